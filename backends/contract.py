@@ -1,0 +1,248 @@
+"""The contract between a host and any device: capabilities, circuit, stimulus, recording, backend.
+
+Times are in seconds, potentials in the device's trace units (ADC codes), weights are integers
+`[post, pre]`. Shape letters: `B` samples (trials), `T` trace samples, `N` neurons, `E` events.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+from typing_extensions import Self
+
+from .spikes import Spikes
+
+Origin = Literal["measured", "estimated"]
+
+
+class DeviceError(RuntimeError):
+    """A device failed to do what it was asked to do; its text says what to do next."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a device can do and where its limits are.
+
+    Attributes:
+        name: name of the device family.
+        neuron_circuits: number of neuron circuits.
+        inputs_per_circuit: signed inputs of one circuit; merged circuits add theirs up.
+        max_merged: circuits that can be merged into one neuron.
+        weight_max: largest magnitude of an integer weight.
+        trace_bits: resolution of a trace sample (bits).
+        trace_interval: time between two trace samples (s).
+        trace_memory: memory for the trace samples of one run (bytes); None for no limit.
+        trace_channels: neurons whose samples a run stores, used or not; None: the recorded ones.
+        max_samples: trace samples per trial; None for no limit.
+        timestamp_resolution: resolution of spike times (s).
+        synaptic_drive: slope of a membrane per weight LSB of synaptic current (trace units / s).
+        leak, threshold, reset: potentials a placement should ask for (trace units).
+        refractory: refractory period a placement should ask for (s).
+        tau_range: time constants that can be asked for (s), smallest and largest.
+        speedup: biological time over the device's time.
+        trial_time: time from one trial to the next (s).
+        power: power during a run (W); None where unknown.
+        traces, recurrence: whether membranes are recorded; whether populations may project onto themselves.
+        deterministic: whether equal seeds and clocks give equal recordings.
+    """
+
+    name: str
+    neuron_circuits: int
+    inputs_per_circuit: int
+    max_merged: int
+    weight_max: int
+    trace_bits: int
+    trace_interval: float
+    trace_memory: int | None
+    trace_channels: int | None
+    max_samples: int | None
+    timestamp_resolution: float
+    synaptic_drive: float
+    leak: float
+    threshold: float
+    reset: float
+    refractory: float
+    tau_range: tuple[float, float]
+    speedup: float
+    trial_time: float
+    power: float | None
+    traces: bool
+    recurrence: bool
+    deterministic: bool
+
+    def trials_per_run(self, samples: int, neurons: int) -> int | None:
+        """Return how many trials of `samples` trace samples one run can store; None for any number."""
+        if self.trace_memory is None:
+            return None
+        channels = neurons if self.trace_channels is None else self.trace_channels
+        return int(self.trace_memory // (samples * channels * ((self.trace_bits + 7) // 8)))
+
+
+@dataclass(frozen=True)
+class Population:
+    """Neurons with common targets (trace units, seconds).
+
+    Attributes:
+        name: unique name. size: number of neurons. merged: circuits per neuron.
+        leak, reset: trace units. threshold: trace units; None for a non-spiking readout.
+        tau_mem, tau_syn, refractory: s.
+    """
+
+    name: str
+    size: int
+    merged: int
+    leak: float
+    threshold: float | None
+    reset: float
+    tau_mem: float
+    tau_syn: float
+    refractory: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """All-to-all synapses from `pre` onto the population `post`.
+
+    Attributes:
+        name: unique name. pre: a population's name, or `INPUT`. post: a population's name.
+        pre_size: number of sources. first_input: signed input of the target neurons that source 0 uses.
+    """
+
+    name: str
+    pre: str
+    post: str
+    pre_size: int
+    first_input: int = 0
+
+
+INPUT = "input"
+"""Name of the external inputs as the source of a projection."""
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """What placement produced and a device is configured with.
+
+    Attributes:
+        inputs: number of external inputs.
+        populations, projections: in the order in which they are placed.
+        samples: trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
+        dt: trace interval (s).
+    """
+
+    inputs: int
+    populations: tuple[Population, ...]
+    projections: tuple[Projection, ...]
+    samples: int
+    dt: float
+
+    @property
+    def duration(self) -> float:
+        """Length of a trial (s)."""
+        return self.samples * self.dt
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """One batch of trials.
+
+    Attributes:
+        spikes: external events.
+        clock: number of trials that the host has run before (the place of trial 0 on the device's
+            clock). Emulated devices derive their temporal noise from it; chips ignore it.
+    """
+
+    spikes: Spikes
+    clock: int = 0
+
+
+class Cost(NamedTuple):
+    """Time (s) and energy (J; None where unknown) of a run, and how they were obtained."""
+
+    chip_time: float
+    energy: float | None
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Health:
+    """What went wrong in a run without making it worthless."""
+
+    dropped_spikes: int = 0
+    retries: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: Health) -> Health:
+        """Return the sum of two pieces of one batch."""
+        return Health(
+            self.dropped_spikes + other.dropped_spikes,
+            self.retries + other.retries,
+            self.notes + other.notes,
+        )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a device measured.
+
+    Attributes:
+        spikes: events of each spiking population by name.
+        traces: raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
+        cost: time and energy.
+        health: losses and retries.
+    """
+
+    spikes: Mapping[str, Spikes]
+    traces: Mapping[str, Tensor]
+    cost: Cost
+    health: Health = field(default_factory=Health)
+
+
+class Backend(ABC):
+    """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
+
+    Scaling, rounding, clipping, splitting of batches, retries, validation and the injection of
+    measurements into the gradient are written once, above this class.
+    """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """Limits and properties; known before `open`."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str]:
+        """Return which individual this is: at least `backend`, `chip` and `chip_hash`."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect to the device; vendor packages are imported here. DeviceError says what is missing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device; may be called twice."""
+
+    @abstractmethod
+    def configure(self, circuit: Circuit) -> None:
+        """Place a circuit. Slow and rare."""
+
+    @abstractmethod
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run trials with integer weights `[post, pre]` per projection. The hot path."""
+
+    def __enter__(self) -> Self:
+        """Open the device."""
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the device, whatever happened."""
+        self.close()

@@ -1,0 +1,97 @@
+"""What the emulated chip is asked to be: groups of logical neurons and wirings between them.
+
+Potentials are in CADC LSB (raw 0..255 scale), times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CIRCUITS = 512
+"""Neuron circuits on the chip (four quadrants of 128)."""
+ROWS_PER_CIRCUIT = 128
+"""Signed inputs of one circuit (256 synapse rows, one excitatory and one inhibitory per input)."""
+WEIGHT_MAX = 63
+"""Largest magnitude of a signed weight (6 bit per row)."""
+CADC_INTERVAL = 1.7e-6
+"""Time between two samples of a membrane in seconds (Cramer et al. 2022)."""
+TIMESTAMP_RESOLUTION = 8e-9
+"""Resolution of recorded spike times in seconds (125 MHz)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Logical neurons with common calibration targets.
+
+    Attributes:
+        size: number of logical neurons.
+        circuits: neuron circuits merged into one logical neuron; each adds 128 signed inputs.
+        leak: target resting potential (LSB).
+        threshold: target spike threshold (LSB); None disables spiking (a readout).
+        reset: target reset potential (LSB).
+        tau_mem: target membrane time constant (s).
+        tau_syn: target synaptic time constant (s), excitatory and inhibitory.
+        refractory: time for which the membrane is held at its reset potential (s).
+    """
+
+    size: int
+    circuits: int
+    leak: float
+    threshold: float | None
+    reset: float
+    tau_mem: float
+    tau_syn: float
+    refractory: float
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """All-to-all synapses from the external inputs (`source=None`) or a group onto a group.
+
+    Attributes:
+        target: index of the receiving group.
+        size: number of sources.
+        first_row: signed input of the target's neurons that source 0 drives.
+        source: index of the sending group; None for external inputs.
+    """
+
+    target: int
+    size: int
+    first_row: int
+    source: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A complete configuration: `inputs` external inputs, groups in the order of their circuits, wirings."""
+
+    inputs: int
+    groups: tuple[Group, ...]
+    wirings: tuple[Wiring, ...]
+
+    def __post_init__(self) -> None:
+        if self.circuits_used > CIRCUITS:
+            raise ValueError(
+                f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "
+                f"reduce the size of a group or its merged circuits by {self.circuits_used - CIRCUITS} in all"
+            )
+        for index, wiring in enumerate(self.wirings):
+            rows = self.groups[wiring.target].circuits * ROWS_PER_CIRCUIT
+            if wiring.first_row + wiring.size > rows:
+                raise ValueError(
+                    f"wiring {index} ends at signed input {wiring.first_row + wiring.size} of group "
+                    f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
+                )
+
+    @property
+    def circuits_used(self) -> int:
+        """Number of neuron circuits that the groups occupy."""
+        return sum(group.size * group.circuits for group in self.groups)
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """First logical neuron of each group, and the total, `[G + 1]`."""
+        bounds = [0]
+        for group in self.groups:
+            bounds.append(bounds[-1] + group.size)
+        return tuple(bounds)

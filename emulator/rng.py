@@ -1,0 +1,66 @@
+"""Counter-based random numbers: the same on every machine, in any order, in any batch.
+
+A number is a pure function of *what it is for* (a key) and *where it is used* (a
+counter); nothing is stored and nothing advances. Two kinds are needed:
+
+* the fixed pattern of a chip: `fixed_normal(key, n)`, from the splitmix64 sequence
+  (Steele, Lea, Flood 2014);
+* temporal noise inside the simulation: `word(counter, key0, key1)`, two rounds of a
+  32-bit avalanche hash, whose halves index a table of normal quantiles.
+
+The table is computed with `statistics.NormalDist`, rounded to 2^-14, so neither numpy
+nor torch versions nor vector units can change a chip or its noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+TABLE_BITS = 16
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK64 = (1 << 64) - 1
+
+
+def derive_key(*parts: object) -> int:
+    """Return a 64-bit key for any sequence of printable parts (SHA-256)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def splitmix64(key: int, counters: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return one 64-bit word per counter, for a 64-bit key."""
+    z = counters * np.uint64(_GOLDEN) + np.uint64((key + _GOLDEN) & _MASK64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@cache
+def normal_table() -> npt.NDArray[np.float32]:
+    """Return the 2^16 mid-point quantiles of the standard normal, float32, read-only."""
+    half = 1 << (TABLE_BITS - 1)
+    inverse = NormalDist().inv_cdf
+    upper = np.array([inverse(0.5 + (i + 0.5) / (2 * half)) for i in range(half)])
+    upper = np.round(upper * 2**14) / 2**14
+    table = np.concatenate([-upper[::-1], upper]).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+def fixed_normal(key: int, *shape: int) -> npt.NDArray[np.float64]:
+    """Return standard normal numbers of `shape`, a pure function of `key`."""
+    count = int(np.prod(shape))
+    words = splitmix64(key, np.arange(count, dtype=np.uint64))
+    return normal_table()[words >> np.uint64(64 - TABLE_BITS)].astype(np.float64).reshape(shape)
+
+
+def sample_keys(run_key: int, clock: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+    """Return the two 32-bit keys `[B, 2]` of each sample from its place on the chip's clock."""
+    words = splitmix64(run_key, clock)
+    low = (words & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    return np.stack([low, (words >> np.uint64(32)).astype(np.uint32)], axis=1)

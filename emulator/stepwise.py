@@ -1,0 +1,178 @@
+"""The readable engine: the equations of `dynamics.py` in torch, one sub-step after the other.
+
+It runs on any torch device, at any number of sub-steps, in single or double precision. It is the
+reference that the compiled engine must equal, and the engine for GPUs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Scalars
+
+_LOW_WORD = 0xFFFFFFFF
+
+
+class State(NamedTuple):
+    """State of all neurons of all samples (`B` samples, `N` neurons, `A` merged circuits).
+
+    Attributes:
+        v: membrane, LSB `[B, N]`.
+        current: synaptic currents, weight LSB `[A, 2, B, N]`.
+        held: rest of the refractory period in sub-steps, negative when over `[B, N]`.
+    """
+
+    v: Tensor
+    current: Tensor
+    held: Tensor
+
+
+class StepSpikes(NamedTuple):
+    """What one sub-step emitted: which neurons, and when within the sub-step (`[B, N]` each)."""
+
+    fired: Tensor
+    part: Tensor
+
+
+def pade_tanh(x: Tensor) -> Tensor:
+    """Return the saturation function: the [3/2] Pade approximant of tanh, limited to 1 (x >= 0)."""
+    square = x * x
+    return (x * (15 + square) / (15 + 6 * square)).clamp(max=1)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Return the 32-bit avalanche hash of int64 tensors that hold 32-bit words."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & _LOW_WORD
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & _LOW_WORD
+    return x ^ (x >> 16)
+
+
+def noise_words(stream: int, step: int, neurons: int, keys: Tensor) -> Tensor:
+    """Return the random words `[B, N]` of one stream and step; `keys` is `[B, 2]` int64."""
+    neuron = torch.arange(neurons, device=keys.device)
+    counter = (stream << 28) | (step << 12) | neuron
+    return mix((mix(counter ^ keys[:, :1]) + keys[:, 1:]) & _LOW_WORD)
+
+
+class Stepwise:
+    """Equations of motion of one configured chip on one torch device.
+
+    Args:
+        params, scalars: configuration, see `kernel.py`.
+        device, dtype: where and how precisely to compute.
+    """
+
+    def __init__(self, params: Params, scalars: Scalars, device: str = "cpu", dtype: torch.dtype = torch.float32):
+        self.dtype, self.device, self.s = dtype, torch.device(device), scalars
+        as_tensor = {
+            name: torch.as_tensor(value.copy(), device=self.device)
+            for name, value in params._asdict().items()
+        }
+        self.p = Params(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in as_tensor.items()})
+        self.steps = scalars.samples * scalars.per_sample
+
+    def start(self, batch: int) -> State:
+        """Return the resting state of `batch` samples."""
+        rest = self.p.start.expand(batch, -1)
+        neurons, circuits = rest.shape[1], self.p.syn.shape[0]
+        return State(
+            v=rest.clone(),
+            current=rest.new_zeros(circuits, 2, batch, neurons),
+            held=torch.zeros_like(rest),
+        )
+
+    def external_charge(self, sample: Tensor, unit: Tensor, time: Tensor, batch: int, charge: Tensor) -> Tensor:
+        """Return the synaptic charge `[steps, A, 2, B, N]` that external events bring at each sub-step."""
+        spikes = charge.new_zeros(self.steps + 1, batch, charge.shape[0])
+        inside = time < self.steps
+        sample, unit, time = sample[inside], unit[inside], time[inside].to(self.dtype)
+        step = time.long()
+        spikes.index_put_((step, sample, unit), 1 - (time - step), accumulate=True)
+        spikes.index_put_((step + 1, sample, unit), time - step, accumulate=True)
+        return self._through_synapses(spikes[:-1], charge, self.p.external_circuit)
+
+    def _through_synapses(self, spikes: Tensor, charge: Tensor, circuit: Tensor) -> Tensor:
+        """Sum charges by merged circuit and sign: spikes `[..., B, J]` to `[..., A, 2, B, N]`."""
+        groups = torch.diff(self.p.bounds)
+        by_circuit = circuit.repeat_interleave(groups, dim=1)  # [J, N]
+        parts = []
+        for a in range(self.p.syn.shape[0]):
+            here = torch.where(by_circuit == a, charge, 0)
+            parts.append(torch.stack([spikes @ here.clamp(min=0), spikes @ (-here).clamp(min=0)], dim=-3))
+        return torch.stack(parts, dim=-4)
+
+    def read_cadc(self, v: Tensor, k: int, keys: Tensor) -> Tensor:
+        """Return 8-bit samples `[B, N]` of the membranes."""
+        s = self.s
+        if s.railed:
+            low, high = s.low + 10, s.high - 10
+            v = torch.where(v > high, high + 10 * pade_tanh((v - high).clamp(min=0) / 10), v)
+            v = torch.where(v < low, low - 10 * pade_tanh((low - v).clamp(min=0) / 10), v)
+        words = noise_words(STREAM_CADC, k, v.shape[1], keys)
+        v = v + s.cadc_noise * self.p.table[words & 0xFFFF]
+        code = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
+        return code.clamp(0, 255).to(torch.uint8)
+
+    def step(self, k: int, state: State, keys: Tensor, threshold: Tensor) -> tuple[State, StepSpikes]:
+        """Advance one sub-step; charges of this sub-step are in `state.current` already."""
+        p, s = self.p, self.s
+        current = state.current
+        effective = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
+        v = state.v * p.mem + p.rest + (p.drive[:, :, None] * effective).sum((0, 1))
+        if s.noisy:
+            words = noise_words(STREAM_MEMBRANE, k // 2, v.shape[1], keys)
+            v = v + p.noise * p.table[words & 0xFFFF if k % 2 == 0 else words >> 16]
+        v = v.clamp(s.low, s.high)
+        share = state.held.clamp(0, 1)
+        before = torch.where(share > 0, p.reset, state.v)
+        v = v + (p.reset - v) * share
+        held = (state.held - 1).clamp(min=-1)
+        fired = (v > threshold) & (held < 0)
+        rise = v - before
+        part = torch.where(rise > 0, (threshold - before) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
+        after = State(
+            v=torch.where(fired, p.reset, v),
+            current=current * p.syn[:, :, None],
+            held=torch.where(fired, (p.refractory - (1 - part)).clamp(min=0), held),
+        )
+        return after, StepSpikes(fired, part)
+
+    def simulate(
+        self, sample: Tensor, unit: Tensor, time: Tensor, external: Tensor, internal: Tensor, eta: Tensor, keys: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Simulate a batch.
+
+        Args:
+            sample, unit, time: external events `[E]`, time in sub-steps.
+            external: signed charges `[J, N]`; internal: `[N, N]` (weight LSB).
+            eta: slow threshold noise `[B, N]` (LSB); keys: `[B, 2]` int64.
+
+        Returns:
+            CADC codes `[B, T, N]` uint8, and sample `[S]`, neuron `[S]`, time `[S]` (sub-steps) of all spikes.
+        """
+        batch, s = eta.shape[0], self.s
+        charges = self.external_charge(sample, unit, time, batch, external)
+        connected = bool((self.p.internal_circuit >= 0).any())
+        state, threshold = self.start(batch), self.p.threshold + eta
+        pending = [torch.zeros_like(eta), torch.zeros_like(eta)]  # shares due now and one sub-step later
+        codes, events = [], []
+        for k in range(self.steps):
+            if k % s.per_sample == 0:
+                codes.append(self.read_cadc(state.v, k // s.per_sample, keys))
+            charge = charges[k]
+            if connected:
+                charge = charge + self._through_synapses(pending[0], internal, self.p.internal_circuit)
+            state = state._replace(current=state.current + charge)
+            state, (fired, part) = self.step(k, state, keys, threshold)
+            words = noise_words(STREAM_JITTER, k, eta.shape[1], keys)
+            jitter = s.jitter * self.p.table[words & 0xFFFF]
+            late = part + jitter + s.delay - 1
+            pending = [pending[1] + torch.where(fired, 1 - late, 0), torch.where(fired, late, 0)]
+            b, n = fired.nonzero(as_tuple=True)
+            events.append((b, n, (k + part[b, n] + jitter[b, n]).clamp(min=0)))
+        return (torch.stack(codes, dim=1), *(torch.cat(parts) for parts in zip(*events, strict=True)))

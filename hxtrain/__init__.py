@@ -1,0 +1,28 @@
+"""hxtrain: hardware-in-the-loop training of spiking neural networks."""
+
+from .activity import Activity, LayerActivity
+from .device import Device
+from .encoders import LatencyEncoder
+from .losses import MaxOverTime, SumOverTime
+from .network import LI, LIF, Dropout, Linear, Network
+from .placement import Plan, PlacementError, place
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LI",
+    "LIF",
+    "Activity",
+    "Device",
+    "Dropout",
+    "LatencyEncoder",
+    "LayerActivity",
+    "Linear",
+    "MaxOverTime",
+    "Network",
+    "Plan",
+    "PlacementError",
+    "SumOverTime",
+    "__version__",
+    "place",
+]

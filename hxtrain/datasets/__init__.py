@@ -1,0 +1,21 @@
+"""Images to learn from: MNIST, Fashion-MNIST and scikit-learn's digits, shipped or from IDX files."""
+
+from .dataset import ImageDataset, Split, content_sha256
+from .errors import DatasetError
+from .idx import read_images, read_labels, write_idx
+from .registry import NAMES, DataConfig, load_dataset
+from .resize import resize_images
+
+__all__ = [
+    "NAMES",
+    "DataConfig",
+    "DatasetError",
+    "ImageDataset",
+    "Split",
+    "content_sha256",
+    "load_dataset",
+    "read_images",
+    "read_labels",
+    "resize_images",
+    "write_idx",
+]

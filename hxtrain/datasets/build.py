@@ -1,0 +1,116 @@
+"""The command `hxtrain-data`: make the shipped files from public ones, and check them."""
+
+import argparse
+import hashlib
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, DatasetInfo
+from .dataset import ImageDataset, Split
+from .errors import DatasetError
+from .folder import read_folder
+from .shipped import assemble, read_shipped, write_dataset
+
+DIGITS_TRAIN = 1297  # images; the other 500 are the test split
+DIGITS_NOTE = (
+    "The 1,797 images of scikit-learn's load_digits in a fixed random order (stored as 'permutation'), "
+    "the first 1,297 for training. There is no published partition of them, and both parts show the same "
+    "writers, so accuracies are optimistic for new writers."
+)
+
+
+def build_idx(info: DatasetInfo, folder: Path, out: Path) -> ImageDataset:
+    """Resize the IDX files of `folder` to the shipped size and write them to `out`.
+
+    Raises:
+        DatasetError: as `read_folder`.
+    """
+    data = read_folder(info, folder, info.size)
+    write_dataset(out / info.shipped, data)
+    return data
+
+
+def build_digits(out: Path) -> ImageDataset:
+    """Write scikit-learn's digits, levels 0..16 scaled to 0..255 (halves up).
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    source = importlib.import_module("sklearn.datasets").load_digits()
+    order = digit_order(len(source.target))
+    levels = (source.images.astype(np.int64)[order] * 255 + 8) // 16
+    images = torch.from_numpy(levels.astype(np.uint8))
+    labels = torch.from_numpy(source.target.astype(np.int64)[order])
+    cut = DIGITS_TRAIN
+    data = assemble(DIGITS, Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:]), DIGITS_NOTE)
+    write_dataset(out / DIGITS.shipped, data, {"permutation": order.astype(np.int16)})
+    return data
+
+
+def digit_order(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A random order of 0..count-1 [count] that no library version can change: sorted by SHA-256."""
+    keys = [hashlib.sha256(f"digits {index}".encode()).digest() for index in range(count)]
+    return np.array(sorted(range(count), key=keys.__getitem__), dtype=np.int64)
+
+
+def describe(data: ImageDataset) -> str:
+    """Counts, classes, hash and provenance of a data set, for people."""
+    lines = [f"{data.name}: {data.size}x{data.size} pixels, sha256 {data.sha256}"]
+    for part, split in (("train", data.train), ("test", data.test)):
+        counts = torch.bincount(split.labels, minlength=len(data.classes)).tolist()
+        lines.append(f"  {part}: {len(split)} images, per class {' '.join(map(str, counts))}")
+    lines += [f"  origin: {data.origin}", f"  licence: {data.licence}", f"  note: {data.note}"]
+    return "\n".join(lines)
+
+
+def build(mnist: Path | None, fashion: Path | None, out: Path) -> None:
+    """Make the files that the arguments allow, and the digits if scikit-learn is installed."""
+    out.mkdir(parents=True, exist_ok=True)
+    for info, folder in ((MNIST, mnist), (FASHION, fashion)):
+        if folder is not None:
+            print(describe(build_idx(info, folder, out)))
+    try:
+        print(describe(build_digits(out)))
+    except ImportError:
+        print("digits: left out, scikit-learn is not installed (pip install scikit-learn)")
+
+
+def check() -> bool:
+    """Print every installed data set; False if one differs from the hash the package knows."""
+    good = True
+    for info in CATALOGUE.values():
+        data = read_shipped(info)
+        same = data.sha256 == info.sha256
+        good &= same
+        print(describe(data))
+        print("  check: " + ("ok" if same else f"FAILED, expected sha256 {info.sha256}"))
+    return good
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status (0: fine, 1: refused or a check failed)."""
+    parser = argparse.ArgumentParser(prog="hxtrain-data", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    builder = commands.add_parser("build", help="make the shipped files from IDX files and scikit-learn")
+    builder.add_argument("--mnist", type=Path, metavar="FOLDER", help="folder of the four MNIST files")
+    builder.add_argument("--fashion", type=Path, metavar="FOLDER", help="the same for Fashion-MNIST")
+    builder.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="where to write")
+    commands.add_parser("check", help="load the installed files, print counts and hashes")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "check":
+            return 0 if check() else 1
+        build(options.mnist, options.fashion, options.out)
+    except DatasetError as error:
+        print(f"hxtrain-data: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

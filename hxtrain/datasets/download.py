@@ -1,0 +1,95 @@
+"""Fetch the published IDX files from their mirrors, verified by checksum."""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .catalogue import IDX_NAMES, DatasetInfo
+from .errors import DatasetError
+from .folder import find_idx
+
+TIMEOUT = 30.0  # seconds without a byte before a mirror is given up
+BLOCK = 1 << 20  # bytes
+
+
+def cache_folder(name: str) -> Path:
+    """Where downloads go when no folder is named: `$HXTRAIN_DATA/<name>` or `~/.cache/hxtrain/<name>`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("HXTRAIN_DATA") or cache / "hxtrain") / name
+
+
+def download_dataset(info: DatasetInfo, folder: Path, timeout: float = TIMEOUT) -> None:
+    """Fetch those of the four IDX files that `folder` lacks; files already there are left alone.
+
+    Raises:
+        DatasetError: the data set has no mirrors, or a file could not be had from any of them.
+    """
+    if not info.mirrors:
+        raise DatasetError(f"'{info.name}' has nothing to download; leave download out")
+    checksums = {
+        f"{name}.gz": md5
+        for name, md5 in zip(IDX_NAMES, info.md5, strict=True)
+        if find_idx(folder, name) is None
+    }
+    download_files(info.mirrors, checksums, folder, timeout)
+
+
+def download_files(
+    mirrors: Sequence[str], checksums: Mapping[str, str], folder: Path, timeout: float = TIMEOUT
+) -> None:
+    """Fetch each file of `checksums` (file name -> MD5) from the first mirror that delivers it.
+
+    Raises:
+        DatasetError: all mirrors failed for a file; the text lists every failure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, md5 in checksums.items():
+        failures = []
+        for mirror in mirrors:
+            url = mirror.rstrip("/") + "/" + name
+            try:
+                fetch(url, folder / name, md5, timeout)
+                break
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                failures.append(f"  {url}: {_reason(error)}")
+        else:
+            raise DatasetError(
+                f"could not download {name}, all {len(mirrors)} mirror(s) failed:\n"
+                + "\n".join(failures)
+                + f"\nCheck the connection and try again, or put the file into {folder} by hand."
+            )
+
+
+def fetch(url: str, target: Path, md5: str, timeout: float = TIMEOUT) -> None:
+    """Fetch one file; `target` appears only once it is complete and its MD5 is right.
+
+    `timeout` (seconds) bounds each wait for the network, not the whole transfer.
+
+    Raises:
+        DatasetError: the checksum is wrong. OSError, http.client.HTTPException: the transfer failed.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as source, part.open("wb") as sink:
+            while block := source.read(BLOCK):
+                digest.update(block)
+                sink.write(block)
+        if digest.hexdigest() != md5:
+            raise DatasetError(
+                f"wrong checksum: expected MD5 {md5}, found {digest.hexdigest()} "
+                f"({part.stat().st_size} bytes)"
+            )
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+    return str(error) or type(error).__name__

@@ -1,0 +1,118 @@
+"""IDX files (the format of MNIST and Fashion-MNIST), plain or gzipped.
+
+Layout: two zero bytes, element type (0x08 = uint8), number of dimensions, one
+big-endian uint32 per dimension, then the elements in row-major order.
+"""
+
+import gzip
+import hashlib
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import DatasetError
+
+UINT8 = 0x08
+TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+KINDS = {1: "labels", 3: "images"}
+AGAIN = "Fetch the file again, or load with download=true into an empty folder."
+RIGHT_FILE = "Put the right file under this name, or load with download=true into an empty folder."
+
+
+def read_images(path: Path) -> Tensor:
+    """Read an image file into uint8 [N, H, W].
+
+    Raises:
+        DatasetError: the file is missing, damaged, or not an IDX file of uint8 images.
+    """
+    return parse_idx(path, read_raw(path), rank=3)
+
+
+def read_labels(path: Path) -> Tensor:
+    """Read a label file into uint8 [N].
+
+    Raises:
+        DatasetError: the file is missing, damaged, or not an IDX file of uint8 labels.
+    """
+    return parse_idx(path, read_raw(path), rank=1)
+
+
+def read_raw(path: Path) -> bytes:
+    """Read the IDX bytes of a file; gzip is recognised by content, whatever the name says.
+
+    Raises:
+        DatasetError: the file is missing or its gzip stream is damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise _refusal(path, "an IDX file", "no such file", RIGHT_FILE) from error
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _refusal(path, "a complete gzip stream", f"a damaged one ({error})", AGAIN) from error
+
+
+def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:
+    """Turn IDX bytes into a uint8 tensor of `rank` dimensions (1: labels [N], 3: images [N, H, W]).
+
+    `path` is only named in errors.
+
+    Raises:
+        DatasetError: wrong magic number, element type, rank or length.
+    """
+    _check_magic(path, data, rank)
+    start = 4 + 4 * rank
+    if len(data) < start:
+        raise _refusal(path, f"a header of {start} bytes", f"{len(data)} bytes in all (truncated)", AGAIN)
+    shape = struct.unpack(f">{rank}I", data[4:start])
+    if 0 in shape:
+        raise _refusal(path, f"at least one of {KINDS[rank]}", f"the empty shape {list(shape)}", RIGHT_FILE)
+    expected = start + math.prod(shape)
+    if len(data) != expected:
+        state = "truncated" if len(data) < expected else "too long"
+        raise _refusal(
+            path, f"{expected} bytes for shape {list(shape)}", f"{len(data)} bytes ({state})", AGAIN
+        )
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
+
+
+def write_idx(path: Path, values: Tensor) -> None:
+    """Write a uint8 tensor of 1 to 255 dimensions as an IDX file, gzipped if the name ends in .gz.
+
+    The gzip header carries no time, so equal tensors give equal bytes.
+    """
+    if values.dtype != torch.uint8:
+        raise DatasetError(f"{path}: only uint8 can be written, got {values.dtype}")
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, UINT8, values.ndim, *values.shape)
+    data = header + values.contiguous().numpy().tobytes()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def raw_md5(data: bytes) -> str:
+    """MD5 (hex) of the uncompressed file, by which published releases are recognised."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _check_magic(path: Path, data: bytes, rank: int) -> None:
+    wanted = f"an IDX file of uint8 {KINDS[rank]} (first bytes 00 00 08 {rank:02x})"
+    if len(data) < 4:
+        raise _refusal(path, wanted, f"only {len(data)} bytes (truncated)", AGAIN)
+    if data[:2] != b"\0\0":
+        raise _refusal(path, wanted, f"a foreign file starting with {data[:4].hex(' ')}", RIGHT_FILE)
+    if data[2] != UINT8:
+        found = TYPES.get(data[2], "unknown")
+        raise _refusal(path, wanted, f"element type 0x{data[2]:02x} ({found})", RIGHT_FILE)
+    if data[3] != rank:
+        found = KINDS.get(data[3], "neither images nor labels")
+        raise _refusal(path, wanted, f"{data[3]} dimension(s) ({found})", RIGHT_FILE)
+
+
+def _refusal(path: Path, expected: str, found: str, remedy: str) -> DatasetError:
+    return DatasetError(f"{path}: expected {expected}, found {found}. {remedy}")

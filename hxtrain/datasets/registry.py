@@ -1,0 +1,74 @@
+"""Load a data set by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from .catalogue import CATALOGUE, DatasetInfo
+from .dataset import ImageDataset
+from .download import cache_folder, download_dataset
+from .errors import DatasetError
+from .folder import read_folder
+from .shipped import read_shipped
+
+NAMES = tuple(CATALOGUE)
+
+
+def load_dataset(
+    name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
+) -> ImageDataset:
+    """Load `mnist`, `fashion` or `digits`.
+
+    Args:
+        name: one of `NAMES`.
+        size: side of the images in pixels; None is the shipped size (16, digits: 8) in every case.
+        folder: folder of the four IDX files. Without it (and without `download`) the shipped data are used.
+        download: fetch the files that `folder` lacks first; without `folder` they go to `cache_folder(name)`.
+            The published files are then used, never the shipped ones.
+
+    Returns:
+        images uint8 [N, size, size], labels int64 [N], for train and test.
+
+    Raises:
+        DatasetError: unknown name, a size that is not at hand, or missing or damaged files.
+    """
+    info = CATALOGUE.get(name)
+    if info is None:
+        raise DatasetError(f"unknown data set '{name}'; known are {', '.join(NAMES)}")
+    size = info.size if size is None else size
+    _check_request(info, size, folder, download)
+    if folder is None and not download:
+        return read_shipped(info)
+    place = cache_folder(name) if folder is None else Path(folder).expanduser()
+    if download:
+        download_dataset(info, place)
+    return read_folder(info, place, size)
+
+
+@dataclass
+class DataConfig:
+    """Which data to load; the arguments of `load_dataset`, in a form OmegaConf accepts."""
+
+    name: str = "mnist"
+    size: Optional[int] = None  # noqa: UP045 - spelt so for every OmegaConf
+    folder: Optional[str] = None  # noqa: UP045
+    download: bool = False
+
+    def load(self) -> ImageDataset:
+        """Load it; see `load_dataset`."""
+        return load_dataset(self.name, self.size, self.folder, self.download)
+
+
+def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, download: bool) -> None:
+    if size < 1:
+        raise DatasetError(f"size must be at least 1 pixel, got {size}")
+    if not info.mirrors and (folder is not None or download or size != info.size):
+        raise DatasetError(
+            f"'{info.name}' comes with the package at {info.size}x{info.size} pixels only; "
+            f"leave folder and download out, and size at {info.size}"
+        )
+    if folder is None and not download and size != info.size:
+        raise DatasetError(
+            f"'{info.name}' is shipped at {info.size}x{info.size} pixels, not {size}x{size}; for other sizes "
+            "give folder=<folder of the IDX files>, or download=true to fetch them"
+        )

@@ -1,0 +1,91 @@
+r"""The post-synaptic potential on the time grid of the traces, and sums over it.
+
+The model of a layer between its input spikes x and its membrane U (leak 0, threshold 1)::
+
+    I[t+1] = alpha I[t] + W x[t]          alpha = exp(-dt / tau_syn)
+    U[t+1] = beta U[t] + I[t+1]           beta  = exp(-dt / tau_mem)
+
+is linear and time-invariant (resets are in the measured trace, or in the twin's loop), so
+`U = K (W x)` with the Toeplitz matrix `K[t, s] = kernel[t - s]`. Shape letters: `T` time steps,
+`B` samples, `J` inputs, `N` neurons, `E` events.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from hxtrain.backends import Spikes
+
+
+def decay(dt: float, tau: float) -> float:
+    """Return `exp(-dt / tau)`."""
+    return math.exp(-dt / tau)
+
+
+def psp_kernel(steps: int, alpha: float, beta: float) -> Tensor:
+    """Return the membrane's response `[T]` to one unit-weight spike in bin 0 (0 in bin 0)."""
+    response, current, membrane = [0.0], 1.0, 1.0
+    for _ in range(steps - 1):
+        response.append(membrane)
+        current *= alpha
+        membrane = beta * membrane + current
+    return torch.tensor(response, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def psp_matrix(steps: int, alpha: float, beta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the lower-triangular Toeplitz matrix `[T, T]` of the post-synaptic potential."""
+    kernel = psp_kernel(steps, alpha, beta)
+    lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
+    return torch.where(lag > 0, kernel[lag.clamp(min=0)], 0.0).to(device, dtype)
+
+
+def over_time(matrix: Tensor, x: Tensor) -> Tensor:
+    """Return `matrix [T, T]` applied to the first dimension of `x [T, B, N]`."""
+    return (matrix @ x.reshape(x.shape[0], -1)).view(x.shape)
+
+
+class GridEvents:
+    """Input events on the time grid, sorted once for the sums of a forward and a backward pass.
+
+    Args:
+        spikes: events; those after the window are left out.
+        dt: width of a bin (s).
+        steps: number of bins `T`.
+    """
+
+    def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
+        bins = spikes.bins(dt)
+        inside = bins < steps
+        self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
+        row = (bins * spikes.samples + spikes.sample)[inside]
+        self._row, self._unit = row, spikes.unit[inside]
+
+    def __len__(self) -> int:
+        """Return the number of events within the window."""
+        return self._row.numel()
+
+    def drive(self, weight: Tensor) -> Tensor:
+        """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`."""
+        rows = self.steps * self.samples
+        order, offsets = _bags(self._row, rows)
+        summed = embedding_bag(self._unit[order], weight.t().contiguous(), offsets, mode="sum")
+        return summed.view(self.steps, self.samples, -1)
+
+    def weight_gradient(self, gradient: Tensor) -> Tensor:
+        """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`."""
+        order, offsets = _bags(self._unit, self.units)
+        flat = gradient.reshape(self.steps * self.samples, -1)
+        return embedding_bag(self._row[order], flat, offsets, mode="sum").t()
+
+
+def _bags(index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the order that sorts events into `count` bags, and where each bag begins."""
+    offsets = torch.zeros(count, dtype=torch.long, device=index.device)
+    torch.cumsum(torch.bincount(index, minlength=count)[:-1], 0, out=offsets[1:])
+    return torch.argsort(index, stable=True), offsets

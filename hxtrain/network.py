@@ -1,0 +1,273 @@
+"""Networks: linear projections, spiking populations and a leaky-integrator readout.
+
+    net = Network(Linear(256, 246), LIF(246), Linear(246, 10), LI(10))
+    activity = net(spikes)          # in software: the twin
+    net.attach(device)
+    activity = net(spikes)          # the same on a chip
+
+Weights are floats on the host (threshold - leak = 1); shape letters: `T` time steps, `B` samples,
+`N` neurons.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from hxtrain.backends import Spikes
+
+from .activity import Activity, LayerActivity
+from .learning import GridEvents, Surrogate, decay, get_surrogate, measured_layer, psp_matrix
+from .twin import simulate
+
+if TYPE_CHECKING:
+    from .device import Device
+
+
+class Linear(nn.Module):
+    """All-to-all synapses without bias.
+
+    Weights start normal with the given mean and a standard deviation of
+    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`.
+
+    Args:
+        inputs, outputs: number of sources and targets.
+        mean, gain: of the initial weights.
+        autoscale: scale the integer weights so that the largest just fits (published for the
+            readout), instead of at a fixed scale at which larger weights are clipped.
+        scale: integer weight per unit of float weight; None: follow from the device's synaptic strength.
+        max_scale: limit of an automatic scale.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        mean: float = 0.0,
+        gain: float = 0.7,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+    ) -> None:
+        super().__init__()
+        _check_positive("Linear", inputs=inputs, outputs=outputs, max_scale=max_scale)
+        self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
+        self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+
+    def reset_parameters(self, leakage: float, generator: torch.Generator) -> None:
+        """Draw the initial weights; `leakage` is `1 - exp(-dt / tau_mem)` of the targets."""
+        noise = torch.randn(self.weight.shape, generator=generator)
+        with torch.no_grad():
+            self.weight.copy_(self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise)
+
+
+class _Neurons(nn.Module):
+    """Common part of populations."""
+
+    spiking = False
+
+    def __init__(self, size: int, tau_mem: float, tau_syn: float) -> None:
+        super().__init__()
+        _check_positive(type(self).__name__, size=size, tau_mem=tau_mem, tau_syn=tau_syn)
+        self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
+
+
+class LIF(_Neurons):
+    """Leaky integrate-and-fire neurons with exponential synapses.
+
+    Args:
+        size: number of neurons.
+        tau_mem, tau_syn: time constants of membrane and synapses (s).
+        surrogate, slope: derivative of the spike, see `hxtrain.learning.SURROGATES`.
+        at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
+            the spike), or `trace` (the bin's sample, as published).
+    """
+
+    spiking = True
+
+    def __init__(
+        self,
+        size: int,
+        tau_mem: float = 6e-6,
+        tau_syn: float = 6e-6,
+        surrogate: str = "superspike",
+        slope: float = 50.0,
+        at_spike: str = "threshold",
+    ) -> None:
+        super().__init__(size, tau_mem, tau_syn)
+        _check_positive("LIF", slope=slope)
+        get_surrogate(surrogate)
+        if at_spike not in ("threshold", "trace"):
+            raise ValueError(f"at_spike={at_spike!r} is not known; choose 'threshold' or 'trace'")
+        self.surrogate, self.slope, self.at_spike = surrogate, slope, at_spike
+
+
+class LI(_Neurons):
+    """Leaky integrators without spikes: a readout.
+
+    Args:
+        size: number of neurons.
+        tau_mem, tau_syn: time constants of membrane and synapses (s).
+    """
+
+    def __init__(self, size: int, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> None:
+        super().__init__(size, tau_mem, tau_syn)
+
+
+class Dropout(nn.Module):
+    """Silence neurons of the population before it for a whole batch, in training only.
+
+    On a chip, all synapses onto a silenced neuron are written as zero. Kept neurons are not
+    scaled up: the chip's weights have no headroom, and the readout's maximum over time decides
+    by rank.
+    """
+
+    def __init__(self, p: float = 0.4) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout p={p} must be in 0 <= p < 1")
+        self.p = p
+
+
+class Layer(NamedTuple):
+    """A projection with its targets."""
+
+    name: str
+    linear: Linear
+    neurons: LIF | LI
+    dropout: float
+
+
+class Network(nn.Module):
+    """A feed-forward spiking network.
+
+    Args:
+        modules: `Linear, LIF, [Dropout,] ..., Linear, LI`.
+        dt: width of a time step, the device's trace interval (s).
+        steps: number of time steps `T`.
+        seed: seed of the initial weights.
+
+    Raises:
+        ValueError: the modules do not form such a chain, or sizes do not match.
+    """
+
+    def __init__(self, *modules: nn.Module, dt: float = 1.7e-6, steps: int = 20, seed: int = 0) -> None:
+        super().__init__()
+        _check_positive("Network", dt=dt, steps=steps)
+        self.dt, self.steps = dt, steps
+        self.stack = nn.ModuleList(modules)
+        self.layers = _pair(list(modules))
+        self.device: Device | None = None
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            layer.linear.reset_parameters(1 - decay(dt, layer.neurons.tau_mem), generator)
+
+    def attach(self, device: Device | None) -> None:
+        """Run on `device` from now on, after placing the network on it; None: in software."""
+        if device is not None:
+            device.place(self)
+        self.device = device
+
+    def extra_repr(self) -> str:
+        """Describe the time grid."""
+        return f"dt={self.dt:.3g} s, steps={self.steps}"
+
+    def psp(self, layer: Layer) -> Tensor:
+        """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
+        weight, neurons = layer.linear.weight, layer.neurons
+        alpha, beta = decay(self.dt, neurons.tau_syn), decay(self.dt, neurons.tau_mem)
+        return psp_matrix(self.steps, alpha, beta, weight.dtype, weight.device)
+
+    def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
+        """Draw one mask of kept neurons `[N]` per layer; None where nothing is dropped."""
+        masks: list[Tensor | None] = []
+        for layer in self.layers:
+            keep = torch.rand(layer.neurons.size, generator=generator) >= layer.dropout if layer.dropout else None
+            masks.append(None if keep is None else keep.to(layer.linear.weight))
+        return masks
+
+    def forward(self, spikes: Spikes, masks: list[Tensor | None] | None = None) -> Activity:
+        """Run a batch.
+
+        Args:
+            spikes: input events of `B` samples.
+            masks: kept neurons of each layer, from `dropout_masks`; None keeps all.
+
+        Raises:
+            ValueError: the number of inputs does not match.
+        """
+        first = self.layers[0].linear
+        if spikes.units != first.inputs:
+            raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
+        weights = self.effective_weights(masks)
+        spikes = spikes.to(first.weight.device)
+        events = GridEvents(spikes, self.dt, self.steps)
+        with torch.no_grad():
+            found = self.device.run(weights, spikes) if self.device else Activity(simulate(self, weights, events))
+        return Activity(self._inject(weights, events, found.layers), found.cost, found.health)
+
+    def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
+        """Return the float weights of each layer, rows of dropped neurons zero."""
+        weights = [layer.linear.weight for layer in self.layers]
+        if masks is None:
+            return cast(list[Tensor], weights)
+        return [w if mask is None else w * mask[:, None] for w, mask in zip(weights, masks, strict=True)]
+
+    def _inject(self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity]) -> list[LayerActivity]:
+        inputs: Tensor | GridEvents = events
+        result = []
+        for layer, weight, measured in zip(self.layers, weights, found, strict=True):
+            rule = _spike_rule(layer.neurons)
+            spikes, trace = measured_layer(
+                weight, inputs, measured.spikes, measured.trace, self.psp(layer), *rule
+            )
+            result.append(LayerActivity(spikes, trace))
+            if spikes is not None:
+                inputs = spikes
+        return result
+
+
+def _spike_rule(neurons: LIF | LI) -> tuple[Surrogate, float, bool]:
+    """Return surrogate, slope and whether spikes are taken at the threshold (unused by a readout)."""
+    if isinstance(neurons, LIF):
+        return get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold"
+    return get_surrogate("superspike"), 1.0, False
+
+
+def _pair(modules: list[nn.Module]) -> list[Layer]:
+    """Group modules to layers and check the chain."""
+    grammar = "expected Linear, LIF, [Dropout,] ..., Linear, LI"
+    layers: list[Layer] = []
+    queue = list(modules)
+    while queue:
+        linear = queue.pop(0)
+        neurons = queue.pop(0) if queue else None
+        if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
+            found = ", ".join(type(m).__name__ for m in modules)
+            raise ValueError(f"network is {found or 'empty'}; {grammar}")
+        dropout = queue.pop(0) if queue and isinstance(queue[0], Dropout) else None
+        rate = dropout.p if isinstance(dropout, Dropout) else 0.0
+        layers.append(Layer(f"layer{len(layers)}", linear, neurons, rate))
+    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropout:
+        raise ValueError(f"the last population must be a readout LI without dropout; {grammar}")
+    previous = layers[0].linear.inputs
+    for layer in layers:
+        if layer.linear.inputs != previous or layer.linear.outputs != layer.neurons.size:
+            raise ValueError(
+                f"{layer.name} is Linear({layer.linear.inputs}, {layer.linear.outputs}) onto {layer.neurons.size} "
+                f"neurons behind {previous} units; sizes must match"
+            )
+        if layer is not layers[-1] and not isinstance(layer.neurons, LIF):
+            raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {grammar}")
+        previous = layer.neurons.size
+    return layers
+
+
+def _check_positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{owner}: {name}={value} must be positive")

@@ -1,0 +1,227 @@
+"""Placement: a network against a device's limits, before anything runs.
+
+`place` finds every misfit at once; `Plan` says what the device will be configured with, and how
+float weights become integers and trace codes become membranes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import INPUT, Capabilities, Circuit, Population, Projection
+
+from .learning import decay
+
+if TYPE_CHECKING:
+    from .network import Layer, Network
+
+
+class PlacementError(ValueError):
+    """The network does not fit the device; the text lists every misfit with a remedy."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is realised.
+
+    Attributes:
+        population, projection: what the device is asked for.
+        nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
+            potential is as large as the model's.
+        fixed_scale: the scale in use; None: chosen such that the largest weight just fits.
+        max_scale: limit of that automatic scale.
+    """
+
+    population: Population
+    projection: Projection
+    nominal_scale: float
+    fixed_scale: float | None
+    max_scale: float
+
+    def scale(self, weight: Tensor, weight_max: int) -> float:
+        """Return the integer weight per unit of float weight for these weights."""
+        if self.fixed_scale is not None:
+            return self.fixed_scale
+        largest = float(weight.detach().abs().max())
+        return min(weight_max / largest, self.max_scale) if largest > 0 else self.max_scale
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network that fits a device."""
+
+    capabilities: Capabilities
+    circuit: Circuit
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def trace_unit(self) -> float:
+        """Trace codes between leak and threshold: the model's unit of membrane."""
+        return self.capabilities.threshold - self.capabilities.leak
+
+    @property
+    def trials_per_run(self) -> int | None:
+        """Trials that one run of the device can record."""
+        return self.capabilities.trials_per_run(self.circuit.samples, sum(p.size for p in self.circuit.populations))
+
+    def quantise(self, weights: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
+        """Return integer weights by projection (rounded, clipped to the range) and their scales."""
+        limit = self.capabilities.weight_max
+        integers, scales = {}, []
+        for layer, weight in zip(self.layers, weights, strict=True):
+            scale = layer.scale(weight, limit)
+            integers[layer.projection.name] = (
+                (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
+            )
+            scales.append(scale)
+        return integers, scales
+
+    def weight_limits(self) -> list[float | None]:
+        """Return per layer the largest float weight that is not clipped; None where the scale adapts."""
+        limit = self.capabilities.weight_max
+        return [None if layer.fixed_scale is None else limit / layer.fixed_scale for layer in self.layers]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return the plan as rows (what, used, limit)."""
+        caps, circuit = self.capabilities, self.circuit
+        used = sum(p.size * p.merged for p in circuit.populations)
+        rows = [("neuron circuits", str(used), str(caps.neuron_circuits))]
+        for layer in self.layers:
+            p, j = layer.population, layer.projection
+            kind = "readout" if p.threshold is None else "spiking"
+            rows.append((f"{p.name}: {p.size} {kind} neurons", f"{p.merged} circuits each", f"{caps.max_merged}"))
+            rows.append((f"{p.name}: signed inputs", str(j.pre_size), str(p.merged * caps.inputs_per_circuit)))
+            scale = "largest just fits" if layer.fixed_scale is None else f"{layer.fixed_scale:.4g} per unit"
+            rows.append((f"{p.name}: integer weights", scale, f"+-{caps.weight_max}"))
+        per_run = self.trials_per_run
+        rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
+        rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
+        rows.append(("recorded window", f"{circuit.duration * 1e6:.4g} us", f"{caps.trial_time * 1e6:.4g} us per trial"))
+        return rows
+
+
+def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:
+    """Return the integer weight at which a chip's post-synaptic potential equals the model's for weight 1.
+
+    The model's response `(beta^k - alpha^k) / (beta - alpha)` and the chip's `drive
+    (exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` have one shape at t = k dt.
+    """
+    mem, syn = layer.neurons.tau_mem, layer.neurons.tau_syn
+    alpha, beta = decay(dt, syn), decay(dt, mem)
+    equal = abs(mem / syn - 1) < 1e-6
+    ratio = dt * beta if equal else (beta - alpha) / (1 / syn - 1 / mem)
+    return (capabilities.threshold - capabilities.leak) / (capabilities.synaptic_drive * ratio)
+
+
+def place(net: Network, capabilities: Capabilities) -> Plan:
+    """Plan a network for a device.
+
+    Raises:
+        PlacementError: with every misfit: layer, limit, excess, remedy.
+    """
+    caps, misfits = capabilities, []
+    plans = []
+    pre = INPUT
+    for layer in net.layers:
+        misfits += _layer_misfits(layer, caps)
+        plans.append(_plan_layer(layer, pre, net.dt, caps))
+        pre = layer.name
+    circuit = Circuit(
+        inputs=net.layers[0].linear.inputs,
+        populations=tuple(plan.population for plan in plans),
+        projections=tuple(plan.projection for plan in plans),
+        samples=net.steps,
+        dt=net.dt,
+    )
+    misfits += _network_misfits(circuit, caps)
+    if misfits:
+        lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
+        raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")
+    return Plan(caps, circuit, tuple(plans))
+
+
+def _merged(inputs: int, caps: Capabilities) -> int:
+    return -(-inputs // caps.inputs_per_circuit)
+
+
+def _plan_layer(layer: Layer, pre: str, dt: float, caps: Capabilities) -> LayerPlan:
+    linear, neurons = layer.linear, layer.neurons
+    population = Population(
+        name=layer.name,
+        size=neurons.size,
+        merged=_merged(linear.inputs, caps),
+        leak=caps.leak,
+        threshold=caps.threshold if neurons.spiking else None,
+        reset=caps.reset,
+        tau_mem=neurons.tau_mem,
+        tau_syn=neurons.tau_syn,
+        refractory=caps.refractory,
+    )
+    nominal = nominal_scale(layer, dt, caps)
+    return LayerPlan(
+        population=population,
+        projection=Projection(f"{pre}->{layer.name}", pre, layer.name, linear.inputs),
+        nominal_scale=nominal,
+        fixed_scale=None if linear.autoscale else (linear.scale or nominal),
+        max_scale=linear.max_scale,
+    )
+
+
+def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
+    found = []
+    merged = _merged(layer.linear.inputs, caps)
+    if merged > caps.max_merged:
+        limit = caps.max_merged * caps.inputs_per_circuit
+        found.append(
+            f"{layer.name}: fan-in {layer.linear.inputs} exceeds {limit} signed inputs per neuron "
+            f"by {layer.linear.inputs - limit}; reduce the inputs (for images: a smaller data.size)"
+        )
+    low, high = caps.tau_range
+    for name in ("tau_mem", "tau_syn"):
+        tau = getattr(layer.neurons, name)
+        if not low <= tau <= high:
+            found.append(
+                f"{layer.name}: {name}={tau:.3g} s is outside {low:.3g}..{high:.3g} s; "
+                f"choose a value in this range (biological constants are divided by {caps.speedup:g})"
+            )
+    return found
+
+
+def _network_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
+    found = []
+    used = sum(p.size * p.merged for p in circuit.populations)
+    if used > caps.neuron_circuits:
+        shares = ", ".join(f"{p.name} {p.size} x {p.merged}" for p in circuit.populations)
+        found.append(
+            f"network: {used} neuron circuits ({shares}) exceed {caps.neuron_circuits} by "
+            f"{used - caps.neuron_circuits}; use fewer neurons, or at most {caps.inputs_per_circuit} inputs "
+            f"per merged circuit"
+        )
+    if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
+        found.append(
+            f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
+            f"set network.dt={caps.trace_interval:.4g}"
+        )
+    if caps.max_samples is not None and circuit.samples > caps.max_samples:
+        found.append(
+            f"network: {circuit.samples} trace samples per trial exceed {caps.max_samples} by "
+            f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
+        )
+    if circuit.duration > caps.trial_time:
+        found.append(
+            f"network: a trial of {circuit.duration:.4g} s is longer than the {caps.trial_time:.4g} s from trial "
+            f"to trial; set network.steps={int(caps.trial_time / circuit.dt)} or less"
+        )
+    neurons = sum(p.size for p in circuit.populations)
+    if caps.trials_per_run(circuit.samples, neurons) == 0:
+        found.append(
+            f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
+            f"{caps.trace_memory} bytes of trace memory; use fewer steps"
+        )
+    if not caps.traces:
+        found.append("network: the device records no membrane traces, which the surrogate gradient needs")
+    return found

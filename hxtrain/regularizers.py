@@ -1,0 +1,95 @@
+"""Regularisers: additions to the loss that shape activity or weights.
+
+Each is called with the activity of a pass and the weights in use. `S_i` is the number of spikes of
+hidden neuron i in a trial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .activity import Activity
+
+
+@dataclass
+class Regularizer:
+    """Base: a strength, checked.
+
+    Attributes:
+        strength: factor; 0 switches the regulariser off.
+    """
+
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.strength < 0:
+            raise ValueError(f"regularizer strength={self.strength} must not be negative")
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the penalty without its strength."""
+        raise TypeError(f"{type(self).__name__} defines no penalty; use one of its subclasses")
+
+    def __call__(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the addition to the loss."""
+        return self.strength * self.penalty(activity, weights)
+
+
+@dataclass
+class Burst(Regularizer):
+    """`mean over neurons and trials of S_i^2`: can only reduce activity (Cramer et al. 2022)."""
+
+    strength: float = 5e-4
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared number of spikes per neuron."""
+        return _sum(s.sum(0).square().mean() for s in _hidden_spikes(activity))
+
+
+@dataclass
+class UpperActivity(Regularizer):
+    """`mean of max(0, S_i - allowed)^2`: leaves neurons below the limit alone (Cramer et al. 2022).
+
+    Attributes:
+        allowed: spikes of a neuron per trial that cost nothing.
+    """
+
+    strength: float = 1e-3
+    allowed: float = 2.0
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared excess of spikes per neuron."""
+        return _sum((s.sum(0) - self.allowed).relu().square().mean() for s in _hidden_spikes(activity))
+
+
+@dataclass
+class ReadoutAmplitude(Regularizer):
+    """`mean of (max over time of the readout)^2`: keeps the readout within the ADC's range."""
+
+    strength: float = 1e-3
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared maximum of the readout's membranes."""
+        return activity.readout.amax(0).square().mean()
+
+
+@dataclass
+class WeightDecay(Regularizer):
+    """`mean of w^2` of the projections onto hidden neurons."""
+
+    strength: float = 0.1
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared weight of all layers but the readout."""
+        return _sum(w.square().mean() for w in weights[:-1])
+
+
+def _hidden_spikes(activity: Activity) -> list[Tensor]:
+    return [layer.spikes for layer in activity.hidden if layer.spikes is not None]
+
+
+def _sum(parts: object) -> Tensor:
+    values = list(parts)  # type: ignore[call-overload]
+    return torch.stack(values).sum() if values else torch.zeros(())

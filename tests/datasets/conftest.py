@@ -1,0 +1,40 @@
+"""Small IDX folders, written fresh for each test that asks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hxtrain.datasets import write_idx
+from hxtrain.datasets.catalogue import IDX_NAMES
+
+FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> FolderMaker:
+    """Write four IDX files of random 28x28 images and return their folder."""
+
+    def make(
+        counts: tuple[int, int, int, int] = (7, 7, 5, 5),
+        ending: str = "",
+        dotted: bool = False,
+        highest: int = 9,
+        seed: int = 0,
+        where: str = "idx",
+    ) -> Path:
+        folder = tmp_path / where
+        folder.mkdir()
+        rng = torch.Generator().manual_seed(seed)
+        for name, count in zip(IDX_NAMES, counts, strict=True):
+            if "images" in name:
+                values = torch.randint(0, 256, (count, 28, 28), generator=rng)
+            else:
+                values = torch.arange(count).flip(0) % 10
+                values[0] = highest
+            spelling = name.replace("-idx", ".idx") if dotted else name
+            write_idx(folder / f"{spelling}{ending}", values.to(torch.uint8))
+        return folder
+
+    return make
