@@ -13,7 +13,7 @@ from .contract import (
     Recording,
     Stimulus,
 )
-from .registry import GROUP, UnknownBackendError, available_backends, create_backend
+from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend
 from .spikes import Spikes
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Spikes",
     "Stimulus",
     "UnknownBackendError",
+    "accepted_settings",
     "available_backends",
     "create_backend",
 ]

@@ -11,6 +11,7 @@ whose target is a callable that returns a `Backend` for keyword settings.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -28,26 +29,40 @@ def available_backends() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP))}
 
 
+def accepted_settings(name: str) -> set[str]:
+    """Return the keyword settings of a device.
+
+    Raises:
+        UnknownBackendError: no device of that name is registered.
+    """
+    return set(inspect.signature(_factory(name)).parameters)
+
+
 def create_backend(name: str, **settings: Any) -> Backend:
     """Create the device called `name` with its settings.
 
     Raises:
         UnknownBackendError: the name or a setting is not known; the text lists what is.
     """
+    accepted = accepted_settings(name)
+    unknown = sorted(set(settings) - accepted)
+    if unknown:
+        raise UnknownBackendError(
+            f"backend {name!r} has no setting {', '.join(map(repr, unknown))}; "
+            f"it accepts: {', '.join(sorted(accepted)) or 'none'}"
+        )
+    backend = _factory(name)(**settings)
+    if not isinstance(backend, Backend):
+        raise UnknownBackendError(f"backend {name!r} gave a {type(backend).__name__}, not a Backend")
+    return backend
+
+
+def _factory(name: str) -> Callable[..., object]:
     known = available_backends()
     if name not in known:
         raise UnknownBackendError(
             f"backend={name!r} is not registered; known: {', '.join(known) or 'none'}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"
         )
-    factory = known[name].load()
-    accepted = inspect.signature(factory).parameters
-    unknown = sorted(set(settings) - set(accepted))
-    if unknown:
-        raise UnknownBackendError(
-            f"backend {name!r} has no setting {', '.join(map(repr, unknown))}; it accepts: {', '.join(accepted) or 'none'}"
-        )
-    backend = factory(**settings)
-    if not isinstance(backend, Backend):
-        raise UnknownBackendError(f"backend {name!r} gave a {type(backend).__name__}, not a Backend")
-    return backend
+    factory: Callable[..., object] = known[name].load()
+    return factory

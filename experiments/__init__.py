@@ -1,0 +1,1 @@
+"""Hydra configs and the console scripts; no logic that a library user would miss."""

@@ -49,3 +49,7 @@ class SumOverTime(MaxOverTime):
 def predictions(scores: Tensor) -> Tensor:
     """Return the most likely class of each sample `[B]`."""
     return torch.argmax(scores, dim=1)
+
+
+LOSSES: dict[str, type[MaxOverTime]] = {"MaxOverTime": MaxOverTime, "SumOverTime": SumOverTime}
+"""Losses by class name, as checkpoints name them."""

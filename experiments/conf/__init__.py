@@ -1,0 +1,1 @@
+"""The Hydra configs (YAML); shipped as package data."""

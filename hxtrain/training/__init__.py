@@ -1,0 +1,37 @@
+"""Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
+
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .config import TrainerConfig
+from .diagnosis import diagnose
+from .evaluation import Evaluation, evaluate, intensities
+from .progress import Progress
+from .randomness import epoch_order, generator
+from .rerun import EvaluateConfig, evaluate_checkpoint
+from .run import RunConfig, attached, build_network, run, versions
+from .trainer import CHECKPOINT, METRICS, Interrupted, Task, Trainer
+
+__all__ = [
+    "CHECKPOINT",
+    "METRICS",
+    "CheckpointError",
+    "EvaluateConfig",
+    "Evaluation",
+    "Interrupted",
+    "Progress",
+    "RunConfig",
+    "Task",
+    "Trainer",
+    "TrainerConfig",
+    "attached",
+    "build_network",
+    "diagnose",
+    "epoch_order",
+    "evaluate",
+    "evaluate_checkpoint",
+    "generator",
+    "intensities",
+    "load_checkpoint",
+    "run",
+    "save_checkpoint",
+    "versions",
+]

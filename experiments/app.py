@@ -1,0 +1,70 @@
+"""What the console scripts share: from a Hydra config to typed settings, and errors to readable text."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hxtrain.backends import DeviceError
+from hxtrain.config import BackendConfig
+from hxtrain.training import CheckpointError, Interrupted
+
+Result = TypeVar("Result")
+
+
+def typed(config: DictConfig) -> Any:
+    """Return the settings as their dataclasses; values are checked by them."""
+    return OmegaConf.to_object(config)
+
+
+def run_directory() -> Path:
+    """Return the directory that Hydra made for this run (`hydra.run.dir`)."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def command_line() -> str:
+    """Return the command as typed."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def warn_without_effect(backend: BackendConfig) -> None:
+    """Warn of options on the command line that change nothing with the chosen backend."""
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").split("=")[0]
+        if key.split(".")[0] == "chip" and not backend.takes_chip():
+            warnings.warn(
+                f"{override} has no effect: backend={backend.name} has no chip individuals", stacklevel=2
+            )
+        if key == "backend.retries" and backend.name == "software":
+            warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
+
+
+def guarded(work: Callable[[], Result]) -> Result:
+    """Run; expected errors end the program with their text (exit status 2, interruption 130)."""
+    try:
+        return work()
+    except Interrupted as stop:
+        _end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except (ValueError, CheckpointError, DeviceError, OmegaConfBaseException) as error:
+        _end(f"error: {error}", 2)
+    raise AssertionError("unreachable")
+
+
+def resume_command() -> str:
+    """Return the command that continues this run."""
+    kept = [word for word in sys.argv[1:] if not word.startswith(("hydra.run.dir=", "trainer.resume="))]
+    return " ".join([Path(sys.argv[0]).name, *kept, f"hydra.run.dir={run_directory()}", "trainer.resume=true"])
+
+
+def _end(text: str, status: int) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,56 @@
+"""`hxtrain-info`: devices, presets, chip capabilities, versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from hxtrain.backends import available_backends, create_backend
+from hxtrain.config import SOFTWARE
+from hxtrain.training import versions
+
+
+def main() -> None:
+    """Print what is installed, as tables or as JSON."""
+    parser = argparse.ArgumentParser(prog="hxtrain-info", description="devices, capabilities, versions")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    found = collect()
+    if parser.parse_args().json:
+        print(json.dumps(found, indent=2))
+        return
+    console = Console()
+    console.print(_table("versions", ("package", "version"), list(found["versions"].items())))
+    names = list(found["backends"])
+    rows = [(key, *(str(found["backends"][n]["capabilities"][key]) for n in names)) for key in _fields(found)]
+    console.print(_table("devices (backend=NAME)", ("capability", *names), rows))
+    console.print(f"backend={SOFTWARE}: no device, the software twin")
+    individuals = [(c["chip"], c["preset"], c["chip_hash"]) for c in found["chips"]]
+    console.print(_table("default chip (chip=PRESET chip.name=NAME)", ("name", "preset", "hash"), individuals))
+
+
+def collect() -> dict[str, Any]:
+    """Return versions, devices with capabilities, and the default chip in every preset."""
+    backends = {}
+    for name, point in available_backends().items():
+        backend = create_backend(name)
+        backends[name] = {"provided_by": point.value, "capabilities": asdict(backend.capabilities)}
+    presets = ("ideal", "calibrated", "uncalibrated")
+    chips = [dict(create_backend("emulator", preset=preset).identity) for preset in presets]
+    return {"versions": versions(), "backends": backends, "chips": chips}
+
+
+def _fields(found: dict[str, Any]) -> list[str]:
+    return list(next(iter(found["backends"].values()))["capabilities"])
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left", box=SIMPLE)
+    for row in rows:
+        table.add_row(*row)
+    return table

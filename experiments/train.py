@@ -1,0 +1,32 @@
+"""`hxtrain`: train a network in the loop."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from hxtrain.training import Progress, run
+
+from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """Train as the config says; the run directory is `hydra.run.dir`."""
+    guarded(lambda: _train(config))
+
+
+def _train(config: DictConfig) -> None:
+    settings, folder = typed(config), run_directory()
+    warn_without_effect(settings.backend)
+    progress = Progress(settings.trainer.progress)
+    result = run(settings, folder, command_line(), progress)
+    progress.say(
+        f"test accuracy [bold]{result['test_accuracy']:.2%}[/], "
+        f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "
+        f"{result['samples_per_second']:.0f} images/s in training"
+    )
+    progress.say(f"result.json, plots and weights: {folder}")

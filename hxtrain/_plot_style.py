@@ -1,0 +1,88 @@
+"""What the plots have in common: colours, figures without global state, panels, files written in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+DPI = 120
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
+"""Colours of Okabe and Ito, which colour-blind readers tell apart; grey for what stands back."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty white figure (inches) that fits its contents without overlap."""
+    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    return Figure(figsize=(width, height), facecolor="white", layout=engine)
+
+
+def array(tensor: Tensor) -> NDArray[np.float64]:
+    """Return a tensor of any device and type as an array of the same shape."""
+    values: NDArray[np.float64] = tensor.detach().to("cpu", torch.float64).numpy()
+    return values
+
+
+def integer_ticks(*axes: Axis) -> None:
+    """Put ticks at few round integers, at least one."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def draw_curve(
+    axes: Axes,
+    records: Sequence[Mapping[str, float]],
+    key: str,
+    colour: str,
+    name: str,
+    factor: float,
+    form: str,
+) -> None:
+    """Draw `factor * record[key]` over `epoch` where given; the legend says the last value."""
+    points = [(r["epoch"], factor * r[key]) for r in records if r.get(key) is not None]
+    if points:
+        epochs, values = zip(*points, strict=True)
+        label = f"{name}, last {form.format(values[-1])}"
+        size = 4.0 if len(points) <= 60 else 0.0
+        axes.plot(epochs, values, marker="o", markersize=size, color=colour, linewidth=1.6, label=label)
+
+
+def draw_image(axes: Axes, image: Tensor | None) -> None:
+    """Draw intensities `[H, W]` dark on white; nothing for None."""
+    axes.set_axis_off()
+    if image is not None:
+        values = array(image)
+        axes.imshow(values, cmap="gray_r", vmin=0, vmax=float(values.max(initial=0.0)) or 1.0)
+
+
+def draw_raster(axes: Axes, times: Tensor, units: Tensor, count: int) -> None:
+    """Draw spikes `[E]` (s) of `count` units over time in us."""
+    marker, size = ("|", 8.0) if count <= 32 else (".", 3.5)
+    axes.plot(array(times) * 1e6, array(units), marker, markersize=size, color="black")
+    axes.set_ylim(-0.02 * count - 0.5, 1.02 * count - 0.5)
+    integer_ticks(axes.yaxis)
+    if not times.numel():
+        axes.text(0.5, 0.5, "no spikes", transform=axes.transAxes, ha="center", va="center", color="dimgrey")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG to `path` in one step: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=DPI)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,75 @@
+"""Checkpoints: written atomically, read without executing code, resumed bit-equally."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or does not belong to this run."""
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values; an interruption leaves the old file or the new one, never half of one.
+
+    Raises:
+        CheckpointError: the file cannot be written (for example a full disk); the old one is intact.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"checkpoint {path} could not be written ({error}); the one before it is intact. "
+            "Free some space and resume with trainer.resume=true"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values are accepted, no code is run.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or from an unknown version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} has checkpoint format {found!r}, this version reads {FORMAT}")
+    return state
+
+
+def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to resume with other settings; the text names every difference.
+
+    Raises:
+        CheckpointError: a setting differs.
+    """
+    differences = [
+        f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {now.get(key, 'absent')!r}"
+        for key in sorted(set(saved) | set(now))
+        if saved.get(key, "absent") != now.get(key, "absent")
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path} was written with other settings:\n"
+            + "\n".join(differences)
+            + "\nrepeat the settings of that run, or start a new one in another hydra.run.dir"
+        )

@@ -1,0 +1,89 @@
+"""Diagnosis: silent, saturated or clipped layers, each with a fix to try."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hxtrain.activity import Activity
+from hxtrain.network import Network
+
+SILENT_SPIKES = 0.05
+"""Fewer spikes per sample than this from a whole layer: it is silent."""
+BURSTING = 8.0
+"""More spikes than this per neuron and sample in a window of 20 steps: it is driven to its limit."""
+CLIPPED_SHARE = 0.05
+"""Share of integer weights at their limit from which on a layer counts as clipped."""
+SATURATED_SHARE = 0.10
+"""Share of trace samples at the edge of the recorded range from which on a layer counts as saturated."""
+EDGE = 0.03
+"""Width of that edge in units of the threshold."""
+
+
+def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
+    """Return warnings about one pass.
+
+    Args:
+        net: the network.
+        activity: what it did.
+        trained: whether training has begun (a hidden layer may start silent).
+    """
+    warnings = []
+    for layer, found in zip(net.layers, activity.layers, strict=True):
+        if found.spikes is not None:
+            warnings += _spiking(layer.name, found.spikes, trained)
+        warnings += _saturation(layer.name, found.trace)
+    return warnings + _clipping(net)
+
+
+def _spiking(name: str, spikes: Tensor, trained: bool) -> list[str]:
+    per_sample = float(spikes.sum()) / spikes.shape[1]
+    if per_sample < SILENT_SPIKES and trained:
+        return [
+            f"{name} is silent ({per_sample:.2g} spikes per sample): nothing reaches the layers behind it. "
+            "Try network.init_gain=2, or a smaller regularizer.burst.strength"
+        ]
+    if per_sample / spikes.shape[2] > BURSTING * spikes.shape[0] / 20:
+        return [
+            f"{name} fires {per_sample / spikes.shape[2]:.1f} spikes per neuron and sample, close to what the "
+            "refractory period allows. Try a larger regularizer.burst.strength"
+        ]
+    return []
+
+
+def _saturation(name: str, trace: Tensor) -> list[str]:
+    low, high = trace.amin(), trace.amax()
+    if float(high - low) < 4 * EDGE:
+        return []
+    share = float(((trace < low + EDGE) | (trace > high - EDGE)).float().mean())
+    if share < SATURATED_SHARE:
+        return []
+    return [
+        f"{name} is saturated: {share:.0%} of its membrane samples lie at the edge of the recorded range "
+        f"({float(low):.2f}..{float(high):.2f} thresholds). Try regularizer=[burst,weight_decay,readout_amplitude] "
+        "or a smaller network.scale"
+    ]
+
+
+def _clipping(net: Network) -> list[str]:
+    if net.device is None or net.device.plan is None:
+        return []
+    warnings = []
+    for layer, limit in zip(net.layers, net.device.plan.weight_limits(), strict=True):
+        if limit is None:
+            continue
+        share = float((layer.linear.weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
+        if share > CLIPPED_SHARE:
+            warnings.append(
+                f"{layer.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "
+                "Try a larger regularizer.weight_decay.strength, or a smaller network.scale"
+            )
+    return warnings
+
+
+def probe(net: Network, activity: Activity) -> list[str]:
+    """Return warnings before training: what is wrong with the very first pass."""
+    warnings = diagnose(net, activity, trained=False)
+    if torch.isnan(activity.readout).any():
+        warnings.append("the readout is not a number; check the input's range")
+    return warnings

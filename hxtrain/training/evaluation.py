@@ -1,0 +1,80 @@
+"""Evaluation of a network on a set of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Health
+from hxtrain.datasets import Split
+from hxtrain.encoders import LatencyEncoder
+from hxtrain.losses import MaxOverTime, predictions
+from hxtrain.network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation.
+
+    Attributes:
+        accuracy: fraction of right answers.
+        hidden_spikes_per_sample: mean number of spikes of all hidden neurons.
+        confusion: counts `[classes, classes]`, rows are true classes.
+        chip_time, energy: on the device (s, J); None in software or where unknown.
+        energy_origin: `measured` or `estimated`; None in software.
+        health: losses and retries.
+    """
+
+    accuracy: float
+    hidden_spikes_per_sample: float
+    confusion: Tensor
+    chip_time: float | None
+    energy: float | None
+    energy_origin: str | None
+    health: Health
+
+
+def intensities(images: Tensor) -> Tensor:
+    """Return intensities in 0..1 of 8-bit images `[B, H, W]`."""
+    return images.to(torch.float32).mul_(1 / 255)
+
+
+@torch.no_grad()
+def evaluate(
+    net: Network, encoder: LatencyEncoder, loss: MaxOverTime, split: Split, classes: int, batch_size: int
+) -> Evaluation:
+    """Run all samples of a split and compare the answers with the labels; nothing is dropped or jittered.
+
+    Args:
+        net: network, attached to a device or not.
+        encoder, loss: how samples become spikes, and readouts become answers.
+        split: images uint8 `[S, H, W]` and labels `[S]`.
+        classes: number of classes.
+        batch_size: samples per batch.
+    """
+    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    spikes, chip_time, energy, health = 0.0, 0.0, 0.0, Health()
+    origin: str | None = None
+    still = LatencyEncoder(encoder.tau, encoder.threshold, encoder.shift_first)
+    for first in range(0, len(split), batch_size):
+        labels = split.labels[first : first + batch_size]
+        activity = net(still(intensities(split.images[first : first + batch_size])))
+        answers = predictions(loss.scores(activity.readout)).cpu()
+        confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
+        spikes += sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
+        health = health + activity.health
+        if activity.cost is not None:
+            chip_time += activity.cost.chip_time
+            energy += activity.cost.energy if activity.cost.energy is not None else float("nan")
+            origin = activity.cost.origin
+    return Evaluation(
+        accuracy=float(confusion.diag().sum()) / len(split),
+        hidden_spikes_per_sample=spikes / len(split),
+        confusion=confusion,
+        chip_time=None if origin is None else chip_time,
+        energy=None if origin is None or energy != energy else energy,
+        energy_origin=origin,
+        health=health,
+    )

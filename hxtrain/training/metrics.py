@@ -1,0 +1,59 @@
+"""What a run reports: sums over an epoch, one record per epoch, JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Sums:
+    """Sums over the samples of an epoch so far."""
+
+    samples: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    hidden_spikes: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, samples: int, loss: float, correct: float, hidden_spikes: float, seconds: float) -> None:
+        """Add one step; `loss` is a mean over its samples."""
+        self.samples += samples
+        self.loss += loss * samples
+        self.correct += correct
+        self.hidden_spikes += hidden_spikes
+        self.seconds += seconds
+
+    def means(self) -> dict[str, float]:
+        """Return means per sample."""
+        count = max(self.samples, 1)
+        return {
+            "loss": self.loss / count,
+            "accuracy": self.correct / count,
+            "hidden_spikes_per_sample": self.hidden_spikes / count,
+            "samples_per_second": self.samples / self.seconds if self.seconds else 0.0,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return asdict(self)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    _replace(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, atomically."""
+    _replace(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,101 @@
+"""Progress on the terminal: a bar while it is a terminal, a line per epoch anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class Progress:
+    """Reports a training run.
+
+    Args:
+        show: whether to draw a bar (epoch, loss, accuracy, spikes and images per second, time left).
+        console: where to write.
+    """
+
+    def __init__(self, show: bool = True, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._show = show
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def training(self, trainer: Trainer) -> Iterator[None]:
+        """Show progress of a trainer from where it stands to its last epoch."""
+        steps = trainer.steps_per_epoch
+        bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self._show,
+            transient=True,
+            refresh_per_second=4,
+        )
+        with bar:
+            self._bar = bar
+            self._task = bar.add_task(
+                "training",
+                total=steps * trainer.config.epochs,
+                completed=steps * trainer.epoch + trainer.step,
+                epoch=f"{trainer.epoch + 1}/{trainer.config.epochs}",
+                text="",
+            )
+            yield
+        self._bar = None
+
+    def step(self, trainer: Trainer) -> None:
+        """Report a finished step."""
+        if self._bar is None or self._task is None:
+            return
+        if trainer.step % 5:
+            self._bar.update(self._task, advance=1)
+            return
+        m = trainer.sums.means()
+        text = (
+            f"loss {m['loss']:.3f}  accuracy {m['accuracy']:.1%}  "
+            f"{m['hidden_spikes_per_sample']:.0f} spikes/image  {m['samples_per_second']:.0f} images/s"
+        )
+        epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
+        self._bar.update(self._task, advance=1, text=text, epoch=epoch)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Report a finished epoch."""
+        self.console.print(
+            f"epoch {record['epoch']:>3}  loss {record['train_loss']:.4f}  train {record['train_accuracy']:.2%}  "
+            f"test [bold]{record['test_accuracy']:.2%}[/]  {record['hidden_spikes_per_sample']:.1f} spikes/image  "
+            f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s",
+            highlight=False,
+        )
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self.console.print(f"[yellow]warning:[/] {text}", highlight=False)
+
+    def table(self, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        """Show a table."""
+        table = Table(title=title, title_justify="left", box=SIMPLE)
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        self.console.print(text, highlight=False)

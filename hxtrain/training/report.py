@@ -1,0 +1,129 @@
+"""What a finished run leaves behind: `result.json`, the weights as sent, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hxtrain import plots
+from hxtrain.backends import Spikes
+from hxtrain.learning import over_time
+from hxtrain.losses import predictions
+from hxtrain.network import Network
+
+from .evaluation import Evaluation, intensities
+from .trainer import Trainer
+
+SHOWN_SAMPLES = 4
+
+
+def result(
+    trainer: Trainer, final: Evaluation, identity: Mapping[str, str], command: str, seconds: float
+) -> dict[str, Any]:
+    """Return the content of `result.json`.
+
+    Args:
+        trainer: after its last epoch.
+        final: its last evaluation.
+        identity: of the device.
+        command: how the run was started.
+        seconds: of this process, from start to end.
+    """
+    records, data = trainer.records, trainer.task.data
+    training = sum(record["seconds"] for record in records)
+    return {
+        "test_accuracy": final.accuracy,
+        "train_accuracy": records[-1]["train_accuracy"],
+        "train_accuracy_meaning": "running mean over the last epoch, during training",
+        "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
+        "epochs": len(records),
+        **identity,
+        "seed": trainer.seed,
+        "seconds": seconds,
+        "training_seconds": training,
+        "samples_per_second": len(records) * len(trainer.train) / training,
+        "command": command,
+        **device_cost(final, len(trainer.test)),
+        "data": data.name,
+        "data_size": data.size,
+        "data_sha256": data.sha256,
+        "data_note": data.note,
+        "train_samples": len(trainer.train),
+        "test_samples": len(trainer.test),
+        "settings": trainer.settings,
+    }
+
+
+def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
+    """Return time and energy per test sample on the device, and what went wrong there."""
+    return {
+        "chip_seconds_per_sample": None if final.chip_time is None else final.chip_time / samples,
+        "chip_joules_per_sample": None if final.energy is None else final.energy / samples,
+        "energy_origin": final.energy_origin,
+        "dropped_spikes": final.health.dropped_spikes,
+        "retries": final.health.retries,
+    }
+
+
+def sent_weights(net: Network) -> dict[str, Tensor]:
+    """Return the integer weights as sent to the device; the float weights in software."""
+    if net.device is not None and net.device.plan is not None:
+        return net.device.plan.quantise(net.effective_weights())[0]
+    return {layer.name: layer.linear.weight.detach() for layer in net.layers}
+
+
+def save_weights(path: Path, net: Network) -> None:
+    """Write the weights as sent, one array `[post, pre]` per projection (`.npz`, no pickle)."""
+    np.savez_compressed(path, **{name: weight.numpy() for name, weight in sent_weights(net).items()})
+
+
+def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
+    """Draw learning curves, some samples, weights and the confusion matrix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net, device = trainer.task.net, trainer.task.net.device
+    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
+    plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
+    plots.plot_samples(sample_views(trainer), folder / "samples.png")
+    if device is not None and device.plan is not None:
+        limit = device.plan.capabilities.weight_max
+        plots.plot_weights(sent_weights(net), folder / "weights.png", limit)
+
+
+@torch.no_grad()
+def sample_views(trainer: Trainer) -> list[plots.SampleView]:
+    """Run the first test samples and return what they did."""
+    task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
+    images = intensities(trainer.test.images[:count])
+    spikes = task.encoder(images, torch.Generator().manual_seed(trainer.seed))
+    activity = task.net(spikes)
+    answers = predictions(task.loss.scores(activity.readout))
+    last = task.net.layers[-1]
+    hidden = activity.hidden[-1].spikes if activity.hidden else None
+    inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
+    modelled = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
+    events = Spikes.from_grid(inputs, task.net.dt)
+    views = []
+    for index in range(count):
+        mine, theirs = spikes.sample == index, events.sample == index
+        views.append(
+            plots.SampleView(
+                image=images[index],
+                input_times=spikes.time[mine],
+                input_units=spikes.unit[mine],
+                hidden_times=events.time[theirs],
+                hidden_units=events.unit[theirs],
+                measured=activity.readout[:, index],
+                modelled=modelled[:, index],
+                dt=task.net.dt,
+                label=int(trainer.test.labels[index]),
+                prediction=int(answers[index]),
+                inputs=spikes.units,
+                hidden=events.units,
+            )
+        )
+    return views

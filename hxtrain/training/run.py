@@ -1,0 +1,177 @@
+"""A whole run from settings to `result.json`: what the command line calls, for library users too."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Dict  # noqa: UP035
+
+import torch
+
+from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.device import Device
+from hxtrain.encoders import LatencyEncoder
+from hxtrain.losses import MaxOverTime
+from hxtrain.network import Network
+from hxtrain.regularizers import Burst, Regularizer, WeightDecay
+
+from .checkpoint import CheckpointError
+from .config import TrainerConfig
+from .metrics import write_json
+from .progress import Progress
+from .report import draw_plots, result, save_weights
+from .trainer import CHECKPOINT, Task, Trainer
+
+
+@dataclass
+class RunConfig:
+    """All settings of a run.
+
+    Attributes:
+        seed: of the initial weights, data order, dropout, rotation and jitter.
+    """
+
+    seed: int = 0
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    chip: ChipConfig = field(default_factory=ChipConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    encoder: LatencyEncoder = field(default_factory=LatencyEncoder)
+    loss: MaxOverTime = field(default_factory=MaxOverTime)
+    regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
+        default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+FREE_TO_CHANGE = {
+    "trainer.epochs",
+    "trainer.resume",
+    "trainer.progress",
+    "trainer.plots",
+    "trainer.checkpoint_steps",
+    "backend.retries",
+}
+"""Settings that may differ when a run is resumed, since they do not change a step."""
+
+
+def build_network(config: RunConfig, data: ImageDataset) -> Network:
+    """Return the network for a data set."""
+    return config.network.build(data.size**2, len(data.classes), config.seed)
+
+
+@contextlib.contextmanager
+def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator[Device | None]:
+    """Open a device and attach the network to it; None in software."""
+    created = backend.create(chip)
+    if created is None:
+        yield None
+        return
+    with Device(created, backend.retries) as device:
+        net.attach(device)
+        yield device
+
+
+def run(config: RunConfig, folder: Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+    """Train, evaluate, and write everything into the run directory.
+
+    Args:
+        config: all settings.
+        folder: run directory; `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
+        command: how the run was started, for the record.
+        progress: where to report.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        CheckpointError: the directory holds another run, or there is nothing to resume.
+        Interrupted: SIGINT arrived; the state is saved.
+    """
+    progress = progress or Progress(config.trainer.progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(config, folder)
+    begin = time.perf_counter()
+    data = config.data.load()
+    net = build_network(config, data)
+    with attached(config.backend, config.chip, net) as device:
+        identity = device_identity(device)
+        introduce(progress, net, data, identity)
+        task = Task(net, config.encoder, config.loss, config.regularizer, data)
+        trainer = Trainer(task, config.trainer, config.seed, folder, _identify(config, identity, data), progress)
+        final = trainer.fit()
+        outcome = result(trainer, final, identity, command, time.perf_counter() - begin)
+        save_weights(folder / "weights.npz", net)
+        if config.trainer.plots:
+            draw_plots(folder / "plots", trainer, final)
+    _write_result(folder, outcome)
+    return outcome
+
+
+def device_identity(device: Device | None) -> dict[str, str]:
+    """Return which individual runs the network."""
+    if device is None:
+        return {"backend": SOFTWARE, "chip": "none", "chip_hash": "none"}
+    return dict(device.backend.identity)
+
+
+def introduce(progress: Progress, net: Network, data: ImageDataset, identity: dict[str, str]) -> None:
+    """Say what runs where, and print the plan."""
+    sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
+    chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
+    progress.say(
+        f"network {'-'.join(map(str, sizes))} on {data.name} {data.size}x{data.size}, "
+        f"backend {identity['backend']}{chip if identity['backend'] != SOFTWARE else ''}"
+    )
+    if net.device is not None and net.device.plan is not None:
+        progress.table("placement", ("what", "used", "limit"), net.device.plan.rows())
+
+
+def _check_folder(config: RunConfig, folder: Path) -> None:
+    there = (folder / CHECKPOINT).exists()
+    if there and not config.trainer.resume:
+        raise CheckpointError(
+            f"{folder} holds a run already; continue it with trainer.resume=true, or name another hydra.run.dir"
+        )
+    if config.trainer.resume and not there:
+        raise CheckpointError(
+            f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; name the run's directory with hydra.run.dir"
+        )
+
+
+def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
+    """Return flat plain values that a resumed run must share."""
+    flat = {key: value for key, value in flatten(asdict(config)).items() if key not in FREE_TO_CHANGE}
+    flat.update({f"identity.{key}": value for key, value in identity.items()})
+    return {**flat, "loss.kind": type(config.loss).__name__, "data.sha256": data.sha256}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as `group.name` keys with plain values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "hxtrain": version("hxtrain"),
+        "torch": torch.__version__,
+        "numba": version("numba"),
+        "python": platform.python_version(),
+    }
+
+
+def _write_result(folder: Path, outcome: dict[str, Any]) -> None:
+    write_json(folder / "result.json", {**outcome, "versions": versions()})

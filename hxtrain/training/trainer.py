@@ -1,0 +1,262 @@
+"""The training loop: forward on the device, gradient on the host, one checkpointed step after another."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hxtrain.activity import Activity
+from hxtrain.datasets import ImageDataset, Split
+from hxtrain.encoders import LatencyEncoder
+from hxtrain.losses import MaxOverTime, predictions
+from hxtrain.network import Network
+from hxtrain.regularizers import Regularizer
+
+from .augment import rotate
+from .checkpoint import load_checkpoint, require_same, save_checkpoint
+from .config import TrainerConfig
+from .diagnosis import diagnose, probe
+from .evaluation import Evaluation, evaluate, intensities
+from .metrics import Sums, write_json_lines
+from .progress import Progress
+from .randomness import epoch_order, generator
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted and its state is saved."""
+
+
+@dataclass
+class Task:
+    """What is learnt: network, code, loss, regularisers, data."""
+
+    net: Network
+    encoder: LatencyEncoder
+    loss: MaxOverTime
+    regularizers: Mapping[str, Regularizer]
+    data: ImageDataset
+
+
+class Trainer:
+    """Trains a task in a run directory.
+
+    Args:
+        task: what is learnt; its network runs on a device if it is attached to one.
+        config: how to train.
+        seed: of data order, dropout, rotation and jitter (the network has its own).
+        folder: run directory; checkpoint and metrics are written there.
+        settings: plain values that identify the run; a resumed run must have the same.
+        progress: where to report.
+
+    Attributes:
+        records: one per finished epoch.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainerConfig,
+        seed: int,
+        folder: Path,
+        settings: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self.task, self.config, self.seed = task, config, seed
+        self.folder, self.settings, self.progress = folder, dict(settings), progress
+        self.optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
+        self.train = shorten(task.data.train, config.train_samples)
+        self.test = shorten(task.data.test, config.test_samples)
+        self.records: list[dict[str, Any]] = []
+        self.epoch, self.step, self.sums = 0, 0, Sums()
+        self._stop = threading.Event()
+        self._warned: set[str] = set()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch; the last batch may be smaller."""
+        return -(-len(self.train) // self.config.batch_size)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the checkpoint."""
+        return self.folder / CHECKPOINT
+
+    def fit(self) -> Evaluation:
+        """Train until the last epoch, and return the last evaluation.
+
+        Raises:
+            Interrupted: SIGINT arrived; the state is saved.
+        """
+        if self.config.resume:
+            self._restore()
+        final = None
+        with self._on_sigint(), self.progress.training(self):
+            while self.epoch < self.config.epochs:
+                final = self._run_epoch()
+        return final or self.evaluate()
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate on the test data."""
+        task = self.task
+        classes = len(task.data.classes)
+        return evaluate(
+            task.net, task.encoder, task.loss, self.test, classes, self.config.evaluation_batch_size
+        )
+
+    def _run_epoch(self) -> Evaluation:
+        order = epoch_order(self.seed, self.epoch, len(self.train))
+        rate = self.config.learning_rate * self.config.learning_rate_decay**self.epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        while self.step < self.steps_per_epoch:
+            first = self.step * self.config.batch_size
+            self._train_step(order[first : first + self.config.batch_size])
+            self.step += 1
+            self.progress.step(self)
+            last = self.step == self.steps_per_epoch
+            if self._stop.is_set() or (not last and self.step % self.config.checkpoint_steps == 0):
+                self._save()
+            if self._stop.is_set():
+                raise Interrupted(f"interrupted after step {self.step} of epoch {self.epoch + 1}")
+        return self._finish_epoch()
+
+    def _train_step(self, chosen: Tensor) -> None:
+        begin = time.perf_counter()
+        task, place = self.task, (self.epoch, self.step)
+        images, labels = intensities(self.train.images[chosen]), self.train.labels[chosen]
+        if self.config.rotation > 0:
+            images = rotate(images, self.config.rotation, generator(self.seed, "rotation", *place))
+        jitter = generator(self.seed, "jitter", *place) if task.encoder.jitter > 0 else None
+        masks = task.net.dropout_masks(generator(self.seed, "dropout", *place))
+        activity: Activity = task.net(task.encoder(images, jitter), masks)
+        weights = [layer.linear.weight for layer in task.net.layers]
+        labels = labels.to(activity.readout.device)
+        loss = task.loss(activity.readout, labels)
+        total = loss
+        for regularizer in task.regularizers.values():
+            if regularizer.strength > 0:
+                total = total + regularizer(activity, weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self._clamp()
+        with torch.no_grad():
+            correct = (predictions(task.loss.scores(activity.readout)) == labels).sum()
+            spikes = sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
+        self.sums.add(len(chosen), float(loss.detach()), float(correct), spikes, time.perf_counter() - begin)
+        self._look(activity)
+
+    def _clamp(self) -> None:
+        """Keep float weights within what the device can represent."""
+        device = self.task.net.device
+        if device is None or device.plan is None:
+            return
+        with torch.no_grad():
+            for layer, limit in zip(self.task.net.layers, device.plan.weight_limits(), strict=True):
+                if limit is not None:
+                    layer.linear.weight.clamp_(-limit, limit)
+
+    def _look(self, activity: Activity) -> None:
+        """Warn of unhealthy layers at the run's first step and at the end of each epoch."""
+        start = self.epoch == 0 and self.step == 0
+        if not start and self.step != self.steps_per_epoch - 1:
+            return
+        net = self.task.net
+        for text in probe(net, activity) if start else diagnose(net, activity, trained=True):
+            kind = " ".join(text.split()[:3])
+            if kind not in self._warned:
+                self._warned.add(kind)
+                self.progress.warn(text)
+        if activity.health.dropped_spikes or activity.health.retries or activity.health.notes:
+            self.progress.warn(f"device health: {activity.health}")
+
+    def _finish_epoch(self) -> Evaluation:
+        means, seconds = self.sums.means(), self.sums.seconds
+        evaluation = self.evaluate()
+        self.records.append(
+            {
+                "epoch": self.epoch + 1,
+                "train_loss": means["loss"],
+                "train_accuracy": means["accuracy"],
+                "test_accuracy": evaluation.accuracy,
+                "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
+                "samples_per_second": means["samples_per_second"],
+                "seconds": seconds,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+            }
+        )
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums()
+        self._save()
+        write_json_lines(self.folder / METRICS, self.records)
+        self.progress.epoch(self.records[-1])
+        return evaluation
+
+    def _save(self) -> None:
+        device = self.task.net.device
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "model": self.task.net.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "sums": self.sums.as_dict(),
+                "records": self.records,
+                "clock": device.clock if device else 0,
+                "seed": self.seed,
+                "settings": self.settings,
+            },
+        )
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.checkpoint)
+        require_same(self.checkpoint, state["settings"], self.settings)
+        self.task.net.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.sums = state["epoch"], state["step"], Sums(**state["sums"])
+        self.records = state["records"]
+        write_json_lines(self.folder / METRICS, self.records)
+        if self.task.net.device is not None:
+            self.task.net.device.clock = state["clock"]
+
+    @contextmanager
+    def _on_sigint(self) -> Iterator[None]:
+        """Finish the step and save when SIGINT arrives; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def shorten(split: Split, count: int) -> Split:
+    """Return the first `count` samples; 0 for all.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if count > len(split):
+        raise ValueError(f"trainer.train_samples or test_samples={count} exceeds the {len(split)} samples there are")
+    return Split(split.images[:count], split.labels[:count]) if count else split

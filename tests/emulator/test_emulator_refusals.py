@@ -1,0 +1,55 @@
+"""Calls that the emulated chip refuses, and what it says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from emulator_bench import IDEAL, READOUT, SPIKING, events, integers, one_group, run_once
+
+from hxtrain.emulator import Chip, EmulatedChip, Layout, Wiring, get_preset
+
+LAYOUT = one_group(replace(READOUT, size=2), inputs=3)
+
+
+def run(*weights: torch.Tensor) -> object:
+    return run_once(IDEAL, LAYOUT, list(weights), events((0, 0, 0.0)))
+
+
+REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "preset": (lambda: get_preset("perfect"), ValueError, "perfect.*choose one of ideal, calibrated, uncalibrated"),
+    "substeps": (lambda: EmulatedChip(Chip("x", IDEAL), substeps=0), ValueError, "substeps=0 must be at least 1"),
+    "device": (
+        lambda: EmulatedChip(Chip("x", IDEAL), device="cuda"), ValueError, "not on device='cuda'; use engine='stepwise'",
+    ),
+    "not configured": (
+        lambda: EmulatedChip(Chip("x", IDEAL)).run([], events(), 1), RuntimeError, r"call configure\(layout, samples\)",
+    ),
+    "circuits": (
+        lambda: one_group(replace(READOUT, size=257, circuits=2)), ValueError,
+        "514 neuron circuits, the chip has 512; .* by 2 in all",
+    ),
+    "rows": (
+        lambda: Layout(200, (READOUT,), (Wiring(0, 100, 29),)), ValueError,
+        "wiring 0 ends at signed input 129 of group 0, whose neurons have 128; merge more",
+    ),
+    "one matrix too few": (run, ValueError, "got 0 weight matrices for 1 wirings"),
+    "shape": (lambda: run(integers([1, 2], [3, 4])), ValueError, r"weights 0 have shape \(2, 2\), expected \(2, 3\)"),
+    "floats": (lambda: run(torch.zeros(2, 3)), ValueError, "weights 0 are torch.float32, expected integers"),
+    "range": (lambda: run(integers([0, 0, 64], [0, 0, 0])), ValueError, "weights 0 reach 64, the synapses hold up to 63"),
+    "negative range": (lambda: run(integers([0, -64, 0], [0, 0, 0])), ValueError, "weights 0 reach 64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal(case: str) -> None:
+    call, error, text = REFUSALS[case]
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_largest_weights_and_last_rows_are_accepted() -> None:
+    layout = Layout(100, (replace(SPIKING, size=256, circuits=2),), (Wiring(0, 100, 156),))
+    assert layout.circuits_used == 512
+    weights = [torch.full((256, 100), -63, dtype=torch.int8)]
+    assert run_once(IDEAL, layout, weights, events((0, 99, 0.0)), samples=5).codes.shape == (1, 5, 256)
