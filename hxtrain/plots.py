@@ -1,7 +1,7 @@
 """Plots of a training run: learning curves, samples, weights and confusions.
 
 `*_figure` builds a figure without touching files or global state; `plot_*` writes it as a PNG.
-Colours are those of Okabe and Ito, told apart by colour-blind readers.
+Lines use the colours of Okabe and Ito, which colour-blind readers tell apart.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 FORMAT = 1
+ZIP_SIGNATURE = b"PK\x03\x04"
 
 
 class CheckpointError(RuntimeError):
@@ -46,14 +47,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
+    if _first_bytes(path) != ZIP_SIGNATURE:
+        raise CheckpointError(f"{path} is not a readable checkpoint: it does not begin like one (foreign or empty file)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} has checkpoint format {found!r}, this version reads {FORMAT}")
     return state
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(len(ZIP_SIGNATURE))
 
 
 def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -16,10 +16,11 @@ CLIPPED_SHARE = 0.05
 """Share of integer weights at their limit from which on a layer counts as clipped."""
 SATURATED_SHARE = 0.10
 """Share of trace samples at the edge of the recorded range from which on a layer counts as saturated."""
-EDGE = 0.03
+EDGE = 0.1
 """Width of that edge in units of the threshold."""
 
 
+@torch.no_grad()
 def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
     """Return warnings about one pass.
 
@@ -53,7 +54,7 @@ def _spiking(name: str, spikes: Tensor, trained: bool) -> list[str]:
 
 def _saturation(name: str, trace: Tensor) -> list[str]:
     low, high = trace.amin(), trace.amax()
-    if float(high - low) < 4 * EDGE:
+    if float(high - low) < 1:
         return []
     share = float(((trace < low + EDGE) | (trace > high - EDGE)).float().mean())
     if share < SATURATED_SHARE:

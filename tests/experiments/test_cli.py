@@ -1,0 +1,126 @@
+"""The console scripts, as a user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from hxtrain.experiments.schema import register
+from hxtrain.training import RunConfig
+
+SCRIPTS = Path(sys.executable).parent
+TINY = ["experiment=digits", "trainer.epochs=1", "trainer.train_samples=200", "trainer.test_samples=50"]
+
+
+def call(script, *arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [SCRIPTS / script, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
+
+
+def settings(*overrides) -> RunConfig:
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        return OmegaConf.to_object(compose("train", overrides=list(overrides)))
+
+
+def test_the_default_is_the_main_job():
+    config = settings()
+    assert isinstance(config, RunConfig)
+    assert (config.data.name, config.backend.name, config.chip.preset) == ("mnist", "emulator", "calibrated")
+    assert config.network.hidden == [246]
+    assert {name: type(r).__name__ for name, r in config.regularizer.items()} == {"burst": "Burst", "weight_decay": "WeightDecay"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "data", "epochs"), [("mnist16", "mnist", 50), ("fashion16", "fashion", 50), ("digits", "digits", 20)]
+)
+def test_experiments(experiment, data, epochs):
+    config = settings(f"experiment={experiment}")
+    assert (config.data.name, config.trainer.epochs) == (data, epochs)
+    assert settings(f"experiment={experiment}", "trainer.epochs=2").trainer.epochs == 2
+
+
+@pytest.mark.parametrize("backend", ["emulator", "reference", "software"])
+@pytest.mark.parametrize("chip", ["ideal", "calibrated", "uncalibrated"])
+def test_every_group_composes(backend, chip):
+    config = settings(f"backend={backend}", f"chip={chip}", "loss=sum_over_time", "regularizer=[upper_activity,readout_amplitude]")
+    assert (config.backend.name, config.chip.preset, type(config.loss).__name__) == (backend, chip, "SumOverTime")
+    assert list(config.regularizer) == ["upper_activity", "readout_amplitude"]
+
+
+def test_train_evaluate_on_other_devices_and_resume(tmp_path):
+    trained = call("hxtrain", *TINY, "hydra.run.dir=one", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "placement" in trained.stdout
+    assert "neuron circuits" in trained.stdout
+    result = json.loads((tmp_path / "one/result.json").read_text())
+    assert result["command"] == "hxtrain " + " ".join([*TINY, "hydra.run.dir=one"])
+    assert (tmp_path / "one/.hydra/config.yaml").is_file()
+    assert (tmp_path / "one/plots/samples.png").is_file()
+
+    again = call("hxtrain", *TINY, "hydra.run.dir=one", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds a run already; continue it with trainer.resume=true" in again.stderr
+    assert "Traceback" not in again.stderr
+
+    for options in (["chip=uncalibrated"], ["backend=software"], ["backend=reference"]):
+        evaluated = call(
+            "hxtrain-evaluate", "checkpoint=one/checkpoint.pt", "test_samples=50", *options, "hydra.run.dir=two", cwd=tmp_path
+        )
+        assert evaluated.returncode == 0, evaluated.stderr
+        found = json.loads((tmp_path / "two/result.json").read_text())
+        assert found["trained_on"]["chip_hash"] == result["chip_hash"]
+        assert found["test_samples"] == 50
+        if options != ["backend=software"]:
+            assert found["chip_hash"] != result["chip_hash"]
+
+
+REFUSALS = [
+    (["network.hiden=[5]"], "hiden"),
+    (["trainer.epochs=many"], "trainer.epochs"),
+    (["trainer.epochs=0"], "error: trainer.epochs=0 must be at least 1"),
+    (["backend=loihi"], "loihi"),
+    (["+backend.settings.substep=3"], "has no setting 'substep'"),
+    (["backend.name=loihi"], "backend='loihi' is not registered; known: emulator, reference"),
+    (["chip.preset=perfect"], "chip.preset='perfect' is not known"),
+    (["network.hidden=[500]"], "neuron circuits (layer0 500 x 1, layer1 10 x 4) exceed 512 by 28"),
+    (["data.folder=/nowhere", "data=mnist"], "/nowhere"),
+    (["trainer.resume=true"], "holds no checkpoint.pt"),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), REFUSALS, ids=[" ".join(r[0]) for r in REFUSALS])
+def test_mistakes_end_with_a_text_that_names_them(tmp_path, options, text):
+    done = call("hxtrain", *TINY, *options, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode != 0
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_without_effect_warn(tmp_path):
+    done = call("hxtrain", *TINY, "backend=software", "chip=uncalibrated", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "chip=uncalibrated has no effect: backend=software has no chip individuals" in done.stderr
+
+
+def test_evaluate_without_checkpoint_says_so(tmp_path):
+    done = call("hxtrain-evaluate", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "checkpoint" in done.stderr
+
+
+def test_info(tmp_path):
+    done = call("hxtrain-info", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["backends"]) >= {"emulator", "reference"}
+    assert found["backends"]["emulator"]["capabilities"]["neuron_circuits"] == 512
+    assert len({chip["chip_hash"] for chip in found["chips"]}) == 3
+    assert "neuron_circuits" in call("hxtrain-info", cwd=tmp_path).stdout

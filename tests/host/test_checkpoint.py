@@ -1,0 +1,71 @@
+"""Checkpoints: atomic, without code execution, tied to their settings."""
+
+import pickle
+
+import pytest
+import torch
+
+from hxtrain.training import CheckpointError, load_checkpoint, save_checkpoint
+from hxtrain.training.checkpoint import require_same
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"model": {"w": torch.arange(3)}, "epoch": 2, "settings": {"a.b": [1, "x", None]}})
+    state = load_checkpoint(path)
+    assert state["epoch"] == 2
+    assert torch.equal(state["model"]["w"], torch.arange(3))
+    assert state["settings"] == {"a.b": [1, "x", None]}
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, mocker):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1})
+    mocker.patch("hxtrain.training.checkpoint.os.fsync", side_effect=OSError(28, "No space left on device"))
+    with pytest.raises(CheckpointError, match=r"could not be written .*No space left.*the one before it is intact"):
+        save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "x": Evil()}, path)
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        load_checkpoint(path)
+    assert "code was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.98])
+def test_damaged_files_are_refused(tmp_path, cut):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"model": torch.arange(1000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: cut if isinstance(cut, int) else int(cut * len(whole))])
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nothing.pt"):
+        load_checkpoint(tmp_path / "nothing.pt")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="has checkpoint format None, this version reads 1"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_all_differing_settings_are_named(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        require_same(tmp_path, {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "d": 4})
+    text = str(caught.value)
+    assert all(part in text for part in ("b: checkpoint 2, now 5", "c: checkpoint 3, now 'absent'", "d: checkpoint"))
+    assert "a:" not in text

@@ -1,0 +1,172 @@
+"""The loop-free gradient of a measured pass equals step-by-step backpropagation with injection.
+
+`stepwise_*` below is the readable reference: the model advances one step at a time from the measured
+membrane, and the measured value takes the model's place in the graph at every step.
+"""
+
+import pytest
+import torch
+
+import hxtrain as hx
+from hxtrain.backends import Spikes, create_backend
+from hxtrain.learning import SURROGATES, GridEvents, decay, get_surrogate, measured_layer, psp_matrix
+
+
+def inject(model, measured):
+    """Value of the measurement, gradient of the model."""
+    return model + (measured - model).detach()
+
+
+class InjectedSpike(torch.autograd.Function):
+    """Measured spikes with the surrogate derivative at the measured membrane."""
+
+    @staticmethod
+    def forward(ctx, membrane, measured, surrogate, slope, at_threshold):
+        ctx.slope, ctx.surrogate, ctx.at_threshold = slope, surrogate, at_threshold
+        ctx.save_for_backward(membrane, measured)
+        return measured.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        membrane, measured = ctx.saved_tensors
+        distance = membrane - 1
+        if ctx.at_threshold:
+            distance = torch.where(measured > 0, 0.0, distance)
+        return grad * ctx.surrogate(distance, ctx.slope), None, None, None, None
+
+
+def stepwise_layer(weight, inputs, spikes, trace, alpha, beta, rule):
+    """One layer, step by step: returns spikes and membranes `[T, B, N]` in the graph."""
+    membrane = trace[0]
+    current = torch.zeros_like(trace[0])
+    membranes, fired = [membrane], []
+    for t in range(trace.shape[0]):
+        if t > 0:
+            current = alpha * current + inputs[t - 1] @ weight.t()
+            membrane = inject(beta * membrane + current, trace[t])
+            membranes.append(membrane)
+        if spikes is not None:
+            fired.append(InjectedSpike.apply(membrane, spikes[t], *rule))
+    return (torch.stack(fired) if fired else None), torch.stack(membranes)
+
+
+def loss_of(layers):
+    """A loss that uses every output: readout, hidden spikes and hidden membranes."""
+    total = (layers[-1][1].amax(0) * torch.linspace(-1, 1, layers[-1][1].shape[2])).sum()
+    for spikes, trace in layers[:-1]:
+        total = total + 0.1 * spikes.sum(0).square().mean() + 0.03 * trace.sin().sum()
+    return total
+
+
+def worst_relative(found, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def random_pass(sizes, steps, batch, dtype, seed):
+    """Random weights, input events and "measured" spikes and membranes for layers of these sizes."""
+    g = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(n, j, generator=g, dtype=dtype).requires_grad_() for j, n in zip(sizes, sizes[1:], strict=False)]
+    events = 3 * sizes[0] * batch // 2
+    spikes = Spikes.from_events(
+        torch.randint(batch, (events,), generator=g),
+        torch.randint(sizes[0], (events,), generator=g),
+        torch.rand(events, generator=g) * steps * 2e-6,  # some after the window
+        batch,
+        sizes[0],
+    )
+    measured = []
+    for i, n in enumerate(sizes[1:]):
+        trace = torch.randn(steps, batch, n, generator=g, dtype=dtype)
+        fired = (torch.rand(steps, batch, n, generator=g) < 0.1).to(dtype)
+        measured.append((None if i == len(sizes) - 2 else fired, trace))
+    return weights, spikes, measured
+
+
+@pytest.mark.parametrize("at_threshold", [True, False])
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("sizes", [(7, 6, 3), (5, 8, 4, 3)])
+def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_threshold):
+    steps, batch, dt = 12, 4, 1.7e-6
+    alpha, beta = decay(dt, 5e-6), decay(dt, 8e-6)
+    weights, spikes, measured = random_pass(sizes, steps, batch, dtype, seed=1)
+    rule = (get_surrogate(surrogate), 3.0, at_threshold)
+
+    matrix = psp_matrix(steps, alpha, beta, dtype, torch.device("cpu"))
+    inputs, fast = GridEvents(spikes, dt, steps), []
+    for weight, (fired, trace) in zip(weights, measured, strict=True):
+        fast.append(measured_layer(weight, inputs, fired, trace, matrix, *rule))
+        inputs = fast[-1][0]
+
+    inputs, slow = spikes.to_grid(dt, steps).to(dtype), []
+    for weight, (fired, trace) in zip(weights, measured, strict=True):
+        slow.append(stepwise_layer(weight, inputs, fired, trace, alpha, beta, rule))
+        inputs = slow[-1][0]
+
+    for (fired, trace), (fired2, trace2) in zip(fast, slow, strict=True):
+        torch.testing.assert_close(trace, trace2)
+        assert fired is None or torch.equal(fired, fired2)
+    found = torch.autograd.grad(loss_of(fast), weights)
+    expected = torch.autograd.grad(loss_of(slow), weights)
+    assert all(float(g.abs().max()) > 0 for g in expected)
+    assert worst_relative(found, expected) < bound
+
+
+@pytest.mark.parametrize("settings", [None, {"preset": "ideal"}, {"preset": "uncalibrated"}])
+def test_network_in_the_loop_equals_stepwise(settings):
+    """The same with everything a user runs: encoder, network, device (or twin), loss, every parameter."""
+    net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5, gain=2, autoscale=True), hx.LI(5))
+    if settings is not None:
+        device = hx.Device(create_backend("emulator", **settings))
+        net.attach(device)
+    spikes = hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
+    activity = net(spikes)
+    assert activity.layers[0].spikes.sum() > 20
+    labels = torch.arange(6) % 5
+    loss = hx.MaxOverTime()
+    parameters = list(net.parameters())
+    found = torch.autograd.grad(loss(activity.readout, labels), parameters)
+
+    inputs = spikes.to_grid(net.dt, net.steps)
+    for layer, measured in zip(net.layers, activity.layers, strict=True):
+        alpha, beta = decay(net.dt, layer.neurons.tau_syn), decay(net.dt, layer.neurons.tau_mem)
+        fired = None if measured.spikes is None else measured.spikes.detach()
+        rule = (get_surrogate("superspike"), 50.0, True)
+        inputs, trace = stepwise_layer(
+            layer.linear.weight, inputs, fired, measured.trace.detach(), alpha, beta, rule
+        )
+    expected = torch.autograd.grad(loss(trace, labels), parameters)
+    assert worst_relative(found, expected) < 1e-5
+
+
+def test_measured_equal_to_modelled_is_plain_backpropagation():
+    """Where the measurement is the model's own value, injection changes nothing."""
+    net = hx.Network(hx.Linear(12, 4), hx.LI(4), steps=10)
+    spikes = hx.LatencyEncoder()(torch.rand(3, 12, generator=torch.Generator().manual_seed(0)))
+    net(spikes).readout.square().sum().backward()
+    injected = net.layers[0].linear.weight.grad.clone()
+
+    weight = net.layers[0].linear.weight.detach().clone().requires_grad_()
+    current = membrane = torch.zeros(3, 4)
+    beta, grid, total = decay(net.dt, 6e-6), spikes.to_grid(net.dt, net.steps), 0
+    for t in range(net.steps):
+        total = total + membrane.square().sum()
+        current = beta * current + grid[t] @ weight.t()
+        membrane = beta * membrane + current
+    total.backward()
+    torch.testing.assert_close(injected, weight.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_surrogates_are_one_at_the_threshold_and_fall():
+    x = torch.tensor([0.0, 0.05, -0.05, 2.0])
+    for name, surrogate in SURROGATES.items():
+        value = surrogate(x.clone(), 10.0)
+        assert value[0] == 1, name
+        assert torch.isclose(value[1], value[2]), name
+        assert value[3] < 0.01, name
+    assert torch.isclose(SURROGATES["superspike"](torch.tensor(0.02), 50.0), torch.tensor(0.25))
+
+
+def test_unknown_surrogate_is_named():
+    with pytest.raises(ValueError, match=r"surrogate='relu' is not known; choose one of superspike"):
+        get_surrogate("relu")

@@ -1,0 +1,226 @@
+"""Training runs: they learn, they resume bit-equally, they say what is wrong."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import hxtrain as hx
+from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.datasets import DataConfig
+from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, diagnose, epoch_order, generator, load_checkpoint, run
+from hxtrain.training.augment import rotate
+
+
+def quiet():
+    return Progress(show=False, console=Console(file=io.StringIO()))
+
+
+def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
+    return RunConfig(
+        backend=BackendConfig(backend),
+        chip=ChipConfig(preset=preset),
+        network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=trainer.pop("dropout", 0.0)),
+        data=DataConfig("digits"),
+        trainer=TrainerConfig(epochs=epochs, batch_size=50, progress=False, **{"plots": False, **trainer}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("backend", "preset"), [("software", "ideal"), ("emulator", "calibrated"), ("emulator", "uncalibrated"), ("reference", "ideal")]
+)
+def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
+    result = run(digits(5, backend, preset, train_samples=900 if backend == "reference" else 0), tmp_path, "test", quiet())
+    assert result["test_accuracy"] > 0.85
+    assert 3 < result["hidden_spikes_per_sample"] < 100
+    saved = json.loads((tmp_path / "result.json").read_text())
+    needed = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds samples_per_second command"
+    assert set(needed.split()) <= set(saved)
+    assert saved["backend"] == backend
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    weights = np.load(tmp_path / "weights.npz")
+    if backend != "software":
+        assert weights["input->layer0"].shape == (60, 64)
+        assert weights["input->layer0"].dtype == np.int8
+        assert 10 < abs(weights["layer0->layer1"]).max() <= 63
+
+
+def test_a_run_leaves_plots(tmp_path):
+    run(digits(1, plots=True, train_samples=200, test_samples=50), tmp_path, "test", quiet())
+    names = {p.name for p in (tmp_path / "plots").iterdir()}
+    assert names == {"learning_curves.png", "samples.png", "weights.png", "confusion.png"}
+
+
+def final_state(folder):
+    state = load_checkpoint(folder / "checkpoint.pt")
+    return state["model"], state["records"], state["clock"]
+
+
+def assert_same_end(one, other):
+    (model, records, clock), (model2, records2, clock2) = one, other
+    assert clock == clock2
+    for name in model:
+        assert torch.equal(model[name], model2[name]), name
+    timeless = [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in records]
+    assert timeless == [{k: v for k, v in r.items() if k not in ("seconds", "samples_per_second")} for r in records2]
+
+
+SCRIPT = """
+import sys, pathlib
+from test_training import digits, quiet
+from hxtrain.training import run
+run(digits(3, checkpoint_steps=4, dropout=0.2, rotation=10.0, resume=sys.argv[2] == "resume"), pathlib.Path(sys.argv[1]), "test", quiet())
+"""
+
+
+def start(folder, how):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-W", "ignore", "-c", SCRIPT, str(folder), how]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(folder, how):
+    process = start(folder, how)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+
+
+def wait_for_checkpoint(folder, process, steps):
+    """Wait until the run has reached so many steps in all."""
+    while process.poll() is None:
+        try:
+            state = load_checkpoint(folder / "checkpoint.pt")
+        except CheckpointError:
+            time.sleep(0.02)
+            continue
+        if state["epoch"] * 26 + state["step"] >= steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate()[1])
+
+
+def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path):
+    """SIGKILL twice, at steps that no one chose, then resume: nothing tells the runs apart."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(whole, "new")
+    for how, steps in (("new", 5), ("resume", 34)):
+        process = start(broken, how)
+        wait_for_checkpoint(broken, process, steps)
+        process.kill()
+        process.communicate()
+    assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 3
+    finish(broken, "resume")
+    assert_same_end(final_state(whole), final_state(broken))
+
+
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
+    process = start(tmp_path, "new")
+    wait_for_checkpoint(tmp_path, process, 4)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    assert process.returncode != 0
+    assert "Interrupted: interrupted after step" in error
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert f"after step {state['step']} of epoch {state['epoch'] + 1}" in error
+
+
+def test_equal_seeds_give_equal_runs_and_other_seeds_others(tmp_path):
+    config = digits(1, train_samples=300, test_samples=100)
+    ends = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(replace(config, seed=seed), tmp_path / name, "test", quiet())
+        ends.append(final_state(tmp_path / name))
+    assert_same_end(ends[0], ends[1])
+    assert not torch.equal(ends[0][0]["stack.0.weight"], ends[2][0]["stack.0.weight"])
+
+
+def test_other_settings_and_other_chips_cannot_resume(tmp_path):
+    config = digits(1, train_samples=100, test_samples=50)
+    run(config, tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"holds a run already; continue it with trainer.resume=true"):
+        run(config, tmp_path, "test", quiet())
+    resume = replace(config.trainer, resume=True)
+    with pytest.raises(CheckpointError, match=r"chip.name: checkpoint 'W66F3', now 'OTHER'[\s\S]*identity.chip_hash"):
+        run(replace(config, chip=ChipConfig("OTHER"), trainer=resume), tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"trainer.learning_rate: checkpoint 0.0015, now 0.1"):
+        run(replace(config, trainer=replace(resume, learning_rate=0.1)), tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"trainer.resume=true, but .* holds no checkpoint.pt"):
+        run(replace(config, trainer=resume), tmp_path / "empty", "test", quiet())
+    more = run(replace(config, trainer=replace(resume, epochs=2)), tmp_path, "test", quiet())
+    assert more["epochs"] == 2
+
+
+def test_randomness_is_a_function_of_place():
+    assert torch.equal(epoch_order(1, 2, 50), epoch_order(1, 2, 50))
+    assert sorted(epoch_order(1, 2, 50).tolist()) == list(range(50))
+    draws = {float(torch.rand(1, generator=generator(*place))) for place in ((1, "a", 0, 0), (1, "a", 0, 1), (1, "b", 0, 0), (2, "a", 0, 0))}
+    assert len(draws) == 4
+    before = torch.random.get_rng_state()
+    generator(0, "x")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_rotation_by_known_angles():
+    image = torch.zeros(1, 9, 9)
+    image[0, 4, 7] = 1.0
+    assert torch.allclose(rotate(image, 0.0, generator(0)), image, atol=1e-6)
+    seen = torch.cat([rotate(image, 90.0, generator(s)) for s in range(40)])
+    assert float(seen.sum((1, 2)).mean()) == pytest.approx(1, abs=0.25)
+    assert (seen[:, 4, 4] < 0.01).all()
+    assert float(seen.amax(0)[1, 4]) > 0.3 or float(seen.amax(0)[7, 4]) > 0.3
+
+
+def activity(net, gain):
+    spikes = hx.LatencyEncoder()(torch.rand(8, 20, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.linear.weight.mul_(gain)
+        return net(spikes)
+
+
+@pytest.mark.parametrize(
+    ("gain", "hint", "text"),
+    [
+        (0.0, "silent", r"layer0 is silent \(0 spikes per sample\).*network.init_gain=2"),
+        (100.0, "clipped", r"layer0 is clipped: \d+% of its weights.*regularizer.weight_decay.strength"),
+        (100.0, "saturated", r"layer1 is saturated: \d+% of its membrane samples"),
+    ],
+)
+def test_unhealthy_layers_are_named_with_a_fix(gain, hint, text):
+    net = hx.Network(hx.Linear(20, 16, mean=0.02, gain=1), hx.LIF(16), hx.Linear(16, 3), hx.LI(3))
+    net.attach(hx.Device(hx.backends.create_backend("emulator")))
+    import re
+
+    assert any(re.search(text, warning) for warning in diagnose(net, activity(net, gain), trained=True)), hint
+
+
+def test_a_healthy_network_has_no_warnings():
+    net = hx.Network(hx.Linear(20, 16, gain=2), hx.LIF(16), hx.Linear(16, 3), hx.LI(3))
+    net.attach(hx.Device(hx.backends.create_backend("emulator")))
+    assert diagnose(net, activity(net, 1.0), trained=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", 0), ("learning_rate", 0.0), ("learning_rate_decay", 1.5), ("rotation", -1.0), ("train_samples", -1)],
+)
+def test_bad_trainer_settings_are_named(name, value):
+    with pytest.raises(ValueError, match=f"trainer.{name}={value}"):
+        TrainerConfig(**{name: value})
+
+
+def test_more_samples_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="=99999 exceeds the 1297 samples there are"):
+        run(digits(1, train_samples=99999), tmp_path, "test", quiet())
