@@ -12,6 +12,7 @@ from .contract import (
     Projection,
     Recording,
     Stimulus,
+    check_run,
 )
 from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend
 from .spikes import Spikes
@@ -33,5 +34,6 @@ __all__ = [
     "UnknownBackendError",
     "accepted_settings",
     "available_backends",
+    "check_run",
     "create_backend",
 ]

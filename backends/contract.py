@@ -203,6 +203,31 @@ class Recording:
     health: Health = field(default_factory=Health)
 
 
+def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus, weight_max: int) -> Circuit:
+    """Check what a backend's `run` is given, and return the circuit; for backends to call first.
+
+    Raises:
+        DeviceError: the device is not configured.
+        ValueError: weights are missing, not integers, of the wrong shape or out of range, or the stimulus
+            has another number of inputs than the circuit.
+    """
+    if circuit is None:
+        raise DeviceError("the device is not configured; call configure(circuit) before run")
+    if stimulus.spikes.units != circuit.inputs:
+        raise ValueError(f"stimulus has {stimulus.spikes.units} inputs, the circuit {circuit.inputs}")
+    sizes = {population.name: population.size for population in circuit.populations}
+    for projection in circuit.projections:
+        matrix = weights.get(projection.name)
+        shape = (sizes[projection.post], projection.pre_size)
+        if matrix is None or tuple(matrix.shape) != shape or matrix.is_floating_point():
+            found = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
+            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {found}")
+        largest = max(int(matrix.max()), -int(matrix.min()))
+        if largest > weight_max:
+            raise ValueError(f"weights of {projection.name} reach {largest}, the device holds up to {weight_max}")
+    return circuit
+
+
 class Backend(ABC):
     """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from hxtrain.emulator import (
@@ -28,10 +29,10 @@ from .contract import (
     Capabilities,
     Circuit,
     Cost,
-    DeviceError,
     Projection,
     Recording,
     Stimulus,
+    check_run,
 )
 from .spikes import Spikes
 
@@ -114,7 +115,13 @@ class EmulatorBackend(Backend):
         self._circuit = None
 
     def configure(self, circuit: Circuit) -> None:
-        """Translate a circuit to the chip's layout."""
+        """Translate a circuit to the chip's layout.
+
+        Raises:
+            ValueError: the circuit asks for more than the chip has.
+        """
+        if abs(circuit.dt / CADC_INTERVAL - 1) > 0.01:
+            raise ValueError(f"circuit.dt={circuit.dt} s differs from the chip's trace interval {CADC_INTERVAL} s")
         index = {population.name: i for i, population in enumerate(circuit.populations)}
         groups = tuple(
             Group(p.size, p.merged, p.leak, p.threshold, p.reset, p.tau_mem, p.tau_syn, p.refractory)
@@ -126,26 +133,20 @@ class EmulatorBackend(Backend):
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials on the emulated chip."""
-        if self._circuit is None:
-            raise DeviceError("the emulated chip is not configured; call configure(circuit) first")
+        circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
         spikes, batch = stimulus.spikes, stimulus.spikes.samples
         raw = self.emulated.run(
-            [weights[projection.name] for projection in self._circuit.projections],
+            [weights[projection.name] for projection in circuit.projections],
             Events(spikes.sample, spikes.unit, spikes.time),
             batch,
             stimulus.clock,
         )
+        codes = torch.split(raw.codes, [p.size for p in circuit.populations], dim=2)
         chip_time = batch * CAPABILITIES.trial_time
         power = CAPABILITIES.power or 0.0
         return Recording(
-            spikes=_by_population(self._circuit, raw.spikes, batch),
-            traces=dict(
-                zip(
-                    (p.name for p in self._circuit.populations),
-                    raw.codes.split([p.size for p in self._circuit.populations], dim=2),
-                    strict=True,
-                )
-            ),
+            spikes=_by_population(circuit, raw.spikes, batch),
+            traces=dict(zip((p.name for p in circuit.populations), codes, strict=True)),
             cost=Cost(chip_time, chip_time * power, "estimated"),
         )
 
@@ -160,9 +161,7 @@ def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Sp
     for population in circuit.populations:
         if population.threshold is not None:
             here = (spikes.unit >= first) & (spikes.unit < first + population.size)
-            chosen = Spikes(
-                spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size
-            )
+            chosen = Spikes(spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size)
             found[population.name] = chosen
         first += population.size
     return found

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .contract import INPUT, Backend, Capabilities, Circuit, Cost, DeviceError, Population, Recording, Stimulus
+from .contract import INPUT, Backend, Capabilities, Circuit, Cost, Population, Recording, Stimulus, check_run
 from .emulated import CAPABILITIES as CHIP
 from .spikes import Spikes
 
@@ -55,9 +55,8 @@ class ReferenceBackend(Backend):
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
-        if self._circuit is None:
-            raise DeviceError("the reference device is not configured; call configure(circuit) first")
-        circuit, batch = self._circuit, stimulus.spikes.samples
+        circuit = check_run(self._circuit, weights, stimulus, self.capabilities.weight_max)
+        batch = stimulus.spikes.samples
         h, steps = circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
         arriving = stimulus.spikes.to_grid(h, steps)
         state = {p.name: _Neurons(p, batch, h, self.capabilities.synaptic_drive) for p in circuit.populations}
@@ -73,8 +72,9 @@ class ReferenceBackend(Backend):
             for name, neurons in state.items():
                 spikes[name][k] = neurons.step()
         chip_time = batch * self.capabilities.trial_time
+        spiking = [p for p in circuit.populations if p.threshold is not None]
         return Recording(
-            spikes={p.name: Spikes.from_grid(spikes[p.name], h) for p in circuit.populations if p.threshold},
+            spikes={p.name: Spikes.from_grid(spikes[p.name], h) for p in spiking},
             traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
             cost=Cost(chip_time, None, "estimated"),
         )

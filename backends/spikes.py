@@ -49,9 +49,16 @@ class Spikes:
 
     @classmethod
     def from_times(cls, times: Tensor) -> Spikes:
-        """Build from one time per input `[B, N]` in seconds; a time that is not finite means no spike."""
+        """Build from one time per input `[B, N]` in seconds; a time that is not finite means no spike.
+
+        Raises:
+            ValueError: a time is negative.
+        """
         sample, unit = torch.isfinite(times).nonzero(as_tuple=True)
-        return cls(sample, unit, times[sample, unit].float(), times.shape[0], times.shape[1])
+        time = times[sample, unit].float()
+        if time.numel() and float(time.min()) < 0:
+            raise ValueError(f"spikes.time must be finite and >= 0 s, smallest is {float(time.min())}")
+        return cls(sample, unit, time, times.shape[0], times.shape[1])
 
     @classmethod
     def from_grid(cls, grid: Tensor, dt: float) -> Spikes:
@@ -104,9 +111,7 @@ class Spikes:
         for first in range(0, self.samples, size):
             last = min(first + size, self.samples)
             part = slice(offsets[first], offsets[last])
-            pieces.append(
-                Spikes(self.sample[part] - first, self.unit[part], self.time[part], last - first, self.units)
-            )
+            pieces.append(Spikes(self.sample[part] - first, self.unit[part], self.time[part], last - first, self.units))
         return pieces
 
     @staticmethod
@@ -128,6 +133,4 @@ class Spikes:
 
     def to(self, device: str | torch.device) -> Spikes:
         """Return the same events on another torch device."""
-        return Spikes(
-            self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units
-        )
+        return Spikes(self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units)

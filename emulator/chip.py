@@ -88,24 +88,17 @@ def draw_pattern(name: str, preset: Preset) -> FixedPattern:
     driver = 1 + preset.driver_cv * normal("driver", ROWS_PER_CIRCUIT, 2)
     pattern = {
         "leak": preset.leak_sd * leak + preset.leak_quadrant_sd * quadrant_leak,
-        "threshold": preset.threshold_sd
-        * _correlated(leak, normal("threshold", CIRCUITS), preset.leak_threshold_rho)
+        "threshold": preset.threshold_sd * _correlated(leak, normal("threshold", CIRCUITS), preset.leak_threshold_rho)
         + preset.threshold_quadrant_sd * quadrant("threshold"),
         "reset": preset.reset_sd * _correlated(leak, normal("reset", CIRCUITS), preset.leak_reset_rho)
         + preset.leak_quadrant_sd * quadrant_leak,
         "rest_shift": preset.rest_shift_sd * normal("rest_shift", CIRCUITS),
         "tau_mem": np.exp(
-            preset.tau_mem_cv * normal("tau_mem", CIRCUITS)
-            + preset.tau_mem_quadrant_cv * quadrant("tau_mem")
+            preset.tau_mem_cv * normal("tau_mem", CIRCUITS) + preset.tau_mem_quadrant_cv * quadrant("tau_mem")
         ),
-        "tau_syn": np.exp(
-            preset.tau_syn_cv * normal("tau_syn", *signs) + preset.tau_syn_quadrant_cv * tau_quadrant
-        ),
-        "gain": np.exp(
-            preset.gain_cv * normal("gain", *signs) + preset.gain_quadrant_cv * quadrant("gain")[:, None]
-        ),
-        "synapse": np.maximum(0, 1 + preset.synapse_cv * normal("synapse", CIRCUITS, ROWS_PER_CIRCUIT, 2))
-        * driver,
+        "tau_syn": np.exp(preset.tau_syn_cv * normal("tau_syn", *signs) + preset.tau_syn_quadrant_cv * tau_quadrant),
+        "gain": np.exp(preset.gain_cv * normal("gain", *signs) + preset.gain_quadrant_cv * quadrant("gain")[:, None]),
+        "synapse": np.maximum(0, 1 + preset.synapse_cv * normal("synapse", CIRCUITS, ROWS_PER_CIRCUIT, 2)) * driver,
         "cadc_offset": preset.cadc_offset_sd * normal("cadc_offset", CIRCUITS),
         "cadc_gain": 1 + preset.cadc_gain_cv * quadrant("cadc_gain"),
     }
@@ -113,7 +106,8 @@ def draw_pattern(name: str, preset: Preset) -> FixedPattern:
 
 
 def _correlated(shared: Array, own: Array, rho: float) -> Array:
-    return rho * shared + np.sqrt(1 - rho**2) * own
+    own_share = float(np.sqrt(1 - rho**2))
+    return rho * shared + own_share * own
 
 
 def _portable(values: Array) -> Array:

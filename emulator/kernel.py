@@ -13,16 +13,25 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
 u32, f32 = np.uint32, np.float32
 
 STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER = 0, 1, 2
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "arcp", "nsz"}}
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "arcp", "nsz"},
+}
+
+
+_compiled: Any = numba.njit(**OPTIONS)
+_compiled_inline: Any = numba.njit(inline="always", **OPTIONS)
 
 
 class Params(NamedTuple):
@@ -60,7 +69,7 @@ class Scalars(NamedTuple):
     noisy: bool  # membrane noise
 
 
-@njit(inline="always", **OPTIONS)
+@_compiled_inline
 def _mix(x):
     x = u32(x ^ (x >> u32(16)))
     x = u32(x * u32(0x7FEB352D))
@@ -69,38 +78,38 @@ def _mix(x):
     return u32(x ^ (x >> u32(16)))
 
 
-@njit(inline="always", **OPTIONS)
+@_compiled_inline
 def _word(stream, step, neuron, key0, key1):
     counter = u32((u32(stream) << u32(28)) | (u32(step) << u32(12)) | u32(neuron))
     return _mix(u32(_mix(u32(counter ^ key0)) + key1))
 
 
-@njit(**OPTIONS)
+@_compiled
 def _words(stream, step, key0, key1, words):
     for n in range(words.shape[0]):
         words[n] = _word(stream, step, n, key0, key1)
 
 
-@njit(**OPTIONS)
+@_compiled
 def _membrane_noise(words, table, scale, even, odd):
     for n in range(scale.shape[0]):
         even[n] = table[words[n] & u32(0xFFFF)] * scale[n]
         odd[n] = table[words[n] >> u32(16)] * scale[n]
 
 
-@njit(**OPTIONS)
+@_compiled
 def _add(x, y):
     for n in range(x.shape[0]):
         x[n] += y[n]
 
 
-@njit(inline="always", **OPTIONS)
+@_compiled_inline
 def _pade_tanh(x):
     square = x * x
     return min(x * (f32(15) + square) / (f32(15) + f32(6) * square), f32(1))
 
 
-@njit(**OPTIONS)
+@_compiled
 def _synapses_saturating(current, decay, drive, slope, saturation, inverse):
     for n in range(current.shape[0]):
         x = current[n]
@@ -108,7 +117,7 @@ def _synapses_saturating(current, decay, drive, slope, saturation, inverse):
         current[n] = x * decay[n]
 
 
-@njit(**OPTIONS)
+@_compiled
 def _synapses_linear(current, decay, drive, slope):
     for n in range(current.shape[0]):
         x = current[n]
@@ -116,7 +125,7 @@ def _synapses_linear(current, decay, drive, slope):
         current[n] = x * decay[n]
 
 
-@njit(**OPTIONS)
+@_compiled
 def _deliver(charge, share, exc, inh):
     for n in range(charge.shape[0]):
         x = charge[n]
@@ -124,7 +133,7 @@ def _deliver(charge, share, exc, inh):
         inh[n] -= share * min(x, f32(0))
 
 
-@njit(**OPTIONS)
+@_compiled
 def _deliver_row(charge, share, circuit, bounds, current):
     for g in range(circuit.shape[0]):
         a = circuit[g]
@@ -133,7 +142,7 @@ def _deliver_row(charge, share, circuit, bounds, current):
             _deliver(charge[first:last], share, current[a, 0, first:last], current[a, 1, first:last])
 
 
-@njit(**OPTIONS)
+@_compiled
 def _membrane(v, before, slope, mem, low, high):
     for n in range(v.shape[0]):
         x = v[n]
@@ -141,7 +150,7 @@ def _membrane(v, before, slope, mem, low, high):
         v[n] = min(max(x * mem[n] + slope[n], low), high)
 
 
-@njit(**OPTIONS)
+@_compiled
 def _hold_reset(v, before, held, reset, resting, count):
     """Clamp the refractory membranes, listed in `resting[:count]`; return how many stay on the list.
 
@@ -152,8 +161,9 @@ def _hold_reset(v, before, held, reset, resting, count):
     for i in range(count):
         n = resting[i]
         share = min(max(held[n], f32(0)), f32(1))
-        v[n] += (reset[n] - v[n]) * share
-        before[n] = reset[n]
+        rise = v[n] - reset[n]  # what the membrane would have gained over the whole sub-step
+        v[n] -= rise * share
+        before[n] = v[n] - rise  # start of the straight line that reaches v at the sub-step's end
         held[n] -= f32(1)
         if held[n] >= 0:
             resting[kept] = n
@@ -163,7 +173,7 @@ def _hold_reset(v, before, held, reset, resting, count):
     return kept
 
 
-@njit(**OPTIONS)
+@_compiled
 def _count_above(v, threshold):
     above = 0
     for n in range(v.shape[0]):
@@ -171,7 +181,7 @@ def _count_above(v, threshold):
     return above
 
 
-@njit(**OPTIONS)
+@_compiled
 def _compress(v, low, high):
     """Soft limit of the readout: the outer 10 LSB approach the rail."""
     top, bottom, inverse = high - f32(10), low + f32(10), f32(0.1)
@@ -182,20 +192,20 @@ def _compress(v, low, high):
         v[n] = x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
 
 
-@njit(**OPTIONS)
+@_compiled
 def _cadc_noise(words, table, noise, seen):
     for n in range(seen.shape[0]):
         seen[n] += noise * table[words[n] & u32(0xFFFF)]
 
 
-@njit(**OPTIONS)
+@_compiled
 def _to_codes(seen, gain, offset, codes):
     for n in range(seen.shape[0]):
         x = gain[n] * (seen[n] - f32(128)) + f32(128) + offset[n] + f32(0.5)
         codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
-@njit(**OPTIONS)
+@_compiled
 def _read_cadc(v, k, key0, key1, p, s, seen, words, codes):
     """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
     seen[:] = v
@@ -207,7 +217,7 @@ def _read_cadc(v, k, key0, key1, p, s, seen, words, codes):
     _to_codes(seen, p.cadc_gain, p.cadc_offset, codes)
 
 
-@njit(**OPTIONS)
+@_compiled
 def _sort_by_step(times, steps, first, cursor, order):
     """Bucket a sample's events by sub-step: those of step k are `order[first[k]:first[k + 1]]`."""
     first[:] = 0
@@ -224,7 +234,7 @@ def _sort_by_step(times, steps, first, cursor, order):
             cursor[k] += 1
 
 
-@njit(**OPTIONS)
+@_compiled
 def _time_of_crossing(before, after, threshold):
     """Return the fraction of a sub-step after which a straight line crosses the threshold."""
     rise = after - before
@@ -233,7 +243,7 @@ def _time_of_crossing(before, after, threshold):
     return min(max((threshold - before) / rise, f32(0)), f32(1))
 
 
-@njit(**OPTIONS)
+@_compiled
 def simulate(begin, end, offsets, units, times, external, internal, eta, keys, p, s, codes, counts, who, when):
     """Simulate samples `begin` to `end` of a batch.
 

@@ -60,6 +60,11 @@ class Wiring:
     first_row: int
     source: int | None = None
 
+    @property
+    def end(self) -> int:
+        """First signed input behind those that the wiring uses."""
+        return self.first_row + self.size
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -75,12 +80,34 @@ class Layout:
                 f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "
                 f"reduce the size of a group or its merged circuits by {self.circuits_used - CIRCUITS} in all"
             )
-        for index, wiring in enumerate(self.wirings):
-            rows = self.groups[wiring.target].circuits * ROWS_PER_CIRCUIT
-            if wiring.first_row + wiring.size > rows:
+        for index in range(len(self.wirings)):
+            self._check_wiring(index)
+
+    def _check_wiring(self, index: int) -> None:
+        wiring = self.wirings[index]
+        if not 0 <= wiring.target < len(self.groups):
+            raise ValueError(f"wiring {index} targets group {wiring.target}, there are {len(self.groups)}")
+        if wiring.source is not None and not 0 <= wiring.source < len(self.groups):
+            raise ValueError(f"wiring {index} comes from group {wiring.source}, there are {len(self.groups)}")
+        sources = self.inputs if wiring.source is None else self.groups[wiring.source].size
+        if wiring.size != sources:
+            raise ValueError(f"wiring {index} has {wiring.size} sources, its source has {sources} units")
+        rows = self.groups[wiring.target].circuits * ROWS_PER_CIRCUIT
+        if wiring.first_row < 0 or wiring.first_row + wiring.size > rows:
+            raise ValueError(
+                f"wiring {index} uses signed inputs {wiring.first_row}..{wiring.first_row + wiring.size - 1} of group "
+                f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
+            )
+        for earlier, other in enumerate(self.wirings[:index]):
+            if other.target != wiring.target:
+                continue
+            if other.source == wiring.source:
+                raise ValueError(f"wirings {earlier} and {index} join the same source and target; merge them")
+            first, last = max(other.first_row, wiring.first_row), min(other.end, wiring.end)
+            if first < last:
                 raise ValueError(
-                    f"wiring {index} ends at signed input {wiring.first_row + wiring.size} of group "
-                    f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
+                    f"wirings {earlier} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
+                    f"set first_row={other.end} on the second"
                 )
 
     @property

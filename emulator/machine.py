@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,12 @@ from .rng import derive_key, normal_table, sample_keys, splitmix64
 from .stepwise import Stepwise
 
 Engine = Literal["compiled", "stepwise"]
+
+
+MAX_SUBSTEPS = 64
+"""Finest division of a CADC sample; beyond, the on-chip delay (80 ns) spans too many sub-steps to interpolate."""
+MAX_STEPS = 1 << 14
+"""Sub-steps of a trial that the noise's counter can tell apart."""
 
 
 class Events(NamedTuple):
@@ -75,8 +82,8 @@ class EmulatedChip:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if substeps < 1:
-            raise ValueError(f"substeps={substeps} must be at least 1")
+        if not 1 <= substeps <= MAX_SUBSTEPS:
+            raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
         if engine == "compiled" and torch.device(device).type != "cpu":
             raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='stepwise'")
         self.chip, self.seed, self.substeps = chip, seed, substeps
@@ -89,6 +96,10 @@ class EmulatedChip:
 
     def configure(self, layout: Layout, samples: int) -> None:
         """Apply a layout; every run then records `samples` CADC samples per trial."""
+        if not 1 <= samples * self.substeps <= MAX_STEPS:
+            raise ValueError(
+                f"samples={samples} times substeps={self.substeps} must be in 1..{MAX_STEPS}; record fewer samples"
+            )
         neurons = build_neurons(self.chip, layout)
         step = CADC_INTERVAL / self.substeps
         prop, preset, f32 = build_propagators(neurons, step), self.chip.preset, kernel.as_float32
@@ -123,8 +134,8 @@ class EmulatedChip:
             railed=preset.rails is not None,
             noisy=preset.membrane_noise > 0,
         )
-        shortest = max(1.0, min(g.refractory for g in layout.groups) / step)
-        capacity = layout.bounds[-1] * (int(samples * self.substeps / shortest) + 2)
+        shortest = max(1, int(min(g.refractory for g in layout.groups) / step))
+        capacity = layout.bounds[-1] * (samples * self.substeps // shortest + 2)
         factors = [
             (torch.as_tensor(exc, dtype=torch.float32), torch.as_tensor(inh, dtype=torch.float32))
             for exc, inh in synapse_factors(self.chip, layout, neurons)
@@ -143,10 +154,11 @@ class EmulatedChip:
 
         Raises:
             RuntimeError: the chip is not configured.
-            ValueError: a weight is out of range or has the wrong shape.
+            ValueError: a weight or event is out of range, or has the wrong shape or order.
         """
         if self._program is None:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
+        self._check_events(self._program, events, batch)
         external, internal = self._programmed(self._program, weights)
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         keys, eta = sample_keys(self._noise_key, clocks), self._threshold_noise(clocks)
@@ -156,6 +168,18 @@ class EmulatedChip:
         codes, spikes = engine(self._program, scaled, external, internal, eta, keys)
         stamps = torch.round(spikes.time * (step / TIMESTAMP_RESOLUTION)) * TIMESTAMP_RESOLUTION
         return RawRecording(codes, spikes._replace(time=stamps))
+
+    @staticmethod
+    def _check_events(program: _Program, events: Events, batch: int) -> None:
+        if len(events.sample) == 0:
+            return
+        lowest, highest = int(events.unit.min()), int(events.unit.max())
+        if lowest < 0 or highest >= program.layout.inputs:
+            raise ValueError(f"events.unit spans {lowest}..{highest}, the layout has {program.layout.inputs} inputs")
+        if int(events.sample[0]) < 0 or int(events.sample[-1]) >= batch or bool((events.sample.diff() < 0).any()):
+            raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
+        if not float(events.time.min()) >= 0:
+            raise ValueError(f"events.time must not be negative, smallest is {float(events.time.min())} s")
 
     def _programmed(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the charges of `weights`; the very tensors of the last run are not written again."""
@@ -177,7 +201,7 @@ class EmulatedChip:
                 raise ValueError(f"weights {index} have shape {tuple(matrix.shape)}, expected {shape}")
             if matrix.is_floating_point():
                 raise ValueError(f"weights {index} are {matrix.dtype}, expected integers")
-            largest = int(matrix.abs().max()) if matrix.numel() else 0
+            largest = max(int(matrix.max()), -int(matrix.min())) if matrix.numel() else 0
             if largest > WEIGHT_MAX:
                 raise ValueError(f"weights {index} reach {largest}, the synapses hold up to {WEIGHT_MAX}")
             exc, inh = program.factors[index]
@@ -195,13 +219,19 @@ class EmulatedChip:
         assert self._program is not None
         neurons = self._program.layout.bounds[-1]
         windows, index = np.unique(clocks // np.uint64(THRESHOLD_WINDOW), return_inverse=True)
-        counters = windows[:, None] * np.uint64(4096) + np.arange(neurons, dtype=np.uint64)
+        counters = (windows[:, None] * np.uint64(4096) + np.arange(neurons, dtype=np.uint64)).astype(np.uint64)
         words = splitmix64(self._threshold_key, counters)
         eta = self.chip.preset.threshold_noise * normal_table()[words >> np.uint64(48)]
         return kernel.as_float32(eta[index])
 
     def _run_compiled(
-        self, program: _Program, events: Events, external: Tensor, internal: Tensor, eta: np.ndarray, keys: np.ndarray
+        self,
+        program: _Program,
+        events: Events,
+        external: Tensor,
+        internal: Tensor,
+        eta: np.ndarray,
+        keys: np.ndarray,
     ) -> tuple[Tensor, Events]:
         batch, neurons = eta.shape
         offsets = np.zeros(batch + 1, np.int64)
@@ -218,21 +248,27 @@ class EmulatedChip:
             )  # fmt: skip
 
         edges = np.linspace(0, batch, min(batch, 2 * self._pool._max_workers) + 1).astype(int).tolist()
-        list(self._pool.map(work, zip(edges[:-1], edges[1:], strict=True)))
+        list(self._pool.map(work, pairwise(edges)))
         used = torch.arange(program.capacity) < torch.from_numpy(counts)[:, None]
         sample = torch.repeat_interleave(torch.arange(batch), torch.from_numpy(counts))
         spikes = Events(sample, torch.from_numpy(who)[used], torch.from_numpy(when)[used])
         return torch.from_numpy(codes), spikes
 
     def _run_stepwise(
-        self, program: _Program, events: Events, external: Tensor, internal: Tensor, eta: np.ndarray, keys: np.ndarray
+        self,
+        program: _Program,
+        events: Events,
+        external: Tensor,
+        internal: Tensor,
+        eta: np.ndarray,
+        keys: np.ndarray,
     ) -> tuple[Tensor, Events]:
-        to = {"device": self.device, "dtype": self.dtype}
         engine = Stepwise(program.params, program.scalars, self.device, self.dtype)
-        codes, *spikes = engine.simulate(
-            *(part.to(self.device) for part in events), external.to(**to), internal.to(**to),
-            torch.from_numpy(eta).to(**to), torch.from_numpy(keys.astype(np.int64)).to(self.device),
-        )  # fmt: skip
+        sample, unit, time = (part.to(self.device) for part in events)
+        matrices = (part.to(self.device, self.dtype) for part in (external, internal, torch.from_numpy(eta)))
+        words = torch.from_numpy(keys.astype(np.int64)).to(self.device)
+        charge, recurrent, noise = matrices
+        codes, *spikes = engine.simulate(sample, unit, time, charge, recurrent, noise, words)
         found = Events(*spikes)
         order = torch.argsort(found.sample, stable=True)
         return codes, Events(found.sample[order], found.unit[order], found.time[order].float())

@@ -56,7 +56,8 @@ def fixed_normal(key: int, *shape: int) -> npt.NDArray[np.float64]:
     """Return standard normal numbers of `shape`, a pure function of `key`."""
     count = int(np.prod(shape))
     words = splitmix64(key, np.arange(count, dtype=np.uint64))
-    return normal_table()[words >> np.uint64(64 - TABLE_BITS)].astype(np.float64).reshape(shape)
+    numbers: npt.NDArray[np.float64] = normal_table()[words >> np.uint64(64 - TABLE_BITS)].astype(np.float64)
+    return numbers.reshape(shape)
 
 
 def sample_keys(run_key: int, clock: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:

@@ -6,7 +6,8 @@ reference that the compiled engine must equal, and the engine for GPUs.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,10 +71,10 @@ class Stepwise:
     def __init__(self, params: Params, scalars: Scalars, device: str = "cpu", dtype: torch.dtype = torch.float32):
         self.dtype, self.device, self.s = dtype, torch.device(device), scalars
         as_tensor = {
-            name: torch.as_tensor(value.copy(), device=self.device)
-            for name, value in params._asdict().items()
+            name: torch.as_tensor(value.copy(), device=self.device) for name, value in params._asdict().items()
         }
-        self.p = Params(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in as_tensor.items()})
+        # the same fields as `Params`, as tensors
+        self.p: Any = SimpleNamespace(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in as_tensor.items()})
         self.steps = scalars.samples * scalars.per_sample
 
     def start(self, batch: int) -> State:
@@ -115,7 +116,7 @@ class Stepwise:
             v = torch.where(v < low, low - 10 * pade_tanh((low - v).clamp(min=0) / 10), v)
         words = noise_words(STREAM_CADC, k, v.shape[1], keys)
         v = v + s.cadc_noise * self.p.table[words & 0xFFFF]
-        code = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
+        code: Tensor = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
         return code.clamp(0, 255).to(torch.uint8)
 
     def step(self, k: int, state: State, keys: Tensor, threshold: Tensor) -> tuple[State, StepSpikes]:
@@ -129,8 +130,9 @@ class Stepwise:
             v = v + p.noise * p.table[words & 0xFFFF if k % 2 == 0 else words >> 16]
         v = v.clamp(s.low, s.high)
         share = state.held.clamp(0, 1)
-        before = torch.where(share > 0, p.reset, state.v)
-        v = v + (p.reset - v) * share
+        rise = v - p.reset  # what a refractory membrane would have gained over the whole sub-step
+        v = torch.where(share > 0, v - rise * share, v)
+        before = torch.where(share > 0, v - rise, state.v)
         held = (state.held - 1).clamp(min=-1)
         fired = (v > threshold) & (held < 0)
         rise = v - before
@@ -143,7 +145,14 @@ class Stepwise:
         return after, StepSpikes(fired, part)
 
     def simulate(
-        self, sample: Tensor, unit: Tensor, time: Tensor, external: Tensor, internal: Tensor, eta: Tensor, keys: Tensor
+        self,
+        sample: Tensor,
+        unit: Tensor,
+        time: Tensor,
+        external: Tensor,
+        internal: Tensor,
+        eta: Tensor,
+        keys: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Simulate a batch.
 
@@ -175,4 +184,5 @@ class Stepwise:
             pending = [pending[1] + torch.where(fired, 1 - late, 0), torch.where(fired, late, 0)]
             b, n = fired.nonzero(as_tuple=True)
             events.append((b, n, (k + part[b, n] + jitter[b, n]).clamp(min=0)))
-        return (torch.stack(codes, dim=1), *(torch.cat(parts) for parts in zip(*events, strict=True)))
+        sample, neuron, when = (torch.cat(parts) for parts in zip(*events, strict=True))
+        return torch.stack(codes, dim=1), sample, neuron, when

@@ -39,9 +39,7 @@ def warn_without_effect(backend: BackendConfig) -> None:
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").split("=")[0]
         if key.split(".")[0] == "chip" and not backend.takes_chip():
-            warnings.warn(
-                f"{override} has no effect: backend={backend.name} has no chip individuals", stacklevel=2
-            )
+            warnings.warn(f"{override} has no effect: backend={backend.name} has no chip individuals", stacklevel=2)
         if key == "backend.retries" and backend.name == "software":
             warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
 

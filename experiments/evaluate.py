@@ -26,5 +26,6 @@ def _evaluate(config: DictConfig) -> None:
     result = evaluate_checkpoint(settings, run_directory(), command_line(), progress)
     progress.say(
         f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "
-        f"chip {result['chip']} ({result['chip_hash']}), {result['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+        f"chip {result['chip']} ({result['chip_hash']}), "
+        f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image"
     )

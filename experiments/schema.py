@@ -10,8 +10,7 @@ from hxtrain.losses import MaxOverTime, SumOverTime
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
 from hxtrain.training import EvaluateConfig, RunConfig, TrainerConfig
 
-
-OPTIONS = {
+OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
     "encoder": {"latency": LatencyEncoder},
     "loss": {"max_over_time": MaxOverTime, "sum_over_time": SumOverTime},

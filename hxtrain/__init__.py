@@ -5,7 +5,7 @@ from .device import Device
 from .encoders import LatencyEncoder
 from .losses import MaxOverTime, SumOverTime
 from .network import LI, LIF, Dropout, Linear, Network
-from .placement import Plan, PlacementError, place
+from .placement import PlacementError, Plan, place
 
 __version__ = "0.1.0"
 
@@ -20,8 +20,8 @@ __all__ = [
     "Linear",
     "MaxOverTime",
     "Network",
-    "Plan",
     "PlacementError",
+    "Plan",
     "SumOverTime",
     "__version__",
     "place",

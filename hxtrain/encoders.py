@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -50,7 +49,7 @@ class LatencyEncoder:
             x > self.threshold, self.tau * torch.log(x / (x - self.threshold).clamp(min=1e-30)), torch.inf
         )
 
-    def __call__(self, intensity: Tensor, generator: Optional[torch.Generator] = None) -> Spikes:
+    def __call__(self, intensity: Tensor, generator: torch.Generator | None = None) -> Spikes:
         """Encode intensities in 0..1.
 
         Args:

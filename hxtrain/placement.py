@@ -74,9 +74,7 @@ class Plan:
         integers, scales = {}, []
         for layer, weight in zip(self.layers, weights, strict=True):
             scale = layer.scale(weight, limit)
-            integers[layer.projection.name] = (
-                (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
-            )
+            integers[layer.projection.name] = (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
             scales.append(scale)
         return integers, scales
 
@@ -100,7 +98,13 @@ class Plan:
         per_run = self.trials_per_run
         rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
         rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
-        rows.append(("recorded window", f"{circuit.duration * 1e6:.4g} us", f"{caps.trial_time * 1e6:.4g} us per trial"))
+        rows.append(
+            (
+                "recorded window",
+                f"{circuit.duration * 1e6:.4g} us",
+                f"{caps.trial_time * 1e6:.4g} us per trial",
+            )
+        )
         return rows
 
 

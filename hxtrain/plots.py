@@ -163,9 +163,7 @@ def weights_figure(weights: Mapping[str, Tensor], weight_max: int) -> Figure:
         values = style.array(tensor)
         largest = float(np.abs(values).max(initial=0.0))
         if not largest <= weight_max:
-            raise ValueError(
-                f"{name} has a weight of magnitude {largest:g}, the device's limit is {weight_max}"
-            )
+            raise ValueError(f"{name} has a weight of magnitude {largest:g}, the device's limit is {weight_max}")
         image = matrix.imshow(
             values, cmap="RdBu_r", vmin=-weight_max, vmax=weight_max, aspect="auto", interpolation="nearest"
         )
@@ -189,9 +187,7 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
     """
     size = len(classes)
     if tuple(matrix.shape) != (size, size) or not size:
-        raise ValueError(
-            f"confusion matrix has shape {list(matrix.shape)}, {size} classes need [{size}, {size}]"
-        )
+        raise ValueError(f"confusion matrix has shape {list(matrix.shape)}, {size} classes need [{size}, {size}]")
     counts = style.array(matrix)
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(max(0.52 * size + 1.6, 4.2), 14.0)

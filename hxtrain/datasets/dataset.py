@@ -26,9 +26,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 3:
-            raise DatasetError(
-                f"images must be uint8 [N, H, W], got {self.images.dtype} {list(self.images.shape)}"
-            )
+            raise DatasetError(f"images must be uint8 [N, H, W], got {self.images.dtype} {list(self.images.shape)}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DatasetError(f"labels must be int64 [N], got {self.labels.dtype} {list(self.labels.shape)}")
         if len(self.images) != len(self.labels):
@@ -63,8 +61,7 @@ class ImageDataset:
         for part, split in (("train", self.train), ("test", self.test)):
             if tuple(split.images.shape[1:]) != (self.size, self.size):
                 raise DatasetError(
-                    f"{self.name} {part}: images are {list(split.images.shape[1:])}, "
-                    f"expected {self.size}x{self.size}"
+                    f"{self.name} {part}: images are {list(split.images.shape[1:])}, expected {self.size}x{self.size}"
                 )
             if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
                 raise DatasetError(

@@ -31,9 +31,7 @@ def download_dataset(info: DatasetInfo, folder: Path, timeout: float = TIMEOUT) 
     if not info.mirrors:
         raise DatasetError(f"'{info.name}' has nothing to download; leave download out")
     checksums = {
-        f"{name}.gz": md5
-        for name, md5 in zip(IDX_NAMES, info.md5, strict=True)
-        if find_idx(folder, name) is None
+        f"{name}.gz": md5 for name, md5 in zip(IDX_NAMES, info.md5, strict=True) if find_idx(folder, name) is None
     }
     download_files(info.mirrors, checksums, folder, timeout)
 
@@ -81,8 +79,7 @@ def fetch(url: str, target: Path, md5: str, timeout: float = TIMEOUT) -> None:
                 sink.write(block)
         if digest.hexdigest() != md5:
             raise DatasetError(
-                f"wrong checksum: expected MD5 {md5}, found {digest.hexdigest()} "
-                f"({part.stat().st_size} bytes)"
+                f"wrong checksum: expected MD5 {md5}, found {digest.hexdigest()} ({part.stat().st_size} bytes)"
             )
         os.replace(part, target)
     finally:

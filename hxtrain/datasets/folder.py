@@ -55,9 +55,7 @@ def crop_for(info: DatasetInfo, height: int, width: int, size: int) -> int:
     return info.crop if size <= min(height, width) - 2 * info.crop else 0
 
 
-def _read_split(
-    info: DatasetInfo, image_path: Path, label_path: Path, size: int
-) -> tuple[Split, tuple[str, str]]:
+def _read_split(info: DatasetInfo, image_path: Path, label_path: Path, size: int) -> tuple[Split, tuple[str, str]]:
     raw_images, raw_labels = read_raw(image_path), read_raw(label_path)
     images = parse_idx(image_path, raw_images, rank=3)
     labels = parse_idx(label_path, raw_labels, rank=1)

@@ -77,9 +77,7 @@ def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:
     expected = start + math.prod(shape)
     if len(data) != expected:
         state = "truncated" if len(data) < expected else "too long"
-        raise _refusal(
-            path, f"{expected} bytes for shape {list(shape)}", f"{len(data)} bytes ({state})", AGAIN
-        )
+        raise _refusal(path, f"{expected} bytes for shape {list(shape)}", f"{len(data)} bytes ({state})", AGAIN)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
 
 

@@ -33,7 +33,7 @@ class _Layer(torch.autograd.Function):
     """A measured layer: (weight, inputs) -> (spikes, trace)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         weight: Tensor,
         inputs: Tensor | None,
@@ -51,7 +51,7 @@ class _Layer(torch.autograd.Function):
         return (None if spikes is None else spikes.view_as(spikes)), trace.view_as(trace)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_trace: Tensor | None) -> tuple[Any, ...]:
         weight, inputs, trace, matrix, spikes = ctx.saved_tensors
         grad_membrane = grad_trace
@@ -73,7 +73,7 @@ class _Layer(torch.autograd.Function):
 def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
     """Return the membrane's distance from the threshold; zero at the spikes given."""
     distance = trace - 1
-    return distance if spikes is None else distance.mul_(1 - spikes)
+    return distance if spikes is None else distance.addcmul_(distance, spikes, value=-1)
 
 
 def _weight_gradient(charge: Tensor, inputs: Tensor | None, events: GridEvents | None) -> Tensor:
@@ -112,7 +112,7 @@ def measured_layer(
         dense, events = None, inputs
     else:
         dense, events = inputs, None
-    result: tuple[Tensor | None, Tensor] = _Layer.apply(
+    result: tuple[Tensor | None, Tensor] = _Layer.apply(  # type: ignore[no-untyped-call]
         weight, dense, events, spikes, trace, matrix, surrogate, slope, at_threshold
     )
     return result

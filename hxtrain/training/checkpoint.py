@@ -48,7 +48,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
     if _first_bytes(path) != ZIP_SIGNATURE:
-        raise CheckpointError(f"{path} is not a readable checkpoint: it does not begin like one (foreign or empty file)")
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint: it does not begin like one (foreign or empty file)"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:

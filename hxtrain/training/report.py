@@ -79,7 +79,8 @@ def sent_weights(net: Network) -> dict[str, Tensor]:
 
 def save_weights(path: Path, net: Network) -> None:
     """Write the weights as sent, one array `[post, pre]` per projection (`.npz`, no pickle)."""
-    np.savez_compressed(path, **{name: weight.numpy() for name, weight in sent_weights(net).items()})
+    arrays: dict[str, Any] = {name: weight.cpu().numpy() for name, weight in sent_weights(net).items()}
+    np.savez_compressed(path, **arrays)
 
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:

@@ -76,7 +76,10 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "hidden_spikes_per_sample": found.hidden_spikes_per_sample,
         **identity,
         "checkpoint": str(path),
-        "trained_on": {"backend": trained, **{k: settings.get(f"identity.{k}") for k in ("chip", "chip_hash")}},
+        "trained_on": {
+            "backend": trained,
+            **{k: settings.get(f"identity.{k}") for k in ("chip", "chip_hash")},
+        },
         "trained_epochs": state["epoch"],
         "seed": settings["seed"],
         "noise_seed": config.chip.seed,

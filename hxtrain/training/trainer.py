@@ -112,9 +112,7 @@ class Trainer:
         """Evaluate on the test data."""
         task = self.task
         classes = len(task.data.classes)
-        return evaluate(
-            task.net, task.encoder, task.loss, self.test, classes, self.config.evaluation_batch_size
-        )
+        return evaluate(task.net, task.encoder, task.loss, self.test, classes, self.config.evaluation_batch_size)
 
     def _run_epoch(self) -> Evaluation:
         order = epoch_order(self.seed, self.epoch, len(self.train))
@@ -142,7 +140,7 @@ class Trainer:
         jitter = generator(self.seed, "jitter", *place) if task.encoder.jitter > 0 else None
         masks = task.net.dropout_masks(generator(self.seed, "dropout", *place))
         activity: Activity = task.net(task.encoder(images, jitter), masks)
-        weights = [layer.linear.weight for layer in task.net.layers]
+        weights = task.net.effective_weights()
         labels = labels.to(activity.readout.device)
         loss = task.loss(activity.readout, labels)
         total = loss

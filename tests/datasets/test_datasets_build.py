@@ -41,9 +41,7 @@ def test_built_file_is_what_the_folder_gives(make_folder: Callable[..., Path], t
         assert str(arrays["origin"]) == MNIST.origin
 
 
-def test_build_reports(
-    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_build_reports(make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "--fashion", str(make_folder()), "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "train: 7 images, per class 1 1 1 1 1 1 0 0 0 1" in text

@@ -66,9 +66,7 @@ def test_known_release_is_recognised(make_folder: Callable[..., Path]) -> None:
         ((7, 7, 4, 5), r"t10k-images-idx3-ubyte: expected as many .* has labels \(5\), found 4"),
     ],
 )
-def test_counts_must_agree(
-    make_folder: Callable[..., Path], counts: tuple[int, int, int, int], text: str
-) -> None:
+def test_counts_must_agree(make_folder: Callable[..., Path], counts: tuple[int, int, int, int], text: str) -> None:
     with pytest.raises(DatasetError, match=text):
         load_dataset("mnist", folder=make_folder(counts=counts))
 
@@ -81,9 +79,7 @@ def test_foreign_labels(make_folder: Callable[..., Path]) -> None:
 def test_missing_files(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder()
     (folder / IDX_NAMES[3]).unlink()
-    with pytest.raises(
-        DatasetError, match=r"t10k-labels-idx1-ubyte, t10k-labels\.idx1-ubyte, .*none of them"
-    ):
+    with pytest.raises(DatasetError, match=r"t10k-labels-idx1-ubyte, t10k-labels\.idx1-ubyte, .*none of them"):
         load_dataset("mnist", folder=folder)
     with pytest.raises(DatasetError, match=r"found no such folder.*download=true"):
         load_dataset("mnist", folder=tmp_path / "absent")

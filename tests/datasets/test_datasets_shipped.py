@@ -105,15 +105,11 @@ def damaged_byte(data: bytes) -> bytes:
     return data[:9000] + bytes([data[9000] ^ 0xFF]) + data[9001:]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[:-100], damaged_byte, lambda data: b"", lambda data: b"?" * 99]
-)
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], damaged_byte, lambda data: b"", lambda data: b"?" * 99])
 def test_damaged_file(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "digits8.npz"
     path.write_bytes(damage(shipped_file(DIGITS).read_bytes()))
-    with pytest.raises(
-        DatasetError, match=r"digits8\.npz: expected the data of 'digits'.*Reinstall the package"
-    ):
+    with pytest.raises(DatasetError, match=r"digits8\.npz: expected the data of 'digits'.*Reinstall the package"):
         read_shipped(DIGITS, path)
 
 

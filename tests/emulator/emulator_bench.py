@@ -8,7 +8,6 @@ from torch import Tensor
 
 from hxtrain.emulator import (
     CADC_INTERVAL,
-    IDEAL,
     SYNAPTIC_DRIVE,
     Chip,
     EmulatedChip,
@@ -25,7 +24,14 @@ from hxtrain.emulator.stepwise import Stepwise
 US = 1e-6
 SUBSTEP = CADC_INTERVAL / 4
 READOUT = Group(
-    size=1, circuits=1, leak=80.0, threshold=None, reset=80.0, tau_mem=6 * US, tau_syn=6 * US, refractory=2 * US
+    size=1,
+    circuits=1,
+    leak=80.0,
+    threshold=None,
+    reset=80.0,
+    tau_mem=6 * US,
+    tau_syn=6 * US,
+    refractory=2 * US,
 )
 SPIKING = replace(READOUT, threshold=150.0)
 
@@ -115,9 +121,3 @@ def random_weights(seed: int, targets: int, sources: int, mean: float, spread: f
     rng = torch.Generator().manual_seed(seed)
     weights = mean + spread * torch.randn(targets, sources, generator=rng)
     return weights.round().clamp(-63, 63).to(torch.int8)
-
-
-__all__ = [
-    "IDEAL", "READOUT", "SPIKING", "SUBSTEP", "US", "busy", "events", "integers", "membrane", "one_group", "psp",
-    "quiet", "random_weights", "run_once",
-]  # fmt: skip

@@ -121,9 +121,7 @@ def test_uncalibrated_spread_is_that_of_published_chips(
     ],
     ids=["leak", "threshold", "tau_mem", "tau_syn", "gain"],
 )
-def test_spread_within_quadrants(
-    uncalibrated: list[FixedPattern], value: object, low: float, high: float
-) -> None:
+def test_spread_within_quadrants(uncalibrated: list[FixedPattern], value: object, low: float, high: float) -> None:
     found = np.sqrt(np.mean([quadrants(value(p)).var() for p in uncalibrated]))  # type: ignore[operator]
     assert 0.9 * low <= found <= 1.1 * high
 
@@ -148,7 +146,8 @@ def test_neighbours_are_independent_within_a_quadrant(uncalibrated: list[FixedPa
 
 
 @pytest.mark.parametrize(
-    ("name", "ratio"), [("leak", 0.30), ("reset", 0.20), ("threshold", 0.35), ("tau_mem", 0.45), ("tau_syn", 0.20)]
+    ("name", "ratio"),
+    [("leak", 0.30), ("reset", 0.20), ("threshold", 0.35), ("tau_mem", 0.45), ("tau_syn", 0.20)],
 )
 def test_calibration_leaves_less_than_its_tests_allow(
     calibrated: list[FixedPattern], uncalibrated: list[FixedPattern], name: str, ratio: float

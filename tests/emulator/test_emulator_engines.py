@@ -19,7 +19,12 @@ LAYOUT = Layout(
         replace(SPIKING, size=11, circuits=1, tau_mem=10 * US, tau_syn=4 * US, refractory=1 * US),
         replace(READOUT, size=5, circuits=2, tau_mem=8 * US, tau_syn=3 * US),
     ),
-    (Wiring(0, INPUTS, 7), Wiring(1, 20, 0, source=0), Wiring(1, 11, 20, source=1), Wiring(2, 11, 125, source=1)),
+    (
+        Wiring(0, INPUTS, 7),
+        Wiring(1, 20, 0, source=0),
+        Wiring(1, 11, 20, source=1),
+        Wiring(2, 11, 125, source=1),
+    ),
 )
 WEIGHTS = [
     random_weights(1, 20, INPUTS, 5, 20),
@@ -81,24 +86,51 @@ def test_recording_is_sorted_by_sample() -> None:
 def test_double_precision_agrees() -> None:
     single = run("calibrated", "stepwise", 4)
     double = run_once(
-        CALIBRATED, LAYOUT, WEIGHTS, STIMULUS, BATCH, SAMPLES, clock=95, engine="stepwise", dtype=torch.float64
+        CALIBRATED,
+        LAYOUT,
+        WEIGHTS,
+        STIMULUS,
+        BATCH,
+        SAMPLES,
+        clock=95,
+        engine="stepwise",
+        dtype=torch.float64,
     )
     assert float((single.codes != double.codes).double().mean()) < 2e-3
     assert np.array_equal(counts(single.spikes), counts(double.spikes))
 
 
 def test_finer_substeps_change_little() -> None:
-    layout = Layout(100, (replace(SPIKING, size=200), replace(READOUT, size=10, circuits=2)), (
-        Wiring(0, 100, 0), Wiring(1, 200, 0, source=0),
-    ))  # fmt: skip
-    weights = [random_weights(1, 200, 100, 8, 20), random_weights(2, 10, 200, 0, 10)]
-    stimulus = busy(6, 30, 100, 20, 80)
-    found = [
-        run_once(quiet(CALIBRATED), layout, weights, stimulus, 30, substeps=substeps) for substeps in (2, 4, 16)
-    ]
-    spikes = [len(recording.spikes.time) for recording in found]
-    assert spikes[2] > 3000
-    assert abs(spikes[1] / spikes[2] - 1) < 0.01
-    errors = [float((r.codes.double() - found[2].codes.double())[..., 200:].abs().mean()) for r in found]
-    assert errors[1] < 0.5 * errors[0]
-    assert errors[1] < 0.5
+    layout = Layout(
+        100,
+        (replace(SPIKING, size=200), replace(READOUT, size=10, circuits=2)),
+        (Wiring(0, 100, 0), Wiring(1, 200, 0, source=0)),
+    )
+    weights = [random_weights(1, 200, 100, 3, 10), random_weights(2, 10, 200, 0, 10)]
+    stimulus = busy(6, 30, 100, 20, 60)
+    found = {n: run_once(quiet(CALIBRATED), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
+    spikes = {n: len(recording.spikes.time) for n, recording in found.items()}
+    assert spikes[16] > 1500
+    assert abs(spikes[4] / spikes[16] - 1) < 0.01
+    readout = {n: recording.codes[..., 200:].double() for n, recording in found.items()}
+    errors = {n: float((readout[n] - readout[16]).abs().mean()) for n in (1, 4)}
+    assert errors[4] < 0.5
+    assert errors[4] < 0.25 * errors[1]
+
+
+def test_spike_times_of_four_substeps_are_finer_than_their_jitter() -> None:
+    layout, weights = (
+        Layout(40, (replace(SPIKING, size=200),), (Wiring(0, 40, 0),)),
+        [random_weights(1, 200, 40, 8, 10)],
+    )
+    stimulus = busy(6, 30, 40, 10, 20)
+
+    def first(substeps: int) -> torch.Tensor:
+        spikes = run_once(quiet(CALIBRATED), layout, weights, stimulus, 30, 10, substeps=substeps).spikes
+        none = torch.full((30 * 200,), torch.nan)
+        return none.scatter_reduce(0, spikes.sample * 200 + spikes.unit, spikes.time, "amin", include_self=False)
+
+    shift = first(4) - first(32)
+    shift = shift[torch.isfinite(shift)]
+    assert len(shift) > 1000
+    assert float(shift.abs().median()) < CALIBRATED.spike_jitter

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from emulator_bench import (
-    IDEAL,
     READOUT,
     SPIKING,
     SUBSTEP,
@@ -24,6 +23,7 @@ from emulator_bench import (
 from hxtrain.emulator import (
     CADC_INTERVAL,
     CALIBRATED,
+    IDEAL,
     ON_CHIP_DELAY,
     SYNAPTIC_DRIVE,
     UNCALIBRATED,
@@ -163,6 +163,17 @@ def test_refractory_period_is_kept_under_strong_drive(drive: int, substeps: int)
     assert float(torch.diff(found).min()) >= 2 * US - jitter - STAMP
 
 
+@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+def test_refractory_period_is_kept_under_extreme_drive(engine: str) -> None:
+    every = torch.arange(0, 34 * US, SUBSTEP)
+    units = torch.arange(128).repeat(len(every))
+    stimulus = Events(torch.zeros_like(units), units, every.repeat_interleave(128))
+    weights = [torch.full((1, 128), 63, dtype=torch.int8)]
+    found = run_once(IDEAL, one_group(SPIKING, 128), weights, stimulus, engine=engine).spikes.time.double()
+    assert len(found) > 10
+    assert float(torch.diff(found).min()) >= 2 * US - STAMP
+
+
 def test_membrane_is_held_at_reset_for_the_refractory_period() -> None:
     group = replace(SPIKING, reset=50.0, refractory=5 * US)
     stimulus = events(*[(0, 0, 0.0)] * 3)
@@ -296,7 +307,7 @@ def test_readouts_never_spike() -> None:
 
 
 def test_drive_is_the_slope_per_weight() -> None:
-    assert SYNAPTIC_DRIVE == pytest.approx(0.5 * np.e / 6e-6)
+    assert pytest.approx(0.5 * np.e / 6e-6) == SYNAPTIC_DRIVE
     time = torch.tensor([1e-9, 2e-9])
     slope = torch.diff(psp(time, 6e-6, 6e-6)) / 1e-9
     assert float(slope) == pytest.approx(SYNAPTIC_DRIVE, rel=1e-3)

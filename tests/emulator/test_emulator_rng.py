@@ -83,7 +83,16 @@ def test_noise_is_standard_normal(noise: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     ("axis", "lag"),
-    [("half", 1), ("step", 1), ("step", 2), ("step", 16), ("sample", 1), ("sample", 16), ("neuron", 1), ("neuron", 64)],
+    [
+        ("half", 1),
+        ("step", 1),
+        ("step", 2),
+        ("step", 16),
+        ("sample", 1),
+        ("sample", 16),
+        ("neuron", 1),
+        ("neuron", 64),
+    ],
 )
 def test_noise_is_independent(noise: np.ndarray, axis: str, lag: int) -> None:
     moved = np.moveaxis(noise, ("half", "step", "sample", "neuron").index(axis), 0)

@@ -20,7 +20,12 @@ TINY = ["experiment=digits", "trainer.epochs=1", "trainer.train_samples=200", "t
 def call(script, *arguments, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(
-        [SCRIPTS / script, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+        [SCRIPTS / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
     )
 
 
@@ -35,11 +40,15 @@ def test_the_default_is_the_main_job():
     assert isinstance(config, RunConfig)
     assert (config.data.name, config.backend.name, config.chip.preset) == ("mnist", "emulator", "calibrated")
     assert config.network.hidden == [246]
-    assert {name: type(r).__name__ for name, r in config.regularizer.items()} == {"burst": "Burst", "weight_decay": "WeightDecay"}
+    assert {name: type(r).__name__ for name, r in config.regularizer.items()} == {
+        "burst": "Burst",
+        "weight_decay": "WeightDecay",
+    }
 
 
 @pytest.mark.parametrize(
-    ("experiment", "data", "epochs"), [("mnist16", "mnist", 50), ("fashion16", "fashion", 50), ("digits", "digits", 20)]
+    ("experiment", "data", "epochs"),
+    [("mnist16", "mnist", 50), ("fashion16", "fashion", 50), ("digits", "digits", 20)],
 )
 def test_experiments(experiment, data, epochs):
     config = settings(f"experiment={experiment}")
@@ -50,8 +59,17 @@ def test_experiments(experiment, data, epochs):
 @pytest.mark.parametrize("backend", ["emulator", "reference", "software"])
 @pytest.mark.parametrize("chip", ["ideal", "calibrated", "uncalibrated"])
 def test_every_group_composes(backend, chip):
-    config = settings(f"backend={backend}", f"chip={chip}", "loss=sum_over_time", "regularizer=[upper_activity,readout_amplitude]")
-    assert (config.backend.name, config.chip.preset, type(config.loss).__name__) == (backend, chip, "SumOverTime")
+    config = settings(
+        f"backend={backend}",
+        f"chip={chip}",
+        "loss=sum_over_time",
+        "regularizer=[upper_activity,readout_amplitude]",
+    )
+    assert (config.backend.name, config.chip.preset, type(config.loss).__name__) == (
+        backend,
+        chip,
+        "SumOverTime",
+    )
     assert list(config.regularizer) == ["upper_activity", "readout_amplitude"]
 
 
@@ -72,7 +90,12 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
 
     for options in (["chip=uncalibrated"], ["backend=software"], ["backend=reference"]):
         evaluated = call(
-            "hxtrain-evaluate", "checkpoint=one/checkpoint.pt", "test_samples=50", *options, "hydra.run.dir=two", cwd=tmp_path
+            "hxtrain-evaluate",
+            "checkpoint=one/checkpoint.pt",
+            "test_samples=50",
+            *options,
+            "hydra.run.dir=two",
+            cwd=tmp_path,
         )
         assert evaluated.returncode == 0, evaluated.stderr
         found = json.loads((tmp_path / "two/result.json").read_text())

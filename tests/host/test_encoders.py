@@ -42,7 +42,7 @@ def test_jitter_needs_a_generator_and_follows_it():
     assert (one >= 0).all()
 
 
-@pytest.mark.parametrize("name, value", [("tau", 0.0), ("threshold", 1.0), ("threshold", -0.1), ("jitter", -1e-9)])
+@pytest.mark.parametrize(("name", "value"), [("tau", 0.0), ("threshold", 1.0), ("threshold", -0.1), ("jitter", -1e-9)])
 def test_bad_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"encoder.{name}={value}"):
         hx.LatencyEncoder(**{name: value})

@@ -4,6 +4,8 @@
 membrane, and the measured value takes the model's place in the graph at every step.
 """
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -65,7 +67,7 @@ def worst_relative(found, expected):
 def random_pass(sizes, steps, batch, dtype, seed):
     """Random weights, input events and "measured" spikes and membranes for layers of these sizes."""
     g = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(n, j, generator=g, dtype=dtype).requires_grad_() for j, n in zip(sizes, sizes[1:], strict=False)]
+    weights = [torch.randn(n, j, generator=g, dtype=dtype).requires_grad_() for j, n in pairwise(sizes)]
     events = 3 * sizes[0] * batch // 2
     spikes = Spikes.from_events(
         torch.randint(batch, (events,), generator=g),
@@ -132,9 +134,7 @@ def test_network_in_the_loop_equals_stepwise(settings):
         alpha, beta = decay(net.dt, layer.neurons.tau_syn), decay(net.dt, layer.neurons.tau_mem)
         fired = None if measured.spikes is None else measured.spikes.detach()
         rule = (get_surrogate("superspike"), 50.0, True)
-        inputs, trace = stepwise_layer(
-            layer.linear.weight, inputs, fired, measured.trace.detach(), alpha, beta, rule
-        )
+        inputs, trace = stepwise_layer(layer.linear.weight, inputs, fired, measured.trace.detach(), alpha, beta, rule)
     expected = torch.autograd.grad(loss(trace, labels), parameters)
     assert worst_relative(found, expected) < 1e-5
 

@@ -13,7 +13,13 @@ CHIP = create_backend("emulator").capabilities
 
 
 def net(inputs=256, hidden=246, classes=10, **kw):
-    return hx.Network(hx.Linear(inputs, hidden), hx.LIF(hidden), hx.Linear(hidden, classes, autoscale=True), hx.LI(classes), **kw)
+    return hx.Network(
+        hx.Linear(inputs, hidden),
+        hx.LIF(hidden),
+        hx.Linear(hidden, classes, autoscale=True),
+        hx.LI(classes),
+        **kw,
+    )
 
 
 def test_the_published_network_fills_the_chip():
@@ -29,7 +35,11 @@ def test_nominal_scale_is_the_published_one():
 
 MISFITS = [
     ({}, {"hidden": 247}, r"514 neuron circuits \(layer0 247 x 2, layer1 10 x 2\) exceed 512 by 2"),
-    ({"max_merged": 2}, {"inputs": 784, "hidden": 10}, r"layer0: fan-in 784 exceeds 256 signed inputs per neuron by 528"),
+    (
+        {"max_merged": 2},
+        {"inputs": 784, "hidden": 10},
+        r"layer0: fan-in 784 exceeds 256 signed inputs per neuron by 528",
+    ),
     ({}, {"dt": 1e-6}, r"dt=1e-06 s differs from the trace interval 1.7e-06 s; set network.dt=1.7e-06"),
     ({"max_samples": 10}, {}, r"20 trace samples per trial exceed 10 by 10; set network.steps=10"),
     ({}, {"steps": 200}, r"a trial of 0.00034 s is longer than the 0.0002 s .* network.steps=117"),

@@ -89,9 +89,7 @@ def test_writes_one_png_of_the_figures_size(name: str, tmp_path: Path) -> None:
     assert png_size(path) == tuple(int(inches * DPI + 1e-6) for inches in build().get_size_inches())
 
 
-def test_replaces_a_file_and_leaves_nothing_when_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replaces_a_file_and_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "curves.png"
     path.write_text("old")
 
@@ -228,9 +226,7 @@ def test_weights_survive_zero() -> None:
 
 
 def test_confusion_shows_counts_shares_and_accuracy() -> None:
-    figure = plots.confusion_figure(
-        torch.tensor([[8, 2, 0], [1, 3, 0], [0, 0, 0]]), ["cat", "dog", "long name"]
-    )
+    figure = plots.confusion_figure(torch.tensor([[8, 2, 0], [1, 3, 0], [0, 0, 0]]), ["cat", "dog", "long name"])
     axes, bar = axes_of(figure)
     expected = [[80, 20, 0], [25, 75, 0], [0, 0, 0]]
     np.testing.assert_allclose(axes.images[0].get_array(), expected)

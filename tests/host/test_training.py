@@ -18,7 +18,17 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, diagnose, epoch_order, generator, load_checkpoint, run
+from hxtrain.training import (
+    CheckpointError,
+    Progress,
+    RunConfig,
+    TrainerConfig,
+    diagnose,
+    epoch_order,
+    generator,
+    load_checkpoint,
+    run,
+)
 from hxtrain.training.augment import rotate
 
 
@@ -37,15 +47,21 @@ def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
 
 
 @pytest.mark.parametrize(
-    ("backend", "preset"), [("software", "ideal"), ("emulator", "calibrated"), ("emulator", "uncalibrated"), ("reference", "ideal")]
+    ("backend", "preset"),
+    [("software", "ideal"), ("emulator", "calibrated"), ("emulator", "uncalibrated"), ("reference", "ideal")],
 )
 def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
-    result = run(digits(5, backend, preset, train_samples=900 if backend == "reference" else 0), tmp_path, "test", quiet())
+    result = run(
+        digits(5, backend, preset, train_samples=900 if backend == "reference" else 0),
+        tmp_path,
+        "test",
+        quiet(),
+    )
     assert result["test_accuracy"] > 0.85
     assert 3 < result["hidden_spikes_per_sample"] < 100
     saved = json.loads((tmp_path / "result.json").read_text())
-    needed = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds samples_per_second command"
-    assert set(needed.split()) <= set(saved)
+    needed = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds"
+    assert {*needed.split(), "samples_per_second", "command"} <= set(saved)
     assert saved["backend"] == backend
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
@@ -81,7 +97,8 @@ SCRIPT = """
 import sys, pathlib
 from test_training import digits, quiet
 from hxtrain.training import run
-run(digits(3, checkpoint_steps=4, dropout=0.2, rotation=10.0, resume=sys.argv[2] == "resume"), pathlib.Path(sys.argv[1]), "test", quiet())
+config = digits(3, checkpoint_steps=4, dropout=0.2, rotation=10.0, resume=sys.argv[2] == "resume")
+run(config, pathlib.Path(sys.argv[1]), "test", quiet())
 """
 
 
@@ -165,7 +182,10 @@ def test_other_settings_and_other_chips_cannot_resume(tmp_path):
 def test_randomness_is_a_function_of_place():
     assert torch.equal(epoch_order(1, 2, 50), epoch_order(1, 2, 50))
     assert sorted(epoch_order(1, 2, 50).tolist()) == list(range(50))
-    draws = {float(torch.rand(1, generator=generator(*place))) for place in ((1, "a", 0, 0), (1, "a", 0, 1), (1, "b", 0, 0), (2, "a", 0, 0))}
+    draws = {
+        float(torch.rand(1, generator=generator(*place)))
+        for place in ((1, "a", 0, 0), (1, "a", 0, 1), (1, "b", 0, 0), (2, "a", 0, 0))
+    }
     assert len(draws) == 4
     before = torch.random.get_rng_state()
     generator(0, "x")
@@ -214,7 +234,14 @@ def test_a_healthy_network_has_no_warnings():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epochs", 0), ("batch_size", 0), ("learning_rate", 0.0), ("learning_rate_decay", 1.5), ("rotation", -1.0), ("train_samples", -1)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate_decay", 1.5),
+        ("rotation", -1.0),
+        ("train_samples", -1),
+    ],
 )
 def test_bad_trainer_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"trainer.{name}={value}"):

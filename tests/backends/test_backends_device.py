@@ -1,0 +1,253 @@
+"""The host's half of a run: splitting, retries, and checks of what a device returned."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hxtrain import LI, LIF, Device, Linear, Network, PlacementError
+from hxtrain.backends import (
+    Backend,
+    Capabilities,
+    Circuit,
+    DeviceError,
+    Recording,
+    Spikes,
+    Stimulus,
+    create_backend,
+)
+
+INPUTS, HIDDEN, OUTPUTS, STEPS = 6, 5, 3, 20
+
+
+def make_net() -> Network:
+    return Network(Linear(INPUTS, HIDDEN, mean=0.25), LIF(HIDDEN), Linear(HIDDEN, OUTPUTS), LI(OUTPUTS), steps=STEPS)
+
+
+def make_spikes(batch: int) -> Spikes:
+    rng = torch.Generator().manual_seed(1)
+    return Spikes.from_times(torch.rand(batch, INPUTS, generator=rng) * 15e-6)
+
+
+class Faulty(Backend):
+    """The reference device behind a fault: fails its first `failures` runs, or damages its recordings."""
+
+    def __init__(self, failures: int = 0, damage: Callable[[Recording], Recording] = lambda r: r) -> None:
+        self.inner, self.failures, self.damage = create_backend("reference"), failures, damage
+        self.clocks: list[int] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, trace_memory=4 * STEPS * 256)  # four trials per run
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.inner.identity
+
+    def open(self) -> None:
+        self.inner.open()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def configure(self, circuit: Circuit) -> None:
+        self.inner.configure(circuit)
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        self.clocks.append(stimulus.clock)
+        if len(self.clocks) <= self.failures:
+            raise DeviceError(f"link lost at attempt {len(self.clocks)}")
+        return self.damage(self.inner.run(weights, stimulus))
+
+
+def attached(backend: Backend, retries: int = 5) -> tuple[Device, Network]:
+    device, net = Device(backend, retries), make_net()
+    device.place(net)
+    return device, net
+
+
+def run(device: Device, net: Network, batch: int = 3) -> Recording:
+    assert device.plan is not None
+    integers, _ = device.plan.quantise(net.effective_weights())
+    return device.record(integers, make_spikes(batch))
+
+
+def same(a: Recording, b: Recording) -> bool:
+    assert list(a.spikes) == list(b.spikes) == ["layer0"]
+    found, expected = a.spikes["layer0"], b.spikes["layer0"]
+    return all(torch.equal(a.traces[name], b.traces[name]) for name in ("layer0", "layer1")) and all(
+        torch.equal(getattr(found, part), getattr(expected, part)) for part in ("sample", "unit", "time")
+    )
+
+
+@pytest.mark.parametrize("preset", ["ideal", "calibrated"])
+def test_splitting_into_the_trace_memory_changes_nothing(preset: str) -> None:
+    device, net = attached(create_backend("emulator", preset=preset))
+    assert device.plan is not None
+    assert device.plan.trials_per_run == 25  # 131072 bytes, 20 samples, 256 channels
+    device.clock = 70
+    found = run(device, net, batch=60)
+    assert device.clock == 130
+    integers, _ = device.plan.quantise(net.effective_weights())
+    whole = device.backend.run(integers, Stimulus(make_spikes(60), 70))
+    assert len(found.spikes["layer0"]) > 20
+    assert same(found, whole)
+    assert found.cost.chip_time == pytest.approx(whole.cost.chip_time)
+    assert found.cost.energy == pytest.approx(whole.cost.energy)
+
+
+def test_pieces_carry_their_place_on_the_clock() -> None:
+    backend = Faulty()
+    device, net = attached(backend)
+    found = run(device, net, batch=10)
+    assert backend.clocks == [0, 4, 8]
+    assert found.traces["layer1"].shape == (10, STEPS, OUTPUTS)
+    assert found.spikes["layer0"].samples == 10
+    assert found.cost.energy is None  # unknown stays unknown
+    run(device, net, batch=2)
+    assert backend.clocks == [0, 4, 8, 10]
+
+
+@pytest.mark.parametrize("failures", [0, 1, 3])
+def test_failed_runs_are_repeated(failures: int, caplog: pytest.LogCaptureFixture) -> None:
+    backend = Faulty(failures)
+    device, net = attached(backend, retries=3)
+    with caplog.at_level(logging.WARNING):
+        found = run(device, net)
+    assert found.health.retries == failures
+    assert backend.clocks == [0] * (failures + 1)  # the same trials, not later ones
+    assert device.clock == 3
+    assert len(caplog.records) == failures
+    clean, _ = attached(Faulty())
+    assert same(found, run(clean, net))
+
+
+def test_retries_of_pieces_add_up() -> None:
+    backend = Faulty(2)
+    device, net = attached(backend)
+    activity = device.run(net.effective_weights(), make_spikes(10))
+    assert activity.health.retries == 2
+    assert backend.clocks == [0, 0, 0, 4, 8]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_device_that_always_fails(retries: int) -> None:
+    backend = Faulty(100)
+    device, net = attached(backend, retries)
+    text = (
+        rf"a run of 3 trials failed {retries + 1} times, last: link lost at attempt {retries + 1}\. "
+        "No result was used; check the device and resume"
+    )
+    with pytest.raises(DeviceError, match=text):
+        run(device, net)
+    assert len(backend.clocks) == retries + 1
+    assert device.clock == 0
+
+
+def test_only_device_errors_are_retried() -> None:
+    def bug(recording: Recording) -> Recording:
+        raise ZeroDivisionError("a bug, not a fault")
+
+    backend = Faulty(damage=bug)
+    device, net = attached(backend)
+    with pytest.raises(ZeroDivisionError):
+        run(device, net)
+    assert len(backend.clocks) == 1
+
+
+def without(recording: Recording, name: str) -> Recording:
+    return replace(recording, traces={k: v for k, v in recording.traces.items() if k != name})
+
+
+def changed(recording: Recording, name: str, change: Callable[[Tensor], Tensor]) -> Recording:
+    return replace(recording, traces={**recording.traces, name: change(recording.traces[name])})
+
+
+def fewer_trials(recording: Recording) -> Recording:
+    spikes = recording.spikes["layer0"]
+    return replace(recording, spikes={"layer0": Spikes(spikes.sample, spikes.unit, spikes.time, 2, HIDDEN)})
+
+
+NO_SPIKES = "spikes of layer0 are missing or of the wrong size"
+DAMAGE: dict[str, tuple[Callable[[Recording], Recording], str]] = {
+    "no traces": (
+        lambda r: replace(r, traces={}),
+        r"traces of layer0: expected uint8 \(3, 20, 5\), got none",
+    ),
+    "one trace missing": (
+        lambda r: without(r, "layer1"),
+        r"traces of layer1: expected uint8 \(3, 20, 3\), got none",
+    ),
+    "short trace": (
+        lambda r: changed(r, "layer1", lambda codes: codes[:, :-1]),
+        r"layer1: expected .*, got torch.uint8 \(3, 19, 3\)",
+    ),
+    "trial missing": (
+        lambda r: changed(r, "layer0", lambda codes: codes[1:]),
+        r"layer0: .*, got torch.uint8 \(2, 20, 5\)",
+    ),
+    "wrong type": (lambda r: changed(r, "layer0", Tensor.float), r"got torch.float32 \(3, 20, 5\)"),
+    "no spikes": (lambda r: replace(r, spikes={}), NO_SPIKES),
+    "spikes of fewer trials": (fewer_trials, NO_SPIKES),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_recording_that_is_not_whole_is_refused(case: str) -> None:
+    damage, text = DAMAGE[case]
+    backend = Faulty(damage=damage)
+    device, net = attached(backend, retries=1)
+    with pytest.raises(DeviceError, match=f"failed 2 times, last: .*{text}"):
+        run(device, net)
+    assert len(backend.clocks) == 2
+
+
+def test_a_damaged_recording_is_repeated() -> None:
+    seen: list[Recording] = []
+
+    def once(recording: Recording) -> Recording:
+        seen.append(recording)
+        return replace(recording, traces={}) if len(seen) == 1 else recording
+
+    device, net = attached(Faulty(damage=once))
+    assert run(device, net).health.retries == 1
+
+
+def test_device_opens_and_closes_its_backend() -> None:
+    device, net = attached(create_backend("reference"))
+    with device:
+        device.place(net)
+        assert run(device, net).traces["layer0"].shape == (3, STEPS, HIDDEN)
+    with pytest.raises(DeviceError, match="not configured"):
+        run(device, net)
+
+
+def test_device_refuses() -> None:
+    with pytest.raises(ValueError, match="retries=-1 must not be negative"):
+        Device(create_backend("reference"), retries=-1)
+    with pytest.raises(DeviceError, match=r"no network is placed on the device; call net.attach\(device\) first"):
+        Device(create_backend("reference")).record({}, make_spikes(1))
+
+
+def test_a_network_that_does_not_fit_leaves_the_device_as_it_was() -> None:
+    device, net = attached(create_backend("reference"))
+    before = run(device, net)
+    with pytest.raises(PlacementError, match=r"615 neuron circuits .* exceed 512 by 103"):
+        device.place(Network(Linear(4, 600), LIF(600), Linear(600, 3), LI(3)))
+    assert same(run(device, net), before)
+
+
+def test_membranes_are_in_units_of_the_threshold() -> None:
+    device, net = attached(create_backend("reference"))
+    activity = device.run(net.effective_weights(), make_spikes(3))
+    hidden, readout = activity.layers
+    assert hidden.spikes is not None
+    assert hidden.spikes.shape == hidden.trace.shape == (STEPS, 3, HIDDEN)
+    assert readout.spikes is None
+    assert torch.all(hidden.trace[0] == 0)  # each trace starts at its own leak
+    recording = run(device, net)
+    codes = recording.traces["layer0"].transpose(0, 1).float()
+    assert torch.allclose(hidden.trace, (codes - 80) / (150 - 80))

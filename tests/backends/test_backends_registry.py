@@ -1,0 +1,125 @@
+"""Devices by name."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from hxtrain.backends import GROUP, UnknownBackendError, available_backends, create_backend
+from hxtrain.backends.emulated import EmulatorBackend
+from hxtrain.backends.reference import ReferenceBackend
+
+PLUGIN = """
+from hxtrain.backends.reference import ReferenceBackend
+
+class FakeChip(ReferenceBackend):
+    def __init__(self, host, port=7):
+        super().__init__()
+        self.address = (host, port)
+
+def nothing():
+    return 42
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixture) -> None:
+    (tmp_path / "fake_chip_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        EntryPoint("fakechip", "fake_chip_plugin:FakeChip", GROUP),
+        EntryPoint("absent", "no_such_package:Chip", GROUP),
+        EntryPoint("nothing", "fake_chip_plugin:nothing", GROUP),
+    ]
+    mocker.patch("hxtrain.backends.registry.entry_points", return_value=points)
+
+
+def test_built_in_devices_are_registered() -> None:
+    known = available_backends()
+    assert {"emulator", "reference"} <= set(known)
+    assert known["emulator"].load() is EmulatorBackend
+    assert known["reference"].load() is ReferenceBackend
+
+
+def test_looking_up_names_imports_no_device() -> None:
+    code = (
+        "import sys; from hxtrain.backends import available_backends; names = available_backends();"
+        "print(sorted({'hxtrain.emulator', 'hxtrain.backends.emulated', 'numba'} & set(sys.modules)), *names)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split()[0] == "[]"
+    assert "emulator" in found.stdout
+
+
+def test_settings_reach_the_device() -> None:
+    backend = create_backend("emulator", chip="W60F0", preset="uncalibrated", seed=3, substeps=8, engine="stepwise")
+    assert isinstance(backend, EmulatorBackend)
+    emulated = backend.emulated
+    assert (emulated.chip.name, emulated.seed, emulated.substeps, emulated.engine) == (
+        "W60F0",
+        3,
+        8,
+        "stepwise",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "text"),
+    [
+        (
+            "loihi",
+            {},
+            UnknownBackendError,
+            r"backend='loihi' is not registered; known: .*emulator.*reference.*installed",
+        ),
+        (
+            "emulator",
+            {"chp": 1, "sed": 2},
+            UnknownBackendError,
+            r"no setting 'chp', 'sed'; it accepts: chip, .*substeps",
+        ),
+        (
+            "reference",
+            {"chip": "x"},
+            UnknownBackendError,
+            r"'reference' has no setting 'chip'; it accepts: none",
+        ),
+        ("emulator", {"preset": "perfect"}, ValueError, r"chip.preset='perfect' is not known; choose one of"),
+        (
+            "emulator",
+            {"engine": "fast"},
+            ValueError,
+            r"engine='fast' is not known; choose 'compiled' or 'stepwise'",
+        ),
+        ("emulator", {"substeps": 0}, ValueError, r"substeps=0 must be in 1..64"),
+    ],
+)
+def test_refusals(name: str, settings: dict[str, object], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        create_backend(name, **settings)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_is_created_by_its_name() -> None:
+    backend = create_backend("fakechip", host="lab")
+    assert type(backend).__name__ == "FakeChip"
+    assert backend.address == ("lab", 7)  # type: ignore[attr-defined]
+    assert sorted(available_backends()) == ["absent", "fakechip", "nothing"]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_that_gives_no_backend_is_refused() -> None:
+    with pytest.raises(UnknownBackendError, match="backend 'nothing' gave a int, not a Backend"):
+        create_backend("nothing")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_is_imported_only_when_it_is_used() -> None:
+    sys.modules.pop("fake_chip_plugin", None)
+    available_backends()
+    assert "fake_chip_plugin" not in sys.modules
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        create_backend("absent")

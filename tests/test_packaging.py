@@ -1,0 +1,86 @@
+"""The installed distribution is complete: sub-packages, type marker, data, configs, entry points."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [
+    "hxtrain",
+    "hxtrain.backends",
+    "hxtrain.datasets",
+    "hxtrain.datasets.files",
+    "hxtrain.emulator",
+    "hxtrain.experiments",
+    "hxtrain.experiments.conf",
+    "hxtrain.learning",
+    "hxtrain.training",
+]
+SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-info"}
+BACKENDS = {"emulator", "reference"}
+ENTRY_POINTS = [
+    entry
+    for entry in metadata.distribution("hxtrain").entry_points
+    if entry.group in ("console_scripts", "hxtrain.backends")
+]
+
+
+@pytest.fixture(scope="module")
+def setup() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    content: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return content["tool"]["setuptools"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_is_installed(package: str) -> None:
+    assert importlib.import_module(package).__name__ == package
+
+
+def test_every_folder_with_code_is_a_listed_package(setup: dict[str, Any]) -> None:
+    """An editable install runs without the entry; a wheel does not."""
+    folders = {
+        ".".join((package, *code.relative_to(ROOT / folder).parts[:-1]))
+        for package, folder in setup["package-dir"].items()
+        for code in (ROOT / folder).rglob("*.py")
+    }
+    assert folders == set(setup["packages"]) == set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("package", "pattern", "least"),
+    [
+        ("hxtrain", "py.typed", 1),
+        ("hxtrain.datasets.files", "*.npz", 3),
+        ("hxtrain.experiments.conf", "*.yaml", 1),
+    ],
+)
+def test_files_are_installed(package: str, pattern: str, least: int) -> None:
+    found = [file.name for file in resources.files(package).iterdir() if Path(file.name).match(pattern)]
+    assert len(found) >= least, f"{package} holds {found}, expected {least} or more files {pattern}"
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [("console_scripts", SCRIPTS), ("hxtrain.backends", BACKENDS)],
+    ids=["scripts", "backends"],
+)
+def test_entry_points_are_registered(group: str, names: set[str]) -> None:
+    assert {entry.name for entry in ENTRY_POINTS if entry.group == group} == names
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS, ids=lambda entry: entry.name)
+def test_entry_point_loads(entry: metadata.EntryPoint) -> None:
+    assert callable(entry.load())
+
+
+def test_versions_agree() -> None:
+    version = metadata.version("hxtrain")
+    assert importlib.import_module("hxtrain").__version__ == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
