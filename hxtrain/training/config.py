@@ -20,6 +20,7 @@ class TrainerConfig:
         resume: continue the run in the run directory from its checkpoint.
         progress: show a progress bar.
         plots: draw plots at the end.
+        threads: torch threads on the host (an emulated chip uses all cores in addition).
         train_samples, test_samples: use only the first so many samples; 0 for all.
     """
 
@@ -33,6 +34,7 @@ class TrainerConfig:
     resume: bool = False
     progress: bool = True
     plots: bool = True
+    threads: int = 1
     train_samples: int = 0
     test_samples: int = 0
 
@@ -42,6 +44,7 @@ class TrainerConfig:
             ("batch_size", 1),
             ("evaluation_batch_size", 1),
             ("checkpoint_steps", 1),
+            ("threads", 1),
             ("train_samples", 0),
             ("test_samples", 0),
         ):

@@ -14,6 +14,7 @@ from hxtrain.encoders import LatencyEncoder
 from .checkpoint import CheckpointError, load_checkpoint
 from .evaluation import evaluate
 from .metrics import write_json
+from .process import tuned
 from .progress import Progress
 from .report import device_cost
 from .run import attached, device_identity, introduce, versions
@@ -66,7 +67,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     encoder = component(settings, "encoder", LatencyEncoder)
     loss = component(settings, "loss", losses.LOSSES[settings["loss.kind"]])
     test = shorten(data.test, config.test_samples)
-    with attached(config.backend, config.chip, net) as device:
+    with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
         found = evaluate(net, encoder, loss, test, len(data.classes), config.batch_size)

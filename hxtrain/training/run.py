@@ -24,6 +24,7 @@ from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 from .checkpoint import CheckpointError
 from .config import TrainerConfig
 from .metrics import write_json
+from .process import tuned
 from .progress import Progress
 from .report import draw_plots, result, save_weights
 from .trainer import CHECKPOINT, Task, Trainer
@@ -54,6 +55,7 @@ FREE_TO_CHANGE = {
     "trainer.epochs",
     "trainer.resume",
     "trainer.progress",
+    "trainer.threads",
     "trainer.plots",
     "trainer.checkpoint_steps",
     "backend.retries",
@@ -100,7 +102,7 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
     begin = time.perf_counter()
     data = config.data.load()
     net = build_network(config, data)
-    with attached(config.backend, config.chip, net) as device:
+    with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
         task = Task(net, config.encoder, config.loss, config.regularizer, data)
