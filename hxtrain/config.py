@@ -36,7 +36,7 @@ class NetworkConfig:
     dt: float = 1.7e-6
     steps: int = 20
     surrogate: str = "superspike"
-    slope: float = 50.0
+    slope: float = 10.0
     at_spike: str = "threshold"
     dropout: float = 0.0
     init_mean: float = 1e-3

@@ -95,7 +95,7 @@ class LIF(_Neurons):
         tau_mem: float = 6e-6,
         tau_syn: float = 6e-6,
         surrogate: str = "superspike",
-        slope: float = 50.0,
+        slope: float = 10.0,
         at_spike: str = "threshold",
     ) -> None:
         super().__init__(size, tau_mem, tau_syn)

@@ -24,10 +24,10 @@ class TrainerConfig:
         train_samples, test_samples: use only the first so many samples; 0 for all.
     """
 
-    epochs: int = 6
+    epochs: int = 5
     batch_size: int = 100
     learning_rate: float = 1.5e-3
-    learning_rate_decay: float = 0.97
+    learning_rate_decay: float = 0.7
     rotation: float = 0.0
     evaluation_batch_size: int = 500
     checkpoint_steps: int = 200

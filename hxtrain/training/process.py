@@ -31,7 +31,8 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     settings = ((_M_MMAP_THRESHOLD, LARGEST), (_M_TRIM_THRESHOLD, KEPT), (_M_TOP_PAD, LARGEST))
-    return all([mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings])
+    accepted = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings]
+    return all(accepted)
 
 
 @contextmanager

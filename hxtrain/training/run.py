@@ -55,7 +55,6 @@ FREE_TO_CHANGE = {
     "trainer.epochs",
     "trainer.resume",
     "trainer.progress",
-    "trainer.threads",
     "trainer.plots",
     "trainer.checkpoint_steps",
     "backend.retries",

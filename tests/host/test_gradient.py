@@ -133,7 +133,7 @@ def test_network_in_the_loop_equals_stepwise(settings):
     for layer, measured in zip(net.layers, activity.layers, strict=True):
         alpha, beta = decay(net.dt, layer.neurons.tau_syn), decay(net.dt, layer.neurons.tau_mem)
         fired = None if measured.spikes is None else measured.spikes.detach()
-        rule = (get_surrogate("superspike"), 50.0, True)
+        rule = (get_surrogate("superspike"), 10.0, True)
         inputs, trace = stepwise_layer(layer.linear.weight, inputs, fired, measured.trace.detach(), alpha, beta, rule)
     expected = torch.autograd.grad(loss(trace, labels), parameters)
     assert worst_relative(found, expected) < 1e-5

@@ -30,6 +30,7 @@ from hxtrain.training import (
     run,
 )
 from hxtrain.training.augment import rotate
+from hxtrain.training.process import tuned
 
 
 def quiet():
@@ -251,3 +252,10 @@ def test_bad_trainer_settings_are_named(name, value):
 def test_more_samples_than_there_are(tmp_path):
     with pytest.raises(ValueError, match="=99999 exceeds the 1297 samples there are"):
         run(digits(1, train_samples=99999), tmp_path, "test", quiet())
+
+
+def test_tuning_is_undone():
+    before = torch.get_num_threads()
+    with tuned(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
