@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hxtrain.emulator import (
-    CADC_INTERVAL,
-    CIRCUITS,
-    ROWS_PER_CIRCUIT,
-    SYNAPTIC_DRIVE,
-    TIMESTAMP_RESOLUTION,
-    WEIGHT_MAX,
-    Chip,
-    EmulatedChip,
-    Events,
-    Group,
-    Layout,
-    Wiring,
-    get_preset,
-)
+from hxtrain.emulator import CADC_INTERVAL, Chip, EmulatedChip, Events, Group, Layout, Wiring, get_preset
 
+from .chips import BRAINSCALES2
 from .contract import (
     INPUT,
     Backend,
@@ -36,33 +24,8 @@ from .contract import (
 )
 from .spikes import Spikes
 
-CAPABILITIES = Capabilities(
-    name="emulator",
-    neuron_circuits=CIRCUITS,
-    inputs_per_circuit=ROWS_PER_CIRCUIT,
-    max_merged=64,
-    weight_max=WEIGHT_MAX,
-    trace_bits=8,
-    trace_interval=CADC_INTERVAL,
-    trace_memory=131072,
-    trace_channels=256,
-    max_samples=None,
-    timestamp_resolution=TIMESTAMP_RESOLUTION,
-    synaptic_drive=SYNAPTIC_DRIVE,
-    leak=80.0,
-    threshold=150.0,
-    reset=80.0,
-    refractory=2e-6,
-    tau_range=(0.5e-6, 60e-6),
-    speedup=1000.0,
-    trial_time=200e-6,
-    power=0.2,
-    traces=True,
-    recurrence=True,
-    deterministic=True,
-)
-"""Limits of the physical chip (Cramer et al. 2022): 512 circuits, 128 signed inputs each, 128 KiB for
-traces (256 channels are stored, used or not), 200 us from trial to trial in training, 200 mW."""
+CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
+"""The physical chip's limits."""
 
 
 class EmulatorBackend(Backend):

@@ -18,12 +18,21 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .chips import BRAINSCALES2
 from .contract import INPUT, Backend, Capabilities, Circuit, Cost, Population, Recording, Stimulus, check_run
-from .emulated import CAPABILITIES as CHIP
 from .spikes import Spikes
 
 SUBSTEPS = 4
 """Sub-steps per trace sample."""
+CAPABILITIES = replace(
+    BRAINSCALES2,
+    name="reference",
+    trace_memory=None,
+    timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS,
+    power=None,
+    deterministic=True,
+)
+"""The chip's limits, but any number of trials per run."""
 
 
 class ReferenceBackend(Backend):
@@ -35,7 +44,7 @@ class ReferenceBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """The chip's limits, but any number of trials per run."""
-        return replace(CHIP, name="reference", trace_memory=None, timestamp_resolution=CHIP.trace_interval / SUBSTEPS)
+        return CAPABILITIES
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -55,11 +64,11 @@ class ReferenceBackend(Backend):
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
-        circuit = check_run(self._circuit, weights, stimulus, self.capabilities.weight_max)
+        circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
         batch = stimulus.spikes.samples
         h, steps = circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
         arriving = stimulus.spikes.to_grid(h, steps)
-        state = {p.name: _Neurons(p, batch, h, self.capabilities.synaptic_drive) for p in circuit.populations}
+        state = {p.name: _Neurons(p, batch, h, CAPABILITIES.synaptic_drive) for p in circuit.populations}
         spikes = {p.name: torch.zeros(steps, batch, p.size) for p in circuit.populations}
         traces: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
         for k in range(steps):
@@ -71,7 +80,7 @@ class ReferenceBackend(Backend):
                 state[projection.post].current += sent @ weights[projection.name].float().t()
             for name, neurons in state.items():
                 spikes[name][k] = neurons.step()
-        chip_time = batch * self.capabilities.trial_time
+        chip_time = batch * CAPABILITIES.trial_time
         spiking = [p for p in circuit.populations if p.threshold is not None]
         return Recording(
             spikes={p.name: Spikes.from_grid(spikes[p.name], h) for p in spiking},

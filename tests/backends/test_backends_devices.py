@@ -16,7 +16,8 @@ from backends_bench import (
     stimulus,
 )
 
-from hxtrain.backends import Capabilities, DeviceError, Recording, Spikes, Stimulus, available_backends
+from hxtrain import emulator
+from hxtrain.backends import Capabilities, DeviceError, Recording, Spikes, Stimulus, available_backends, create_backend
 
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -200,3 +201,13 @@ def test_ideal_emulator_and_reference_agree() -> None:
     both = torch.isfinite(first[0])
     assert int(both.sum()) >= 10
     assert float((first[0] - first[1])[both].abs().max()) < 0.6e-6
+
+
+def test_the_emulators_limits_are_those_of_its_physics() -> None:
+    caps = create_backend("emulator").capabilities
+    assert caps.neuron_circuits == emulator.CIRCUITS
+    assert caps.inputs_per_circuit == emulator.ROWS_PER_CIRCUIT
+    assert caps.weight_max == emulator.WEIGHT_MAX
+    assert caps.trace_interval == emulator.CADC_INTERVAL
+    assert caps.timestamp_resolution == emulator.TIMESTAMP_RESOLUTION
+    assert caps.synaptic_drive == emulator.SYNAPTIC_DRIVE

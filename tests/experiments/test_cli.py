@@ -48,7 +48,12 @@ def test_the_default_is_the_main_job():
 
 @pytest.mark.parametrize(
     ("experiment", "data", "epochs"),
-    [("mnist16", "mnist", 30), ("fashion16", "fashion", 30), ("mnist16_published", "mnist", 50), ("digits", "digits", 20)],
+    [
+        ("mnist16", "mnist", 30),
+        ("fashion16", "fashion", 30),
+        ("mnist16_published", "mnist", 50),
+        ("digits", "digits", 20),
+    ],
 )
 def test_experiments(experiment, data, epochs):
     config = settings(f"experiment={experiment}")
