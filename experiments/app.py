@@ -45,14 +45,19 @@ def warn_without_effect(backend: BackendConfig) -> None:
 
 
 def guarded(work: Callable[[], Result]) -> Result:
-    """Run; expected errors end the program with their text (exit status 2, interruption 130)."""
+    """Run; expected errors end the program with their text.
+
+    Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption.
+    ."""
     try:
         return work()
     except Interrupted as stop:
         _end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
         _end("interrupted", 130)
-    except (ValueError, CheckpointError, DeviceError, OmegaConfBaseException) as error:
+    except DeviceError as error:
+        _end(f"error: {error}\nThe state before the failed step is saved. Continue with: {resume_command()}", 3)
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
     raise AssertionError("unreachable")
 

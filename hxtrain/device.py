@@ -118,7 +118,7 @@ class Device:
                 if attempt == self.retries:
                     raise DeviceError(
                         f"a run of {stimulus.spikes.samples} trials failed {attempt + 1} times, last: {error}. "
-                        "No result was used; check the device and resume from the last checkpoint"
+                        "No result of it was used; check the device"
                     ) from error
                 log.warning("run failed (%s), attempt %d of %d follows", error, attempt + 2, self.retries + 1)
             else:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.activity import Activity
+from hxtrain.backends import DeviceError, Health
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, predictions
@@ -99,6 +100,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT arrived; the state is saved.
+            DeviceError: the device failed for good; the state before the failed step is saved.
         """
         if self.config.resume:
             self._restore()
@@ -121,7 +123,8 @@ class Trainer:
             group["lr"] = rate
         while self.step < self.steps_per_epoch:
             first = self.step * self.config.batch_size
-            self._train_step(order[first : first + self.config.batch_size])
+            with self._saved_on_failure():
+                self._train_step(order[first : first + self.config.batch_size])
             self.step += 1
             self.progress.step(self)
             last = self.step == self.steps_per_epoch
@@ -155,6 +158,7 @@ class Trainer:
             correct = (predictions(task.loss.scores(activity.readout)) == labels).sum()
             spikes = sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
         self.sums.add(len(chosen), float(loss.detach()), float(correct), spikes, time.perf_counter() - begin)
+        self._report_health(activity.health)
         self._look(activity)
 
     def _clamp(self) -> None:
@@ -178,12 +182,19 @@ class Trainer:
             if kind not in self._warned:
                 self._warned.add(kind)
                 self.progress.warn(text)
-        if activity.health.dropped_spikes or activity.health.retries or activity.health.notes:
-            self.progress.warn(f"device health: {activity.health}")
+
+    def _report_health(self, health: Health) -> None:
+        """Warn of every batch in which the device lost something or had to repeat a run."""
+        if health != Health():
+            self.progress.warn(
+                f"epoch {self.epoch + 1}, step {self.step + 1}: the device dropped {health.dropped_spikes} spikes, "
+                f"runs repeated {health.retries} times {' '.join(health.notes)}"
+            )
 
     def _finish_epoch(self) -> Evaluation:
         means, seconds = self.sums.means(), self.sums.seconds
-        evaluation = self.evaluate()
+        with self._saved_on_failure():
+            evaluation = self.evaluate()
         self.records.append(
             {
                 "epoch": self.epoch + 1,
@@ -201,6 +212,19 @@ class Trainer:
         write_json_lines(self.folder / METRICS, self.records)
         self.progress.epoch(self.records[-1])
         return evaluation
+
+    @contextmanager
+    def _saved_on_failure(self) -> Iterator[None]:
+        """Save the state from before the block if the device fails in it, so that nothing else is lost."""
+        device = self.task.net.device
+        clock = device.clock if device else 0
+        try:
+            yield
+        except DeviceError:
+            if device:
+                device.clock = clock
+            self._save()
+            raise
 
     def _save(self) -> None:
         device = self.task.net.device

@@ -139,7 +139,7 @@ def test_a_device_that_always_fails(retries: int) -> None:
     device, net = attached(backend, retries)
     text = (
         rf"a run of 3 trials failed {retries + 1} times, last: link lost at attempt {retries + 1}\. "
-        "No result was used; check the device and resume"
+        "No result of it was used; check the device"
     )
     with pytest.raises(DeviceError, match=text):
         run(device, net)

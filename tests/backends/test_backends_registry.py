@@ -44,12 +44,12 @@ def test_built_in_devices_are_registered() -> None:
     assert known["reference"].load() is ReferenceBackend
 
 
-def test_looking_up_names_imports_no_device() -> None:
+def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
     code = (
         "import sys; from hxtrain.backends import available_backends; names = available_backends();"
         "print(sorted({'hxtrain.emulator', 'hxtrain.backends.emulated', 'numba'} & set(sys.modules)), *names)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert found.stdout.split()[0] == "[]"
     assert "emulator" in found.stdout
 

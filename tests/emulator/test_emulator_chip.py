@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,12 +52,12 @@ def test_hash_is_pinned(name: str, preset: str, expected: str) -> None:
     assert Chip(name, PRESETS[preset]).hash == expected
 
 
-def test_same_chip_in_another_process() -> None:
+def test_same_chip_in_another_process(tmp_path: Path) -> None:
     code = (
         "from hxtrain.emulator.chip import Chip; from hxtrain.emulator.preset import UNCALIBRATED;"
         "print(Chip('W66F3', UNCALIBRATED).hash)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert found.stdout.strip() == Chip("W66F3", UNCALIBRATED).hash
 
 

@@ -16,6 +16,8 @@ import torch
 from rich.console import Console
 
 import hxtrain as hx
+from hxtrain.backends import DeviceError
+from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.training import (
@@ -43,7 +45,9 @@ def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
         chip=ChipConfig(preset=preset),
         network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=trainer.pop("dropout", 0.0)),
         data=DataConfig("digits"),
-        trainer=TrainerConfig(epochs=epochs, batch_size=50, progress=False, **{"plots": False, **trainer}),
+        trainer=TrainerConfig(
+            epochs=epochs, batch_size=50, progress=False, **{"plots": False, "learning_rate_decay": 0.95, **trainer}
+        ),
     )
 
 
@@ -52,13 +56,9 @@ def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
     [("software", "ideal"), ("emulator", "calibrated"), ("emulator", "uncalibrated"), ("reference", "ideal")],
 )
 def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
-    result = run(
-        digits(5, backend, preset, train_samples=900 if backend == "reference" else 0),
-        tmp_path,
-        "test",
-        quiet(),
-    )
-    assert result["test_accuracy"] > 0.85
+    config = digits(5, backend, preset, train_samples=700, test_samples=200)
+    result = run(config, tmp_path, "test", quiet())
+    assert result["test_accuracy"] > 0.8
     assert 3 < result["hidden_spikes_per_sample"] < 100
     saved = json.loads((tmp_path / "result.json").read_text())
     needed = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds"
@@ -105,8 +105,8 @@ run(config, pathlib.Path(sys.argv[1]), "test", quiet())
 
 def start(folder, how):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-W", "ignore", "-c", SCRIPT, str(folder), how]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), how]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
 
 
 def finish(folder, how):
@@ -259,3 +259,27 @@ def test_tuning_is_undone():
     with tuned(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("broken_run", [17, 27, 30])
+def test_a_failed_device_costs_nothing_but_the_failed_step(tmp_path, mocker, broken_run):
+    """The link breaks within a step, or within an evaluation (runs 25 to 28 of the first epoch)."""
+    config = digits(2, train_samples=600, test_samples=100, evaluation_batch_size=50)
+    run(config, tmp_path / "whole", "test", quiet())
+    count, healthy = 0, EmulatorBackend.run
+
+    def fragile(self, weights, stimulus):
+        nonlocal count
+        count += 1
+        if count >= broken_run:
+            raise DeviceError("link lost")
+        return healthy(self, weights, stimulus)
+
+    patched = mocker.patch.object(EmulatorBackend, "run", fragile)
+    with pytest.raises(DeviceError, match="failed 6 times, last: link lost"):
+        run(config, tmp_path / "broken", "test", quiet())
+    mocker.stop(patched)
+    state = load_checkpoint(tmp_path / "broken/checkpoint.pt")
+    assert state["epoch"] * 12 + state["step"] == {17: 8, 27: 12, 30: 12}[broken_run]
+    run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path / "broken", "test", quiet())
+    assert_same_end(final_state(tmp_path / "whole"), final_state(tmp_path / "broken"))
