@@ -259,7 +259,10 @@ class Backend(ABC):
 
     @abstractmethod
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        """Run trials with integer weights `[post, pre]` per projection. The hot path."""
+        """Run trials with integer weights `[post, pre]` per projection. The hot path.
+
+        All tensors of weights, stimulus and recording live on the CPU.
+        """
 
     def __enter__(self) -> Self:
         """Open the device."""

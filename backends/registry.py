@@ -51,7 +51,10 @@ def create_backend(name: str, **settings: Any) -> Backend:
             f"backend {name!r} has no setting {', '.join(map(repr, unknown))}; "
             f"it accepts: {', '.join(sorted(accepted)) or 'none'}"
         )
-    backend = _factory(name)(**settings)
+    try:
+        backend = _factory(name)(**settings)
+    except TypeError as error:
+        raise UnknownBackendError(f"backend {name!r} does not take the settings {settings}: {error}") from error
     if not isinstance(backend, Backend):
         raise UnknownBackendError(f"backend {name!r} gave a {type(backend).__name__}, not a Backend")
     return backend

@@ -82,6 +82,8 @@ class EmulatedChip:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if not isinstance(substeps, int):
+            raise TypeError(f"substeps={substeps!r} must be a whole number")
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
         if engine == "compiled" and torch.device(device).type != "cpu":
@@ -183,6 +185,8 @@ class EmulatedChip:
 
     def _programmed(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the charges of `weights`; the very tensors of the last run are not written again."""
+        if any(w.is_inference() for w in weights):  # such tensors do not count their changes
+            return self._charges(program, weights)
         version = [(id(w), w._version) for w in weights]
         if self._written is None or self._written[0] != version:
             self._written = (version, list(weights), self._charges(program, weights))

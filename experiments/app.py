@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.config import BackendConfig
-from hxtrain.training import CheckpointError, Interrupted
+from hxtrain.training import CheckpointError, DeviceLostError, Interrupted
 
 Result = TypeVar("Result")
 
@@ -31,7 +33,7 @@ def run_directory() -> Path:
 
 def command_line() -> str:
     """Return the command as typed."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def warn_without_effect(backend: BackendConfig) -> None:
@@ -47,16 +49,21 @@ def warn_without_effect(backend: BackendConfig) -> None:
 def guarded(work: Callable[[], Result]) -> Result:
     """Run; expected errors end the program with their text.
 
-    Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption.
-    ."""
+    Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
+    (`--multirun`) they are passed on, so that the other jobs still run.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return work()
     try:
         return work()
     except Interrupted as stop:
         _end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+    except DeviceLostError as error:
+        _end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        _end(f"error: {error}\nThe state before the failed step is saved. Continue with: {resume_command()}", 3)
+        _end(f"error: {error}", 3)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
     raise AssertionError("unreachable")
@@ -65,7 +72,7 @@ def guarded(work: Callable[[], Result]) -> Result:
 def resume_command() -> str:
     """Return the command that continues this run."""
     kept = [word for word in sys.argv[1:] if not word.startswith(("hydra.run.dir=", "trainer.resume="))]
-    return " ".join([Path(sys.argv[0]).name, *kept, f"hydra.run.dir={run_directory()}", "trainer.resume=true"])
+    return shlex.join([Path(sys.argv[0]).name, *kept, f"hydra.run.dir={run_directory()}", "trainer.resume=true"])
 
 
 def _end(text: str, status: int) -> None:

@@ -6,14 +6,14 @@ from hydra.core.config_store import ConfigStore
 
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
-from hxtrain.losses import MaxOverTime, SumOverTime
+from hxtrain.losses import MaxOverTime, MeanOverTime
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
 from hxtrain.training import EvaluateConfig, RunConfig, TrainerConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
     "encoder": {"latency": LatencyEncoder},
-    "loss": {"max_over_time": MaxOverTime, "sum_over_time": SumOverTime},
+    "loss": {"max_over_time": MaxOverTime, "mean_over_time": MeanOverTime},
     "trainer": {"default": TrainerConfig},
 }
 REGULARIZERS = {

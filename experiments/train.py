@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hydra
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from hxtrain.training import Progress, run
 
@@ -29,4 +30,4 @@ def _train(config: DictConfig) -> None:
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "
         f"{result['samples_per_second']:.0f} images/s in training"
     )
-    progress.say(f"result.json, plots and weights: {folder}")
+    progress.say(f"result.json, plots and weights: {escape(str(folder))}")

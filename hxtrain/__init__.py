@@ -3,7 +3,7 @@
 from .activity import Activity, LayerActivity
 from .device import Device
 from .encoders import LatencyEncoder
-from .losses import MaxOverTime, SumOverTime
+from .losses import MaxOverTime, MeanOverTime
 from .network import LI, LIF, Dropout, Linear, Network
 from .placement import PlacementError, Plan, place
 
@@ -19,10 +19,10 @@ __all__ = [
     "LayerActivity",
     "Linear",
     "MaxOverTime",
+    "MeanOverTime",
     "Network",
     "PlacementError",
     "Plan",
-    "SumOverTime",
     "__version__",
     "place",
 ]

@@ -42,7 +42,20 @@ class NetworkConfig:
     init_mean: float = 1e-3
     init_gain: float = 0.7
     scale: Optional[float] = None  # noqa: UP045
-    autoscale_readout: bool = True
+    autoscale_readout: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *(("scale",) if self.scale is not None else ()))
+        found = {name: getattr(self, name) for name in positive}
+        bad = [f"network.{name}={value} must be positive" for name, value in found.items() if not value > 0]
+        if not all(size > 0 for size in self.hidden):
+            bad.append(f"network.hidden={list(self.hidden)} must hold positive sizes")
+        if not 0 <= self.dropout < 1:
+            bad.append(f"network.dropout={self.dropout} must be in 0 <= x < 1")
+        if not self.init_gain >= 0:
+            bad.append(f"network.init_gain={self.init_gain} must not be negative")
+        if bad:
+            raise ValueError("; ".join(bad))
 
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`."""

@@ -99,7 +99,8 @@ class Device:
         plan = self._placed()
         size = plan.trials_per_run or spikes.samples
         pieces = []
-        for piece in spikes.split(size):
+        integers = {name: matrix.cpu() for name, matrix in integers.items()}
+        for piece in spikes.to("cpu").split(size):
             pieces.append(self._attempt(integers, Stimulus(piece, self.clock)))
             self.clock += piece.samples
         return pieces[0] if len(pieces) == 1 else join(pieces)
@@ -160,7 +161,7 @@ def join(pieces: list[Recording]) -> Recording:
     cost = Cost(
         sum(cost.chip_time for cost in costs),
         sum(known) if len(known) == len(energies) else None,
-        costs[0].origin,
+        "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
     )
     first = pieces[0]
     return Recording(

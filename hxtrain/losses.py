@@ -38,7 +38,7 @@ class MaxOverTime:
 
 
 @dataclass
-class SumOverTime(MaxOverTime):
+class MeanOverTime(MaxOverTime):
     """Cross-entropy of the readout's mean over time (for inputs that carry information throughout)."""
 
     def scores(self, readout: Tensor) -> Tensor:
@@ -51,5 +51,5 @@ def predictions(scores: Tensor) -> Tensor:
     return torch.argmax(scores, dim=1)
 
 
-LOSSES: dict[str, type[MaxOverTime]] = {"MaxOverTime": MaxOverTime, "SumOverTime": SumOverTime}
+LOSSES: dict[str, type[MaxOverTime]] = {"MaxOverTime": MaxOverTime, "MeanOverTime": MeanOverTime}
 """Losses by class name, as checkpoints name them."""

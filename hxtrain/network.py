@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from hxtrain.backends import Spikes
+from hxtrain.backends import DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
 from .learning import GridEvents, Surrogate, decay, get_surrogate, measured_layer, psp_matrix
@@ -25,6 +25,7 @@ from .twin import simulate
 
 if TYPE_CHECKING:
     from .device import Device
+    from .placement import Plan
 
 
 class Linear(nn.Module):
@@ -54,6 +55,8 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         _check_positive("Linear", inputs=inputs, outputs=outputs, max_scale=max_scale)
+        if scale is not None:
+            _check_positive("Linear", scale=scale)
         self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
         self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
@@ -119,7 +122,9 @@ class LI(_Neurons):
 
 
 class Dropout(nn.Module):
-    """Silence neurons of the population before it for a whole batch, in training only.
+    """Silence neurons of the population before it for a whole batch, where masks are given to the pass.
+
+    `net(spikes, net.dropout_masks(generator))` drops, `net(spikes)` does not; there is no mode to forget.
 
     On a chip, all synapses onto a silenced neuron are written as zero. Kept neurons are not
     scaled up: the chip's weights have no headroom, and the readout's maximum over time decides
@@ -162,14 +167,14 @@ class Network(nn.Module):
         self.stack = nn.ModuleList(modules)
         self.layers = _pair(list(modules))
         self.device: Device | None = None
+        self._plan: Plan | None = None
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
             layer.linear.reset_parameters(1 - decay(dt, layer.neurons.tau_mem), generator)
 
     def attach(self, device: Device | None) -> None:
         """Run on `device` from now on, after placing the network on it; None: in software."""
-        if device is not None:
-            device.place(self)
+        self._plan = None if device is None else device.place(self)
         self.device = device
 
     def extra_repr(self) -> str:
@@ -199,10 +204,13 @@ class Network(nn.Module):
 
         Raises:
             ValueError: the number of inputs does not match.
+            DeviceError: a run failed, or another network has been placed on the device.
         """
         first = self.layers[0].linear
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
+        if self.device is not None and self.device.plan is not self._plan:
+            raise DeviceError("another network was placed on this device since; call net.attach(device) again")
         weights = self.effective_weights(masks)
         spikes = spikes.to(first.weight.device)
         events = GridEvents(spikes, self.dt, self.steps)

@@ -69,10 +69,18 @@ class Plan:
         return self.capabilities.trials_per_run(self.circuit.samples, sum(p.size for p in self.circuit.populations))
 
     def quantise(self, weights: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
-        """Return integer weights by projection (rounded, clipped to the range) and their scales."""
+        """Return integer weights by projection (rounded, clipped to the range) and their scales.
+
+        Raises:
+            ValueError: a weight is not finite.
+        """
         limit = self.capabilities.weight_max
         integers, scales = {}, []
         for layer, weight in zip(self.layers, weights, strict=True):
+            if not bool(torch.isfinite(weight).all()):
+                raise ValueError(
+                    f"weights of {layer.projection.name} are not finite; try a smaller trainer.learning_rate"
+                )
             scale = layer.scale(weight, limit)
             integers[layer.projection.name] = (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
             scales.append(scale)
@@ -170,7 +178,7 @@ def _plan_layer(layer: Layer, pre: str, dt: float, caps: Capabilities) -> LayerP
         population=population,
         projection=Projection(f"{pre}->{layer.name}", pre, layer.name, linear.inputs),
         nominal_scale=nominal,
-        fixed_scale=None if linear.autoscale else (linear.scale or nominal),
+        fixed_scale=None if linear.autoscale else (nominal if linear.scale is None else linear.scale),
         max_scale=linear.max_scale,
     )
 

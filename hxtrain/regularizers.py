@@ -6,6 +6,7 @@ hidden neuron i in a trial.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class Regularizer:
 
     def __post_init__(self) -> None:
         if self.strength < 0:
-            raise ValueError(f"regularizer strength={self.strength} must not be negative")
+            raise ValueError(f"regularizer {type(self).__name__}: strength={self.strength} must not be negative")
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the penalty without its strength."""
@@ -90,6 +91,6 @@ def _hidden_spikes(activity: Activity) -> list[Tensor]:
     return [layer.spikes for layer in activity.hidden if layer.spikes is not None]
 
 
-def _sum(parts: object) -> Tensor:
-    values = list(parts)  # type: ignore[call-overload]
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    values = list(parts)
     return torch.stack(values).sum() if values else torch.zeros(())

@@ -40,9 +40,10 @@ def psp_kernel(steps: int, alpha: float, beta: float) -> Tensor:
 @lru_cache(maxsize=64)
 def psp_matrix(steps: int, alpha: float, beta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the lower-triangular Toeplitz matrix `[T, T]` of the post-synaptic potential."""
-    kernel = psp_kernel(steps, alpha, beta)
-    lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
-    return torch.where(lag > 0, kernel[lag.clamp(min=0)], 0.0).to(device, dtype)
+    with torch.inference_mode(False):  # the cached matrix must serve training, too
+        kernel = psp_kernel(steps, alpha, beta)
+        lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
+        return torch.where(lag > 0, kernel[lag.clamp(min=0)], 0.0).to(device, dtype)
 
 
 def over_time(matrix: Tensor, x: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ from .evaluation import Evaluation, evaluate, intensities
 from .progress import Progress
 from .randomness import epoch_order, generator
 from .rerun import EvaluateConfig, evaluate_checkpoint
-from .run import RunConfig, attached, build_network, run, versions
-from .trainer import CHECKPOINT, METRICS, Interrupted, Task, Trainer
+from .run import RunConfig, attached, build_network, run
+from .trainer import CHECKPOINT, METRICS, DeviceLostError, Interrupted, Task, Trainer
+from .versions import versions
 
 __all__ = [
     "CHECKPOINT",
     "METRICS",
     "CheckpointError",
+    "DeviceLostError",
     "EvaluateConfig",
     "Evaluation",
     "Interrupted",

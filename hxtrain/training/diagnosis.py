@@ -33,7 +33,8 @@ def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
     for layer, found in zip(net.layers, activity.layers, strict=True):
         if found.spikes is not None:
             warnings += _spiking(layer.name, found.spikes, trained)
-        warnings += _saturation(layer.name, found.trace)
+        if net.device is not None:
+            warnings += _saturation(layer.name, found.trace)
     return warnings + _clipping(net)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,15 @@ class Evaluation:
     energy_origin: str | None
     health: Health
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values for a checkpoint."""
+        return {**vars(self), "health": asdict(self.health) | {"notes": list(self.health.notes)}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Evaluation:
+        """Return what `as_dict` was made of."""
+        return cls(**{**values, "health": Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})})
+
 
 def intensities(images: Tensor) -> Tensor:
     """Return intensities in 0..1 of 8-bit images `[B, H, W]`."""
@@ -57,7 +67,7 @@ def evaluate(
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes, chip_time, energy, health = 0.0, 0.0, 0.0, Health()
     origin: str | None = None
-    still = LatencyEncoder(encoder.tau, encoder.threshold, encoder.shift_first)
+    still = replace(encoder, jitter=0.0)
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
         activity = net(still(intensities(split.images[first : first + batch_size])))

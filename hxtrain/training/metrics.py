@@ -19,6 +19,8 @@ class Sums:
     correct: float = 0.0
     hidden_spikes: float = 0.0
     seconds: float = 0.0
+    dropped_spikes: int = 0
+    retries: int = 0
 
     def add(self, samples: int, loss: float, correct: float, hidden_spikes: float, seconds: float) -> None:
         """Add one step; `loss` is a mean over its samples."""
@@ -45,15 +47,16 @@ class Sums:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
-    _replace(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, atomically."""
-    _replace(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -92,7 +93,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self.console.print(f"[yellow]warning:[/] {text}", highlight=False)
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show a table."""
@@ -104,5 +105,5 @@ class Progress:
         self.console.print(table)
 
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Show a line; square brackets are rich's markup."""
         self.console.print(text, highlight=False)

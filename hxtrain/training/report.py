@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hxtrain.network import Network
 
 from .evaluation import Evaluation, intensities
 from .trainer import Trainer
+from .versions import versions
 
 SHOWN_SAMPLES = 4
 
@@ -49,6 +51,8 @@ def result(
         "samples_per_second": len(records) * len(trainer.train) / training,
         "command": command,
         **device_cost(final, len(trainer.test)),
+        "dropped_spikes": sum(record["dropped_spikes"] for record in records),
+        "retries": sum(record["retries"] for record in records),
         "data": data.name,
         "data_size": data.size,
         "data_sha256": data.sha256,
@@ -56,17 +60,16 @@ def result(
         "train_samples": len(trainer.train),
         "test_samples": len(trainer.test),
         "settings": trainer.settings,
+        "versions": versions(),
     }
 
 
 def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
-    """Return time and energy per test sample on the device, and what went wrong there."""
+    """Return time and energy per test sample on the device."""
     return {
         "chip_seconds_per_sample": None if final.chip_time is None else final.chip_time / samples,
         "chip_joules_per_sample": None if final.energy is None else final.energy / samples,
         "energy_origin": final.energy_origin,
-        "dropped_spikes": final.health.dropped_spikes,
-        "retries": final.health.retries,
     }
 
 
@@ -100,7 +103,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     """Run the first test samples and return what they did."""
     task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
     images = intensities(trainer.test.images[:count])
-    spikes = task.encoder(images, torch.Generator().manual_seed(trainer.seed))
+    spikes = replace(task.encoder, jitter=0.0)(images)
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.readout))
     last = task.net.layers[-1]

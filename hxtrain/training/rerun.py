@@ -10,6 +10,7 @@ from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.encoders import LatencyEncoder
+from hxtrain.network import Network
 
 from .checkpoint import CheckpointError, load_checkpoint
 from .evaluation import evaluate
@@ -17,8 +18,9 @@ from .metrics import write_json
 from .process import tuned
 from .progress import Progress
 from .report import device_cost
-from .run import attached, device_identity, introduce, versions
+from .run import attached, device_identity, introduce
 from .trainer import shorten
+from .versions import versions
 
 Component = TypeVar("Component")
 
@@ -47,7 +49,7 @@ class EvaluateConfig:
 
 
 def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Evaluate a checkpoint on a device and write `result.json` into `folder`.
+    """Evaluate a checkpoint on a device and write `evaluation.json` into `folder`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -55,6 +57,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     """
     path = Path(config.checkpoint).expanduser()
     state = load_checkpoint(path)
+    missing = {"settings", "model", "epoch"} - set(state)
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
     settings: dict[str, Any] = state["settings"]
     data = component(settings, "data", DataConfig).load()
     if data.sha256 != settings["data.sha256"]:
@@ -66,10 +71,14 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     net.load_state_dict(state["model"])
     encoder = component(settings, "encoder", LatencyEncoder)
     loss = component(settings, "loss", losses.LOSSES[settings["loss.kind"]])
-    test = shorten(data.test, config.test_samples)
+    test = shorten(data.test, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
+        clipped = clipped_shares(net)
+        for name, share in clipped.items():
+            if share > 0:
+                progress.warn(f"{name}: {share:.2%} of the weights exceed the device's range and are clipped")
         found = evaluate(net, encoder, loss, test, len(data.classes), config.batch_size)
     trained = settings.get("identity.backend", SOFTWARE)
     outcome = {
@@ -85,15 +94,30 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "seed": settings["seed"],
         "noise_seed": config.chip.seed,
         "command": command,
+        "clipped_weights": clipped,
         **device_cost(found, len(test)),
+        "dropped_spikes": found.health.dropped_spikes,
+        "retries": found.health.retries,
         "data": data.name,
         "data_sha256": data.sha256,
         "test_samples": len(test),
         "confusion": found.confusion.tolist(),
         "versions": versions(),
     }
-    write_json(folder / "result.json", outcome)
+    write_json(folder / "evaluation.json", outcome)
     return outcome
+
+
+def clipped_shares(net: Network) -> dict[str, float]:
+    """Return per layer with a fixed scale the share of weights beyond the device's range; empty in software."""
+    if net.device is None or net.device.plan is None:
+        return {}
+    limits = zip(net.layers, net.device.plan.weight_limits(), strict=True)
+    return {
+        layer.name: float((layer.linear.weight.detach().abs() > limit * (1 + 1e-6)).float().mean())
+        for layer, limit in limits
+        if limit is not None
+    }
 
 
 def component(settings: dict[str, Any], group: str, kind: type[Component]) -> Component:

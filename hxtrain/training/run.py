@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035
 
-import torch
+from omegaconf import OmegaConf
 
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
@@ -23,7 +21,8 @@ from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 
 from .checkpoint import CheckpointError
 from .config import TrainerConfig
-from .metrics import write_json
+from .lock import locked
+from .metrics import write_json, write_text
 from .process import tuned
 from .progress import Progress
 from .report import draw_plots, result, save_weights
@@ -57,6 +56,8 @@ FREE_TO_CHANGE = {
     "trainer.progress",
     "trainer.plots",
     "trainer.checkpoint_steps",
+    "data.folder",  # the content hash stands for the files
+    "data.download",
     "backend.retries",
 }
 """Settings that may differ when a run is resumed, since they do not change a step."""
@@ -84,7 +85,7 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
 
     Args:
         config: all settings.
-        folder: run directory; `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
+        folder: run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
         command: how the run was started, for the record.
         progress: where to report.
 
@@ -95,9 +96,14 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
         CheckpointError: the directory holds another run, or there is nothing to resume.
         Interrupted: SIGINT arrived; the state is saved.
     """
-    progress = progress or Progress(config.trainer.progress)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_folder(config, folder)
+    with locked(folder):
+        _check_folder(config, folder)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+        return _run(config, folder, command, progress or Progress(config.trainer.progress))
+
+
+def _run(config: RunConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
     begin = time.perf_counter()
     data = config.data.load()
     net = build_network(config, data)
@@ -107,11 +113,11 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
         task = Task(net, config.encoder, config.loss, config.regularizer, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, _identify(config, identity, data), progress)
         final = trainer.fit()
-        outcome = result(trainer, final, identity, command, time.perf_counter() - begin)
         save_weights(folder / "weights.npz", net)
+        outcome = result(trainer, final, identity, command, time.perf_counter() - begin)
+        write_json(folder / "result.json", outcome)
         if config.trainer.plots:
             draw_plots(folder / "plots", trainer, final)
-    _write_result(folder, outcome)
     return outcome
 
 
@@ -149,8 +155,9 @@ def _check_folder(config: RunConfig, folder: Path) -> None:
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return flat plain values that a resumed run must share."""
     flat = {key: value for key, value in flatten(asdict(config)).items() if key not in FREE_TO_CHANGE}
+    kinds = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
     flat.update({f"identity.{key}": value for key, value in identity.items()})
-    return {**flat, "loss.kind": type(config.loss).__name__, "data.sha256": data.sha256}
+    return {**flat, "loss.kind": type(config.loss).__name__, "regularizer.kinds": kinds, "data.sha256": data.sha256}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,17 +169,3 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    return {
-        "hxtrain": version("hxtrain"),
-        "torch": torch.__version__,
-        "numba": version("numba"),
-        "python": platform.python_version(),
-    }
-
-
-def _write_result(folder: Path, outcome: dict[str, Any]) -> None:
-    write_json(folder / "result.json", {**outcome, "versions": versions()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -31,6 +32,7 @@ from .evaluation import Evaluation, evaluate, intensities
 from .metrics import Sums, write_json_lines
 from .progress import Progress
 from .randomness import epoch_order, generator
+from .versions import versions
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -38,6 +40,10 @@ METRICS = "metrics.jsonl"
 
 class Interrupted(KeyboardInterrupt):
     """Training was interrupted and its state is saved."""
+
+
+class DeviceLostError(DeviceError):
+    """The device failed for good; the state before the failed step is saved."""
 
 
 @dataclass
@@ -64,6 +70,7 @@ class Trainer:
 
     Attributes:
         records: one per finished epoch.
+        final: the last epoch's evaluation.
     """
 
     def __init__(
@@ -78,10 +85,11 @@ class Trainer:
         self.task, self.config, self.seed = task, config, seed
         self.folder, self.settings, self.progress = folder, dict(settings), progress
         self.optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
-        self.train = shorten(task.data.train, config.train_samples)
-        self.test = shorten(task.data.test, config.test_samples)
+        self.train = shorten(task.data.train, config.train_samples, "trainer.train_samples")
+        self.test = shorten(task.data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []
         self.epoch, self.step, self.sums = 0, 0, Sums()
+        self.final: Evaluation | None = None
         self._stop = threading.Event()
         self._warned: set[str] = set()
 
@@ -100,15 +108,16 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT arrived; the state is saved.
-            DeviceError: the device failed for good; the state before the failed step is saved.
+            DeviceLostError: the device failed for good; the state before the failed step is saved.
+            ValueError: the loss is not finite.
         """
         if self.config.resume:
             self._restore()
-        final = None
         with self._on_sigint(), self.progress.training(self):
             while self.epoch < self.config.epochs:
-                final = self._run_epoch()
-        return final or self.evaluate()
+                self._run_epoch()
+        assert self.final is not None  # there is at least one epoch
+        return self.final
 
     def evaluate(self) -> Evaluation:
         """Evaluate on the test data."""
@@ -116,7 +125,7 @@ class Trainer:
         classes = len(task.data.classes)
         return evaluate(task.net, task.encoder, task.loss, self.test, classes, self.config.evaluation_batch_size)
 
-    def _run_epoch(self) -> Evaluation:
+    def _run_epoch(self) -> None:
         order = epoch_order(self.seed, self.epoch, len(self.train))
         rate = self.config.learning_rate * self.config.learning_rate_decay**self.epoch
         for group in self.optimizer.param_groups:
@@ -132,7 +141,7 @@ class Trainer:
                 self._save()
             if self._stop.is_set():
                 raise Interrupted(f"interrupted after step {self.step} of epoch {self.epoch + 1}")
-        return self._finish_epoch()
+        self._finish_epoch()
 
     def _train_step(self, chosen: Tensor) -> None:
         begin = time.perf_counter()
@@ -146,6 +155,11 @@ class Trainer:
         weights = task.net.effective_weights()
         labels = labels.to(activity.readout.device)
         loss = task.loss(activity.readout, labels)
+        if not math.isfinite(loss.detach()):
+            raise ValueError(
+                f"the loss is {float(loss.detach())} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
+                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
+            )
         total = loss
         for regularizer in task.regularizers.values():
             if regularizer.strength > 0:
@@ -158,7 +172,7 @@ class Trainer:
             correct = (predictions(task.loss.scores(activity.readout)) == labels).sum()
             spikes = sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
         self.sums.add(len(chosen), float(loss.detach()), float(correct), spikes, time.perf_counter() - begin)
-        self._report_health(activity.health)
+        self._report_health("training", activity.health)
         self._look(activity)
 
     def _clamp(self) -> None:
@@ -183,18 +197,21 @@ class Trainer:
                 self._warned.add(kind)
                 self.progress.warn(text)
 
-    def _report_health(self, health: Health) -> None:
-        """Warn of every batch in which the device lost something or had to repeat a run."""
+    def _report_health(self, what: str, health: Health) -> None:
+        """Count what the device lost or had to repeat, and warn of it."""
+        self.sums.dropped_spikes += health.dropped_spikes
+        self.sums.retries += health.retries
         if health != Health():
             self.progress.warn(
-                f"epoch {self.epoch + 1}, step {self.step + 1}: the device dropped {health.dropped_spikes} spikes, "
-                f"runs repeated {health.retries} times {' '.join(health.notes)}"
+                f"{what}, epoch {self.epoch + 1}, step {self.step + 1}: the device dropped {health.dropped_spikes} "
+                f"spikes, runs repeated {health.retries} times {' '.join(health.notes)}"
             )
 
-    def _finish_epoch(self) -> Evaluation:
+    def _finish_epoch(self) -> None:
         means, seconds = self.sums.means(), self.sums.seconds
         with self._saved_on_failure():
             evaluation = self.evaluate()
+        self._report_health("evaluation", evaluation.health)
         self.records.append(
             {
                 "epoch": self.epoch + 1,
@@ -204,14 +221,15 @@ class Trainer:
                 "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
                 "samples_per_second": means["samples_per_second"],
                 "seconds": seconds,
+                "dropped_spikes": self.sums.dropped_spikes,
+                "retries": self.sums.retries,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
             }
         )
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums()
+        self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()
         write_json_lines(self.folder / METRICS, self.records)
         self.progress.epoch(self.records[-1])
-        return evaluation
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
@@ -220,11 +238,11 @@ class Trainer:
         clock = device.clock if device else 0
         try:
             yield
-        except DeviceError:
+        except DeviceError as error:
             if device:
                 device.clock = clock
             self._save()
-            raise
+            raise DeviceLostError(f"{error}. The state before the failed step is saved") from error
 
     def _save(self) -> None:
         device = self.task.net.device
@@ -237,6 +255,8 @@ class Trainer:
                 "step": self.step,
                 "sums": self.sums.as_dict(),
                 "records": self.records,
+                "final": None if self.final is None else self.final.as_dict(),
+                "versions": versions(),
                 "clock": device.clock if device else 0,
                 "seed": self.seed,
                 "settings": self.settings,
@@ -245,11 +265,17 @@ class Trainer:
 
     def _restore(self) -> None:
         state = load_checkpoint(self.checkpoint)
+        if state["versions"] != versions():
+            self.progress.warn(
+                f"the checkpoint is of {state['versions']}, this is {versions()}: "
+                "the run continues, but not necessarily to the very same weights"
+            )
         require_same(self.checkpoint, state["settings"], self.settings)
         self.task.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.sums = state["epoch"], state["step"], Sums(**state["sums"])
         self.records = state["records"]
+        self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         write_json_lines(self.folder / METRICS, self.records)
         if self.task.net.device is not None:
             self.task.net.device.clock = state["clock"]
@@ -273,12 +299,12 @@ class Trainer:
             signal.signal(signal.SIGINT, before)
 
 
-def shorten(split: Split, count: int) -> Split:
+def shorten(split: Split, count: int, field: str) -> Split:
     """Return the first `count` samples; 0 for all.
 
     Raises:
         ValueError: there are not so many.
     """
     if count > len(split):
-        raise ValueError(f"trainer.train_samples or test_samples={count} exceeds the {len(split)} samples there are")
+        raise ValueError(f"{field}={count} exceeds the {len(split)} samples there are; 0 takes all")
     return Split(split.images[:count], split.labels[:count]) if count else split

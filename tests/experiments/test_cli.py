@@ -67,13 +67,13 @@ def test_every_group_composes(backend, chip):
     config = settings(
         f"backend={backend}",
         f"chip={chip}",
-        "loss=sum_over_time",
+        "loss=mean_over_time",
         "regularizer=[upper_activity,readout_amplitude]",
     )
     assert (config.backend.name, config.chip.preset, type(config.loss).__name__) == (
         backend,
         chip,
-        "SumOverTime",
+        "MeanOverTime",
     )
     assert list(config.regularizer) == ["upper_activity", "readout_amplitude"]
 
@@ -103,7 +103,7 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
             cwd=tmp_path,
         )
         assert evaluated.returncode == 0, evaluated.stderr
-        found = json.loads((tmp_path / "two/result.json").read_text())
+        found = json.loads((tmp_path / "two/evaluation.json").read_text())
         assert found["trained_on"]["chip_hash"] == result["chip_hash"]
         assert found["test_samples"] == 50
         if options != ["backend=software"]:

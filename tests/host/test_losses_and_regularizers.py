@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hxtrain import Activity, LayerActivity, MaxOverTime, SumOverTime
+from hxtrain import Activity, LayerActivity, MaxOverTime, MeanOverTime
 from hxtrain.losses import predictions
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
 
@@ -24,8 +24,8 @@ def test_max_over_time_is_the_cross_entropy_of_the_maxima():
     assert predictions(scores).tolist() == [1, 0]
 
 
-def test_sum_over_time():
-    torch.testing.assert_close(SumOverTime().scores(READOUT)[0], torch.tensor([0.4 / 3, 0.7 / 3]))
+def test_mean_over_time():
+    torch.testing.assert_close(MeanOverTime().scores(READOUT)[0], torch.tensor([0.4 / 3, 0.7 / 3]))
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_bad_trainer_settings_are_named(name, value):
 
 
 def test_more_samples_than_there_are(tmp_path):
-    with pytest.raises(ValueError, match="=99999 exceeds the 1297 samples there are"):
+    with pytest.raises(ValueError, match=r"trainer\.train_samples=99999 exceeds the 1297 samples there are"):
         run(digits(1, train_samples=99999), tmp_path, "test", quiet())
 
 
