@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.backends import create_backend
+from hxtrain.backends import DeviceError, create_backend
 from hxtrain.learning import decay
 
 
@@ -96,6 +96,7 @@ def test_chains_that_are_none_are_refused(modules, text):
         (lambda: hx.LIF(3, surrogate="nope"), "surrogate='nope' is not known"),
         (lambda: hx.Dropout(1.0), r"dropout p=1.0 must be in 0 <= p < 1"),
         (lambda: hx.Linear(0, 4), "Linear: inputs=0 must be positive"),
+        (lambda: hx.Linear(3, 4, scale=-1.0), r"Linear: scale=-1.0 must be positive"),
         (lambda: small(dt=0.0), "Network: dt=0.0 must be positive"),
     ],
 )
@@ -107,3 +108,33 @@ def test_bad_settings_are_named(build, text):
 def test_wrong_number_of_inputs_is_named():
     with pytest.raises(ValueError, match="spikes have 7 inputs, the network's first projection 20"):
         small()(random_spikes(inputs=7))
+
+
+def test_inference_mode_leaves_training_intact():
+    net, spikes = small(dt=1.7e-6, steps=17), random_spikes()
+    net.attach(hx.Device(create_backend("emulator", preset="ideal")))
+    with torch.inference_mode():
+        measured = net(spikes).readout
+    found = net(spikes)
+    assert torch.equal(measured, found.readout)
+    found.readout.sum().backward()
+    assert net.layers[0].linear.weight.grad.abs().sum() > 0
+
+
+def test_a_device_serves_the_network_it_was_attached_to_last():
+    device = hx.Device(create_backend("emulator", preset="ideal"))
+    first, second = small(), small(seed=1)
+    first.attach(device)
+    second.attach(device)
+    second(random_spikes())
+    with pytest.raises(DeviceError, match="another network was placed on this device since"):
+        first(random_spikes())
+
+
+def test_weights_that_are_no_numbers_are_not_sent():
+    net = small()
+    net.attach(hx.Device(create_backend("emulator", preset="ideal")))
+    with torch.no_grad():
+        net.layers[1].linear.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="weights of layer0->layer1 are not finite"):
+        net(random_spikes())

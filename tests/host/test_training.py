@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import hxtrain as hx
-from hxtrain.backends import DeviceError
+from hxtrain.backends import DeviceError, Health
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
@@ -32,6 +32,7 @@ from hxtrain.training import (
     run,
 )
 from hxtrain.training.augment import rotate
+from hxtrain.training.lock import locked
 from hxtrain.training.process import tuned
 
 
@@ -283,3 +284,54 @@ def test_a_failed_device_costs_nothing_but_the_failed_step(tmp_path, mocker, bro
     assert state["epoch"] * 12 + state["step"] == {17: 8, 27: 12, 30: 12}[broken_run]
     run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path / "broken", "test", quiet())
     assert_same_end(final_state(tmp_path / "whole"), final_state(tmp_path / "broken"))
+
+
+def test_resuming_a_finished_run_repeats_its_result(tmp_path):
+    config = digits(1, train_samples=200, test_samples=100)
+    first = run(config, tmp_path, "test", quiet())
+    again = run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path, "test", quiet())
+    for key in ("test_accuracy", "hidden_spikes_per_sample", "epochs", "chip_hash"):
+        assert first[key] == again[key]
+
+
+def test_one_process_per_run_directory(tmp_path):
+    with locked(tmp_path), pytest.raises(CheckpointError, match="another process trains in"):
+        run(digits(1, train_samples=100, test_samples=50), tmp_path, "test", quiet())
+    run(digits(1, train_samples=100, test_samples=50), tmp_path, "test", quiet())
+
+
+def test_the_settings_of_the_run_are_beside_it(tmp_path):
+    config = digits(1, train_samples=100, test_samples=50)
+    run(config, tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError):
+        run(replace(config, seed=7), tmp_path, "test", quiet())
+    text = (tmp_path / "config.yaml").read_text()
+    assert "learning_rate: 0.0015" in text
+    assert "\nseed: 0\n" in "\n" + text
+
+
+@pytest.mark.parametrize("backend", ["software", "emulator"])
+def test_a_diverging_run_stops_with_a_hint(tmp_path, backend, mocker):
+    mocker.patch.object(hx.MaxOverTime, "scores", lambda self, readout: readout.amax(0) * float("nan"))
+    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1; try a smaller trainer.learning_rate"):
+        run(digits(1, backend, train_samples=100, test_samples=50), tmp_path, "test", quiet())
+
+
+def test_health_of_all_batches_is_in_the_result(tmp_path, mocker):
+    healthy = EmulatorBackend.run
+    mocker.patch.object(
+        EmulatorBackend,
+        "run",
+        lambda self, w, s: replace(healthy(self, w, s), health=Health(dropped_spikes=2)),
+    )
+    console = io.StringIO()
+    progress = Progress(show=False, console=Console(file=console, width=200))
+    result = run(digits(1, train_samples=100, test_samples=50), tmp_path, "test", progress)
+    assert result["dropped_spikes"] == 2 * (4 + 2)
+    assert "training, epoch 1, step 1: the device dropped 4 spikes" in console.getvalue()
+
+
+def test_warnings_keep_their_brackets():
+    console = io.StringIO()
+    Progress(show=False, console=Console(file=console, width=200)).warn("try regularizer=[burst,weight_decay]")
+    assert "try regularizer=[burst,weight_decay]" in console.getvalue()
