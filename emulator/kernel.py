@@ -244,6 +244,65 @@ def _time_of_crossing(before, after, threshold):
 
 
 @_compiled
+def _deliver_external(k, event0, units, times, order, first, external, p, current):
+    """Deliver the events of sub-step k, and the remainders of those of the one before."""
+    for i in range(first[k - 1] if k > 0 else 0, first[k + 1]):
+        e = event0 + order[i]
+        fraction = f32(times[e]) - f32(int(times[e]))
+        part = fraction if i < first[k] else f32(1) - fraction
+        _deliver_row(external[units[e]], part, p.external_circuit[units[e]], p.bounds, current)
+
+
+@_compiled
+def _deliver_internal(k, sender, share, sent, internal, p, current):
+    """Deliver what neurons sent for this sub-step, and empty that list."""
+    now = k % 2
+    for i in range(sent[now]):
+        n = sender[now, i]
+        _deliver_row(internal[n], share[now, i], p.internal_circuit[n], p.bounds, current)
+    sent[now] = 0
+
+
+@_compiled
+def _synapses(current, p, saturation, inverse, slope):
+    """Add the synaptic currents of all circuits and signs to `slope`, and let them decay."""
+    for a in range(current.shape[0]):
+        for sign in range(2):
+            x, decay, drive = current[a, sign], p.syn[a, sign], p.drive[a, sign]
+            if saturation > 0:
+                _synapses_saturating(x, decay, drive, slope, saturation, inverse)
+            else:
+                _synapses_linear(x, decay, drive, slope)
+
+
+@_compiled
+def _fire(k, key0, key1, v, before, held, threshold, resting, refractory, spikes, sender, share, sent, p, s, who, when):
+    """Reset and record the neurons above threshold; returns the counts of resting neurons and of spikes."""
+    now, later = k % 2, (k + 1) % 2
+    for n in range(v.shape[0]):
+        if v[n] <= threshold[n] or held[n] >= 0:
+            continue
+        word = _word(STREAM_JITTER, k, n, key0, key1)
+        jitter = f32(s.jitter) * p.table[word & u32(0xFFFF)]
+        part = _time_of_crossing(before[n], v[n], threshold[n])
+        if spikes < who.shape[0]:
+            who[spikes] = n
+            when[spikes] = max(f32(k) + part + jitter, f32(0))
+        spikes += 1
+        v[n] = p.reset[n]
+        held[n] = max(p.refractory[n] - (f32(1) - part), f32(0))
+        resting[refractory] = n
+        refractory += 1
+        # arrival relative to the next sub-step; the two shares keep charge and mean time
+        late = part + jitter + f32(s.delay) - f32(1)
+        sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
+        sender[now, sent[now]], share[now, sent[now]] = n, late
+        sent[later] += 1
+        sent[now] += 1
+    return refractory, spikes
+
+
+@_compiled
 def simulate(begin, end, offsets, units, times, external, internal, eta, keys, p, s, codes, counts, who, when):
     """Simulate samples `begin` to `end` of a batch.
 
@@ -252,88 +311,49 @@ def simulate(begin, end, offsets, units, times, external, internal, eta, keys, p
         external: [J, N] signed charges of the external synapses (weight LSB). internal: [N, N].
         eta: [B, N] slow threshold noise of each sample (LSB); keys: [B, 2].
         codes: [B, T, N] (out). counts: [B] spikes of each sample (out); who, when: [B, capacity]
-            their neurons and times in sub-steps (out).
+            their neurons and times in sub-steps (out); spikes beyond the capacity are only counted.
     """
-    neurons, circuits = p.mem.shape[0], p.syn.shape[0]
-    steps = s.samples * s.per_sample
-    current = np.empty((circuits, 2, neurons), f32)
+    neurons, steps = p.mem.shape[0], s.samples * s.per_sample
+    current = np.empty((p.syn.shape[0], 2, neurons), f32)
     v, before, held = np.empty(neurons, f32), np.empty(neurons, f32), np.empty(neurons, f32)
     slope, threshold = np.empty(neurons, f32), np.empty(neurons, f32)
     even, odd, words = np.zeros(neurons, f32), np.zeros(neurons, f32), np.empty(neurons, u32)
     resting = np.empty(neurons, np.int64)
     first, cursor = np.empty(steps + 1, np.int64), np.empty(steps, np.int64)
-    longest = 0
-    for b in range(begin, end):
-        longest = max(longest, offsets[b + 1] - offsets[b])
-    order = np.empty(longest, np.int64)
+    order = np.empty(units.shape[0], np.int64)
     # events that neurons sent: to be delivered at the next sub-step and at the one after it
     sender = np.empty((2, 2 * neurons), np.int64)
     share = np.empty((2, 2 * neurons), f32)
     sent = np.zeros(2, np.int64)
     saturation, inverse = f32(s.saturation), f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
-    low, high = f32(s.low), f32(s.high)
     for b in range(begin, end):
-        key0, key1 = keys[b, 0], keys[b, 1]
-        event0 = offsets[b]
+        key0, key1, event0 = keys[b, 0], keys[b, 1], offsets[b]
         _sort_by_step(times[event0 : offsets[b + 1]], steps, first, cursor, order)
-        current[:] = 0
-        held[:] = -1
-        sent[:] = 0
-        refractory = 0
-        spikes = 0
+        current[:], held[:], sent[:] = 0, -1, 0
+        refractory, spikes = 0, 0
+        v[:] = p.start
         for n in range(neurons):
-            v[n] = p.start[n]
             threshold[n] = p.threshold[n] + eta[b, n]
         for k in range(steps):
             if k % s.per_sample == 0:
                 i = k // s.per_sample
                 _read_cadc(v, i, key0, key1, p, s, slope, words, codes[b, i])
-            # events: those of this sub-step, and the remainders of the one before
-            for i in range(first[k - 1] if k > 0 else 0, first[k + 1]):
-                e = event0 + order[i]
-                fraction = f32(times[e]) - f32(int(times[e]))
-                part = fraction if i < first[k] else f32(1) - fraction
-                _deliver_row(external[units[e]], part, p.external_circuit[units[e]], p.bounds, current)
-            now, later = k % 2, (k + 1) % 2
-            for i in range(sent[now]):
-                n = sender[now, i]
-                _deliver_row(internal[n], share[now, i], p.internal_circuit[n], p.bounds, current)
-            sent[now] = 0
+            _deliver_external(k, event0, units, times, order, first, external, p, current)
+            _deliver_internal(k, sender, share, sent, internal, p, current)
             slope[:] = p.rest
-            for a in range(circuits):
-                for sign in range(2):
-                    x, decay, drive = current[a, sign], p.syn[a, sign], p.drive[a, sign]
-                    if saturation > 0:
-                        _synapses_saturating(x, decay, drive, slope, saturation, inverse)
-                    else:
-                        _synapses_linear(x, decay, drive, slope)
+            _synapses(current, p, saturation, inverse, slope)
             if s.noisy:
                 if k % 2 == 0:
                     _words(STREAM_MEMBRANE, k // 2, key0, key1, words)
                     _membrane_noise(words, p.table, p.noise, even, odd)
                 _add(slope, even if k % 2 == 0 else odd)
-            _membrane(v, before, slope, p.mem, low, high)
+            _membrane(v, before, slope, p.mem, f32(s.low), f32(s.high))
             refractory = _hold_reset(v, before, held, p.reset, resting, refractory)
-            if _count_above(v, threshold) == 0:
-                continue
-            for n in range(neurons):
-                if v[n] > threshold[n] and held[n] < 0:
-                    word = _word(STREAM_JITTER, k, n, key0, key1)
-                    jitter = f32(s.jitter) * p.table[word & u32(0xFFFF)]
-                    part = _time_of_crossing(before[n], v[n], threshold[n])
-                    who[b, spikes] = n
-                    when[b, spikes] = max(f32(k) + part + jitter, f32(0))
-                    spikes += 1
-                    v[n] = p.reset[n]
-                    held[n] = max(p.refractory[n] - (f32(1) - part), f32(0))
-                    resting[refractory] = n
-                    refractory += 1
-                    # arrival relative to the next sub-step; the two shares keep charge and mean time
-                    late = part + jitter + f32(s.delay) - f32(1)
-                    sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
-                    sender[now, sent[now]], share[now, sent[now]] = n, late
-                    sent[later] += 1
-                    sent[now] += 1
+            if _count_above(v, threshold) > 0:
+                refractory, spikes = _fire(
+                    k, key0, key1, v, before, held, threshold, resting, refractory, spikes,
+                    sender, share, sent, p, s, who[b], when[b],
+                )  # fmt: skip
         counts[b] = spikes
 
 

@@ -253,6 +253,8 @@ class EmulatedChip:
 
         edges = np.linspace(0, batch, min(batch, 2 * self._pool._max_workers) + 1).astype(int).tolist()
         list(self._pool.map(work, pairwise(edges)))
+        if counts.max(initial=0) > program.capacity:
+            raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {program.capacity}; this is a bug")
         used = torch.arange(program.capacity) < torch.from_numpy(counts)[:, None]
         sample = torch.repeat_interleave(torch.arange(batch), torch.from_numpy(counts))
         spikes = Events(sample, torch.from_numpy(who)[used], torch.from_numpy(when)[used])
