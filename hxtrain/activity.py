@@ -7,14 +7,21 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hxtrain.backends import Cost, Health
+from hxtrain.backends import Cost, Health, Spikes
 
 
 class LayerActivity(NamedTuple):
-    """What a layer did: spikes `[T, B, N]` (None for a readout), membrane `[T, B, N]` (threshold = 1)."""
+    """What a layer did.
+
+    Attributes:
+        spikes: on the time grid `[T, B, N]`; None for a readout.
+        trace: membrane `[T, B, N]`, leak 0, threshold 1.
+        events: the same spikes with the times that the device measured; None in software and for a readout.
+    """
 
     spikes: Tensor | None
     trace: Tensor
+    events: Spikes | None = None
 
 
 @dataclass

@@ -91,7 +91,7 @@ class Device:
             dense = None
             if found is not None:
                 dense = found.to(device).to_grid(plan.circuit.dt, plan.circuit.samples, binary=True)
-            layers.append(LayerActivity(dense, membranes(codes, unit)))
+            layers.append(LayerActivity(dense, membranes(codes, unit), found))
         return Activity(layers, recording.cost, recording.health)
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:

@@ -231,7 +231,7 @@ class Network(nn.Module):
         for layer, weight, measured in zip(self.layers, weights, found, strict=True):
             rule = _spike_rule(layer.neurons)
             spikes, trace = measured_layer(weight, inputs, measured.spikes, measured.trace, self.psp(layer), *rule)
-            result.append(LayerActivity(spikes, trace))
+            result.append(LayerActivity(spikes, trace, measured.events))
             if spikes is not None:
                 inputs = spikes
         return result

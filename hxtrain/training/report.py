@@ -110,10 +110,13 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     hidden = activity.hidden[-1].spikes if activity.hidden else None
     inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
     modelled = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
-    events = Spikes.from_grid(inputs, task.net.dt)
+    measured = activity.hidden[-1].events if activity.hidden else None
+    events = Spikes.from_grid(inputs, task.net.dt) if measured is None else measured
+    window = task.net.steps * task.net.dt
     views = []
     for index in range(count):
-        mine, theirs = spikes.sample == index, events.sample == index
+        mine = (spikes.sample == index) & (spikes.time < window)
+        theirs = (events.sample == index) & (events.time < window)
         views.append(
             plots.SampleView(
                 image=images[index],

@@ -138,3 +138,13 @@ def test_weights_that_are_no_numbers_are_not_sent():
         net.layers[1].linear.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="weights of layer0->layer1 are not finite"):
         net(random_spikes())
+
+
+def test_measured_times_come_with_the_grid():
+    net = small()
+    assert net(random_spikes()).layers[0].events is None
+    net.attach(hx.Device(create_backend("emulator")))
+    hidden, readout = net(random_spikes()).layers
+    assert torch.equal(hidden.events.to_grid(net.dt, net.steps, binary=True), hidden.spikes)
+    assert float((hidden.events.time / net.dt % 1).std()) > 0.1  # finer than the grid
+    assert readout.events is None
