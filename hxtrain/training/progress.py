@@ -89,11 +89,12 @@ class Progress:
             f"test [bold]{record['test_accuracy']:.2%}[/]  {record['hidden_spikes_per_sample']:.1f} spikes/image  "
             f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show a table."""
@@ -106,4 +107,4 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Show a line; square brackets are rich's markup."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
