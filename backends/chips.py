@@ -29,6 +29,7 @@ BRAINSCALES2 = Capabilities(
     power=0.2,
     traces=True,
     recurrence=True,
+    forced_reset=True,
     deterministic=False,
 )
 """BrainScaleS-2 at the operating point of Cramer, Billaudelle et al. (PNAS 2022): 1.7 us between samples,

@@ -7,8 +7,9 @@ Times are in seconds, potentials in the device's trace units (ADC codes), weight
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
 
@@ -48,6 +49,7 @@ class Capabilities:
         trial_time: time from one trial to the next (s).
         power: power during a run (W); None where unknown.
         traces, recurrence: whether membranes are recorded; whether populations may project onto themselves.
+        forced_reset: whether membranes and synaptic currents can be reset between trials.
         deterministic: whether equal seeds and clocks give equal recordings.
     """
 
@@ -73,6 +75,7 @@ class Capabilities:
     power: float | None
     traces: bool
     recurrence: bool
+    forced_reset: bool
     deterministic: bool
 
     def trials_per_run(self, samples: int, neurons: int) -> int | None:
@@ -133,6 +136,9 @@ class Circuit:
         populations, projections: in the order in which they are placed.
         samples: trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
         dt: trace interval (s).
+        trial_time: time from one trial's start to the next one's (s), so short that a trial may meet what
+            the one before left in membranes and synapses; None: trials are far apart (`Capabilities.trial_time`).
+        forced_reset: reset all membranes and synaptic currents between the recorded window and the next trial.
     """
 
     inputs: int
@@ -140,6 +146,8 @@ class Circuit:
     projections: tuple[Projection, ...]
     samples: int
     dt: float
+    trial_time: float | None = None
+    forced_reset: bool = False
 
     @property
     def duration(self) -> float:
@@ -195,12 +203,15 @@ class Recording:
         traces: raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
         cost: time and energy.
         health: losses and retries.
+        lost: trials whose data did not arrive whole, bool `[B]`; None: none. What the recording holds of
+            them has no meaning. The host repeats them, and fails if that does not help.
     """
 
     spikes: Mapping[str, Spikes]
     traces: Mapping[str, Tensor]
     cost: Cost
     health: Health = field(default_factory=Health)
+    lost: Tensor | None = None
 
 
 def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus, weight_max: int) -> Circuit:
@@ -228,6 +239,70 @@ def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: 
     return circuit
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What a calibration aims at, for all neuron circuits alike (trace units, seconds)."""
+
+    leak: float = 80.0
+    threshold: float = 150.0
+    reset: float = 80.0
+    tau_mem: float = 6e-6
+    tau_syn: float = 6e-6
+
+    def __post_init__(self) -> None:
+        for name in ("tau_mem", "tau_syn"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"targets.{name}={getattr(self, name)} s must be positive")
+        if not self.reset < self.threshold:
+            raise ValueError(
+                f"targets.reset={self.reset} must be below targets.threshold={self.threshold}, else a neuron never "
+                "leaves its threshold; lower the reset"
+            )
+
+
+class Outcome(NamedTuple):
+    """What a calibration reached for one parameter.
+
+    Attributes:
+        parameter, unit: what was calibrated.
+        target: what was aimed at.
+        median, sd: measured afterwards over the circuits that succeeded.
+        failed: circuits that could not be brought to the target.
+    """
+
+    parameter: str
+    unit: str
+    target: float
+    median: float
+    sd: float
+    failed: int
+
+
+class Calibratable(ABC):
+    """What a backend can do, in addition, that gives access to its calibration."""
+
+    @abstractmethod
+    def calibrate(
+        self, targets: Targets, file: Path, stages: Sequence[str] | None = None, seed: int = 0
+    ) -> list[Outcome]:
+        """Calibrate the open device, write the result to `file`, and use it from now on.
+
+        Args:
+            targets: what to aim at.
+            file: where the calibration goes.
+            stages: parameters to calibrate, the others stay at common codes; None for all.
+            seed: of the temporal noise that the measurements meet (emulated devices).
+
+        Raises:
+            DeviceError: the device is not open, or a target is out of its reach.
+            ValueError: a stage is not known.
+        """
+
+    @abstractmethod
+    def read_reference(self, potential: float, samples: int) -> Tensor:
+        """Connect one common potential (trace units) to all ADC channels; codes uint8 `[samples, circuits]`."""
+
+
 class Backend(ABC):
     """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
 
@@ -244,6 +319,11 @@ class Backend(ABC):
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
         """Return which individual this is: at least `backend`, `chip` and `chip_hash`."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the device as it is configured, each with its consequence."""
+        return ()
 
     @abstractmethod
     def open(self) -> None:

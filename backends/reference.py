@@ -30,6 +30,7 @@ CAPABILITIES = replace(
     trace_memory=None,
     timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS,
     power=None,
+    forced_reset=False,
     deterministic=True,
 )
 """The chip's limits, but any number of trials per run."""
@@ -59,7 +60,13 @@ class ReferenceBackend(Backend):
         self._circuit = None
 
     def configure(self, circuit: Circuit) -> None:
-        """Remember the circuit."""
+        """Remember the circuit.
+
+        Raises:
+            ValueError: trials that follow closely are asked for; they are independent here.
+        """
+        if circuit.trial_time is not None:
+            raise ValueError("trial_time: trials of the reference device are always independent; use trial_time=None")
         self._circuit = circuit
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:

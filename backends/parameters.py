@@ -1,0 +1,110 @@
+"""What can be known about the neurons of a device from outside: per-neuron parameters, and their file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+FORMAT = "hxtrain neuron parameters 1"
+
+
+class ParameterFileError(ValueError):
+    """A file does not hold neuron parameters, or not those of the circuit in use."""
+
+
+@dataclass(frozen=True)
+class NeuronParameters:
+    """Parameters of `N` logical neurons with `A` merged circuits and `J` signed inputs each (`J` = 128 A on BrainScaleS-2).
+
+    Attributes:
+        device: where they are from: name and hash of the chip.
+        merged: circuits per neuron `A`.
+        leak, reset: trace units `[N]`.
+        threshold: trace units `[N]`; infinite where the neuron never fired.
+        tau_mem: s `[N]`.
+        tau_syn: s `[A, 2, N]`, excitatory and inhibitory.
+        strength: of each synapse relative to the device's nominal `synaptic_drive` `[J, 2, N]`.
+        membrane_noise, trace_noise, threshold_noise: standard deviations (trace units): of the membrane
+            (correlated over tau_mem), of a trace sample alone, of the threshold from batch to batch.
+        spike_jitter: noise of a spike's time (s).
+        saturation: synaptic current at which the amplifier saturates (weight LSB); None for linear.
+        rails: lower and upper limit of the traces (trace units); None for none.
+    """
+
+    device: dict[str, str]
+    merged: int
+    leak: Array
+    reset: Array
+    threshold: Array
+    tau_mem: Array
+    tau_syn: Array
+    strength: Array
+    membrane_noise: float = 0.0
+    trace_noise: float = 0.0
+    threshold_noise: float = 0.0
+    spike_jitter: float = 0.0
+    saturation: float | None = None
+    rails: tuple[float, float] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        neurons = self.leak.shape[0]
+        expected = {
+            "leak": (neurons,),
+            "reset": (neurons,),
+            "threshold": (neurons,),
+            "tau_mem": (neurons,),
+            "tau_syn": (self.merged, 2, neurons),
+            "strength": (self.strength.shape[0], 2, neurons),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ParameterFileError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+
+    @property
+    def hash(self) -> str:
+        """Content hash, 16 hexadecimal digits."""
+        sha = hashlib.sha256(self._header().encode())
+        for name in _arrays():
+            sha.update(np.ascontiguousarray(getattr(self, name), dtype="<f8").tobytes())
+        return sha.hexdigest()[:16]
+
+    def save(self, file: Path) -> None:
+        """Write an npz file without pickled objects."""
+        arrays = {name: getattr(self, name) for name in _arrays()}
+        with file.open("wb") as stream:
+            np.savez_compressed(stream, header=np.array(self._header()), allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, file: Path) -> NeuronParameters:
+        """Read what `save` wrote.
+
+        Raises:
+            ParameterFileError: the file is missing or holds something else.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                header = json.loads(str(found["header"]))
+                arrays = {name: found[name].astype(np.float64) for name in _arrays()}
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ParameterFileError(f"{file} does not hold neuron parameters ({error}); fit a device first") from error
+        if header.pop("format", None) != FORMAT:
+            raise ParameterFileError(f"{file} is not of the format {FORMAT!r}; fit the device again")
+        header["rails"] = None if header["rails"] is None else tuple(header["rails"])
+        header["notes"] = tuple(header["notes"])
+        return cls(**header, **arrays)
+
+    def _header(self) -> str:
+        plain = {key: value for key, value in asdict(self).items() if key not in _arrays()}
+        return json.dumps({"format": FORMAT, **plain}, sort_keys=True)
+
+
+def _arrays() -> list[str]:
+    return [f.name for f in fields(NeuronParameters) if f.type == "Array"]
