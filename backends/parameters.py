@@ -21,7 +21,7 @@ class ParameterFileError(ValueError):
 
 @dataclass(frozen=True)
 class NeuronParameters:
-    """Parameters of `N` logical neurons with `A` merged circuits and `J` signed inputs each (`J` = 128 A on BrainScaleS-2).
+    """Parameters of `N` logical neurons with `A` merged circuits and `J` signed inputs each.
 
     Attributes:
         device: where they are from: name and hash of the chip.
