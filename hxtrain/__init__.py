@@ -4,7 +4,7 @@ from .activity import Activity, LayerActivity
 from .device import Device
 from .encoders import LatencyEncoder
 from .losses import MaxOverTime, MeanOverTime
-from .network import LI, LIF, Dropout, Linear, Network
+from .network import LI, LIF, Dropout, Linear, Network, Recurrent
 from .placement import PlacementError, Plan, place
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __all__ = [
     "Network",
     "PlacementError",
     "Plan",
+    "Recurrent",
     "__version__",
     "place",
 ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
-from hxtrain.backends import Backend, accepted_settings, create_backend
+from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
 
-from .network import LI, LIF, Dropout, Linear, Network
+from .network import LI, LIF, Dropout, Linear, Network, Recurrent
 
 SOFTWARE = "software"
 """Name of the backend that is none: the network runs as its software twin."""
@@ -15,10 +15,11 @@ SOFTWARE = "software"
 
 @dataclass
 class NetworkConfig:
-    """A feed-forward network: inputs, hidden LIF populations, leaky-integrator readout.
+    """A network: inputs, hidden LIF populations, leaky-integrator readout.
 
     Attributes:
         hidden: size of each hidden population.
+        recurrent: whether each hidden population projects onto itself, too.
         tau_mem, tau_syn: time constants (s).
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps.
@@ -26,11 +27,13 @@ class NetworkConfig:
         at_spike: membrane that this derivative sees in a bin with a spike, `threshold` or `trace`.
         dropout: share of hidden neurons silenced per batch.
         init_mean, init_gain: of the initial weights, see `Linear`; the mean is for hidden layers.
+        init_gain_recurrent: of recurrent weights, whose mean is 0; None: as `init_gain`.
         scale: integer weight per unit of float weight of hidden layers; None: from the device.
         autoscale_readout: scale the readout's integer weights so that the largest just fits.
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
+    recurrent: bool = False
     tau_mem: float = 6e-6
     tau_syn: float = 6e-6
     dt: float = 1.7e-6
@@ -41,6 +44,7 @@ class NetworkConfig:
     dropout: float = 0.0
     init_mean: float = 1e-3
     init_gain: float = 0.7
+    init_gain_recurrent: Optional[float] = None  # noqa: UP045
     scale: Optional[float] = None  # noqa: UP045
     autoscale_readout: bool = False
 
@@ -54,15 +58,25 @@ class NetworkConfig:
             bad.append(f"network.dropout={self.dropout} must be in 0 <= x < 1")
         if not self.init_gain >= 0:
             bad.append(f"network.init_gain={self.init_gain} must not be negative")
+        if self.init_gain_recurrent is not None:
+            bad += self._check_recurrent_gain(self.init_gain_recurrent)
         if bad:
             raise ValueError("; ".join(bad))
+
+    def _check_recurrent_gain(self, gain: float) -> list[str]:
+        if not self.recurrent:
+            return [f"network.init_gain_recurrent={gain} has no effect; set network.recurrent=true, or leave it out"]
+        return [] if gain >= 0 else [f"network.init_gain_recurrent={gain} must not be negative"]
 
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`."""
         modules: list[Any] = []
+        own_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
         for size in self.hidden:
             modules.append(Linear(inputs, size, self.init_mean, self.init_gain, scale=self.scale))
             modules.append(LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike))
+            if self.recurrent:
+                modules.append(Recurrent(size, gain=own_gain, scale=self.scale))
             if self.dropout > 0:
                 modules.append(Dropout(self.dropout))
             inputs = size
@@ -93,12 +107,33 @@ class BackendConfig:
     Attributes:
         name: a registered backend, or `software` for the twin.
         settings: keyword settings of the backend.
-        retries: how often a failed run is repeated.
+        retries: how often a run that failed or lost trials is repeated.
+        faults: probabilities of faults of the link by name, see `hxtrain.backends.FAULTS`.
+        fault_seed: seed of the faults.
     """
 
     name: str = "emulator"
     settings: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
     retries: int = 5
+    faults: Dict[str, float] = field(default_factory=dict)  # noqa: UP006
+    fault_seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.faults = {**dict.fromkeys(FAULTS, 0.0), **self.faults}
+        try:
+            create_faults(self.faults)
+        except ValueError as error:
+            raise ValueError(f"backend.faults: {error}") from error
+        if self.faulty() and self.name == SOFTWARE:
+            met = ", ".join(name for name, p in self.faults.items() if p > 0)
+            raise ValueError(
+                f"backend.faults: {met} cannot happen in software, where there is no link; "
+                "choose a device, or set these probabilities to 0"
+            )
+
+    def faulty(self) -> bool:
+        """Return whether any fault can happen."""
+        return any(p > 0 for p in self.faults.values())
 
     def takes_chip(self) -> bool:
         """Return whether the backend has chip individuals (accepts `chip`, `preset`, `seed`)."""
@@ -115,4 +150,5 @@ class BackendConfig:
         individual: dict[str, Any] = {}
         if self.takes_chip():
             individual = {"chip": chip.name, "preset": chip.preset, "seed": chip.seed}
-        return create_backend(self.name, **{**individual, **self.settings})
+        backend = create_backend(self.name, **{**individual, **self.settings})
+        return FaultyBackend(backend, create_faults(self.faults), self.fault_seed) if self.faulty() else backend

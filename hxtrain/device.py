@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from hxtrain.backends import Backend, Cost, DeviceError, Health, Recording, Spikes, Stimulus
+from hxtrain.backends import Backend, DeviceError, Health, Recording, Spikes, Stimulus
 
 from .activity import Activity, LayerActivity
+from .drift import LIMIT, DriftMonitor
 from .placement import Plan, place
+from .repeats import Arrivals, total
 
 if TYPE_CHECKING:
     from .network import Network
@@ -32,18 +34,21 @@ class Device:
 
     Args:
         backend: the device.
-        retries: how often a failed run is repeated before the error is passed on.
+        retries: how often a run that failed or lost trials is repeated before the error is passed on.
+        drift_limit: change of the resting potentials from which on recalibration is due (trace units, rms);
+            an estimate, see `hxtrain.drift`.
 
     Attributes:
         clock: trials run so far; part of a checkpoint, since emulated noise follows from it.
         plan: the placement; None before a network is attached.
     """
 
-    def __init__(self, backend: Backend, retries: int = 5) -> None:
+    def __init__(self, backend: Backend, retries: int = 5, drift_limit: float = LIMIT) -> None:
         if retries < 0:
             raise ValueError(f"retries={retries} must not be negative")
-        self.backend, self.retries = backend, retries
+        self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
         self.clock = 0
+        self.drift = DriftMonitor(drift_limit)
         self.plan: Plan | None = None
         self.scales: list[float] = []
 
@@ -66,14 +71,14 @@ class Device:
         """
         plan = place(net, self.backend.capabilities)
         self.backend.configure(plan.circuit)
-        self.plan = plan
+        self.plan, self.drift = plan, DriftMonitor(self.drift_limit)
         return plan
 
     def run(self, weights: list[Tensor], spikes: Spikes) -> Activity:
         """Run a batch and return what was measured, in the model's units.
 
         Args:
-            weights: float weights of each layer.
+            weights: float weights of each projection.
             spikes: input events.
 
         Raises:
@@ -84,10 +89,9 @@ class Device:
         recording = self.record(integers, spikes)
         device = weights[0].device
         layers = []
-        for layer, scale in zip(plan.layers, self.scales, strict=True):
-            codes = recording.traces[layer.population.name].to(device)
-            unit = plan.trace_unit * (1.0 if layer.fixed_scale else scale / layer.nominal_scale)
-            found = recording.spikes.get(layer.population.name)
+        for population, unit in zip(plan.circuit.populations, plan.trace_units(self.scales), strict=True):
+            codes = recording.traces[population.name].to(device)
+            found = recording.spikes.get(population.name)
             dense = None
             if found is not None:
                 dense = found.to(device).to_grid(plan.circuit.dt, plan.circuit.samples, binary=True)
@@ -95,7 +99,11 @@ class Device:
         return Activity(layers, recording.cost, recording.health)
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
-        """Run integer weights; splits the batch as the device needs and joins the pieces."""
+        """Run integer weights; splits the batch as the device needs and joins the pieces.
+
+        Raises:
+            DeviceError: trials are missing after the last attempt.
+        """
         plan = self._placed()
         size = plan.trials_per_run or spikes.samples
         pieces = []
@@ -103,7 +111,18 @@ class Device:
         for piece in spikes.to("cpu").split(size):
             pieces.append(self._attempt(integers, Stimulus(piece, self.clock)))
             self.clock += piece.samples
-        return pieces[0] if len(pieces) == 1 else join(pieces)
+        return self._watched(pieces[0] if len(pieces) == 1 else join(pieces))
+
+    def _watched(self, recording: Recording) -> Recording:
+        """Note in a recording's health when recalibration has become due.
+
+        Trials that follow closely without a reset do not begin at rest, but where the trial before them ended.
+        """
+        circuit = self._placed().circuit
+        if circuit.trial_time is not None and not circuit.forced_reset:
+            return recording
+        note = self.drift.add(recording)
+        return recording if note is None else replace(recording, health=recording.health + Health(notes=(note,)))
 
     def _placed(self) -> Plan:
         if self.plan is None:
@@ -111,24 +130,40 @@ class Device:
         return self.plan
 
     def _attempt(self, integers: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run until every trial has arrived whole; trials that have are kept."""
+        arrivals = Arrivals(stimulus, independent=self._placed().circuit.trial_time is None)
         for attempt in range(self.retries + 1):
-            try:
-                recording = self.backend.run(integers, stimulus)
-                self._check(recording, stimulus)
-            except DeviceError as error:
-                if attempt == self.retries:
-                    raise DeviceError(
-                        f"a run of {stimulus.spikes.samples} trials failed {attempt + 1} times, last: {error}. "
-                        "No result of it was used; check the device"
-                    ) from error
-                log.warning("run failed (%s), attempt %d of %d follows", error, attempt + 2, self.retries + 1)
-            else:
-                return recording if attempt == 0 else _with_retries(recording, attempt)
-        raise AssertionError("unreachable")
+            error = self._run_missing(integers, arrivals)
+            if arrivals.whole():
+                return arrivals.result(attempt)
+            if attempt < self.retries:
+                level = logging.DEBUG if error is None else logging.WARNING
+                text = "run failed (%s), attempt %d of %d follows"
+                log.log(level, text, arrivals.describe(error), attempt + 2, self.retries + 1)
+        raise DeviceError(
+            f"a run of {stimulus.spikes.samples} trials failed {self.retries + 1} times, last: "
+            f"{arrivals.describe(error)}. No result of it was used; check the device, or allow more repeats than "
+            f"backend.retries={self.retries}"
+        ) from error
+
+    def _run_missing(self, integers: Mapping[str, Tensor], arrivals: Arrivals) -> DeviceError | None:
+        """Run once what is missing; an error of the device is returned."""
+        part = arrivals.wanted()
+        try:
+            recording = self.backend.run(integers, part)
+            self._check(recording, part)
+        except DeviceError as error:
+            arrivals.fail(part)
+            return error
+        arrivals.add(part, recording)
+        return None
 
     def _check(self, recording: Recording, stimulus: Stimulus) -> None:
-        """Refuse a recording that is not whole."""
+        """Refuse a recording of which not even the lost trials can be told."""
         plan, batch = self._placed(), stimulus.spikes.samples
+        lost = recording.lost
+        if lost is not None and (tuple(lost.shape) != (batch,) or lost.dtype != torch.bool):
+            raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {lost.dtype} {tuple(lost.shape)}")
         for population in plan.circuit.populations:
             shape = (batch, plan.circuit.samples, population.size)
             codes = recording.traces.get(population.name)
@@ -155,22 +190,18 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
 
 def join(pieces: list[Recording]) -> Recording:
     """Join recordings of consecutive trials."""
-    costs = [piece.cost for piece in pieces]
-    energies = [cost.energy for cost in costs]
-    known = [energy for energy in energies if energy is not None]
-    cost = Cost(
-        sum(cost.chip_time for cost in costs),
-        sum(known) if len(known) == len(energies) else None,
-        "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
-    )
     first = pieces[0]
+    whole = all(piece.lost is None for piece in pieces)
     return Recording(
         spikes={name: Spikes.cat([p.spikes[name] for p in pieces]) for name in first.spikes},
         traces={name: torch.cat([p.traces[name] for p in pieces]) for name in first.traces},
-        cost=cost,
+        cost=total([piece.cost for piece in pieces]),
         health=sum((p.health for p in pieces), Health()),
+        lost=None if whole else torch.cat([_lost(piece) for piece in pieces]),
     )
 
 
-def _with_retries(recording: Recording, retries: int) -> Recording:
-    return replace(recording, health=recording.health + Health(retries=retries))
+def _lost(recording: Recording) -> Tensor:
+    """Return the lost trials, bool `[B]`."""
+    trials = len(next(iter(recording.traces.values())))
+    return torch.zeros(trials, dtype=torch.bool) if recording.lost is None else recording.lost

@@ -1,4 +1,4 @@
-"""Networks: linear projections, spiking populations and a leaky-integrator readout.
+"""Networks: linear projections, spiking populations, recurrent or not, and a leaky-integrator readout.
 
     net = Network(Linear(256, 246), LIF(246), Linear(246, 10), LI(10))
     activity = net(spikes)          # in software: the twin
@@ -12,24 +12,28 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, cast
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from hxtrain.backends import DeviceError, Spikes
+from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Surrogate, decay, get_surrogate, measured_layer, psp_matrix
+from .learning import Feedback, GridEvents, Surrogate, decay, get_surrogate, measured_layer, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
     from .device import Device
     from .placement import Plan
 
+M = TypeVar("M", bound=nn.Module)
+GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
 
-class Linear(nn.Module):
-    """All-to-all synapses without bias.
+
+class Synapses(nn.Module):
+    """Common part of projections: all-to-all synapses without bias.
 
     Weights start normal with the given mean and a standard deviation of
     `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`.
@@ -47,16 +51,17 @@ class Linear(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        mean: float = 0.0,
-        gain: float = 0.7,
-        autoscale: bool = False,
-        scale: float | None = None,
-        max_scale: float = 250.0,
+        mean: float,
+        gain: float,
+        autoscale: bool,
+        scale: float | None,
+        max_scale: float,
     ) -> None:
         super().__init__()
-        _check_positive("Linear", inputs=inputs, outputs=outputs, max_scale=max_scale)
+        owner = type(self).__name__
+        _check_positive(owner, max_scale=max_scale)
         if scale is not None:
-            _check_positive("Linear", scale=scale)
+            _check_positive(owner, scale=scale)
         self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
         self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
@@ -66,6 +71,43 @@ class Linear(nn.Module):
         noise = torch.randn(self.weight.shape, generator=generator)
         with torch.no_grad():
             self.weight.copy_(self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise)
+
+
+class Linear(Synapses):
+    """Synapses from the inputs, or from the population before; see `Synapses`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        mean: float = 0.0,
+        gain: float = 0.7,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+    ) -> None:
+        _check_positive("Linear", inputs=inputs, outputs=outputs)
+        super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale)
+
+
+class Recurrent(Synapses):
+    """Synapses of the `size` neurons of the LIF population before it onto themselves; see `Synapses`.
+
+    A population's membrane has one unit, so `autoscale` and an automatic scale's limit must be those of
+    the `Linear` onto it; both then share one automatic scale.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: float = 0.0,
+        gain: float = 0.7,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+    ) -> None:
+        _check_positive("Recurrent", size=size)
+        super().__init__(size, size, mean, gain, autoscale, scale, max_scale)
 
 
 class _Neurons(nn.Module):
@@ -126,9 +168,9 @@ class Dropout(nn.Module):
 
     `net(spikes, net.dropout_masks(generator))` drops, `net(spikes)` does not; there is no mode to forget.
 
-    On a chip, all synapses onto a silenced neuron are written as zero. Kept neurons are not
-    scaled up: the chip's weights have no headroom, and the readout's maximum over time decides
-    by rank.
+    On a chip, all synapses onto a silenced neuron, recurrent ones included, are written as zero. Kept
+    neurons are not scaled up: the chip's weights have no headroom, and the readout's maximum over
+    time decides by rank.
     """
 
     def __init__(self, p: float = 0.4) -> None:
@@ -138,20 +180,41 @@ class Dropout(nn.Module):
         self.p = p
 
 
+class Incoming(NamedTuple):
+    """A projection onto a layer: names of source and target, and its synapses."""
+
+    pre: str
+    post: str
+    synapses: Synapses
+
+    @property
+    def name(self) -> str:
+        """Return the projection's name."""
+        return f"{self.pre}->{self.post}"
+
+
 class Layer(NamedTuple):
-    """A projection with its targets."""
+    """A population with the projections onto it; `source` names what is before it."""
 
     name: str
+    source: str
     linear: Linear
     neurons: LIF | LI
+    recurrent: Recurrent | None
     dropout: float
+
+    @property
+    def projections(self) -> list[Incoming]:
+        """Return the feed-forward projection, then the recurrent one, if any."""
+        found = [Incoming(self.source, self.name, self.linear)]
+        return found if self.recurrent is None else [*found, Incoming(self.name, self.name, self.recurrent)]
 
 
 class Network(nn.Module):
-    """A feed-forward spiking network.
+    """A spiking network: a chain of layers, each of which may project onto itself.
 
     Args:
-        modules: `Linear, LIF, [Dropout,] ..., Linear, LI`.
+        modules: `Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI`.
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps `T`.
         seed: seed of the initial weights.
@@ -170,7 +233,13 @@ class Network(nn.Module):
         self._plan: Plan | None = None
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
-            layer.linear.reset_parameters(1 - decay(dt, layer.neurons.tau_mem), generator)
+            for projection in layer.projections:
+                projection.synapses.reset_parameters(1 - decay(dt, layer.neurons.tau_mem), generator)
+
+    @property
+    def projections(self) -> list[Incoming]:
+        """All projections in the order in which weights are listed everywhere."""
+        return [projection for layer in self.layers for projection in layer.projections]
 
     def attach(self, device: Device | None) -> None:
         """Run on `device` from now on, after placing the network on it; None: in software."""
@@ -181,11 +250,14 @@ class Network(nn.Module):
         """Describe the time grid."""
         return f"dt={self.dt:.3g} s, steps={self.steps}"
 
+    def decays(self, layer: Layer) -> tuple[float, float]:
+        """Return the factors by which the layer's synaptic currents and membranes decay in a step."""
+        return decay(self.dt, layer.neurons.tau_syn), decay(self.dt, layer.neurons.tau_mem)
+
     def psp(self, layer: Layer) -> Tensor:
         """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
-        weight, neurons = layer.linear.weight, layer.neurons
-        alpha, beta = decay(self.dt, neurons.tau_syn), decay(self.dt, neurons.tau_mem)
-        return psp_matrix(self.steps, alpha, beta, weight.dtype, weight.device)
+        weight = layer.linear.weight
+        return psp_matrix(self.steps, *self.decays(layer), weight.dtype, weight.device)
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of kept neurons `[N]` per layer; None where nothing is dropped."""
@@ -219,18 +291,33 @@ class Network(nn.Module):
         return Activity(self._inject(weights, events, found.layers), found.cost, found.health)
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
-        """Return the float weights of each layer, rows of dropped neurons zero."""
-        weights = [layer.linear.weight for layer in self.layers]
-        if masks is None:
-            return cast(list[Tensor], weights)
-        return [w if mask is None else w * mask[:, None] for w, mask in zip(weights, masks, strict=True)]
+        """Return the float weights of each projection, rows of dropped neurons zero."""
+        kept: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
+        return [
+            p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
+            for layer, mask in zip(self.layers, kept, strict=True)
+            for p in layer.projections
+        ]
+
+    def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
+        """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""
+        rest = iter(weights)
+        return [list(islice(rest, len(layer.projections))) for layer in self.layers]
 
     def _inject(self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity]) -> list[LayerActivity]:
         inputs: Tensor | GridEvents = events
         result = []
-        for layer, weight, measured in zip(self.layers, weights, found, strict=True):
-            rule = _spike_rule(layer.neurons)
-            spikes, trace = measured_layer(weight, inputs, measured.spikes, measured.trace, self.psp(layer), *rule)
+        for layer, (weight, *own), measured in zip(self.layers, self.by_layer(weights), found, strict=True):
+            feedback = Feedback(own[0], *self.decays(layer)) if own else None
+            spikes, trace = measured_layer(
+                weight,
+                inputs,
+                measured.spikes,
+                measured.trace,
+                self.psp(layer),
+                *_spike_rule(layer.neurons),
+                feedback,
+            )
             result.append(LayerActivity(spikes, trace, measured.events))
             if spikes is not None:
                 inputs = spikes
@@ -246,7 +333,6 @@ def _spike_rule(neurons: LIF | LI) -> tuple[Surrogate, float, bool]:
 
 def _pair(modules: list[nn.Module]) -> list[Layer]:
     """Group modules to layers and check the chain."""
-    grammar = "expected Linear, LIF, [Dropout,] ..., Linear, LI"
     layers: list[Layer] = []
     queue = list(modules)
     while queue:
@@ -254,12 +340,13 @@ def _pair(modules: list[nn.Module]) -> list[Layer]:
         neurons = queue.pop(0) if queue else None
         if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
             found = ", ".join(type(m).__name__ for m in modules)
-            raise ValueError(f"network is {found or 'empty'}; {grammar}")
-        dropout = queue.pop(0) if queue and isinstance(queue[0], Dropout) else None
-        rate = dropout.p if isinstance(dropout, Dropout) else 0.0
-        layers.append(Layer(f"layer{len(layers)}", linear, neurons, rate))
+            raise ValueError(f"network is {found or 'empty'}; {GRAMMAR}")
+        recurrent, dropout = _take(queue, Recurrent), _take(queue, Dropout)
+        source = layers[-1].name if layers else INPUT
+        rate = 0.0 if dropout is None else dropout.p
+        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, rate))
     if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropout:
-        raise ValueError(f"the last population must be a readout LI without dropout; {grammar}")
+        raise ValueError(f"the last population must be a readout LI without dropout; {GRAMMAR}")
     previous = layers[0].linear.inputs
     for layer in layers:
         if layer.linear.inputs != previous or layer.linear.outputs != layer.neurons.size:
@@ -268,9 +355,34 @@ def _pair(modules: list[nn.Module]) -> list[Layer]:
                 f"neurons behind {previous} units; sizes must match"
             )
         if layer is not layers[-1] and not isinstance(layer.neurons, LIF):
-            raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {grammar}")
+            raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {GRAMMAR}")
+        if layer.recurrent is not None:
+            _check_recurrent(layer, layer.recurrent)
         previous = layer.neurons.size
     return layers
+
+
+def _take(queue: list[nn.Module], kind: type[M]) -> M | None:
+    """Take the first module out of the queue if it is of this kind."""
+    head = queue[0] if queue else None
+    if not isinstance(head, kind):
+        return None
+    del queue[0]
+    return head
+
+
+def _check_recurrent(layer: Layer, recurrent: Recurrent) -> None:
+    if not layer.neurons.spiking:
+        raise ValueError(f"{layer.name} is a readout LI, which has no spikes to feed back; {GRAMMAR}")
+    if recurrent.inputs != layer.neurons.size:
+        raise ValueError(f"{layer.name} is Recurrent({recurrent.inputs}) on {layer.neurons.size} neurons; use its size")
+    automatic = {(s.autoscale, s.max_scale if s.autoscale else None) for s in (layer.linear, recurrent)}
+    if len(automatic) > 1:
+        raise ValueError(
+            f"{layer.name}: Linear(autoscale={layer.linear.autoscale}, max_scale={layer.linear.max_scale}) and "
+            f"Recurrent(autoscale={recurrent.autoscale}, max_scale={recurrent.max_scale}) differ, but a population "
+            "has one unit of membrane; give both the same"
+        )
 
 
 def _check_positive(owner: str, **values: float) -> None:

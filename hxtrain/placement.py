@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hxtrain.backends import INPUT, Capabilities, Circuit, Population, Projection
+from hxtrain.backends import Capabilities, Circuit, Population, Projection
 
 from .learning import decay
 
@@ -29,34 +29,50 @@ class LayerPlan:
     """How one layer is realised.
 
     Attributes:
-        population, projection: what the device is asked for.
+        population: what the device is asked for.
         nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
             potential is as large as the model's.
-        fixed_scale: the scale in use; None: chosen such that the largest weight just fits.
-        max_scale: limit of that automatic scale.
+        automatic: whether the integer weights onto it are scaled such that the largest just fits.
     """
 
     population: Population
-    projection: Projection
     nominal_scale: float
+    automatic: bool
+
+
+@dataclass(frozen=True)
+class ProjectionPlan:
+    """How one projection is realised.
+
+    Attributes:
+        projection: what the device is asked for.
+        fixed_scale: integer weight per unit of float weight; None: chosen such that the largest weight
+            onto the population just fits.
+        max_scale: limit of that automatic scale.
+    """
+
+    projection: Projection
     fixed_scale: float | None
     max_scale: float
 
-    def scale(self, weight: Tensor, weight_max: int) -> float:
-        """Return the integer weight per unit of float weight for these weights."""
+    def scale(self, largest: float, weight_max: int) -> float:
+        """Return the scale in use where the largest float weight onto the population is `largest`."""
         if self.fixed_scale is not None:
             return self.fixed_scale
-        largest = float(weight.detach().abs().max())
         return min(weight_max / largest, self.max_scale) if largest > 0 else self.max_scale
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A network that fits a device."""
+    """A network that fits a device.
+
+    Weights, scales and limits are lists with one entry per projection, in the order of `projections`.
+    """
 
     capabilities: Capabilities
     circuit: Circuit
     layers: tuple[LayerPlan, ...]
+    projections: tuple[ProjectionPlan, ...]
 
     @property
     def trace_unit(self) -> float:
@@ -75,34 +91,40 @@ class Plan:
             ValueError: a weight is not finite.
         """
         limit = self.capabilities.weight_max
-        integers, scales = {}, []
-        for layer, weight in zip(self.layers, weights, strict=True):
+        largest: dict[str, float] = {}
+        for plan, weight in zip(self.projections, weights, strict=True):
+            name, post = plan.projection.name, plan.projection.post
             if not bool(torch.isfinite(weight).all()):
-                raise ValueError(
-                    f"weights of {layer.projection.name} are not finite; try a smaller trainer.learning_rate"
-                )
-            scale = layer.scale(weight, limit)
-            integers[layer.projection.name] = (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
+                raise ValueError(f"weights of {name} are not finite; try a smaller trainer.learning_rate")
+            if plan.fixed_scale is None:
+                largest[post] = max(largest.get(post, 0.0), float(weight.detach().abs().max()))
+        integers, scales = {}, []
+        for plan, weight in zip(self.projections, weights, strict=True):
+            scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
+            integers[plan.projection.name] = (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
             scales.append(scale)
         return integers, scales
 
+    def trace_units(self, scales: list[float]) -> list[float]:
+        """Return per layer the trace codes of the model's unit of membrane, at these scales of its projections."""
+        onto = {plan.projection.post: scale for plan, scale in zip(self.projections, scales, strict=True)}
+        return [
+            self.trace_unit * (onto[layer.population.name] / layer.nominal_scale if layer.automatic else 1.0)
+            for layer in self.layers
+        ]
+
     def weight_limits(self) -> list[float | None]:
-        """Return per layer the largest float weight that is not clipped; None where the scale adapts."""
+        """Return the largest float weight that is not clipped; None where the scale adapts."""
         limit = self.capabilities.weight_max
-        return [None if layer.fixed_scale is None else limit / layer.fixed_scale for layer in self.layers]
+        return [None if plan.fixed_scale is None else limit / plan.fixed_scale for plan in self.projections]
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the plan as rows (what, used, limit)."""
         caps, circuit = self.capabilities, self.circuit
         used = sum(p.size * p.merged for p in circuit.populations)
         rows = [("neuron circuits", str(used), str(caps.neuron_circuits))]
-        for layer in self.layers:
-            p, j = layer.population, layer.projection
-            kind = "readout" if p.threshold is None else "spiking"
-            rows.append((f"{p.name}: {p.size} {kind} neurons", f"{p.merged} circuits each", f"{caps.max_merged}"))
-            rows.append((f"{p.name}: signed inputs", str(j.pre_size), str(p.merged * caps.inputs_per_circuit)))
-            scale = "largest just fits" if layer.fixed_scale is None else f"{layer.fixed_scale:.4g} per unit"
-            rows.append((f"{p.name}: integer weights", scale, f"+-{caps.weight_max}"))
+        for population in circuit.populations:
+            rows += self._rows_of(population)
         per_run = self.trials_per_run
         rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
         rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
@@ -113,6 +135,21 @@ class Plan:
                 f"{caps.trial_time * 1e6:.4g} us per trial",
             )
         )
+        return rows
+
+    def _rows_of(self, p: Population) -> list[tuple[str, str, str]]:
+        caps = self.capabilities
+        plans = [plan for plan in self.projections if plan.projection.post == p.name]
+        kind = "readout" if p.threshold is None else "spiking"
+        inputs = " + ".join(str(plan.projection.pre_size) for plan in plans)
+        rows = [
+            (f"{p.name}: {p.size} {kind} neurons", f"{p.merged} circuits each", f"{caps.max_merged}"),
+            (f"{p.name}: signed inputs", inputs, str(p.merged * caps.inputs_per_circuit)),
+        ]
+        for plan in plans:
+            what = "recurrent weights" if plan.projection.pre == p.name else "integer weights"
+            scale = "largest just fits" if plan.fixed_scale is None else f"{plan.fixed_scale:.4g} per unit"
+            rows.append((f"{p.name}: {what}", scale, f"+-{caps.weight_max}"))
         return rows
 
 
@@ -136,16 +173,16 @@ def place(net: Network, capabilities: Capabilities) -> Plan:
         PlacementError: with every misfit: layer, limit, excess, remedy.
     """
     caps, misfits = capabilities, []
-    plans = []
-    pre = INPUT
+    layers: list[LayerPlan] = []
+    projections: list[ProjectionPlan] = []
     for layer in net.layers:
         misfits += _layer_misfits(layer, caps)
-        plans.append(_plan_layer(layer, pre, net.dt, caps))
-        pre = layer.name
+        layers.append(_plan_layer(layer, net.dt, caps))
+        projections += _plan_projections(layer, layers[-1].nominal_scale)
     circuit = Circuit(
         inputs=net.layers[0].linear.inputs,
-        populations=tuple(plan.population for plan in plans),
-        projections=tuple(plan.projection for plan in plans),
+        populations=tuple(plan.population for plan in layers),
+        projections=tuple(plan.projection for plan in projections),
         samples=net.steps,
         dt=net.dt,
     )
@@ -153,19 +190,23 @@ def place(net: Network, capabilities: Capabilities) -> Plan:
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
         raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")
-    return Plan(caps, circuit, tuple(plans))
+    return Plan(caps, circuit, tuple(layers), tuple(projections))
 
 
-def _merged(inputs: int, caps: Capabilities) -> int:
-    return -(-inputs // caps.inputs_per_circuit)
+def _fan_in(layer: Layer) -> int:
+    return sum(projection.synapses.inputs for projection in layer.projections)
 
 
-def _plan_layer(layer: Layer, pre: str, dt: float, caps: Capabilities) -> LayerPlan:
-    linear, neurons = layer.linear, layer.neurons
+def _merged(layer: Layer, caps: Capabilities) -> int:
+    return -(-_fan_in(layer) // caps.inputs_per_circuit)
+
+
+def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
+    neurons = layer.neurons
     population = Population(
         name=layer.name,
         size=neurons.size,
-        merged=_merged(linear.inputs, caps),
+        merged=_merged(layer, caps),
         leak=caps.leak,
         threshold=caps.threshold if neurons.spiking else None,
         reset=caps.reset,
@@ -173,24 +214,35 @@ def _plan_layer(layer: Layer, pre: str, dt: float, caps: Capabilities) -> LayerP
         tau_syn=neurons.tau_syn,
         refractory=caps.refractory,
     )
-    nominal = nominal_scale(layer, dt, caps)
-    return LayerPlan(
-        population=population,
-        projection=Projection(f"{pre}->{layer.name}", pre, layer.name, linear.inputs),
-        nominal_scale=nominal,
-        fixed_scale=None if linear.autoscale else (nominal if linear.scale is None else linear.scale),
-        max_scale=linear.max_scale,
-    )
+    return LayerPlan(population, nominal_scale(layer, dt, caps), layer.linear.autoscale)
+
+
+def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:
+    """Place the projections onto a layer behind one another on its neurons' signed inputs."""
+    plans, first = [], 0
+    for incoming in layer.projections:
+        synapses = incoming.synapses
+        fixed = nominal if synapses.scale is None else synapses.scale
+        projection = Projection(incoming.name, incoming.pre, incoming.post, synapses.inputs, first)
+        plans.append(ProjectionPlan(projection, None if synapses.autoscale else fixed, synapses.max_scale))
+        first += synapses.inputs
+    return plans
 
 
 def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
     found = []
-    merged = _merged(layer.linear.inputs, caps)
-    if merged > caps.max_merged:
-        limit = caps.max_merged * caps.inputs_per_circuit
+    fan_in, limit = _fan_in(layer), caps.max_merged * caps.inputs_per_circuit
+    if fan_in > limit:
+        own = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
+        remedy = "the inputs (for images: a smaller data.size)" if layer.recurrent is None else "inputs or neurons"
         found.append(
-            f"{layer.name}: fan-in {layer.linear.inputs} exceeds {limit} signed inputs per neuron "
-            f"by {layer.linear.inputs - limit}; reduce the inputs (for images: a smaller data.size)"
+            f"{layer.name}: fan-in {fan_in}{own} exceeds {limit} signed inputs per neuron "
+            f"by {fan_in - limit}; reduce {remedy}"
+        )
+    if layer.recurrent is not None and not caps.recurrence:
+        found.append(
+            f"{layer.name}: its neurons project onto themselves, which the device cannot do; "
+            "set network.recurrent=false, or use a device with recurrence"
         )
     low, high = caps.tau_range
     for name in ("tau_mem", "tau_syn"):

@@ -1,6 +1,6 @@
 """Regularisers: additions to the loss that shape activity or weights.
 
-Each is called with the activity of a pass and the weights in use. `S_i` is the number of spikes of
+Each is called with the activity of a pass and the weights of each projection. `S_i` is the number of spikes of
 hidden neuron i in a trial.
 """
 
@@ -78,12 +78,12 @@ class ReadoutAmplitude(Regularizer):
 
 @dataclass
 class WeightDecay(Regularizer):
-    """`mean of w^2` of the projections onto hidden neurons."""
+    """`mean of w^2` of the projections onto hidden neurons, recurrent ones included."""
 
     strength: float = 0.1
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the mean squared weight of all layers but the readout."""
+        """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
         return _sum(w.square().mean() for w in weights[:-1])
 
 

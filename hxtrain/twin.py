@@ -1,11 +1,12 @@
 r"""The twin: an ideal software model of the network, on the grid of the traces.
 
-    I[t+1] = alpha I[t] + W x[t]
+    I[t+1] = alpha I[t] + W x[t] + V S[t]     V: recurrent weights, if any
     U[t+1] = beta U[t] + I[t+1] - S[t]        soft reset by subtraction, no refractory period
     S[t]   = 1 where U[t] > 1
 
-with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). The reset only
-subtracts a decaying trace from the linear response, so the drive of all steps is computed at once.
+with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). Resets and recurrent
+synapses only add to the linear response to x, so the drive of all steps is computed at once, and the
+loop over time carries what the population's own spikes leave behind.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .activity import LayerActivity
-from .learning import GridEvents, decay, over_time
+from .learning import GridEvents, over_time
 
 if TYPE_CHECKING:
     from .network import Network
@@ -26,23 +27,32 @@ def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[La
     """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer."""
     result: list[LayerActivity] = []
     inputs: Tensor | None = None
-    for layer, weight in zip(net.layers, weights, strict=True):
+    for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
         drive = events.drive(weight) if inputs is None else inputs @ weight.t()
         trace = over_time(net.psp(layer), drive)
         if not layer.neurons.spiking:
             result.append(LayerActivity(None, trace))
             continue
-        inputs = fire(trace, decay(net.dt, layer.neurons.tau_mem))
+        inputs = fire(trace, *net.decays(layer), *own)
         result.append(LayerActivity(inputs, trace))
     return result
 
 
-def fire(membrane: Tensor, beta: float) -> Tensor:
-    """Return the spikes of a free membrane `[T, B, N]`, and subtract the resets from it in place."""
+def fire(membrane: Tensor, alpha: float, beta: float, recurrent: Tensor | None = None) -> Tensor:
+    """Return the spikes of a free membrane `[T, B, N]`, and put their effects into it in place.
+
+    Args:
+        membrane: response to the inputs alone; afterwards with resets and recurrent potentials.
+        alpha, beta: decay of synaptic current and membrane per step.
+        recurrent: weights `[N, N]`, if any.
+    """
     spikes = torch.empty_like(membrane)
-    reset = torch.zeros_like(membrane[0])
+    missing = torch.zeros_like(membrane[0])
+    current = torch.zeros_like(membrane[0])
     for u, s in zip(membrane.unbind(0), spikes.unbind(0), strict=True):
-        u.sub_(reset)
+        u.sub_(missing)
         torch.gt(u, 1.0, out=s)
-        reset.mul_(beta).add_(s)
+        missing.mul_(beta).add_(s)
+        if recurrent is not None:
+            missing.sub_(current.addmm_(s, recurrent.t(), beta=alpha))
     return spikes

@@ -15,11 +15,20 @@ and `inject` passes gradients unchanged.
 A trace is sampled every 1.7 us, so the sample of a bin with a spike was taken some time before the
 membrane reached its threshold. The spike itself says where the membrane was between the samples:
 at the threshold. `at_threshold` uses this for the surrogate's argument (decision 0002).
+
+Recurrent synapses V add `V S[t]` to the current, so that a spike's gradient needs the charges behind it::
+
+    G[t]     = dL/dI[t+1]
+    dL/dU[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + V^T G[t]) + beta dL/dU[t+1]
+    G[t-1]   = alpha G[t] + dL/dU[t]
+    dL/dV    = sum_t,b G[t, b] S[t, b]^T
+
+from the last step to the first: the only loop over time, and there is none forward.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,13 +38,22 @@ from .psp import GridEvents, over_time
 from .surrogate import Surrogate
 
 
+class Feedback(NamedTuple):
+    """Recurrent synapses: weights `[N, N]`, decay of current (`alpha`) and membrane (`beta`) per step."""
+
+    weight: Tensor
+    alpha: float
+    beta: float
+
+
 class _Layer(torch.autograd.Function):
-    """A measured layer: (weight, inputs) -> (spikes, trace)."""
+    """A measured layer: (weight, recurrent weight, inputs) -> (spikes, trace)."""
 
     @staticmethod
     def forward(
         ctx: Any,
         weight: Tensor,
+        recurrent: Tensor | None,
         inputs: Tensor | None,
         events: GridEvents | None,
         spikes: Tensor | None,
@@ -44,36 +62,64 @@ class _Layer(torch.autograd.Function):
         surrogate: Surrogate,
         slope: float,
         at_threshold: bool,
+        decays: tuple[float, float] | None,
     ) -> tuple[Tensor | None, Tensor]:
-        ctx.save_for_backward(weight, inputs, trace, matrix, spikes if at_threshold else None)
+        kept = spikes if at_threshold or recurrent is not None else None
+        ctx.save_for_backward(weight, recurrent, inputs, trace, matrix, kept)
         ctx.events, ctx.surrogate, ctx.slope = events, surrogate, slope
+        ctx.at_threshold, ctx.decays = at_threshold, decays
         ctx.set_materialize_grads(False)
         return (None if spikes is None else spikes.view_as(spikes)), trace.view_as(trace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_trace: Tensor | None) -> tuple[Any, ...]:
-        weight, inputs, trace, matrix, spikes = ctx.saved_tensors
-        grad_membrane = grad_trace
+        weight, recurrent, inputs, trace, matrix, spikes = ctx.saved_tensors
+        if grad_spikes is None and grad_trace is None:
+            return (None,) * 11
+        slopes: Any = None
+        if grad_spikes is not None or recurrent is not None:
+            slopes = ctx.surrogate(_distance(trace, spikes if ctx.at_threshold else None), ctx.slope)
+        grad_membrane: Any = grad_trace
         if grad_spikes is not None:
-            grad_membrane = ctx.surrogate(_distance(trace, spikes), ctx.slope).mul_(grad_spikes)
+            grad_membrane = slopes.mul_(grad_spikes) if recurrent is None else slopes * grad_spikes
             if grad_trace is not None:
                 grad_membrane = grad_membrane.add_(grad_trace)
-        if grad_membrane is None:
-            return (None,) * 9
-        charge = over_time(matrix.t(), grad_membrane)
-        grad_weight = grad_inputs = None
+        if recurrent is None:
+            charge = over_time(matrix.t(), grad_membrane)
+        else:
+            charge = _charge_through_time(grad_membrane, slopes, recurrent, *ctx.decays)
+        grad_weight = grad_recurrent = grad_inputs = None
         if ctx.needs_input_grad[0]:
             grad_weight = _weight_gradient(charge, inputs, ctx.events)
         if ctx.needs_input_grad[1]:
+            grad_recurrent = _weight_gradient(charge, spikes, None)
+        if ctx.needs_input_grad[2]:
             grad_inputs = charge @ weight
-        return grad_weight, grad_inputs, None, None, None, None, None, None, None
+        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 8
 
 
 def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
     """Return the membrane's distance from the threshold; zero at the spikes given."""
     distance = trace - 1
     return distance if spikes is None else distance.addcmul_(distance, spikes, value=-1)
+
+
+def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tensor, alpha: float, beta: float) -> Tensor:
+    """Return the gradient `[T, B, N]` of the charge that arrives in each step of a recurrent layer.
+
+    Args:
+        grad_membrane: what comes from outside the layer. slopes: surrogate derivatives.
+        recurrent: weights `[N, N]`. alpha, beta: decay of synaptic current and membrane per step.
+    """
+    charge = torch.empty_like(slopes)
+    charge[-1] = 0
+    behind, fed_back = torch.zeros_like(charge[0]), torch.empty_like(charge[0])
+    for t in range(len(charge) - 1, 0, -1):
+        torch.mm(charge[t], recurrent, out=fed_back)
+        behind.mul_(beta).add_(grad_membrane[t]).addcmul_(slopes[t], fed_back)
+        torch.add(behind, charge[t], alpha=alpha, out=charge[t - 1])
+    return charge
 
 
 def _weight_gradient(charge: Tensor, inputs: Tensor | None, events: GridEvents | None) -> Tensor:
@@ -92,6 +138,7 @@ def measured_layer(
     surrogate: Surrogate,
     slope: float,
     at_threshold: bool = True,
+    feedback: Feedback | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Put a measured layer into the graph.
 
@@ -104,6 +151,7 @@ def measured_layer(
         surrogate, slope: derivative of the spike.
         at_threshold: take the membrane to be at its threshold in bins with a spike, instead of the
             sample of that bin.
+        feedback: recurrent synapses of the layer, if any.
 
     Returns:
         Spikes and trace with the values given and the gradient of the model.
@@ -112,7 +160,9 @@ def measured_layer(
         dense, events = None, inputs
     else:
         dense, events = inputs, None
+    recurrent = None if feedback is None else feedback.weight
+    decays = None if feedback is None else (feedback.alpha, feedback.beta)
     result: tuple[Tensor | None, Tensor] = _Layer.apply(  # type: ignore[no-untyped-call]
-        weight, dense, events, spikes, trace, matrix, surrogate, slope, at_threshold
+        weight, recurrent, dense, events, spikes, trace, matrix, surrogate, slope, at_threshold, decays
     )
     return result

@@ -71,13 +71,13 @@ def _clipping(net: Network) -> list[str]:
     if net.device is None or net.device.plan is None:
         return []
     warnings = []
-    for layer, limit in zip(net.layers, net.device.plan.weight_limits(), strict=True):
+    for projection, limit in zip(net.projections, net.device.plan.weight_limits(), strict=True):
         if limit is None:
             continue
-        share = float((layer.linear.weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
+        share = float((projection.synapses.weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
         if share > CLIPPED_SHARE:
             warnings.append(
-                f"{layer.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "
+                f"{projection.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "
                 "Try a larger regularizer.weight_decay.strength, or a smaller network.scale"
             )
     return warnings

@@ -53,6 +53,7 @@ def result(
         **device_cost(final, len(trainer.test)),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
+        "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
         "data": data.name,
         "data_size": data.size,
         "data_sha256": data.sha256,
@@ -77,7 +78,7 @@ def sent_weights(net: Network) -> dict[str, Tensor]:
     """Return the integer weights as sent to the device; the float weights in software."""
     if net.device is not None and net.device.plan is not None:
         return net.device.plan.quantise(net.effective_weights())[0]
-    return {layer.name: layer.linear.weight.detach() for layer in net.layers}
+    return {projection.name: projection.synapses.weight.detach() for projection in net.projections}
 
 
 def save_weights(path: Path, net: Network) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig
+from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.network import Network
 
@@ -48,14 +48,30 @@ class EvaluateConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
-def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Evaluate a checkpoint on a device and write `evaluation.json` into `folder`.
+class Trained(NamedTuple):
+    """A checkpoint's network and what belongs to it.
+
+    Attributes:
+        net: with the checkpoint's weights, attached to nothing.
+        data: the data set it was trained on.
+        encoder, loss: how samples become spikes, and readouts become answers.
+        origin: where it comes from, as plain values for a result: file, device, epochs, seed, data.
+    """
+
+    net: Network
+    data: ImageDataset
+    encoder: LatencyEncoder
+    loss: losses.MaxOverTime
+    origin: dict[str, Any]
+
+
+def load_trained(checkpoint: str) -> Trained:
+    """Return the network of a checkpoint that `hxtrain` wrote, and what belongs to it.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        PlacementError: its network does not fit the device.
+        CheckpointError: the checkpoint cannot be read, or its data set has changed.
     """
-    path = Path(config.checkpoint).expanduser()
+    path = Path(checkpoint).expanduser()
     state = load_checkpoint(path)
     missing = {"settings", "model", "epoch"} - set(state)
     if missing:
@@ -69,37 +85,51 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         )
     net = component(settings, "network", NetworkConfig).build(data.size**2, len(data.classes), settings["seed"])
     net.load_state_dict(state["model"])
-    encoder = component(settings, "encoder", LatencyEncoder)
-    loss = component(settings, "loss", losses.LOSSES[settings["loss.kind"]])
+    trained_on = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
+    return Trained(
+        net,
+        data,
+        component(settings, "encoder", LatencyEncoder),
+        component(settings, "loss", losses.LOSSES[settings["loss.kind"]]),
+        {
+            "checkpoint": str(path),
+            "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in trained_on.items()},
+            "trained_epochs": state["epoch"],
+            "seed": settings["seed"],
+            "data": data.name,
+            "data_sha256": data.sha256,
+        },
+    )
+
+
+def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+    """Evaluate a checkpoint on a device and write `evaluation.json` into `folder`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        PlacementError: its network does not fit the device.
+    """
+    trained = load_trained(config.checkpoint)
+    net, data = trained.net, trained.data
     test = shorten(data.test, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
         clipped = clipped_shares(net)
-        for name, share in clipped.items():
-            if share > 0:
-                progress.warn(f"{name}: {share:.2%} of the weights exceed the device's range and are clipped")
-        found = evaluate(net, encoder, loss, test, len(data.classes), config.batch_size)
-    trained = settings.get("identity.backend", SOFTWARE)
+        warn_clipped(clipped, progress)
+        found = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size)
     outcome = {
         "test_accuracy": found.accuracy,
         "hidden_spikes_per_sample": found.hidden_spikes_per_sample,
         **identity,
-        "checkpoint": str(path),
-        "trained_on": {
-            "backend": trained,
-            **{k: settings.get(f"identity.{k}") for k in ("chip", "chip_hash")},
-        },
-        "trained_epochs": state["epoch"],
-        "seed": settings["seed"],
+        **trained.origin,
         "noise_seed": config.chip.seed,
         "command": command,
         "clipped_weights": clipped,
         **device_cost(found, len(test)),
         "dropped_spikes": found.health.dropped_spikes,
         "retries": found.health.retries,
-        "data": data.name,
-        "data_sha256": data.sha256,
+        "notes": list(dict.fromkeys(found.health.notes)),
         "test_samples": len(test),
         "confusion": found.confusion.tolist(),
         "versions": versions(),
@@ -109,15 +139,22 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
 
 
 def clipped_shares(net: Network) -> dict[str, float]:
-    """Return per layer with a fixed scale the share of weights beyond the device's range; empty in software."""
+    """Return per projection with a fixed scale the share of weights beyond the device's range; empty in software."""
     if net.device is None or net.device.plan is None:
         return {}
-    limits = zip(net.layers, net.device.plan.weight_limits(), strict=True)
+    limits = zip(net.projections, net.device.plan.weight_limits(), strict=True)
     return {
-        layer.name: float((layer.linear.weight.detach().abs() > limit * (1 + 1e-6)).float().mean())
-        for layer, limit in limits
+        projection.name: float((projection.synapses.weight.detach().abs() > limit * (1 + 1e-6)).float().mean())
+        for projection, limit in limits
         if limit is not None
     }
+
+
+def warn_clipped(clipped: dict[str, float], progress: Progress) -> None:
+    """Warn of weights that do not fit the device, see `clipped_shares`."""
+    for name, share in clipped.items():
+        if share > 0:
+            progress.warn(f"{name}: {share:.2%} of the weights exceed the device's range and are clipped")
 
 
 def component(settings: dict[str, Any], group: str, kind: type[Component]) -> Component:

@@ -181,9 +181,9 @@ class Trainer:
         if device is None or device.plan is None:
             return
         with torch.no_grad():
-            for layer, limit in zip(self.task.net.layers, device.plan.weight_limits(), strict=True):
+            for projection, limit in zip(self.task.net.projections, device.plan.weight_limits(), strict=True):
                 if limit is not None:
-                    layer.linear.weight.clamp_(-limit, limit)
+                    projection.synapses.weight.clamp_(-limit, limit)
 
     def _look(self, activity: Activity) -> None:
         """Warn of unhealthy layers at the run's first step and at the end of each epoch."""
@@ -198,14 +198,20 @@ class Trainer:
                 self.progress.warn(text)
 
     def _report_health(self, what: str, health: Health) -> None:
-        """Count what the device lost or had to repeat, and warn of it."""
+        """Count what the device lost or had to repeat; warn of it once per epoch, and once of each note."""
+        where = f"{what}, epoch {self.epoch + 1}, step {self.step + 1}"
+        first = self.sums.dropped_spikes == self.sums.retries == 0
         self.sums.dropped_spikes += health.dropped_spikes
         self.sums.retries += health.retries
-        if health != Health():
+        if first and (health.dropped_spikes or health.retries):
             self.progress.warn(
-                f"{what}, epoch {self.epoch + 1}, step {self.step + 1}: the device dropped {health.dropped_spikes} "
-                f"spikes, runs repeated {health.retries} times {' '.join(health.notes)}"
+                f"{where}: the device dropped {health.dropped_spikes} spikes, runs repeated {health.retries} times "
+                f"({METRICS} has the sums of each epoch)"
             )
+        for note in health.notes:
+            if note not in self.sums.notes:
+                self.sums.notes.append(note)
+                self.progress.warn(f"{where}: {note}")
 
     def _finish_epoch(self) -> None:
         means, seconds = self.sums.means(), self.sums.seconds
@@ -223,6 +229,7 @@ class Trainer:
                 "seconds": seconds,
                 "dropped_spikes": self.sums.dropped_spikes,
                 "retries": self.sums.retries,
+                "notes": self.sums.notes,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
             }
         )
