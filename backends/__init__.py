@@ -17,11 +17,23 @@ from .contract import (
     Targets,
     check_run,
 )
+from .faults import (
+    FAULTS,
+    DroppedSpikes,
+    Fault,
+    FaultyBackend,
+    LateSamples,
+    LostSamples,
+    PartialRun,
+    TimeOut,
+    create_faults,
+)
 from .parameters import NeuronParameters, ParameterFileError
 from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend
 from .spikes import Spikes
 
 __all__ = [
+    "FAULTS",
     "GROUP",
     "INPUT",
     "Backend",
@@ -30,19 +42,27 @@ __all__ = [
     "Circuit",
     "Cost",
     "DeviceError",
+    "DroppedSpikes",
+    "Fault",
+    "FaultyBackend",
     "Health",
+    "LateSamples",
+    "LostSamples",
     "NeuronParameters",
     "Outcome",
     "ParameterFileError",
+    "PartialRun",
     "Population",
     "Projection",
     "Recording",
     "Spikes",
     "Stimulus",
     "Targets",
+    "TimeOut",
     "UnknownBackendError",
     "accepted_settings",
     "available_backends",
     "check_run",
     "create_backend",
+    "create_faults",
 ]

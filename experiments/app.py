@@ -36,14 +36,21 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def warn_without_effect(backend: BackendConfig) -> None:
-    """Warn of options on the command line that change nothing with the chosen backend."""
+def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
+    """Warn of options on the command line that change nothing with the chosen backend.
+
+    `prefix` is that of the config groups: `other_` for `other_backend` and `other_chip`.
+    """
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").split("=")[0]
-        if key.split(".")[0] == "chip" and not backend.takes_chip():
-            warnings.warn(f"{override} has no effect: backend={backend.name} has no chip individuals", stacklevel=2)
-        if key == "backend.retries" and backend.name == "software":
+        if key.split(".")[0] == f"{prefix}chip" and not backend.takes_chip():
+            warnings.warn(
+                f"{override} has no effect: {prefix}backend={backend.name} has no chip individuals", stacklevel=2
+            )
+        if key == f"{prefix}backend.retries" and backend.name == "software":
             warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
+        if key == f"{prefix}backend.fault_seed" and not backend.faulty():
+            warnings.warn(f"{override} has no effect: {prefix}backend.faults are all 0", stacklevel=2)
 
 
 def guarded(work: Callable[[], Result]) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Sums:
     seconds: float = 0.0
     dropped_spikes: int = 0
     retries: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(self, samples: int, loss: float, correct: float, hidden_spikes: float, seconds: float) -> None:
         """Add one step; `loss` is a mean over its samples."""

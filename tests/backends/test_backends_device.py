@@ -13,12 +13,16 @@ from hxtrain.backends import (
     Backend,
     Capabilities,
     Circuit,
+    Cost,
     DeviceError,
+    Health,
     Recording,
     Spikes,
     Stimulus,
     create_backend,
 )
+from hxtrain.device import join
+from hxtrain.repeats import Arrivals
 
 INPUTS, HIDDEN, OUTPUTS, STEPS = 6, 5, 3, 20
 
@@ -190,6 +194,10 @@ DAMAGE: dict[str, tuple[Callable[[Recording], Recording], str]] = {
         r"layer0: .*, got torch.uint8 \(2, 20, 5\)",
     ),
     "wrong type": (lambda r: changed(r, "layer0", Tensor.float), r"got torch.float32 \(3, 20, 5\)"),
+    "lost trials of another run": (
+        lambda r: replace(r, lost=torch.zeros(2, dtype=torch.bool)),
+        r"lost trials: expected torch.bool \(3,\), got torch.bool \(2,\)",
+    ),
     "no spikes": (lambda r: replace(r, spikes={}), NO_SPIKES),
     "spikes of fewer trials": (fewer_trials, NO_SPIKES),
 }
@@ -214,6 +222,144 @@ def test_a_damaged_recording_is_repeated() -> None:
 
     device, net = attached(Faulty(damage=once))
     assert run(device, net).health.retries == 1
+
+
+class Lossy(Backend):
+    """The emulated chip behind a link that loses, run by run, the scripted trials; a text is an error.
+
+    What it records of a lost trial is wrong: no spikes, and codes of 255.
+    """
+
+    def __init__(self, *script: list[int] | str) -> None:
+        self.inner, self.script = create_backend("emulator"), list(script)
+        self.asked: list[tuple[int, int]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, trace_memory=8 * STEPS * 256)  # eight trials per run
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.inner.identity
+
+    def open(self) -> None:
+        self.inner.open()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def configure(self, circuit: Circuit) -> None:
+        self.inner.configure(circuit)
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        self.asked.append((stimulus.clock, stimulus.spikes.samples))
+        fate = self.script.pop(0) if self.script else []
+        if isinstance(fate, str):
+            raise DeviceError(fate)
+        found = self.inner.run(weights, stimulus)
+        lost = torch.zeros(stimulus.spikes.samples, dtype=torch.bool)
+        lost[fate] = True
+        for codes in found.traces.values():
+            codes[lost] = 255
+        spikes = found.spikes["layer0"]
+        kept = ~lost[spikes.sample]
+        spikes = replace(spikes, sample=spikes.sample[kept], unit=spikes.unit[kept], time=spikes.time[kept])
+        return replace(found, spikes={"layer0": spikes}, lost=lost, health=Health(dropped_spikes=1))
+
+
+MENDED: dict[str, tuple[list[list[int] | str], list[tuple[int, int]]]] = {
+    "nothing lost": ([], [(0, 8)]),
+    "one trial": ([[3]], [(0, 8), (3, 1)]),
+    "first and last": ([[0, 7]], [(0, 8), (0, 8)]),
+    "the end, then one of it": ([[5, 6, 7], [1]], [(0, 8), (5, 3), (6, 1)]),
+    "all, then some, then others than the missing": ([list(range(8)), [1, 4], [1, 2]], [(0, 8), (0, 8), (1, 4)]),
+    "a time-out between": ([[2, 4], "time-out"], [(0, 8), (2, 3), (2, 3)]),
+    "a time-out first": (["time-out", [6]], [(0, 8), (0, 8), (6, 1)]),
+}
+
+
+@pytest.mark.parametrize("case", MENDED)
+def test_lost_trials_are_repeated_and_whole_ones_kept(case: str) -> None:
+    script, asked = MENDED[case]
+    backend = Lossy(*script)
+    device, net = attached(backend)
+    found = run(device, net, batch=8)
+    clean, _ = attached(Lossy())
+    expected = run(clean, net, batch=8)
+    assert backend.asked == asked
+    assert same(found, expected)
+    assert len(expected.spikes["layer0"]) > 5
+    assert found.lost is None or not found.lost.any()
+    assert found.health == Health(dropped_spikes=len(asked) - script.count("time-out"), retries=len(asked) - 1)
+    trials = sum(count for _, count in asked)  # a time-out is charged like a run of its trials
+    assert found.cost.chip_time == pytest.approx(expected.cost.chip_time * trials / 8)
+    assert found.cost.energy == pytest.approx(expected.cost.energy * trials / 8)
+    assert device.clock == 8
+
+
+def test_every_piece_is_mended() -> None:
+    backend = Lossy([0], [], [7], "time-out")
+    device, net = attached(backend)
+    found = run(device, net, batch=20)
+    assert backend.asked == [(0, 8), (0, 1), (8, 8), (15, 1), (15, 1), (16, 4)]
+    assert found.health.retries == 3
+    clean, _ = attached(Lossy())
+    assert same(found, run(clean, net, batch=20))
+
+
+def test_trials_that_stay_lost_are_an_error() -> None:
+    device, net = attached(Lossy([1, 3, 5], [0, 2], [0, 2]), retries=2)
+    text = (
+        r"a run of 8 trials failed 3 times, last: 2 of 8 trials did not arrive whole \(trials 1, 3 of the run\)\. "
+        "No result of it was used; check the device, or allow more repeats than backend.retries=2"
+    )
+    with pytest.raises(DeviceError, match=text):
+        run(device, net, batch=8)
+    device, net = attached(Lossy(list(range(8)), "time-out"), retries=1)
+    text = r"last: time-out; 8 of 8 trials did not arrive whole \(trials 0, 1, 2, 3, 4, 5, 6, 7 of the run\)"
+    with pytest.raises(DeviceError, match=text):
+        run(device, net, batch=8)
+
+
+def test_many_missing_trials_are_named_in_short() -> None:
+    arrivals = Arrivals(Stimulus(make_spikes(20)), independent=True)
+    assert arrivals.describe(None).startswith("20 of 20 trials did not arrive whole (trials 0, 1, 2, 3, 4, 5, 6, 7, ")
+    assert arrivals.describe(None).endswith("7, ... of the run)")
+
+
+@pytest.mark.parametrize(("independent", "asked"), [(True, (43, 3)), (False, (40, 6))])
+def test_trials_that_follow_closely_are_repeated_from_the_first(independent: bool, asked: tuple[int, int]) -> None:
+    """A trial that meets what the one before left behind is only the same after the same trials."""
+    backend = Lossy([3, 5])
+    device, net = attached(backend)
+    assert device.plan is not None
+    integers, _ = device.plan.quantise(net.effective_weights())
+    whole = Stimulus(make_spikes(8), 40)
+    arrivals = Arrivals(whole, independent)
+    for _ in range(2):
+        part = arrivals.wanted()
+        arrivals.add(part, backend.run(integers, part))
+    assert backend.asked == [(40, 8), asked]
+    assert same(arrivals.result(1), backend.run(integers, whole))
+
+
+def test_joined_recordings_know_their_lost_trials() -> None:
+    device, net = attached(Lossy())
+    whole = replace(run(device, net, batch=2), lost=None)
+    broken = replace(whole, lost=torch.tensor([False, True]))
+    assert join([whole, whole]).lost is None
+    lost = join([whole, broken]).lost
+    assert lost is not None
+    assert lost.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("energy", [None, 2.0])
+def test_unknown_energy_stays_unknown_over_repeats(energy: float | None) -> None:
+    def priced(recording: Recording) -> Recording:
+        return replace(recording, cost=Cost(1.0, energy, "measured"))
+
+    device, net = attached(Faulty(failures=2, damage=priced))
+    assert run(device, net).cost == Cost(3.0, None if energy is None else 6.0, "estimated")
 
 
 def test_device_opens_and_closes_its_backend() -> None:

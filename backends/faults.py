@@ -1,0 +1,334 @@
+"""Faults of the link between host and chip, put in front of any backend.
+
+    FaultyBackend(create_backend("emulator"), [TimeOut(0.01), LostSamples(0.002)], seed=3)
+
+A fault changes what the wrapped device recorded, or raises; the device itself never notices. Its random
+numbers are hashes of (seed, fault, how often this place on the clock was run, trial), so the same experiment
+meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
+Nothing wrong arrives unannounced: a trial with wrong samples is in `Recording.lost`, a missing spike is
+counted in `Health.dropped_spikes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .contract import Backend, Capabilities, Circuit, DeviceError, Health, Recording, Stimulus
+from .spikes import Spikes
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers of one fault in one run.
+
+    Attributes:
+        key: of seed, fault and attempt.
+        clock: of the run's first trial.
+        trials: number of trials `B`.
+    """
+
+    key: int
+    clock: int
+    trials: int
+
+    def per_trial(self, stream: int = 0) -> Tensor:
+        """Return numbers in 0 <= u < 1, float64 `[B]`; each stream has its own."""
+        clocks = torch.arange(self.clock, self.clock + self.trials)
+        return _uniform(_key(self.key, stream), clocks)
+
+    def once(self, stream: int = 0) -> float:
+        """Return one number in 0 <= u < 1 for the whole run: the stream's first."""
+        return float(self.per_trial(stream)[0])
+
+    def per_spike(self, population: str, spikes: Spikes) -> Tensor:
+        """Return numbers in 0 <= u < 1 for the spikes of a population, float64 `[E]`."""
+        places = (self.clock + spikes.sample, spikes.unit, spikes.time.view(torch.int32).long())
+        return _uniform(_key(self.key, population), *places)
+
+    def codes(self, population: str, shape: tuple[int, ...]) -> Tensor:
+        """Return random trace codes, uint8 of `shape`."""
+        generator = torch.Generator().manual_seed(_key(self.key, self.clock, population))
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@dataclass(frozen=True)
+class Fault(ABC):
+    """One fault. A new one needs a `name` and `apply`; `FAULTS` makes it known to configurations.
+
+    Attributes:
+        name: in configurations and reports.
+        p: its probability; each fault says per what.
+    """
+
+    name: ClassVar[str]
+    p: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"fault {self.name}: p={self.p} must be in 0..1")
+
+    @abstractmethod
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Return what arrives of a recording.
+
+        Raises:
+            DeviceError: nothing arrives.
+        """
+
+
+@dataclass(frozen=True)
+class TimeOut(Fault):
+    """The device does not answer in time: the run raises DeviceError. `p` per run."""
+
+    name: ClassVar[str] = "timeout"
+
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Raise with probability `p`."""
+        if draw.once() < self.p:
+            raise DeviceError("the device did not answer in time (injected fault 'timeout')")
+        return recording
+
+
+@dataclass(frozen=True)
+class PartialRun(Fault):
+    """The run stops early: a random trial and all behind it are lost. `p` per run."""
+
+    name: ClassVar[str] = "partial_run"
+
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Lose the trials from a random one on with probability `p`."""
+        if draw.once() >= self.p:
+            return recording
+        stop = int(draw.once(1) * draw.trials)
+        return _garbled(recording, torch.arange(draw.trials) >= stop, draw)
+
+
+@dataclass(frozen=True)
+class LostSamples(Fault):
+    """Trace samples of a trial did not arrive: the trial is lost, its codes are random. `p` per trial."""
+
+    name: ClassVar[str] = "lost_samples"
+
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Lose trials with probability `p` each."""
+        return _garbled(recording, draw.per_trial() < self.p, draw)
+
+
+@dataclass(frozen=True)
+class LateSamples(Fault):
+    """Trace sampling of a trial began late, as with a busy on-chip processor. `p` per trial.
+
+    The trial's codes are those of 1 to `latest` samples later (the last one repeated at the end). The device
+    counts sample times and notices, so the trial is lost.
+
+    Attributes:
+        latest: largest delay (samples).
+    """
+
+    name: ClassVar[str] = "late_samples"
+    latest: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latest < 1:
+            raise ValueError(f"fault {self.name}: latest={self.latest} samples must be at least 1")
+
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Shift and lose trials with probability `p` each."""
+        late = draw.per_trial() < self.p
+        if not bool(late.any()):
+            return recording
+        delay = 1 + (draw.per_trial(1)[late] * self.latest).long()
+        rows = late.nonzero()[:, 0]
+        traces = {}
+        for name, codes in recording.traces.items():
+            sample = (torch.arange(codes.shape[1]) + delay[:, None]).clamp(max=codes.shape[1] - 1)
+            traces[name] = codes.index_copy(0, rows, codes[rows[:, None], sample])
+        return _lost(replace(recording, traces=traces), late)
+
+
+@dataclass(frozen=True)
+class DroppedSpikes(Fault):
+    """Recorded spikes are lost on their way to the host; other neurons did receive them. `p` per spike.
+
+    The chip counts the words it dropped: they are in `Health.dropped_spikes`, the trial counts as whole.
+    """
+
+    name: ClassVar[str] = "dropped_spikes"
+
+    def apply(self, recording: Recording, draw: Draw) -> Recording:
+        """Drop spikes with probability `p` each."""
+        kept = {name: draw.per_spike(name, spikes) >= self.p for name, spikes in recording.spikes.items()}
+        dropped = sum(int((~here).sum()) for here in kept.values())
+        if dropped == 0:
+            return recording
+        spikes = {name: _chosen(recording.spikes[name], here) for name, here in kept.items()}
+        return replace(recording, spikes=spikes, health=recording.health + Health(dropped_spikes=dropped))
+
+
+FAULTS: dict[str, type[Fault]] = {
+    fault.name: fault for fault in (TimeOut, PartialRun, LostSamples, LateSamples, DroppedSpikes)
+}
+"""The faults that configurations can name."""
+
+
+def create_faults(probabilities: Mapping[str, float]) -> tuple[Fault, ...]:
+    """Return faults from probabilities by name.
+
+    Raises:
+        ValueError: a name is not known, or a probability is out of range.
+    """
+    unknown = sorted(set(probabilities) - set(FAULTS))
+    if unknown:
+        raise ValueError(f"fault {', '.join(map(repr, unknown))} is not known; choose among {', '.join(FAULTS)}")
+    return tuple(FAULTS[name](p) for name, p in probabilities.items())
+
+
+class FaultyBackend(Backend):
+    """A device behind a faulty link.
+
+    Args:
+        backend: the device.
+        faults: at most one of each kind; the order does not matter for what is whole.
+        seed: of the faults.
+
+    Raises:
+        ValueError: a fault is given twice.
+    """
+
+    def __init__(self, backend: Backend, faults: Sequence[Fault], seed: int = 0) -> None:
+        names = [fault.name for fault in faults]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"fault {', '.join(map(repr, twice))} is given twice; give each kind once")
+        self.backend, self.seed = backend, seed
+        self.faults = tuple(fault for fault in faults if fault.p > 0)
+        self._begin, self._end, self._attempt = 0, 0, 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The device's; with faults, a repeated run may differ."""
+        found = self.backend.capabilities
+        return replace(found, deterministic=False) if self.faults else found
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return the device's, and under `faults` what is wrong with its link."""
+        return {**self.backend.identity, "faults": self._describe()}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The device's, and that faults are injected."""
+        if not self.faults:
+            return self.backend.warnings
+        text = f"faults are injected into the link ({self._describe()}): runs are repeated, dropped spikes stay missing"
+        return (*self.backend.warnings, text)
+
+    def open(self) -> None:
+        """Open the device."""
+        self.backend.open()
+
+    def close(self) -> None:
+        """Close the device."""
+        self.backend.close()
+
+    def configure(self, circuit: Circuit) -> None:
+        """Configure the device."""
+        self.backend.configure(circuit)
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run the device, and lose some of what it recorded.
+
+        Raises:
+            DeviceError: nothing arrived.
+        """
+        trials = stimulus.spikes.samples
+        self._count(stimulus.clock, trials)
+        recording = self.backend.run(weights, stimulus)
+        for fault in self.faults:
+            key = _key(self.seed, fault.name, self._attempt)
+            recording = fault.apply(recording, Draw(key, stimulus.clock, trials))
+        return _without_spikes_of_lost_trials(recording)
+
+    def _count(self, clock: int, trials: int) -> None:
+        """Count how often this stretch of the clock was run; a later or an earlier one begins anew."""
+        if self._begin <= clock < self._end:
+            self._attempt += 1
+        else:
+            self._begin, self._end, self._attempt = clock, clock + trials, 0
+
+    def _describe(self) -> str:
+        if not self.faults:
+            return "none"
+        settings = {
+            fault.name: ", ".join(f"{name}={value:g}" for name, value in vars(fault).items()) for fault in self.faults
+        }
+        return " ".join(f"{name}({settings[name]})" for name in sorted(settings)) + f" seed={self.seed}"
+
+
+def _lost(recording: Recording, which: Tensor) -> Recording:
+    """Add trials to those that are lost."""
+    return replace(recording, lost=which if recording.lost is None else recording.lost | which)
+
+
+def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:
+    """Lose trials and overwrite their codes, so that nobody uses them unnoticed."""
+    rows = which.nonzero()[:, 0]
+    if len(rows) == 0:
+        return recording
+    traces = {
+        name: codes.index_copy(0, rows, draw.codes(name, (len(rows), *codes.shape[1:])))
+        for name, codes in recording.traces.items()
+    }
+    return _lost(replace(recording, traces=traces), which)
+
+
+def _without_spikes_of_lost_trials(recording: Recording) -> Recording:
+    lost = recording.lost
+    if lost is None:
+        return recording
+    spikes = {name: _chosen(found, ~lost[found.sample]) for name, found in recording.spikes.items()}
+    return replace(recording, spikes=spikes)
+
+
+def _chosen(spikes: Spikes, which: Tensor) -> Spikes:
+    return replace(spikes, sample=spikes.sample[which], unit=spikes.unit[which], time=spikes.time[which])
+
+
+def _key(*parts: object) -> int:
+    """Return a signed 64-bit key for printable parts (SHA-256)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+_GOLDEN, _FIRST, _SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _uniform(key: int, *places: Tensor) -> Tensor:
+    """Return a number in 0 <= u < 1 for each place (int64 coordinates of one shape), a pure function of both.
+
+    The finaliser of splitmix64 (Steele, Lea, Flood 2014) after each coordinate; integers wrap around.
+    """
+    z = torch.full_like(places[0], key)
+    for place in places:
+        z = z + place * _GOLDEN
+        z = (z ^ _shifted(z, 30)) * _FIRST
+        z = (z ^ _shifted(z, 27)) * _SECOND
+        z = z ^ _shifted(z, 31)
+    return _shifted(z, 11).double() * 2.0**-53
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift to the right without the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,149 @@
+"""The drift monitor: silent while nothing but noise moves, one text when the resting potentials have."""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from hxtrain import LI, LIF, Device, Linear, Network
+from hxtrain.backends import Backend, Recording, Spikes, Stimulus, create_backend
+from hxtrain.backends.emulated import EmulatorBackend
+from hxtrain.config import NetworkConfig
+from hxtrain.datasets import DataConfig
+from hxtrain.drift import DriftMonitor
+from hxtrain.training import Progress, RunConfig, TrainerConfig, run
+
+STEPS = 20
+
+
+def shifted(recording: Recording, clock: int, rate: float) -> Recording:
+    """Move all codes by `rate` LSB per trial of the clock, every second neuron the other way."""
+    traces = {}
+    for name, codes in recording.traces.items():
+        trial = clock + torch.arange(len(codes))
+        sign = 1 - 2 * (torch.arange(codes.shape[2]) % 2)
+        shift = (trial[:, None, None] * rate).round() * sign
+        traces[name] = (codes.double() + shift).clamp(0, 255).to(torch.uint8)
+    return replace(recording, traces=traces)
+
+
+class Drifting(Backend):
+    """An uncalibrated chip (noise, mismatch) whose resting potentials move by `rate` LSB per trial."""
+
+    def __init__(self, rate: float) -> None:
+        self.inner, self.rate = create_backend("emulator", preset="uncalibrated"), rate
+
+    @property
+    def capabilities(self):
+        return self.inner.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.inner.identity
+
+    def open(self) -> None:
+        self.inner.open()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def configure(self, circuit) -> None:
+        self.inner.configure(circuit)
+
+    def run(self, weights, stimulus: Stimulus) -> Recording:
+        return shifted(self.inner.run(weights, stimulus), stimulus.clock, self.rate)
+
+
+def attached(rate: float, **settings: float) -> tuple[Device, Network]:
+    device = Device(Drifting(rate), **settings)
+    net = Network(Linear(6, 20, mean=0.25), LIF(20), Linear(20, 4), LI(4), steps=STEPS)
+    net.attach(device)
+    return device, net
+
+
+def notes(net: Network, batches: int, size: int = 50) -> list[tuple[int, str]]:
+    """Run batches and return the notes with the batch in which they came."""
+    rng = torch.Generator().manual_seed(0)
+    found = []
+    for batch in range(batches):
+        spikes = Spikes.from_times(torch.rand(size, 6, generator=rng) * 15e-6)
+        found += [(batch, note) for note in net(spikes).health.notes]
+    return found
+
+
+def test_noise_mismatch_and_activity_are_no_drift() -> None:
+    _, net = attached(0.0, drift_limit=0.5)  # a quarter of the default
+    assert notes(net, 60) == []
+
+
+def test_drift_is_said_once_with_size_and_time() -> None:
+    _, net = attached(0.005)  # 2 LSB after 400 trials
+    [(batch, note)] = notes(net, 30)
+    assert 7 <= batch <= 12
+    chip_time = (batch + 1) * 50 * 200e-6
+    found = re.fullmatch(
+        r"recalibration is due: the resting potentials moved by (\S+) LSB \(rms\) in (\S+) s of chip time; "
+        "the thresholds have probably moved alike; recalibrate and attach again",
+        note,
+    )
+    assert found is not None
+    assert 2.0 <= float(found[1]) < 3.0
+    assert float(found[2]) == pytest.approx(chip_time)
+
+
+def test_attaching_again_starts_from_where_the_chip_is() -> None:
+    device, net = attached(0.005)
+    assert len(notes(net, 15)) == 1
+    device.backend.rate = 0.0
+    device.clock = 0
+    net.attach(device)
+    assert notes(net, 15) == []
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_small_batches_are_averaged_over(size: int) -> None:
+    _, net = attached(0.0, drift_limit=0.5)
+    assert notes(net, 400 // size, size) == []
+    _, net = attached(0.02)
+    [(batch, _)] = notes(net, 400 // size, size)
+    assert batch * size >= 150  # two means of at least 100 trials, 2 LSB apart
+
+
+def test_trials_that_do_not_begin_at_rest_are_not_watched() -> None:
+    device, net = attached(0.1)
+    assert device.plan is not None
+    close = replace(device.plan.circuit, trial_time=40e-6)
+    device.plan = net._plan = replace(device.plan, circuit=close)
+    assert notes(net, 8) == []
+    device.plan = net._plan = replace(device.plan, circuit=replace(close, forced_reset=True))
+    assert len(notes(net, 8)) == 1
+
+
+def test_a_training_run_prints_and_records_it_once(tmp_path, mocker) -> None:
+    steady = EmulatorBackend.run
+    mocker.patch.object(EmulatorBackend, "run", lambda self, w, s: shifted(steady(self, w, s), s.clock, 0.01))
+    console = io.StringIO()
+    config = RunConfig(
+        network=NetworkConfig(hidden=[20]),
+        data=DataConfig("digits"),
+        trainer=TrainerConfig(2, 50, train_samples=300, test_samples=100, progress=False, plots=False),
+    )
+    result = run(config, tmp_path, "test", Progress(show=False, console=Console(file=console, width=300)))
+    [note] = result["notes"]
+    assert note.startswith("recalibration is due")
+    assert console.getvalue().count("recalibration is due") == 1
+    assert "warning: training, epoch 1, step 6: recalibration is due" in console.getvalue()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["notes"] for line in lines] == [[note], []]
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="drift limit=0 trace units must be positive"):
+        DriftMonitor(limit=0)
+    with pytest.raises(ValueError, match="drift trials=0 must be at least 1"):
+        DriftMonitor(trials=0)
