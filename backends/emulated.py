@@ -73,6 +73,7 @@ class EmulatorBackend(Backend, Calibratable):
         faults: shares of dead_neurons, firing_neurons, stuck_bits; fault_seed: of their draw.
         decalibrate_time_constants, decalibrate_threshold: sigma of a deliberate spread; decalibrate_seed: of it.
         only: keep these imperfections of the chip and make everything else ideal.
+        correct_capacitance: make up for the parasitic capacitance of merged circuits.
         substeps: sub-steps per trace sample on which threshold crossings are looked for.
         engine: `compiled` (CPU) or `stepwise` (readable, any torch device).
         device: torch device of the stepwise engine.
@@ -95,6 +96,7 @@ class EmulatorBackend(Backend, Calibratable):
         decalibrate_threshold: float = 0.0,
         decalibrate_seed: int = 0,
         only: Sequence[str] | None = None,
+        correct_capacitance: bool = True,
         substeps: int = 4,
         engine: str = "compiled",
         device: str = "cpu",
@@ -108,7 +110,7 @@ class EmulatorBackend(Backend, Calibratable):
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset = preset
+        self._preset, self._correct_capacitance = preset, correct_capacitance
         self._calibration = None if calibration is None else Calibration.load(Path(calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
@@ -184,7 +186,7 @@ class EmulatorBackend(Backend, Calibratable):
         """
         if abs(circuit.dt / CADC_INTERVAL - 1) > 0.01:
             raise ValueError(f"circuit.dt={circuit.dt} s differs from the chip's trace interval {CADC_INTERVAL} s")
-        layout = _layout(circuit)
+        layout = replace(_layout(circuit), corrected_capacitance=self._correct_capacitance)
         self._use_codes(circuit_targets(layout))
         self._warnings = self._check_calibrations(layout, circuit)
         self.emulated.trial_time = circuit.trial_time or CAPABILITIES.trial_time

@@ -93,7 +93,8 @@ class Calibration:
                 raise CalibrationError(
                     f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
                     f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
-                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={want[first]:.4g}; or set {option} to {have[first]:.4g}"
+                    f"chip.name={self.chip} targets.{name}={want[first]:.4g}; "
+                    f"or set {option} to {have[first]:.4g}"
                 )
 
     def failures(self, circuits: npt.NDArray[np.int64], names: list[str]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ PSP_SIZE = 42.0
 """Size of the post-synaptic potentials that are measured (LSB)."""
 TRIGGER_DELAY = 0.06e-6
 """Mean time by which a response comes late on the CADC's clock: phase and skew of its trigger [E] (s)."""
-STEP_DOWN = 25.0
+STEP_DOWN = 30.0
 """Distance of reset and rest from which the membrane time constant is measured (LSB)."""
 MEMBRANE_MARGIN = 1.0
 """By how much a threshold lies above a rest at which it is crossed in half of the trials (LSB; noise)."""
@@ -312,7 +312,8 @@ def leak(bench: Bench) -> dict[str, Mask]:
 def tau_mem(bench: Bench) -> dict[str, Mask]:
     """membrane time constants, from the way back after a forced reset"""
     kept = bench.codes.reset
-    bench.write(reset=code_for("reset", np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)))
+    below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
+    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
     found = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
     bench.write(reset=kept.astype(np.float64))
     return {"tau_mem": found.inside}
@@ -371,7 +372,8 @@ def verify(bench: Bench) -> list[Result]:
         ("threshold", "LSB", targets["threshold"], _threshold_by_leak(bench)),
     ]
     kept = bench.codes.reset.astype(np.float64)
-    bench.write(reset=code_for("reset", np.maximum(targets["leak"] - STEP_DOWN, 40.0)))
+    shift = code_for("reset", np.maximum(targets["leak"] - STEP_DOWN, 40.0)) - code_for("reset", targets["reset"])
+    bench.write(reset=kept + shift)
     seen.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
     bench.write(reset=kept)
     for name, sign in (("exc", 1), ("inh", -1)):
