@@ -2,42 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hxtrain.emulator import CADC_INTERVAL, Chip, EmulatedChip, Events, Group, Layout, Wiring, get_preset
+from hxtrain.emulator import (
+    CADC_INTERVAL,
+    CIRCUITS,
+    FABRICATED,
+    IDEAL,
+    ROWS_PER_CIRCUIT,
+    Chip,
+    Decalibration,
+    EmulatedChip,
+    Events,
+    FittedChip,
+    Group,
+    Layout,
+    Wiring,
+    make_faults,
+    uniform_targets,
+)
+from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for
+from hxtrain.emulator.dynamics import assign_circuits, circuit_targets
 
 from .chips import BRAINSCALES2
 from .contract import (
     INPUT,
     Backend,
+    Calibratable,
     Capabilities,
     Circuit,
     Cost,
+    DeviceError,
+    Health,
+    Outcome,
     Projection,
     Recording,
     Stimulus,
+    Targets,
     check_run,
 )
+from .parameters import NeuronParameters
 from .spikes import Spikes
 
 CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
 """The physical chip's limits."""
+PRESETS = ("ideal", "calibrated", "uncalibrated")
 
 
-class EmulatorBackend(Backend):
-    """An emulated chip individual.
+class EmulatorBackend(Backend, Calibratable):
+    """An emulated chip individual, or a population of them.
 
     Args:
-        chip: serial number; determines the fixed pattern.
-        preset: `ideal`, `calibrated` or `uncalibrated`.
+        chip: serial number; determines the die. Several, separated by `+`, are a population: every trial
+            meets one of them at random.
+        preset: `ideal`, `calibrated` (by the procedure of `hxtrain-calibrate`, for what the circuit asks)
+            or `uncalibrated` (all cells at common codes).
         seed: seed of the temporal noise.
+        calibration: a file of `hxtrain-calibrate`; replaces what the preset says about codes.
+        parameters: a file of `hxtrain-fit`; replaces die, codes and noise by what was measured.
+        changes: other values for fields of the die's spreads and noise levels, by name.
+        faults: shares of dead_neurons, firing_neurons, stuck_bits; fault_seed: of their draw.
+        decalibrate_time_constants, decalibrate_threshold: sigma of a deliberate spread; decalibrate_seed: of it.
+        only: keep these imperfections of the chip and make everything else ideal.
+        correct_capacitance: make up for the parasitic capacitance of merged circuits.
         substeps: sub-steps per trace sample on which threshold crossings are looked for.
         engine: `compiled` (CPU) or `stepwise` (readable, any torch device).
         device: torch device of the stepwise engine.
+
+    Raises:
+        ValueError: a setting is not known or out of range; settings exclude each other.
     """
 
     def __init__(
@@ -45,18 +87,56 @@ class EmulatorBackend(Backend):
         chip: str = "W66F3",
         preset: str = "calibrated",
         seed: int = 0,
+        calibration: str | os.PathLike[str] | None = None,
+        parameters: str | os.PathLike[str] | None = None,
+        changes: Mapping[str, object] | None = None,
+        faults: Mapping[str, float] | None = None,
+        fault_seed: int = 0,
+        decalibrate_time_constants: float = 0.0,
+        decalibrate_threshold: float = 0.0,
+        decalibrate_seed: int = 0,
+        only: Sequence[str] | None = None,
+        correct_capacitance: bool = True,
         substeps: int = 4,
         engine: str = "compiled",
         device: str = "cpu",
     ) -> None:
         if engine not in ("compiled", "stepwise"):
             raise ValueError(f"engine={engine!r} is not known; choose 'compiled' or 'stepwise'")
-        individual = Chip(chip, get_preset(preset))
-        self.emulated = EmulatedChip(
-            individual, seed, substeps, "compiled" if engine == "compiled" else "stepwise", device
-        )
-        self._preset = preset
+        if preset not in PRESETS:
+            raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
+        if calibration is not None and (parameters is not None or "+" in chip):
+            raise ValueError("chip.calibration is of one die; it excludes chip.parameters and a population of chips")
+        decalibration = None
+        if decalibrate_time_constants or decalibrate_threshold:
+            decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
+        self._preset, self._correct_capacitance = preset, correct_capacitance
+        self._calibration = None if calibration is None else Calibration.load(Path(calibration))
+        self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
+        spreads = (IDEAL if preset == "ideal" else FABRICATED).changed(**(changes or {}))
+        names = chip.split("+")
+        if len(set(names)) != len(names) or not all(names):
+            raise ValueError(f"chip={chip!r} must name different chips, separated by '+'")
+        self._individuals: list[Chip | FittedChip] = []
+        if parameters is not None:
+            self._individuals = [_fitted(NeuronParameters.load(Path(parameters)))]
+            self._preset = "fitted"
+        else:
+            die_faults = make_faults(dict(faults or {}), fault_seed)
+            kept = None if only is None else tuple(only)
+            for name in names:
+                self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, kept))
+        self._used: list[Calibration] = []
+        self._reads = 0
+        self.emulated = EmulatedChip(
+            self._individuals,
+            seed,
+            substeps,
+            "compiled" if engine == "compiled" else "stepwise",
+            device,
+            trial_time=CAPABILITIES.trial_time,
+        )
 
     @property
     def capabilities(self) -> Capabilities:
@@ -65,13 +145,33 @@ class EmulatorBackend(Backend):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return name, preset and content hash of the chip."""
-        chip = self.emulated.chip
-        return {"backend": "emulator", "chip": chip.name, "chip_hash": chip.hash, "preset": self._preset}
+        """Return name, preset and content hash of the chip (of all chips of a population)."""
+        chips = self.emulated.chips
+        hashes = [chip.hash for chip in chips]
+        whole = hashes[0] if len(chips) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
+        found = {
+            "backend": "emulator",
+            "chip": "+".join(chip.name for chip in chips),
+            "chip_hash": whole,
+            "preset": self._preset,
+        }
+        if len(self._used) == 1:
+            found["calibration"] = f"{self._used[0].hash} of {self._used[0].date}"
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return which neurons of the configured circuit are not calibrated, and what follows."""
+        return self._warnings
 
     def open(self) -> None:
-        """Draw the chip's fixed pattern."""
-        _ = self.emulated.chip.pattern
+        """Draw the dies, and calibrate them for the usual targets where the preset says so.
+
+        Raises:
+            ValueError: the calibration file is of another chip.
+        """
+        if self._circuit is None:
+            self._use_codes(uniform_targets())
 
     def close(self) -> None:
         """Forget the configuration."""
@@ -81,18 +181,69 @@ class EmulatorBackend(Backend):
         """Translate a circuit to the chip's layout.
 
         Raises:
-            ValueError: the circuit asks for more than the chip has.
+            ValueError: the circuit asks for more than the chip has, or for other targets than it is
+                calibrated for.
         """
         if abs(circuit.dt / CADC_INTERVAL - 1) > 0.01:
             raise ValueError(f"circuit.dt={circuit.dt} s differs from the chip's trace interval {CADC_INTERVAL} s")
-        index = {population.name: i for i, population in enumerate(circuit.populations)}
-        groups = tuple(
-            Group(p.size, p.merged, p.leak, p.threshold, p.reset, p.tau_mem, p.tau_syn, p.refractory)
-            for p in circuit.populations
-        )
-        wirings = tuple(_wiring(projection, index) for projection in circuit.projections)
-        self.emulated.configure(Layout(circuit.inputs, groups, wirings), circuit.samples)
+        layout = replace(_layout(circuit), corrected_capacitance=self._correct_capacitance)
+        self._use_codes(circuit_targets(layout))
+        self._warnings = self._check_calibrations(layout, circuit)
+        self.emulated.trial_time = circuit.trial_time or CAPABILITIES.trial_time
+        self.emulated.configure(layout, circuit.samples)
         self._circuit = circuit
+
+    def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Give every chip the codes that suit preset and targets."""
+        self._used = []
+        if self._preset == "calibrated" or self._calibration is not None:
+            for individual in self._individuals:
+                assert isinstance(individual, Chip)
+                if self._calibration is not None:
+                    self._calibration.require_chip(individual)
+                self._used.append(self._calibration or calibration_for(individual, targets))
+        if self._used:
+            pairs = zip(self._individuals, self._used, strict=True)
+            self.emulated.chips = [replace(chip, codes=used.codes) for chip, used in pairs]  # type: ignore[type-var]
+        else:
+            self.emulated.chips = list(self._individuals)
+
+    def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
+        """Refuse codes for other targets, and return what failed in the calibration of circuits in use."""
+        circuits = assign_circuits(layout)
+        names = [f"{p.name}[{i}]" for p in circuit.populations for i in range(p.size)]
+        spiking = np.concatenate([np.full(p.size, p.threshold is not None) for p in circuit.populations])
+        found: list[str] = []
+        for used in self._used:
+            here = circuits >= 0
+            everywhere = np.broadcast_to(spiking, circuits.shape)[here]
+            used.require_targets(circuit_targets(layout), circuits[here], everywhere)
+            found += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names)]
+        return tuple(found)
+
+    def calibrate(
+        self, targets: Targets, file: Path, stages: Sequence[str] | None = None, seed: int = 0
+    ) -> list[Outcome]:
+        """Calibrate the chip, write the result to `file`, and use it from now on.
+
+        Raises:
+            DeviceError: the backend holds a population or a fitted chip.
+            ValueError: a stage is not known, or a target out of reach.
+        """
+        chip = self._individuals[0]
+        if len(self._individuals) != 1 or not isinstance(chip, Chip):
+            raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
+        wanted = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
+        made, results = calibrate(chip, wanted, stages, seed)
+        made.save(file)
+        self._calibration, self._circuit = made, None
+        self._use_codes(wanted)
+        return [_outcome(result) for result in results]
+
+    def read_reference(self, potential: float, samples: int) -> Tensor:
+        """Return codes of a common potential on all ADC channels, uint8 `[samples, 512]`."""
+        self._reads += 1
+        return torch.from_numpy(self.emulated.read_reference(potential, samples, self._reads))
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials on the emulated chip."""
@@ -105,13 +256,69 @@ class EmulatorBackend(Backend):
             stimulus.clock,
         )
         codes = torch.split(raw.codes, [p.size for p in circuit.populations], dim=2)
-        chip_time = batch * CAPABILITIES.trial_time
+        chip_time = batch * (circuit.trial_time or CAPABILITIES.trial_time)
         power = CAPABILITIES.power or 0.0
         return Recording(
             spikes=_by_population(circuit, raw.spikes, batch),
             traces=dict(zip((p.name for p in circuit.populations), codes, strict=True)),
             cost=Cost(chip_time, chip_time * power, "estimated"),
+            health=Health(dropped_spikes=raw.dropped),
         )
+
+
+def _layout(circuit: Circuit) -> Layout:
+    """Return the chip's layout of a circuit."""
+    index = {population.name: i for i, population in enumerate(circuit.populations)}
+    groups = tuple(
+        Group(p.size, p.merged, p.leak, p.threshold, p.reset, p.tau_mem, p.tau_syn, p.refractory)
+        for p in circuit.populations
+    )
+    wirings = tuple(_wiring(projection, index) for projection in circuit.projections)
+    gap = None if circuit.trial_time is None else circuit.trial_time - circuit.duration
+    if gap is not None and gap < 0:
+        raise ValueError(
+            f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
+            "recorded; record fewer samples (network.steps)"
+        )
+    return Layout(circuit.inputs, groups, wirings, gap, circuit.forced_reset)
+
+
+def _fitted(p: NeuronParameters) -> FittedChip:
+    """Return the chip that measured parameters describe."""
+    rows, signs, neurons = p.strength.shape
+    if rows != p.merged * ROWS_PER_CIRCUIT or p.merged * neurons > CIRCUITS:
+        raise ValueError(
+            f"parameters are of {neurons} neurons with {p.merged} circuits and {rows} inputs each; an emulated chip "
+            f"has {CIRCUITS} circuits with {ROWS_PER_CIRCUIT} inputs each"
+        )
+    noise = IDEAL.changed(
+        membrane_noise=p.membrane_noise,
+        cadc_noise=p.trace_noise,
+        threshold_noise=p.threshold_noise,
+        spike_jitter=p.spike_jitter,
+        synapse_saturation=p.saturation,
+        rails=p.rails,
+    )
+    return FittedChip(
+        name=f"{p.device.get('chip', 'unknown')}-fit",
+        hash=p.hash,
+        merged=p.merged,
+        leak=p.leak,
+        reset=p.reset,
+        threshold=p.threshold,
+        tau_mem=p.tau_mem,
+        tau_syn=p.tau_syn,
+        synapse=p.strength.reshape(p.merged, ROWS_PER_CIRCUIT, signs, neurons),
+        noise=noise,
+    )
+
+
+def _outcome(result: Result) -> Outcome:
+    good = result.measured[result.success]
+    failed = int((~result.success).sum())
+    if not len(good):
+        return Outcome(result.parameter, result.unit, result.target, float("nan"), float("nan"), failed)
+    return Outcome(result.parameter, result.unit, result.target, float(np.median(good)), float(good.std()), failed)
 
 
 def _wiring(projection: Projection, index: Mapping[str, int]) -> Wiring:

@@ -1,7 +1,9 @@
 """The physics of one analog neuromorphic chip: integer weights and events in, ADC codes and events out."""
 
-from .chip import Chip, FixedPattern, draw_pattern
+from .chip import IMPERFECTIONS, Chip, Decalibration, draw_silicon, uniform_targets
 from .dynamics import ON_CHIP_DELAY, SYNAPTIC_DRIVE
+from .faults import FAULTS, DeadNeurons, Fault, FiringNeurons, StuckBits, make_faults
+from .fitted import FittedChip
 from .layout import (
     CADC_INTERVAL,
     CIRCUITS,
@@ -13,10 +15,11 @@ from .layout import (
     Wiring,
 )
 from .machine import EmulatedChip, Events, RawRecording
-from .preset import CALIBRATED, IDEAL, PRESETS, UNCALIBRATED, Preset, get_preset
+from .preset import FABRICATED, IDEAL, Preset
 
 __all__ = [
-    "CADC_INTERVAL", "CALIBRATED", "CIRCUITS", "IDEAL", "ON_CHIP_DELAY", "PRESETS", "ROWS_PER_CIRCUIT",
-    "SYNAPTIC_DRIVE", "TIMESTAMP_RESOLUTION", "UNCALIBRATED", "WEIGHT_MAX", "Chip", "EmulatedChip", "Events",
-    "FixedPattern", "Group", "Layout", "Preset", "RawRecording", "Wiring", "draw_pattern", "get_preset",
+    "CADC_INTERVAL", "CIRCUITS", "FABRICATED", "FAULTS", "IDEAL", "IMPERFECTIONS", "ON_CHIP_DELAY",
+    "ROWS_PER_CIRCUIT", "SYNAPTIC_DRIVE", "TIMESTAMP_RESOLUTION", "WEIGHT_MAX", "Chip", "DeadNeurons",
+    "Decalibration", "EmulatedChip", "Events", "Fault", "FiringNeurons", "FittedChip", "Group", "Layout",
+    "Preset", "RawRecording", "StuckBits", "Wiring", "draw_silicon", "make_faults", "uniform_targets",
 ]  # fmt: skip

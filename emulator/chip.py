@@ -1,37 +1,96 @@
-"""A chip individual: name and preset determine its fixed pattern on every machine.
+"""A chip individual: its name determines the die, codes determine what the die is set to.
 
-The pattern holds deviations from whatever targets a layout asks for; it belongs to the
-physical circuits, not to a network. `Chip.hash` is a content hash of all of it.
+`Silicon` holds how the cells of a die differ from the nominal transfer of `cells.py`; `Values` holds the
+resulting parameters of all circuits. Both belong to the physical circuits, not to a network.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from .cells import (
+    CIRCUIT_CELLS,
+    CODE_MAX,
+    GAINS,
+    PER_QUADRANT,
+    QUADRANTS,
+    REFERENCES,
+    CellCodes,
+    code_for,
+    common_codes,
+    value_of,
+)
+from .faults import Fault
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT
 from .preset import Preset
-from .rng import derive_key, fixed_normal
+from .rng import derive_key, fixed_normal, fixed_normal_at, fixed_uniform
 
 Array = npt.NDArray[np.float64]
-QUADRANTS = 4
+Targets = Mapping[str, Array]
+"""leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`."""
+
+OUTLIER_CELLS = ("leak", "reset", "threshold", "tau_mem", "tau_syn_exc", "tau_syn_inh")
 
 
 @dataclass(frozen=True)
-class FixedPattern:
-    """Deviations of every circuit from its target (`C` = 512 circuits, signs exc, inh).
+class Silicon:
+    """How a die differs from the nominal one (`C` = 512 circuits, signs exc, inh).
 
     Attributes:
-        leak, threshold, reset, rest_shift: additive, LSB `[C]`.
-        tau_mem: factor `[C]`.
+        leak, threshold, reset: additive, LSB `[C]`.
+        reference: shift of the rest at the middle code, LSB `[C, 2]`.
+        tau_mem, parasitic: factors `[C]`.
         tau_syn, gain: factors `[C, 2]`.
         synapse: factor of each synapse `[C, 128, 2]`.
-        cadc_offset: LSB `[C]`.
-        cadc_gain: factor `[C]`.
+        dac: factor `[4]`.
+        cadc_offset: LSB `[C]`; cadc_start: LSB `[4]`; cadc_gain: factor `[4]`; cadc_channel_gain: factor `[C]`.
+        stuck: code at which a cell is stuck `[10, C]`, in the order of `CIRCUIT_CELLS`; -1 where it is not.
+    """
+
+    leak: Array
+    threshold: Array
+    reset: Array
+    reference: Array
+    tau_mem: Array
+    parasitic: Array
+    tau_syn: Array
+    gain: Array
+    synapse: Array
+    dac: Array
+    cadc_offset: Array
+    cadc_start: Array
+    cadc_gain: Array
+    cadc_channel_gain: Array
+    stuck: Array
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all values."""
+        sha = hashlib.sha256()
+        for item in fields(self):
+            sha.update(item.name.encode())
+            sha.update(np.ascontiguousarray(getattr(self, item.name), dtype="<f8").tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Values:
+    """True parameters of all circuits (`C` = 512, signs exc, inh).
+
+    Attributes:
+        leak, threshold, reset: LSB `[C]`.
+        rest_shift: of the rest by the synaptic amplifiers, LSB `[C]`.
+        tau_mem: s `[C]`; tau_syn: s `[C, 2]`; gain: `[C, 2]`.
+        synapse: strength of each synapse `[C, 128, 2]`.
+        parasitic: factor of the capacitance that the circuit adds when merged `[C]`.
+        cadc_offset: LSB `[C]`; cadc_gain: `[C]`.
+        stuck_low, stuck_high: bits of each synapse that read as 0, as 1 `[C, 128, 2]`; None without.
     """
 
     leak: Array
@@ -42,67 +101,294 @@ class FixedPattern:
     tau_syn: Array
     gain: Array
     synapse: Array
+    parasitic: Array
     cadc_offset: Array
     cadc_gain: Array
+    stuck_low: npt.NDArray[np.uint8] | None = None
+    stuck_high: npt.NDArray[np.uint8] | None = None
 
-    def digest(self) -> str:
-        """Return the SHA-256 of all values."""
-        sha = hashlib.sha256()
-        for field in fields(self):
-            sha.update(field.name.encode())
-            sha.update(np.ascontiguousarray(getattr(self, field.name), dtype="<f8").tobytes())
-        return sha.hexdigest()
+
+IMPERFECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "leak": (("leak", "rest_shift"), ()),
+    "threshold": (("threshold",), ()),
+    "reset": (("reset",), ()),
+    "tau_mem": (("tau_mem", "parasitic"), ()),
+    "tau_syn": (("tau_syn",), ()),
+    "gain": (("gain",), ()),
+    "synapse": (("synapse",), ()),
+    "cadc": (("cadc_offset", "cadc_gain"), ()),
+    "membrane_noise": ((), ("membrane_noise",)),
+    "cadc_noise": ((), ("cadc_noise",)),
+    "threshold_noise": ((), ("threshold_noise",)),
+    "spike_jitter": ((), ("spike_jitter",)),
+    "sampling": ((), ("sampling_phase", "cadc_skew")),
+    "saturation": ((), ("synapse_saturation",)),
+    "rails": ((), ("rails",)),
+    "spike_loss": ((), ("spike_capacity",)),
+    "drift": ((), ("drift_sd", "drift_time")),
+}
+"""Names under which `Chip.only` keeps imperfections: their fields of `Values` and of `Preset`."""
+
+
+@dataclass(frozen=True)
+class Decalibration:
+    """Targets spread over the neurons on purpose (the self-calibration experiment of Cramer et al. 2022).
+
+    Time constants (of membrane and synapses, each sign) and threshold - leak are multiplied by numbers
+    drawn from N(1, sigma), at least 0.1.
+
+    Attributes:
+        time_constants, threshold: the two sigmas.
+        seed: of the draw.
+    """
+
+    time_constants: float = 0.0
+    threshold: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("time_constants", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"decalibration.{name}={getattr(self, name)} must be in 0..1")
+
+    def apply(self, name: str, values: Values) -> Values:
+        """Return the spread parameters of the chip `name`."""
+
+        def factor(what: str, sigma: float, *shape: int) -> Array:
+            return np.maximum(0.1, 1 + sigma * fixed_normal(derive_key("decalibration", name, self.seed, what), *shape))
+
+        distance = (values.threshold - values.leak) * factor("threshold", self.threshold, CIRCUITS)
+        return replace(
+            values,
+            threshold=values.leak + distance,
+            tau_mem=values.tau_mem * factor("tau_mem", self.time_constants, CIRCUITS),
+            tau_syn=values.tau_syn * factor("tau_syn", self.time_constants, CIRCUITS, 2),
+        )
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One individual: a serial number and how well it is calibrated."""
+    """One individual.
+
+    Attributes:
+        name: serial number; determines the die.
+        preset: how imperfect the die is.
+        codes: of its parameter cells; None: the codes that suit a die without mismatch (not calibrated).
+        faults: of the die, applied one after the other.
+        decalibration: targets spread on purpose.
+        only: keep these imperfections (`IMPERFECTIONS`) and make everything else ideal; None keeps all.
+    """
 
     name: str
     preset: Preset
+    codes: CellCodes | None = None
+    faults: tuple[Fault, ...] = ()
+    decalibration: Decalibration | None = None
+    only: tuple[str, ...] | None = None
+    _noise: Preset = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def pattern(self) -> FixedPattern:
-        """The fixed pattern (a debug handle: the host of a real chip cannot see it)."""
-        return draw_pattern(self.name, self.preset)
+    def __post_init__(self) -> None:
+        noise = self.preset
+        if self.only is not None:
+            unknown = sorted(set(self.only) - set(IMPERFECTIONS))
+            if unknown:
+                raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}")
+            noise = self.preset.only(*(name for kept in self.only for name in IMPERFECTIONS[kept][1]))
+        object.__setattr__(self, "_noise", noise)
+
+    @property
+    def noise(self) -> Preset:
+        """The noise levels and limits in effect."""
+        return self._noise
+
+    @property
+    def silicon(self) -> Silicon:
+        """The die (a debug handle: the host of a real chip cannot see it)."""
+        return draw_silicon(self.name, self.preset)
 
     @cached_property
     def hash(self) -> str:
-        """Content hash of pattern and noise levels, 16 hexadecimal digits."""
-        text = self.pattern.digest() + self.preset.digest()
+        """Content hash of die, codes, faults and noise levels, 16 hexadecimal digits."""
+        codes = "common codes" if self.codes is None else self.codes.digest()
+        changes = repr((self.faults, self.decalibration, self.only))
+        text = self.silicon.digest + self.preset.digest() + codes + changes
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def values(self, targets: Targets) -> Values:
+        """Return the true parameters (a debug handle).
 
-def draw_pattern(name: str, preset: Preset) -> FixedPattern:
-    """Draw the fixed pattern of the chip `name`; a pure function of its arguments."""
+        Args:
+            targets: what the circuits should be; without calibration they are set to the codes that
+                would meet them on a die without mismatch.
+        """
+        found = self._programmed(targets)
+        if self.decalibration is not None:
+            found = self.decalibration.apply(self.name, found)
+        for fault in self.faults:
+            found = fault.apply(self.name, found)
+        if self.only is None:
+            return found
+        kept = {name for only in self.only for name in IMPERFECTIONS[only][0]}
+        ideal = _ideal_values(targets)
+        return replace(found, **{f.name: getattr(ideal, f.name) for f in fields(found) if f.name not in kept})
+
+    def _programmed(self, targets: Targets) -> Values:
+        die, preset = self.silicon, self.preset
+        cells = _cell_values(self.name, preset, die, self._codes(targets))
+        quadrant = np.repeat(np.arange(QUADRANTS), PER_QUADRANT)
+
+        def both(first: str, second: str) -> Array:
+            return np.stack([cells[first], cells[second]], axis=1)
+
+        shift = (both(*REFERENCES) + die.reference).sum(1)
+        gain = both(*GAINS) * die.gain * (cells["dac_bias"] * die.dac)[quadrant][:, None]
+        return Values(
+            leak=cells["leak"] + die.leak,
+            threshold=cells["threshold"] + die.threshold,
+            reset=cells["reset"] + die.reset,
+            rest_shift=shift,
+            tau_mem=cells["tau_mem"] * die.tau_mem,
+            tau_syn=both("tau_syn_exc", "tau_syn_inh") * die.tau_syn,
+            gain=gain,
+            synapse=die.synapse,
+            parasitic=die.parasitic,
+            cadc_offset=die.cadc_offset + (die.cadc_start + cells["cadc_start"])[quadrant] + cells["cadc_digital"],
+            cadc_gain=die.cadc_channel_gain * (die.cadc_gain * cells["cadc_slope"])[quadrant],
+        )
+
+    def _codes(self, targets: Targets) -> dict[str, Array]:
+        if self.codes is not None:
+            return {f.name: getattr(self.codes, f.name).astype(np.float64) for f in fields(self.codes)}
+        return nominal_codes(targets, rounded=self.preset.code_noise > 0)
+
+
+def uniform_targets(
+    leak: float = 80.0, threshold: float = 150.0, reset: float = 80.0, tau_mem: float = 6e-6, tau_syn: float = 6e-6
+) -> dict[str, Array]:
+    """Return equal targets for all circuits (LSB, s), by default those of Cramer et al. (2022)."""
+    found = {"leak": leak, "threshold": threshold, "reset": reset, "tau_mem": tau_mem, "tau_syn": tau_syn}
+    return {name: np.full(CIRCUITS, value) for name, value in found.items()}
+
+
+def nominal_codes(targets: Targets, rounded: bool) -> dict[str, Array]:
+    """Return the codes of all cells that meet targets on a die without mismatch; not rounded if so wanted."""
+    codes = common_codes(targets)
+    found = {f.name: getattr(codes, f.name).astype(np.float64) for f in fields(codes)}
+    if not rounded:
+        exact = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem"}
+        exact |= {"tau_syn_exc": "tau_syn", "tau_syn_inh": "tau_syn"}
+        found |= {cell: code_for(cell, np.asarray(targets[target], np.float64)) for cell, target in exact.items()}
+    return found
+
+
+def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what every cell gives: its nominal value, with the cell's own deviations from it."""
+    whole = b"".join(np.rint(codes[cell]).astype("<i2").tobytes() for cell in sorted(codes))
+    written = derive_key("written", name, hashlib.sha256(whole).hexdigest())
+    rewrite = {
+        "leak": preset.rewrite_potential,
+        "reset": preset.rewrite_potential,
+        "threshold": preset.rewrite_threshold,
+        "tau_mem": preset.rewrite_tau_mem,
+        "tau_syn_exc": preset.rewrite_tau_syn,
+        "tau_syn_inh": preset.rewrite_tau_syn,
+        "gain_exc": preset.rewrite_gain,
+        "gain_inh": preset.rewrite_gain,
+    }
+    found: dict[str, Array] = {"cadc_digital": codes["cadc_digital"]}
+    for cell in (*CIRCUIT_CELLS, "dac_bias", "cadc_start", "cadc_slope"):
+        code = codes[cell]
+        if cell in CIRCUIT_CELLS:
+            stuck = die.stuck[CIRCUIT_CELLS.index(cell)]
+            code = np.where(stuck >= 0, stuck, code)
+        if preset.code_noise > 0:
+            key = derive_key("code noise", name, cell)
+            counters = np.arange(len(code)) * 1024 + np.rint(code)
+            code = code + preset.code_noise * fixed_normal_at(key, counters.astype(np.uint64))
+        value = value_of(cell, code)
+        if rewrite.get(cell, 0.0) > 0:
+            draw = rewrite[cell] * fixed_normal(derive_key(written, cell), CIRCUITS)
+            value = value + draw if cell in ("leak", "reset", "threshold") else value * np.exp(draw)
+        found[cell] = _portable(value)
+    return found
+
+
+def _ideal_values(targets: Targets) -> Values:
+    ones, zeros = np.ones(CIRCUITS), np.zeros(CIRCUITS)
+    return Values(
+        leak=targets["leak"],
+        threshold=targets["threshold"],
+        reset=targets["reset"],
+        rest_shift=zeros,
+        tau_mem=targets["tau_mem"],
+        tau_syn=np.repeat(targets["tau_syn"][:, None], 2, axis=1),
+        gain=np.ones((CIRCUITS, 2)),
+        synapse=np.ones((CIRCUITS, ROWS_PER_CIRCUIT, 2)),
+        parasitic=ones,
+        cadc_offset=zeros,
+        cadc_gain=ones,
+    )
+
+
+@lru_cache(maxsize=32)
+def draw_silicon(name: str, preset: Preset) -> Silicon:
+    """Draw the die of the chip `name`; a pure function of its arguments."""
 
     def normal(what: str, *shape: int) -> Array:
-        return fixed_normal(derive_key("fixed pattern", name, what), *shape)
+        return fixed_normal(derive_key("silicon", name, what), *shape)
 
     def quadrant(what: str) -> Array:
-        return np.repeat(normal(what + " of quadrant", QUADRANTS), CIRCUITS // QUADRANTS)
+        return np.repeat(normal(what + " of quadrant", QUADRANTS), PER_QUADRANT)
 
     leak, quadrant_leak = normal("leak", CIRCUITS), quadrant("leak")
     signs = (CIRCUITS, 2)
     tau_quadrant = np.stack([quadrant("tau_syn exc"), quadrant("tau_syn inh")], axis=1)
     driver = 1 + preset.driver_cv * normal("driver", ROWS_PER_CIRCUIT, 2)
-    pattern = {
-        "leak": preset.leak_sd * leak + preset.leak_quadrant_sd * quadrant_leak,
-        "threshold": preset.threshold_sd * _correlated(leak, normal("threshold", CIRCUITS), preset.leak_threshold_rho)
-        + preset.threshold_quadrant_sd * quadrant("threshold"),
-        "reset": preset.reset_sd * _correlated(leak, normal("reset", CIRCUITS), preset.leak_reset_rho)
-        + preset.leak_quadrant_sd * quadrant_leak,
-        "rest_shift": preset.rest_shift_sd * normal("rest_shift", CIRCUITS),
+    far = _outliers(name, preset)
+    p = preset
+    die = {
+        "leak": p.leak_sd * (leak + far["leak"]) + p.leak_quadrant_sd * quadrant_leak,
+        "threshold": p.threshold_sd
+        * (_correlated(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + far["threshold"])
+        + p.threshold_quadrant_sd * quadrant("threshold"),
+        "reset": p.reset_sd * (_correlated(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + far["reset"])
+        + p.leak_quadrant_sd * quadrant_leak,
+        "reference": p.rest_shift_sd / np.sqrt(2) * normal("reference", *signs),
         "tau_mem": np.exp(
-            preset.tau_mem_cv * normal("tau_mem", CIRCUITS) + preset.tau_mem_quadrant_cv * quadrant("tau_mem")
+            p.tau_mem_cv * (normal("tau_mem", CIRCUITS) + far["tau_mem"]) + p.tau_mem_quadrant_cv * quadrant("tau_mem")
         ),
-        "tau_syn": np.exp(preset.tau_syn_cv * normal("tau_syn", *signs) + preset.tau_syn_quadrant_cv * tau_quadrant),
-        "gain": np.exp(preset.gain_cv * normal("gain", *signs) + preset.gain_quadrant_cv * quadrant("gain")[:, None]),
-        "synapse": np.maximum(0, 1 + preset.synapse_cv * normal("synapse", CIRCUITS, ROWS_PER_CIRCUIT, 2)) * driver,
-        "cadc_offset": preset.cadc_offset_sd * normal("cadc_offset", CIRCUITS),
-        "cadc_gain": 1 + preset.cadc_gain_cv * quadrant("cadc_gain"),
+        "parasitic": np.maximum(0.1, 1 + p.parasitic_cv * normal("parasitic", CIRCUITS)),
+        "tau_syn": np.exp(
+            p.tau_syn_cv * (normal("tau_syn", *signs) + np.stack([far["tau_syn_exc"], far["tau_syn_inh"]], axis=1))
+            + p.tau_syn_quadrant_cv * tau_quadrant
+        ),
+        "gain": np.exp(p.gain_cv * normal("gain", *signs)),
+        "synapse": np.maximum(0, 1 + p.synapse_cv * normal("synapse", CIRCUITS, ROWS_PER_CIRCUIT, 2)) * driver,
+        "dac": np.exp(p.gain_quadrant_cv * normal("gain of quadrant", QUADRANTS)),
+        "cadc_offset": p.cadc_offset_sd * normal("cadc_offset", CIRCUITS),
+        "cadc_start": p.cadc_start_sd * normal("cadc_start", QUADRANTS),
+        "cadc_gain": 1 + p.cadc_gain_cv * normal("cadc_gain", QUADRANTS),
+        "cadc_channel_gain": 1 + p.cadc_channel_gain_cv * normal("cadc_channel_gain", CIRCUITS),
+        "stuck": _stuck_cells(name, preset),
     }
-    return FixedPattern(**{key: _portable(value) for key, value in pattern.items()})
+    return Silicon(**{key: _portable(value) for key, value in die.items()})
+
+
+def _outliers(name: str, preset: Preset) -> dict[str, Array]:
+    """Return, in standard deviations, how far the one bad cell of a few circuits lies off the rest."""
+    draw = fixed_uniform(derive_key("silicon", name, "outlier"), 4, CIRCUITS)
+    bad = draw[0] < preset.outlier_share
+    which = (draw[1] * len(OUTLIER_CELLS)).astype(int)
+    size = np.where(draw[2] < 0.5, -1, 1) * (4 + 3 * draw[3])
+    return {cell: np.where(bad & (which == i), size, 0.0) for i, cell in enumerate(OUTLIER_CELLS)}
+
+
+def _stuck_cells(name: str, preset: Preset) -> Array:
+    draw = fixed_uniform(derive_key("silicon", name, "stuck"), 3, CIRCUITS)
+    bad = draw[0] < preset.stuck_share
+    which = (draw[1] * len(CIRCUIT_CELLS)).astype(int)
+    here = bad & (which == np.arange(len(CIRCUIT_CELLS))[:, None])
+    return np.where(here, np.floor(draw[2] * CODE_MAX), -1.0)
 
 
 def _correlated(shared: Array, own: Array, rho: float) -> Array:
@@ -111,6 +397,7 @@ def _correlated(shared: Array, own: Array, rho: float) -> Array:
 
 
 def _portable(values: Array) -> Array:
-    """Round to 2^-20, so that the last bit of a platform's exp() cannot change a chip."""
-    rounded: Array = np.round(values * 2**20) / 2**20 + 0.0
+    """Round to 30 significant bits, so that the last bit of a platform's exp() cannot change a chip."""
+    mantissa, exponent = np.frexp(values)
+    rounded: Array = np.ldexp(np.round(mantissa * 2**24) / 2**24, exponent) + 0.0
     return rounded

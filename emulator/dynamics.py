@@ -16,21 +16,29 @@ exact exponential propagators; only the crossing of the threshold is found on su
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .chip import Chip
-from .layout import ROWS_PER_CIRCUIT, Layout
+from .chip import Chip, Values
+from .faults import NEVER
+from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
 
 Array = npt.NDArray[np.float64]
 
 SYNAPTIC_DRIVE = 0.5 * np.e / 6e-6
 """c: slope of the membrane per weight LSB of synaptic current (LSB / s)."""
+RESET_TAU = 0.3e-6
+"""Time constant with which clamped synaptic lines lose their charge [E] (s)."""
 ON_CHIP_DELAY = 80e-9
 """Latency of an event that one neuron sends to others on the chip (s)."""
-NEVER = 1e9
-"""Threshold of a neuron that cannot spike (LSB)."""
+DEFAULT_THRESHOLD = 150.0
+"""Threshold that circuits are set to where no group asks for one (LSB)."""
+PARASITIC = 0.35
+"""Capacitance that a merged circuit adds, over the largest capacitor [C]: merging two shifts tau by more than 24 %."""
+CAPACITOR_MAX = 63
+"""Largest code of a membrane's 6-bit capacitor."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,11 @@ class Neurons:
     Attributes:
         rest, threshold, reset: LSB `[N]`.
         refractory: s `[N]`.
-        tau_mem: s `[N]`; tau_syn: s `[A, 2, N]`; gain: `[A, 2, N]`.
+        tau_mem: s `[N]`; tau_syn: s `[A, 2, N]`.
+        synapse: strength of each synapse (gain of its input included) `[A, 128, 2, N]`; 0 where there is no circuit.
         cadc_offset: LSB `[N]`; cadc_gain: `[N]`.
         circuits: physical circuit of each merged circuit `[A, N]`, -1 where there is none.
+        stuck: bits of each synapse stuck at 0 and at 1 `[A, 128, 2, N]`; None without.
     """
 
     rest: Array
@@ -51,10 +61,17 @@ class Neurons:
     refractory: Array
     tau_mem: Array
     tau_syn: Array
-    gain: Array
+    synapse: Array
     cadc_offset: Array
     cadc_gain: Array
     circuits: npt.NDArray[np.int64]
+    stuck: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
+
+    @property
+    def gain(self) -> Array:
+        """Mean strength of each input's synapses `[A, 2, N]`."""
+        gain: Array = self.synapse.mean(1)
+        return gain
 
 
 def assign_circuits(layout: Layout) -> npt.NDArray[np.int64]:
@@ -70,8 +87,43 @@ def assign_circuits(layout: Layout) -> npt.NDArray[np.int64]:
     return circuits
 
 
+def circuit_targets(layout: Layout) -> dict[str, Array]:
+    """Return what a layout asks of every circuit (`[512]` each); unused circuits get the first group's targets.
+
+    A readout, whose threshold is off, is asked for the first spiking group's threshold.
+    """
+    groups = layout.groups
+    spiking = [g.threshold for g in groups if g.threshold is not None]
+    owner = np.repeat(np.arange(len(groups)), [g.size * g.circuits for g in groups])
+    owner = np.concatenate([owner, np.zeros(CIRCUITS - len(owner), np.int64)])
+    columns = {
+        "leak": [g.leak for g in groups],
+        "threshold": [g.threshold if g.threshold is not None else (spiking or [DEFAULT_THRESHOLD])[0] for g in groups],
+        "reset": [g.reset for g in groups],
+        "tau_mem": [g.tau_mem for g in groups],
+        "tau_syn": [g.tau_syn for g in groups],
+    }
+    return {name: np.array(column, np.float64)[owner] for name, column in columns.items()}
+
+
+def capacitance(layout: Layout, values: Values, circuits: npt.NDArray[np.int64]) -> Array:
+    """Return each logical neuron's capacitance `[N]` over the one its circuits are calibrated with.
+
+    A merged circuit adds its parasitic capacitance. The 6-bit capacitor of the first circuit is
+    lowered to make up for it, as far as it reaches; more circuits than that lend their leak
+    conductance as well. What remains is the parasitics' mismatch and the capacitor's rounding.
+    """
+    merged = (circuits >= 0).sum(0)
+    extra = np.where(circuits[1:] >= 0, values.parasitic[circuits[1:]], 0.0).sum(0) * PARASITIC
+    if not layout.corrected_capacitance:
+        return 1 + extra / (1 + PARASITIC)
+    lowered = np.rint(np.minimum(PARASITIC * (merged - 1), 1.0) * CAPACITOR_MAX) / CAPACITOR_MAX
+    shared = np.maximum(PARASITIC * (merged - 1) - 1, 0) / (1 + PARASITIC)
+    return (1 + (extra - lowered) / (1 + PARASITIC)) / (1 + shared)
+
+
 def build_neurons(chip: Chip, layout: Layout) -> Neurons:
-    """Apply a chip's fixed pattern to a layout's targets.
+    """Return the true parameters of a layout's logical neurons on a chip.
 
     The first circuit of a logical neuron provides leak, threshold, reset and readout; every
     circuit brings its own synaptic inputs (and its own shift of the rest).
@@ -80,38 +132,77 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
     def target(name: str) -> Array:
         return np.repeat([getattr(g, name) for g in layout.groups], [g.size for g in layout.groups])
 
-    p, circuits = chip.pattern, assign_circuits(layout)
-    first, used = circuits[0], circuits >= 0
+    circuits = assign_circuits(layout)
+    p, first, used = chip.values(circuit_targets(layout)), circuits[0], circuits >= 0
+    load = capacitance(layout, p, circuits)
     shift = np.where(used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(used.sum(0))
     spikes = np.repeat([g.threshold is not None for g in layout.groups], [g.size for g in layout.groups])
-    level = np.repeat([g.threshold or 0.0 for g in layout.groups], [g.size for g in layout.groups])
     by_sign = (0, 2, 1)
     return Neurons(
-        rest=target("leak") + p.leak[first] + shift,
-        threshold=np.where(spikes, level + p.threshold[first], NEVER),
-        reset=target("reset") + p.reset[first],
+        rest=p.leak[first] + (shift if layout.synapses_enabled else 0.0),
+        threshold=np.where(spikes, p.threshold[first], NEVER),
+        reset=p.reset[first],
         refractory=target("refractory"),
-        tau_mem=target("tau_mem") * p.tau_mem[first],
-        tau_syn=(target("tau_syn")[None, :, None] * p.tau_syn[circuits]).transpose(by_sign),
-        gain=np.where(used[..., None], p.gain[circuits], 0.0).transpose(by_sign),
+        tau_mem=p.tau_mem[first] * load,
+        tau_syn=p.tau_syn[circuits].transpose(by_sign),
+        synapse=_synapses(p.synapse * p.gain[:, None, :], circuits, used) / load,
         cadc_offset=p.cadc_offset[first],
         cadc_gain=p.cadc_gain[first],
         circuits=circuits,
+        stuck=None if p.stuck_low is None else _stuck(p, circuits),
     )
 
 
-def synapse_factors(chip: Chip, layout: Layout, neurons: Neurons) -> list[tuple[Array, Array]]:
-    """Return per wiring the strength of each excitatory and inhibitory synapse, `[size, targets]` each."""
-    factors = []
+def _synapses(factor: Array, circuits: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]) -> Array:
+    """Return the strength of each synapse `[A, 128, 2, N]` from that of each cell `[C, 128, 2]`."""
+    found: Array = np.where(used[:, None, None, :], factor[circuits].transpose(0, 2, 3, 1), 0.0)
+    return found
+
+
+def _stuck(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    assert p.stuck_low is not None
+    assert p.stuck_high is not None
+    order = (0, 2, 3, 1)
+    return p.stuck_low[circuits].transpose(order), p.stuck_high[circuits].transpose(order)
+
+
+@dataclass(frozen=True)
+class SynapseBlock:
+    """The synapses of one wiring.
+
+    Attributes:
+        factor: strength of each excitatory and inhibitory synapse `[2, size, targets]`.
+        low, high: bits of each that are stuck at 0, at 1 `[2, size, targets]`; None without.
+    """
+
+    factor: npt.NDArray[np.float32]
+    low: npt.NDArray[np.uint8] | None
+    high: npt.NDArray[np.uint8] | None
+
+    def charge(self, weights: npt.NDArray[np.int16]) -> npt.NDArray[np.floating]:
+        """Return the signed charge (weight LSB) that integer weights `[size, targets]` make of an event."""
+        if self.low is None or self.high is None:
+            w = weights.astype(np.float32)
+            return np.where(w > 0, w * self.factor[0], w * self.factor[1])
+        excitatory = (np.maximum(weights, 0) & ~self.low[0]) | self.high[0]
+        inhibitory = (np.maximum(-weights, 0) & ~self.low[1]) | self.high[1]
+        return excitatory * self.factor[0] - inhibitory * self.factor[1]
+
+
+def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
+    """Return the synapses of each wiring."""
+    blocks = []
     for wiring in layout.wirings:
         rows = wiring.first_row + np.arange(wiring.size)
-        merged, driver = rows // ROWS_PER_CIRCUIT, rows % ROWS_PER_CIRCUIT
+        merged, driver = (rows // ROWS_PER_CIRCUIT)[:, None], (rows % ROWS_PER_CIRCUIT)[:, None]
         targets = np.arange(layout.bounds[wiring.target], layout.bounds[wiring.target + 1])
-        circuit = neurons.circuits[merged][:, targets]
-        cell = chip.pattern.synapse[circuit, driver[:, None]]
-        gain = neurons.gain[merged][:, :, targets]
-        factors.append((cell[..., 0] * gain[:, 0], cell[..., 1] * gain[:, 1]))
-    return factors
+
+        def cut(array: Any, merged: Any = merged, driver: Any = driver, targets: Any = targets) -> Any:
+            return np.stack([array[merged, driver, sign, targets] for sign in range(2)])
+
+        low, high = (None, None) if neurons.stuck is None else (cut(neurons.stuck[0]), cut(neurons.stuck[1]))
+        blocks.append(SynapseBlock(cut(neurons.synapse).astype(np.float32), low, high))
+    return blocks
 
 
 @dataclass(frozen=True)

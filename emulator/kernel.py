@@ -35,30 +35,38 @@ _compiled_inline: Any = numba.njit(inline="always", **OPTIONS)
 
 
 class Params(NamedTuple):
-    """Per-neuron parameters of a configured chip (`N` neurons, `A` merged circuits, `G` groups)."""
+    """Parameters of configured chips (`C` chips, `N` neurons, `A` merged circuits, `G` groups)."""
 
-    rest: Float  # [N] part of the rest that one sub-step restores
-    start: Float  # [N] resting potential
-    threshold: Float  # [N]
-    reset: Float  # [N]
-    refractory: Float  # [N] in sub-steps
-    mem: Float  # [N]
-    syn: Float  # [A, 2, N]
-    drive: Float  # [A, 2, N]
-    noise: Float  # [N]
-    cadc_offset: Float  # [N]
-    cadc_gain: Float  # [N]
+    reset: Float  # [C, N]
+    refractory: Float  # [C, N] in sub-steps
+    mem: Float  # [C, N]
+    syn: Float  # [C, A, 2, N]
+    drive: Float  # [C, A, 2, N]
+    noise: Float  # [C, N]
+    cadc_offset: Float  # [C, N]
+    cadc_gain: Float  # [C, N]
+    early: Float  # [N] share of a sub-step by which a neuron is sampled before the others
     bounds: Int  # [G + 1]
     external_circuit: Int  # [J, G], -1 where not connected
     internal_circuit: Int  # [N, G], -1 where not connected
     table: Float  # [65536]
 
 
+class Rows(NamedTuple):
+    """What a chip's clock changes slowly (`R` rows; a trial uses one of them)."""
+
+    rest: Float  # [R, N] part of the rest that one sub-step restores
+    start: Float  # [R, N] membrane at the start of a trial
+    threshold: Float  # [R, N]
+
+
 class Scalars(NamedTuple):
-    """Scalar settings of a configured chip."""
+    """Scalar settings of configured chips."""
 
     samples: int  # trace samples per trial
     per_sample: int  # sub-steps between two samples
+    gap: int  # sub-steps from the end of the recording to the next trial; -1: trials start at rest
+    clamped: float  # factor on synaptic currents when the gap is a forced reset; -1 without
     delay: float  # on-chip latency in sub-steps
     jitter: float  # spike-time noise in sub-steps
     cadc_noise: float  # LSB
@@ -67,6 +75,7 @@ class Scalars(NamedTuple):
     high: float  # upper rail, LSB
     railed: bool
     noisy: bool  # membrane noise
+    skewed: bool  # some neurons are sampled earlier
 
 
 @_compiled_inline
@@ -206,15 +215,24 @@ def _to_codes(seen, gain, offset, codes):
 
 
 @_compiled
-def _read_cadc(v, k, key0, key1, p, s, seen, words, codes):
+def _look_back(v, before, early, seen):
+    for n in range(v.shape[0]):
+        seen[n] = v[n] - early[n] * (v[n] - before[n])
+
+
+@_compiled
+def _read_cadc(v, before, k, key0, key1, p, c, s, seen, words, codes):
     """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
-    seen[:] = v
+    if s.skewed:
+        _look_back(v, before, p.early, seen)
+    else:
+        seen[:] = v
     if s.railed:
         _compress(seen, f32(s.low), f32(s.high))
     if s.cadc_noise > 0:
         _words(STREAM_CADC, k, key0, key1, words)
         _cadc_noise(words, p.table, f32(s.cadc_noise), seen)
-    _to_codes(seen, p.cadc_gain, p.cadc_offset, codes)
+    _to_codes(seen, p.cadc_gain[c], p.cadc_offset[c], codes)
 
 
 @_compiled
@@ -264,11 +282,11 @@ def _deliver_internal(k, sender, share, sent, internal, p, current):
 
 
 @_compiled
-def _synapses(current, p, saturation, inverse, slope):
+def _synapses(current, p, c, saturation, inverse, slope):
     """Add the synaptic currents of all circuits and signs to `slope`, and let them decay."""
     for a in range(current.shape[0]):
         for sign in range(2):
-            x, decay, drive = current[a, sign], p.syn[a, sign], p.drive[a, sign]
+            x, decay, drive = current[a, sign], p.syn[c, a, sign], p.drive[c, a, sign]
             if saturation > 0:
                 _synapses_saturating(x, decay, drive, slope, saturation, inverse)
             else:
@@ -276,21 +294,29 @@ def _synapses(current, p, saturation, inverse, slope):
 
 
 @_compiled
-def _fire(k, key0, key1, v, before, held, threshold, resting, refractory, spikes, sender, share, sent, p, s, who, when):
-    """Reset and record the neurons above threshold; returns the counts of resting neurons and of spikes."""
+def _fire(
+    k, key0, key1, v, before, held, threshold, resting, refractory, spikes, sender, share, sent, p, c, s, who, when
+):
+    """Reset and record the neurons above threshold; returns the counts of resting neurons and of spikes.
+
+    In the gap behind the recorded window spikes act, but are not recorded.
+    """
     now, later = k % 2, (k + 1) % 2
+    recorded = k < s.samples * s.per_sample
     for n in range(v.shape[0]):
         if v[n] <= threshold[n] or held[n] >= 0:
             continue
         word = _word(STREAM_JITTER, k, n, key0, key1)
         jitter = f32(s.jitter) * p.table[word & u32(0xFFFF)]
         part = _time_of_crossing(before[n], v[n], threshold[n])
-        if spikes < who.shape[0]:
-            who[spikes] = n
-            when[spikes] = max(f32(k) + part + jitter, f32(0))
-        spikes += 1
-        v[n] = p.reset[n]
-        held[n] = max(p.refractory[n] - (f32(1) - part), f32(0))
+        if recorded:
+            if spikes < who.shape[0]:
+                who[spikes] = n
+                when[spikes] = f32(k) + part + jitter
+            spikes += 1
+        v[n] = p.reset[c, n]
+        before[n] = v[n]
+        held[n] = max(p.refractory[c, n] - (f32(1) - part), f32(0))
         resting[refractory] = n
         refractory += 1
         # arrival relative to the next sub-step; the two shares keep charge and mean time
@@ -303,20 +329,23 @@ def _fire(k, key0, key1, v, before, held, threshold, resting, refractory, spikes
 
 
 @_compiled
-def simulate(begin, end, offsets, units, times, external, internal, eta, keys, p, s, codes, counts, who, when):
+def simulate(
+    begin, end, offsets, units, times, external, internal, chip, row, keys, rows, p, s, codes, counts, who, when
+):
     """Simulate samples `begin` to `end` of a batch.
 
     Args:
         offsets: [B + 1] first event of each sample. units: [E]. times: [E] in sub-steps.
-        external: [J, N] signed charges of the external synapses (weight LSB). internal: [N, N].
-        eta: [B, N] slow threshold noise of each sample (LSB); keys: [B, 2].
+        external: [C, J, N] signed charges of the external synapses (weight LSB). internal: [C, N, N].
+        chip, row: [B] chip and row of `rows` of each sample. keys: [B, 2].
         codes: [B, T, N] (out). counts: [B] spikes of each sample (out); who, when: [B, capacity]
             their neurons and times in sub-steps (out); spikes beyond the capacity are only counted.
     """
-    neurons, steps = p.mem.shape[0], s.samples * s.per_sample
-    current = np.empty((p.syn.shape[0], 2, neurons), f32)
+    neurons, recorded = p.mem.shape[1], s.samples * s.per_sample
+    steps = recorded if s.gap < 0 or s.clamped >= 0 else recorded + s.gap
+    current = np.empty((p.syn.shape[1], 2, neurons), f32)
     v, before, held = np.empty(neurons, f32), np.empty(neurons, f32), np.empty(neurons, f32)
-    slope, threshold = np.empty(neurons, f32), np.empty(neurons, f32)
+    slope = np.empty(neurons, f32)
     even, odd, words = np.zeros(neurons, f32), np.zeros(neurons, f32), np.empty(neurons, u32)
     resting = np.empty(neurons, np.int64)
     first, cursor = np.empty(steps + 1, np.int64), np.empty(steps, np.int64)
@@ -326,33 +355,41 @@ def simulate(begin, end, offsets, units, times, external, internal, eta, keys, p
     share = np.empty((2, 2 * neurons), f32)
     sent = np.zeros(2, np.int64)
     saturation, inverse = f32(s.saturation), f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
+    refractory = 0
     for b in range(begin, end):
-        key0, key1, event0 = keys[b, 0], keys[b, 1], offsets[b]
+        key0, key1, event0, c, r = keys[b, 0], keys[b, 1], offsets[b], chip[b], row[b]
         _sort_by_step(times[event0 : offsets[b + 1]], steps, first, cursor, order)
-        current[:], held[:], sent[:] = 0, -1, 0
-        refractory, spikes = 0, 0
-        v[:] = p.start
-        for n in range(neurons):
-            threshold[n] = p.threshold[n] + eta[b, n]
+        if s.gap < 0 or b == begin:
+            current[:], held[:], sent[:] = 0, -1, 0
+            v[:] = rows.start[r]
+            refractory = 0
+        elif s.clamped >= 0:
+            current *= f32(s.clamped)
+            held[:], sent[:] = -1, 0
+            v[:] = p.reset[c]
+            refractory = 0
+        before[:] = v
+        spikes = 0
+        threshold, rest, mem, reset = rows.threshold[r], rows.rest[r], p.mem[c], p.reset[c]
         for k in range(steps):
-            if k % s.per_sample == 0:
+            if k % s.per_sample == 0 and k < recorded:
                 i = k // s.per_sample
-                _read_cadc(v, i, key0, key1, p, s, slope, words, codes[b, i])
-            _deliver_external(k, event0, units, times, order, first, external, p, current)
-            _deliver_internal(k, sender, share, sent, internal, p, current)
-            slope[:] = p.rest
-            _synapses(current, p, saturation, inverse, slope)
+                _read_cadc(v, before, i, key0, key1, p, c, s, slope, words, codes[b, i])
+            _deliver_external(k, event0, units, times, order, first, external[c], p, current)
+            _deliver_internal(k, sender, share, sent, internal[c], p, current)
+            slope[:] = rest
+            _synapses(current, p, c, saturation, inverse, slope)
             if s.noisy:
                 if k % 2 == 0:
                     _words(STREAM_MEMBRANE, k // 2, key0, key1, words)
-                    _membrane_noise(words, p.table, p.noise, even, odd)
+                    _membrane_noise(words, p.table, p.noise[c], even, odd)
                 _add(slope, even if k % 2 == 0 else odd)
-            _membrane(v, before, slope, p.mem, f32(s.low), f32(s.high))
-            refractory = _hold_reset(v, before, held, p.reset, resting, refractory)
+            _membrane(v, before, slope, mem, f32(s.low), f32(s.high))
+            refractory = _hold_reset(v, before, held, reset, resting, refractory)
             if _count_above(v, threshold) > 0:
                 refractory, spikes = _fire(
                     k, key0, key1, v, before, held, threshold, resting, refractory, spikes,
-                    sender, share, sent, p, s, who[b], when[b],
+                    sender, share, sent, p, c, s, who[b], when[b],
                 )  # fmt: skip
         counts[b] = spikes
 

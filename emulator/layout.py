@@ -68,13 +68,31 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Layout:
-    """A complete configuration: `inputs` external inputs, groups in the order of their circuits, wirings."""
+    """A complete configuration: `inputs` external inputs, groups in the order of their circuits, wirings.
+
+    Attributes:
+        gap: time between the end of a trial's recording and the start of the next trial (s), so short that a
+            trial meets what the one before left behind; None: every trial starts at rest.
+        forced_reset: spend the gap with membranes held at reset and synaptic lines clamped.
+        from_reset: trials start with the membranes at their reset potential (the chip's own processor can force it).
+        synapses_enabled: the synaptic amplifiers are on (their references shift the rest).
+        corrected_capacitance: lower the capacitor of merged circuits by their parasitics.
+    """
 
     inputs: int
     groups: tuple[Group, ...]
     wirings: tuple[Wiring, ...]
+    gap: float | None = None
+    forced_reset: bool = False
+    from_reset: bool = False
+    synapses_enabled: bool = True
+    corrected_capacitance: bool = True
 
     def __post_init__(self) -> None:
+        if self.gap is not None and self.gap < 0:
+            raise ValueError(f"layout.gap={self.gap} s must not be negative; record fewer samples or wait longer")
+        if self.forced_reset and self.gap is None:
+            raise ValueError("layout.forced_reset needs a gap to the next trial in which it happens")
         if self.circuits_used > CIRCUITS:
             raise ValueError(
                 f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "

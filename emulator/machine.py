@@ -1,6 +1,7 @@
 """The emulated chip as a machine: configure it with a layout, run integer weights and events.
 
-It returns what a chip returns (8-bit codes, spike events with 8 ns stamps) and nothing else.
+It returns what a chip returns (8-bit codes, spike events with 8 ns stamps) and nothing else. One machine
+may hold several chips; a trial then runs on one of them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,31 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from . import kernel
-from .chip import Chip
-from .dynamics import ON_CHIP_DELAY, build_neurons, build_propagators, synapse_factors
-from .layout import CADC_INTERVAL, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
-from .preset import THRESHOLD_WINDOW
-from .rng import derive_key, normal_table, sample_keys, splitmix64
-from .stepwise import Stepwise
+from .chip import Chip, uniform_targets
+from .drift import drift_walk
+from .dynamics import (
+    ON_CHIP_DELAY,
+    RESET_TAU,
+    Neurons,
+    SynapseBlock,
+    build_neurons,
+    build_propagators,
+    synapse_blocks,
+)
+from .fitted import FittedChip
+from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
+from .preset import THRESHOLD_WINDOW, Preset
+from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
+from .stepwise import Carried, Stepwise
+from .volley import surviving_spikes
 
 Engine = Literal["compiled", "stepwise"]
-
+Individual = Chip | FittedChip
 
 MAX_SUBSTEPS = 64
 """Finest division of a CADC sample; beyond, the on-chip delay (80 ns) spans too many sub-steps to interpolate."""
@@ -42,45 +55,55 @@ class Events(NamedTuple):
 
 
 class RawRecording(NamedTuple):
-    """What a run gives: CADC codes `[B, T, N]` uint8 and the spikes of all neurons."""
+    """What a run gives.
+
+    Attributes:
+        codes: CADC codes `[B, T, N]` uint8.
+        spikes: of all neurons.
+        dropped: spikes that the chip could not record.
+    """
 
     codes: Tensor
     spikes: Events
+    dropped: int
 
 
 @dataclass(frozen=True)
 class _Program:
-    """A configured chip: everything that does not change between runs."""
+    """Configured chips: everything that does not change between runs."""
 
     layout: Layout
     samples: int
+    neurons: list[Neurons]
     params: kernel.Params
     scalars: kernel.Scalars
-    factors: list[tuple[Tensor, Tensor]]
+    synapses: list[list[SynapseBlock]]
     capacity: int
 
 
 class EmulatedChip:
-    """One emulated chip individual.
+    """One emulated chip individual, or several side by side.
 
     Args:
-        chip: the individual (name and preset).
-        seed: seed of the temporal noise; noise depends on chip, seed, the sample's place on the
+        chip: the individual; for several of them, every trial meets one, drawn from its place on the clock.
+        seed: seed of the temporal noise; noise depends on the chip's name, seed, the trial's place on the
             chip's clock, neuron and step, never on how a run is split.
         substeps: sub-steps per CADC sample on which threshold crossings are looked for.
         engine: "compiled" (CPU) or "stepwise" (torch, any device).
         device: torch device of the stepwise engine.
         dtype: precision of the stepwise engine.
+        trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
 
     def __init__(
         self,
-        chip: Chip,
+        chip: Individual | Sequence[Individual],
         seed: int = 0,
         substeps: int = 4,
         engine: Engine = "compiled",
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        trial_time: float = 200e-6,
     ) -> None:
         if not isinstance(substeps, int):
             raise TypeError(f"substeps={substeps!r} must be a whole number")
@@ -88,64 +111,124 @@ class EmulatedChip:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
         if engine == "compiled" and torch.device(device).type != "cpu":
             raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='stepwise'")
-        self.chip, self.seed, self.substeps = chip, seed, substeps
+        self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
+        noises = {individual.noise for individual in self.chips}
+        if len(noises) != 1:
+            raise ValueError(f"chips side by side need common noise levels, got {len(noises)} different ones")
+        self.noise: Preset = noises.pop()
+        self.seed, self.substeps, self.trial_time = seed, substeps, trial_time
         self.engine, self.device, self.dtype = engine, device, dtype
-        self._noise_key = derive_key("temporal noise", chip.hash, seed)
-        self._threshold_key = derive_key("threshold noise", chip.hash, seed)
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
+    @property
+    def chip(self) -> Individual:
+        """The individual; the first of several."""
+        return self.chips[0]
+
+    def exchange(self, chip: Individual) -> None:
+        """Put another chip (or the same one with other codes) in place; configure it afterwards."""
+        self.chips, self.noise, self._program = [chip], chip.noise, None
+
+    def read_reference(self, potential: float, samples: int, clock: int = 0) -> npt.NDArray[np.uint8]:
+        """Return CADC codes `[samples, 512]` of one potential (LSB) that is connected to all channels.
+
+        Raises:
+            ValueError: a fitted chip has no such access.
+        """
+        if not isinstance(self.chip, Chip):
+            raise ValueError(f"chip {self.chip.name} is fitted; only neurons are known of it")
+        values = self.chip.values(uniform_targets())
+        noise = fixed_normal(derive_key("reference", self.chip.name, self.seed, clock), samples, CIRCUITS)
+        seen = potential + self.noise.cadc_noise * noise
+        codes = values.cadc_gain * (seen - 128) + 128 + values.cadc_offset
+        return np.clip(np.floor(codes + 0.5), 0, 255).astype(np.uint8)
+
     def configure(self, layout: Layout, samples: int) -> None:
-        """Apply a layout; every run then records `samples` CADC samples per trial."""
-        if not 1 <= samples * self.substeps <= MAX_STEPS:
-            raise ValueError(
-                f"samples={samples} times substeps={self.substeps} must be in 1..{MAX_STEPS}; record fewer samples"
-            )
-        neurons = build_neurons(self.chip, layout)
+        """Apply a layout; every run then records `samples` CADC samples per trial.
+
+        Raises:
+            ValueError: more sub-steps, or another circuit than a fitted chip was measured in.
+        """
         step = CADC_INTERVAL / self.substeps
-        prop, preset, f32 = build_propagators(neurons, step), self.chip.preset, kernel.as_float32
+        gap = -1 if layout.gap is None else _even_gap(layout.gap / step, samples * self.substeps)
+        if not 1 <= samples * self.substeps + max(gap, 0) <= MAX_STEPS:
+            raise ValueError(
+                f"samples={samples} (and the gap behind them) times substeps={self.substeps} must be in "
+                f"1..{MAX_STEPS}; record fewer samples"
+            )
+        neurons = [self._neurons(individual, layout) for individual in self.chips]
+        self._program = _Program(
+            layout=layout,
+            samples=samples,
+            neurons=neurons,
+            params=self._params(layout, neurons, step),
+            scalars=self._scalars(layout, samples, gap, step),
+            synapses=[synapse_blocks(layout, each) for each in neurons],
+            capacity=self._capacity(layout, samples, step),
+        )
+        self._written = None
+
+    @staticmethod
+    def _neurons(individual: Individual, layout: Layout) -> Neurons:
+        return individual.neurons(layout) if isinstance(individual, FittedChip) else build_neurons(individual, layout)
+
+    def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> kernel.Params:
+        propagators = [build_propagators(each, step) for each in neurons]
         external, internal = _circuit_maps(layout)
-        params = kernel.Params(
-            rest=f32(neurons.rest * -np.expm1(-step / neurons.tau_mem)),
-            start=f32(neurons.rest),
-            threshold=f32(neurons.threshold),
-            reset=f32(neurons.reset),
-            refractory=f32(neurons.refractory / step),
-            mem=f32(prop.mem),
-            syn=f32(prop.syn),
-            drive=f32(prop.drive),
-            noise=f32(prop.noise * preset.membrane_noise),
-            cadc_offset=f32(neurons.cadc_offset),
-            cadc_gain=f32(neurons.cadc_gain),
+        half = neurons[0].circuits[0] >= CIRCUITS // 2
+
+        def stacked(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
+            return kernel.as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
+
+        return kernel.Params(
+            reset=stacked("reset", neurons),
+            refractory=stacked("refractory", neurons, 1 / step),
+            mem=stacked("mem", propagators),
+            syn=stacked("syn", propagators),
+            drive=stacked("drive", propagators),
+            noise=stacked("noise", propagators, self.noise.membrane_noise),
+            cadc_offset=stacked("cadc_offset", neurons),
+            cadc_gain=stacked("cadc_gain", neurons),
+            early=kernel.as_float32(half * (self.noise.cadc_skew / step)),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
             table=normal_table(),
         )
-        low, high = preset.rails or (-1e6, 1e6)
-        scalars = kernel.Scalars(
+
+    def _scalars(self, layout: Layout, samples: int, gap: int, step: float) -> kernel.Scalars:
+        noise = self.noise
+        low, high = noise.rails or (-1e6, 1e6)
+        return kernel.Scalars(
             samples=samples,
             per_sample=self.substeps,
+            gap=gap,
+            clamped=float(np.exp(-gap * step / RESET_TAU)) if layout.forced_reset else -1.0,
             delay=ON_CHIP_DELAY / step,
-            jitter=preset.spike_jitter / step,
-            cadc_noise=preset.cadc_noise,
-            saturation=preset.synapse_saturation or 0.0,
+            jitter=noise.spike_jitter / step,
+            cadc_noise=noise.cadc_noise,
+            saturation=noise.synapse_saturation or 0.0,
             low=low,
             high=high,
-            railed=preset.rails is not None,
-            noisy=preset.membrane_noise > 0,
+            railed=noise.rails is not None,
+            noisy=noise.membrane_noise > 0,
+            skewed=noise.cadc_skew > 0,
         )
-        shortest = max(1, int(min(g.refractory for g in layout.groups) / step))
-        capacity = layout.bounds[-1] * (samples * self.substeps // shortest + 2)
-        factors = [
-            (torch.as_tensor(exc, dtype=torch.float32), torch.as_tensor(inh, dtype=torch.float32))
-            for exc, inh in synapse_factors(self.chip, layout, neurons)
-        ]
-        self._program = _Program(layout, samples, params, scalars, factors, capacity)
-        self._written = None
 
-    def run(self, weights: Sequence[Tensor], events: Events, batch: int, clock: int = 0) -> RawRecording:
+    def _capacity(self, layout: Layout, samples: int, step: float) -> int:
+        shortest = max(1, int(min(g.refractory for g in layout.groups) / step))
+        return layout.bounds[-1] * (samples * self.substeps // shortest + 2)
+
+    def run(
+        self,
+        weights: Sequence[Tensor],
+        events: Events,
+        batch: int,
+        clock: int = 0,
+        chip: npt.NDArray[np.int64] | None = None,
+    ) -> RawRecording:
         """Run `batch` trials.
 
         Args:
@@ -153,23 +236,45 @@ class EmulatedChip:
             events: external events, grouped by sample.
             batch: number of trials `B`.
             clock: place of the first trial on the chip's clock (counts trials).
+            chip: index of the chip that each trial runs on `[B]`; None: drawn from the clock.
 
         Raises:
             RuntimeError: the chip is not configured.
             ValueError: a weight or event is out of range, or has the wrong shape or order.
         """
-        if self._program is None:
+        program = self._program
+        if program is None:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
-        self._check_events(self._program, events, batch)
-        external, internal = self._programmed(self._program, weights)
+        self._check_events(program, events, batch)
+        charges = self._programmed(program, weights)
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
-        keys, eta = sample_keys(self._noise_key, clocks), self._threshold_noise(clocks)
+        chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
+        rows, row = self._rows(program, clocks, chip)
+        keys = self._keys(clocks, chip)
         step = CADC_INTERVAL / self.substeps
-        scaled = Events(events.sample, events.unit, events.time / step)
+        late = self._phase(clocks)[events.sample] if self.noise.sampling_phase > 0 else 0.0
+        scaled = Events(events.sample, events.unit, (events.time + late) / step)
+        trials = _Trials(scaled, *charges, chip, row, keys, rows)
         engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
-        codes, spikes = engine(self._program, scaled, external, internal, eta, keys)
-        stamps = torch.round(spikes.time * (step / TIMESTAMP_RESOLUTION)) * TIMESTAMP_RESOLUTION
-        return RawRecording(codes, spikes._replace(time=stamps))
+        codes, spikes = engine(program, trials)
+        time = spikes.time * step
+        if self.noise.sampling_phase > 0:
+            time = time - self._phase(clocks)[spikes.sample]
+        stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
+        found, dropped = self._recorded(program, spikes._replace(time=stamps), clocks)
+        return RawRecording(codes, found, dropped)
+
+    def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """Return the index of the chip `[B]` that trials at these places of the clock meet."""
+        if len(self.chips) == 1:
+            return np.zeros(len(clocks), np.int64)
+        words = splitmix64(derive_key("population", self.seed, *(c.name for c in self.chips)), clocks)
+        return (uniform(words) * len(self.chips)).astype(np.int64)
+
+    def _check_chip(self, chip: npt.NDArray[np.int64], batch: int) -> npt.NDArray[np.int64]:
+        if chip.shape != (batch,) or (batch and not 0 <= chip.min() <= chip.max() < len(self.chips)):
+            raise ValueError(f"chip must hold {batch} indices in 0..{len(self.chips) - 1}, got shape {chip.shape}")
+        return chip.astype(np.int64)
 
     @staticmethod
     def _check_events(program: _Program, events: Events, batch: int) -> None:
@@ -193,65 +298,116 @@ class EmulatedChip:
         return self._written[2]
 
     def _charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the signed synaptic charges of external `[J, N]` and internal `[N, N]` synapses."""
-        layout, bounds = program.layout, program.layout.bounds
+        """Return the signed synaptic charges of external `[C, J, N]` and internal `[C, N, N]` synapses."""
+        layout, bounds, chips = program.layout, program.layout.bounds, len(self.chips)
         if len(weights) != len(layout.wirings):
             raise ValueError(f"got {len(weights)} weight matrices for {len(layout.wirings)} wirings")
-        external = torch.zeros(layout.inputs, bounds[-1])
-        internal = torch.zeros(bounds[-1], bounds[-1])
+        external = torch.zeros(chips, layout.inputs, bounds[-1])
+        recurrent = any(wiring.source is not None for wiring in layout.wirings)
+        internal = torch.zeros(chips, bounds[-1] if recurrent else 1, bounds[-1])
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
-            shape = (layout.groups[wiring.target].size, wiring.size)
-            if tuple(matrix.shape) != shape:
-                raise ValueError(f"weights {index} have shape {tuple(matrix.shape)}, expected {shape}")
-            if matrix.is_floating_point():
-                raise ValueError(f"weights {index} are {matrix.dtype}, expected integers")
-            largest = max(int(matrix.max()), -int(matrix.min())) if matrix.numel() else 0
-            if largest > WEIGHT_MAX:
-                raise ValueError(f"weights {index} reach {largest}, the synapses hold up to {WEIGHT_MAX}")
-            exc, inh = program.factors[index]
-            w = matrix.t().to("cpu", torch.float32)
+            self._check_weights(layout, index, matrix)
+            w = matrix.t().to("cpu", torch.int16).numpy()
             columns = slice(bounds[wiring.target], bounds[wiring.target + 1])
-            charge = torch.where(w > 0, w * exc, w * inh)
-            if wiring.source is None:
-                external[:, columns] = charge
-            else:
-                internal[bounds[wiring.source] : bounds[wiring.source + 1], columns] = charge
+            for c in range(chips):
+                charge = torch.from_numpy(program.synapses[c][index].charge(w))
+                if wiring.source is None:
+                    external[c, :, columns] = charge
+                else:
+                    internal[c, bounds[wiring.source] : bounds[wiring.source + 1], columns] = charge
         return external, internal
 
-    def _threshold_noise(self, clocks: np.ndarray) -> np.ndarray:
-        """Return the slow threshold noise `[B, N]` in LSB: one draw per neuron and window of the clock."""
-        assert self._program is not None
-        neurons = self._program.layout.bounds[-1]
-        windows, index = np.unique(clocks // np.uint64(THRESHOLD_WINDOW), return_inverse=True)
-        counters = (windows[:, None] * np.uint64(4096) + np.arange(neurons, dtype=np.uint64)).astype(np.uint64)
-        words = splitmix64(self._threshold_key, counters)
-        eta = self.chip.preset.threshold_noise * normal_table()[words >> np.uint64(48)]
-        return kernel.as_float32(eta[index])
+    @staticmethod
+    def _check_weights(layout: Layout, index: int, matrix: Tensor) -> None:
+        wiring = layout.wirings[index]
+        shape = (layout.groups[wiring.target].size, wiring.size)
+        if tuple(matrix.shape) != shape:
+            raise ValueError(f"weights {index} have shape {tuple(matrix.shape)}, expected {shape}")
+        if matrix.is_floating_point():
+            raise ValueError(f"weights {index} are {matrix.dtype}, expected integers")
+        largest = max(int(matrix.max()), -int(matrix.min())) if matrix.numel() else 0
+        if largest > WEIGHT_MAX:
+            raise ValueError(f"weights {index} reach {largest}, the synapses hold up to {WEIGHT_MAX}")
 
-    def _run_compiled(
-        self,
-        program: _Program,
-        events: Events,
-        external: Tensor,
-        internal: Tensor,
-        eta: np.ndarray,
-        keys: np.ndarray,
-    ) -> tuple[Tensor, Events]:
-        batch, neurons = eta.shape
+    def _rows(
+        self, program: _Program, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
+    ) -> tuple[kernel.Rows, npt.NDArray[np.int64]]:
+        """Return what is constant for a chip and a window of its clock, and each trial's row in it `[B]`.
+
+        Slow threshold noise and drift: one draw per neuron and window.
+        """
+        window = clocks // np.uint64(THRESHOLD_WINDOW)
+        pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
+        pairs, row = np.unique(pair, return_inverse=True)
+        parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
+        start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
+        mem = program.params.mem[[int(p % len(self.chips)) for p in pairs.tolist()]].astype(np.float64)
+        if program.layout.from_reset:
+            begin = np.stack([program.neurons[int(p % len(self.chips))].reset for p in pairs.tolist()])
+        else:
+            begin = start
+        f32 = kernel.as_float32
+        return kernel.Rows(rest=f32(start * (1 - mem)), start=f32(begin), threshold=f32(threshold)), row
+
+    def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return rest and threshold `[N]` of a chip in a window of its clock."""
+        neurons, name, noise = program.neurons[c], self.chips[c].name, self.noise
+        counters = np.arange(len(neurons.rest), dtype=np.uint64) + np.uint64(window * 4096)
+        words = splitmix64(derive_key("threshold noise", name, self.seed), counters)
+        eta = noise.threshold_noise * normal_table()[words >> np.uint64(48)]
+        if noise.drift_sd == 0:
+            return neurons.rest, neurons.threshold + eta
+        time = window * THRESHOLD_WINDOW * self.trial_time
+        circuits = neurons.circuits[0]
+        moved = [
+            noise.drift_sd * drift_walk(derive_key("drift", name, self.seed, what), time, noise.drift_time)[circuits]
+            for what in ("leak", "threshold")
+        ]
+        return neurons.rest + moved[0], neurons.threshold + eta + moved[1]
+
+    def _keys(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """Return the noise keys of each trial `[B, 2]`."""
+        names = [individual.name for individual in self.chips]
+        every = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
+        return every[0] if len(every) == 1 else np.stack(every)[chip, np.arange(len(clocks))]
+
+    def _phase(self, clocks: npt.NDArray[np.uint64]) -> Tensor:
+        """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
+        words = splitmix64(derive_key("sampling phase", self.chip.name, self.seed), clocks)
+        return torch.from_numpy((uniform(words) * self.noise.sampling_phase).astype(np.float32))
+
+    def _recorded(self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64]) -> tuple[Events, int]:
+        """Return the spikes that the event buses could record, and how many they could not."""
+        capacity = self.noise.spike_capacity
+        if capacity is None or len(spikes.sample) <= capacity:
+            return spikes, 0
+        quadrant = torch.from_numpy(program.neurons[0].circuits[0] * 4 // CIRCUITS)[spikes.unit]
+        key = derive_key("spike loss", self.chip.name, self.seed)
+        kept = surviving_spikes(spikes.sample, quadrant, spikes.time, spikes.unit, capacity, key, clocks)
+        if kept is None:
+            return spikes, 0
+        return Events(*(part[kept] for part in spikes)), int((~kept).sum())
+
+    def _run_compiled(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+        batch, neurons = len(trials.chip), program.params.mem.shape[1]
+        events = trials.events
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
         codes = np.empty((batch, program.samples, neurons), np.uint8)
         counts = np.zeros(batch, np.int64)
         who = np.empty((batch, program.capacity), np.int64)
         when = np.empty((batch, program.capacity), np.float32)
+        external, internal = trials.external.numpy(), trials.internal.numpy()
 
         def work(part: tuple[int, int]) -> None:
             kernel.simulate(
-                *part, offsets, events.unit.numpy(), events.time.numpy(), external.numpy(), internal.numpy(),
-                eta, keys, program.params, program.scalars, codes, counts, who, when,
+                *part, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
+                trials.row, trials.keys, trials.rows, program.params, program.scalars, codes, counts, who, when,
             )  # fmt: skip
 
-        edges = np.linspace(0, batch, min(batch, 2 * self._pool._max_workers) + 1).astype(int).tolist()
+        chained = program.scalars.gap >= 0  # each trial needs the one before
+        parts = 1 if chained else min(batch, 2 * self._pool._max_workers)
+        edges = np.linspace(0, batch, parts + 1).astype(int).tolist()
         list(self._pool.map(work, pairwise(edges)))
         if counts.max(initial=0) > program.capacity:
             raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {program.capacity}; this is a bug")
@@ -260,24 +416,52 @@ class EmulatedChip:
         spikes = Events(sample, torch.from_numpy(who)[used], torch.from_numpy(when)[used])
         return torch.from_numpy(codes), spikes
 
-    def _run_stepwise(
-        self,
-        program: _Program,
-        events: Events,
-        external: Tensor,
-        internal: Tensor,
-        eta: np.ndarray,
-        keys: np.ndarray,
-    ) -> tuple[Tensor, Events]:
-        engine = Stepwise(program.params, program.scalars, self.device, self.dtype)
-        sample, unit, time = (part.to(self.device) for part in events)
-        matrices = (part.to(self.device, self.dtype) for part in (external, internal, torch.from_numpy(eta)))
-        words = torch.from_numpy(keys.astype(np.int64)).to(self.device)
-        charge, recurrent, noise = matrices
-        codes, *spikes = engine.simulate(sample, unit, time, charge, recurrent, noise, words)
-        found = Events(*spikes)
-        order = torch.argsort(found.sample, stable=True)
-        return codes, Events(found.sample[order], found.unit[order], found.time[order].float())
+    def _run_stepwise(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+        if program.scalars.gap < 0:
+            codes, found, _ = self._stepwise(program, trials, slice(None), None)
+            return codes, _by_sample(found)
+        carried, pieces, spikes = None, [], []
+        for b in range(len(trials.chip)):  # each trial needs the one before
+            codes, found, carried = self._stepwise(program, trials, slice(b, b + 1), carried)
+            pieces.append(codes)
+            spikes.append(Events(found.sample + b, found.unit, found.time))
+        return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
+
+    def _stepwise(
+        self, program: _Program, trials: _Trials, part: slice, carried: Carried | None
+    ) -> tuple[Tensor, Events, Carried]:
+        batch = range(len(trials.chip))[part]
+        here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
+        sample, unit, time = (x[here].to(self.device) for x in trials.events)
+        chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
+        engine = Stepwise(program.params, program.scalars, trials.rows, chip, row, self.device, self.dtype)
+        keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(self.device)
+        external, internal = (x.to(self.device, self.dtype) for x in (trials.external, trials.internal))
+        codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
+        return codes.cpu(), Events(*(x.cpu() for x in spikes)), left
+
+
+class _Trials(NamedTuple):
+    """What an engine needs of one run, times in sub-steps."""
+
+    events: Events
+    external: Tensor
+    internal: Tensor
+    chip: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.uint32]
+    rows: kernel.Rows
+
+
+def _by_sample(found: Events) -> Events:
+    order = torch.argsort(found.sample, stable=True)
+    return Events(found.sample[order], found.unit[order], found.time[order].float())
+
+
+def _even_gap(gap: float, recorded: int) -> int:
+    """Return a gap in sub-steps such that a trial has an even number of them (noise comes in pairs)."""
+    total = 2 * round((recorded + gap) / 2)
+    return max(total, recorded + recorded % 2) - recorded
 
 
 def _circuit_maps(layout: Layout) -> tuple[np.ndarray, np.ndarray]:

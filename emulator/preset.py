@@ -1,4 +1,4 @@
-"""How imperfect a chip is: one dataclass of spreads and noise levels, and three presets.
+"""How imperfect a die is: one dataclass of spreads and noise levels.
 
 Sources: [D] spread of the codes that equalise the neurons of four real chips, decoded from
 their published calibration results; [C] bounds demanded by the tests of the chip's
@@ -9,7 +9,7 @@ number. `docs/emulator.md` lists every field with its range.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Preset:
     128 circuits of a quadrant, the other one is drawn per circuit.
 
     Attributes:
-        leak_sd, leak_quadrant_sd: resting potential (LSB).
-        threshold_sd, threshold_quadrant_sd: spike threshold (LSB).
+        leak_sd, leak_quadrant_sd: resting potential at a common code (LSB).
+        threshold_sd, threshold_quadrant_sd: spike threshold at a common code (LSB).
         leak_threshold_rho: correlation of leak and threshold within a quadrant.
-        reset_sd: reset potential (LSB).
+        reset_sd: reset potential at a common code (LSB).
         leak_reset_rho: correlation of leak and reset.
         rest_shift_sd: shift of the rest by the synaptic amplifiers' references (LSB).
         tau_mem_cv, tau_mem_quadrant_cv: membrane time constant (relative).
@@ -32,12 +32,26 @@ class Preset:
             quadrant's factor is common to both signs.
         synapse_cv: strength of the single synapse (relative).
         driver_cv: strength of a synapse driver's row (relative).
+        parasitic_cv: capacitance that a merged circuit adds (relative).
         cadc_offset_sd: offset of a CADC channel (LSB).
+        cadc_start_sd: offset of a quadrant's CADC ramp (LSB).
         cadc_gain_cv: slope of a quadrant's CADC ramp (relative).
+        cadc_channel_gain_cv: slope of a single channel (relative).
+        code_noise: deviation of every single code of a parameter cell from its line (codes).
+        rewrite_potential, rewrite_threshold: what a potential differs by when its cell is written again (LSB).
+        rewrite_tau_mem, rewrite_tau_syn, rewrite_gain: likewise for cells that hold currents (relative).
+        outlier_share: circuits with one parameter cell far off the rest.
+        stuck_share: circuits with one parameter cell that does not follow its code.
         membrane_noise: stationary noise of the membrane (LSB).
         cadc_noise: white noise of one CADC sample (LSB).
-        threshold_noise: slow noise of the threshold, constant for `THRESHOLD_WINDOW` samples (LSB).
+        threshold_noise: slow noise of the threshold, constant for `THRESHOLD_WINDOW` trials (LSB).
         spike_jitter: noise of a spike's time (s).
+        sampling_phase: largest delay of a trial's stimulus behind its first CADC sample (s); the delay is
+            uniform and new in every trial.
+        cadc_skew: by how much the second half of the circuits is sampled earlier than the first (s).
+        drift_sd: random walk of leak and threshold since the calibration, its stationary spread (LSB).
+        drift_time: its correlation time (s of chip time).
+        spike_capacity: spikes that one quadrant can record per `VOLLEY_WINDOW`; None for any number.
         synapse_saturation: synaptic current at which the amplifier saturates, in weight LSB of
             simultaneous input; None for a linear amplifier.
         rails: lower and upper limit of the membrane (LSB); None for no limit.
@@ -59,49 +73,73 @@ class Preset:
     gain_quadrant_cv: float = 0.0
     synapse_cv: float = 0.0
     driver_cv: float = 0.0
+    parasitic_cv: float = 0.0
     cadc_offset_sd: float = 0.0
+    cadc_start_sd: float = 0.0
     cadc_gain_cv: float = 0.0
+    cadc_channel_gain_cv: float = 0.0
+    code_noise: float = 0.0
+    rewrite_potential: float = 0.0
+    rewrite_threshold: float = 0.0
+    rewrite_tau_mem: float = 0.0
+    rewrite_tau_syn: float = 0.0
+    rewrite_gain: float = 0.0
+    outlier_share: float = 0.0
+    stuck_share: float = 0.0
     membrane_noise: float = 0.0
     cadc_noise: float = 0.0
     threshold_noise: float = 0.0
     spike_jitter: float = 0.0
+    sampling_phase: float = 0.0
+    cadc_skew: float = 0.0
+    drift_sd: float = 0.0
+    drift_time: float = 3600.0
+    spike_capacity: int | None = None
     synapse_saturation: float | None = None
     rails: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not value >= 0:
+                raise ValueError(f"preset.{field.name}={value} must not be negative")
+        for name in ("leak_threshold_rho", "leak_reset_rho", "outlier_share", "stuck_share"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"preset.{name}={getattr(self, name)} must be in 0..1")
 
     def digest(self) -> str:
         """Return a short content hash of all values."""
         return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:12]
 
+    def changed(self, **values: object) -> Preset:
+        """Return a copy with other values.
+
+        Raises:
+            ValueError: a field is not known; the text lists what is.
+        """
+        known = {field.name for field in fields(self)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"a preset has no field {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        if values.get("rails") is not None:
+            low, high = values["rails"]  # type: ignore[misc]
+            values["rails"] = (float(low), float(high))
+        return replace(self, **values)  # type: ignore[arg-type]
+
+    def only(self, *names: str) -> Preset:
+        """Return the ideal preset with only these fields as they are here."""
+        return IDEAL.changed(**{name: getattr(self, name) for name in names})
+
 
 THRESHOLD_WINDOW = 100
-"""Samples of the chip's clock for which the slow threshold noise stays constant (a training batch)."""
+"""Trials of the chip's clock for which slow noise and drift stay constant (a training batch)."""
+VOLLEY_WINDOW = 0.1e-6
+"""Time over which recorded spikes of a quadrant compete for its event bus (s) [E]."""
 
 IDEAL = Preset()
 """No mismatch, no noise, no saturation; integer weights and 8-bit samples remain."""
 
-CALIBRATED = Preset(
-    leak_sd=1.2,  # [E], bound 4.5 [C]
-    threshold_sd=2.0,  # [C] 3.1 % of threshold - leak
-    reset_sd=1.2,  # [E], bound 3 [C]
-    rest_shift_sd=0.5,  # [E]
-    tau_mem_cv=0.04,  # [E], bound 0.06 [C]
-    tau_syn_cv=0.03,  # [E], bound 0.045 [C]
-    gain_cv=0.04,  # [E], range 0.02-0.08
-    synapse_cv=0.05,  # [E], range 0.02-0.10
-    driver_cv=0.02,  # [E]
-    cadc_offset_sd=1.0,  # [E], bound 3 [C]
-    cadc_gain_cv=0.01,  # [E]
-    membrane_noise=0.8,  # [E], consistent with repeated reads of 0.7-1.5 LSB [C]
-    cadc_noise=0.7,  # [E]
-    threshold_noise=1.1,  # [C] 1.5 % of threshold - leak, redrawn per batch
-    spike_jitter=60e-9,  # [C] 0.01 tau
-    synapse_saturation=6 * 63.0,  # [E] six coincident full weights
-    rails=(25.0, 228.0),  # [C] measured range of the CADC, +-20 %
-)
-"""What the chip's calibration leaves over."""
-
-UNCALIBRATED = replace(
-    CALIBRATED,
+FABRICATED = Preset(
     leak_sd=14.0,  # [D] 12-15 within a quadrant
     leak_quadrant_sd=6.0,  # [D] 3-12 between quadrants
     threshold_sd=7.0,  # [D] 6-7
@@ -116,16 +154,29 @@ UNCALIBRATED = replace(
     tau_syn_quadrant_cv=0.08,  # [D] 0.04-0.16
     gain_cv=0.06,  # [D] 0.055-0.12
     gain_quadrant_cv=0.15,  # [D] 0.08-0.24
-    cadc_offset_sd=10.0,  # [D] 9.25-9.95
+    synapse_cv=0.05,  # [E], range 0.02-0.10
+    driver_cv=0.02,  # [E]
+    parasitic_cv=0.05,  # [E]
+    cadc_offset_sd=9.5,  # [D] 9.25-9.95
+    cadc_start_sd=2.0,  # [E], with the channels 9-10.5 in all [C]
     cadc_gain_cv=0.05,  # [D] 4-6 %
+    cadc_channel_gain_cv=0.01,  # [E]
+    code_noise=0.5,  # [E]
+    rewrite_potential=1.2,  # [E], bound of the calibrated leak 4.5 [C]
+    rewrite_threshold=2.0,  # [C] with the leak 3.1 % of threshold - leak
+    rewrite_tau_mem=0.04,  # [E], bound 0.06 [C]
+    rewrite_tau_syn=0.03,  # [E], bound 0.045 [C]
+    rewrite_gain=0.04,  # [E], range 0.02-0.08
+    outlier_share=0.01,  # [D] 0.5-1 %
+    stuck_share=0.002,  # [E]
+    membrane_noise=0.8,  # [E], consistent with repeated reads of 0.7-1.5 LSB [C]
+    cadc_noise=0.7,  # [E]
+    threshold_noise=1.1,  # [C] 1.5 % of threshold - leak, redrawn per batch
+    spike_jitter=60e-9,  # [C] 0.01 tau
+    sampling_phase=0.1e-6,  # [E] sampling triggered with the stimulus; 1.7e-6 where it runs freely
+    cadc_skew=0.05e-6,  # [E] at most 0.1 us
+    spike_capacity=64,  # [C] at least 250 of 512 simultaneous spikes are recorded
+    synapse_saturation=6 * 63.0,  # [E] six coincident full weights
+    rails=(25.0, 228.0),  # [C] measured range of the CADC, +-20 %
 )
-"""The chip as it comes, all neurons at common analog parameter codes."""
-
-PRESETS: dict[str, Preset] = {"ideal": IDEAL, "calibrated": CALIBRATED, "uncalibrated": UNCALIBRATED}
-
-
-def get_preset(name: str) -> Preset:
-    """Return the preset called `name`; ValueError lists the known ones."""
-    if name not in PRESETS:
-        raise ValueError(f"chip.preset={name!r} is not known; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+"""A die as it comes from the fab, all neurons at common parameter codes."""

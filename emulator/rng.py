@@ -54,10 +54,24 @@ def normal_table() -> npt.NDArray[np.float32]:
 
 def fixed_normal(key: int, *shape: int) -> npt.NDArray[np.float64]:
     """Return standard normal numbers of `shape`, a pure function of `key`."""
-    count = int(np.prod(shape))
-    words = splitmix64(key, np.arange(count, dtype=np.uint64))
-    numbers: npt.NDArray[np.float64] = normal_table()[words >> np.uint64(64 - TABLE_BITS)].astype(np.float64)
-    return numbers.reshape(shape)
+    return fixed_normal_at(key, np.arange(int(np.prod(shape)), dtype=np.uint64)).reshape(shape)
+
+
+def fixed_normal_at(key: int, counters: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return one standard normal number per counter, a pure function of `key` and counter."""
+    words = splitmix64(key, counters)
+    return normal_table()[words >> np.uint64(64 - TABLE_BITS)].astype(np.float64)
+
+
+def fixed_uniform(key: int, *shape: int) -> npt.NDArray[np.float64]:
+    """Return numbers of `shape` uniform in 0 <= x < 1, a pure function of `key`."""
+    words = splitmix64(key, np.arange(int(np.prod(shape)), dtype=np.uint64))
+    return uniform(words).reshape(shape)
+
+
+def uniform(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return numbers uniform in 0 <= x < 1 from 64-bit words."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def sample_keys(run_key: int, clock: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Scalars
+from .kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Rows, Scalars
 
 _LOW_WORD = 0xFFFFFFFF
+_PER_CHIP = ("reset", "refractory", "mem", "syn", "drive", "noise", "cadc_offset", "cadc_gain")
 
 
 class State(NamedTuple):
@@ -29,6 +30,13 @@ class State(NamedTuple):
     v: Tensor
     current: Tensor
     held: Tensor
+
+
+class Carried(NamedTuple):
+    """What a trial leaves to the next: the state, and shares of spikes that are due now and one sub-step later."""
+
+    state: State
+    pending: list[Tensor]
 
 
 class StepSpikes(NamedTuple):
@@ -61,35 +69,52 @@ def noise_words(stream: int, step: int, neurons: int, keys: Tensor) -> Tensor:
 
 
 class Stepwise:
-    """Equations of motion of one configured chip on one torch device.
+    """Equations of motion of configured chips on one torch device.
 
     Args:
         params, scalars: configuration, see `kernel.py`.
+        rows: slow state of the chips; chip, row: int64 `[B]` of each sample.
         device, dtype: where and how precisely to compute.
     """
 
-    def __init__(self, params: Params, scalars: Scalars, device: str = "cpu", dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        params: Params,
+        scalars: Scalars,
+        rows: Rows,
+        chip: Tensor,
+        row: Tensor,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.dtype, self.device, self.s = dtype, torch.device(device), scalars
-        as_tensor = {
-            name: torch.as_tensor(value.copy(), device=self.device) for name, value in params._asdict().items()
-        }
-        # the same fields as `Params`, as tensors
-        self.p: Any = SimpleNamespace(**{k: v.to(dtype) if v.is_floating_point() else v for k, v in as_tensor.items()})
-        self.steps = scalars.samples * scalars.per_sample
+        self.chip = chip.to(self.device)
+        row = row.to(self.device)
+        own = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
+        shared = {name: self._tensor(getattr(params, name)) for name in set(params._fields) - set(_PER_CHIP)}
+        slow = {name: self._tensor(value)[row] for name, value in rows._asdict().items()}
+        # the same names as in `Params` and `Rows`: those of chips and rows are `[B, ...]` here
+        self.p: Any = SimpleNamespace(**own, **shared, **slow)
+        self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
+        self.recorded = scalars.samples * scalars.per_sample
+        self.steps = self.recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
-    def start(self, batch: int) -> State:
-        """Return the resting state of `batch` samples."""
-        rest = self.p.start.expand(batch, -1)
-        neurons, circuits = rest.shape[1], self.p.syn.shape[0]
+    def _tensor(self, values: Any) -> Tensor:
+        found = torch.as_tensor(values.copy(), device=self.device)
+        return found.to(self.dtype) if found.is_floating_point() else found
+
+    def start(self) -> State:
+        """Return the state of all samples at rest (or reset, where the layout says so)."""
+        rest: Tensor = self.p.start
         return State(
             v=rest.clone(),
-            current=rest.new_zeros(circuits, 2, batch, neurons),
-            held=torch.zeros_like(rest),
+            current=torch.zeros_like(self.p.syn),
+            held=torch.full_like(rest, -1),
         )
 
-    def external_charge(self, sample: Tensor, unit: Tensor, time: Tensor, batch: int, charge: Tensor) -> Tensor:
+    def external_charge(self, sample: Tensor, unit: Tensor, time: Tensor, charge: Tensor) -> Tensor:
         """Return the synaptic charge `[steps, A, 2, B, N]` that external events bring at each sub-step."""
-        spikes = charge.new_zeros(self.steps + 1, batch, charge.shape[0])
+        spikes = charge.new_zeros(self.steps + 1, len(self.chip), charge.shape[1])
         inside = time < self.steps
         sample, unit, time = sample[inside], unit[inside], time[inside].to(self.dtype)
         step = time.long()
@@ -103,13 +128,26 @@ class Stepwise:
         by_circuit = circuit.repeat_interleave(groups, dim=1)  # [J, N]
         parts = []
         for a in range(self.p.syn.shape[0]):
-            here = torch.where(by_circuit == a, charge, 0)
-            parts.append(torch.stack([spikes @ here.clamp(min=0), spikes @ (-here).clamp(min=0)], dim=-3))
+            here = torch.where(by_circuit == a, charge, 0)  # [C, J, N]
+            signs = [self._product(spikes, part.clamp(min=0)) for part in (here, -here)]
+            parts.append(torch.stack(signs, dim=-3))
         return torch.stack(parts, dim=-4)
 
-    def read_cadc(self, v: Tensor, k: int, keys: Tensor) -> Tensor:
+    def _product(self, spikes: Tensor, charge: Tensor) -> Tensor:
+        """Return `spikes [..., B, J]` through each sample's own chip's charges `[C, J, N]`."""
+        if charge.shape[0] == 1:
+            return spikes @ charge[0]
+        result = spikes.new_zeros(*spikes.shape[:-1], charge.shape[-1])
+        for c in range(charge.shape[0]):
+            here = self.chip == c
+            result[..., here, :] = spikes[..., here, :] @ charge[c]
+        return result
+
+    def read_cadc(self, v: Tensor, before: Tensor, k: int, keys: Tensor) -> Tensor:
         """Return 8-bit samples `[B, N]` of the membranes."""
         s = self.s
+        if s.skewed:
+            v = v - self.p.early * (v - before)
         if s.railed:
             low, high = s.low + 10, s.high - 10
             v = torch.where(v > high, high + 10 * pade_tanh((v - high).clamp(min=0) / 10), v)
@@ -119,12 +157,15 @@ class Stepwise:
         code: Tensor = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
         return code.clamp(0, 255).to(torch.uint8)
 
-    def step(self, k: int, state: State, keys: Tensor, threshold: Tensor) -> tuple[State, StepSpikes]:
-        """Advance one sub-step; charges of this sub-step are in `state.current` already."""
+    def step(self, k: int, state: State, keys: Tensor) -> tuple[State, StepSpikes, Tensor]:
+        """Advance one sub-step; charges of this sub-step are in `state.current` already.
+
+        Returns the new state, the spikes, and the membrane before the sub-step `[B, N]`.
+        """
         p, s = self.p, self.s
         current = state.current
         effective = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
-        v = state.v * p.mem + p.rest + (p.drive[:, :, None] * effective).sum((0, 1))
+        v = state.v * p.mem + p.rest + (p.drive * effective).sum((0, 1))
         if s.noisy:
             words = noise_words(STREAM_MEMBRANE, k // 2, v.shape[1], keys)
             v = v + p.noise * p.table[words & 0xFFFF if k % 2 == 0 else words >> 16]
@@ -134,15 +175,15 @@ class Stepwise:
         v = torch.where(share > 0, v - rise * share, v)
         before = torch.where(share > 0, v - rise, state.v)
         held = (state.held - 1).clamp(min=-1)
-        fired = (v > threshold) & (held < 0)
+        fired = (v > p.threshold) & (held < 0)
         rise = v - before
-        part = torch.where(rise > 0, (threshold - before) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
+        part = torch.where(rise > 0, (p.threshold - before) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
         after = State(
             v=torch.where(fired, p.reset, v),
-            current=current * p.syn[:, :, None],
+            current=current * p.syn,
             held=torch.where(fired, (p.refractory - (1 - part)).clamp(min=0), held),
         )
-        return after, StepSpikes(fired, part)
+        return after, StepSpikes(fired, part), torch.where(fired, p.reset, before)
 
     def simulate(
         self,
@@ -151,38 +192,46 @@ class Stepwise:
         time: Tensor,
         external: Tensor,
         internal: Tensor,
-        eta: Tensor,
         keys: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Simulate a batch.
+        carried: Carried | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Carried]:
+        """Simulate a batch, all samples side by side.
 
         Args:
             sample, unit, time: external events `[E]`, time in sub-steps.
-            external: signed charges `[J, N]`; internal: `[N, N]` (weight LSB).
-            eta: slow threshold noise `[B, N]` (LSB); keys: `[B, 2]` int64.
+            external: signed charges `[C, J, N]`; internal: `[C, N, N]` (weight LSB).
+            keys: `[B, 2]` int64.
+            carried: what the trial before left behind; None: start at rest.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and sample `[S]`, neuron `[S]`, time `[S]` (sub-steps) of all spikes.
+            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]`, time `[S]` (sub-steps) of all spikes;
+            what is left behind.
         """
-        batch, s = eta.shape[0], self.s
-        charges = self.external_charge(sample, unit, time, batch, external)
+        s = self.s
+        charges = self.external_charge(sample, unit, time, external)
         connected = bool((self.p.internal_circuit >= 0).any())
-        state, threshold = self.start(batch), self.p.threshold + eta
-        pending = [torch.zeros_like(eta), torch.zeros_like(eta)]  # shares due now and one sub-step later
+        state = self.start()
+        pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # shares due now and one sub-step later
+        if carried is not None and s.clamped >= 0:
+            state = State(self.p.reset.clone(), carried.state.current * s.clamped, state.held)
+        elif carried is not None:
+            state, pending = carried.state, carried.pending
+        before = state.v
         codes, events = [], []
         for k in range(self.steps):
-            if k % s.per_sample == 0:
-                codes.append(self.read_cadc(state.v, k // s.per_sample, keys))
+            if k % s.per_sample == 0 and k < self.recorded:
+                codes.append(self.read_cadc(state.v, before, k // s.per_sample, keys))
             charge = charges[k]
             if connected:
                 charge = charge + self._through_synapses(pending[0], internal, self.p.internal_circuit)
             state = state._replace(current=state.current + charge)
-            state, (fired, part) = self.step(k, state, keys, threshold)
-            words = noise_words(STREAM_JITTER, k, eta.shape[1], keys)
+            state, (fired, part), before = self.step(k, state, keys)
+            words = noise_words(STREAM_JITTER, k, state.v.shape[1], keys)
             jitter = s.jitter * self.p.table[words & 0xFFFF]
             late = part + jitter + s.delay - 1
             pending = [pending[1] + torch.where(fired, 1 - late, 0), torch.where(fired, late, 0)]
-            b, n = fired.nonzero(as_tuple=True)
-            events.append((b, n, (k + part[b, n] + jitter[b, n]).clamp(min=0)))
+            if k < self.recorded:
+                b, n = fired.nonzero(as_tuple=True)
+                events.append((b, n, k + part[b, n] + jitter[b, n]))
         sample, neuron, when = (torch.cat(parts) for parts in zip(*events, strict=True))
-        return torch.stack(codes, dim=1), sample, neuron, when
+        return torch.stack(codes, dim=1), (sample, neuron, when), Carried(state, pending)

@@ -1,0 +1,180 @@
+"""A calibration: the codes that were found for one chip and one set of targets, and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cells import CellCodes
+from ..chip import Chip
+
+Array = npt.NDArray[np.float64]
+FORMAT = "hxtrain calibration 1"
+SAME = 1e-3
+"""Targets that differ by less than this share are the same."""
+
+CONSEQUENCES = {
+    "leak": "rests off the target, so it fires too easily or too rarely",
+    "reset": "restarts off the target after a spike",
+    "threshold": "may fire without input, or never",
+    "tau_mem": "integrates over another time than the model assumes",
+    "tau_syn_exc": "has excitatory currents of another duration than the model assumes",
+    "tau_syn_inh": "has inhibitory currents of another duration than the model assumes",
+    "gain_exc": "has excitatory weights of another strength",
+    "gain_inh": "has inhibitory weights of another strength",
+}
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be made, read, or used for this chip and these targets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Codes of one chip.
+
+    Attributes:
+        chip, die: name of the chip, and content hash of its die.
+        targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
+        codes: what was found.
+        success: per parameter, which circuits reached their target `[512]`.
+        stages: what was calibrated; the other cells are at common codes.
+        seed, date: of the measurement.
+    """
+
+    chip: str
+    die: str
+    targets: Mapping[str, Array]
+    codes: CellCodes
+    success: Mapping[str, npt.NDArray[np.bool_]]
+    stages: tuple[str, ...]
+    seed: int
+    date: str
+
+    @property
+    def hash(self) -> str:
+        """Content hash of chip, targets and codes, 16 hexadecimal digits."""
+        sha = hashlib.sha256((self.chip + self.die + self.codes.digest()).encode())
+        for name in sorted(self.targets):
+            sha.update(name.encode() + np.ascontiguousarray(self.targets[name], dtype="<f8").tobytes())
+        return sha.hexdigest()[:16]
+
+    def require_chip(self, chip: Chip) -> None:
+        """Raise CalibrationError unless this is a calibration of that very chip."""
+        if (self.chip, self.die) != (chip.name, chip.silicon.digest[:16]):
+            raise CalibrationError(
+                f"the calibration is of chip {self.chip} (die {self.die}), this is {chip.name} "
+                f"(die {chip.silicon.digest[:16]}): its codes would leave this chip's neurons as spread as "
+                f"uncalibrated ones. Calibrate this chip: hxtrain-calibrate chip.name={chip.name}"
+            )
+
+    def require_targets(self, wanted: Mapping[str, Array], used: npt.NDArray[np.int64], spiking: Mask) -> None:
+        """Raise CalibrationError unless the targets of the circuits in use are those of the calibration.
+
+        Args:
+            wanted: what a network asks for, each `[512]`.
+            used: circuits in use; spiking: which of them need their threshold and reset.
+        """
+        for name in self.targets:
+            here = used[spiking] if name in ("threshold", "reset") else used
+            have, want = self.targets[name][here], wanted[name][here]
+            off = np.abs(have / want - 1) > SAME
+            if off.any():
+                first = int(np.flatnonzero(off)[0])
+                option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
+                raise CalibrationError(
+                    f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
+                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
+                    f"chip.name={self.chip} targets.{name}={want[first]:.4g}; "
+                    f"or set {option} to {have[first]:.4g}"
+                )
+
+    def failures(self, circuits: npt.NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
+        """Return one line for every parameter that failed in a circuit in use, with its consequence.
+
+        Args:
+            circuits: physical circuits of each logical neuron `[A, N]`, -1 where there is none.
+            names: of the logical neurons `[N]`.
+        """
+        lines = []
+        for parameter, success in self.success.items():
+            merged = parameter.startswith(("tau_syn", "gain"))
+            failed = (~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]
+            who = np.flatnonzero(failed.any(0))
+            if len(who) and parameter in CONSEQUENCES:
+                shown = ", ".join(names[n] for n in who[:5]) + (", ..." if len(who) > 5 else "")
+                lines.append(
+                    f"calibration of {parameter} failed for {len(who)} of {circuits.shape[1]} neurons ({shown}): each "
+                    f"{CONSEQUENCES[parameter]}; training in the loop learns around them"
+                )
+        return tuple(lines)
+
+    def save(self, file: Path) -> None:
+        """Write an npz file without pickled objects."""
+        arrays: dict[str, Any] = {f"codes.{f.name}": getattr(self.codes, f.name) for f in fields(self.codes)}
+        arrays |= {f"targets.{name}": values for name, values in self.targets.items()}
+        arrays |= {f"success.{name}": np.packbits(mask) for name, mask in self.success.items()}
+        header = {
+            "format": FORMAT,
+            "chip": self.chip,
+            "die": self.die,
+            "stages": self.stages,
+            "seed": self.seed,
+            "date": self.date,
+        }
+        part = file.with_name(file.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            np.savez_compressed(stream, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
+        part.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationError: the file is missing or holds something else.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                header = json.loads(str(found["header"]))
+                if header.get("format") != FORMAT:
+                    raise CalibrationError(f"{file} is not of the format {FORMAT!r}; calibrate the chip again")
+                return cls(
+                    chip=header["chip"],
+                    die=header["die"],
+                    targets=_part(found, "targets"),
+                    codes=CellCodes(**_part(found, "codes")),
+                    success={k: np.unpackbits(v).astype(bool) for k, v in _part(found, "success").items()},
+                    stages=tuple(header["stages"]),
+                    seed=header["seed"],
+                    date=header["date"],
+                )
+        except FileNotFoundError as error:
+            raise CalibrationError(f"there is no {file}; make it with hxtrain-calibrate file={file}") from error
+        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, CalibrationError):
+                raise
+            raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def _part(found: Any, group: str) -> dict[str, Any]:
+    start = f"{group}."
+    return {name[len(start) :]: found[name] for name in found.files if name.startswith(start)}
+
+
+def _effect(name: str) -> str:
+    if name.startswith("tau"):
+        return "currents and membranes would decay otherwise than the model assumes"
+    return "neurons would fire at another distance from rest than the model assumes"

@@ -1,0 +1,407 @@
+"""The calibration of a chip: one search per kind of cell, in the order in which the cells depend on each other.
+
+CADC (ramp slope, ramp start, digital offsets) -> synaptic time constants -> strength of the quadrants' synapses ->
+thresholds -> synaptic gains -> amplifier references -> leak -> membrane time constant -> reset -> leak again. This is
+the order of the chip's calibration library (calix). Everything is seen through a `Bench`: CADC codes and spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cells import PER_QUADRANT, QUADRANTS, code_for, reachable, value_of
+from ..chip import Chip, Targets
+from ..dynamics import SYNAPTIC_DRIVE
+from ..layout import CADC_INTERVAL, CIRCUITS
+from .bench import Bench, spread_times
+from .file import Calibration, CalibrationError
+from .fits import Psp, fit_decay, fit_psp
+from .search import Found, search
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Report = Callable[[str], None]
+
+LONG_TAU = 60e-6
+"""Membrane time constant with which synapses are measured: nearly an integrator (s)."""
+MIDDLE = 120.0
+"""Potential in the middle of the CADC's range (LSB)."""
+REST = {1: 100.0, -1: 150.0}
+"""Rest during measurements of excitatory and inhibitory synapses: room for a response that is too large (LSB)."""
+PSP_SIZE = 42.0
+"""Size of the post-synaptic potentials that are measured (LSB)."""
+TRIGGER_DELAY = 0.06e-6
+"""Mean time by which a response comes late on the CADC's clock: phase and skew of its trigger [E] (s)."""
+STEP_DOWN = 30.0
+"""Distance of reset and rest from which the membrane time constant is measured (LSB)."""
+MEMBRANE_MARGIN = 1.0
+"""By how much a threshold lies above a rest at which it is crossed in half of the trials (LSB; noise)."""
+TOLERANCE = {"potential": 6.0, "relative": 0.2}
+"""Largest error of a circuit that counts as calibrated: LSB, and a share of the target."""
+
+
+class Result(NamedTuple):
+    """What a calibration reached for one parameter, measured afterwards.
+
+    Attributes:
+        parameter, unit: what it is.
+        target: median of the targets.
+        measured: of every circuit `[512]`.
+        success: which circuits are within the tolerance `[512]`.
+    """
+
+    parameter: str
+    unit: str
+    target: float
+    measured: Array
+    success: Mask
+
+
+def calibrate(
+    chip: Chip,
+    targets: Targets,
+    stages: Sequence[str] | None = None,
+    seed: int = 0,
+    report: Report = lambda text: None,
+) -> tuple[Calibration, list[Result]]:
+    """Calibrate a chip.
+
+    Args:
+        chip: the individual; its codes are ignored.
+        targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
+        stages: which of `STAGES` to do, the other cells stay at common codes; None for all.
+        seed: of the temporal noise during the measurements.
+        report: is told what happens.
+
+    Raises:
+        CalibrationError: a target is out of the cells' reach, or a stage is not known.
+    """
+    chosen = list(STAGES) if stages is None else list(stages)
+    unknown = sorted(set(chosen) - set(STAGES))
+    if unknown:
+        raise CalibrationError(f"stages {unknown} are not known; choose from {', '.join(STAGES)}")
+    _check_targets(targets)
+    bench = Bench(chip, targets, seed)
+    inside: dict[str, Mask] = {}
+    for name, stage in STAGES.items():
+        if name in chosen:
+            report(f"{name}: {stage.__doc__}")
+            for parameter, mask in stage(bench).items():
+                inside[parameter] = inside.get(parameter, np.ones(CIRCUITS, bool)) & mask
+    report("check: measure what was reached")
+    results = [r._replace(success=r.success & inside.get(r.parameter, r.success)) for r in verify(bench)]
+    calibration = Calibration(
+        chip=chip.name,
+        die=chip.silicon.digest[:16],
+        targets={name: np.asarray(values, np.float64) for name, values in targets.items()},
+        codes=bench.codes,
+        success={r.parameter: r.success for r in results},
+        stages=tuple(name for name in STAGES if name in chosen),
+        seed=seed,
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    )
+    return calibration, results
+
+
+def _check_targets(targets: Targets) -> None:
+    cells = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem", "tau_syn": "tau_syn_exc"}
+    for name, cell in cells.items():
+        low, high = reachable(cell)
+        low, high = (20.0, 220.0) if name in ("leak", "reset", "threshold") else (low, high)
+        values = np.asarray(targets[name])
+        if values.shape != (CIRCUITS,):
+            raise CalibrationError(f"targets of {name} have shape {values.shape}, expected ({CIRCUITS},)")
+        if values.min() < low or values.max() > high:
+            raise CalibrationError(
+                f"target {name}={values.min():.4g}..{values.max():.4g} is out of the cells' reach "
+                f"({low:.3g}..{high:.3g}); choose a target inside"
+            )
+
+
+# what is measured
+
+
+def baseline(bench: Bench, synapses: bool = True) -> Array:
+    """Return the mean code `[512]` of quiet membranes."""
+    return bench.observe(samples=16, trials=12, synapses=synapses).codes.mean((0, 1), dtype=np.float64)
+
+
+def reset_level(bench: Bench) -> Array:
+    """Return the mean code `[512]` of membranes that are being reset."""
+    return bench.observe(samples=1, trials=64, from_reset=True).codes.mean((0, 1), dtype=np.float64)
+
+
+def firing_share(bench: Bench) -> Array:
+    """Return the share of trials `[512]` in which a circuit fires without input."""
+    return (bench.observe(samples=10, trials=3, spiking=True, windows=8).spikes > 0).mean(0)
+
+
+def psp(bench: Bench, sign: int) -> Psp:
+    """Measure a post-synaptic potential of many synapses at once, in a state with long tau_mem."""
+    tau = float(np.median(bench.targets["tau_syn"]))
+    response = SYNAPTIC_DRIVE * _peak(tau, LONG_TAU)
+    charge = float(np.clip(PSP_SIZE / response, 8, 240))
+    inputs = int(np.clip(charge, 8, 120))
+    weight = max(1, round(charge / inputs))
+    offsets, repeats, lead = 6, 4, 2
+    times = spread_times(offsets, lead * CADC_INTERVAL)
+    samples = lead + int(np.clip(np.ceil(4 * tau / CADC_INTERVAL), 12, 80))
+    seen = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))
+    time = (np.arange(samples) * CADC_INTERVAL - times[:, None] - TRIGGER_DELAY).ravel()
+    mean = seen.codes.reshape(repeats, offsets, samples, CIRCUITS).mean(0, dtype=np.float64)
+    trace = mean.reshape(-1, CIRCUITS)
+    found = fit_psp(time, trace, tau, LONG_TAU)
+    return found._replace(slope=sign * found.slope / (SYNAPTIC_DRIVE * weight * inputs))
+
+
+def membrane_tau(bench: Bench) -> Array:
+    """Return tau_mem (s) `[512]` from the way back to rest after a forced reset."""
+    tau = float(np.median(bench.targets["tau_mem"]))
+    samples = int(np.clip(np.ceil(6 * tau / CADC_INTERVAL), 10, 220))
+    trace = bench.observe(samples, trials=24, from_reset=True).codes.mean(0, dtype=np.float64)
+    return fit_decay(np.arange(samples) * CADC_INTERVAL, trace, tau)
+
+
+def _peak(syn: float, mem: float) -> float:
+    """Return the largest value of `(exp(-t/mem) - exp(-t/syn)) / (1/syn - 1/mem)`."""
+    if abs(mem / syn - 1) < 1e-6:
+        return syn / float(np.e)
+    t = np.log(mem / syn) / (1 / syn - 1 / mem)
+    return float((np.exp(-t / mem) - np.exp(-t / syn)) / (1 / syn - 1 / mem))
+
+
+# errors in codes: positive where the code is too high
+
+
+def _potential_error(cell: str, seen: Array, target: Array) -> Array:
+    return code_for(cell, seen) - code_for(cell, target)
+
+
+def _tau_error(codes: Array, seen: Array, target: Array) -> Array:
+    """A time constant that is too short comes from a code that is too high."""
+    return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", seen)
+
+
+def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> Found:
+    """Search the codes of one cell of all circuits, and write them."""
+
+    def write_and_measure(codes: Array) -> Array:
+        bench.write(**{cell: codes})
+        return error(codes)
+
+    found = search(write_and_measure, CIRCUITS, cell)
+    bench.write(**{cell: found.codes})
+    return found
+
+
+def _search_leak(bench: Bench, target: Array) -> Found:
+    return _search(bench, "leak", lambda codes: _potential_error("leak", baseline(bench), target))
+
+
+# stages
+
+
+def cadc(bench: Bench) -> dict[str, Mask]:
+    """ramp slope and start of each quadrant, digital offset of each channel"""
+    low, high = 70.0, 180.0
+    quadrants = (QUADRANTS, PER_QUADRANT)
+
+    def mean(potential: float) -> Array:
+        return bench.read_reference(potential, 32).mean(0, dtype=np.float64).reshape(quadrants).mean(1)
+
+    def slope_error(codes: Array) -> Array:
+        bench.write(cadc_slope=codes)
+        return codes - codes / ((mean(high) - mean(low)) / (high - low))
+
+    slope = search(slope_error, QUADRANTS, "cadc_slope")
+    bench.write(cadc_slope=slope.codes)
+    per_code = float(value_of("cadc_start", np.array([1.0]))[0] - value_of("cadc_start", np.array([0.0]))[0])
+
+    def start_error(codes: Array) -> Array:
+        bench.write(cadc_start=codes)
+        return (mean(MIDDLE) - MIDDLE) / per_code
+
+    start = search(start_error, QUADRANTS, "cadc_start")
+    bench.write(cadc_start=start.codes)
+    seen = bench.read_reference(MIDDLE, 128).mean(0, dtype=np.float64)
+    bench.write(cadc_digital=MIDDLE - seen)
+    inside = np.abs(MIDDLE - seen) < 127
+    return {"cadc": inside & np.repeat(slope.inside & start.inside, PER_QUADRANT)}
+
+
+def tau_syn(bench: Bench) -> dict[str, Mask]:
+    """synaptic time constants, excitatory and inhibitory"""
+    found = {}
+    for cell, sign in (("tau_syn_exc", 1), ("tau_syn_inh", -1)):
+        with _Integrating(bench, sign):
+            result = _search(
+                bench, cell, lambda codes, s=sign: _tau_error(codes, psp(bench, s).tau_syn, bench.targets["tau_syn"])
+            )
+            found[cell] = result.inside
+    return found
+
+
+def dac_bias(bench: Bench) -> dict[str, Mask]:
+    """strength of the quadrants' synapses, all to the weakest"""
+
+    def strength() -> Array:
+        return np.median(psp(bench, 1).slope.reshape(QUADRANTS, PER_QUADRANT), axis=1)
+
+    with _Integrating(bench, 1):
+        bench.write(dac_bias=np.full(QUADRANTS, 600.0))
+        weakest = strength().min()
+
+        def error(codes: Array) -> Array:
+            bench.write(dac_bias=codes)
+            return codes - codes * weakest / np.maximum(strength(), 1e-3)
+
+        found = search(error, QUADRANTS, "dac_bias")
+        bench.write(dac_bias=found.codes)
+    return {"gain_exc": np.repeat(found.inside, PER_QUADRANT)}
+
+
+def threshold(bench: Bench) -> dict[str, Mask]:
+    """thresholds: where a membrane that rests at the target begins to fire"""
+    kept = bench.codes.leak
+    rest = _search_leak(bench, bench.targets["threshold"] - MEMBRANE_MARGIN)
+    spread = 4.0  # codes from "never" to "always": membrane and threshold noise
+
+    def error(codes: Array) -> Array:
+        share = firing_share(bench)
+        return np.where(share >= 1, -2 * spread, np.where(share <= 0, 2 * spread, (0.5 - share) * 2 * spread))
+
+    found = _search(bench, "threshold", error)
+    bench.write(leak=kept.astype(np.float64))
+    return {"threshold": found.inside & rest.inside}
+
+
+def gain(bench: Bench) -> dict[str, Mask]:
+    """synaptic gains, excitatory and inhibitory, to the nominal strength"""
+    found = {}
+    for cell, sign in (("gain_exc", 1), ("gain_inh", -1)):
+        with _Integrating(bench, sign):
+            result = _search(bench, cell, lambda codes, s=sign: codes - codes / np.maximum(psp(bench, s).slope, 1e-2))
+            found[cell] = result.inside
+    return found
+
+
+def reference(bench: Bench) -> dict[str, Mask]:
+    """amplifier references: switching the synapses on must not move the rest"""
+    kept = bench.codes.leak
+    bench.write(leak=np.full(CIRCUITS, float(code_for("leak", np.array(MIDDLE)))))
+    off = baseline(bench, synapses=False)
+    per_code = float(value_of("reference_exc", np.array([1.0]))[0] - value_of("reference_exc", np.array([0.0]))[0])
+    found = [
+        _search(bench, cell, lambda codes: (baseline(bench) - off) / per_code)
+        for cell in ("reference_exc", "reference_inh")
+    ]
+    bench.write(leak=kept.astype(np.float64))
+    return {"leak": found[1].inside}
+
+
+def leak(bench: Bench) -> dict[str, Mask]:
+    """resting potentials"""
+    return {"leak": _search_leak(bench, bench.targets["leak"]).inside}
+
+
+def tau_mem(bench: Bench) -> dict[str, Mask]:
+    """membrane time constants, from the way back after a forced reset"""
+    kept = bench.codes.reset
+    below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
+    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
+    found = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
+    bench.write(reset=kept.astype(np.float64))
+    return {"tau_mem": found.inside}
+
+
+def reset(bench: Bench) -> dict[str, Mask]:
+    """reset potentials"""
+    target = bench.targets["reset"]
+    return {
+        "reset": _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), target)).inside
+    }
+
+
+STAGES: dict[str, Callable[[Bench], dict[str, Mask]]] = {
+    "cadc": cadc,
+    "tau_syn": tau_syn,
+    "dac_bias": dac_bias,
+    "threshold": threshold,
+    "gain": gain,
+    "reference": reference,
+    "leak": leak,
+    "tau_mem": tau_mem,
+    "reset": reset,
+    "leak_again": leak,
+}
+"""The stages of a calibration, in their order."""
+
+
+class _Integrating:
+    """A state in which synapses of a sign are measured: room for their responses, long membrane time constant."""
+
+    def __init__(self, bench: Bench, sign: int) -> None:
+        self.bench, self.sign = bench, sign
+
+    def __enter__(self) -> None:
+        codes = self.bench.codes
+        self.kept = {"leak": codes.leak.astype(np.float64), "tau_mem": codes.tau_mem.astype(np.float64)}
+        self.bench.write(
+            leak=np.full(CIRCUITS, float(code_for("leak", np.array(REST[self.sign])))),
+            tau_mem=np.full(CIRCUITS, float(code_for("tau_mem", np.array(LONG_TAU)))),
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self.bench.write(**self.kept)
+
+
+# what was reached
+
+
+def verify(bench: Bench) -> list[Result]:
+    """Measure all parameters once more, each in the state in which it was calibrated."""
+    targets = bench.targets
+    seen: list[tuple[str, str, Array, Array]] = [
+        ("leak", "LSB", targets["leak"], baseline(bench)),
+        ("reset", "LSB", targets["reset"], reset_level(bench)),
+        ("threshold", "LSB", targets["threshold"], _threshold_by_leak(bench)),
+    ]
+    kept = bench.codes.reset.astype(np.float64)
+    shift = code_for("reset", np.maximum(targets["leak"] - STEP_DOWN, 40.0)) - code_for("reset", targets["reset"])
+    bench.write(reset=kept + shift)
+    seen.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
+    bench.write(reset=kept)
+    for name, sign in (("exc", 1), ("inh", -1)):
+        with _Integrating(bench, sign):
+            found = psp(bench, sign)
+            seen.append((f"tau_syn_{name}", "s", targets["tau_syn"], found.tau_syn))
+            seen.append((f"gain_{name}", "", np.ones(CIRCUITS), found.slope))
+    return [_result(*each) for each in seen]
+
+
+def _threshold_by_leak(bench: Bench) -> Array:
+    """Return the code of the rest at which each circuit begins to fire `[512]`: a search over the leak."""
+    kept = bench.codes.leak.astype(np.float64)
+    spread = 4.0
+
+    def error(codes: Array) -> Array:
+        share = firing_share(bench)
+        return np.where(share >= 1, 2 * spread, np.where(share <= 0, -2 * spread, (share - 0.5) * 2 * spread))
+
+    found = _search(bench, "leak", error)
+    rest = baseline(bench)  # thresholds are off here
+    bench.write(leak=kept)
+    return np.where(found.inside, rest + MEMBRANE_MARGIN, np.nan)
+
+
+def _result(parameter: str, unit: str, target: Array, measured: Array) -> Result:
+    if unit == "LSB":
+        success = np.abs(measured - target) <= TOLERANCE["potential"]
+    else:
+        success = np.abs(measured / target - 1) <= TOLERANCE["relative"]
+    return Result(parameter, unit, float(np.median(target)), measured, success)

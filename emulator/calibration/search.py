@@ -1,0 +1,53 @@
+"""The search for codes: a noisy binary search over all circuits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cells import CODE_MAX
+from ..rng import derive_key, fixed_uniform
+
+Array = npt.NDArray[np.float64]
+
+FIRST_STEP, LAST_STEP = 256, 4
+REFINEMENTS = 6
+"""Measurements near the end of the search that are averaged."""
+SCATTER = 5
+"""The search starts from the middle with codes scattered by so much: equal codes disturb each other."""
+
+
+class Found(NamedTuple):
+    """Codes, and which of them lie inside the range: the others hit its end."""
+
+    codes: Array
+    inside: npt.NDArray[np.bool_]
+
+
+def search(error: Callable[[Array], Array], count: int, key: object) -> Found:
+    """Find the codes at which `error` vanishes, for `count` cells in parallel.
+
+    Bit by bit from the middle of the range; then six measurements nearby, each of which says by how much it
+    is off. Their mean is the result, so that the noise of a single measurement (and of writing a cell)
+    weighs less.
+
+    Args:
+        error: measures, and returns by how many codes (signed, roughly) the codes given are too high `[count]`.
+        key: of the scatter of the first codes.
+    """
+    scatter = np.floor(fixed_uniform(derive_key("search", key), count) * (2 * SCATTER + 1)) - SCATTER
+    codes = CODE_MAX // 2 + 1 + scatter
+    step = FIRST_STEP
+    while step >= LAST_STEP:
+        codes = np.clip(codes - np.sign(error(codes)) * step, 1, CODE_MAX)
+        step //= 2
+    implied = []
+    for _ in range(REFINEMENTS):
+        codes = np.rint(codes)
+        implied.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
+        codes = np.clip(np.mean(implied, axis=0), 1, CODE_MAX)
+    found = np.rint(np.clip(np.mean(implied, axis=0), 1, CODE_MAX))
+    return Found(found, (found > 1 + LAST_STEP) & (found < CODE_MAX - LAST_STEP))

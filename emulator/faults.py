@@ -1,0 +1,108 @@
+"""Faults of the die, as objects that compose: each changes the parameters of some circuits or synapses.
+
+Which ones follows from the chip's name and the fault's seed alone. Faults of the link between host
+and chip are not the die's: see `hxtrain.backends.faults`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .layout import CIRCUITS, ROWS_PER_CIRCUIT
+from .rng import derive_key, fixed_uniform
+
+if TYPE_CHECKING:
+    from .chip import Values
+
+NEVER = 1e9
+"""Threshold of a neuron that cannot spike (LSB)."""
+ALWAYS = 30.0
+"""How far the rest of an always-firing neuron lies above its threshold (LSB)."""
+WEIGHT_BITS = 6
+
+
+@dataclass(frozen=True)
+class Fault(ABC):
+    """A fault that meets a share of the circuits or synapse bits.
+
+    Attributes:
+        share: probability of each circuit (or bit) to have it.
+        seed: of the draw.
+    """
+
+    share: float
+    seed: int = 0
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"fault {self.name}={self.share} must be a share in 0..1")
+
+    @abstractmethod
+    def apply(self, chip: str, values: Values) -> Values:
+        """Return the parameters of the chip named `chip` with the fault."""
+
+    def drawn(self, chip: str, *shape: int) -> npt.NDArray[np.bool_]:
+        """Return which of `shape` have the fault."""
+        return fixed_uniform(derive_key("fault", chip, self.name, self.seed), *shape) < self.share
+
+
+@dataclass(frozen=True)
+class DeadNeurons(Fault):
+    """Circuits that never fire."""
+
+    name: ClassVar[str] = "dead_neurons"
+
+    def apply(self, chip: str, values: Values) -> Values:
+        """Put the threshold out of reach."""
+        return replace(values, threshold=np.where(self.drawn(chip, CIRCUITS), NEVER, values.threshold))
+
+
+@dataclass(frozen=True)
+class FiringNeurons(Fault):
+    """Circuits that always fire: their rest lies above the threshold."""
+
+    name: ClassVar[str] = "firing_neurons"
+
+    def apply(self, chip: str, values: Values) -> Values:
+        """Lift the rest above the threshold."""
+        hit = self.drawn(chip, CIRCUITS)
+        return replace(values, leak=np.where(hit, values.threshold + ALWAYS - values.rest_shift, values.leak))
+
+
+@dataclass(frozen=True)
+class StuckBits(Fault):
+    """Bits of synaptic weights that do not follow what is written; half of them read as 0, half as 1.
+
+    A bit that reads as 1 in the row of the other sign counts against the weight.
+    """
+
+    name: ClassVar[str] = "stuck_bits"
+
+    def apply(self, chip: str, values: Values) -> Values:
+        """Mark the bits."""
+        shape = (CIRCUITS, ROWS_PER_CIRCUIT, 2, WEIGHT_BITS)
+        hit = self.drawn(chip, *shape)
+        high = fixed_uniform(derive_key("fault", chip, self.name, self.seed, "value"), *shape) < 0.5
+        bit = 1 << np.arange(WEIGHT_BITS)
+
+        def packed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+            return (mask * bit).sum(-1).astype(np.uint8)
+
+        return replace(values, stuck_low=packed(hit & ~high), stuck_high=packed(hit & high))
+
+
+FAULTS: dict[str, type[Fault]] = {kind.name: kind for kind in (DeadNeurons, FiringNeurons, StuckBits)}
+
+
+def make_faults(shares: dict[str, float], seed: int = 0) -> tuple[Fault, ...]:
+    """Return faults from their names and shares; ValueError lists the known names."""
+    unknown = sorted(set(shares) - set(FAULTS))
+    if unknown:
+        raise ValueError(f"chip.faults: {', '.join(unknown)} not known; choose from {', '.join(FAULTS)}")
+    return tuple(FAULTS[name](share, seed) for name, share in shares.items() if share > 0)

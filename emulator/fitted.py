@@ -1,0 +1,70 @@
+"""A chip known only from measurements: parameters of its logical neurons, in the circuit they were measured in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .dynamics import Neurons, assign_circuits
+from .faults import NEVER
+from .layout import Layout
+from .preset import Preset
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedChip:
+    """A chip given by what was measured of it, in its own trace codes.
+
+    Attributes:
+        name, hash: of this fit.
+        merged: circuits per neuron `A` in the measurement.
+        leak, reset, threshold, tau_mem: LSB and s, `[N]`.
+        tau_syn: s `[A, 2, N]`.
+        synapse: strength of each synapse `[A, 128, 2, N]`.
+        noise: noise levels and limits.
+    """
+
+    name: str
+    hash: str
+    merged: int
+    leak: Array
+    reset: Array
+    threshold: Array
+    tau_mem: Array
+    tau_syn: Array
+    synapse: Array
+    noise: Preset
+
+    def neurons(self, layout: Layout) -> Neurons:
+        """Return the parameters of a layout's logical neurons.
+
+        Raises:
+            ValueError: the layout has more neurons, or merges circuits otherwise, than was measured.
+        """
+        count = layout.bounds[-1]
+        others = sorted({group.circuits for group in layout.groups} - {self.merged})
+        if others or count > len(self.leak):
+            raise ValueError(
+                f"chip {self.name} was fitted with {len(self.leak)} neurons of {self.merged} merged circuits, the "
+                f"network needs {count} of {[g.circuits for g in layout.groups]}; fit the device in this circuit"
+            )
+        if not layout.synapses_enabled or not layout.corrected_capacitance:
+            raise ValueError(f"chip {self.name} is fitted; it has no cells that a calibration could set")
+        spikes = np.repeat([g.threshold is not None for g in layout.groups], [g.size for g in layout.groups])
+        refractory = np.repeat([g.refractory for g in layout.groups], [g.size for g in layout.groups])
+        return Neurons(
+            rest=self.leak[:count],
+            threshold=np.where(spikes & np.isfinite(self.threshold[:count]), self.threshold[:count], NEVER),
+            reset=self.reset[:count],
+            refractory=refractory,
+            tau_mem=self.tau_mem[:count],
+            tau_syn=self.tau_syn[..., :count],
+            synapse=self.synapse[..., :count],
+            cadc_offset=np.zeros(count),
+            cadc_gain=np.ones(count),
+            circuits=assign_circuits(layout),
+        )

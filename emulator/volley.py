@@ -1,0 +1,47 @@
+"""Loss of recorded spikes: the event bus of a quadrant records only so many per window.
+
+The spikes themselves are not lost on the chip; only their records are. Which of a volley's records
+survive is random, by a hash of trial and neuron.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .preset import VOLLEY_WINDOW
+from .rng import splitmix64
+
+
+def surviving_spikes(
+    sample: Tensor,
+    quadrant: Tensor,
+    time: Tensor,
+    unit: Tensor,
+    capacity: int,
+    key: int,
+    clocks: npt.NDArray[np.uint64],
+) -> Tensor | None:
+    """Return which spikes are recorded, bool `[S]`; None when all are.
+
+    Args:
+        sample, quadrant, time (s), unit: of each spike `[S]`.
+        capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
+        key: of the draw.
+        clocks: place of each trial on the chip's clock `[B]`.
+    """
+    window = torch.floor(time.double() / VOLLEY_WINDOW).long()
+    windows = int(window.max()) + 1
+    volley = ((sample * 4 + quadrant) * windows + window).numpy()
+    _, index, counts = np.unique(volley, return_inverse=True, return_counts=True)
+    if counts.max() <= capacity:
+        return None
+    place = clocks[sample.numpy()] * np.uint64(512) + unit.numpy().astype(np.uint64)
+    draw = splitmix64(key, place)
+    order = np.lexsort((draw, index))
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rank = np.empty(len(index), np.int64)
+    rank[order] = np.arange(len(index)) - first[index[order]]
+    return torch.from_numpy(rank < capacity)
