@@ -151,7 +151,7 @@ class LateSamples(Fault):
         for name, codes in recording.traces.items():
             sample = (torch.arange(codes.shape[1]) + delay[:, None]).clamp(max=codes.shape[1] - 1)
             traces[name] = codes.index_copy(0, rows, codes[rows[:, None], sample])
-        return _lost(replace(recording, traces=traces), late)
+        return lose(replace(recording, traces=traces), late)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,11 @@ class DroppedSpikes(Fault):
             return recording
         spikes = {name: _chosen(recording.spikes[name], here) for name, here in kept.items()}
         return replace(recording, spikes=spikes, health=recording.health + Health(dropped_spikes=dropped))
+
+
+def lose(recording: Recording, which: Tensor) -> Recording:
+    """Flag trials (bool `[B]`) as lost, in addition to those that are."""
+    return replace(recording, lost=which if recording.lost is None else recording.lost | which)
 
 
 FAULTS: dict[str, type[Fault]] = {
@@ -273,11 +278,6 @@ class FaultyBackend(Backend):
         return " ".join(f"{name}({settings[name]})" for name in sorted(settings)) + f" seed={self.seed}"
 
 
-def _lost(recording: Recording, which: Tensor) -> Recording:
-    """Add trials to those that are lost."""
-    return replace(recording, lost=which if recording.lost is None else recording.lost | which)
-
-
 def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:
     """Lose trials and overwrite their codes, so that nobody uses them unnoticed."""
     rows = which.nonzero()[:, 0]
@@ -287,7 +287,7 @@ def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:
         name: codes.index_copy(0, rows, draw.codes(name, (len(rows), *codes.shape[1:])))
         for name, codes in recording.traces.items()
     }
-    return _lost(replace(recording, traces=traces), which)
+    return lose(replace(recording, traces=traces), which)
 
 
 def _without_spikes_of_lost_trials(recording: Recording) -> Recording:
