@@ -7,7 +7,7 @@ Times are in seconds, potentials in the device's trace units (ADC codes), weight
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -239,7 +239,7 @@ def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: 
     return circuit
 
 
-@dataclass(frozen=True)
+@dataclass
 class Targets:
     """What a calibration aims at, for all neuron circuits alike (trace units, seconds)."""
 
@@ -283,7 +283,12 @@ class Calibratable(ABC):
 
     @abstractmethod
     def calibrate(
-        self, targets: Targets, file: Path, stages: Sequence[str] | None = None, seed: int = 0
+        self,
+        targets: Targets,
+        file: Path,
+        stages: Sequence[str] | None = None,
+        seed: int = 0,
+        report: Callable[[str], None] = lambda text: None,
     ) -> list[Outcome]:
         """Calibrate the open device, write the result to `file`, and use it from now on.
 
@@ -292,6 +297,7 @@ class Calibratable(ABC):
             file: where the calibration goes.
             stages: parameters to calibrate, the others stay at common codes; None for all.
             seed: of the temporal noise that the measurements meet (emulated devices).
+            report: is told which stage begins.
 
         Raises:
             DeviceError: the device is not open, or a target is out of its reach.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +128,7 @@ class EmulatorBackend(Backend, Calibratable):
             for name in names:
                 self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, kept))
         self._used: list[Calibration] = []
+        self._programmed = False
         self._reads = 0
         self.emulated = EmulatedChip(
             self._individuals,
@@ -145,7 +146,11 @@ class EmulatorBackend(Backend, Calibratable):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return name, preset and content hash of the chip (of all chips of a population)."""
+        """Return name, preset and content hash of the chip (of all chips of a population).
+
+        A calibrated chip is known by its codes: before `open` or `configure`, those for the usual targets.
+        """
+        self.open()
         chips = self.emulated.chips
         hashes = [chip.hash for chip in chips]
         whole = hashes[0] if len(chips) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
@@ -170,7 +175,7 @@ class EmulatorBackend(Backend, Calibratable):
         Raises:
             ValueError: the calibration file is of another chip.
         """
-        if self._circuit is None:
+        if not self._programmed:
             self._use_codes(uniform_targets())
 
     def close(self) -> None:
@@ -195,7 +200,7 @@ class EmulatorBackend(Backend, Calibratable):
 
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""
-        self._used = []
+        self._used, self._programmed = [], True
         if self._preset == "calibrated" or self._calibration is not None:
             for individual in self._individuals:
                 assert isinstance(individual, Chip)
@@ -222,7 +227,12 @@ class EmulatorBackend(Backend, Calibratable):
         return tuple(found)
 
     def calibrate(
-        self, targets: Targets, file: Path, stages: Sequence[str] | None = None, seed: int = 0
+        self,
+        targets: Targets,
+        file: Path,
+        stages: Sequence[str] | None = None,
+        seed: int = 0,
+        report: Callable[[str], None] = lambda text: None,
     ) -> list[Outcome]:
         """Calibrate the chip, write the result to `file`, and use it from now on.
 
@@ -234,7 +244,7 @@ class EmulatorBackend(Backend, Calibratable):
         if len(self._individuals) != 1 or not isinstance(chip, Chip):
             raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
         wanted = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
-        made, results = calibrate(chip, wanted, stages, seed)
+        made, results = calibrate(chip, wanted, stages, seed, report)
         made.save(file)
         self._calibration, self._circuit = made, None
         self._use_codes(wanted)

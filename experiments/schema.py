@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 from hydra.core.config_store import ConfigStore
 
+from hxtrain.calibration import CalibrateConfig
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
-from hxtrain.training import EvaluateConfig, RunConfig, TrainerConfig
+from hxtrain.training import CompareConfig, EvaluateConfig, RunConfig, TrainerConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
@@ -22,6 +25,8 @@ REGULARIZERS = {
     "readout_amplitude": ReadoutAmplitude,
     "weight_decay": WeightDecay,
 }
+SECOND = ("backend", "chip")
+"""Groups of which a comparison has a second one, `other_backend` and `other_chip`, with the same options."""
 
 
 def register() -> None:
@@ -29,8 +34,19 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig(regularizer={}))
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="calibrate_schema", node=CalibrateConfig)
+    for group in SECOND:
+        for name in _options(group):
+            store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
     for group, options in OPTIONS.items():
         for name, node in options.items():
             store.store(group=group, name=name, node=node)
     for name, regularizer in REGULARIZERS.items():
         store.store(group="regularizer", name=name, node=regularizer, package=f"regularizer.{name}")
+
+
+def _options(group: str) -> list[str]:
+    """Return the options of a group of YAML files."""
+    found = (file.name for file in (files("hxtrain.experiments.conf") / group).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
@@ -90,14 +90,52 @@ class ChipConfig:
     """Which chip individual, for devices that have some.
 
     Attributes:
-        name: serial number; determines the fixed pattern of an emulated chip.
-        preset: how imperfect an emulated chip is: ideal, calibrated, uncalibrated.
+        name: serial number; determines an emulated chip's die. Several, joined by `+`, are a population:
+            every trial meets one of them at random.
+        preset: what an emulated chip's parameter cells are set to: `ideal` (a die without imperfections),
+            `calibrated` (by the procedure of `hxtrain-calibrate`), `uncalibrated` (common codes).
         seed: seed of an emulated chip's temporal noise.
+        calibration: a file of `hxtrain-calibrate`, in place of the preset's codes.
+        parameters: a file of `hxtrain-fit`: emulate the chip that was measured.
+        changes: other values of an emulated die's spreads and noise levels, by field (docs/emulator.md).
+        faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
+        fault_seed: which neurons and bits these are.
+        decalibrate_time_constants, decalibrate_threshold: relative standard deviation of a deliberate spread of
+            the time constants and of threshold - leak (Cramer et al. 2022, self-calibration); decalibrate_seed: of it.
+        only: keep only these imperfections of an emulated chip; None keeps all.
+        correct_capacitance: make up for the parasitic capacitance of merged circuits.
     """
 
     name: str = "W66F3"
     preset: str = "calibrated"
     seed: int = 0
+    calibration: Optional[str] = None  # noqa: UP045
+    parameters: Optional[str] = None  # noqa: UP045
+    changes: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
+    faults: Dict[str, float] = field(default_factory=dict)  # noqa: UP006
+    fault_seed: int = 0
+    decalibrate_time_constants: float = 0.0
+    decalibrate_threshold: float = 0.0
+    decalibrate_seed: int = 0
+    only: Optional[List[str]] = None  # noqa: UP006, UP045
+    correct_capacitance: bool = True
+
+    def settings(self, accepted: set[str]) -> dict[str, Any]:
+        """Return a backend's keyword settings: name, preset and seed, and whatever differs from the default.
+
+        Raises:
+            ValueError: the backend does not accept something that is set.
+        """
+        found: dict[str, Any] = {"chip": self.name, "preset": self.preset, "seed": self.seed}
+        default = ChipConfig()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("name", "preset", "seed") or value == getattr(default, item.name):
+                continue
+            if item.name not in accepted:
+                raise ValueError(f"chip.{item.name}={value} is not a setting of this backend; leave it out")
+            found[item.name] = value
+        return found
 
 
 @dataclass
@@ -149,6 +187,6 @@ class BackendConfig:
             return None
         individual: dict[str, Any] = {}
         if self.takes_chip():
-            individual = {"chip": chip.name, "preset": chip.preset, "seed": chip.seed}
+            individual = chip.settings(accepted_settings(self.name))
         backend = create_backend(self.name, **{**individual, **self.settings})
         return FaultyBackend(backend, create_faults(self.faults), self.fault_seed) if self.faulty() else backend

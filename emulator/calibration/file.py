@@ -92,7 +92,7 @@ class Calibration:
                 option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
                 raise CalibrationError(
                     f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
-                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
+                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: hxtrain-calibrate "
                     f"chip.name={self.chip} targets.{name}={want[first]:.4g}; "
                     f"or set {option} to {have[first]:.4g}"
                 )

@@ -138,6 +138,8 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
     )
     if net.device is not None and net.device.plan is not None:
         progress.table("placement", ("what", "used", "limit"), net.device.plan.rows())
+        for text in net.device.backend.warnings:
+            progress.warn(text)
 
 
 def _check_folder(config: RunConfig, folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_experiments(experiment, data, epochs):
 
 
 @pytest.mark.parametrize("backend", ["emulator", "reference", "software"])
-@pytest.mark.parametrize("chip", ["ideal", "calibrated", "uncalibrated"])
+@pytest.mark.parametrize("chip", ["W66F3", "W62F0", "W67F5"])
 def test_every_group_composes(backend, chip):
     config = settings(
         f"backend={backend}",
@@ -70,7 +70,7 @@ def test_every_group_composes(backend, chip):
         "loss=mean_over_time",
         "regularizer=[upper_activity,readout_amplitude]",
     )
-    assert (config.backend.name, config.chip.preset, type(config.loss).__name__) == (
+    assert (config.backend.name, config.chip.name, type(config.loss).__name__) == (
         backend,
         chip,
         "MeanOverTime",
@@ -93,7 +93,7 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
     assert "holds a run already; continue it with trainer.resume=true" in again.stderr
     assert "Traceback" not in again.stderr
 
-    for options in (["chip=uncalibrated"], ["backend=software"], ["backend=reference"]):
+    for options in (["chip.preset=uncalibrated"], ["backend=software"], ["backend=reference"]):
         evaluated = call(
             "hxtrain-evaluate",
             "checkpoint=one/checkpoint.pt",
@@ -137,9 +137,9 @@ def test_mistakes_end_with_a_text_that_names_them(tmp_path, options, text):
 
 
 def test_options_without_effect_warn(tmp_path):
-    done = call("hxtrain", *TINY, "backend=software", "chip=uncalibrated", "hydra.run.dir=run", cwd=tmp_path)
+    done = call("hxtrain", *TINY, "backend=software", "chip.preset=uncalibrated", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "chip=uncalibrated has no effect: backend=software has no chip individuals" in done.stderr
+    assert "chip.preset=uncalibrated has no effect: backend=software has no chip individuals" in done.stderr
 
 
 def test_evaluate_without_checkpoint_says_so(tmp_path):
