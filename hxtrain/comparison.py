@@ -30,12 +30,13 @@ OWN = ("gain", "threshold", "residual")
 """Differences of what a layer makes of its input."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tolerance:
     """From which difference on a layer disagrees, see `Difference`.
 
-    Two ideal devices that resolve time differently (the reference device and the emulated chip's ideal
-    preset) stay below the defaults.
+    The defaults let two ideal devices agree that resolve time differently (the reference device stamps spikes
+    0.4 us early, the emulated chip's ideal preset to 8 ns), on networks of up to about one spike per sample
+    and neuron.
 
     Attributes:
         trace, residual, threshold: threshold - leak.
@@ -45,11 +46,11 @@ class Tolerance:
         multiple: of the difference between two passes on one target.
     """
 
-    trace: float = 0.1
+    trace: float = 0.15
     only_one: float = 0.05
     first_spike: float = 0.85e-6
     gain: float = 0.05
-    threshold: float = 0.1
+    threshold: float = 0.15
     residual: float = 0.05
     multiple: float = 3.0
 
@@ -273,10 +274,12 @@ def _compare_layer(
     grid = net.dt if one.in_software != two.in_software else None
     between, repeat = (difference(a.layers[place], b.layers[place], grid) for a, b in pairs)
     a, b = one.layers[place], two.layers[place]
-    spiking = a.spikes is not None and b.spikes is not None
+    rates = None
+    if a.spikes is not None and b.spikes is not None:
+        rates = neuron_rates(a.spikes), neuron_rates(b.spikes)
     return LayerComparison(
         name=net.layers[place].name,
-        rates=(neuron_rates(a.spikes), neuron_rates(b.spikes)) if spiking else None,
+        rates=rates,
         responses=(a.response, b.response),
         between=between,
         repeat=repeat,
@@ -302,13 +305,13 @@ def _share(answers: Tensor, others: Tensor) -> float:
 
 
 def _reasons(layer: LayerComparison, names: tuple[str, ...]) -> str:
-    """Return the differences that are beyond the tolerance, each beside that of the repetition."""
+    """Return the differences that are beyond the tolerance, each against that of the repetition."""
     texts = []
     for name in names:
         if name in layer.exceeded:
             values = (getattr(layer.between, name), getattr(layer.repeat, name) or 0.0)
             a, b = (f"{1e6 * v:.2g} us" if name == "first_spike" else f"{v:.2g}" for v in values)
-            texts.append(f"{name} {a}, repeated {b}")
+            texts.append(f"{name} {a} against {b}")
     return "; ".join(texts)
 
 

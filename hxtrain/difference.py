@@ -107,7 +107,7 @@ def cosine(x: Tensor, y: Tensor) -> float | None:
     """Return the cosine of the angle between two tensors of one shape; None where one of them is zero."""
     x, y = x.double(), y.double()
     lengths = float(x.norm() * y.norm())
-    return float((x * y).sum()) / lengths if lengths > 0 else None
+    return max(-1.0, min(1.0, float((x * y).sum()) / lengths)) if lengths > 0 else None
 
 
 def _weighted_rms(x: Tensor, weights: Tensor) -> float | None:

@@ -1,4 +1,4 @@
-"""Plots of a training run: learning curves, samples, weights and confusions.
+"""Plots of a training run: learning curves, samples, weights and confusions; and of a comparison.
 
 `*_figure` builds a figure without touching files or global state; `plot_*` writes it as a PNG.
 Lines use the colours of Okabe and Ito, which colour-blind readers tell apart.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _plot_style as style
+from ._comparison_plot import comparison_figure
 from ._plot_style import BLUE, GREEN, GREY, VERMILLION
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
 
 MAX_SAMPLES = 4
 """Rows of `plot_samples`; further samples are left out."""
@@ -80,6 +85,11 @@ def plot_weights(weights: Mapping[str, Tensor], path: Path, weight_max: int) -> 
 def plot_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> Path:
     """Write `confusion_figure(matrix, classes)` to `path`, a PNG, and return `path`."""
     return style.save(confusion_figure(matrix, classes), path)
+
+
+def plot_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write `comparison_figure(comparison)` to `path`, a PNG, and return `path`."""
+    return style.save(comparison_figure(comparison), path)
 
 
 def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:

@@ -1,6 +1,7 @@
 """Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from .compare import CompareConfig, compare_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate, intensities
@@ -15,6 +16,7 @@ __all__ = [
     "CHECKPOINT",
     "METRICS",
     "CheckpointError",
+    "CompareConfig",
     "DeviceLostError",
     "EvaluateConfig",
     "Evaluation",
@@ -26,6 +28,7 @@ __all__ = [
     "TrainerConfig",
     "attached",
     "build_network",
+    "compare_checkpoint",
     "diagnose",
     "epoch_order",
     "evaluate",
