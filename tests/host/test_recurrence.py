@@ -233,11 +233,16 @@ def test_automatic_scale_is_common_and_does_not_change_the_membrane():
         on(net, preset="ideal")
         with torch.no_grad():
             found.append(net(spikes).layers[0].trace)
-    integers, scales = net.device.plan.quantise(net.effective_weights())
-    assert scales[0] == scales[1] > 500
-    assert scales[2] == net.device.plan.layers[1].nominal_scale
-    assert int(integers["layer0->layer0"].abs().max()) == 63 > int(integers["input->layer0"].abs().max()) > 10
+    assert net.device.scales[0] == net.device.scales[1] > 500
     assert float((found[0] - found[1]).abs().max()) < 0.06
+    for w, v in ((0.5, 0.2), (0.2, -0.5)):
+        weights = [
+            torch.full_like(p.synapses.weight, value) for p, value in zip(net.projections, (w, v, 0.1), strict=True)
+        ]
+        integers, scales = net.device.plan.quantise(weights)
+        assert scales == pytest.approx([126, 126, net.device.plan.layers[1].nominal_scale])
+        assert integers["input->layer0"].unique().item() == round(126 * w)
+        assert integers["layer0->layer0"].unique().item() == round(126 * v)
 
 
 # Placement
@@ -388,6 +393,14 @@ def test_recurrent_runs_learn_and_resume_to_the_very_same_weights(tmp_path, back
     weights = np.load(tmp_path / "whole" / "weights.npz")
     assert list(weights) == ["input->layer0", "layer0->layer0", "layer0->layer1"]
     assert weights["layer0->layer0"].shape == (40, 40)
+
+
+def test_recurrent_weights_are_kept_within_the_devices_range(tmp_path):
+    config = digits(1, "reference")
+    config = replace(config, network=replace(config.network, scale=2000.0))
+    run(config, tmp_path, "test", Progress(show=False, console=Console(file=io.StringIO())))
+    own = load_checkpoint(tmp_path / "checkpoint.pt")["model"]["stack.2.weight"]
+    assert float(own.abs().max()) == pytest.approx(63 / 2000)
 
 
 def recall_trials(count, generator):
