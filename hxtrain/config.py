@@ -148,6 +148,8 @@ class BackendConfig:
         retries: how often a run that failed or lost trials is repeated.
         faults: probabilities of faults of the link by name, see `hxtrain.backends.FAULTS`.
         fault_seed: seed of the faults.
+        trial_time: time from trial to trial (s) for fast inference; None: so long that trials do not meet.
+        forced_reset: reset membranes and synaptic currents between trials.
     """
 
     name: str = "emulator"
@@ -155,8 +157,12 @@ class BackendConfig:
     retries: int = 5
     faults: Dict[str, float] = field(default_factory=dict)  # noqa: UP006
     fault_seed: int = 0
+    trial_time: Optional[float] = None  # noqa: UP045
+    forced_reset: bool = False
 
     def __post_init__(self) -> None:
+        if self.trial_time is not None and not self.trial_time > 0:
+            raise ValueError(f"backend.trial_time={self.trial_time} s must be positive; null for trials far apart")
         self.faults = {**dict.fromkeys(FAULTS, 0.0), **self.faults}
         try:
             create_faults(self.faults)

@@ -37,15 +37,28 @@ class Device:
         retries: how often a run that failed or lost trials is repeated before the error is passed on.
         drift_limit: change of the resting potentials from which on recalibration is due (trace units, rms);
             an estimate, see `hxtrain.drift`.
+        trial_time: time from trial to trial (s) for fast inference, in which a trial may meet what the one before
+            left behind; None: trials are far apart.
+        forced_reset: reset membranes and synaptic currents between trials.
 
     Attributes:
         clock: trials run so far; part of a checkpoint, since emulated noise follows from it.
         plan: the placement; None before a network is attached.
     """
 
-    def __init__(self, backend: Backend, retries: int = 5, drift_limit: float = LIMIT) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        retries: int = 5,
+        drift_limit: float = LIMIT,
+        trial_time: float | None = None,
+        forced_reset: bool = False,
+    ) -> None:
         if retries < 0:
             raise ValueError(f"retries={retries} must not be negative")
+        if trial_time is not None and not trial_time > 0:
+            raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
+        self.trial_time, self.forced_reset = trial_time, forced_reset
         self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
         self.clock = 0
         self.drift = DriftMonitor(drift_limit)
@@ -69,7 +82,7 @@ class Device:
         Raises:
             PlacementError: the network does not fit; the device is not touched.
         """
-        plan = place(net, self.backend.capabilities)
+        plan = place(net, self.backend.capabilities, self.trial_time, self.forced_reset)
         self.backend.configure(plan.circuit)
         self.plan, self.drift = plan, DriftMonitor(self.drift_limit)
         return plan

@@ -132,7 +132,7 @@ class Plan:
             (
                 "recorded window",
                 f"{circuit.duration * 1e6:.4g} us",
-                f"{caps.trial_time * 1e6:.4g} us per trial",
+                f"{(circuit.trial_time or caps.trial_time) * 1e6:.4g} us per trial",
             )
         )
         return rows
@@ -166,8 +166,16 @@ def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:
     return (capabilities.threshold - capabilities.leak) / (capabilities.synaptic_drive * ratio)
 
 
-def place(net: Network, capabilities: Capabilities) -> Plan:
+def place(
+    net: Network, capabilities: Capabilities, trial_time: float | None = None, forced_reset: bool = False
+) -> Plan:
     """Plan a network for a device.
+
+    Args:
+        net: the network.
+        capabilities: of the device.
+        trial_time: time from trial to trial (s), if so short that they may meet; None: far apart.
+        forced_reset: reset the device between trials.
 
     Raises:
         PlacementError: with every misfit: layer, limit, excess, remedy.
@@ -185,6 +193,8 @@ def place(net: Network, capabilities: Capabilities) -> Plan:
         projections=tuple(plan.projection for plan in projections),
         samples=net.steps,
         dt=net.dt,
+        trial_time=trial_time,
+        forced_reset=forced_reset,
     )
     misfits += _network_misfits(circuit, caps)
     if misfits:
@@ -275,11 +285,16 @@ def _network_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
             f"network: {circuit.samples} trace samples per trial exceed {caps.max_samples} by "
             f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
         )
-    if circuit.duration > caps.trial_time:
+    trial_time = circuit.trial_time or caps.trial_time
+    if circuit.duration > trial_time * (1 + 1e-9):
         found.append(
-            f"network: a trial of {circuit.duration:.4g} s is longer than the {caps.trial_time:.4g} s from trial "
-            f"to trial; set network.steps={int(caps.trial_time / circuit.dt)} or less"
+            f"network: a trial of {circuit.duration:.4g} s is longer than the {trial_time:.4g} s from trial "
+            f"to trial; set network.steps={int(trial_time / circuit.dt)} or less"
         )
+    if circuit.forced_reset and not caps.forced_reset:
+        found.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
+    if circuit.forced_reset and circuit.trial_time is None:
+        found.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
     neurons = sum(p.size for p in circuit.populations)
     if caps.trials_per_run(circuit.samples, neurons) == 0:
         found.append(

@@ -75,7 +75,7 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
     if created is None:
         yield None
         return
-    with Device(created, backend.retries) as device:
+    with Device(created, backend.retries, trial_time=backend.trial_time, forced_reset=backend.forced_reset) as device:
         net.attach(device)
         yield device
 
