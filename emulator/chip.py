@@ -177,6 +177,7 @@ class Chip:
         faults: of the die, applied one after the other.
         decalibration: targets spread on purpose.
         only: keep these imperfections (`IMPERFECTIONS`) and make everything else ideal; None keeps all.
+            Faults and decalibration are not affected.
     """
 
     name: str
@@ -222,15 +223,15 @@ class Chip:
                 would meet them on a die without mismatch.
         """
         found = self._programmed(targets)
+        if self.only is not None:
+            kept = {name for only in self.only for name in IMPERFECTIONS[only][0]}
+            ideal = _ideal_values(targets)
+            found = replace(found, **{f.name: getattr(ideal, f.name) for f in fields(found) if f.name not in kept})
         if self.decalibration is not None:
             found = self.decalibration.apply(self.name, found)
         for fault in self.faults:
             found = fault.apply(self.name, found)
-        if self.only is None:
-            return found
-        kept = {name for only in self.only for name in IMPERFECTIONS[only][0]}
-        ideal = _ideal_values(targets)
-        return replace(found, **{f.name: getattr(ideal, f.name) for f in fields(found) if f.name not in kept})
+        return found
 
     def _programmed(self, targets: Targets) -> Values:
         die, preset = self.silicon, self.preset
@@ -397,7 +398,7 @@ def _correlated(shared: Array, own: Array, rho: float) -> Array:
 
 
 def _portable(values: Array) -> Array:
-    """Round to 30 significant bits, so that the last bit of a platform's exp() cannot change a chip."""
+    """Round to 24 significant bits, so that the last bit of a platform's exp() cannot change a chip."""
     mantissa, exponent = np.frexp(values)
     rounded: Array = np.ldexp(np.round(mantissa * 2**24) / 2**24, exponent) + 0.0
     return rounded

@@ -149,7 +149,8 @@ class EmulatedChip:
         """Apply a layout; every run then records `samples` CADC samples per trial.
 
         Raises:
-            ValueError: more sub-steps, or another circuit than a fitted chip was measured in.
+            ValueError: more sub-steps, or another circuit than a fitted chip was measured in; close trials on
+                several chips.
         """
         step = CADC_INTERVAL / self.substeps
         gap = -1 if layout.gap is None else _even_gap(layout.gap / step, samples * self.substeps)
@@ -157,6 +158,11 @@ class EmulatedChip:
             raise ValueError(
                 f"samples={samples} (and the gap behind them) times substeps={self.substeps} must be in "
                 f"1..{MAX_STEPS}; record fewer samples"
+            )
+        if gap >= 0 and len(self.chips) > 1:
+            raise ValueError(
+                f"layout.gap={layout.gap} s: close trials follow each other on one chip, but here each meets one of "
+                f"{len(self.chips)}; use a single chip, or trials far apart (gap=None)"
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
         self._program = _Program(
@@ -252,16 +258,17 @@ class EmulatedChip:
         rows, row = self._rows(program, clocks, chip)
         keys = self._keys(clocks, chip)
         step = CADC_INTERVAL / self.substeps
-        late = self._phase(clocks)[events.sample] if self.noise.sampling_phase > 0 else 0.0
+        phase = self._phase(clocks, chip)
+        late = phase[events.sample] if self.noise.sampling_phase > 0 else 0.0
         scaled = Events(events.sample, events.unit, (events.time + late) / step)
         trials = _Trials(scaled, *charges, chip, row, keys, rows)
         engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
         codes, spikes = engine(program, trials)
         time = spikes.time * step
         if self.noise.sampling_phase > 0:
-            time = time - self._phase(clocks)[spikes.sample]
+            time = time - phase[spikes.sample]
         stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
-        found, dropped = self._recorded(program, spikes._replace(time=stamps), clocks)
+        found, dropped = self._recorded(program, spikes._replace(time=stamps), clocks, chip)
         return RawRecording(codes, found, dropped)
 
     def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -371,19 +378,32 @@ class EmulatedChip:
         every = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
         return every[0] if len(every) == 1 else np.stack(every)[chip, np.arange(len(clocks))]
 
-    def _phase(self, clocks: npt.NDArray[np.uint64]) -> Tensor:
+    def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> Tensor:
         """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
-        words = splitmix64(derive_key("sampling phase", self.chip.name, self.seed), clocks)
-        return torch.from_numpy((uniform(words) * self.noise.sampling_phase).astype(np.float32))
+        share = uniform(self._drawn("sampling phase", clocks, chip))
+        return torch.from_numpy((share * self.noise.sampling_phase).astype(np.float32))
 
-    def _recorded(self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64]) -> tuple[Events, int]:
+    def _drawn(
+        self, purpose: str, counters: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint64]:
+        """Return a random word per counter, as the chip with that index draws it."""
+        words = np.empty(len(counters), np.uint64)
+        for c, individual in enumerate(self.chips):
+            here = chip == c
+            words[here] = splitmix64(derive_key(purpose, individual.name, self.seed), counters[here])
+        return words
+
+    def _recorded(
+        self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
+    ) -> tuple[Events, int]:
         """Return the spikes that the event buses could record, and how many they could not."""
         capacity = self.noise.spike_capacity
         if capacity is None or len(spikes.sample) <= capacity:
             return spikes, 0
         quadrant = torch.from_numpy(program.neurons[0].circuits[0] * 4 // CIRCUITS)[spikes.unit]
-        key = derive_key("spike loss", self.chip.name, self.seed)
-        kept = surviving_spikes(spikes.sample, quadrant, spikes.time, spikes.unit, capacity, key, clocks)
+        sample, unit = spikes.sample.numpy(), spikes.unit.numpy().astype(np.uint64)
+        draw = self._drawn("spike loss", clocks[sample] * np.uint64(CIRCUITS) + unit, chip[sample])
+        kept = surviving_spikes(spikes.sample, quadrant, spikes.time, capacity, draw)
         if kept is None:
             return spikes, 0
         return Events(*(part[kept] for part in spikes)), int((~kept).sum())

@@ -101,11 +101,19 @@ class Preset:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value >= 0:
-                raise ValueError(f"preset.{field.name}={value} must not be negative")
+            if field.name == "rails" or (value is None and field.name in ("spike_capacity", "synapse_saturation")):
+                continue
+            if not isinstance(value, int | float) or not value >= 0:
+                raise ValueError(f"preset.{field.name}={value!r} must be a number that is not negative")
+            if field.name != "spike_capacity":
+                object.__setattr__(self, field.name, float(value))  # 14 and 14.0 are the same chip
         for name in ("leak_threshold_rho", "leak_reset_rho", "outlier_share", "stuck_share"):
             if getattr(self, name) > 1:
                 raise ValueError(f"preset.{name}={getattr(self, name)} must be in 0..1")
+        if self.drift_time == 0:
+            raise ValueError("preset.drift_time=0 must be positive; set drift_sd=0 for no drift")
+        if self.rails is not None and not self.rails[0] < self.rails[1]:
+            raise ValueError(f"preset.rails={self.rails} must ascend")
 
     def digest(self) -> str:
         """Return a short content hash of all values."""

@@ -12,25 +12,17 @@ import torch
 from torch import Tensor
 
 from .preset import VOLLEY_WINDOW
-from .rng import splitmix64
 
 
 def surviving_spikes(
-    sample: Tensor,
-    quadrant: Tensor,
-    time: Tensor,
-    unit: Tensor,
-    capacity: int,
-    key: int,
-    clocks: npt.NDArray[np.uint64],
+    sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int, draw: npt.NDArray[np.uint64]
 ) -> Tensor | None:
     """Return which spikes are recorded, bool `[S]`; None when all are.
 
     Args:
-        sample, quadrant, time (s), unit: of each spike `[S]`.
+        sample, quadrant, time (s): of each spike `[S]`.
         capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
-        key: of the draw.
-        clocks: place of each trial on the chip's clock `[B]`.
+        draw: random words; the smallest of a volley survive `[S]`.
     """
     window = torch.floor(time.double() / VOLLEY_WINDOW).long()
     windows = int(window.max()) + 1
@@ -38,8 +30,6 @@ def surviving_spikes(
     _, index, counts = np.unique(volley, return_inverse=True, return_counts=True)
     if counts.max() <= capacity:
         return None
-    place = clocks[sample.numpy()] * np.uint64(512) + unit.numpy().astype(np.uint64)
-    draw = splitmix64(key, place)
     order = np.lexsort((draw, index))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.empty(len(index), np.int64)

@@ -39,7 +39,7 @@ class Bench:
     """A chip on the bench: all 512 circuits apart, 128 signed inputs each.
 
     Args:
-        chip: the individual; its own codes are not used.
+        chip: the individual; its own codes are not used, and it is neither decalibrated nor partly ideal here.
         targets: what its circuits shall be; the codes start where they would be right without mismatch.
         seed: of the temporal noise.
     """
@@ -47,7 +47,7 @@ class Bench:
     def __init__(self, chip: Chip, targets: Targets, seed: int = 0) -> None:
         self.targets = targets
         self.codes: CellCodes = common_codes(targets)
-        self._chip = replace(chip, codes=self.codes)
+        self._chip = replace(chip, codes=self.codes, decalibration=None, only=None)
         self._machine = EmulatedChip(self._chip, seed)
         self._clock = 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,11 +14,13 @@ import numpy.typing as npt
 
 from ..cells import CellCodes
 from ..chip import Chip
+from ..layout import CIRCUITS
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain calibration 1"
 SAME = 1e-3
 """Targets that differ by less than this share are the same."""
+TARGETS = ("leak", "reset", "threshold", "tau_mem", "tau_syn")
 
 CONSEQUENCES = {
     "leak": "rests off the target, so it fires too easily or too rarely",
@@ -59,6 +60,14 @@ class Calibration:
     seed: int
     date: str
 
+    def __post_init__(self) -> None:
+        for what, found, names in (("targets", self.targets, TARGETS), ("success", self.success, CONSEQUENCES)):
+            if set(found) != set(names):
+                raise CalibrationError(f"{what} are of {', '.join(sorted(found))}, expected {', '.join(sorted(names))}")
+            for name, values in found.items():
+                if np.shape(values) != (CIRCUITS,):
+                    raise CalibrationError(f"{what}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
+
     @property
     def hash(self) -> str:
         """Content hash of chip, targets and codes, 16 hexadecimal digits."""
@@ -92,8 +101,8 @@ class Calibration:
                 option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
                 raise CalibrationError(
                     f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
-                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: hxtrain-calibrate "
-                    f"chip.name={self.chip} targets.{name}={want[first]:.4g}; "
+                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
+                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={want[first]:.4g}; "
                     f"or set {option} to {have[first]:.4g}"
                 )
 
@@ -146,8 +155,8 @@ class Calibration:
         try:
             with np.load(file, allow_pickle=False) as found:
                 header = json.loads(str(found["header"]))
-                if header.get("format") != FORMAT:
-                    raise CalibrationError(f"{file} is not of the format {FORMAT!r}; calibrate the chip again")
+                if header["format"] != FORMAT:
+                    raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")
                 return cls(
                     chip=header["chip"],
                     die=header["die"],
@@ -160,9 +169,7 @@ class Calibration:
                 )
         except FileNotFoundError as error:
             raise CalibrationError(f"there is no {file}; make it with hxtrain-calibrate file={file}") from error
-        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, CalibrationError):
-                raise
+        except Exception as error:  # a damaged archive raises nearly anything
             raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -29,14 +30,15 @@ def shipped_chips() -> list[str]:
 def calibration_for(chip: Chip, targets: Targets) -> Calibration:
     """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
 
-    Kept files lie in `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
+    It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
+    `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
     """
     for file in (_shipped(chip), _kept(chip, targets)):
         found = _usable(file, chip, targets)
         if found is not None:
             return found
     log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
-    made, _ = calibrate(chip, targets)
+    made, _ = calibrate(replace(chip, faults=()), targets)
     file = _kept(chip, targets)
     try:
         made.save(file)
