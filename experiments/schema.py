@@ -12,6 +12,8 @@ from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
 from hxtrain.training import CompareConfig, EvaluateConfig, RunConfig, TrainerConfig
+from hxtrain.training.sensitivity import SensitivityConfig
+from hxtrain.training.transfer import TransferConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
@@ -35,6 +37,8 @@ def register() -> None:
     store.store(name="run_schema", node=RunConfig(regularizer={}))
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="compare_schema", node=CompareConfig)
+    store.store(name="transfer_schema", node=TransferConfig(regularizer={}, chips=["A", "B"]))
+    store.store(name="sensitivity_schema", node=SensitivityConfig(regularizer={}, imperfections=["leak"]))
     store.store(name="calibrate_schema", node=CalibrateConfig)
     for group in SECOND:
         for name in _options(group):

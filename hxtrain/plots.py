@@ -252,3 +252,26 @@ def _draw_histogram(axes: Axes, values: NDArray[np.float64], weight_max: int) ->
     axes.set(xlabel="weight (LSB)", ylabel="synapses")
     axes.set_xlim(-1.04 * weight_max - 0.5, 1.04 * weight_max + 0.5)
     style.integer_ticks(axes.yaxis)
+
+
+def transfer_figure(accuracy: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Return a matrix of accuracies `accuracy[trained][evaluated]`; the cells hold percent."""
+    rows, columns = list(accuracy), list(next(iter(accuracy.values())))
+    values = np.array([[100 * accuracy[row][column] for column in columns] for row in rows])
+    figure = style.new_figure(1.8 + 0.75 * len(columns), 1.4 + 0.42 * len(rows))
+    axes = figure.add_subplot()
+    image = axes.imshow(values, cmap="cividis", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xlabel("evaluated on")
+    axes.set_ylabel("trained on")
+    middle = (values.min() + values.max()) / 2
+    for (i, j), value in np.ndenumerate(values):
+        axes.text(j, i, f"{value:.1f}", ha="center", va="center", color="white" if value < middle else "black", size=8)
+    figure.colorbar(image, ax=axes, label="test accuracy (%)")
+    return figure
+
+
+def plot_transfer(accuracy: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Write `transfer_figure` as a PNG."""
+    style.save(transfer_figure(accuracy), path)

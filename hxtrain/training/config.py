@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 
 @dataclass
@@ -22,6 +23,7 @@ class TrainerConfig:
         plots: draw plots at the end.
         threads: torch threads on the host (an emulated chip uses all cores in addition).
         train_samples, test_samples: use only the first so many samples; 0 for all.
+        initial: start from the weights of this checkpoint; None: from new ones.
     """
 
     epochs: int = 5
@@ -37,6 +39,7 @@ class TrainerConfig:
     threads: int = 1
     train_samples: int = 0
     test_samples: int = 0
+    initial: Optional[str] = None  # noqa: UP045 - OmegaConf resolves these on every Python
 
     def __post_init__(self) -> None:
         for name, least in (

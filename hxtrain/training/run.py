@@ -19,7 +19,7 @@ from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
 from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, load_checkpoint
 from .config import TrainerConfig
 from .lock import locked
 from .metrics import write_json, write_text
@@ -107,6 +107,8 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress) -> d
     begin = time.perf_counter()
     data = config.data.load()
     net = build_network(config, data)
+    if config.trainer.initial is not None:
+        load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
@@ -119,6 +121,22 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress) -> d
         if config.trainer.plots:
             draw_plots(folder / "plots", trainer, final)
     return outcome
+
+
+def load_weights(net: Network, checkpoint: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is of another network.
+    """
+    state = load_checkpoint(checkpoint).get("model", {})
+    have = {name: tuple(weight.shape) for name, weight in state.items()}
+    want = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    if have != want:
+        raise CheckpointError(
+            f"{checkpoint} holds weights {have}, the network has {want}; use the same network settings"
+        )
+    net.load_state_dict(state)
 
 
 def device_identity(device: Device | None) -> dict[str, str]:

@@ -1,0 +1,30 @@
+"""`hxtrain-sensitivity`: what each imperfection of a chip costs alone."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from hxtrain.training import Progress
+from hxtrain.training.sensitivity import sensitivity, sensitivity_rows
+
+from .app import command_line, guarded, run_directory, typed
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="sensitivity")
+def main(config: DictConfig) -> None:
+    """Deploy and train on chips with one imperfection each."""
+    guarded(lambda: _sensitivity(config))
+
+
+def _sensitivity(config: DictConfig) -> None:
+    settings, folder = typed(config), run_directory()
+    progress = Progress(settings.trainer.progress)
+    found = sensitivity(settings, folder, command_line(), progress)
+    kinds = [f"{preset}, {kind}" for preset in settings.presets for kind in ("deployed", "in the loop")]
+    progress.table("test accuracy", ("imperfection alone", *kinds), sensitivity_rows(found["accuracy"]))
+    progress.say(f"sensitivity.json: {escape(str(folder))}")
