@@ -9,6 +9,8 @@ its calibration, so `drift_walk` is what has been added since: x(t) - exp(-t / t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +41,7 @@ def drift_walk(key: int, time: float, tau: float) -> Array:
     return walk
 
 
+@lru_cache(maxsize=256)
 def _point(key: int, index: int) -> Array:
     a = np.exp(-1 / POINTS)
     weights = np.sqrt(1 - a**2) * a ** np.arange(MEMORY)

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
 
+from hxtrain.benchmark import BenchConfig
 from hxtrain.calibration import CalibrateConfig
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
@@ -39,6 +40,7 @@ def register() -> None:
     store.store(name="compare_schema", node=CompareConfig)
     store.store(name="transfer_schema", node=TransferConfig(regularizer={}, chips=["A", "B"]))
     store.store(name="sensitivity_schema", node=SensitivityConfig(regularizer={}, imperfections=["leak"]))
+    store.store(name="bench_schema", node=BenchConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
     for group in SECOND:
         for name in _options(group):

@@ -1,0 +1,29 @@
+"""`hxtrain-bench`: what the realism of an emulated chip costs."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from hxtrain.benchmark import bench_realism, timing_rows
+from hxtrain.training import Progress
+
+from .app import command_line, guarded, run_directory, typed
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="bench")
+def main(config: DictConfig) -> None:
+    """Time every feature with and without."""
+    guarded(lambda: _bench(config))
+
+
+def _bench(config: DictConfig) -> None:
+    settings, folder, progress = typed(config), run_directory(), Progress()
+    timings = bench_realism(settings, folder, command_line())
+    columns = ("feature", "without", "with", "ratio", "quartiles")
+    progress.table(f"one run of {settings.batch} samples, 256-246-10", columns, timing_rows(timings))
+    progress.say(f"bench.json: {escape(str(folder))}")
