@@ -174,7 +174,7 @@ class Comparison:
         """Return one line: the first layer that disagrees, and the layers whose own response differs."""
         first = next((layer for layer in self.layers if not layer.agrees), None)
         own = [f"{layer.name} ({_reasons(layer, OWN)})" for layer in self.layers if not layer.responds_alike]
-        text = "no layer disagrees"
+        text = "no layer disagrees beyond tolerance and noise"
         if first is not None:
             text = f"{first.name} is the first layer that disagrees ({_reasons(first, OUTCOME)})"
         return f"{text}; own response differs in {', '.join(own) or 'no layer'}"

@@ -98,12 +98,12 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
 
 def report(found: Comparison, progress: Progress) -> None:
     """Show a comparison as tables."""
-    progress.table(
+    progress.say(
         f"first / second, or their difference (that of a repetition on the {found.repeated}); "
-        "[bold]*[/] beyond the tolerance",
-        ("", *(layer.name for layer in found.layers)),
-        [(name, *(show(layer) for layer in found.layers)) for name, show in ROWS.items()],
+        "[bold]*[/] beyond tolerance and noise"
     )
+    columns = ("", *(layer.name for layer in found.layers))
+    progress.table("layers", columns, [(name, *(show(layer) for layer in found.layers)) for name, show in ROWS.items()])
     cosines = [(name, _beside(pair.between, pair.repeat, "{:.4f}")) for name, pair in found.gradients.items()]
     progress.table("cosine of the gradients", ("projection", "cosine"), cosines)
     right = NONE if found.accuracies is None else "{:.2%} / {:.2%}".format(*found.accuracies)

@@ -102,7 +102,7 @@ def test_linear_response_is_the_sum_of_potentials_at_exact_times(tau_mem, tau_sy
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_the_twin_responds_like_the_model_and_repeats_itself(recurrent):
     found = between(None, None, network(recurrent))
-    assert found.verdict == "no layer disagrees; own response differs in no layer"
+    assert found.verdict == "no layer disagrees beyond tolerance and noise; own response differs in no layer"
     assert set(found.gradients) == {"input->layer0", "layer0->layer1"} | ({"layer0->layer0"} if recurrent else set())
     for layer in found.layers:
         assert layer.responses[0].gain == pytest.approx(1, abs=1e-5)
@@ -140,7 +140,7 @@ def test_a_chip_agrees_with_itself_in_other_noise_and_on_one_clock():
 
 def test_ideal_devices_agree_within_the_default_tolerance():
     found = between(hx.Device(create_backend("reference")), chip("ideal"))
-    assert found.verdict == "no layer disagrees; own response differs in no layer"
+    assert found.verdict == "no layer disagrees beyond tolerance and noise; own response differs in no layer"
     hidden = found.layers[0]
     assert hidden.responses[0].gain == pytest.approx(1, abs=0.02)
     assert hidden.responses[1].gain == pytest.approx(1, abs=0.02)
