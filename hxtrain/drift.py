@@ -6,6 +6,8 @@ when the network was attached, says how far the chip's operating point has moved
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,13 @@ from hxtrain.backends import Recording
 LIMIT = 2.0
 """Change from which on recalibration is due (trace units, rms over neurons). An estimate: about what a
 calibration leaves as spread of the thresholds, and under 3 % of threshold - leak."""
-TRIALS = 100
-"""Trials that a mean is taken over; noise of 1 LSB per sample becomes 0.14 LSB in the difference of two."""
+TRIALS = 500
+"""Least number of trials that a mean is taken over; noise of 1 LSB becomes 0.04 LSB."""
+PRECISION = 0.1
+"""Largest standard error of a mean (rms over neurons, in units of the limit); more trials are added until then.
+Chips that take turns from trial to trial need thousands."""
+SHOWN = 16
+"""Trials of a recording from which the standard error is estimated."""
 
 
 class DriftMonitor:
@@ -23,19 +30,18 @@ class DriftMonitor:
 
     Args:
         limit: change from which on recalibration is due (trace units, rms over neurons).
-        trials: least number of trials that a mean is taken over; runs are added up until it is reached.
+
+    Attributes:
+        chip_time: of all recordings (s).
     """
 
-    def __init__(self, limit: float = LIMIT, trials: int = TRIALS) -> None:
+    def __init__(self, limit: float = LIMIT) -> None:
         if not limit > 0:
-            raise ValueError(f"drift limit={limit} trace units must be positive")
-        if trials < 1:
-            raise ValueError(f"drift trials={trials} must be at least 1")
-        self.limit, self.trials = limit, trials
+            raise ValueError(f"drift_limit={limit} trace units must be positive")
+        self.limit = limit
         self.chip_time = 0.0
         self._first: Tensor | None = None
-        self._sum: Tensor | None = None
-        self._count = 0
+        self._block = _Block()
         self._reported = False
 
     def add(self, recording: Recording) -> str | None:
@@ -43,14 +49,10 @@ class DriftMonitor:
         self.chip_time += recording.cost.chip_time
         if self._reported:
             return None
-        rest = torch.cat([codes[:, 0] for codes in recording.traces.values()], dim=1)
-        found = rest.sum(0, dtype=torch.int64)
-        self._sum = found if self._sum is None else self._sum + found
-        self._count += len(rest)
-        if self._count < self.trials:
+        self._block.add(torch.cat([codes[:, 0] for codes in recording.traces.values()], dim=1))
+        if self._block.trials < TRIALS or self._block.standard_error() > PRECISION * self.limit:
             return None
-        mean = self._sum.double() / self._count
-        self._sum, self._count = None, 0
+        mean, self._block = self._block.mean(), _Block()
         if self._first is None:
             self._first = mean
             return None
@@ -62,3 +64,33 @@ class DriftMonitor:
             f"recalibration is due: the resting potentials moved by {moved:.1f} LSB (rms) in {self.chip_time:.3g} s of "
             "chip time; the thresholds have probably moved alike; recalibrate and attach again"
         )
+
+
+class _Block:
+    """Sums over consecutive trials."""
+
+    def __init__(self) -> None:
+        self.trials, self._sum = 0, torch.zeros(())
+        self._changes, self._pairs = 0.0, 0
+        self._last: Tensor | None = None
+
+    def add(self, codes: Tensor) -> None:
+        """Add codes `[B, N]`."""
+        self.trials += len(codes)
+        self._sum = self._sum + codes.sum(0, dtype=torch.float64)
+        rows = codes[:SHOWN] if self._last is None else torch.cat([self._last, codes[:SHOWN]])
+        change = rows.double().diff(dim=0).flatten()
+        self._changes += float(change.dot(change)) / codes.shape[1]
+        self._pairs += len(rows) - 1
+        self._last = codes[-1:]
+
+    def mean(self) -> Tensor:
+        """Return each neuron's mean `[N]`."""
+        return self._sum / self.trials
+
+    def standard_error(self) -> float:
+        """Return the standard error of the means, rms over neurons.
+
+        The variance is half the mean square of the change from one trial to the next, so drift does not count.
+        """
+        return math.sqrt(self._changes / (2 * self._pairs * self.trials))
