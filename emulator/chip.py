@@ -363,7 +363,7 @@ def draw_silicon(name: str, preset: Preset) -> Silicon:
             p.tau_syn_cv * (normal("tau_syn", *signs) + np.stack([far["tau_syn_exc"], far["tau_syn_inh"]], axis=1))
             + p.tau_syn_quadrant_cv * tau_quadrant
         ),
-        "gain": np.exp(p.gain_cv * normal("gain", *signs)),
+        "gain": np.exp(p.gain_cv * _both_signs(normal("gain", *signs), p.gain_rho)),
         "synapse": np.maximum(0, 1 + p.synapse_cv * normal("synapse", CIRCUITS, ROWS_PER_CIRCUIT, 2)) * driver,
         "dac": np.exp(p.gain_quadrant_cv * normal("gain of quadrant", QUADRANTS)),
         "cadc_offset": p.cadc_offset_sd * normal("cadc_offset", CIRCUITS),
@@ -395,6 +395,11 @@ def _stuck_cells(name: str, preset: Preset) -> Array:
 def _correlated(shared: Array, own: Array, rho: float) -> Array:
     own_share = float(np.sqrt(1 - rho**2))
     return rho * shared + own_share * own
+
+
+def _both_signs(draw: Array, rho: float) -> Array:
+    """Return draws `[C, 2]` of which the second has the correlation `rho` with the first."""
+    return np.stack([draw[:, 0], _correlated(draw[:, 0], draw[:, 1], rho)], axis=1)
 
 
 def _portable(values: Array) -> Array:

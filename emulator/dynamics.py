@@ -205,6 +205,16 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
     return blocks
 
 
+NOISE_EXPONENT = 0.2
+"""How membrane noise grows with tau_mem [E]: joins 0.7-1.5 LSB in all at 6 us and 1.2-2 LSB at 60 us [C]."""
+
+
+def noise_of(neurons: Neurons, level: float) -> Array:
+    """Return the stationary noise of each membrane (LSB) `[N]`: `level` at 6 us, more with less leak conductance."""
+    noise: Array = level * (neurons.tau_mem / 6e-6) ** NOISE_EXPONENT
+    return noise
+
+
 @dataclass(frozen=True)
 class Propagators:
     """Exact one-sub-step propagators of the linear part.

@@ -28,6 +28,7 @@ from .dynamics import (
     SynapseBlock,
     build_neurons,
     build_propagators,
+    noise_of,
     synapse_blocks,
 )
 from .fitted import FittedChip
@@ -194,7 +195,14 @@ class EmulatedChip:
             mem=stacked("mem", propagators),
             syn=stacked("syn", propagators),
             drive=stacked("drive", propagators),
-            noise=stacked("noise", propagators, self.noise.membrane_noise),
+            noise=kernel.as_float32(
+                np.stack(
+                    [
+                        p.noise * noise_of(n, self.noise.membrane_noise)
+                        for p, n in zip(propagators, neurons, strict=True)
+                    ]
+                )
+            ),
             cadc_offset=stacked("cadc_offset", neurons),
             cadc_gain=stacked("cadc_gain", neurons),
             early=kernel.as_float32(half * (self.noise.cadc_skew / step)),

@@ -30,6 +30,7 @@ class Preset:
         tau_syn_cv, tau_syn_quadrant_cv: synaptic time constants, per circuit and sign (relative).
         gain_cv, gain_quadrant_cv: synaptic gain, per circuit and sign (relative); the
             quadrant's factor is common to both signs.
+        gain_rho: correlation of a circuit's two gains within a quadrant.
         synapse_cv: strength of the single synapse (relative).
         driver_cv: strength of a synapse driver's row (relative).
         parasitic_cv: capacitance that a merged circuit adds (relative).
@@ -42,7 +43,7 @@ class Preset:
         rewrite_tau_mem, rewrite_tau_syn, rewrite_gain: likewise for cells that hold currents (relative).
         outlier_share: circuits with one parameter cell far off the rest.
         stuck_share: circuits with one parameter cell that does not follow its code.
-        membrane_noise: stationary noise of the membrane (LSB).
+        membrane_noise: stationary noise of a membrane with tau_mem = 6 us (LSB); see `dynamics.noise_of`.
         cadc_noise: white noise of one CADC sample (LSB).
         threshold_noise: slow noise of the threshold, constant for `THRESHOLD_WINDOW` trials (LSB).
         spike_jitter: noise of a spike's time (s).
@@ -71,6 +72,7 @@ class Preset:
     tau_syn_quadrant_cv: float = 0.0
     gain_cv: float = 0.0
     gain_quadrant_cv: float = 0.0
+    gain_rho: float = 0.0
     synapse_cv: float = 0.0
     driver_cv: float = 0.0
     parasitic_cv: float = 0.0
@@ -107,7 +109,7 @@ class Preset:
                 raise ValueError(f"preset.{field.name}={value!r} must be a number that is not negative")
             if field.name != "spike_capacity":
                 object.__setattr__(self, field.name, float(value))  # 14 and 14.0 are the same chip
-        for name in ("leak_threshold_rho", "leak_reset_rho", "outlier_share", "stuck_share"):
+        for name in ("leak_threshold_rho", "leak_reset_rho", "gain_rho", "outlier_share", "stuck_share"):
             if getattr(self, name) > 1:
                 raise ValueError(f"preset.{name}={getattr(self, name)} must be in 0..1")
         if self.drift_time == 0:
@@ -162,6 +164,7 @@ FABRICATED = Preset(
     tau_syn_quadrant_cv=0.08,  # [D] 0.04-0.16
     gain_cv=0.06,  # [D] 0.055-0.12
     gain_quadrant_cv=0.15,  # [D] 0.08-0.24
+    gain_rho=0.25,  # [D] 0.07-0.42
     synapse_cv=0.05,  # [E], range 0.02-0.10
     driver_cv=0.02,  # [E]
     parasitic_cv=0.05,  # [E]
