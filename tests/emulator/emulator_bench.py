@@ -1,6 +1,10 @@
-"""Common parts of the emulator's tests: layouts, stimuli, and a look at the membrane before the ADC."""
+"""Common parts of the emulator's tests: chips, layouts, stimuli, and a look at the membrane before the ADC."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,21 +12,25 @@ from torch import Tensor
 
 from hxtrain.emulator import (
     CADC_INTERVAL,
+    FABRICATED,
+    IDEAL,
     SYNAPTIC_DRIVE,
     Chip,
     EmulatedChip,
     Events,
+    FittedChip,
     Group,
     Layout,
-    Preset,
     RawRecording,
     Wiring,
 )
-from hxtrain.emulator.rng import sample_keys
+from hxtrain.emulator.calibration import Calibration
+from hxtrain.emulator.dynamics import Neurons
 from hxtrain.emulator.stepwise import Stepwise
 
 US = 1e-6
 SUBSTEP = CADC_INTERVAL / 4
+STAMP = 8e-9
 READOUT = Group(
     size=1,
     circuits=1,
@@ -34,21 +42,54 @@ READOUT = Group(
     refractory=2 * US,
 )
 SPIKING = replace(READOUT, threshold=150.0)
+QUIET: dict[str, object] = {
+    "membrane_noise": 0.0,
+    "cadc_noise": 0.0,
+    "threshold_noise": 0.0,
+    "spike_jitter": 0.0,
+    "sampling_phase": 0.0,
+    "cadc_skew": 0.0,
+    "spike_capacity": None,
+}
+"""Changes that take the temporal noise away; the die stays."""
 
 
-def one_group(group: Group, inputs: int = 1) -> Layout:
+@cache
+def shipped(name: str = "W66F3") -> Calibration:
+    """Return a calibration that comes with the package."""
+    return Calibration.load(Path(str(files("hxtrain.emulator.calibration.files") / f"{name}.npz")))
+
+
+def ideal(**changes: object) -> Chip:
+    """Return a chip without any imperfection but these."""
+    return Chip("W66F3", IDEAL.changed(**changes))
+
+
+def fabricated(name: str = "W66F3", **changes: object) -> Chip:
+    """Return a chip as it comes from the fab (not calibrated)."""
+    return Chip(name, FABRICATED.changed(**changes))
+
+
+def calibrated(name: str = "W66F3", **changes: object) -> Chip:
+    """Return a chip with the shipped codes; the changes must leave its die as it is."""
+    chip = fabricated(name, **changes)
+    shipped(name).require_chip(chip)
+    return replace(chip, codes=shipped(name).codes)
+
+
+def one_group(group: Group, inputs: int = 1, **settings: object) -> Layout:
     """Return external inputs onto one group."""
-    return Layout(inputs, (group,), (Wiring(0, inputs, 0),))
-
-
-def quiet(preset: Preset) -> Preset:
-    """Return the preset without temporal noise; the fixed pattern stays."""
-    return replace(preset, membrane_noise=0.0, cadc_noise=0.0, threshold_noise=0.0, spike_jitter=0.0)
+    return Layout(inputs, (group,), (Wiring(0, inputs, 0),), **settings)  # type: ignore[arg-type]
 
 
 def integers(*rows: list[int]) -> Tensor:
     """Return a weight matrix `[targets, sources]`."""
     return torch.tensor(rows, dtype=torch.int8)
+
+
+def silent(targets: int, sources: int = 1) -> Tensor:
+    """Return weights of zero."""
+    return torch.zeros(targets, sources, dtype=torch.int8)
 
 
 def events(*found: tuple[int, int, float]) -> Events:
@@ -58,42 +99,60 @@ def events(*found: tuple[int, int, float]) -> Events:
     return Events(sample, unit, torch.tensor([row[2] for row in rows], dtype=torch.float32))
 
 
+def machine(
+    chip: Chip | FittedChip | Sequence[Chip | FittedChip], layout: Layout, samples: int = 20, **settings: object
+) -> EmulatedChip:
+    """Return a configured machine."""
+    found = EmulatedChip(chip, **settings)  # type: ignore[arg-type]
+    found.configure(layout, samples)
+    return found
+
+
 def run_once(
-    preset: Preset,
+    chip: Chip | FittedChip | Sequence[Chip | FittedChip],
     layout: Layout,
     weights: list[Tensor],
     stimulus: Events,
     batch: int = 1,
     samples: int = 20,
     clock: int = 0,
-    name: str = "W66F3",
     **settings: object,
 ) -> RawRecording:
-    """Configure a chip and run it once."""
-    chip = EmulatedChip(Chip(name, preset), **settings)  # type: ignore[arg-type]
-    chip.configure(layout, samples)
-    return chip.run(weights, stimulus, batch, clock)
+    """Configure a machine and run it once."""
+    return machine(chip, layout, samples, **settings).run(weights, stimulus, batch, clock)
+
+
+def neurons_of(chip: Chip, layout: Layout) -> Neurons:
+    """Return the true parameters of the logical neurons, in single precision as the machine has them."""
+    program = machine(chip, layout, 1)._program
+    assert program is not None
+    return program.neurons[0]
 
 
 def membrane(
-    preset: Preset, layout: Layout, weights: list[Tensor], stimulus: Events, batch: int = 1, samples: int = 20
+    chip: Chip, layout: Layout, weights: list[Tensor], stimulus: Events, batch: int = 1, samples: int = 20
 ) -> Tensor:
-    """Return the membranes before the ADC at every sub-step `[steps, B, N]`, double precision."""
-    chip = EmulatedChip(Chip("W66F3", preset), engine="stepwise", dtype=torch.float64)
-    chip.configure(layout, samples)
-    program = chip._program
+    """Return the membranes of a chip without temporal noise, before the ADC, at every sub-step `[steps, B, N]`.
+
+    Double precision; thresholds are off.
+    """
+    found = machine(chip, layout, samples)
+    program = found._program
     assert program is not None
-    external, _ = chip._charges(program, weights)
-    engine = Stepwise(program.params, program.scalars, dtype=torch.float64)
-    scaled = stimulus.time.double() / SUBSTEP
-    charge = engine.external_charge(stimulus.sample, stimulus.unit, scaled, batch, external.double())
-    keys = torch.from_numpy(sample_keys(0, np.arange(batch, dtype=np.uint64)).astype(np.int64))
-    state, found = engine.start(batch), []
+    zeros = np.zeros(batch, np.int64)
+    rows, row = found._rows(program, zeros.astype(np.uint64), zeros)
+    rows = rows._replace(threshold=np.full_like(rows.threshold, 1e9))
+    on_chip, of_row = torch.from_numpy(zeros), torch.from_numpy(row)
+    engine = Stepwise(program.params, program.scalars, rows, on_chip, of_row, dtype=torch.float64)
+    external, _ = found._charges(program, weights)
+    charge = engine.external_charge(stimulus.sample, stimulus.unit, stimulus.time.double() / SUBSTEP, external.double())
+    keys = torch.zeros(batch, 2, dtype=torch.int64)
+    state, seen = engine.start(), []
     for k in range(engine.steps):
-        found.append(state.v)
+        seen.append(state.v)
         state = state._replace(current=state.current + charge[k])
-        state, _ = engine.step(k, state, keys, engine.p.threshold)
-    return torch.stack(found)
+        state = engine.step(k, state, keys)[0]
+    return torch.stack(seen)
 
 
 def psp(time: Tensor, tau_mem: float, tau_syn: float) -> Tensor:
@@ -116,8 +175,39 @@ def busy(seed: int, batch: int, inputs: int, samples: int, per_trial: int) -> Ev
     )
 
 
+def piece(stimulus: Events, first: int, last: int) -> Events:
+    """Return the trials `first` to `last` of a stimulus."""
+    here = (stimulus.sample >= first) & (stimulus.sample < last)
+    return Events(stimulus.sample[here] - first, stimulus.unit[here], stimulus.time[here])
+
+
 def random_weights(seed: int, targets: int, sources: int, mean: float, spread: float) -> Tensor:
     """Return random integer weights within the synapses' range."""
     rng = torch.Generator().manual_seed(seed)
     weights = mean + spread * torch.randn(targets, sources, generator=rng)
     return weights.round().clamp(-63, 63).to(torch.int8)
+
+
+def counts(spikes: Events, batch: int, neurons: int) -> np.ndarray:
+    """Return the number of spikes `[B, N]`."""
+    place = (spikes.sample * neurons + spikes.unit).numpy()
+    return np.bincount(place, minlength=batch * neurons).reshape(batch, neurons)
+
+
+def same(a: RawRecording, b: RawRecording) -> bool:
+    """Return whether two recordings are equal bit by bit."""
+    return torch.equal(a.codes, b.codes) and all(map(torch.equal, a.spikes, b.spikes)) and a.dropped == b.dropped
+
+
+def glued(parts: Sequence[RawRecording]) -> RawRecording:
+    """Return the recording of consecutive pieces of one batch."""
+    first, sample = 0, []
+    for part in parts:
+        sample.append(part.spikes.sample + first)
+        first += len(part.codes)
+    spikes = Events(
+        torch.cat(sample),
+        torch.cat([part.spikes.unit for part in parts]),
+        torch.cat([part.spikes.time for part in parts]),
+    )
+    return RawRecording(torch.cat([part.codes for part in parts]), spikes, sum(part.dropped for part in parts))

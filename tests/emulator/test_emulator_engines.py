@@ -1,103 +1,152 @@
-"""The compiled engine equals the readable one, and both are fine enough."""
+"""The compiled engine equals the readable one in everything the chip can do, and both are fine enough."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from emulator_bench import READOUT, SPIKING, US, busy, quiet, random_weights, run_once
+from emulator_bench import (
+    QUIET,
+    READOUT,
+    SPIKING,
+    STAMP,
+    US,
+    busy,
+    calibrated,
+    counts,
+    fabricated,
+    ideal,
+    random_weights,
+    run_once,
+)
 
-from hxtrain.emulator import CALIBRATED, PRESETS, Events, Layout, RawRecording, Wiring
+from hxtrain.emulator import FABRICATED, Chip, Events, Layout, RawRecording, Wiring, make_faults
 
-BATCH, SAMPLES, INPUTS = 12, 16, 300
+BATCH, SAMPLES, INPUTS, NEURONS = 12, 16, 300, 36
+STIMULUS = busy(5, BATCH, INPUTS, SAMPLES, 150)
 
 # 300 inputs on three merged circuits, a recurrent group on one, a readout with other time constants on two
-LAYOUT = Layout(
+FORWARD = Layout(
     INPUTS,
     (
         replace(SPIKING, size=20, circuits=3),
         replace(SPIKING, size=11, circuits=1, tau_mem=10 * US, tau_syn=4 * US, refractory=1 * US),
         replace(READOUT, size=5, circuits=2, tau_mem=8 * US, tau_syn=3 * US),
     ),
-    (
-        Wiring(0, INPUTS, 7),
-        Wiring(1, 20, 0, source=0),
-        Wiring(1, 11, 20, source=1),
-        Wiring(2, 11, 125, source=1),
-    ),
+    (Wiring(0, INPUTS, 7), Wiring(1, 20, 0, source=0), Wiring(2, 11, 125, source=1)),
 )
+RECURRENT = replace(FORWARD, wirings=(*FORWARD.wirings, Wiring(1, 11, 20, source=1)))
 WEIGHTS = [
     random_weights(1, 20, INPUTS, 5, 20),
     random_weights(2, 11, 20, 12, 25),
-    random_weights(3, 11, 11, 0, 15),
     random_weights(4, 5, 11, 5, 25),
+    random_weights(3, 11, 11, 0, 15),
 ]
-STIMULUS = busy(5, BATCH, INPUTS, SAMPLES, 150)
+# the recurrent group and the readout in the second half of the circuits
+FAR = replace(RECURRENT, groups=(replace(FORWARD.groups[0], circuits=14), *FORWARD.groups[1:]))
+POPULATION = [fabricated("W66F3"), calibrated("W62F0"), calibrated("W65F4")]
+FAULTY = replace(fabricated(), faults=make_faults({"stuck_bits": 0.05, "dead_neurons": 0.1, "firing_neurons": 0.05}))
 
 
-def run(preset: str, engine: str, substeps: int) -> RawRecording:
+class Case(NamedTuple):
+    """What both engines run."""
+
+    chip: Chip | list[Chip]
+    layout: Layout = RECURRENT
+    substeps: int = 4
+
+
+CASES = {
+    **{
+        f"{name}, {substeps} sub-steps": Case(chip, RECURRENT, substeps)
+        for name, chip in (("ideal", ideal()), ("uncalibrated", fabricated()), ("calibrated", calibrated()))
+        for substeps in (1, 4, 8)
+    },
+    "population": Case(list(POPULATION)),
+    "from reset": Case(calibrated(), replace(RECURRENT, from_reset=True)),
+    "synapses off": Case(fabricated(), replace(RECURRENT, synapses_enabled=False)),
+    "capacitance not corrected": Case(fabricated(), replace(RECURRENT, corrected_capacitance=False)),
+    "drift": Case(calibrated(drift_sd=8.0, drift_time=1e-3)),
+    "skew": Case(calibrated(cadc_skew=0.3 * US), FAR),
+    "phase": Case(calibrated(sampling_phase=1.7 * US)),
+    "loss of spikes": Case(calibrated(spike_capacity=1)),
+    "linear, no rails": Case(calibrated(synapse_saturation=None, rails=None)),
+    "faults": Case(FAULTY),
+    # carried membranes with recurrence are chaotic: rounding grows from trial to trial
+    "close trials": Case(calibrated(), replace(FORWARD, gap=1.1 * US)),
+    "adjacent trials": Case(calibrated(), replace(FORWARD, gap=0.0)),
+    "close trials, odd sub-steps": Case(calibrated(), replace(FORWARD, gap=1.9 * US), 5),
+    "forced reset": Case(calibrated(), replace(RECURRENT, gap=1.3 * US, forced_reset=True)),
+}
+
+
+def run(case: Case, engine: str, **settings: object) -> RawRecording:
     return run_once(
-        PRESETS[preset], LAYOUT, WEIGHTS, STIMULUS, BATCH, SAMPLES, clock=95, engine=engine, substeps=substeps
-    )
-
-
-def counts(spikes: Events) -> np.ndarray:
-    """Return the number of spikes `[B, N]`."""
-    size = LAYOUT.bounds[-1]
-    return np.bincount((spikes.sample * size + spikes.unit).numpy(), minlength=BATCH * size).reshape(BATCH, size)
-
-
-def by_neuron(spikes: Events) -> list[tuple[int, int, float]]:
-    return sorted(zip(spikes.sample.tolist(), spikes.unit.tolist(), spikes.time.tolist(), strict=True))
-
-
-@pytest.mark.parametrize("substeps", [1, 4, 8])
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_engines_agree(preset: str, substeps: int) -> None:
-    compiled, stepwise = run(preset, "compiled", substeps), run(preset, "stepwise", substeps)
-    assert compiled.codes.shape == (BATCH, SAMPLES, 36)
-    assert 100 < len(compiled.spikes.time) < 3000
-    # single precision sums in another order: a code on the edge between two values may fall either way,
-    # and a spike may move by one stamp of 8 ns
-    difference = (compiled.codes.int() - stepwise.codes.int()).abs()
-    assert int(difference.max()) <= 1
-    assert float((difference > 0).double().mean()) < 1e-3
-    assert np.array_equal(counts(compiled.spikes), counts(stepwise.spikes))
-    found, expected = (np.array(by_neuron(r.spikes)) for r in (compiled, stepwise))
-    assert np.abs(found[:, 2] - expected[:, 2]).max() < 1.01 * 8e-9
-    assert (np.abs(found[:, 2] - expected[:, 2]) > 1e-9).mean() < 0.02
-
-
-def test_all_groups_take_part() -> None:
-    active = counts(run("calibrated", "compiled", 4).spikes).sum(0)
-    assert np.all(active[:20].sum() > 50)
-    assert np.all(active[20:31].sum() > 50)
-    assert np.all(active[31:] == 0)
-
-
-def test_recording_is_sorted_by_sample() -> None:
-    for engine in ("compiled", "stepwise"):
-        spikes = run("calibrated", engine, 4).spikes
-        assert torch.all(torch.diff(spikes.sample) >= 0)
-        assert spikes.sample.dtype == spikes.unit.dtype == torch.int64
-        assert spikes.time.dtype == torch.float32
-
-
-def test_double_precision_agrees() -> None:
-    single = run("calibrated", "stepwise", 4)
-    double = run_once(
-        CALIBRATED,
-        LAYOUT,
-        WEIGHTS,
+        case.chip,
+        case.layout,
+        WEIGHTS[: len(case.layout.wirings)],
         STIMULUS,
         BATCH,
         SAMPLES,
         clock=95,
-        engine="stepwise",
-        dtype=torch.float64,
+        engine=engine,
+        substeps=case.substeps,
+        **settings,
     )
+
+
+def spike_times(spikes: Events, trials: np.ndarray) -> np.ndarray:
+    """Return the times of all spikes of these trials, ordered by sample, neuron and time."""
+    rows = np.stack([part.double().numpy() for part in spikes])
+    rows = rows[:, trials[spikes.sample.numpy()]]
+    times: np.ndarray = rows[2, np.lexsort(rows[::-1])]
+    return times
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_engines_agree(name: str) -> None:
+    compiled, stepwise = run(CASES[name], "compiled"), run(CASES[name], "stepwise")
+    for recording in (compiled, stepwise):
+        assert recording.codes.shape == (BATCH, SAMPLES, NEURONS)
+        assert 100 < len(recording.spikes.time) < 3000
+        assert torch.all(torch.diff(recording.spikes.sample) >= 0)
+        assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]
+    # single precision sums in another order: a membrane that just touches its threshold may spike in one engine
+    # only, and tell it to all neurons of its trial
+    difference = (compiled.codes.int() - stepwise.codes.int()).abs().numpy()
+    number = [counts(recording.spikes, BATCH, NEURONS) for recording in (compiled, stepwise)]
+    equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
+    assert equal.sum() >= BATCH - 1
+    assert abs(compiled.dropped - stepwise.dropped) <= 2
+    # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
+    assert (difference[equal] > 0).mean() < 1e-3
+    moved = np.abs(spike_times(compiled.spikes, equal) - spike_times(stepwise.spikes, equal))
+    assert moved.max() < 1.01 * STAMP
+    assert (moved > 1e-9).mean() < 0.02
+
+
+def test_every_case_changes_the_recording() -> None:
+    """Otherwise a case would test nothing."""
+    seen = set()
+    for case in CASES.values():
+        recording = run(case, "compiled")
+        seen.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
+    assert len(seen) == len(CASES)
+
+
+def test_all_groups_take_part() -> None:
+    active = counts(run(CASES["calibrated, 4 sub-steps"], "compiled").spikes, BATCH, NEURONS).sum(0)
+    assert active[:20].sum() > 50
+    assert active[20:31].sum() > 50
+    assert np.all(active[31:] == 0)
+
+
+def test_double_precision_agrees() -> None:
+    case = CASES["calibrated, 4 sub-steps"]
+    single, double = run(case, "stepwise"), run(case, "stepwise", dtype=torch.float64)
     assert float((single.codes != double.codes).double().mean()) < 2e-3
-    assert np.array_equal(counts(single.spikes), counts(double.spikes))
+    assert np.array_equal(counts(single.spikes, BATCH, NEURONS), counts(double.spikes, BATCH, NEURONS))
 
 
 def test_finer_substeps_change_little() -> None:
@@ -108,7 +157,7 @@ def test_finer_substeps_change_little() -> None:
     )
     weights = [random_weights(1, 200, 100, 3, 10), random_weights(2, 10, 200, 0, 10)]
     stimulus = busy(6, 30, 100, 20, 60)
-    found = {n: run_once(quiet(CALIBRATED), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
+    found = {n: run_once(calibrated(**QUIET), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
     spikes = {n: len(recording.spikes.time) for n, recording in found.items()}
     assert spikes[16] > 1500
     assert abs(spikes[4] / spikes[16] - 1) < 0.01
@@ -119,18 +168,16 @@ def test_finer_substeps_change_little() -> None:
 
 
 def test_spike_times_of_four_substeps_are_finer_than_their_jitter() -> None:
-    layout, weights = (
-        Layout(40, (replace(SPIKING, size=200),), (Wiring(0, 40, 0),)),
-        [random_weights(1, 200, 40, 8, 10)],
-    )
+    layout = Layout(40, (replace(SPIKING, size=200),), (Wiring(0, 40, 0),))
+    weights = [random_weights(1, 200, 40, 8, 10)]
     stimulus = busy(6, 30, 40, 10, 20)
 
     def first(substeps: int) -> torch.Tensor:
-        spikes = run_once(quiet(CALIBRATED), layout, weights, stimulus, 30, 10, substeps=substeps).spikes
+        spikes = run_once(calibrated(**QUIET), layout, weights, stimulus, 30, 10, substeps=substeps).spikes
         none = torch.full((30 * 200,), torch.nan)
         return none.scatter_reduce(0, spikes.sample * 200 + spikes.unit, spikes.time, "amin", include_self=False)
 
     shift = first(4) - first(32)
     shift = shift[torch.isfinite(shift)]
     assert len(shift) > 1000
-    assert float(shift.abs().median()) < CALIBRATED.spike_jitter
+    assert float(shift.abs().median()) < FABRICATED.spike_jitter
