@@ -16,13 +16,13 @@ from hxtrain.backends import Recording
 LIMIT = 2.0
 """Change from which on recalibration is due (trace units, rms over neurons). An estimate: about what a
 calibration leaves as spread of the thresholds, and under 3 % of threshold - leak."""
-TRIALS = 500
-"""Least number of trials that a mean is taken over; noise of 1 LSB becomes 0.04 LSB."""
+WATCHED = 32
+"""Trials of a recording that are looked at, the first ones; more would cost time and tell little."""
+TRIALS = 256
+"""Least number of trials that a mean is taken over; noise of 1 LSB becomes 0.06 LSB."""
 PRECISION = 0.1
 """Largest standard error of a mean (rms over neurons, in units of the limit); more trials are added until then.
 Chips that take turns from trial to trial need thousands."""
-SHOWN = 16
-"""Trials of a recording from which the standard error is estimated."""
 
 
 class DriftMonitor:
@@ -49,7 +49,7 @@ class DriftMonitor:
         self.chip_time += recording.cost.chip_time
         if self._reported:
             return None
-        self._block.add(torch.cat([codes[:, 0] for codes in recording.traces.values()], dim=1))
+        self._block.add(torch.cat([codes[:WATCHED, 0] for codes in recording.traces.values()], dim=1))
         if self._block.trials < TRIALS or self._block.standard_error() > PRECISION * self.limit:
             return None
         mean, self._block = self._block.mean(), _Block()
@@ -70,19 +70,18 @@ class _Block:
     """Sums over consecutive trials."""
 
     def __init__(self) -> None:
-        self.trials, self._sum = 0, torch.zeros(())
-        self._changes, self._pairs = 0.0, 0
+        self.trials, self._sum, self._changes = 0, torch.zeros(()), 0.0
         self._last: Tensor | None = None
 
     def add(self, codes: Tensor) -> None:
         """Add codes `[B, N]`."""
         self.trials += len(codes)
-        self._sum = self._sum + codes.sum(0, dtype=torch.float64)
-        rows = codes[:SHOWN] if self._last is None else torch.cat([self._last, codes[:SHOWN]])
-        change = rows.double().diff(dim=0).flatten()
+        values = codes.double()
+        self._sum = self._sum + values.sum(0)
+        rows = values if self._last is None else torch.cat([self._last, values])
+        change = (rows[1:] - rows[:-1]).view(-1)
         self._changes += float(change.dot(change)) / codes.shape[1]
-        self._pairs += len(rows) - 1
-        self._last = codes[-1:]
+        self._last = values[-1:]
 
     def mean(self) -> Tensor:
         """Return each neuron's mean `[N]`."""
@@ -93,4 +92,4 @@ class _Block:
 
         The variance is half the mean square of the change from one trial to the next, so drift does not count.
         """
-        return math.sqrt(self._changes / (2 * self._pairs * self.trials))
+        return math.sqrt(self._changes / (2 * (self.trials - 1) * self.trials))
