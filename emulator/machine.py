@@ -184,6 +184,7 @@ class EmulatedChip:
     def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> kernel.Params:
         propagators = [build_propagators(each, step) for each in neurons]
         external, internal = _circuit_maps(layout)
+        level = self.noise.membrane_noise
         half = neurons[0].circuits[0] >= CIRCUITS // 2
 
         def stacked(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
@@ -196,12 +197,7 @@ class EmulatedChip:
             syn=stacked("syn", propagators),
             drive=stacked("drive", propagators),
             noise=kernel.as_float32(
-                np.stack(
-                    [
-                        p.noise * noise_of(n, self.noise.membrane_noise)
-                        for p, n in zip(propagators, neurons, strict=True)
-                    ]
-                )
+                np.stack([p.noise * noise_of(n, level) for p, n in zip(propagators, neurons, strict=True)])
             ),
             cadc_offset=stacked("cadc_offset", neurons),
             cadc_gain=stacked("cadc_gain", neurons),
@@ -261,6 +257,9 @@ class EmulatedChip:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
         self._check_events(program, events, batch)
         charges = self._programmed(program, weights)
+        if batch == 0:
+            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8)
+            return RawRecording(codes, events, 0)
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
         rows, row = self._rows(program, clocks, chip)

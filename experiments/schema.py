@@ -15,6 +15,7 @@ from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightD
 from hxtrain.training import CompareConfig, EvaluateConfig, RunConfig, TrainerConfig
 from hxtrain.training.sensitivity import SensitivityConfig
 from hxtrain.training.transfer import TransferConfig
+from hxtrain.validation import ValidateConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
@@ -41,6 +42,7 @@ def register() -> None:
     store.store(name="transfer_schema", node=TransferConfig(regularizer={}, chips=["A", "B"]))
     store.store(name="sensitivity_schema", node=SensitivityConfig(regularizer={}, imperfections=["leak"]))
     store.store(name="bench_schema", node=BenchConfig)
+    store.store(name="validate_schema", node=ValidateConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
     for group in SECOND:
         for name in _options(group):
