@@ -1,5 +1,6 @@
 """Common parts of the emulator's tests: chips, layouts, stimuli, and a look at the membrane before the ADC."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -192,6 +193,16 @@ def counts(spikes: Events, batch: int, neurons: int) -> np.ndarray:
     """Return the number of spikes `[B, N]`."""
     place = (spikes.sample * neurons + spikes.unit).numpy()
     return np.bincount(place, minlength=batch * neurons).reshape(batch, neurons)
+
+
+def fingerprint() -> str:
+    """Return hashes of a die, of a calibrated chip, and of what it records."""
+    layout = one_group(replace(SPIKING, size=100), 60)
+    found = run_once(calibrated(), layout, [random_weights(1, 100, 60, 10, 20)], busy(3, 20, 60, 20, 60), 20)
+    sha = hashlib.sha256(found.codes.numpy().tobytes())
+    for part in found.spikes:
+        sha.update(part.numpy().tobytes())
+    return f"{fabricated('W71F0').hash} {calibrated().hash} {len(found.spikes.time)} {sha.hexdigest()}"
 
 
 def same(a: RawRecording, b: RawRecording) -> bool:

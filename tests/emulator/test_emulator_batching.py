@@ -1,12 +1,26 @@
-"""A recording depends on chip, seed, clock and stimulus; never on how it is cut or ordered."""
+"""A recording depends on chip, seed, clock and stimulus; never on how it is cut, ordered or run in parallel."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from emulator_bench import READOUT, SPIKING, busy, random_weights
+from emulator_bench import (
+    READOUT,
+    SPIKING,
+    US,
+    busy,
+    calibrated,
+    fabricated,
+    glued,
+    machine,
+    piece,
+    random_weights,
+    same,
+)
 
-from hxtrain.emulator import CALIBRATED, Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
+from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
 
 BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
 LAYOUT = Layout(
@@ -16,21 +30,16 @@ LAYOUT = Layout(
 )
 WEIGHTS = [random_weights(1, 30, INPUTS, 10, 25), random_weights(2, 4, 30, 0, 25)]
 STIMULUS = busy(3, BATCH, INPUTS, 20, 60)
+EVERYTHING = {"sampling_phase": 1.7 * US, "drift_sd": 3.0, "drift_time": 0.05, "spike_capacity": 2}
+CHIPS: dict[str, list[Chip]] = {
+    "one chip": [calibrated()],
+    "phase, drift, loss of spikes": [calibrated(**EVERYTHING)],
+    "population": [calibrated(**EVERYTHING), fabricated("W71F0", **EVERYTHING), calibrated("W63F1", **EVERYTHING)],
+}
 
 
-def piece(first: int, last: int) -> Events:
-    here = (STIMULUS.sample >= first) & (STIMULUS.sample < last)
-    return Events(STIMULUS.sample[here] - first, STIMULUS.unit[here], STIMULUS.time[here])
-
-
-def make(name: str = "W66F3", seed: int = 0, engine: str = "compiled") -> EmulatedChip:
-    chip = EmulatedChip(Chip(name, CALIBRATED), seed, engine=engine)  # type: ignore[arg-type]
-    chip.configure(LAYOUT, 20)
-    return chip
-
-
-def same(a: RawRecording, b: RawRecording) -> bool:
-    return torch.equal(a.codes, b.codes) and all(map(torch.equal, a.spikes, b.spikes))
+def make(chips: str = "one chip", seed: int = 0, engine: str = "compiled") -> EmulatedChip:
+    return machine(CHIPS[chips], LAYOUT, seed=seed, engine=engine)
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +48,48 @@ def whole() -> RawRecording:
 
 
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
-def test_split_runs_are_the_same(engine: str) -> None:
-    chip = make(engine=engine)
-    whole = chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+@pytest.mark.parametrize("chips", CHIPS)
+def test_split_runs_are_the_same(chips: str, engine: str) -> None:
+    made = make(chips, engine=engine)
+    whole = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     assert len(whole.spikes.time) > 300
+    assert (whole.dropped > 10) == (chips != "one chip")
     parts, first = [], 0
     for size in (7, 13, 20):
-        parts.append(chip.run(WEIGHTS, piece(first, first + size), size, CLOCK + first))
+        parts.append(made.run(WEIGHTS, piece(STIMULUS, first, first + size), size, CLOCK + first))
         first += size
-    assert torch.equal(torch.cat([part.codes for part in parts]), whole.codes)
-    assert torch.equal(torch.cat([part.spikes.unit for part in parts]), whole.spikes.unit)
-    assert torch.equal(torch.cat([part.spikes.time for part in parts]), whole.spikes.time)
+    assert same(glued(parts), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("chips", CHIPS)
+def test_number_of_threads_does_not_matter(chips: str, threads: int) -> None:
+    expected, made = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK), make(chips)
+    made._pool = ThreadPoolExecutor(threads)
+    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
+
+
+def test_a_trial_of_a_population_is_what_its_chip_records_alone() -> None:
+    together = make("population")
+    chip = together.chip_of(np.arange(CLOCK, CLOCK + BATCH, dtype=np.uint64))
+    assert set(chip.tolist()) == {0, 1, 2}
+    found = together.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    for c, individual in enumerate(CHIPS["population"]):
+        alone = machine(individual, LAYOUT).run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+        assert torch.equal(found.codes[chip == c], alone.codes[chip == c])
+        times = [r.spikes.time[torch.from_numpy(chip == c)[r.spikes.sample]] for r in (found, alone)]
+        assert torch.equal(*times)
+
+
+def test_chips_of_a_population_are_drawn_evenly_or_as_asked() -> None:
+    made = make("population")
+    drawn = made.chip_of(np.arange(6000, dtype=np.uint64))
+    assert np.abs(np.bincount(drawn, minlength=3) - 2000).max() < 6 * np.sqrt(6000 * 2 / 9)
+    assert not np.array_equal(drawn, make("population", seed=1).chip_of(np.arange(6000, dtype=np.uint64)))
+    asked = np.arange(BATCH) % 2
+    found = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK, asked)
+    assert torch.equal(found.codes[1::2], machine(CHIPS["population"][1], LAYOUT).run(
+        WEIGHTS, STIMULUS, BATCH, CLOCK).codes[1::2])  # fmt: skip
 
 
 def test_repeated_and_fresh_runs_are_the_same(whole: RawRecording) -> None:
@@ -60,20 +100,17 @@ def test_repeated_and_fresh_runs_are_the_same(whole: RawRecording) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "clock"),
-    [({"seed": 1}, CLOCK), ({}, CLOCK + 1), ({"name": "W60F0"}, CLOCK)],
-    ids=["seed", "clock", "chip"],
+    ("chip", "seed", "clock"),
+    [(calibrated(), 1, CLOCK), (calibrated(), 0, CLOCK + 1), (calibrated("W62F0"), 0, CLOCK), (fabricated(), 0, CLOCK)],
+    ids=["seed", "clock", "chip", "codes"],
 )
-def test_other_noise_or_chip_gives_another_recording(
-    whole: RawRecording, settings: dict[str, object], clock: int
-) -> None:
-    other = make(**settings).run(WEIGHTS, STIMULUS, BATCH, clock)  # type: ignore[arg-type]
+def test_other_noise_or_chip_gives_another_recording(whole: RawRecording, chip: Chip, seed: int, clock: int) -> None:
+    other = machine(chip, LAYOUT, seed=seed).run(WEIGHTS, STIMULUS, BATCH, clock)
     assert float((other.codes != whole.codes).double().mean()) > 0.3
 
 
 def test_trials_differ_in_their_noise() -> None:
-    quiet_chip = make()
-    codes = quiet_chip.run(WEIGHTS, piece(0, 0), BATCH, CLOCK).codes
+    codes = make().run(WEIGHTS, piece(STIMULUS, 0, 0), BATCH, CLOCK).codes
     assert len({codes[b].numpy().tobytes() for b in range(BATCH)}) == BATCH
 
 
@@ -99,10 +136,18 @@ def test_weights_changed_in_place_are_written_again(whole: RawRecording) -> None
     chip, weights = make(), [w.clone() for w in WEIGHTS]
     assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
     weights[0].zero_()
-    silent = chip.run(weights, STIMULUS, BATCH, CLOCK)
-    assert len(silent.spikes.time) == 0
+    assert len(chip.run(weights, STIMULUS, BATCH, CLOCK).spikes.time) == 0
     weights[0].copy_(WEIGHTS[0])
     assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
+
+
+def test_inference_tensors_are_always_written(whole: RawRecording) -> None:
+    chip = make()
+    with torch.inference_mode():
+        weights = [w.clone() for w in WEIGHTS]
+        assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
+        weights[0].zero_()
+        assert len(chip.run(weights, STIMULUS, BATCH, CLOCK).spikes.time) == 0
 
 
 def test_configuring_again_forgets_the_written_weights(whole: RawRecording) -> None:
@@ -116,9 +161,20 @@ def test_configuring_again_forgets_the_written_weights(whole: RawRecording) -> N
     assert same(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
 
 
-def test_empty_stimulus_and_empty_batch() -> None:
-    chip = make()
-    nothing = piece(0, 0)
+def test_an_exchanged_chip_must_be_configured_again(whole: RawRecording) -> None:
+    made = machine(fabricated("W62F0"), LAYOUT)
+    made.exchange(CHIPS["one chip"][0])
+    with pytest.raises(RuntimeError, match="not configured"):
+        made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    made.configure(LAYOUT, 20)
+    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+@pytest.mark.parametrize("chips", CHIPS)
+def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
+    chip = make(chips, engine=engine)
+    nothing = piece(STIMULUS, 0, 0)
     assert chip.run(WEIGHTS, nothing, 3).codes.shape == (3, 20, 34)
     empty = chip.run(WEIGHTS, nothing, 0)
     assert empty.codes.shape == (0, 20, 34)
