@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 
 from hxtrain.benchmark import BenchConfig
 from hxtrain.calibration import CalibrateConfig
+from hxtrain.characterisation.command import FitConfig
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
@@ -44,6 +45,7 @@ def register() -> None:
     store.store(name="bench_schema", node=BenchConfig)
     store.store(name="validate_schema", node=ValidateConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
+    store.store(name="fit_schema", node=FitConfig)
     for group in SECOND:
         for name in _options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
     "hxtrain.backends",
+    "hxtrain.characterisation",
     "hxtrain.datasets",
     "hxtrain.datasets.files",
     "hxtrain.emulator",
@@ -21,7 +22,7 @@ PACKAGES = [
     "hxtrain.learning",
     "hxtrain.training",
 ]
-SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-info"}
+SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
 BACKENDS = {"emulator", "reference"}
 ENTRY_POINTS = [
     entry

@@ -1,0 +1,51 @@
+"""`hxtrain-fit`: measure a device's neurons; the file makes an emulated chip of them."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from hxtrain.characterisation.command import fit_device, table
+from hxtrain.training import Progress
+
+from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="fit")
+def main(config: DictConfig) -> None:
+    """Characterise the device that the config names."""
+    guarded(lambda: _fit(config))
+
+
+def _fit(config: DictConfig) -> None:
+    settings, progress = typed(config), Progress()
+    warn_without_effect(settings.backend)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=progress.console, transient=True) as bar:
+        task = bar.add_task("opening the device", total=None)
+        found = fit_device(
+            settings,
+            run_directory(),
+            command_line(),
+            lambda step, done, steps: bar.update(task, description=step, completed=done, total=steps),
+        )
+    p = found.parameters
+    progress.table(
+        f"chip {escape(p.device['chip'])} ({p.device['chip_hash']}), {len(p.leak)} neurons of {p.merged} circuits, "
+        f"{found.measured.trials} trials",
+        ("parameter", "median", "spread", "neurons without an estimate"),
+        table(found),
+    )
+    saturation = "linear" if p.saturation is None else f"{p.saturation:.0f} weight LSB"
+    rails = "none" if p.rails is None else f"{p.rails[0]:.1f} and {p.rails[1]:.1f}"
+    progress.say(f"saturation of the amplifiers: {saturation}; rails: {rails}")
+    for note in p.notes:
+        progress.warn(note)
+    file = escape(str(settings.file))
+    progress.say(f"written to {file} ({p.hash}); emulate it with backend=emulator chip.parameters={file}")
