@@ -241,15 +241,27 @@ def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: 
 
 @dataclass
 class Targets:
-    """What a calibration aims at, for all neuron circuits alike (trace units, seconds)."""
+    """What a calibration aims at, for all neuron circuits alike (trace units, seconds).
+
+    Attributes:
+        leak, threshold, reset: trace units. tau_mem, tau_syn: s.
+        rate: rate at which neurons whose leak lies above threshold fire by themselves (1 / s): the leak is then
+            tuned by spikes instead of traces, `leak` is where it is expected. None: neurons do not fire by themselves.
+    """
 
     leak: float = 80.0
     threshold: float = 150.0
     reset: float = 80.0
     tau_mem: float = 6e-6
     tau_syn: float = 6e-6
+    rate: float | None = None
 
     def __post_init__(self) -> None:
+        if self.rate is not None and not (self.rate > 0 and self.leak > self.threshold):
+            raise ValueError(
+                f"targets.rate={self.rate} needs a leak above threshold, got leak={self.leak}, "
+                f"threshold={self.threshold}; raise targets.leak, or leave the rate out"
+            )
         for name in ("tau_mem", "tau_syn"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"targets.{name}={getattr(self, name)} s must be positive")

@@ -244,7 +244,7 @@ class EmulatorBackend(Backend, Calibratable):
         if len(self._individuals) != 1 or not isinstance(chip, Chip):
             raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
         wanted = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
-        made, results = calibrate(chip, wanted, stages, seed, report)
+        made, results = calibrate(chip, wanted, stages, seed, report, targets.rate)
         made.save(file)
         self._calibration, self._circuit = made, None
         self._use_codes(wanted)

@@ -284,8 +284,6 @@ def nominal_codes(targets: Targets, rounded: bool) -> dict[str, Array]:
 
 def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Array]) -> dict[str, Array]:
     """Return what every cell gives: its nominal value, with the cell's own deviations from it."""
-    whole = b"".join(np.rint(codes[cell]).astype("<i2").tobytes() for cell in sorted(codes))
-    written = derive_key("written", name, hashlib.sha256(whole).hexdigest())
     rewrite = {
         "leak": preset.rewrite_potential,
         "reset": preset.rewrite_potential,
@@ -308,7 +306,8 @@ def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Ar
             code = code + preset.code_noise * fixed_normal_at(key, counters.astype(np.uint64))
         value = value_of(cell, code)
         if rewrite.get(cell, 0.0) > 0:
-            draw = rewrite[cell] * fixed_normal(derive_key(written, cell), CIRCUITS)
+            written = hashlib.sha256(np.rint(codes[cell]).astype("<i2").tobytes()).hexdigest()
+            draw = rewrite[cell] * fixed_normal(derive_key("written", name, cell, written), CIRCUITS)
             value = value + draw if cell in ("leak", "reset", "threshold") else value * np.exp(draw)
         found[cell] = _portable(value)
     return found
@@ -351,7 +350,7 @@ def draw_silicon(name: str, preset: Preset) -> Silicon:
         "leak": p.leak_sd * (leak + far["leak"]) + p.leak_quadrant_sd * quadrant_leak,
         "threshold": p.threshold_sd
         * (_correlated(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + far["threshold"])
-        + p.threshold_quadrant_sd * quadrant("threshold"),
+        + p.threshold_quadrant_sd * _correlated(quadrant_leak, quadrant("threshold"), p.leak_threshold_rho),
         "reset": p.reset_sd * (_correlated(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + far["reset"])
         + p.leak_quadrant_sd * quadrant_leak,
         "reference": p.rest_shift_sd / np.sqrt(2) * normal("reference", *signs),

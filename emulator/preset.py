@@ -22,7 +22,7 @@ class Preset:
     Attributes:
         leak_sd, leak_quadrant_sd: resting potential at a common code (LSB).
         threshold_sd, threshold_quadrant_sd: spike threshold at a common code (LSB).
-        leak_threshold_rho: correlation of leak and threshold within a quadrant.
+        leak_threshold_rho: correlation of leak and threshold, within a quadrant and of quadrants.
         reset_sd: reset potential at a common code (LSB).
         leak_reset_rho: correlation of leak and reset.
         rest_shift_sd: shift of the rest by the synaptic amplifiers' references (LSB).
@@ -162,7 +162,7 @@ FABRICATED = Preset(
     tau_mem_quadrant_cv=0.04,  # [D] 0.02-0.06
     tau_syn_cv=0.20,  # [D] 0.19-0.215
     tau_syn_quadrant_cv=0.08,  # [D] 0.04-0.16
-    gain_cv=0.06,  # [D] 0.055-0.12
+    gain_cv=0.045,  # [D] 0.06 in all, with what writing the cell adds
     gain_quadrant_cv=0.15,  # [D] 0.08-0.24
     gain_rho=0.25,  # [D] 0.07-0.42
     synapse_cv=0.05,  # [E], range 0.02-0.10

@@ -77,7 +77,7 @@ def calibrate_chip(
 
 def _words(targets: Targets) -> str:
     values = asdict(targets)
-    return ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+    return ", ".join(f"{name}={value:.4g}" for name, value in values.items() if value is not None)
 
 
 def outcome_rows(outcomes: list[Outcome]) -> list[tuple[str, ...]]:

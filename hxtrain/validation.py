@@ -491,7 +491,7 @@ def target_checks(lab: Laboratory, chip: str) -> list[Check]:
 
 MARGIN_LSB = 40 * 200 / 480
 """40 codes of a potential's cell (LSB)."""
-LEAK_OVER_THRESHOLD = Targets(leak=161.7, threshold=125.0, reset=80.0, tau_mem=10e-6, tau_syn=10e-6)
+LEAK_OVER_THRESHOLD = Targets(leak=161.7, threshold=125.0, reset=80.0, tau_mem=10e-6, tau_syn=10e-6, rate=100e3)
 """Neurons that fire at 100 kHz by themselves: 2 us + 10 us ln((161.7 - 80) / (161.7 - 125)) = 10 us."""
 
 

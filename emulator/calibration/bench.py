@@ -42,10 +42,11 @@ class Bench:
         chip: the individual; its own codes are not used, and it is neither decalibrated nor partly ideal here.
         targets: what its circuits shall be; the codes start where they would be right without mismatch.
         seed: of the temporal noise.
+        rate: at which its circuits shall fire by themselves (1 / s); None: they rest.
     """
 
-    def __init__(self, chip: Chip, targets: Targets, seed: int = 0) -> None:
-        self.targets = targets
+    def __init__(self, chip: Chip, targets: Targets, seed: int = 0, rate: float | None = None) -> None:
+        self.targets, self.rate = targets, rate
         self.codes: CellCodes = common_codes(targets)
         self._chip = replace(chip, codes=self.codes, decalibration=None, only=None)
         self._machine = EmulatedChip(self._chip, seed)

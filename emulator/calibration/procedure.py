@@ -68,6 +68,7 @@ def calibrate(
     stages: Sequence[str] | None = None,
     seed: int = 0,
     report: Report = lambda text: None,
+    rate: float | None = None,
 ) -> tuple[Calibration, list[Result]]:
     """Calibrate a chip.
 
@@ -77,6 +78,7 @@ def calibrate(
         stages: which of `STAGES` to do, the other cells stay at common codes; None for all.
         seed: of the temporal noise during the measurements.
         report: is told what happens.
+        rate: at which neurons with a leak above threshold shall fire by themselves (1 / s); None: they rest.
 
     Raises:
         CalibrationError: a target is out of the cells' reach, or a stage is not known.
@@ -86,7 +88,7 @@ def calibrate(
     if unknown:
         raise CalibrationError(f"stages {unknown} are not known; choose from {', '.join(STAGES)}")
     _check_targets(targets)
-    bench = Bench(chip, targets, seed)
+    bench = Bench(chip, targets, seed, rate)
     inside: dict[str, Mask] = {}
     for name, stage in STAGES.items():
         if name in chosen:
@@ -185,6 +187,26 @@ def _potential_error(cell: str, seen: Array, target: Array) -> Array:
 def _tau_error(codes: Array, seen: Array, target: Array) -> Array:
     """A time constant that is too short comes from a code that is too high."""
     return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", seen)
+
+
+def firing_rate(bench: Bench) -> Array:
+    """Return the rate (1 / s) `[512]` at which circuits fire by themselves."""
+    samples, trials = 60, 8
+    return bench.observe(samples, trials, spiking=True).spikes.mean(0) / (samples * CADC_INTERVAL)
+
+
+def _search_rate(bench: Bench, rate: float) -> Found:
+    """Search the leak above threshold at which circuits fire at a rate; spikes are all that is seen."""
+    t = bench.targets
+    above = t["leak"] - t["threshold"]
+    # d(1/rate)/d(leak) of refractory + tau_mem ln((leak - reset) / (leak - threshold))
+    slower = t["tau_mem"] * (1 / above - 1 / (t["leak"] - t["reset"]))
+    per_code = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
+
+    def error(codes: Array) -> Array:
+        return (1 / rate - 1 / np.maximum(firing_rate(bench), 1.0)) / slower / per_code
+
+    return _search(bench, "leak", error)
 
 
 def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> Found:
@@ -305,7 +327,9 @@ def reference(bench: Bench) -> dict[str, Mask]:
 
 
 def leak(bench: Bench) -> dict[str, Mask]:
-    """resting potentials"""
+    """resting potentials (above threshold: firing rates)"""
+    if bench.rate is not None:
+        return {"leak": _search_rate(bench, bench.rate).inside}
     return {"leak": _search_leak(bench, bench.targets["leak"]).inside}
 
 
@@ -366,8 +390,11 @@ class _Integrating:
 def verify(bench: Bench) -> list[Result]:
     """Measure all parameters once more, each in the state in which it was calibrated."""
     targets = bench.targets
+    free = bench.rate is not None
     seen: list[tuple[str, str, Array, Array]] = [
-        ("leak", "LSB", targets["leak"], baseline(bench)),
+        ("rate", "1/s", np.full(CIRCUITS, bench.rate or 0.0), firing_rate(bench))
+        if free
+        else ("leak", "LSB", targets["leak"], baseline(bench)),
         ("reset", "LSB", targets["reset"], reset_level(bench)),
         ("threshold", "LSB", targets["threshold"], _threshold_by_leak(bench)),
     ]

@@ -1,0 +1,94 @@
+"""Transfer matrix and sensitivity: what is trained where, and that nothing finished is done twice."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.datasets import DataConfig
+from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
+from hxtrain.training import transfer as module
+from hxtrain.training.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
+from hxtrain.training.transfer import POPULATION, TransferConfig, transfer, transfer_rows
+
+NETWORK = NetworkConfig(hidden=[40], init_gain=1.4)
+TRAINER = TrainerConfig(
+    epochs=2, batch_size=50, learning_rate_decay=1.0, progress=False, plots=False, train_samples=600, test_samples=200
+)
+DIGITS = DataConfig("digits")
+
+
+def test_matrix_of_two_chips_and_what_is_not_repeated(tmp_path, monkeypatch):
+    config = TransferConfig(
+        network=NETWORK, trainer=TRAINER, data=DIGITS, chip=ChipConfig(preset="uncalibrated"), chips=["A1", "B2"]
+    )
+    found = transfer(config, tmp_path, "hxtrain-transfer", Progress(False))
+    assert list(found["accuracy"]) == ["A1", "B2", POPULATION, "software"]
+    assert all(list(row) == ["A1", "B2"] for row in found["accuracy"].values())
+    assert found["chips"]["A1"] != found["chips"]["B2"]
+    # a network does better on the chip that it was trained on than on the other one
+    assert found["summary"]["own_chip"] > found["summary"]["other_chip"] + 0.1
+    assert found["summary"][POPULATION] > found["summary"]["other_chip"] + 0.1
+    assert (tmp_path / "transfer.png").stat().st_size > 5000
+    trained = json.loads((tmp_path / "trained" / POPULATION / "result.json").read_text())
+    assert trained["chip"] == "A1+B2"
+    assert len(transfer_rows(found["accuracy"])) == 4
+
+    def fail(*_):
+        raise AssertionError("a finished part was done again")
+
+    monkeypatch.setattr(module, "run", fail)
+    monkeypatch.setattr(module, "evaluate_checkpoint", fail)
+    again = transfer(config, tmp_path, "again", Progress(False))
+    assert again["accuracy"] == found["accuracy"]
+
+
+def test_a_population_is_trained_with_every_trial_on_a_random_chip(tmp_path):
+    backend = BackendConfig().create(ChipConfig("A1+B2", "uncalibrated"))
+    assert backend is not None
+    drawn = backend.emulated.chip_of(np.arange(4000, dtype=np.uint64))
+    assert 0.46 < drawn.mean() < 0.54
+    assert np.array_equal(drawn[100:200], backend.emulated.chip_of(np.arange(100, 200, dtype=np.uint64)))
+
+
+@pytest.mark.parametrize("chips", [[], ["A"], ["A", "A"]])
+def test_too_few_chips_are_refused(chips):
+    with pytest.raises(ValueError, match="chips="):
+        TransferConfig(chips=chips)
+
+
+def test_devices_without_individuals_are_refused(tmp_path):
+    config = TransferConfig(backend=BackendConfig("reference"), chips=["A", "B"])
+    with pytest.raises(ValueError, match="backend=reference has no chip individuals"):
+        transfer(config, tmp_path, "", Progress(False))
+
+
+def test_sensitivity_separates_what_costs_from_what_does_not(tmp_path):
+    config = SensitivityConfig(
+        network=NETWORK,
+        trainer=replace(TRAINER, epochs=4),
+        data=DIGITS,
+        imperfections=["leak", "spike_jitter"],
+        presets=["uncalibrated"],
+        tune_epochs=2,
+    )
+    found = sensitivity(config, tmp_path, "hxtrain-sensitivity", Progress(False))
+    cost = {name: found["accuracy"]["uncalibrated"][name] for name in ("none", "leak", "spike_jitter", "all")}
+    # offsets between rest and threshold of a quarter of it hurt; 60 ns of jitter do not
+    assert cost["leak"]["deployed"] < cost["none"]["deployed"] - 0.05
+    assert abs(cost["spike_jitter"]["deployed"] - cost["none"]["deployed"]) < 0.04
+    assert cost["leak"]["in_the_loop"] > cost["leak"]["deployed"] + 0.03
+    assert len(sensitivity_rows(found["accuracy"])) == 4
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path):
+    config = RunConfig(network=NETWORK, trainer=TRAINER, data=DIGITS, backend=BackendConfig("software"))
+    first = run(config, tmp_path / "first", progress=Progress(False))
+    tuned = replace(TRAINER, epochs=1, learning_rate=1e-9, initial=str(tmp_path / "first/checkpoint.pt"))
+    second = run(replace(config, trainer=tuned), tmp_path / "second", progress=Progress(False))
+    assert second["test_accuracy"] == first["test_accuracy"]
+    other = replace(config, trainer=tuned, network=replace(NETWORK, hidden=[30]))
+    with pytest.raises(CheckpointError, match=r"holds weights .* use the same network settings"):
+        run(other, tmp_path / "third", progress=Progress(False))
