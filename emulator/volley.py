@@ -1,7 +1,7 @@
 """Loss of recorded spikes: the event bus of a quadrant records only so many per window.
 
 The spikes themselves are not lost on the chip; only their records are. Which of a volley's records
-survive is random, by a hash of trial and neuron.
+survive is random, by a hash of trial, neuron and window.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .preset import VOLLEY_WINDOW
+from .rng import splitmix64
 
 
 def surviving_spikes(
@@ -22,7 +23,7 @@ def surviving_spikes(
     Args:
         sample, quadrant, time (s): of each spike `[S]`.
         capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
-        draw: random words; the smallest of a volley survive `[S]`.
+        draw: random word of each spike's trial and neuron `[S]`.
     """
     window = torch.floor(time.double() / VOLLEY_WINDOW).long()
     windows = int(window.max()) + 1
@@ -30,6 +31,7 @@ def surviving_spikes(
     _, index, counts = np.unique(volley, return_inverse=True, return_counts=True)
     if counts.max() <= capacity:
         return None
+    draw = splitmix64(0, draw + window.numpy().astype(np.uint64))  # others in the trial's next volley
     order = np.lexsort((draw, index))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.empty(len(index), np.int64)

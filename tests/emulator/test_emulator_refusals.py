@@ -3,38 +3,134 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from emulator_bench import READOUT, SPIKING, events, integers, one_group, run_once
+from emulator_bench import (
+    READOUT,
+    SPIKING,
+    US,
+    events,
+    fabricated,
+    ideal,
+    integers,
+    machine,
+    one_group,
+    run_once,
+    silent,
+)
 
-from hxtrain.emulator import IDEAL, Chip, EmulatedChip, Events, Layout, Wiring, get_preset
+from hxtrain.emulator import (
+    FABRICATED,
+    Chip,
+    Decalibration,
+    EmulatedChip,
+    Events,
+    Layout,
+    Wiring,
+    make_faults,
+)
 
 LAYOUT = one_group(replace(READOUT, size=2), inputs=3)
 
 
 def run(*weights: torch.Tensor) -> object:
-    return run_once(IDEAL, LAYOUT, list(weights), events((0, 0, 0.0)))
+    return run_once(ideal(), LAYOUT, list(weights), events((0, 0, 0.0)))
 
 
 UNORDERED = Events(torch.tensor([1, 0]), torch.tensor([0, 0]), torch.tensor([0.0, 0.0]))
 REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "preset": (
-        lambda: get_preset("perfect"),
+    "field of a preset": (
+        lambda: FABRICATED.changed(leek_sd=1.0),
         ValueError,
-        "perfect.*choose one of ideal, calibrated, uncalibrated",
+        "a preset has no field leek_sd; it has: cadc_channel_gain_cv, .*, leak_sd, ",
     ),
+    "negative spread": (
+        lambda: FABRICATED.changed(leak_sd=-1.0),
+        ValueError,
+        r"preset.leak_sd=-1.0 must be a number that is not negative",
+    ),
+    "missing spread": (lambda: FABRICATED.changed(leak_sd=None), ValueError, r"preset.leak_sd=None must be a number"),
+    "not a number": (lambda: FABRICATED.changed(gain_cv=float("nan")), ValueError, r"preset.gain_cv=nan must be"),
+    "correlation": (lambda: FABRICATED.changed(leak_reset_rho=1.2), ValueError, r"leak_reset_rho=1.2 must be in 0..1"),
+    "correlation of gains": (lambda: FABRICATED.changed(gain_rho=1.2), ValueError, r"gain_rho=1.2 must be in 0..1"),
+    "share": (lambda: FABRICATED.changed(stuck_share=1.2), ValueError, r"stuck_share=1.2 must be in 0..1"),
+    "drift time": (
+        lambda: FABRICATED.changed(drift_time=0),
+        ValueError,
+        "drift_time=0 must be positive; set drift_sd=0",
+    ),
+    "rails": (lambda: FABRICATED.changed(rails=(228, 25)), ValueError, r"rails=\(228.0, 25.0\) must ascend"),
+    "imperfection": (
+        lambda: Chip("x", FABRICATED, only=("leek",)),
+        ValueError,
+        r"chip.only=\['leek'\] is not known; choose from leak, threshold, ",
+    ),
+    "fault": (
+        lambda: make_faults({"dead": 0.1}),
+        ValueError,
+        "chip.faults: dead not known; choose from dead_neurons, firing_neurons, stuck_bits",
+    ),
+    "share of a fault": (
+        lambda: make_faults({"dead_neurons": 1.1}),
+        ValueError,
+        r"fault dead_neurons=1.1 must be a share in 0..1",
+    ),
+    "decalibration": (
+        lambda: Decalibration(time_constants=1.5),
+        ValueError,
+        r"decalibration.time_constants=1.5 must be in 0..1",
+    ),
+    "different noise side by side": (
+        lambda: EmulatedChip([ideal(), fabricated()]),
+        ValueError,
+        "chips side by side need common noise levels, got 2 different ones",
+    ),
+    "close trials on several chips": (
+        lambda: machine([fabricated(), fabricated("W62F0")], replace(LAYOUT, gap=1 * US)),
+        ValueError,
+        "close trials follow each other on one chip, but here each meets one of 2; use a single chip",
+    ),
+    "negative gap": (
+        lambda: replace(LAYOUT, gap=-1e-6),
+        ValueError,
+        "layout.gap=-1e-06 s must not be negative; record fewer samples or wait longer",
+    ),
+    "forced reset without a gap": (
+        lambda: replace(LAYOUT, forced_reset=True),
+        ValueError,
+        "forced_reset needs a gap to the next trial",
+    ),
+    "long gap": (
+        lambda: machine(ideal(), replace(LAYOUT, gap=7e-3)),
+        ValueError,
+        r"samples=20 \(and the gap behind them\) times substeps=4 must be in 1..16384",
+    ),
+    "index of a chip": (
+        lambda: machine([fabricated(), fabricated("W62F0")], LAYOUT).run(
+            [silent(2, 3)], events(), 2, chip=np.array([0, 2])
+        ),
+        ValueError,
+        r"chip must hold 2 indices in 0..1, got shape \(2,\)",
+    ),
+    "indices of chips": (
+        lambda: machine(ideal(), LAYOUT).run([silent(2, 3)], events(), 2, chip=np.array([0])),
+        ValueError,
+        r"chip must hold 2 indices in 0..0, got shape \(1,\)",
+    ),
+    "part of a sub-step": (lambda: EmulatedChip(ideal(), substeps=2.5), TypeError, "substeps=2.5 must be a whole"),  # type: ignore[arg-type]
     "substeps": (
-        lambda: EmulatedChip(Chip("x", IDEAL), substeps=0),
+        lambda: EmulatedChip(ideal(), substeps=0),
         ValueError,
         "substeps=0 must be in 1..64",
     ),
     "device": (
-        lambda: EmulatedChip(Chip("x", IDEAL), device="cuda"),
+        lambda: EmulatedChip(ideal(), device="cuda"),
         ValueError,
         "not on device='cuda'; use engine='stepwise'",
     ),
     "not configured": (
-        lambda: EmulatedChip(Chip("x", IDEAL)).run([], events(), 1),
+        lambda: EmulatedChip(ideal()).run([], events(), 1),
         RuntimeError,
         r"call configure\(layout, samples\)",
     ),
@@ -67,22 +163,22 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "wirings 0 and 1 share signed inputs 8..8 of group 1; set first_row=9 on the second",
     ),
     "samples": (
-        lambda: EmulatedChip(Chip("x", IDEAL)).configure(LAYOUT, 5000),
+        lambda: EmulatedChip(ideal()).configure(LAYOUT, 5000),
         ValueError,
-        "samples=5000 times substeps=4 must be in 1..16384",
+        r"samples=5000 .* times substeps=4 must be in 1..16384; record fewer samples",
     ),
     "unknown input": (
-        lambda: run_once(IDEAL, LAYOUT, [integers([0, 0, 0], [0, 0, 0])], events((0, 3, 0.0))),
+        lambda: run_once(ideal(), LAYOUT, [integers([0, 0, 0], [0, 0, 0])], events((0, 3, 0.0))),
         ValueError,
         r"events.unit spans 3..3, the layout has 3 inputs",
     ),
     "order of trials": (
-        lambda: run_once(IDEAL, LAYOUT, [integers([0, 0, 0], [0, 0, 0])], UNORDERED, batch=2),
+        lambda: run_once(ideal(), LAYOUT, [integers([0, 0, 0], [0, 0, 0])], UNORDERED, batch=2),
         ValueError,
         r"events.sample must be ascending and within 0..1",
     ),
     "time": (
-        lambda: run_once(IDEAL, LAYOUT, [integers([0, 0, 0], [0, 0, 0])], events((0, 0, -1e-6))),
+        lambda: run_once(ideal(), LAYOUT, [integers([0, 0, 0], [0, 0, 0])], events((0, 0, -1e-6))),
         ValueError,
         "events.time must not be negative",
     ),
@@ -114,4 +210,4 @@ def test_largest_weights_and_last_rows_are_accepted() -> None:
     layout = Layout(100, (replace(SPIKING, size=256, circuits=2),), (Wiring(0, 100, 156),))
     assert layout.circuits_used == 512
     weights = [torch.full((256, 100), -63, dtype=torch.int8)]
-    assert run_once(IDEAL, layout, weights, events((0, 99, 0.0)), samples=5).codes.shape == (1, 5, 256)
+    assert run_once(ideal(), layout, weights, events((0, 99, 0.0)), samples=5).codes.shape == (1, 5, 256)
