@@ -21,7 +21,7 @@ from ..layout import CADC_INTERVAL, CIRCUITS
 from .bench import Bench, spread_times
 from .file import Calibration, CalibrationError
 from .fits import Psp, fit_decay, fit_psp
-from .search import Found, search
+from .search import REFINEMENTS, Found, search
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -41,6 +41,8 @@ STEP_DOWN = 30.0
 """Distance of reset and rest from which the membrane time constant is measured (LSB)."""
 MEMBRANE_MARGIN = 1.0
 """By how much a threshold lies above a rest at which it is crossed in half of the trials (LSB; noise)."""
+FIRING_WIDTH = 4.0
+"""Codes of a potential from "fires in half of the trials" to "always" or "never" (noise)."""
 TOLERANCE = {"potential": 6.0, "relative": 0.2}
 """Largest error of a circuit that counts as calibrated: LSB, and a share of the target."""
 
@@ -291,14 +293,16 @@ def threshold(bench: Bench) -> dict[str, Mask]:
     """thresholds: where a membrane that rests at the target begins to fire"""
     kept = bench.codes.leak
     rest = _search_leak(bench, bench.targets["threshold"] - MEMBRANE_MARGIN)
-    spread = 4.0  # codes from "never" to "always": membrane and threshold noise
 
     def error(codes: Array) -> Array:
         share = firing_share(bench)
-        return np.where(share >= 1, -2 * spread, np.where(share <= 0, 2 * spread, (0.5 - share) * 2 * spread))
+        between = (share > 0) & (share < 1)
+        return np.where(between, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
 
+    missed = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
     found = _search(bench, "threshold", error)
-    bench.write(leak=kept.astype(np.float64))
+    corrected = found.codes + missed * (code_for("threshold", np.array(1.0)) - code_for("threshold", np.array(0.0)))
+    bench.write(threshold=corrected, leak=kept.astype(np.float64))
     return {"threshold": found.inside & rest.inside}
 
 
@@ -329,7 +333,7 @@ def reference(bench: Bench) -> dict[str, Mask]:
 def leak(bench: Bench) -> dict[str, Mask]:
     """resting potentials (above threshold: firing rates)"""
     if bench.rate is not None:
-        return {"leak": _search_rate(bench, bench.rate).inside}
+        return {"rate": _search_rate(bench, bench.rate).inside}
     return {"leak": _search_leak(bench, bench.targets["leak"]).inside}
 
 
@@ -412,18 +416,25 @@ def verify(bench: Bench) -> list[Result]:
 
 
 def _threshold_by_leak(bench: Bench) -> Array:
-    """Return the code of the rest at which each circuit begins to fire `[512]`: a search over the leak."""
+    """Return the threshold `[512]` in codes of the membrane: the rest at which a circuit begins to fire.
+
+    Rest and firing are measured in the same states, near the end of a search over the leak.
+    """
     kept = bench.codes.leak.astype(np.float64)
-    spread = 4.0
+    lsb = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
+    seen: list[Array] = []
 
     def error(codes: Array) -> Array:
-        share = firing_share(bench)
-        return np.where(share >= 1, 2 * spread, np.where(share <= 0, -2 * spread, (share - 0.5) * 2 * spread))
+        share, rest = firing_share(bench), baseline(bench)
+        between = (share > 0) & (share < 1)
+        seen.append(np.where(between, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
+        return np.where(between, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
 
-    found = _search(bench, "leak", error)
-    rest = baseline(bench)  # thresholds are off here
+    _search(bench, "leak", error)
     bench.write(leak=kept)
-    return np.where(found.inside, rest + MEMBRANE_MARGIN, np.nan)
+    near = np.stack(seen[-REFINEMENTS:])
+    count = np.isfinite(near).sum(0)
+    return np.where(count > 0, np.nansum(near, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _result(parameter: str, unit: str, target: Array, measured: Array) -> Result:
