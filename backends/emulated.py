@@ -201,17 +201,16 @@ class EmulatorBackend(Backend, Calibratable):
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""
         self._used, self._programmed = [], True
-        if self._preset == "calibrated" or self._calibration is not None:
-            for individual in self._individuals:
-                assert isinstance(individual, Chip)
+        chips: list[Chip | FittedChip] = []
+        for individual in self._individuals:
+            if isinstance(individual, Chip) and (self._preset == "calibrated" or self._calibration is not None):
                 if self._calibration is not None:
                     self._calibration.require_chip(individual)
-                self._used.append(self._calibration or calibration_for(individual, targets))
-        if self._used:
-            pairs = zip(self._individuals, self._used, strict=True)
-            self.emulated.chips = [replace(chip, codes=used.codes) for chip, used in pairs]  # type: ignore[type-var]
-        else:
-            self.emulated.chips = list(self._individuals)
+                used = self._calibration or calibration_for(individual, targets)
+                self._used.append(used)
+                individual = replace(individual, codes=used.codes)
+            chips.append(individual)
+        self.emulated.chips = chips
 
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
         """Refuse codes for other targets, and return what failed in the calibration of circuits in use."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class Preset:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"a preset has no field {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
-        if values.get("rails") is not None:
-            low, high = values["rails"]  # type: ignore[misc]
-            values["rails"] = (float(low), float(high))
+        rails: Any = values.get("rails")
+        if rails is not None:
+            values["rails"] = (float(rails[0]), float(rails[1]))
         return replace(self, **values)  # type: ignore[arg-type]
 
     def only(self, *names: str) -> Preset:

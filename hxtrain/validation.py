@@ -222,7 +222,9 @@ def correlation(x: Array, y: Array) -> float:
 def cadc_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
     """CADC channels, seen at a common reference potential."""
     lab.report("CADC channels")
-    raw, good, overwritten = [], [], []
+    raw: list[Array] = []
+    good: list[Array] = []
+    overwritten: list[Array] = []
     for chip in chips:
         for preset, found in (("uncalibrated", raw), ("calibrated", good), ("uncalibrated", overwritten)):
             backend = lab.open(chip, preset)
@@ -234,13 +236,15 @@ def cadc_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
     mean = [float(values.mean()) for values in good]
     return [
         Check("CADC uncalibrated, SD of channels", "LSB", _mean(np.std, raw), 9.0, 10.5, "[D] 9.25-9.95"),
-        Check("CADC calibrated, SD of channels (worst chip)", "LSB", max(map(np.std, good)), 0, 3, "[C] calix"),
+        Check(
+            "CADC calibrated, SD of channels (worst)", "LSB", max(float(x.std()) for x in good), 0, 3, "[C] calix"
+        ),
         Check("CADC calibrated, largest difference of quadrants", "LSB", offset, 0, 5, "[C] calix"),
         Check("CADC calibrated, mean", "LSB", float(np.mean(mean)), 88, 168, "[C] calix"),
         Check(
             "CADC calibration overwritten, SD of channels",
             "LSB",
-            min(map(np.std, overwritten)),
+            min(float(x.std()) for x in overwritten),
             0,
             3,
             "[C] calix: must fail",
@@ -666,7 +670,7 @@ def _differing(first: Recording, second: Recording) -> float:
 
 def check_rows(checks: list[Check]) -> list[tuple[str, ...]]:
     """Return the table: statistic, value, bound, verdict, source."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for check in checks:
         bound = f"not in {check.low:.4g}..{check.high:.4g}" if check.control else f"{check.low:.4g}..{check.high:.4g}"
         verdict = "pass" if check.passed else "FAIL"

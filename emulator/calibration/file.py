@@ -155,7 +155,7 @@ class Calibration:
             CalibrationError: the file is missing or holds something else.
         """
         try:
-            with np.load(file, allow_pickle=False) as found:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 header = json.loads(str(found["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")

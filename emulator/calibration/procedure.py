@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -167,8 +168,8 @@ def membrane_tau(bench: Bench) -> Array:
     """Return tau_mem (s) `[512]` from the way back to rest after a forced reset."""
     tau = float(np.median(bench.targets["tau_mem"]))
     samples = int(np.clip(np.ceil(6 * tau / CADC_INTERVAL), 10, 220))
-    trace = bench.observe(samples, trials=24, from_reset=True).codes.mean(0, dtype=np.float64)
-    return fit_decay(np.arange(samples) * CADC_INTERVAL, trace, tau)
+    trace: Array = bench.observe(samples, trials=24, from_reset=True).codes.mean(0, dtype=np.float64)
+    return fit_decay(np.arange(samples, dtype=np.float64) * CADC_INTERVAL, trace, tau)
 
 
 def _peak(syn: float, mem: float) -> float:
@@ -189,6 +190,14 @@ def _potential_error(cell: str, seen: Array, target: Array) -> Array:
 def _tau_error(codes: Array, seen: Array, target: Array) -> Array:
     """A time constant that is too short comes from a code that is too high."""
     return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", seen)
+
+
+def _tau_syn_error(bench: Bench, sign: int, codes: Array) -> Array:
+    return _tau_error(codes, psp(bench, sign).tau_syn, bench.targets["tau_syn"])
+
+
+def _gain_error(bench: Bench, sign: int, codes: Array) -> Array:
+    return codes - codes / np.maximum(psp(bench, sign).slope, 1e-2)
 
 
 def firing_rate(bench: Bench) -> Array:
@@ -263,9 +272,7 @@ def tau_syn(bench: Bench) -> dict[str, Mask]:
     found = {}
     for cell, sign in (("tau_syn_exc", 1), ("tau_syn_inh", -1)):
         with _Integrating(bench, sign):
-            result = _search(
-                bench, cell, lambda codes, s=sign: _tau_error(codes, psp(bench, s).tau_syn, bench.targets["tau_syn"])
-            )
+            result = _search(bench, cell, partial(_tau_syn_error, bench, sign))
             found[cell] = result.inside
     return found
 
@@ -311,7 +318,7 @@ def gain(bench: Bench) -> dict[str, Mask]:
     found = {}
     for cell, sign in (("gain_exc", 1), ("gain_inh", -1)):
         with _Integrating(bench, sign):
-            result = _search(bench, cell, lambda codes, s=sign: codes - codes / np.maximum(psp(bench, s).slope, 1e-2))
+            result = _search(bench, cell, partial(_gain_error, bench, sign))
             found[cell] = result.inside
     return found
 
