@@ -253,9 +253,10 @@ def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
 
     first = leak()
     assert np.array_equal(leak(), first)  # the same codes are the same chip
-    elsewhere = codes.reset.astype(float)
+    assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # and other cells do not matter
+    elsewhere = codes.leak.astype(float)
     elsewhere[7] += 1
-    again = leak(reset=elsewhere)  # written again, for one other cell has changed
+    again = leak(leak=elsewhere)  # written again, for one circuit's code has changed
     assert (again - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
     exact = replace(chip, preset=FABRICATED.changed(rewrite_potential=0.0), codes=codes)
     up = replace(exact, codes=codes.replaced(leak=codes.leak + 1.0))
@@ -276,8 +277,14 @@ def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
 )
 def test_rewrite_noise_of_other_cells(cell: str, field: str, spread: float) -> None:
     codes = common_codes(TARGETS)
-    other = codes.replaced(cadc_digital=np.ones(CIRCUITS))
-    first, again = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in (codes, other))
+    changed = getattr(codes, cell).astype(float)
+    changed[7] += 1
+    both = (codes, codes.replaced(**{cell: changed}))
+    first, again = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in both)
+    if first.ndim == 2:
+        sign = int(cell.endswith("inh"))
+        assert np.array_equal(first[:, 1 - sign], again[:, 1 - sign])
+        first, again = first[:, sign], again[:, sign]
     change = again - first if cell == "threshold" else np.log(again / first)
     assert change.std() == pytest.approx(np.sqrt(2) * spread, rel=0.1)
 

@@ -1,0 +1,140 @@
+"""Chips that are known from measured parameters only."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from emulator_bench import (
+    QUIET,
+    READOUT,
+    SPIKING,
+    US,
+    busy,
+    calibrated,
+    counts,
+    events,
+    fabricated,
+    machine,
+    neurons_of,
+    random_weights,
+    run_once,
+    silent,
+)
+
+from hxtrain.emulator import FABRICATED, IDEAL, Chip, FittedChip, Layout, Wiring
+from hxtrain.emulator.faults import NEVER
+
+INPUTS, BATCH = 200, 100
+LAYOUT = Layout(
+    INPUTS,
+    (replace(SPIKING, size=60, circuits=2), replace(READOUT, size=5, circuits=2)),
+    (Wiring(0, INPUTS, 0), Wiring(1, 60, 0, source=0)),
+)
+WEIGHTS = [random_weights(1, 60, INPUTS, 4, 20), random_weights(2, 5, 60, 0, 20)]
+STIMULUS = busy(3, BATCH, INPUTS, 20, 80)
+
+
+def fit_of(chip: Chip, **noise: object) -> FittedChip:
+    """Return what a perfect measurement would know of a chip: its true values, in its own trace codes."""
+    true = neurons_of(chip, LAYOUT)
+
+    def seen(potential: np.ndarray) -> np.ndarray:
+        """Return the code of a potential."""
+        return true.cadc_gain * (potential - 128) + 128 + true.cadc_offset
+
+    kept = ("membrane_noise", "cadc_noise", "threshold_noise", "spike_jitter", "synapse_saturation", "rails")
+    return FittedChip(
+        name="fit",
+        hash="0123",
+        merged=2,
+        leak=seen(true.rest),
+        reset=seen(true.reset),
+        threshold=np.where(true.threshold == NEVER, np.inf, seen(true.threshold)),
+        tau_mem=true.tau_mem,
+        tau_syn=true.tau_syn,
+        synapse=true.synapse * true.cadc_gain,
+        noise=IDEAL.changed(**{**{name: getattr(chip.noise, name) for name in kept}, **noise}),
+    )
+
+
+def test_quiet_fit_gives_the_same_recording() -> None:
+    """Offset and slope of the ADC become part of potentials and strengths."""
+    chip = calibrated(**QUIET, synapse_saturation=None, rails=None)
+    found, expected = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fit_of(chip), chip))
+    assert float((found.codes != expected.codes).double().mean()) < 0.01
+    number = [counts(recording.spikes, BATCH, 65) for recording in (found, expected)]
+    assert number[1].sum() > 3000
+    assert (number[0] != number[1]).mean() < 1e-3
+
+
+@pytest.mark.parametrize("chip", [calibrated(), fabricated()], ids=["calibrated", "uncalibrated"])
+def test_fit_has_the_same_statistics(chip: Chip) -> None:
+    fitted, other = fit_of(chip), fabricated("W62F0")
+    found, expected, wrong = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fitted, chip, other))
+    mean = [recording.codes.double().mean(0) for recording in (found, expected, wrong)]
+    spread = [recording.codes.double().std(0) for recording in (found, expected)]
+    rate = [counts(recording.spikes, BATCH, 65).mean(0) for recording in (found, expected, wrong)]
+    assert expected.dropped == 0
+    assert float((mean[0] - mean[1]).abs().mean()) < 2.0  # rails and saturation are common to all neurons here
+    assert float((mean[0] - mean[1]).abs().mean()) < 0.15 * float((mean[2] - mean[1]).abs().mean())
+    assert float((spread[0] / spread[1]).mean()) == pytest.approx(1, abs=0.05)
+    assert np.abs(rate[0] - rate[1]).mean() < 0.1
+    assert np.abs(rate[0] - rate[1]).mean() < 0.2 * np.abs(rate[2] - rate[1]).mean()
+
+
+def test_a_smaller_network_uses_the_first_neurons() -> None:
+    fitted = fit_of(calibrated())
+    small = Layout(INPUTS, (replace(SPIKING, size=7, circuits=2),), (Wiring(0, INPUTS, 0),))
+    neurons = fitted.neurons(small)
+    assert np.array_equal(neurons.rest, fitted.leak[:7])
+    assert np.array_equal(neurons.threshold, fitted.threshold[:7])
+    assert neurons.synapse.shape == (2, 128, 2, 7)
+
+
+def test_a_readout_and_a_neuron_that_never_fired_do_not_spike() -> None:
+    fitted = fit_of(calibrated())
+    mute = replace(fitted, threshold=np.where(np.arange(65) == 3, np.inf, fitted.threshold))
+    layout = replace(LAYOUT, groups=(LAYOUT.groups[0], replace(LAYOUT.groups[1], threshold=None)))
+    fired = counts(run_once(mute, layout, WEIGHTS, STIMULUS, BATCH).spikes, BATCH, 65).sum(0)
+    assert fired[3] == 0
+    assert np.all(fired[60:] == 0)
+    assert counts(run_once(fitted, layout, WEIGHTS, STIMULUS, BATCH).spikes, BATCH, 65).sum(0)[3] > 0
+
+
+def test_fitted_chips_take_part_in_populations_and_close_trials() -> None:
+    first, second = fit_of(calibrated()), replace(fit_of(fabricated()), name="other")
+    both = machine([first, second], LAYOUT).run(WEIGHTS, STIMULUS, BATCH, chip=np.arange(BATCH) % 2)
+    alone = run_once(second, LAYOUT, WEIGHTS, STIMULUS, BATCH)
+    assert torch.equal(both.codes[1::2], alone.codes[1::2])
+    close = run_once(first, replace(LAYOUT, gap=1.7 * US), WEIGHTS, STIMULUS, BATCH)
+    assert not torch.equal(close.codes[1:], run_once(first, LAYOUT, WEIGHTS, STIMULUS, BATCH).codes[1:])
+
+
+REFUSALS = {
+    "more neurons": (
+        replace(LAYOUT, groups=(replace(SPIKING, size=60, circuits=2), replace(READOUT, size=6, circuits=2))),
+        r"chip fit was fitted with 65 neurons of 2 merged circuits, the network needs 66 of \[2, 2\]",
+    ),
+    "merged otherwise": (
+        Layout(9, (replace(SPIKING, size=4, circuits=3),), (Wiring(0, 9, 0),)),
+        r"the network needs 4 of \[3\]; fit the device in this circuit",
+    ),
+    "synapses off": (replace(LAYOUT, synapses_enabled=False), "chip fit is fitted; it has no cells"),
+    "capacitance": (replace(LAYOUT, corrected_capacitance=False), "chip fit is fitted; it has no cells"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal(case: str) -> None:
+    layout, text = REFUSALS[case]
+    with pytest.raises(ValueError, match=text):
+        machine(fit_of(calibrated()), layout)
+
+
+def test_a_fitted_chip_has_no_reference_access() -> None:
+    made = machine(fit_of(calibrated()), LAYOUT)
+    with pytest.raises(ValueError, match="chip fit is fitted; only neurons are known of it"):
+        made.read_reference(100.0, 3)
+    assert made.run([silent(60, INPUTS), silent(5, 60)], events(), 1).codes.shape == (1, 20, 65)
+    assert fit_of(calibrated()).noise.cadc_noise == FABRICATED.cadc_noise
