@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.benchmark import bench_realism, timing_rows
+from hxtrain.studies.bench import bench_realism, timing_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.calibration import calibrate_chip, outcome_rows
+from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed

@@ -6,7 +6,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.training import Progress, compare_checkpoint
+from hxtrain.studies.compare import compare_checkpoint
+from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
 from .schema import register

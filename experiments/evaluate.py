@@ -5,7 +5,8 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from hxtrain.training import Progress, evaluate_checkpoint
+from hxtrain.studies.evaluate import evaluate_checkpoint
+from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
 from .schema import register

@@ -6,17 +6,19 @@ from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
 
-from hxtrain.benchmark import BenchConfig
-from hxtrain.calibration import CalibrateConfig
 from hxtrain.characterisation.command import FitConfig
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
-from hxtrain.training import CompareConfig, EvaluateConfig, RunConfig, TrainerConfig
-from hxtrain.training.sensitivity import SensitivityConfig
-from hxtrain.training.transfer import TransferConfig
-from hxtrain.validation import ValidateConfig
+from hxtrain.studies.bench import BenchConfig
+from hxtrain.studies.calibrate import CalibrateConfig
+from hxtrain.studies.compare import CompareConfig
+from hxtrain.studies.evaluate import EvaluateConfig
+from hxtrain.studies.sensitivity import SensitivityConfig
+from hxtrain.studies.transfer import TransferConfig
+from hxtrain.studies.validate import ValidateConfig
+from hxtrain.training import RunConfig, TrainerConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},

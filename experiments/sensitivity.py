@@ -6,8 +6,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
+from hxtrain.studies.sensitivity import sensitivity, sensitivity_rows
 from hxtrain.training import Progress
-from hxtrain.training.sensitivity import sensitivity, sensitivity_rows
 
 from .app import command_line, guarded, run_directory, typed
 from .schema import register

@@ -8,8 +8,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
+from hxtrain.studies.validate import check_rows, validate
 from hxtrain.training import Progress
-from hxtrain.validation import check_rows, validate
 
 from .app import command_line, guarded, run_directory, typed
 from .schema import register

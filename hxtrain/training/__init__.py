@@ -1,13 +1,11 @@
 """Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from .compare import CompareConfig, compare_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate, intensities
 from .progress import Progress
 from .randomness import epoch_order, generator
-from .rerun import EvaluateConfig, evaluate_checkpoint
 from .run import RunConfig, attached, build_network, run
 from .trainer import CHECKPOINT, METRICS, DeviceLostError, Interrupted, Task, Trainer
 from .versions import versions
@@ -16,9 +14,7 @@ __all__ = [
     "CHECKPOINT",
     "METRICS",
     "CheckpointError",
-    "CompareConfig",
     "DeviceLostError",
-    "EvaluateConfig",
     "Evaluation",
     "Interrupted",
     "Progress",
@@ -28,11 +24,9 @@ __all__ = [
     "TrainerConfig",
     "attached",
     "build_network",
-    "compare_checkpoint",
     "diagnose",
     "epoch_order",
     "evaluate",
-    "evaluate_checkpoint",
     "generator",
     "intensities",
     "load_checkpoint",

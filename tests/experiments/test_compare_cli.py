@@ -15,7 +15,8 @@ from rich.console import Console
 from hxtrain.config import BackendConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.experiments.schema import register
-from hxtrain.training import CompareConfig, Progress, RunConfig, TrainerConfig, compare_checkpoint, run
+from hxtrain.studies.compare import CompareConfig, compare_checkpoint
+from hxtrain.training import Progress, RunConfig, TrainerConfig, run
 
 SCRIPT = Path(sys.executable).parent / "hxtrain-compare"
 

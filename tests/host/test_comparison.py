@@ -10,8 +10,8 @@ import hxtrain as hx
 from hxtrain import plots
 from hxtrain.backends import Backend, DeviceError, Spikes, create_backend
 from hxtrain.comparison import Tolerance, compare
+from hxtrain.comparison.response import linear_response
 from hxtrain.placement import PlacementError
-from hxtrain.response import linear_response
 
 DT, STEPS = 1.7e-6, 20
 LOSS = hx.MaxOverTime()

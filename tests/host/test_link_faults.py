@@ -15,7 +15,8 @@ from rich.console import Console
 from hxtrain.backends import DeviceError
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.training import EvaluateConfig, Progress, RunConfig, TrainerConfig, evaluate_checkpoint, load_checkpoint
+from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint
 from hxtrain.training import run as train
 
 LOSSES = {"timeout": 0.1, "partial_run": 0.1, "lost_samples": 0.05, "late_samples": 0.05}

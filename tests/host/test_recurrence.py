@@ -16,9 +16,9 @@ from hxtrain.datasets import DataConfig
 from hxtrain.learning import Feedback, GridEvents, decay, get_surrogate, measured_layer, psp_matrix
 from hxtrain.placement import place
 from hxtrain.regularizers import WeightDecay
+from hxtrain.studies.evaluate import clipped_shares
 from hxtrain.training import Progress, RunConfig, TrainerConfig, diagnose, load_checkpoint, run
 from hxtrain.training.report import sent_weights
-from hxtrain.training.rerun import clipped_shares
 
 DT = 1.7e-6
 CHIP = create_backend("emulator").capabilities

@@ -8,14 +8,14 @@ import pytest
 
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
+from hxtrain.studies import transfer as module
+from hxtrain.studies.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
+from hxtrain.studies.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
-from hxtrain.training import transfer as module
-from hxtrain.training.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
-from hxtrain.training.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 
 NETWORK = NetworkConfig(hidden=[40], init_gain=1.4)
 TRAINER = TrainerConfig(
-    epochs=2, batch_size=50, learning_rate_decay=1.0, progress=False, plots=False, train_samples=600, test_samples=200
+    epochs=5, batch_size=50, learning_rate_decay=1.0, progress=False, plots=False, train_samples=600, test_samples=200
 )
 DIGITS = DataConfig("digits")
 

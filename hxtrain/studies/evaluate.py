@@ -11,16 +11,15 @@ from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.network import Network
-
-from .checkpoint import CheckpointError, load_checkpoint
-from .evaluation import evaluate
-from .metrics import write_json
-from .process import tuned
-from .progress import Progress
-from .report import device_cost
-from .run import attached, device_identity, introduce
-from .trainer import shorten
-from .versions import versions
+from hxtrain.training.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.training.evaluation import evaluate
+from hxtrain.training.metrics import write_json
+from hxtrain.training.process import tuned
+from hxtrain.training.progress import Progress
+from hxtrain.training.report import device_cost
+from hxtrain.training.run import attached, device_identity, introduce
+from hxtrain.training.trainer import shorten
+from hxtrain.training.versions import versions
 
 Component = TypeVar("Component")
 

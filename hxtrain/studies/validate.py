@@ -236,9 +236,7 @@ def cadc_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
     mean = [float(values.mean()) for values in good]
     return [
         Check("CADC uncalibrated, SD of channels", "LSB", _mean(np.std, raw), 9.0, 10.5, "[D] 9.25-9.95"),
-        Check(
-            "CADC calibrated, SD of channels (worst)", "LSB", max(float(x.std()) for x in good), 0, 3, "[C] calix"
-        ),
+        Check("CADC calibrated, SD of channels (worst)", "LSB", max(float(x.std()) for x in good), 0, 3, "[C] calix"),
         Check("CADC calibrated, largest difference of quadrants", "LSB", offset, 0, 5, "[C] calix"),
         Check("CADC calibrated, mean", "LSB", float(np.mean(mean)), 88, 168, "[C] calix"),
         Check(

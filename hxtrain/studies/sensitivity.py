@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.training.metrics import write_json
+from hxtrain.training.progress import Progress
+from hxtrain.training.run import RunConfig
+from hxtrain.training.trainer import CHECKPOINT
+from hxtrain.training.versions import versions
 
-from .metrics import write_json
-from .progress import Progress
-from .rerun import EvaluateConfig
-from .run import RunConfig
-from .trainer import CHECKPOINT
+from .evaluate import EvaluateConfig
 from .transfer import finished_evaluation, finished_run
-from .versions import versions
 
 
 @dataclass

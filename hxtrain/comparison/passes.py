@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hxtrain.activity import Activity, LayerActivity
 from hxtrain.backends import INPUT, Health, Spikes
+from hxtrain.losses import MaxOverTime, predictions
+from hxtrain.network import Network
 
-from .activity import Activity, LayerActivity
-from .losses import MaxOverTime, predictions
-from .network import Network
 from .response import Response, first_spikes, linear_response, measure_response
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from hxtrain import plots
 from hxtrain.config import SOFTWARE, BackendConfig
+from hxtrain.training.metrics import write_json
+from hxtrain.training.progress import Progress
+from hxtrain.training.run import RunConfig, run
+from hxtrain.training.trainer import CHECKPOINT
+from hxtrain.training.versions import versions
 
-from .metrics import write_json
-from .progress import Progress
-from .rerun import EvaluateConfig, evaluate_checkpoint
-from .run import RunConfig, run
-from .trainer import CHECKPOINT
-from .versions import versions
+from .evaluate import EvaluateConfig, evaluate_checkpoint
 
 POPULATION = "population"
 """Name of the network that was trained on all chips, every sample on a random one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import Calibratable, DeviceError, Outcome, Targets
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig

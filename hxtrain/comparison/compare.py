@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hxtrain.backends import Health, Spikes
+from hxtrain.device import Device
+from hxtrain.losses import MaxOverTime
+from hxtrain.network import Network
 
-from .device import Device
 from .difference import Difference, cosine, difference, neuron_rates
-from .losses import MaxOverTime
-from .network import Network
 from .passes import LayerPass, Pass, run_pass
 from .response import Response, first_spikes
 

@@ -11,15 +11,15 @@ from hxtrain import plots
 from hxtrain.backends import Health
 from hxtrain.comparison import Comparison, LayerComparison, Tolerance, compare
 from hxtrain.config import BackendConfig, ChipConfig
+from hxtrain.training.evaluation import intensities
+from hxtrain.training.metrics import write_json
+from hxtrain.training.process import tuned
+from hxtrain.training.progress import Progress
+from hxtrain.training.run import attached, device_identity
+from hxtrain.training.trainer import shorten
+from hxtrain.training.versions import versions
 
-from .evaluation import intensities
-from .metrics import write_json
-from .process import tuned
-from .progress import Progress
-from .rerun import clipped_shares, load_trained, warn_clipped
-from .run import attached, device_identity
-from .trainer import shorten
-from .versions import versions
+from .evaluate import clipped_shares, load_trained, warn_clipped
 
 NONE = "-"
 """What a table shows where a number is not defined."""
