@@ -106,7 +106,7 @@ def characterise(
     begin()
     bursts = measure_bursts(bench)
     free_running = resets.free_running_threshold(baseline.leak, shapes.tau_mem)
-    timed = np.where(thresholds.restless, np.nan, thresholds.threshold)
+    timed = np.where(thresholds.restless | np.isinf(thresholds.threshold), np.nan, thresholds.threshold)
     thresholds = replace(thresholds, threshold=np.where(thresholds.restless, free_running, thresholds.threshold))
     measured = Measured(
         baseline=baseline,

@@ -25,8 +25,8 @@ TERMS = 8
 """Terms of the amplifier's series, at most."""
 NEGLIGIBLE = 1e-5
 """Share of the linear response below which further terms are left out."""
-PEAK_TIMES = np.linspace(0.3, 2.4, 36)
-"""Where a response's peak is looked for, in units of the geometric mean of tau_mem and tau_syn."""
+PEAK_TIMES = np.geomspace(0.3, 6.0, 40)
+"""Where a response's peak is looked for, in units of the geometric mean of tau_mem and the shortest tau_syn."""
 
 
 def double_exponential(times: Array, tau_mem: Array, tau_syn: Array) -> Array:
@@ -120,7 +120,7 @@ class MembraneModel:
 
     def peak(self, charges: Array) -> Array:
         """Return the largest deviation from leak `[L, N]` for excitatory charges `[L, A, 2, N]`."""
-        times = PEAK_TIMES[:, None, None] * np.sqrt(self.tau_mem * self.tau_syn[:, 0].mean(0))  # [K, 1, N]
+        times = PEAK_TIMES[:, None, None] * np.sqrt(self.tau_mem * self.tau_syn[:, 0].min(0))  # [K, 1, N]
         v = self.response(times, charges[None])
         at = v.argmax(0)[None].clip(1, len(PEAK_TIMES) - 2)
         left, mid, right = (np.take_along_axis(v, at + d, 0)[0] for d in (-1, 0, 1))

@@ -22,7 +22,7 @@ BLOCK = 100
 """Trials of one block."""
 LEVELS = 20
 """Heights per block."""
-HIGHEST = 2.0
+HIGHEST = 2.4
 """First ramp: from 0 to this multiple of the target threshold - leak."""
 COARSE, FINE = 10.0, 5.0
 """Half widths of the second ramp and of those that count (trace units)."""
@@ -59,7 +59,7 @@ def measure_thresholds(
     wanted = bench.target("threshold") - bench.target("leak")
     heights = np.linspace(0, HIGHEST, LEVELS)[:, None] * wanted
     reached, fired = _ramp(bench, model, heights, 1)
-    silent = fired[0, -3:].mean(0) < 0.5
+    silent = fired[0, -2:].mean(0) < 0.5
     restless = fired[0, 0] > 0.5
     centre = _spearman_kaerber(reached, fired)[0][0]
     for half, count in ((COARSE, 2), (FINE, blocks)):
@@ -119,7 +119,7 @@ def noise_gain(model: MembraneModel, height: Array, noise: float, dt: float, rng
     """
     merged, _, neurons = model.tau_syn.shape
     h = dt / 4
-    steps = int(2.5 * np.median(model.tau_mem + model.tau_syn[:, 0].mean(0)) / h)
+    steps = int(2.5 * np.median(model.tau_mem + model.tau_syn[:, 0].min(0)) / h)
     per_lsb = np.zeros((1, merged, 2, neurons))
     per_lsb[:, :, 0] = model.gain[:, 0]
     charges = per_lsb * height / np.where(height > 0, model.peak(per_lsb)[0], 1.0)
@@ -132,5 +132,6 @@ def noise_gain(model: MembraneModel, height: Array, noise: float, dt: float, rng
     for p in shape:
         n = n * decay + kick * rng.standard_normal((PATHS, 1))
         critical = np.where(p > 0.3, np.minimum(critical, (height - n) / np.maximum(p, 0.3)), critical)
-    gain: Array = height - critical.mean(0)
+    reached = np.isfinite(critical).all(0)
+    gain: Array = np.where(reached, height - np.where(reached, critical, 0.0).mean(0), 0.0)
     return gain
