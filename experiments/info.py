@@ -16,6 +16,8 @@ from hxtrain.backends import available_backends, create_backend
 from hxtrain.config import SOFTWARE
 from hxtrain.training import versions
 
+from .schema import options
+
 
 def main() -> None:
     """Print what is installed, as tables or as JSON."""
@@ -31,18 +33,20 @@ def main() -> None:
     rows = [(key, *(str(found["backends"][n]["capabilities"][key]) for n in names)) for key in _fields(found)]
     console.print(_table("devices (backend=NAME)", ("capability", *names), rows))
     console.print(f"backend={SOFTWARE}: no device, the software twin")
-    individuals = [(c["chip"], c["preset"], c["chip_hash"]) for c in found["chips"]]
-    console.print(_table("default chip (chip=PRESET chip.name=NAME)", ("name", "preset", "hash"), individuals))
+    individuals = [(c["chip"], c["preset"], c["chip_hash"], c.get("calibration", "")) for c in found["chips"]]
+    title = "chips that come calibrated (chip=NAME chip.preset=PRESET; any other with chip.name=NAME)"
+    console.print(_table(title, ("name", "preset", "hash", "calibration"), individuals))
 
 
 def collect() -> dict[str, Any]:
-    """Return versions, devices with capabilities, and the default chip in every preset."""
+    """Return versions, devices with capabilities, and the chips that come with the package."""
     backends = {}
     for name, point in available_backends().items():
         backend = create_backend(name)
         backends[name] = {"provided_by": point.value, "capabilities": asdict(backend.capabilities)}
-    presets = ("ideal", "calibrated", "uncalibrated")
-    chips = [dict(create_backend("emulator", preset=preset).identity) for preset in presets]
+    presets = ("calibrated", "uncalibrated")
+    names = options("chip")
+    chips = [dict(create_backend("emulator", chip=n, preset=preset).identity) for n in names for preset in presets]
     return {"versions": versions(), "backends": backends, "chips": chips}
 
 

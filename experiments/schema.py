@@ -49,16 +49,16 @@ def register() -> None:
     store.store(name="calibrate_schema", node=CalibrateConfig)
     store.store(name="fit_schema", node=FitConfig)
     for group in SECOND:
-        for name in _options(group):
+        for name in options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
-    for group, options in OPTIONS.items():
-        for name, node in options.items():
+    for group, nodes in OPTIONS.items():
+        for name, node in nodes.items():
             store.store(group=group, name=name, node=node)
     for name, regularizer in REGULARIZERS.items():
         store.store(group="regularizer", name=name, node=regularizer, package=f"regularizer.{name}")
 
 
-def _options(group: str) -> list[str]:
+def options(group: str) -> list[str]:
     """Return the options of a group of YAML files."""
     found = (file.name for file in (files("hxtrain.experiments.conf") / group).iterdir())
     return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))

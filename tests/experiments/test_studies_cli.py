@@ -1,0 +1,74 @@
+"""The console scripts of the studies, as a user calls them."""
+
+import json
+
+import pytest
+from test_cli import TINY, call
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A chip of which only the CADC is calibrated: a second of work instead of six."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    done = call("hxtrain-calibrate", "chip.name=T1", "stages=[cadc]", "file=t1.npz", "hydra.run.dir=.", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_calibrate_writes_a_file_that_trains(calibrated):
+    folder, text = calibrated
+    assert "use it with chip.calibration=t1.npz" in text
+    record = json.loads((folder / "calibration.json").read_text())
+    assert record["stages"] == ["cadc"]
+    assert record["chip"] == "T1"
+    assert {o["parameter"] for o in record["outcomes"]} >= {"leak", "threshold", "tau_mem", "gain_exc"}
+    trained = call("hxtrain", *TINY, "chip.name=T1", "chip.calibration=t1.npz", "hydra.run.dir=run", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    result = json.loads((folder / "run/result.json").read_text())
+    assert result["chip_hash"] == record["chip_hash"]
+    assert result["calibration"].startswith(record["calibration"].split()[0])
+    assert "calibration of leak failed" in trained.stdout  # it was never calibrated
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "text"),
+    [
+        ("hxtrain", ["chip.name=T2", "chip.calibration=t1.npz"], "the calibration is of chip T1"),
+        ("hxtrain", ["chip.name=T1", "chip.calibration=t1.npz", "network.tau_mem=8e-6"], "network.tau_mem"),
+        ("hxtrain", ["chip.calibration=none.npz"], "there is no none.npz"),
+        ("hxtrain-calibrate", ["targets.tau_mem=1"], "target tau_mem=1..1 is out of the cells' reach"),
+        ("hxtrain-calibrate", ["stages=[leek]"], "stages ['leek'] are not known"),
+        ("hxtrain-calibrate", ["targets.reset=160"], "targets.reset=160.0 must be below targets.threshold=150.0"),
+    ],
+)
+def test_refusals_name_field_value_and_remedy(calibrated, script, options, text):
+    folder, _ = calibrated
+    base = TINY if script == "hxtrain" else []
+    done = call(script, *base, *options, "hydra.run.dir=refused", cwd=folder)
+    assert done.returncode in (1, 2)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_calibration_needs_a_device_that_offers_it(tmp_path):
+    done = call("hxtrain-calibrate", "backend=reference", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "backend=reference offers no calibration" in done.stderr
+
+
+def test_short_validation_passes(tmp_path):
+    done = call("hxtrain-validate", "short=true", "hydra.run.dir=v", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "v/validation.json").read_text())
+    assert record["passed"]
+    assert sum(check["control"] for check in record["checks"]) == 1
+    assert len(record["checks"]) == 16
+    assert all(c["passed"] == ((c["low"] <= c["value"] <= c["high"]) != c["control"]) for c in record["checks"])
+
+
+def test_bench_times_every_feature(tmp_path):
+    done = call("hxtrain-bench", "rounds=1", "batch=10", "hydra.run.dir=b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    timings = json.loads((tmp_path / "b/bench.json").read_text())["realism"]
+    assert len(timings) > 10
+    assert all(t["off"] > 0 and t["on"] > 0 for t in timings)
