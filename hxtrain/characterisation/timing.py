@@ -13,6 +13,8 @@ from .thresholds import BLOCK
 Array = npt.NDArray[np.float64]
 PARTS = 4
 """Neurons are driven in so many parts, every `PARTS`-th one at a time: a chip records only so many spikes at once."""
+MAD_TO_SD = 1.4826
+"""Standard deviation over the median absolute deviation, for normal numbers."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Bursts:
     """First two spikes of every neuron under very strong drive.
 
     Attributes:
-        latency: from stimulus to the first spike, mean (s) `[N]`. scatter: its standard deviation (s) `[N]`.
-        interval: from the first to the second spike, mean (s) `[N]`.
+        latency: from stimulus to the first spike, median (s) `[N]`. scatter: its standard deviation, from the median
+            absolute deviation (s) `[N]`: some records of spikes may be lost.
+        interval: from the first to the second spike, median (s) `[N]`.
         count: trials with both `[N]`; the others are not a number where it is below 2.
     """
 
@@ -43,12 +46,20 @@ def measure_bursts(bench: Bench, trials: int = BLOCK) -> Bursts:
         times[:, :, chosen] = found[:, :, chosen]
     there = np.isfinite(times[1])
     count = there.sum(0)
-    first, interval = np.where(there, times[0] - bench.start, 0.0), np.where(there, times[1], 0.0)
-    enough = count > 1
-    share = np.where(enough, count, np.nan)
-    latency = first.sum(0) / share
-    scatter = np.sqrt(np.where(there, (first - latency) ** 2, 0.0).sum(0) / (share - 1))
-    return Bursts(latency, scatter, (interval.sum(0) - first.sum(0)) / share - bench.start, count)
+    there &= count > 1
+    latency = _median(times[0], there) - bench.start
+    scatter = MAD_TO_SD * _median(np.abs(times[0] - bench.start - latency), there)
+    with np.errstate(invalid="ignore"):  # neither spike: infinite both
+        interval = _median(times[1] - times[0], there)
+    return Bursts(latency, scatter, interval, count)
+
+
+def _median(values: Array, there: npt.NDArray[np.bool_]) -> Array:
+    """Return the median over the trials `[N]` where there is a value `[B, N]`; not a number without any."""
+    some = there.any(0)
+    known = np.where(there, values, np.where(some, np.nan, 0.0))
+    median: Array = np.where(some, np.nanmedian(known, axis=0), np.nan)
+    return median
 
 
 def spike_jitter(bench: Bench, bursts: Bursts, height: Array, membrane_noise: float) -> Array:
