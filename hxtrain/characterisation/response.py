@@ -29,14 +29,11 @@ PEAK_TIMES = np.geomspace(0.3, 6.0, 40)
 """Where a response's peak is looked for, in units of the geometric mean of tau_mem and the shortest tau_syn."""
 
 
-def double_exponential(times: Array, tau_mem: Array, tau_syn: Array) -> Array:
-    """Return `(exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` (s); 0 before t = 0; equal taus too."""
-    t = np.maximum(times, 0.0)
-    return _decaying(t, t * np.exp(-t / tau_mem), tau_mem, tau_syn)
-
-
 def _decaying(t: Array, decayed: Array, tau_mem: Array, tau_syn: Array) -> Array:
-    """Return the double exponential, given `t exp(-t / tau_mem)`, which all terms of a series share."""
+    """Return `(exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` (s) for t >= 0; equal taus too.
+
+    `decayed` is `t exp(-t / tau_mem)`, which all terms of the series share.
+    """
     x = t * (1 / tau_mem - 1 / tau_syn)
     small = np.abs(x) < 1e-6
     result: Array = decayed * np.where(small, 1 + x / 2, np.expm1(x) / np.where(small, 1.0, x))
