@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,25 +141,6 @@ def test_fit_of_a_decay_recovers_its_time_constant(noise: float) -> None:
 # the procedure
 
 
-class Done(NamedTuple):
-    """An uncalibrated chip, the chip with the codes found, and what the procedure says of it."""
-
-    before: Values
-    after: Values
-    calibration: Calibration
-    results: dict[str, Result]
-
-
-@pytest.fixture(scope="module")
-def done() -> Done:
-    """A chip that is not shipped, calibrated: some seconds, once."""
-    chip = fabricated(UNSHIPPED)
-    made, results = calibrate(chip, TARGETS)
-    return Done(
-        chip.values(TARGETS), replace(chip, codes=made.codes).values(TARGETS), made, {r.parameter: r for r in results}
-    )
-
-
 def trimmed_sd(values: Array) -> float:
     """Standard deviation without the outer 5 % on each side."""
     ordered = np.sort(values.ravel())
@@ -188,43 +169,47 @@ def check_residuals(before: Values, after: Values) -> None:
         assert np.median(value(after)) == pytest.approx(target, rel=0.03), name
 
 
-def test_calibration_leaves_less_than_published_tests_allow(done: Done) -> None:
-    check_residuals(done.before, done.after)
-
-
 @pytest.mark.parametrize("name", shipped_chips())
 def test_shipped_calibrations_leave_less_than_published_tests_allow(name: str) -> None:
     check_residuals(fabricated(name).values(TARGETS), calibrated(name).values(TARGETS))
 
 
-def test_calibrated_readout(done: Done) -> None:
+def check_readout(values: Values) -> None:
     """Published: spread below 3 LSB, means of quadrants within 5 LSB."""
-    for values in (done.after, calibrated().values(TARGETS)):
-        seen = values.cadc_gain * (120 - 128) + 128 + values.cadc_offset - 120
-        assert 0 < seen.std() < 3
-        assert np.abs(seen.reshape(4, -1).mean(1)).max() < 5
-    assert (done.before.cadc_gain * -8 + done.before.cadc_offset).std() > 8
+    seen = values.cadc_gain * (120 - 128) + 128 + values.cadc_offset - 120
+    assert 0 < seen.std() < 3
+    assert np.abs(seen.reshape(4, -1).mean(1)).max() < 5
 
 
-def test_references_no_longer_shift_the_rest(done: Done) -> None:
-    assert trimmed_sd(done.after.rest_shift) < 0.25 * trimmed_sd(done.before.rest_shift)
+@pytest.mark.parametrize("name", shipped_chips())
+def test_calibrated_readout(name: str) -> None:
+    before, after = fabricated(name).values(TARGETS), calibrated(name).values(TARGETS)
+    check_readout(after)
+    assert (before.cadc_gain * -8 + before.cadc_offset).std() > 8
+    assert trimmed_sd(after.rest_shift) < 0.25 * trimmed_sd(before.rest_shift)  # the amplifiers' references
 
 
-def test_what_the_procedure_reports_is_what_was_reached(done: Done) -> None:
-    """Its measurements agree with the truth, which it cannot see."""
-    assert set(done.results) == set(TRUE) == set(done.calibration.success)
-    for name, (value, target, _) in TRUE.items():
-        result = done.results[name]
+def test_calibration_of_a_chip_that_is_not_shipped() -> None:
+    """What the procedure reports is what was reached, though it cannot see the truth."""
+    chip = fabricated(UNSHIPPED)
+    made, results = calibrate(chip, TARGETS)
+    before, after = chip.values(TARGETS), replace(chip, codes=made.codes).values(TARGETS)
+    check_residuals(before, after)
+    check_readout(after)
+    assert {result.parameter for result in results} == set(TRUE) == set(made.success)
+    for result in results:
+        value, target, _ = TRUE[result.parameter]
         factor = US if result.unit == "s" else 1.0
         assert result.target == pytest.approx(target * factor)
         good = result.success
         assert good.mean() > 0.98
-        assert np.array_equal(done.calibration.success[name], good)
-        error = result.measured[good] / factor / value(done.after)[good] - 1
-        assert abs(np.median(error)) < 0.03, name
-        assert trimmed_sd(error) < 0.04, name
-    assert done.calibration.stages == tuple(procedure.STAGES)
-    assert done.calibration.die == fabricated(UNSHIPPED).silicon.digest[:16]
+        assert np.array_equal(made.success[result.parameter], good)
+        error = result.measured[good] / factor / value(after)[good] - 1
+        assert abs(np.median(error)) < 0.03, result.parameter
+        assert trimmed_sd(error) < 0.04, result.parameter
+    assert made.stages == tuple(procedure.STAGES)
+    assert made.chip == UNSHIPPED
+    made.require_chip(chip)
 
 
 def test_measurements_see_only_codes_and_spikes() -> None:
@@ -340,15 +325,16 @@ def test_rate_of_free_neurons() -> None:
 # files
 
 
-def test_file_round_trip(tmp_path: Path, done: Done) -> None:
+def test_file_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "new folder" / "chip.npz"
-    done.calibration.save(file)
+    made = shipped()
+    made.save(file)
     found = Calibration.load(file)
-    assert found.hash == done.calibration.hash
+    assert found.hash == made.hash
     for name in ("chip", "die", "stages", "seed", "date"):
-        assert getattr(found, name) == getattr(done.calibration, name), name
+        assert getattr(found, name) == getattr(made, name), name
     for group in ("targets", "success"):
-        before, after = getattr(done.calibration, group), getattr(found, group)
+        before, after = getattr(made, group), getattr(found, group)
         assert set(before) == set(after)
         assert all(np.array_equal(before[name], after[name]) for name in before)
     assert sorted(path.name for path in file.parent.iterdir()) == ["chip.npz"]
@@ -492,7 +478,7 @@ def test_other_targets_are_refused(name: str, value: float, text: str) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: Done) -> list[Chip]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
     """An empty cache, and a procedure that takes no time; returns the chips that were calibrated."""
     monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
     asked: list[Chip] = []
@@ -500,7 +486,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: Done) -> list[C
     def quick(chip: Chip, targets: dict[str, Array]) -> tuple[Calibration, list[Result]]:
         asked.append(chip)
         die = chip.silicon.digest[:16]
-        return replace(done.calibration, chip=chip.name, die=die, targets=dict(targets)), []
+        return replace(shipped(), chip=chip.name, die=die, targets=dict(targets)), []
 
     monkeypatch.setattr("hxtrain.emulator.calibration.store.calibrate", quick)
     return asked

@@ -88,11 +88,11 @@ def test_fast_inference_needs_the_forced_reset() -> None:
 
 @ENGINES
 def test_trials_far_apart_are_independent(engine: str) -> None:
-    stimulus = busy(2, 6, 60, 20, 60)
-    far = replace(NETWORK, gap=200 * US)
-    close, alone = (run_once(calibrated(**QUIET), x, WEIGHTS, stimulus, 6, engine=engine) for x in (far, NETWORK))
-    # what is left after 33 time constants may still tip a rounding
-    assert float((close.codes != alone.codes).double().mean()) < 1e-4
+    stimulus = busy(2, 3, 60, 20, 60)
+    far = replace(NETWORK, gap=100 * US)
+    close, alone = (run_once(calibrated(**QUIET), x, WEIGHTS, stimulus, 3, engine=engine) for x in (far, NETWORK))
+    # what is left after 17 time constants may still tip a rounding
+    assert float((close.codes != alone.codes).double().mean()) < 1e-3
     assert int((close.codes.int() - alone.codes.int()).abs().max()) <= 1
     assert torch.equal(close.spikes.unit, alone.spikes.unit)
 
