@@ -31,7 +31,7 @@ from hxtrain.emulator import (
     uniform_targets,
 )
 from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for
-from hxtrain.emulator.dynamics import assign_circuits, circuit_targets
+from hxtrain.emulator.dynamics import assign_circuits, circuit_targets, noise_level
 
 from .chips import BRAINSCALES2
 from .contract import (
@@ -301,7 +301,7 @@ def _fitted(p: NeuronParameters) -> FittedChip:
             f"has {CIRCUITS} circuits with {ROWS_PER_CIRCUIT} inputs each"
         )
     noise = IDEAL.changed(
-        membrane_noise=p.membrane_noise,
+        membrane_noise=noise_level(p.membrane_noise, float(np.median(p.tau_mem))),
         cadc_noise=p.trace_noise,
         threshold_noise=p.threshold_noise,
         spike_jitter=p.spike_jitter,

@@ -205,14 +205,20 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
     return blocks
 
 
+NOISE_TAU = 6e-6
 NOISE_EXPONENT = 0.2
 """How membrane noise grows with tau_mem [E]: joins 0.7-1.5 LSB in all at 6 us and 1.2-2 LSB at 60 us [C]."""
 
 
 def noise_of(neurons: Neurons, level: float) -> Array:
     """Return the stationary noise of each membrane (LSB) `[N]`: `level` at 6 us, more with less leak conductance."""
-    noise: Array = level * (neurons.tau_mem / 6e-6) ** NOISE_EXPONENT
+    noise: Array = level * (neurons.tau_mem / NOISE_TAU) ** NOISE_EXPONENT
     return noise
+
+
+def noise_level(noise: float, tau_mem: float) -> float:
+    """Return the level at 6 us (LSB) of a membrane that has stationary `noise` (LSB) at `tau_mem` (s)."""
+    return noise * (NOISE_TAU / tau_mem) ** NOISE_EXPONENT
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,8 @@ def _hold_reset(v, before, held, reset, resting, count):
         share = min(max(held[n], f32(0)), f32(1))
         rise = v[n] - reset[n]  # what the membrane would have gained over the whole sub-step
         v[n] -= rise * share
-        before[n] = v[n] - rise  # start of the straight line that reaches v at the sub-step's end
+        # start of the straight line that reaches v at the sub-step's end; held all the time, it is flat
+        before[n] = v[n] - rise if share < 1 else v[n]
         held[n] -= f32(1)
         if held[n] >= 0:
             resting[kept] = n

@@ -173,7 +173,7 @@ class Stepwise:
         share = state.held.clamp(0, 1)
         rise = v - p.reset  # what a refractory membrane would have gained over the whole sub-step
         v = torch.where(share > 0, v - rise * share, v)
-        before = torch.where(share > 0, v - rise, state.v)
+        before = torch.where(share > 0, torch.where(share < 1, v - rise, v), state.v)
         held = (state.held - 1).clamp(min=-1)
         fired = (v > p.threshold) & (held < 0)
         rise = v - before
