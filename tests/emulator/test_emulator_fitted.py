@@ -23,6 +23,7 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import FABRICATED, IDEAL, Chip, FittedChip, Layout, Wiring
+from hxtrain.emulator.dynamics import noise_level
 from hxtrain.emulator.faults import NEVER
 
 INPUTS, BATCH = 200, 100
@@ -81,6 +82,16 @@ def test_fit_has_the_same_statistics(chip: Chip) -> None:
     assert float((spread[0] / spread[1]).mean()) == pytest.approx(1, abs=0.05)
     assert np.abs(rate[0] - rate[1]).mean() < 0.1
     assert np.abs(rate[0] - rate[1]).mean() < 0.2 * np.abs(rate[2] - rate[1]).mean()
+
+
+@pytest.mark.parametrize("tau_mem", [6.0, 20.0])
+def test_noise_of_a_fit_is_that_at_its_own_time_constant(tau_mem: float) -> None:
+    """Membrane noise is given at 6 us; `noise_level` converts what was measured elsewhere."""
+    fitted = fit_of(calibrated(), membrane_noise=noise_level(4.0, tau_mem * US), cadc_noise=0.0)
+    fitted = replace(fitted, tau_mem=np.full(65, tau_mem * US))
+    layout = Layout(1, (replace(READOUT, size=60, circuits=2),), (Wiring(0, 1, 0),))
+    codes = run_once(fitted, layout, [silent(60)], events(), 40, samples=80).codes[:, 50:].double()
+    assert float((codes - codes.mean((0, 1))).std()) == pytest.approx(4.0, rel=0.05)
 
 
 def test_a_smaller_network_uses_the_first_neurons() -> None:

@@ -187,6 +187,17 @@ def test_second_half_of_the_circuits_is_sampled_earlier() -> None:
     assert int((found.codes[0, 2, :256].int() - found.codes[0, 2, 256:].int()).min()) > 3
 
 
+@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+def test_membranes_held_at_reset_are_sampled_there(engine: str) -> None:
+    """The look back in time must not leave the refractory period."""
+    layout = one_group(replace(SPIKING, size=512, leak=200.0, refractory=10 * US), from_reset=True)
+    found = run_once(ideal(cadc_skew=0.3 * US), layout, [silent(512)], events(), engine=engine)
+    since = torch.arange(20) * CADC_INTERVAL - float(found.spikes.time[0])
+    held = (since > 0.8 * US) & (since < 9.5 * US)
+    assert int(held.sum()) >= 5
+    assert torch.all(found.codes[0, held] == 80)
+
+
 def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
     batch, chip = 300, ideal(sampling_phase=1.7 * US)
     layout = Layout(1, (replace(READOUT, leak=60.0), SPIKING), (Wiring(0, 1, 0), Wiring(1, 1, 0)))
