@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -90,16 +89,20 @@ class NeuronParameters:
             ParameterFileError: the file is missing or holds something else.
         """
         try:
-            with np.load(file, allow_pickle=False) as found:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 header = json.loads(str(found["header"]))
+                if header.pop("format") != FORMAT:
+                    raise ParameterFileError(f"it is not of the format {FORMAT!r}")
                 arrays = {name: found[name].astype(np.float64) for name in _arrays()}
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ParameterFileError(f"{file} does not hold neuron parameters ({error}); fit a device first") from error
-        if header.pop("format", None) != FORMAT:
-            raise ParameterFileError(f"{file} is not of the format {FORMAT!r}; fit the device again")
-        header["rails"] = None if header["rails"] is None else tuple(header["rails"])
-        header["notes"] = tuple(header["notes"])
-        return cls(**header, **arrays)
+                header["rails"] = None if header["rails"] is None else tuple(header["rails"])
+                header["notes"] = tuple(header["notes"])
+                return cls(**header, **arrays)
+        except FileNotFoundError as error:
+            raise ParameterFileError(f"there is no {file}; make it with hxtrain-fit file={file}") from error
+        except Exception as error:  # a damaged archive raises nearly anything
+            raise ParameterFileError(
+                f"{file} does not hold neuron parameters ({error}); fit the device again"
+            ) from error
 
     def _header(self) -> str:
         plain = {key: value for key, value in asdict(self).items() if key not in _arrays()}

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from hxtrain.characterisation.command import fit_device, table
+from hxtrain.studies.fit import fit_device, table
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect

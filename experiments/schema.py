@@ -6,7 +6,6 @@ from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
 
-from hxtrain.characterisation.command import FitConfig
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
@@ -15,6 +14,7 @@ from hxtrain.studies.bench import BenchConfig
 from hxtrain.studies.calibrate import CalibrateConfig
 from hxtrain.studies.compare import CompareConfig
 from hxtrain.studies.evaluate import EvaluateConfig
+from hxtrain.studies.fit import FitConfig
 from hxtrain.studies.sensitivity import SensitivityConfig
 from hxtrain.studies.transfer import TransferConfig
 from hxtrain.studies.validate import ValidateConfig

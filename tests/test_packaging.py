@@ -14,15 +14,31 @@ PACKAGES = [
     "hxtrain",
     "hxtrain.backends",
     "hxtrain.characterisation",
+    "hxtrain.comparison",
     "hxtrain.datasets",
     "hxtrain.datasets.files",
     "hxtrain.emulator",
+    "hxtrain.emulator.calibration",
+    "hxtrain.emulator.calibration.files",
     "hxtrain.experiments",
     "hxtrain.experiments.conf",
     "hxtrain.learning",
+    "hxtrain.studies",
     "hxtrain.training",
 ]
-SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
+SCRIPTS = {
+    "hxtrain",
+    "hxtrain-bench",
+    "hxtrain-calibrate",
+    "hxtrain-compare",
+    "hxtrain-data",
+    "hxtrain-evaluate",
+    "hxtrain-fit",
+    "hxtrain-info",
+    "hxtrain-sensitivity",
+    "hxtrain-transfer",
+    "hxtrain-validate",
+}
 BACKENDS = {"emulator", "reference"}
 ENTRY_POINTS = [
     entry
@@ -58,6 +74,7 @@ def test_every_folder_with_code_is_a_listed_package(setup: dict[str, Any]) -> No
     [
         ("hxtrain", "py.typed", 1),
         ("hxtrain.datasets.files", "*.npz", 3),
+        ("hxtrain.emulator.calibration.files", "*.npz", 6),
         ("hxtrain.experiments.conf", "*.yaml", 1),
     ],
 )

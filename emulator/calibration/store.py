@@ -17,7 +17,7 @@ from .procedure import calibrate
 
 log = logging.getLogger(__name__)
 
-PROCEDURE = 1
+PROCEDURE = 2
 """Version of the procedure; part of the name of a kept file."""
 SHIPPED = "hxtrain.emulator.calibration.files"
 

@@ -154,5 +154,5 @@ def test_info(tmp_path):
     found = json.loads(done.stdout)
     assert set(found["backends"]) >= {"emulator", "reference"}
     assert found["backends"]["emulator"]["capabilities"]["neuron_circuits"] == 512
-    assert len({chip["chip_hash"] for chip in found["chips"]}) == 3
+    assert len({chip["chip_hash"] for chip in found["chips"]}) == 12  # six chips, calibrated and not
     assert "neuron_circuits" in call("hxtrain-info", cwd=tmp_path).stdout

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from hxtrain.backends import DeviceError
+from hxtrain.characterisation.fit import Characterisation, Report, characterise
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.placement import place
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.versions import versions
-
-from .fit import Characterisation, Report, characterise
 
 
 @dataclass

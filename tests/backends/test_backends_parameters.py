@@ -1,0 +1,72 @@
+"""The file of measured neuron parameters."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hxtrain.backends import NeuronParameters, ParameterFileError, create_backend
+
+
+def parameters(neurons: int = 6, merged: int = 2) -> NeuronParameters:
+    rng = np.random.default_rng(0)
+    return NeuronParameters(
+        device={"backend": "emulator", "chip": "A1", "chip_hash": "0123"},
+        merged=merged,
+        leak=80 + rng.normal(size=neurons),
+        reset=78 + rng.normal(size=neurons),
+        threshold=np.array([150.0, np.inf, 149.0, 151.0, 148.0, 152.0])[:neurons],
+        tau_mem=6e-6 * (1 + 0.1 * rng.normal(size=neurons)),
+        tau_syn=6e-6 * (1 + 0.1 * rng.normal(size=(merged, 2, neurons))),
+        strength=1 + 0.05 * rng.normal(size=(128 * merged, 2, neurons)),
+        membrane_noise=0.8,
+        rails=(25.0, 228.0),
+        notes=("neuron 1 never fired",),
+    )
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    file, kept = tmp_path / "a.npz", parameters()
+    kept.save(file)
+    found = NeuronParameters.load(file)
+    assert found.hash == kept.hash
+    assert found.notes == kept.notes
+    assert found.rails == kept.rails
+    assert np.array_equal(found.strength, kept.strength)
+    assert np.isinf(found.threshold[1])
+    assert replace(kept, leak=kept.leak + 1e-9).hash != kept.hash
+
+
+def test_damaged_files_are_refused_with_their_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    with pytest.raises(ParameterFileError, match=r"there is no .*a.npz; make it with hxtrain-fit"):
+        NeuronParameters.load(file)
+    parameters().save(file)
+    whole = file.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:400] + b"\0" * 200 + whole[600:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ParameterFileError, match=r"a.npz does not hold neuron parameters"):
+            NeuronParameters.load(file)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, header=np.array('{"format": "other"}'))
+    with pytest.raises(ParameterFileError, match=r"not of the format 'hxtrain neuron parameters 1'"):
+        NeuronParameters.load(file)
+
+
+def test_shapes_must_fit_together() -> None:
+    with pytest.raises(ParameterFileError, match=r"tau_mem has shape \(3,\), expected \(6,\)"):
+        replace(parameters(), tau_mem=np.ones(3))
+
+
+def test_a_fitted_chip_refuses_another_circuit(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    parameters().save(file)
+    backend = create_backend("emulator", parameters=file)
+    assert dict(backend.identity)["chip"] == "A1-fit"
+    assert dict(backend.identity)["preset"] == "fitted"
+    with pytest.raises(ValueError, match=r"excludes chip.parameters"):
+        create_backend("emulator", parameters=file, calibration=file)
