@@ -33,6 +33,7 @@ class EvaluateConfig:
         backend, chip: the device.
         batch_size: samples per batch.
         test_samples: use only the first so many test samples; 0 for all.
+        steps: time steps to record, at most those of the training (the answer is read earlier); 0 for as many.
     """
 
     checkpoint: str = "???"
@@ -40,9 +41,10 @@ class EvaluateConfig:
     chip: ChipConfig = field(default_factory=ChipConfig)
     batch_size: int = 500
     test_samples: int = 0
+    steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("test_samples", 0)):
+        for name, least in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
 
@@ -110,6 +112,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     """
     trained = load_trained(config.checkpoint)
     net, data = trained.net, trained.data
+    if config.steps > net.steps:
+        raise ValueError(f"steps={config.steps} exceeds the {net.steps} steps that the network was trained with")
+    net.steps = config.steps or net.steps
     test = shorten(data.test, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
@@ -123,6 +128,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         **identity,
         **trained.origin,
         "noise_seed": config.chip.seed,
+        "steps": net.steps,
+        "trial_time": config.backend.trial_time,
+        "forced_reset": config.backend.forced_reset,
         "command": command,
         "clipped_weights": clipped,
         **device_cost(found, len(test)),
