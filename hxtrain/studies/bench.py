@@ -149,7 +149,7 @@ def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) 
     assert created is not None
     backend: Backend = stack.enter_context(created)
     net = NetworkConfig(init_mean=8e-3).build(spikes.units, 10, seed=0)
-    plan = place(net, backend.capabilities, **close)
+    plan = place(net, backend.capabilities, **close, max_runs=1)
     backend.configure(plan.circuit)
     integers, _ = plan.quantise(net.effective_weights())
 

@@ -59,6 +59,7 @@ FREE_TO_CHANGE = {
     "data.folder",  # the content hash stands for the files
     "data.download",
     "backend.retries",
+    "backend.max_runs",
 }
 """Settings that may differ when a run is resumed, since they do not change a step."""
 
@@ -75,7 +76,13 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
     if created is None:
         yield None
         return
-    with Device(created, backend.retries, trial_time=backend.trial_time, forced_reset=backend.forced_reset) as device:
+    with Device(
+        created,
+        backend.retries,
+        trial_time=backend.trial_time,
+        forced_reset=backend.forced_reset,
+        max_runs=backend.max_runs,
+    ) as device:
         net.attach(device)
         yield device
 
@@ -156,7 +163,7 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
     )
     if net.device is not None and net.device.plan is not None:
         progress.table("placement", ("what", "used", "limit"), net.device.plan.rows())
-        for text in net.device.backend.warnings:
+        for text in net.device.warnings:
             progress.warn(text)
 
 

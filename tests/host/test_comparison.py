@@ -219,7 +219,9 @@ def test_the_network_is_left_as_it_was():
     net(samples(2))
     assert all(weight.grad is None for weight in net.parameters())
     with pytest.raises(PlacementError, match="neuron circuits"):
-        between(chip(), chip(), hx.Network(hx.Linear(40, 600), hx.LIF(600), hx.Linear(600, 4), hx.LI(4)))
+        between(
+            chip(), chip(), hx.Network(hx.Linear(40, 600), hx.LIF(600), hx.Recurrent(600), hx.Linear(600, 4), hx.LI(4))
+        )
 
 
 def test_a_device_that_fails_fails_the_comparison():
