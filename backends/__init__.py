@@ -15,6 +15,7 @@ from .contract import (
     Recording,
     Stimulus,
     Targets,
+    check_circuit,
     check_run,
 )
 from .faults import (
@@ -62,6 +63,7 @@ __all__ = [
     "UnknownBackendError",
     "accepted_settings",
     "available_backends",
+    "check_circuit",
     "check_run",
     "create_backend",
     "create_faults",

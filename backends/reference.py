@@ -1,12 +1,13 @@
 r"""The smallest device that is right: an ideal, readable chip. Copy it to write your own backend.
 
-Current-based leaky integrate-and-fire neurons, integrated on a fixed sub-step `h`::
+Current-based leaky integrate-and-fire neurons, integrated exactly on a fixed sub-step `h`::
 
     dI/dt = -I / tau_syn          I jumps by the integer weight at an event
     dV/dt = -(V - leak) / tau_mem + synaptic_drive * I
     V > threshold  ->  spike, V := reset for the refractory period
 
-Potentials are real numbers here; a recording rounds them to trace codes.
+An event acts from its own time on. Thresholds are looked at once per sub-step; the time of a spike within it is
+interpolated. Potentials are real numbers here; a recording rounds them to trace codes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ import torch
 from torch import Tensor
 
 from .chips import BRAINSCALES2
-from .contract import INPUT, Backend, Capabilities, Circuit, Cost, Population, Recording, Stimulus, check_run
+from .contract import (
+    INPUT,
+    Backend,
+    Capabilities,
+    Circuit,
+    Cost,
+    Population,
+    Recording,
+    Stimulus,
+    check_circuit,
+    check_run,
+)
 from .spikes import Spikes
 
 SUBSTEPS = 4
@@ -28,7 +40,7 @@ CAPABILITIES = replace(
     BRAINSCALES2,
     name="reference",
     trace_memory=None,
-    timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS,
+    timestamp_resolution=BRAINSCALES2.trace_interval / 32,  # 95 % of the interpolated stamps are closer
     power=None,
     forced_reset=False,
     deterministic=True,
@@ -63,8 +75,9 @@ class ReferenceBackend(Backend):
         """Remember the circuit.
 
         Raises:
-            ValueError: trials that follow closely are asked for; they are independent here.
+            ValueError: it does not fit, or trials that follow closely are asked for; they are independent here.
         """
+        check_circuit(circuit, CAPABILITIES)
         if circuit.trial_time is not None:
             raise ValueError("trial_time: trials of the reference device are always independent; use trial_time=None")
         self._circuit = circuit
@@ -72,52 +85,87 @@ class ReferenceBackend(Backend):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
         circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
-        batch = stimulus.spikes.samples
-        h, steps = circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
-        arriving = stimulus.spikes.to_grid(h, steps)
-        state = {p.name: _Neurons(p, batch, h, CAPABILITIES.synaptic_drive) for p in circuit.populations}
-        spikes = {p.name: torch.zeros(steps, batch, p.size) for p in circuit.populations}
+        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
+        state = {p.name: _Neurons(p, batch, h) for p in circuit.populations}
+        driven = [
+            state[p.post].arrivals(stimulus.spikes, steps) if p.pre == INPUT else None for p in circuit.projections
+        ]
         traces: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
+        times: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
         for k in range(steps):
             for name, neurons in state.items():
                 if k % SUBSTEPS == 0:
                     traces[name].append((neurons.v + 0.5).clamp(0, 255).to(torch.uint8))
-            for projection in circuit.projections:
-                sent = spikes[projection.pre][k - 1] if projection.pre != INPUT else arriving[k]
-                state[projection.post].current += sent @ weights[projection.name].float().t()
+            received = {name: torch.zeros(2, *neurons.v.shape) for name, neurons in state.items()}
+            for p, external in zip(circuit.projections, driven, strict=True):
+                sent = state[p.pre].sent(state[p.post]) if external is None else external[:, k]
+                received[p.post] += sent @ weights[p.name].float().t()
             for name, neurons in state.items():
-                spikes[name][k] = neurons.step()
-        chip_time = batch * CAPABILITIES.trial_time
-        spiking = [p for p in circuit.populations if p.threshold is not None]
+                neurons.step(*received[name])
+                times[name].append(torch.where(neurons.fired, (k + 1) * h - neurons.age, torch.inf))
+        spiking = [p.name for p in circuit.populations if p.threshold is not None]
         return Recording(
-            spikes={p.name: Spikes.from_grid(spikes[p.name], h) for p in spiking},
+            spikes={name: _spikes(torch.stack(times[name], dim=1)) for name in spiking},
             traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
-            cost=Cost(chip_time, None, "estimated"),
+            cost=Cost(batch * CAPABILITIES.trial_time, None, "estimated"),
         )
 
 
 class _Neurons:
-    """State of one population: membrane `v`, synaptic current, rest of the refractory period `[B, N]`."""
+    """State of one population.
 
-    def __init__(self, p: Population, batch: int, h: float, drive: float) -> None:
-        self.p, self.h, self.drive = p, h, drive
+    Membrane `v`, synaptic current, rest of the refractory period (s), whether it spiked in the last sub-step and
+    for how long (s) at its end, each `[B, N]`.
+    """
+
+    def __init__(self, p: Population, batch: int, h: float) -> None:
+        self.p, self.h = p, h
         self.v = torch.full((batch, p.size), p.leak)
-        self.current = torch.zeros(batch, p.size)
-        self.held = torch.zeros(batch, p.size)
-        self.mem, self.syn = math.exp(-h / p.tau_mem), math.exp(-h / p.tau_syn)
-        rate = 1 / p.tau_mem - 1 / p.tau_syn
-        self.integral = self.mem * (h if abs(h * rate) < 1e-9 else math.expm1(h * rate) / rate)
+        self.current, self.held, self.age = (torch.zeros(batch, p.size) for _ in range(3))
+        self.fired = torch.zeros(batch, p.size, dtype=torch.bool)
 
-    def step(self) -> Tensor:
-        """Advance one sub-step and return the spikes `[B, N]`."""
-        p = self.p
-        self.v = p.leak + (self.v - p.leak) * self.mem + self.drive * self.integral * self.current
-        self.current = self.current * self.syn
-        self.v = torch.where(self.held > 0, torch.tensor(p.reset), self.v)
-        self.held = (self.held - self.h).clamp(min=0)
-        if p.threshold is None:
-            return torch.zeros_like(self.v)
-        fired = self.v > p.threshold
-        self.v = torch.where(fired, torch.tensor(p.reset), self.v)
-        self.held = torch.where(fired, torch.tensor(p.refractory), self.held)
-        return fired.float()
+    def arrivals(self, spikes: Spikes, steps: int) -> Tensor:
+        """Return what the events of each sub-step add to current and membrane at its end `[2, steps, B, inputs]`."""
+        k = spikes.bins(self.h)
+        inside = k < steps
+        k, sample, unit = k[inside], spikes.sample[inside], spikes.unit[inside]
+        effects = self.response(((k + 1).double() * self.h - spikes.time[inside].double()).float())
+        grid = torch.zeros(2, steps, spikes.samples, spikes.units)
+        return torch.stack(
+            [g.index_put_((k, sample, unit), e, accumulate=True) for g, e in zip(grid, effects, strict=True)]
+        )
+
+    def sent(self, to: _Neurons) -> Tensor:
+        """Return the same for the population `to`, from the own spikes of the sub-step before `[2, B, N]`."""
+        return to.response(self.h + self.age) * self.fired
+
+    def response(self, time: Tensor) -> Tensor:
+        """Return current and membrane (above leak) at times (s) after an event of weight 1, `[2, ...]`."""
+        return torch.stack([torch.exp(-time / self.p.tau_syn), self.charge(time)])
+
+    def charge(self, time: Tensor) -> Tensor:
+        """Return the membrane (above leak) at times (s) after a current of 1 began to decay."""
+        rate = 1 / self.p.tau_mem - 1 / self.p.tau_syn
+        integral = time if abs(rate * self.h) < 1e-9 else torch.expm1(time * rate) / rate
+        return CAPABILITIES.synaptic_drive * torch.exp(-time / self.p.tau_mem) * integral
+
+    def step(self, current: Tensor, membrane: Tensor) -> None:
+        """Advance one sub-step, at whose end new events have added so much to current and membrane."""
+        p, h, before = self.p, self.h, self.v
+        free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
+        released = self.current * torch.exp((free - h) / p.tau_syn)
+        self.v = p.leak + (before - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
+        self.v = self.v + membrane * (free / h)
+        self.current = self.current * math.exp(-h / p.tau_syn) + current
+        self.held = (self.held - h).clamp(min=0)
+        if p.threshold is not None:
+            self.fired = self.v > p.threshold
+            self.age = free * ((self.v - p.threshold) / (self.v - before)).nan_to_num().clamp(0, 1)
+            self.v = torch.where(self.fired, torch.tensor(p.reset), self.v)
+            self.held = torch.where(self.fired, (p.refractory - self.age).clamp(min=0), self.held)
+
+
+def _spikes(times: Tensor) -> Spikes:
+    """Return events from one time, or infinity, per sub-step `[B, steps, N]`."""
+    sample, step, unit = torch.isfinite(times).nonzero(as_tuple=True)
+    return Spikes(sample, unit, times[sample, step, unit], times.shape[0], times.shape[2])
