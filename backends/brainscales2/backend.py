@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,14 +23,16 @@ from ..contract import (
     Circuit,
     Cost,
     DeviceError,
+    Health,
     Population,
     Recording,
     Stimulus,
+    check_circuit,
     check_run,
 )
 from ..spikes import Spikes
 from .calibration import infeasible, requirements
-from .network import HardwareNetwork, Measured, Operation, RoutingError
+from .network import HardwareNetwork, Measured, Operation
 from .sdk import Sdk, connect, disconnect, load_sdk
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,19 @@ RUN_BYTES = 4 * 2**20
 steps per sample, some 50 times as much."""
 ATTEMPTS = 3
 """Trials of `configure` before it gives up."""
+
+
+KEPT = 16
+"""Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
+
+
+class Configured(NamedTuple):
+    """A circuit in place: its network, the time from trial to trial (s), and what a user should know."""
+
+    circuit: Circuit
+    network: HardwareNetwork
+    trial_time: float
+    warnings: tuple[str, ...]
 
 
 class BrainScaleS2Backend(Backend):
@@ -133,15 +148,9 @@ class BrainScaleS2Backend(Backend):
         self._reconnect_after = reconnect_after
         self._sdk: Sdk | None = None
         self._chip = ""
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drop the configuration."""
-        self._circuit: Circuit | None = None
-        self._network: HardwareNetwork | None = None
-        self._trial_time = self._capabilities.trial_time
+        self._used: Configured | None = None
+        self._kept: dict[Circuit, Configured] = {}
         self._failures = 0
-        self._warnings: tuple[str, ...] = ()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -164,7 +173,7 @@ class BrainScaleS2Backend(Backend):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is uncertain about the circuit as it is configured."""
-        return self._warnings
+        return () if self._used is None else self._used.warnings
 
     def open(self) -> None:
         """Import the chip's software, check it, and connect.
@@ -183,7 +192,8 @@ class BrainScaleS2Backend(Backend):
     def close(self) -> None:
         """Release the chip and forget the configuration."""
         sdk, self._sdk = self._sdk, None
-        self._forget()
+        self._used, self._failures = None, 0
+        self._kept.clear()
         atexit.unregister(self.close)
         if sdk is not None:
             disconnect(sdk, self)
@@ -191,25 +201,32 @@ class BrainScaleS2Backend(Backend):
     def configure(self, circuit: Circuit) -> None:
         """Place, calibrate and route a circuit by a run without spikes, and look at the neurons at rest.
 
+        A circuit that was configured before is still in place, and is used again.
+
         Raises:
             ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
             DeviceError: not open, or the run without spikes fails.
         """
         sdk = self._opened()
-        misfits = self._misfits(circuit)
-        if misfits:
-            lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
-            raise ValueError(f"the chip cannot realise the circuit:\n{lines}")
-        self._forget()
+        self._used = None
+        self._check(circuit)
+        found = self._kept.pop(circuit, None) or self._realise(sdk, circuit)
+        self._kept[circuit] = found
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._used, self._failures = found, 0
+
+    def _realise(self, sdk: Sdk, circuit: Circuit) -> Configured:
+        """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
         wait = self._wait(circuit)
         for attempt in range(1, ATTEMPTS + 1):
-            network = HardwareNetwork(sdk, circuit, self._operation, wait)
             try:
+                network = HardwareNetwork(sdk, circuit, self._operation, wait)
                 quiet = network.run(_no_weights(circuit), _no_spikes(circuit))
                 if bool(quiet.lost.any()):
                     raise DeviceError("its trace samples did not all arrive")
                 break
-            except RoutingError:
+            except ValueError:
                 raise
             except Exception as error:
                 if attempt == ATTEMPTS:
@@ -219,9 +236,9 @@ class BrainScaleS2Backend(Backend):
                     ) from error
                 log.warning("a run without spikes failed (%s); connecting anew", _describe(error))
                 self._reconnect(sdk)
-        self._network, self._circuit, self._trial_time = network, circuit, circuit.duration + wait
-        self._warnings = tuple(self._findings(network, circuit, quiet, wait))
         log.info("configured on chip %s: %d routing(s)", self._chip, network.routings)
+        warnings = tuple(self._findings(network, circuit, quiet, wait))
+        return Configured(circuit, network, circuit.duration + wait, warnings)
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials with integer weights.
@@ -230,20 +247,24 @@ class BrainScaleS2Backend(Backend):
             DeviceError: not open or configured, or the run failed; it can be repeated.
         """
         sdk = self._opened()
-        circuit = check_run(self._circuit, weights, stimulus, self._capabilities.weight_max)
-        assert self._network is not None  # there is a circuit
+        used = self._used
+        circuit = check_run(None if used is None else used.circuit, weights, stimulus, self._capabilities.weight_max)
+        assert used is not None  # there is a circuit
+        batch = stimulus.spikes.samples
+        found = self._run(sdk, used, weights, stimulus) if batch else _nothing(circuit)
+        chip_time = batch * used.trial_time
+        energy = None if self._capabilities.power is None else chip_time * self._capabilities.power
+        lost = found.lost if bool(found.lost.any()) else None
+        return Recording(found.spikes, found.traces, Cost(chip_time, energy, "estimated"), found.health, lost)
+
+    def _run(self, sdk: Sdk, used: Configured, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measured:
         try:
-            found = self._network.run(weights, stimulus.spikes)
+            found = used.network.run(weights, stimulus.spikes)
         except Exception as error:
             self._recover(sdk, error)
             raise DeviceError(f"the run failed: {_describe(error)}") from error
         self._failures = 0
-        chip_time = stimulus.spikes.samples * self._trial_time
-        energy = None if self._capabilities.power is None else chip_time * self._capabilities.power
-        lost = found.lost if bool(found.lost.any()) else None
-        cost = Cost(chip_time, energy, "estimated")
-        assert set(found.traces) == {p.name for p in circuit.populations}
-        return Recording(found.spikes, found.traces, cost, found.health, lost)
+        return found
 
     def _recover(self, sdk: Sdk, error: Exception) -> None:
         """Make the next run possible: the network has cleaned up; the connection is made anew if that did not help."""
@@ -261,6 +282,7 @@ class BrainScaleS2Backend(Backend):
         disconnect(sdk, self)
         chip = connect(sdk, self)
         if chip != self._chip:
+            disconnect(sdk, self)
             raise DeviceError(
                 f"after connecting anew chip {chip} answers instead of {self._chip}; close and open again"
             )
@@ -277,42 +299,36 @@ class BrainScaleS2Backend(Backend):
         slowest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
         return max(self._capabilities.trial_time - circuit.duration, REST * slowest)
 
-    def _misfits(self, circuit: Circuit) -> list[str]:
-        """Say what the chip or hxtorch cannot do, each with a remedy."""
-        caps, found = self._capabilities, []
-        if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
-            found.append(
-                f"network.dt={circuit.dt:.4g} s differs from the trace interval; set {caps.trace_interval:.4g}"
-            )
+    def _check(self, circuit: Circuit) -> None:
+        """Refuse what the chip or hxtorch cannot do, with everything that is wrong.
+
+        Raises:
+            ValueError: a value, its limit and a remedy for each.
+        """
+        caps = self._capabilities
         if caps.max_samples is not None and circuit.samples > caps.max_samples:
             other = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
-            found.append(
+            raise ValueError(
                 f"network.steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
                 f"which traces freeze; use at most {caps.max_samples}{other}"
             )
-        if circuit.trial_time is not None and circuit.trial_time < circuit.duration:
-            found.append(
-                f"backend.trial_time={circuit.trial_time:.4g} s is shorter than the {circuit.duration:.4g} s that are "
-                "recorded; record fewer samples (network.steps)"
-            )
-        if circuit.forced_reset:
-            found.append("backend.forced_reset=true: hxtorch does not reset neurons between trials; set it to false")
-        used = sum(p.size * p.merged for p in circuit.populations)
-        if used > caps.neuron_circuits:
-            found.append(f"{used} neuron circuits exceed {caps.neuron_circuits}; use fewer neurons or inputs")
-        found += infeasible("chip", self._operation.common_requirements())
+        check_circuit(circuit, caps)
+        misfits = infeasible("chip", self._operation.common_requirements())
         for population in circuit.populations:
-            found += infeasible(population.name, requirements(population))
-            found += self._misfits_of(population, circuit)
-        return found
+            misfits += infeasible(population.name, requirements(population))
+            misfits += self._misfits_of(population, circuit)
+        if misfits:
+            lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
+            raise ValueError(f"the chip cannot realise the circuit:\n{lines}")
 
     def _misfits_of(self, p: Population, circuit: Circuit) -> list[str]:
-        caps, found = self._capabilities, []
+        """Say what is wrong with the projections onto a population."""
+        found, limit = [], self._capabilities.inputs_per_circuit
         names = [population.name for population in circuit.populations]
         before = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
         incoming = [projection for projection in circuit.projections if projection.post == p.name]
         if not incoming:
-            found.append(f"{p.name}: nothing projects onto it, which hxtorch cannot place; give it inputs")
+            found.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
         for projection in incoming:
             if projection.pre not in before:
                 found.append(
@@ -320,9 +336,8 @@ class BrainScaleS2Backend(Backend):
                     "only feed-forward networks are supported (network.recurrent=false)"
                 )
         fan_in = sum(projection.pre_size for projection in incoming)
-        if fan_in > p.merged * caps.inputs_per_circuit:
-            needed = -(-fan_in // caps.inputs_per_circuit)
-            found.append(f"{p.name}: fan-in {fan_in} needs {needed} circuits per neuron, it has merged={p.merged}")
+        if fan_in > p.merged * limit:
+            found.append(f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits")
         return found
 
     def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, wait: float) -> list[str]:
@@ -339,7 +354,7 @@ class BrainScaleS2Backend(Backend):
             found.append(f"the network was routed {network.routings} times, once was expected")
         if circuit.trial_time is None and wait > self._capabilities.trial_time - circuit.duration:
             found.append(
-                f"trials follow {self._trial_time * 1e6:.4g} us after one another instead of "
+                f"trials follow {(circuit.duration + wait) * 1e6:.4g} us after one another instead of "
                 f"{self._capabilities.trial_time * 1e6:.4g}, so that membranes come to rest"
             )
         if circuit.trial_time is not None:
@@ -374,6 +389,15 @@ def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
 def _no_spikes(circuit: Circuit) -> Spikes:
     none = torch.zeros(0)
     return Spikes.from_events(none.long(), none.long(), none, 1, circuit.inputs)
+
+
+def _nothing(circuit: Circuit) -> Measured:
+    """Return what no trials give."""
+    none = torch.zeros(0)
+    traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
+    spiking = [p for p in circuit.populations if p.threshold is not None]
+    spikes = {p.name: Spikes.from_events(none.long(), none.long(), none, 0, p.size) for p in spiking}
+    return Measured(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
 
 
 def _describe(error: Exception) -> str:

@@ -89,8 +89,7 @@ class HardwareNetwork:
         checked: whether it is known what the calibration was made for.
 
     Raises:
-        ValueError: the calibration file was made for other targets.
-        DeviceError: the calibration file cannot be read.
+        ValueError: the calibration file cannot be read, or was made for other targets.
     """
 
     def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, wait: float) -> None:
@@ -126,7 +125,7 @@ class HardwareNetwork:
         try:
             instance.load_calib(str(file))
         except Exception as error:
-            raise DeviceError(
+            raise ValueError(
                 f"backend.settings.calibration={file} cannot be loaded ({type(error).__name__}: {error}); give a file "
                 "of this release of calix: .pkl, or .pbin (a binary coco list)"
             ) from error
@@ -245,7 +244,8 @@ class HardwareNetwork:
             self.timed = module.samples.timed
             if p.threshold is not None:
                 spikes[p.name] = to_spikes(module.events, batch, p.size, circuit.duration)
-        lost |= frozen(traces.values())
+        if not self.timed:
+            lost |= frozen(traces.values())
         return Measured(traces, spikes, lost, self._health(info, merged, int(lost.sum()), batch))
 
     def _health(self, info: Any, merged: int, lost: int, batch: int) -> Health:
