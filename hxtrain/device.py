@@ -106,7 +106,7 @@ class Device:
             for text in self.backend.warnings:
                 found.setdefault(text, []).insert(0, number)
         return tuple(
-            text if len(runs) == len(plan.parts) else f"run {', '.join(map(str, runs))}: {text}"
+            text if len(runs) == len(plan.parts) else f"run{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}: {text}"
             for text, runs in found.items()
         )
 
@@ -158,8 +158,7 @@ class Device:
         for part in plan.parts:
             self._configure(part.circuit)
             if part.source not in measured:
-                source = spikes_of(part.source, found)
-                measured[part.source] = replayed(source, plan.circuit.duration, plan.capabilities)
+                measured[part.source] = replayed(spikes_of(part.source, found), plan.circuit.duration)
             found.append((part, self._record_part(part, part.weights(integers), measured[part.source])))
         return self._watched(merge(plan.circuit, found))
 

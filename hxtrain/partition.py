@@ -72,15 +72,10 @@ def recurrent(population: Population, circuit: Circuit) -> bool:
     return any(p.pre == p.post == population.name for p in circuit.projections)
 
 
-def replayed(spikes: Spikes, duration: float, capabilities: Capabilities) -> Spikes:
-    """Return measured spikes as events for a later part.
-
-    A time stamp says in which step of the resolution a spike fell; the event is sent at the end of this step.
-    Events after the recorded window, whose length is `duration` (s), are left out.
-    """
-    time = spikes.time + capabilities.timestamp_resolution
-    inside = time < duration
-    return replace(spikes, sample=spikes.sample[inside], unit=spikes.unit[inside], time=time[inside])
+def replayed(spikes: Spikes, duration: float) -> Spikes:
+    """Return measured spikes as events for a later part: at the times measured, within the recorded window (s)."""
+    inside = spikes.time < duration
+    return replace(spikes, sample=spikes.sample[inside], unit=spikes.unit[inside], time=spikes.time[inside])
 
 
 def spikes_of(population: str, found: Sequence[tuple[Part, Recording]]) -> Spikes:

@@ -9,9 +9,20 @@ import torch
 from rich.console import Console
 
 import hxtrain as hx
-from hxtrain.backends import DeviceError, FaultyBackend, Spikes, TimeOut, create_backend
+from hxtrain.backends import (
+    INPUT,
+    Backend,
+    Cost,
+    DeviceError,
+    FaultyBackend,
+    Recording,
+    Spikes,
+    TimeOut,
+    check_run,
+    create_backend,
+)
 from hxtrain.backends.emulated import EmulatorBackend
-from hxtrain.backends.reference import CAPABILITIES, ReferenceBackend
+from hxtrain.backends.reference import CAPABILITIES, SUBSTEPS, ReferenceBackend
 from hxtrain.config import BackendConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.partition import replayed
@@ -21,35 +32,65 @@ from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint
 CHIP = create_backend("emulator").capabilities
 
 
-class Sized(ReferenceBackend):
-    """An ideal chip of any size; remembers how it was configured, and the clock and trials of its runs."""
+class Sized(Backend):
+    """An ideal chip of any size, on which a replayed spike acts exactly as one that stayed on the chip.
+
+    Time goes in sub-steps; a spike is found at the end of one, bears this time, and acts in the next one. Charges are
+    integers, so that sums do not depend on their order. Remembers circuits, and the clock and trials of runs.
+    """
+
+    identity = {"backend": "sized", "chip": "ideal", "chip_hash": "none"}  # noqa: RUF012
+    capabilities = None
 
     def __init__(self, circuits=10_000, **limits):
-        super().__init__()
-        self.limits = {"neuron_circuits": circuits, "inputs_per_circuit": 8, **limits}
+        self.capabilities = replace(CAPABILITIES, neuron_circuits=circuits, **{"inputs_per_circuit": 8, **limits})
         self.configured, self.runs = [], []
 
-    @property
-    def capabilities(self):
-        return replace(CAPABILITIES, **self.limits)
+    def open(self):
+        pass
+
+    def close(self):
+        pass
 
     def configure(self, circuit):
+        self.circuit = circuit
         self.configured.append(circuit)
-        super().configure(circuit)
 
     def run(self, weights, stimulus):
         self.runs.append((stimulus.clock, stimulus.spikes.samples))
-        return super().run(weights, stimulus)
+        circuit = check_run(self.circuit, weights, stimulus, self.capabilities.weight_max)
+        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
+        grids = {p.name: torch.zeros(steps + 1, batch, p.size) for p in circuit.populations}  # [k]: found until k h
+        grids[INPUT] = stimulus.spikes.to_grid(h, steps)
+        charge, v = ({p.name: torch.zeros(batch, p.size) for p in circuit.populations} for _ in range(2))
+        traces = {p.name: [] for p in circuit.populations}
+        for k in range(steps):
+            for p in circuit.projections:
+                charge[p.post] = charge[p.post] + grids[p.pre][k] @ weights[p.name].float().t()
+            for p in circuit.populations:
+                if k % SUBSTEPS == 0:
+                    traces[p.name].append((v[p.name] + p.leak + 0.5).clamp(0, 255).to(torch.uint8))
+                v[p.name] = 0.93 * v[p.name] + 0.1 * charge[p.name]
+                charge[p.name] = (0.93 * charge[p.name]).round()
+                if p.threshold is not None:
+                    grids[p.name][k + 1] = v[p.name] > p.threshold - p.leak
+                    v[p.name] = v[p.name] * (1 - grids[p.name][k + 1])
+        return Recording(
+            spikes={p.name: Spikes.from_grid(grids[p.name], h) for p in circuit.populations if p.threshold is not None},
+            traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
+            cost=Cost(batch * self.capabilities.trial_time, None, "estimated"),
+        )
 
 
-class Small(EmulatorBackend):
-    """An emulated chip of which only some circuits are used."""
+def limited(kind, circuits, **settings):
+    """Return a device of which only so many neuron circuits are used."""
 
-    circuits = 512
+    class Limited(kind):
+        @property
+        def capabilities(self):
+            return replace(super().capabilities, neuron_circuits=circuits)
 
-    @property
-    def capabilities(self):
-        return replace(super().capabilities, neuron_circuits=self.circuits)
+    return Limited(**settings)
 
 
 def network(*sizes, recurrent=False, dropout=0.0, gain=5.0):
@@ -148,6 +189,18 @@ def test_an_ideal_device_in_parts_equals_one_that_is_large_enough(sizes, circuit
     assert split[0].cost.chip_time == pytest.approx(len(parts) * whole[0].cost.chip_time)
 
 
+@pytest.mark.parametrize(("kind", "settings"), [(ReferenceBackend, {}), (EmulatorBackend, {"preset": "ideal"})])
+def test_other_devices_differ_by_their_latency_on_the_chip(kind, settings):
+    net, spikes = network(40, 60, 50, 5, gain=2), stimulus(30, 40)
+    (whole, gradients), (split, others) = (measured(net, limited(kind, n, **settings), spikes) for n in (512, 52))
+    assert torch.equal(whole.layers[0].trace, split.layers[0].trace)
+    counts = [float(activity.layers[1].spikes.detach().sum()) for activity in (whole, split)]
+    assert counts[1] == pytest.approx(counts[0], rel=0.01)
+    assert counts[0] > 500
+    for one, two in zip(gradients, others, strict=True):
+        assert float(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0)) > 0.999
+
+
 def test_a_trial_that_exceeds_the_trace_memory_is_divided_too():
     net, spikes = network(10, 30, 5), stimulus(6, 10)
     small = Sized(trace_memory=20 * net.steps, trace_channels=None)  # bytes: 20 neurons
@@ -242,23 +295,22 @@ def test_a_device_that_refuses_a_part_holds_no_network(mocker):
 def test_warnings_name_the_runs(mocker):
     net, backend = network(10, 30, 4), Sized(24)
     current = mocker.patch.object(Sized, "warnings", new_callable=mocker.PropertyMock)
-    current.side_effect = lambda: ("everywhere", f"size {backend.configured[-1].populations[0].size}")
+    current.side_effect = lambda: ("everywhere", f"size {backend.circuit.populations[0].size}")
     device = hx.Device(backend)
     net.attach(device)
-    assert device.warnings == ("everywhere", "run 4: size 4", "run 1, 2, 3: size 10")
+    assert device.warnings == ("everywhere", "run 4: size 4", "runs 1, 2, 3: size 10")
 
 
-def test_events_are_replayed_at_the_end_of_their_time_stamp():
-    spikes = Spikes.from_times(torch.tensor([[0.0, 1e-6], [33.99e-6, torch.inf]]))
-    found = replayed(spikes, 34e-6, replace(CHIP, timestamp_resolution=0.5e-6))
-    assert (found.sample.tolist(), found.unit.tolist(), found.samples, found.units) == ([0, 0], [0, 1], 2, 2)
-    assert found.time.tolist() == pytest.approx([0.5e-6, 1.5e-6])
+def test_events_are_replayed_at_the_times_measured():
+    spikes = Spikes.from_times(torch.tensor([[0.0, 1.23e-6], [33.9e-6, 34.0e-6]]))
+    found = replayed(spikes, 34e-6)
+    assert (found.sample.tolist(), found.unit.tolist(), found.samples, found.units) == ([0, 0, 1], [0, 1, 0], 2, 2)
+    assert torch.equal(found.time, spikes.time[:3])
 
 
 def emulated(circuits, retries=5, faults=(), **settings):
     """Return what a calibrated chip measures of a network in two batches."""
-    backend = Small(**settings)
-    backend.circuits = circuits
+    backend = limited(EmulatorBackend, circuits, **settings)
     net, spikes = network(40, 60, 50, 5, gain=2), stimulus(30, 40)
     with hx.Device(FaultyBackend(backend, faults, seed=1) if faults else backend, retries=retries) as device:
         net.attach(device)
@@ -281,8 +333,7 @@ def test_emulated_noise_follows_from_the_clock_alone():
 
 
 def test_close_trials_with_forced_resets_are_possible_in_parts():
-    backend, fast = Small(preset="ideal"), 40e-6
-    backend.circuits = 52
+    backend, fast = limited(EmulatorBackend, 52, preset="ideal"), 40e-6
     net, spikes = network(40, 60, 50, 5, gain=2), stimulus(10, 40)
     with torch.no_grad(), hx.Device(backend) as device:
         net.attach(device)
