@@ -16,6 +16,7 @@ from hxtrain.studies.calibrate import CalibrateConfig
 from hxtrain.studies.compare import CompareConfig
 from hxtrain.studies.evaluate import EvaluateConfig
 from hxtrain.studies.sensitivity import SensitivityConfig
+from hxtrain.studies.serve import ServeConfig
 from hxtrain.studies.transfer import TransferConfig
 from hxtrain.studies.validate import ValidateConfig
 from hxtrain.training import RunConfig, TrainerConfig
@@ -48,6 +49,7 @@ def register() -> None:
     store.store(name="validate_schema", node=ValidateConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
     store.store(name="fit_schema", node=FitConfig)
+    store.store(name="serve_schema", node=ServeConfig)
     for group in SECOND:
         for name in options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
