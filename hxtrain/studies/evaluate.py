@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint
@@ -33,6 +33,7 @@ class EvaluateConfig:
         backend, chip: the device.
         batch_size: samples per batch.
         test_samples: use only the first so many test samples; 0 for all.
+        data_folder: folder of the original files, for images of a size that the package does not hold.
     """
 
     checkpoint: str = "???"
@@ -40,6 +41,7 @@ class EvaluateConfig:
     chip: ChipConfig = field(default_factory=ChipConfig)
     batch_size: int = 500
     test_samples: int = 0
+    data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("test_samples", 0)):
@@ -64,8 +66,12 @@ class Trained(NamedTuple):
     origin: dict[str, Any]
 
 
-def load_trained(checkpoint: str) -> Trained:
+def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     """Return the network of a checkpoint that `hxtrain` wrote, and what belongs to it.
+
+    Args:
+        checkpoint: a run's `checkpoint.pt`.
+        data_folder: folder of the original files; None: the data of the package.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
@@ -76,7 +82,10 @@ def load_trained(checkpoint: str) -> Trained:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
     settings: dict[str, Any] = state["settings"]
-    data = component(settings, "data", DataConfig).load()
+    try:
+        data = replace(component(settings, "data", DataConfig), folder=data_folder).load()
+    except DatasetError as error:
+        raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
     if data.sha256 != settings["data.sha256"]:
         raise CheckpointError(
             f"{path} was trained on data {settings['data.sha256'][:16]}, {data.name} here is {data.sha256[:16]}; "
@@ -108,7 +117,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
-    trained = load_trained(config.checkpoint)
+    trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     test = shorten(data.test, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:

@@ -24,10 +24,12 @@ from hxtrain.backends import (
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import CAPABILITIES, SUBSTEPS, ReferenceBackend
 from hxtrain.config import BackendConfig, NetworkConfig
-from hxtrain.datasets import DataConfig
+from hxtrain.datasets import DataConfig, write_idx
+from hxtrain.datasets.catalogue import IDX_NAMES
 from hxtrain.partition import replayed
 from hxtrain.placement import place
-from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint, run
+from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, load_checkpoint, run
 
 CHIP = create_backend("emulator").capabilities
 
@@ -364,3 +366,20 @@ def test_training_in_parts_resumes_bit_equally(tmp_path):
     assert all(torch.equal(a, two["model"][name]) for name, a in one["model"].items())
     assert result["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
     assert "runs per sample" in said
+
+
+def test_full_size_images_from_a_folder_are_trained_on_and_evaluated(tmp_path):
+    for name, count in zip(IDX_NAMES, (60, 60, 20, 20), strict=True):
+        images = torch.randint(0, 256, (count, 28, 28), generator=torch.Generator().manual_seed(count))
+        values = images if "images" in name else torch.arange(count) % 10
+        write_idx(tmp_path / name, values.to(torch.uint8))
+    quiet = Progress(show=False, console=Console(file=io.StringIO()))
+    data, trainer = DataConfig("mnist", 28, str(tmp_path)), TrainerConfig(1, 30, progress=False, plots=False)
+    config = RunConfig(network=NetworkConfig(hidden=[80]), data=data, trainer=trainer)
+    run(config, tmp_path / "run", "test", quiet)
+    checkpoint = str(tmp_path / "run" / "checkpoint.pt")
+    found = evaluate_checkpoint(EvaluateConfig(checkpoint, data_folder=str(tmp_path)), tmp_path, "test", quiet)
+    assert found["test_samples"] == 20
+    assert found["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
+    with pytest.raises(CheckpointError, match=r"its data cannot be loaded: .* data_folder=FOLDER"):
+        evaluate_checkpoint(EvaluateConfig(checkpoint), tmp_path, "test", quiet)
