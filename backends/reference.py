@@ -6,8 +6,9 @@ Current-based leaky integrate-and-fire neurons, integrated exactly on a fixed su
     dV/dt = -(V - leak) / tau_mem + synaptic_drive * I
     V > threshold  ->  spike, V := reset for the refractory period
 
-An event acts from its own time on. Thresholds are looked at once per sub-step; the time of a spike within it is
-interpolated. Potentials are real numbers here; a recording rounds them to trace codes.
+An event acts from its own time on. Thresholds are looked at once per sub-step, the time of a spike within it is
+interpolated, and what the spike did to other neurons shows from the end of the next sub-step on. Potentials are real
+numbers here; a recording rounds them to trace codes.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ from .spikes import Spikes
 
 SUBSTEPS = 4
 """Sub-steps per trace sample."""
+FRACTIONS = 64
+"""Time stamps are multiples of this part of a sub-step, so that the order of a sum does not show in them."""
 CAPABILITIES = replace(
     BRAINSCALES2,
     name="reference",
     trace_memory=None,
-    timestamp_resolution=BRAINSCALES2.trace_interval / 32,  # 95 % of the interpolated stamps are closer
+    timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS / FRACTIONS,
     power=None,
     forced_reset=False,
     deterministic=True,
@@ -96,13 +99,13 @@ class ReferenceBackend(Backend):
             for name, neurons in state.items():
                 if k % SUBSTEPS == 0:
                     traces[name].append((neurons.v + 0.5).clamp(0, 255).to(torch.uint8))
-            received = {name: torch.zeros(2, *neurons.v.shape) for name, neurons in state.items()}
+            received = {name: torch.zeros(2, *neurons.v.shape).double() for name, neurons in state.items()}
             for p, external in zip(circuit.projections, driven, strict=True):
-                sent = state[p.pre].sent(state[p.post]) if external is None else external[:, k]
-                received[p.post] += sent @ weights[p.name].float().t()
+                events = state[p.post].effects(state[p.pre].stamps, k) if external is None else external[:, k]
+                received[p.post] += events @ weights[p.name].double().t()
             for name, neurons in state.items():
-                neurons.step(*received[name])
-                times[name].append(torch.where(neurons.fired, (k + 1) * h - neurons.age, torch.inf))
+                neurons.step(*received[name], k)
+                times[name].append(neurons.stamps)
         spiking = [p.name for p in circuit.populations if p.threshold is not None]
         return Recording(
             spikes={name: _spikes(torch.stack(times[name], dim=1)) for name in spiking},
@@ -114,34 +117,32 @@ class ReferenceBackend(Backend):
 class _Neurons:
     """State of one population.
 
-    Membrane `v`, synaptic current, rest of the refractory period (s), whether it spiked in the last sub-step and
-    for how long (s) at its end, each `[B, N]`.
+    Membrane `v`, synaptic current, rest of the refractory period (s), and time of the spike in the last sub-step,
+    infinite without one (s), each `[B, N]`.
     """
 
     def __init__(self, p: Population, batch: int, h: float) -> None:
         self.p, self.h = p, h
-        self.v = torch.full((batch, p.size), p.leak)
-        self.current, self.held, self.age = (torch.zeros(batch, p.size) for _ in range(3))
-        self.fired = torch.zeros(batch, p.size, dtype=torch.bool)
+        self.v = torch.full((batch, p.size), p.leak, dtype=torch.float64)
+        self.current, self.held = torch.zeros_like(self.v), torch.zeros_like(self.v)
+        self.stamps = torch.full((batch, p.size), torch.inf)
 
     def arrivals(self, spikes: Spikes, steps: int) -> Tensor:
-        """Return what the events of each sub-step add to current and membrane at its end `[2, steps, B, inputs]`."""
+        """Return the effects of external events in each sub-step `[2, steps, B, inputs]`."""
         k = spikes.bins(self.h)
         inside = k < steps
-        k, sample, unit = k[inside], spikes.sample[inside], spikes.unit[inside]
-        effects = self.response(((k + 1).double() * self.h - spikes.time[inside].double()).float())
-        grid = torch.zeros(2, steps, spikes.samples, spikes.units)
-        return torch.stack(
-            [g.index_put_((k, sample, unit), e, accumulate=True) for g, e in zip(grid, effects, strict=True)]
-        )
+        k, place = k[inside], (k[inside], spikes.sample[inside], spikes.unit[inside])
+        grid = torch.zeros(2, steps, spikes.samples, spikes.units, dtype=torch.float64)
+        for total, effect in zip(grid, self.effects(spikes.time[inside], k), strict=True):
+            total.index_put_(place, effect, accumulate=True)
+        return grid
 
-    def sent(self, to: _Neurons) -> Tensor:
-        """Return the same for the population `to`, from the own spikes of the sub-step before `[2, B, N]`."""
-        return to.response(self.h + self.age) * self.fired
-
-    def response(self, time: Tensor) -> Tensor:
-        """Return current and membrane (above leak) at times (s) after an event of weight 1, `[2, ...]`."""
-        return torch.stack([torch.exp(-time / self.p.tau_syn), self.charge(time)])
+    def effects(self, time: Tensor, k: int | Tensor) -> Tensor:
+        """Return current and membrane at the end of sub-step `k`, from events of weight 1 at `time` (s) `[2, ...]`."""
+        left = (k + 1) * self.h - time.double()
+        happened = torch.isfinite(left)
+        left = torch.where(happened, left, 0)
+        return torch.stack([torch.exp(-left / self.p.tau_syn), self.charge(left)]) * happened
 
     def charge(self, time: Tensor) -> Tensor:
         """Return the membrane (above leak) at times (s) after a current of 1 began to decay."""
@@ -149,8 +150,8 @@ class _Neurons:
         integral = time if abs(rate * self.h) < 1e-9 else torch.expm1(time * rate) / rate
         return CAPABILITIES.synaptic_drive * torch.exp(-time / self.p.tau_mem) * integral
 
-    def step(self, current: Tensor, membrane: Tensor) -> None:
-        """Advance one sub-step, at whose end new events have added so much to current and membrane."""
+    def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
+        """Advance sub-step `k`, until whose end new events add so much to current and membrane."""
         p, h, before = self.p, self.h, self.v
         free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
         released = self.current * torch.exp((free - h) / p.tau_syn)
@@ -159,10 +160,16 @@ class _Neurons:
         self.current = self.current * math.exp(-h / p.tau_syn) + current
         self.held = (self.held - h).clamp(min=0)
         if p.threshold is not None:
-            self.fired = self.v > p.threshold
-            self.age = free * ((self.v - p.threshold) / (self.v - before)).nan_to_num().clamp(0, 1)
-            self.v = torch.where(self.fired, torch.tensor(p.reset), self.v)
-            self.held = torch.where(self.fired, (p.refractory - self.age).clamp(min=0), self.held)
+            self._spike(before, free, p.threshold, k)
+
+    def _spike(self, before: Tensor, free: Tensor, threshold: float, k: int) -> None:
+        """Reset what exceeds its threshold; the crossing lies on a straight line in the free part of the sub-step."""
+        fired = self.v > threshold
+        since = free * (self.v - threshold) / torch.where(fired, self.v - before, 1)
+        since = (since * (FRACTIONS / self.h)).round().clamp(1, FRACTIONS) * (self.h / FRACTIONS)
+        self.stamps = torch.where(fired, (k + 1) * self.h - since, torch.inf).float()
+        self.v = torch.where(fired, self.p.reset, self.v)
+        self.held = torch.where(fired, (self.p.refractory - since).clamp(min=0), self.held)
 
 
 def _spikes(times: Tensor) -> Spikes:
