@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
     "hxtrain.backends",
+    "hxtrain.backends.brainscales2",
     "hxtrain.characterisation",
     "hxtrain.datasets",
     "hxtrain.datasets.files",
@@ -23,7 +24,7 @@ PACKAGES = [
     "hxtrain.training",
 ]
 SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
-BACKENDS = {"emulator", "reference"}
+BACKENDS = {"brainscales2", "emulator", "reference"}
 ENTRY_POINTS = [
     entry
     for entry in metadata.distribution("hxtrain").entry_points

@@ -254,7 +254,7 @@ class HardwareNetwork:
         text = "run of %d trials: %s events dropped by the crossbar, %d input spikes merged, %d trials not whole"
         log.log(level, text, batch, "unknown" if drops is None else drops, merged, lost)
         log.debug("health: %r, time: %r", info.health, info.time)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if merged:
             step = self._circuit.dt / self._operation.substeps
             notes = (f"{merged} input spikes fell together with another of their input within {step * 1e6:.3g} us",)
@@ -273,7 +273,7 @@ class HardwareNetwork:
 def _make_synapse(spiking: Any, inputs: int, outputs: int, experiment: Any) -> Any:
     """Return synapses without any transform: integers reach the chip as they are."""
 
-    class Synapse(spiking.Synapse):  # type: ignore[misc, name-defined]
+    class Synapse(spiking.Synapse):  # type: ignore[misc]
         def forward_func(self, input: Any) -> Any:
             return spiking.SynapseHandle(graded_spikes=None)
 
