@@ -350,6 +350,10 @@ class BrainScaleS2Backend(Backend):
             )
         if not network.timed:
             found.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
+        if not network.counted:
+            found.append(
+                "the health counters of this grenade cannot be read: events that the chip drops are not counted"
+            )
         if network.routings != 1:
             found.append(f"the network was routed {network.routings} times, once was expected")
         if circuit.trial_time is None and wait > self._capabilities.trial_time - circuit.duration:

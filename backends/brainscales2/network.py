@@ -86,6 +86,7 @@ class HardwareNetwork:
     Attributes:
         routings: how often the router ran.
         timed: whether the times of trace samples are known; set by the first run.
+        counted: whether dropped events are counted; set by every run.
         checked: whether it is known what the calibration was made for.
 
     Raises:
@@ -95,7 +96,7 @@ class HardwareNetwork:
     def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, wait: float) -> None:
         self._sdk, self._circuit, self._operation = sdk, circuit, operation
         self.routings = 0
-        self.timed = self.checked = True
+        self.timed = self.counted = self.checked = True
         self._experiment = self._make_experiment(wait)
         self._instance = self._experiment.default_execution_instance
         self._populations = {p.name: self._make_population(p) for p in circuit.populations}
@@ -250,6 +251,7 @@ class HardwareNetwork:
 
     def _health(self, info: Any, merged: int, lost: int, batch: int) -> Health:
         drops = dropped_spikes(info.health)
+        self.counted = drops is not None
         level = logging.WARNING if drops or lost else logging.DEBUG
         text = "run of %d trials: %s events dropped by the crossbar, %d input spikes merged, %d trials not whole"
         log.log(level, text, batch, "unknown" if drops is None else drops, merged, lost)

@@ -140,19 +140,20 @@ def to_spikes(events: Any, batch: int, size: int, duration: float) -> Spikes:
 
 
 def dropped_spikes(health: Any) -> int | None:
-    """Return how many events the crossbar dropped in a run; None if the counters cannot be read."""
+    """Return how many events the crossbar dropped in a run; None if the counters cannot be read.
+
+    The counters are differences over the run, of each chip or, before grenade knew several, of each execution instance.
+    """
     try:
-        chips = [chip for instance in _values(health.execution_instances) for chip in _values(instance.chips)]
+        chips = [
+            chip
+            for instance in health.execution_instances.values()
+            for chip in (instance.chips.values() if hasattr(instance, "chips") else [instance])
+        ]
         counts = [_count(chip.crossbar_input_drop_counter) for chip in chips]
     except (AttributeError, TypeError, ValueError):
         return None
     return sum(counts) if counts else None
-
-
-def _values(group: Any) -> Iterable[Any]:
-    """Return the values of a mapping, which compiled code may have made."""
-    found: Iterable[Any] = group.values()
-    return found
 
 
 def _count(counter: Any) -> int:

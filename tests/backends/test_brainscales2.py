@@ -29,6 +29,7 @@ from hxtrain.backends import (
     Stimulus,
     create_backend,
 )
+from hxtrain.backends.brainscales2.readout import dropped_spikes
 
 HIDDEN, READOUT = 3, 2  # sizes of CIRCUIT's populations
 
@@ -456,6 +457,18 @@ def test_dropped_events_are_counted_and_logged(
         found = opened.run(WEIGHTS, stimulus())
     assert found.health.dropped_spikes == expected
     assert f"{expected or ('unknown' if drops else 0)} events dropped by the crossbar" in caplog.text
+
+
+def test_counters_that_cannot_be_read_are_a_warning(chip: FakeChip) -> None:
+    chip.drops = object()
+    with create_backend("brainscales2") as backend:
+        backend.configure(CIRCUIT)
+        assert "events that the chip drops are not counted" in backend.warnings[0]
+
+
+def test_counters_of_instances_without_chips() -> None:
+    instance = SimpleNamespace(crossbar_input_drop_counter=[SimpleNamespace(value=2), SimpleNamespace(value=5)])
+    assert dropped_spikes(SimpleNamespace(execution_instances={0: instance, 1: instance})) == 14
 
 
 # ---- refusals
