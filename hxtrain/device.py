@@ -7,7 +7,9 @@ device run in parts, runs are retried and checked, and codes become membranes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -46,6 +48,7 @@ class Device:
     Attributes:
         clock: trials run so far, those of all parts; part of a checkpoint, since emulated noise follows from it.
         plan: the placement; None before a network is attached.
+        waited: wall-clock time (s) in which the host waited for the device.
         warnings: what a user should know of the device as it is configured for the network.
     """
 
@@ -66,7 +69,7 @@ class Device:
             raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
         self.trial_time, self.forced_reset, self.max_runs = trial_time, forced_reset, max_runs
         self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
-        self.clock = 0
+        self.clock, self.waited = 0, 0.0
         self.drift = DriftMonitor(drift_limit)
         self.plan: Plan | None = None
         self.scales: list[float] = []
@@ -114,7 +117,8 @@ class Device:
         """Configure the device with a circuit, unless it is."""
         if circuit != self._configured:
             self._configured = None
-            self.backend.configure(circuit)
+            with self._waiting():
+                self.backend.configure(circuit)
             self._configured = circuit
 
     def run(self, weights: list[Tensor], spikes: Spikes) -> Activity:
@@ -182,6 +186,15 @@ class Device:
         note = self.drift.add(recording)
         return recording if note is None else replace(recording, health=recording.health + Health(notes=(note,)))
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Count the time in which the host waits for the device."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - begin
+
     def _placed(self) -> Plan:
         if self.plan is None:
             raise DeviceError("no network is placed on the device; call net.attach(device) first")
@@ -208,7 +221,8 @@ class Device:
         """Run once what is missing; an error of the device is returned."""
         part = arrivals.wanted()
         try:
-            recording = self.backend.run(integers, part)
+            with self._waiting():
+                recording = self.backend.run(integers, part)
             _check(circuit, recording, part)
         except DeviceError as error:
             arrivals.fail(part)
