@@ -97,15 +97,15 @@ def noise_follows_the_clock(bench: Bench) -> str:
 
 def trials_are_independent(bench: Bench) -> str:
     """A trial does not depend on what the one before it did, unless trials follow closely."""
-    circuit, weights, _ = _task(bench)
-    bench.configure(circuit)
-    end = (bench.samples - 1) * bench.caps.trace_interval
-    every = [*range(bench.width * bench.group)]
-    late = bench.timed([dict.fromkeys(every, end), {}], len(every))
-    codes = bench.codes(bench.run(weights, late)).unflatten(0, (-1, 2))
-    rest = bench.codes(bench.run(weights, bench.quiet(len(every), 2 * bench.tolerances.trials)))
-    apart = (codes[:, 1].mean(0)[0] - rest.mean((0, 1))).abs()
+    inputs = bench.group
+    bench.configure(bench.layer(inputs, bench.width))
+    weights = {"input->neurons": torch.full((bench.width, inputs), bench.caps.weight_max, dtype=torch.int8)}
+    late = (bench.samples - 3) * bench.caps.trace_interval
+    spikes = bench.timed([dict.fromkeys(range(inputs), late), {}], inputs)
+    codes = bench.codes(bench.run(weights, spikes)).unflatten(0, (-1, 2)).mean(0)[1]
+    rest = bench.codes(bench.run(weights, bench.quiet(inputs, 2 * bench.tolerances.trials))).mean((0, 1))
     bound = max(1.0, 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials))
+    apart = (codes - rest).abs().amax(0)
     return bench.enough(apart <= bound, "of neurons are at rest after a trial that ended in a volley")
 
 

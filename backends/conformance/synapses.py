@@ -65,8 +65,9 @@ def weights_keep_their_size(bench: Bench) -> str:
     found, sent = _measured(bench, weights), weights.double()
     used = weights != 0
     ratio = (found / sent)[used]
-    text = bench.enough((ratio - 1).abs() <= bench.tolerances.weight, "of responses have the size of their weight")
-    return f"{text}; median {float(ratio.median()):.3f} of the ideal"
+    median = f"median {float(ratio.median()):.3f} of the ideal"
+    good = (ratio - 1).abs() <= bench.tolerances.weight
+    return bench.enough(good, f"of responses have the size of their weight ({median})")
 
 
 def zero_weights_are_silent(bench: Bench) -> str:
