@@ -25,6 +25,8 @@ from .wire import WireError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+HEADS = 2**12
+"""Room for what travels with the tensors of a run (bytes)."""
 
 
 @dataclass
@@ -100,8 +102,11 @@ class RemoteBackend(Backend):
         Raises:
             DeviceError: the server cannot be reached, or others have the chip for too long.
         """
-        self._welcome()
-        self._ensure_lease()
+        try:
+            self._ensure_lease()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the chip back; may be called twice."""
@@ -138,7 +143,7 @@ class RemoteBackend(Backend):
         circuit = check_run(self._circuit, weights, stimulus, welcome.capabilities.weight_max)
         body, tensors = write_run(circuit, weights, stimulus, welcome.capabilities.weight_max)
         size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
-        if size + 2**16 > limit:
+        if size + HEADS > limit:
             raise ValueError(
                 f"a run of {stimulus.spikes.samples} samples has {size} bytes, the chip server takes {limit}; "
                 "use smaller batches, or raise the server's max_message"
@@ -164,12 +169,17 @@ class RemoteBackend(Backend):
                 self._ensure_circuit()
                 return work()
             except p.Refusal as refusal:
-                log.warning("chip server %s: %s", self._settings.address, refusal.text)
+                log.info("chip server %s: %s", self._settings.address, refusal.text)
                 self._lease = ""
 
     def _welcome(self) -> p.Welcome:
+        """Return who is there; before `open`, the connection does not stay."""
         if self._hello is None:
-            self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+            try:
+                self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+            finally:
+                if self._heart is None:
+                    self._link.close()
         return self._hello
 
     def _ensure_lease(self) -> None:
@@ -184,7 +194,8 @@ class RemoteBackend(Backend):
                 break
             if place.position != told:
                 told = place.position
-                log.warning("place %d in the queue for the chip, at most about %.0f s", told, place.estimate)
+                level = logging.INFO if self._answer is not None else logging.WARNING  # turns are no news
+                log.log(level, "place %d in the queue for the chip, at most about %.0f s", told, place.estimate)
             if time.monotonic() - since > self._queue_patience:
                 raise DeviceError(
                     f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
@@ -223,7 +234,7 @@ class RemoteBackend(Backend):
 
     def _release(self) -> None:
         """Give the lease back; without a server there is nothing to give back."""
-        last = Link(LinkSettings(self._settings.address, self._settings.keys, 2.0, 2.0))
+        last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
         try:
             last.request("release", p.Empty(), lease=self._lease)
         except (DeviceError, ValueError, p.Refusal, p.RemoteBugError) as error:

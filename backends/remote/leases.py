@@ -12,7 +12,7 @@ from hxtrain.backends.contract import Circuit
 
 from .protocol import Ask, Client, Place, Refusal
 
-LONGEST_POLL = 0.5
+LONGEST_POLL = 0.1
 """Longest time after which a waiting client asks again (s)."""
 
 

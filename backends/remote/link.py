@@ -23,11 +23,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses between attempts (s): they double from the first to the longest, each times 0.5 to 1.5 at random."""
 TICK = 0.1
 """Longest time between two looks at whether the caller still wants the answer (s)."""
+NO_HANDSHAKE = "the handshake failed: do server and client both use keys, the same ones?"
 EVENTS = {
+    zmq.Event.HANDSHAKE_SUCCEEDED: "no answer",
     zmq.Event.CONNECT_RETRIED: "nothing listens there",
     zmq.Event.DISCONNECTED: "the server closed the connection",
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: are the server's keys other ones?",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: do server and client both use keys, the same ones?",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: NO_HANDSHAKE,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: NO_HANDSHAKE,
     zmq.Event.HANDSHAKE_FAILED_AUTH: "the server does not accept this client's key",
 }
 
@@ -97,7 +99,7 @@ class Link:
         self._monitor: zmq.Socket[bytes] | None = None
         self._random = random.Random()
         self._id = 0
-        self._trouble = "no answer"
+        self._trouble, self._shaken = "no answer", False
         self.heard = 0.0
         """When the server was last heard of (s, monotonic)."""
 
@@ -218,7 +220,7 @@ class Link:
             events |= event
         self._monitor = socket.get_monitor_socket(events)
         socket.connect(self.settings.address)
-        self._socket = socket
+        self._socket, self._shaken = socket, False
         return socket
 
     def _hang_up(self) -> None:
@@ -246,7 +248,8 @@ class Link:
     def _read_event(self, monitor: zmq.Socket[bytes]) -> bool:
         """Read an event of the connection; returns whether what was sent is lost."""
         event = zmq.Event(parse_monitor_message(monitor.recv_multipart())["event"])
-        self._trouble = EVENTS.get(event, self._trouble)
+        self._shaken = self._shaken or event == zmq.Event.HANDSHAKE_SUCCEEDED
+        self._trouble = EVENTS[event] if self._shaken or event != zmq.Event.DISCONNECTED else NO_HANDSHAKE
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             raise DeviceError(
                 f"chip server {self.settings.address}: {self._trouble}. Give its operator client.key of "

@@ -60,6 +60,12 @@ FREE_TO_CHANGE = {
     "data.download",
     "backend.retries",
     "backend.max_runs",
+    "backend.settings.address",  # of a chip behind a server; which chip it is stays checked
+    "backend.settings.keys",
+    "backend.settings.patience",
+    "backend.settings.queue_patience",
+    "backend.settings.timeout",
+    "identity.address",
 }
 """Settings that may differ when a run is resumed, since they do not change a step."""
 
@@ -181,9 +187,9 @@ def _check_folder(config: RunConfig, folder: Path) -> None:
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return flat plain values that a resumed run must share."""
-    flat = {key: value for key, value in flatten(asdict(config)).items() if key not in FREE_TO_CHANGE}
+    found = {**flatten(asdict(config)), **{f"identity.{key}": value for key, value in identity.items()}}
+    flat = {key: value for key, value in found.items() if key not in FREE_TO_CHANGE}
     kinds = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    flat.update({f"identity.{key}": value for key, value in identity.items()})
     return {**flat, "loss.kind": type(config.loss).__name__, "regularizer.kinds": kinds, "data.sha256": data.sha256}
 
 

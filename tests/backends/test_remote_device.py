@@ -136,7 +136,7 @@ def test_a_device_that_hangs_is_reported() -> None:
     hanging = CountingBackend(lambda run: None if run > 1 else (go_on.wait(60), None)[1])
     with serving(hanging, run_timeout=0.3) as server, connected(server) as there:
         there.configure(CIRCUIT)
-        with pytest.raises(DeviceError, match="did not answer within 0.3 s; look after it"):
+        with pytest.raises(DeviceError, match=r"did not answer within 0.3 s; look after it"):
             there.run(WEIGHTS, stimulus())
         assert ask_status(LinkSettings(server.address)).health.state == "stuck"
         go_on.set()
@@ -168,7 +168,7 @@ def test_the_end_waits_for_the_running_batch() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(UnknownBackendError, match="address"):
         create_backend("remote")
-    with pytest.raises(ValueError, match="address='here' is not one of a chip server; use e.g. tcp://127.0.0.1:5555"):
+    with pytest.raises(ValueError, match=r"address='here' is not one of a chip server; use e.g. tcp://127.0.0.1:5555"):
         create_backend("remote", address="here")
     with pytest.raises(ValueError, match=r"patience=0.0 s must be positive"):
         create_backend("remote", address="tcp://127.0.0.1:1", patience=0.0)
