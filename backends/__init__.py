@@ -30,7 +30,7 @@ from .faults import (
     create_faults,
 )
 from .parameters import NeuronParameters, ParameterFileError
-from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend
+from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend, required_settings
 from .spikes import Spikes
 
 __all__ = [
@@ -67,4 +67,5 @@ __all__ = [
     "check_run",
     "create_backend",
     "create_faults",
+    "required_settings",
 ]
