@@ -104,7 +104,8 @@ class ReferenceBackend(Backend):
                 events = state[p.post].effects(state[p.pre].stamps, k) if external is None else external[:, k]
                 received[p.post] += events @ weights[p.name].double().t()
             for name, neurons in state.items():
-                neurons.step(*received[name], k)
+                current, membrane = received[name]
+                neurons.step(current, membrane, k)
                 times[name].append(neurons.stamps)
         spiking = [p.name for p in circuit.populations if p.threshold is not None]
         return Recording(

@@ -9,7 +9,7 @@ import torch
 
 from ..contract import Circuit, Recording
 from ..spikes import Spikes
-from .bench import Bench, NotApplicableError, difference, joined, require
+from .bench import Bench, NotApplicableError, difference, joined, require, rounds
 from .refusals import refuses
 
 
@@ -58,7 +58,7 @@ def split_batches_are_alike(bench: Bench) -> str:
         changed = difference(whole, parts)
         require(changed is None, f"{changed} differ when the batch is split into pieces of 3")
         return "bit-equal in pieces of 3"
-    mean = [bench.codes(recording).unflatten(0, (-1, bench.width)).mean(0) for recording in (whole, parts)]
+    mean = [rounds(bench.codes(recording), bench.width).mean(0) for recording in (whole, parts)]
     apart = float((mean[0] - mean[1]).abs().max())
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
     require(apart <= bound, f"means over trials differ by up to {apart:.2f} in pieces of 3, noise explains {bound:.2f}")
@@ -102,7 +102,7 @@ def trials_are_independent(bench: Bench) -> str:
     weights = {"input->neurons": torch.full((bench.width, inputs), bench.caps.weight_max, dtype=torch.int8)}
     late = (bench.samples - 3) * bench.caps.trace_interval
     spikes = bench.timed([dict.fromkeys(range(inputs), late), {}], inputs)
-    codes = bench.codes(bench.run(weights, spikes)).unflatten(0, (-1, 2)).mean(0)[1]
+    codes = rounds(bench.codes(bench.run(weights, spikes)), 2).mean(0)[1]
     rest = bench.codes(bench.run(weights, bench.quiet(inputs, 2 * bench.tolerances.trials))).mean((0, 1))
     bound = max(1.0, 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials))
     apart = (codes - rest).abs().amax(0)
@@ -125,7 +125,7 @@ def close_trials_are_honoured(bench: Bench) -> str:
     require(found >= asked * (1 - 1e-6), f"trials cost {found:.4g} s each, but trial_time={asked:.4g} s was asked for")
     if recording.cost.origin == "estimated":
         require(found <= 1.5 * asked, f"trials cost {found:.4g} s each, but trial_time={asked:.4g} s was asked for")
-    codes = bench.codes(recording).unflatten(0, (-1, 2)).mean(0)
+    codes = rounds(bench.codes(recording), 2).mean(0)
     swing = (codes[1] - codes[1, -1]).abs().amax(0)
     largest = bench.caps.threshold - bench.caps.leak
     bound = 0.1 * largest + 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials)
@@ -146,7 +146,7 @@ def events_at_the_edges_are_taken(bench: Bench) -> str:
     weights = {"input->neurons": torch.full((bench.width, 2), bench.caps.weight_max, dtype=torch.int8)}
     end = bench.samples * bench.caps.trace_interval
     spikes = bench.timed([{}, {0: 0.0}, {0: end}, {0: 1.2 * end}], 2)
-    codes = bench.codes(bench.run(weights, spikes)).unflatten(0, (-1, 4)).mean(0)
+    codes = rounds(bench.codes(bench.run(weights, spikes)), 4).mean(0)
     swing = (codes - codes[:1]).abs().amax(1)
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
     acts = 0.3 * bench.unit * bench.caps.weight_max

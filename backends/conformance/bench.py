@@ -198,7 +198,7 @@ class Bench:
     def swings(self, recording: Recording, patterns: int, name: str = "neurons") -> Tensor:
         """Return mean deviations from the rest before the stimulus `[P, T, N]`."""
         codes = self.codes(recording, name)
-        mean = codes.unflatten(0, (-1, patterns)).mean(0)
+        mean = rounds(codes, patterns).mean(0)
         return mean - mean[:, : ONSET + 1].mean(1, keepdim=True)
 
     def psp(self, time: Tensor) -> Tensor:
@@ -214,7 +214,8 @@ class Bench:
     def strengths(self, swings: Tensor) -> Tensor:
         """Return the integer weight that each response `[P, T, N]` is worth, by least squares `[N, P]`."""
         ideal = self.psp(self.times - self.onset)
-        return torch.einsum("ptn,t->np", swings, ideal) / ideal.square().sum()
+        worth: Tensor = torch.einsum("ptn,t->np", swings, ideal) / ideal.square().sum()
+        return worth
 
     def first_spikes(self, recording: Recording, name: str = "neurons") -> Tensor:
         """Return each neuron's first spike in each trial (s) `[B, N]`, NaN without one."""
@@ -232,6 +233,11 @@ class Bench:
         least = self.tolerances.share
         require(good.numel() > 0 and found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
         return report
+
+
+def rounds(tensor: Tensor, patterns: int) -> Tensor:
+    """Return trials `[B, ...]` as `[B / patterns, patterns, ...]`."""
+    return tensor.reshape(-1, patterns, *tensor.shape[1:])
 
 
 def zeros(circuit: Circuit) -> dict[str, Tensor]:

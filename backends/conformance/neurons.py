@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..contract import Projection, Recording
-from .bench import ONSET, Bench, NotApplicableError, require
+from ..spikes import Spikes
+from .bench import ONSET, Bench, NotApplicableError, require, rounds
 
 
 def _strong(bench: Bench) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ def strong_inputs_make_spikes(bench: Bench) -> str:
     order = [(3 * n + 1) % bench.width for n in range(bench.width)]
     order = order if len(set(order)) == bench.width else [*range(1, bench.width), 0]
     first = bench.first_spikes(bench.run(_strong(bench), bench.driven(order)))
-    spiked = torch.isfinite(first).unflatten(0, (-1, bench.width)).double().mean(0) > 0.5
+    spiked = rounds(torch.isfinite(first), bench.width).double().mean(0) > 0.5
     driven = torch.zeros(bench.width, bench.width, dtype=torch.bool)
     driven[torch.arange(bench.width), torch.tensor(order)] = True
     text = bench.enough(spiked[driven], "of driven neurons spike in their trial")
@@ -104,7 +105,7 @@ def later_inputs_spike_later(bench: Bench) -> str:
     delays = [0.0, 0.3 * interval, 0.5 * interval, interval, 2.7 * interval]
     groups = dict.fromkeys(range(bench.width * bench.group), 0.0)
     spikes = bench.timed([dict.fromkeys(groups, bench.onset + delay) for delay in delays], len(groups))
-    first = bench.first_spikes(bench.run(_strong(bench), spikes)).unflatten(0, (-1, len(delays)))
+    first = rounds(bench.first_spikes(bench.run(_strong(bench), spikes)), len(delays))
     mean = first.nanmedian(0).values
     late = (mean - mean[:1]) - torch.tensor(delays, dtype=torch.float64)[:, None]
     bound = bench.tolerances.stamp * interval
@@ -148,8 +149,9 @@ def neurons_are_refractory(bench: Bench) -> str:
     bench.configure(replace(circuit, populations=(replace(circuit.populations[0], refractory=asked),)))
     weights, order = _strong(bench), list(range(bench.width))
     parts = [bench.driven(order, bench.onset + k * interval) for k in range(3)]
-    events = [torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time")]
-    spikes = bench.run(weights, parts[0].from_events(*events, parts[0].samples, circuit.inputs)).spikes["neurons"]
+    sample, unit, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time"))
+    volleys = Spikes.from_events(sample, unit, time, parts[0].samples, circuit.inputs)
+    spikes = bench.run(weights, volleys).spikes["neurons"]
     ordered = spikes.ordered()
     place = ordered.sample * spikes.units + ordered.unit
     order_of = torch.argsort(place, stable=True)
@@ -211,6 +213,6 @@ def readouts_do_not_spike(bench: Bench) -> str:
     require("neurons" not in recording.spikes, "the recording holds spikes of a population without threshold")
     if not bench.caps.traces:
         return "no spikes"
-    peak = bench.codes(recording).unflatten(0, (-1, bench.width)).mean(0).amax(1).diag()
+    peak = rounds(bench.codes(recording), bench.width).mean(0).amax(1).diag()
     text = bench.enough(peak > bench.caps.threshold, "of membranes exceed the usual threshold")
     return f"{text}; median {float(peak.median()):.0f}"

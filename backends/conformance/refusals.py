@@ -63,9 +63,10 @@ def wrong_trace_interval_is_refused(bench: Bench) -> str:
 def unknown_populations_are_refused(bench: Bench) -> str:
     """`configure` refuses a projection onto, or from, a population that is not there."""
     circuit = bench.groups()
-    for changed in ({"post": "nowhere"}, {"pre": "nowhere"}):
-        projection = replace(circuit.projections[0], **changed)
-        what = f"a projection with {next(iter(changed))}='nowhere'"
+    projection = circuit.projections[0]
+    changed = {"post": replace(projection, post="nowhere"), "pre": replace(projection, pre="nowhere")}
+    for end, projection in changed.items():
+        what = f"a projection with {end}='nowhere'"
         _configure_refuses(bench, replace(circuit, projections=(projection,)), what, "nowhere")
     return "onto and from 'nowhere'"
 

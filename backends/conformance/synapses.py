@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..contract import INPUT, Projection
+from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require
 
 
@@ -103,8 +104,8 @@ def events_add_up(bench: Bench) -> str:
     bench.configure(bench.layer(2, bench.width))
     spikes = bench.trials(2, [[0], [0, 1], [0]])
     third = spikes.sample % 3 == 2
-    again = [torch.cat([x, x[third]]) for x in (spikes.sample, spikes.unit, spikes.time)]
-    spikes = spikes.from_events(*again, spikes.samples, 2)
+    sample, unit, time = (torch.cat([x, x[third]]) for x in (spikes.sample, spikes.unit, spikes.time))
+    spikes = Spikes.from_events(sample, unit, time, spikes.samples, 2)
     found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), 3))
     ratio = found[:, 1:] / found[:, :1]
     bound = bench.tolerances.weight + bench.tolerances.crosstalk

@@ -78,7 +78,7 @@ def training_lowers_a_loss(backend: Backend) -> str:
         for _ in range(STEPS):
             value = loss(net(spikes).readout, labels)
             optimizer.zero_grad()
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(value.detach()))
     first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
