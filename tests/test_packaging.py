@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
     "hxtrain.backends",
+    "hxtrain.backends.conformance",
     "hxtrain.backends.brainscales2",
     "hxtrain.characterisation",
     "hxtrain.datasets",
@@ -23,7 +24,7 @@ PACKAGES = [
     "hxtrain.learning",
     "hxtrain.training",
 ]
-SCRIPTS = {"hxtrain", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
+SCRIPTS = {"hxtrain", "hxtrain-conformance", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
 BACKENDS = {"brainscales2", "emulator", "reference"}
 ENTRY_POINTS = [
     entry

@@ -39,6 +39,10 @@ def trials_keep_their_order(bench: Bench) -> str:
     for size in (spikes.samples, 3):
         found = bench.swings(_pieces(bench, weights, spikes, size, bench.clock), width)
         strength = bench.strengths(found).mean(0)
+        span = float(strength.max() - strength.min())
+        require(
+            span > bench.caps.weight_max / 2, f"weights from {sent[0]} to {sent[-1]} make no difference ({span:.1f})"
+        )
         order = strength.argsort().tolist()
         near = all(abs(place - trial) <= (0 if bench.tolerances.share == 1 else 1) for place, trial in enumerate(order))
         require(near, f"trials with ascending responses come in the order {order} (batches of {size})")

@@ -13,6 +13,8 @@ from ..spikes import Spikes
 from .bench import Bench, ConformanceError, NotApplicableError, difference, require
 
 Work = Callable[[], object]
+LARGEST = 10_000
+"""Trials that the check of the trace memory runs at most, since they take chip time."""
 
 
 def refuses(work: Work, what: str, words: tuple[str, ...], kinds: tuple[type[Exception], ...] = (ValueError,)) -> None:
@@ -185,6 +187,8 @@ def more_than_the_memory_holds(bench: Bench) -> str:
     size = bench.caps.trials_per_run(circuit.samples, 2)
     if size is None:
         raise NotApplicableError("the trace memory has no limit")
+    if size > LARGEST:
+        raise NotApplicableError(f"the trace memory holds {size} trials, more than the {LARGEST} that are tried")
     require(size > 0, f"the trace memory holds not even one trial of {circuit.samples} samples of 2 neurons")
     bench.configure(circuit)
     weights = {"input->neurons": torch.ones(2, 2, dtype=torch.int8)}

@@ -1,13 +1,17 @@
 """The conformance suite: our devices pass, and for every check there is a device that fails it."""
 
 import re
+import sys
 
 import pytest
 import torch
 from conformance_mutants import MUTANTS, Mutant, codes, each, events, shifted, transposed
+from fake_hxtorch import FakeChip, make_modules
+from remote_bench import PATIENT, serving
 
 from hxtrain.backends import DroppedSpikes, FaultyBackend, LostSamples, TimeOut, create_backend
 from hxtrain.backends.conformance import ANALOG, CHECKS, IDEAL, UNCALIBRATED, Tolerances, asks, run_suite, verify
+from hxtrain.backends.remote import RemoteBackend
 
 DEVICES = {
     "reference": (lambda: create_backend("reference"), IDEAL, 3),
@@ -30,6 +34,23 @@ def test_our_devices_pass(name):
     assert {result.name: result.text for result in results if result.verdict == "fail"} == {}
     assert sum(result.verdict == "not applicable" for result in results) == inapplicable
     assert all(result.text for result in results)
+
+
+def test_a_served_device_passes():
+    with serving(create_backend("emulator")) as server:
+        results = run_suite(RemoteBackend(server.address, **PATIENT), ANALOG)
+    assert {result.name: result.text for result in results if result.verdict == "fail"} == {}
+    assert sum(result.verdict == "pass" for result in results) == len(CHECKS) - 2
+
+
+def test_the_adapter_of_the_physical_chip_keeps_the_form(monkeypatch):
+    """On a stand-in for the vendor's software, which has no physics."""
+    for name, module in make_modules(FakeChip()).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    names = [name for name, check in CHECKS.items() if check.__module__.endswith(("description", "refusals"))]
+    results = run_suite(create_backend("brainscales2"), ANALOG, names=names)
+    assert {result.name: result.text for result in results if result.verdict == "fail"} == {}
+    assert sum(result.verdict == "pass" for result in results) == len(names) - 1
 
 
 def test_every_check_has_a_device_that_fails_it():
