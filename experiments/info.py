@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def collect() -> dict[str, Any]:
-    """Return versions, devices with capabilities (or the settings they need first), and the chips that come with the package."""
+    """Return versions, devices with capabilities or the settings they need first, and the chips of the package."""
     backends = {}
     for name, point in available_backends().items():
         needs = sorted(required_settings(name))

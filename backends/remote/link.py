@@ -97,6 +97,7 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
         self._random = random.Random()
         self._id = 0
         self._trouble, self._shaken = "no answer", False
@@ -210,6 +211,7 @@ class Link:
             self._context = zmq.Context()
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.copy_threshold = p.COPIED
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(LONGEST_PAUSE * 1000))
         socket.setsockopt(zmq.IPV6, int("[" in self.settings.address))
@@ -220,7 +222,9 @@ class Link:
             events |= event
         self._monitor = socket.get_monitor_socket(events)
         socket.connect(self.settings.address)
-        self._socket, self._shaken = socket, False
+        self._socket, self._shaken, self._poller = socket, False, zmq.Poller()
+        for source in (socket, self._monitor):
+            self._poller.register(source, zmq.POLLIN)
         return socket
 
     def _hang_up(self) -> None:
@@ -233,12 +237,10 @@ class Link:
 
     def _receive(self, socket: zmq.Socket[bytes], deadline: float) -> list[memoryview] | None:
         """Return the next message; None if the time is over, the connection broken or the caller gone."""
-        poller, monitor = zmq.Poller(), self._monitor
+        monitor = self._monitor
         assert monitor is not None
-        poller.register(socket, zmq.POLLIN)
-        poller.register(monitor, zmq.POLLIN)
         while (left := deadline - time.monotonic()) > 0 and not self._cancelled():
-            ready = dict(poller.poll(int(min(left, TICK) * 1000) + 1))
+            ready = dict(self._poller.poll(int(min(left, TICK) * 1000) + 1))
             if socket in ready:
                 return [frame.buffer for frame in socket.recv_multipart(copy=False)]
             if monitor in ready and self._read_event(monitor):

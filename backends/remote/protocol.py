@@ -22,6 +22,8 @@ VERSION: Final = 1
 PREFIX: Final = MAGIC + bytes([VERSION])
 MOST_FRAMES = 256
 """Most frames of one message."""
+COPIED = 2**20
+"""Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
 
 Operation = Literal["hello", "lease", "heartbeat", "configure", "run", "health", "status", "metrics", "release"]
 Code = Literal[

@@ -178,6 +178,7 @@ class Server:
 
     def _bind(self, pair: Pair | None) -> str:
         router, settings = self._router, self.settings
+        router.copy_threshold = p.COPIED
         router.setsockopt(zmq.LINGER, int(LINGER * 1000))
         router.setsockopt(zmq.MAXMSGSIZE, 2 * settings.max_message)  # beyond it, ZeroMQ cuts the connection
         router.setsockopt(zmq.RCVHWM, AT_ONCE)

@@ -56,7 +56,7 @@ class Receiver:
         self._frames: list[memoryview | None] = list(frames)
 
     def take(self, block: Block, place: str, dtypes: Sequence[str], shape: Sequence[int | None]) -> Tensor:
-        """Return a tensor of a given type and shape (None: any length), with memory of its own.
+        """Return a tensor of a given type and shape (None: any length); bytes stay where they arrived.
 
         Raises:
             WireError: the block or its frame is not that.
@@ -76,7 +76,8 @@ class Receiver:
                 f"{place}: {block.dtype} {block.shape} has {count * dtype.itemsize} bytes, not {len(frame)}"
             )
         self._frames[block.frame] = None
-        own = np.frombuffer(frame, dtype).astype(dtype.newbyteorder("="), copy=True)
+        array = np.frombuffer(frame, dtype)
+        own = array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1 or frame.readonly)  # aligned, writable
         if block.dtype == "bool" and own.view(np.uint8).max(initial=0) > 1:
             raise WireError(f"{place}: a truth value must be 0 or 1")
         return torch.from_numpy(own.reshape(block.shape))

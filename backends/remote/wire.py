@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -37,10 +36,18 @@ def pack(message: object) -> bytes:
     Raises:
         WireError: it is longer than `LARGEST_PART`.
     """
-    packed: bytes = msgpack.packb(plain(message))
+    packed: bytes = msgpack.packb(message, default=_plain, strict_types=True)
     if len(packed) > LARGEST_PART:
         raise WireError(f"a {type(message).__name__} of {len(packed)} bytes is longer than {LARGEST_PART}")
     return packed
+
+
+def _plain(value: object) -> Any:
+    """Return what msgpack shall pack for a value that is none of its own."""
+    if isinstance(value, tuple):
+        fields_of = getattr(value, "_asdict", None)
+        return list(value) if fields_of is None else fields_of()
+    return dict(value) if isinstance(value, Mapping) else dict(vars(value))
 
 
 def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
@@ -63,97 +70,137 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
         )
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise WireError(f"{kind.__name__}: not msgpack as agreed ({type(error).__name__}: {error})"[:300]) from None
-    message: Message = check(kind, value, kind.__name__)
-    return message
+    return check(kind, value)
 
 
-def plain(value: object) -> Any:
-    """Return a message as dicts, lists and scalars."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
-
-
-def check(kind: Any, value: object, place: str) -> Any:
-    """Return a plain value as `kind`.
+def check(kind: type[Message], value: object) -> Message:
+    """Return a message from its plain value.
 
     Raises:
-        WireError: it is none; `place` names it.
+        WireError: it is none; the text names the place.
     """
-    if kind in _SCALARS:
-        return _scalar(kind, value, place)
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return _optional(parts, value, place)
-    if origin is Literal:
-        if isinstance(value, str) and value in parts:
-            return value
-        raise WireError(f"{place}: {_shown(value)} is none of {', '.join(map(repr, parts))}")
-    if origin is tuple:
-        return _items(parts, value, place)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise WireError(f"{place}: expected a mapping, got {_shown(value)}")
-        return {_scalar(str, name, place): check(parts[1], item, f"{place}.{name}") for name, item in value.items()}
-    return _message(kind, value, place)
-
-
-_SCALARS = {str: "text", bool: "a truth value", int: "an integer of 64 bits", float: "a finite number"}
-
-
-def _scalar(kind: type, value: object, place: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            if math.isfinite(number := float(value)):
-                return number
-        except OverflowError:
-            pass
-    elif type(value) is kind and (not isinstance(value, int) or INTEGERS[0] <= value <= INTEGERS[1]):
-        return value
-    raise WireError(f"{place}: expected {_SCALARS[kind]}, got {_shown(value)}")
-
-
-def _optional(parts: tuple[Any, ...], value: object, place: str) -> Any:
-    if value is None and type(None) in parts:
-        return None
-    (kind,) = (part for part in parts if part is not type(None))
-    return check(kind, value, place)
-
-
-def _items(parts: tuple[Any, ...], value: object, place: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise WireError(f"{place}: expected a list, got {_shown(value)}")
-    if parts[-1] is Ellipsis:
-        return tuple(check(parts[0], item, f"{place}[{i}]") for i, item in enumerate(value))
-    if len(value) != len(parts):
-        raise WireError(f"{place}: expected {len(parts)} items, got {len(value)}")
-    pairs = zip(parts, value, strict=True)
-    return tuple(check(part, item, f"{place}[{i}]") for i, (part, item) in enumerate(pairs))
-
-
-def _message(kind: Any, value: object, place: str) -> Any:
-    if not isinstance(value, dict):
-        raise WireError(f"{place}: expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
-    hints = _hints(kind)
-    if value.keys() != hints.keys():
-        missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
-        raise WireError(f"{place}: missing fields {missing}, unknown fields {_shown(unknown)}")
-    checked = {name: check(hint, value[name], f"{place}.{name}") for name, hint in hints.items()}
     try:
-        return kind(**checked)
-    except ValueError as error:
-        raise WireError(f"{place}: {error}") from None
+        found: Message = _checker(kind)(value)  # type: ignore[arg-type]
+    except WireError as error:
+        raise WireError(f"{kind.__name__}{error}") from None
+    return found
+
+
+Checker = Callable[[object], Any]
+"""Returns a value as it was declared; a `WireError` begins with the place within it."""
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _checker(kind: Any) -> Checker:
+    """Return what checks values of a type; made once for each."""
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (some,) = (part for part in parts if part is not type(None))
+        return _optional(_checker(some))
+    if origin is Literal:
+        return _choice(parts)
+    if origin is tuple:
+        inner = tuple(_checker(part) for part in parts if part is not Ellipsis)
+        return _items(inner[0]) if parts[-1] is Ellipsis else _row(inner)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(_checker(parts[1]))
+    return _message(kind)
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise WireError(f": expected text, got {_shown(value)}")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if type(value) is not bool:
+        raise WireError(f": expected a truth value, got {_shown(value)}")
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or not INTEGERS[0] <= value <= INTEGERS[1]:
+        raise WireError(f": expected an integer of 64 bits, got {_shown(value)}")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise WireError(f": expected a finite number, got {_shown(value)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+_SCALARS: dict[type, Checker] = {str: _text, bool: _truth, int: _integer, float: _number}
+
+
+def _optional(some: Checker) -> Checker:
+    return lambda value: None if value is None else some(value)
+
+
+def _choice(known: tuple[str, ...]) -> Checker:
+    def checker(value: object) -> object:
+        if type(value) is not str or value not in known:
+            raise WireError(f": {_shown(value)} is none of {', '.join(map(repr, known))}")
+        return value
+
+    return checker
+
+
+def _listed(value: object) -> list[Any]:
+    if type(value) is not list:
+        raise WireError(f": expected a list, got {_shown(value)}")
+    return value
+
+
+def _items(item: Checker) -> Checker:
+    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_listed(value)))
+
+
+def _row(items: tuple[Checker, ...]) -> Checker:
+    def checker(value: object) -> object:
+        found = _listed(value)
+        if len(found) != len(items):
+            raise WireError(f": expected {len(items)} items, got {len(found)}")
+        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, found, strict=True)))
+
+    return checker
+
+
+def _mapping(item: Checker) -> Checker:
+    def checker(value: object) -> object:
+        if type(value) is not dict or not all(type(name) is str for name in value):
+            raise WireError(f": expected a mapping from text, got {_shown(value)}")
+        return {name: _inside(f".{name}", item, part) for name, part in value.items()}
+
+    return checker
+
+
+def _message(kind: Any) -> Checker:
+    inner = {name: (f".{name}", _checker(hint)) for name, hint in get_type_hints(kind).items()}
+
+    def checker(value: object) -> object:
+        if type(value) is not dict:
+            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
+        if value.keys() != inner.keys():
+            missing, unknown = (ascii(set(a) - set(b))[:80] for a, b in ((inner, value), (value, inner)))
+            raise WireError(f": missing fields {missing}, unknown fields {unknown}")
+        found = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
+        try:
+            return kind(**found)
+        except ValueError as error:
+            raise WireError(f": {error}") from None
+
+    return checker
+
+
+def _inside(place: str, checker: Checker, value: object) -> Any:
+    try:
+        return checker(value)
+    except WireError as error:
+        raise WireError(f"{place}{error}") from None
 
 
 def _shown(value: object) -> str:
