@@ -15,6 +15,7 @@ from .contract import (
     Recording,
     Stimulus,
     Targets,
+    check_circuit,
     check_run,
 )
 from .faults import (
@@ -29,7 +30,7 @@ from .faults import (
     create_faults,
 )
 from .parameters import NeuronParameters, ParameterFileError
-from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend
+from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend, required_settings
 from .spikes import Spikes
 
 __all__ = [
@@ -62,7 +63,9 @@ __all__ = [
     "UnknownBackendError",
     "accepted_settings",
     "available_backends",
+    "check_circuit",
     "check_run",
     "create_backend",
     "create_faults",
+    "required_settings",
 ]

@@ -214,6 +214,65 @@ class Recording:
     lost: Tensor | None = None
 
 
+def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
+    """Check what a backend's `configure` is given against the device's limits; for backends to call first.
+
+    Raises:
+        ValueError: with everything that does not fit.
+    """
+    caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
+    found = [text for p in circuit.populations for text in _population_misfits(p, caps)]
+    if len(sizes) < len(circuit.populations) or INPUT in sizes:
+        found.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
+    used = sum(p.size * p.merged for p in circuit.populations)
+    if used > caps.neuron_circuits:
+        found.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
+    for projection in circuit.projections:
+        found += _projection_misfits(projection, circuit, caps)
+    if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
+        found.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
+    if circuit.samples < 1 or circuit.samples > (caps.max_samples or circuit.samples):
+        found.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
+    if circuit.trial_time is not None and circuit.trial_time < circuit.duration:
+        found.append(
+            f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
+            "recorded; record fewer samples (network.steps)"
+        )
+    if circuit.forced_reset and not caps.forced_reset:
+        found.append("circuit.forced_reset: the device cannot reset membranes between trials")
+    if found:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
+
+
+def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
+    found = []
+    if p.size < 1:
+        found.append(f"population {p.name} has {p.size} neurons")
+    if not 1 <= p.merged <= caps.max_merged:
+        found.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
+    return found
+
+
+def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabilities) -> list[str]:
+    name, populations = projection.name, {p.name: p for p in circuit.populations}
+    missing = {projection.pre, projection.post} - {*populations, INPUT} | {projection.post} - set(populations)
+    if missing:
+        return [f"projection {name}: there is no population {', '.join(map(repr, sorted(missing)))}"]
+    found = []
+    sources = circuit.inputs if projection.pre == INPUT else populations[projection.pre].size
+    if projection.pre_size != sources:
+        found.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
+    rows, end = populations[projection.post].merged * caps.inputs_per_circuit, projection.first_input + sources
+    if projection.first_input < 0 or end > rows:
+        found.append(
+            f"projection {name} uses signed inputs {projection.first_input}..{end - 1} of {projection.post}, whose "
+            f"neurons have {rows} each; merge more circuits per neuron"
+        )
+    if projection.pre == projection.post and not caps.recurrence:
+        found.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
+    return found
+
+
 def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus, weight_max: int) -> Circuit:
     """Check what a backend's `run` is given, and return the circuit; for backends to call first.
 

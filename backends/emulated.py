@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hxtrain.emulator import (
-    CADC_INTERVAL,
     CIRCUITS,
     FABRICATED,
     IDEAL,
@@ -48,6 +47,7 @@ from .contract import (
     Recording,
     Stimulus,
     Targets,
+    check_circuit,
     check_run,
 )
 from .parameters import NeuronParameters
@@ -189,8 +189,7 @@ class EmulatorBackend(Backend, Calibratable):
             ValueError: the circuit asks for more than the chip has, or for other targets than it is
                 calibrated for.
         """
-        if abs(circuit.dt / CADC_INTERVAL - 1) > 0.01:
-            raise ValueError(f"circuit.dt={circuit.dt} s differs from the chip's trace interval {CADC_INTERVAL} s")
+        check_circuit(circuit, CAPABILITIES)
         layout = replace(_layout(circuit), corrected_capacitance=self._correct_capacitance)
         self._use_codes(circuit_targets(layout))
         self._warnings = self._check_calibrations(layout, circuit)
@@ -284,11 +283,6 @@ def _layout(circuit: Circuit) -> Layout:
     )
     wirings = tuple(_wiring(projection, index) for projection in circuit.projections)
     gap = None if circuit.trial_time is None else circuit.trial_time - circuit.duration
-    if gap is not None and gap < 0:
-        raise ValueError(
-            f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
-            "recorded; record fewer samples (network.steps)"
-        )
     return Layout(circuit.inputs, groups, wirings, gap, circuit.forced_reset)
 
 

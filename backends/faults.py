@@ -257,7 +257,7 @@ class FaultyBackend(Backend):
         trials = stimulus.spikes.samples
         self._count(stimulus.clock, trials)
         recording = self.backend.run(weights, stimulus)
-        for fault in self.faults:
+        for fault in self.faults if trials else ():
             key = _key(self.seed, fault.name, self._attempt)
             recording = fault.apply(recording, Draw(key, stimulus.clock, trials))
         return _without_spikes_of_lost_trials(recording)

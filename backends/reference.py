@@ -1,12 +1,14 @@
 r"""The smallest device that is right: an ideal, readable chip. Copy it to write your own backend.
 
-Current-based leaky integrate-and-fire neurons, integrated on a fixed sub-step `h`::
+Current-based leaky integrate-and-fire neurons, integrated exactly on a fixed sub-step `h`::
 
     dI/dt = -I / tau_syn          I jumps by the integer weight at an event
     dV/dt = -(V - leak) / tau_mem + synaptic_drive * I
     V > threshold  ->  spike, V := reset for the refractory period
 
-Potentials are real numbers here; a recording rounds them to trace codes.
+An event acts from its own time on. Thresholds are looked at once per sub-step, the time of a spike within it is
+interpolated, and what the spike did to other neurons shows from the end of the next sub-step on. Potentials are real
+numbers here; a recording rounds them to trace codes.
 """
 
 from __future__ import annotations
@@ -19,16 +21,29 @@ import torch
 from torch import Tensor
 
 from .chips import BRAINSCALES2
-from .contract import INPUT, Backend, Capabilities, Circuit, Cost, Population, Recording, Stimulus, check_run
+from .contract import (
+    INPUT,
+    Backend,
+    Capabilities,
+    Circuit,
+    Cost,
+    Population,
+    Recording,
+    Stimulus,
+    check_circuit,
+    check_run,
+)
 from .spikes import Spikes
 
 SUBSTEPS = 4
 """Sub-steps per trace sample."""
+FRACTIONS = 64
+"""Time stamps are multiples of this part of a sub-step, so that the order of a sum does not show in them."""
 CAPABILITIES = replace(
     BRAINSCALES2,
     name="reference",
     trace_memory=None,
-    timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS,
+    timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS / FRACTIONS,
     power=None,
     forced_reset=False,
     deterministic=True,
@@ -63,8 +78,9 @@ class ReferenceBackend(Backend):
         """Remember the circuit.
 
         Raises:
-            ValueError: trials that follow closely are asked for; they are independent here.
+            ValueError: it does not fit, or trials that follow closely are asked for; they are independent here.
         """
+        check_circuit(circuit, CAPABILITIES)
         if circuit.trial_time is not None:
             raise ValueError("trial_time: trials of the reference device are always independent; use trial_time=None")
         self._circuit = circuit
@@ -72,52 +88,92 @@ class ReferenceBackend(Backend):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
         circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
-        batch = stimulus.spikes.samples
-        h, steps = circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
-        arriving = stimulus.spikes.to_grid(h, steps)
-        state = {p.name: _Neurons(p, batch, h, CAPABILITIES.synaptic_drive) for p in circuit.populations}
-        spikes = {p.name: torch.zeros(steps, batch, p.size) for p in circuit.populations}
+        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
+        state = {p.name: _Neurons(p, batch, h) for p in circuit.populations}
+        driven = [
+            state[p.post].arrivals(stimulus.spikes, steps) if p.pre == INPUT else None for p in circuit.projections
+        ]
         traces: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
+        times: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
         for k in range(steps):
             for name, neurons in state.items():
                 if k % SUBSTEPS == 0:
                     traces[name].append((neurons.v + 0.5).clamp(0, 255).to(torch.uint8))
-            for projection in circuit.projections:
-                sent = spikes[projection.pre][k - 1] if projection.pre != INPUT else arriving[k]
-                state[projection.post].current += sent @ weights[projection.name].float().t()
+            received = {name: torch.zeros(2, *neurons.v.shape).double() for name, neurons in state.items()}
+            for p, external in zip(circuit.projections, driven, strict=True):
+                events = state[p.post].effects(state[p.pre].stamps, k) if external is None else external[:, k]
+                received[p.post] += events @ weights[p.name].double().t()
             for name, neurons in state.items():
-                spikes[name][k] = neurons.step()
-        chip_time = batch * CAPABILITIES.trial_time
-        spiking = [p for p in circuit.populations if p.threshold is not None]
+                current, membrane = received[name]
+                neurons.step(current, membrane, k)
+                times[name].append(neurons.stamps)
+        spiking = [p.name for p in circuit.populations if p.threshold is not None]
         return Recording(
-            spikes={p.name: Spikes.from_grid(spikes[p.name], h) for p in spiking},
+            spikes={name: _spikes(torch.stack(times[name], dim=1)) for name in spiking},
             traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
-            cost=Cost(chip_time, None, "estimated"),
+            cost=Cost(batch * CAPABILITIES.trial_time, None, "estimated"),
         )
 
 
 class _Neurons:
-    """State of one population: membrane `v`, synaptic current, rest of the refractory period `[B, N]`."""
+    """State of one population.
 
-    def __init__(self, p: Population, batch: int, h: float, drive: float) -> None:
-        self.p, self.h, self.drive = p, h, drive
-        self.v = torch.full((batch, p.size), p.leak)
-        self.current = torch.zeros(batch, p.size)
-        self.held = torch.zeros(batch, p.size)
-        self.mem, self.syn = math.exp(-h / p.tau_mem), math.exp(-h / p.tau_syn)
-        rate = 1 / p.tau_mem - 1 / p.tau_syn
-        self.integral = self.mem * (h if abs(h * rate) < 1e-9 else math.expm1(h * rate) / rate)
+    Membrane `v`, synaptic current, rest of the refractory period (s), and time of the spike in the last sub-step,
+    infinite without one (s), each `[B, N]`.
+    """
 
-    def step(self) -> Tensor:
-        """Advance one sub-step and return the spikes `[B, N]`."""
-        p = self.p
-        self.v = p.leak + (self.v - p.leak) * self.mem + self.drive * self.integral * self.current
-        self.current = self.current * self.syn
-        self.v = torch.where(self.held > 0, torch.tensor(p.reset), self.v)
-        self.held = (self.held - self.h).clamp(min=0)
-        if p.threshold is None:
-            return torch.zeros_like(self.v)
-        fired = self.v > p.threshold
-        self.v = torch.where(fired, torch.tensor(p.reset), self.v)
-        self.held = torch.where(fired, torch.tensor(p.refractory), self.held)
-        return fired.float()
+    def __init__(self, p: Population, batch: int, h: float) -> None:
+        self.p, self.h = p, h
+        self.v = torch.full((batch, p.size), p.leak, dtype=torch.float64)
+        self.current, self.held = torch.zeros_like(self.v), torch.zeros_like(self.v)
+        self.stamps = torch.full((batch, p.size), torch.inf)
+
+    def arrivals(self, spikes: Spikes, steps: int) -> Tensor:
+        """Return the effects of external events in each sub-step `[2, steps, B, inputs]`."""
+        k = spikes.bins(self.h)
+        inside = k < steps
+        k, place = k[inside], (k[inside], spikes.sample[inside], spikes.unit[inside])
+        grid = torch.zeros(2, steps, spikes.samples, spikes.units, dtype=torch.float64)
+        for total, effect in zip(grid, self.effects(spikes.time[inside], k), strict=True):
+            total.index_put_(place, effect, accumulate=True)
+        return grid
+
+    def effects(self, time: Tensor, k: int | Tensor) -> Tensor:
+        """Return current and membrane at the end of sub-step `k`, from events of weight 1 at `time` (s) `[2, ...]`."""
+        left = (k + 1) * self.h - time.double()
+        happened = torch.isfinite(left)
+        left = torch.where(happened, left, 0)
+        return torch.stack([torch.exp(-left / self.p.tau_syn), self.charge(left)]) * happened
+
+    def charge(self, time: Tensor) -> Tensor:
+        """Return the membrane (above leak) at times (s) after a current of 1 began to decay."""
+        rate = 1 / self.p.tau_mem - 1 / self.p.tau_syn
+        integral = time if abs(rate * self.h) < 1e-9 else torch.expm1(time * rate) / rate
+        return CAPABILITIES.synaptic_drive * torch.exp(-time / self.p.tau_mem) * integral
+
+    def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
+        """Advance sub-step `k`, until whose end new events add so much to current and membrane."""
+        p, h, before = self.p, self.h, self.v
+        free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
+        released = self.current * torch.exp((free - h) / p.tau_syn)
+        self.v = p.leak + (before - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
+        self.v = self.v + membrane * (free / h)
+        self.current = self.current * math.exp(-h / p.tau_syn) + current
+        self.held = (self.held - h).clamp(min=0)
+        if p.threshold is not None:
+            self._spike(before, free, p.threshold, k)
+
+    def _spike(self, before: Tensor, free: Tensor, threshold: float, k: int) -> None:
+        """Reset what exceeds its threshold; the crossing lies on a straight line in the free part of the sub-step."""
+        fired = self.v > threshold
+        since = free * (self.v - threshold) / torch.where(fired, self.v - before, 1)
+        since = (since * (FRACTIONS / self.h)).round().clamp(1, FRACTIONS) * (self.h / FRACTIONS)
+        self.stamps = torch.where(fired, (k + 1) * self.h - since, torch.inf).float()
+        self.v = torch.where(fired, self.p.reset, self.v)
+        self.held = torch.where(fired, (self.p.refractory - since).clamp(min=0), self.held)
+
+
+def _spikes(times: Tensor) -> Spikes:
+    """Return events from one time, or infinity, per sub-step `[B, steps, N]`."""
+    sample, step, unit = torch.isfinite(times).nonzero(as_tuple=True)
+    return Spikes(sample, unit, times[sample, step, unit], times.shape[0], times.shape[2])

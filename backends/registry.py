@@ -38,6 +38,18 @@ def accepted_settings(name: str) -> set[str]:
     return set(inspect.signature(_factory(name)).parameters)
 
 
+def required_settings(name: str) -> set[str]:
+    """Return the keyword settings without which a device cannot be created, e.g. its address.
+
+    Raises:
+        UnknownBackendError: no device of that name is registered.
+    """
+    found = inspect.signature(_factory(name)).parameters.values()
+    return {
+        p.name for p in found if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+
+
 def create_backend(name: str, **settings: Any) -> Backend:
     """Create the device called `name` with its settings.
 

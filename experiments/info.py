@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from hxtrain.backends import available_backends, create_backend
+from hxtrain.backends import available_backends, create_backend, required_settings
 from hxtrain.config import SOFTWARE
 from hxtrain.training import versions
 
@@ -29,9 +29,12 @@ def main() -> None:
         return
     console = Console()
     console.print(_table("versions", ("package", "version"), list(found["versions"].items())))
-    names = list(found["backends"])
+    names = [name for name, device in found["backends"].items() if "capabilities" in device]
     rows = [(key, *(str(found["backends"][n]["capabilities"][key]) for n in names)) for key in _fields(found)]
     console.print(_table("devices (backend=NAME)", ("capability", *names), rows))
+    for name, device in found["backends"].items():
+        if name not in names:
+            console.print(f"backend={name}: limits depend on {', '.join(device['needs'])}")
     console.print(f"backend={SOFTWARE}: no device, the software twin")
     individuals = [(c["chip"], c["preset"], c["chip_hash"], c.get("calibration", "")) for c in found["chips"]]
     title = "chips that come calibrated (chip=NAME chip.preset=PRESET; any other with chip.name=NAME)"
@@ -39,11 +42,12 @@ def main() -> None:
 
 
 def collect() -> dict[str, Any]:
-    """Return versions, devices with capabilities, and the chips that come with the package."""
+    """Return versions, devices with capabilities or the settings they need first, and the chips of the package."""
     backends = {}
     for name, point in available_backends().items():
-        backend = create_backend(name)
-        backends[name] = {"provided_by": point.value, "capabilities": asdict(backend.capabilities)}
+        needs = sorted(required_settings(name))
+        known = {"needs": needs} if needs else {"capabilities": asdict(create_backend(name).capabilities)}
+        backends[name] = {"provided_by": point.value, **known}
     presets = ("calibrated", "uncalibrated")
     names = options("chip")
     chips = [dict(create_backend("emulator", chip=n, preset=preset).identity) for n in names for preset in presets]
@@ -51,7 +55,7 @@ def collect() -> dict[str, Any]:
 
 
 def _fields(found: dict[str, Any]) -> list[str]:
-    return list(next(iter(found["backends"].values()))["capabilities"])
+    return list(found["backends"]["emulator"]["capabilities"])
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:

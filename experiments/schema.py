@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
 
+from hxtrain.backends.conformance import TOLERANCES
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
@@ -13,9 +14,11 @@ from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightD
 from hxtrain.studies.bench import BenchConfig
 from hxtrain.studies.calibrate import CalibrateConfig
 from hxtrain.studies.compare import CompareConfig
+from hxtrain.studies.conformance import ConformanceConfig
 from hxtrain.studies.evaluate import EvaluateConfig
 from hxtrain.studies.fit import FitConfig
 from hxtrain.studies.sensitivity import SensitivityConfig
+from hxtrain.studies.serve import ServeConfig
 from hxtrain.studies.transfer import TransferConfig
 from hxtrain.studies.validate import ValidateConfig
 from hxtrain.training import RunConfig, TrainerConfig
@@ -48,6 +51,10 @@ def register() -> None:
     store.store(name="validate_schema", node=ValidateConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
     store.store(name="fit_schema", node=FitConfig)
+    store.store(name="conformance_schema", node=ConformanceConfig)
+    for name, tolerances in TOLERANCES.items():
+        store.store(group="tolerances", name=name, node=tolerances)
+    store.store(name="serve_schema", node=ServeConfig)
     for group in SECOND:
         for name in options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
 
 from .network import LI, LIF, Dropout, Linear, Network, Recurrent
+from .placement import MAX_RUNS
 
 SOFTWARE = "software"
 """Name of the backend that is none: the network runs as its software twin."""
@@ -150,6 +151,7 @@ class BackendConfig:
         fault_seed: seed of the faults.
         trial_time: time from trial to trial (s) for fast inference; None: so long that trials do not meet.
         forced_reset: reset membranes and synaptic currents between trials.
+        max_runs: runs of the device that a sample may take if the network is larger than it.
     """
 
     name: str = "emulator"
@@ -159,8 +161,11 @@ class BackendConfig:
     fault_seed: int = 0
     trial_time: Optional[float] = None  # noqa: UP045
     forced_reset: bool = False
+    max_runs: int = MAX_RUNS
 
     def __post_init__(self) -> None:
+        if self.max_runs < 1:
+            raise ValueError(f"backend.max_runs={self.max_runs} must be at least 1")
         if self.trial_time is not None and not self.trial_time > 0:
             raise ValueError(f"backend.trial_time={self.trial_time} s must be positive; null for trials far apart")
         self.faults = {**dict.fromkeys(FAULTS, 0.0), **self.faults}

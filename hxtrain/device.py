@@ -1,13 +1,15 @@
 """A device in the loop: everything above a backend that is written once.
 
-Float weights become integers, batches are split by the device's trace memory, runs are retried
-and checked, and codes become membranes.
+Float weights become integers, batches are split by the device's trace memory, networks larger than the
+device run in parts, runs are retried and checked, and codes become membranes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,11 +18,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from hxtrain.backends import Backend, DeviceError, Health, Recording, Spikes, Stimulus
+from hxtrain.backends import INPUT, Backend, Circuit, DeviceError, Health, Recording, Spikes, Stimulus
 
 from .activity import Activity, LayerActivity
 from .drift import LIMIT, DriftMonitor
-from .placement import Plan, place
+from .partition import Part, merge, replayed, spikes_of
+from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals, total
 
 if TYPE_CHECKING:
@@ -40,10 +43,13 @@ class Device:
         trial_time: time from trial to trial (s) for fast inference, in which a trial may meet what the one before
             left behind; None: trials are far apart.
         forced_reset: reset membranes and synaptic currents between trials.
+        max_runs: runs of the device that a sample may take if the network is larger than it.
 
     Attributes:
-        clock: trials run so far; part of a checkpoint, since emulated noise follows from it.
+        clock: trials run so far, those of all parts; part of a checkpoint, since emulated noise follows from it.
         plan: the placement; None before a network is attached.
+        waited: wall-clock time (s) in which the host waited for the device.
+        warnings: what a user should know of the device as it is configured for the network.
     """
 
     def __init__(
@@ -53,17 +59,22 @@ class Device:
         drift_limit: float = LIMIT,
         trial_time: float | None = None,
         forced_reset: bool = False,
+        max_runs: int = MAX_RUNS,
     ) -> None:
+        if max_runs < 1:
+            raise ValueError(f"max_runs={max_runs} must be at least 1")
         if retries < 0:
             raise ValueError(f"retries={retries} must not be negative")
         if trial_time is not None and not trial_time > 0:
             raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
-        self.trial_time, self.forced_reset = trial_time, forced_reset
+        self.trial_time, self.forced_reset, self.max_runs = trial_time, forced_reset, max_runs
         self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
-        self.clock = 0
+        self.clock, self.waited = 0, 0.0
         self.drift = DriftMonitor(drift_limit)
         self.plan: Plan | None = None
         self.scales: list[float] = []
+        self.warnings: tuple[str, ...] = ()
+        self._configured: Circuit | None = None
 
     def __enter__(self) -> Self:
         """Open the device."""
@@ -77,15 +88,38 @@ class Device:
         self.backend.close()
 
     def place(self, net: Network) -> Plan:
-        """Plan the network and configure the device with it.
+        """Plan the network and configure the device with it, with each of its parts if there are several.
 
         Raises:
             PlacementError: the network does not fit; the device is not touched.
         """
-        plan = place(net, self.backend.capabilities, self.trial_time, self.forced_reset)
-        self.backend.configure(plan.circuit)
+        plan = place(net, self.backend.capabilities, self.trial_time, self.forced_reset, self.max_runs)
+        self.plan = None
+        self.warnings = self._try_parts(plan)
         self.plan, self.drift = plan, DriftMonitor(self.drift_limit)
         return plan
+
+    def _try_parts(self, plan: Plan) -> tuple[str, ...]:
+        """Configure every part, the first one last, and return the device's warnings."""
+        found: dict[str, list[int]] = {}
+        numbered = list(enumerate((part.circuit for part in plan.parts), 1))
+        self._configured = None
+        for number, circuit in reversed(numbered):
+            self._configure(circuit)
+            for text in self.backend.warnings:
+                found.setdefault(text, []).insert(0, number)
+        return tuple(
+            text if len(runs) == len(plan.parts) else f"run{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}: {text}"
+            for text, runs in found.items()
+        )
+
+    def _configure(self, circuit: Circuit) -> None:
+        """Configure the device with a circuit, unless it is."""
+        if circuit != self._configured:
+            self._configured = None
+            with self._waiting():
+                self.backend.configure(circuit)
+            self._configured = circuit
 
     def run(self, weights: list[Tensor], spikes: Spikes) -> Activity:
         """Run a batch and return what was measured, in the model's units.
@@ -114,17 +148,32 @@ class Device:
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
         """Run integer weights; splits the batch as the device needs and joins the pieces.
 
+        Of a network in parts, the whole batch runs through one part before the next one is configured.
+
         Raises:
             DeviceError: trials are missing after the last attempt.
         """
         plan = self._placed()
-        size = plan.trials_per_run or spikes.samples
-        pieces = []
         integers = {name: matrix.cpu() for name, matrix in integers.items()}
-        for piece in spikes.to("cpu").split(size):
-            pieces.append(self._attempt(integers, Stimulus(piece, self.clock)))
+        spikes = spikes.to("cpu")
+        if len(plan.parts) == 1:
+            return self._watched(self._record_part(plan.parts[0], integers, spikes))
+        measured, found = {INPUT: spikes}, list[tuple[Part, Recording]]()
+        for part in plan.parts:
+            self._configure(part.circuit)
+            if part.source not in measured:
+                measured[part.source] = replayed(spikes_of(part.source, found), plan.circuit.duration)
+            found.append((part, self._record_part(part, part.weights(integers), measured[part.source])))
+        return self._watched(merge(plan.circuit, found))
+
+    def _record_part(self, part: Part, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
+        """Run a batch through the configured part; its trials follow those before on the clock."""
+        size = part.trials_per_run(self._placed().capabilities) or spikes.samples
+        pieces = []
+        for piece in spikes.split(size):
+            pieces.append(self._attempt(part.circuit, integers, Stimulus(piece, self.clock)))
             self.clock += piece.samples
-        return self._watched(pieces[0] if len(pieces) == 1 else join(pieces))
+        return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def _watched(self, recording: Recording) -> Recording:
         """Note in a recording's health when recalibration has become due.
@@ -137,16 +186,25 @@ class Device:
         note = self.drift.add(recording)
         return recording if note is None else replace(recording, health=recording.health + Health(notes=(note,)))
 
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Count the time in which the host waits for the device."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - begin
+
     def _placed(self) -> Plan:
         if self.plan is None:
             raise DeviceError("no network is placed on the device; call net.attach(device) first")
         return self.plan
 
-    def _attempt(self, integers: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+    def _attempt(self, circuit: Circuit, integers: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run until every trial has arrived whole; trials that have are kept."""
-        arrivals = Arrivals(stimulus, independent=self._placed().circuit.trial_time is None)
+        arrivals = Arrivals(stimulus, independent=circuit.trial_time is None)
         for attempt in range(self.retries + 1):
-            error = self._run_missing(integers, arrivals)
+            error = self._run_missing(circuit, integers, arrivals)
             if arrivals.whole():
                 return arrivals.result(attempt)
             if attempt < self.retries:
@@ -159,35 +217,37 @@ class Device:
             f"backend.retries={self.retries}"
         ) from error
 
-    def _run_missing(self, integers: Mapping[str, Tensor], arrivals: Arrivals) -> DeviceError | None:
+    def _run_missing(self, circuit: Circuit, integers: Mapping[str, Tensor], arrivals: Arrivals) -> DeviceError | None:
         """Run once what is missing; an error of the device is returned."""
         part = arrivals.wanted()
         try:
-            recording = self.backend.run(integers, part)
-            self._check(recording, part)
+            with self._waiting():
+                recording = self.backend.run(integers, part)
+            _check(circuit, recording, part)
         except DeviceError as error:
             arrivals.fail(part)
             return error
         arrivals.add(part, recording)
         return None
 
-    def _check(self, recording: Recording, stimulus: Stimulus) -> None:
-        """Refuse a recording of which not even the lost trials can be told."""
-        plan, batch = self._placed(), stimulus.spikes.samples
-        lost = recording.lost
-        if lost is not None and (tuple(lost.shape) != (batch,) or lost.dtype != torch.bool):
-            raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {lost.dtype} {tuple(lost.shape)}")
-        for population in plan.circuit.populations:
-            shape = (batch, plan.circuit.samples, population.size)
-            codes = recording.traces.get(population.name)
-            if codes is None or tuple(codes.shape) != shape or codes.dtype != torch.uint8:
-                found = "none" if codes is None else f"{codes.dtype} {tuple(codes.shape)}"
-                raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {found}")
-            spikes = recording.spikes.get(population.name)
-            if population.threshold is not None and (
-                spikes is None or (spikes.samples, spikes.units) != (batch, population.size)
-            ):
-                raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
+
+def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
+    """Refuse a recording of which not even the lost trials can be told."""
+    batch = stimulus.spikes.samples
+    lost = recording.lost
+    if lost is not None and (tuple(lost.shape) != (batch,) or lost.dtype != torch.bool):
+        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {lost.dtype} {tuple(lost.shape)}")
+    for population in circuit.populations:
+        shape = (batch, circuit.samples, population.size)
+        codes = recording.traces.get(population.name)
+        if codes is None or tuple(codes.shape) != shape or codes.dtype != torch.uint8:
+            found = "none" if codes is None else f"{codes.dtype} {tuple(codes.shape)}"
+            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {found}")
+        spikes = recording.spikes.get(population.name)
+        if population.threshold is not None and (
+            spikes is None or (spikes.samples, spikes.units) != (batch, population.size)
+        ):
+            raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:

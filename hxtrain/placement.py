@@ -7,6 +7,8 @@ float weights become integers and trace codes become membranes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +17,14 @@ from torch import Tensor
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 
 from .learning import decay
+from .partition import Part, partition, recurrent
 
 if TYPE_CHECKING:
     from .network import Layer, Network
+
+
+MAX_RUNS = 64
+"""Runs per sample from which on a network is taken to be too large by mistake."""
 
 
 class PlacementError(ValueError):
@@ -64,7 +71,9 @@ class ProjectionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network that fits a device.
+    """A network that fits a device, in one run or in several.
+
+    `circuit` is the whole network; where it is larger than the device, `parts` are what runs.
 
     Weights, scales and limits are lists with one entry per projection, in the order of `projections`.
     """
@@ -79,10 +88,16 @@ class Plan:
         """Trace codes between leak and threshold: the model's unit of membrane."""
         return self.capabilities.threshold - self.capabilities.leak
 
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What runs, one after the other; a single part where the network fits."""
+        return partition(self.circuit, self.capabilities)
+
     @property
     def trials_per_run(self) -> int | None:
-        """Trials that one run of the device can record."""
-        return self.capabilities.trials_per_run(self.circuit.samples, sum(p.size for p in self.circuit.populations))
+        """Trials that one run of the device can record, in every part."""
+        found = [part.trials_per_run(self.capabilities) for part in self.parts]
+        return min((trials for trials in found if trials is not None), default=None)
 
     def quantise(self, weights: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
         """Return integer weights by projection (rounded, clipped to the range) and their scales.
@@ -121,21 +136,45 @@ class Plan:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the plan as rows (what, used, limit)."""
         caps, circuit = self.capabilities, self.circuit
-        used = sum(p.size * p.merged for p in circuit.populations)
-        rows = [("neuron circuits", str(used), str(caps.neuron_circuits))]
+        rows = self._rows_of_parts()
         for population in circuit.populations:
             rows += self._rows_of(population)
-        per_run = self.trials_per_run
+        per_run, trial_time = self.trials_per_run, circuit.trial_time or caps.trial_time
         rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
         rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
-        rows.append(
-            (
-                "recorded window",
-                f"{circuit.duration * 1e6:.4g} us",
-                f"{(circuit.trial_time or caps.trial_time) * 1e6:.4g} us per trial",
-            )
-        )
+        rows.append(("recorded window", f"{circuit.duration * 1e6:.4g} us", f"{trial_time * 1e6:.4g} us per trial"))
         return rows
+
+    def _rows_of_parts(self) -> list[tuple[str, str, str]]:
+        """Return how many neuron circuits are in use and, where there are several parts, what they hold and cost."""
+        caps, parts = self.capabilities, self.parts
+        used = str(circuits(self.circuit))
+        if len(parts) == 1:
+            return [("neuron circuits", used, str(caps.neuron_circuits))]
+        trial_time = self.circuit.trial_time or caps.trial_time
+        rows = [
+            ("neuron circuits of all runs", used, f"{caps.neuron_circuits} per run"),
+            ("runs per sample", str(len(parts)), ""),
+            ("time per sample", f"{len(parts) * trial_time * 1e6:.4g} us", f"{trial_time * 1e6:.4g} us per run"),
+        ]
+        number = 1
+        for circuit, alike in groupby(parts, key=lambda part: part.circuit):
+            group = list(alike)
+            which = f"run {number}" if len(group) == 1 else f"runs {number}-{number + len(group) - 1}"
+            rows.append(
+                (f"{which}: {self._content(group[0])}", f"{circuits(circuit)} circuits", str(caps.neuron_circuits))
+            )
+            number += len(group)
+        return rows
+
+    def _content(self, part: Part) -> str:
+        """Return what a part holds, and behind which source, e.g. `layer0 (64 of 256) behind input`."""
+        sizes = {population.name: population.size for population in self.circuit.populations}
+        names = [
+            p.name if p.size == sizes[p.name] else f"{p.name} ({p.size} of {sizes[p.name]})"
+            for p in part.circuit.populations
+        ]
+        return f"{', '.join(names)} behind {part.source}"
 
     def _rows_of(self, p: Population) -> list[tuple[str, str, str]]:
         caps = self.capabilities
@@ -166,16 +205,26 @@ def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:
     return (capabilities.threshold - capabilities.leak) / (capabilities.synaptic_drive * ratio)
 
 
+def circuits(circuit: Circuit) -> int:
+    """Return the number of neuron circuits that a circuit needs."""
+    return sum(p.size * p.merged for p in circuit.populations)
+
+
 def place(
-    net: Network, capabilities: Capabilities, trial_time: float | None = None, forced_reset: bool = False
+    net: Network,
+    capabilities: Capabilities,
+    trial_time: float | None = None,
+    forced_reset: bool = False,
+    max_runs: int = MAX_RUNS,
 ) -> Plan:
-    """Plan a network for a device.
+    """Plan a network for a device; one that is larger than the device is divided into several runs.
 
     Args:
         net: the network.
         capabilities: of the device.
         trial_time: time from trial to trial (s), if so short that they may meet; None: far apart.
         forced_reset: reset the device between trials.
+        max_runs: runs that a sample may take.
 
     Raises:
         PlacementError: with every misfit: layer, limit, excess, remedy.
@@ -196,11 +245,13 @@ def place(
         trial_time=trial_time,
         forced_reset=forced_reset,
     )
-    misfits += _network_misfits(circuit, caps)
+    plan = Plan(caps, circuit, tuple(layers), tuple(projections))
+    misfits += _size_misfits(plan, max_runs)
+    misfits += _network_misfits(plan)
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
         raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")
-    return Plan(caps, circuit, tuple(layers), tuple(projections))
+    return plan
 
 
 def _fan_in(layer: Layer) -> int:
@@ -265,16 +316,53 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
     return found
 
 
-def _network_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
+def _size_misfits(plan: Plan, max_runs: int) -> list[str]:
+    """Return which neurons and recurrent populations no run can hold, or that there are too many runs."""
+    circuit, caps = plan.circuit, plan.capabilities
     found = []
-    used = sum(p.size * p.merged for p in circuit.populations)
-    if used > caps.neuron_circuits:
-        shares = ", ".join(f"{p.name} {p.size} x {p.merged}" for p in circuit.populations)
-        found.append(
-            f"network: {used} neuron circuits ({shares}) exceed {caps.neuron_circuits} by "
-            f"{used - caps.neuron_circuits}; use fewer neurons, or at most {caps.inputs_per_circuit} inputs "
-            f"per merged circuit"
-        )
+    for p in circuit.populations:
+        if p.merged > caps.neuron_circuits:
+            found.append(
+                f"{p.name}: one neuron needs {p.merged} merged neuron circuits, {p.merged - caps.neuron_circuits} more "
+                f"than there are; use at most {caps.neuron_circuits * caps.inputs_per_circuit} inputs"
+            )
+        elif recurrent(p, circuit) and p.size * p.merged > caps.neuron_circuits:
+            found.append(
+                f"{p.name}: {p.size} neurons that project onto themselves need {p.size * p.merged} neuron circuits "
+                f"({p.merged} each) in one run, {p.size * p.merged - caps.neuron_circuits} more than there are; such a "
+                f"population cannot be split over several runs; use at most {_largest_recurrent(p, circuit, caps)} "
+                "neurons, or fewer inputs"
+            )
+    return found or _run_misfits(plan, max_runs)
+
+
+def _largest_recurrent(population: Population, circuit: Circuit, caps: Capabilities) -> int:
+    """Return how many neurons, each of which projects onto all of them, fit one run behind the same inputs."""
+    outside = sum(p.pre_size for p in circuit.projections if p.post == population.name != p.pre)
+    sizes = range(population.size, 0, -1)
+    return next((n for n in sizes if n * -(-(outside + n) // caps.inputs_per_circuit) <= caps.neuron_circuits), 0)
+
+
+def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
+    caps, circuit, runs = plan.capabilities, plan.circuit, len(plan.parts)
+    if runs <= max_runs:
+        return []
+    used, neurons = circuits(circuit), sum(p.size for p in circuit.populations)
+    shares = ", ".join(f"{p.name} {p.size} x {p.merged}" for p in circuit.populations)
+    excess = (
+        f"{used} neuron circuits ({shares}) exceed {caps.neuron_circuits} by {used - caps.neuron_circuits}"
+        if used > caps.neuron_circuits
+        else f"one trial of {circuit.samples} samples of {neurons} neurons exceeds {caps.trace_memory} bytes of memory"
+    )
+    return [
+        f"network: {excess}, which takes {runs} runs per sample; backend.max_runs={max_runs}; use fewer neurons, at "
+        f"most {caps.inputs_per_circuit} inputs per merged circuit, or set backend.max_runs={runs}"
+    ]
+
+
+def _network_misfits(plan: Plan) -> list[str]:
+    circuit, caps = plan.circuit, plan.capabilities
+    found = []
     if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
         found.append(
             f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
@@ -295,8 +383,8 @@ def _network_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
         found.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
     if circuit.forced_reset and circuit.trial_time is None:
         found.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
-    neurons = sum(p.size for p in circuit.populations)
-    if caps.trials_per_run(circuit.samples, neurons) == 0:
+    if plan.trials_per_run == 0:
+        neurons = max(sum(p.size for p in part.circuit.populations) for part in plan.parts)
         found.append(
             f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
             f"{caps.trace_memory} bytes of trace memory; use fewer steps"

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
     "hxtrain.backends",
+    "hxtrain.backends.conformance",
+    "hxtrain.backends.brainscales2",
     "hxtrain.characterisation",
     "hxtrain.comparison",
     "hxtrain.datasets",
@@ -31,6 +33,7 @@ SCRIPTS = {
     "hxtrain-bench",
     "hxtrain-calibrate",
     "hxtrain-compare",
+    "hxtrain-conformance",
     "hxtrain-data",
     "hxtrain-evaluate",
     "hxtrain-fit",
@@ -39,7 +42,7 @@ SCRIPTS = {
     "hxtrain-transfer",
     "hxtrain-validate",
 }
-BACKENDS = {"emulator", "reference"}
+BACKENDS = {"brainscales2", "emulator", "reference"}
 ENTRY_POINTS = [
     entry
     for entry in metadata.distribution("hxtrain").entry_points

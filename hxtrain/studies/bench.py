@@ -26,6 +26,7 @@ from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.versions import versions
 
+SUITES = ("realism", "remote")
 CLOSE = 40e-6
 """Time from trial to trial in the variant whose trials follow closely (s)."""
 
@@ -35,18 +36,22 @@ class BenchConfig:
     """Settings of the benchmark.
 
     Attributes:
+        suite: `realism` (what each feature of an emulated chip costs) or `remote` (what a chip server costs).
         chip: name of the emulated chip, calibrated.
         rounds: how often every variant is timed.
-        batch: samples per run.
+        batch: samples per run (suite realism).
         threads: torch threads (the emulated chip uses all cores anyway).
     """
 
+    suite: str = "realism"
     chip: str = "W66F3"
     rounds: int = 25
     batch: int = 100
     threads: int = 1
 
     def __post_init__(self) -> None:
+        if self.suite not in SUITES:
+            raise ValueError(f"suite={self.suite!r} is not known; choose one of {', '.join(SUITES)}")
         for name in ("rounds", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -149,7 +154,7 @@ def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) 
     assert created is not None
     backend: Backend = stack.enter_context(created)
     net = NetworkConfig(init_mean=8e-3).build(spikes.units, 10, seed=0)
-    plan = place(net, backend.capabilities, **close)
+    plan = place(net, backend.capabilities, **close, max_runs=1)
     backend.configure(plan.circuit)
     integers, _ = plan.quantise(net.effective_weights())
 

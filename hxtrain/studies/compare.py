@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from hxtrain import plots
 from hxtrain.backends import Health
@@ -35,6 +35,7 @@ class CompareConfig:
         other_backend, other_chip: the second target.
         samples: use the first so many test samples; 0 for all.
         tolerance: from which difference on a layer disagrees.
+        data_folder: folder of the original files, for images of a size that the package does not hold.
     """
 
     checkpoint: str = "???"
@@ -44,6 +45,7 @@ class CompareConfig:
     other_chip: ChipConfig = field(default_factory=ChipConfig)
     samples: int = 500
     tolerance: Tolerance = field(default_factory=Tolerance)
+    data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
 
     def __post_init__(self) -> None:
         if self.samples < 0:
@@ -60,7 +62,7 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit one of the devices.
     """
-    trained = load_trained(config.checkpoint)
+    trained = load_trained(config.checkpoint, config.data_folder)
     net, test = trained.net, shorten(trained.data.test, config.samples, "samples")
     spikes = replace(trained.encoder, jitter=0.0)(intensities(test.images))
     with (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint
@@ -34,6 +34,7 @@ class EvaluateConfig:
         batch_size: samples per batch.
         test_samples: use only the first so many test samples; 0 for all.
         steps: time steps to record, at most those of the training (the answer is read earlier); 0 for as many.
+        data_folder: folder of the original files, for images of a size that the package does not hold.
     """
 
     checkpoint: str = "???"
@@ -42,6 +43,7 @@ class EvaluateConfig:
     batch_size: int = 500
     test_samples: int = 0
     steps: int = 0
+    data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
@@ -66,8 +68,12 @@ class Trained(NamedTuple):
     origin: dict[str, Any]
 
 
-def load_trained(checkpoint: str) -> Trained:
+def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     """Return the network of a checkpoint that `hxtrain` wrote, and what belongs to it.
+
+    Args:
+        checkpoint: a run's `checkpoint.pt`.
+        data_folder: folder of the original files; None: the data of the package.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
@@ -78,7 +84,10 @@ def load_trained(checkpoint: str) -> Trained:
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
     settings: dict[str, Any] = state["settings"]
-    data = component(settings, "data", DataConfig).load()
+    try:
+        data = replace(component(settings, "data", DataConfig), folder=data_folder).load()
+    except DatasetError as error:
+        raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
     if data.sha256 != settings["data.sha256"]:
         raise CheckpointError(
             f"{path} was trained on data {settings['data.sha256'][:16]}, {data.name} here is {data.sha256[:16]}; "
@@ -110,7 +119,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
-    trained = load_trained(config.checkpoint)
+    trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
         raise ValueError(f"steps={config.steps} exceeds the {net.steps} steps that the network was trained with")

@@ -58,7 +58,7 @@ def fit_device(config: FitConfig, folder: Path, command: str, report: Report | N
     if backend is None:
         raise DeviceError(f"backend={SOFTWARE} is no device; name one to be characterised")
     net = config.network.build(config.inputs, config.classes, seed=0)
-    circuit = place(net, backend.capabilities).circuit
+    circuit = place(net, backend.capabilities, max_runs=1).circuit
     begin = time.perf_counter()
     with tuned(1), backend:
         found = characterise(backend, circuit, config.seed, report, config.backend.retries)

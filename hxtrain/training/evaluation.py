@@ -14,6 +14,8 @@ from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 
+from .cost import CostMeter, Costs, decision_times
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -23,27 +25,30 @@ class Evaluation:
         accuracy: fraction of right answers.
         hidden_spikes_per_sample: mean number of spikes of all hidden neurons.
         confusion: counts `[classes, classes]`, rows are true classes.
-        chip_time, energy: on the device (s, J); None in software or where unknown.
-        energy_origin: `measured` or `estimated`; None in software.
         health: losses and retries.
+        costs: time and energy of all samples together.
+        decision_time, decision_time_95: when an answer was found (s after the start of the readout's trial), mean
+            and 95th percentile over the samples; see `decision_times`.
     """
 
     accuracy: float
     hidden_spikes_per_sample: float
     confusion: Tensor
-    chip_time: float | None
-    energy: float | None
-    energy_origin: str | None
     health: Health
+    costs: Costs
+    decision_time: float
+    decision_time_95: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return tensors and plain values for a checkpoint."""
-        return {**vars(self), "health": asdict(self.health) | {"notes": list(self.health.notes)}}
+        health = asdict(self.health) | {"notes": list(self.health.notes)}
+        return {**vars(self), "health": health, "costs": asdict(self.costs)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
         """Return what `as_dict` was made of."""
-        return cls(**{**values, "health": Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})})
+        health = Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})
+        return cls(**{**values, "health": health, "costs": Costs(**values["costs"])})
 
 
 def intensities(images: Tensor) -> Tensor:
@@ -65,8 +70,8 @@ def evaluate(
         batch_size: samples per batch.
     """
     confusion = torch.zeros(classes, classes, dtype=torch.long)
-    spikes, chip_time, energy, health = 0.0, 0.0, 0.0, Health()
-    origin: str | None = None
+    spikes, health = 0.0, Health()
+    meter, decided = CostMeter(net.device), list[Tensor]()
     still = replace(encoder, jitter=0.0)
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
@@ -75,16 +80,15 @@ def evaluate(
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
         health = health + activity.health
-        if activity.cost is not None:
-            chip_time += activity.cost.chip_time
-            energy += activity.cost.energy if activity.cost.energy is not None else float("nan")
-            origin = activity.cost.origin
+        meter.add(activity.cost)
+        decided.append(decision_times(loss, activity.readout, net.dt).cpu())
+    times = torch.cat(decided).double()
     return Evaluation(
         accuracy=float(confusion.diag().sum()) / len(split),
         hidden_spikes_per_sample=spikes / len(split),
         confusion=confusion,
-        chip_time=None if origin is None else chip_time,
-        energy=None if origin is None or energy != energy else energy,
-        energy_origin=origin,
         health=health,
+        costs=meter.costs(),
+        decision_time=float(times.mean()),
+        decision_time_95=float(times.quantile(0.95)),
     )

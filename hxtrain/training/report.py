@@ -66,11 +66,20 @@ def result(
 
 
 def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
-    """Return time and energy per test sample on the device."""
+    """Return what a test sample cost, and when its answer was found; the chip's energy says how it was obtained."""
+    costs = final.costs
+    each = {
+        "chip_seconds": costs.chip_time,
+        "wait_seconds": costs.wait_time,
+        "host_seconds": costs.host_time,
+        "chip_joules": costs.energy,
+    }
     return {
-        "chip_seconds_per_sample": None if final.chip_time is None else final.chip_time / samples,
-        "chip_joules_per_sample": None if final.energy is None else final.energy / samples,
-        "energy_origin": final.energy_origin,
+        **{f"{name}_per_sample": None if value is None else value / samples for name, value in each.items()},
+        "energy_origin": costs.energy_origin,
+        "energy_assumption": costs.energy_assumption,
+        "decision_seconds": final.decision_time,
+        "decision_seconds_95": final.decision_time_95,
     }
 
 

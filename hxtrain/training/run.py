@@ -59,6 +59,13 @@ FREE_TO_CHANGE = {
     "data.folder",  # the content hash stands for the files
     "data.download",
     "backend.retries",
+    "backend.max_runs",
+    "backend.settings.address",  # of a chip behind a server; which chip it is stays checked
+    "backend.settings.keys",
+    "backend.settings.patience",
+    "backend.settings.queue_patience",
+    "backend.settings.timeout",
+    "identity.address",
 }
 """Settings that may differ when a run is resumed, since they do not change a step."""
 
@@ -75,7 +82,13 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
     if created is None:
         yield None
         return
-    with Device(created, backend.retries, trial_time=backend.trial_time, forced_reset=backend.forced_reset) as device:
+    with Device(
+        created,
+        backend.retries,
+        trial_time=backend.trial_time,
+        forced_reset=backend.forced_reset,
+        max_runs=backend.max_runs,
+    ) as device:
         net.attach(device)
         yield device
 
@@ -156,7 +169,7 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
     )
     if net.device is not None and net.device.plan is not None:
         progress.table("placement", ("what", "used", "limit"), net.device.plan.rows())
-        for text in net.device.backend.warnings:
+        for text in net.device.warnings:
             progress.warn(text)
 
 
@@ -174,9 +187,9 @@ def _check_folder(config: RunConfig, folder: Path) -> None:
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return flat plain values that a resumed run must share."""
-    flat = {key: value for key, value in flatten(asdict(config)).items() if key not in FREE_TO_CHANGE}
+    found = {**flatten(asdict(config)), **{f"identity.{key}": value for key, value in identity.items()}}
+    flat = {key: value for key, value in found.items() if key not in FREE_TO_CHANGE}
     kinds = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    flat.update({f"identity.{key}": value for key, value in identity.items()})
     return {**flat, "loss.kind": type(config.loss).__name__, "regularizer.kinds": kinds, "data.sha256": data.sha256}
 
 

@@ -383,6 +383,7 @@ def test_device_refuses() -> None:
 def test_a_network_that_does_not_fit_leaves_the_device_as_it_was() -> None:
     device, net = attached(create_backend("reference"))
     before = run(device, net)
+    device.max_runs = 1
     with pytest.raises(PlacementError, match=r"615 neuron circuits .* exceed 512 by 103"):
         device.place(Network(Linear(4, 600), LIF(600), Linear(600, 3), LI(3)))
     assert same(run(device, net), before)

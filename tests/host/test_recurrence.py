@@ -283,7 +283,7 @@ def test_a_recurrent_network_of_206_neurons_fits():
 )
 def test_misfits_of_recurrence_are_named(caps, text):
     with pytest.raises(hx.PlacementError, match=text):
-        place(shd(), replace(CHIP, **caps))
+        place(shd(), replace(CHIP, **caps), max_runs=1)
 
 
 def test_recurrent_weights_are_rounded_clipped_checked_and_counted():

@@ -1,0 +1,433 @@
+"""The device: settings, limits, connection, and recovery from failed runs."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..chips import BRAINSCALES2
+from ..contract import (
+    INPUT,
+    Backend,
+    Capabilities,
+    Circuit,
+    Cost,
+    DeviceError,
+    Health,
+    Population,
+    Recording,
+    Stimulus,
+    check_circuit,
+    check_run,
+)
+from ..spikes import Spikes
+from .calibration import infeasible, requirements
+from .network import HardwareNetwork, Measured, Operation
+from .sdk import Sdk, connect, disconnect, load_sdk
+
+log = logging.getLogger(__name__)
+
+INTERVAL = {"sram": BRAINSCALES2.trace_interval, "dram": 6e-6}
+"""Time between two CADC samples (s), by where they are stored."""
+STORED = {"sram": 100, "dram": 204800}
+"""Samples of one trial that the memory holds."""
+MARGIN = 7e-6
+"""Time around a trial in which samples are stored, too (s)."""
+TRIAL_TIME = {"sram": BRAINSCALES2.trial_time, "dram": 2e-3}
+"""Usual time from trial to trial (s)."""
+REST = 5
+"""Time constants after which a trial counts as forgotten; neurons are not reset between trials."""
+RUN_BYTES = 4 * 2**20
+"""Trace samples of one run (bytes). The chip has no such limit, but hxtorch holds a run in dense tensors: with 4
+steps per sample, some 50 times as much."""
+ATTEMPTS = 3
+"""Trials of `configure` before it gives up."""
+
+
+KEPT = 16
+"""Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
+
+
+class Configured(NamedTuple):
+    """A circuit in place: its network, the time from trial to trial (s), and what a user should know."""
+
+    circuit: Circuit
+    network: HardwareNetwork
+    trial_time: float
+    warnings: tuple[str, ...]
+
+
+class BrainScaleS2Backend(Backend):
+    """A BrainScaleS-2 chip that this process reaches through hxtorch.
+
+    Args:
+        calibration: file to load, `.pkl` (calix) or a binary coco list; None: hxtorch calibrates for the circuit.
+            A `.pkl` file runs code when it is loaded: use your own.
+        calibration_cache: folder in which calix keeps the calibrations that it makes.
+        memory: of trace samples: `sram` (one every 1.7 us, 94 per trial) or `dram` (one every 6 us, long trials).
+        leak, threshold, reset: potentials that circuits get (trace units). refractory: s.
+        trial_time: time from trial to trial (s); None: 200 us with `sram`, 2 ms with `dram`.
+        synaptic_drive: what one weight LSB does to a membrane (trace units / s); None: the published chip's.
+        i_synin_gm, synapse_dac_bias: CapMem codes of the synaptic inputs and of the synapses.
+        substeps: steps per trace sample to whose start input spikes are moved.
+        trace_shift: time by which samples are moved to earlier times (s), in whole sub-steps.
+        interpolation: of samples at the times asked for: `linear` or `nn`, the nearest one.
+        hw_routing_func: router to use instead of hxtorch's: a function, or its name `package.module:function`.
+        reconnect_after: failed runs in a row after which the connection is made anew.
+
+    Raises:
+        ValueError: a setting is not known or out of range, or a file is missing.
+    """
+
+    def __init__(
+        self,
+        calibration: str | os.PathLike[str] | None = None,
+        calibration_cache: str | os.PathLike[str] | None = None,
+        memory: str = "sram",
+        leak: float = BRAINSCALES2.leak,
+        threshold: float = BRAINSCALES2.threshold,
+        reset: float = BRAINSCALES2.reset,
+        refractory: float = BRAINSCALES2.refractory,
+        trial_time: float | None = None,
+        synaptic_drive: float | None = None,
+        i_synin_gm: int | None = None,
+        synapse_dac_bias: int | None = None,
+        substeps: int = 4,
+        trace_shift: float = 0.0,
+        interpolation: str = "linear",
+        hw_routing_func: str | Callable[[Any], Any] | None = None,
+        reconnect_after: int = 2,
+    ) -> None:
+        _choice("memory", memory, tuple(INTERVAL))
+        _choice("interpolation", interpolation, ("linear", "nn"))
+        file = None if calibration is None else _existing(Path(calibration))
+        for name, value in (("substeps", substeps), ("reconnect_after", reconnect_after)):
+            if value < 1:
+                raise ValueError(f"backend.settings.{name}={value} must be at least 1")
+        for name, amount in (("trial_time", trial_time), ("synaptic_drive", synaptic_drive)):
+            if amount is not None and not amount > 0:
+                raise ValueError(f"backend.settings.{name}={amount} must be positive; null for the usual one")
+        interval = INTERVAL[memory]
+        self._operation = Operation(
+            calibration=file,
+            calibration_cache=None if calibration_cache is None else Path(calibration_cache),
+            dram=memory == "dram",
+            substeps=substeps,
+            shift=round(trace_shift / interval * substeps),
+            interpolation=interpolation,
+            synaptic_gain=i_synin_gm,
+            synapse_bias=synapse_dac_bias,
+            router=_router(hw_routing_func),
+        )
+        self._capabilities = replace(
+            BRAINSCALES2,
+            name="brainscales2",
+            trace_interval=interval,
+            trace_memory=RUN_BYTES,
+            trace_channels=None,
+            max_samples=int(((STORED[memory] - 1) * interval - MARGIN) / interval * (1 + 1e-9)),
+            synaptic_drive=synaptic_drive or BRAINSCALES2.synaptic_drive,
+            leak=leak,
+            threshold=threshold,
+            reset=reset,
+            refractory=refractory,
+            trial_time=trial_time or TRIAL_TIME[memory],
+            recurrence=False,
+            forced_reset=False,
+        )
+        self._reconnect_after = reconnect_after
+        self._sdk: Sdk | None = None
+        self._chip = ""
+        self._used: Configured | None = None
+        self._kept: dict[Circuit, Configured] = {}
+        self._failures = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The chip's limits, in the chosen memory and at the chosen operating point."""
+        return self._capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return which chip, in which calibration, with which software; the first and last are known once open."""
+        file = self._operation.calibration
+        content = b"by hxtorch" if file is None else file.read_bytes()
+        calibration = "by hxtorch" if file is None else f"{file.name} {hashlib.sha256(content).hexdigest()[:16]}"
+        found = {"backend": "brainscales2", "chip": "not connected", "chip_hash": "unknown", "calibration": calibration}
+        if self._sdk is not None:
+            known = hashlib.sha256(self._chip.encode() + b"\0" + content).hexdigest()[:16]
+            found.update(chip=self._chip, chip_hash=known)
+            found.update({f"version_{name}": version for name, version in self._sdk.versions.items()})
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is uncertain about the circuit as it is configured."""
+        return () if self._used is None else self._used.warnings
+
+    def open(self) -> None:
+        """Import the chip's software, check it, and connect.
+
+        Raises:
+            DeviceError: the software is missing or does not fit, or there is no connection.
+        """
+        if self._sdk is not None:
+            return
+        sdk = load_sdk(calibrates=self._operation.calibration is None)
+        self._chip = connect(sdk, self)
+        self._sdk = sdk
+        atexit.register(self.close)
+        log.info("connected to chip %s", self._chip)
+
+    def close(self) -> None:
+        """Release the chip and forget the configuration."""
+        sdk, self._sdk = self._sdk, None
+        self._used, self._failures = None, 0
+        self._kept.clear()
+        atexit.unregister(self.close)
+        if sdk is not None:
+            disconnect(sdk, self)
+
+    def configure(self, circuit: Circuit) -> None:
+        """Place, calibrate and route a circuit by a run without spikes, and look at the neurons at rest.
+
+        A circuit that was configured before is still in place, and is used again.
+
+        Raises:
+            ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
+            DeviceError: not open, or the run without spikes fails.
+        """
+        sdk = self._opened()
+        self._used = None
+        self._check(circuit)
+        found = self._kept.pop(circuit, None) or self._realise(sdk, circuit)
+        self._kept[circuit] = found
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._used, self._failures = found, 0
+
+    def _realise(self, sdk: Sdk, circuit: Circuit) -> Configured:
+        """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
+        wait = self._wait(circuit)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                network = HardwareNetwork(sdk, circuit, self._operation, wait)
+                quiet = network.run(_no_weights(circuit), _no_spikes(circuit))
+                if bool(quiet.lost.any()):
+                    raise DeviceError("its trace samples did not all arrive")
+                break
+            except ValueError:
+                raise
+            except Exception as error:
+                if attempt == ATTEMPTS:
+                    raise DeviceError(
+                        f"a run without spikes failed {ATTEMPTS} times, last: {_describe(error)}; check calibration, "
+                        "connection and chip"
+                    ) from error
+                log.warning("a run without spikes failed (%s); connecting anew", _describe(error))
+                self._reconnect(sdk)
+        log.info("configured on chip %s: %d routing(s)", self._chip, network.routings)
+        warnings = tuple(self._findings(network, circuit, quiet, wait))
+        return Configured(circuit, network, circuit.duration + wait, warnings)
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run trials with integer weights.
+
+        Raises:
+            DeviceError: not open or configured, or the run failed; it can be repeated.
+        """
+        sdk = self._opened()
+        used = self._used
+        circuit = check_run(None if used is None else used.circuit, weights, stimulus, self._capabilities.weight_max)
+        assert used is not None  # there is a circuit
+        batch = stimulus.spikes.samples
+        found = self._run(sdk, used, weights, stimulus) if batch else _nothing(circuit)
+        chip_time = batch * used.trial_time
+        energy = None if self._capabilities.power is None else chip_time * self._capabilities.power
+        lost = found.lost if bool(found.lost.any()) else None
+        return Recording(found.spikes, found.traces, Cost(chip_time, energy, "estimated"), found.health, lost)
+
+    def _run(self, sdk: Sdk, used: Configured, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measured:
+        try:
+            found = used.network.run(weights, stimulus.spikes)
+        except Exception as error:
+            self._recover(sdk, error)
+            raise DeviceError(f"the run failed: {_describe(error)}") from error
+        self._failures = 0
+        return found
+
+    def _recover(self, sdk: Sdk, error: Exception) -> None:
+        """Make the next run possible: the network has cleaned up; the connection is made anew if that did not help."""
+        self._failures += 1
+        log.warning("run failed, number %d in a row: %s", self._failures, _describe(error))
+        if self._failures % self._reconnect_after == 0:
+            self._reconnect(sdk)
+
+    def _reconnect(self, sdk: Sdk) -> None:
+        """Release the chip and connect anew.
+
+        Raises:
+            DeviceError: no connection, or another chip answers.
+        """
+        disconnect(sdk, self)
+        chip = connect(sdk, self)
+        if chip != self._chip:
+            disconnect(sdk, self)
+            raise DeviceError(
+                f"after connecting anew chip {chip} answers instead of {self._chip}; close and open again"
+            )
+
+    def _opened(self) -> Sdk:
+        if self._sdk is None:
+            raise DeviceError("the chip is not open; call open() first, or use the backend in a with statement")
+        return self._sdk
+
+    def _wait(self, circuit: Circuit) -> float:
+        """Return the time between a trial's window and the next trial (s): long enough to forget, unless asked."""
+        if circuit.trial_time is not None:
+            return circuit.trial_time - circuit.duration
+        slowest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
+        return max(self._capabilities.trial_time - circuit.duration, REST * slowest)
+
+    def _check(self, circuit: Circuit) -> None:
+        """Refuse what the chip or hxtorch cannot do, with everything that is wrong.
+
+        Raises:
+            ValueError: a value, its limit and a remedy for each.
+        """
+        caps = self._capabilities
+        if caps.max_samples is not None and circuit.samples > caps.max_samples:
+            other = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
+            raise ValueError(
+                f"network.steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
+                f"which traces freeze; use at most {caps.max_samples}{other}"
+            )
+        check_circuit(circuit, caps)
+        misfits = infeasible("chip", self._operation.common_requirements())
+        for population in circuit.populations:
+            misfits += infeasible(population.name, requirements(population))
+            misfits += self._misfits_of(population, circuit)
+        if misfits:
+            lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
+            raise ValueError(f"the chip cannot realise the circuit:\n{lines}")
+
+    def _misfits_of(self, p: Population, circuit: Circuit) -> list[str]:
+        """Say what is wrong with the projections onto a population."""
+        found, limit = [], self._capabilities.inputs_per_circuit
+        names = [population.name for population in circuit.populations]
+        before = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
+        incoming = [projection for projection in circuit.projections if projection.post == p.name]
+        if not incoming:
+            found.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
+        for projection in incoming:
+            if projection.pre not in before:
+                found.append(
+                    f"{projection.name}: {projection.pre} is not a spiking population before {p.name}; "
+                    "only feed-forward networks are supported (network.recurrent=false)"
+                )
+        fan_in = sum(projection.pre_size for projection in incoming)
+        if fan_in > p.merged * limit:
+            found.append(f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits")
+        return found
+
+    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, wait: float) -> list[str]:
+        """Return what a run without spikes showed, and what is not known."""
+        found = []
+        if not network.checked:
+            found.append(
+                f"calibration {self._operation.calibration} does not tell what it was made for and cannot be checked "
+                "against the circuit; give a .pkl file"
+            )
+        if not network.timed:
+            found.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
+        if not network.counted:
+            found.append(
+                "the health counters of this grenade cannot be read: events that the chip drops are not counted"
+            )
+        if network.routings != 1:
+            found.append(f"the network was routed {network.routings} times, once was expected")
+        if circuit.trial_time is None and wait > self._capabilities.trial_time - circuit.duration:
+            found.append(
+                f"trials follow {(circuit.duration + wait) * 1e6:.4g} us after one another instead of "
+                f"{self._capabilities.trial_time * 1e6:.4g}, so that membranes come to rest"
+            )
+        if circuit.trial_time is not None:
+            found.append(
+                "hxtorch keeps trials apart by at least the time asked for, and starts sampling anew for each: the "
+                "true time from trial to trial is longer by an amount that is not known"
+            )
+        for p in circuit.populations:
+            found += _at_rest(p, quiet)
+        return found
+
+
+def _at_rest(p: Population, quiet: Measured) -> list[str]:
+    """Say which neurons of a population are not at rest without input."""
+    found = []
+    codes = quiet.traces[p.name][0]
+    stuck = ((codes == 0) | (codes == 255)).all(0)
+    if bool(stuck.any()):
+        found.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
+    if p.threshold is not None:
+        active = torch.unique(quiet.spikes[p.name].unit).numel()
+        if active:
+            found.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
+    return found
+
+
+def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
+    sizes = {p.name: p.size for p in circuit.populations}
+    return {p.name: torch.zeros(sizes[p.post], p.pre_size, dtype=torch.int8) for p in circuit.projections}
+
+
+def _no_spikes(circuit: Circuit) -> Spikes:
+    none = torch.zeros(0)
+    return Spikes.from_events(none.long(), none.long(), none, 1, circuit.inputs)
+
+
+def _nothing(circuit: Circuit) -> Measured:
+    """Return what no trials give."""
+    none = torch.zeros(0)
+    traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
+    spiking = [p for p in circuit.populations if p.threshold is not None]
+    spikes = {p.name: Spikes.from_events(none.long(), none.long(), none, 0, p.size) for p in spiking}
+    return Measured(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(known)}")
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise ValueError(f"backend.settings.calibration={file} does not exist; give a file, or null to calibrate")
+    return file
+
+
+def _router(given: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return the routing function that is given or named."""
+    if not isinstance(given, str):
+        return given
+    module, _, name = given.partition(":")
+    try:
+        found: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"backend.settings.hw_routing_func={given!r} cannot be imported ({error}); write package.module:function"
+        ) from error
+    return found

@@ -1,0 +1,126 @@
+"""What a calibration file was made for, against what a circuit asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import Population
+
+Array = npt.NDArray[np.float64]
+TOLERANCE = 0.01
+"""Relative difference between a file's target and a circuit's that counts as none."""
+TIMES = ("tau_mem", "tau_syn", "refractory_time")
+POTENTIALS = ("leak", "reset", "threshold")
+CODES = ("i_synin_gm", "synapse_dac_bias")
+
+
+class Range(NamedTuple):
+    """Values that can be asked for, in SI units or trace units."""
+
+    low: float
+    high: float
+
+
+FEASIBLE = {
+    "leak": Range(50, 160),
+    "reset": Range(50, 160),
+    "threshold": Range(50, 220),
+    "tau_mem": Range(0.5e-6, 60e-6),
+    "tau_syn": Range(0.3e-6, 30e-6),
+    "refractory_time": Range(0.04e-6, 32e-6),
+    "i_synin_gm": Range(30, 800),
+    "synapse_dac_bias": Range(30, 1022),
+}
+"""What calix accepts as targets."""
+
+
+class Requirement(NamedTuple):
+    """A value that is asked for.
+
+    Attributes:
+        name: calix's name of the parameter. value: SI units or trace units. unit: its name.
+        setting: what to change for another value.
+    """
+
+    name: str
+    value: float
+    unit: str
+    setting: str
+
+
+def requirements(p: Population) -> list[Requirement]:
+    """Return what a population asks of a calibration."""
+    wanted = [
+        Requirement("leak", p.leak, "LSB", "backend.settings.leak"),
+        Requirement("tau_mem", p.tau_mem, "s", "network.tau_mem"),
+        Requirement("tau_syn", p.tau_syn, "s", "network.tau_syn"),
+    ]
+    if p.threshold is not None:
+        wanted += [
+            Requirement("reset", p.reset, "LSB", "backend.settings.reset"),
+            Requirement("threshold", p.threshold, "LSB", "backend.settings.threshold"),
+            Requirement("refractory_time", p.refractory, "s", "backend.settings.refractory"),
+        ]
+    return wanted
+
+
+def infeasible(who: str, wanted: Sequence[Requirement]) -> list[str]:
+    """Say which values cannot be calibrated at all."""
+    found = []
+    for need in wanted:
+        low, high = FEASIBLE[need.name]
+        if not low <= need.value <= high:
+            unit = f" {need.unit}" if need.unit else ""
+            found.append(
+                f"{who}: {need.name}={need.value:.4g}{unit} is outside {low:.4g}..{high:.4g}{unit}; "
+                f"change {need.setting}"
+            )
+    return found
+
+
+def calibrated_targets(instance: Any) -> dict[str, Array]:
+    """Return the targets that a loaded file was made for, SI or trace units, flat; empty where it tells none."""
+    if instance.calib is None:
+        return {}
+    target = instance.calib.target.neuron_target
+    found = {}
+    for name in (*TIMES, *POTENTIALS, *CODES):
+        value = getattr(target, name, None)
+        if value is not None:
+            plain = value.rescale("s").magnitude if name in TIMES else value
+            found[name] = np.ravel(np.asarray(plain, dtype=np.float64))
+    return found
+
+
+def check_targets(
+    file: Path, found: Mapping[str, Array], populations: Sequence[Population], common: Sequence[Requirement]
+) -> None:
+    """Refuse a file that was made for other targets than the populations'.
+
+    A file may hold other values for other neurons; which neurons a population gets is known only later, so a value
+    is refused where it lies outside all of the file's.
+
+    Raises:
+        ValueError: with every difference.
+    """
+    misfits = []
+    for who, wanted in [(p.name, requirements(p)) for p in populations] + [("chip", list(common))]:
+        for need in wanted:
+            values = found.get(need.name)
+            if values is None or not np.isfinite(values).any():
+                continue
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
+            if not low * (1 - TOLERANCE) <= need.value <= high * (1 + TOLERANCE):
+                made = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
+                misfits.append(
+                    f"{who}: {need.name}={need.value:.4g} {need.unit}".rstrip()
+                    + f", the file has {made}; set {need.setting} to it, or calibrate for this circuit"
+                )
+    if misfits:
+        lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
+        raise ValueError(f"backend.settings.calibration={file} is not for this circuit:\n{lines}")

@@ -1,0 +1,200 @@
+"""The chip's software as it is installed: imported on demand, probed, connected.
+
+hxtorch has no release on a package index and its parts carry no versions that fit together by number: users get a
+set of them from the EBRAINS image or the group's container. So it is asked what it can do, before anything runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..contract import DeviceError
+
+log = logging.getLogger(__name__)
+
+NEEDED = (
+    "ExecutionInstance",
+    "Experiment",
+    "Handle",
+    "LI",
+    "LIF",
+    "LIFObservables",
+    "MixedHXModelParameter",
+    "Synapse",
+    "SynapseHandle",
+    "run",
+)
+"""Names of `hxtorch.spiking` in use."""
+PARTS = ("hxtorch", "pygrenade_vx", "calix", "dlens_vx_v3")
+"""Packages whose versions belong to a run's record."""
+HINT = (
+    "The chip's software comes with the EBRAINS image or the group's container, not from a package index; "
+    "start there, or run hxtrain-serve on the chip's machine and connect to it from here"
+)
+CONNECTION_HINT = (
+    "inside a Slurm allocation the connection is found by itself; from elsewhere set QUIGGELDY_ENABLED=1, "
+    "QUIGGELDY_IP, QUIGGELDY_PORT and QUIGGELDY_USER_NO_MUNGE before the program starts"
+)
+
+
+@dataclass(frozen=True)
+class Sdk:
+    """The modules in use.
+
+    Attributes:
+        core: `hxtorch`. spiking: `hxtorch.spiking`. neuron_of: class of a neuron of several circuits.
+        versions: of the parts, by name.
+    """
+
+    core: Any
+    spiking: Any
+    neuron_of: Any
+    versions: dict[str, str]
+
+
+def load_sdk(calibrates: bool) -> Sdk:
+    """Import hxtorch and check that it has what is used.
+
+    Args:
+        calibrates: whether hxtorch will have to calibrate the chip, for want of a file.
+
+    Raises:
+        DeviceError: it is missing, broken, too old, or its parts do not fit together.
+    """
+    try:
+        core = importlib.import_module("hxtorch")
+        spiking = _spiking()
+        morphology = importlib.import_module(f"{spiking.__name__}.morphology")
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] == "hxtorch":
+            raise DeviceError(f"hxtorch is not installed in {sys.executable} ({error}). {HINT}") from error
+        raise DeviceError(f"hxtorch lacks the module {error.name!r}, so it cannot be imported. {HINT}") from error
+    except Exception as error:
+        raise DeviceError(f"hxtorch cannot be imported ({type(error).__name__}: {error}). {HINT}") from error
+    versions = {name: _version(name) for name in PARTS if name in sys.modules}
+    problems = [*_missing(core, spiking, morphology), *_misfits(calibrates)]
+    if problems:
+        raise DeviceError(f"{'; '.join(problems)} (found: {_listed(versions)}). {HINT}")
+    log.info("chip software: %s", _listed(versions))
+    return Sdk(core, spiking, morphology.SingleCompartmentNeuron, {**versions, "torch": str(torch.__version__)})
+
+
+def _spiking() -> Any:
+    """Return hxtorch's module of spiking networks, which older releases call `snn`."""
+    try:
+        return importlib.import_module("hxtorch.spiking")
+    except ModuleNotFoundError as error:
+        if error.name != "hxtorch.spiking":
+            raise
+        return importlib.import_module("hxtorch.snn")
+
+
+def _missing(core: Any, spiking: Any, morphology: Any) -> Iterator[str]:
+    """Say what this hxtorch does not have."""
+    wanted = {
+        "hxtorch": (core, ("init_hardware", "release_hardware", "get_unique_identifier")),
+        "hxtorch.spiking": (spiking, NEEDED),
+        "hxtorch.spiking.morphology": (morphology, ("SingleCompartmentNeuron",)),
+    }
+    for name, (module, needed) in wanted.items():
+        lacking = [item for item in needed if not hasattr(module, item)]
+        if lacking:
+            yield f"{name} has no {', '.join(lacking)}: a release of June 2025 or later is needed"
+    instance = getattr(spiking, "ExecutionInstance", None)
+    if instance is not None and not hasattr(instance, "load_calib"):
+        yield "hxtorch.spiking.ExecutionInstance has no load_calib: a release of June 2025 or later is needed"
+
+
+def _misfits(calibrates: bool) -> Iterator[str]:
+    """Say which parts do not fit together."""
+    network = sys.modules.get("pygrenade_vx.network")
+    if network is not None:
+        lacking = [name for name in ("NetworkBuilder", "requires_routing") if not hasattr(network, name)]
+        if lacking:
+            yield f"grenade has no {', '.join(lacking)}, which hxtorch calls: the two are of different releases"
+    target = getattr(sys.modules.get("calix.spiking"), "SpikingCalibTarget", None)
+    if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target):
+        yield (
+            "calix does not take the calibration targets that hxtorch gives it: the two are of different releases; "
+            "with backend.settings.calibration=FILE it is not needed"
+        )
+
+
+def _parameters(target: type) -> set[str]:
+    """Return the names of a class's arguments; compiled classes do not tell, and count as fitting."""
+    try:
+        return set(inspect.signature(target).parameters)
+    except ValueError:
+        return {"neuron_target"}
+
+
+def _version(name: str) -> str:
+    """Return a part's version; where it has none, a hash of its Python files."""
+    module = sys.modules[name]
+    stated = getattr(module, "__version__", None)
+    if stated is not None:
+        return str(stated)
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return "unknown"
+    sha = hashlib.sha256()
+    sources = sorted(Path(file).parent.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
+    for source in sources:
+        sha.update(source.read_bytes())
+    return f"sources {sha.hexdigest()[:12]}"
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+_connected: list[object] = []
+"""Who holds the connection: the software keeps one per process."""
+
+
+def connect(sdk: Sdk, owner: object) -> str:
+    """Connect to the chip, and return its identifier.
+
+    Raises:
+        DeviceError: no connection, or another backend of this process holds it.
+    """
+    if _connected and _connected[0] is not owner:
+        raise DeviceError("this process is connected to a chip already, and can hold one connection; close the other")
+    with _failure("no connection to a chip", CONNECTION_HINT):
+        sdk.core.init_hardware()
+    _connected[:] = [owner]
+    with _failure("the chip does not tell who it is", "try again, or use another chip"):
+        return "+".join(str(name) for name in sdk.core.get_unique_identifier())
+
+
+def disconnect(sdk: Sdk, owner: object) -> None:
+    """Give the chip back, if `owner` holds it."""
+    if _connected and _connected[0] is owner:
+        _connected.clear()
+        with _failure("the chip could not be released", "end this process"):
+            sdk.core.release_hardware()
+
+
+@contextmanager
+def _failure(what: str, remedy: str) -> Iterator[None]:
+    """Turn the software's errors, of many types, into DeviceError."""
+    try:
+        yield
+    except Exception as error:
+        raise DeviceError(f"{what} ({type(error).__name__}: {error}); {remedy}") from error

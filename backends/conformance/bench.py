@@ -1,0 +1,277 @@
+"""A device under test: small circuits within its limits, runs, and what can be read from recordings.
+
+The ideal post-synaptic potential of weight 1, from an event at t = 0, with `d = synaptic_drive`::
+
+    psp(t) = d t exp(-t / tau)                  for tau_mem = tau_syn = tau, peak d tau / e at t = tau
+
+Shape letters: `B` trials, `T` trace samples, `N` neurons, `P` patterns of input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..contract import INPUT, Backend, Circuit, Cost, DeviceError, Health, Population, Projection, Recording, Stimulus
+from ..spikes import Spikes
+from .tolerances import Tolerances
+
+ATTEMPTS = 6
+"""How often a run that failed or lost trials is repeated, as a host would, before it counts as failed."""
+WIDTH = 8
+"""Neurons of a test circuit, where the device has room for them."""
+SAMPLES = 20
+"""Trace samples of a trial, where the device has room for them."""
+ONSET = 3
+"""Trace sample at which a stimulus begins, unless said otherwise; those before show the rest."""
+MARGIN = 3.0
+"""By how much simultaneous inputs that shall make a neuron fire exceed the ideal neuron's threshold."""
+
+
+class ConformanceError(Exception):
+    """A device does not do what the contract asks; the text says what it did instead."""
+
+
+class NotApplicableError(Exception):
+    """A device has no such feature, according to its capabilities; the text says which."""
+
+
+def require(condition: bool, text: str) -> None:
+    """Raise ConformanceError with a text unless the condition holds."""
+    if not condition:
+        raise ConformanceError(text)
+
+
+class Bench:
+    """One device and its tolerances.
+
+    Args:
+        backend: the device.
+        tolerances: how far it may be off.
+
+    Attributes:
+        caps: its capabilities.
+        tau: time constant of membranes and synapses in the test circuits (s).
+        unit: peak of the ideal response to weight 1 (trace units).
+        group: simultaneous inputs of largest weight that make a neuron fire.
+        width: neurons of a test circuit.
+        samples: trace samples of a trial `T`.
+        onset: time of a stimulus (s).
+        clock: trials run so far.
+        repeats: runs that had to be repeated so far.
+    """
+
+    def __init__(self, backend: Backend, tolerances: Tolerances) -> None:
+        self.backend, self.tolerances = backend, tolerances
+        caps = self.caps = backend.capabilities
+        low, high = caps.tau_range
+        self.tau = min(max(float(f"{3.5 * caps.trace_interval:.1g}"), low), high)
+        self.unit = caps.synaptic_drive * self.tau / math.e
+        distance = caps.threshold - caps.leak
+        self.group = max(1, math.ceil(MARGIN * distance / (self.unit * caps.weight_max)))
+        self.width = max(2, min(WIDTH, caps.inputs_per_circuit // self.group, caps.neuron_circuits // 4))
+        fitting = int(caps.trial_time / caps.trace_interval + 1e-6)
+        self.samples = max(ONSET + 2, min(SAMPLES, caps.max_samples or SAMPLES, fitting))
+        self.onset = ONSET * caps.trace_interval
+        self.clock, self.repeats = 0, 0
+        self._size: int | None = None
+
+    # circuits
+
+    def population(self, name: str, size: int, spiking: bool, merged: int = 1) -> Population:
+        """Return a population with the targets that the device recommends."""
+        caps = self.caps
+        threshold = caps.threshold if spiking else None
+        return Population(name, size, merged, caps.leak, threshold, caps.reset, self.tau, self.tau, caps.refractory)
+
+    def layer(self, inputs: int, size: int, spiking: bool = False, merged: int = 1) -> Circuit:
+        """Return a circuit of one population `neurons` with one projection `input->neurons`."""
+        return Circuit(
+            inputs,
+            (self.population("neurons", size, spiking, merged),),
+            (Projection("input->neurons", INPUT, "neurons", inputs),),
+            self.samples,
+            self.caps.trace_interval,
+        )
+
+    def groups(self) -> Circuit:
+        """Return a spiking layer in which each neuron has its own `group` inputs (see `diagonal`)."""
+        return self.layer(self.width * self.group, self.width, spiking=True)
+
+    def two_layers(self) -> Circuit:
+        """Return `groups`, and a readout behind its neurons."""
+        first = self.groups()
+        readout = self.population("readout", self.width - 1, spiking=False)
+        return replace(
+            first,
+            populations=(*first.populations, readout),
+            projections=(*first.projections, Projection("neurons->readout", "neurons", "readout", self.width)),
+        )
+
+    def diagonal(self, weight: int) -> Tensor:
+        """Return weights `[width, width * group]` by which the inputs of group n drive neuron n alone."""
+        return torch.kron(torch.eye(self.width), torch.full((1, self.group), float(weight))).to(torch.int8)
+
+    def configure(self, circuit: Circuit) -> None:
+        """Configure the device."""
+        self.backend.configure(circuit)
+        neurons = sum(p.size for p in circuit.populations)
+        self._size = self.caps.trials_per_run(circuit.samples, neurons)
+
+    # runs
+
+    def run(self, weights: Mapping[str, Tensor], spikes: Spikes, clock: int | None = None) -> Recording:
+        """Run trials as a host does: in pieces that fit the trace memory, repeated where they failed.
+
+        Args:
+            weights: integers `[post, pre]` of each projection.
+            spikes: events of the external inputs.
+            clock: place on the clock; None: behind all runs so far.
+
+        Raises:
+            ConformanceError: the run still failed when it was repeated.
+        """
+        first = self.clock if clock is None else clock
+        pieces, size = [], self._size or spikes.samples
+        for piece in spikes.split(size) if spikes.samples else [spikes]:
+            pieces.append(self._attempt(weights, Stimulus(piece, first)))
+            first += piece.samples
+        self.clock = max(self.clock, first)
+        return pieces[0] if len(pieces) == 1 else joined(pieces)
+
+    def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            try:
+                recording = self.backend.run(weights, stimulus)
+            except DeviceError as error:
+                problem = f"raised DeviceError: {error}"
+                continue
+            finally:
+                self.repeats += attempt > 0
+            if recording.lost is None or not bool(recording.lost.any()):
+                return recording
+            problem = f"lost {int(recording.lost.sum())} trials"
+        raise ConformanceError(f"a run of {stimulus.spikes.samples} trials {problem}, {ATTEMPTS} times in a row")
+
+    # stimuli
+
+    def trials(self, inputs: int, chosen: list[list[int]], time: float | None = None) -> Spikes:
+        """Return `tolerances.trials` rounds of trials, in the p-th of which the inputs `chosen[p]` fire at once."""
+        return self.timed([dict.fromkeys(units, self.onset if time is None else time) for units in chosen], inputs)
+
+    def timed(self, patterns: list[dict[int, float]], inputs: int) -> Spikes:
+        """Return `tolerances.trials` rounds of trials with one event per input at times (s) `patterns[p]`."""
+        times = torch.full((len(patterns), inputs), torch.inf, dtype=torch.float64)
+        for row, events in zip(times, patterns, strict=True):
+            for unit, time in events.items():
+                row[unit] = time
+        return Spikes.from_times(times.repeat(self.tolerances.trials, 1))
+
+    def driven(self, order: list[int], time: float | None = None) -> Spikes:
+        """Return trials of `groups`, in the p-th of which all inputs of neuron `order[p]` fire at once."""
+        chosen = [list(range(n * self.group, (n + 1) * self.group)) for n in order]
+        return self.trials(self.width * self.group, chosen, time)
+
+    def quiet(self, inputs: int, trials: int | None = None) -> Spikes:
+        """Return trials without any event."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return Spikes(none, none, none.float(), self.tolerances.trials if trials is None else trials, inputs)
+
+    # what recordings show
+
+    def codes(self, recording: Recording, name: str = "neurons") -> Tensor:
+        """Return codes of a population, float64 `[B, T, N]`.
+
+        Raises:
+            NotApplicableError: the device records no traces.
+        """
+        if not self.caps.traces:
+            raise NotApplicableError("the device records no traces")
+        require(name in recording.traces, f"the recording holds no traces of {name}, only {list(recording.traces)}")
+        return recording.traces[name].double()
+
+    def swings(self, recording: Recording, patterns: int, name: str = "neurons") -> Tensor:
+        """Return mean deviations from the rest before the stimulus `[P, T, N]`."""
+        codes = self.codes(recording, name)
+        mean = rounds(codes, patterns).mean(0)
+        return mean - mean[:, : ONSET + 1].mean(1, keepdim=True)
+
+    def psp(self, time: Tensor) -> Tensor:
+        """Return the ideal response to an event of weight 1 at times after it (s), trace units."""
+        late = time.clamp(min=0)
+        return self.caps.synaptic_drive * late * torch.exp(-late / self.tau)
+
+    @property
+    def times(self) -> Tensor:
+        """Times of the trace samples `[T]` (s)."""
+        return torch.arange(self.samples, dtype=torch.float64) * self.caps.trace_interval
+
+    def strengths(self, swings: Tensor) -> Tensor:
+        """Return the integer weight that each response `[P, T, N]` is worth, by least squares `[N, P]`."""
+        ideal = self.psp(self.times - self.onset)
+        worth: Tensor = torch.einsum("ptn,t->np", swings, ideal) / ideal.square().sum()
+        return worth
+
+    def first_spikes(self, recording: Recording, name: str = "neurons") -> Tensor:
+        """Return each neuron's first spike in each trial (s) `[B, N]`, NaN without one."""
+        require(name in recording.spikes, f"the recording holds no spikes of {name}, only {list(recording.spikes)}")
+        spikes = recording.spikes[name]
+        none = torch.full((spikes.samples * spikes.units,), torch.nan, dtype=torch.float64)
+        place = spikes.sample * spikes.units + spikes.unit
+        first = none.scatter_reduce(0, place, spikes.time.double(), "amin", include_self=False)
+        return first.view(spikes.samples, spikes.units)
+
+    def enough(self, good: Tensor, text: str) -> str:
+        """Require that a share `tolerances.share` is good; return what was found."""
+        found = float(good.double().mean())
+        report = f"{100 * found:.0f} % {text}"
+        least = self.tolerances.share
+        require(good.numel() > 0 and found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
+        return report
+
+
+def rounds(tensor: Tensor, patterns: int) -> Tensor:
+    """Return trials `[B, ...]` as `[B / patterns, patterns, ...]`."""
+    return tensor.reshape(-1, patterns, *tensor.shape[1:])
+
+
+def zeros(circuit: Circuit) -> dict[str, Tensor]:
+    """Return weights of a circuit that are all 0."""
+    sizes = {p.name: p.size for p in circuit.populations}
+    return {p.name: torch.zeros(sizes[p.post], p.pre_size, dtype=torch.int8) for p in circuit.projections}
+
+
+def joined(pieces: list[Recording]) -> Recording:
+    """Join recordings of consecutive trials that arrived whole."""
+    costs = [piece.cost for piece in pieces]
+    energies = [cost.energy for cost in costs if cost.energy is not None]
+    return Recording(
+        spikes={name: Spikes.cat([p.spikes[name] for p in pieces]) for name in pieces[0].spikes},
+        traces={name: torch.cat([p.traces[name] for p in pieces]) for name in pieces[0].traces},
+        cost=Cost(
+            sum(cost.chip_time for cost in costs),
+            sum(energies) if len(energies) == len(costs) else None,
+            "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
+        ),
+        health=sum((piece.health for piece in pieces), Health()),
+    )
+
+
+def difference(first: Recording, second: Recording) -> str | None:
+    """Return what differs between two recordings, None if nothing does; the order of spikes does not matter."""
+    if list(first.traces) != list(second.traces) or list(first.spikes) != list(second.spikes):
+        return "the populations recorded"
+    for name, codes in first.traces.items():
+        if not torch.equal(codes, second.traces[name]):
+            return f"the traces of {name}"
+    for name in first.spikes:
+        a, b = first.spikes[name].ordered(), second.spikes[name].ordered()
+        equal = len(a) == len(b) and all(torch.equal(getattr(a, x), getattr(b, x)) for x in ("sample", "unit", "time"))
+        if not equal:
+            return f"the spikes of {name}"
+    return None

@@ -1,0 +1,146 @@
+"""What a device says about itself, and that it can be opened, configured and closed again and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+
+from ..contract import Capabilities, DeviceError, Stimulus
+from .bench import Bench, ConformanceError, NotApplicableError, difference, require, zeros
+
+
+def capabilities_are_plausible(bench: Bench) -> str:
+    """Capabilities have units and signs that make sense, and cannot be changed."""
+    caps = bench.backend.capabilities
+    require(isinstance(caps, Capabilities), f"capabilities are a {type(caps).__name__}, not Capabilities")
+    require(caps == bench.backend.capabilities, "capabilities differ from one reading to the next")
+    require(_frozen(caps), "capabilities can be changed; use the frozen dataclass itself")
+    problems = [text for text, right in _statements(caps) if not right]
+    require(not problems, f"expected {'; '.join(problems)}")
+    return f"{caps.neuron_circuits} circuits of {caps.inputs_per_circuit} inputs, weights up to {caps.weight_max}"
+
+
+def _frozen(caps: Capabilities) -> bool:
+    try:
+        setattr(caps, "name", caps.name)  # noqa: B010 - the type checker knows that it is frozen
+    except FrozenInstanceError:
+        return True
+    return False
+
+
+def _statements(caps: Capabilities) -> list[tuple[str, bool]]:
+    top = 2**caps.trace_bits - 1
+    low, high = caps.tau_range
+    counts = ("neuron_circuits", "inputs_per_circuit", "max_merged", "weight_max", "trace_bits")
+    limits = ("trace_memory", "trace_channels", "max_samples", "power")
+    numbers = ("trace_interval", "synaptic_drive", "speedup", "trial_time", "timestamp_resolution")
+    flags = ("traces", "recurrence", "forced_reset", "deterministic")
+    return [
+        ("a name", isinstance(caps.name, str) and bool(caps.name)),
+        *((f"{n}={getattr(caps, n)} a whole number > 0", _count(getattr(caps, n))) for n in counts),
+        *((f"{n}={getattr(caps, n)} None or > 0", _none_or_positive(getattr(caps, n))) for n in limits),
+        *((f"{n}={getattr(caps, n)} finite and > 0", 0 < getattr(caps, n) < math.inf) for n in numbers),
+        *((f"{n}={getattr(caps, n)} True or False", isinstance(getattr(caps, n), bool)) for n in flags),
+        (f"trace_bits={caps.trace_bits} at most 8, since codes are uint8", caps.trace_bits <= 8),
+        (f"weight_max={caps.weight_max} at most 127, since weights are sent as int8", caps.weight_max <= 127),
+        (f"leak={caps.leak}, reset={caps.reset}, threshold={caps.threshold} within the codes 0..{top}",
+         all(0 <= x <= top for x in (caps.leak, caps.reset, caps.threshold))),
+        (f"reset={caps.reset} and leak={caps.leak} below threshold={caps.threshold}",
+         max(caps.reset, caps.leak) < caps.threshold),
+        (f"refractory={caps.refractory} s not negative", 0 <= caps.refractory < math.inf),
+        (f"tau_range={caps.tau_range} two ascending times > 0", 0 < low <= high < math.inf),
+        (f"trace_interval={caps.trace_interval} s below 1 s: the unit is the second", caps.trace_interval < 1),
+        (f"timestamp_resolution={caps.timestamp_resolution} s no coarser than trace_interval={caps.trace_interval} s",
+         caps.timestamp_resolution <= caps.trace_interval),
+        (f"trial_time={caps.trial_time} s no shorter than a trace sample", caps.trial_time >= caps.trace_interval),
+    ]  # fmt: skip
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _none_or_positive(value: float | None) -> bool:
+    return value is None or value > 0
+
+
+def identity_names_the_individual(bench: Bench) -> str:
+    """`identity` has backend, chip and chip_hash, as texts, and stays the same while the device is used."""
+    identity = dict(bench.backend.identity)
+    missing = sorted({"backend", "chip", "chip_hash"} - set(identity))
+    require(not missing, f"identity lacks {', '.join(missing)}")
+    bad = [name for name, value in identity.items() if not (isinstance(value, str) and value)]
+    require(not bad, f"identity needs texts that are not empty: {', '.join(bad)}")
+    bench.configure(bench.groups())
+    configured = dict(bench.backend.identity)
+    bench.run({"input->neurons": bench.diagonal(1)}, bench.driven([0]))
+    require(dict(bench.backend.identity) == configured, "identity changed in a run")
+    require(configured["chip"] == identity["chip"], "the chip's name changed when a circuit was configured")
+    return f"{identity['backend']}, chip {identity['chip']} ({configured['chip_hash']})"
+
+
+def opens_and_closes_repeatedly(bench: Bench) -> str:
+    """The device can be opened, used and closed several times; `close` may be called twice."""
+    weights = {"input->neurons": bench.diagonal(bench.caps.weight_max)}
+    found = []
+    for _ in range(3):
+        bench.backend.close()
+        bench.backend.close()
+        bench.backend.open()
+        bench.configure(bench.groups())
+        found.append(bench.run(weights, bench.driven([0, 1]), clock=0))
+    if bench.caps.deterministic:
+        changed = difference(found[0], found[2])
+        require(changed is None, f"{changed} changed when the device was opened again")
+    return "3 times"
+
+
+def run_needs_a_circuit(bench: Bench) -> str:
+    """`run` raises DeviceError before `configure`, and after `close`, which forgets the circuit."""
+    weights = {"input->neurons": bench.diagonal(1)}
+    stimulus = Stimulus(bench.driven([0]))
+    _expect_device_error(lambda: bench.backend.run(weights, stimulus), "run before configure")
+    bench.configure(bench.groups())
+    bench.backend.close()
+    bench.backend.open()
+    _expect_device_error(lambda: bench.backend.run(weights, stimulus), "run after close and open")
+    return "DeviceError"
+
+
+def _expect_device_error(work: Callable[[], object], what: str) -> None:
+    try:
+        work()
+    except DeviceError as error:
+        require("configure" in str(error), f"{what}: the text should say to call configure: {error}")
+    except Exception as error:
+        raise ConformanceError(f"{what} raised {type(error).__name__} instead of DeviceError: {error}") from error
+    else:
+        raise ConformanceError(f"{what} returned a recording instead of DeviceError")
+
+
+def circuits_can_be_exchanged(bench: Bench) -> str:
+    """A readout alone, a spiking layer, two layers: each circuit replaces the one before it."""
+    readout = bench.layer(3, 2)
+    for circuit in (readout, bench.groups(), bench.two_layers(), readout):
+        bench.configure(circuit)
+        recording = bench.run(zeros(circuit), bench.quiet(circuit.inputs))
+        expected = {p.name: p.size for p in circuit.populations}
+        if bench.caps.traces:
+            sizes = {name: codes.shape[-1] for name, codes in recording.traces.items()}
+            require(sizes == expected, f"a circuit of {expected} gave traces of {sizes}")
+        spiking = {p.name: p.size for p in circuit.populations if p.threshold is not None}
+        sizes = {name: spikes.units for name, spikes in recording.spikes.items()}
+        require(sizes == spiking, f"a circuit with the spiking populations {spiking} gave spikes of {sizes}")
+    return "4 circuits in a row"
+
+
+def trials_have_the_length_asked_for(bench: Bench) -> str:
+    """A trial has as many trace samples as the circuit says, even one."""
+    if not bench.caps.traces:
+        raise NotApplicableError("the device records no traces")
+    for samples in (1, bench.samples):
+        bench.configure(circuit := replace(bench.layer(3, 2), samples=samples))
+        codes = bench.run(zeros(circuit), bench.quiet(3)).traces["neurons"]
+        require(codes.shape[1] == samples, f"{samples} samples asked for, {codes.shape[1]} recorded")
+    return f"1 and {bench.samples} samples"

@@ -1,0 +1,144 @@
+"""The form of a recording: names, shapes, types and units, health and cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+
+from ..contract import DeviceError, Health, Origin, Recording, Stimulus
+from .bench import ATTEMPTS, Bench, ConformanceError, NotApplicableError, require
+
+
+def _recorded(bench: Bench) -> Recording:
+    """Run two layers, every neuron driven in one of the trials."""
+    bench.configure(bench.two_layers())
+    weights = {
+        "input->neurons": bench.diagonal(bench.caps.weight_max),
+        "neurons->readout": torch.ones(bench.width - 1, bench.width, dtype=torch.int8),
+    }
+    return bench.run(weights, bench.driven(list(range(bench.width))))
+
+
+def traces_have_shape_and_type(bench: Bench) -> str:
+    """Traces are codes uint8 `[B, T, N]` on the CPU, of every population."""
+    if not bench.caps.traces:
+        raise NotApplicableError("the device records no traces")
+    recording = _recorded(bench)
+    batch = bench.width * bench.tolerances.trials
+    expected = {"neurons": (batch, bench.samples, bench.width), "readout": (batch, bench.samples, bench.width - 1)}
+    found = {name: tuple(codes.shape) for name, codes in recording.traces.items()}
+    require(found == expected, f"traces have shapes {found}, expected {expected}")
+    for name, codes in recording.traces.items():
+        require(codes.dtype == torch.uint8, f"traces of {name} are {codes.dtype}, expected torch.uint8")
+        require(codes.device.type == "cpu", f"traces of {name} are on {codes.device}, expected cpu")
+        highest = int(codes.max())
+        require(highest < 2**bench.caps.trace_bits, f"traces of {name} reach {highest} > {bench.caps.trace_bits} bits")
+    return f"{', '.join(map(str, expected.values()))} uint8"
+
+
+def spikes_have_form_and_types(bench: Bench) -> str:
+    """Spikes come from spiking populations only: int64 ascending samples, int64 units, float32 times."""
+    recording = _recorded(bench)
+    batch = bench.width * bench.tolerances.trials
+    require(list(recording.spikes) == ["neurons"], f"spikes of {list(recording.spikes)}, expected of ['neurons']")
+    spikes = recording.spikes["neurons"]
+    sizes = (spikes.samples, spikes.units)
+    require(sizes == (batch, bench.width), f"spikes count (samples, units) = {sizes}, expected {(batch, bench.width)}")
+    types = {name: getattr(spikes, name).dtype for name in ("sample", "unit", "time")}
+    expected = {"sample": torch.int64, "unit": torch.int64, "time": torch.float32}
+    require(types == expected, f"spikes have types {types}, expected {expected}")
+    require(len(spikes) > 0, "no neuron spiked, though each was driven far beyond its threshold")
+    require(bool((spikes.sample.diff() >= 0).all()), "spikes.sample does not ascend")
+    for name, index, limit in (("sample", spikes.sample, batch), ("unit", spikes.unit, bench.width)):
+        low, high = int(index.min()), int(index.max())
+        require(low >= 0 and high < limit, f"spikes.{name} spans {low}..{high}, allowed 0..{limit - 1}")
+    return f"{len(spikes)} spikes"
+
+
+def spike_times_are_seconds_of_the_trial(bench: Bench) -> str:
+    """Spike times are seconds since the trial's start, not before the stimulus and within the recorded window."""
+    recording = _recorded(bench)
+    spikes = recording.spikes["neurons"]
+    require(len(spikes) > 0, "no neuron spiked, though each was driven far beyond its threshold")
+    end = bench.samples * bench.caps.trace_interval
+    low, high = float(spikes.time.min()), float(spikes.time.max())
+    require(
+        math.isfinite(low + high) and low >= 0 and high <= end * (1 + 1e-6),
+        f"spike times span {low:.4g}..{high:.4g} s, the trial 0..{end:.4g} s",
+    )
+    late = bench.first_spikes(recording).nan_to_num(nan=math.inf).amin(1)
+    slack = bench.tolerances.stamp * bench.caps.trace_interval
+    causal = bench.enough(late >= bench.onset - slack, "of trials without a spike before the stimulus")
+    return f"{1e6 * low:.3g}..{1e6 * high:.3g} us of {1e6 * end:.3g} us; {causal}"
+
+
+def recordings_are_not_overwritten(bench: Bench) -> str:
+    """A run changes neither its arguments nor earlier recordings."""
+    bench.configure(bench.groups())
+    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([1, 0])
+    sent = [weights["input->neurons"], spikes.sample, spikes.unit, spikes.time]
+    copies = [tensor.clone() for tensor in sent]
+    first = bench.run(weights, spikes)
+    codes = {name: trace.clone() for name, trace in first.traces.items()}
+    times = first.spikes["neurons"].time.clone()
+    require(all(torch.equal(a, b) for a, b in zip(sent, copies, strict=True)), "run changed its arguments")
+    bench.run(weights, bench.driven([0, 1]))
+    kept = all(torch.equal(codes[name], first.traces[name]) for name in codes)
+    kept = kept and torch.equal(times, first.spikes["neurons"].time)
+    require(kept, "a run changed the recording of the one before it; return new tensors")
+    return "arguments and recordings kept"
+
+
+def health_and_cost_are_reported(bench: Bench) -> str:
+    """Cost and health are there: time >= the recorded time, energy None or >= 0, counts >= 0, a known origin."""
+    recording = _recorded(bench)
+    cost, health = recording.cost, recording.health
+    shortest = bench.width * bench.tolerances.trials * bench.samples * bench.caps.trace_interval
+    require(
+        math.isfinite(cost.chip_time) and cost.chip_time >= shortest * (1 - 1e-6),
+        f"cost.chip_time={cost.chip_time:.4g} s, but {shortest:.4g} s were recorded",
+    )
+    require(
+        cost.energy is None or (math.isfinite(cost.energy) and cost.energy >= 0),
+        f"cost.energy={cost.energy} J, expected None or >= 0",
+    )
+    origins = get_args(Origin)
+    require(cost.origin in origins, f"cost.origin={cost.origin!r}, expected one of {origins}")
+    require(isinstance(health, Health), f"health is a {type(health).__name__}, not Health")
+    for name in ("dropped_spikes", "retries"):
+        value = getattr(health, name)
+        require(isinstance(value, int) and value >= 0, f"health.{name}={value!r}, expected a whole number >= 0")
+    notes = isinstance(health.notes, tuple) and all(isinstance(note, str) for note in health.notes)
+    require(notes, f"health.notes={health.notes!r}, expected a tuple of texts")
+    energy = "unknown energy" if cost.energy is None else f"{cost.energy:.3g} J"
+    return f"{cost.chip_time:.3g} s, {energy} ({cost.origin}), {health.dropped_spikes} dropped spikes"
+
+
+def lost_trials_are_flagged(bench: Bench) -> str:
+    """`lost` is None or bool `[B]`, and not every trial of every attempt is lost."""
+    bench.configure(bench.groups())
+    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([0])
+    batch, lost = spikes.samples, 0
+    for _ in range(ATTEMPTS):
+        recording = _unless_failed(lambda: bench.backend.run(weights, Stimulus(spikes, bench.clock)))
+        bench.clock += batch
+        if recording is None or recording.lost is None:
+            continue
+        flags = recording.lost
+        found = f"{flags.dtype} {tuple(flags.shape)}" if isinstance(flags, torch.Tensor) else type(flags).__name__
+        require(found == f"torch.bool ({batch},)", f"lost is {found}, expected torch.bool ({batch},)")
+        lost += int(flags.sum())
+    if lost == ATTEMPTS * batch:
+        raise ConformanceError(f"all {batch} trials were lost, {ATTEMPTS} times in a row")
+    return f"{lost} of {ATTEMPTS * batch} trials lost"
+
+
+def _unless_failed(work: Callable[[], Recording]) -> Recording | None:
+    """Return a recording; None where the device failed, which a host answers by a repeat."""
+    try:
+        return work()
+    except DeviceError:
+        return None

@@ -1,0 +1,204 @@
+"""What a device must refuse, with a text that names what is wrong, and that it works on afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..contract import Circuit, DeviceError, Projection, Recording, Stimulus
+from ..spikes import Spikes
+from .bench import Bench, ConformanceError, NotApplicableError, difference, require
+
+Work = Callable[[], object]
+LARGEST = 10_000
+"""Trials that the check of the trace memory runs at most, since they take chip time."""
+
+
+def refuses(work: Work, what: str, words: tuple[str, ...], kinds: tuple[type[Exception], ...] = (ValueError,)) -> None:
+    """Require that `work` raises one of `kinds` with a text that has one of `words`, whatever the case."""
+    names = " or ".join(kind.__name__ for kind in kinds)
+    try:
+        work()
+    except kinds as error:
+        named = any(word.lower() in str(error).lower() for word in words)
+        require(named, f"{what} is refused, but the text names none of {', '.join(words)}: {error}")
+    except Exception as error:
+        raise ConformanceError(f"{what} raised {type(error).__name__} instead of {names}: {error}") from error
+    else:
+        raise ConformanceError(f"{what} was not refused")
+
+
+def _configure_refuses(bench: Bench, circuit: Circuit, what: str, *words: str) -> None:
+    refuses(lambda: bench.backend.configure(circuit), what, words, (ValueError, DeviceError))
+
+
+def too_many_neurons_are_refused(bench: Bench) -> str:
+    """`configure` refuses more neuron circuits than there are."""
+    limit = bench.caps.neuron_circuits
+    _configure_refuses(bench, bench.layer(1, limit + 1), f"a population of {limit + 1} neurons", "neuron", "circuit")
+    if bench.caps.max_merged > 1:
+        halves = bench.layer(1, limit // 2 + 1, merged=2)
+        _configure_refuses(bench, halves, f"{limit // 2 + 1} neurons of 2 circuits", "neuron", "circuit")
+    return f"{limit + 1} neurons"
+
+
+def too_many_inputs_are_refused(bench: Bench) -> str:
+    """`configure` refuses more signed inputs per neuron than its circuits have."""
+    inputs = bench.caps.inputs_per_circuit
+    _configure_refuses(bench, bench.layer(inputs + 1, 1), f"{inputs + 1} inputs of a single circuit", "input", "fan-in")
+    behind = bench.layer(inputs, 1)
+    behind = replace(behind, projections=(replace(behind.projections[0], first_input=1),))
+    _configure_refuses(bench, behind, f"{inputs} inputs that begin with the second", "input", "fan-in")
+    return f"{inputs + 1} inputs"
+
+
+def wrong_trace_interval_is_refused(bench: Bench) -> str:
+    """`configure` refuses a trace interval that is not the device's."""
+    circuit = replace(bench.layer(2, 2), dt=1.5 * bench.caps.trace_interval)
+    _configure_refuses(bench, circuit, "circuit.dt of 1.5 trace intervals", "dt", "interval")
+    return f"{circuit.dt:.3g} s"
+
+
+def unknown_populations_are_refused(bench: Bench) -> str:
+    """`configure` refuses a projection onto, or from, a population that is not there."""
+    circuit = bench.groups()
+    projection = circuit.projections[0]
+    changed = {"post": replace(projection, post="nowhere"), "pre": replace(projection, pre="nowhere")}
+    for end, projection in changed.items():
+        what = f"a projection with {end}='nowhere'"
+        _configure_refuses(bench, replace(circuit, projections=(projection,)), what, "nowhere")
+    return "onto and from 'nowhere'"
+
+
+def recurrence_is_refused(bench: Bench) -> str:
+    """A device without recurrence refuses a population that projects onto itself."""
+    if bench.caps.recurrence:
+        raise NotApplicableError("the device has recurrence")
+    circuit = bench.groups()
+    own = Projection("neurons->neurons", "neurons", "neurons", bench.width, circuit.inputs)
+    circuit = replace(circuit, projections=(*circuit.projections, own))
+    _configure_refuses(bench, circuit, "a population that projects onto itself", "recurren", "itself")
+    return "refused"
+
+
+def forced_reset_is_refused(bench: Bench) -> str:
+    """A device that cannot reset membranes between trials refuses to."""
+    if bench.caps.forced_reset:
+        raise NotApplicableError("the device can reset membranes")
+    close = 2 * bench.layer(2, 2).duration
+    circuit = replace(bench.layer(2, 2), trial_time=close, forced_reset=True)
+    _configure_refuses(bench, circuit, "forced_reset=True", "forced_reset", "trial_time")
+    return "refused"
+
+
+def weights_are_checked(bench: Bench) -> str:
+    """`run` refuses missing, misshapen, float and too large weights, and names the projection."""
+    bench.configure(bench.layer(3, 2))
+    limit = bench.caps.weight_max
+    cases: list[tuple[str, Mapping[str, Tensor], tuple[str, ...]]] = [
+        ("a missing projection", {}, ("input->neurons",)),
+        ("weights [3, 2] for [2, 3]", {"input->neurons": torch.ones(3, 2, dtype=torch.int8)}, ("input->neurons",)),
+        ("weights [2, 4] for [2, 3]", {"input->neurons": torch.ones(2, 4, dtype=torch.int8)}, ("input->neurons",)),
+        ("float weights", {"input->neurons": torch.ones(2, 3)}, ("input->neurons",)),
+    ]
+    for value in (limit + 1, -limit - 1):
+        matrix = torch.zeros(2, 3, dtype=torch.int16)
+        matrix[1, 2] = value
+        cases.append((f"a weight of {value}", {"input->neurons": matrix}, (str(value), str(limit))))
+    for what, weights, words in cases:
+        refuses(lambda weights=weights: bench.backend.run(weights, Stimulus(bench.quiet(3))), what, words)  # type: ignore[misc]
+    return f"{len(cases)} kinds"
+
+
+def number_of_inputs_is_checked(bench: Bench) -> str:
+    """`run` refuses a stimulus with another number of inputs than the circuit."""
+    bench.configure(bench.layer(3, 2))
+    weights = {"input->neurons": torch.ones(2, 3, dtype=torch.int8)}
+    for inputs in (2, 4):
+        refuses(
+            lambda inputs=inputs: bench.backend.run(weights, Stimulus(bench.quiet(inputs))),  # type: ignore[misc]
+            f"a stimulus of {inputs} inputs for 3",
+            ("input",),
+        )
+    return "2 and 4 for 3"
+
+
+def errors_leave_the_device_usable(bench: Bench) -> str:
+    """After a refused run, and after a refused configuration and a right one, the device works as before."""
+    circuit = bench.groups()
+    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([0, 1])
+    bench.configure(circuit)
+    expected = bench.run(weights, spikes, clock=0)
+    none: dict[str, Tensor] = {}
+    for what, work in (
+        ("run without weights", lambda: bench.backend.run(none, Stimulus(spikes))),
+        ("run with a wrong stimulus", lambda: bench.backend.run(weights, Stimulus(bench.quiet(circuit.inputs + 1)))),
+    ):
+        _provoke(work)
+        _same(bench, expected, bench.run(weights, spikes, clock=0), what)
+    _provoke(lambda: bench.backend.configure(bench.layer(1, bench.caps.neuron_circuits + 1)))
+    bench.configure(circuit)
+    _same(bench, expected, bench.run(weights, spikes, clock=0), "configure with too many neurons")
+    return "3 errors"
+
+
+def _provoke(work: Work) -> None:
+    """Call what is refused; how is checked elsewhere."""
+    try:
+        work()
+    except Exception:
+        return
+
+
+def _same(bench: Bench, expected: Recording, found: Recording, what: str) -> None:
+    if bench.caps.deterministic:
+        changed = difference(expected, found)
+        require(changed is None, f"{changed} changed after an error ({what})")
+    before, after = (len(recording.spikes["neurons"]) for recording in (expected, found))
+    require((before > 0) == (after > 0), f"{before} spikes before an error ({what}), {after} after it")
+
+
+def no_trials_are_no_problem(bench: Bench) -> str:
+    """A batch of no trials gives a recording of no trials, or is refused with ValueError."""
+    bench.configure(bench.layer(3, 2))
+    weights = {"input->neurons": torch.ones(2, 3, dtype=torch.int8)}
+    spikes: Spikes = bench.quiet(3, trials=0)
+    try:
+        found = bench.backend.run(weights, Stimulus(spikes))
+    except ValueError as error:
+        require("trial" in str(error), f"a batch of no trials is refused, but the text names no trials: {error}")
+        return "refused"
+    except Exception as error:
+        raise ConformanceError(f"a batch of no trials raised {type(error).__name__}: {error}") from error
+    shapes = {name: tuple(codes.shape) for name, codes in found.traces.items()}
+    if bench.caps.traces:
+        expected = {"neurons": (0, bench.samples, 2)}
+        require(shapes == expected, f"a batch of no trials gave traces {shapes}, expected {expected}")
+    require(found.cost.chip_time >= 0, f"a batch of no trials cost {found.cost.chip_time} s")
+    return "empty recording"
+
+
+def more_than_the_memory_holds(bench: Bench) -> str:
+    """A batch beyond the trace memory is refused, naming it, or recorded whole; never cut short."""
+    circuit = bench.layer(2, 2)
+    size = bench.caps.trials_per_run(circuit.samples, 2)
+    if size is None:
+        raise NotApplicableError("the trace memory has no limit")
+    if size > LARGEST:
+        raise NotApplicableError(f"the trace memory holds {size} trials, more than the {LARGEST} that are tried")
+    require(size > 0, f"the trace memory holds not even one trial of {circuit.samples} samples of 2 neurons")
+    bench.configure(circuit)
+    weights = {"input->neurons": torch.ones(2, 2, dtype=torch.int8)}
+    try:
+        found = bench.backend.run(weights, Stimulus(bench.quiet(2, trials=size + 1), bench.clock))
+    except (ValueError, DeviceError) as error:
+        named = any(word in str(error).lower() for word in ("memory", "trials"))
+        require(named, f"{size + 1} trials are refused, but the text names neither memory nor trials: {error}")
+        return f"{size + 1} trials are refused"
+    bench.clock += size + 1
+    trials = {len(codes) for codes in found.traces.values()}
+    require(trials == {size + 1}, f"{size + 1} trials were run, the traces hold {trials}; flag lost ones, or refuse")
+    return f"{size + 1} trials, recorded whole"

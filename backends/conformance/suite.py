@@ -1,0 +1,171 @@
+"""The checks, and a device's run through them."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..contract import Backend
+from . import batches, description, neurons, recordings, refusals, synapses
+from .bench import Bench, ConformanceError, NotApplicableError
+from .tolerances import IDEAL, Tolerances
+
+Verdict = Literal["pass", "fail", "not applicable", "excluded"]
+Check = Callable[[Bench], str]
+"""Returns what it found, or raises ConformanceError or NotApplicableError; its docstring says what it asks for."""
+
+ALL: tuple[Check, ...] = (
+    description.capabilities_are_plausible,
+    description.identity_names_the_individual,
+    description.opens_and_closes_repeatedly,
+    description.run_needs_a_circuit,
+    description.circuits_can_be_exchanged,
+    description.trials_have_the_length_asked_for,
+    refusals.too_many_neurons_are_refused,
+    refusals.too_many_inputs_are_refused,
+    refusals.wrong_trace_interval_is_refused,
+    refusals.unknown_populations_are_refused,
+    refusals.recurrence_is_refused,
+    refusals.forced_reset_is_refused,
+    refusals.weights_are_checked,
+    refusals.number_of_inputs_is_checked,
+    refusals.errors_leave_the_device_usable,
+    refusals.no_trials_are_no_problem,
+    refusals.more_than_the_memory_holds,
+    recordings.traces_have_shape_and_type,
+    recordings.spikes_have_form_and_types,
+    recordings.spike_times_are_seconds_of_the_trial,
+    recordings.recordings_are_not_overwritten,
+    recordings.health_and_cost_are_reported,
+    recordings.lost_trials_are_flagged,
+    synapses.weights_arrive_in_their_place,
+    synapses.weights_keep_their_sign,
+    synapses.weights_keep_their_size,
+    synapses.zero_weights_are_silent,
+    synapses.single_steps_of_weight_count,
+    synapses.events_add_up,
+    synapses.integer_types_are_alike,
+    synapses.merged_circuits_add_inputs,
+    synapses.inputs_may_begin_later,
+    neurons.rest_is_the_leak,
+    neurons.weights_of_zero_are_quiet,
+    neurons.potentials_have_time_and_shape,
+    neurons.strong_inputs_make_spikes,
+    neurons.weak_inputs_make_no_spikes,
+    neurons.later_inputs_spike_later,
+    neurons.stamps_fit_the_traces,
+    neurons.neurons_are_refractory,
+    neurons.on_chip_events_arrive,
+    neurons.recurrent_events_arrive,
+    neurons.readouts_do_not_spike,
+    batches.trials_keep_their_order,
+    batches.split_batches_are_alike,
+    batches.equal_clocks_give_equal_recordings,
+    batches.noise_follows_the_clock,
+    batches.trials_are_independent,
+    batches.close_trials_are_honoured,
+    batches.too_short_trials_are_refused,
+    batches.events_at_the_edges_are_taken,
+)
+CHECKS: dict[str, Check] = {check.__name__: check for check in ALL}
+"""All checks by name, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found.
+
+    Attributes:
+        name: of the check.
+        asks: what it asks for, in one sentence.
+        verdict: `pass`, `fail`, `not applicable` (the device's capabilities say so), `excluded` (its author does).
+        text: what was found, or why it was not checked.
+        seconds: how long it took.
+    """
+
+    name: str
+    asks: str
+    verdict: Verdict
+    text: str
+    seconds: float = 0.0
+
+
+def asks(check: Callable[..., object]) -> str:
+    """Return what a check asks for: the first paragraph of its docstring, in one line."""
+    return " ".join((inspect.getdoc(check) or "").split("\n\n")[0].split())
+
+
+def select(names: Sequence[str] | None, exclude: Mapping[str, str], known: Sequence[str] = ()) -> list[str]:
+    """Return the names of the checks to run or to report as excluded.
+
+    Raises:
+        ValueError: a name is not known, or an exclusion has no reason.
+    """
+    every = [*CHECKS, *known]
+    unknown = sorted({*(names or ()), *exclude} - set(every))
+    if unknown:
+        raise ValueError(f"checks {', '.join(unknown)} are not known; there are: {', '.join(every)}")
+    silent = sorted(name for name, reason in exclude.items() if not reason.strip())
+    if silent:
+        raise ValueError(f"exclude: {', '.join(silent)} needs a reason; say why this device is excused")
+    return [name for name in every if names is None or name in names]
+
+
+def verify(name: str, backend: Backend, tolerances: Tolerances = IDEAL) -> Result:
+    """Run one check on a device, which is opened for it and closed after it, whatever happens."""
+    return judge(name, asks(CHECKS[name]), lambda: _verified(CHECKS[name], backend, tolerances))
+
+
+def _verified(check: Check, backend: Backend, tolerances: Tolerances) -> str:
+    bench = Bench(backend, tolerances)
+    with backend:
+        text = check(bench)
+    return f"{text} ({bench.repeats} runs repeated)" if bench.repeats else text
+
+
+def judge(name: str, asked: str, work: Callable[[], str]) -> Result:
+    """Return what `work` found; any other error than those of a check is a failure of the device."""
+    begin = time.perf_counter()
+    verdict: Verdict = "pass"
+    try:
+        text = work()
+    except NotApplicableError as reason:
+        verdict, text = "not applicable", str(reason)
+    except ConformanceError as failure:
+        verdict, text = "fail", str(failure)
+    except Exception as error:
+        verdict, text = "fail", f"raised {type(error).__name__}: {error}"
+    return Result(name, asked, verdict, text, time.perf_counter() - begin)
+
+
+def run_suite(
+    backend: Backend,
+    tolerances: Tolerances = IDEAL,
+    exclude: Mapping[str, str] | None = None,
+    names: Sequence[str] | None = None,
+    report: Callable[[str], None] = lambda name: None,
+) -> list[Result]:
+    """Run the checks on a device.
+
+    Args:
+        backend: the device; it is opened and closed for every check.
+        tolerances: how far it may be off.
+        exclude: checks not to run, each with the reason.
+        names: the checks to run; None for all.
+        report: is told which check begins.
+
+    Raises:
+        ValueError: a check is not known, or an exclusion has no reason.
+    """
+    exclude = exclude or {}
+    results = []
+    for name in select(names, exclude):
+        report(name)
+        if name in exclude:
+            results.append(Result(name, asks(CHECKS[name]), "excluded", exclude[name]))
+        else:
+            results.append(verify(name, backend, tolerances))
+    return results

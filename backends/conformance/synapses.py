@@ -1,0 +1,162 @@
+"""Integer weights arrive exactly: every one, in its place `[post, pre]`, with its sign and size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..contract import INPUT, Projection
+from ..spikes import Spikes
+from .bench import Bench, NotApplicableError, difference, require
+
+
+def _measured(bench: Bench, weights: Tensor, merged: int = 1) -> Tensor:
+    """Return the weight that each synapse's response is worth `[post, pre]`, measured one input at a time."""
+    size, inputs = weights.shape
+    bench.configure(bench.layer(inputs, size, merged=merged))
+    recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in range(inputs)]))
+    return bench.strengths(bench.swings(recording, inputs))
+
+
+def _random(bench: Bench, size: int) -> Tensor:
+    """Return integer weights `[size, size]` of any sign, a fifth of them 0, the others not small."""
+    generator = torch.Generator().manual_seed(1)
+    limit = bench.caps.weight_max
+    size_of = torch.randint(limit // 3, limit + 1, (size, size), generator=generator)
+    sign = torch.randint(0, 2, (size, size), generator=generator) * 2 - 1
+    zero = torch.rand(size, size, generator=generator) < 0.2
+    return (size_of * sign * ~zero).to(torch.int8)
+
+
+def weights_arrive_in_their_place(bench: Bench) -> str:
+    """Weights are `[post, pre]`: neither transposed nor permuted; single inputs show which synapse is where."""
+    weights = _random(bench, bench.width)
+    found, sent = _measured(bench, weights), weights.double()
+    rows = _alike(found, sent)
+    best = rows.argmax(1)
+    own = torch.arange(bench.width)
+    if not bool((best == own).double().mean() >= bench.tolerances.share):
+        other = _alike(found, sent.T)
+        hint = (
+            "the transposed matrix fits better" if other.diag().mean() > rows.diag().mean() else f"rows {best.tolist()}"
+        )
+        require(False, f"the responses of neurons 0..{bench.width - 1} do not fit their own rows of weights: {hint}")
+    return bench.enough(best == own, "of neurons respond like their own row of weights")
+
+
+def _alike(found: Tensor, sent: Tensor) -> Tensor:
+    """Return the cosine between each measured row and each sent one `[N, N]`."""
+    return torch.nn.functional.normalize(found, dim=1) @ torch.nn.functional.normalize(sent, dim=1).T
+
+
+def weights_keep_their_sign(bench: Bench) -> str:
+    """A positive weight raises the membrane, a negative one lowers it."""
+    weights = _random(bench, bench.width)
+    found = _measured(bench, weights)
+    used = weights != 0
+    return bench.enough(found[used].sign() == weights[used].sign(), "of synapses have the sign of their weight")
+
+
+def weights_keep_their_size(bench: Bench) -> str:
+    """The response to a single event is that of the ideal synapse of this integer weight."""
+    weights = _random(bench, bench.width)
+    found, sent = _measured(bench, weights), weights.double()
+    used = weights != 0
+    ratio = (found / sent)[used]
+    median = f"median {float(ratio.median()):.3f} of the ideal"
+    good = (ratio - 1).abs() <= bench.tolerances.weight
+    return bench.enough(good, f"of responses have the size of their weight ({median})")
+
+
+def zero_weights_are_silent(bench: Bench) -> str:
+    """A synapse of weight 0 has no effect, though its neighbours do."""
+    weights = _random(bench, bench.width)
+    found = _measured(bench, weights)[weights == 0].abs() / bench.caps.weight_max
+    text = bench.enough(found <= bench.tolerances.crosstalk, "of synapses of weight 0 are silent")
+    return f"{text}; largest {100 * float(found.max()):.2f} % of the largest weight"
+
+
+def single_steps_of_weight_count(bench: Bench) -> str:
+    """Weights 1, 2 and 3 give one, two and three times the response: nothing is rounded away."""
+    limit = min(3, bench.caps.weight_max)
+    inputs = max(1, min(math.ceil(12 / bench.unit), bench.caps.inputs_per_circuit // limit))
+    sent = torch.arange(1, limit + 1)
+    weights = sent.repeat_interleave(inputs).expand(bench.width, -1).to(torch.int8)
+    bench.configure(bench.layer(limit * inputs, bench.width))
+    spikes = bench.trials(limit * inputs, [list(range(k * inputs, (k + 1) * inputs)) for k in range(limit)])
+    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), limit)) / inputs
+    step = found.diff(dim=1, prepend=torch.zeros(bench.width, 1))
+    mean = found[:, -1:] / limit
+    text = f"weights 1..{limit} act like {', '.join(f'{x:.2f}' for x in found.median(dim=0).values.tolist())}"
+    bench.enough((mean - 1).abs() <= bench.tolerances.weight, f"of neurons have steps of weight 1 ({text})")
+    bound = bench.tolerances.weight + 2 * bench.tolerances.crosstalk
+    bench.enough((step / mean - 1).abs() <= bound, f"of steps of weight are equal ({text})")
+    return text
+
+
+def events_add_up(bench: Bench) -> str:
+    """Two inputs at once act like the sum of each, and two events of one input like two inputs."""
+    weight = bench.caps.weight_max // 3
+    weights = torch.full((bench.width, 2), weight, dtype=torch.int8)
+    bench.configure(bench.layer(2, bench.width))
+    spikes = bench.trials(2, [[0], [0, 1], [0]])
+    third = spikes.sample % 3 == 2
+    sample, unit, time = (torch.cat([x, x[third]]) for x in (spikes.sample, spikes.unit, spikes.time))
+    spikes = Spikes.from_events(sample, unit, time, spikes.samples, 2)
+    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), 3))
+    ratio = found[:, 1:] / found[:, :1]
+    bound = bench.tolerances.weight + bench.tolerances.crosstalk
+    text = bench.enough((ratio / 2 - 1).abs() <= bound, "of responses to two events are twice that to one")
+    return f"{text}; median {float(ratio.median()):.3f}"
+
+
+def integer_types_are_alike(bench: Bench) -> str:
+    """Weights may come in any signed integer type; a deterministic device records the same."""
+    weights = _random(bench, bench.width)
+    spikes = bench.trials(bench.width, [[i] for i in range(bench.width)])
+    bench.configure(bench.layer(bench.width, bench.width))
+    types = (torch.int8, torch.int16, torch.int32, torch.int64)
+    found = [bench.run({"input->neurons": weights.to(kind)}, spikes, clock=0) for kind in types]
+    if bench.caps.deterministic:
+        for kind, recording in zip(types[1:], found[1:], strict=True):
+            changed = difference(found[0], recording)
+            require(changed is None, f"{changed} differ between weights of torch.int8 and {kind}")
+    return "int8, int16, int32, int64"
+
+
+def merged_circuits_add_inputs(bench: Bench) -> str:
+    """Neurons of two merged circuits have inputs on both, each with its own weight."""
+    if bench.caps.max_merged < 2:
+        raise NotApplicableError("the device cannot merge circuits")
+    own = bench.caps.inputs_per_circuit
+    inputs, size = own + 2, min(4, bench.caps.neuron_circuits // 2)
+    chosen = [0, own - 1, own, own + 1]
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.zeros(size, inputs, dtype=torch.int8)
+    sent = torch.randint(bench.caps.weight_max // 2, bench.caps.weight_max + 1, (size, 4), generator=generator)
+    sent = sent * torch.tensor([1, -1, 1, -1])
+    weights[:, chosen] = sent.to(torch.int8)
+    bench.configure(bench.layer(inputs, size, merged=2))
+    recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in chosen]))
+    ratio = bench.strengths(bench.swings(recording, 4)) / sent
+    text = bench.enough(
+        (ratio - 1).abs() <= bench.tolerances.weight + bench.tolerances.crosstalk,
+        "of responses have the size of their weight",
+    )
+    return f"inputs {', '.join(map(str, chosen))}: {text}"
+
+
+def inputs_may_begin_later(bench: Bench) -> str:
+    """Inputs of a population that stand at `first_input` and behind act like any other."""
+    circuit = bench.layer(3, bench.width)
+    circuit = replace(circuit, projections=(Projection("input->neurons", INPUT, "neurons", 3, first_input=5),))
+    bench.configure(circuit)
+    weights = _random(bench, 3).repeat(bench.width, 1)[: bench.width]
+    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, bench.trials(3, [[0], [1], [2]])), 3))
+    used = weights != 0
+    return bench.enough(
+        ((found / weights)[used] - 1).abs() <= bench.tolerances.weight, "of responses have the size of their weight"
+    )

@@ -1,0 +1,291 @@
+"""The device `remote`: a chip behind a server, used like one in the same process."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, Stimulus, check_run
+
+from . import protocol as p
+from .link import Link, LinkSettings, Reply
+from .server import SOFTWARE
+from .tensors import read_recording, write_run
+from .wire import WireError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+HEADS = 2**12
+"""Room for what travels with the tensors of a run (bytes)."""
+
+
+@dataclass
+class LinkTimes:
+    """Where the time of runs went (s, sums): in the backend behind the server, and in all."""
+
+    runs: int = 0
+    device: float = 0.0
+    total: float = 0.0
+
+
+class RemoteBackend(Backend):
+    """A device behind `hxtrain-serve`.
+
+    It survives lost messages, broken connections and restarts of the server: a run is repeated until its
+    recording is here, and the server does not run a repeated batch twice.
+
+    Args:
+        address: of the server, e.g. `tcp://127.0.0.1:5555`.
+        keys: directory with `client.key_secret` and `server.key`; None for a server without keys.
+        patience: silence of the server after which a run fails (s).
+        queue_patience: longest wait while others have the chip (s).
+        timeout: silence after which a request is repeated (s).
+
+    Attributes:
+        times: where the time of runs went.
+
+    Raises:
+        ValueError: the address is none, or keys are missing or broken.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        keys: str | None = None,
+        patience: float = 60.0,
+        queue_patience: float = 3600.0,
+        timeout: float = 5.0,
+    ) -> None:
+        if not queue_patience >= 0:
+            raise ValueError(f"queue_patience={queue_patience} s must not be negative")
+        self._settings = LinkSettings(address, keys, timeout, patience)
+        self._queue_patience = queue_patience
+        self._link = Link(self._settings)
+        self._client = secrets.token_hex(16)
+        self._sequence = 0
+        self._hello: p.Welcome | None = None
+        self._lease, self._configured = "", ""
+        self._circuit: Circuit | None = None
+        self._answer: p.Configured | None = None
+        self._heart: Heart | None = None
+        self.times = LinkTimes()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The device's; the server is asked when they are first needed."""
+        return self._welcome().capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return the device's, and the server's address."""
+        known = self._welcome().identity if self._answer is None else self._answer.identity
+        return {**known, "address": self._settings.address}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The device's."""
+        return () if self._answer is None else self._answer.warnings
+
+    def open(self) -> None:
+        """Wait for the chip.
+
+        Raises:
+            DeviceError: the server cannot be reached, or others have the chip for too long.
+        """
+        try:
+            self._ensure_lease()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the chip back; may be called twice."""
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+        if self._lease:
+            self._release()
+        self._lease, self._circuit, self._answer = "", None, None
+        self._link.close()
+
+    def configure(self, circuit: Circuit) -> None:
+        """Place a circuit.
+
+        Raises:
+            ValueError: the device cannot do it.
+            DeviceError: the device failed, or the server cannot be reached.
+        """
+        self._circuit, self._answer, self._configured = circuit, None, ""
+        try:
+            self._insist(lambda: None)
+        except Exception:
+            self._circuit = None
+            raise
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run trials.
+
+        Raises:
+            ValueError: weights or stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: the device failed, or the server cannot be reached.
+        """
+        welcome, begin = self._welcome(), time.perf_counter()
+        circuit = check_run(self._circuit, weights, stimulus, welcome.capabilities.weight_max)
+        body, tensors = write_run(circuit, weights, stimulus, welcome.capabilities.weight_max)
+        size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
+        if size + HEADS > limit:
+            raise ValueError(
+                f"a run of {stimulus.spikes.samples} samples has {size} bytes, the chip server takes {limit}; "
+                "use smaller batches, or raise the server's max_message"
+            )
+        self._sequence += 1
+        sequence = self._sequence
+        reply = self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence))
+        found = reply.read(p.Recorded)
+        try:
+            recording = read_recording(found, reply.tensors, circuit, stimulus.spikes.samples)
+        except WireError as error:
+            raise DeviceError(f"the chip server's recording makes no sense: {error}") from None
+        self.times.runs += 1
+        self.times.device += found.seconds
+        self.times.total += time.perf_counter() - begin
+        return recording
+
+    def _insist(self, work: Callable[[], Result]) -> Result:
+        """Do something with a lease and the circuit configured in it, again whenever the lease was lost."""
+        while True:
+            try:
+                self._ensure_lease()
+                self._ensure_circuit()
+                return work()
+            except p.Refusal as refusal:
+                log.info("chip server %s: %s", self._settings.address, refusal.text)
+                self._lease = ""
+
+    def _welcome(self) -> p.Welcome:
+        """Return who is there; before `open`, the connection does not stay."""
+        if self._hello is None:
+            try:
+                self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+            finally:
+                if self._heart is None:
+                    self._link.close()
+        return self._hello
+
+    def _ensure_lease(self) -> None:
+        """Wait for the lease, if there is none; the server must still serve the same device."""
+        if self._lease:
+            return
+        self._check_same_device()
+        since, told = time.monotonic(), -1
+        while True:
+            place = self._link.request("lease", p.Ask(self._client, _label())).read(p.Place)
+            if place.lease is not None:
+                break
+            if place.position != told:
+                told = place.position
+                level = logging.INFO if self._answer is not None else logging.WARNING  # turns are no news
+                log.log(level, "place %d in the queue for the chip, at most about %.0f s", told, place.estimate)
+            if time.monotonic() - since > self._queue_patience:
+                raise DeviceError(
+                    f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
+                    f"(place {place.position}). See who: hxtrain-serve status address={self._settings.address}; "
+                    "wait longer with backend.settings.queue_patience"
+                )
+            time.sleep(max(0.01, min(place.again, 5.0)))
+        self._lease = place.lease
+        if self._heart is None:
+            self._heart = Heart(self._settings, self._welcome().limits.heartbeat_timeout, self._link)
+        self._heart.lease = self._lease
+
+    def _check_same_device(self) -> None:
+        known = self._welcome()
+        found = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+        if (found.capabilities, found.identity) != (known.capabilities, known.identity):
+            raise DeviceError(
+                f"chip server {self._settings.address} serves another device now: {dict(found.identity)}, it was "
+                f"{dict(known.identity)}; start anew with it, or have the former one served"
+            )
+        self._hello = found
+
+    def _ensure_circuit(self) -> None:
+        """Configure the circuit in this lease; the chip must come out as it was."""
+        if self._circuit is None or self._configured == self._lease:
+            return
+        self._sequence += 1
+        reply: Reply = self._link.request("configure", p.Configure(self._circuit), (), self._lease, self._sequence)
+        answer, known = reply.read(p.Configured), self._answer
+        if known is not None and known.identity != answer.identity:
+            raise DeviceError(
+                f"chip server {self._settings.address}: configured again, the chip is {dict(answer.identity)}, it was "
+                f"{dict(known.identity)}; start anew with it"
+            )
+        self._answer, self._configured = answer, self._lease
+
+    def _release(self) -> None:
+        """Give the lease back; without a server there is nothing to give back."""
+        last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
+        try:
+            last.request("release", p.Empty(), lease=self._lease)
+        except (DeviceError, ValueError, p.Refusal, p.RemoteBugError) as error:
+            log.warning("the lease was not given back, it ends by itself: %s", error)
+        finally:
+            last.close()
+
+
+class Heart:
+    """Tells the server that the client lives while it does not use the chip; a thread with its own connection.
+
+    Args:
+        settings: of the connection.
+        timeout: silence after which the server ends a lease (s).
+        link: the client's; nothing is sent while that is in use.
+    """
+
+    def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
+        self.lease = ""
+        self._interval, self._used = timeout / 4, link
+        self._stop = threading.Event()
+        patient = LinkSettings(settings.address, settings.keys, self._interval, self._interval)
+        self._link = Link(patient, self._stop.is_set)
+        self._thread = threading.Thread(target=self._beat, name="hxtrain-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        lost = ""
+        while not self._stop.wait(self._interval):
+            lease = self.lease
+            if lease == lost or time.monotonic() - self._used.heard < self._interval:
+                continue
+            try:
+                self._link.request("heartbeat", p.Empty(), lease=lease)
+            except p.Refusal:
+                lost = lease  # the client learns of it with its next run
+            except (DeviceError, ValueError, p.RemoteBugError) as error:
+                log.debug("no heartbeat: %s", error)
+        self._link.close()
+
+
+def _label() -> str:
+    """Return who this is, for people."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = "?"
+    text = f"{user}@{socket.gethostname()}:{os.getpid()}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:96]

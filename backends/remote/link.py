@@ -1,0 +1,265 @@
+"""A client's connection: requests are repeated on new connections until they are answered."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from hxtrain.backends.contract import DeviceError
+
+from . import protocol as p
+from .keys import load_pair, load_public
+from .wire import WireError, pack, unpack
+
+Body = TypeVar("Body")
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Pauses between attempts (s): they double from the first to the longest, each times 0.5 to 1.5 at random."""
+TICK = 0.1
+"""Longest time between two looks at whether the caller still wants the answer (s)."""
+NO_HANDSHAKE = "the handshake failed: do server and client both use keys, the same ones?"
+EVENTS = {
+    zmq.Event.HANDSHAKE_SUCCEEDED: "no answer",
+    zmq.Event.CONNECT_RETRIED: "nothing listens there",
+    zmq.Event.DISCONNECTED: "the server closed the connection",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: NO_HANDSHAKE,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: NO_HANDSHAKE,
+    zmq.Event.HANDSHAKE_FAILED_AUTH: "the server does not accept this client's key",
+}
+
+
+@dataclass
+class LinkSettings:
+    """How a client reaches a server.
+
+    Attributes:
+        address: of the server.
+        keys: directory with `client.key_secret` and `server.key`; None without keys.
+        timeout: silence after which a request is repeated (s).
+        patience: silence after which it fails (s).
+    """
+
+    address: str
+    keys: str | None = None
+    timeout: float = 5.0
+    patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.address.partition("://")[0] not in ("tcp", "ipc") or not self.address.partition("://")[2]:
+            raise ValueError(f"address={self.address!r} is not one of a chip server; use e.g. tcp://127.0.0.1:5555")
+        for name in ("timeout", "patience"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} s must be positive")
+
+
+@dataclass
+class Reply:
+    """A good answer: its body and tensors as they came."""
+
+    body: memoryview
+    tensors: list[memoryview]
+
+    def read(self, kind: type[Body]) -> Body:
+        """Return the body.
+
+        Raises:
+            DeviceError: it is not what was agreed.
+        """
+        try:
+            return unpack(kind, self.body)
+        except WireError as error:
+            raise DeviceError(f"the chip server's answer makes no sense: {error}") from None
+
+
+class Link:
+    """Sends requests, one at a time; for one thread only.
+
+    Args:
+        settings: where to, how patiently.
+        cancelled: asked now and then; if it says so, a request is given up.
+
+    Raises:
+        ValueError: keys are missing or broken.
+    """
+
+    def __init__(self, settings: LinkSettings, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.settings, self._cancelled = settings, cancelled
+        self._keys: tuple[bytes, bytes, bytes] | None = None
+        if settings.keys is not None:
+            folder = Path(settings.keys).expanduser()
+            self._keys = (*load_pair(folder, "client"), load_public(folder, "server"))
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._random = random.Random()
+        self._id = 0
+        self._trouble, self._shaken = "no answer", False
+        self.heard = 0.0
+        """When the server was last heard of (s, monotonic)."""
+
+    def request(
+        self,
+        op: p.Operation,
+        body: object,
+        tensors: Sequence[memoryview] = (),
+        lease: str = "",
+        sequence: int = 0,
+    ) -> Reply:
+        """Send a request until it is answered, and return the answer.
+
+        Raises:
+            ConnectionLostError: the server was silent or busy for longer than the patience.
+            DeviceError: the device failed, or server and client do not understand each other.
+            ValueError: the device cannot do what was asked for.
+            Refusal: the lease is lost.
+        """
+        self._id += 1
+        packed = pack(body)
+        known = p.digest([packed, *tensors]) if sequence else ""
+        frames = p.request_frames(p.Head(op, self._id, lease, sequence, known), packed, tensors)
+        since, attempt = time.monotonic(), 0
+        while True:
+            alive, reply, pause = self._attempt(frames)
+            if reply is not None:
+                return reply
+            now = time.monotonic()
+            since = now if alive else since
+            if self._cancelled() or now - since + pause > self.settings.patience:
+                raise p.ConnectionLostError(
+                    f"chip server {self.settings.address}: {self._trouble}, for {now - since:.1f} s. Is it running "
+                    "and is the address right (hxtrain-serve status address=...)? "
+                    f"Wait longer with backend.settings.patience={self.settings.patience:g}"
+                )
+            attempt = 0 if alive else attempt + 1
+            longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
+            self._sleep(max(pause, 0.0 if alive else longest * self._random.uniform(0.5, 1.5)))
+
+    def close(self) -> None:
+        """Close the connection; may be called twice."""
+        self._hang_up()
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def _attempt(self, frames: Sequence[bytes | memoryview]) -> tuple[bool, Reply | None, float]:
+        """Send once and wait; return whether the job is in progress, the answer if any, and when to ask again (s)."""
+        socket = self._socket or self._connect()
+        timeout = min(self.settings.timeout, self.settings.patience)
+        deadline, alive = time.monotonic() + timeout, False
+        try:
+            socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            while (parts := self._receive(socket, deadline)) is not None:
+                found = self._understand(parts)
+                if isinstance(found, Reply):
+                    return True, found, 0.0
+                if isinstance(found, float):
+                    return False, None, found
+                if found is p.Pending:
+                    alive, deadline = True, time.monotonic() + timeout
+        except zmq.Again:
+            self._trouble = "nothing could be sent"
+        if not alive:
+            self._hang_up()
+        return alive, None, 0.0
+
+    def _understand(self, parts: Sequence[memoryview]) -> Reply | float | type[p.Pending] | None:
+        """Return what came: an answer, a pause (s), a sign of progress, or nothing that is of use."""
+        try:
+            head, body, tensors = p.parse_reply(parts)
+            if head.id not in (self._id, 0) or (head.id == 0 and head.status != "error"):
+                return None  # the answer to a request that was repeated
+            self.heard = time.monotonic()
+            if head.status == "ok":
+                return Reply(body, tensors)
+            if head.status == "pending":
+                return p.Pending
+            return self._complain(unpack(p.Failure, body))
+        except WireError as error:
+            self._trouble = f"what it answers makes no sense ({error})"
+            return None
+        except p.Refusal as refusal:
+            if refusal.code == "version":
+                raise DeviceError(f"chip server {self.settings.address}: {refusal.text}") from None
+            raise
+
+    def _complain(self, failure: p.Failure) -> float:
+        """Raise what an error reply stands for; return the pause (s) if the request may be repeated."""
+        where = f"chip server {self.settings.address}: {failure.text}"
+        if failure.code == "busy":
+            self._trouble = failure.text
+            return max(failure.retry_after or 0.0, 0.01)
+        if failure.code == "lease_lost":
+            raise p.Refusal("lease_lost", failure.text)
+        if failure.code == "device":
+            raise DeviceError(failure.text)
+        if failure.code in ("value", "too_large"):
+            raise ValueError(failure.text)
+        if failure.code == "internal":
+            raise p.RemoteBugError(f"{where}. The server's log has the details")
+        raise DeviceError(f"{where} ({failure.code})")
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        """Open a connection; what happens to it is read from its monitor."""
+        if self._context is None:
+            self._context = zmq.Context()
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.copy_threshold = p.COPIED
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(LONGEST_PAUSE * 1000))
+        socket.setsockopt(zmq.IPV6, int("[" in self.settings.address))
+        if self._keys is not None:
+            socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = self._keys
+        events = 0
+        for event in EVENTS:
+            events |= event
+        self._monitor = socket.get_monitor_socket(events)
+        socket.connect(self.settings.address)
+        self._socket, self._shaken, self._poller = socket, False, zmq.Poller()
+        for source in (socket, self._monitor):
+            self._poller.register(source, zmq.POLLIN)
+        return socket
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            self._socket.close(0)
+        if self._monitor is not None:
+            self._monitor.close(0)
+        self._socket = self._monitor = None
+
+    def _receive(self, socket: zmq.Socket[bytes], deadline: float) -> list[memoryview] | None:
+        """Return the next message; None if the time is over, the connection broken or the caller gone."""
+        monitor = self._monitor
+        assert monitor is not None
+        while (left := deadline - time.monotonic()) > 0 and not self._cancelled():
+            ready = dict(self._poller.poll(int(min(left, TICK) * 1000) + 1))
+            if socket in ready:
+                return [frame.buffer for frame in socket.recv_multipart(copy=False)]
+            if monitor in ready and self._read_event(monitor):
+                return None
+        return None
+
+    def _read_event(self, monitor: zmq.Socket[bytes]) -> bool:
+        """Read an event of the connection; returns whether what was sent is lost."""
+        event = zmq.Event(parse_monitor_message(monitor.recv_multipart())["event"])
+        self._shaken = self._shaken or event == zmq.Event.HANDSHAKE_SUCCEEDED
+        self._trouble = EVENTS[event] if self._shaken or event != zmq.Event.DISCONNECTED else NO_HANDSHAKE
+        if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            raise DeviceError(
+                f"chip server {self.settings.address}: {self._trouble}. Give its operator client.key of "
+                f"{self.settings.keys} for the server's folder authorised/"
+            )
+        return event == zmq.Event.DISCONNECTED
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._cancelled():
+            time.sleep(min(left, TICK))

@@ -1,0 +1,102 @@
+"""Counters of a server, and their text in Prometheus' format."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+
+from .protocol import Code
+from .worker import Outcome
+
+WINDOW = 60.0
+"""Time over which the throughput is averaged (s)."""
+
+
+class Counters:
+    """What a server has done since it started (at time `start`, s)."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.requests: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.last_error = ""
+        self.runs, self.trials, self.run_seconds, self.duplicates = 0, 0, 0.0, 0
+        self.dropped_spikes, self.retries, self.lost_trials = 0, 0, 0
+        self.bytes_in, self.bytes_out = 0, 0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=2**14)
+
+    def refuse(self, code: Code, text: str) -> None:
+        """Count an error reply."""
+        self.errors[code] += 1
+        self.last_error = f"{code}: {text}"[:500]
+
+    def finish(self, outcome: Outcome, now: float) -> None:
+        """Count a job."""
+        if outcome.code is not None:
+            self.refuse(outcome.code, outcome.text)
+        recording = outcome.recording
+        if recording is None:
+            return
+        self.runs, self.trials = self.runs + 1, self.trials + outcome.trials
+        self.run_seconds += outcome.seconds
+        self.dropped_spikes += recording.health.dropped_spikes
+        self.retries += recording.health.retries
+        self.lost_trials += 0 if recording.lost is None else int(recording.lost.sum())
+        self._recent.append((now, outcome.trials))
+
+    def trials_per_second(self, now: float) -> float:
+        """Return the throughput of the last minute, or since the start."""
+        while self._recent and self._recent[0][0] < now - WINDOW:
+            self._recent.popleft()
+        span = max(min(WINDOW, now - self.start), 1e-3)
+        return sum(trials for _, trials in self._recent) / span
+
+
+def exposition(
+    counters: Counters, gauges: Mapping[str, tuple[str, float]], identity: Mapping[str, str], now: float
+) -> str:
+    """Return all metrics as text.
+
+    Args:
+        counters: of the server.
+        gauges: help text and value by name (without the prefix `hxtrain_server_`).
+        identity: of the device; becomes the labels of `info`.
+        now: time (s).
+    """
+    labels = ",".join(f'{_name(key)}="{_escaped(value)}"' for key, value in sorted(identity.items()))
+    lines = [*_head("info", "The device that is served.", "gauge"), f"hxtrain_server_info{{{labels}}} 1"]
+    plain = {
+        "runs": ("Runs that gave a recording.", counters.runs),
+        "trials": ("Trials in these runs.", counters.trials),
+        "run_seconds": ("Time that the backend took for them.", counters.run_seconds),
+        "duplicates": ("Repeated jobs that were answered without running them again.", counters.duplicates),
+        "dropped_spikes": ("Spikes that the device dropped.", counters.dropped_spikes),
+        "device_retries": ("Repeats within the backend.", counters.retries),
+        "lost_trials": ("Trials that did not arrive whole.", counters.lost_trials),
+        "received_bytes": ("Bytes of requests.", counters.bytes_in),
+        "sent_bytes": ("Bytes of replies.", counters.bytes_out),
+    }
+    for name, (text, value) in plain.items():
+        lines += [*_head(f"{name}_total", text, "counter"), f"hxtrain_server_{name}_total {value:.12g}"]
+    for name, label, text, found in (
+        ("requests", "operation", "Requests by operation.", counters.requests),
+        ("errors", "code", "Error replies by code.", counters.errors),
+    ):
+        lines += _head(f"{name}_total", text, "counter")
+        lines += [f'hxtrain_server_{name}_total{{{label}="{key}"}} {found[key]}' for key in sorted(found)]
+    uptime = ("Time since the server started.", now - counters.start)
+    for name, (text, number) in {"uptime_seconds": uptime, **gauges}.items():
+        lines += [*_head(name, text, "gauge"), f"hxtrain_server_{name} {number:.12g}"]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, text: str, kind: str) -> list[str]:
+    return [f"# HELP hxtrain_server_{name} {text}", f"# TYPE hxtrain_server_{name} {kind}"]
+
+
+def _name(text: str) -> str:
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,370 @@
+"""The protocol between a chip server and its clients, version 1 (docs/protocol.md).
+
+A message is a multipart ZeroMQ message: a prefix with the version, a head, a body (both msgpack), and one frame
+per tensor. Requests have the head `Head`, replies `ReplyHead`; each operation has its own body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import zmq
+
+from hxtrain.backends.contract import Capabilities, Circuit, Cost, DeviceError, Health
+
+from .wire import WireError, pack, unpack
+
+MAGIC: Final = b"hxtrain"
+VERSION: Final = 1
+PREFIX: Final = MAGIC + bytes([VERSION])
+MOST_FRAMES = 256
+"""Most frames of one message."""
+COPIED = 2**20
+"""Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
+
+Operation = Literal["hello", "lease", "heartbeat", "configure", "run", "health", "status", "metrics", "release"]
+Code = Literal[
+    "device",  # the device failed: DeviceError
+    "value",  # what was asked for is not possible: ValueError
+    "internal",  # the backend failed in an unforeseen way
+    "busy",  # try again after `retry_after`
+    "version",  # another version of this protocol
+    "too_large",  # the message, or the recording that it asks for
+    "malformed",  # not a message of this protocol
+    "stale",  # a later batch of this client has been run since
+    "not_authorised",  # the lease or client id is another user's
+    "lease_lost",  # the lease is over; ask for a new one
+]
+Status = Literal["ok", "pending", "error"]
+BytesLike = bytes | memoryview | zmq.Frame
+
+
+class Refusal(Exception):  # noqa: N818 - a reply, not a failure of the server
+    """An error reply: its code, a text that says what to do next, and when to try again (s)."""
+
+    def __init__(self, code: Code, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.code: Code = code
+        self.text, self.retry_after = text, retry_after
+
+
+class ConnectionLostError(DeviceError):
+    """The server did not answer for longer than the client's patience."""
+
+
+class RemoteBugError(RuntimeError):
+    """The backend behind the server failed in an unforeseen way; the server's log has the details."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """Of a request.
+
+    Attributes:
+        op: operation.
+        id: number of the request, chosen by the client; the reply has the same.
+        lease: token of the lease; empty where none is needed.
+        sequence: number of the job (`configure`, `run`), ascending for each client; a repeat has the same.
+        digest: SHA-256 of body and tensors of a job, hexadecimal; empty elsewhere.
+    """
+
+    op: Operation
+    id: int
+    lease: str
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ReplyHead:
+    """Of a reply: the request's number, and whether the body is an answer, a `Pending` or a `Failure`."""
+
+    id: int
+    status: Status
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Body of an error reply; `retry_after` in s."""
+
+    code: Code
+    text: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A body without fields."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server allows.
+
+    Attributes:
+        max_message: size of a message, and of a recording (bytes).
+        max_rate: requests per second of one client, on average.
+        run_timeout: longest job (s); the client is then told that the device hangs.
+        heartbeat_timeout: a lease whose holder is silent for so long is over (s).
+        lease_time: a lease ends after so long if others wait (s).
+    """
+
+    max_message: int
+    max_rate: float
+    run_timeout: float
+    heartbeat_timeout: float
+    lease_time: float
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Asks who is there; `software` is the client's name and version."""
+
+    software: str
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Answer to `Hello`; `instance` is another after each start of the server."""
+
+    software: str
+    instance: str
+    capabilities: Capabilities
+    identity: Mapping[str, str]
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Asks for the lease, or after one's place in the queue.
+
+    Attributes:
+        client: random name of this client; it keeps it when it reconnects.
+        label: for people, e.g. `user@host:pid`.
+    """
+
+    client: str
+    label: str
+
+    def __post_init__(self) -> None:
+        if not (8 <= len(self.client) <= 64 and self.client.isalnum()):
+            raise ValueError(f"client={ascii(self.client)[:80]} must be 8 to 64 letters and digits")
+        if len(self.label) > 128 or not self.label.isprintable():
+            raise ValueError(f"label={ascii(self.label)[:80]} must be printable and at most 128 characters")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Answer to `Ask`.
+
+    Attributes:
+        lease: the token; None in the queue.
+        position: 0 for the holder, 1 for the first in the queue, ...
+        estimate: it takes at most about so long (s).
+        again: ask again after (s).
+    """
+
+    lease: str | None
+    position: int
+    estimate: float
+    again: float
+
+
+@dataclass(frozen=True)
+class Configure:
+    """A job: place a circuit."""
+
+    circuit: Circuit
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Answer to `Configure`."""
+
+    identity: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A tensor in a frame of its own (little endian, C order); `frame` counts from 0 behind the body."""
+
+    frame: int
+    dtype: Literal["uint8", "int8", "int16", "int32", "int64", "float32", "bool"]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Events:
+    """Spikes: `sample` ascending and `unit` int32 or int64 `[E]`, `time` float32 `[E]` in s."""
+
+    samples: int
+    units: int
+    sample: Block
+    unit: Block
+    time: Block
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job: run trials; weights are integers `[post, pre]` by projection."""
+
+    clock: int
+    weights: Mapping[str, Block]
+    spikes: Events
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Answer to `Run`: a `Recording`, and how long the backend took for it (s)."""
+
+    spikes: Mapping[str, Events]
+    traces: Mapping[str, Block]
+    cost: Cost
+    health: Health
+    lost: Block | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Answer to a repeated job that is still running, since `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client as others see it: label, and for how long it holds the lease or waits (s)."""
+
+    label: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DeviceHealth:
+    """State of the device and what went wrong since the server started."""
+
+    state: Literal["idle", "busy", "stuck"]
+    job_seconds: float
+    errors: Mapping[str, int]
+    last_error: str
+    dropped_spikes: int
+    retries: int
+    lost_trials: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Answer to `status`.
+
+    Attributes:
+        uptime: s. runs, trials: since the start. trials_per_second: over the last minute.
+        duplicates: repeated jobs that were answered without running them again.
+        errors: error replies by code.
+    """
+
+    software: str
+    identity: Mapping[str, str]
+    uptime: float
+    health: DeviceHealth
+    holder: Client | None
+    queue: tuple[Client, ...]
+    runs: int
+    trials: int
+    trials_per_second: float
+    duplicates: int
+    errors: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Answer to `metrics`: Prometheus' text format."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed request; body and tensors are still as they came."""
+
+    head: Head
+    body: memoryview
+    tensors: list[memoryview]
+
+    def digest_matches(self) -> bool:
+        """Return whether body and tensors are those that the client sent."""
+        return digest([self.body, *self.tensors]) == self.head.digest
+
+
+def digest(parts: Sequence[bytes | memoryview]) -> str:
+    """Return the SHA-256 of body and tensors, each behind its length (64 bits, little endian)."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.hexdigest()
+
+
+def request_frames(head: Head, body: bytes, tensors: Sequence[memoryview] = ()) -> list[Any]:
+    """Return the frames of a request."""
+    return [PREFIX, pack(head), body, *tensors]
+
+
+def reply_frames(head: ReplyHead, body: bytes, tensors: Sequence[memoryview] = ()) -> list[Any]:
+    """Return the frames of a reply."""
+    return [PREFIX, pack(head), body, *tensors]
+
+
+def parse_request(frames: Sequence[memoryview], max_message: int) -> Request:
+    """Return a request.
+
+    Raises:
+        Refusal: version, malformed or too large.
+    """
+    size = sum(len(frame) for frame in frames)
+    if size > max_message or len(frames) > MOST_FRAMES:
+        text = f"a message of {len(frames)} frames and {size} bytes; {MOST_FRAMES} and {max_message} are taken"
+        raise Refusal("too_large", f"{text}. Send fewer samples at once")
+    prefix = bytes(frames[0][:16]) if frames else b""
+    if prefix[: len(MAGIC)] != MAGIC or len(frames[0]) != len(PREFIX):
+        raise Refusal("malformed", f"the first frame must be {PREFIX!r}; is this a client of hxtrain?")
+    if prefix != PREFIX:
+        text = f"the client speaks version {prefix[-1]} of the protocol, the server version {VERSION}"
+        raise Refusal("version", f"{text}; install the same hxtrain on both sides")
+    if len(frames) < 3:
+        raise Refusal("malformed", f"a request has at least 3 frames, this one {len(frames)}")
+    try:
+        return Request(unpack(Head, frames[1]), frames[2], list(frames[3:]))
+    except WireError as error:
+        raise Refusal("malformed", str(error)) from None
+
+
+def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, list[memoryview]]:
+    """Return head, body and tensors of a reply.
+
+    Raises:
+        WireError: it is none.
+        Refusal: the server speaks another version.
+    """
+    if len(frames) < 3 or bytes(frames[0][: len(MAGIC)]) != MAGIC or len(frames[0]) != len(PREFIX):
+        raise WireError("what came is not a reply of an hxtrain server")
+    if frames[0] != PREFIX:
+        text = f"the server speaks version {frames[0][-1]} of the protocol, this client version {VERSION}"
+        raise Refusal("version", f"{text}; install the same hxtrain on both sides")
+    return unpack(ReplyHead, frames[1]), frames[2], list(frames[3:])
+
+
+def read_body(kind: type[Any], request: Request) -> Any:
+    """Return a request's body.
+
+    Raises:
+        Refusal: it is malformed, or tensors came that do not belong to it.
+    """
+    try:
+        return unpack(kind, request.body)
+    except WireError as error:
+        raise Refusal("malformed", str(error)) from None

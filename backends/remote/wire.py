@@ -1,0 +1,208 @@
+"""Typed messages from and to plain values: strict, without pickle or evaluation.
+
+A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
+tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
+field must be there, no other may, and each must have the declared type. Numbers are finite.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+LARGEST_PART = 2**20
+"""Longest packed message (bytes); tensors travel in frames of their own."""
+LONGEST_TEXT = 2**16
+"""Longest text in a message (bytes)."""
+MOST_ITEMS = 2**12
+"""Most items of a tuple or mapping."""
+INTEGERS = (-(2**63), 2**63 - 1)
+
+Message = TypeVar("Message")
+
+
+class WireError(ValueError):
+    """A message is not what was agreed; the text names the field, what was found and what is expected."""
+
+
+def pack(message: object) -> bytes:
+    """Return a message as bytes.
+
+    Raises:
+        WireError: it is longer than `LARGEST_PART`.
+    """
+    packed: bytes = msgpack.packb(message, default=_plain, strict_types=True)
+    if len(packed) > LARGEST_PART:
+        raise WireError(f"a {type(message).__name__} of {len(packed)} bytes is longer than {LARGEST_PART}")
+    return packed
+
+
+def _plain(value: object) -> Any:
+    """Return what msgpack shall pack for a value that is none of its own."""
+    if isinstance(value, tuple):
+        fields_of = getattr(value, "_asdict", None)
+        return list(value) if fields_of is None else fields_of()
+    return dict(value) if isinstance(value, Mapping) else dict(vars(value))
+
+
+def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
+    """Return the message of a kind that bytes hold.
+
+    Raises:
+        WireError: they do not hold one.
+    """
+    if len(packed) > LARGEST_PART:
+        raise WireError(f"{kind.__name__}: {len(packed)} bytes, at most {LARGEST_PART} are taken")
+    try:
+        value = msgpack.unpackb(
+            packed,
+            strict_map_key=True,
+            max_str_len=LONGEST_TEXT,
+            max_bin_len=0,
+            max_ext_len=0,
+            max_array_len=MOST_ITEMS,
+            max_map_len=MOST_ITEMS,
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise WireError(f"{kind.__name__}: not msgpack as agreed ({type(error).__name__}: {error})"[:300]) from None
+    return check(kind, value)
+
+
+def check(kind: type[Message], value: object) -> Message:
+    """Return a message from its plain value.
+
+    Raises:
+        WireError: it is none; the text names the place.
+    """
+    try:
+        found: Message = _checker(kind)(value)  # type: ignore[arg-type]
+    except WireError as error:
+        raise WireError(f"{kind.__name__}{error}") from None
+    return found
+
+
+Checker = Callable[[object], Any]
+"""Returns a value as it was declared; a `WireError` begins with the place within it."""
+
+
+@cache
+def _checker(kind: Any) -> Checker:
+    """Return what checks values of a type; made once for each."""
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (some,) = (part for part in parts if part is not type(None))
+        return _optional(_checker(some))
+    if origin is Literal:
+        return _choice(parts)
+    if origin is tuple:
+        inner = tuple(_checker(part) for part in parts if part is not Ellipsis)
+        return _items(inner[0]) if parts[-1] is Ellipsis else _row(inner)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(_checker(parts[1]))
+    return _message(kind)
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise WireError(f": expected text, got {_shown(value)}")
+    return value
+
+
+def _truth(value: object) -> bool:
+    if type(value) is not bool:
+        raise WireError(f": expected a truth value, got {_shown(value)}")
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or not INTEGERS[0] <= value <= INTEGERS[1]:
+        raise WireError(f": expected an integer of 64 bits, got {_shown(value)}")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise WireError(f": expected a finite number, got {_shown(value)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+_SCALARS: dict[type, Checker] = {str: _text, bool: _truth, int: _integer, float: _number}
+
+
+def _optional(some: Checker) -> Checker:
+    return lambda value: None if value is None else some(value)
+
+
+def _choice(known: tuple[str, ...]) -> Checker:
+    def checker(value: object) -> object:
+        if type(value) is not str or value not in known:
+            raise WireError(f": {_shown(value)} is none of {', '.join(map(repr, known))}")
+        return value
+
+    return checker
+
+
+def _listed(value: object) -> list[Any]:
+    if type(value) is not list:
+        raise WireError(f": expected a list, got {_shown(value)}")
+    return value
+
+
+def _items(item: Checker) -> Checker:
+    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_listed(value)))
+
+
+def _row(items: tuple[Checker, ...]) -> Checker:
+    def checker(value: object) -> object:
+        found = _listed(value)
+        if len(found) != len(items):
+            raise WireError(f": expected {len(items)} items, got {len(found)}")
+        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, found, strict=True)))
+
+    return checker
+
+
+def _mapping(item: Checker) -> Checker:
+    def checker(value: object) -> object:
+        if type(value) is not dict or not all(type(name) is str for name in value):
+            raise WireError(f": expected a mapping from text, got {_shown(value)}")
+        return {name: _inside(f".{name}", item, part) for name, part in value.items()}
+
+    return checker
+
+
+def _message(kind: Any) -> Checker:
+    inner = {name: (f".{name}", _checker(hint)) for name, hint in get_type_hints(kind).items()}
+
+    def checker(value: object) -> object:
+        if type(value) is not dict:
+            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
+        if value.keys() != inner.keys():
+            missing, unknown = (ascii(set(a) - set(b))[:80] for a, b in ((inner, value), (value, inner)))
+            raise WireError(f": missing fields {missing}, unknown fields {unknown}")
+        found = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
+        try:
+            return kind(**found)
+        except ValueError as error:
+            raise WireError(f": {error}") from None
+
+    return checker
+
+
+def _inside(place: str, checker: Checker, value: object) -> Any:
+    try:
+        return checker(value)
+    except WireError as error:
+        raise WireError(f"{place}{error}") from None
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

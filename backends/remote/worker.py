@@ -1,0 +1,177 @@
+"""The thread that owns the device: one job at a time, so that the server can answer meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import torch
+import zmq
+from torch import Tensor
+
+from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, Stimulus, check_circuit
+
+from .protocol import Code, Configured, Failure, Run, Status
+from .tensors import check_sizes, read_run, write_recording
+from .wire import WireError, pack
+
+log = logging.getLogger(__name__)
+WAKE = "inproc://worker"
+LONGEST_ERROR = 2000
+"""Longest text of an error that is sent (characters)."""
+
+
+@dataclass
+class Outcome:
+    """What came of a job: the reply's status, body and tensors, and what statistics need.
+
+    Attributes:
+        code, text: of an error.
+        circuit: configured by this job.
+        recording: of a run. seconds: how long the backend took for it.
+    """
+
+    status: Status
+    body: bytes
+    tensors: list[memoryview] = field(default_factory=list)
+    code: Code | None = None
+    text: str = ""
+    circuit: Circuit | None = None
+    recording: Recording | None = None
+    trials: int = 0
+    seconds: float = 0.0
+
+
+class Facts(NamedTuple):
+    """What is known of a device once it is open."""
+
+    capabilities: Capabilities
+    identity: Mapping[str, str]
+
+
+class Worker:
+    """Runs jobs in a thread of its own; `wake` becomes readable when one is done.
+
+    Args:
+        backend: opened, used and closed by the thread only.
+        context: of the wake-up socket.
+        threads: torch threads of the device.
+
+    Raises:
+        Exception: whatever opening the backend raises.
+    """
+
+    def __init__(self, backend: Backend, context: zmq.Context[zmq.Socket[bytes]], threads: int) -> None:
+        self.backend, self._context, self._threads = backend, context, threads
+        self.wake = context.socket(zmq.PULL)
+        self.wake.bind(WAKE)
+        self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
+        self._done: SimpleQueue[Outcome] = SimpleQueue()
+        self._started: SimpleQueue[Facts | BaseException] = SimpleQueue()
+        self.busy = False
+        self._thread = threading.Thread(target=self._work, name="hxtrain-device", daemon=True)
+        self._thread.start()
+        facts = self._started.get()
+        if isinstance(facts, BaseException):
+            self._thread.join()
+            self.wake.close()
+            raise facts
+        self.facts = facts
+
+    def submit(self, job: Callable[[], Outcome]) -> None:
+        """Start a job; there must be none."""
+        assert not self.busy
+        self.busy = True
+        self._jobs.put(job)
+
+    def collect(self) -> Outcome | None:
+        """Return what came of the job; None while it runs."""
+        if not self.wake.poll(0):
+            return None
+        self.wake.recv()
+        self.busy = False
+        return self._done.get()
+
+    def close(self, patience: float) -> bool:
+        """Close the device and end the thread; False if it hangs for longer than `patience` (s)."""
+        self._jobs.put(None)
+        self._thread.join(patience)
+        self.wake.close(0)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        torch.set_num_threads(self._threads)  # a setting of each thread
+        try:
+            self.backend.open()
+            facts = Facts(self.backend.capabilities, dict(self.backend.identity))
+        except BaseException as error:
+            self._started.put(error)
+            return
+        with self._context.socket(zmq.PUSH) as wake:
+            wake.connect(WAKE)
+            self._started.put(facts)
+            while (job := self._jobs.get()) is not None:
+                self._done.put(attempt(job))
+                wake.send(b"")
+        try:
+            self.backend.close()
+        except Exception:
+            log.exception("the device could not be closed")
+
+
+def attempt(job: Callable[[], Outcome]) -> Outcome:
+    """Return what comes of a job; errors become replies."""
+    try:
+        return job()
+    except DeviceError as error:
+        return failed("device", str(error))
+    except WireError as error:
+        return failed("malformed", str(error))
+    except ValueError as error:
+        return failed("value", str(error))
+    except BaseException as error:
+        log.exception("the backend failed in an unforeseen way; the server goes on")
+        return failed("internal", f"{type(error).__name__}: {error}")
+
+
+def failed(code: Code, text: str) -> Outcome:
+    """Return the outcome of a job that failed."""
+    shown = text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
+    return Outcome("error", pack(Failure(code, shown, None)), code=code, text=shown)
+
+
+def configure_job(backend: Backend, circuit: Circuit) -> Callable[[], Outcome]:
+    """Return the job that places a circuit."""
+
+    def job() -> Outcome:
+        check_sizes(circuit)
+        check_circuit(circuit, backend.capabilities)
+        backend.configure(circuit)
+        return Outcome("ok", pack(Configured(dict(backend.identity), backend.warnings)), circuit=circuit)
+
+    return job
+
+
+def run_job(backend: Backend, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Callable[[], Outcome]:
+    """Return the job that runs trials."""
+
+    def job() -> Outcome:
+        weights, stimulus = read_run(run, tensors, circuit)
+        begin = time.perf_counter()
+        recording = _record(backend, weights, stimulus)
+        seconds = time.perf_counter() - begin
+        body, frames = write_recording(recording, seconds)
+        trials = stimulus.spikes.samples
+        return Outcome("ok", pack(body), frames, recording=recording, trials=trials, seconds=seconds)
+
+    return job
+
+
+def _record(backend: Backend, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+    with torch.no_grad():
+        return backend.run(weights, stimulus)

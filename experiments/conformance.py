@@ -1,0 +1,39 @@
+"""`hxtrain-conformance`: does a backend keep the contract?"""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from hxtrain.studies.conformance import conform, passed, result_rows
+from hxtrain.training import Progress
+
+from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="conformance")
+def main(config: DictConfig) -> None:
+    """Run the suite; the exit status is 1 if a check fails."""
+    if not guarded(lambda: _conform(config)):
+        sys.exit(1)
+
+
+def _conform(config: DictConfig) -> bool:
+    settings, progress, folder = typed(config), Progress(), run_directory()
+    warn_without_effect(settings.backend)
+    with progress.console.status("opening the device") as status:
+        results = conform(settings, folder, command_line(), status.update)
+    rows = [tuple(map(escape, row)) for row in result_rows(results)]
+    progress.table(f"backend {settings.backend.name}", ("check", "verdict", "found, or the reason"), rows)
+    counts = [
+        (kind, sum(r.verdict == kind for r in results)) for kind in ("pass", "fail", "not applicable", "excluded")
+    ]
+    shown = ", ".join(f"{count} {kind}" for kind, count in counts if count)
+    progress.say(f"{shown}; conformance.json: {escape(str(folder))}")
+    return passed(results)

@@ -1,0 +1,152 @@
+"""The conformance suite from settings to files: what `hxtrain-conformance` calls.
+
+The checks of the suite see the device contract alone. One more is of the host: training through the device lowers a
+loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
+
+import torch
+
+from hxtrain.backends import Backend, DeviceError
+from hxtrain.backends.conformance import ConformanceError, NotApplicableError, Result, asks, judge, run_suite, select
+from hxtrain.backends.conformance import Tolerances as Bounds
+from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.device import Device
+from hxtrain.encoders import LatencyEncoder
+from hxtrain.losses import MaxOverTime
+from hxtrain.network import LI, LIF, Linear, Network
+from hxtrain.training.metrics import write_json
+from hxtrain.training.process import tuned
+from hxtrain.training.versions import versions
+
+STEPS = 30
+"""Steps of the training smoke test."""
+
+
+@dataclass
+class ConformanceConfig:
+    """Settings of a run through the suite.
+
+    Attributes:
+        backend, chip: the device.
+        tolerances: how far it may be off.
+        checks: names of the checks to run; None for all.
+        exclude: checks not to run, each with the reason.
+    """
+
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    chip: ChipConfig = field(default_factory=ChipConfig)
+    tolerances: Bounds = field(default_factory=Bounds)
+    checks: Optional[List[str]] = None  # noqa: UP006, UP045
+    exclude: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
+
+    def __post_init__(self) -> None:
+        select(self.checks, self.exclude, [TRAINING])
+
+
+def training_lowers_a_loss(backend: Backend) -> str:
+    """Training in the loop lowers a loss: gradients of what the device measured point downhill."""
+    if not backend.capabilities.traces:
+        raise NotApplicableError("the device records no traces, which the surrogate gradient needs")
+    caps, inputs, classes = backend.capabilities, 16, 2
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(32) % classes
+    bright = torch.arange(inputs) % classes == labels[:, None]
+    images = torch.where(bright, 0.9, 0.1) + 0.1 * torch.rand(32, inputs, generator=generator)
+    dt = caps.trace_interval
+    tau = min(max(float(f"{3.5 * dt:.1g}"), caps.tau_range[0]), caps.tau_range[1])
+    steps = min(20, caps.max_samples or 20, int(caps.trial_time / dt + 1e-6))
+    hidden = min(20, caps.neuron_circuits // 2)
+    net = Network(
+        *(Linear(inputs, hidden, mean=0.1, gain=1.0), LIF(hidden, tau, tau)),
+        *(Linear(hidden, classes), LI(classes, tau, tau)),
+        dt=dt,
+        steps=steps,
+        seed=0,
+    )
+    spikes, loss = LatencyEncoder(tau=4 * dt)(images), MaxOverTime()
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+    losses = []
+    with Device(backend) as device:
+        net.attach(device)
+        for _ in range(STEPS):
+            value = loss(net(spikes).readout, labels)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(value.detach()))
+    first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+    if not last < 0.8 * first:
+        raise ConformanceError(f"the loss went from {first:.3f} to {last:.3f} in {STEPS} steps")
+    return f"loss {first:.3f} to {last:.3f} in {STEPS} steps"
+
+
+TRAINING = training_lowers_a_loss.__name__
+"""Name of the check that is the host's."""
+
+
+def conform(config: ConformanceConfig, folder: Path, command: str, report: Callable[[str], None]) -> list[Result]:
+    """Run the suite on a device, and write `conformance.json` into `folder`.
+
+    Args:
+        config: device, tolerances, exclusions.
+        folder: where `conformance.json` goes.
+        command: how it was started, for the record.
+        report: is told which check begins.
+
+    Raises:
+        DeviceError: there is no device, or it cannot be opened.
+        ValueError: a check is not known, or an exclusion has no reason.
+    """
+    backend = config.backend.create(config.chip)
+    if backend is None:
+        raise DeviceError(f"backend={SOFTWARE} is no device; name one to be checked")
+    checks, exclude = config.checks, dict(config.exclude)
+    of_host = exclude.pop(TRAINING, None)
+    names = None if checks is None else [name for name in checks if name != TRAINING]
+    with backend:
+        report("a device that can be opened")
+    with tuned(1):
+        results = run_suite(backend, config.tolerances, exclude, names, report)
+        if checks is None or TRAINING in checks:
+            report(TRAINING)
+            results.append(_of_host(backend, of_host))
+    write_json(
+        folder / "conformance.json",
+        {
+            "passed": passed(results),
+            "identity": dict(backend.identity),
+            "checks": [asdict(result) for result in results],
+            "settings": asdict(config),
+            "command": command,
+            "versions": versions(),
+        },
+    )
+    return results
+
+
+def _of_host(backend: Backend, excluded: str | None) -> Result:
+    asked = asks(training_lowers_a_loss)
+    if excluded is not None:
+        return Result(TRAINING, asked, "excluded", excluded)
+    return judge(TRAINING, asked, lambda: training_lowers_a_loss(backend))
+
+
+def passed(results: list[Result]) -> bool:
+    """Return whether no check failed."""
+    return all(result.verdict != "fail" for result in results)
+
+
+def result_rows(results: list[Result]) -> list[tuple[str, ...]]:
+    """Return the table: check, verdict, what was found or why it was not checked."""
+    return [(result.name, _shown(result), result.text) for result in results]
+
+
+def _shown(result: Result) -> str:
+    return "FAIL" if result.verdict == "fail" else result.verdict

@@ -1,0 +1,79 @@
+"""docs/write-a-backend.md is true: its files are a backend that passes, by the plug-in as an author uses it."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from hxtrain.backends.conformance import CHECKS, TOLERANCES, Tolerances, asks
+from hxtrain.studies.conformance import training_lowers_a_loss
+
+PAGE = (Path(__file__).parents[2] / "docs" / "write-a-backend.md").read_text("utf-8")
+FILES = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+WRONG = """
+import pytest
+from hxtrain.backends.conformance import Tolerances
+from mychip import MyChip
+
+class Transposed(MyChip):
+    def run(self, weights, stimulus):
+        square = {n: w.t() if w.shape[0] == w.shape[1] else w for n, w in weights.items()}
+        return super().run(square, stimulus)
+
+@pytest.mark.hxtrain_backend(Transposed, tolerances=Tolerances(), exclude={"events_add_up": "too busy"}, chip="B")
+def test_wrong(conformance_check):
+    conformance_check()
+
+@pytest.mark.hxtrain_backend("reference")
+def test_named(conformance_check):
+    conformance_check()
+"""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mychip")
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "test_wrong.py").write_text(WRONG)
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "--strict-markers", "."]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
+def test_the_page_has_a_backend_of_less_than_100_lines():
+    assert set(FILES) == {"mychip.py", "pyproject.toml", "test_mychip.py"}
+    assert len(FILES["mychip.py"].splitlines()) < 100
+
+
+def test_the_backend_of_the_page_passes_its_tests(outcome):
+    passed = set(re.findall(r"^PASSED test_mychip.py::test_conformance\[(\w+)\]", outcome, re.MULTILINE))
+    assert set(CHECKS) - passed == {
+        "more_than_the_memory_holds",
+        "recurrent_events_arrive",
+        "close_trials_are_honoured",
+    }
+    assert "FAILED test_mychip.py" not in outcome
+    assert "the device has no recurrence" in outcome
+
+
+def test_the_plug_in_fails_and_skips_with_the_reason(outcome):
+    failed = re.findall(r"^FAILED (\w+).py::(\w+)\[(\w+)\] - (.*)", outcome, re.MULTILINE)
+    assert [found[:3] for found in failed] >= [("test_wrong", "test_wrong", "weights_arrive_in_their_place")]
+    assert {file for file, *_ in failed} == {"test_wrong"}
+    assert "Weights are `[post, pre]`: neither transposed nor permuted" in outcome
+    assert "too busy" in outcome
+    assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 3
+
+
+def test_every_check_is_in_the_page():
+    for name, check in {**CHECKS, "training_lowers_a_loss": training_lowers_a_loss}.items():
+        assert f"| `{name}` | {asks(check)} |" in PAGE
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Tolerances)])
+def test_tolerances_of_the_page_are_those_of_the_code(name):
+    row = re.search(rf"^\| `{name}` \|(.+?)\|(.+?)\|(.+?)\|", PAGE, re.MULTILINE)
+    assert [float(value) for value in row.groups()] == [getattr(each, name) for each in TOLERANCES.values()]

@@ -1,0 +1,181 @@
+"""A device behind a server is the same device."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from backends_bench import CASES, CIRCUIT, WEIGHTS, stimulus
+from remote_bench import CountingBackend, connected, serving
+
+from hxtrain.backends import Backend, DeviceError, Recording, Spikes, Stimulus, UnknownBackendError, create_backend
+from hxtrain.backends.remote import LinkSettings, RemoteBugError, ask_metrics, ask_status
+
+
+def same(a: Recording, b: Recording) -> None:
+    """Bit by bit, in types and order, too."""
+    assert list(a.traces) == list(b.traces)
+    assert list(a.spikes) == list(b.spikes)
+    for name, codes in a.traces.items():
+        assert codes.dtype == b.traces[name].dtype
+        assert torch.equal(codes, b.traces[name])
+    for name, spikes in a.spikes.items():
+        other = b.spikes[name]
+        assert (spikes.samples, spikes.units) == (other.samples, other.units)
+        for mine, theirs in ((spikes.sample, other.sample), (spikes.unit, other.unit), (spikes.time, other.time)):
+            assert mine.dtype == theirs.dtype
+            assert torch.equal(mine, theirs)
+    assert (a.cost, a.health) == (b.cost, b.health)
+    assert (a.lost is None) == (b.lost is None)
+    assert a.lost is None or (b.lost is not None and torch.equal(a.lost, b.lost))
+
+
+@pytest.mark.parametrize("name", ["emulator-calibrated", "reference"])
+def test_recordings_are_those_of_the_device(name: str) -> None:
+    here = CASES[name].make()
+    with here, serving(CASES[name].make()) as server, connected(server) as there:
+        assert there.capabilities == here.capabilities
+        here.configure(CIRCUIT)
+        there.configure(CIRCUIT)
+        assert there.identity == {**here.identity, "address": server.address}
+        assert there.warnings == here.warnings
+        for batch, clock in ((3, 0), (1, 3), (50, 4)):
+            given = stimulus(batch, clock)
+            same(here.run(WEIGHTS, given), there.run(WEIGHTS, given))
+        none = torch.zeros(0)
+        silent = Stimulus(Spikes(none.long(), none.long(), none, 2, 4), 9)
+        same(here.run(WEIGHTS, silent), there.run(WEIGHTS, silent))
+    assert there.times.runs == 4
+    assert 0 < there.times.device < there.times.total
+
+
+def test_lost_trials_health_and_warnings_come_through() -> None:
+    here = CountingBackend()
+    here.configure(CIRCUIT)
+    with serving(CountingBackend()) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        assert there.warnings == ("2 populations",)
+        same(here.run(WEIGHTS, stimulus(3, 7)), there.run(WEIGHTS, stimulus(3, 7)))
+
+
+def test_what_the_device_cannot_do_is_said_as_it_says_it() -> None:
+    wide = replace(CIRCUIT, populations=(replace(CIRCUIT.populations[0], size=600), CIRCUIT.populations[1]))
+    with serving(create_backend("reference")) as server, connected(server) as there:
+        with pytest.raises(DeviceError, match="not configured; call configure"):
+            there.run(WEIGHTS, stimulus())
+        with pytest.raises(ValueError, match="neuron circuits, the device has 512"):
+            there.configure(wide)
+        there.configure(CIRCUIT)
+        with pytest.raises(ValueError, match="expected integers"):
+            there.run({}, stimulus())
+        assert there.run(WEIGHTS, stimulus()).traces["hidden"].shape == (3, 16, 3)
+
+
+def test_the_server_survives_a_device_that_fails() -> None:
+    errors = {1: DeviceError("the FPGA is on fire"), 2: ValueError("not today"), 3: KeyError("x")}
+
+    def fail(run: int) -> None:
+        if run in errors:
+            raise errors[run]
+
+    with serving(CountingBackend(fail)) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        with pytest.raises(DeviceError, match="the FPGA is on fire"):
+            there.run(WEIGHTS, stimulus())
+        with pytest.raises(ValueError, match="not today"):
+            there.run(WEIGHTS, stimulus())
+        with pytest.raises(RemoteBugError, match="KeyError: 'x'"):
+            there.run(WEIGHTS, stimulus())
+        assert there.run(WEIGHTS, stimulus()).health.dropped_spikes == 3
+        report = ask_status(LinkSettings(server.address))
+    assert report.errors == {"device": 1, "value": 1, "internal": 1}
+    assert report.health.last_error == "internal: KeyError: 'x'"
+    assert (report.runs, report.health.dropped_spikes, report.health.lost_trials) == (1, 3, 1)
+
+
+def test_a_device_that_cannot_be_opened_is_not_served() -> None:
+    class Absent(CountingBackend):
+        def open(self) -> None:
+            raise DeviceError("no chip on this USB port")
+
+    with pytest.raises(DeviceError, match="no chip on this USB port"), serving(Absent()):
+        pass
+
+
+def test_status_is_told_while_the_chip_is_busy() -> None:
+    running, go_on = threading.Event(), threading.Event()
+
+    def wait(run: int) -> None:
+        running.set()
+        assert go_on.wait(60)
+
+    with serving(CountingBackend(wait)) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        thread = threading.Thread(target=there.run, args=(WEIGHTS, stimulus()))
+        thread.start()
+        assert running.wait(60)
+        report = ask_status(LinkSettings(server.address))
+        text = ask_metrics(LinkSettings(server.address))
+        go_on.set()
+        thread.join()
+        after = ask_metrics(LinkSettings(server.address))
+    assert report.health.state == "busy"
+    assert report.holder is not None
+    assert report.queue == ()
+    assert "hxtrain_server_device_busy 1\n" in text
+    assert "hxtrain_server_runs_total 1\n" in after
+    assert 'hxtrain_server_info{backend="reference",chip="counting",chip_hash="none"} 1\n' in after
+    for line in after.splitlines():
+        assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2
+        assert line.startswith("# ") or float(line.rsplit(" ", 1)[1]) >= 0
+
+
+def test_a_device_that_hangs_is_reported() -> None:
+    go_on = threading.Event()
+    hanging = CountingBackend(lambda run: None if run > 1 else (go_on.wait(60), None)[1])
+    with serving(hanging, run_timeout=0.3) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        with pytest.raises(DeviceError, match=r"did not answer within 0.3 s; look after it"):
+            there.run(WEIGHTS, stimulus())
+        assert ask_status(LinkSettings(server.address)).health.state == "stuck"
+        go_on.set()
+        assert there.run(WEIGHTS, stimulus(clock=5)).traces["hidden"].max() == 5
+
+
+def test_the_end_waits_for_the_running_batch() -> None:
+    running = threading.Event()
+
+    def slow(run: int) -> None:
+        running.set()
+        time.sleep(0.5)
+
+    device, found = CountingBackend(slow), []
+    with serving(device) as server:
+        there: Backend = create_backend("remote", address=server.address)
+        there.open()
+        there.configure(CIRCUIT)
+        thread = threading.Thread(target=lambda: found.append(there.run(WEIGHTS, stimulus(clock=4))))
+        thread.start()
+        assert running.wait(60)
+    thread.join()
+    assert int(found[0].traces["hidden"].max()) == 4
+    assert not device.is_open
+    there.close()
+    there.close()
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(UnknownBackendError, match="address"):
+        create_backend("remote")
+    with pytest.raises(ValueError, match=r"address='here' is not one of a chip server; use e.g. tcp://127.0.0.1:5555"):
+        create_backend("remote", address="here")
+    with pytest.raises(ValueError, match=r"patience=0.0 s must be positive"):
+        create_backend("remote", address="tcp://127.0.0.1:1", patience=0.0)
+
+
+def test_nobody_there() -> None:
+    there = create_backend("remote", address="tcp://127.0.0.1:1", patience=0.3)
+    with pytest.raises(DeviceError, match=r"tcp://127.0.0.1:1: nothing listens there, for .* Is it running"):
+        there.open()
+    there.close()

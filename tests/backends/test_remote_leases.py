@@ -1,0 +1,145 @@
+"""One user at a time, the others in order."""
+
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+from backends_bench import CIRCUIT, READOUT_ONLY, WEIGHTS, stimulus
+from remote_bench import CountingBackend, connected, serving
+
+from hxtrain.backends import DeviceError
+from hxtrain.backends.remote import LinkSettings, RemoteBackend, ask_status
+from hxtrain.backends.remote.leases import Desk
+from hxtrain.backends.remote.protocol import Ask, Place, Refusal
+
+A, B, C = "a" * 8, "b" * 8, "c" * 8
+
+
+def ask(desk: Desk, client: str, now: float, idle: bool = True) -> Place:
+    return desk.ask(Ask(client, f"label of {client}"), f"key of {client}", now, idle)
+
+
+def test_first_come_first_served_with_estimates() -> None:
+    desk = Desk(heartbeat_timeout=10.0, lease_time=60.0)
+    held = ask(desk, A, 0.0).lease
+    assert held is not None
+    assert ask(desk, A, 1.0).lease == held, "asking again changes nothing"
+    assert ask(desk, B, 5.0) == Place(None, 1, 55.0, 0.1)
+    assert ask(desk, C, 6.0) == Place(None, 2, 114.0, 0.1)
+    assert ask(desk, B, 7.0).position == 1, "asking again keeps the place"
+    desk.release(held, f"key of {A}", 8.0, idle=True)
+    assert ask(desk, C, 9.0).position == 1
+    assert ask(desk, B, 9.0).lease not in (None, held)
+    holder, queue = desk.clients(10.0)
+    assert holder is not None
+    assert (holder.label, holder.seconds) == (f"label of {B}", 2.0)
+    assert [client.label for client in queue] == [f"label of {C}"]
+
+
+def test_who_is_silent_loses_lease_or_place() -> None:
+    desk = Desk(heartbeat_timeout=10.0, lease_time=60.0)
+    held = ask(desk, A, 0.0).lease
+    assert held is not None
+    ask(desk, B, 0.0)
+    ask(desk, C, 9.0)
+    desk.advance(10.5, idle=True)  # A and B were last heard of at 0
+    assert ask(desk, C, 10.1).lease is not None
+    assert (desk.expired, desk.granted) == (1, 2)
+    with pytest.raises(Refusal, match="this lease is over") as refusal:
+        desk.holder(held, f"key of {A}", 11.0)
+    assert refusal.value.code == "lease_lost"
+
+
+def test_a_lease_ends_when_its_time_is_over_and_others_wait() -> None:
+    desk = Desk(heartbeat_timeout=1000.0, lease_time=60.0)
+    held = ask(desk, A, 0.0).lease
+    assert held is not None
+    desk.advance(500.0, idle=True)
+    assert desk.lease is not None, "nobody waits"
+    ask(desk, B, 501.0, idle=False)
+    assert desk.lease.token == held, "a running batch is not interrupted"
+    desk.advance(502.0, idle=True)
+    assert desk.lease.token == held, "everyone has one run at least"
+    desk.lease.jobs = 1
+    desk.advance(503.0, idle=True)
+    assert desk.lease.member.client == B
+    assert ask(desk, A, 504.0).position == 1
+
+
+def test_another_key_cannot_take_lease_or_place() -> None:
+    desk = Desk(heartbeat_timeout=10.0, lease_time=60.0)
+    held = ask(desk, A, 0.0).lease
+    assert held is not None
+    for act in (
+        lambda: desk.holder(held, "thief", 1.0),
+        lambda: desk.release(held, "thief", 1.0, True),
+        lambda: desk.ask(Ask(A, "thief"), "thief", 1.0, True),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            act()
+        assert refusal.value.code == "not_authorised"
+    assert desk.lease is not None
+
+
+def test_the_queue_is_bounded() -> None:
+    desk = Desk(heartbeat_timeout=10.0, lease_time=60.0, places=2)
+    for client in (A, B, C):
+        ask(desk, client, 0.0)
+    with pytest.raises(Refusal, match="2 clients wait already"):
+        ask(desk, "d" * 8, 0.0)
+
+
+def test_two_clients_share_the_chip_fairly() -> None:
+    """Each has a circuit of its own, which the server configures anew for every lease."""
+    device = CountingBackend(lambda run: time.sleep(0.01))
+    failures: list[BaseException] = []
+
+    def work(address: str, own: int) -> None:
+        circuit, weights = ((CIRCUIT, WEIGHTS), (READOUT_ONLY, {"input->readout": WEIGHTS["input->hidden"][:2]}))[own]
+        try:
+            with connected(address) as there:
+                there.configure(circuit)
+                for i in range(8):
+                    found = there.run(weights, stimulus(clock=100 * own + i))
+                    assert set(found.traces) == {p.name for p in circuit.populations}
+                    assert int(found.traces["readout"].max()) == 100 * own + i
+        except BaseException as error:
+            failures.append(error)
+
+    with serving(device, lease_time=0.0) as server:
+        threads = [threading.Thread(target=work, args=(server.address, own)) for own in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    first, second = ([clock for clock in device.clocks if clock // 100 == own] for own in (0, 1))
+    assert (first, second) == (list(range(8)), list(range(100, 108))), "each batch once, in order"
+    owners = [clock // 100 for clock in device.clocks]
+    assert sum(a != b for a, b in pairwise(owners)) >= 4, "they took turns"
+
+
+def test_a_client_that_is_silent_gets_the_chip_back_later() -> None:
+    device = CountingBackend()
+    with serving(device, heartbeat_timeout=0.4) as server, connected(server) as first:
+        first.configure(CIRCUIT)
+        first.run(WEIGHTS, stimulus(clock=1))
+        assert first._heart is not None
+        time.sleep(1.0)
+        assert len(device.circuits) == 1, "heartbeats keep an idle lease"
+        first._heart.stop()  # as if its machine were suspended
+        time.sleep(1.0)
+        with connected(server) as second:
+            second.configure(READOUT_ONLY)
+        assert first.run(WEIGHTS, stimulus(clock=2)).traces["hidden"].max() == 2
+    assert device.circuits == [CIRCUIT, READOUT_ONLY, CIRCUIT]
+
+
+def test_patience_in_the_queue_ends() -> None:
+    with serving(CountingBackend()) as server, connected(server):
+        second = RemoteBackend(server.address, queue_patience=0.1)
+        with pytest.raises(DeviceError, match=r"others have had the chip for 0.1 s \(place 1\)"):
+            second.open()
+        assert len(ask_status(LinkSettings(server.address)).queue) == 1
+        second.close()

@@ -1,0 +1,81 @@
+"""`hxtrain-conformance`, as an author of a backend calls it."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from test_cli import call
+
+from hxtrain.backends.conformance import CHECKS, IDEAL
+from hxtrain.studies.conformance import ConformanceConfig
+
+SLOPPY = """
+from hxtrain.backends import create_backend
+from hxtrain.backends.reference import ReferenceBackend
+
+class Sloppy(ReferenceBackend):
+    def __init__(self, offset: int = 0):
+        super().__init__()
+        self.offset = offset
+
+    def run(self, weights, stimulus):
+        found = super().run(weights, stimulus)
+        for codes in found.traces.values():
+            codes += self.offset
+        return found
+"""
+
+
+@pytest.fixture
+def sloppy(tmp_path, monkeypatch):
+    """A package with a backend, found like an installed one."""
+    (tmp_path / "sloppy.py").write_text(SLOPPY)
+    meta = tmp_path / "sloppy-0.1.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: sloppy\nVersion: 0.1\n")
+    (meta / "entry_points.txt").write_text("[hxtrain.backends]\nsloppy = sloppy:Sloppy\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return ["backend=reference", "backend.name=sloppy", "tolerances=ideal", "hydra.run.dir=run"]
+
+
+def test_all_checks_and_training_on_the_reference_device(tmp_path):
+    done = call("hxtrain-conformance", "backend=reference", "tolerances=ideal", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "49 pass, 3 not applicable" in done.stdout
+    record = json.loads((tmp_path / "run/conformance.json").read_text())
+    assert record["passed"]
+    assert record["identity"] == {"backend": "reference", "chip": "ideal", "chip_hash": "none"}
+    assert record["settings"]["tolerances"] == asdict(IDEAL)
+    assert [check["name"] for check in record["checks"]] == [*CHECKS, "training_lowers_a_loss"]
+    assert record["command"].startswith("hxtrain-conformance backend=reference")
+
+
+def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
+    options = [
+        *("+backend.settings.offset=5", "checks=[rest_is_the_leak,weights_of_zero_are_quiet,run_needs_a_circuit]"),
+        "+exclude.weights_of_zero_are_quiet=the offset is known",
+    ]
+    done = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    checks = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
+    assert {check["name"]: check["verdict"] for check in checks} == {
+        "run_needs_a_circuit": "pass",
+        "rest_is_the_leak": "fail",
+        "weights_of_zero_are_quiet": "excluded",
+    }
+    assert "rest within 1.0 of the leak" in checks[1]["text"]
+    assert "the offset is known" in done.stdout
+
+
+def test_software_is_refused(tmp_path):
+    done = call("hxtrain-conformance", "backend=software", "hydra.run.dir=run", cwd=tmp_path)
+    assert "backend=software is no device; name one to be checked" in done.stderr
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_names_and_reasons_are_checked_before_the_device_is_opened():
+    with pytest.raises(ValueError, match="checks rest are not known; there are: capabilities_are_plausible"):
+        ConformanceConfig(checks=["rest"])
+    with pytest.raises(ValueError, match="exclude: training_lowers_a_loss needs a reason"):
+        ConformanceConfig(exclude={"training_lowers_a_loss": ""})
