@@ -30,7 +30,14 @@ from .faults import (
     create_faults,
 )
 from .parameters import NeuronParameters, ParameterFileError
-from .registry import GROUP, UnknownBackendError, accepted_settings, available_backends, create_backend, required_settings
+from .registry import (
+    GROUP,
+    UnknownBackendError,
+    accepted_settings,
+    available_backends,
+    create_backend,
+    required_settings,
+)
 from .spikes import Spikes
 
 __all__ = [

@@ -45,9 +45,7 @@ def required_settings(name: str) -> set[str]:
         UnknownBackendError: no device of that name is registered.
     """
     found = inspect.signature(_factory(name)).parameters.values()
-    return {
-        p.name for p in found if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    return {p.name for p in found if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def create_backend(name: str, **settings: Any) -> Backend:

@@ -39,10 +39,11 @@ SCRIPTS = {
     "hxtrain-fit",
     "hxtrain-info",
     "hxtrain-sensitivity",
+    "hxtrain-serve",
     "hxtrain-transfer",
     "hxtrain-validate",
 }
-BACKENDS = {"brainscales2", "emulator", "reference"}
+BACKENDS = {"brainscales2", "emulator", "reference", "remote"}
 ENTRY_POINTS = [
     entry
     for entry in metadata.distribution("hxtrain").entry_points

@@ -1,0 +1,84 @@
+"""`hxtrain-serve`, as a user calls it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from hxtrain.backends.remote import RemoteBackend
+from hxtrain.experiments.schema import register
+from hxtrain.studies.serve import ServeConfig
+
+SERVE = str(Path(sys.executable).parent / "hxtrain-serve")
+
+
+def call(*words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run([SERVE, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def settings(*overrides: str) -> ServeConfig:
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        config = OmegaConf.to_object(compose("serve", overrides=list(overrides)))
+    assert isinstance(config, ServeConfig)
+    return config
+
+
+def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
+    made = call("keys", "ring", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "ring/client.key_secret" in made.stdout.split()
+    words = [SERVE, "backend=reference", "bind=tcp://127.0.0.1:*", "keys=ring", "hydra.run.dir=run"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("serving reference ideal (none) at tcp://127.0.0.1:")
+        address, keys = first.split()[-1], str(tmp_path / "ring")
+        with RemoteBackend(address, keys=keys) as backend:
+            assert backend.identity["chip"] == "ideal"
+            status = call("status", f"address={address}", "keys=ring", cwd=tmp_path)
+        metrics = call("metrics", f"address={address}", "keys=ring", cwd=tmp_path)
+        process.send_signal(signal.SIGTERM)
+        rest, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert status.returncode == 0, status.stderr
+    assert "client (" in status.stdout
+    assert "hxtrain_server_leases 1\n" in metrics.stdout
+    assert (process.returncode, rest.splitlines()[-1]) == (0, "closed"), errors
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["bind=tcp://*:5555", "hydra.run.dir=run"], 2, "Make keys with `hxtrain-serve keys DIR`"),
+        (["status"], 2, "address=tcp://... is missing"),
+        (["status", "address=tcp://127.0.0.1:1", "patience=0.2"], 3, "nothing listens there"),
+        (["metrics", "adress=x", "address=tcp://127.0.0.1:1"], 2, "adress"),
+    ],
+)
+def test_errors_are_readable(words: list[str], status: int, text: str, tmp_path: Path) -> None:
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings() -> None:
+    config = settings("chip=W62F0", "bind=ipc:///tmp/chip.sock", "lease_time=5")
+    assert (config.chip.name, config.bind, config.lease_time) == ("W62F0", "ipc:///tmp/chip.sock", 5.0)
+    for override, text in (
+        ("backend=software", "software is no device"),
+        ("backend.retries=2", "backend.retries is the client's choice"),
+        ("max_rate=0", "max_rate=0.0 must be positive"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            settings(override)
