@@ -15,6 +15,7 @@ PACKAGES = [
     "hxtrain.backends",
     "hxtrain.backends.conformance",
     "hxtrain.backends.brainscales2",
+    "hxtrain.backends.remote",
     "hxtrain.characterisation",
     "hxtrain.comparison",
     "hxtrain.datasets",
