@@ -15,6 +15,7 @@ PACKAGES = [
     "hxtrain.backends",
     "hxtrain.backends.conformance",
     "hxtrain.backends.brainscales2",
+    "hxtrain.backends.remote",
     "hxtrain.characterisation",
     "hxtrain.datasets",
     "hxtrain.datasets.files",
@@ -24,8 +25,16 @@ PACKAGES = [
     "hxtrain.learning",
     "hxtrain.training",
 ]
-SCRIPTS = {"hxtrain", "hxtrain-conformance", "hxtrain-data", "hxtrain-evaluate", "hxtrain-fit", "hxtrain-info"}
-BACKENDS = {"brainscales2", "emulator", "reference"}
+SCRIPTS = {
+    "hxtrain",
+    "hxtrain-conformance",
+    "hxtrain-data",
+    "hxtrain-evaluate",
+    "hxtrain-fit",
+    "hxtrain-info",
+    "hxtrain-serve",
+}
+BACKENDS = {"brainscales2", "emulator", "reference", "remote"}
 ENTRY_POINTS = [
     entry
     for entry in metadata.distribution("hxtrain").entry_points
