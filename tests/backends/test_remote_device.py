@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -179,3 +180,22 @@ def test_nobody_there() -> None:
     with pytest.raises(DeviceError, match=r"tcp://127.0.0.1:1: nothing listens there, for .* Is it running"):
         there.open()
     there.close()
+
+
+def test_unchanged_weights_are_the_same_tensors_for_the_device() -> None:
+    """Devices write weights only when they are new ones."""
+    seen: list[list[torch.Tensor]] = []
+
+    class Watching(CountingBackend):
+        def run(self, weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
+            seen.append(list(weights.values()))
+            return super().run(weights, stimulus)
+
+    changed = {**WEIGHTS, "hidden->readout": WEIGHTS["hidden->readout"] + 1 - 2 * (WEIGHTS["hidden->readout"] > 0)}
+    with serving(Watching()) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        for weights in (WEIGHTS, WEIGHTS, changed):
+            there.run(weights, stimulus())
+    assert [a is b for a, b in zip(seen[0], seen[1], strict=True)] == [True, True]
+    assert [a is b for a, b in zip(seen[1], seen[2], strict=True)] == [True, False]
+    assert torch.equal(seen[2][1], changed["hidden->readout"])
