@@ -3,6 +3,7 @@
 from .contract import (
     INPUT,
     Backend,
+    Batching,
     Calibratable,
     Capabilities,
     Circuit,
@@ -45,6 +46,7 @@ __all__ = [
     "GROUP",
     "INPUT",
     "Backend",
+    "Batching",
     "Calibratable",
     "Capabilities",
     "Circuit",

@@ -273,8 +273,10 @@ def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabili
     return found
 
 
-def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus, weight_max: int) -> Circuit:
-    """Check what a backend's `run` is given, and return the circuit; for backends to call first.
+def check_run(
+    circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus | Sequence[Stimulus], weight_max: int
+) -> Circuit:
+    """Check what a backend's `run` or `run_all` is given, and return the circuit; for backends to call first.
 
     Raises:
         DeviceError: the device is not configured.
@@ -283,8 +285,9 @@ def check_run(circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: 
     """
     if circuit is None:
         raise DeviceError("the device is not configured; call configure(circuit) before run")
-    if stimulus.spikes.units != circuit.inputs:
-        raise ValueError(f"stimulus has {stimulus.spikes.units} inputs, the circuit {circuit.inputs}")
+    for given in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
+        if given.spikes.units != circuit.inputs:
+            raise ValueError(f"stimulus has {given.spikes.units} inputs, the circuit {circuit.inputs}")
     sizes = {population.name: population.size for population in circuit.populations}
     for projection in circuit.projections:
         matrix = weights.get(projection.name)
@@ -378,6 +381,19 @@ class Calibratable(ABC):
     @abstractmethod
     def read_reference(self, potential: float, samples: int) -> Tensor:
         """Connect one common potential (trace units) to all ADC channels; codes uint8 `[samples, circuits]`."""
+
+
+class Batching(ABC):
+    """What a backend can do, in addition, that takes several runs at once, since the way to its device is long."""
+
+    @abstractmethod
+    def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
+        """Do what `Backend.run` does with each stimulus, in their order; a run that failed is its error.
+
+        Raises:
+            ValueError: a stimulus or the weights do not fit the circuit; nothing was run.
+            DeviceError: nothing is known of any run.
+        """
 
 
 class Backend(ABC):

@@ -6,8 +6,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.studies.bench import bench_realism, timing_rows
-from hxtrain.studies.bench_link import bench_link, link_rows
+from hxtrain.studies.bench import bench_link, bench_realism, link_rows, timing_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
@@ -25,8 +24,8 @@ def main(config: DictConfig) -> None:
 def _bench(config: DictConfig) -> None:
     settings, folder, progress = typed(config), run_directory(), Progress()
     if settings.suite == "remote":
-        table = ("samples", "in the process", "behind a server", "ratio of throughputs", "quartiles")
-        progress.table("one run, 256-246-10", table, link_rows(bench_link(settings, folder, command_line())))
+        table = ("work", "in the process", "behind a server", "ratio of throughputs", "quartiles")
+        progress.table("256-246-10", table, link_rows(bench_link(settings, folder, command_line())))
         progress.say(f"bench_link.json: {escape(str(folder))}")
         return
     timings = bench_realism(settings, folder, command_line())

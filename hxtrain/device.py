@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from hxtrain.backends import INPUT, Backend, Circuit, DeviceError, Health, Recording, Spikes, Stimulus
+from hxtrain.backends import INPUT, Backend, Batching, Circuit, DeviceError, Health, Recording, Spikes, Stimulus
 
 from .activity import Activity, LayerActivity
 from .drift import LIMIT, DriftMonitor
@@ -169,11 +169,28 @@ class Device:
     def _record_part(self, part: Part, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
         """Run a batch through the configured part; its trials follow those before on the clock."""
         size = part.trials_per_run(self._placed().capabilities) or spikes.samples
-        pieces = []
+        stimuli, clock = [], self.clock
         for piece in spikes.split(size):
-            pieces.append(self._attempt(part.circuit, integers, Stimulus(piece, self.clock)))
-            self.clock += piece.samples
+            stimuli.append(Stimulus(piece, clock))
+            clock += piece.samples
+        pieces = []
+        for stimulus, first in zip(stimuli, self._run_ahead(integers, stimuli), strict=True):
+            pieces.append(self._attempt(part.circuit, integers, stimulus, first))
+            self.clock += stimulus.spikes.samples
         return pieces[0] if len(pieces) == 1 else join(pieces)
+
+    def _run_ahead(
+        self, integers: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> Sequence[Recording | DeviceError | None]:
+        """Return what came of the first attempt at each run if the device takes several at once, else None for each."""
+        backend = self.backend
+        if not isinstance(backend, Batching) or len(stimuli) == 1:
+            return [None] * len(stimuli)
+        try:
+            with self._waiting():
+                return backend.run_all(integers, stimuli)
+        except DeviceError as error:
+            return [error, *[None] * (len(stimuli) - 1)]
 
     def _watched(self, recording: Recording) -> Recording:
         """Note in a recording's health when recalibration has become due.
@@ -200,11 +217,18 @@ class Device:
             raise DeviceError("no network is placed on the device; call net.attach(device) first")
         return self.plan
 
-    def _attempt(self, circuit: Circuit, integers: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        """Run until every trial has arrived whole; trials that have are kept."""
+    def _attempt(
+        self,
+        circuit: Circuit,
+        integers: Mapping[str, Tensor],
+        stimulus: Stimulus,
+        first: Recording | DeviceError | None,
+    ) -> Recording:
+        """Run until every trial has arrived whole; trials that have are kept, `first` is what has come already."""
         arrivals = Arrivals(stimulus, independent=circuit.trial_time is None)
         for attempt in range(self.retries + 1):
-            error = self._run_missing(circuit, integers, arrivals)
+            error = self._run_missing(circuit, integers, arrivals, first)
+            first = None
             if arrivals.whole():
                 return arrivals.result(attempt)
             if attempt < self.retries:
@@ -217,17 +241,26 @@ class Device:
             f"backend.retries={self.retries}"
         ) from error
 
-    def _run_missing(self, circuit: Circuit, integers: Mapping[str, Tensor], arrivals: Arrivals) -> DeviceError | None:
-        """Run once what is missing; an error of the device is returned."""
+    def _run_missing(
+        self,
+        circuit: Circuit,
+        integers: Mapping[str, Tensor],
+        arrivals: Arrivals,
+        found: Recording | DeviceError | None,
+    ) -> DeviceError | None:
+        """Run once what is missing, unless its outcome is `found` already; an error of the device is returned."""
         part = arrivals.wanted()
         try:
-            with self._waiting():
-                recording = self.backend.run(integers, part)
-            _check(circuit, recording, part)
+            if isinstance(found, DeviceError):
+                raise found
+            if found is None:
+                with self._waiting():
+                    found = self.backend.run(integers, part)
+            _check(circuit, found, part)
         except DeviceError as error:
             arrivals.fail(part)
             return error
-        arrivals.add(part, recording)
+        arrivals.add(part, found)
         return None
 
 

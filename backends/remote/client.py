@@ -9,36 +9,47 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
 
-from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, Stimulus, check_run
+from hxtrain.backends.contract import (
+    Backend,
+    Batching,
+    Capabilities,
+    Circuit,
+    DeviceError,
+    Recording,
+    Stimulus,
+    check_run,
+)
 
 from . import protocol as p
 from .link import Link, LinkSettings, Reply
 from .server import SOFTWARE
-from .tensors import read_recording, write_run
+from .tensors import read_recordings, recording_size, write_run
 from .wire import WireError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 HEADS = 2**12
 """Room for what travels with the tensors of a run (bytes)."""
+EVENT = 12
+"""Size of an event (bytes)."""
 
 
 @dataclass
 class LinkTimes:
-    """Where the time of runs went (s, sums): in the backend behind the server, and in all."""
+    """Where the time of good runs went (s, sums): in the backend behind the server, and in all."""
 
     runs: int = 0
     device: float = 0.0
     total: float = 0.0
 
 
-class RemoteBackend(Backend):
+class RemoteBackend(Backend, Batching):
     """A device behind `hxtrain-serve`.
 
     It survives lost messages, broken connections and restarts of the server: a run is repeated until its
@@ -139,27 +150,75 @@ class RemoteBackend(Backend):
             ValueError: weights or stimulus do not fit the circuit, or are too large for the server.
             DeviceError: the device failed, or the server cannot be reached.
         """
+        (found,) = self.run_all(weights, [stimulus])
+        if isinstance(found, DeviceError):
+            raise found
+        return found
+
+    def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
+        """Run stimuli one after the other, as many in one message as the server takes.
+
+        Raises:
+            ValueError: weights or a stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: the server cannot be reached.
+        """
         welcome, begin = self._welcome(), time.perf_counter()
-        circuit = check_run(self._circuit, weights, stimulus, welcome.capabilities.weight_max)
-        body, tensors = write_run(circuit, weights, stimulus, welcome.capabilities.weight_max)
+        circuit = check_run(self._circuit, weights, stimuli, welcome.capabilities.weight_max)
+        found: list[Recording | DeviceError] = []
+        for group in self._groups(circuit, weights, stimuli):
+            try:
+                found += self._run_group(circuit, weights, group)
+            except DeviceError as error:
+                if not found:
+                    raise
+                return found + [error] * (len(stimuli) - len(found))
+        self.times.total += time.perf_counter() - begin
+        return found
+
+    def _groups(
+        self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> Iterator[list[Stimulus]]:
+        """Divide runs into what the server takes at once; one that is too large for it stays alone."""
+        limit = self._welcome().limits.max_message - HEADS - 4 * sum(matrix.numel() for matrix in weights.values())
+        group, size = list[Stimulus](), 0
+        for stimulus in stimuli:
+            spikes = stimulus.spikes
+            needed = recording_size(circuit, spikes.samples) + EVENT * len(spikes)
+            if group and (size + needed > limit or len(group) == p.MOST_PIECES):
+                yield group
+                group, size = [], 0
+            group.append(stimulus)
+            size += needed
+        if group:
+            yield group
+
+    def _run_group(
+        self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> list[Recording | DeviceError]:
+        """Run what one message holds."""
+        welcome = self._welcome()
+        body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
         size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
         if size + HEADS > limit:
             raise ValueError(
-                f"a run of {stimulus.spikes.samples} samples has {size} bytes, the chip server takes {limit}; "
-                "use smaller batches, or raise the server's max_message"
+                f"a run of {sum(s.spikes.samples for s in stimuli)} samples has {size} bytes, the chip server takes "
+                f"{limit}; use smaller batches, or raise the server's max_message"
             )
         self._sequence += 1
         sequence = self._sequence
         reply = self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence))
-        found = reply.read(p.Recorded)
+        ran = reply.read(p.Ran)
         try:
-            recording = read_recording(found, reply.tensors, circuit, stimulus.spikes.samples)
+            recordings = read_recordings(ran, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
         except WireError as error:
             raise DeviceError(f"the chip server's recording makes no sense: {error}") from None
-        self.times.runs += 1
-        self.times.device += found.seconds
-        self.times.total += time.perf_counter() - begin
-        return recording
+        done = [piece for piece in ran.pieces if piece is not None]
+        self.times.runs += len(done)
+        self.times.device += sum(piece.seconds for piece in done)
+        return [
+            DeviceError(text) if recording is None else recording
+            for recording, text in zip(recordings, ran.errors, strict=True)
+        ]
 
     def _insist(self, work: Callable[[], Result]) -> Result:
         """Do something with a lease and the circuit configured in it, again whenever the lease was lost."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 
+from hxtrain.backends.contract import Recording
+
 from .protocol import Code
 from .worker import Outcome
 
@@ -34,15 +36,18 @@ class Counters:
         """Count a job."""
         if outcome.code is not None:
             self.refuse(outcome.code, outcome.text)
-        recording = outcome.recording
-        if recording is None:
-            return
-        self.runs, self.trials = self.runs + 1, self.trials + outcome.trials
-        self.run_seconds += outcome.seconds
+        for piece in outcome.done:
+            if piece.recording is None:
+                self.refuse("device", piece.error)
+            else:
+                self._count(piece.recording, piece.trials, piece.seconds, now)
+
+    def _count(self, recording: Recording, trials: int, seconds: float, now: float) -> None:
+        self.runs, self.trials, self.run_seconds = self.runs + 1, self.trials + trials, self.run_seconds + seconds
         self.dropped_spikes += recording.health.dropped_spikes
         self.retries += recording.health.retries
         self.lost_trials += 0 if recording.lost is None else int(recording.lost.sum())
-        self._recent.append((now, outcome.trials))
+        self._recent.append((now, trials))
 
     def trials_per_second(self, now: float) -> float:
         """Return the throughput of the last minute, or since the start."""

@@ -22,6 +22,8 @@ VERSION: Final = 1
 PREFIX: Final = MAGIC + bytes([VERSION])
 MOST_FRAMES = 256
 """Most frames of one message."""
+MOST_PIECES = 16
+"""Most runs of the device in one job."""
 COPIED = 2**20
 """Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
 
@@ -210,17 +212,24 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A job: run trials; weights are integers `[post, pre]` by projection."""
+class Piece:
+    """Trials of one run of the device, as a `Stimulus`."""
 
     clock: int
-    weights: Mapping[str, Block]
     spikes: Events
 
 
 @dataclass(frozen=True)
+class Run:
+    """A job: run trials, piece by piece, with the same weights, integers `[post, pre]` by projection."""
+
+    weights: Mapping[str, Block]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
 class Recorded:
-    """Answer to `Run`: a `Recording`, and how long the backend took for it (s)."""
+    """What came of a piece: a `Recording`, and how long the backend took for it (s)."""
 
     spikes: Mapping[str, Events]
     traces: Mapping[str, Block]
@@ -228,6 +237,14 @@ class Recorded:
     health: Health
     lost: Block | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Answer to `Run`: what came of each piece; None where the device failed, whose text `errors` has then."""
+
+    pieces: tuple[Recorded | None, ...]
+    errors: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -380,9 +380,10 @@ class Server:
         placed = lease.circuit
         if placed is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        needed = recording_size(placed, run.spikes.samples)
+        samples = sum(piece.spikes.samples for piece in run.pieces)
+        needed = recording_size(placed, samples)
         if needed > self.settings.max_message:
-            text = f"a run of {run.spikes.samples} samples has {needed} codes and bins"
+            text = f"a run of {samples} samples has {needed} codes and bins"
             raise p.Refusal("too_large", f"{text}, the server takes {self.settings.max_message}; run fewer at once")
         return lambda: worker.run(placed, run, request.tensors)
 
@@ -424,14 +425,16 @@ class Server:
 
     def _conclude(self, job: Job, outcome: Outcome, now: float) -> None:
         self._counters.finish(outcome, now)
-        job.outcome, outcome.recording = outcome, None  # its tensors are in the frames
+        errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
+        errors += [("device", piece.error) for piece in outcome.done if piece.error]
+        for code, text in errors:
+            log.warning("%s %d of %s: %s: %s", job.op, job.sequence, job.lease.member.label, code, text)
+        job.outcome, outcome.done = outcome, ()  # its tensors are in the frames
         if outcome.code is None:
             job.lease.jobs += job.op == "run"
             job.lease.circuit = outcome.circuit or job.lease.circuit
         elif job.op == "configure":
             job.lease.circuit = None
-        if outcome.code is not None:
-            log.warning("%s %d of %s: %s: %s", job.op, job.sequence, job.lease.member.label, outcome.code, outcome.text)
         self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
 
     # leases and the end

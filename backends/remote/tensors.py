@@ -14,7 +14,7 @@ from torch import Tensor
 from hxtrain.backends.contract import Circuit, Recording, Stimulus
 from hxtrain.backends.spikes import Spikes
 
-from .protocol import Block, DType, Events, Recorded, Run
+from .protocol import MOST_PIECES, Block, DType, Events, Piece, Ran, Recorded, Run
 from .wire import WireError
 
 Array = npt.NDArray[Any]
@@ -146,68 +146,95 @@ def weight_type(weight_max: int) -> DType:
 
 
 def write_run(
-    circuit: Circuit, weights: Mapping[str, Tensor], stimulus: Stimulus, weight_max: int
+    circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_max: int
 ) -> tuple[Run, list[memoryview]]:
-    """Return the message of a run that `check_run` has accepted, and its frames."""
+    """Return the message of runs that `check_run` has accepted, and its frames."""
     sender, dtype = Sender(), weight_type(weight_max)
     blocks = {p.name: sender.add(weights[p.name], dtype) for p in circuit.projections}
-    return Run(stimulus.clock, blocks, sender.add_spikes(stimulus.spikes)), sender.frames
+    pieces = tuple(Piece(stimulus.clock, sender.add_spikes(stimulus.spikes)) for stimulus in stimuli)
+    return Run(blocks, pieces), sender.frames
 
 
-def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[dict[str, Tensor], Stimulus]:
-    """Return weights and stimulus of a run.
+def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[dict[str, Tensor], list[Stimulus]]:
+    """Return weights and stimuli of a job.
 
     Raises:
         WireError: it does not belong to the circuit.
     """
-    if not 0 <= run.clock < 2**62:
-        raise WireError(f"Run.clock={run.clock} must be in 0..2^62-1")
     receiver = Receiver(frames)
     sizes = {population.name: population.size for population in circuit.populations}
     shapes = {p.name: (sizes[p.post], p.pre_size) for p in circuit.projections}
     if run.weights.keys() != shapes.keys():
         raise WireError(f"Run.weights are of {sorted(run.weights)}, the circuit has {sorted(shapes)}")
+    if not 1 <= len(run.pieces) <= MOST_PIECES:
+        raise WireError(f"Run.pieces: {len(run.pieces)} pieces, 1 to {MOST_PIECES} are taken")
     weights = {
         name: receiver.take_tensor(run.weights[name], f"Run.weights.{name}", WEIGHTS, shape)
         for name, shape in shapes.items()
     }
-    spikes = receiver.take_spikes(run.spikes, "Run.spikes", None, circuit.inputs)
+    stimuli = [_read_piece(receiver, piece, f"Run.pieces[{i}]", circuit) for i, piece in enumerate(run.pieces)]
     receiver.finish()
-    return weights, Stimulus(spikes, run.clock)
+    return weights, stimuli
 
 
-def write_recording(recording: Recording, seconds: float) -> tuple[Recorded, list[memoryview]]:
-    """Return the message of a recording, and its frames."""
+def _read_piece(receiver: Receiver, piece: Piece, place: str, circuit: Circuit) -> Stimulus:
+    if not 0 <= piece.clock < 2**62:
+        raise WireError(f"{place}.clock={piece.clock} must be in 0..2^62-1")
+    return Stimulus(receiver.take_spikes(piece.spikes, f"{place}.spikes", None, circuit.inputs), piece.clock)
+
+
+def write_recordings(
+    recordings: Sequence[Recording | None], errors: Sequence[str], seconds: Sequence[float]
+) -> tuple[Ran, list[memoryview]]:
+    """Return the message of what came of each piece, and its frames."""
     sender = Sender()
+    pieces = tuple(
+        None if recording is None else _write_recording(sender, recording, took)
+        for recording, took in zip(recordings, seconds, strict=True)
+    )
+    return Ran(pieces, tuple(errors)), sender.frames
+
+
+def _write_recording(sender: Sender, recording: Recording, seconds: float) -> Recorded:
     spikes = {name: sender.add_spikes(found) for name, found in recording.spikes.items()}
     traces = {name: sender.add(codes, "uint8") for name, codes in recording.traces.items()}
     lost = None if recording.lost is None else sender.add(recording.lost, "bool")
-    return Recorded(spikes, traces, recording.cost, recording.health, lost, seconds), sender.frames
+    return Recorded(spikes, traces, recording.cost, recording.health, lost, seconds)
 
 
-def read_recording(found: Recorded, frames: Sequence[memoryview], circuit: Circuit, samples: int) -> Recording:
-    """Return the recording of a run of so many samples.
+def read_recordings(
+    ran: Ran, frames: Sequence[memoryview], circuit: Circuit, samples: Sequence[int]
+) -> list[Recording | None]:
+    """Return the recordings of pieces of so many samples; None where the device failed.
 
     Raises:
-        WireError: it does not belong to the circuit.
+        WireError: they do not belong to the circuit, or are not as many.
     """
     receiver = Receiver(frames)
+    if not len(ran.pieces) == len(ran.errors) == len(samples):
+        raise WireError(f"Ran: {len(ran.pieces)} pieces and {len(ran.errors)} errors, expected {len(samples)} each")
+    found = [
+        None if piece is None else _read_recording(receiver, piece, f"Ran.pieces[{i}]", circuit, count)
+        for i, (piece, count) in enumerate(zip(ran.pieces, samples, strict=True))
+    ]
+    receiver.finish()
+    return found
+
+
+def _read_recording(receiver: Receiver, found: Recorded, place: str, circuit: Circuit, samples: int) -> Recording:
     sizes = {population.name: population.size for population in circuit.populations}
     unknown = sorted({*found.spikes, *found.traces} - set(sizes))
     if unknown:
-        raise WireError(f"Recorded: populations {unknown} are not in the circuit")
+        raise WireError(f"{place}: populations {unknown} are not in the circuit")
     spikes = {
-        name: receiver.take_spikes(events, f"Recorded.spikes.{name}", samples, sizes[name])
+        name: receiver.take_spikes(events, f"{place}.spikes.{name}", samples, sizes[name])
         for name, events in found.spikes.items()
     }
     traces = {
-        name: receiver.take_tensor(
-            block, f"Recorded.traces.{name}", ("uint8",), (samples, circuit.samples, sizes[name])
-        )
+        name: receiver.take_tensor(block, f"{place}.traces.{name}", ("uint8",), (samples, circuit.samples, sizes[name]))
         for name, block in found.traces.items()
     }
-    lost = None if found.lost is None else receiver.take_tensor(found.lost, "Recorded.lost", ("bool",), (samples,))
-    receiver.finish()
+    lost = None if found.lost is None else receiver.take_tensor(found.lost, f"{place}.lost", ("bool",), (samples,))
     return Recording(spikes, traces, found.cost, found.health, lost)
 
 

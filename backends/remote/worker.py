@@ -14,16 +14,33 @@ import torch
 import zmq
 from torch import Tensor
 
-from hxtrain.backends.contract import Backend, Capabilities, Circuit, DeviceError, Recording, check_circuit
+from hxtrain.backends.contract import (
+    Backend,
+    Capabilities,
+    Circuit,
+    DeviceError,
+    Recording,
+    Stimulus,
+    check_circuit,
+)
 
 from .protocol import Code, Configured, Failure, Run, Status
-from .tensors import check_sizes, read_run, write_recording
+from .tensors import check_sizes, read_run, write_recordings
 from .wire import WireError, pack
 
 log = logging.getLogger(__name__)
 WAKE = "inproc://worker"
 LONGEST_ERROR = 2000
 """Longest text of an error that is sent (characters)."""
+
+
+class Done(NamedTuple):
+    """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s)."""
+
+    recording: Recording | None
+    error: str
+    trials: int
+    seconds: float
 
 
 @dataclass
@@ -33,7 +50,7 @@ class Outcome:
     Attributes:
         code, text: of an error.
         circuit: configured by this job.
-        recording: of a run. seconds: how long the backend took for it.
+        done: what came of the pieces of a run.
     """
 
     status: Status
@@ -42,9 +59,7 @@ class Outcome:
     code: Code | None = None
     text: str = ""
     circuit: Circuit | None = None
-    recording: Recording | None = None
-    trials: int = 0
-    seconds: float = 0.0
+    done: Sequence[Done] = ()
 
 
 class Facts(NamedTuple):
@@ -107,16 +122,23 @@ class Worker:
         return Outcome("ok", pack(answer), circuit=circuit)
 
     def run(self, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Outcome:
-        """Run trials."""
-        arrived, stimulus = read_run(run, tensors, circuit)
+        """Run trials, piece by piece; one that fails does not keep the others from being run."""
+        arrived, stimuli = read_run(run, tensors, circuit)
         weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
-        begin = time.perf_counter()
-        with torch.no_grad():
-            recording = self.backend.run(weights, stimulus)
-        seconds = time.perf_counter() - begin
-        body, frames = write_recording(recording, seconds)
-        trials = stimulus.spikes.samples
-        return Outcome("ok", pack(body), frames, recording=recording, trials=trials, seconds=seconds)
+        done = [self._run_piece(weights, stimulus) for stimulus in stimuli]
+        recordings, errors, _, seconds = zip(*done, strict=True)
+        body, frames = write_recordings(recordings, errors, seconds)
+        return Outcome("ok", pack(body), frames, done=done)
+
+    def _run_piece(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Done:
+        begin, error = time.perf_counter(), ""
+        recording: Recording | None = None
+        try:
+            with torch.no_grad():
+                recording = self.backend.run(weights, stimulus)
+        except DeviceError as failure:
+            error = _shortened(str(failure) or type(failure).__name__)
+        return Done(recording, error, stimulus.spikes.samples, time.perf_counter() - begin)
 
     def _known(self, name: str, matrix: Tensor) -> Tensor:
         """Return the last run's tensor if it is equal: devices write only new ones."""
@@ -167,5 +189,9 @@ def attempt(job: Callable[[], Outcome]) -> Outcome:
 
 def failed(code: Code, text: str) -> Outcome:
     """Return the outcome of a job that failed."""
-    shown = text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
+    shown = _shortened(text)
     return Outcome("error", pack(Failure(code, shown, None)), code=code, text=shown)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."

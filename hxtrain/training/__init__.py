@@ -7,6 +7,7 @@ from .evaluation import Evaluation, evaluate, intensities
 from .progress import Progress
 from .randomness import epoch_order, generator
 from .run import RunConfig, attached, build_network, run
+from .step import LossNotFiniteError, Step, train_step
 from .trainer import CHECKPOINT, METRICS, DeviceLostError, Interrupted, Task, Trainer
 from .versions import versions
 
@@ -17,8 +18,10 @@ __all__ = [
     "DeviceLostError",
     "Evaluation",
     "Interrupted",
+    "LossNotFiniteError",
     "Progress",
     "RunConfig",
+    "Step",
     "Task",
     "Trainer",
     "TrainerConfig",
@@ -32,5 +35,6 @@ __all__ = [
     "load_checkpoint",
     "run",
     "save_checkpoint",
+    "train_step",
     "versions",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -32,6 +31,7 @@ from .evaluation import Evaluation, evaluate, intensities
 from .metrics import Sums, write_json_lines
 from .progress import Progress
 from .randomness import epoch_order, generator
+from .step import LossNotFiniteError, train_step
 from .versions import versions
 
 CHECKPOINT = "checkpoint.pt"
@@ -151,39 +151,23 @@ class Trainer:
             images = rotate(images, self.config.rotation, generator(self.seed, "rotation", *place))
         jitter = generator(self.seed, "jitter", *place) if task.encoder.jitter > 0 else None
         masks = task.net.dropout_masks(generator(self.seed, "dropout", *place))
-        activity: Activity = task.net(task.encoder(images, jitter), masks)
-        weights = task.net.effective_weights()
-        labels = labels.to(activity.readout.device)
-        loss = task.loss(activity.readout, labels)
-        if not math.isfinite(loss.detach()):
-            raise ValueError(
-                f"the loss is {float(loss.detach())} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
+        spikes_in = task.encoder(images, jitter)
+        try:
+            activity, loss = train_step(
+                task.net, task.loss, task.regularizers.values(), self.optimizer, spikes_in, labels, masks
             )
-        total = loss
-        for regularizer in task.regularizers.values():
-            if regularizer.strength > 0:
-                total = total + regularizer(activity, weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._clamp()
+        except LossNotFiniteError as error:
+            raise ValueError(
+                f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
+                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
+            ) from error
         with torch.no_grad():
-            correct = (predictions(task.loss.scores(activity.readout)) == labels).sum()
+            answers = predictions(task.loss.scores(activity.readout))
+            correct = float((answers == labels.to(answers.device)).sum())
             spikes = sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
-        self.sums.add(len(chosen), float(loss.detach()), float(correct), spikes, time.perf_counter() - begin)
+        self.sums.add(len(chosen), loss, correct, spikes, time.perf_counter() - begin)
         self._report_health("training", activity.health)
         self._look(activity)
-
-    def _clamp(self) -> None:
-        """Keep float weights within what the device can represent."""
-        device = self.task.net.device
-        if device is None or device.plan is None:
-            return
-        with torch.no_grad():
-            for projection, limit in zip(self.task.net.projections, device.plan.weight_limits(), strict=True):
-                if limit is not None:
-                    projection.synapses.weight.clamp_(-limit, limit)
 
     def _look(self, activity: Activity) -> None:
         """Warn of unhealthy layers at the run's first step and at the end of each epoch."""

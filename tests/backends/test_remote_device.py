@@ -8,9 +8,20 @@ from dataclasses import replace
 import pytest
 import torch
 from backends_bench import CASES, CIRCUIT, WEIGHTS, stimulus
-from remote_bench import CountingBackend, connected, serving
+from remote_bench import PATIENT, CountingBackend, connected, serving
 
-from hxtrain.backends import Backend, DeviceError, Recording, Spikes, Stimulus, UnknownBackendError, create_backend
+from hxtrain import LI, LIF, Device, Linear, Network
+from hxtrain.backends import (
+    Backend,
+    Capabilities,
+    Circuit,
+    DeviceError,
+    Recording,
+    Spikes,
+    Stimulus,
+    UnknownBackendError,
+    create_backend,
+)
 from hxtrain.backends.remote import LinkSettings, RemoteBugError, ask_metrics, ask_status
 
 
@@ -49,6 +60,95 @@ def test_recordings_are_those_of_the_device(name: str) -> None:
         same(here.run(WEIGHTS, silent), there.run(WEIGHTS, silent))
     assert there.times.runs == 4
     assert 0 < there.times.device < there.times.total
+
+
+def scripted(*fails: int) -> CountingBackend:
+    """Return a device whose runs of these numbers fail."""
+
+    def during(run: int) -> None:
+        if run in fails:
+            raise DeviceError(f"link lost in run {run}")
+
+    return CountingBackend(during)
+
+
+def test_several_runs_travel_together() -> None:
+    """One message; a run that fails is its error, the others are run all the same."""
+    with serving(scripted(2)) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        found = there.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 4)])
+        text = ask_metrics(LinkSettings(server.address))
+        report = ask_status(LinkSettings(server.address))
+    assert [str(f) if isinstance(f, DeviceError) else int(f.traces["hidden"].max()) for f in found] == [
+        0,
+        "link lost in run 2",
+        4,
+    ]
+    assert 'requests_total{operation="run"} 1\n' in text
+    assert (report.runs, report.trials, report.errors) == (2, 4, {"device": 1})
+
+
+@pytest.mark.parametrize(("limit", "messages"), [(2**26, 2), (2**17, 7)])
+def test_as_many_runs_in_a_message_as_the_server_takes(limit: int, messages: int) -> None:
+    """At most 16, and no more than `max_message`: a run here has 28,800 codes and bins, and 800 events of 12 bytes."""
+    device = CountingBackend()
+    with serving(device, max_message=limit) as server, connected(server) as there:
+        there.configure(CIRCUIT)
+        assert there.run_all(WEIGHTS, []) == []
+        found = there.run_all(WEIGHTS, [stimulus(200, 3 * i) for i in range(20)])
+        text = ask_metrics(LinkSettings(server.address))
+    assert device.clocks == [3 * i for i in range(20)]
+    assert [int(f.traces["hidden"].max()) for f in found if isinstance(f, Recording)] == device.clocks
+    assert f'requests_total{{operation="run"}} {messages}\n' in text
+
+
+def test_the_host_repeats_only_the_runs_that_failed() -> None:
+    class Small(Backend):
+        """A device of three trials per run, some of which fail."""
+
+        def __init__(self, *fails: int) -> None:
+            self.inner, self.fails = create_backend("emulator", preset="uncalibrated"), fails
+            self.clocks: list[int] = []
+
+        @property
+        def capabilities(self) -> Capabilities:
+            return replace(self.inner.capabilities, trace_memory=3 * 20 * 256)
+
+        @property
+        def identity(self) -> Mapping[str, str]:
+            return self.inner.identity
+
+        def open(self) -> None:
+            self.inner.open()
+
+        def close(self) -> None:
+            self.inner.close()
+
+        def configure(self, circuit: Circuit) -> None:
+            self.inner.configure(circuit)
+
+        def run(self, weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
+            self.clocks.append(stimulus.clock)
+            if len(self.clocks) in self.fails:
+                raise DeviceError("link lost")
+            return self.inner.run(weights, stimulus)
+
+    def record(backend: Backend) -> tuple[Recording, int]:
+        net = Network(Linear(4, 5, mean=0.25), LIF(5), Linear(5, 3), LI(3), steps=20)
+        with Device(backend, retries=1) as device:
+            device.place(net)
+            assert device.plan is not None
+            integers, _ = device.plan.quantise(net.effective_weights())
+            return device.record(integers, stimulus(10).spikes), device.clock
+
+    flawed = Small(2, 4)
+    with serving(flawed) as server:
+        there, clock = record(create_backend("remote", address=server.address, **PATIENT))
+    here, _ = record(Small())
+    assert flawed.clocks == [0, 3, 6, 9, 3, 9]
+    assert clock == 10
+    assert there.health.retries == 2
+    same(replace(here, cost=there.cost, health=there.health), there)
 
 
 def test_lost_trials_health_and_warnings_come_through() -> None:

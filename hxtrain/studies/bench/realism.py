@@ -5,11 +5,9 @@ All variants are timed in turns in one process, so that other work on the machin
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,43 +16,17 @@ from torch import Tensor
 
 from hxtrain.backends import Backend, Spikes, Stimulus
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import load_dataset
-from hxtrain.encoders import LatencyEncoder
 from hxtrain.placement import place
-from hxtrain.training.evaluation import intensities
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.versions import versions
 
-SUITES = ("realism", "remote")
+from .config import BenchConfig
+from .rounds import Report, in_turns, ratios, spread
+from .workload import INIT_MEAN, Workload
+
 CLOSE = 40e-6
 """Time from trial to trial in the variant whose trials follow closely (s)."""
-
-
-@dataclass
-class BenchConfig:
-    """Settings of the benchmark.
-
-    Attributes:
-        suite: `realism` (what each feature of an emulated chip costs) or `remote` (what a chip server costs).
-        chip: name of the emulated chip, calibrated.
-        rounds: how often every variant is timed.
-        batch: samples per run (suite realism).
-        threads: torch threads (the emulated chip uses all cores anyway).
-    """
-
-    suite: str = "realism"
-    chip: str = "W66F3"
-    rounds: int = 25
-    batch: int = 100
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.suite not in SUITES:
-            raise ValueError(f"suite={self.suite!r} is not known; choose one of {', '.join(SUITES)}")
-        for name in ("rounds", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 class Variant(NamedTuple):
@@ -105,7 +77,7 @@ def variants(chip: str) -> list[Variant]:
 
 
 def bench_realism(
-    config: BenchConfig, folder: Path, command: str, report: Callable[[int, int], None] = lambda done, total: None
+    config: BenchConfig, folder: Path, command: str, report: Report = lambda done, total: None
 ) -> list[Timing]:
     """Time every feature of an emulated chip in turns; write `bench.json` into `folder`.
 
@@ -115,22 +87,16 @@ def bench_realism(
         command: how it was started, for the record.
         report: is told how many rounds of how many are done.
     """
-    images = load_dataset("mnist").train.images[: config.batch]
-    spikes = LatencyEncoder()(intensities(images))
     known = variants(config.chip)
     with tuned(config.threads), ExitStack() as stack:
-        runs = [tuple(_run(stack, config.chip, settings, spikes) for settings in v[1:]) for v in known]
-        times: list[tuple[list[float], list[float]]] = [([], []) for _ in known]
-        for done in range(config.rounds + 1):
-            for (off, on), (without, having) in zip(runs, times, strict=True):
-                pair = [(off, without), (on, having)]
-                for work, found in pair if done % 2 else reversed(pair):
-                    begin = time.perf_counter()
-                    work()
-                    if done:  # the first round compiles and fills caches
-                        found.append(time.perf_counter() - begin)
-            report(done, config.rounds)
-    timings = [_timing(v.name, *t) for v, t in zip(known, times, strict=True)]
+        spikes = Workload(stack, config.batch).spikes
+        works = {
+            (v.name, on): _run(stack, config.chip, settings, spikes)
+            for v in known
+            for on, settings in ((False, v.off), (True, v.on))
+        }
+        times = in_turns(works, config.rounds, report)
+    timings = [_timing(v.name, times[v.name, False], times[v.name, True]) for v in known]
     write_json(
         folder / "bench.json",
         {
@@ -153,7 +119,7 @@ def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) 
     created = BackendConfig("emulator").create(replace(ChipConfig(name=name), **wanted))
     assert created is not None
     backend: Backend = stack.enter_context(created)
-    net = NetworkConfig(init_mean=8e-3).build(spikes.units, 10, seed=0)
+    net = NetworkConfig(init_mean=INIT_MEAN).build(spikes.units, 10, seed=0)
     plan = place(net, backend.capabilities, **close, max_runs=1)
     backend.configure(plan.circuit)
     integers, _ = plan.quantise(net.effective_weights())
@@ -167,16 +133,7 @@ def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) 
 
 
 def _timing(name: str, off: list[float], on: list[float]) -> Timing:
-    ratios = sorted(b / a for a, b in zip(off, on, strict=True))
-    quarter = len(ratios) // 4
-    return Timing(
-        name,
-        statistics.median(off),
-        statistics.median(on),
-        statistics.median(ratios),
-        ratios[quarter],
-        ratios[-1 - quarter],
-    )
+    return Timing(name, spread(off).middle, spread(on).middle, *ratios(on, off))
 
 
 def timing_rows(timings: list[Timing]) -> list[tuple[str, ...]]:

@@ -1,0 +1,33 @@
+"""Settings of `hxtrain-bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SUITES = ("realism", "remote")
+
+
+@dataclass
+class BenchConfig:
+    """Settings of the benchmark.
+
+    Attributes:
+        suite: `realism` (what each feature of an emulated chip costs) or `remote` (what a chip server costs).
+        chip: name of the emulated chip, calibrated.
+        rounds: how often every variant is timed.
+        batch: samples per run (suite realism).
+        threads: torch threads (the emulated chip uses all cores anyway).
+    """
+
+    suite: str = "realism"
+    chip: str = "W66F3"
+    rounds: int = 25
+    batch: int = 100
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.suite not in SUITES:
+            raise ValueError(f"suite={self.suite!r} is not known; choose one of {', '.join(SUITES)}")
+        for name in ("rounds", "batch", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

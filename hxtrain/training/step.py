@@ -1,0 +1,78 @@
+"""One training step: forward on the device, loss, gradient, optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hxtrain.activity import Activity
+from hxtrain.backends import Spikes
+from hxtrain.losses import MaxOverTime
+from hxtrain.network import Network
+from hxtrain.regularizers import Regularizer
+
+
+class LossNotFiniteError(ValueError):
+    """The loss is NaN or infinite; nothing was changed."""
+
+
+class Step(NamedTuple):
+    """What a step saw: the network's activity, and the loss without regularisers."""
+
+    activity: Activity
+    loss: float
+
+
+def train_step(
+    net: Network,
+    loss: MaxOverTime,
+    regularizers: Iterable[Regularizer],
+    optimizer: torch.optim.Optimizer,
+    spikes: Spikes,
+    labels: Tensor,
+    masks: Sequence[Tensor | None] | None = None,
+) -> Step:
+    """Run a batch, and change the weights by the gradient of what was measured.
+
+    Args:
+        net: network, attached to a device or not.
+        loss, regularizers: what is minimised.
+        optimizer: of the network's parameters.
+        spikes: input events of `B` samples. labels: true classes `[B]`.
+        masks: kept neurons of each layer; None keeps all.
+
+    Raises:
+        DeviceError: the device failed; nothing was changed.
+        LossNotFiniteError: the loss is not finite; nothing was changed.
+    """
+    masks = None if masks is None else list(masks)
+    activity: Activity = net(spikes, masks)
+    weights = net.effective_weights()
+    answer = loss(activity.readout, labels.to(activity.readout.device))
+    value = float(answer.detach())
+    if not math.isfinite(value):
+        raise LossNotFiniteError(f"the loss is {value}")
+    total = answer
+    for regularizer in regularizers:
+        if regularizer.strength > 0:
+            total = total + regularizer(activity, weights)
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    _clamp(net)
+    return Step(activity, value)
+
+
+def _clamp(net: Network) -> None:
+    """Keep float weights within what the device can represent."""
+    device = net.device
+    if device is None or device.plan is None:
+        return
+    with torch.no_grad():
+        for projection, limit in zip(net.projections, device.plan.weight_limits(), strict=True):
+            if limit is not None:
+                projection.synapses.weight.clamp_(-limit, limit)
