@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import Feedback, GridEvents, Surrogate, decay, get_surrogate, measured_layer, psp_matrix
+from .learning import GridEvents, Model, decay, get_surrogate, measured_layer, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
@@ -254,6 +254,13 @@ class Network(nn.Module):
         """Return the factors by which the layer's synaptic currents and membranes decay in a step."""
         return decay(self.dt, layer.neurons.tau_syn), decay(self.dt, layer.neurons.tau_mem)
 
+    def model(self, layer: Layer) -> Model:
+        """Return the model of a layer, through which its gradient runs."""
+        neurons, decays = layer.neurons, self.decays(layer)
+        if not isinstance(neurons, LIF):
+            return Model(*decays)
+        return Model(*decays, get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold")
+
     def psp(self, layer: Layer) -> Tensor:
         """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
         weight = layer.linear.weight
@@ -308,27 +315,14 @@ class Network(nn.Module):
         inputs: Tensor | GridEvents = events
         result = []
         for layer, (weight, *own), measured in zip(self.layers, self.by_layer(weights), found, strict=True):
-            feedback = Feedback(own[0], *self.decays(layer)) if own else None
+            recurrent = own[0] if own else None
             spikes, trace = measured_layer(
-                weight,
-                inputs,
-                measured.spikes,
-                measured.trace,
-                self.psp(layer),
-                *_spike_rule(layer.neurons),
-                feedback,
+                weight, inputs, measured.spikes, measured.trace, self.model(layer), recurrent
             )
             result.append(LayerActivity(spikes, trace, measured.events))
             if spikes is not None:
                 inputs = spikes
         return result
-
-
-def _spike_rule(neurons: LIF | LI) -> tuple[Surrogate, float, bool]:
-    """Return surrogate, slope and whether spikes are taken at the threshold (unused by a readout)."""
-    if isinstance(neurons, LIF):
-        return get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold"
-    return get_surrogate("superspike"), 1.0, False
 
 
 def _pair(modules: list[nn.Module]) -> list[Layer]:

@@ -4,9 +4,9 @@ r"""The twin: an ideal software model of the network, on the grid of the traces.
     U[t+1] = beta U[t] + I[t+1] - S[t]        soft reset by subtraction, no refractory period
     S[t]   = 1 where U[t] > 1
 
-with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). Resets and recurrent
-synapses only add to the linear response to x, so the drive of all steps is computed at once, and the
-loop over time carries what the population's own spikes leave behind.
+with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). On the CPU, `compiled` does these steps.
+Elsewhere, `respond` does it in torch: resets and recurrent synapses only add to the linear response to x, so the drive
+of all steps is computed at once, and the loop over time carries what the population's own spikes leave behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .activity import LayerActivity
-from .learning import GridEvents, over_time
+from .learning import GridEvents, Model, compiled, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
@@ -26,16 +26,39 @@ if TYPE_CHECKING:
 def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[LayerActivity]:
     """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer."""
     result: list[LayerActivity] = []
-    inputs: Tensor | None = None
+    inputs: Tensor | GridEvents = events
     for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
-        drive = events.drive(weight) if inputs is None else inputs @ weight.t()
-        trace = over_time(net.psp(layer), drive)
-        if not layer.neurons.spiking:
-            result.append(LayerActivity(None, trace))
-            continue
-        inputs = fire(trace, *net.decays(layer), *own)
-        result.append(LayerActivity(inputs, trace))
+        model, recurrent = net.model(layer), own[0] if own else None
+        shape = events.steps, events.samples, layer.neurons.size
+        engine = compiled.respond if compiled.supports(weight, model) else respond
+        spikes, trace = engine(weight, inputs, shape, model, layer.neurons.spiking, recurrent)
+        result.append(LayerActivity(spikes, trace))
+        if spikes is not None:
+            inputs = spikes
     return result
+
+
+def respond(
+    weight: Tensor,
+    inputs: GridEvents | Tensor,
+    shape: tuple[int, int, int],
+    model: Model,
+    spiking: bool,
+    recurrent: Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer.
+
+    Args:
+        weight: `[N, J]`.
+        inputs: events, or spikes `[T, B, J]`.
+        shape: T, B, N.
+        model: of the layer.
+        spiking: whether it fires. recurrent: weights `[N, N]`, if any.
+    """
+    drive = inputs @ weight.t() if isinstance(inputs, Tensor) else inputs.drive(weight)
+    matrix = psp_matrix(shape[0], model.alpha, model.beta, weight.dtype, weight.device)
+    trace = over_time(matrix, drive)
+    return (fire(trace, model.alpha, model.beta, recurrent) if spiking else None), trace
 
 
 def fire(membrane: Tensor, alpha: float, beta: float, recurrent: Tensor | None = None) -> Tensor:

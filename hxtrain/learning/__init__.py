@@ -1,16 +1,20 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
-from .injection import Feedback, measured_layer
+from . import compiled
+from .injection import gradient, measured_layer
+from .model import Model
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
 __all__ = [
     "SURROGATES",
-    "Feedback",
     "GridEvents",
+    "Model",
     "Surrogate",
+    "compiled",
     "decay",
     "get_surrogate",
+    "gradient",
     "measured_layer",
     "over_time",
     "psp_kernel",

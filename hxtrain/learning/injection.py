@@ -23,27 +23,23 @@ Recurrent synapses V add `V S[t]` to the current, so that a spike's gradient nee
     G[t-1]   = alpha G[t] + dL/dU[t]
     dL/dV    = sum_t,b G[t, b] S[t, b]^T
 
-from the last step to the first: the only loop over time, and there is none forward.
+from the last step to the first.
+
+Two engines compute the same: `readable` here, in torch, for any device and precision, without a loop over time unless
+the layer is recurrent; and `compiled`, on the CPU, whose loop over time stays in the cache (decision 0008).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .psp import GridEvents, over_time
-from .surrogate import Surrogate
-
-
-class Feedback(NamedTuple):
-    """Recurrent synapses: weights `[N, N]`, decay of current (`alpha`) and membrane (`beta`) per step."""
-
-    weight: Tensor
-    alpha: float
-    beta: float
+from . import compiled
+from .model import Model
+from .psp import GridEvents, over_time, psp_matrix
 
 
 class _Layer(torch.autograd.Function):
@@ -58,45 +54,68 @@ class _Layer(torch.autograd.Function):
         events: GridEvents | None,
         spikes: Tensor | None,
         trace: Tensor,
-        matrix: Tensor,
-        surrogate: Surrogate,
-        slope: float,
-        at_threshold: bool,
-        decays: tuple[float, float] | None,
+        model: Model,
     ) -> tuple[Tensor | None, Tensor]:
-        kept = spikes if at_threshold or recurrent is not None else None
-        ctx.save_for_backward(weight, recurrent, inputs, trace, matrix, kept)
-        ctx.events, ctx.surrogate, ctx.slope = events, surrogate, slope
-        ctx.at_threshold, ctx.decays = at_threshold, decays
+        kept = spikes if model.at_threshold or recurrent is not None else None
+        ctx.save_for_backward(weight, recurrent, inputs, trace, kept)
+        ctx.events, ctx.model = events, model
         ctx.set_materialize_grads(False)
         return (None if spikes is None else spikes.view_as(spikes)), trace.view_as(trace)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_trace: Tensor | None) -> tuple[Any, ...]:
-        weight, recurrent, inputs, trace, matrix, spikes = ctx.saved_tensors
+        weight, recurrent, inputs, trace, spikes = ctx.saved_tensors
         if grad_spikes is None and grad_trace is None:
-            return (None,) * 11
-        slopes: Any = None
-        if grad_spikes is not None or recurrent is not None:
-            slopes = ctx.surrogate(_distance(trace, spikes if ctx.at_threshold else None), ctx.slope)
-        grad_membrane: Any = grad_trace
-        if grad_spikes is not None:
-            grad_membrane = slopes.mul_(grad_spikes) if recurrent is None else slopes * grad_spikes
-            if grad_trace is not None:
-                grad_membrane = grad_membrane.add_(grad_trace)
-        if recurrent is None:
-            charge = over_time(matrix.t(), grad_membrane)
+            return (None,) * 7
+        for_weight, for_recurrent, for_inputs = ctx.needs_input_grad[:3]
+        events = ctx.events if for_weight else None
+        charges = for_inputs or for_recurrent or (for_weight and events is None)
+        grads = grad_spikes, grad_trace
+        if recurrent is None and compiled.supports(trace, ctx.model):
+            charge, grad_weight = compiled.gradient(ctx.model, spikes, trace, *grads, events, charges)
         else:
-            charge = _charge_through_time(grad_membrane, slopes, recurrent, *ctx.decays)
-        grad_weight = grad_recurrent = grad_inputs = None
-        if ctx.needs_input_grad[0]:
-            grad_weight = _weight_gradient(charge, inputs, ctx.events)
-        if ctx.needs_input_grad[1]:
-            grad_recurrent = _weight_gradient(charge, spikes, None)
-        if ctx.needs_input_grad[2]:
-            grad_inputs = charge @ weight
-        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 8
+            charge, grad_weight = gradient(ctx.model, spikes, trace, *grads, events, recurrent)
+        if for_weight and events is None:
+            grad_weight = _product(charge, inputs)
+        grad_recurrent = _product(charge, spikes) if for_recurrent else None
+        grad_inputs = charge @ weight if for_inputs and charge is not None else None
+        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 4
+
+
+def gradient(
+    model: Model,
+    spikes: Tensor | None,
+    trace: Tensor,
+    grad_spikes: Tensor | None,
+    grad_trace: Tensor | None,
+    events: GridEvents | None,
+    recurrent: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of each step's charge `[T, B, N]` and of the weights of input events `[N, J]`.
+
+    Args:
+        model: of the layer.
+        spikes: as measured `[T, B, N]`; in use where the model or recurrence asks for them.
+        trace: as measured `[T, B, N]`.
+        grad_spikes, grad_trace: gradients of the loss `[T, B, N]`; not both None.
+        events: inputs; None: no gradient of weights.
+        recurrent: weights `[N, N]`, if any.
+    """
+    slopes: Any = None
+    if grad_spikes is not None or recurrent is not None:
+        slopes = model.surrogate(_distance(trace, spikes if model.at_threshold else None), model.slope)
+    grad_membrane: Any = grad_trace
+    if grad_spikes is not None:
+        grad_membrane = slopes.mul_(grad_spikes) if recurrent is None else slopes * grad_spikes
+        if grad_trace is not None:
+            grad_membrane = grad_membrane.add_(grad_trace)
+    if recurrent is None:
+        matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
+        charge = over_time(matrix.t(), grad_membrane)
+    else:
+        charge = _charge_through_time(grad_membrane, slopes, recurrent, model.alpha, model.beta)
+    return charge, None if events is None else events.weight_gradient(charge)
 
 
 def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
@@ -122,11 +141,9 @@ def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tenso
     return charge
 
 
-def _weight_gradient(charge: Tensor, inputs: Tensor | None, events: GridEvents | None) -> Tensor:
-    if events is not None:
-        return events.weight_gradient(charge)
-    assert inputs is not None
-    return charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
+def _product(charge: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """Return the gradient of weights behind inputs `[T, B, J]`."""
+    return None if charge is None else charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
 
 
 def measured_layer(
@@ -134,11 +151,8 @@ def measured_layer(
     inputs: Tensor | GridEvents,
     spikes: Tensor | None,
     trace: Tensor,
-    matrix: Tensor,
-    surrogate: Surrogate,
-    slope: float,
-    at_threshold: bool = True,
-    feedback: Feedback | None = None,
+    model: Model,
+    recurrent: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Put a measured layer into the graph.
 
@@ -147,22 +161,14 @@ def measured_layer(
         inputs: spikes of the layer before `[T, B, J]`, or input events.
         spikes: measured spikes `[T, B, N]`; None for a readout.
         trace: measured membrane `[T, B, N]`, leak 0, threshold 1.
-        matrix: `[T, T]` of `psp_matrix`.
-        surrogate, slope: derivative of the spike.
-        at_threshold: take the membrane to be at its threshold in bins with a spike, instead of the
-            sample of that bin.
-        feedback: recurrent synapses of the layer, if any.
+        model: through which gradients run.
+        recurrent: weights of the layer's own synapses `[N, N]`, if any.
 
     Returns:
         Spikes and trace with the values given and the gradient of the model.
     """
-    if isinstance(inputs, GridEvents):
-        dense, events = None, inputs
-    else:
-        dense, events = inputs, None
-    recurrent = None if feedback is None else feedback.weight
-    decays = None if feedback is None else (feedback.alpha, feedback.beta)
+    dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
     result: tuple[Tensor | None, Tensor] = _Layer.apply(  # type: ignore[no-untyped-call]
-        weight, recurrent, dense, events, spikes, trace, matrix, surrogate, slope, at_threshold, decays
+        weight, recurrent, dense, events, spikes, trace, model
     )
     return result

@@ -13,13 +13,16 @@ is linear and time-invariant (resets are in the measured trace, or in the twin's
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
+from hxtrain.backends.spikes import GRID_TOLERANCE
+
+from .compiled import group_events
 
 
 def decay(dt: float, tau: float) -> float:
@@ -52,7 +55,7 @@ def over_time(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class GridEvents:
-    """Input events on the time grid, sorted once for the sums of a forward and a backward pass.
+    """Input events on the time grid, grouped once for the sums of a forward and a backward pass.
 
     Args:
         spikes: events; those after the window are left out.
@@ -61,28 +64,35 @@ class GridEvents:
     """
 
     def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
-        bins = spikes.bins(dt)
-        inside = bins < steps
+        self._spikes, self._dt = spikes, dt
         self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
-        row = (bins * spikes.samples + spikes.sample)[inside]
-        self._row, self._unit = row, spikes.unit[inside]
 
-    def __len__(self) -> int:
-        """Return the number of events within the window."""
-        return self._row.numel()
+    @cached_property
+    def grouped(self) -> tuple[Tensor, Tensor]:
+        """Offsets `[B T + 1]` and units `[E]` of the events grouped by sample and step, on the CPU."""
+        found = self._spikes
+        return group_events(found.sample, found.unit, found.time, self._dt, GRID_TOLERANCE, self.steps, self.samples)
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Row `step * B + sample` and unit of each event within the window."""
+        bins = self._spikes.bins(self._dt)
+        inside = bins < self.steps
+        return (bins * self.samples + self._spikes.sample)[inside], self._spikes.unit[inside]
 
     def drive(self, weight: Tensor) -> Tensor:
         """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`."""
-        rows = self.steps * self.samples
-        order, offsets = _bags(self._row, rows)
-        summed = embedding_bag(self._unit[order], weight.t().contiguous(), offsets, mode="sum")
+        row, unit = self._rows
+        order, offsets = _bags(row, self.steps * self.samples)
+        summed = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
         return summed.view(self.steps, self.samples, -1)
 
     def weight_gradient(self, gradient: Tensor) -> Tensor:
         """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`."""
-        order, offsets = _bags(self._unit, self.units)
+        row, unit = self._rows
+        order, offsets = _bags(unit, self.units)
         flat = gradient.reshape(self.steps * self.samples, -1)
-        return embedding_bag(self._row[order], flat, offsets, mode="sum").t()
+        return embedding_bag(row[order], flat, offsets, mode="sum").t()
 
 
 def _bags(index: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Whatever is sent, the server answers with a typed error or not at all, and goes on."""
 
+import logging
 import math
 import random
 import resource
@@ -187,7 +188,8 @@ def with_digest(frames: list[bytes], lease: str, sequence: int) -> list[bytes]:
 
 
 @pytest.mark.timeout(3600)
-def test_malformed_messages_are_answered_and_forgotten() -> None:
+def test_malformed_messages_are_answered_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "hxtrain")  # pytest would keep every warning, and no memory would be measured
     draw, device = random.Random(7), CountingBackend()
     lenient = {"max_rate": 1e6, "heartbeat_timeout": 600.0}
     with serving(device, **lenient) as server, connected(server) as there, Raw(server) as raw:
@@ -207,9 +209,9 @@ def test_malformed_messages_are_answered_and_forgotten() -> None:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert set(codes) <= {"ok", "malformed", "version", "lease_lost", "value", "stale"}, codes
         assert codes["malformed"] > FRAMES // 2
-        assert grown < 30 * 1024, f"{grown} KiB more after {FRAMES} messages"
+        assert grown < 8 * 1024, f"{grown} KiB more after {FRAMES} messages"
         print(f"{FRAMES} messages: {codes}; {grown} KiB more memory after the first quarter")
-        there._sequence = 1000 + FRAMES
+        there._sequence = 2**62  # beyond what a fault in a head may have made of its number
         assert there.run(WEIGHTS, stimulus(clock=9)).traces["hidden"].max() == 9
 
 

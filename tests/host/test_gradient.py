@@ -11,7 +11,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, GridEvents, decay, get_surrogate, measured_layer, psp_matrix
+from hxtrain.learning import SURROGATES, GridEvents, Model, decay, get_surrogate, measured_layer
 
 
 def inject(model, measured):
@@ -94,10 +94,10 @@ def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_thre
     weights, spikes, measured = random_pass(sizes, steps, batch, dtype, seed=1)
     rule = (get_surrogate(surrogate), 3.0, at_threshold)
 
-    matrix = psp_matrix(steps, alpha, beta, dtype, torch.device("cpu"))
+    model = Model(alpha, beta, *rule)
     inputs, fast = GridEvents(spikes, dt, steps), []
     for weight, (fired, trace) in zip(weights, measured, strict=True):
-        fast.append(measured_layer(weight, inputs, fired, trace, matrix, *rule))
+        fast.append(measured_layer(weight, inputs, fired, trace, model))
         inputs = fast[-1][0]
 
     inputs, slow = spikes.to_grid(dt, steps).to(dtype), []

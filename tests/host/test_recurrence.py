@@ -13,7 +13,7 @@ import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.config import BackendConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.learning import Feedback, GridEvents, decay, get_surrogate, measured_layer, psp_matrix
+from hxtrain.learning import GridEvents, Model, decay, get_surrogate, measured_layer
 from hxtrain.placement import place
 from hxtrain.regularizers import WeightDecay
 from hxtrain.studies.evaluate import clipped_shares
@@ -94,11 +94,10 @@ def test_gradient_equals_stepwise_backpropagation(recurrent, surrogate, at_thres
         fired = (torch.rand(steps, batch, n, generator=g) < 0.2).double()
         measured.append((None if len(weights) == len(sizes) - 1 else fired, torch.randn(steps, batch, n, **normal)))
 
-    matrix = psp_matrix(steps, alpha, beta, torch.float64, torch.device("cpu"))
+    model = Model(alpha, beta, *rule)
     dense, sparse, fast, slow = spikes.to_grid(DT, steps).double(), GridEvents(spikes, DT, steps), [], []
     for w, v, (fired, trace) in zip(weights, own, measured, strict=True):
-        feedback = None if v is None else Feedback(v, alpha, beta)
-        fast.append(measured_layer(w, sparse, fired, trace, matrix, *rule, feedback))
+        fast.append(measured_layer(w, sparse, fired, trace, model, v))
         slow.append(stepwise_layer(w, v, dense, fired, trace, alpha, beta, rule))
         assert torch.equal(fast[-1][1], trace)
         sparse, dense = fast[-1][0], slow[-1][0]
@@ -142,10 +141,9 @@ def test_network_in_the_loop_equals_stepwise(settings, at_spike):
         _, u = stepwise_layer(w2, None, s, None, last, *decays, rule)
         expected = torch.autograd.grad(loss(u, labels), (w, v, w2))
         if dtype == torch.float64:
-            matrix = psp_matrix(net.steps, *decays, dtype, torch.device("cpu"))
-            feedback = Feedback(v * kept, *decays)
-            s, _ = measured_layer(w * kept, x, fired, trace, matrix, *rule, feedback)
-            _, u = measured_layer(w2, s, None, last, matrix, *rule)
+            model = Model(*decays, *rule)
+            s, _ = measured_layer(w * kept, x, fired, trace, model, v * kept)
+            _, u = measured_layer(w2, s, None, last, model)
             found = torch.autograd.grad(loss(u, labels), (w, v, w2))
         assert worst_relative(found, expected) < bound, dtype
         assert not found[1][masks[0] == 0].any()
