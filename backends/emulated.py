@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from .chips import BRAINSCALES2
 from .contract import (
     INPUT,
     Backend,
+    Batching,
     Calibratable,
     Capabilities,
     Circuit,
@@ -58,7 +60,7 @@ CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
 PRESETS = ("ideal", "calibrated", "uncalibrated")
 
 
-class EmulatorBackend(Backend, Calibratable):
+class EmulatorBackend(Backend, Batching, Calibratable):
     """An emulated chip individual, or a population of them.
 
     Args:
@@ -256,22 +258,46 @@ class EmulatorBackend(Backend, Calibratable):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials on the emulated chip."""
         circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
-        spikes, batch = stimulus.spikes, stimulus.spikes.samples
+        return self._run(circuit, weights, [stimulus])[0]
+
+    def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
+        """Run stimuli one after the other; at once where their trials follow each other and do not meet.
+
+        A recording depends on where a trial is on the clock, not on the run that it is in (decision 0003).
+        """
+        circuit = check_run(self._circuit, weights, stimuli, CAPABILITIES.weight_max)
+        follow = all(b.clock == a.clock + a.spikes.samples for a, b in pairwise(stimuli))
+        if follow and circuit.trial_time is None and stimuli:
+            return [*self._run(circuit, weights, stimuli)]
+        return [self._run(circuit, weights, [stimulus])[0] for stimulus in stimuli]
+
+    def _run(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording]:
+        """Run stimuli, whose trials follow each other, at once."""
+        pieces = [stimulus.spikes for stimulus in stimuli]
+        spikes = pieces[0] if len(pieces) == 1 else Spikes.cat(pieces)
         raw = self.emulated.run(
             [weights[projection.name] for projection in circuit.projections],
             Events(spikes.sample, spikes.unit, spikes.time),
-            batch,
-            stimulus.clock,
+            spikes.samples,
+            stimuli[0].clock,
         )
         codes = torch.split(raw.codes, [p.size for p in circuit.populations], dim=2)
-        chip_time = batch * (circuit.trial_time or CAPABILITIES.trial_time)
-        power = CAPABILITIES.power or 0.0
-        return Recording(
-            spikes=_by_population(circuit, raw.spikes, batch),
-            traces=dict(zip((p.name for p in circuit.populations), codes, strict=True)),
-            cost=Cost(chip_time, chip_time * power, "estimated"),
-            health=Health(dropped_spikes=raw.dropped),
-        )
+        traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
+        found = _by_population(circuit, raw.spikes, spikes.samples)
+        return [
+            Recording(
+                spikes={name: part.stretch(first, last) for name, part in found.items()},
+                traces={name: part[first:last] for name, part in traces.items()},
+                cost=_cost(circuit, last - first),
+                health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),
+            )
+            for first, last in pairwise(accumulate((piece.samples for piece in pieces), initial=0))
+        ]
+
+
+def _cost(circuit: Circuit, trials: int) -> Cost:
+    chip_time = trials * (circuit.trial_time or CAPABILITIES.trial_time)
+    return Cost(chip_time, chip_time * (CAPABILITIES.power or 0.0), "estimated")
 
 
 def _layout(circuit: Circuit) -> Layout:

@@ -114,6 +114,15 @@ class Spikes:
             pieces.append(Spikes(self.sample[part] - first, self.unit[part], self.time[part], last - first, self.units))
         return pieces
 
+    def stretch(self, first: int, last: int) -> Spikes:
+        """Return samples `first` to before `last`, counted from 0."""
+        if (first, last) == (0, self.samples):
+            return self
+        edges = torch.searchsorted(self.sample, torch.tensor([first, last], device=self.sample.device))
+        begin, end = edges.tolist()
+        sample = self.sample[begin:end] - first
+        return Spikes(sample, self.unit[begin:end], self.time[begin:end], last - first, self.units)
+
     @staticmethod
     def cat(pieces: list[Spikes]) -> Spikes:
         """Join pieces of consecutive samples (the inverse of `split`)."""

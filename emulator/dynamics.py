@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from .chip import Chip, Values
 from .faults import NEVER
+from .kernel import write_charges
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
 
 Array = npt.NDArray[np.float64]
@@ -179,14 +180,21 @@ class SynapseBlock:
     low: npt.NDArray[np.uint8] | None
     high: npt.NDArray[np.uint8] | None
 
-    def charge(self, weights: npt.NDArray[np.int16]) -> npt.NDArray[np.floating]:
-        """Return the signed charge (weight LSB) that integer weights `[size, targets]` make of an event."""
+    def write(self, weights: npt.NDArray[np.int16], first: int, charges: npt.NDArray[np.float32]) -> None:
+        """Write the signed charge (weight LSB) that integer weights `[targets, size]` make of an event.
+
+        Args:
+            weights: of the wiring.
+            first: column of the first target.
+            charges: one row for each source (out).
+        """
         if self.low is None or self.high is None:
-            w = weights.astype(np.float32)
-            return np.where(w > 0, w * self.factor[0], w * self.factor[1])
-        excitatory = (np.maximum(weights, 0) & ~self.low[0]) | self.high[0]
-        inhibitory = (np.maximum(-weights, 0) & ~self.low[1]) | self.high[1]
-        return excitatory * self.factor[0] - inhibitory * self.factor[1]
+            write_charges(weights, self.factor, first, charges)
+            return
+        w = weights.T
+        excitatory = (np.maximum(w, 0) & ~self.low[0]) | self.high[0]
+        inhibitory = (np.maximum(-w, 0) & ~self.low[1]) | self.high[1]
+        charges[:, first : first + w.shape[1]] = excitatory * self.factor[0] - inhibitory * self.factor[1]
 
 
 def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:

@@ -1,9 +1,13 @@
 """The fast engine: the equations of `dynamics.py`, compiled for the CPU with numba.
 
-One call simulates some samples from start to end; a sample's whole state (membranes, synaptic
-currents, refractory clocks of all neurons) stays in the first-level cache, and the inner loops
-run over neurons, so that they become vector instructions. Loops are kept apart and short because
-the compiler only vectorises loops over few arrays. `stepwise.py` says the same readably.
+One call simulates some samples from start to end; a sample's whole state stays in the first-level cache, and the
+inner loops run over neurons, so that they become vector instructions. `stepwise.py` says the same readably.
+
+State and parameters of all neurons lie in one flat array, in blocks of `LANES` neurons: field f of lane l of block b is
+`state[(b * fields + f) * LANES + l]`. So the distance between two fields is a constant, from which the compiler sees
+that they do not overlap, and makes one vector loop over many of them; for separate arrays it would have to check at
+run time, and gives up beyond a few. Such a loop is a function of its own: inlined into others, it is not vectorised
+any more. Indices are unsigned (`uptr`): a signed one might count from the end, and the check for it costs.
 
 Times are in sub-steps here. An event between two sub-steps is shared between them such that its
 charge and its mean time are kept (error of second order in the sub-step).
@@ -19,7 +23,17 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
-u32, f32 = np.uint32, np.float32
+u32, f32, uptr = np.uint32, np.float32, np.uintp
+LANES = uptr(128)
+"""Neurons of a block."""
+REST, MEM, THRESHOLD, NOISE, EARLY, V, BEFORE, SLOPE, EVEN, ODD = (uptr(i) for i in range(10))
+"""Fields of a neuron; noise of the present and of the next sub-step are drawn together."""
+FIXED = uptr(10)
+"""Where the fields of merged circuits begin."""
+EXC, INH, EXC_DECAY, INH_DECAY, EXC_DRIVE, INH_DRIVE, PER_CIRCUIT = (uptr(i) for i in range(7))
+"""Fields of a merged circuit, and their number."""
+NEVER = f32(3e38)
+"""Threshold of a lane without a neuron."""
 
 STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER = 0, 1, 2
 OPTIONS: dict[str, Any] = {
@@ -93,147 +107,96 @@ def _word(stream, step, neuron, key0, key1):
     return _mix(u32(_mix(u32(counter ^ key0)) + key1))
 
 
-@_compiled
-def _words(stream, step, key0, key1, words):
-    for n in range(words.shape[0]):
-        words[n] = _word(stream, step, n, key0, key1)
-
-
-@_compiled
-def _membrane_noise(words, table, scale, even, odd):
-    for n in range(scale.shape[0]):
-        even[n] = table[words[n] & u32(0xFFFF)] * scale[n]
-        odd[n] = table[words[n] >> u32(16)] * scale[n]
-
-
-@_compiled
-def _add(x, y):
-    for n in range(x.shape[0]):
-        x[n] += y[n]
-
-
 @_compiled_inline
 def _pade_tanh(x):
     square = x * x
     return min(x * (f32(15) + square) / (f32(15) + f32(6) * square), f32(1))
 
 
-@_compiled
-def _synapses_saturating(current, decay, drive, slope, saturation, inverse):
-    for n in range(current.shape[0]):
-        x = current[n]
-        slope[n] += drive[n] * (_pade_tanh(x * inverse) * saturation)
-        current[n] = x * decay[n]
+# Loading and storing
 
 
 @_compiled
-def _synapses_linear(current, decay, drive, slope):
-    for n in range(current.shape[0]):
-        x = current[n]
-        slope[n] += drive[n] * x
-        current[n] = x * decay[n]
+def _aligned(size):
+    """Return room for float32 numbers that begins with a cache line, so that vectors do not lie across two."""
+    room = np.empty(uptr(size) + uptr(16), f32)
+    skipped = uptr(16) - uptr(room.ctypes.data // 4) % uptr(16)
+    return room[skipped : skipped + uptr(size)]
 
 
 @_compiled
-def _deliver(charge, share, exc, inh):
-    for n in range(charge.shape[0]):
-        x = charge[n]
-        exc[n] += share * max(x, f32(0))
-        inh[n] -= share * min(x, f32(0))
+def _load(state, fields, p, c, rest, threshold):
+    """Write the parameters of a chip, and what its clock has moved; lanes without a neuron never fire."""
+    state[:] = 0
+    for n in range(state.shape[0] // fields):
+        block, lane = n // LANES, n % LANES
+        at = block * fields * LANES + lane
+        if n >= rest.shape[0]:
+            state[at + THRESHOLD * LANES] = NEVER
+            continue
+        state[at + REST * LANES] = rest[n]
+        state[at + MEM * LANES] = p.mem[c, n]
+        state[at + THRESHOLD * LANES] = threshold[n]
+        state[at + NOISE * LANES] = p.noise[c, n]
+        state[at + EARLY * LANES] = p.early[n]
+        for a in range(p.syn.shape[1]):
+            circuit = at + (FIXED + PER_CIRCUIT * uptr(a)) * LANES
+            state[circuit + EXC_DECAY * LANES] = p.syn[c, a, 0, n]
+            state[circuit + INH_DECAY * LANES] = p.syn[c, a, 1, n]
+            state[circuit + EXC_DRIVE * LANES] = p.drive[c, a, 0, n]
+            state[circuit + INH_DRIVE * LANES] = p.drive[c, a, 1, n]
 
 
 @_compiled
-def _deliver_row(charge, share, circuit, bounds, current):
-    for g in range(circuit.shape[0]):
-        a = circuit[g]
-        if a >= 0:
-            first, last = bounds[g], bounds[g + 1]
-            _deliver(charge[first:last], share, current[a, 0, first:last], current[a, 1, first:last])
+def _set(state, fields, field, values):
+    """Write a field of all neurons."""
+    for n in range(values.shape[0]):
+        state[_place(fields, field, uptr(n))] = values[n]
+
+
+@_compiled_inline
+def _place(fields, field, n):
+    """Return where a neuron's field lies."""
+    return ((n // LANES) * fields + field) * LANES + n % LANES
 
 
 @_compiled
-def _membrane(v, before, slope, mem, low, high):
-    for n in range(v.shape[0]):
-        x = v[n]
-        before[n] = x
-        v[n] = min(max(x * mem[n] + slope[n], low), high)
+def _scale_currents(state, fields, factor):
+    """Multiply all synaptic currents."""
+    for block in range(uptr(state.shape[0]) // (fields * LANES)):
+        for field in range(FIXED, fields, PER_CIRCUIT):
+            at = (block * fields + field) * LANES
+            for i in range(uptr(2) * LANES):
+                state[at + i] *= factor
+
+
+# Weights and spikes
 
 
 @_compiled
-def _hold_reset(v, before, held, reset, resting, count):
-    """Clamp the refractory membranes, listed in `resting[:count]`; return how many stay on the list.
+def write_charges(weights, factor, first, charges):
+    """Write the signed charges that integer weights `[N, J]` make of an event, to columns `first`... of `[J, ...]`.
 
-    `held` is the rest of the refractory period in sub-steps; a membrane whose period ends within the
-    sub-step moves for the rest of it, and may spike (`held` is negative then).
+    Args:
+        weights: int16. factor: strength of each excitatory and inhibitory synapse [2, J, N].
     """
-    kept = 0
-    for i in range(count):
-        n = resting[i]
-        share = min(max(held[n], f32(0)), f32(1))
-        rise = v[n] - reset[n]  # what the membrane would have gained over the whole sub-step
-        v[n] -= rise * share
-        # start of the straight line that reaches v at the sub-step's end; held all the time, it is flat
-        before[n] = v[n] - rise if share < 1 else v[n]
-        held[n] -= f32(1)
-        if held[n] >= 0:
-            resting[kept] = n
-            kept += 1
-        else:
-            held[n] = f32(-1)
-    return kept
+    for j in range(weights.shape[1]):
+        for n in range(weights.shape[0]):
+            w = f32(weights[n, j])
+            charges[j, first + n] = w * factor[0 if w > 0 else 1, j, n]
 
 
 @_compiled
-def _count_above(v, threshold):
-    above = 0
-    for n in range(v.shape[0]):
-        above += 1 if v[n] > threshold[n] else 0
-    return above
+def collect_spikes(counts, who, when, sample, unit, time):
+    """Write the spikes of each sample `[B, capacity]` one after the other `[S]`."""
+    i = 0
+    for b in range(counts.shape[0]):
+        for s in range(counts[b]):
+            sample[i], unit[i], time[i] = b, who[b, s], when[b, s]
+            i += 1
 
 
-@_compiled
-def _compress(v, low, high):
-    """Soft limit of the readout: the outer 10 LSB approach the rail."""
-    top, bottom, inverse = high - f32(10), low + f32(10), f32(0.1)
-    for n in range(v.shape[0]):
-        x = v[n]
-        above, below = max(x - top, f32(0)), max(bottom - x, f32(0))
-        x = min(max(x, bottom), top)
-        v[n] = x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
-
-
-@_compiled
-def _cadc_noise(words, table, noise, seen):
-    for n in range(seen.shape[0]):
-        seen[n] += noise * table[words[n] & u32(0xFFFF)]
-
-
-@_compiled
-def _to_codes(seen, gain, offset, codes):
-    for n in range(seen.shape[0]):
-        x = gain[n] * (seen[n] - f32(128)) + f32(128) + offset[n] + f32(0.5)
-        codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
-
-
-@_compiled
-def _look_back(v, before, early, seen):
-    for n in range(v.shape[0]):
-        seen[n] = v[n] - early[n] * (v[n] - before[n])
-
-
-@_compiled
-def _read_cadc(v, before, k, key0, key1, p, c, s, seen, words, codes):
-    """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
-    if s.skewed:
-        _look_back(v, before, p.early, seen)
-    else:
-        seen[:] = v
-    if s.railed:
-        _compress(seen, f32(s.low), f32(s.high))
-    if s.cadc_noise > 0:
-        _words(STREAM_CADC, k, key0, key1, words)
-        _cadc_noise(words, p.table, f32(s.cadc_noise), seen)
-    _to_codes(seen, p.cadc_gain[c], p.cadc_offset[c], codes)
+# Events
 
 
 @_compiled
@@ -253,7 +216,159 @@ def _sort_by_step(times, steps, first, cursor, order):
             cursor[k] += 1
 
 
+@_compiled_inline
+def _deliver_row(charges, row, share, circuits, source, bounds, state, fields):
+    """Add a row of charges to the currents of the circuits that its source reaches in each group."""
+    for g in range(circuits.shape[1]):
+        a = circuits[source, g]
+        if a >= 0:
+            first, last = uptr(bounds[g]), uptr(bounds[g + 1])
+            for block in range(first // LANES, (last + LANES - uptr(1)) // LANES):
+                begin = block * LANES
+                low, high = max(first, begin) - begin, min(last, begin + LANES) - begin
+                at = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
+                for lane in range(low, high):
+                    x = charges[row + begin + lane]
+                    state[at + EXC * LANES + lane] += share * max(x, f32(0))
+                    state[at + INH * LANES + lane] -= share * min(x, f32(0))
+
+
 @_compiled
+def _deliver_external(k, event0, units, times, order, first, charges, chip, neurons, circuits, bounds, state, fields):
+    """Deliver the events of sub-step k, and the remainders of those of the one before."""
+    for i in range(first[k - 1] if k > 0 else 0, first[k + 1]):
+        e = event0 + order[i]
+        fraction = f32(times[e]) - f32(int(times[e]))
+        part = fraction if i < first[k] else f32(1) - fraction
+        unit = units[e]
+        row = uptr((chip * circuits.shape[0] + unit) * neurons)
+        _deliver_row(charges, row, part, circuits, unit, bounds, state, fields)
+
+
+@_compiled
+def _deliver_internal(k, sender, share, sent, charges, chip, neurons, circuits, bounds, state, fields):
+    """Deliver what neurons sent for this sub-step, and empty that list."""
+    now = k % 2
+    for i in range(sent[now]):
+        n = sender[now, i]
+        row = uptr((chip * neurons + n) * neurons)
+        _deliver_row(charges, row, share[now, i], circuits, n, bounds, state, fields)
+    sent[now] = 0
+
+
+# Dynamics
+
+
+@_compiled
+def _synapses_saturating(state, base, at, saturation, inverse):
+    """Add the currents of a circuit to the slopes of the membranes, and let them decay."""
+    for lane in range(LANES):
+        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        slope = state[base + SLOPE * LANES + lane]
+        slope += state[at + EXC_DRIVE * LANES + lane] * (_pade_tanh(e * inverse) * saturation)
+        slope += state[at + INH_DRIVE * LANES + lane] * (_pade_tanh(i * inverse) * saturation)
+        state[base + SLOPE * LANES + lane] = slope
+        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
+        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+
+
+@_compiled
+def _synapses_linear(state, base, at):
+    for lane in range(LANES):
+        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        slope = state[base + SLOPE * LANES + lane]
+        slope += state[at + EXC_DRIVE * LANES + lane] * e
+        slope += state[at + INH_DRIVE * LANES + lane] * i
+        state[base + SLOPE * LANES + lane] = slope
+        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
+        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+
+
+@_compiled
+def _words(stream, step, first, key0, key1, words):
+    """Draw a random word for each neuron from `first` on."""
+    for lane in range(words.shape[0]):
+        words[lane] = _word(stream, step, first + lane, key0, key1)
+
+
+@_compiled
+def _draw_noise(state, base, step, first, key0, key1, table, words):
+    """Draw the membranes' noise of two sub-steps."""
+    _words(STREAM_MEMBRANE, step, first, key0, key1, words)
+    for lane in range(LANES):
+        word, scale = words[lane], state[base + NOISE * LANES + lane]
+        state[base + EVEN * LANES + lane] = table[word & u32(0xFFFF)] * scale
+        state[base + ODD * LANES + lane] = table[word >> u32(16)] * scale
+
+
+@_compiled
+def _membranes(state, base, noise, low, high):
+    """Advance the membranes of a block; return how many are above their thresholds."""
+    above = 0
+    for lane in range(LANES):
+        x = state[base + V * LANES + lane]
+        slope = state[base + SLOPE * LANES + lane] + state[base + noise * LANES + lane]
+        y = min(max(x * state[base + MEM * LANES + lane] + slope, low), high)
+        state[base + BEFORE * LANES + lane] = x
+        state[base + V * LANES + lane] = y
+        above += 1 if y > state[base + THRESHOLD * LANES + lane] else 0
+    return above
+
+
+@_compiled
+def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inverse, low, high):
+    """Advance all currents and membranes by sub-step k; return how many membranes are above their thresholds."""
+    above, size = 0, fields * LANES
+    noise = EVEN if k % 2 == 0 else ODD
+    for block in range(uptr(state.shape[0]) // size):
+        base = block * size
+        for lane in range(LANES):
+            state[base + SLOPE * LANES + lane] = state[base + REST * LANES + lane]
+        for field in range(FIXED, fields, PER_CIRCUIT):
+            if saturation > 0:
+                _synapses_saturating(state, base, base + field * LANES, saturation, inverse)
+            else:
+                _synapses_linear(state, base, base + field * LANES)
+        if noisy and k % 2 == 0:
+            _draw_noise(state, base, k // 2, np.int64(block * LANES), key0, key1, table, words)
+        above += _membranes(state, base, noise, low, high)
+    return above
+
+
+@_compiled
+def _hold_reset(state, fields, held, reset, resting, count):
+    """Clamp the refractory membranes, listed in `resting[:count]`; return how many stay on the list.
+
+    `held` is the rest of the refractory period in sub-steps; a membrane whose period ends within the
+    sub-step moves for the rest of it, and may spike (`held` is negative then).
+    """
+    kept = 0
+    for i in range(count):
+        n = resting[i]
+        at, past = _place(fields, V, uptr(n)), _place(fields, BEFORE, uptr(n))
+        share = min(max(held[n], f32(0)), f32(1))
+        rise = state[at] - reset[n]  # what the membrane would have gained over the whole sub-step
+        state[at] -= rise * share
+        # start of the straight line that reaches v at the sub-step's end; held all the time, it is flat
+        state[past] = state[at] - rise if share < 1 else state[at]
+        held[n] -= f32(1)
+        if held[n] >= 0:
+            resting[kept] = n
+            kept += 1
+        else:
+            held[n] = f32(-1)
+    return kept
+
+
+@_compiled_inline
+def _any_above(state, base):
+    above = 0
+    for lane in range(LANES):
+        above += 1 if state[base + V * LANES + lane] > state[base + THRESHOLD * LANES + lane] else 0
+    return above > 0
+
+
+@_compiled_inline
 def _time_of_crossing(before, after, threshold):
     """Return the fraction of a sub-step after which a straight line crosses the threshold."""
     rise = after - before
@@ -263,70 +378,78 @@ def _time_of_crossing(before, after, threshold):
 
 
 @_compiled
-def _deliver_external(k, event0, units, times, order, first, external, p, current):
-    """Deliver the events of sub-step k, and the remainders of those of the one before."""
-    for i in range(first[k - 1] if k > 0 else 0, first[k + 1]):
-        e = event0 + order[i]
-        fraction = f32(times[e]) - f32(int(times[e]))
-        part = fraction if i < first[k] else f32(1) - fraction
-        _deliver_row(external[units[e]], part, p.external_circuit[units[e]], p.bounds, current)
-
-
-@_compiled
-def _deliver_internal(k, sender, share, sent, internal, p, current):
-    """Deliver what neurons sent for this sub-step, and empty that list."""
-    now = k % 2
-    for i in range(sent[now]):
-        n = sender[now, i]
-        _deliver_row(internal[n], share[now, i], p.internal_circuit[n], p.bounds, current)
-    sent[now] = 0
-
-
-@_compiled
-def _synapses(current, p, c, saturation, inverse, slope):
-    """Add the synaptic currents of all circuits and signs to `slope`, and let them decay."""
-    for a in range(current.shape[0]):
-        for sign in range(2):
-            x, decay, drive = current[a, sign], p.syn[c, a, sign], p.drive[c, a, sign]
-            if saturation > 0:
-                _synapses_saturating(x, decay, drive, slope, saturation, inverse)
-            else:
-                _synapses_linear(x, decay, drive, slope)
-
-
-@_compiled
 def _fire(
-    k, key0, key1, v, before, held, threshold, resting, refractory, spikes, sender, share, sent, p, c, s, who, when
-):
+    k, key0, key1, state, fields, held, reset, period, resting, refractory, spikes, sender, share, sent, table, jitter,
+    delay, recorded, who, when,
+):  # fmt: skip
     """Reset and record the neurons above threshold; returns the counts of resting neurons and of spikes.
 
     In the gap behind the recorded window spikes act, but are not recorded.
     """
     now, later = k % 2, (k + 1) % 2
-    recorded = k < s.samples * s.per_sample
-    for n in range(v.shape[0]):
-        if v[n] <= threshold[n] or held[n] >= 0:
+    for block in range(uptr(state.shape[0]) // (fields * LANES)):
+        base = block * fields * LANES
+        if not _any_above(state, base):
             continue
-        word = _word(STREAM_JITTER, k, n, key0, key1)
-        jitter = f32(s.jitter) * p.table[word & u32(0xFFFF)]
-        part = _time_of_crossing(before[n], v[n], threshold[n])
-        if recorded:
-            if spikes < who.shape[0]:
-                who[spikes] = n
-                when[spikes] = f32(k) + part + jitter
-            spikes += 1
-        v[n] = p.reset[c, n]
-        before[n] = v[n]
-        held[n] = max(p.refractory[c, n] - (f32(1) - part), f32(0))
-        resting[refractory] = n
-        refractory += 1
-        # arrival relative to the next sub-step; the two shares keep charge and mean time
-        late = part + jitter + f32(s.delay) - f32(1)
-        sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
-        sender[now, sent[now]], share[now, sent[now]] = n, late
-        sent[later] += 1
-        sent[now] += 1
+        for lane in range(LANES):
+            at, past, n = base + V * LANES + lane, base + BEFORE * LANES + lane, np.int64(block * LANES + lane)
+            threshold = state[base + THRESHOLD * LANES + lane]
+            if state[at] <= threshold or held[n] >= 0:
+                continue
+            deviation = jitter * table[_word(STREAM_JITTER, k, n, key0, key1) & u32(0xFFFF)]
+            part = _time_of_crossing(state[past], state[at], threshold)
+            if recorded:
+                if spikes < who.shape[0]:
+                    who[spikes] = n
+                    when[spikes] = f32(k) + part + deviation
+                spikes += 1
+            state[at] = reset[n]
+            state[past] = reset[n]
+            held[n] = max(period[n] - (f32(1) - part), f32(0))
+            resting[refractory] = n
+            refractory += 1
+            # arrival relative to the next sub-step; the two shares keep charge and mean time
+            late = part + deviation + delay - f32(1)
+            sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
+            sender[now, sent[now]], share[now, sent[now]] = n, late
+            sent[later] += 1
+            sent[now] += 1
     return refractory, spikes
+
+
+# Readout
+
+
+@_compiled_inline
+def _compress(x, low, high):
+    """Soft limit of the readout: the outer 10 LSB approach the rail."""
+    top, bottom, inverse = high - f32(10), low + f32(10), f32(0.1)
+    above, below = max(x - top, f32(0)), max(bottom - x, f32(0))
+    x = min(max(x, bottom), top)
+    return x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
+
+
+@_compiled
+def _read_cadc(state, fields, k, key0, key1, table, seen, words, skewed, railed, low, high, noise, gain, offset, codes):
+    """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
+    for block in range(uptr(state.shape[0]) // (fields * LANES)):
+        base, first = block * fields * LANES, block * LANES
+        for lane in range(LANES):
+            v = state[base + V * LANES + lane]
+            seen[lane] = v
+            if skewed:
+                seen[lane] = v - state[base + EARLY * LANES + lane] * (v - state[base + BEFORE * LANES + lane])
+        if railed:
+            for lane in range(LANES):
+                seen[lane] = _compress(seen[lane], low, high)
+        if noise > 0:
+            _words(STREAM_CADC, k, np.int64(first), key0, key1, words)
+            for lane in range(LANES):
+                seen[lane] += noise * table[words[lane] & u32(0xFFFF)]
+        for lane in range(min(LANES, uptr(codes.shape[0]) - first)):
+            n = first + lane
+            x = gain[n] * (seen[lane] - f32(128)) + f32(128) + offset[n] + f32(0.5)
+            codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
 @_compiled
@@ -344,10 +467,10 @@ def simulate(
     """
     neurons, recorded = p.mem.shape[1], s.samples * s.per_sample
     steps = recorded if s.gap < 0 or s.clamped >= 0 else recorded + s.gap
-    current = np.empty((p.syn.shape[1], 2, neurons), f32)
-    v, before, held = np.empty(neurons, f32), np.empty(neurons, f32), np.empty(neurons, f32)
-    slope = np.empty(neurons, f32)
-    even, odd, words = np.zeros(neurons, f32), np.zeros(neurons, f32), np.empty(neurons, u32)
+    fields = FIXED + PER_CIRCUIT * uptr(p.syn.shape[1])
+    blocks = (uptr(neurons) + LANES - uptr(1)) // LANES
+    state, held = _aligned(blocks * fields * LANES), np.empty(neurons, f32)
+    seen, words = _aligned(LANES), _aligned(LANES).view(u32)
     resting = np.empty(neurons, np.int64)
     first, cursor = np.empty(steps + 1, np.int64), np.empty(steps, np.int64)
     order = np.empty(units.shape[0], np.int64)
@@ -355,42 +478,52 @@ def simulate(
     sender = np.empty((2, 2 * neurons), np.int64)
     share = np.empty((2, 2 * neurons), f32)
     sent = np.zeros(2, np.int64)
+    outward, inward = external.reshape(-1), internal.reshape(-1)
     saturation, inverse = f32(s.saturation), f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
+    low, high, jitter, delay = f32(s.low), f32(s.high), f32(s.jitter), f32(s.delay)
     refractory = 0
     for b in range(begin, end):
         key0, key1, event0, c, r = keys[b, 0], keys[b, 1], offsets[b], chip[b], row[b]
+        reset, period, gain, offset = p.reset[c], p.refractory[c], p.cadc_gain[c], p.cadc_offset[c]
         _sort_by_step(times[event0 : offsets[b + 1]], steps, first, cursor, order)
         if s.gap < 0 or b == begin:
-            current[:], held[:], sent[:] = 0, -1, 0
-            v[:] = rows.start[r]
-            refractory = 0
-        elif s.clamped >= 0:
-            current *= f32(s.clamped)
-            held[:], sent[:] = -1, 0
-            v[:] = p.reset[c]
-            refractory = 0
-        before[:] = v
+            _load(state, fields, p, c, rows.rest[r], rows.threshold[r])
+            _set(state, fields, V, rows.start[r])
+            held[:], sent[:], refractory = -1, 0, 0
+        else:
+            _set(state, fields, REST, rows.rest[r])
+            _set(state, fields, THRESHOLD, rows.threshold[r])
+            if s.clamped >= 0:
+                _scale_currents(state, fields, f32(s.clamped))
+                _set(state, fields, V, reset)
+                held[:], sent[:], refractory = -1, 0, 0
+        for n in range(uptr(neurons)):
+            state[_place(fields, BEFORE, n)] = state[_place(fields, V, n)]
         spikes = 0
-        threshold, rest, mem, reset = rows.threshold[r], rows.rest[r], p.mem[c], p.reset[c]
         for k in range(steps):
             if k % s.per_sample == 0 and k < recorded:
                 i = k // s.per_sample
-                _read_cadc(v, before, i, key0, key1, p, c, s, slope, words, codes[b, i])
-            _deliver_external(k, event0, units, times, order, first, external[c], p, current)
-            _deliver_internal(k, sender, share, sent, internal[c], p, current)
-            slope[:] = rest
-            _synapses(current, p, c, saturation, inverse, slope)
-            if s.noisy:
-                if k % 2 == 0:
-                    _words(STREAM_MEMBRANE, k // 2, key0, key1, words)
-                    _membrane_noise(words, p.table, p.noise[c], even, odd)
-                _add(slope, even if k % 2 == 0 else odd)
-            _membrane(v, before, slope, mem, f32(s.low), f32(s.high))
-            refractory = _hold_reset(v, before, held, reset, resting, refractory)
-            if _count_above(v, threshold) > 0:
+                _read_cadc(
+                    state, fields, i, key0, key1, p.table, seen, words, s.skewed, s.railed, low, high,
+                    f32(s.cadc_noise), gain, offset, codes[b, i],
+                )  # fmt: skip
+            if first[k + 1] > (first[k - 1] if k > 0 else 0):
+                _deliver_external(
+                    k, event0, units, times, order, first, outward, c, neurons, p.external_circuit, p.bounds, state,
+                    fields,
+                )  # fmt: skip
+            if sent[k % 2] > 0:
+                _deliver_internal(
+                    k, sender, share, sent, inward, c, neurons, p.internal_circuit, p.bounds, state, fields
+                )
+            above = _advance(state, fields, k, key0, key1, p.table, words, s.noisy, saturation, inverse, low, high)
+            resting_before = refractory
+            if refractory > 0:
+                refractory = _hold_reset(state, fields, held, reset, resting, refractory)
+            if above > 0 or resting_before > 0:
                 refractory, spikes = _fire(
-                    k, key0, key1, v, before, held, threshold, resting, refractory, spikes,
-                    sender, share, sent, p, c, s, who[b], when[b],
+                    k, key0, key1, state, fields, held, reset, period, resting, refractory, spikes,
+                    sender, share, sent, p.table, jitter, delay, k < recorded, who[b], when[b],
                 )  # fmt: skip
         counts[b] = spikes
 

@@ -36,7 +36,7 @@ from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUT
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
 from .stepwise import Carried, Stepwise
-from .volley import surviving_spikes
+from .volley import crowded_spikes, surviving_spikes
 
 Engine = Literal["compiled", "stepwise"]
 Individual = Chip | FittedChip
@@ -61,12 +61,12 @@ class RawRecording(NamedTuple):
     Attributes:
         codes: CADC codes `[B, T, N]` uint8.
         spikes: of all neurons.
-        dropped: spikes that the chip could not record.
+        dropped: spikes of each trial that the chip could not record, int64 `[B]`.
     """
 
     codes: Tensor
     spikes: Events
-    dropped: int
+    dropped: Tensor
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ class EmulatedChip:
         self.engine, self.device, self.dtype = engine, device, dtype
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._spike_room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+        self._threads = os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads)
 
     @property
     def chip(self) -> Individual:
@@ -259,7 +261,7 @@ class EmulatedChip:
         charges = self._programmed(program, weights)
         if batch == 0:
             codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8)
-            return RawRecording(codes, events, 0)
+            return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
         rows, row = self._rows(program, clocks, chip)
@@ -321,14 +323,13 @@ class EmulatedChip:
         internal = torch.zeros(chips, bounds[-1] if recurrent else 1, bounds[-1])
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
             self._check_weights(layout, index, matrix)
-            w = matrix.t().to("cpu", torch.int16).numpy()
-            columns = slice(bounds[wiring.target], bounds[wiring.target + 1])
+            w = matrix.detach().to("cpu", torch.int16).contiguous().numpy()
             for c in range(chips):
-                charge = torch.from_numpy(program.synapses[c][index].charge(w))
                 if wiring.source is None:
-                    external[c, :, columns] = charge
+                    rows = external[c]
                 else:
-                    internal[c, bounds[wiring.source] : bounds[wiring.source + 1], columns] = charge
+                    rows = internal[c, bounds[wiring.source] : bounds[wiring.source + 1]]
+                program.synapses[c][index].write(w, bounds[wiring.target], rows.numpy())
         return external, internal
 
     @staticmethod
@@ -402,18 +403,25 @@ class EmulatedChip:
 
     def _recorded(
         self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
-    ) -> tuple[Events, int]:
-        """Return the spikes that the event buses could record, and how many they could not."""
-        capacity = self.noise.spike_capacity
+    ) -> tuple[Events, Tensor]:
+        """Return the spikes that the event buses could record, and how many of each trial they could not."""
+        capacity, none = self.noise.spike_capacity, torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
-            return spikes, 0
+            return spikes, none
         quadrant = torch.from_numpy(program.neurons[0].circuits[0] * 4 // CIRCUITS)[spikes.unit]
-        sample, unit = spikes.sample.numpy(), spikes.unit.numpy().astype(np.uint64)
-        draw = self._drawn("spike loss", clocks[sample] * np.uint64(CIRCUITS) + unit, chip[sample])
-        kept = surviving_spikes(spikes.sample, quadrant, spikes.time, capacity, draw)
-        if kept is None:
-            return spikes, 0
-        return Events(*(part[kept] for part in spikes)), int((~kept).sum())
+        crowded = crowded_spikes(spikes.sample, quadrant, capacity)
+        if crowded is None:
+            return spikes, none
+        sample, unit, time = (part[crowded] for part in spikes)
+        trial, neuron = sample.numpy(), unit.numpy().astype(np.uint64)
+        draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
+        survivors = surviving_spikes(sample, quadrant[crowded], time, capacity, draw)
+        if survivors is None:
+            return spikes, none
+        kept = ~crowded
+        kept[crowded] = survivors
+        dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks))
+        return Events(*(part[kept] for part in spikes)), dropped
 
     def _run_compiled(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
         batch, neurons = len(trials.chip), program.params.mem.shape[1]
@@ -422,26 +430,35 @@ class EmulatedChip:
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
         codes = np.empty((batch, program.samples, neurons), np.uint8)
         counts = np.zeros(batch, np.int64)
-        who = np.empty((batch, program.capacity), np.int64)
-        when = np.empty((batch, program.capacity), np.float32)
+        who, when = self._room_for_spikes(batch, program.capacity)
         external, internal = trials.external.numpy(), trials.internal.numpy()
 
-        def work(part: tuple[int, int]) -> None:
+        def work(begin: int, end: int) -> None:
             kernel.simulate(
-                *part, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
+                begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
                 trials.row, trials.keys, trials.rows, program.params, program.scalars, codes, counts, who, when,
             )  # fmt: skip
 
         chained = program.scalars.gap >= 0  # each trial needs the one before
-        parts = 1 if chained else min(batch, 2 * self._pool._max_workers)
-        edges = np.linspace(0, batch, parts + 1).astype(int).tolist()
-        list(self._pool.map(work, pairwise(edges)))
+        parts = 1 if chained else min(batch, self._threads)
+        edges = [batch * part // parts for part in range(parts + 1)]
+        others = [self._pool.submit(work, *part) for part in pairwise(edges[1:])]
+        work(0, edges[1])  # the calling thread takes part
+        for other in others:
+            other.result()
         if counts.max(initial=0) > program.capacity:
             raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {program.capacity}; this is a bug")
-        used = torch.arange(program.capacity) < torch.from_numpy(counts)[:, None]
-        sample = torch.repeat_interleave(torch.arange(batch), torch.from_numpy(counts))
-        spikes = Events(sample, torch.from_numpy(who)[used], torch.from_numpy(when)[used])
+        spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
+        kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
         return torch.from_numpy(codes), spikes
+
+    def _room_for_spikes(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return room for neurons and times of the spikes of each trial `[B, capacity]`, the same in every run."""
+        rows, columns = self._spike_room[0].shape
+        if rows < batch or columns != capacity:
+            self._spike_room = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
+        who, when = self._spike_room
+        return who[:batch], when[:batch]
 
     def _run_stepwise(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
         if program.scalars.gap < 0:

@@ -15,6 +15,13 @@ from .preset import VOLLEY_WINDOW
 from .rng import splitmix64
 
 
+def crowded_spikes(sample: Tensor, quadrant: Tensor, capacity: int) -> Tensor | None:
+    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`; None for none."""
+    place = sample * 4 + quadrant
+    crowded = (torch.bincount(place) > capacity)[place]
+    return crowded if bool(crowded.any()) else None
+
+
 def surviving_spikes(
     sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int, draw: npt.NDArray[np.uint64]
 ) -> Tensor | None:

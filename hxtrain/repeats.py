@@ -96,14 +96,7 @@ def total(costs: list[Cost]) -> Cost:
 
 def _stretch(stimulus: Stimulus, first: int, last: int) -> Stimulus:
     """Return the trials from `first` to before `last`."""
-    spikes = stimulus.spikes
-    if (first, last) == (0, spikes.samples):
-        return stimulus
-    begin, end = torch.searchsorted(spikes.sample, torch.tensor([first, last])).tolist()
-    part = Spikes(
-        spikes.sample[begin:end] - first, spikes.unit[begin:end], spikes.time[begin:end], last - first, spikes.units
-    )
-    return replace(stimulus, spikes=part, clock=stimulus.clock + first)
+    return replace(stimulus, spikes=stimulus.spikes.stretch(first, last), clock=stimulus.clock + first)
 
 
 def _fill(held: Recording, repeat: Recording, taken: Tensor, first: int) -> Recording:

@@ -27,6 +27,7 @@ PACKAGES = [
     "hxtrain.experiments.conf",
     "hxtrain.learning",
     "hxtrain.studies",
+    "hxtrain.studies.bench",
     "hxtrain.training",
 ]
 SCRIPTS = {

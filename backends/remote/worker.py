@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import zmq
 from torch import Tensor
 
 from hxtrain.backends.contract import (
     Backend,
+    Batching,
     Capabilities,
     Circuit,
     DeviceError,
@@ -125,20 +128,35 @@ class Worker:
         """Run trials, piece by piece; one that fails does not keep the others from being run."""
         arrived, stimuli = read_run(run, tensors, circuit)
         weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
-        done = [self._run_piece(weights, stimulus) for stimulus in stimuli]
+        done = self._run_pieces(weights, stimuli)
         recordings, errors, _, seconds = zip(*done, strict=True)
         body, frames = write_recordings(recordings, errors, seconds)
         return Outcome("ok", pack(body), frames, done=done)
 
-    def _run_piece(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Done:
-        begin, error = time.perf_counter(), ""
-        recording: Recording | None = None
+    def _run_pieces(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Done]:
+        """Run pieces, all at once if the device takes them so; their time is then shared between them."""
+        backend, times, found = self.backend, [time.perf_counter()], list[Recording | DeviceError]()
+        with torch.no_grad():
+            if isinstance(backend, Batching) and len(stimuli) > 1:
+                found = backend.run_all(weights, stimuli)
+                times += np.linspace(times[0], time.perf_counter(), len(stimuli) + 1)[1:].tolist()
+            else:
+                for stimulus in stimuli:
+                    found.append(self._attempt(weights, stimulus))
+                    times.append(time.perf_counter())
+        trials = (stimulus.spikes.samples for stimulus in stimuli)
+        return [
+            Done(None, _shortened(str(piece) or type(piece).__name__), count, end - begin)
+            if isinstance(piece, DeviceError)
+            else Done(piece, "", count, end - begin)
+            for piece, count, (begin, end) in zip(found, trials, pairwise(times), strict=True)
+        ]
+
+    def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording | DeviceError:
         try:
-            with torch.no_grad():
-                recording = self.backend.run(weights, stimulus)
-        except DeviceError as failure:
-            error = _shortened(str(failure) or type(failure).__name__)
-        return Done(recording, error, stimulus.spikes.samples, time.perf_counter() - begin)
+            return self.backend.run(weights, stimulus)
+        except DeviceError as error:
+            return error
 
     def _known(self, name: str, matrix: Tensor) -> Tensor:
         """Return the last run's tensor if it is equal: devices write only new ones."""

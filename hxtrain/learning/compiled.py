@@ -16,18 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kernels
 from .model import Model
 from .surrogate import SURROGATES, Surrogate
 
 if TYPE_CHECKING:
     from .psp import GridEvents
 
-KINDS: dict[Surrogate, int] = {
-    SURROGATES[name]: getattr(kernels, name.upper())
-    for name in ("superspike", "triangle", "sigmoid", "gaussian", "arctan", "boxcar")
-}
-"""Surrogates that the kernels know."""
+KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
+"""Surrogates that the kernels know, by their numbers there."""
 NO_EVENTS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 LEAST_NEURONS, LEAST_SAMPLES = 32, 8
 """Smallest share of a thread; less is not worth the hand-over."""
@@ -45,7 +41,7 @@ def group_events(
     """Return offsets int64 `[B T + 1]` and units int64 `[E]` of events grouped by sample and step."""
     offsets = torch.empty(samples * steps + 1, dtype=torch.int64)
     units = torch.empty_like(unit)
-    kernels.group_events(*map(_array, (sample, unit, time)), dt, tolerance, steps, _array(offsets), _array(units))
+    _kernels().group_events(*map(_array, (sample, unit, time)), dt, tolerance, steps, _array(offsets), _array(units))
     return offsets, units
 
 
@@ -87,7 +83,9 @@ def respond(
     ]
     alpha, beta = _number(like, model.alpha), _number(like, model.beta)
     outputs = _array(traces), _array(spikes)
-    _share(lambda begin, end: kernels.respond(begin, end, *arguments, alpha, beta, *outputs), shape[1], LEAST_SAMPLES)
+    _share(
+        lambda begin, end: _kernels().respond(begin, end, *arguments, alpha, beta, *outputs), shape[1], LEAST_SAMPLES
+    )
     return (spikes if spiking else None), traces
 
 
@@ -128,8 +126,16 @@ def gradient(
     kind, at_threshold = KINDS.get(model.surrogate, 0), model.at_threshold and spikes is not None
     numbers = kind, _number(traces, model.slope), at_threshold, *(_number(traces, x) for x in (model.alpha, model.beta))
     outputs = _array(grad_charges), _array(grad_weight)
-    _share(lambda first, last: kernels.gradient(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
+    _share(lambda first, last: _kernels().gradient(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
     return (grad_charges if charges else None), (grad_weight.t() if events is not None else None)
+
+
+@cache
+def _kernels() -> Any:
+    """Return the compiled loops; not imported before they are needed, for numba takes its time."""
+    from . import kernels
+
+    return kernels
 
 
 def _array(tensor: Tensor) -> Any:

@@ -30,12 +30,17 @@ from pathlib import Path
 from hxtrain.backends import create_backend
 from hxtrain.backends.remote import Server, ServerSettings
 backend = create_backend("emulator", preset="uncalibrated")
-run, journal = backend.run, Path(sys.argv[1]).open("w", buffering=1)
+run, run_all, journal = backend.run, backend.run_all, Path(sys.argv[1]).open("w", buffering=1)
 def noted(weights, stimulus):
     found = run(weights, stimulus)
     print(stimulus.clock, file=journal)
     return found
-backend.run = noted
+def all_noted(weights, stimuli):
+    found = run_all(weights, stimuli)
+    for stimulus in stimuli:
+        print(stimulus.clock, file=journal)
+    return found
+backend.run, backend.run_all = noted, all_noted
 server = Server(backend, ServerSettings(bind=sys.stdin.readline().strip()))
 print(server.address, flush=True)
 server.serve()

@@ -207,7 +207,11 @@ def fingerprint() -> str:
 
 def same(a: RawRecording, b: RawRecording) -> bool:
     """Return whether two recordings are equal bit by bit."""
-    return torch.equal(a.codes, b.codes) and all(map(torch.equal, a.spikes, b.spikes)) and a.dropped == b.dropped
+    return (
+        torch.equal(a.codes, b.codes)
+        and all(map(torch.equal, a.spikes, b.spikes))
+        and torch.equal(a.dropped, b.dropped)
+    )
 
 
 def glued(parts: Sequence[RawRecording]) -> RawRecording:
@@ -221,4 +225,4 @@ def glued(parts: Sequence[RawRecording]) -> RawRecording:
         torch.cat([part.spikes.unit for part in parts]),
         torch.cat([part.spikes.time for part in parts]),
     )
-    return RawRecording(torch.cat([part.codes for part in parts]), spikes, sum(part.dropped for part in parts))
+    return RawRecording(torch.cat([part.codes for part in parts]), spikes, torch.cat([part.dropped for part in parts]))

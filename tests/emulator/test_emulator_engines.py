@@ -118,7 +118,7 @@ def test_engines_agree(name: str) -> None:
     number = [counts(recording.spikes, BATCH, NEURONS) for recording in (compiled, stepwise)]
     equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
     assert equal.sum() >= BATCH - 1
-    assert abs(compiled.dropped - stepwise.dropped) <= 2
+    assert abs(compiled.dropped - stepwise.dropped).sum() <= 2
     # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
     assert (difference[equal] > 0).mean() < 1e-3
     moved = np.abs(spike_times(compiled.spikes, equal) - spike_times(stepwise.spikes, equal))

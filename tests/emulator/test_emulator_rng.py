@@ -58,7 +58,7 @@ def test_words_are_the_same_in_both_engines(stream: int, step: int) -> None:
     keys = sample_keys(3, np.array([0, 1, 10**9], dtype=np.uint64))
     expected = np.empty((3, 500), np.uint32)
     for row, (key0, key1) in zip(expected, keys, strict=True):
-        kernel._words(stream, step, key0, key1, row)
+        kernel._words(stream, step, 0, key0, key1, row)
     found = noise_words(stream, step, 500, torch.from_numpy(keys.astype(np.int64)))
     assert np.array_equal(found.numpy(), expected)
 

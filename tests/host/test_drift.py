@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from emulated_runs import HEALTHY, replace_runs
 from rich.console import Console
 
 from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import Backend, Cost, Recording, Spikes, Stimulus, create_backend
-from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.config import NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.drift import DriftMonitor
@@ -138,8 +138,7 @@ def test_trials_that_do_not_begin_at_rest_are_not_watched() -> None:
 
 
 def test_a_training_run_prints_and_records_it_once(tmp_path, mocker) -> None:
-    steady = EmulatorBackend.run
-    mocker.patch.object(EmulatorBackend, "run", lambda self, w, s: shifted(steady(self, w, s), s.clock, 0.01))
+    replace_runs(mocker, lambda self, w, s: shifted(HEALTHY(self, w, s), s.clock, 0.01))
     console = io.StringIO()
     config = RunConfig(
         network=NetworkConfig(hidden=[20]),

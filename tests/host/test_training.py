@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emulated_runs import HEALTHY, replace_runs
 from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
-from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.training import (
@@ -267,19 +267,20 @@ def test_a_failed_device_costs_nothing_but_the_failed_step(tmp_path, mocker, bro
     """The link breaks within a step, or within an evaluation (runs 25 to 28 of the first epoch)."""
     config = digits(2, train_samples=600, test_samples=100, evaluation_batch_size=50)
     run(config, tmp_path / "whole", "test", quiet())
-    count, healthy = 0, EmulatorBackend.run
+    count = 0
 
     def fragile(self, weights, stimulus):
         nonlocal count
         count += 1
         if count >= broken_run:
             raise DeviceError("link lost")
-        return healthy(self, weights, stimulus)
+        return HEALTHY(self, weights, stimulus)
 
-    patched = mocker.patch.object(EmulatorBackend, "run", fragile)
+    patches = replace_runs(mocker, fragile)
     with pytest.raises(DeviceError, match="failed 6 times, last: link lost"):
         run(config, tmp_path / "broken", "test", quiet())
-    mocker.stop(patched)
+    for patch in patches:
+        mocker.stop(patch)
     state = load_checkpoint(tmp_path / "broken/checkpoint.pt")
     assert state["epoch"] * 12 + state["step"] == {17: 8, 27: 12, 30: 12}[broken_run]
     run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path / "broken", "test", quiet())
@@ -318,12 +319,7 @@ def test_a_diverging_run_stops_with_a_hint(tmp_path, backend, mocker):
 
 
 def test_health_of_all_batches_is_in_the_result(tmp_path, mocker):
-    healthy = EmulatorBackend.run
-    mocker.patch.object(
-        EmulatorBackend,
-        "run",
-        lambda self, w, s: replace(healthy(self, w, s), health=Health(dropped_spikes=2)),
-    )
+    replace_runs(mocker, lambda self, w, s: replace(HEALTHY(self, w, s), health=Health(dropped_spikes=2)))
     console = io.StringIO()
     progress = Progress(show=False, console=Console(file=console, width=200))
     result = run(digits(1, train_samples=100, test_samples=50), tmp_path, "test", progress)

@@ -1,0 +1,25 @@
+"""Another `run` for emulated chips, one run at a time."""
+
+from collections.abc import Callable
+
+from pytest_mock import MockerFixture
+
+from hxtrain.backends import DeviceError, Recording
+from hxtrain.backends.emulated import EmulatorBackend
+
+HEALTHY = EmulatorBackend.run
+
+
+def replace_runs(mocker: MockerFixture, run: Callable[..., Recording]) -> list[object]:
+    """Have every run of an emulated chip done by `run(backend, weights, stimulus)`; return the patches."""
+
+    def attempt(backend: EmulatorBackend, weights: object, stimulus: object) -> Recording | DeviceError:
+        try:
+            return run(backend, weights, stimulus)
+        except DeviceError as error:
+            return error
+
+    return [
+        mocker.patch.object(EmulatorBackend, "run", run),
+        mocker.patch.object(EmulatorBackend, "run_all", lambda b, w, stimuli: [attempt(b, w, s) for s in stimuli]),
+    ]
