@@ -31,6 +31,7 @@ from .faults import (
     create_faults,
 )
 from .parameters import NeuronParameters, ParameterFileError
+from .pieces import join, total
 from .registry import (
     GROUP,
     UnknownBackendError,
@@ -76,5 +77,7 @@ __all__ = [
     "check_run",
     "create_backend",
     "create_faults",
+    "join",
     "required_settings",
+    "total",
 ]

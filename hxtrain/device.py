@@ -18,13 +18,24 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from hxtrain.backends import INPUT, Backend, Batching, Circuit, DeviceError, Health, Recording, Spikes, Stimulus
+from hxtrain.backends import (
+    INPUT,
+    Backend,
+    Batching,
+    Circuit,
+    DeviceError,
+    Health,
+    Recording,
+    Spikes,
+    Stimulus,
+    join,
+)
 
 from .activity import Activity, LayerActivity
 from .drift import LIMIT, DriftMonitor
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
-from .repeats import Arrivals, total
+from .repeats import Arrivals
 
 if TYPE_CHECKING:
     from .network import Network
@@ -292,22 +303,3 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
     trace = codes.transpose(0, 1).to(torch.float32)
     trace = trace - trace[0]
     return trace.mul_(1 / unit)
-
-
-def join(pieces: list[Recording]) -> Recording:
-    """Join recordings of consecutive trials."""
-    first = pieces[0]
-    whole = all(piece.lost is None for piece in pieces)
-    return Recording(
-        spikes={name: Spikes.cat([p.spikes[name] for p in pieces]) for name in first.spikes},
-        traces={name: torch.cat([p.traces[name] for p in pieces]) for name in first.traces},
-        cost=total([piece.cost for piece in pieces]),
-        health=sum((p.health for p in pieces), Health()),
-        lost=None if whole else torch.cat([_lost(piece) for piece in pieces]),
-    )
-
-
-def _lost(recording: Recording) -> Tensor:
-    """Return the lost trials, bool `[B]`."""
-    trials = len(next(iter(recording.traces.values())))
-    return torch.zeros(trials, dtype=torch.bool) if recording.lost is None else recording.lost

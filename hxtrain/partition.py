@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hxtrain.backends import INPUT, Capabilities, Circuit, Health, Population, Projection, Recording, Spikes
-
-from .repeats import total
+from hxtrain.backends import INPUT, Capabilities, Circuit, Health, Population, Projection, Recording, Spikes, total
 
 
 @dataclass(frozen=True)

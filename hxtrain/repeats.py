@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Cost, DeviceError, Health, Recording, Spikes, Stimulus
+from hxtrain.backends import Cost, DeviceError, Health, Recording, Spikes, Stimulus, total
 
 SHOWN = 8
 """Missing trials that a text names."""
@@ -81,17 +81,6 @@ class Arrivals:
         if error is None:
             return text
         return str(error) if self._recording is None else f"{error}; {text}"
-
-
-def total(costs: list[Cost]) -> Cost:
-    """Return the sum of costs; unknown energy stays unknown."""
-    energies = [cost.energy for cost in costs]
-    known = [energy for energy in energies if energy is not None]
-    return Cost(
-        sum(cost.chip_time for cost in costs),
-        sum(known) if len(known) == len(energies) else None,
-        "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
-    )
 
 
 def _stretch(stimulus: Stimulus, first: int, last: int) -> Stimulus:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from ..contract import Circuit, Recording
+from ..contract import Batching, Circuit, DeviceError, Recording, Stimulus
+from ..pieces import join
 from ..spikes import Spikes
-from .bench import Bench, NotApplicableError, difference, joined, require, rounds
+from .bench import Bench, NotApplicableError, difference, require, rounds
 from .refusals import refuses
 
 
@@ -24,7 +25,7 @@ def _pieces(bench: Bench, weights: dict[str, torch.Tensor], spikes: Spikes, size
     for piece in spikes.split(size):
         found.append(bench.run(weights, piece, clock))
         clock += piece.samples
-    return joined(found)
+    return join(found)
 
 
 def trials_keep_their_order(bench: Bench) -> str:
@@ -67,6 +68,31 @@ def split_batches_are_alike(bench: Bench) -> str:
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
     require(apart <= bound, f"means over trials differ by up to {apart:.2f} in pieces of 3, noise explains {bound:.2f}")
     return f"means over trials differ by up to {apart:.2f} in pieces of 3"
+
+
+def runs_given_together_are_alike(bench: Bench) -> str:
+    """A device that takes several runs at once gives of each what it gives of it alone, in their order."""
+    backend = bench.backend
+    if not isinstance(backend, Batching):
+        raise NotApplicableError("the device takes one run at a time")
+    circuit, weights, spikes = _task(bench)
+    bench.configure(circuit)
+    clock, stimuli = bench.clock, list[Stimulus]()
+    for piece in spikes.split(3):
+        stimuli.append(Stimulus(piece, clock))
+        clock += piece.samples
+    found = backend.run_all(weights, stimuli)
+    bench.clock = clock
+    require(len(found) == len(stimuli), f"{len(stimuli)} runs were given, {len(found)} came back")
+    for number, (stimulus, recording) in enumerate(zip(stimuli, found, strict=True), 1):
+        if isinstance(recording, DeviceError):
+            continue  # the host repeats it
+        alone = bench.run(weights, stimulus.spikes, stimulus.clock)
+        sizes = [{name: len(codes) for name, codes in r.traces.items()} for r in (recording, alone)]
+        require(sizes[0] == sizes[1], f"run {number} has trials {sizes[0]}, alone {sizes[1]}")
+        changed = difference(recording, alone) if bench.caps.deterministic else None
+        require(changed is None, f"{changed} of run {number} differ from those of the run alone")
+    return f"{len(stimuli)} runs together{', bit-equal' if bench.caps.deterministic else ''}"
 
 
 def equal_clocks_give_equal_recordings(bench: Bench) -> str:

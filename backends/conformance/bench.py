@@ -16,7 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Backend, Circuit, Cost, DeviceError, Health, Population, Projection, Recording, Stimulus
+from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Recording, Stimulus
+from ..pieces import join
 from ..spikes import Spikes
 from .tolerances import Tolerances
 
@@ -141,7 +142,7 @@ class Bench:
             pieces.append(self._attempt(weights, Stimulus(piece, first)))
             first += piece.samples
         self.clock = max(self.clock, first)
-        return pieces[0] if len(pieces) == 1 else joined(pieces)
+        return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         problem = ""
@@ -244,22 +245,6 @@ def zeros(circuit: Circuit) -> dict[str, Tensor]:
     """Return weights of a circuit that are all 0."""
     sizes = {p.name: p.size for p in circuit.populations}
     return {p.name: torch.zeros(sizes[p.post], p.pre_size, dtype=torch.int8) for p in circuit.projections}
-
-
-def joined(pieces: list[Recording]) -> Recording:
-    """Join recordings of consecutive trials that arrived whole."""
-    costs = [piece.cost for piece in pieces]
-    energies = [cost.energy for cost in costs if cost.energy is not None]
-    return Recording(
-        spikes={name: Spikes.cat([p.spikes[name] for p in pieces]) for name in pieces[0].spikes},
-        traces={name: torch.cat([p.traces[name] for p in pieces]) for name in pieces[0].traces},
-        cost=Cost(
-            sum(cost.chip_time for cost in costs),
-            sum(energies) if len(energies) == len(costs) else None,
-            "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
-        ),
-        health=sum((piece.health for piece in pieces), Health()),
-    )
 
 
 def difference(first: Recording, second: Recording) -> str | None:

@@ -63,6 +63,7 @@ ALL: tuple[Check, ...] = (
     neurons.readouts_do_not_spike,
     batches.trials_keep_their_order,
     batches.split_batches_are_alike,
+    batches.runs_given_together_are_alike,
     batches.equal_clocks_give_equal_recordings,
     batches.noise_follows_the_clock,
     batches.trials_are_independent,

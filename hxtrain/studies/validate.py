@@ -29,10 +29,10 @@ from hxtrain.backends import (
     Spikes,
     Stimulus,
     Targets,
+    join,
 )
 from hxtrain.characterisation import Bench, Measured, bench_circuit, characterise, measure_linearity
 from hxtrain.config import BackendConfig, ChipConfig
-from hxtrain.device import join
 from hxtrain.training.metrics import write_json
 from hxtrain.training.versions import versions
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Cost
+from hxtrain.backends import Cost, total
 from hxtrain.device import Device
 from hxtrain.losses import MaxOverTime, predictions
-from hxtrain.repeats import total
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Backend, Cost, DeviceError, Recording, Spikes, Stimulus, create_backend
+from hxtrain.backends import Backend, Batching, Cost, DeviceError, Recording, Spikes, Stimulus, create_backend
 
 Change = Callable  # of one argument, or of (device, argument)
 
@@ -119,6 +119,13 @@ class Broken(Mutant):
         except ValueError:
             self.broken = True
             raise
+
+
+class Reversed(Mutant, Batching):
+    """Gives trials in the wrong order, if it is given several runs."""
+
+    def run_all(self, weights, stimuli):
+        return [codes(lambda c: c.flip(0))(self.run(weights, stimulus), stimulus) for stimulus in stimuli]
 
 
 class NeedsTrials(Mutant):
@@ -330,6 +337,7 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
         lambda: Mutant(recording=codes(lambda c: c + int(len(c) > 5))),
         "differ when the batch is split",
     ),
+    "runs_given_together_are_alike": (Reversed, "of run 1 differ from those of the run alone"),
     "equal_clocks_give_equal_recordings": (Counting, "differ between two runs at clock 5"),
     "noise_follows_the_clock": (lambda: Mutant(recording=codes(noisy)), r"trials 0\.\.3 repeats at clock 4"),
     "trials_are_independent": (lambda: Mutant(recording=codes(carried_over)), "after a trial that ended in a volley"),

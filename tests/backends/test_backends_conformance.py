@@ -14,14 +14,14 @@ from hxtrain.backends.conformance import ANALOG, CHECKS, IDEAL, UNCALIBRATED, To
 from hxtrain.backends.remote import RemoteBackend
 
 DEVICES = {
-    "reference": (lambda: create_backend("reference"), IDEAL, 3),
+    "reference": (lambda: create_backend("reference"), IDEAL, 4),
     "emulator-ideal": (lambda: create_backend("emulator", preset="ideal"), IDEAL, 2),
     "emulator-calibrated": (lambda: create_backend("emulator"), ANALOG, 2),
     "emulator-uncalibrated": (lambda: create_backend("emulator", preset="uncalibrated"), UNCALIBRATED, 2),
     "emulator-faulty": (
         lambda: FaultyBackend(create_backend("emulator"), [DroppedSpikes(0.05), TimeOut(0.05), LostSamples(0.01)], 3),
         ANALOG,
-        3,
+        4,
     ),
 }
 

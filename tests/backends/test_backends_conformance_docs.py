@@ -54,6 +54,7 @@ def test_the_backend_of_the_page_passes_its_tests(outcome):
         "more_than_the_memory_holds",
         "recurrent_events_arrive",
         "close_trials_are_honoured",
+        "runs_given_together_are_alike",
     }
     assert "FAILED test_mychip.py" not in outcome
     assert "the device has no recurrence" in outcome
@@ -65,7 +66,7 @@ def test_the_plug_in_fails_and_skips_with_the_reason(outcome):
     assert {file for file, *_ in failed} == {"test_wrong"}
     assert "Weights are `[post, pre]`: neither transposed nor permuted" in outcome
     assert "too busy" in outcome
-    assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 3
+    assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 4
 
 
 def test_every_check_is_in_the_page():

@@ -20,8 +20,8 @@ from hxtrain.backends import (
     Spikes,
     Stimulus,
     create_backend,
+    join,
 )
-from hxtrain.device import join
 from hxtrain.repeats import Arrivals
 
 INPUTS, HIDDEN, OUTPUTS, STEPS = 6, 5, 3, 20
