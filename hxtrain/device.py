@@ -31,8 +31,9 @@ from hxtrain.backends import (
     join,
 )
 
-from .activity import Activity, LayerActivity
+from .activity import Activity, LayerActivity, layer_activity
 from .drift import LIMIT, DriftMonitor
+from .learning import compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
@@ -148,12 +149,8 @@ class Device:
         device = weights[0].device
         layers = []
         for population, unit in zip(plan.circuit.populations, plan.trace_units(self.scales), strict=True):
-            codes = recording.traces[population.name].to(device)
-            found = recording.spikes.get(population.name)
-            dense = None
-            if found is not None:
-                dense = found.to(device).to_grid(plan.circuit.dt, plan.circuit.samples, binary=True)
-            layers.append(LayerActivity(dense, membranes(codes, unit), found))
+            trace = membranes(recording.traces[population.name].to(device), unit)
+            layers.append(_activity(trace, recording.spikes.get(population.name), plan.circuit.dt))
         return Activity(layers, recording.cost, recording.health)
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
@@ -294,12 +291,23 @@ def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
             raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
 
 
+def _activity(trace: Tensor, found: Spikes | None, dt: float) -> LayerActivity:
+    """Return what a layer with membranes `[T, B, N]` did; spikes of a neuron in one bin count once."""
+    if found is None:
+        return layer_activity(None, trace)
+    if trace.device.type == "cpu":
+        spikes, grouped = compiled.bin_spikes(found, dt, len(trace))
+        return layer_activity(spikes, trace, found, grouped)
+    return layer_activity(found.to(trace.device).to_grid(dt, len(trace), binary=True), trace, found)
+
+
 def membranes(codes: Tensor, unit: float) -> Tensor:
     """Return membranes `[T, B, N]` (leak 0) from codes `[B, T, N]`; each neuron's first sample is its leak.
 
     Subtracting the first sample of every trial removes the offsets of neuron and ADC channel
     (Cramer et al. 2022).
     """
-    trace = codes.transpose(0, 1).to(torch.float32)
-    trace = trace - trace[0]
-    return trace.mul_(1 / unit)
+    if codes.device.type == "cpu":
+        return compiled.membranes(codes, unit)
+    trace = codes.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    return trace.sub_(trace[0].clone()).mul_(1 / unit)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Model, decay, get_surrogate, measured_layer, psp_matrix
+from .learning import GridEvents, Grouped, Model, decay, get_surrogate, measured_layer, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
@@ -313,15 +313,16 @@ class Network(nn.Module):
 
     def _inject(self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity]) -> list[LayerActivity]:
         inputs: Tensor | GridEvents = events
+        grouped: Grouped | None = None
         result = []
         for layer, (weight, *own), measured in zip(self.layers, self.by_layer(weights), found, strict=True):
-            recurrent = own[0] if own else None
-            spikes, trace = measured_layer(
-                weight, inputs, measured.spikes, measured.trace, self.model(layer), recurrent
+            recurrent, model = own[0] if own else None, self.model(layer)
+            spikes, trace, counts = measured_layer(
+                weight, inputs, measured.spikes, measured.trace, model, recurrent, measured.counts, grouped
             )
-            result.append(LayerActivity(spikes, trace, measured.events))
+            result.append(LayerActivity(spikes, trace, measured.events, counts, measured.grouped))
             if spikes is not None:
-                inputs = spikes
+                inputs, grouped = spikes, measured.grouped
         return result
 
 

@@ -46,7 +46,7 @@ class Burst(Regularizer):
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared number of spikes per neuron."""
-        return _sum(s.sum(0).square().mean() for s in _hidden_spikes(activity))
+        return _sum(counts.square().mean() for counts in _spike_counts(activity))
 
 
 @dataclass
@@ -62,7 +62,7 @@ class UpperActivity(Regularizer):
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared excess of spikes per neuron."""
-        return _sum((s.sum(0) - self.allowed).relu().square().mean() for s in _hidden_spikes(activity))
+        return _sum((counts - self.allowed).relu().square().mean() for counts in _spike_counts(activity))
 
 
 @dataclass
@@ -87,8 +87,8 @@ class WeightDecay(Regularizer):
         return _sum(w.square().mean() for w in weights[:-1])
 
 
-def _hidden_spikes(activity: Activity) -> list[Tensor]:
-    return [layer.spikes for layer in activity.hidden if layer.spikes is not None]
+def _spike_counts(activity: Activity) -> list[Tensor]:
+    return [layer.counts for layer in activity.hidden if layer.counts is not None]
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:

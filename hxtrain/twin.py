@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .activity import LayerActivity
-from .learning import GridEvents, Model, compiled, over_time, psp_matrix
+from .activity import LayerActivity, layer_activity
+from .learning import GridEvents, Grouped, Model, compiled, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
@@ -27,12 +27,16 @@ def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[La
     """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer."""
     result: list[LayerActivity] = []
     inputs: Tensor | GridEvents = events
+    grouped: Grouped | None = None
     for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
-        model, recurrent = net.model(layer), own[0] if own else None
+        model, recurrent, spiking = net.model(layer), own[0] if own else None, layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size
-        engine = compiled.respond if compiled.supports(weight, model) else respond
-        spikes, trace = engine(weight, inputs, shape, model, layer.neurons.spiking, recurrent)
-        result.append(LayerActivity(spikes, trace))
+        if compiled.supports(weight, model):
+            given = inputs.grouped if isinstance(inputs, GridEvents) else grouped or inputs
+            spikes, trace, grouped = compiled.respond(weight, given, shape, model, spiking, recurrent)
+        else:
+            spikes, trace = respond(weight, inputs, shape, model, spiking, recurrent)
+        result.append(layer_activity(spikes, trace, grouped=grouped))
         if spikes is not None:
             inputs = spikes
     return result

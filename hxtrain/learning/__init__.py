@@ -1,6 +1,7 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
 from . import compiled
+from .compiled import Grouped
 from .injection import gradient, measured_layer
 from .model import Model
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
@@ -9,6 +10,7 @@ from .surrogate import SURROGATES, Surrogate, get_surrogate
 __all__ = [
     "SURROGATES",
     "GridEvents",
+    "Grouped",
     "Model",
     "Surrogate",
     "compiled",

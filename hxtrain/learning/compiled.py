@@ -10,21 +10,20 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hxtrain.backends import Spikes
+from hxtrain.backends.spikes import GRID_TOLERANCE
+
 from .model import Model
 from .surrogate import SURROGATES, Surrogate
 
-if TYPE_CHECKING:
-    from .psp import GridEvents
-
 KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
 """Surrogates that the kernels know, by their numbers there."""
-NO_EVENTS = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
 LEAST_NEURONS, LEAST_SAMPLES = 32, 8
 """Smallest share of a thread; less is not worth the hand-over."""
 
@@ -35,58 +34,95 @@ def supports(tensor: Tensor, model: Model) -> bool:
     return known and model.surrogate in KINDS
 
 
-def group_events(
-    sample: Tensor, unit: Tensor, time: Tensor, dt: float, tolerance: float, steps: int, samples: int
-) -> tuple[Tensor, Tensor]:
-    """Return offsets int64 `[B T + 1]` and units int64 `[E]` of events grouped by sample and step."""
-    offsets = torch.empty(samples * steps + 1, dtype=torch.int64)
-    units = torch.empty_like(unit)
-    _kernels().group_events(*map(_array, (sample, unit, time)), dt, tolerance, steps, _array(offsets), _array(units))
-    return offsets, units
+class Grouped(NamedTuple):
+    """Events grouped by sample and step.
+
+    Attributes:
+        offsets: int64 `[B T + 1]`: events of sample b in step t begin at `offsets[b * T + t]`.
+        units: sources, int64 `[E]`.
+        sources: number of sources.
+    """
+
+    offsets: Tensor
+    units: Tensor
+    sources: int
+
+
+NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
+
+
+def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
+    """Group events; those after the window are left out."""
+    offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
+    units = torch.empty_like(spikes.unit)
+    events = map(_array, (spikes.sample, spikes.unit, spikes.time))
+    _kernels().group_events(*events, dt, GRID_TOLERANCE, steps, _array(offsets), _array(units))
+    return Grouped(offsets, units, spikes.units)
+
+
+def bin_spikes(spikes: Spikes, dt: float, steps: int) -> tuple[Tensor, Grouped]:
+    """Return spikes on a grid, float32 `[T, B, N]` of zeros and ones, and grouped."""
+    grid = torch.zeros(steps, spikes.samples, spikes.units)
+    offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
+    units = torch.empty_like(spikes.unit)
+    events = map(_array, (spikes.sample, spikes.unit, spikes.time))
+    outputs = map(_array, (grid, offsets, units))
+    found = _kernels().bin_spikes(*events, dt, GRID_TOLERANCE, *outputs)
+    return grid, Grouped(offsets, units[:found], spikes.units)
+
+
+def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
+    """Return how many events each source has in each sample, float32 `[B, N]`."""
+    counts = torch.empty(samples, events.sources)
+    _kernels().count_events(_array(events.offsets), _array(events.units), steps, _array(counts))
+    return counts
+
+
+def membranes(codes: Tensor, unit: float) -> Tensor:
+    """Return membranes float32 `[T, B, N]`, leak 0, of raw codes uint8 `[B, T, N]`, of which `unit` make 1."""
+    traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2])
+    _kernels().membranes(_array(codes), np.float32(1 / unit), _array(traces))
+    return traces
 
 
 def respond(
     weight: Tensor,
-    inputs: GridEvents | Tensor,
+    inputs: Grouped | Tensor,
     shape: tuple[int, int, int],
     model: Model,
     spiking: bool,
     recurrent: Tensor | None,
-) -> tuple[Tensor | None, Tensor]:
-    """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin.
+) -> tuple[Tensor | None, Tensor, Grouped | None]:
+    """Return spikes (None for a readout), membranes `[T, B, N]` of a layer of the twin, and the spikes grouped.
 
     Args:
         weight: `[N, J]`.
-        inputs: events, or spikes `[T, B, J]`.
+        inputs: grouped events, or spikes `[T, B, J]`.
         shape: T, B, N.
         model: of the layer.
         spiking: whether it fires. recurrent: weights `[N, N]`, if any.
     """
+    steps, samples, neurons = shape
     like, none = weight.detach(), weight.new_empty(0, 0)
     traces = like.new_empty(shape)
     spikes = like.new_empty(shape if spiking else (0, 0, 0))
-    if isinstance(inputs, Tensor):
-        offsets, units = NO_EVENTS
-        columns, drive = none, inputs @ like.t()
+    counts = torch.empty((samples, steps) if spiking else (0, 0), dtype=torch.int64)
+    rooms = torch.empty((samples, steps * neurons) if spiking else (0, 0), dtype=torch.int32)
+    if isinstance(inputs, Grouped):
+        events, columns, drive = inputs, like.t().contiguous(), like.new_empty(0, 0, 0)
     else:
-        offsets, units = inputs.grouped
-        columns, drive = like.t().contiguous(), like.new_empty(0, 0, 0)
-    arguments = [
-        _array(x)
-        for x in (
-            offsets,
-            units,
-            columns,
-            drive,
-            none if recurrent is None else recurrent.detach().t().contiguous(),
-        )
-    ]
+        events, columns, drive = NO_EVENTS, none, inputs @ like.t()
+    own = none if recurrent is None else recurrent.detach().t().contiguous()
+    arguments = [_array(x) for x in (events.offsets, events.units, columns, drive, own)]
     alpha, beta = _number(like, model.alpha), _number(like, model.beta)
-    outputs = _array(traces), _array(spikes)
-    _share(
-        lambda begin, end: _kernels().respond(begin, end, *arguments, alpha, beta, *outputs), shape[1], LEAST_SAMPLES
-    )
-    return (spikes if spiking else None), traces
+    outputs = [_array(x) for x in (traces, spikes, counts, rooms)]
+    kernel = _kernels().respond
+    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, *outputs), samples, LEAST_SAMPLES)
+    if not spiking:
+        return None, traces, None
+    grouped = Grouped(torch.empty(samples * steps + 1, dtype=torch.int64), counts.new_empty(int(counts.sum())), neurons)
+    _kernels().join_rooms(*(_array(x) for x in (counts, rooms, grouped.offsets, grouped.units)))
+    return spikes, traces, grouped
 
 
 def gradient(
@@ -94,8 +130,9 @@ def gradient(
     spikes: Tensor | None,
     traces: Tensor,
     grad_spikes: Tensor | None,
+    grad_counts: Tensor | None,
     grad_traces: Tensor | None,
-    events: GridEvents | None,
+    events: Grouped | None,
     charges: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of each step's charge `[T, B, N]` (None unless wanted) and of the weights `[N, J]`.
@@ -103,31 +140,32 @@ def gradient(
     Args:
         model: of the layer; its surrogate is one of `KINDS`.
         spikes, traces: as measured `[T, B, N]`.
-        grad_spikes, grad_traces: gradients of the loss; not both None.
+        grad_spikes, grad_counts, grad_traces: gradients of the loss with respect to spikes `[T, B, N]`, their numbers
+            `[B, N]` and membranes `[T, B, N]`; at least one.
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
     """
     neurons = traces.shape[2]
     grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
-    grad_weight = traces.new_zeros(events.units, neurons) if events is not None else traces.new_empty(0, 0)
-    offsets, units = NO_EVENTS if events is None else events.grouped
+    grad_weight = traces.new_empty(0, 0) if events is None else traces.new_zeros(events.sources, neurons)
+    offsets, units, _ = NO_EVENTS if events is None else events
     none = traces.new_empty(0, 0, 0)
-    arguments = [
-        _array(x.contiguous())
-        for x in (
-            offsets,
-            units,
-            traces if spikes is None else spikes,
-            traces,
-            none if grad_spikes is None else grad_spikes,
-            none if grad_traces is None else grad_traces,
-        )
-    ]
+    given = (
+        offsets,
+        units,
+        traces if spikes is None else spikes,
+        traces,
+        none if grad_spikes is None else grad_spikes,
+        traces.new_empty(0, 0) if grad_counts is None else grad_counts,
+        none if grad_traces is None else grad_traces,
+    )
+    arguments = [_array(x.contiguous()) for x in given]
     kind, at_threshold = KINDS.get(model.surrogate, 0), model.at_threshold and spikes is not None
     numbers = kind, _number(traces, model.slope), at_threshold, *(_number(traces, x) for x in (model.alpha, model.beta))
     outputs = _array(grad_charges), _array(grad_weight)
-    _share(lambda first, last: _kernels().gradient(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
-    return (grad_charges if charges else None), (grad_weight.t() if events is not None else None)
+    kernel = _kernels().gradient
+    _share(lambda first, last: kernel(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
+    return (grad_charges if charges else None), (None if events is None else grad_weight.t())
 
 
 @cache

@@ -38,12 +38,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled
+from .compiled import Grouped
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
 
 
 class _Layer(torch.autograd.Function):
-    """A measured layer: (weight, recurrent weight, inputs) -> (spikes, trace)."""
+    """A measured layer: (weight, recurrent weight, inputs) -> (spikes, trace, numbers of spikes)."""
 
     @staticmethod
     def forward(
@@ -52,35 +53,49 @@ class _Layer(torch.autograd.Function):
         recurrent: Tensor | None,
         inputs: Tensor | None,
         events: GridEvents | None,
+        grouped: Grouped | None,
         spikes: Tensor | None,
         trace: Tensor,
+        counts: Tensor | None,
         model: Model,
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         kept = spikes if model.at_threshold or recurrent is not None else None
         ctx.save_for_backward(weight, recurrent, inputs, trace, kept)
-        ctx.events, ctx.model = events, model
+        ctx.events, ctx.grouped, ctx.model = events, grouped, model
         ctx.set_materialize_grads(False)
-        return (None if spikes is None else spikes.view_as(spikes)), trace.view_as(trace)
+        return _seen(spikes), trace.view_as(trace), _seen(counts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor | None, grad_trace: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         weight, recurrent, inputs, trace, spikes = ctx.saved_tensors
-        if grad_spikes is None and grad_trace is None:
-            return (None,) * 7
+        grad_spikes, grad_trace, grad_counts = grads
+        if all(grad is None for grad in grads):
+            return (None,) * 9
         for_weight, for_recurrent, for_inputs = ctx.needs_input_grad[:3]
-        events = ctx.events if for_weight else None
-        charges = for_inputs or for_recurrent or (for_weight and events is None)
-        grads = grad_spikes, grad_trace
-        if recurrent is None and compiled.supports(trace, ctx.model):
-            charge, grad_weight = compiled.gradient(ctx.model, spikes, trace, *grads, events, charges)
+        model, events = ctx.model, ctx.events if for_weight else None
+        if recurrent is None and compiled.supports(trace, model):
+            grouped = None
+            if for_weight:
+                grouped = ctx.grouped if events is None else events.grouped
+            charges = for_inputs or (for_weight and grouped is None)
+            charge, grad_weight = compiled.gradient(
+                model, spikes, trace, grad_spikes, grad_counts, grad_trace, grouped, charges
+            )
         else:
-            charge, grad_weight = gradient(ctx.model, spikes, trace, *grads, events, recurrent)
-        if for_weight and events is None:
+            if grad_counts is not None:
+                grad_spikes = grad_counts.expand_as(trace) if grad_spikes is None else grad_spikes + grad_counts
+            charge, grad_weight = gradient(model, spikes, trace, grad_spikes, grad_trace, events, recurrent)
+        if for_weight and grad_weight is None:
             grad_weight = _product(charge, inputs)
         grad_recurrent = _product(charge, spikes) if for_recurrent else None
         grad_inputs = charge @ weight if for_inputs and charge is not None else None
-        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 4
+        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 6
+
+
+def _seen(tensor: Tensor | None) -> Tensor | None:
+    """Return an output that shares an input's memory."""
+    return None if tensor is None else tensor.view_as(tensor)
 
 
 def gradient(
@@ -153,7 +168,9 @@ def measured_layer(
     trace: Tensor,
     model: Model,
     recurrent: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor]:
+    counts: Tensor | None = None,
+    grouped: Grouped | None = None,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Put a measured layer into the graph.
 
     Args:
@@ -163,12 +180,14 @@ def measured_layer(
         trace: measured membrane `[T, B, N]`, leak 0, threshold 1.
         model: through which gradients run.
         recurrent: weights of the layer's own synapses `[N, N]`, if any.
+        counts: numbers of spikes `[B, N]`, the sum of `spikes`, if wanted in the graph.
+        grouped: the spikes of the layer before once more, as events, if at hand: saves a product with many zeros.
 
     Returns:
-        Spikes and trace with the values given and the gradient of the model.
+        Spikes, trace and counts with the values given and the gradient of the model.
     """
     dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
-    result: tuple[Tensor | None, Tensor] = _Layer.apply(  # type: ignore[no-untyped-call]
-        weight, recurrent, dense, events, spikes, trace, model
+    result: tuple[Tensor | None, Tensor, Tensor | None] = _Layer.apply(  # type: ignore[no-untyped-call]
+        weight, recurrent, dense, events, grouped, spikes, trace, counts, model
     )
     return result

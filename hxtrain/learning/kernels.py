@@ -53,6 +53,78 @@ def group_events(sample, unit, time, dt, tolerance, steps, offsets, units):
     offsets[0] = 0
 
 
+@_exact
+def bin_spikes(sample, unit, time, dt, tolerance, grid, offsets, units):
+    """Put spikes on a grid, where spikes of a neuron in one step count once, and group them as `group_events` does.
+
+    Args:
+        sample, unit: int64 [E]. time: float32 [E], s. dt: s. tolerance: of a bin's lower edge, in bins.
+        grid: [T, B, N], zero before; 1 where a neuron spikes (out).
+        offsets: int64 [B T + 1] (out). units: int64 [E] (out).
+
+    Returns:
+        How many spikes there are on the grid.
+    """
+    steps, marked, placed = grid.shape[0], grid.dtype.type(2), grid.dtype.type(1)
+    offsets[:] = 0
+    for e in range(time.shape[0]):
+        step = np.floor(np.float64(time[e]) / dt + tolerance)
+        if step < steps and grid[np.int64(step), sample[e], unit[e]] != marked:
+            grid[np.int64(step), sample[e], unit[e]] = marked
+            offsets[sample[e] * steps + np.int64(step) + 1] += 1
+    for row in range(offsets.shape[0] - 1):
+        offsets[row + 1] += offsets[row]
+    for e in range(time.shape[0]):
+        step = np.floor(np.float64(time[e]) / dt + tolerance)
+        if step < steps and grid[np.int64(step), sample[e], unit[e]] == marked:
+            grid[np.int64(step), sample[e], unit[e]] = placed
+            row = sample[e] * steps + np.int64(step)
+            units[offsets[row]] = unit[e]
+            offsets[row] += 1
+    for row in range(offsets.shape[0] - 1, 0, -1):
+        offsets[row] = offsets[row - 1]
+    offsets[0] = 0
+    return offsets[-1]
+
+
+@_exact
+def count_events(offsets, units, steps, counts):
+    """Count each source's events in each sample, [B, N] (out)."""
+    counts[:] = 0
+    for b in range(counts.shape[0]):
+        for e in range(offsets[b * steps], offsets[(b + 1) * steps]):
+            counts[b, units[e]] += 1
+
+
+@_exact
+def join_rooms(counts, rooms, offsets, units):
+    """Join the spikes that `respond` left in one room per sample: `counts` [B, T], `rooms` [B, T N]."""
+    total = 0
+    for b in range(counts.shape[0]):
+        spent = 0
+        for t in range(counts.shape[1]):
+            offsets[b * counts.shape[1] + t] = total + spent
+            spent += counts[b, t]
+        for i in range(spent):
+            units[total + i] = rooms[b, i]
+        total += spent
+    offsets[-1] = total
+
+
+@_compiled
+def membranes(codes, unit, traces):
+    """Write membranes `[T, B, N]`, leak 0, of raw codes `[B, T, N]`; the first sample of each trial is its leak."""
+    for b in range(codes.shape[0]):
+        for t in range(codes.shape[1]):
+            _to_membrane(codes[b, t], codes[b, 0], unit, traces[t, b])
+
+
+@_compiled
+def _to_membrane(code, rest, unit, membrane):
+    for n in range(code.shape[0]):
+        membrane[n] = (np.float32(code[n]) - np.float32(rest[n])) * unit
+
+
 @_compiled
 def _add(x, y):
     for n in range(x.shape[0]):
@@ -96,7 +168,7 @@ def _fire(membrane, fired):
 
 
 @_compiled
-def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, traces, spikes):
+def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, traces, spikes, counts, rooms):
     """Run samples `begin` to `end` through a layer of the twin.
 
     Args:
@@ -105,15 +177,23 @@ def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, t
         recurrent: [N, N], row n is what a spike of neuron n adds to each current; empty without.
         alpha, beta: decay of synaptic current and membrane per step.
         traces: [T, B, N] (out). spikes: likewise (out); empty for a readout.
+        counts: [B, T], spikes of each step (out). rooms: [B, T N], the neurons that spiked, in order (out).
     """
     steps, neurons = traces.shape[0], traces.shape[2]
     current, membrane = np.empty(neurons, traces.dtype), np.empty(neurons, traces.dtype)
     firing, from_events, feeding = spikes.shape[0] > 0, weight.shape[0] > 0, recurrent.shape[0] > 0
     for b in range(begin, end):
-        current[:], membrane[:] = 0, 0
+        current[:], membrane[:], spent = 0, 0, 0
         for t in range(steps):
             _copy(traces[t, b], membrane)
-            count = _fire(membrane, spikes[t, b]) if firing else 0
+            if firing:
+                fired = spikes[t, b]
+                counts[b, t] = _fire(membrane, fired)
+                if counts[b, t] > 0:
+                    for n in range(neurons):
+                        if fired[n] > 0:
+                            rooms[b, spent] = n
+                            spent += 1
             _scale(current, alpha)
             if from_events:
                 row = b * steps + t
@@ -122,12 +202,10 @@ def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, t
             else:
                 _add(current, drive[t, b])
             if firing:
-                fired = spikes[t, b]
-                if feeding and count > 0:
-                    for n in range(neurons):
-                        if fired[n] > 0:
-                            _add(current, recurrent[n])
-                _integrate_and_reset(membrane, current, fired, beta)
+                if feeding:
+                    for i in range(spent - counts[b, t], spent):
+                        _add(current, recurrent[rooms[b, i]])
+                _integrate_and_reset(membrane, current, spikes[t, b], beta)
             else:
                 _integrate(membrane, current, beta)
 
@@ -179,6 +257,12 @@ def _multiply(x, y):
 
 
 @_compiled
+def _multiply_by_sum(x, y, z):
+    for n in range(x.shape[0]):
+        x[n] *= y[n] + z[n]
+
+
+@_compiled
 def _back(through, membrane, charge, beta):
     """Carry the gradient of a membrane one step back: `membrane = beta membrane + through; charge += membrane`."""
     for n in range(membrane.shape[0]):
@@ -195,8 +279,8 @@ def _scaled(x, factor, y):
 
 @_compiled
 def gradient(
-    first, last, offsets, units, spikes, traces, grad_spikes, grad_traces, kind, slope, at_threshold, alpha, beta,
-    charges, grad_weight,
+    first, last, offsets, units, spikes, traces, grad_spikes, grad_counts, grad_traces, kind, slope, at_threshold,
+    alpha, beta, charges, grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer without recurrence, all samples.
 
@@ -204,6 +288,7 @@ def gradient(
         offsets, units: input events; in use with `grad_weight`.
         spikes, traces: as measured, [T, B, N]; spikes are in use where `at_threshold` says so.
         grad_spikes, grad_traces: gradients of the loss, [T, B, N] each; empty for none.
+        grad_counts: its gradient with respect to the number of spikes, [B, N]; empty for none.
         kind, slope: surrogate. alpha, beta: decay of synaptic current and membrane per step.
         charges: gradient of the charge that arrives in each step, [T, B, N] (out); empty if not wanted.
         grad_weight: [J, N], zero before (out); empty if not wanted.
@@ -214,10 +299,15 @@ def gradient(
     for b in range(batch):
         membrane[:], charge[steps - 1] = 0, 0
         for t in range(steps - 1, 0, -1):
-            if grad_spikes.shape[0] > 0:
+            if grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0:
                 _distance(traces[t, b, first:last], spikes[t, b, first:last], at_threshold, through)
                 _slopes(kind, slope, through)
-                _multiply(through, grad_spikes[t, b, first:last])
+                if grad_counts.shape[0] == 0:
+                    _multiply(through, grad_spikes[t, b, first:last])
+                elif grad_spikes.shape[0] == 0:
+                    _multiply(through, grad_counts[b, first:last])
+                else:
+                    _multiply_by_sum(through, grad_spikes[t, b, first:last], grad_counts[b, first:last])
                 if grad_traces.shape[0] > 0:
                     _add(through, grad_traces[t, b, first:last])
             else:

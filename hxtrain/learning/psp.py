@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
-from hxtrain.backends.spikes import GRID_TOLERANCE
 
-from .compiled import group_events
+from .compiled import Grouped, group_events
 
 
 def decay(dt: float, tau: float) -> float:
@@ -68,10 +67,9 @@ class GridEvents:
         self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
 
     @cached_property
-    def grouped(self) -> tuple[Tensor, Tensor]:
-        """Offsets `[B T + 1]` and units `[E]` of the events grouped by sample and step, on the CPU."""
-        found = self._spikes
-        return group_events(found.sample, found.unit, found.time, self._dt, GRID_TOLERANCE, self.steps, self.samples)
+    def grouped(self) -> Grouped:
+        """The events grouped by sample and step; on the CPU."""
+        return group_events(self._spikes, self._dt, self.steps)
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:

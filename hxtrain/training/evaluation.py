@@ -78,7 +78,7 @@ def evaluate(
         activity = net(still(intensities(split.images[first : first + batch_size])))
         answers = predictions(loss.scores(activity.readout)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
-        spikes += sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
+        spikes += activity.hidden_spikes()
         health = health + activity.health
         meter.add(activity.cost)
         decided.append(decision_times(loss, activity.readout, net.dt).cpu())

@@ -164,7 +164,7 @@ class Trainer:
         with torch.no_grad():
             answers = predictions(task.loss.scores(activity.readout))
             correct = float((answers == labels.to(answers.device)).sum())
-            spikes = sum(float(layer.spikes.sum()) for layer in activity.hidden if layer.spikes is not None)
+            spikes = activity.hidden_spikes()
         self.sums.add(len(chosen), loss, correct, spikes, time.perf_counter() - begin)
         self._report_health("training", activity.health)
         self._look(activity)

@@ -97,7 +97,7 @@ def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_thre
     model = Model(alpha, beta, *rule)
     inputs, fast = GridEvents(spikes, dt, steps), []
     for weight, (fired, trace) in zip(weights, measured, strict=True):
-        fast.append(measured_layer(weight, inputs, fired, trace, model))
+        fast.append(measured_layer(weight, inputs, fired, trace, model)[:2])
         inputs = fast[-1][0]
 
     inputs, slow = spikes.to_grid(dt, steps).to(dtype), []
