@@ -352,8 +352,11 @@ class EmulatedChip:
         Slow threshold noise and drift: one draw per neuron and window.
         """
         window = clocks // np.uint64(THRESHOLD_WINDOW)
-        pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
-        pairs, row = np.unique(pair, return_inverse=True)
+        if len(self.chips) == 1 and window[0] == window[-1]:
+            pairs, row = window[:1], np.zeros(len(clocks), np.int64)
+        else:
+            pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
+            pairs, row = np.unique(pair, return_inverse=True)
         parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
         mem = program.params.mem[[int(p % len(self.chips)) for p in pairs.tolist()]].astype(np.float64)

@@ -1,4 +1,4 @@
-"""`hxtrain-bench`: what the realism of an emulated chip costs, or a server between it and the host."""
+"""`hxtrain-bench`: steps and answers beside other libraries, what realism costs, or a server between chip and host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.studies.bench import bench_link, bench_realism, link_rows, timing_rows
+from hxtrain.studies.bench import (
+    BenchConfig,
+    bench_link,
+    bench_realism,
+    bench_speed,
+    link_rows,
+    plot_speed,
+    speed_rows,
+    timing_rows,
+)
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
@@ -17,18 +26,38 @@ register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="bench")
 def main(config: DictConfig) -> None:
-    """Time every feature with and without, or runs with and without a server."""
+    """Run a suite."""
     guarded(lambda: _bench(config))
 
 
 def _bench(config: DictConfig) -> None:
     settings, folder, progress = typed(config), run_directory(), Progress()
-    if settings.suite == "remote":
-        table = ("work", "in the process", "behind a server", "ratio of throughputs", "quartiles")
-        progress.table("256-246-10", table, link_rows(bench_link(settings, folder, command_line())))
-        progress.say(f"bench_link.json: {escape(str(folder))}")
-        return
-    timings = bench_realism(settings, folder, command_line())
+    title, columns, rows = SUITES[settings.suite](settings)
+    progress.table(title, columns, rows)
+    progress.say(f"results: {escape(str(folder))}")
+
+
+Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""A table: title, columns, rows."""
+
+
+def _speed(config: BenchConfig) -> Outcome:
+    found = bench_speed(config, run_directory(), command_line())
+    plot_speed(found, run_directory() / "bench.png")
+    columns = ("task", "who", "time", "quartiles", "samples", "time / our software's")
+    return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(found)
+
+
+def _realism(config: BenchConfig) -> Outcome:
+    timings = bench_realism(config, run_directory(), command_line())
     columns = ("feature", "without", "with", "ratio", "quartiles")
-    progress.table(f"one run of {settings.batch} samples, 256-246-10", columns, timing_rows(timings))
-    progress.say(f"bench.json: {escape(str(folder))}")
+    return f"one run of {config.batch} samples, 256-246-10", columns, timing_rows(timings)
+
+
+def _remote(config: BenchConfig) -> Outcome:
+    timings = bench_link(config, run_directory(), command_line())
+    columns = ("work", "in the process", "behind a server", "ratio of throughputs", "quartiles")
+    return "256-246-10", columns, link_rows(timings)
+
+
+SUITES = {"speed": _speed, "realism": _realism, "remote": _remote}

@@ -6,6 +6,7 @@ float weights become integers and trace codes become membranes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -109,10 +110,11 @@ class Plan:
         largest: dict[str, float] = {}
         for plan, weight in zip(self.projections, weights, strict=True):
             name, post = plan.projection.name, plan.projection.post
-            if not bool(torch.isfinite(weight).all()):
+            low, high = (float(bound) for bound in torch.aminmax(weight.detach()))  # NaN if a weight is
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"weights of {name} are not finite; try a smaller trainer.learning_rate")
             if plan.fixed_scale is None:
-                largest[post] = max(largest.get(post, 0.0), float(weight.detach().abs().max()))
+                largest[post] = max(largest.get(post, 0.0), -low, high)
         integers, scales = {}, []
         for plan, weight in zip(self.projections, weights, strict=True):
             scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)

@@ -28,6 +28,7 @@ PACKAGES = [
     "hxtrain.learning",
     "hxtrain.studies",
     "hxtrain.studies.bench",
+    "hxtrain.studies.bench.peers",
     "hxtrain.training",
 ]
 SCRIPTS = {

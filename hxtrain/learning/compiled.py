@@ -24,8 +24,10 @@ from .surrogate import SURROGATES, Surrogate
 
 KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
 """Surrogates that the kernels know, by their numbers there."""
-LEAST_NEURONS, LEAST_SAMPLES = 32, 8
+LEAST_NEURONS, LEAST_SAMPLES, LEAST_ROWS = 32, 8, 200
 """Smallest share of a thread; less is not worth the hand-over."""
+FEW_NEURONS = 32
+"""Up to so many, a loop is faster than the matrix product of a library, which is made for larger ones."""
 
 
 def supports(tensor: Tensor, model: Model) -> bool:
@@ -166,6 +168,18 @@ def gradient(
     kernel = _kernels().gradient
     _share(lambda first, last: kernel(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
     return (grad_charges if charges else None), (None if events is None else grad_weight.t())
+
+
+def grad_inputs(charges: Tensor, weight: Tensor) -> Tensor:
+    """Return `charges [T, B, N] @ weight [N, J]`, the gradient of a layer's inputs."""
+    steps, samples, neurons = charges.shape
+    if neurons > FEW_NEURONS:
+        return charges @ weight
+    out = charges.new_empty(steps, samples, weight.shape[1])
+    arguments = _array(charges).reshape(-1, neurons), _array(weight.contiguous())
+    rows, kernel = _array(out).reshape(steps * samples, -1), _kernels().product
+    _share(lambda begin, end: kernel(begin, end, *arguments, rows), steps * samples, LEAST_ROWS)
+    return out
 
 
 @cache

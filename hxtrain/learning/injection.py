@@ -74,7 +74,8 @@ class _Layer(torch.autograd.Function):
             return (None,) * 9
         for_weight, for_recurrent, for_inputs = ctx.needs_input_grad[:3]
         model, events = ctx.model, ctx.events if for_weight else None
-        if recurrent is None and compiled.supports(trace, model):
+        fast = compiled.supports(trace, model)
+        if recurrent is None and fast:
             grouped = None
             if for_weight:
                 grouped = ctx.grouped if events is None else events.grouped
@@ -89,7 +90,9 @@ class _Layer(torch.autograd.Function):
         if for_weight and grad_weight is None:
             grad_weight = _product(charge, inputs)
         grad_recurrent = _product(charge, spikes) if for_recurrent else None
-        grad_inputs = charge @ weight if for_inputs and charge is not None else None
+        grad_inputs = None
+        if for_inputs and charge is not None:
+            grad_inputs = compiled.grad_inputs(charge, weight) if fast else charge @ weight
         return grad_weight, grad_recurrent, grad_inputs, *(None,) * 6
 
 

@@ -272,6 +272,24 @@ def _back(through, membrane, charge, beta):
 
 
 @_compiled
+def _add_two(x, a, y, b, z):
+    for n in range(x.shape[0]):
+        x[n] += a * y[n] + b * z[n]
+
+
+@_compiled
+def product(begin, end, charges, weight, out):
+    """Write rows `begin` to `end` of `charges [R, N] @ weight [N, J]`, for few neurons (out: [R, J])."""
+    last = weight.shape[0] - 1
+    for r in range(begin, end):
+        out[r] = 0
+        for n in range(0, last, 2):
+            _add_two(out[r], charges[r, n], weight[n], charges[r, n + 1], weight[n + 1])
+        if last % 2 == 0:
+            _add_two(out[r], charges[r, last], weight[last], charges.dtype.type(0), weight[last])
+
+
+@_compiled
 def _scaled(x, factor, y):
     for n in range(x.shape[0]):
         y[n] = factor * x[n]

@@ -67,7 +67,7 @@ def test_short_validation_passes(tmp_path):
 
 
 def test_bench_times_every_feature(tmp_path):
-    done = call("hxtrain-bench", "rounds=1", "batch=10", "hydra.run.dir=b", cwd=tmp_path)
+    done = call("hxtrain-bench", "suite=realism", "rounds=1", "batch=10", "hydra.run.dir=b", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     timings = json.loads((tmp_path / "b/bench.json").read_text())["realism"]
     assert len(timings) > 10

@@ -2,6 +2,18 @@
 
 from .config import SUITES, BenchConfig
 from .link import bench_link, link_rows
+from .plot import plot_speed
 from .realism import bench_realism, timing_rows
+from .speed import bench_speed, speed_rows
 
-__all__ = ["SUITES", "BenchConfig", "bench_link", "bench_realism", "link_rows", "timing_rows"]
+__all__ = [
+    "SUITES",
+    "BenchConfig",
+    "bench_link",
+    "bench_realism",
+    "bench_speed",
+    "link_rows",
+    "plot_speed",
+    "speed_rows",
+    "timing_rows",
+]

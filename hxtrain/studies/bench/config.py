@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUITES = ("realism", "remote")
+SUITES = ("speed", "realism", "remote")
 
 
 @dataclass
@@ -12,18 +12,21 @@ class BenchConfig:
     """Settings of the benchmark.
 
     Attributes:
-        suite: `realism` (what each feature of an emulated chip costs) or `remote` (what a chip server costs).
+        suite: `speed` (steps and answers beside other libraries), `realism` (what each feature of an emulated chip
+            costs) or `remote` (what a chip server costs).
         chip: name of the emulated chip, calibrated.
         rounds: how often every variant is timed.
         batch: samples per run (suite realism).
-        threads: torch threads (the emulated chip uses all cores anyway).
+        threads: torch threads (the emulated chip and the host's loops use all cores anyway).
+        peers: whether other libraries that are installed are timed, too (suite speed).
     """
 
-    suite: str = "realism"
+    suite: str = "speed"
     chip: str = "W66F3"
     rounds: int = 25
     batch: int = 100
     threads: int = 1
+    peers: bool = True
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:

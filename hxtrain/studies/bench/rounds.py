@@ -29,6 +29,7 @@ def in_turns(
     rounds: int,
     report: Report = lambda done, total: None,
     warm_up: int = 1,
+    turn: float = 0.0,
 ) -> dict[Name, list[float]]:
     """Time works in turns.
 
@@ -37,22 +38,32 @@ def in_turns(
         rounds: how often each.
         report: is told of progress.
         warm_up: rounds before, which compile and fill caches; not counted.
+        turn: length of a turn (s), which begins with a call that is not counted; 0: a single call, which is.
 
     Returns:
-        Times (s) by name, one per round, in the order of the rounds.
+        Times (s) by name, one per round, in the order of the rounds: of the call, or the median of a turn's calls.
     """
     order, draw = list(works), random.Random(0)
     times: dict[Name, list[float]] = {name: [] for name in works}
     for done in range(-warm_up, rounds):
         draw.shuffle(order)
         for name in order:
-            begin = time.perf_counter()
-            works[name]()
-            seconds = time.perf_counter() - begin
+            if turn > 0:
+                works[name]()
+            calls = [_seconds(works[name])]
+            while sum(calls) < turn:
+                calls.append(_seconds(works[name]))
+            seconds = statistics.median(calls)
             if done >= 0:
                 times[name].append(seconds)
         report(max(done + 1, 0), rounds)
     return times
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -1,0 +1,38 @@
+"""SpikingJelly: Linear, multi-step CUBALIFNode, Linear, the same with an unreachable threshold as readout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spikingjelly.activation_based import functional, neuron, surrogate
+from torch import Tensor
+
+from .common import SLOPE, Peer, Task, TorchPeer, linear
+
+
+def build(task: Task) -> Peer:
+    """Return the peer."""
+    first, second = linear(task.hidden), linear(task.readout)
+
+    def node(threshold: float) -> Any:
+        return neuron.CUBALIFNode(
+            c_decay=task.decay,
+            v_decay=task.decay,
+            v_threshold=threshold,
+            v_reset=None,
+            surrogate_function=surrogate.SuperSpike(alpha=SLOPE),
+            detach_reset=True,
+            step_mode="m",
+        )
+
+    hidden, readout = node(1.0), node(1e30)
+    readout.store_v_seq = True
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        for layer in (hidden, readout):
+            functional.reset_net(layer)
+        spikes = hidden(first(x))
+        readout(second(spikes))
+        return readout.v_seq, spikes
+
+    return TorchPeer(task, first.weight, [second.weight], forward)

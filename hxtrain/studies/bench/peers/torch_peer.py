@@ -1,0 +1,59 @@
+"""PyTorch alone: the loop that one writes by hand, plain and under torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .common import SLOPE, Peer, Task, TorchPeer, linear
+
+
+def build(task: Task) -> Peer:
+    """Return the peer without a compiler."""
+    return _build(task, lambda function: function)
+
+
+def build_compiled(task: Task) -> Peer:
+    """Return the peer whose loops torch.compile has compiled, for these very shapes."""
+    compiled: Any = lambda function: torch.compile(function, dynamic=False)  # noqa: E731
+    return _build(task, compiled)
+
+
+def _spike(distance: Tensor) -> Tensor:
+    """Return a step whose derivative is that of the SuperSpike surrogate."""
+    soft = distance / (SLOPE * distance.abs() + 1.0)
+    return ((distance > 0).to(distance.dtype) - soft).detach() + soft
+
+
+def _build(task: Task, prepared: Callable[[Any], Any]) -> Peer:
+    first, second, decay = linear(task.hidden), linear(task.readout), task.decay
+
+    def fire(drives: Tensor) -> Tensor:
+        current = membrane = spikes = torch.zeros_like(drives[0])
+        found = []
+        for drive in drives.unbind(0):
+            current = decay * current + drive
+            membrane = decay * membrane + current - spikes.detach()
+            spikes = _spike(membrane - 1.0)
+            found.append(spikes)
+        return torch.stack(found)
+
+    def integrate(drives: Tensor) -> Tensor:
+        current = membrane = torch.zeros_like(drives[0])
+        found = []
+        for drive in drives.unbind(0):
+            current = decay * current + drive
+            membrane = decay * membrane + current
+            found.append(membrane)
+        return torch.stack(found)
+
+    hidden, readout = prepared(fire), prepared(integrate)
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        spikes = hidden(first(x))
+        return readout(second(spikes)), spikes
+
+    return TorchPeer(task, first.weight, [second.weight], forward)

@@ -1,0 +1,40 @@
+"""A picture of the benchmark: bars of time for each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from hxtrain import _plot_style as style
+
+from .speed import FLOOR, OURS, SIZES, Speed
+
+
+def plot_speed(found: list[Speed], path: Path) -> Path:
+    """Write a PNG with a panel per task; bars on a logarithmic axis, whiskers are quartiles."""
+    tasks = [task for task in SIZES if any(speed.task == task for speed in found)]
+    most = max(sum(speed.task == task for speed in found) for task in tasks)
+    figure = style.new_figure(4.6 * len(tasks), 1.2 + 0.32 * most)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        _draw(axes, task, [speed for speed in found if speed.task == task])
+    return style.save(figure, path)
+
+
+def _draw(axes: Axes, task: str, found: list[Speed]) -> None:
+    for place, speed in enumerate(reversed(found)):
+        middle, low, high = (1e3 * seconds for seconds in speed.time)
+        axes.barh(place, middle, color=_colour(speed.work), height=0.7)
+        axes.plot([low, high], [place, place], color="black", linewidth=1.0)
+        axes.annotate(f"{middle:.3g}", (high, place), xytext=(3, 0), textcoords="offset points", va="center", size=8)
+    axes.set_yticks(range(len(found)), [speed.work for speed in reversed(found)], size=8)
+    axes.set_xscale("log")
+    axes.set_xlim(right=2.2 * max(1e3 * speed.time.high for speed in found))
+    axes.set_xlabel("time (ms)")
+    axes.set_title(task, size=10)
+
+
+def _colour(work: str) -> str:
+    if work == FLOOR:
+        return style.GREEN
+    return style.BLUE if work.startswith(OURS) else style.GREY
