@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Grouped, Model, decay, get_surrogate, measured_layer, psp_matrix
+from .learning import GridEvents, Measured, Model, decay, get_surrogate, measured_layers, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
@@ -312,18 +312,13 @@ class Network(nn.Module):
         return [list(islice(rest, len(layer.projections))) for layer in self.layers]
 
     def _inject(self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity]) -> list[LayerActivity]:
-        inputs: Tensor | GridEvents = events
-        grouped: Grouped | None = None
-        result = []
-        for layer, (weight, *own), measured in zip(self.layers, self.by_layer(weights), found, strict=True):
-            recurrent, model = own[0] if own else None, self.model(layer)
-            spikes, trace, counts = measured_layer(
-                weight, inputs, measured.spikes, measured.trace, model, recurrent, measured.counts, grouped
-            )
-            result.append(LayerActivity(spikes, trace, measured.events, counts, measured.grouped))
-            if spikes is not None:
-                inputs, grouped = spikes, measured.grouped
-        return result
+        pairs = [(weight, own[0] if own else None) for weight, *own in self.by_layer(weights)]
+        measured = [Measured(layer.spikes, layer.trace, layer.counts, layer.grouped) for layer in found]
+        injected = measured_layers(pairs, events, measured, [self.model(layer) for layer in self.layers])
+        return [
+            LayerActivity(spikes, trace, layer.events, counts, grouped)
+            for layer, (spikes, trace, counts, grouped) in zip(found, injected, strict=True)
+        ]
 
 
 def _pair(modules: list[nn.Module]) -> list[Layer]:

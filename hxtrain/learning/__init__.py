@@ -2,7 +2,7 @@
 
 from . import compiled
 from .compiled import Grouped
-from .injection import gradient, measured_layer
+from .injection import Measured, gradient, measured_layers
 from .model import Model
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
@@ -11,13 +11,14 @@ __all__ = [
     "SURROGATES",
     "GridEvents",
     "Grouped",
+    "Measured",
     "Model",
     "Surrogate",
     "compiled",
     "decay",
     "get_surrogate",
     "gradient",
-    "measured_layer",
+    "measured_layers",
     "over_time",
     "psp_kernel",
     "psp_matrix",

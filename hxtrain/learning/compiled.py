@@ -24,10 +24,10 @@ from .surrogate import SURROGATES, Surrogate
 
 KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
 """Surrogates that the kernels know, by their numbers there."""
-LEAST_NEURONS, LEAST_SAMPLES, LEAST_ROWS = 32, 8, 200
-"""Smallest share of a thread; less is not worth the hand-over."""
+LEAST = 100_000
+"""Smallest share of a thread (values `[T, B, N]`); less is not worth the hand-over."""
 FEW_NEURONS = 32
-"""Up to so many, a loop is faster than the matrix product of a library, which is made for larger ones."""
+"""Up to so many neurons of the layer behind, products with its weights are part of the loop, and nothing is stored."""
 
 
 def supports(tensor: Tensor, model: Model) -> bool:
@@ -111,15 +111,15 @@ def respond(
     counts = torch.empty((samples, steps) if spiking else (0, 0), dtype=torch.int64)
     rooms = torch.empty((samples, steps * neurons) if spiking else (0, 0), dtype=torch.int32)
     if isinstance(inputs, Grouped):
-        events, columns, drive = inputs, like.t().contiguous(), like.new_empty(0, 0, 0)
+        events, columns, drive = inputs, _padded(like.t()), like.new_empty(0, 0, 0)
     else:
         events, columns, drive = NO_EVENTS, none, inputs @ like.t()
-    own = none if recurrent is None else recurrent.detach().t().contiguous()
+    own = none if recurrent is None else _padded(recurrent.detach().t())
     arguments = [_array(x) for x in (events.offsets, events.units, columns, drive, own)]
     alpha, beta = _number(like, model.alpha), _number(like, model.beta)
     outputs = [_array(x) for x in (traces, spikes, counts, rooms)]
     kernel = _kernels().respond
-    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, *outputs), samples, LEAST_SAMPLES)
+    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, *outputs), samples, traces.numel())
     if not spiking:
         return None, traces, None
     grouped = Grouped(torch.empty(samples * steps + 1, dtype=torch.int64), counts.new_empty(int(counts.sum())), neurons)
@@ -132,8 +132,9 @@ def gradient(
     spikes: Tensor | None,
     traces: Tensor,
     grad_spikes: Tensor | None,
-    grad_counts: Tensor | None,
     grad_traces: Tensor | None,
+    grad_counts: Tensor | None,
+    behind: tuple[Tensor, Tensor] | None,
     events: Grouped | None,
     charges: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -142,44 +143,45 @@ def gradient(
     Args:
         model: of the layer; its surrogate is one of `KINDS`.
         spikes, traces: as measured `[T, B, N]`.
-        grad_spikes, grad_counts, grad_traces: gradients of the loss with respect to spikes `[T, B, N]`, their numbers
-            `[B, N]` and membranes `[T, B, N]`; at least one.
+        grad_spikes, grad_traces, grad_counts: gradients of the loss with respect to spikes `[T, B, N]`, membranes
+            `[T, B, N]` and numbers of spikes `[B, N]`.
+        behind: gradient of the charges `[T, B, M]` of the layer behind, and its weights `[M, N]`, if any: another
+            gradient of the spikes.
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
     """
     neurons = traces.shape[2]
     grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
-    grad_weight = traces.new_empty(0, 0) if events is None else traces.new_zeros(events.sources, neurons)
+    grad_weight = traces.new_empty(0 if events is None else events.sources, neurons)
     offsets, units, _ = NO_EVENTS if events is None else events
-    none = traces.new_empty(0, 0, 0)
+    if behind is not None and behind[1].shape[0] > FEW_NEURONS:
+        through = behind[0] @ behind[1]
+        grad_spikes, behind = through if grad_spikes is None else grad_spikes + through, None
+    flat, deep = traces.new_empty(0, 0), traces.new_empty(0, 0, 0)
     given = (
         offsets,
         units,
         traces if spikes is None else spikes,
         traces,
-        none if grad_spikes is None else grad_spikes,
-        traces.new_empty(0, 0) if grad_counts is None else grad_counts,
-        none if grad_traces is None else grad_traces,
+        deep if grad_spikes is None else grad_spikes,
+        flat if grad_counts is None else grad_counts,
+        deep if grad_traces is None else grad_traces,
+        *((deep, flat) if behind is None else behind),
     )
     arguments = [_array(x.contiguous()) for x in given]
     kind, at_threshold = KINDS.get(model.surrogate, 0), model.at_threshold and spikes is not None
     numbers = kind, _number(traces, model.slope), at_threshold, *(_number(traces, x) for x in (model.alpha, model.beta))
     outputs = _array(grad_charges), _array(grad_weight)
     kernel = _kernels().gradient
-    _share(lambda first, last: kernel(first, last, *arguments, *numbers, *outputs), neurons, LEAST_NEURONS)
+    _share(lambda first, last: kernel(first, last, *arguments, *numbers, *outputs), neurons, traces.numel())
     return (grad_charges if charges else None), (None if events is None else grad_weight.t())
 
 
-def grad_inputs(charges: Tensor, weight: Tensor) -> Tensor:
-    """Return `charges [T, B, N] @ weight [N, J]`, the gradient of a layer's inputs."""
-    steps, samples, neurons = charges.shape
-    if neurons > FEW_NEURONS:
-        return charges @ weight
-    out = charges.new_empty(steps, samples, weight.shape[1])
-    arguments = _array(charges).reshape(-1, neurons), _array(weight.contiguous())
-    rows, kernel = _array(out).reshape(steps * samples, -1), _kernels().product
-    _share(lambda begin, end: kernel(begin, end, *arguments, rows), steps * samples, LEAST_ROWS)
-    return out
+def _padded(rows: Tensor) -> Tensor:
+    """Return rows with as many zeros behind them that they are whole vectors."""
+    padded = rows.new_zeros(rows.shape[0], (rows.shape[1] + 31) // 32 * 32)
+    padded[:, : rows.shape[1]] = rows
+    return padded
 
 
 @cache
@@ -208,9 +210,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _share(work: Callable[[int, int], object], count: int, least: int) -> None:
-    """Share `count` items between the cores, the calling thread included."""
-    parts = max(1, min(_cores(), count // least))
+def _share(work: Callable[[int, int], object], count: int, values: int) -> None:
+    """Share `count` items with so many values between the cores, the calling thread included."""
+    parts = max(1, min(_cores(), count, values // LEAST))
     edges = [count * i // parts for i in range(parts + 1)]
     others = [_pool().submit(work, edges[i], edges[i + 1]) for i in range(1, parts)]
     work(edges[0], edges[1])

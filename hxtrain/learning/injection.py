@@ -31,7 +31,8 @@ the layer is recurrent; and `compiled`, on the CPU, whose loop over time stays i
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,62 +44,120 @@ from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
 
 
-class _Layer(torch.autograd.Function):
-    """A measured layer: (weight, recurrent weight, inputs) -> (spikes, trace, numbers of spikes)."""
+class Measured(NamedTuple):
+    """A layer as measured.
+
+    Attributes:
+        spikes: `[T, B, N]`; None for a readout.
+        trace: membrane `[T, B, N]`, leak 0, threshold 1.
+        counts: numbers of spikes `[B, N]`, the sum of `spikes`; None if not wanted in the graph.
+        grouped: the spikes once more, as events, if at hand: saves products with many zeros.
+    """
+
+    spikes: Tensor | None
+    trace: Tensor
+    counts: Tensor | None = None
+    grouped: Grouped | None = None
+
+
+class _Stack(torch.autograd.Function):
+    """Measured layers: (inputs, weight, recurrent weight, ...) -> (spikes, trace, counts, ...)."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        weight: Tensor,
-        recurrent: Tensor | None,
-        inputs: Tensor | None,
         events: GridEvents | None,
-        grouped: Grouped | None,
-        spikes: Tensor | None,
-        trace: Tensor,
-        counts: Tensor | None,
-        model: Model,
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        kept = spikes if model.at_threshold or recurrent is not None else None
-        ctx.save_for_backward(weight, recurrent, inputs, trace, kept)
-        ctx.events, ctx.grouped, ctx.model = events, grouped, model
+        models: Sequence[Model],
+        measured: Sequence[Measured],
+        inputs: Tensor | None,
+        *weights: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(inputs, *weights, *(part for layer in measured for part in layer[:2]))
+        ctx.events, ctx.models, ctx.grouped = events, models, [layer.grouped for layer in measured]
         ctx.set_materialize_grads(False)
-        return _seen(spikes), trace.view_as(trace), _seen(counts)
+        return tuple(None if part is None else part.view_as(part) for layer in measured for part in layer[:3])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        weight, recurrent, inputs, trace, spikes = ctx.saved_tensors
-        grad_spikes, grad_trace, grad_counts = grads
-        if all(grad is None for grad in grads):
-            return (None,) * 9
-        for_weight, for_recurrent, for_inputs = ctx.needs_input_grad[:3]
-        model, events = ctx.model, ctx.events if for_weight else None
-        fast = compiled.supports(trace, model)
-        if recurrent is None and fast:
+        count = len(ctx.models)
+        inputs, *saved = ctx.saved_tensors
+        weights, recorded, needed = saved[: 2 * count], saved[2 * count :], ctx.needs_input_grad[3:]
+        found: list[Tensor | None] = [None] * (2 * count)
+        behind: tuple[Tensor, Tensor] | None = None
+        for i in reversed(range(count)):
+            if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
+                continue
+            before = recorded[2 * i - 2] if i else inputs
+            layer = _Layer(
+                ctx.models[i],
+                *weights[2 * i : 2 * i + 2],
+                *recorded[2 * i : 2 * i + 2],
+                before,
+                ctx.events if i == 0 else None,
+                ctx.grouped[i - 1] if i else None,
+            )
+            wanted = any(needed[: 2 * i + 1]), *needed[2 * i + 1 : 2 * i + 3]
+            charge, *found[2 * i : 2 * i + 2] = layer.backward(grads[3 * i : 3 * i + 3], behind, wanted)
+            behind = None if charge is None else (charge, layer.weight)
+        grad_inputs = behind[0] @ behind[1] if needed[0] and behind is not None else None
+        return None, None, None, grad_inputs, *found
+
+
+class _Layer(NamedTuple):
+    """What the gradient of a layer needs: model, weights, what was measured, and inputs in the forms at hand."""
+
+    model: Model
+    weight: Tensor
+    recurrent: Tensor | None
+    spikes: Tensor | None
+    trace: Tensor
+    inputs: Tensor | None
+    events: GridEvents | None
+    grouped: Grouped | None
+
+    def backward(
+        self,
+        grads: Sequence[Tensor | None],
+        behind: tuple[Tensor, Tensor] | None,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of charges, weights and recurrent weights.
+
+        Args:
+            grads: of spikes, membranes and numbers of spikes.
+            behind: gradient of the charges of the layer behind, and its weights.
+            wanted: which gradients are.
+        """
+        lower, for_weight, for_recurrent = wanted
+        if self.recurrent is None and compiled.supports(self.trace, self.model):
             grouped = None
             if for_weight:
-                grouped = ctx.grouped if events is None else events.grouped
-            charges = for_inputs or (for_weight and grouped is None)
+                grouped = self.grouped if self.events is None else self.events.grouped
+            charges = lower or (for_weight and grouped is None)
             charge, grad_weight = compiled.gradient(
-                model, spikes, trace, grad_spikes, grad_counts, grad_trace, grouped, charges
+                self.model, self.spikes, self.trace, *grads, behind, grouped, charges
             )
         else:
-            if grad_counts is not None:
-                grad_spikes = grad_counts.expand_as(trace) if grad_spikes is None else grad_spikes + grad_counts
-            charge, grad_weight = gradient(model, spikes, trace, grad_spikes, grad_trace, events, recurrent)
+            events = self.events if for_weight else None
+            grad_spikes, grad_trace = _summed(grads, behind, self.trace), grads[1]
+            charge, grad_weight = gradient(
+                self.model, self.spikes, self.trace, grad_spikes, grad_trace, events, self.recurrent
+            )
         if for_weight and grad_weight is None:
-            grad_weight = _product(charge, inputs)
-        grad_recurrent = _product(charge, spikes) if for_recurrent else None
-        grad_inputs = None
-        if for_inputs and charge is not None:
-            grad_inputs = compiled.grad_inputs(charge, weight) if fast else charge @ weight
-        return grad_weight, grad_recurrent, grad_inputs, *(None,) * 6
+            grad_weight = _product(charge, self.inputs)
+        return charge, grad_weight, _product(charge, self.spikes) if for_recurrent else None
 
 
-def _seen(tensor: Tensor | None) -> Tensor | None:
-    """Return an output that shares an input's memory."""
-    return None if tensor is None else tensor.view_as(tensor)
+def _summed(grads: Sequence[Tensor | None], behind: tuple[Tensor, Tensor] | None, trace: Tensor) -> Tensor | None:
+    """Return the gradient of the spikes `[T, B, N]` from all that depends on them; None if nothing does."""
+    grad_spikes, _, grad_counts = grads
+    parts = [grad_spikes] if grad_spikes is not None else []
+    if grad_counts is not None:
+        parts.append(grad_counts.expand_as(trace))
+    if behind is not None:
+        parts.append(behind[0] @ behind[1])
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def gradient(
@@ -159,38 +218,32 @@ def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tenso
     return charge
 
 
-def _product(charge: Tensor | None, inputs: Tensor) -> Tensor | None:
+def _product(charge: Tensor | None, inputs: Tensor | None) -> Tensor | None:
     """Return the gradient of weights behind inputs `[T, B, J]`."""
-    return None if charge is None else charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
+    if charge is None or inputs is None:
+        return None
+    return charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
 
 
-def measured_layer(
-    weight: Tensor,
+def measured_layers(
+    weights: Sequence[tuple[Tensor, Tensor | None]],
     inputs: Tensor | GridEvents,
-    spikes: Tensor | None,
-    trace: Tensor,
-    model: Model,
-    recurrent: Tensor | None = None,
-    counts: Tensor | None = None,
-    grouped: Grouped | None = None,
-) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Put a measured layer into the graph.
+    measured: Sequence[Measured],
+    models: Sequence[Model],
+) -> list[Measured]:
+    """Put measured layers into the graph, one behind the other.
 
     Args:
-        weight: float weights `[N, J]`.
-        inputs: spikes of the layer before `[T, B, J]`, or input events.
-        spikes: measured spikes `[T, B, N]`; None for a readout.
-        trace: measured membrane `[T, B, N]`, leak 0, threshold 1.
-        model: through which gradients run.
-        recurrent: weights of the layer's own synapses `[N, N]`, if any.
-        counts: numbers of spikes `[B, N]`, the sum of `spikes`, if wanted in the graph.
-        grouped: the spikes of the layer before once more, as events, if at hand: saves a product with many zeros.
+        weights: of each layer: float weights `[N, J]`, and those of its own synapses `[N, N]`, if any.
+        inputs: spikes `[T, B, J]`, or input events.
+        measured: each layer as measured.
+        models: through which gradients run.
 
     Returns:
-        Spikes, trace and counts with the values given and the gradient of the model.
+        The layers with the values given and the gradient of the models.
     """
     dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
-    result: tuple[Tensor | None, Tensor, Tensor | None] = _Layer.apply(  # type: ignore[no-untyped-call]
-        weight, recurrent, dense, events, grouped, spikes, trace, counts, model
+    flat = _Stack.apply(  # type: ignore[no-untyped-call]
+        events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
-    return result
+    return [Measured(*flat[3 * i : 3 * i + 3], layer.grouped) for i, layer in enumerate(measured)]

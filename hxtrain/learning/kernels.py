@@ -4,6 +4,9 @@ Each call does its part of a batch from the first step to the last (or back), so
 the first-level cache; the innermost loops run over neurons and become vector instructions. `psp.py`, `twin.py` and
 `injection.py` say the same in torch.
 
+A loop over neurons is a function of its own on whole, flat arrays and an unsigned offset: slices would cost more than
+the loop itself, and a signed offset might count from the end.
+
 Shape letters: `T` steps, `B` samples, `J` inputs, `N` neurons, `E` events. Events are grouped by sample and step:
 those of sample b in step t are `units[offsets[b * T + t]:offsets[b * T + t + 1]]`.
 """
@@ -24,6 +27,7 @@ OPTIONS: dict[str, Any] = {
 _compiled: Any = numba.njit(**OPTIONS)
 _exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
+uptr = np.uintp
 SUPERSPIKE, TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = range(6)
 
 
@@ -126,45 +130,56 @@ def _to_membrane(code, rest, unit, membrane):
 
 
 @_compiled
-def _add(x, y):
-    for n in range(x.shape[0]):
-        x[n] += y[n]
+def _padded(count):
+    """Return the width of rows that hold so many neurons and are whole vectors: a loop's rest would be slow."""
+    return uptr((count + 31) // 32 * 32)
 
 
 @_compiled
-def _copy(x, y):
-    for n in range(x.shape[0]):
-        x[n] = y[n]
+def _add_row(x, rows, at, some):
+    for n in range(some):
+        x[n] += rows[at + n]
+
+
+# Forward
 
 
 @_compiled
-def _scale(x, factor):
-    for n in range(x.shape[0]):
-        x[n] *= factor
-
-
-@_compiled
-def _integrate(membrane, current, beta):
-    for n in range(membrane.shape[0]):
-        membrane[n] = beta * membrane[n] + current[n]
-
-
-@_compiled
-def _integrate_and_reset(membrane, current, fired, beta):
-    for n in range(membrane.shape[0]):
-        membrane[n] = beta * membrane[n] + current[n] - fired[n]
-
-
-@_compiled
-def _fire(membrane, fired):
-    """Write 1 where a membrane is above its threshold, else 0; return how many are."""
-    one, zero = membrane.dtype.type(1), membrane.dtype.type(0)
+def _emit(membrane, fired, traces, spikes, at, some, firing):
+    """Record the membranes and their spikes at `at`; return the number of spikes."""
+    for n in range(some):
+        traces[at + n] = membrane[n]
+    if not firing:
+        return 0
     count = 0
-    for n in range(membrane.shape[0]):
-        above = membrane[n] > one
-        fired[n] = one if above else zero
+    for n in range(uptr(membrane.shape[0])):
+        above = membrane[n] > membrane.dtype.type(1)
+        fired[n] = membrane.dtype.type(1) if above else membrane.dtype.type(0)
         count += 1 if above else 0
+    for n in range(some):
+        spikes[at + n] = fired[n]
     return count
+
+
+@_compiled
+def _collect(fired, b, spent, rooms):
+    """Write the neurons that spiked into the room of sample b, behind `spent` others."""
+    for n in range(uptr(fired.shape[0])):
+        if fired[n] > 0:
+            rooms[b, spent] = n
+            spent += 1
+
+
+@_compiled
+def _decay(current, alpha):
+    for n in range(uptr(current.shape[0])):
+        current[n] *= alpha
+
+
+@_compiled
+def _advance(membrane, current, fired, beta):
+    for n in range(uptr(membrane.shape[0])):
+        membrane[n] = beta * membrane[n] + current[n] - fired[n]
 
 
 @_compiled
@@ -172,133 +187,115 @@ def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, t
     """Run samples `begin` to `end` through a layer of the twin.
 
     Args:
-        offsets, units: input events. weight: [J, N]. Without inputs as events, weight is empty, and `drive` in use.
-        drive: [T, B, N], summed weights of each step's inputs; empty with events.
-        recurrent: [N, N], row n is what a spike of neuron n adds to each current; empty without.
+        offsets, units: input events. weight: [J, W], rows `padded`. Without inputs as events, weight is empty, and
+            `drive` in use: [T, B, N], summed weights of each step's inputs.
+        recurrent: [N, W], row n is what a spike of neuron n adds to each current; empty without.
         alpha, beta: decay of synaptic current and membrane per step.
         traces: [T, B, N] (out). spikes: likewise (out); empty for a readout.
         counts: [B, T], spikes of each step (out). rooms: [B, T N], the neurons that spiked, in order (out).
     """
-    steps, neurons = traces.shape[0], traces.shape[2]
-    current, membrane = np.empty(neurons, traces.dtype), np.empty(neurons, traces.dtype)
+    steps, batch, neurons = traces.shape
+    some, width = uptr(neurons), _padded(neurons)
     firing, from_events, feeding = spikes.shape[0] > 0, weight.shape[0] > 0, recurrent.shape[0] > 0
+    rows, own, driven = weight.reshape(-1), recurrent.reshape(-1), drive.reshape(-1)
+    trace, spike = traces.reshape(-1), spikes.reshape(-1)
+    current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
+    fired = np.zeros(width, traces.dtype)
     for b in range(begin, end):
         current[:], membrane[:], spent = 0, 0, 0
         for t in range(steps):
-            _copy(traces[t, b], membrane)
+            at, row = uptr((t * batch + b) * neurons), b * steps + t
+            count = _emit(membrane, fired, trace, spike, at, some, firing)
             if firing:
-                fired = spikes[t, b]
-                counts[b, t] = _fire(membrane, fired)
-                if counts[b, t] > 0:
-                    for n in range(neurons):
-                        if fired[n] > 0:
-                            rooms[b, spent] = n
-                            spent += 1
-            _scale(current, alpha)
+                counts[b, t] = count
+            if count > 0:
+                _collect(fired, b, spent, rooms)
+                spent += count
+            _decay(current, alpha)
             if from_events:
-                row = b * steps + t
                 for e in range(offsets[row], offsets[row + 1]):
-                    _add(current, weight[units[e]])
+                    _add_row(current, rows, uptr(units[e]) * width, width)
             else:
-                _add(current, drive[t, b])
-            if firing:
-                if feeding:
-                    for i in range(spent - counts[b, t], spent):
-                        _add(current, recurrent[rooms[b, i]])
-                _integrate_and_reset(membrane, current, spikes[t, b], beta)
-            else:
-                _integrate(membrane, current, beta)
+                _add_row(current, driven, at, some)
+            if feeding:
+                for i in range(spent - count, spent):
+                    _add_row(current, own, uptr(rooms[b, i]) * width, width)
+            _advance(membrane, current, fired, beta)
+
+
+# Backward
 
 
 @_compiled
-def _distance(trace, spikes, at_threshold, x):
-    """Write the membranes' distance from the threshold, zero where a spike says that they were there."""
-    one = x.dtype.type(1)
+def _products(x, charge, row, columns):
+    """Add to `x[n]` the sum over the neurons m of the layer behind of `charge[row + m] columns[m, n]`."""
+    width = uptr(x.shape[0])
+    behind = uptr(columns.shape[0]) // width
+    for m in range(uptr(0), behind - behind % uptr(2), uptr(2)):
+        first, second, at = charge[row + m], charge[row + m + uptr(1)], m * width
+        for n in range(width):
+            x[n] += first * columns[at + n] + second * columns[at + width + n]
+    if behind % uptr(2) == 1:
+        last, at = charge[row + behind - uptr(1)], (behind - uptr(1)) * width
+        for n in range(width):
+            x[n] += last * columns[at + n]
+
+
+@_compiled
+def _distance(distance, traces, spikes, at, some, at_threshold):
+    """Write the membranes' distances from the threshold, zero where a spike says that they were there."""
+    one = distance.dtype.type(1)
     if at_threshold:
-        for n in range(x.shape[0]):
-            x[n] = (trace[n] - one) * (one - spikes[n])
+        for n in range(some):
+            distance[n] = (traces[at + n] - one) * (one - spikes[at + n])
     else:
-        for n in range(x.shape[0]):
-            x[n] = trace[n] - one
+        for n in range(some):
+            distance[n] = traces[at + n] - one
 
 
 @_compiled
-def _slopes(kind, slope, x):
-    """Replace distances by surrogate derivatives (`surrogate.py`)."""
+def _surrogate(kind, x, distance, slope):
+    """Multiply by surrogate derivatives (`surrogate.py`)."""
     one, zero, four, half = x.dtype.type(1), x.dtype.type(0), x.dtype.type(4), x.dtype.type(0.5)
     if kind == SUPERSPIKE:
-        for n in range(x.shape[0]):
-            y = one + slope * abs(x[n])
-            x[n] = one / (y * y)
-    elif kind == TRIANGLE:
-        for n in range(x.shape[0]):
-            x[n] = max(one - slope * abs(x[n]), zero)
-    elif kind == SIGMOID:
-        for n in range(x.shape[0]):
-            s = one / (one + np.exp(-slope * x[n]))
-            x[n] = four * s * (one - s)
-    elif kind == GAUSSIAN:
-        for n in range(x.shape[0]):
-            y = slope * x[n]
-            x[n] = np.exp(-half * y * y)
-    elif kind == ARCTAN:
-        for n in range(x.shape[0]):
-            y = slope * x[n]
-            x[n] = one / (one + y * y)
-    else:
-        for n in range(x.shape[0]):
-            x[n] = one if slope * abs(x[n]) < one else zero
+        for n in range(uptr(x.shape[0])):
+            y = one + slope * abs(distance[n])
+            x[n] *= one / (y * y)
+        return
+    for n in range(uptr(x.shape[0])):
+        y = slope * distance[n]
+        if kind == TRIANGLE:
+            x[n] *= max(one - abs(y), zero)
+        elif kind == SIGMOID:
+            s = one / (one + np.exp(-y))
+            x[n] *= four * s * (one - s)
+        elif kind == GAUSSIAN:
+            x[n] *= np.exp(-half * y * y)
+        elif kind == ARCTAN:
+            x[n] *= one / (one + y * y)
+        else:
+            x[n] *= one if abs(y) < one else zero
 
 
 @_compiled
-def _multiply(x, y):
-    for n in range(x.shape[0]):
-        x[n] *= y[n]
-
-
-@_compiled
-def _multiply_by_sum(x, y, z):
-    for n in range(x.shape[0]):
-        x[n] *= y[n] + z[n]
-
-
-@_compiled
-def _back(through, membrane, charge, beta):
-    """Carry the gradient of a membrane one step back: `membrane = beta membrane + through; charge += membrane`."""
-    for n in range(membrane.shape[0]):
+def _back(through, membrane, charge, now, before, alpha, beta):
+    """Carry the gradient of the membranes one step back, and that of the charges with it."""
+    for n in range(uptr(membrane.shape[0])):
         x = beta * membrane[n] + through[n]
         membrane[n] = x
-        charge[n] += x
+        charge[before + n] = alpha * charge[now + n] + x
 
 
 @_compiled
-def _add_two(x, a, y, b, z):
-    for n in range(x.shape[0]):
-        x[n] += a * y[n] + b * z[n]
-
-
-@_compiled
-def product(begin, end, charges, weight, out):
-    """Write rows `begin` to `end` of `charges [R, N] @ weight [N, J]`, for few neurons (out: [R, J])."""
-    last = weight.shape[0] - 1
-    for r in range(begin, end):
-        out[r] = 0
-        for n in range(0, last, 2):
-            _add_two(out[r], charges[r, n], weight[n], charges[r, n + 1], weight[n + 1])
-        if last % 2 == 0:
-            _add_two(out[r], charges[r, last], weight[last], charges.dtype.type(0), weight[last])
-
-
-@_compiled
-def _scaled(x, factor, y):
-    for n in range(x.shape[0]):
-        y[n] = factor * x[n]
+def _add_to_row(rows, at, charge, now, width):
+    for n in range(width):
+        rows[at + n] += charge[now + n]
 
 
 @_compiled
 def gradient(
-    first, last, offsets, units, spikes, traces, grad_spikes, grad_counts, grad_traces, kind, slope, at_threshold,
-    alpha, beta, charges, grad_weight,
+    first, last, offsets, units, spikes, traces, grad_spikes, grad_counts, grad_traces, behind, weight, kind, slope,
+    at_threshold, alpha, beta, charges, grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer without recurrence, all samples.
 
@@ -307,36 +304,52 @@ def gradient(
         spikes, traces: as measured, [T, B, N]; spikes are in use where `at_threshold` says so.
         grad_spikes, grad_traces: gradients of the loss, [T, B, N] each; empty for none.
         grad_counts: its gradient with respect to the number of spikes, [B, N]; empty for none.
+        behind, weight: charges [T, B, M] and weights [M, N] of the layer behind, another gradient of the spikes;
+            empty for none.
         kind, slope: surrogate. alpha, beta: decay of synaptic current and membrane per step.
         charges: gradient of the charge that arrives in each step, [T, B, N] (out); empty if not wanted.
-        grad_weight: [J, N], zero before (out); empty if not wanted.
+        grad_weight: [J, N] (out); empty if not wanted.
     """
-    steps, batch = traces.shape[0], traces.shape[1]
-    charge = np.empty((steps, last - first), traces.dtype)
-    membrane, through = np.empty(last - first, traces.dtype), np.empty(last - first, traces.dtype)
+    steps, batch, neurons = traces.shape
+    some, width = uptr(last - first), _padded(last - first)
+    trace, spike, by_spike, by_count, by_trace, charge_behind, out = (
+        traces.reshape(-1), spikes.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1),
+        grad_traces.reshape(-1), behind.reshape(-1), charges.reshape(-1),
+    )  # fmt: skip
+    spiking = grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0 or behind.shape[0] > 0
+    charge, distance = np.zeros(uptr(steps) * width, traces.dtype), np.zeros(width, traces.dtype)
+    membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
+    columns = np.zeros(uptr(weight.shape[0]) * width, traces.dtype)
+    for m in range(weight.shape[0]):
+        columns[uptr(m) * width : uptr(m) * width + some] = weight[m, first:last]
+    rows = np.zeros(uptr(grad_weight.shape[0]) * width, traces.dtype)
     for b in range(batch):
-        membrane[:], charge[steps - 1] = 0, 0
+        membrane[:] = 0
+        charge[uptr(steps - 1) * width :] = 0
         for t in range(steps - 1, 0, -1):
-            if grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0:
-                _distance(traces[t, b, first:last], spikes[t, b, first:last], at_threshold, through)
-                _slopes(kind, slope, through)
-                if grad_counts.shape[0] == 0:
-                    _multiply(through, grad_spikes[t, b, first:last])
-                elif grad_spikes.shape[0] == 0:
-                    _multiply(through, grad_counts[b, first:last])
-                else:
-                    _multiply_by_sum(through, grad_spikes[t, b, first:last], grad_counts[b, first:last])
-                if grad_traces.shape[0] > 0:
-                    _add(through, grad_traces[t, b, first:last])
-            else:
-                _copy(through, grad_traces[t, b, first:last])
-            _scaled(charge[t], alpha, charge[t - 1])
-            _back(through, membrane, charge[t - 1], beta)
+            at = uptr((t * batch + b) * neurons + first)
+            through[:] = 0
+            if behind.shape[0] > 0:
+                _products(through, charge_behind, uptr((t * batch + b) * behind.shape[2]), columns)
+            if grad_spikes.shape[0] > 0:
+                _add_row(through, by_spike, at, some)
+            if grad_counts.shape[0] > 0:
+                _add_row(through, by_count, uptr(b * neurons + first), some)
+            if spiking:
+                _distance(distance, trace, spike, at, some, at_threshold)
+                _surrogate(kind, through, distance, slope)
+            if grad_traces.shape[0] > 0:
+                _add_row(through, by_trace, at, some)
+            _back(through, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
         if charges.shape[0] > 0:
             for t in range(steps):
-                _copy(charges[t, b, first:last], charge[t])
+                at, now = uptr((t * batch + b) * neurons + first), uptr(t) * width
+                for n in range(some):
+                    out[at + n] = charge[now + n]
         if grad_weight.shape[0] > 0:
             for t in range(steps - 1):
                 row = b * steps + t
                 for e in range(offsets[row], offsets[row + 1]):
-                    _add(grad_weight[units[e], first:last], charge[t])
+                    _add_to_row(rows, uptr(units[e]) * width, charge, uptr(t) * width, width)
+    for j in range(grad_weight.shape[0]):
+        grad_weight[j, first:last] = rows[uptr(j) * width : uptr(j) * width + some]

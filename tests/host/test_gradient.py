@@ -11,7 +11,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, GridEvents, Model, decay, get_surrogate, measured_layer
+from hxtrain.learning import SURROGATES, GridEvents, Measured, Model, decay, get_surrogate, measured_layers
 
 
 def inject(model, measured):
@@ -95,10 +95,9 @@ def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_thre
     rule = (get_surrogate(surrogate), 3.0, at_threshold)
 
     model = Model(alpha, beta, *rule)
-    inputs, fast = GridEvents(spikes, dt, steps), []
-    for weight, (fired, trace) in zip(weights, measured, strict=True):
-        fast.append(measured_layer(weight, inputs, fired, trace, model)[:2])
-        inputs = fast[-1][0]
+    pairs, given = [(weight, None) for weight in weights], [Measured(*layer) for layer in measured]
+    injected = measured_layers(pairs, GridEvents(spikes, dt, steps), given, [model] * len(pairs))
+    fast = [layer[:2] for layer in injected]
 
     inputs, slow = spikes.to_grid(dt, steps).to(dtype), []
     for weight, (fired, trace) in zip(weights, measured, strict=True):

@@ -13,7 +13,7 @@ import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.config import BackendConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.learning import GridEvents, Model, decay, get_surrogate, measured_layer
+from hxtrain.learning import GridEvents, Measured, Model, decay, get_surrogate, measured_layers
 from hxtrain.placement import place
 from hxtrain.regularizers import WeightDecay
 from hxtrain.studies.evaluate import clipped_shares
@@ -95,12 +95,13 @@ def test_gradient_equals_stepwise_backpropagation(recurrent, surrogate, at_thres
         measured.append((None if len(weights) == len(sizes) - 1 else fired, torch.randn(steps, batch, n, **normal)))
 
     model = Model(alpha, beta, *rule)
-    dense, sparse, fast, slow = spikes.to_grid(DT, steps).double(), GridEvents(spikes, DT, steps), [], []
-    for w, v, (fired, trace) in zip(weights, own, measured, strict=True):
-        fast.append(measured_layer(w, sparse, fired, trace, model, v)[:2])
+    pairs, given = list(zip(weights, own, strict=True)), [Measured(*layer) for layer in measured]
+    injected = measured_layers(pairs, GridEvents(spikes, DT, steps), given, [model] * len(pairs))
+    dense, fast, slow = spikes.to_grid(DT, steps).double(), [layer[:2] for layer in injected], []
+    for w, v, (fired, trace), layer in zip(weights, own, measured, fast, strict=True):
         slow.append(stepwise_layer(w, v, dense, fired, trace, alpha, beta, rule))
-        assert torch.equal(fast[-1][1], trace)
-        sparse, dense = fast[-1][0], slow[-1][0]
+        assert torch.equal(layer[1], trace)
+        dense = slow[-1][0]
 
     wanted = [*weights[:-1], *(v for v in own if v is not None)]
     found, expected = (torch.autograd.grad(loss(layers), wanted) for layers in (fast, slow))
@@ -142,8 +143,8 @@ def test_network_in_the_loop_equals_stepwise(settings, at_spike):
         expected = torch.autograd.grad(loss(u, labels), (w, v, w2))
         if dtype == torch.float64:
             model = Model(*decays, *rule)
-            s, *_ = measured_layer(w * kept, x, fired, trace, model, v * kept)
-            _, u, _ = measured_layer(w2, s, None, last, model)
+            pairs, given = [(w * kept, v * kept), (w2, None)], [Measured(fired, trace), Measured(None, last)]
+            u = measured_layers(pairs, x, given, [model, model])[-1].trace
             found = torch.autograd.grad(loss(u, labels), (w, v, w2))
         assert worst_relative(found, expected) < bound, dtype
         assert not found[1][masks[0] == 0].any()

@@ -15,15 +15,15 @@ def build(task: Task) -> Peer:
     first, second = linear(task.hidden), linear(task.readout)
 
     def node(threshold: float) -> Any:
-        return neuron.CUBALIFNode(
+        made: Any = neuron.CUBALIFNode(
             c_decay=task.decay,
             v_decay=task.decay,
             v_threshold=threshold,
             v_reset=None,
             surrogate_function=surrogate.SuperSpike(alpha=SLOPE),
-            detach_reset=True,
-            step_mode="m",
         )
+        made.detach_reset, made.step_mode = True, "m"
+        return made
 
     hidden, readout = node(1.0), node(1e30)
     readout.store_v_seq = True

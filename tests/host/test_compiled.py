@@ -1,0 +1,178 @@
+"""The compiled engine of the host equals the readable one in everything that it does."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import hxtrain as hx
+from hxtrain.backends import Spikes
+from hxtrain.learning import SURROGATES, GridEvents, Model, compiled, gradient
+from hxtrain.twin import respond
+
+DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
+DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
+
+
+def events(seed: int = 1, count: int = 400) -> Spikes:
+    g = torch.Generator().manual_seed(seed)
+    return Spikes.from_events(
+        torch.randint(SAMPLES, (count,), generator=g),
+        torch.randint(INPUTS, (count,), generator=g),
+        torch.rand(count, generator=g) * STEPS * DT * 1.2,  # some after the window
+        SAMPLES,
+        INPUTS,
+    )
+
+
+def normal(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, bound: float) -> None:
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) <= bound * float(expected.abs().max())
+
+
+def test_events_are_grouped_by_sample_and_step() -> None:
+    spikes = events()
+    offsets, units, sources = compiled.group_events(spikes, DT, STEPS)
+    grid = torch.zeros(STEPS, SAMPLES, INPUTS)
+    for b in range(SAMPLES):
+        for t in range(STEPS):
+            row = b * STEPS + t
+            for unit in units[offsets[row] : offsets[row + 1]]:
+                grid[t, b, unit] += 1
+    assert torch.equal(grid, spikes.to_grid(DT, STEPS))
+    assert int(offsets[-1]) == int(grid.sum()) < len(spikes)
+    assert sources == INPUTS
+    assert torch.equal(compiled.count_events(compiled.group_events(spikes, DT, STEPS), STEPS, SAMPLES), grid.sum(0))
+
+
+def test_spikes_on_a_grid_count_once_per_step() -> None:
+    spikes = events(count=3000)
+    grid, grouped = compiled.bin_spikes(spikes, DT, STEPS)
+    expected = spikes.to_grid(DT, STEPS, binary=True)
+    assert expected.sum() < spikes.to_grid(DT, STEPS).sum()
+    assert torch.equal(grid, expected)
+    assert len(grouped.units) == int(grouped.offsets[-1]) == int(expected.sum())
+    assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES), expected.sum(0))
+
+
+def test_no_events_are_no_problem() -> None:
+    none = torch.zeros(0)
+    silent = Spikes(none.long(), none.long(), none, SAMPLES, INPUTS)
+    grid, grouped = compiled.bin_spikes(silent, DT, STEPS)
+    assert not grid.any()
+    weight = normal(NEURONS, INPUTS, seed=1, dtype=torch.float32)
+    spikes, trace, own = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
+    assert not spikes.any()
+    assert not trace.any()
+    assert len(own.units) == 0
+
+
+def test_membranes_of_codes() -> None:
+    codes = torch.randint(256, (SAMPLES, STEPS, NEURONS), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    for part in (codes, codes[2:5], codes[:, :, 3:40]):
+        expected = (part.float() - part[:, :1].float()).transpose(0, 1) / 70.0
+        found = compiled.membranes(part, 70.0)
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), DTYPES)
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool, dense: bool) -> None:
+    """Spiking layers and a readout behind them, from events and from a grid."""
+    model = Model(0.75, 0.8)
+    weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
+    own = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
+    behind = normal(5, NEURONS, seed=5, dtype=dtype)
+    sparse = GridEvents(events(), DT, STEPS)
+    inputs = events().to_grid(DT, STEPS).to(dtype) if dense else sparse
+    shape = (STEPS, SAMPLES, NEURONS)
+    spikes, trace, grouped = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, own)
+    expected, membrane = respond(weight, inputs, shape, model, True, own)
+    assert 0.02 < float(expected.mean()) < 0.5
+    assert torch.equal(spikes, expected)
+    close(trace, membrane, 10 * bound)
+    assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES).to(dtype), expected.sum(0))
+    last = (STEPS, SAMPLES, 5)
+    for given in (spikes, grouped):
+        none, readout, nothing = compiled.respond(behind, given, last, model, False, None)
+        assert none is None
+        assert nothing is None
+        close(readout, respond(behind, spikes, last, model, False, None)[1], 10 * bound)
+
+
+SOURCES = {"spikes": [0], "traces": [1], "counts": [2], "all": [0, 1, 2]}
+"""Which gradients a layer is given, of spikes, membranes and numbers of spikes."""
+CASES = [("superspike", behind, parts) for behind in (0, 5, 50) for parts in SOURCES]
+CASES += [(name, 5, "all") for name in SURROGATES if name != "superspike"]
+
+
+@pytest.mark.parametrize(("dtype", "bound"), DTYPES)
+@pytest.mark.parametrize("at_threshold", [True, False])
+@pytest.mark.parametrize(("surrogate", "behind", "parts"), CASES)
+def test_gradients(
+    dtype: torch.dtype, bound: float, at_threshold: bool, surrogate: str, behind: int, parts: str
+) -> None:
+    """All sources of gradients, alone and together; a layer behind with few neurons, with many, or none."""
+    model = Model(0.75, 0.8, SURROGATES[surrogate], 3.0, at_threshold)
+    shape = (STEPS, SAMPLES, NEURONS)
+    trace = normal(*shape, seed=6, dtype=dtype)
+    spikes = (normal(*shape, seed=7, dtype=dtype) > 1.3).to(dtype)
+    by_spikes, by_traces = (normal(*shape, seed=seed, dtype=dtype) for seed in (8, 9))
+    by_counts = normal(SAMPLES, NEURONS, seed=10, dtype=dtype)
+    grads = [by_spikes, by_traces, by_counts]
+    grads = [grad if i in SOURCES[parts] else None for i, grad in enumerate(grads)]
+    later = None
+    if behind:
+        later = normal(STEPS, SAMPLES, behind, seed=11, dtype=dtype), normal(behind, NEURONS, seed=12, dtype=dtype)
+    sparse = GridEvents(events(), DT, STEPS)
+    charge, weight = compiled.gradient(model, spikes, trace, *grads, later, sparse.grouped, True)
+
+    total = [
+        grads[0],
+        None if grads[2] is None else grads[2].expand(shape),
+        None if later is None else later[0] @ later[1],
+    ]
+    total = [part for part in total if part is not None]
+    summed = sum(total[1:], total[0]) if total else None
+    expected, expected_weight = gradient(model, spikes, trace, summed, grads[1], sparse)
+    close(charge, expected, bound)
+    close(weight, expected_weight, bound)
+    alone, _ = compiled.gradient(model, spikes, trace, *grads, later, None, True)
+    assert torch.equal(alone, charge)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
+    code = (
+        "import sys, torch, hxtrain as hx; from hxtrain.learning import compiled;"
+        "compiled._cores = lambda: int(sys.argv[1]); compiled.LEAST = 1;"
+        "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300), hx.Linear(300, 5), hx.LI(5));"
+        "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
+        "a = net(x); (a.readout.amax(0).square().sum() + a.layers[0].counts.square().sum()).backward();"
+        "print(*(float(p.grad.double().sum()).hex() for p in net.parameters()), float(a.readout.double().sum()).hex())"
+    )
+    found = [
+        subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, text=True, check=True, cwd=tmp_path)
+        for n in (1, 2, 5)
+    ]
+    assert found[0].stdout
+    assert {done.stdout for done in found} == {found[0].stdout}
+
+
+def test_the_gradient_of_counts_is_that_of_the_sum_of_spikes() -> None:
+    net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5), hx.LI(5))
+    spikes = hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
+    [weight, *_] = net.parameters()
+    found = []
+    for count in (lambda layer: layer.counts, lambda layer: layer.spikes.sum(0)):
+        layer = net(spikes).layers[0]
+        assert torch.equal(layer.counts, layer.spikes.sum(0))
+        found.append(torch.autograd.grad(count(layer).square().mean(), weight)[0])
+    assert found[0].abs().max() > 0
+    torch.testing.assert_close(*found)
