@@ -50,6 +50,15 @@ class Grouped(NamedTuple):
     sources: int
 
 
+class Grads(NamedTuple):
+    """Gradients of the loss with respect to a layer's spikes `[T, B, N]`, membranes `[T, B, N]` and numbers of spikes
+    `[B, N]`; None where it does not depend on them."""
+
+    spikes: Tensor | None = None
+    traces: Tensor | None = None
+    counts: Tensor | None = None
+
+
 NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
 
 
@@ -131,9 +140,7 @@ def gradient(
     model: Model,
     spikes: Tensor | None,
     traces: Tensor,
-    grad_spikes: Tensor | None,
-    grad_traces: Tensor | None,
-    grad_counts: Tensor | None,
+    grads: Grads,
     behind: tuple[Tensor, Tensor] | None,
     events: Grouped | None,
     charges: bool,
@@ -143,14 +150,13 @@ def gradient(
     Args:
         model: of the layer; its surrogate is one of `KINDS`.
         spikes, traces: as measured `[T, B, N]`.
-        grad_spikes, grad_traces, grad_counts: gradients of the loss with respect to spikes `[T, B, N]`, membranes
-            `[T, B, N]` and numbers of spikes `[B, N]`.
+        grads: of the loss.
         behind: gradient of the charges `[T, B, M]` of the layer behind, and its weights `[M, N]`, if any: another
             gradient of the spikes.
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
     """
-    neurons = traces.shape[2]
+    neurons, grad_spikes = traces.shape[2], grads.spikes
     grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
     grad_weight = traces.new_empty(0 if events is None else events.sources, neurons)
     offsets, units, _ = NO_EVENTS if events is None else events
@@ -164,8 +170,8 @@ def gradient(
         traces if spikes is None else spikes,
         traces,
         deep if grad_spikes is None else grad_spikes,
-        flat if grad_counts is None else grad_counts,
-        deep if grad_traces is None else grad_traces,
+        flat if grads.counts is None else grads.counts,
+        deep if grads.traces is None else grads.traces,
         *((deep, flat) if behind is None else behind),
     )
     arguments = [_array(x.contiguous()) for x in given]

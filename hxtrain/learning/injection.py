@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled
-from .compiled import Grouped
+from .compiled import Grads, Grouped
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
 
@@ -88,17 +88,15 @@ class _Stack(torch.autograd.Function):
         for i in reversed(range(count)):
             if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
                 continue
-            before = recorded[2 * i - 2] if i else inputs
-            layer = _Layer(
-                ctx.models[i],
-                *weights[2 * i : 2 * i + 2],
-                *recorded[2 * i : 2 * i + 2],
-                before,
-                ctx.events if i == 0 else None,
-                ctx.grouped[i - 1] if i else None,
-            )
-            wanted = any(needed[: 2 * i + 1]), *needed[2 * i + 1 : 2 * i + 3]
-            charge, *found[2 * i : 2 * i + 2] = layer.backward(grads[3 * i : 3 * i + 3], behind, wanted)
+            (weight, recurrent), (spikes, trace) = weights[2 * i : 2 * i + 2], recorded[2 * i : 2 * i + 2]
+            if i == 0:
+                layer = _Layer(ctx.models[i], weight, recurrent, spikes, trace, inputs, ctx.events, None)
+            else:
+                before, grouped = recorded[2 * i - 2], ctx.grouped[i - 1]
+                layer = _Layer(ctx.models[i], weight, recurrent, spikes, trace, before, None, grouped)
+            own = Grads(*grads[3 * i : 3 * i + 3])
+            wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
+            charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
             behind = None if charge is None else (charge, layer.weight)
         grad_inputs = behind[0] @ behind[1] if needed[0] and behind is not None else None
         return None, None, None, grad_inputs, *found
@@ -118,7 +116,7 @@ class _Layer(NamedTuple):
 
     def backward(
         self,
-        grads: Sequence[Tensor | None],
+        grads: Grads,
         behind: tuple[Tensor, Tensor] | None,
         wanted: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -136,25 +134,24 @@ class _Layer(NamedTuple):
                 grouped = self.grouped if self.events is None else self.events.grouped
             charges = lower or (for_weight and grouped is None)
             charge, grad_weight = compiled.gradient(
-                self.model, self.spikes, self.trace, *grads, behind, grouped, charges
+                self.model, self.spikes, self.trace, grads, behind, grouped, charges
             )
         else:
             events = self.events if for_weight else None
-            grad_spikes, grad_trace = _summed(grads, behind, self.trace), grads[1]
+            grad_spikes = _summed(grads, behind, self.trace)
             charge, grad_weight = gradient(
-                self.model, self.spikes, self.trace, grad_spikes, grad_trace, events, self.recurrent
+                self.model, self.spikes, self.trace, grad_spikes, grads.traces, events, self.recurrent
             )
         if for_weight and grad_weight is None:
             grad_weight = _product(charge, self.inputs)
         return charge, grad_weight, _product(charge, self.spikes) if for_recurrent else None
 
 
-def _summed(grads: Sequence[Tensor | None], behind: tuple[Tensor, Tensor] | None, trace: Tensor) -> Tensor | None:
+def _summed(grads: Grads, behind: tuple[Tensor, Tensor] | None, trace: Tensor) -> Tensor | None:
     """Return the gradient of the spikes `[T, B, N]` from all that depends on them; None if nothing does."""
-    grad_spikes, _, grad_counts = grads
-    parts = [grad_spikes] if grad_spikes is not None else []
-    if grad_counts is not None:
-        parts.append(grad_counts.expand_as(trace))
+    parts = [] if grads.spikes is None else [grads.spikes]
+    if grads.counts is not None:
+        parts.append(grads.counts.expand_as(trace))
     if behind is not None:
         parts.append(behind[0] @ behind[1])
     return sum(parts[1:], parts[0]) if parts else None
@@ -246,4 +243,4 @@ def measured_layers(
     flat = _Stack.apply(  # type: ignore[no-untyped-call]
         events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
-    return [Measured(*flat[3 * i : 3 * i + 3], layer.grouped) for i, layer in enumerate(measured)]
+    return [Measured(flat[3 * i], flat[3 * i + 1], flat[3 * i + 2], layer.grouped) for i, layer in enumerate(measured)]

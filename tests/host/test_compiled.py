@@ -132,7 +132,7 @@ def test_gradients(
     if behind:
         later = normal(STEPS, SAMPLES, behind, seed=11, dtype=dtype), normal(behind, NEURONS, seed=12, dtype=dtype)
     sparse = GridEvents(events(), DT, STEPS)
-    charge, weight = compiled.gradient(model, spikes, trace, *grads, later, sparse.grouped, True)
+    charge, weight = compiled.gradient(model, spikes, trace, compiled.Grads(*grads), later, sparse.grouped, True)
 
     total = [
         grads[0],
@@ -144,7 +144,7 @@ def test_gradients(
     expected, expected_weight = gradient(model, spikes, trace, summed, grads[1], sparse)
     close(charge, expected, bound)
     close(weight, expected_weight, bound)
-    alone, _ = compiled.gradient(model, spikes, trace, *grads, later, None, True)
+    alone, _ = compiled.gradient(model, spikes, trace, compiled.Grads(*grads), later, None, True)
     assert torch.equal(alone, charge)
 
 
