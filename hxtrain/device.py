@@ -212,6 +212,14 @@ class Device:
         return recording if note is None else replace(recording, health=recording.health + Health(notes=(note,)))
 
     @contextmanager
+    def sharing(self, first: int, total: int) -> Iterator[None]:
+        """Run a part of `total` trials that several devices share, from trial `first` on: each keeps its place."""
+        parts, before = len(self._placed().parts), self.clock
+        self.clock = before + first * parts
+        yield
+        self.clock = before + total * parts
+
+    @contextmanager
     def _waiting(self) -> Iterator[None]:
         """Count the time in which the host waits for the device."""
         begin = time.perf_counter()

@@ -34,6 +34,18 @@ class Costs:
     energy_origin: str | None = None
     energy_assumption: str | None = None
 
+    def __add__(self, other: Costs) -> Costs:
+        """Return the costs of both sets of samples, on one device or on two."""
+        estimated = "estimated" in (self.energy_origin, other.energy_origin)
+        return Costs(
+            _sum(self.chip_time, other.chip_time),
+            _sum(self.wait_time, other.wait_time),
+            self.host_time + other.host_time,
+            _sum(self.energy, other.energy),
+            "estimated" if estimated else self.energy_origin or other.energy_origin,
+            self.energy_assumption or other.energy_assumption,
+        )
+
 
 class CostMeter:
     """Measures from its creation on.
@@ -62,6 +74,10 @@ class CostMeter:
         spent = total(self._costs)
         energy, origin, assumption = energy_of(spent, self._device.backend.capabilities.power)
         return Costs(spent.chip_time, waited, passed - waited, energy, origin, assumption)
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first + second
 
 
 def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None, str | None]:

@@ -56,7 +56,48 @@ def intensities(images: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(1 / 255)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of some samples; sums up.
+
+    Attributes:
+        confusion: counts `[classes, classes]`, rows are true classes.
+        hidden_spikes: number of spikes of all hidden neurons.
+        health: losses and retries.
+        costs: time and energy.
+        decided: when each answer was found (s) `[S]`.
+    """
+
+    confusion: Tensor
+    hidden_spikes: float
+    health: Health
+    costs: Costs
+    decided: Tensor
+
+    def __add__(self, other: Observed) -> Observed:
+        """Return what was seen of the samples of both."""
+        return Observed(
+            self.confusion + other.confusion,
+            self.hidden_spikes + other.hidden_spikes,
+            self.health + other.health,
+            self.costs + other.costs,
+            torch.cat([self.decided, other.decided]),
+        )
+
+    def summary(self) -> Evaluation:
+        """Return means over the samples."""
+        samples = len(self.decided)
+        return Evaluation(
+            accuracy=float(self.confusion.diag().sum()) / samples,
+            hidden_spikes_per_sample=self.hidden_spikes / samples,
+            confusion=self.confusion,
+            health=self.health,
+            costs=self.costs,
+            decision_time=float(self.decided.mean()),
+            decision_time_95=float(self.decided.quantile(0.95)),
+        )
+
+
 def evaluate(
     net: Network, encoder: LatencyEncoder, loss: MaxOverTime, split: Split, classes: int, batch_size: int
 ) -> Evaluation:
@@ -69,9 +110,17 @@ def evaluate(
         classes: number of classes.
         batch_size: samples per batch.
     """
+    return observe(net, encoder, loss, split, classes, batch_size).summary()
+
+
+@torch.no_grad()
+def observe(
+    net: Network, encoder: LatencyEncoder, loss: MaxOverTime, split: Split, classes: int, batch_size: int
+) -> Observed:
+    """Run all samples of a split, which may be empty; arguments as those of `evaluate`."""
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes, health = 0.0, Health()
-    meter, decided = CostMeter(net.device), list[Tensor]()
+    meter, decided = CostMeter(net.device), [torch.zeros(0, dtype=torch.float64)]
     still = replace(encoder, jitter=0.0)
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
@@ -81,14 +130,5 @@ def evaluate(
         spikes += activity.hidden_spikes()
         health = health + activity.health
         meter.add(activity.cost)
-        decided.append(decision_times(loss, activity.readout, net.dt).cpu())
-    times = torch.cat(decided).double()
-    return Evaluation(
-        accuracy=float(confusion.diag().sum()) / len(split),
-        hidden_spikes_per_sample=spikes / len(split),
-        confusion=confusion,
-        health=health,
-        costs=meter.costs(),
-        decision_time=float(times.mean()),
-        decision_time_95=float(times.quantile(0.95)),
-    )
+        decided.append(decision_times(loss, activity.readout, net.dt).cpu().double())
+    return Observed(confusion, spikes, health, meter.costs(), torch.cat(decided))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035
 
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
@@ -23,6 +25,7 @@ from .checkpoint import CheckpointError, load_checkpoint
 from .config import TrainerConfig
 from .lock import locked
 from .metrics import write_json, write_text
+from .parallel import ParallelConfig, Team, team
 from .process import tuned
 from .progress import Progress
 from .report import draw_plots, result, save_weights
@@ -48,6 +51,7 @@ class RunConfig:
     )
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
 FREE_TO_CHANGE = {
@@ -66,6 +70,8 @@ FREE_TO_CHANGE = {
     "backend.settings.queue_patience",
     "backend.settings.timeout",
     "identity.address",
+    "parallel.chips",
+    "parallel.addresses",
 }
 """Settings that may differ when a run is resumed, since they do not change a step."""
 
@@ -109,31 +115,61 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
         CheckpointError: the directory holds another run, or there is nothing to resume.
         Interrupted: SIGINT arrived; the state is saved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        _check_folder(config, folder)
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-        return _run(config, folder, command, progress or Progress(config.trainer.progress))
+    progress = progress or Progress(config.trainer.progress)
+    with team() as members:
+        folder = members.gather(folder)[0]
+        own = _own_devices(config, members)
+        if not members.leads:
+            return _run(own, folder, command, Progress(False, Console(file=io.StringIO())), members)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            _check_folder(config, folder)
+            write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+            return _run(own, folder, command, progress, members)
 
 
-def _run(config: RunConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def _own_devices(config: RunConfig, members: Team) -> RunConfig:
+    """Return the settings with the devices of this process."""
+    chip = members.own(config.parallel.chips, "chips")
+    address = members.own(config.parallel.addresses, "addresses")
+    if chip is not None:
+        config = replace(config, chip=replace(config.chip, name=chip))
+    if address is not None:
+        settings = {**config.backend.settings, "address": address}
+        config = replace(config, backend=replace(config.backend, settings=settings))
+    return config
+
+
+def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
     begin = time.perf_counter()
     data = config.data.load()
     net = build_network(config, data)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
-        identity = device_identity(device)
+        identity = _joined(members.gather(device_identity(device)))
         introduce(progress, net, data, identity)
         task = Task(net, config.encoder, config.loss, config.regularizer, data)
-        trainer = Trainer(task, config.trainer, config.seed, folder, _identify(config, identity, data), progress)
+        settings = _identify(config, identity, data)
+        trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         final = trainer.fit()
-        save_weights(folder / "weights.npz", net)
         outcome = result(trainer, final, identity, command, time.perf_counter() - begin)
-        write_json(folder / "result.json", outcome)
-        if config.trainer.plots:
+        if members.leads:
+            save_weights(folder / "weights.npz", net)
+            write_json(folder / "result.json", outcome)
+        if members.leads and config.trainer.plots:
             draw_plots(folder / "plots", trainer, final)
     return outcome
+
+
+def _joined(identities: list[dict[str, str]]) -> dict[str, str]:
+    """Return the devices' common properties, and the others one after the other."""
+    return {
+        key: identities[0][key]
+        if len({each.get(key) for each in identities}) == 1
+        else "|".join(str(each.get(key)) for each in identities)
+        for key in identities[0]
+    }
 
 
 def load_weights(net: Network, checkpoint: Path) -> None:

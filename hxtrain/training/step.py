@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,7 @@ def train_step(
     spikes: Spikes,
     labels: Tensor,
     masks: Sequence[Tensor | None] | None = None,
+    before_step: Callable[[Step], None] = lambda step: None,
 ) -> Step:
     """Run a batch, and change the weights by the gradient of what was measured.
 
@@ -44,6 +45,7 @@ def train_step(
         optimizer: of the network's parameters.
         spikes: input events of `B` samples. labels: true classes `[B]`.
         masks: kept neurons of each layer; None keeps all.
+        before_step: called when the gradients are there, before the optimiser uses them.
 
     Raises:
         DeviceError: the device failed; nothing was changed.
@@ -62,9 +64,11 @@ def train_step(
             total = total + regularizer(activity, weights)
     optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
+    found = Step(activity, value)
+    before_step(found)
     optimizer.step()
     _clamp(net)
-    return Step(activity, value)
+    return found
 
 
 def _clamp(net: Network) -> None:

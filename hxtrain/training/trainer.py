@@ -6,17 +6,17 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hxtrain.activity import Activity
-from hxtrain.backends import DeviceError, Health
+from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.encoders import LatencyEncoder
 from hxtrain.losses import MaxOverTime, predictions
@@ -27,11 +27,12 @@ from .augment import rotate
 from .checkpoint import load_checkpoint, require_same, save_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose, probe
-from .evaluation import Evaluation, evaluate, intensities
+from .evaluation import Evaluation, intensities, observe
 from .metrics import Sums, write_json_lines
+from .parallel import ALONE, Team
 from .progress import Progress
 from .randomness import epoch_order, generator
-from .step import LossNotFiniteError, train_step
+from .step import LossNotFiniteError, Step, train_step
 from .versions import versions
 
 CHECKPOINT = "checkpoint.pt"
@@ -57,6 +58,19 @@ class Task:
     data: ImageDataset
 
 
+class Seen(NamedTuple):
+    """What processes tell each other of a step: sums over samples, and whether to stop, or to give up."""
+
+    samples: float
+    loss: float
+    correct: float
+    hidden_spikes: float
+    dropped_spikes: float = 0.0
+    retries: float = 0.0
+    stop: float = 0.0
+    failed: float = 0.0
+
+
 class Trainer:
     """Trains a task in a run directory.
 
@@ -67,6 +81,7 @@ class Trainer:
         folder: run directory; checkpoint and metrics are written there.
         settings: plain values that identify the run; a resumed run must have the same.
         progress: where to report.
+        team: the processes that share every batch; only the first one writes.
 
     Attributes:
         records: one per finished epoch.
@@ -81,8 +96,9 @@ class Trainer:
         folder: Path,
         settings: Mapping[str, Any],
         progress: Progress,
+        team: Team = ALONE,
     ) -> None:
-        self.task, self.config, self.seed = task, config, seed
+        self.task, self.config, self.seed, self.team = task, config, seed, team
         self.folder, self.settings, self.progress = folder, dict(settings), progress
         self.optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
         self.train = shorten(task.data.train, config.train_samples, "trainer.train_samples")
@@ -90,7 +106,8 @@ class Trainer:
         self.records: list[dict[str, Any]] = []
         self.epoch, self.step, self.sums = 0, 0, Sums()
         self.final: Evaluation | None = None
-        self._stop = threading.Event()
+        self._stop, self._stopped = threading.Event(), False
+        self._seen = Seen(0, 0, 0, 0)
         self._warned: set[str] = set()
 
     @property
@@ -120,10 +137,20 @@ class Trainer:
         return self.final
 
     def evaluate(self) -> Evaluation:
-        """Evaluate on the test data."""
+        """Evaluate on the test data, of which each process runs its part."""
         task = self.task
-        classes = len(task.data.classes)
-        return evaluate(task.net, task.encoder, task.loss, self.test, classes, self.config.evaluation_batch_size)
+        first, last = self.team.part(len(self.test))
+        own = Split(self.test.images[first:last], self.test.labels[first:last])
+        classes, size = len(task.data.classes), self.config.evaluation_batch_size
+        with self._sharing(first, len(self.test)):
+            found = observe(task.net, task.encoder, task.loss, own, classes, size)
+        first_part, *others = self.team.gather(found)
+        return sum(others, first_part).summary()
+
+    def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
+        """Run a part of a batch on this process's device."""
+        device = self.task.net.device
+        return nullcontext() if device is None or self.team.size == 1 else device.sharing(first, total)
 
     def _run_epoch(self) -> None:
         order = epoch_order(self.seed, self.epoch, len(self.train))
@@ -137,37 +164,87 @@ class Trainer:
             self.step += 1
             self.progress.step(self)
             last = self.step == self.steps_per_epoch
-            if self._stop.is_set() or (not last and self.step % self.config.checkpoint_steps == 0):
+            if self._stopped or (not last and self.step % self.config.checkpoint_steps == 0):
                 self._save()
-            if self._stop.is_set():
+            if self._stopped:
                 raise Interrupted(f"interrupted after step {self.step} of epoch {self.epoch + 1}")
         self._finish_epoch()
 
     def _train_step(self, chosen: Tensor) -> None:
         begin = time.perf_counter()
-        task, place = self.task, (self.epoch, self.step)
-        images, labels = intensities(self.train.images[chosen]), self.train.labels[chosen]
-        if self.config.rotation > 0:
-            images = rotate(images, self.config.rotation, generator(self.seed, "rotation", *place))
-        jitter = generator(self.seed, "jitter", *place) if task.encoder.jitter > 0 else None
-        masks = task.net.dropout_masks(generator(self.seed, "dropout", *place))
-        spikes_in = task.encoder(images, jitter)
+        task, first, last, share = self.task, *self._own_part(len(chosen))
+        labels, joined = self.train.labels[chosen[first:last]], False
+
+        def join(step: Step) -> None:
+            """Sum up what all processes saw, and their gradients."""
+            nonlocal joined
+            joined = True
+            self._join(step, labels, share)
+
+        masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         try:
-            activity, loss = train_step(
-                task.net, task.loss, task.regularizers.values(), self.optimizer, spikes_in, labels, masks
-            )
+            with self._sharing(first, len(chosen)):
+                spikes = self._encoded(chosen, first, last)
+                regularizers = task.regularizers.values()
+                step = train_step(task.net, task.loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except LossNotFiniteError as error:
             raise ValueError(
                 f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
                 f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
             ) from error
+        except DeviceError:
+            if not joined:
+                self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
+            raise
+        seen = self._seen
+        means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
+        self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
+        health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
+        self._report_health("training", health)
+        self._look(step.activity)
+
+    def _own_part(self, count: int) -> tuple[int, int, float]:
+        """Return first and last of this process's samples in a batch, and their share of it.
+
+        Where there are fewer samples than processes, some run one again, with no weight.
+        """
+        first, last = self.team.part(count)
+        if first == last:
+            return min(first, count - 1), min(first, count - 1) + 1, 0.0
+        return first, last, (last - first) / count
+
+    def _encoded(self, chosen: Tensor, first: int, last: int) -> Spikes:
+        """Return the spikes of samples `first` to `last` of a batch; angles and jitter are drawn for all of it."""
+        place, encoder = (self.epoch, self.step), self.task.encoder
+        if self.config.rotation == encoder.jitter == 0:
+            return encoder(intensities(self.train.images[chosen[first:last]]))
+        images = intensities(self.train.images[chosen])
+        if self.config.rotation > 0:
+            images = rotate(images, self.config.rotation, generator(self.seed, "rotation", *place))
+        jitter = generator(self.seed, "jitter", *place) if encoder.jitter > 0 else None
+        return encoder(images, jitter).stretch(first, last)
+
+    def _join(self, step: Step, labels: Tensor, share: float) -> None:
+        """Average the gradients of all processes, and sum up what they saw of a step.
+
+        Raises:
+            DeviceError: another process has lost its device.
+        """
+        net, health = self.task.net, step.activity.health
         with torch.no_grad():
-            answers = predictions(task.loss.scores(activity.readout))
+            answers = predictions(self.task.loss.scores(step.activity.readout))
             correct = float((answers == labels.to(answers.device)).sum())
-            spikes = activity.hidden_spikes()
-        self.sums.add(len(chosen), loss, correct, spikes, time.perf_counter() - begin)
-        self._report_health("training", activity.health)
-        self._look(activity)
+        values = len(labels), step.loss * len(labels), correct, step.activity.hidden_spikes()
+        own = Seen(
+            *(value * (share > 0) for value in values),
+            health.dropped_spikes,
+            health.retries,
+            float(self._stop.is_set()),
+        )
+        self._seen = Seen(*self.team.sum_gradients(net.parameters(), share, [*own]))
+        if self._seen.failed:
+            raise DeviceError("another process has lost its device")
+        self._stopped = self._seen.stop > 0
 
     def _look(self, activity: Activity) -> None:
         """Warn of unhealthy layers at the run's first step and at the end of each epoch."""
@@ -219,7 +296,8 @@ class Trainer:
         )
         self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()
-        write_json_lines(self.folder / METRICS, self.records)
+        if self.team.leads:
+            write_json_lines(self.folder / METRICS, self.records)
         self.progress.epoch(self.records[-1])
 
     @contextmanager
@@ -236,6 +314,8 @@ class Trainer:
             raise DeviceLostError(f"{error}. The state before the failed step is saved") from error
 
     def _save(self) -> None:
+        if not self.team.leads:
+            return
         device = self.task.net.device
         save_checkpoint(
             self.checkpoint,
@@ -267,7 +347,8 @@ class Trainer:
         self.epoch, self.step, self.sums = state["epoch"], state["step"], Sums(**state["sums"])
         self.records = state["records"]
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
-        write_json_lines(self.folder / METRICS, self.records)
+        if self.team.leads:
+            write_json_lines(self.folder / METRICS, self.records)
         if self.task.net.device is not None:
             self.task.net.device.clock = state["clock"]
 

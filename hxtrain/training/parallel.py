@@ -1,0 +1,118 @@
+"""Data parallelism: processes that share every batch, each with a chip or server of its own.
+
+    torchrun --nproc-per-node 2 --no-python hxtrain parallel.chips=[W66F3,W62F0]
+
+Each process runs its part of a batch on its device and computes the gradient of that part; the gradients are averaged
+over the samples of the whole batch, so that all processes take the same step. A trial keeps the place on the clock
+that it has in the whole batch: with one and the same emulated chip everywhere, recordings are bit by bit those of a
+single process, and weights are equal to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, List, NamedTuple  # noqa: UP035 - OmegaConf resolves these on every Python
+
+import torch
+from torch import Tensor, distributed
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others: for the slowest chip, or its repeats."""
+
+
+@dataclass
+class ParallelConfig:
+    """Which device each process uses; without effect in a single process.
+
+    Attributes:
+        chips: name of the emulated chip of each process; empty: all use `chip.name`.
+        addresses: address of the chip server of each process (`backend=remote`); empty: all use the same.
+    """
+
+    chips: List[str] = field(default_factory=list)  # noqa: UP006
+    addresses: List[str] = field(default_factory=list)  # noqa: UP006
+
+
+class Team(NamedTuple):
+    """The processes of a run: this one's number, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def own(self, values: list[str], name: str) -> str | None:
+        """Return this process's entry of a list with one for each; None if the list is empty.
+
+        Raises:
+            ValueError: the list has another length.
+        """
+        if not values:
+            return None
+        if len(values) != self.size:
+            raise ValueError(
+                f"parallel.{name} has {len(values)} entries, there are {self.size} processes; give one for each "
+                f"(torchrun --nproc-per-node {len(values)}), or none"
+            )
+        return values[self.rank]
+
+    def part(self, count: int) -> tuple[int, int]:
+        """Return first and last (exclusive) of this process's part of `count` items; parts follow each other."""
+        return count * self.rank // self.size, count * (self.rank + 1) // self.size
+
+    def sum_gradients(self, parameters: Iterable[Tensor], share: float, values: list[float]) -> list[float]:
+        """Replace gradients by their sum over all processes, each times its share; return sums of further values.
+
+        Args:
+            parameters: with gradients, or none; the same in all processes.
+            share: weight of this process's gradients, its part of the batch.
+            values: what else is to be summed up.
+        """
+        if self.size == 1:
+            return values
+        given = list(parameters)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in given]
+        flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), torch.tensor(values, dtype=torch.float32)])
+        distributed.all_reduce(flat)
+        at = 0
+        for parameter, grad in zip(given, grads, strict=True):
+            parameter.grad = flat[at : at + grad.numel()].view_as(parameter).to(parameter)
+            at += grad.numel()
+        return [float(value) for value in flat[at:]]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in their order."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        return any(self.gather(flag))
+
+
+ALONE = Team()
+"""A run in a single process."""
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """Join the processes that torchrun has started (`RANK`, `WORLD_SIZE`, ...); alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield Team(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

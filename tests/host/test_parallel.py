@@ -1,0 +1,121 @@
+"""Processes that share every batch end where a single process ends, to rounding."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hxtrain.training import load_checkpoint
+from hxtrain.training.parallel import Team
+
+SETTINGS = (
+    "data=digits", "network.hidden=[40]", "network.init_gain=1.4", "trainer.train_samples=290",
+    "trainer.test_samples=75", "trainer.batch_size=48", "trainer.evaluation_batch_size=30", "trainer.epochs=2",
+    "trainer.plots=false", "trainer.progress=false", "network.dropout=0.2", "trainer.rotation=10",
+    "encoder.jitter=2e-7", "chip.preset=uncalibrated",
+)  # fmt: skip
+HXTRAIN = str(Path(sys.executable).with_name("hxtrain"))
+
+
+def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
+    command = [HXTRAIN, *SETTINGS, f"hydra.run.dir={folder}", *words]
+    if processes > 1:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*torchrun, "--no-python", *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder.parent
+    )
+
+
+def call(folder: Path, processes: int, *words: str, status: int = 0) -> str:
+    done = start(folder, processes, *words)
+    output, _ = done.communicate(timeout=240)
+    assert (done.returncode == 0) == (status == 0), output
+    return output
+
+
+def model(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = load_checkpoint(folder / "checkpoint.pt")["model"]
+    return weights
+
+
+def record(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_parts_follow_each_other_and_cover_everything() -> None:
+    for size in (1, 2, 3, 7):
+        for count in (0, 1, 5, 100):
+            parts = [Team(rank, size).part(count) for rank in range(size)]
+            assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
+            assert parts[-1][1] == count
+    with pytest.raises(ValueError, match=r"parallel.chips has 3 entries, there are 2 processes; give one for each"):
+        Team(0, 2).own(["A", "B", "C"], "chips")
+    assert Team(1, 2).own(["A", "B"], "chips") == "B"
+    assert Team(1, 2).own([], "chips") is None
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """With dropout, rotation and jitter, noise and mismatch of one chip, batches that do not divide evenly."""
+    alone, together, longer = tmp_path / "alone", tmp_path / "together", tmp_path / "longer"
+    call(alone, 1)
+    output = call(together, 2)
+    assert output.count("epoch   1") == 1, "one process reports"
+    first, second = record(alone), record(together)
+    assert first["chip_hash"] == second["chip_hash"]
+    for key in ("test_accuracy", "hidden_spikes_per_sample", "train_accuracy", "chip_seconds_per_sample"):
+        assert first[key] == pytest.approx(second[key], rel=1e-6), key
+    assert apart(model(alone), model(together)) < 1e-5
+    # and it may be continued by another number of processes
+    call(longer, 1, "trainer.epochs=3")
+    call(together, 3, "trainer.epochs=3", "trainer.resume=true")
+    assert apart(model(longer), model(together)) < 1e-4
+
+
+@pytest.mark.timeout(600)
+def test_each_process_has_its_own_chip(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    call(folder, 2, "parallel.chips=[W66F3,W62F0]", "trainer.epochs=1")
+    found = record(folder)
+    assert found["chip"] == "W66F3|W62F0"
+    assert re.fullmatch(r"\w+\|\w+", str(found["chip_hash"]))
+    output = call(tmp_path / "wrong", 2, "parallel.chips=[W66F3]", status=1)
+    assert "parallel.chips has 1 entries, there are 2 processes" in output
+
+
+@pytest.mark.timeout(600)
+def test_a_lost_device_ends_all_processes_and_nothing_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    output = call(folder, 2, "backend.retries=0", "backend.faults.timeout=0.05", "trainer.epochs=9", status=3)
+    assert "another process has lost its device" in output or "failed 1 times" in output
+    call(folder, 2, "backend.faults.timeout=0.05", "backend.retries=20", "trainer.epochs=2", "trainer.resume=true")
+    clean = tmp_path / "clean"
+    call(clean, 2, "trainer.epochs=2")
+    assert apart(model(folder), model(clean)) < 1e-5
+
+
+@pytest.mark.timeout(600)
+def test_an_interruption_stops_all_processes_at_the_same_step(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, 2, "trainer.epochs=100000")
+    while not (folder / "metrics.jsonl").exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert "the state is saved. Continue with" in output
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] >= 1
