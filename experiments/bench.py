@@ -10,9 +10,12 @@ from hxtrain.studies.bench import (
     BenchConfig,
     bench_link,
     bench_realism,
+    bench_scale,
     bench_speed,
     link_rows,
+    plot_scale,
     plot_speed,
+    scale_rows,
     speed_rows,
     timing_rows,
 )
@@ -48,6 +51,13 @@ def _speed(config: BenchConfig) -> Outcome:
     return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(found)
 
 
+def _scale(config: BenchConfig) -> Outcome:
+    growths = bench_scale(config, run_directory(), command_line())
+    plot_scale(growths, run_directory() / "bench_scale.png")
+    columns = ("what", "axis", "size", "time per step", "samples", "memory", "exponent")
+    return "training step, 256-246-10 at batch 100 and 20 steps but for one axis", columns, scale_rows(growths)
+
+
 def _realism(config: BenchConfig) -> Outcome:
     timings = bench_realism(config, run_directory(), command_line())
     columns = ("feature", "without", "with", "ratio", "quartiles")
@@ -60,4 +70,4 @@ def _remote(config: BenchConfig) -> Outcome:
     return "256-246-10", columns, link_rows(timings)
 
 
-SUITES = {"speed": _speed, "realism": _realism, "remote": _remote}
+SUITES = {"speed": _speed, "scale": _scale, "realism": _realism, "remote": _remote}

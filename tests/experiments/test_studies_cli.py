@@ -5,6 +5,9 @@ import json
 import pytest
 from test_cli import TINY, call
 
+from hxtrain.studies.bench import BenchConfig, bench_scale, plot_scale
+from hxtrain.studies.bench.scale import Point
+
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
@@ -72,3 +75,24 @@ def test_bench_times_every_feature(tmp_path):
     timings = json.loads((tmp_path / "b/bench.json").read_text())["realism"]
     assert len(timings) > 10
     assert all(t["off"] > 0 and t["on"] > 0 for t in timings)
+
+
+def test_bench_times_steps_and_answers(tmp_path):
+    done = call("hxtrain-bench", "rounds=1", "peers=false", "hydra.run.dir=b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "b/bench.json").read_text())
+    works = {(row["task"], row["work"]) for row in found["speed"]}
+    assert len(works) == len(found["speed"]) == 3 * 4 + 1
+    assert all(0 < row["low"] <= row["middle"] <= row["high"] for row in found["speed"])
+    assert found["processor"]
+    assert (tmp_path / "b/bench.png").stat().st_size > 10_000
+
+
+def test_bench_measures_growth(tmp_path):
+    points = [Point("software", "batch", batch=batch, hidden=(16,)) for batch in (10, 40)]
+    [growth] = bench_scale(BenchConfig(rounds=1), tmp_path, "test", chosen=points)
+    assert (growth.kind, growth.axis) == ("software", "batch")
+    assert [scaling.point.size for scaling in growth.points] == [10, 40]
+    assert all(scaling.memory > 2**24 for scaling in growth.points)
+    assert -0.5 < growth.exponent < 1.5
+    assert plot_scale([growth], tmp_path / "scale.png").stat().st_size > 5_000

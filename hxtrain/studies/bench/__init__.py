@@ -2,8 +2,9 @@
 
 from .config import SUITES, BenchConfig
 from .link import bench_link, link_rows
-from .plot import plot_speed
+from .plot import plot_scale, plot_speed
 from .realism import bench_realism, timing_rows
+from .scale import bench_scale, scale_rows
 from .speed import bench_speed, speed_rows
 
 __all__ = [
@@ -11,9 +12,12 @@ __all__ = [
     "BenchConfig",
     "bench_link",
     "bench_realism",
+    "bench_scale",
     "bench_speed",
     "link_rows",
+    "plot_scale",
     "plot_speed",
+    "scale_rows",
     "speed_rows",
     "timing_rows",
 ]

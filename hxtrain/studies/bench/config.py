@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUITES = ("speed", "realism", "remote")
+SUITES = ("speed", "scale", "realism", "remote")
 
 
 @dataclass
@@ -12,8 +12,8 @@ class BenchConfig:
     """Settings of the benchmark.
 
     Attributes:
-        suite: `speed` (steps and answers beside other libraries), `realism` (what each feature of an emulated chip
-            costs) or `remote` (what a chip server costs).
+        suite: `speed` (steps and answers beside other libraries), `scale` (how cost grows), `realism` (what each
+            feature of an emulated chip costs) or `remote` (what a chip server costs).
         chip: name of the emulated chip, calibrated.
         rounds: how often every variant is timed.
         batch: samples per run (suite realism).

@@ -1,4 +1,4 @@
-"""A picture of the benchmark: bars of time for each task."""
+"""Pictures of the benchmark: bars of time for each task, and curves of how time grows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from hxtrain import _plot_style as style
 
+from .scale import Growth
 from .speed import FLOOR, OURS, SIZES, Speed
 
 
@@ -18,6 +19,24 @@ def plot_speed(found: list[Speed], path: Path) -> Path:
     figure = style.new_figure(4.6 * len(tasks), 1.2 + 0.32 * most)
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         _draw(axes, task, [speed for speed in found if speed.task == task])
+    return style.save(figure, path)
+
+
+def plot_scale(growths: list[Growth], path: Path) -> Path:
+    """Write a PNG with a panel per axis: time per step over size, both logarithmic; the legend says the exponents."""
+    names = list(dict.fromkeys(growth.axis for growth in growths))
+    figure = style.new_figure(3.4 * len(names), 3.2)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        shown = (growth for growth in growths if growth.axis == name)
+        for growth, colour in zip(shown, (style.BLUE, style.VERMILLION), strict=False):
+            sizes, times = [s.point.size for s in growth.points], [1e3 * s.seconds for s in growth.points]
+            label = f"{growth.kind}: {growth.exponent:.2f}"
+            axes.plot(sizes, times, marker="o", markersize=4, color=colour, linewidth=1.6, label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(name)
+        axes.set_ylabel("time per step (ms)")
+        axes.legend(fontsize=7, title="exponent", title_fontsize=7)
     return style.save(figure, path)
 
 
