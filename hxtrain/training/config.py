@@ -21,7 +21,8 @@ class TrainerConfig:
         resume: continue the run in the run directory from its checkpoint.
         progress: show a progress bar.
         plots: draw plots at the end.
-        threads: torch threads on the host (an emulated chip uses all cores in addition).
+        threads: torch threads on the host (an emulated chip and the host's compiled loops use all cores in addition).
+        torch_device: where the host's maths runs, `cpu` or e.g. `cuda`; the network's device is `backend`.
         train_samples, test_samples: use only the first so many samples; 0 for all.
         initial: start from the weights of this checkpoint; None: from new ones.
     """
@@ -37,6 +38,7 @@ class TrainerConfig:
     progress: bool = True
     plots: bool = True
     threads: int = 1
+    torch_device: str = "cpu"
     train_samples: int = 0
     test_samples: int = 0
     initial: Optional[str] = None  # noqa: UP045 - OmegaConf resolves these on every Python

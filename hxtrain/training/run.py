@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -143,7 +144,7 @@ def _own_devices(config: RunConfig, members: Team) -> RunConfig:
 def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
     begin = time.perf_counter()
     data = config.data.load()
-    net = build_network(config, data)
+    net = build_network(config, data).to(torch_device(config.trainer.torch_device))
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
@@ -160,6 +161,23 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         if members.leads and config.trainer.plots:
             draw_plots(folder / "plots", trainer, final)
     return outcome
+
+
+def torch_device(name: str) -> torch.device:
+    """Return a torch device that is there.
+
+    Raises:
+        ValueError: the name is none, or there is no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise ValueError(
+            f"trainer.torch_device={name!r} cannot be used: {text}; use cpu, or install its torch"
+        ) from None
+    return device
 
 
 def _joined(identities: list[dict[str, str]]) -> dict[str, str]:

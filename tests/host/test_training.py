@@ -331,3 +331,23 @@ def test_warnings_keep_their_brackets():
     console = io.StringIO()
     Progress(show=False, console=Console(file=console, width=200)).warn("try regularizer=[burst,weight_decay]")
     assert "try regularizer=[burst,weight_decay]" in console.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nonsense", pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"))],
+)
+def test_a_torch_device_that_is_not_there_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"trainer.torch_device='{name}' cannot be used: .*; use cpu, or install"):
+        run(digits(1, train_samples=100, test_samples=50, torch_device=name), tmp_path, "test", quiet())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("backend", ["software", "emulator"])
+def test_training_on_a_gpu_learns_what_the_cpu_learns(tmp_path, backend):
+    found = []
+    for name in ("cpu", "cuda"):
+        config = digits(1, train_samples=600, test_samples=200, torch_device=name)
+        config = replace(config, backend=BackendConfig(backend))
+        found.append(run(config, tmp_path / name, "test", quiet())["test_accuracy"])
+    assert abs(found[0] - found[1]) < 0.05
