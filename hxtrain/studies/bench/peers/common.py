@@ -95,7 +95,7 @@ class TorchPeer(Peer):
         loss: Any = cross_entropy(readout.amax(self._time), self._labels)
         loss.backward()
         self._optimizer.step()
-        return loss
+        return loss.detach()
 
     def infer(self) -> object:
         """Return the readouts' maxima."""
