@@ -92,7 +92,8 @@ def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
 def membranes(codes: Tensor, unit: float) -> Tensor:
     """Return membranes float32 `[T, B, N]`, leak 0, of raw codes uint8 `[B, T, N]`, of which `unit` make 1."""
     traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2])
-    _kernels().membranes(_array(codes), np.float32(1 / unit), _array(traces))
+    arguments, kernel = (_array(codes), np.float32(1 / unit), _array(traces)), _kernels().membranes
+    _share(lambda begin, end: kernel(begin, end, *arguments), len(codes), codes.numel() // 4)
     return traces
 
 

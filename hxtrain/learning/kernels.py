@@ -116,9 +116,12 @@ def join_rooms(counts, rooms, offsets, units):
 
 
 @_compiled
-def membranes(codes, unit, traces):
-    """Write membranes `[T, B, N]`, leak 0, of raw codes `[B, T, N]`; the first sample of each trial is its leak."""
-    for b in range(codes.shape[0]):
+def membranes(begin, end, codes, unit, traces):
+    """Write membranes `[T, B, N]`, leak 0, of raw codes `[B, T, N]` of trials `begin` to `end`.
+
+    The first sample of each trial is its leak.
+    """
+    for b in range(begin, end):
         for t in range(codes.shape[1]):
             _to_membrane(codes[b, t], codes[b, 0], unit, traces[t, b])
 
