@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from hxtrain import _plot_style as style
 
@@ -34,6 +35,11 @@ def plot_scale(growths: list[Growth], path: Path) -> Path:
             axes.plot(sizes, times, marker="o", markersize=4, color=colour, linewidth=1.6, label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        sizes = sorted({s.point.size for growth in growths if growth.axis == name for s in growth.points})
+        axes.set_xticks(sizes, map(str, sizes), size=7, rotation=45)
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(name)
         axes.set_ylabel("time per step (ms)")
         axes.legend(fontsize=7, title="exponent", title_fontsize=7)

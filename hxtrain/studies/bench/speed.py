@@ -34,8 +34,11 @@ OURS = "hxtrain, "
 SOFTWARE, IDEAL, CALIBRATED = OURS + "software", OURS + "ideal emulated chip", OURS + "calibrated emulated chip"
 HOST, FLOOR = OURS + "host's share alone", "floor: matrix products"
 TRAINING, INFERENCE, THROUGHPUT = "training step, 100 samples", "inference, 100 samples", "inference, 1000 samples"
-SIZES = {TRAINING: 100, INFERENCE: 100, THROUGHPUT: 1000}
+RECURRENT = "recurrent training step, 100 samples"
+SIZES = {TRAINING: 100, INFERENCE: 100, THROUGHPUT: 1000, RECURRENT: 100}
 """Samples of each task."""
+RECURRENT_NEURONS = 120
+"""Hidden neurons of the recurrent network, 256-120-10: as many as fit the chip at once with 376 inputs each."""
 TURN = 0.1
 """How long a work's turn lasts at least (s)."""
 
@@ -121,8 +124,11 @@ def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str],
     works[TRAINING, HOST] = Work(load.training(replay, SIZES[TRAINING]), own)
     for task in (INFERENCE, THROUGHPUT):
         works |= {(task, name): Work(load.inference(net, SIZES[task]), own) for name, net in nets.items()}
+    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip))):
+        recurrent = load.network(backend, hidden=[RECURRENT_NEURONS], recurrent=True)
+        works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), own)
     cores = tuple(sorted({1, os.cpu_count() or 1}))
-    tasks = {task: _task(load, nets[SOFTWARE], samples) for task, samples in SIZES.items()}
+    tasks = {task: _task(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, INFERENCE, THROUGHPUT)}
     for task, given in tasks.items():
         floor = floor_works(load.spikes.stretch(0, SIZES[task]), given)
         works[task, FLOOR] = Work(floor["training" if task == TRAINING else "inference"], cores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -38,9 +39,9 @@ class Workload:
         self.spikes = LatencyEncoder()(intensities(data.images[:samples]))
         self.labels = data.labels[:samples]
 
-    def network(self, backend: Backend | None) -> Network:
-        """Return a new network, attached to a device (None: in software)."""
-        net = NetworkConfig(init_mean=INIT_MEAN).build(self.spikes.units, 10, seed=0)
+    def network(self, backend: Backend | None, **settings: Any) -> Network:
+        """Return a new network with these other settings, attached to a device (None: in software)."""
+        net = NetworkConfig(**{"init_mean": INIT_MEAN, **settings}).build(self.spikes.units, 10, seed=0)
         if backend is not None:
             net.attach(self._stack.enter_context(Device(backend)))
         return net
