@@ -27,7 +27,7 @@ from .augment import rotate
 from .checkpoint import load_checkpoint, require_same, save_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose, probe
-from .evaluation import Evaluation, intensities, observe
+from .evaluation import Evaluation, Observed, intensities, observe
 from .metrics import Sums, write_json_lines
 from .parallel import ALONE, Team
 from .progress import Progress
@@ -144,8 +144,11 @@ class Trainer:
         classes, size = len(task.data.classes), self.config.evaluation_batch_size
         with self._sharing(first, len(self.test)):
             found = observe(task.net, task.encoder, task.loss, own, classes, size)
-        first_part, *others = self.team.gather(found)
-        return sum(others, first_part).summary()
+        whole: Observed
+        whole, *others = self.team.gather(found)
+        for other in others:
+            whole = whole + other
+        return whole.summary()
 
     def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
         """Run a part of a batch on this process's device."""
@@ -234,9 +237,12 @@ class Trainer:
         with torch.no_grad():
             answers = predictions(self.task.loss.scores(step.activity.readout))
             correct = float((answers == labels.to(answers.device)).sum())
-        values = len(labels), step.loss * len(labels), correct, step.activity.hidden_spikes()
+        counted = len(labels) * (share > 0)
         own = Seen(
-            *(value * (share > 0) for value in values),
+            counted,
+            step.loss * counted,
+            correct * (share > 0),
+            step.activity.hidden_spikes() * (share > 0),
             health.dropped_spikes,
             health.retries,
             float(self._stop.is_set()),
