@@ -178,13 +178,14 @@ class RemoteBackend(Backend, Batching):
     def _groups(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> Iterator[list[Stimulus]]:
-        """Divide runs into what the server takes at once; one that is too large for it stays alone."""
+        """Divide runs into what the server takes at once: runs that follow each other; a too large one stays alone."""
         limit = self._welcome().limits.max_message - HEADS - 4 * sum(matrix.numel() for matrix in weights.values())
         group, size = list[Stimulus](), 0
         for stimulus in stimuli:
             spikes = stimulus.spikes
             needed = recording_size(circuit, spikes.samples) + EVENT * len(spikes)
-            if group and (size + needed > limit or len(group) == p.MOST_PIECES):
+            apart = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
+            if group and (apart or size + needed > limit or len(group) == p.MOST_PIECES):
                 yield group
                 group, size = [], 0
             group.append(stimulus)

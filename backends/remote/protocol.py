@@ -212,39 +212,45 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Trials of one run of the device, as a `Stimulus`."""
+class Run:
+    """A job: runs of the device, one after the other, with the same weights.
+
+    Attributes:
+        clock: place of the first trial.
+        weights: integers `[post, pre]` by projection.
+        sizes: trials of each run.
+        spikes: of all of them.
+    """
 
     clock: int
+    weights: Mapping[str, Block]
+    sizes: tuple[int, ...]
     spikes: Events
 
 
 @dataclass(frozen=True)
-class Run:
-    """A job: run trials, piece by piece, with the same weights, integers `[post, pre]` by projection."""
+class Piece:
+    """A run that gave a recording: its cost and health, and how long the backend took (s)."""
 
-    weights: Mapping[str, Block]
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What came of a piece: a `Recording`, and how long the backend took for it (s)."""
-
-    spikes: Mapping[str, Events]
-    traces: Mapping[str, Block]
     cost: Cost
     health: Health
-    lost: Block | None
     seconds: float
 
 
 @dataclass(frozen=True)
 class Ran:
-    """Answer to `Run`: what came of each piece; None where the device failed, whose text `errors` has then."""
+    """Answer to `Run`.
 
-    pieces: tuple[Recorded | None, ...]
+    Attributes:
+        pieces, errors: of each run; where the device failed, None and its text, elsewhere an empty one.
+        spikes, traces, lost: of the trials of all runs that gave a recording, one after the other.
+    """
+
+    pieces: tuple[Piece | None, ...]
     errors: tuple[str, ...]
+    spikes: Mapping[str, Events]
+    traces: Mapping[str, Block]
+    lost: Block | None
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,7 @@ class Server:
         placed = lease.circuit
         if placed is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        samples = sum(piece.spikes.samples for piece in run.pieces)
+        samples = run.spikes.samples
         needed = recording_size(placed, samples)
         if needed > self.settings.max_message:
             text = f"a run of {samples} samples has {needed} codes and bins"

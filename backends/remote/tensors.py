@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends.contract import Circuit, Recording, Stimulus
+from hxtrain.backends.pieces import join
 from hxtrain.backends.spikes import Spikes
 
-from .protocol import MOST_PIECES, Block, DType, Events, Piece, Ran, Recorded, Run
+from .protocol import MOST_PIECES, Block, DType, Events, Piece, Ran, Run
 from .wire import WireError
 
 Array = npt.NDArray[Any]
@@ -148,11 +150,13 @@ def weight_type(weight_max: int) -> DType:
 def write_run(
     circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_max: int
 ) -> tuple[Run, list[memoryview]]:
-    """Return the message of runs that `check_run` has accepted, and its frames."""
+    """Return the message of runs that `check_run` has accepted and that follow each other, and its frames."""
     sender, dtype = Sender(), weight_type(weight_max)
     blocks = {p.name: sender.add(weights[p.name], dtype) for p in circuit.projections}
-    pieces = tuple(Piece(stimulus.clock, sender.add_spikes(stimulus.spikes)) for stimulus in stimuli)
-    return Run(blocks, pieces), sender.frames
+    parts = [stimulus.spikes for stimulus in stimuli]
+    spikes = parts[0] if len(parts) == 1 else Spikes.cat(parts)
+    sizes = tuple(part.samples for part in parts)
+    return Run(stimuli[0].clock, blocks, sizes, sender.add_spikes(spikes)), sender.frames
 
 
 def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[dict[str, Tensor], list[Stimulus]]:
@@ -161,81 +165,92 @@ def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[
     Raises:
         WireError: it does not belong to the circuit.
     """
+    if not 0 <= run.clock < 2**62:
+        raise WireError(f"Run.clock={run.clock} must be in 0..2^62-1")
     receiver = Receiver(frames)
-    sizes = {population.name: population.size for population in circuit.populations}
-    shapes = {p.name: (sizes[p.post], p.pre_size) for p in circuit.projections}
+    populations = {population.name: population.size for population in circuit.populations}
+    shapes = {p.name: (populations[p.post], p.pre_size) for p in circuit.projections}
     if run.weights.keys() != shapes.keys():
         raise WireError(f"Run.weights are of {sorted(run.weights)}, the circuit has {sorted(shapes)}")
-    if not 1 <= len(run.pieces) <= MOST_PIECES:
-        raise WireError(f"Run.pieces: {len(run.pieces)} pieces, 1 to {MOST_PIECES} are taken")
+    if not 1 <= len(run.sizes) <= MOST_PIECES or min(run.sizes) < 0 or sum(run.sizes) != run.spikes.samples:
+        raise WireError(
+            f"Run.sizes={run.sizes[: MOST_PIECES + 1]} must be 1 to {MOST_PIECES} numbers of trials whose sum is that "
+            f"of the spikes' samples, {run.spikes.samples}"
+        )
     weights = {
         name: receiver.take_tensor(run.weights[name], f"Run.weights.{name}", WEIGHTS, shape)
         for name, shape in shapes.items()
     }
-    stimuli = [_read_piece(receiver, piece, f"Run.pieces[{i}]", circuit) for i, piece in enumerate(run.pieces)]
+    spikes = receiver.take_spikes(run.spikes, "Run.spikes", None, circuit.inputs)
     receiver.finish()
-    return weights, stimuli
-
-
-def _read_piece(receiver: Receiver, piece: Piece, place: str, circuit: Circuit) -> Stimulus:
-    if not 0 <= piece.clock < 2**62:
-        raise WireError(f"{place}.clock={piece.clock} must be in 0..2^62-1")
-    return Stimulus(receiver.take_spikes(piece.spikes, f"{place}.spikes", None, circuit.inputs), piece.clock)
+    edges = pairwise(accumulate(run.sizes, initial=0))
+    return weights, [Stimulus(spikes.stretch(first, last), run.clock + first) for first, last in edges]
 
 
 def write_recordings(
     recordings: Sequence[Recording | None], errors: Sequence[str], seconds: Sequence[float]
 ) -> tuple[Ran, list[memoryview]]:
-    """Return the message of what came of each piece, and its frames."""
+    """Return the message of what came of each run, and its frames."""
     sender = Sender()
     pieces = tuple(
-        None if recording is None else _write_recording(sender, recording, took)
+        None if recording is None else Piece(recording.cost, recording.health, took)
         for recording, took in zip(recordings, seconds, strict=True)
     )
-    return Ran(pieces, tuple(errors)), sender.frames
-
-
-def _write_recording(sender: Sender, recording: Recording, seconds: float) -> Recorded:
-    spikes = {name: sender.add_spikes(found) for name, found in recording.spikes.items()}
-    traces = {name: sender.add(codes, "uint8") for name, codes in recording.traces.items()}
-    lost = None if recording.lost is None else sender.add(recording.lost, "bool")
-    return Recorded(spikes, traces, recording.cost, recording.health, lost, seconds)
+    good = [recording for recording in recordings if recording is not None]
+    if not good:
+        return Ran(pieces, tuple(errors), {}, {}, None), []
+    whole = good[0] if len(good) == 1 else join(good)
+    spikes = {name: sender.add_spikes(found) for name, found in whole.spikes.items()}
+    traces = {name: sender.add(codes, "uint8") for name, codes in whole.traces.items()}
+    lost = None if whole.lost is None else sender.add(whole.lost, "bool")
+    return Ran(pieces, tuple(errors), spikes, traces, lost), sender.frames
 
 
 def read_recordings(
-    ran: Ran, frames: Sequence[memoryview], circuit: Circuit, samples: Sequence[int]
+    ran: Ran, frames: Sequence[memoryview], circuit: Circuit, sizes: Sequence[int]
 ) -> list[Recording | None]:
-    """Return the recordings of pieces of so many samples; None where the device failed.
+    """Return the recordings of runs of so many trials; None where the device failed.
 
     Raises:
         WireError: they do not belong to the circuit, or are not as many.
     """
+    if not len(ran.pieces) == len(ran.errors) == len(sizes):
+        raise WireError(f"Ran: {len(ran.pieces)} pieces and {len(ran.errors)} errors, expected {len(sizes)} each")
     receiver = Receiver(frames)
-    if not len(ran.pieces) == len(ran.errors) == len(samples):
-        raise WireError(f"Ran: {len(ran.pieces)} pieces and {len(ran.errors)} errors, expected {len(samples)} each")
-    found = [
-        None if piece is None else _read_recording(receiver, piece, f"Ran.pieces[{i}]", circuit, count)
-        for i, (piece, count) in enumerate(zip(ran.pieces, samples, strict=True))
-    ]
+    populations = {population.name: population.size for population in circuit.populations}
+    unknown = sorted({*ran.spikes, *ran.traces} - set(populations))
+    if unknown:
+        raise WireError(f"Ran: populations {unknown} are not in the circuit")
+    total = sum(size for piece, size in zip(ran.pieces, sizes, strict=True) if piece is not None)
+    spikes = {
+        name: receiver.take_spikes(events, f"Ran.spikes.{name}", total, populations[name])
+        for name, events in ran.spikes.items()
+    }
+    traces = {
+        name: receiver.take_tensor(block, f"Ran.traces.{name}", ("uint8",), (total, circuit.samples, populations[name]))
+        for name, block in ran.traces.items()
+    }
+    lost = None if ran.lost is None else receiver.take_tensor(ran.lost, "Ran.lost", ("bool",), (total,))
     receiver.finish()
+    found, first = list[Recording | None](), 0
+    for piece, size in zip(ran.pieces, sizes, strict=True):
+        last = first + (0 if piece is None else size)
+        found.append(None if piece is None else _cut(piece, spikes, traces, lost, first, last))
+        first = last
     return found
 
 
-def _read_recording(receiver: Receiver, found: Recorded, place: str, circuit: Circuit, samples: int) -> Recording:
-    sizes = {population.name: population.size for population in circuit.populations}
-    unknown = sorted({*found.spikes, *found.traces} - set(sizes))
-    if unknown:
-        raise WireError(f"{place}: populations {unknown} are not in the circuit")
-    spikes = {
-        name: receiver.take_spikes(events, f"{place}.spikes.{name}", samples, sizes[name])
-        for name, events in found.spikes.items()
-    }
-    traces = {
-        name: receiver.take_tensor(block, f"{place}.traces.{name}", ("uint8",), (samples, circuit.samples, sizes[name]))
-        for name, block in found.traces.items()
-    }
-    lost = None if found.lost is None else receiver.take_tensor(found.lost, f"{place}.lost", ("bool",), (samples,))
-    return Recording(spikes, traces, found.cost, found.health, lost)
+def _cut(
+    piece: Piece, spikes: Mapping[str, Spikes], traces: Mapping[str, Tensor], lost: Tensor | None, first: int, last: int
+) -> Recording:
+    """Return the recording of trials `first` to `last`."""
+    return Recording(
+        {name: part.stretch(first, last) for name, part in spikes.items()},
+        {name: codes[first:last] for name, codes in traces.items()},
+        piece.cost,
+        piece.health,
+        None if lost is None else lost[first:last],
+    )
 
 
 def check_sizes(circuit: Circuit) -> None:

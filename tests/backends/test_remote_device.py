@@ -95,11 +95,15 @@ def test_as_many_runs_in_a_message_as_the_server_takes(limit: int, messages: int
     with serving(device, max_message=limit) as server, connected(server) as there:
         there.configure(CIRCUIT)
         assert there.run_all(WEIGHTS, []) == []
-        found = there.run_all(WEIGHTS, [stimulus(200, 3 * i) for i in range(20)])
+        found = there.run_all(WEIGHTS, [stimulus(200, 200 * i) for i in range(20)])
         text = ask_metrics(LinkSettings(server.address))
-    assert device.clocks == [3 * i for i in range(20)]
-    assert [int(f.traces["hidden"].max()) for f in found if isinstance(f, Recording)] == device.clocks
+        there.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 7)])  # a gap: another message
+        later = ask_metrics(LinkSettings(server.address))
+    clocks = [200 * i for i in range(20)]
+    assert device.clocks == [*clocks, 0, 2, 7]
+    assert [int(f.traces["hidden"].max()) for f in found if isinstance(f, Recording)] == [c % 256 for c in clocks]
     assert f'requests_total{{operation="run"}} {messages}\n' in text
+    assert f'requests_total{{operation="run"}} {messages + 2}\n' in later
 
 
 def test_the_host_repeats_only_the_runs_that_failed() -> None:
