@@ -29,6 +29,7 @@ PACKAGES = [
     "hxtrain.studies",
     "hxtrain.studies.bench",
     "hxtrain.studies.bench.peers",
+    "hxtrain.studies.validate",
     "hxtrain.training",
 ]
 SCRIPTS = {

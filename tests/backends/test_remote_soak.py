@@ -64,6 +64,7 @@ class Lives:
         self._now.stdin.write(f"{address}\n")
         self._now.stdin.flush()
         bound = self._now.stdout.readline().strip()
+        assert bound, "the server did not start; its error is above"
         self._spare = self._start(self.killed + 1)
         return bound
 
@@ -89,7 +90,9 @@ class Lives:
 
     def _start(self, life: int) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", SERVER, str(self.folder / f"{life}.txt")]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder
+        )  # outside the repository, whose folders are not the package
 
 
 class Counting(Progress):
