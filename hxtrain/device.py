@@ -241,9 +241,6 @@ class Device:
         first: Recording | DeviceError | None,
     ) -> Recording:
         """Run until every trial has arrived whole; trials that have are kept, `first` is what has come already."""
-        if isinstance(first, Recording) and first.lost is None:
-            _check(circuit, first, stimulus)
-            return first
         arrivals = Arrivals(stimulus, independent=circuit.trial_time is None)
         for attempt in range(self.retries + 1):
             error = self._run_missing(circuit, integers, arrivals, first)

@@ -63,7 +63,12 @@ NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torc
 
 
 def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
-    """Group events; those after the window are left out."""
+    """Group events; those after the window are left out.
+
+    Raises:
+        ValueError: an event is out of range.
+    """
+    _check_events(spikes)
     offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
     units = torch.empty_like(spikes.unit)
     events = map(_array, (spikes.sample, spikes.unit, spikes.time))
@@ -72,7 +77,12 @@ def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
 
 
 def bin_spikes(spikes: Spikes, dt: float, steps: int) -> tuple[Tensor, Grouped]:
-    """Return spikes on a grid, float32 `[T, B, N]` of zeros and ones, and grouped."""
+    """Return spikes on a grid, float32 `[T, B, N]` of zeros and ones, and grouped.
+
+    Raises:
+        ValueError: an event is out of range.
+    """
+    _check_events(spikes)
     grid = torch.zeros(steps, spikes.samples, spikes.units)
     offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
     units = torch.empty_like(spikes.unit)
@@ -80,6 +90,18 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> tuple[Tensor, Grouped]:
     outputs = map(_array, (grid, offsets, units))
     found = _kernels().bin_spikes(*events, dt, GRID_TOLERANCE, *outputs)
     return grid, Grouped(offsets, units[:found], spikes.units)
+
+
+def _check_events(spikes: Spikes) -> None:
+    events = [_array(part) for part in (spikes.sample, spikes.unit, spikes.time)]
+    bad = _kernels().first_bad(*events, spikes.samples, spikes.units)
+    if bad >= 0:
+        sample, unit, time = (part[bad].item() for part in events)
+        raise ValueError(
+            f"event {bad} of {len(spikes)} has sample {sample}, unit {unit} and time {time:.4g} s, outside "
+            f"0..{spikes.samples - 1}, 0..{spikes.units - 1} and >= 0 s; build spikes with Spikes.from_events, which "
+            "checks them, or mend the backend that recorded them"
+        )
 
 
 def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
@@ -113,7 +135,12 @@ def respond(
         shape: T, B, N.
         model: of the layer.
         spiking: whether it fires. recurrent: weights `[N, N]`, if any.
+
+    Raises:
+        ValueError: events have another number of sources than the weights.
     """
+    if isinstance(inputs, Grouped) and inputs.sources != weight.shape[1]:
+        raise ValueError(f"events have {inputs.sources} sources, the weights {weight.shape[1]}; they must match")
     steps, samples, neurons = shape
     like, none = weight.detach(), weight.new_empty(0, 0)
     traces = like.new_empty(shape)

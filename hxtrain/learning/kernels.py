@@ -32,6 +32,15 @@ SUPERSPIKE, TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = range(6)
 
 
 @_exact
+def first_bad(sample, unit, time, samples, units):
+    """Return the first event that is out of range, for the loops below do not look at bounds; -1 if none is."""
+    for e in range(time.shape[0]):
+        if not (0 <= sample[e] < samples and 0 <= unit[e] < units and time[e] >= 0):
+            return e
+    return -1
+
+
+@_exact
 def group_events(sample, unit, time, dt, tolerance, steps, offsets, units):
     """Group events (in any order within their sample) by sample and step; those after the window are left out.
 

@@ -95,10 +95,6 @@ class Team(NamedTuple):
         distributed.all_gather_object(found, value)
         return found
 
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is set in any process."""
-        return any(self.gather(flag))
-
 
 ALONE = Team()
 """A run in a single process."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,6 +13,7 @@ from remote_bench import PATIENT, CountingBackend, connected, serving
 from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import (
     Backend,
+    Batching,
     Capabilities,
     Circuit,
     DeviceError,
@@ -153,6 +154,52 @@ def test_the_host_repeats_only_the_runs_that_failed() -> None:
     assert clock == 10
     assert there.health.retries == 2
     same(replace(here, cost=there.cost, health=there.health), there)
+
+
+def test_a_malformed_recording_of_several_runs_is_repeated() -> None:
+    """As one that comes alone; here the second of three runs has too few trials at first."""
+    device = CountingBackend()
+    whole = device.run
+
+    def cut(weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
+        found = replace(whole(weights, stimulus), lost=None)
+        if len(device.clocks) == 2:
+            found = replace(found, traces={name: codes[:-1] for name, codes in found.traces.items()})
+        return found
+
+    class Together(Backend, Batching):
+        """The device, of which several runs are asked at once."""
+
+        capabilities = property(lambda self: replace(device.capabilities, trace_memory=3 * 20 * 256))  # type: ignore[assignment]
+        identity = property(lambda self: device.identity)  # type: ignore[assignment]
+
+        def open(self) -> None:
+            device.open()
+
+        def close(self) -> None:
+            device.close()
+
+        def configure(self, circuit: Circuit) -> None:
+            device.configure(circuit)
+
+        def run(self, weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
+            return cut(weights, stimulus)
+
+        def run_all(
+            self, weights: Mapping[str, torch.Tensor], stimuli: Sequence[Stimulus]
+        ) -> list[Recording | DeviceError]:
+            return [cut(weights, stimulus) for stimulus in stimuli]
+
+    net = Network(Linear(4, 3, mean=0.25), LIF(3), Linear(3, 2), LI(2), steps=20)
+    with Device(Together(), retries=1) as host:
+        host.place(net)
+        assert host.plan is not None
+        integers, _ = host.plan.quantise(net.effective_weights())
+        size = host.plan.trials_per_run
+        assert size is not None
+        found = host.record(integers, stimulus(3 * size).spikes)
+    assert device.clocks == [0, size, 2 * size, size]
+    assert found.traces["layer0"].shape[0] == 3 * size
 
 
 def test_lost_trials_health_and_warnings_come_through() -> None:

@@ -72,6 +72,32 @@ def test_no_events_are_no_problem() -> None:
     assert len(own.units) == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"sample": SAMPLES}, f"event 2 of 4 has sample {SAMPLES}, unit 0"),
+        ({"sample": -1}, "has sample -1"),
+        ({"unit": INPUTS}, rf"unit {INPUTS} and time 0 s, outside 0..{SAMPLES - 1}, 0..{INPUTS - 1} and >= 0 s; build"),
+        ({"unit": -1}, "unit -1"),
+        ({"time": -1e-6}, "time -1e-06 s"),
+        ({"time": float("nan")}, "time nan s"),
+    ],
+)
+def test_events_out_of_range_are_refused(change: dict[str, float], text: str) -> None:
+    """`Spikes(...)` does not check them, and the loops do not look at bounds."""
+    parts = [torch.zeros(4, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)]
+    for part, name in zip(parts, ("sample", "unit", "time"), strict=True):
+        part[2] = change.get(name, 0)
+    spikes = Spikes(*parts, SAMPLES, INPUTS)
+    for group in (compiled.group_events, compiled.bin_spikes):
+        with pytest.raises(ValueError, match=text):
+            group(spikes, DT, STEPS)
+    weight = normal(NEURONS, INPUTS + 1, seed=1, dtype=torch.float32)
+    good = compiled.group_events(events(), DT, STEPS)
+    with pytest.raises(ValueError, match=rf"events have {INPUTS} sources, the weights {INPUTS + 1}"):
+        compiled.respond(weight, good, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
+
+
 def test_membranes_of_codes() -> None:
     codes = torch.randint(256, (SAMPLES, STEPS, NEURONS), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     for part in (codes, codes[2:5], codes[:, :, 3:40]):
