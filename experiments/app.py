@@ -49,6 +49,8 @@ def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
             )
         if key == f"{prefix}backend.retries" and backend.name == "software":
             warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
+        if key == "network.traces" and backend.name == "software":
+            warnings.warn(f"{override} has no effect: membranes of software are the model's", stacklevel=2)
         if key == f"{prefix}backend.fault_seed" and not backend.faulty():
             warnings.warn(f"{override} has no effect: {prefix}backend.faults are all 0", stacklevel=2)
 
@@ -57,10 +59,10 @@ def guarded(work: Callable[[], Result]) -> Result:
     """Run; expected errors end the program with their text.
 
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
-    (`--multirun`) they are passed on, so that the other jobs still run.
+    (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return work()
+    if in_sweep():
+        return _guarded_job(work)
     try:
         return work()
     except Interrupted as stop:
@@ -73,6 +75,23 @@ def guarded(work: Callable[[], Result]) -> Result:
         _end(f"error: {error}", 3)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
+    raise AssertionError("unreachable")
+
+
+def in_sweep() -> bool:
+    """Return whether this is a job of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def _guarded_job(work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        _end(
+            "interrupted; the state is saved. The same command continues the sweep, with "
+            f"hydra.sweep.dir={HydraConfig.get().sweep.dir}",
+            130,
+        )
     raise AssertionError("unreachable")
 
 

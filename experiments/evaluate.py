@@ -1,11 +1,15 @@
-"""`hxtrain-evaluate`: any checkpoint on any device."""
+"""`hxtrain-evaluate`: any checkpoint, or all below a folder, on any device."""
 
 from __future__ import annotations
+
+import warnings
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from hxtrain.studies.evaluate import evaluate_checkpoint
+from hxtrain.studies.evaluations import evaluate_all
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
@@ -16,14 +20,19 @@ register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """Evaluate `checkpoint=PATH` on the device that the config names."""
+    """Evaluate `checkpoint=PATH`, a file or a folder of runs, on the device that the config names."""
     guarded(lambda: _evaluate(config))
 
 
 def _evaluate(config: DictConfig) -> None:
     settings = typed(config)
     warn_without_effect(settings.backend)
+    if settings.silenced_seed and not settings.silenced:
+        warnings.warn(f"silenced_seed={settings.silenced_seed} has no effect: silenced=0", stacklevel=2)
     progress = Progress()
+    if Path(settings.checkpoint).expanduser().is_dir():
+        evaluate_all(settings, run_directory(), command_line(), progress)
+        return
     result = evaluate_checkpoint(settings, run_directory(), command_line(), progress)
     progress.say(
         f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "

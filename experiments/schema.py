@@ -5,29 +5,36 @@ from __future__ import annotations
 from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
 
 from hxtrain.backends.conformance import TOLERANCES
 from hxtrain.config import NetworkConfig
-from hxtrain.encoders import LatencyEncoder
+from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
+from hxtrain.models import CNNConfig, MLPConfig
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
+from hxtrain.studies.ann import AnnConfig
 from hxtrain.studies.bench import BenchConfig
 from hxtrain.studies.calibrate import CalibrateConfig
 from hxtrain.studies.compare import CompareConfig
 from hxtrain.studies.conformance import ConformanceConfig
 from hxtrain.studies.evaluate import EvaluateConfig
 from hxtrain.studies.fit import FitConfig
+from hxtrain.studies.report import ReportConfig, Series
 from hxtrain.studies.sensitivity import SensitivityConfig
 from hxtrain.studies.serve import ServeConfig
 from hxtrain.studies.transfer import TransferConfig
 from hxtrain.studies.validate import ValidateConfig
-from hxtrain.training import RunConfig, TrainerConfig
+from hxtrain.training import AnnTrainerConfig, Augmentation, Distillation, RunConfig, TrainerConfig
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
-    "encoder": {"latency": LatencyEncoder},
+    "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder},
     "loss": {"max_over_time": MaxOverTime, "mean_over_time": MeanOverTime},
-    "trainer": {"default": TrainerConfig},
+    "augment": {"none": Augmentation},
+    "distillation": {"none": Distillation},
+    "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig},
+    "model": {"mlp": MLPConfig, "cnn": CNNConfig},
 }
 REGULARIZERS = {
     "burst": Burst,
@@ -42,12 +49,16 @@ SECOND = ("backend", "chip")
 def register() -> None:
     """Make all structured configs known to Hydra."""
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig(regularizer={}))
+    store.store(name="run_schema", node=RunConfig(encoder=MISSING, regularizer={}))
+    store.store(name="ann_schema", node=AnnConfig(model=MISSING))
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="compare_schema", node=CompareConfig)
-    store.store(name="transfer_schema", node=TransferConfig(regularizer={}, chips=["A", "B"]))
-    store.store(name="sensitivity_schema", node=SensitivityConfig(regularizer={}, imperfections=["leak"]))
+    store.store(name="transfer_schema", node=TransferConfig(encoder=MISSING, regularizer={}, chips=["A", "B"]))
+    store.store(
+        name="sensitivity_schema", node=SensitivityConfig(encoder=MISSING, regularizer={}, imperfections=["leak"])
+    )
     store.store(name="bench_schema", node=BenchConfig)
+    store.store(name="report_schema", node=ReportConfig(folders=["???"], series=[Series("runs")]))
     store.store(name="validate_schema", node=ValidateConfig)
     store.store(name="calibrate_schema", node=CalibrateConfig)
     store.store(name="fit_schema", node=FitConfig)

@@ -6,9 +6,9 @@ import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from hxtrain.training import Progress, run
+from hxtrain.training import Progress, complete, run
 
-from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, in_sweep, run_directory, typed, warn_without_effect
 from .schema import register
 
 register()
@@ -16,7 +16,7 @@ register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
-    """Train as the config says; the run directory is `hydra.run.dir`."""
+    """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))
 
 
@@ -24,9 +24,10 @@ def _train(config: DictConfig) -> None:
     settings, folder = typed(config), run_directory()
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
-    result = run(settings, folder, command_line(), progress)
+    work = complete if in_sweep() else run
+    result = work(settings, folder, command_line(), progress)
     progress.say(
-        f"test accuracy [bold]{result['test_accuracy']:.2%}[/], "
+        f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], "
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "
         f"{result['samples_per_second']:.0f} images/s in training"
     )

@@ -2,7 +2,7 @@
 
 from .activity import Activity, LayerActivity
 from .device import Device
-from .encoders import LatencyEncoder
+from .encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
 from .losses import MaxOverTime, MeanOverTime
 from .network import LI, LIF, Dropout, Linear, Network, Recurrent
 from .placement import PlacementError, Plan, place
@@ -15,9 +15,11 @@ __all__ = [
     "Activity",
     "Device",
     "Dropout",
+    "Encoder",
     "LatencyEncoder",
     "LayerActivity",
     "Linear",
+    "LinearLatencyEncoder",
     "MaxOverTime",
     "MeanOverTime",
     "Network",

@@ -20,6 +20,8 @@ from torch import Tensor
 DPI = 120
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
 """Colours of Okabe and Ito, which colour-blind readers tell apart; grey for what stands back."""
+COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours of curves, in turn."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -58,11 +60,16 @@ def draw_curve(
         axes.plot(epochs, values, marker="o", markersize=size, color=colour, linewidth=1.6, label=label)
 
 
-def draw_image(axes: Axes, image: Tensor | None) -> None:
-    """Draw intensities `[H, W]` dark on white; nothing for None."""
+def draw_values(axes: Axes, sample: Tensor | None) -> None:
+    """Draw an image `[H, W]` dark on white, features `[F]` as bars over 0..1; nothing for None."""
+    if sample is not None and sample.ndim == 1:
+        axes.barh(np.arange(len(sample)), array(sample), color=GREY)
+        axes.set(xlim=(0, 1), ylabel="feature")
+        integer_ticks(axes.yaxis)
+        return
     axes.set_axis_off()
-    if image is not None:
-        values = array(image)
+    if sample is not None:
+        values = array(sample)
         axes.imshow(values, cmap="gray_r", vmin=0, vmax=float(values.max(initial=0.0)) or 1.0)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
 
-from .network import LI, LIF, Dropout, Linear, Network, Recurrent
+from .network import LI, LIF, TRACES, Dropout, Linear, Network, Recurrent
 from .placement import MAX_RUNS
 
 SOFTWARE = "software"
@@ -31,6 +31,10 @@ class NetworkConfig:
         init_gain_recurrent: of recurrent weights, whose mean is 0; None: as `init_gain`.
         scale: integer weight per unit of float weight of hidden layers; None: from the device.
         autoscale_readout: scale the readout's integer weights so that the largest just fits.
+        weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
+        trace_bits: resolution of membranes (bits); None: the device's.
+        traces: membranes of hidden layers that gradients see, `measured`, or `spikes_only`: the model's, of the
+            measured spikes (docs/resolution.md).
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
@@ -48,6 +52,9 @@ class NetworkConfig:
     init_gain_recurrent: Optional[float] = None  # noqa: UP045
     scale: Optional[float] = None  # noqa: UP045
     autoscale_readout: bool = False
+    weight_bits: Optional[int] = None  # noqa: UP045
+    trace_bits: Optional[int] = None  # noqa: UP045
+    traces: str = "measured"
 
     def __post_init__(self) -> None:
         positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *(("scale",) if self.scale is not None else ()))
@@ -59,6 +66,12 @@ class NetworkConfig:
             bad.append(f"network.dropout={self.dropout} must be in 0 <= x < 1")
         if not self.init_gain >= 0:
             bad.append(f"network.init_gain={self.init_gain} must not be negative")
+        for name in ("weight_bits", "trace_bits"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                bad.append(f"network.{name}={value} must be at least 1; null for the device's resolution")
+        if self.traces not in TRACES:
+            bad.append(f"network.traces={self.traces!r} is not known; choose one of {', '.join(TRACES)}")
         if self.init_gain_recurrent is not None:
             bad += self._check_recurrent_gain(self.init_gain_recurrent)
         if bad:
@@ -83,7 +96,15 @@ class NetworkConfig:
             inputs = size
         modules.append(Linear(inputs, classes, gain=self.init_gain, autoscale=self.autoscale_readout))
         modules.append(LI(classes, self.tau_mem, self.tau_syn))
-        return Network(*modules, dt=self.dt, steps=self.steps, seed=seed)
+        return Network(
+            *modules,
+            dt=self.dt,
+            steps=self.steps,
+            seed=seed,
+            weight_bits=self.weight_bits,
+            trace_bits=self.trace_bits,
+            traces=self.traces,
+        )
 
 
 @dataclass

@@ -33,10 +33,11 @@ from hxtrain.backends import (
 
 from .activity import Activity, LayerActivity, layer_activity
 from .drift import LIMIT, DriftMonitor
-from .learning import compiled
+from .learning import GridEvents, compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
+from .twin import Fired, hidden_membranes
 
 if TYPE_CHECKING:
     from .network import Network
@@ -133,12 +134,17 @@ class Device:
                 self.backend.configure(circuit)
             self._configured = circuit
 
-    def run(self, weights: list[Tensor], spikes: Spikes) -> Activity:
+    def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
         """Run a batch and return what was measured, in the model's units.
+
+        With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's, of the measured spikes and
+        the weights as sent. The contract has no way to ask for fewer traces: the device records all of them, and the
+        host looks at no more of those than the first samples, which tell of drift.
 
         Args:
             weights: float weights of each projection.
             spikes: input events.
+            events: the same on the time grid, if at hand.
 
         Raises:
             DeviceError: a run failed on every attempt.
@@ -146,11 +152,19 @@ class Device:
         plan = self._placed()
         integers, self.scales = plan.quantise(weights)
         recording = self.record(integers, spikes)
-        device = weights[0].device
-        layers = []
-        for population, unit in zip(plan.circuit.populations, plan.trace_units(self.scales), strict=True):
-            trace = membranes(recording.traces[population.name].to(device), unit)
-            layers.append(_activity(trace, recording.spikes.get(population.name), plan.circuit.dt))
+        circuit, device, layers = plan.circuit, weights[0].device, list[LayerActivity]()
+        fired = {name: _fired(found.to(device), circuit) for name, found in recording.spikes.items()}
+        modelled: dict[str, Tensor] = {}
+        if plan.resolution.spikes_only:
+            received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
+            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
+        for population, unit in zip(circuit.populations, plan.trace_units(self.scales), strict=True):
+            name = population.name
+            trace = modelled.get(name)
+            if trace is None:
+                codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
+                trace = membranes(codes.to(device), unit)
+            layers.append(_activity(trace, fired.get(name), recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
@@ -299,14 +313,16 @@ def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
             raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
 
 
-def _activity(trace: Tensor, found: Spikes | None, dt: float) -> LayerActivity:
-    """Return what a layer with membranes `[T, B, N]` did; spikes of a neuron in one bin count once."""
-    if found is None:
-        return layer_activity(None, trace)
-    if trace.device.type == "cpu":
-        spikes, grouped = compiled.bin_spikes(found, dt, len(trace))
-        return layer_activity(spikes, trace, found, grouped)
-    return layer_activity(found.to(trace.device).to_grid(dt, len(trace), binary=True), trace, found)
+def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
+    """Return measured spikes on the time grid; those of a neuron in one bin count once."""
+    if spikes.time.device.type == "cpu":
+        return Fired(*compiled.bin_spikes(spikes, circuit.dt, circuit.samples))
+    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True), None)
+
+
+def _activity(trace: Tensor, fired: Fired | None, found: Spikes | None) -> LayerActivity:
+    """Return what a layer with membranes `[T, B, N]` did."""
+    return layer_activity(None, trace) if fired is None else layer_activity(fired.grid, trace, found, fired.grouped)
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:

@@ -31,10 +31,13 @@ class MaxOverTime:
         """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
         return readout.amax(dim=0)
 
+    def logits(self, readout: Tensor) -> Tensor:
+        """Return what the softmax sees `[B, classes]`, of membranes `[T, B, classes]`."""
+        return self.readout_scale * self.scores(readout)
+
     def __call__(self, readout: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`."""
-        logits = self.readout_scale * self.scores(readout)
-        return cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return cross_entropy(self.logits(readout), labels, label_smoothing=self.label_smoothing)
 
 
 @dataclass

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .placement import Plan
 
 M = TypeVar("M", bound=nn.Module)
+TRACES = ("measured", "spikes_only")
+"""Where the membranes of hidden layers come from that gradients see, see `Network`."""
 GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
 
 
@@ -218,18 +220,42 @@ class Network(nn.Module):
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps `T`.
         seed: seed of the initial weights.
+        weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
+        trace_bits: resolution of membranes (bits); None: the device's.
+        traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
+            (in software, whose membranes are the model's, both are one).
+
+    The last three take effect when the network is attached to a device.
+
+    Attributes:
+        device: what it is attached to; None: it runs in software, as its twin.
+        in_software: run in software although attached; the device's limits of weights stay in force.
 
     Raises:
         ValueError: the modules do not form such a chain, or sizes do not match.
     """
 
-    def __init__(self, *modules: nn.Module, dt: float = 1.7e-6, steps: int = 20, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *modules: nn.Module,
+        dt: float = 1.7e-6,
+        steps: int = 20,
+        seed: int = 0,
+        weight_bits: int | None = None,
+        trace_bits: int | None = None,
+        traces: str = "measured",
+    ) -> None:
         super().__init__()
-        _check_positive("Network", dt=dt, steps=steps)
+        bits = {"weight_bits": weight_bits, "trace_bits": trace_bits}
+        _check_positive("Network", dt=dt, steps=steps, **{k: v for k, v in bits.items() if v is not None})
+        if traces not in TRACES:
+            raise ValueError(f"Network: traces={traces!r} is not known; choose one of {', '.join(TRACES)}")
         self.dt, self.steps = dt, steps
+        self.weight_bits, self.trace_bits, self.traces = weight_bits, trace_bits, traces
         self.stack = nn.ModuleList(modules)
         self.layers = _pair(list(modules))
         self.device: Device | None = None
+        self.in_software = False
         self._plan: Plan | None = None
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
@@ -274,15 +300,43 @@ class Network(nn.Module):
             masks.append(None if keep is None else keep.to(layer.linear.weight))
         return masks
 
+    def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
+        """Draw one mask of kept neurons `[N]` per hidden layer, and None for the readout.
+
+        Of each hidden layer `round(share N)` neurons are silent; those of a smaller share are among them.
+        """
+        masks: list[Tensor | None] = []
+        for layer in self.layers:
+            size, mask = layer.neurons.size, None
+            if layer.neurons.spiking:
+                mask = torch.ones(size)
+                mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
+            masks.append(None if mask is None else mask.to(layer.linear.weight))
+        return masks
+
+    def check_software(self) -> None:
+        """Refuse options that need a device.
+
+        Raises:
+            ValueError: weights or membranes are to have fewer bits.
+        """
+        found = {"weight_bits": self.weight_bits, "trace_bits": self.trace_bits}
+        bad = [f"network.{name}={value}" for name, value in found.items() if value is not None]
+        if bad:
+            raise ValueError(
+                f"{' and '.join(bad)}: in software (backend=software) weights and membranes are floats; choose a "
+                "device, or leave this out (hxtrain-evaluate: weight_bits=0, trace_bits=0)"
+            )
+
     def forward(self, spikes: Spikes, masks: list[Tensor | None] | None = None) -> Activity:
         """Run a batch.
 
         Args:
             spikes: input events of `B` samples.
-            masks: kept neurons of each layer, from `dropout_masks`; None keeps all.
+            masks: kept neurons of each layer, from `dropout_masks` or `silenced_masks`; None keeps all.
 
         Raises:
-            ValueError: the number of inputs does not match.
+            ValueError: the number of inputs does not match, or an option needs a device.
             DeviceError: a run failed, or another network has been placed on the device.
         """
         first = self.layers[0].linear
@@ -290,11 +344,14 @@ class Network(nn.Module):
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
         if self.device is not None and self.device.plan is not self._plan:
             raise DeviceError("another network was placed on this device since; call net.attach(device) again")
+        if self.device is None:
+            self.check_software()
+        device = None if self.in_software else self.device
         weights = self.effective_weights(masks)
         spikes = spikes.to(first.weight.device)
         events = GridEvents(spikes, self.dt, self.steps)
         with torch.no_grad():
-            found = self.device.run(weights, spikes) if self.device else Activity(simulate(self, weights, events))
+            found = Activity(simulate(self, weights, events)) if device is None else device.run(weights, spikes, events)
         return Activity(self._inject(weights, events, found.layers), found.cost, found.health)
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:

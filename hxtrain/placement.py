@@ -7,7 +7,7 @@ float weights become integers and trace codes become membranes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from hxtrain.backends import Capabilities, Circuit, Population, Projection
 
 from .learning import decay
 from .partition import Part, partition, recurrent
+from .resolution import Resolution
 
 if TYPE_CHECKING:
     from .network import Layer, Network
@@ -77,12 +78,19 @@ class Plan:
     `circuit` is the whole network; where it is larger than the device, `parts` are what runs.
 
     Weights, scales and limits are lists with one entry per projection, in the order of `projections`.
+
+    Attributes:
+        capabilities: of the device.
+        circuit: what it is asked for.
+        layers, projections: how they are realised.
+        resolution: what of the device's resolution is used.
     """
 
     capabilities: Capabilities
     circuit: Circuit
     layers: tuple[LayerPlan, ...]
     projections: tuple[ProjectionPlan, ...]
+    resolution: Resolution = field(default_factory=Resolution)
 
     @property
     def trace_unit(self) -> float:
@@ -118,9 +126,22 @@ class Plan:
         integers, scales = {}, []
         for plan, weight in zip(self.projections, weights, strict=True):
             scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
-            integers[plan.projection.name] = (weight.detach() * scale).round_().clamp_(-limit, limit).to(torch.int8)
+            integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, limit)
             scales.append(scale)
         return integers, scales
+
+    def as_sent(self, integers: dict[str, Tensor], scales: list[float]) -> dict[str, list[Tensor]]:
+        """Return by layer what integer weights onto it stand for, in the model's unit of membrane, float32.
+
+        Feed-forward weights, then recurrent ones, if any. Without automatic scale these are the float weights, rounded
+        and clipped, but for a fixed scale that is not the nominal one: they are what the device's membranes show.
+        """
+        nominal = {layer.population.name: layer.nominal_scale for layer in self.layers}
+        found: dict[str, list[Tensor]] = {name: [] for name in nominal}
+        for plan, scale in zip(self.projections, scales, strict=True):
+            unit = scale if plan.fixed_scale is None else nominal[plan.projection.post]
+            found[plan.projection.post].append(integers[plan.projection.name].to(torch.float32) / unit)
+        return found
 
     def trace_units(self, scales: list[float]) -> list[float]:
         """Return per layer the trace codes of the model's unit of membrane, at these scales of its projections."""
@@ -141,6 +162,7 @@ class Plan:
         rows = self._rows_of_parts()
         for population in circuit.populations:
             rows += self._rows_of(population)
+        rows += self.resolution.rows(caps)
         per_run, trial_time = self.trials_per_run, circuit.trial_time or caps.trial_time
         rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
         rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
@@ -247,9 +269,11 @@ def place(
         trial_time=trial_time,
         forced_reset=forced_reset,
     )
-    plan = Plan(caps, circuit, tuple(layers), tuple(projections))
+    resolution = Resolution(net.weight_bits, net.trace_bits, net.traces == "spikes_only")
+    plan = Plan(caps, circuit, tuple(layers), tuple(projections), resolution)
     misfits += _size_misfits(plan, max_runs)
     misfits += _network_misfits(plan)
+    misfits += resolution.misfits(caps)
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
         raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")

@@ -1,4 +1,4 @@
-"""Plots of a training run: learning curves, samples, weights and confusions; and of a comparison.
+"""Plots of a training run: learning curves, samples, weights, confusions, a classified plane; and of a comparison.
 
 `*_figure` builds a figure without touching files or global state; `plot_*` writes it as a PNG.
 Lines use the colours of Okabe and Ito, which colour-blind readers tell apart.
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import _plot_style as style
 from ._comparison_plot import comparison_figure
+from ._plane_plot import plane_figure
 from ._plot_style import BLUE, GREEN, GREY, VERMILLION
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class SampleView:
     """What one sample did in the network; `T` time steps, `E` input and `S` hidden spikes.
 
     Attributes:
-        image: intensities `[H, W]`, or None where the input is not an image.
+        values: of the sample in 0..1, an image `[H, W]` or features `[F]`; None shows none.
         input_times, input_units: input spikes `[E]`: seconds, index of the input.
         hidden_times, hidden_units: hidden spikes `[S]`: seconds, index of the neuron.
         measured, modelled: readout membranes `[T, classes]` of the device and of the twin (leak 0,
@@ -47,7 +48,7 @@ class SampleView:
         inputs, hidden: number of inputs and of hidden neurons.
     """
 
-    image: Tensor | None
+    values: Tensor | None
     input_times: Tensor
     input_units: Tensor
     hidden_times: Tensor
@@ -92,6 +93,11 @@ def plot_comparison(comparison: Comparison, path: Path) -> Path:
     return style.save(comparison_figure(comparison), path)
 
 
+def plot_plane(answers: Tensor, regions: Tensor, classes: Sequence[str], path: Path) -> Path:
+    """Write `plane_figure(answers, regions, classes)` to `path`, a PNG, and return `path`."""
+    return style.save(plane_figure(answers, regions, classes), path)
+
+
 def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
     """Draw loss, accuracy (percent) and hidden spikes per image over epochs.
 
@@ -124,7 +130,7 @@ def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def samples_figure(samples: Sequence[SampleView]) -> Figure:
-    """Draw up to four samples, one a row: image (where any is given), input and hidden spikes, readout.
+    """Draw up to four samples, one a row: its values (where any are given), input and hidden spikes, readout.
 
     Raises:
         ValueError: there are no samples.
@@ -132,13 +138,13 @@ def samples_figure(samples: Sequence[SampleView]) -> Figure:
     if not samples:
         raise ValueError("no samples to plot; give at least one")
     shown = samples[:MAX_SAMPLES]
-    images = any(s.image is not None for s in shown)
-    widths = ([1.0] if images else []) + [1.5, 1.5, 2.0]
+    values = any(s.values is not None for s in shown)
+    widths = ([1.0] if values else []) + [1.5, 1.5, 2.0]
     figure = style.new_figure(2.1 * sum(widths) + 1.5, 2.6 * len(shown) + 0.4)
     grid = figure.subplots(len(shown), len(widths), squeeze=False, width_ratios=widths)
     for row, sample in zip(grid, shown, strict=True):
-        if images:
-            style.draw_image(row[0], sample.image)
+        if values:
+            style.draw_values(row[0], sample.values)
         inputs, hidden, readout = row[-3:]
         style.draw_raster(inputs, sample.input_times, sample.input_units, sample.inputs)
         style.draw_raster(hidden, sample.hidden_times, sample.hidden_units, sample.hidden)

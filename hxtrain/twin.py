@@ -7,20 +7,39 @@ r"""The twin: an ideal software model of the network, on the grid of the traces.
 with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). On the CPU, `compiled` does these steps.
 Elsewhere, `respond` does it in torch: resets and recurrent synapses only add to the linear response to x, so the drive
 of all steps is computed at once, and the loop over time carries what the population's own spikes leave behind.
+
+`follow` returns the membranes that belong to *given* spikes, such as measured ones (network.traces=spikes_only). These
+are linear in x and S, so that no loop over time is left: `U = K (W x + V S) - R S` with the Toeplitz matrices of
+the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` for t > s.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hxtrain.backends import Circuit
+
 from .activity import LayerActivity, layer_activity
-from .learning import GridEvents, Grouped, Model, compiled, over_time, psp_matrix
+from .learning import GridEvents, Grouped, Model, compiled, decay, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
+
+
+class Fired(NamedTuple):
+    """Spikes of a layer on the time grid, at most one per neuron and step.
+
+    Attributes:
+        grid: zeros and ones `[T, B, N]`.
+        grouped: the same as events; None where they are not at hand.
+    """
+
+    grid: Tensor
+    grouped: Grouped | None
 
 
 def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[LayerActivity]:
@@ -83,3 +102,50 @@ def fire(membrane: Tensor, alpha: float, beta: float, recurrent: Tensor | None =
         if recurrent is not None:
             missing.sub_(current.addmm_(s, recurrent.t(), beta=alpha))
     return spikes
+
+
+def hidden_membranes(
+    circuit: Circuit, weights: Mapping[str, Sequence[Tensor]], events: GridEvents, fired: Mapping[str, Fired]
+) -> dict[str, Tensor]:
+    """Return the membranes `[T, B, N]` of all spiking populations, whose spikes are given.
+
+    Args:
+        circuit: the network.
+        weights: onto each population: feed-forward ones and, if there are, recurrent ones.
+        events: input events.
+        fired: spikes of each spiking population.
+    """
+    found: dict[str, Tensor] = {}
+    before: GridEvents | Fired = events
+    for p in circuit.populations:
+        if p.threshold is not None:
+            weight, *own = weights[p.name]
+            model = Model(decay(circuit.dt, p.tau_syn), decay(circuit.dt, p.tau_mem))
+            found[p.name] = follow(weight, own[0] if own else None, before, fired[p.name], model)
+            before = fired[p.name]
+    return found
+
+
+def follow(weight: Tensor, recurrent: Tensor | None, inputs: GridEvents | Fired, fired: Fired, model: Model) -> Tensor:
+    """Return the membranes `[T, B, N]` of a layer whose spikes are given.
+
+    Args:
+        weight: `[N, J]`. recurrent: weights `[N, N]`, if any.
+        inputs: events, or the spikes of the layer before.
+        fired: the layer's own spikes.
+        model: of the layer.
+    """
+    if fired.grouped is not None and compiled.supports(weight, model):
+        given: Grouped | Tensor
+        if isinstance(inputs, Fired):
+            given = inputs.grid if inputs.grouped is None else inputs.grouped
+        else:
+            given = inputs.grouped
+        steps, samples, neurons = fired.grid.shape
+        return compiled.follow(weight, given, fired.grouped, (steps, samples, neurons), model, recurrent)
+    drive = inputs.grid @ weight.t() if isinstance(inputs, Fired) else inputs.drive(weight)
+    if recurrent is not None:
+        drive = drive + fired.grid @ recurrent.t()
+    potential = psp_matrix(len(drive), model.alpha, model.beta, weight.dtype, weight.device)
+    reset = psp_matrix(len(drive), 0.0, model.beta, weight.dtype, weight.device)  # as of a current of one step
+    return over_time(potential, drive) - over_time(reset, fired.grid)

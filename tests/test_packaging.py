@@ -29,11 +29,13 @@ PACKAGES = [
     "hxtrain.studies",
     "hxtrain.studies.bench",
     "hxtrain.studies.bench.peers",
+    "hxtrain.studies.report",
     "hxtrain.studies.validate",
     "hxtrain.training",
 ]
 SCRIPTS = {
     "hxtrain",
+    "hxtrain-ann",
     "hxtrain-bench",
     "hxtrain-calibrate",
     "hxtrain-compare",
@@ -42,6 +44,7 @@ SCRIPTS = {
     "hxtrain-evaluate",
     "hxtrain-fit",
     "hxtrain-info",
+    "hxtrain-report",
     "hxtrain-sensitivity",
     "hxtrain-serve",
     "hxtrain-transfer",

@@ -14,7 +14,8 @@ from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, DatasetInfo
 from .dataset import ImageDataset, Split
 from .errors import DatasetError
 from .folder import read_folder
-from .shipped import assemble, read_shipped, write_dataset
+from .registry import load_dataset
+from .shipped import assemble, write_dataset
 
 DIGITS_TRAIN = 1297  # images; the other 500 are the test split
 DIGITS_NOTE = (
@@ -60,10 +61,10 @@ def digit_order(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def describe(data: ImageDataset) -> str:
     """Counts, classes, hash and provenance of a data set, for people."""
-    lines = [f"{data.name}: {data.size}x{data.size} pixels, sha256 {data.sha256}"]
+    lines = [f"{data.title}, sha256 {data.sha256}"]
     for part, split in (("train", data.train), ("test", data.test)):
         counts = torch.bincount(split.labels, minlength=len(data.classes)).tolist()
-        lines.append(f"  {part}: {len(split)} images, per class {' '.join(map(str, counts))}")
+        lines.append(f"  {part}: {len(split)} {split.kind}, per class {' '.join(map(str, counts))}")
     lines += [f"  origin: {data.origin}", f"  licence: {data.licence}", f"  note: {data.note}"]
     return "\n".join(lines)
 
@@ -81,10 +82,10 @@ def build(mnist: Path | None, fashion: Path | None, out: Path) -> None:
 
 
 def check() -> bool:
-    """Print every installed data set; False if one differs from the hash the package knows."""
+    """Print every data set that needs no files; False if one differs from the hash the package knows."""
     good = True
     for info in CATALOGUE.values():
-        data = read_shipped(info)
+        data = load_dataset(info.name)
         same = data.sha256 == info.sha256
         good &= same
         print(describe(data))

@@ -26,10 +26,11 @@ FASHION_NOTE = (
 class DatasetInfo:
     """Facts about one data set.
 
-    size: side of the shipped images in pixels; crop: pixels taken off each side before resizing.
+    shipped: name of the shipped file; empty for data that are generated.
+    size: side of the shipped images in pixels, or number of features; crop: pixels taken off each side before resizing.
     md5: of the gzipped published files, in the order of `IDX_NAMES`; mirrors: their base addresses.
     releases: MD5 of the four uncompressed files -> what is known of them.
-    sha256: content hash of the shipped file.
+    sha256: content hash of the shipped file, or of what is generated.
     """
 
     name: str
@@ -134,4 +135,14 @@ DIGITS = DatasetInfo(
     sha256="7929b5c9ff20c670b1875242ebeb44dfa9fc60f0b366cba3c2fe6b73ec4cc3b2",
 )
 
-CATALOGUE = {info.name: info for info in (MNIST, FASHION, DIGITS)}
+YIN_YANG = DatasetInfo(
+    name="yin_yang",
+    shipped="",
+    size=4,
+    classes=("yin", "yang", "dot"),
+    origin="The Yin-Yang dataset, L. Kriener, J. Göltz and M. A. Petrovici (2022), arXiv:2102.08211; generated",
+    licence="none needed: points drawn at random by code of this package",
+    sha256="81b129b53a2e0f56e945d7a98cbaed7ab130e9687d3deee5b0595755918bdb9a",
+)
+
+CATALOGUE = {info.name: info for info in (MNIST, FASHION, DIGITS, YIN_YANG)}

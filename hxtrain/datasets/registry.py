@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Optional
 
 from .catalogue import CATALOGUE, DatasetInfo
-from .dataset import ImageDataset
+from .dataset import ImageDataset, hold_out
 from .download import cache_folder, download_dataset
 from .errors import DatasetError
 from .folder import read_folder
 from .shipped import read_shipped
+from .yin_yang import generate
 
 NAMES = tuple(CATALOGUE)
 
@@ -17,17 +18,18 @@ NAMES = tuple(CATALOGUE)
 def load_dataset(
     name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
 ) -> ImageDataset:
-    """Load `mnist`, `fashion` or `digits`.
+    """Load `mnist`, `fashion`, `digits` or `yin_yang`.
 
     Args:
         name: one of `NAMES`.
-        size: side of the images in pixels; None is the shipped size (16, digits: 8) in every case.
+        size: side of the images in pixels; None is the shipped size (16, digits: 8) in every case. Of feature
+            vectors their length (yin_yang: 4).
         folder: folder of the four IDX files. Without it (and without `download`) the shipped data are used.
         download: fetch the files that `folder` lacks first; without `folder` they go to `cache_folder(name)`.
             The published files are then used, never the shipped ones.
 
     Returns:
-        images uint8 [N, size, size], labels int64 [N], for train and test.
+        images uint8 [N, size, size] or features float32 [N, size], labels int64 [N], for train and test.
 
     Raises:
         DatasetError: unknown name, a size that is not at hand, or missing or damaged files.
@@ -37,6 +39,8 @@ def load_dataset(
         raise DatasetError(f"unknown data set '{name}'; known are {', '.join(NAMES)}")
     size = info.size if size is None else size
     _check_request(info, size, folder, download)
+    if not info.shipped:
+        return generate()
     if folder is None and not download:
         return read_shipped(info)
     place = cache_folder(name) if folder is None else Path(folder).expanduser()
@@ -47,21 +51,32 @@ def load_dataset(
 
 @dataclass
 class DataConfig:
-    """Which data to load; the arguments of `load_dataset`, in a form OmegaConf accepts."""
+    """Which data to load; the arguments of `load_dataset`, in a form OmegaConf accepts.
+
+    Attributes:
+        validation: so many training samples are held out, and evaluated on in place of the test samples; of the data's
+            own validation part, where there is one.
+    """
 
     name: str = "mnist"
     size: Optional[int] = None  # noqa: UP045 - spelt so for every OmegaConf
     folder: Optional[str] = None  # noqa: UP045
     download: bool = False
+    validation: int = 0
 
     def load(self) -> ImageDataset:
         """Load it; see `load_dataset`."""
-        return load_dataset(self.name, self.size, self.folder, self.download)
+        return hold_out(load_dataset(self.name, self.size, self.folder, self.download), self.validation)
 
 
 def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, download: bool) -> None:
     if size < 1:
         raise DatasetError(f"size must be at least 1 pixel, got {size}")
+    if not info.shipped and (folder is not None or download or size != info.size):
+        raise DatasetError(
+            f"'{info.name}' is generated, with {info.size} features; leave folder and download out, and size at "
+            f"{info.size}"
+        )
     if not info.mirrors and (folder is not None or download or size != info.size):
         raise DatasetError(
             f"'{info.name}' comes with the package at {info.size}x{info.size} pixels only; "

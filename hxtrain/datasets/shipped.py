@@ -42,13 +42,13 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> ImageDataset:
 
 
 def assemble(info: DatasetInfo, train: Split, test: Split, note: str) -> ImageDataset:
-    """Put two splits of square images [N, S, S] together with the facts of `info` and their hash."""
+    """Put two splits, images [N, S, S] or feature vectors [N, S], together with the facts of `info` and their hash."""
     return ImageDataset(
         name=info.name,
         train=train,
         test=test,
         classes=info.classes,
-        size=train.images.shape[-1],
+        size=train.samples.shape[-1],
         origin=info.origin,
         licence=info.licence,
         note=note,

@@ -139,20 +139,13 @@ def respond(
     Raises:
         ValueError: events have another number of sources than the weights.
     """
-    if isinstance(inputs, Grouped) and inputs.sources != weight.shape[1]:
-        raise ValueError(f"events have {inputs.sources} sources, the weights {weight.shape[1]}; they must match")
     steps, samples, neurons = shape
-    like, none = weight.detach(), weight.new_empty(0, 0)
+    like = weight.detach()
     traces = like.new_empty(shape)
     spikes = like.new_empty(shape if spiking else (0, 0, 0))
     counts = torch.empty((samples, steps) if spiking else (0, 0), dtype=torch.int64)
     rooms = torch.empty((samples, steps * neurons) if spiking else (0, 0), dtype=torch.int32)
-    if isinstance(inputs, Grouped):
-        events, columns, drive = inputs, _padded(like.t()), like.new_empty(0, 0, 0)
-    else:
-        events, columns, drive = NO_EVENTS, none, inputs @ like.t()
-    own = none if recurrent is None else _padded(recurrent.detach().t())
-    arguments = [_array(x) for x in (events.offsets, events.units, columns, drive, own)]
+    arguments = _sources(like, inputs, recurrent)
     alpha, beta = _number(like, model.alpha), _number(like, model.beta)
     outputs = [_array(x) for x in (traces, spikes, counts, rooms)]
     kernel = _kernels().respond
@@ -162,6 +155,51 @@ def respond(
     grouped = Grouped(torch.empty(samples * steps + 1, dtype=torch.int64), counts.new_empty(int(counts.sum())), neurons)
     _kernels().join_rooms(*(_array(x) for x in (counts, rooms, grouped.offsets, grouped.units)))
     return spikes, traces, grouped
+
+
+def follow(
+    weight: Tensor,
+    inputs: Grouped | Tensor,
+    fired: Grouped,
+    shape: tuple[int, int, int],
+    model: Model,
+    recurrent: Tensor | None,
+) -> Tensor:
+    """Return membranes `[T, B, N]` of a layer of the twin whose spikes are given: they reset it, and feed back.
+
+    Args:
+        weight: `[N, J]`.
+        inputs: grouped events, or spikes `[T, B, J]`.
+        fired: the layer's spikes, at most one per neuron and step.
+        shape: T, B, N.
+        model: of the layer.
+        recurrent: weights `[N, N]`, if any.
+
+    Raises:
+        ValueError: events have another number of sources than the weights, or there are not N neurons.
+    """
+    if fired.sources != weight.shape[0]:
+        raise ValueError(f"spikes are of {fired.sources} neurons, the weights of {weight.shape[0]}; they must match")
+    like = weight.detach()
+    traces = like.new_empty(shape)
+    arguments = [*_sources(like, inputs, recurrent), _array(fired.offsets), _array(fired.units)]
+    alpha, beta = _number(like, model.alpha), _number(like, model.beta)
+    kernel, output = _kernels().follow, _array(traces)
+    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, output), shape[1], traces.numel())
+    return traces
+
+
+def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None) -> list[Any]:
+    """Return what drives a layer, as the kernels take it: offsets, units, weights, drive, recurrent weights."""
+    none = weight.new_empty(0, 0)
+    if isinstance(inputs, Grouped):
+        if inputs.sources != weight.shape[1]:
+            raise ValueError(f"events have {inputs.sources} sources, the weights {weight.shape[1]}; they must match")
+        events, columns, drive = inputs, _padded(weight.t()), weight.new_empty(0, 0, 0)
+    else:
+        events, columns, drive = NO_EVENTS, none, inputs @ weight.t()
+    own = none if recurrent is None else _padded(recurrent.detach().t())
+    return [_array(x) for x in (events.offsets, events.units, columns, drive, own)]
 
 
 def gradient(

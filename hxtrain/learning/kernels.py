@@ -235,6 +235,41 @@ def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, t
             _advance(membrane, current, fired, beta)
 
 
+@_compiled
+def follow(begin, end, offsets, units, weight, drive, recurrent, fired_offsets, fired_units, alpha, beta, traces):
+    """Run samples `begin` to `end` through a layer of the twin whose spikes are given.
+
+    Args:
+        offsets, units, weight, drive, recurrent, alpha, beta: as of `respond`.
+        fired_offsets, fired_units: the layer's spikes, at most one per neuron and step.
+        traces: [T, B, N] (out).
+    """
+    steps, batch, neurons = traces.shape
+    some, width, one = uptr(neurons), _padded(neurons), traces.dtype.type(1)
+    from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
+    rows, own, driven, trace = weight.reshape(-1), recurrent.reshape(-1), drive.reshape(-1), traces.reshape(-1)
+    current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
+    fired = np.zeros(width, traces.dtype)
+    for b in range(begin, end):
+        current[:], membrane[:] = 0, 0
+        for t in range(steps):
+            at, row = uptr((t * batch + b) * neurons), b * steps + t
+            _emit(membrane, fired, trace, trace, at, some, False)
+            _decay(current, alpha)
+            if from_events:
+                for e in range(offsets[row], offsets[row + 1]):
+                    _add_row(current, rows, uptr(units[e]) * width, width)
+            else:
+                _add_row(current, driven, at, some)
+            for e in range(fired_offsets[row], fired_offsets[row + 1]):
+                fired[uptr(fired_units[e])] = one
+                if feeding:
+                    _add_row(current, own, uptr(fired_units[e]) * width, width)
+            _advance(membrane, current, fired, beta)
+            for e in range(fired_offsets[row], fired_offsets[row + 1]):
+                fired[uptr(fired_units[e])] = 0
+
+
 # Backward
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, TypeVar
+
+from omegaconf import OmegaConf
+from torch import Tensor
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
-from hxtrain.encoders import LatencyEncoder
+from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
+from hxtrain.training.randomness import generator
 from hxtrain.training.report import device_cost
-from hxtrain.training.run import attached, device_identity, introduce
+from hxtrain.training.run import attached, device_identity, flatten, introduce
+from hxtrain.training.teachers import ANN
 from hxtrain.training.trainer import shorten
 from hxtrain.training.versions import versions
 
@@ -29,26 +35,42 @@ class EvaluateConfig:
     """Settings of an evaluation; network, encoder, loss and data set are the checkpoint's.
 
     Attributes:
-        checkpoint: a run's `checkpoint.pt`.
+        checkpoint: a run's `checkpoint.pt`, or a folder: every run below it (`evaluate_all`).
         backend, chip: the device.
+        own_chip: use the chip of the training instead of `chip`, with all its settings (from the run's `config.yaml`).
         batch_size: samples per batch.
         test_samples: use only the first so many test samples; 0 for all.
         steps: time steps to record, at most those of the training (the answer is read earlier); 0 for as many.
         data_folder: folder of the original files, for images of a size that the package does not hold.
+        weight_bits: resolution of the magnitude of integer weights (bits, the sign aside), and
+        trace_bits: of membranes (bits); None as in training, 0 for the device's.
+        silenced: share of the neurons of each hidden layer that are silent.
+        silenced_seed: which ones these are; those of a smaller share are among them.
     """
 
     checkpoint: str = "???"
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
+    own_chip: bool = False
     batch_size: int = 500
     test_samples: int = 0
     steps: int = 0
     data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
+    weight_bits: Optional[int] = None  # noqa: UP045
+    trace_bits: Optional[int] = None  # noqa: UP045
+    silenced: float = 0.0
+    silenced_seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        for name in ("weight_bits", "trace_bits"):
+            bits = getattr(self, name)
+            if bits is not None and bits < 0:
+                raise ValueError(f"{name}={bits} must not be negative; 0 for the device's resolution")
+        if not 0 <= self.silenced <= 1:
+            raise ValueError(f"silenced={self.silenced} must be a share, in 0 <= x <= 1")
 
 
 class Trained(NamedTuple):
@@ -63,7 +85,7 @@ class Trained(NamedTuple):
 
     net: Network
     data: ImageDataset
-    encoder: LatencyEncoder
+    encoder: Encoder
     loss: losses.MaxOverTime
     origin: dict[str, Any]
 
@@ -80,6 +102,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     """
     path = Path(checkpoint).expanduser()
     state = load_checkpoint(path)
+    if state.get("kind") == ANN:
+        raise CheckpointError(
+            f"{path} is of an artificial neural network; its accuracy is in the result.json beside it"
+        )
     missing = {"settings", "model", "epoch"} - set(state)
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
@@ -93,18 +119,21 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
             f"{path} was trained on data {settings['data.sha256'][:16]}, {data.name} here is {data.sha256[:16]}; "
             "use the same files"
         )
-    net = component(settings, "network", NetworkConfig).build(data.size**2, len(data.classes), settings["seed"])
+    encoder = component(settings, "encoder", ENCODERS[settings.get("encoder.kind", LatencyEncoder.__name__)])
+    inputs = encoder.units(data.inputs)
+    net = component(settings, "network", NetworkConfig).build(inputs, len(data.classes), settings["seed"])
     net.load_state_dict(state["model"])
     trained_on = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return Trained(
         net,
         data,
-        component(settings, "encoder", LatencyEncoder),
+        encoder,
         component(settings, "loss", losses.LOSSES[settings["loss.kind"]]),
         {
             "checkpoint": str(path),
             "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in trained_on.items()},
             "trained_epochs": state["epoch"],
+            "trained_settings": settings,
             "seed": settings["seed"],
             "data": data.name,
             "data_sha256": data.sha256,
@@ -119,18 +148,22 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
+    begin, config = time.perf_counter(), with_chip(config)
     trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
         raise ValueError(f"steps={config.steps} exceeds the {net.steps} steps that the network was trained with")
     net.steps = config.steps or net.steps
+    net.weight_bits = net.weight_bits if config.weight_bits is None else config.weight_bits or None
+    net.trace_bits = net.trace_bits if config.trace_bits is None else config.trace_bits or None
+    masks = silenced(net, config.silenced, config.silenced_seed)
     test = shorten(data.test, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
         clipped = clipped_shares(net)
         warn_clipped(clipped, progress)
-        found = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size)
+        found = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size, masks)
     outcome = {
         "test_accuracy": found.accuracy,
         "hidden_spikes_per_sample": found.hidden_spikes_per_sample,
@@ -138,6 +171,13 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         **trained.origin,
         "noise_seed": config.chip.seed,
         "steps": net.steps,
+        "readout_seconds": (net.steps - 1) * net.dt,
+        "seconds": time.perf_counter() - begin,
+        "weight_bits": net.weight_bits,
+        "trace_bits": net.trace_bits,
+        "silenced": config.silenced,
+        "silenced_seed": config.silenced_seed,
+        "silenced_neurons": silent_neurons(net, masks),
         "trial_time": config.backend.trial_time,
         "forced_reset": config.backend.forced_reset,
         "command": command,
@@ -146,12 +186,44 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "dropped_spikes": found.health.dropped_spikes,
         "retries": found.health.retries,
         "notes": list(dict.fromkeys(found.health.notes)),
+        "settings": flatten(asdict(config)),
         "test_samples": len(test),
+        "evaluated_on": data.evaluated_on,
         "confusion": found.confusion.tolist(),
         "versions": versions(),
     }
     write_json(folder / "evaluation.json", outcome)
     return outcome
+
+
+def with_chip(config: EvaluateConfig) -> EvaluateConfig:
+    """Return the settings with the chip of the training, if they ask for it.
+
+    Raises:
+        CheckpointError: the run's `config.yaml` is missing.
+    """
+    if not config.own_chip:
+        return config
+    file = Path(config.checkpoint).expanduser().parent / "config.yaml"
+    if not file.exists():
+        raise CheckpointError(f"own_chip=true needs {file}, which is missing; name the chip instead")
+    chip: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return replace(config, chip=ChipConfig(**chip["chip"]))
+
+
+def silenced(net: Network, share: float, seed: int) -> list[Tensor | None] | None:
+    """Return masks of kept neurons `[N]` of each layer, a share of each hidden layer silent; None without any."""
+    return net.silenced_masks(share, generator(seed, "silenced")) if share > 0 else None
+
+
+def silent_neurons(net: Network, masks: list[Tensor | None] | None) -> dict[str, int]:
+    """Return how many neurons of each hidden layer masks silence."""
+    given = [None] * len(net.layers) if masks is None else masks
+    return {
+        layer.name: 0 if mask is None else int((mask == 0).sum())
+        for layer, mask in zip(net.layers, given, strict=True)
+        if layer.neurons.spiking
+    }
 
 
 def clipped_shares(net: Network) -> dict[str, float]:

@@ -9,12 +9,12 @@ from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.training.metrics import write_json
 from hxtrain.training.progress import Progress
-from hxtrain.training.run import RunConfig
+from hxtrain.training.run import RunConfig, complete
 from hxtrain.training.trainer import CHECKPOINT
 from hxtrain.training.versions import versions
 
 from .evaluate import EvaluateConfig
-from .transfer import finished_evaluation, finished_run
+from .evaluations import finished_evaluation
 
 
 @dataclass
@@ -50,7 +50,7 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     names = RunConfig.__dataclass_fields__
     base = RunConfig(**{name: getattr(config, name) for name in names})
     software = replace(base, backend=BackendConfig(SOFTWARE))
-    trained = finished_run(software, folder / SOFTWARE, command, progress)
+    trained = complete(software, folder / SOFTWARE, command, progress)
     checkpoint = folder / SOFTWARE / CHECKPOINT
     tuner = replace(
         base.trainer,
@@ -66,10 +66,14 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
             chip: ChipConfig = replace(config.chip, preset=preset, only=only)
             place = folder / preset / name
             evaluation = EvaluateConfig(
-                str(checkpoint), base.backend, chip, base.trainer.evaluation_batch_size, base.trainer.test_samples
+                checkpoint=str(checkpoint),
+                backend=base.backend,
+                chip=chip,
+                batch_size=base.trainer.evaluation_batch_size,
+                test_samples=base.trainer.test_samples,
             )
             deployed = finished_evaluation(evaluation, place / "deployed", command, progress)["test_accuracy"]
-            tuned = finished_run(replace(base, chip=chip, trainer=tuner), place / "tuned", command, progress)
+            tuned = complete(replace(base, chip=chip, trainer=tuner), place / "tuned", command, progress)
             accuracy[preset][name] = {"deployed": deployed, "in_the_loop": tuned["test_accuracy"]}
     outcome = {
         "software": trained["test_accuracy"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -13,11 +12,12 @@ from hxtrain import plots
 from hxtrain.config import SOFTWARE, BackendConfig
 from hxtrain.training.metrics import write_json
 from hxtrain.training.progress import Progress
-from hxtrain.training.run import RunConfig, run
+from hxtrain.training.run import RunConfig, complete
 from hxtrain.training.trainer import CHECKPOINT
 from hxtrain.training.versions import versions
 
-from .evaluate import EvaluateConfig, evaluate_checkpoint
+from .evaluate import EvaluateConfig
+from .evaluations import finished_evaluation
 
 POPULATION = "population"
 """Name of the network that was trained on all chips, every sample on a random one."""
@@ -40,6 +40,10 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if len(set(self.chips)) != len(self.chips) or len(self.chips) < 2:
             raise ValueError(f"chips={list(self.chips)} must name at least two different chips")
+        bits = {"weight_bits": self.network.weight_bits, "trace_bits": self.network.trace_bits}
+        set_bits = ", ".join(f"network.{name}={value}" for name, value in bits.items() if value is not None)
+        if self.software and set_bits:
+            raise ValueError(f"{set_bits}: software has floats in their place; set software=false, or leave this out")
 
 
 def transfer(config: TransferConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
@@ -60,10 +64,10 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
         trained[POPULATION] = replace(config.chip, name="+".join(config.chips))
     results = {}
     for name, chip in trained.items():
-        results[name] = finished_run(_run_config(config, chip=chip), folder / "trained" / name, command, progress)
+        results[name] = complete(_run_config(config, chip=chip), folder / "trained" / name, command, progress)
     if config.software:
         software = _run_config(config, backend=BackendConfig(SOFTWARE))
-        results[SOFTWARE] = finished_run(software, folder / "trained" / SOFTWARE, command, progress)
+        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress)
     accuracy: dict[str, dict[str, float]] = {}
     hashes = {}
     for name in results:
@@ -99,44 +103,6 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
 def _run_config(config: TransferConfig, **changes: Any) -> RunConfig:
     names = RunConfig.__dataclass_fields__
     return RunConfig(**{**{name: getattr(config, name) for name in names}, **changes})
-
-
-def finished_run(config: RunConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Return the result of a run: from `result.json` if it is finished, continued or started otherwise."""
-    result = folder / "result.json"
-    if result.exists():
-        found: dict[str, Any] = json.loads(result.read_text())
-        if found["epochs"] == config.trainer.epochs:
-            progress.say(f"{folder.name}: finished before, {found['test_accuracy']:.2%}")
-            return found
-    trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
-    return run(replace(config, trainer=trainer), folder, command, progress)
-
-
-def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Return an evaluation: from `evaluation.json` if it is newer than the checkpoint, made now otherwise."""
-    file = folder / "evaluation.json"
-    if file.exists() and file.stat().st_mtime >= Path(config.checkpoint).stat().st_mtime:
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
-    return evaluate_checkpoint(config, folder, command, Quiet(progress))
-
-
-class Quiet(Progress):
-    """Reports nothing but warnings."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(show=False, console=progress.console)
-
-    def table(self, title: str, columns: tuple[str, ...], rows: Any) -> None:
-        """Show nothing."""
-
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def warn(self, text: str) -> None:
-        """Show nothing: the training on the same chip has said it."""
 
 
 def _summary(accuracy: dict[str, dict[str, float]], chips: list[str]) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
 
+from .augment import Augmentation
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from .config import TrainerConfig
+from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
+from .distillation import Distillation, Teacher
 from .evaluation import Evaluation, evaluate, intensities
 from .progress import Progress
 from .randomness import epoch_order, generator
-from .run import RunConfig, attached, build_network, run
+from .run import RunConfig, attached, build_network, complete, run
 from .step import LossNotFiniteError, Step, train_step
 from .trainer import CHECKPOINT, METRICS, DeviceLostError, Interrupted, Task, Trainer
 from .versions import versions
@@ -14,8 +16,11 @@ from .versions import versions
 __all__ = [
     "CHECKPOINT",
     "METRICS",
+    "AnnTrainerConfig",
+    "Augmentation",
     "CheckpointError",
     "DeviceLostError",
+    "Distillation",
     "Evaluation",
     "Interrupted",
     "LossNotFiniteError",
@@ -23,10 +28,12 @@ __all__ = [
     "RunConfig",
     "Step",
     "Task",
+    "Teacher",
     "Trainer",
     "TrainerConfig",
     "attached",
     "build_network",
+    "complete",
     "diagnose",
     "epoch_order",
     "evaluate",

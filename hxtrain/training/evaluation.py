@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hxtrain.backends import Health
 from hxtrain.datasets import Split
-from hxtrain.encoders import LatencyEncoder
+from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 
@@ -51,9 +51,9 @@ class Evaluation:
         return cls(**{**values, "health": health, "costs": Costs(**values["costs"])})
 
 
-def intensities(images: Tensor) -> Tensor:
-    """Return intensities in 0..1 of 8-bit images `[B, H, W]`."""
-    return images.to(torch.float32).mul_(1 / 255)
+def intensities(samples: Tensor) -> Tensor:
+    """Return intensities in 0..1 of 8-bit images `[B, H, W]`; features `[B, F]` have them already."""
+    return samples.to(torch.float32).mul_(1 / 255) if samples.dtype == torch.uint8 else samples
 
 
 @dataclass(frozen=True)
@@ -99,32 +99,45 @@ class Observed:
 
 
 def evaluate(
-    net: Network, encoder: LatencyEncoder, loss: MaxOverTime, split: Split, classes: int, batch_size: int
+    net: Network,
+    encoder: Encoder,
+    loss: MaxOverTime,
+    split: Split,
+    classes: int,
+    batch_size: int,
+    masks: list[Tensor | None] | None = None,
 ) -> Evaluation:
-    """Run all samples of a split and compare the answers with the labels; nothing is dropped or jittered.
+    """Run all samples of a split and compare the answers with the labels; nothing is jittered.
 
     Args:
         net: network, attached to a device or not.
         encoder, loss: how samples become spikes, and readouts become answers.
-        split: images uint8 `[S, H, W]` and labels `[S]`.
+        split: `S` samples and their labels.
         classes: number of classes.
         batch_size: samples per batch.
+        masks: kept neurons of each layer, see `Network.forward`; None keeps all.
     """
-    return observe(net, encoder, loss, split, classes, batch_size).summary()
+    return observe(net, encoder, loss, split, classes, batch_size, masks).summary()
 
 
 @torch.no_grad()
 def observe(
-    net: Network, encoder: LatencyEncoder, loss: MaxOverTime, split: Split, classes: int, batch_size: int
+    net: Network,
+    encoder: Encoder,
+    loss: MaxOverTime,
+    split: Split,
+    classes: int,
+    batch_size: int,
+    masks: list[Tensor | None] | None = None,
 ) -> Observed:
     """Run all samples of a split, which may be empty; arguments as those of `evaluate`."""
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes, health = 0.0, Health()
     meter, decided = CostMeter(net.device), [torch.zeros(0, dtype=torch.float64)]
-    still = replace(encoder, jitter=0.0)
+    still = encoder.still()
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
-        activity = net(still(intensities(split.images[first : first + batch_size])))
+        activity = net(still(intensities(split.samples[first : first + batch_size])), masks)
         answers = predictions(loss.scores(activity.readout)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()

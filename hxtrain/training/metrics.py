@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass
 class Sums:
-    """Sums over the samples of an epoch so far."""
+    """Sums over the samples of an epoch so far; `hidden_spikes` is None where nothing spikes."""
 
     samples: int = 0
     loss: float = 0.0
     correct: float = 0.0
-    hidden_spikes: float = 0.0
+    hidden_spikes: float | None = 0.0
     seconds: float = 0.0
     dropped_spikes: int = 0
     retries: int = 0
@@ -28,7 +28,8 @@ class Sums:
         self.samples += samples
         self.loss += loss * samples
         self.correct += correct
-        self.hidden_spikes += hidden_spikes
+        if self.hidden_spikes is not None:
+            self.hidden_spikes += hidden_spikes
         self.seconds += seconds
 
     def means(self) -> dict[str, float]:
@@ -37,7 +38,7 @@ class Sums:
         return {
             "loss": self.loss / count,
             "accuracy": self.correct / count,
-            "hidden_spikes_per_sample": self.hidden_spikes / count,
+            **({} if self.hidden_spikes is None else {"hidden_spikes_per_sample": self.hidden_spikes / count}),
             "samples_per_second": self.samples / self.seconds if self.seconds else 0.0,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -20,8 +20,32 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .config import LoopConfig
+from .metrics import Sums
+
+
+class Loop(Protocol):
+    """What is reported of a training loop: where it stands, and the sums over its epoch so far."""
+
+    @property
+    def config(self) -> LoopConfig:
+        """Settings."""
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+
+    @property
+    def step(self) -> int:
+        """Finished steps of this epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+
+    @property
+    def sums(self) -> Sums:
+        """Sums over this epoch."""
 
 
 class Progress:
@@ -39,7 +63,7 @@ class Progress:
         self._task: TaskID | None = None
 
     @contextmanager
-    def training(self, trainer: Trainer) -> Iterator[None]:
+    def training(self, trainer: Loop) -> Iterator[None]:
         """Show progress of a trainer from where it stands to its last epoch."""
         steps = trainer.steps_per_epoch
         bar = Bar(
@@ -67,7 +91,7 @@ class Progress:
             yield
         self._bar = None
 
-    def step(self, trainer: Trainer) -> None:
+    def step(self, trainer: Loop) -> None:
         """Report a finished step."""
         if self._bar is None or self._task is None:
             return
@@ -76,18 +100,18 @@ class Progress:
             return
         m = trainer.sums.means()
         text = (
-            f"loss {m['loss']:.3f}  accuracy {m['accuracy']:.1%}  "
-            f"{m['hidden_spikes_per_sample']:.0f} spikes/image  {m['samples_per_second']:.0f} images/s"
+            f"loss {m['loss']:.3f}  accuracy {m['accuracy']:.1%}  {_spikes(m, 0)}{m['samples_per_second']:.0f} images/s"
         )
         epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
         self._bar.update(self._task, advance=1, text=text, epoch=epoch)
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """Report a finished epoch."""
+    def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
+        """Report a finished epoch, evaluated on `test` or `validation` samples."""
         self.console.print(
             f"epoch {record['epoch']:>3}  loss {record['train_loss']:.4f}  train {record['train_accuracy']:.2%}  "
-            f"test [bold]{record['test_accuracy']:.2%}[/]  {record['hidden_spikes_per_sample']:.1f} spikes/image  "
-            f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s",
+            f"{evaluated_on} [bold]{record['test_accuracy']:.2%}[/]  {_spikes(record, 1)}"
+            f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
+            + ("  (in software)" if record.get("in_software") else ""),
             highlight=False,
             soft_wrap=True,
         )
@@ -108,3 +132,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Show a line; square brackets are rich's markup."""
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _spikes(found: Mapping[str, Any], digits: int) -> str:
+    """Return the spikes per image as a text; nothing for networks without spikes."""
+    if "hidden_spikes_per_sample" not in found:
+        return ""
+    return f"{found['hidden_spikes_per_sample']:.{digits}f} spikes/image  "

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from hxtrain import plots
 from hxtrain.backends import Spikes
+from hxtrain.datasets import ImageDataset, Split
 from hxtrain.learning import over_time
 from hxtrain.losses import predictions
 from hxtrain.network import Network
@@ -22,6 +22,32 @@ from .trainer import Trainer
 from .versions import versions
 
 SHOWN_SAMPLES = 4
+PLANE_SIDE = 80
+"""Points per side of the grid that is classified for a plot."""
+
+
+class Finished(Protocol):
+    """What a result needs to know of a training loop after its last epoch."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One per epoch."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+
+    @property
+    def train(self) -> Split:
+        """Samples trained on."""
+
+    @property
+    def test(self) -> Split:
+        """Samples evaluated on."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that identify the run."""
 
 
 def result(
@@ -36,31 +62,48 @@ def result(
         command: how the run was started.
         seconds: of this process, from start to end.
     """
-    records, data = trainer.records, trainer.task.data
-    training = sum(record["seconds"] for record in records)
-    return {
-        "test_accuracy": final.accuracy,
-        "train_accuracy": records[-1]["train_accuracy"],
-        "train_accuracy_meaning": "running mean over the last epoch, during training",
+    records = trainer.records
+    measured = {
         "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
-        "epochs": len(records),
-        **identity,
-        "seed": trainer.seed,
-        "seconds": seconds,
-        "training_seconds": training,
-        "samples_per_second": len(records) * len(trainer.train) / training,
-        "command": command,
         **device_cost(final, len(trainer.test)),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
         "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
+    }
+    return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
+
+
+def outcome(
+    loop: Finished,
+    data: ImageDataset,
+    identity: Mapping[str, str],
+    command: str,
+    seconds: float,
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the result of any training run; arguments as those of `result`, and what else was measured."""
+    records = loop.records
+    training = sum(record["seconds"] for record in records)
+    return {
+        "test_accuracy": records[-1]["test_accuracy"],
+        "train_accuracy": records[-1]["train_accuracy"],
+        "train_accuracy_meaning": "running mean over the last epoch, during training",
+        "epochs": len(records),
+        **identity,
+        "seed": loop.seed,
+        "seconds": seconds,
+        "training_seconds": training,
+        "samples_per_second": len(records) * len(loop.train) / training,
+        "command": command,
+        **measured,
         "data": data.name,
         "data_size": data.size,
         "data_sha256": data.sha256,
         "data_note": data.note,
-        "train_samples": len(trainer.train),
-        "test_samples": len(trainer.test),
-        "settings": trainer.settings,
+        "evaluated_on": data.evaluated_on,
+        "train_samples": len(loop.train),
+        "test_samples": len(loop.test),
+        "settings": loop.settings,
         "versions": versions(),
     }
 
@@ -97,7 +140,7 @@ def save_weights(path: Path, net: Network) -> None:
 
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
-    """Draw learning curves, some samples, weights and the confusion matrix."""
+    """Draw learning curves, some samples, weights, the confusion matrix, and the plane of data that lie in one."""
     folder.mkdir(parents=True, exist_ok=True)
     net, device = trainer.task.net, trainer.task.net.device
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
@@ -106,14 +149,28 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     if device is not None and device.plan is not None:
         limit = device.plan.capabilities.weight_max
         plots.plot_weights(sent_weights(net), folder / "weights.png", limit)
+    if trainer.task.data.plane is not None:
+        grid = trainer.task.data.plane(PLANE_SIDE)
+        plots.plot_plane(answer_grid(trainer, grid), grid.labels, trainer.task.data.classes, folder / "plane.png")
+
+
+@torch.no_grad()
+def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
+    """Run the points of a grid that have a class, and return the answers; -1 at the others."""
+    task, inside = trainer.task, (grid.labels >= 0).nonzero()[:, 0]
+    answers = torch.full_like(grid.labels, -1)
+    for chosen in torch.split(inside, trainer.config.evaluation_batch_size):
+        activity = task.net(task.encoder.still()(intensities(grid.samples[chosen])))
+        answers[chosen] = predictions(task.loss.scores(activity.readout)).cpu()
+    return answers
 
 
 @torch.no_grad()
 def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     """Run the first test samples and return what they did."""
     task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
-    images = intensities(trainer.test.images[:count])
-    spikes = replace(task.encoder, jitter=0.0)(images)
+    shown = intensities(trainer.test.samples[:count])
+    spikes = task.encoder.still()(shown)
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.readout))
     last = task.net.layers[-1]
@@ -129,7 +186,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
         theirs = (events.sample == index) & (events.time < window)
         views.append(
             plots.SampleView(
-                image=images[index],
+                values=shown[index],
                 input_times=spikes.time[mine],
                 input_units=spikes.unit[mine],
                 hidden_times=events.time[theirs],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035
@@ -17,19 +18,22 @@ from rich.console import Console
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.device import Device
-from hxtrain.encoders import LatencyEncoder
+from hxtrain.encoders import Encoder, LatencyEncoder
 from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
 from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 
-from .checkpoint import CheckpointError, load_checkpoint
-from .config import TrainerConfig
+from .augment import Augmentation
+from .checkpoint import CheckpointError, load_checkpoint, require_same
+from .config import LoopConfig, TrainerConfig
+from .distillation import Distillation
 from .lock import locked
 from .metrics import write_json, write_text
 from .parallel import ParallelConfig, Team, team
 from .process import tuned
 from .progress import Progress
 from .report import draw_plots, result, save_weights
+from .teachers import introduce_teacher, load_teacher, teacher_settings
 from .trainer import CHECKPOINT, Task, Trainer
 
 
@@ -38,19 +42,21 @@ class RunConfig:
     """All settings of a run.
 
     Attributes:
-        seed: of the initial weights, data order, dropout, rotation and jitter.
+        seed: of the initial weights, data order, dropout, augmentation and jitter.
     """
 
     seed: int = 0
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    encoder: LatencyEncoder = field(default_factory=LatencyEncoder)
+    encoder: Encoder = field(default_factory=LatencyEncoder)
     loss: MaxOverTime = field(default_factory=MaxOverTime)
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
     data: DataConfig = field(default_factory=DataConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
+    distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
@@ -74,19 +80,25 @@ FREE_TO_CHANGE = {
     "parallel.chips",
     "parallel.addresses",
 }
-"""Settings that may differ when a run is resumed, since they do not change a step."""
+"""Settings that may differ when a run is resumed, since they do not change a step (the epochs of a cosine do)."""
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
     """Return the network for a data set."""
-    return config.network.build(data.size**2, len(data.classes), config.seed)
+    return config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
 
 
 @contextlib.contextmanager
 def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator[Device | None]:
-    """Open a device and attach the network to it; None in software."""
+    """Open a device and attach the network to it; None in software.
+
+    Raises:
+        PlacementError: the network does not fit the device.
+        ValueError: an option of the network needs a device.
+    """
     created = backend.create(chip)
     if created is None:
+        net.check_software()
         yield None
         return
     with Device(
@@ -124,9 +136,41 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
             return _run(own, folder, command, Progress(False, Console(file=io.StringIO())), members)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            _check_folder(config, folder)
+            check_folder(config.trainer.resume, folder)
             write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
             return _run(own, folder, command, progress, members)
+
+
+def complete(config: RunConfig, folder: Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+    """Finish a run: start it, continue it, or return its result if it is finished; arguments as those of `run`.
+
+    Raises:
+        CheckpointError: the directory holds a run with other settings.
+    """
+    found = finished(folder, config.trainer.epochs, _settings(config))
+    if found is not None:
+        (progress or Progress(config.trainer.progress)).say(
+            f"{folder.name}: finished before, {found['test_accuracy']:.2%}"
+        )
+        return found
+    trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
+    return run(replace(config, trainer=trainer), folder, command, progress)
+
+
+def finished(folder: Path, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result of a run that has done all epochs; None if it has not.
+
+    Raises:
+        CheckpointError: it has other settings.
+    """
+    file = folder / "result.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if found.get("epochs") != epochs:
+        return None
+    found_out = ("identity.", "data.sha256")  # by running; the settings are what can be compared before
+    saved = {key: value for key, value in found["settings"].items() if not key.startswith(found_out)}
+    require_same(file, saved, settings)
+    return found
 
 
 def _own_devices(config: RunConfig, members: Team) -> RunConfig:
@@ -144,13 +188,17 @@ def _own_devices(config: RunConfig, members: Team) -> RunConfig:
 def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
     begin = time.perf_counter()
     data = config.data.load()
-    net = build_network(config, data).to(torch_device(config.trainer.torch_device))
+    config.augment.check(data)
+    where = torch_device(config.trainer.torch_device)
+    teacher = load_teacher(config.distillation, data, config.data.validation, where)
+    net = build_network(config, data).to(where)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
         introduce(progress, net, data, identity)
-        task = Task(net, config.encoder, config.loss, config.regularizer, data)
+        introduce_teacher(progress, config.distillation, teacher)
+        task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         final = trainer.fit()
@@ -218,7 +266,7 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
     sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
     chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
     progress.say(
-        f"network {'-'.join(map(str, sizes))} on {data.name} {data.size}x{data.size}, "
+        f"network {'-'.join(map(str, sizes))} on {data.title}, "
         f"backend {identity['backend']}{chip if identity['backend'] != SOFTWARE else ''}"
     )
     if net.device is not None and net.device.plan is not None:
@@ -227,13 +275,18 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
             progress.warn(text)
 
 
-def _check_folder(config: RunConfig, folder: Path) -> None:
+def check_folder(resume: bool, folder: Path) -> None:
+    """Refuse a directory that holds another run, or none to continue.
+
+    Raises:
+        CheckpointError: `resume` (trainer.resume) does not go with what is there.
+    """
     there = (folder / CHECKPOINT).exists()
-    if there and not config.trainer.resume:
+    if there and not resume:
         raise CheckpointError(
             f"{folder} holds a run already; continue it with trainer.resume=true, or name another hydra.run.dir"
         )
-    if config.trainer.resume and not there:
+    if resume and not there:
         raise CheckpointError(
             f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; name the run's directory with hydra.run.dir"
         )
@@ -241,10 +294,26 @@ def _check_folder(config: RunConfig, folder: Path) -> None:
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return flat plain values that a resumed run must share."""
-    found = {**flatten(asdict(config)), **{f"identity.{key}": value for key, value in identity.items()}}
-    flat = {key: value for key, value in found.items() if key not in FREE_TO_CHANGE}
+    individual = {
+        f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in FREE_TO_CHANGE
+    }
+    return {**_settings(config), **individual, "data.sha256": data.sha256}
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Return all settings, flat, that change a step; of a teacher its content."""
+    found = step_settings(config, config.trainer)
+    flat = {key: value for key, value in found.items() if not key.startswith("distillation.")}
+    flat |= teacher_settings(config.distillation)
     kinds = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    return {**flat, "loss.kind": type(config.loss).__name__, "regularizer.kinds": kinds, "data.sha256": data.sha256}
+    found_kinds = {"encoder.kind": type(config.encoder).__name__, "loss.kind": type(config.loss).__name__}
+    return {**flat, **found_kinds, "regularizer.kinds": kinds}
+
+
+def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:
+    """Return those settings of a config (a dataclass), flat, that are not free to change."""
+    free = FREE_TO_CHANGE - ({"trainer.epochs"} if trainer.schedule == "cosine" else set())
+    return {key: value for key, value in flatten(asdict(config)).items() if key not in free}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import Spikes
-from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
 
@@ -29,7 +28,7 @@ class Step(NamedTuple):
 
 def train_step(
     net: Network,
-    loss: MaxOverTime,
+    loss: Callable[[Tensor, Tensor], Tensor],
     regularizers: Iterable[Regularizer],
     optimizer: torch.optim.Optimizer,
     spikes: Spikes,
@@ -41,7 +40,8 @@ def train_step(
 
     Args:
         net: network, attached to a device or not.
-        loss, regularizers: what is minimised.
+        loss: of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        regularizers: what is minimised in addition.
         optimizer: of the network's parameters.
         spikes: input events of `B` samples. labels: true classes `[B]`.
         masks: kept neurons of each layer; None keeps all.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,22 +18,24 @@ from torch import Tensor
 from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.datasets import ImageDataset, Split
-from hxtrain.encoders import LatencyEncoder
+from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
 
-from .augment import rotate
+from .augment import Augmentation
 from .checkpoint import load_checkpoint, require_same, save_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose, probe
+from .distillation import Teacher
 from .evaluation import Evaluation, Observed, intensities, observe
 from .metrics import Sums, write_json_lines
 from .parallel import ALONE, Team
 from .progress import Progress
 from .randomness import epoch_order, generator
+from .schedule import learning_rate
 from .step import LossNotFiniteError, Step, train_step
-from .versions import versions
+from .versions import versions, warn_of_versions
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -49,13 +51,15 @@ class DeviceLostError(DeviceError):
 
 @dataclass
 class Task:
-    """What is learnt: network, code, loss, regularisers, data."""
+    """What is learnt: network, code, loss, regularisers, data, how training images are distorted, and from whom."""
 
     net: Network
-    encoder: LatencyEncoder
+    encoder: Encoder
     loss: MaxOverTime
     regularizers: Mapping[str, Regularizer]
     data: ImageDataset
+    augment: Augmentation = field(default_factory=Augmentation)
+    teacher: Teacher | None = None
 
 
 class Seen(NamedTuple):
@@ -77,7 +81,7 @@ class Trainer:
     Args:
         task: what is learnt; its network runs on a device if it is attached to one.
         config: how to train.
-        seed: of data order, dropout, rotation and jitter (the network has its own).
+        seed: of data order, dropout, augmentation and jitter (the network has its own).
         folder: run directory; checkpoint and metrics are written there.
         settings: plain values that identify the run; a resumed run must have the same.
         progress: where to report.
@@ -140,7 +144,7 @@ class Trainer:
         """Evaluate on the test data, of which each process runs its part."""
         task = self.task
         first, last = self.team.part(len(self.test))
-        own = Split(self.test.images[first:last], self.test.labels[first:last])
+        own = self.test[first:last]
         classes, size = len(task.data.classes), self.config.evaluation_batch_size
         with self._sharing(first, len(self.test)):
             found = observe(task.net, task.encoder, task.loss, own, classes, size)
@@ -156,12 +160,13 @@ class Trainer:
         return nullcontext() if device is None or self.team.size == 1 else device.sharing(first, total)
 
     def _run_epoch(self) -> None:
+        self.task.net.in_software = self.epoch < self.config.software_epochs
         order = epoch_order(self.seed, self.epoch, len(self.train))
-        rate = self.config.learning_rate * self.config.learning_rate_decay**self.epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         while self.step < self.steps_per_epoch:
             first = self.step * self.config.batch_size
+            rate = learning_rate(self.config, self.epoch, self.step, self.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             with self._saved_on_failure():
                 self._train_step(order[first : first + self.config.batch_size])
             self.step += 1
@@ -187,9 +192,10 @@ class Trainer:
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         try:
             with self._sharing(first, len(chosen)):
-                spikes = self._encoded(chosen, first, last)
+                spikes, images = self._shown(chosen, first, last)
+                loss = task.loss if task.teacher is None else task.teacher.loss(task.loss, images)
                 regularizers = task.regularizers.values()
-                step = train_step(task.net, task.loss, regularizers, self.optimizer, spikes, labels, masks, join)
+                step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except LossNotFiniteError as error:
             raise ValueError(
                 f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
@@ -216,16 +222,18 @@ class Trainer:
             return min(first, count - 1), min(first, count - 1) + 1, 0.0
         return first, last, (last - first) / count
 
-    def _encoded(self, chosen: Tensor, first: int, last: int) -> Spikes:
-        """Return the spikes of samples `first` to `last` of a batch; angles and jitter are drawn for all of it."""
+    def _shown(self, chosen: Tensor, first: int, last: int) -> tuple[Spikes, Tensor]:
+        """Return spikes and intensities of samples `first` to `last` of a batch.
+
+        Distortions and jitter are drawn for all of it.
+        """
         place, encoder = (self.epoch, self.step), self.task.encoder
-        if self.config.rotation == encoder.jitter == 0:
-            return encoder(intensities(self.train.images[chosen[first:last]]))
-        images = intensities(self.train.images[chosen])
-        if self.config.rotation > 0:
-            images = rotate(images, self.config.rotation, generator(self.seed, "rotation", *place))
+        if encoder.jitter == 0 and not self.task.augment.active:
+            images = intensities(self.train.samples[chosen[first:last]])
+            return encoder(images), images
+        images = self.task.augment(intensities(self.train.samples[chosen]), generator(self.seed, "augment", *place))
         jitter = generator(self.seed, "jitter", *place) if encoder.jitter > 0 else None
-        return encoder(images, jitter).stretch(first, last)
+        return encoder(images, jitter).stretch(first, last), images[first:last]
 
     def _join(self, step: Step, labels: Tensor, share: float) -> None:
         """Average the gradients of all processes, and sum up what they saw of a step.
@@ -298,13 +306,14 @@ class Trainer:
                 "retries": self.sums.retries,
                 "notes": self.sums.notes,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "in_software": self.task.net.in_software,
             }
         )
         self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()
         if self.team.leads:
             write_json_lines(self.folder / METRICS, self.records)
-        self.progress.epoch(self.records[-1])
+        self.progress.epoch(self.records[-1], self.task.data.evaluated_on)
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
@@ -342,11 +351,7 @@ class Trainer:
 
     def _restore(self) -> None:
         state = load_checkpoint(self.checkpoint)
-        if state["versions"] != versions():
-            self.progress.warn(
-                f"the checkpoint is of {state['versions']}, this is {versions()}: "
-                "the run continues, but not necessarily to the very same weights"
-            )
+        warn_of_versions(state["versions"], self.progress)
         require_same(self.checkpoint, state["settings"], self.settings)
         self.task.net.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -385,4 +390,4 @@ def shorten(split: Split, count: int, field: str) -> Split:
     """
     if count > len(split):
         raise ValueError(f"{field}={count} exceeds the {len(split)} samples there are; 0 takes all")
-    return Split(split.images[:count], split.labels[:count]) if count else split
+    return split[:count] if count else split

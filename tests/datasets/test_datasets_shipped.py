@@ -37,11 +37,12 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, ImageDataset]:
-    return {name: load_dataset(name) for name in NAMES}
+    return {name: load_dataset(name) for name in EXPECTED}
 
 
 def test_names() -> None:
-    assert set(NAMES) == set(EXPECTED)
+    assert set(NAMES) == {*EXPECTED, "yin_yang"}
+    assert {name for name, info in CATALOGUE.items() if info.shipped} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -80,7 +81,7 @@ def test_digits_are_scikit_learns(loaded: dict[str, ImageDataset]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"name": "cifar"}, "unknown data set 'cifar'; known are mnist, fashion, digits"),
+        ({"name": "cifar"}, "unknown data set 'cifar'; known are mnist, fashion, digits, yin_yang"),
         ({"name": "mnist", "size": 28}, r"shipped at 16x16 pixels, not 28x28.*folder=.*download=true"),
         ({"name": "mnist", "size": 0}, "size must be at least 1 pixel, got 0"),
         ({"name": "digits", "size": 16}, "comes with the package at 8x8 pixels only"),
@@ -138,5 +139,5 @@ def test_dataset_refuses_foreign_labels_and_sizes(loaded: dict[str, ImageDataset
     high = Split(good.test.images, good.test.labels + 1)
     with pytest.raises(DatasetError, match="digits test: labels run from 1 to 10, expected 0 to 9"):
         ImageDataset(**(facts | {"test": high}))
-    with pytest.raises(DatasetError, match=r"digits train: images are \[8, 8\], expected 9x9"):
+    with pytest.raises(DatasetError, match=r"digits train: images are \[8, 8\], expected \[9, 9\]"):
         ImageDataset(**(facts | {"size": 9}))

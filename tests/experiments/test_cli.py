@@ -51,8 +51,9 @@ def test_the_default_is_the_main_job():
     [
         ("mnist16", "mnist", 30),
         ("fashion16", "fashion", 30),
-        ("mnist16_published", "mnist", 50),
+        ("mnist16_published", "mnist", 100),
         ("digits", "digits", 20),
+        ("yin_yang", "yin_yang", 120),
     ],
 )
 def test_experiments(experiment, data, epochs):

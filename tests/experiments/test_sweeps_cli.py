@@ -1,11 +1,17 @@
-"""Sweeps through Hydra's launchers give what single runs give."""
+"""Sweeps through Hydra's launchers give what single runs give, go on where they stopped, and say how far they are."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+
+from hxtrain.experiments.sweeps import jobs, progress
 
 SETTINGS = (
     "data=digits", "network.hidden=[20]", "network.init_gain=1.4", "trainer.train_samples=100",
@@ -38,3 +44,72 @@ def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
     found = call(tmp_path, "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra")
     assert "submitit_launcher.SlurmLauncher" in found
     assert "partition: lab" in found
+
+
+def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    words = [HXTRAIN, "--multirun", "seed=3,4,5", *SETTINGS, "trainer.epochs=150", "hydra.sweep.dir=sweep"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.time() + 200
+    while not (tmp_path / "sweep/1/checkpoint.pt").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=200)[0]
+    assert process.returncode == 130, text
+    assert "The same command continues the sweep, with hydra.sweep.dir=sweep" in text
+    assert not (tmp_path / "sweep/2/result.json").exists()
+    before = (tmp_path / "sweep/0/result.json").stat().st_mtime_ns
+    text = call(tmp_path, *words[1:])
+    assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == before, "a finished run is not repeated"
+    assert "0: finished before" in text
+    assert "sweep: 3 of 3 runs finished" in text
+    call(tmp_path, "seed=4", *SETTINGS, "trainer.epochs=150", "hydra.run.dir=alone")
+    alone, swept = weights(tmp_path / "alone"), weights(tmp_path / "sweep/1")
+    assert all(torch.equal(alone[name], swept[name]) for name in alone)
+
+
+def test_a_sweep_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    call(tmp_path, "--multirun", "seed=3", *SETTINGS, "hydra.sweep.dir=sweep")
+    done = subprocess.run(
+        [HXTRAIN, "--multirun", "seed=3", "encoder.tau=9e-6", *SETTINGS, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "encoder.tau: checkpoint 8e-06, now 9e-06" in done.stdout + done.stderr
+
+
+def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: Path) -> None:
+    call(tmp_path, "--multirun", "seed=3,4", "chip=W62F0", *SETTINGS, "hydra.sweep.dir=sweep")
+    evaluate = str(Path(sys.executable).with_name("hxtrain-evaluate"))
+    words = [evaluate, "checkpoint=sweep", "own_chip=true", "steps=10", "hydra.run.dir=early"]
+    for _ in range(2):
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2: 1 " in done.stdout
+    files = sorted((tmp_path / "early").rglob("evaluation.json"))
+    found = [json.loads(file.read_text()) for file in files]
+    assert [one["seed"] for one in found] == [3, 4]
+    assert {one["chip"] for one in found} == {"W62F0"}
+    assert found[0]["trained_settings"]["chip.name"] == "W62F0"
+    done = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 2
+    assert "steps: checkpoint 10, now 9" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["seed=1"], 1),
+        (["seed=1,2", "chip=A,B,C"], 6),
+        (["seed=range(4)", "seed=1,2"], 2),
+        (["regularizer.burst.strength=0,1e-3", "network.hidden=[3]"], 2),
+    ],
+)
+def test_jobs_of_a_sweep_are_counted(words: list[str], count: int) -> None:
+    assert jobs(words) == count
+
+
+def test_progress_tells_what_is_left() -> None:
+    state = {"jobs": 10, "begin": 0.0, "done": 2}
+    assert progress(state, 4, 120.0) == "sweep: 4 of 10 runs finished, about 6 min left"
+    assert progress(state, 2, 120.0) == "sweep: 2 of 10 runs finished"
+    assert progress(state, 10, 120.0) == "sweep: 10 of 10 runs finished"

@@ -1,4 +1,4 @@
-"""The latency code."""
+"""The codes: times, repetition, jitter, refusals."""
 
 import math
 
@@ -8,11 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hxtrain as hx
+from hxtrain.encoders import ENCODERS
+
+ALL = [
+    pytest.param(hx.LatencyEncoder(), 1, id="latency"),
+    pytest.param(hx.LinearLatencyEncoder(repeats=3), 3, id="linear_latency"),
+]
 
 
 def test_published_constants():
     encoder = hx.LatencyEncoder(shift_first=False)
-    times = encoder.times(torch.tensor([1.0, 0.5, 0.2, 0.1, 0.0]))
+    times = encoder.times(torch.tensor([[1.0, 0.5, 0.2, 0.1, 0.0]]))[0]
     assert float(times[0]) == pytest.approx(8e-6 * math.log(1 / 0.8), rel=1e-6)
     assert float(times[1]) == pytest.approx(8e-6 * math.log(0.5 / 0.3), rel=1e-6)
     assert torch.isinf(times[2:]).all()
@@ -30,25 +36,82 @@ def test_stronger_is_earlier_and_the_first_spike_is_at_zero(values):
         assert (spikes.time[by_strength].diff() >= 0).all()
 
 
-def test_jitter_needs_a_generator_and_follows_it():
-    encoder, x = hx.LatencyEncoder(jitter=1e-6), torch.rand(4, 9)
+def test_the_linear_code_is_the_published_one_repeated():
+    """Times of Göltz et al. 2021: 0.15, 2 and 0.9 synaptic time constants of 6 us."""
+    encoder = hx.LinearLatencyEncoder(repeats=2)
+    assert encoder.units(4) == 10
+    spikes = encoder(torch.tensor([[0.0, 0.25, 1.0], [1.0, 1.0, 0.5]]))
+    assert (spikes.samples, spikes.units, len(spikes)) == (2, 8, 16)
+    grid = torch.zeros(2, 8)
+    grid[spikes.sample, spikes.unit] = spikes.time * 1e6
+    expected = torch.tensor([[0.9, 3.675, 12.0, 5.4], [12.0, 12.0, 6.45, 5.4]])
+    assert torch.allclose(grid, expected.repeat(1, 2), rtol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30), st.integers(1, 4))
+def test_linear_times_have_the_order_of_the_values_and_the_limits(values, repeats):
+    encoder, x = hx.LinearLatencyEncoder(repeats=repeats), torch.tensor([values])
+    times = encoder(x).time.view(repeats, -1)
+    assert (times == times[0]).all()
+    assert (times[0, torch.argsort(x[0])].diff() >= 0).all()
+    assert float(times[0, -1]) == pytest.approx(5.4e-6)
+    assert float(times.min()) >= 0.9e-6 * (1 - 1e-6)
+    assert float(times.max()) <= 12e-6 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("encoder", "repeats"), ALL)
+def test_jitter_needs_a_generator_and_follows_it(encoder, repeats):
+    shaky, x = type(encoder)(**{**vars(encoder), "jitter": 1e-6}), 0.3 + 0.7 * torch.rand(4, 9)
     with pytest.raises(ValueError, match="jitter=1e-06 s needs a generator"):
-        encoder(x)
-    one, same, other = (encoder(x, torch.Generator().manual_seed(s)).time for s in (1, 1, 2))
+        shaky(x)
+    one, same, other = (shaky(x, torch.Generator().manual_seed(s)).time for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    still = hx.LatencyEncoder()(x).time
+    still = encoder(x).time
     assert 0.3e-6 < float((one - still)[still > 4e-6].std()) < 3e-6
     assert (one >= 0).all()
+    assert torch.equal(shaky.still()(x).time, still)
+    if repeats > 1:
+        first, second = one.view(4, repeats, -1)[:, :2].unbind(1)
+        assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize(("name", "value"), [("tau", 0.0), ("threshold", 1.0), ("threshold", -0.1), ("jitter", -1e-9)])
-def test_bad_settings_are_named(name, value):
-    with pytest.raises(ValueError, match=f"encoder.{name}={value}"):
-        hx.LatencyEncoder(**{name: value})
+@pytest.mark.parametrize(("encoder", "repeats"), ALL)
+def test_units_are_those_of_the_spikes(encoder, repeats):
+    for shape in ((4,), (5, 5)):
+        spikes = encoder(torch.full((3, *shape), 0.5))
+        assert spikes.units == encoder.units(math.prod(shape)) == len(spikes) // 3
+        assert spikes.units % repeats == 0
 
 
+def test_encoders_are_known_by_class_name():
+    assert ENCODERS["LatencyEncoder"] is hx.LatencyEncoder
+    assert ENCODERS["LinearLatencyEncoder"] is hx.LinearLatencyEncoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (hx.LatencyEncoder, "tau", 0.0),
+        (hx.LatencyEncoder, "threshold", 1.0),
+        (hx.LatencyEncoder, "threshold", -0.1),
+        (hx.LatencyEncoder, "jitter", -1e-9),
+        (hx.LinearLatencyEncoder, "early", -1e-9),
+        (hx.LinearLatencyEncoder, "late", 0.9e-6),
+        (hx.LinearLatencyEncoder, "late", math.nan),
+        (hx.LinearLatencyEncoder, "bias", -1.0),
+        (hx.LinearLatencyEncoder, "repeats", 0),
+        (hx.LinearLatencyEncoder, "jitter", -1e-9),
+    ],
+)
+def test_bad_settings_are_named(kind, name, value):
+    with pytest.raises(ValueError, match=rf"encoder.{name}={value} is out of range \(.*{name}.*\)"):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("encoder", "repeats"), ALL)
 @pytest.mark.parametrize("worst", [255.0, -0.1, float("nan")])
-def test_intensities_out_of_range_are_refused(worst):
+def test_intensities_out_of_range_are_refused(encoder, repeats, worst):
     with pytest.raises(ValueError, match=r"intensities span .* expected 0..1; divide 8-bit images by 255"):
-        hx.LatencyEncoder()(torch.tensor([[0.5, worst]]))
+        encoder(torch.tensor([[0.5, worst]]))

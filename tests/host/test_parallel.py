@@ -18,7 +18,7 @@ from hxtrain.training.parallel import Team
 SETTINGS = (
     "data=digits", "network.hidden=[40]", "network.init_gain=1.4", "trainer.train_samples=290",
     "trainer.test_samples=75", "trainer.batch_size=48", "trainer.evaluation_batch_size=30", "trainer.epochs=2",
-    "trainer.plots=false", "trainer.progress=false", "network.dropout=0.2", "trainer.rotation=10",
+    "trainer.plots=false", "trainer.progress=false", "network.dropout=0.2", "augment.rotation=10",
     "encoder.jitter=2e-7", "chip.preset=uncalibrated",
 )  # fmt: skip
 HXTRAIN = str(Path(sys.executable).with_name("hxtrain"))
@@ -70,7 +70,7 @@ def test_parts_follow_each_other_and_cover_everything() -> None:
 
 @pytest.mark.timeout(600)
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    """With dropout, rotation and jitter, noise and mismatch of one chip, batches that do not divide evenly."""
+    """With dropout, augmentation and jitter, noise and mismatch of one chip, batches that do not divide evenly."""
     alone, together, longer = tmp_path / "alone", tmp_path / "together", tmp_path / "longer"
     call(alone, 1)
     output = call(together, 2)

@@ -73,6 +73,10 @@ CASES: dict[str, tuple[Plot, Callable[[], Figure]]] = {
         lambda p: plots.plot_weights({"a": ZERO}, p, 63),
         lambda: plots.weights_figure({"a": ZERO}, 63),
     ),
+    "plane": (
+        lambda p: plots.plot_plane(torch.arange(9) % 2, torch.arange(9) % 2, ["a", "b"], p),
+        lambda: plots.plane_figure(torch.arange(9) % 2, torch.arange(9) % 2, ["a", "b"]),
+    ),
     "confusion": (
         lambda p: plots.plot_confusion(torch.eye(3), ["a", "b", "c"], p),
         lambda: plots.confusion_figure(torch.eye(3), ["a", "b", "c"]),
@@ -139,8 +143,8 @@ def test_samples_show_spikes_and_traces_in_microseconds() -> None:
     sample = view(label=2, prediction=1)
     figure = plots.samples_figure([sample])
     image, inputs, hidden, readout = axes_of(figure)
-    assert sample.image is not None
-    np.testing.assert_allclose(image.images[0].get_array(), sample.image)
+    assert sample.values is not None
+    np.testing.assert_allclose(image.images[0].get_array(), sample.values)
     assert image.get_title(loc="left") == "label 2, predicted 1"
     for axes, times, units in (
         (inputs, sample.input_times, sample.input_units),
@@ -182,12 +186,20 @@ def test_samples_have_an_image_column_only_where_needed() -> None:
     assert [len(axes.images) for axes in mixed.axes[::4]] == [0, 1]
 
 
+def test_samples_show_features_as_bars() -> None:
+    features = torch.tensor([0.1, 0.9, 0.5])
+    axes = plots.samples_figure([replace(SAMPLE, values=features)]).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx(features.tolist())
+    assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [0, 1, 2]
+    assert axes.get_xlim() == (0, 1)
+
+
 def test_late_spikes_stay_in_view() -> None:
     late = replace(SAMPLE, hidden_times=torch.tensor([50e-6]), hidden_units=torch.tensor([0]))
     assert plots.samples_figure([late]).axes[2].get_xlim()[1] == pytest.approx(50)
 
 
-@pytest.mark.parametrize("samples", [[NO_SPIKES], [replace(SILENT, image=torch.zeros(4, 4))]])
+@pytest.mark.parametrize("samples", [[NO_SPIKES], [replace(SILENT, values=torch.zeros(4, 4))]])
 def test_samples_survive_silence(samples: list[SampleView]) -> None:
     figure = plots.samples_figure(samples)
     figure.draw_without_rendering()
@@ -271,3 +283,29 @@ def test_leaves_global_settings_alone(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     plots.plot_confusion(torch.zeros(1, 1), ["a"], tmp_path / "confusion.png")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_plane_shows_answers_where_there_is_a_class_and_the_share_of_right_ones() -> None:
+    regions = torch.tensor([0, 0, 1, -1, 2, 1, -1, 2, 2])
+    answers = torch.where(regions < 0, -1, torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 0]))
+    axes = plots.plane_figure(answers, regions, ["yin", "yang", "dot"]).axes[0]
+    shown = axes.images[0].get_array()
+    assert shown.mask.ravel().tolist() == (regions < 0).tolist()
+    assert shown.compressed().tolist() == answers[regions >= 0].tolist()
+    assert axes.images[0].origin == "lower"
+    assert axes.get_title() == "71.43 % of 7 points right"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["yin", "yang", "dot"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "regions", "classes", "text"),
+    [
+        (torch.zeros(8), torch.zeros(8), ["a"], "8 answers and 8 true classes are not those of a square grid"),
+        (torch.zeros(4), torch.zeros(9), ["a"], "4 answers and 9 true classes"),
+        (torch.zeros(0), torch.zeros(0), ["a"], "0 answers"),
+        (torch.zeros(4), torch.zeros(4), list("abcdefghi"), "9 classes are more than the 8 colours"),
+    ],
+)
+def test_plane_refuses(answers: Tensor, regions: Tensor, classes: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        plots.plane_figure(answers, regions, classes)

@@ -19,7 +19,7 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig
+from hxtrain.datasets import DataConfig, DatasetError, load_dataset
 from hxtrain.training import (
     CheckpointError,
     Progress,
@@ -31,9 +31,10 @@ from hxtrain.training import (
     load_checkpoint,
     run,
 )
-from hxtrain.training.augment import rotate
+from hxtrain.training.augment import Augmentation
 from hxtrain.training.lock import locked
 from hxtrain.training.process import tuned
+from hxtrain.training.schedule import learning_rate
 
 
 def quiet():
@@ -46,6 +47,7 @@ def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
         chip=ChipConfig(preset=preset),
         network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=trainer.pop("dropout", 0.0)),
         data=DataConfig("digits"),
+        augment=Augmentation(**trainer.pop("augment", {})),
         trainer=TrainerConfig(
             epochs=epochs, batch_size=50, progress=False, **{"plots": False, "learning_rate_decay": 0.95, **trainer}
         ),
@@ -99,7 +101,9 @@ SCRIPT = """
 import sys, pathlib
 from test_training import digits, quiet
 from hxtrain.training import run
-config = digits(3, checkpoint_steps=4, dropout=0.2, rotation=10.0, resume=sys.argv[2] == "resume")
+augment = {"rotation": 10.0, "elastic": 0.5}
+settings = dict(checkpoint_steps=4, dropout=0.2, augment=augment, schedule="cosine")
+config = digits(3, resume=sys.argv[2] == "resume", **settings)
 run(config, pathlib.Path(sys.argv[1]), "test", quiet())
 """
 
@@ -197,11 +201,98 @@ def test_randomness_is_a_function_of_place():
 def test_rotation_by_known_angles():
     image = torch.zeros(1, 9, 9)
     image[0, 4, 7] = 1.0
-    assert torch.allclose(rotate(image, 0.0, generator(0)), image, atol=1e-6)
-    seen = torch.cat([rotate(image, 90.0, generator(s)) for s in range(40)])
+    assert Augmentation()(image, generator(0)) is image
+    assert torch.allclose(Augmentation(rotation=1e-9)(image, generator(0)), image, atol=1e-6)
+    seen = torch.cat([Augmentation(rotation=90.0)(image, generator(s)) for s in range(40)])
     assert float(seen.sum((1, 2)).mean()) == pytest.approx(1, abs=0.25)
     assert (seen[:, 4, 4] < 0.01).all()
     assert float(seen.amax(0)[1, 4]) > 0.3 or float(seen.amax(0)[7, 4]) > 0.3
+
+
+def test_shift_mirror_scale_and_shear_of_a_known_image():
+    image = torch.zeros(1, 9, 9)
+    image[0, 4, 7] = 1.0
+    shifted = torch.cat([Augmentation(shift=2.0)(image, generator(s)) for s in range(60)])
+    columns = (shifted.sum(1) * torch.arange(9)).sum(1) / shifted.sum((1, 2)).clamp(min=1e-6)
+    assert 4.9 < float(columns[shifted.sum((1, 2)) > 0.9].min()) < 6
+    mirrored = torch.cat([Augmentation(mirror=True)(image, generator(s)) for s in range(200)])
+    left, right = (int((mirrored[:, 4, column] > 0.99).sum()) for column in (1, 7))
+    assert left + right == 200
+    assert 60 < left < 140
+    large = torch.ones(1, 9, 9)
+    small = Augmentation(scale=0.5)(large, generator(3))
+    assert float(small.sum()) <= 81
+    sheared = Augmentation(shear=0.5)(image, generator(1))
+    assert torch.allclose(sheared[0, 4], image[0, 4], atol=1e-6), "the middle row does not move"
+
+
+def test_elastic_displacements_have_the_size_asked_for():
+    ramp = torch.linspace(0, 1, 33).expand(1, 33, 33)
+    moved = torch.cat([Augmentation(elastic=1.0)(ramp, generator(s)) for s in range(50)])
+    shift = (moved - ramp)[:, 8:-8, 8:-8] * 32
+    assert 0.4 < float(shift.std()) < 1.2
+    assert float((shift[:, 1:] - shift[:, :-1]).abs().mean()) < 0.35, "neighbours move alike"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [("rotation", 181.0, "0..180"), ("scale", 1.0, "0..0.9"), ("elastic", -1.0, "negative")],
+)
+def test_bad_augmentation_is_named(name, value, limits):
+    with pytest.raises(ValueError, match=rf"augment.{name}={value} .*{limits}"):
+        Augmentation(**{name: value})
+
+
+def test_learning_rates():
+    falling = TrainerConfig(epochs=4, learning_rate=1.0, learning_rate_decay=0.5)
+    assert [learning_rate(falling, epoch, 3, 10) for epoch in range(3)] == [1.0, 0.5, 0.25]
+    cosine = TrainerConfig(epochs=4, learning_rate=1.0, schedule="cosine", warmup=1.0)
+    assert learning_rate(cosine, 2, 0, 10) == pytest.approx(0.5)
+    assert learning_rate(cosine, 3, 9, 10) == pytest.approx(0.0015, abs=1e-4)
+    assert learning_rate(cosine, 0, 4, 10) == pytest.approx(0.5 * 0.9755, abs=1e-3)
+
+
+def test_software_epochs_come_first_and_respect_the_devices_range(tmp_path):
+    settings = {"train_samples": 200, "test_samples": 20, "software_epochs": 2}
+    config = digits(3, **settings)
+    config.network.init_gain = 20.0
+    result = run(config, tmp_path / "both", "test", quiet())
+    lines = [json.loads(line) for line in (tmp_path / "both/metrics.jsonl").read_text().splitlines()]
+    assert [line["in_software"] for line in lines] == [True, True, False]
+    state = load_checkpoint(tmp_path / "both/checkpoint.pt")
+    assert state["clock"] == 220, "one epoch and one evaluation on the device"
+    assert result["chip_seconds_per_sample"] > 0
+    limit = 63 / 241
+    weight = max(float(w.abs().max()) for w in state["model"].values())
+    assert weight == pytest.approx(limit, rel=0.05)
+    with pytest.raises(ValueError, match=r"trainer.software_epochs=3 must be less than trainer.epochs=3"):
+        digits(3, software_epochs=3)
+
+
+def test_software_epochs_are_those_of_the_software_twin(tmp_path):
+    run(digits(2, train_samples=200, test_samples=20, software_epochs=1), tmp_path / "both", "test", quiet())
+    run(digits(1, "software", train_samples=200, test_samples=20), tmp_path / "software", "test", quiet())
+    both, alone = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("both", "software")
+    )
+    for key in ("train_loss", "train_accuracy", "test_accuracy"):
+        assert both[key] == alone[key]
+
+
+def test_a_cosine_run_cannot_be_made_longer(tmp_path):
+    run(digits(1, train_samples=100, test_samples=20, schedule="cosine"), tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"trainer.epochs: checkpoint 1, now 2"):
+        run(digits(2, train_samples=100, test_samples=20, schedule="cosine", resume=True), tmp_path, "test", quiet())
+
+
+def test_validation_images_are_not_trained_on(tmp_path):
+    data = load_dataset("digits")
+    held = DataConfig("digits", validation=297).load()
+    assert (len(held.train), len(held.test), held.evaluated_on) == (1000, 297, "validation")
+    assert torch.equal(held.test.images, data.train.images[1000:])
+    assert held.sha256 == data.sha256
+    with pytest.raises(DatasetError, match=r"validation=1297 of 1297 training images"):
+        DataConfig("digits", validation=1297).load()
 
 
 def activity(net, gain):
@@ -241,12 +332,13 @@ def test_a_healthy_network_has_no_warnings():
         ("batch_size", 0),
         ("learning_rate", 0.0),
         ("learning_rate_decay", 1.5),
-        ("rotation", -1.0),
+        ("warmup", 99.0),
+        ("schedule", "steps"),
         ("train_samples", -1),
     ],
 )
 def test_bad_trainer_settings_are_named(name, value):
-    with pytest.raises(ValueError, match=f"trainer.{name}={value}"):
+    with pytest.raises(ValueError, match=f"trainer.{name}={value!r}"):
         TrainerConfig(**{name: value})
 
 

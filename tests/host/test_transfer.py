@@ -1,6 +1,7 @@
 """Transfer matrix and sensitivity: what is trained where, and that nothing finished is done twice."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.studies import transfer as module
 from hxtrain.studies.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
 from hxtrain.studies.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
@@ -39,8 +39,8 @@ def test_matrix_of_two_chips_and_what_is_not_repeated(tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("a finished part was done again")
 
-    monkeypatch.setattr(module, "run", fail)
-    monkeypatch.setattr(module, "evaluate_checkpoint", fail)
+    monkeypatch.setattr(sys.modules["hxtrain.training.run"], "run", fail)  # its package exports a function of this name
+    monkeypatch.setattr("hxtrain.studies.evaluations.evaluate_checkpoint", fail)
     again = transfer(config, tmp_path, "again", Progress(False))
     assert again["accuracy"] == found["accuracy"]
 

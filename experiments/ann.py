@@ -1,0 +1,33 @@
+"""`hxtrain-ann`: train an artificial neural network, as a baseline or a teacher."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from hxtrain.studies.ann import complete_ann, train_ann
+from hxtrain.training import Progress
+
+from .app import command_line, guarded, in_sweep, run_directory, typed
+from .schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="ann")
+def main(config: DictConfig) -> None:
+    """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
+    guarded(lambda: _train(config))
+
+
+def _train(config: DictConfig) -> None:
+    settings, folder = typed(config), run_directory()
+    progress = Progress(settings.trainer.progress)
+    work = complete_ann if in_sweep() else train_ann
+    result = work(settings, folder, command_line(), progress)
+    progress.say(
+        f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], {result['seconds']:.0f} s in all, "
+        f"{result['samples_per_second']:.0f} images/s in training"
+    )
+    progress.say(f"result.json and checkpoint.pt: {escape(str(folder))}")

@@ -1,0 +1,124 @@
+"""Artificial neural networks of torch's own modules: fully connected as a spiking network is, or convolutional.
+
+They take intensities in 0..1 of images `[B, H, W]` or features `[B, F]`, and return logits `[B, classes]`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+
+from torch import nn
+
+
+@dataclass
+class ModelConfig(ABC):
+    """Base: checked settings.
+
+    Attributes:
+        dropout: share of the hidden units (those of fully connected layers) silenced in training.
+    """
+
+    dropout: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout} must be in 0 <= x < 1")
+        for name, sizes in self.sizes().items():
+            if any(size < 1 for size in sizes):
+                raise ValueError(f"model.{name}={getattr(self, name)} must be positive")
+
+    @abstractmethod
+    def sizes(self) -> Mapping[str, Sequence[int]]:
+        """Return the sizes of layers, by the setting that gives them."""
+
+    @abstractmethod
+    def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
+        """Return the network, with torch's initial weights from its global generator (see `randomness.seeded`).
+
+        Args:
+            shape: of one sample, `(H, W)` or `(F,)`.
+            classes: number of classes.
+
+        Raises:
+            ValueError: it cannot take samples of this shape.
+        """
+
+
+@dataclass
+class MLPConfig(ModelConfig):
+    """Fully connected layers with ReLU and biases; as 256-246-10 the published baseline (Cramer et al. 2022, Table 1).
+
+    Attributes:
+        hidden: size of each hidden layer.
+        dropout: see `ModelConfig`.
+    """
+
+    hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
+
+    def sizes(self) -> Mapping[str, Sequence[int]]:
+        """Return the sizes of layers."""
+        return {"hidden": self.hidden}
+
+    def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
+        """Return the network; arguments as those of `ModelConfig.build`."""
+        modules: list[nn.Module] = [nn.Flatten()]
+        inputs = math.prod(shape)
+        for size in self.hidden:
+            modules += [nn.Linear(inputs, size), nn.ReLU(), nn.Dropout(self.dropout)]
+            inputs = size
+        return nn.Sequential(*modules, nn.Linear(inputs, classes))
+
+
+@dataclass
+class CNNConfig(ModelConfig):
+    """Two blocks of two 3x3 convolutions with batch normalisation, ReLU and pooling; one hidden layer.
+
+    Attributes:
+        channels: of the first block; the second one has twice as many.
+        hidden: size of the fully connected hidden layer.
+        dropout: of this layer's inputs and outputs.
+    """
+
+    channels: int = 16
+    hidden: int = 128
+    dropout: float = field(default=0.3, kw_only=True)
+
+    def sizes(self) -> Mapping[str, Sequence[int]]:
+        """Return the sizes of layers."""
+        return {"channels": [self.channels], "hidden": [self.hidden]}
+
+    def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
+        """Return the network; arguments as those of `ModelConfig.build`."""
+        if len(shape) != 2 or min(shape) < 4:
+            raise ValueError(
+                f"model=cnn takes images of 4x4 pixels or more, the data's samples are {list(shape)}; take model=mlp"
+            )
+        height, width = shape
+        last = 2 * self.channels
+        return nn.Sequential(
+            nn.Unflatten(1, (1, height)),
+            *_block(1, self.channels),
+            *_block(self.channels, last),
+            nn.Flatten(),
+            nn.Dropout(self.dropout),
+            nn.Linear(last * (height // 4) * (width // 4), self.hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, classes),
+        )
+
+
+def _block(inputs: int, channels: int) -> list[nn.Module]:
+    """Return two convolutions with normalisation and ReLU, and a pooling that halves both sides."""
+    modules: list[nn.Module] = []
+    for before in (inputs, channels):
+        modules += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    return [*modules, nn.MaxPool2d(2)]
+
+
+MODELS: dict[str, type[ModelConfig]] = {kind.__name__: kind for kind in (MLPConfig, CNNConfig)}
+"""Models by the class name of their settings, as checkpoints name them."""

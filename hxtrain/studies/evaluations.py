@@ -1,0 +1,81 @@
+"""Many checkpoints on a device: those of a sweep, one after the other; what is done already is not repeated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hxtrain.training.checkpoint import CheckpointError, require_same
+from hxtrain.training.progress import Progress
+from hxtrain.training.run import flatten
+from hxtrain.training.trainer import CHECKPOINT
+
+from .evaluate import EvaluateConfig, evaluate_checkpoint, with_chip
+
+EVALUATION = "evaluation.json"
+FREE_TO_CHANGE = {"checkpoint", "batch_size", "data_folder", "backend.retries", "backend.max_runs"}
+"""Settings that may differ from those of a finished evaluation; the checkpoint's time is looked at instead."""
+
+
+def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> list[dict[str, Any]]:
+    """Evaluate every checkpoint below the folder `config.checkpoint`, each in its own sub-folder of `folder`.
+
+    Returns:
+        What each `evaluation.json` holds.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    runs = Path(config.checkpoint).expanduser()
+    checkpoints = sorted(runs.rglob(CHECKPOINT))
+    if not checkpoints:
+        raise CheckpointError(
+            f"checkpoint={runs} is a folder without any {CHECKPOINT}; name a run's, or a sweep's folder"
+        )
+    found = []
+    for number, checkpoint in enumerate(checkpoints, 1):
+        name = checkpoint.parent.relative_to(runs)
+        one = finished_evaluation(replace(config, checkpoint=str(checkpoint)), folder / name, command, progress)
+        progress.say(
+            f"{number} of {len(checkpoints)}: {name} {one['test_accuracy']:.2%}, "
+            f"{one['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+        )
+        found.append(one)
+    return found
+
+
+def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+    """Return an evaluation: from `evaluation.json` if it is newer than the checkpoint, made now otherwise.
+
+    Raises:
+        CheckpointError: the folder holds an evaluation with other settings.
+    """
+    file, config = folder / EVALUATION, with_chip(config)
+    if file.exists() and file.stat().st_mtime >= Path(config.checkpoint).stat().st_mtime:
+        found: dict[str, Any] = json.loads(file.read_text())
+        require_same(file, _compared(found["settings"]), _compared(flatten(asdict(config))))
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    return evaluate_checkpoint(config, folder, command, Quiet(progress))
+
+
+def _compared(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in FREE_TO_CHANGE}
+
+
+class Quiet(Progress):
+    """Reports nothing: the training has said it."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(show=False, console=progress.console)
+
+    def table(self, title: str, columns: tuple[str, ...], rows: Any) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def warn(self, text: str) -> None:
+        """Show nothing."""

@@ -1,0 +1,119 @@
+"""The report as a page of Markdown: table, plot, and how the values were obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .config import Published, ReportConfig
+from .records import Record
+from .summary import Point
+
+NONE = "-"
+
+
+def page(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> str:
+    """Return the page."""
+    lines = [f"# {config.title or config.name}", ""]
+    if config.text:
+        lines += [config.text.strip(), ""]
+    lines += [*table(config, found), "", f"![{config.title or config.name}]({config.name}.png)", ""]
+    return "\n".join([*lines, *origin(config, found)]) + "\n"
+
+
+def table(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Return the table as lines of Markdown."""
+    curve = config.group is not None
+    heads = ["", *([config.xlabel or config.x or str(config.group)] if curve else []), config.ylabel, "runs"]
+    if curve and config.x is not None:
+        heads.insert(1, str(config.group))
+    heads += [*(column.label for column in config.columns), "published"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for series in config.series:
+        points = found[series.label]
+        if not points:
+            published = _published(config, series.published)
+            lines.append(
+                _row([series.label, *["no runs" if head == config.ylabel else NONE for head in heads[1:-1]], published])
+            )
+        lines += [_row(_cells(config, series.label, series.published, point)) for point in points]
+    return lines
+
+
+def _cells(config: ReportConfig, label: str, published: Sequence[Published], point: Point) -> list[str]:
+    cells = [label]
+    if config.group is not None:
+        if config.x is not None:
+            cells.append(str(point.group))
+        cells.append(NONE if point.x is None else f"{point.x:.4g}")
+        published = [value for value in published if value.x is not None and _same(value.x, point.x)]
+    cells += [number(point.mean, point.std, config.digits), str(len(point.records))]
+    for column, value in zip(config.columns, point.columns, strict=True):
+        cells.append(NONE if value is None else f"{value:.{column.digits}f}")
+    return [*cells, _published(config, published)]
+
+
+def _same(x: float, y: float | None) -> bool:
+    return y is not None and abs(x - y) <= 1e-9 + 1e-3 * abs(x)
+
+
+def _published(config: ReportConfig, values: Sequence[Published]) -> str:
+    texts = [
+        number(value.mean, value.std, 1) + (f" ({value.source})" if value.source else "")
+        for value in values
+        if config.group is None or value.x is not None
+    ]
+    return "; ".join(texts) or NONE
+
+
+def number(mean: float, std: float | None, digits: int) -> str:
+    """Return `mean ± std`."""
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Return lines that say how the values were obtained."""
+    records = list({run.path: run for points in found.values() for point in points for run in point.records}.values())
+    lines = ["How obtained: `±` is the standard deviation over runs, which differ in seed and chip.", ""]
+    if config.commands:
+        lines += ["```bash", *config.commands, "```", ""]
+    if not records:
+        return [*lines, "No runs were found."]
+    lines += [f"- {len(records)} runs, {_hours(records):.2f} hours of training and evaluation in all."]
+    lines += [f"- Seeds: {_listed(run.get('seed') for run in records)}."]
+    lines += [f"- Chips: {_listed(_chip(run) for run in records)}."]
+    lines += [f"- Data: {_listed(_data(run) for run in records)}."]
+    lines += [f"- Versions: {_listed(_versions(run) for run in records)}."]
+    if any(run.get("backend") == "emulator" for run in records):
+        lines += ["- All chips are emulated; nothing here was run on a physical chip."]
+    return lines
+
+
+def _hours(records: Sequence[Record]) -> float:
+    times = [run.get("seconds") for run in records]
+    return sum(float(value) for value in times if isinstance(value, int | float)) / 3600
+
+
+def _chip(run: Record) -> str:
+    if run.get("chip") in (None, "none", "absent"):
+        return "none (software)"
+    return f"{run.get('chip')} {run.get('preset')} ({run.get('chip_hash')})"
+
+
+def _data(run: Record) -> str:
+    sha = str(run.get("data_sha256"))[:16]
+    return f"{run.get('data')} ({sha}, {run.get('test_samples')} {run.get('evaluated_on')} samples)"
+
+
+def _versions(run: Record) -> str:
+    versions = run.get("versions")
+    return (
+        ", ".join(f"{key} {value}" for key, value in versions.items()) if isinstance(versions, dict) else str(versions)
+    )
+
+
+def _listed(values: object) -> str:
+    return "; ".join(sorted({str(value) for value in values}))  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+"""Means over the runs of a row or of a point of a curve."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from .config import ReportConfig, Series
+from .records import ABSENT, Record
+
+
+@dataclass(frozen=True)
+class Point:
+    """The runs of a series that differ in seed and chip only, together.
+
+    Attributes:
+        group: value of the report's `group`; None for a row.
+        x: place on the axis; None for a row.
+        mean, std: of the report's `y` (scaled) over the runs; std None for a single run.
+        columns: means of the further quantities (scaled); None where a run lacks one.
+        records: the runs.
+    """
+
+    group: Any
+    x: float | None
+    mean: float
+    std: float | None
+    columns: tuple[float | None, ...]
+    records: tuple[Record, ...]
+
+
+def summarise(config: ReportConfig, records: Sequence[Record]) -> dict[str, list[Point]]:
+    """Return the points of each series, in the order of the axis; a series without runs has none."""
+    chosen = [record for record in records if record.matches(config.where)]
+    return {series.label: _points(config, series, chosen) for series in config.series}
+
+
+def _points(config: ReportConfig, series: Series, records: Sequence[Record]) -> list[Point]:
+    groups: dict[Any, list[Record]] = defaultdict(list)
+    key = series.group or config.group
+    for record in records:
+        if record.below(series.folders) and record.matches(series.where):
+            groups[None if key is None else record.get(key)].append(record)
+    points = [_point(config, key, group, runs) for group, runs in groups.items()]
+    return sorted(points, key=lambda point: 0.0 if point.x is None else point.x)
+
+
+def _point(config: ReportConfig, key: str | None, group: Any, runs: list[Record]) -> Point:
+    values = [config.yscale * _number(run, config.y) for run in runs]
+    x = None
+    if key is not None:
+        places = [_number(run, config.x or key) for run in runs]
+        x = config.xscale * fmean(places)
+    return Point(
+        group,
+        x,
+        fmean(values),
+        stdev(values) if len(values) > 1 else None,
+        tuple(_column(runs, column.key, column.scale) for column in config.columns),
+        tuple(runs),
+    )
+
+
+def _number(run: Record, key: str) -> float:
+    found = run.get(key)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ValueError(f"{run.path}: {key} is {found!r}, expected a number; check the report's x, y and group")
+    return float(found)
+
+
+def _column(runs: list[Record], key: str, scale: float) -> float | None:
+    found = [run.get(key) for run in runs]
+    if any(value is None or value == ABSENT for value in found):
+        return None
+    return scale * fmean(float(value) for value in found)

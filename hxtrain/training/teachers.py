@@ -1,0 +1,153 @@
+"""Checkpoints of artificial neural networks, read as teachers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hxtrain.datasets import ImageDataset
+from hxtrain.models import MODELS
+
+from .checkpoint import CheckpointError, load_checkpoint
+from .distillation import Distillation, Teacher
+from .progress import Progress
+
+ANN = "ann"
+"""Kind of a checkpoint of an artificial neural network, and its backend in results."""
+
+
+class TrainedAnn(NamedTuple):
+    """An artificial neural network of a checkpoint, and what it has learnt.
+
+    Attributes:
+        model: in evaluation mode.
+        settings: of its run.
+        shape: of a sample.
+        classes: class names, indexed by label.
+        sha256: hash of its weights.
+        accuracy: at the end of its last epoch, on `evaluated_on` samples.
+    """
+
+    model: nn.Module
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    sha256: str
+    accuracy: float
+    evaluated_on: str
+
+    @property
+    def name(self) -> str:
+        """What it is, such as `CNN`."""
+        return str(self.settings["model.kind"]).removesuffix("Config")
+
+
+def load_ann(path: Path) -> TrainedAnn:
+    """Read a checkpoint of `hxtrain-ann`.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of something else.
+    """
+    state = load_checkpoint(path)
+    if state.get("kind") != ANN:
+        raise CheckpointError(
+            f"{path} is of no artificial neural network (kind {state.get('kind')!r}, expected {ANN!r}); "
+            "give a checkpoint that `hxtrain-ann` wrote"
+        )
+    settings: dict[str, Any] = state["settings"]
+    kind = MODELS[settings["model.kind"]]
+    shape, classes = tuple(state["shape"]), tuple(state["classes"])
+    model = kind(**{item.name: settings[f"model.{item.name}"] for item in fields(kind)}).build(shape, len(classes))
+    model.load_state_dict(state["model"])
+    accuracy = state["records"][-1]["test_accuracy"]
+    return TrainedAnn(
+        model.eval(), settings, shape, classes, weights_sha256(state["model"]), accuracy, state["evaluated_on"]
+    )
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of a model's weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def teacher_settings(config: Distillation) -> dict[str, Any]:
+    """Return what identifies a run's teacher: weights stand for paths; nothing without one.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read.
+    """
+    if not config.paths:
+        return {}
+    return {
+        "distillation.weight": config.weight,
+        "distillation.temperature": config.temperature,
+        "distillation.sha256": [load_ann(Path(path).expanduser()).sha256 for path in config.paths],
+    }
+
+
+def load_teacher(config: Distillation, data: ImageDataset, validation: int, where: torch.device) -> Teacher | None:
+    """Return the teacher that the settings name; None if they name none.
+
+    Args:
+        config: paths, share and temperature.
+        data: what the student learns.
+        validation: number of training samples that are held out from it.
+        where: device of the teacher's maths.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read, or its network has learnt something else.
+    """
+    if not config.paths:
+        return None
+    found = []
+    for path in config.paths:
+        ann = load_ann(Path(path).expanduser())
+        _check(path, ann, data, validation)
+        found.append(ann)
+    return Teacher(
+        tuple(_ready(ann.model, where) for ann in found),
+        config,
+        tuple(f"{ann.name} ({ann.sha256[:16]}), {ann.evaluated_on} accuracy {ann.accuracy:.2%}" for ann in found),
+    )
+
+
+def _ready(model: nn.Module, where: torch.device) -> nn.Module:
+    """Return a model on its device, in the memory format in which convolutions are 2.8 times as fast on a CPU core."""
+    return model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher | None) -> None:
+    """Say from which teacher the network learns, and which settings of it have no effect."""
+    for name in () if teacher is None else teacher.names:
+        progress.say(f"teacher {name}")
+    for setting in config.without_effect():
+        progress.warn(f"{setting} has no effect: there is no distillation.teacher")
+
+
+def _check(path: str, ann: TrainedAnn, data: ImageDataset, validation: int) -> None:
+    """Refuse a teacher that has learnt something else than its student, or seen samples held out from the student."""
+    held_out = ann.settings["data.validation"]
+    fault = None
+    if ann.shape != data.shape:
+        fault = f"takes samples {list(ann.shape)}, {data.name} has {list(data.shape)}"
+    elif ann.classes != data.classes:
+        fault = f"knows the classes {', '.join(ann.classes)}, {data.name} has {', '.join(data.classes)}"
+    elif ann.settings["data.sha256"] != data.sha256:
+        theirs = ann.settings["data.sha256"][:16]
+        fault = f"was trained on {ann.settings['data.name']} {theirs}, the data here are {data.name} {data.sha256[:16]}"
+    elif held_out < validation and data.validation is None:
+        fault = f"was trained with data.validation={held_out}: it knows some of the {validation} samples held out here"
+    if fault is not None:
+        raise CheckpointError(
+            f"distillation.teacher={path} {fault}; give a teacher trained with the same data.* settings (hxtrain-ann)"
+        )

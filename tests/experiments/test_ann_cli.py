@@ -1,0 +1,64 @@
+"""`hxtrain-ann`, and `hxtrain` with its network as a teacher, as a user calls them."""
+
+import json
+
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from test_cli import TINY, call
+
+from hxtrain.experiments.schema import options, register
+from hxtrain.models import CNNConfig, MLPConfig
+from hxtrain.studies.ann import AnnConfig
+
+ANN = ["data=digits", "trainer.epochs=10", "trainer.batch_size=50", "trainer.progress=false"]
+
+
+def settings(*overrides) -> AnnConfig:
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        return OmegaConf.to_object(compose("ann", overrides=list(overrides)))
+
+
+def test_the_default_is_the_network_of_the_same_size():
+    config = settings()
+    assert (config.data.name, config.model, config.trainer.epochs) == ("mnist", MLPConfig([246]), 50)
+    assert not config.augment.active
+
+
+def test_experiments_compose():
+    names = options("experiment/ann")
+    assert names == ["fashion16_teacher", "mnist16_rotated", "mnist16_teacher"]
+    found = {name: settings(f"experiment=ann/{name}", "trainer.epochs=2") for name in names}
+    assert [type(config.model) for config in found.values()] == [CNNConfig, MLPConfig, CNNConfig]
+    assert all(config.trainer.epochs == 2 for config in found.values())
+
+
+def test_a_teacher_is_trained_and_taught_from(tmp_path):
+    done = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "teacher/result.json").read_text())
+    assert result["command"] == "hxtrain-ann " + " ".join([*ANN, "hydra.run.dir=teacher"])
+    assert f"test accuracy {result['test_accuracy']:.2%}" in done.stdout
+    assert (tmp_path / "teacher/config.yaml").is_file()
+
+    again = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "holds a run already; continue it with trainer.resume=true" in again.stderr
+
+    swept = call("hxtrain-ann", "--multirun", "seed=0,1", *ANN, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert "sweep: 2 of 2 runs finished" in swept.stdout, swept.stderr
+    same = json.loads((tmp_path / "sweep/0/result.json").read_text())
+    assert same["test_accuracy"] == result["test_accuracy"]
+
+    for teacher in ("teacher/checkpoint.pt", "[teacher/checkpoint.pt,sweep/1/checkpoint.pt]"):
+        words = [f"distillation.teacher={teacher}", "distillation.temperature=3"]
+        taught = call("hxtrain", *TINY, *words, f"hydra.run.dir=run{len(teacher)}", cwd=tmp_path)
+        assert taught.returncode == 0, taught.stderr
+        assert taught.stdout.count("teacher MLP (") == 1 + teacher.count(",")
+        assert f"test accuracy {result['test_accuracy']:.2%}" in taught.stdout
+
+    words = ["data=mnist", "distillation.teacher=teacher/checkpoint.pt", "hydra.run.dir=refused"]
+    refused = call("hxtrain", *words, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "distillation.teacher=teacher/checkpoint.pt takes samples [8, 8], mnist has [16, 16]" in refused.stderr
+    assert "Traceback" not in refused.stderr

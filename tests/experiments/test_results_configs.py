@@ -1,0 +1,52 @@
+"""Every experiment, sweep and report of the package composes, and its settings are accepted."""
+
+from importlib.resources import files
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from hxtrain.experiments.schema import options, register
+from hxtrain.experiments.sweeps import jobs
+
+register()
+
+
+@pytest.fixture(autouse=True)
+def conf():
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+@pytest.mark.parametrize("substrate", options("substrate"))
+def test_experiments(name, substrate):
+    config = OmegaConf.to_object(
+        compose("train", [f"experiment={name}", f"substrate={substrate}", "replica=r1", "data.validation=5"])
+    )
+    assert (config.seed, config.chip.name, config.chip.seed) == (1, "W62F0", 1)
+    assert config.backend.name == ("software" if substrate == "software" else "emulator")
+
+
+def sweep_params(name):
+    file = files("hxtrain.experiments.conf") / "sweep" / f"{name}.yaml"
+    return OmegaConf.create(file.read_text()).hydra.sweeper.params
+
+
+@pytest.mark.parametrize("name", options("sweep"))
+def test_sweeps(name):
+    words = [f"{key}={value}" for key, value in sweep_params(name).items()]
+    assert jobs(words) > 1
+    first = [word.split(",")[0] for word in words]
+    config = compose("train", [f"sweep={name}", *first], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.hydra.sweep.dir.startswith("results/")
+    del config.hydra
+    OmegaConf.to_object(config)
+
+
+@pytest.mark.parametrize("name", options("report"))
+def test_reports(name):
+    config = OmegaConf.to_object(compose("report", [f"report={name}"]))
+    assert config.name == name
+    assert all(folder.startswith("results/") for folder in config.folders)

@@ -1,0 +1,79 @@
+"""`experiment=yin_yang`, as a user calls it: features, another code, on the emulated chip and elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
+from hxtrain.experiments.schema import register
+from hxtrain.losses import MeanOverTime
+
+SCRIPTS = Path(sys.executable).parent
+SHORT = ["experiment=yin_yang", "trainer.epochs=2", "trainer.test_samples=200", "hydra.run.dir=one"]
+
+
+def call(script, *arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [SCRIPTS / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def composed(job, *overrides):
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        return OmegaConf.to_object(compose(job, overrides=list(overrides)))
+
+
+@pytest.mark.parametrize("job", ["train", "transfer", "sensitivity"])
+def test_every_job_takes_the_experiment(job):
+    config = composed(job, "experiment=yin_yang", "encoder.jitter=1e-7")
+    assert config.encoder == LinearLatencyEncoder(late=24e-6, bias=10e-6, repeats=5, jitter=1e-7)
+    assert config.loss == MeanOverTime(readout_scale=60.0)
+    assert (config.network.hidden, config.network.dt) == ([30], 1.7e-6)
+    assert composed(job).encoder == LatencyEncoder()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("yin_yang")
+    trained = call("hxtrain", *SHORT, cwd=where)
+    assert trained.returncode == 0, trained.stderr
+    assert "network 25-30-3 on yin_yang (4 features), backend emulator" in trained.stdout
+    return where
+
+
+def test_it_trains_on_the_emulated_chip(folder):
+    result = json.loads((folder / "one/result.json").read_text())
+    assert result["test_accuracy"] > 0.7  # a linear classifier: 0.64
+    assert (result["data"], result["data_size"], result["train_samples"]) == ("yin_yang", 4, 5000)
+    plots = {path.name for path in (folder / "one/plots").iterdir()}
+    assert plots == {f"{name}.png" for name in ("learning_curves", "confusion", "samples", "weights", "plane")}
+
+
+def test_it_is_resumed(folder):
+    done = call("hxtrain", *SHORT, "trainer.resume=true", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    other = call("hxtrain", *SHORT, "trainer.resume=true", "encoder.repeats=4", cwd=folder)
+    assert other.returncode == 2
+    assert "encoder.repeats: checkpoint 5, now 4" in other.stderr
+
+
+@pytest.mark.parametrize("options", [["chip.preset=uncalibrated"], ["backend=software"]])
+def test_its_checkpoint_is_evaluated_elsewhere(folder, options):
+    done = call("hxtrain-evaluate", "checkpoint=one/checkpoint.pt", *options, "hydra.run.dir=two", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "two/evaluation.json").read_text())
+    assert (found["data"], found["test_samples"]) == ("yin_yang", 1000)
+
+
+def test_what_is_for_images_is_refused(folder):
+    done = call("hxtrain", *SHORT, "augment.rotation=10", "hydra.run.dir=three", cwd=folder)
+    assert done.returncode == 2
+    assert "error: augment.rotation=10.0: only images can be distorted, not yin_yang (4 features)" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,173 @@
+"""Artificial neural networks: they learn, resume bit by bit, and say what is wrong."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from hxtrain.datasets import DataConfig
+from hxtrain.models import MODELS, CNNConfig, MLPConfig
+from hxtrain.studies.ann import AnnConfig, train_ann
+from hxtrain.studies.evaluate import load_trained
+from hxtrain.training import AnnTrainerConfig, Augmentation, CheckpointError, Interrupted, Progress, load_checkpoint
+from hxtrain.training.ann import AnnTrainer
+from hxtrain.training.randomness import seeded
+
+
+def quiet():
+    return Progress(show=False, console=Console(file=io.StringIO()))
+
+
+def digits(epochs=1, model=None, augment=None, validation=0, **trainer):
+    return AnnConfig(
+        model=model or MLPConfig([60]),
+        data=DataConfig("digits", validation=validation),
+        augment=augment or Augmentation(),
+        trainer=AnnTrainerConfig(epochs=epochs, batch_size=50, learning_rate=3e-3, progress=False, **trainer),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "augment", "least"),
+    [(MLPConfig([60]), Augmentation(), 0.95), (CNNConfig(channels=4, hidden=32), Augmentation(rotation=10), 0.95)],
+)
+def test_digits_are_learnt(tmp_path, model, augment, least):
+    result = train_ann(digits(20, model, augment), tmp_path, "test", quiet())
+    assert result["test_accuracy"] > least
+    saved = json.loads((tmp_path / "result.json").read_text())
+    needed = "test_accuracy train_accuracy epochs seed seconds samples_per_second command data data_sha256 data_note"
+    assert {*needed.split(), "evaluated_on", "train_samples", "test_samples", "settings", "versions"} <= set(saved)
+    assert (saved["backend"], saved["chip"], saved["chip_hash"]) == ("ann", "none", "none")
+    assert "hidden_spikes_per_sample" not in saved
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["kind"] == "ann"
+
+
+def test_the_baseline_has_the_size_of_the_spiking_network_and_biases():
+    shapes = [tuple(p.shape) for p in MLPConfig().build((16, 16), 10).parameters()]
+    assert shapes == [(246, 256), (246,), (10, 246), (10,)]
+
+
+@pytest.mark.parametrize("kind", MODELS.values())
+@pytest.mark.parametrize("shape", [(8, 8), (16, 16), (9, 14)])
+def test_models_take_images_of_any_shape(kind, shape):
+    model = kind().build(shape, 7)
+    assert model(torch.rand(3, *shape)).shape == (3, 7)
+
+
+def weights(folder):
+    return load_checkpoint(folder / "checkpoint.pt")["model"]
+
+
+@pytest.mark.parametrize("model", [MLPConfig([60], dropout=0.3), CNNConfig(channels=4, hidden=32)])
+def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, model):
+    """Ctrl-C in the middle of the second of three epochs, with dropout, augmentation and running statistics."""
+    config = digits(3, model, Augmentation(rotation=10, elastic=0.3))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_ann(config, whole, "test", quiet())
+    step = AnnTrainer._train_step
+
+    def interrupted(self, chosen):
+        if (self.epoch, self.step) == (1, 7):
+            raise KeyboardInterrupt
+        step(self, chosen)
+
+    patch = mocker.patch.object(AnnTrainer, "_train_step", interrupted)
+    with pytest.raises(Interrupted, match="interrupted in epoch 2, which is run anew"):
+        train_ann(config, broken, "test", quiet())
+    mocker.stop(patch)
+    resumed = replace(config, trainer=replace(config.trainer, resume=True))
+    result = train_ann(resumed, broken, "test", quiet())
+    assert result["epochs"] == 3
+    assert weights(whole).keys() == weights(broken).keys()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(broken)[name]), name
+
+
+def test_seeds_decide_and_the_global_generator_does_not_matter(tmp_path):
+    config = digits(1, MLPConfig([20], dropout=0.3), train_samples=200)
+    for folder, seed, state in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        train_ann(replace(config, seed=seed), tmp_path / folder, "test", quiet())
+        assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(weights(tmp_path / "a")["1.weight"], weights(tmp_path / "b")["1.weight"])
+    assert not torch.equal(weights(tmp_path / "a")["1.weight"], weights(tmp_path / "c")["1.weight"])
+
+
+def test_seeded_dropout_is_a_function_of_place():
+    drop, ones = nn.Dropout(0.5), torch.ones(50)
+
+    def drawn(*place):
+        with seeded(3, *place):
+            return drop(ones)
+
+    assert torch.equal(drawn("dropout", 0, 1), drawn("dropout", 0, 1))
+    assert not torch.equal(drawn("dropout", 0, 1), drawn("dropout", 0, 2))
+
+
+def test_dropout_and_augmentation_are_off_in_evaluation(tmp_path):
+    config = digits(1, MLPConfig([20], dropout=0.5), Augmentation(rotation=90), train_samples=200, test_samples=100)
+    found = train_ann(config, tmp_path, "test", quiet())["test_accuracy"]
+    model, data = config.model.build((8, 8), 10).eval(), config.data.load()
+    model.load_state_dict(weights(tmp_path))
+    answers = model(data.test.images[:100] / 255).argmax(1)
+    assert found == pytest.approx(float((answers == data.test.labels[:100]).float().mean()))
+
+
+def test_validation_images_stand_in_for_test_images(tmp_path):
+    result = train_ann(digits(1, validation=297), tmp_path, "test", quiet())
+    assert (result["evaluated_on"], result["train_samples"], result["test_samples"]) == ("validation", 1000, 297)
+
+
+def test_another_runs_folder_is_refused(tmp_path):
+    config = digits(1, train_samples=100)
+    train_ann(config, tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"holds a run already; continue it with trainer.resume=true"):
+        train_ann(config, tmp_path, "test", quiet())
+    resume = replace(config.trainer, resume=True)
+    with pytest.raises(CheckpointError, match=r"model.hidden: checkpoint \[60\], now \[61\]"):
+        train_ann(replace(config, model=MLPConfig([61]), trainer=resume), tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"model.kind: checkpoint 'MLPConfig', now 'CNNConfig'"):
+        train_ann(replace(config, model=CNNConfig(), trainer=resume), tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"trainer.resume=true, but .* holds no checkpoint.pt"):
+        train_ann(replace(config, trainer=resume), tmp_path / "empty", "test", quiet())
+
+
+def test_a_spiking_network_is_not_made_of_its_checkpoint(tmp_path):
+    train_ann(digits(1, train_samples=100), tmp_path, "test", quiet())
+    with pytest.raises(
+        CheckpointError, match=r"is of an artificial neural network; its accuracy is in the result.json"
+    ):
+        load_trained(str(tmp_path / "checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: MLPConfig([0]), r"model.hidden=\[0\] must be positive"),
+        (lambda: MLPConfig(dropout=1.0), "model.dropout=1.0 must be in 0 <= x < 1"),
+        (lambda: CNNConfig(channels=0), "model.channels=0 must be positive"),
+        (lambda: CNNConfig().build((3, 8), 10), r"4x4 pixels or more, the data's samples are \[3, 8\]; take model=mlp"),
+        (lambda: CNNConfig().build((4,), 3), r"the data's samples are \[4\]; take model=mlp"),
+        (lambda: AnnTrainerConfig(weight_decay=-1.0), "trainer.weight_decay=-1.0 must be at least 0"),
+        (lambda: AnnTrainerConfig(label_smoothing=1.0), "trainer.label_smoothing=1.0 must be in 0 <= x < 1"),
+        (lambda: AnnTrainerConfig(epochs=0), "trainer.epochs=0 must be at least 1"),
+    ],
+)
+def test_bad_settings_are_named(build, text):
+    with pytest.raises(ValueError, match=text):
+        build()
+
+
+def test_a_loss_that_is_not_finite_names_the_step(tmp_path):
+    config = digits(2, train_samples=100)
+    config.trainer.learning_rate = 1e38
+    with pytest.raises(ValueError, match=r"in epoch \d, step \d; try a smaller trainer.learning_rate \(now 1e\+38\)"):
+        train_ann(config, tmp_path, "test", quiet())

@@ -1,0 +1,278 @@
+"""Distillation: the loss is the published one, the teacher sees what the student sees, and is the right one."""
+
+import io
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.functional import cross_entropy, kl_div
+
+from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.datasets import DataConfig
+from hxtrain.losses import MaxOverTime
+from hxtrain.models import MLPConfig
+from hxtrain.studies.ann import AnnConfig, train_ann
+from hxtrain.training import (
+    AnnTrainerConfig,
+    Augmentation,
+    CheckpointError,
+    Distillation,
+    Progress,
+    RunConfig,
+    Teacher,
+    TrainerConfig,
+    load_checkpoint,
+    run,
+    save_checkpoint,
+)
+from hxtrain.training.distillation import distillation_loss
+from hxtrain.training.teachers import load_ann, load_teacher
+
+
+def quiet():
+    return Progress(show=False, console=Console(file=io.StringIO()))
+
+
+def ann(folder, seed=0, data=None, epochs=20):
+    trainer = AnnTrainerConfig(epochs=epochs, batch_size=50, learning_rate=3e-3, progress=False)
+    config = AnnConfig(seed=seed, model=MLPConfig([60]), data=data or DataConfig("digits"), trainer=trainer)
+    train_ann(config, folder, "test", quiet())
+    return str(folder / "checkpoint.pt")
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Two teachers of the digits that differ by their seeds."""
+    return [ann(tmp_path_factory.mktemp("ann"), seed) for seed in (0, 1)]
+
+
+def student(teacher=None, epochs=1, backend="software", validation=0, augment=None, **trainer):
+    return RunConfig(
+        backend=BackendConfig(backend),
+        chip=ChipConfig(preset="calibrated"),
+        network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=0.1),
+        data=DataConfig("digits", validation=validation),
+        augment=augment or Augmentation(),
+        distillation=Distillation(teacher, weight=0.8, temperature=2.0),
+        trainer=TrainerConfig(**{"epochs": epochs, "batch_size": 50, "progress": False, "plots": False}, **trainer),
+    )
+
+
+def test_the_loss_is_zero_for_equal_answers_and_known_for_others():
+    logits = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.0, 5.0]])
+    assert float(distillation_loss(logits, logits + 3.0, 2.0)) == pytest.approx(0, abs=1e-6)
+    # two classes, teacher sure to e^2 : 1 after division by the temperature, student undecided
+    p = math.e**2 / (1 + math.e**2)
+    known = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert float(distillation_loss(torch.zeros(3, 2), torch.tensor([[4.0, 0.0]] * 3), 2.0)) == pytest.approx(known)
+
+
+def test_the_mixed_loss_is_the_formula():
+    g = torch.Generator().manual_seed(0)
+    readout, images = torch.randn(5, 6, 4, generator=g, requires_grad=True), torch.rand(6, 3, 3, generator=g)
+    labels, model = torch.randint(4, (6,), generator=g), MLPConfig([5]).build((3, 3), 4).eval()
+    teacher = Teacher((model,), Distillation("x", weight=0.3, temperature=3.0), ("x",))
+    loss = MaxOverTime(readout_scale=7.0, label_smoothing=0.1)
+    found = teacher.loss(loss, images)(readout, labels)
+    s, t = 7.0 * readout.detach().amax(0), model(images).detach()
+    divergence = kl_div((s / 3).log_softmax(1), (t / 3).softmax(1), reduction="none").sum() / 6
+    expected = 0.7 * cross_entropy(s, labels, label_smoothing=0.1) + 0.3 * 9 * divergence
+    assert float(found.detach()) == pytest.approx(float(expected), rel=1e-5)
+    found.backward()
+    assert float(readout.grad.abs().max()) > 1e-3
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_gradient_leads_to_the_teachers_answer():
+    """With all weight on the teacher the student ends at its probabilities, whatever the labels say."""
+    target = torch.tensor([[2.0, 1.0, 0.0]])
+    teacher = Teacher((nn.Sequential(nn.Flatten(), Constant(target)),), Distillation("x", 1.0, 2.0), ("x",))
+    readout = torch.zeros(4, 1, 3, requires_grad=True)
+    optimizer, loss = torch.optim.Adam([readout], lr=0.05), MaxOverTime()
+    mixed = teacher.loss(loss, torch.zeros(1, 2, 2))
+    for _ in range(300):
+        optimizer.zero_grad()
+        mixed(readout, torch.tensor([2])).backward()
+        optimizer.step()
+    torch.testing.assert_close(loss.logits(readout).softmax(1), target.softmax(1), atol=2e-3, rtol=0)
+
+
+class Constant(nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x):
+        return self.logits
+
+
+def test_an_ensemble_is_the_mean_of_log_probabilities(teachers):
+    data = DataConfig("digits").load()
+    images = data.test.images[:20] / 255
+    cpu = torch.device("cpu")
+    found = load_teacher(Distillation(teachers), data, 0, cpu).logits(images)
+    each = [load_ann(Path(path)).model(images).log_softmax(1) for path in teachers]
+    assert not torch.allclose(*each, atol=1e-2)
+    torch.testing.assert_close(found, (each[0] + each[1]) / 2)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("backend", ["software", "emulator"])
+def test_a_network_learns_from_a_teacher_in_the_loop(tmp_path, teachers, backend):
+    config = student(teachers[0], 5, backend, augment=Augmentation(rotation=5))
+    result = run(config, tmp_path, "test", quiet())
+    assert result["test_accuracy"] > 0.85
+    assert result["settings"]["distillation.sha256"] == [load_ann(Path(teachers[0])).sha256]
+    assert result["settings"]["distillation.weight"] == 0.8
+    assert "distillation.teacher" not in result["settings"]
+
+
+def test_a_network_learns_without_labels(tmp_path, teachers, mocker):
+    """All labels of the training data are wrong; what is learnt is the teacher's."""
+    config = student(teachers[0], 5)
+    config.distillation.weight = 1.0
+    data = config.data.load()
+    data.train.labels.copy_((data.train.labels + 1) % 10)
+    mocker.patch.object(DataConfig, "load", return_value=data)
+    assert run(config, tmp_path, "test", quiet())["test_accuracy"] > 0.85
+
+
+def test_the_teacher_sees_the_images_of_the_students_spikes(tmp_path, teachers, mocker):
+    """Distorted alike, and with jitter, too: the encoder makes the student's spikes of the teacher's images."""
+    seen = []
+    mocker.patch.object(Teacher, "logits", lambda self, x: seen.append(x) or torch.zeros(len(x), 10))
+    config = student(teachers[0], augment=Augmentation(rotation=30), train_samples=50, test_samples=10)
+    config.encoder.jitter = 1e-12
+    encoded = mocker.spy(type(config.encoder), "times")
+    run(config, tmp_path, "test", quiet())
+    (images,) = seen
+    original = config.data.load().train.images[:50] / 255
+    nearest = (images.flatten(1)[:, None] - original.flatten(1)[None]).abs().amax(2).amin(1)
+    assert nearest.median() > 0.2, "they are distorted"
+    assert torch.equal(images.flatten(1), encoded.call_args_list[0].args[1])
+
+
+def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teachers):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    config = student(teachers[0], 3, augment=Augmentation(rotation=10))
+    run(config, whole, "test", quiet())
+    run(replace(config, trainer=replace(config.trainer, epochs=1)), broken, "test", quiet())
+    copy = tmp_path / "moved.pt"
+    copy.write_bytes(Path(teachers[0]).read_bytes())
+    resume = replace(config.trainer, resume=True)
+    moved = replace(config, distillation=replace(config.distillation, teacher=[str(copy)]), trainer=resume)
+    run(moved, broken, "test", quiet())
+    one, two = (load_checkpoint(folder / "checkpoint.pt")["model"] for folder in (whole, broken))
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def test_another_teacher_or_none_is_another_run(tmp_path, teachers):
+    config = student(teachers[0], train_samples=100, test_samples=20)
+    run(config, tmp_path, "test", quiet())
+    config = replace(config, trainer=replace(config.trainer, resume=True, epochs=2))
+    for teacher in (teachers[1], teachers, None):
+        other = replace(config, distillation=replace(config.distillation, teacher=teacher))
+        with pytest.raises(CheckpointError, match=r"distillation.sha256: checkpoint"):
+            run(other, tmp_path, "test", quiet())
+    with pytest.raises(CheckpointError, match=r"distillation.temperature: checkpoint 2.0, now 4.0"):
+        run(replace(config, distillation=replace(config.distillation, temperature=4.0)), tmp_path, "test", quiet())
+
+
+def test_without_a_teacher_nothing_of_it_identifies_a_run(tmp_path):
+    config = student(train_samples=100, test_samples=20)
+    out = io.StringIO()
+    result = run(config, tmp_path, "test", Progress(False, Console(file=out)))
+    assert not [key for key in result["settings"] if key.startswith("distillation.")]
+    assert "distillation.weight=0.8 has no effect: there is no distillation.teacher" in out.getvalue()
+
+
+def changed(path, folder, **changes):
+    """Write a copy of a teacher that claims to be something else."""
+    state = load_checkpoint(Path(path))
+    settings = {**state["settings"], **changes.pop("settings", {})}
+    save_checkpoint(folder / "changed.pt", {**state, "settings": settings, **changes})
+    return str(folder / "changed.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"settings": {"data.sha256": "f" * 64}}, "was trained on digits ffffffffffffffff, the data here are digits"),
+        ({"classes": list("abcdefghij")}, "knows the classes a, b, c, d, e, f, g, h, i, j, digits has 0, 1"),
+        ({"kind": "snn"}, "is of no artificial neural network"),
+    ],
+)
+def test_a_teacher_of_something_else_is_refused(tmp_path, teachers, changes, text):
+    path = changed(teachers[0], tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=text) as refused:
+        run(student(path), tmp_path / "run", "test", quiet())
+    assert path in str(refused.value)
+    assert "hxtrain-ann" in str(refused.value)
+
+
+def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers):
+    config = replace(student(teachers[0]), data=DataConfig("mnist"))
+    with pytest.raises(CheckpointError, match=r"takes samples \[8, 8\], mnist has \[16, 16\]; give a teacher trained"):
+        run(config, tmp_path / "size", "test", quiet())
+    run(student(train_samples=50, test_samples=10), tmp_path / "spiking", "test", quiet())
+    with pytest.raises(CheckpointError, match="is of no artificial neural network"):
+        run(student(str(tmp_path / "spiking/checkpoint.pt")), tmp_path / "run", "test", quiet())
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint nowhere.pt"):
+        run(student("nowhere.pt"), tmp_path / "run", "test", quiet())
+
+
+def test_a_teacher_that_knows_the_validation_images_is_refused(tmp_path, teachers):
+    with pytest.raises(CheckpointError, match=r"data.validation=0: it knows some of the 297 samples held out here"):
+        run(student(teachers[0], validation=297), tmp_path / "run", "test", quiet())
+    honest = ann(tmp_path / "ann", data=DataConfig("digits", validation=297), epochs=1)
+    few = {"train_samples": 100, "test_samples": 20}
+    assert run(student(honest, validation=297, **few), tmp_path / "a", "test", quiet())["evaluated_on"] == "validation"
+    assert run(student(honest, **few), tmp_path / "b", "test", quiet())["evaluated_on"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"teacher": 3}, r"distillation.teacher=3 must be the path of a checkpoint, or a list"),
+        ({"teacher": ["a", 3]}, r"distillation.teacher=\['a', 3\] must be the path"),
+        ({"teacher": "a", "weight": 0.0}, "distillation.weight=0.0 must be in 0 < x <= 1; to train without a teacher"),
+        ({"teacher": "a", "weight": 1.5}, "distillation.weight=1.5 must be in 0 < x <= 1"),
+        ({"teacher": "a", "temperature": 0.0}, "distillation.temperature=0.0 must be positive"),
+    ],
+)
+def test_bad_settings_are_named(settings, text):
+    with pytest.raises(ValueError, match=text):
+        Distillation(**settings)
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
+    words = (
+        "backend=software", "data=digits", "network.hidden=[30]", "network.init_gain=1.4", "trainer.train_samples=145",
+        "trainer.test_samples=20", "trainer.batch_size=48", "trainer.epochs=1", "trainer.plots=false",
+        "trainer.progress=false", "augment.rotation=10", "encoder.jitter=2e-7", f"distillation.teacher={teachers[0]}",
+    )  # fmt: skip
+    script = str(Path(sys.executable).with_name("hxtrain"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    for name, start in (("alone", []), ("together", torchrun)):
+        done = subprocess.run(
+            [*start, script, *words, f"hydra.run.dir={tmp_path / name}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("teacher MLP") == 1
+    one, two = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("alone", "together"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)

@@ -1,0 +1,213 @@
+"""Training without membranes of hidden layers: the model's, of the measured spikes, take their place."""
+
+import pytest
+import torch
+from test_recurrence import stepwise_layer
+from test_training import digits, quiet
+
+import hxtrain as hx
+from hxtrain.backends import Spikes, create_backend
+from hxtrain.learning import GridEvents, Model, compiled, decay, get_surrogate
+from hxtrain.training import run
+from hxtrain.twin import Fired, follow, simulate
+
+DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
+DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
+
+
+def stepwise(weight, own, inputs, spikes, alpha, beta):
+    """`U[t+1] = beta U[t] + I[t+1] - S[t]` with given spikes, step by step; membranes `[T, B, N]`."""
+    membrane = torch.zeros_like(spikes[0])
+    current, found = torch.zeros_like(membrane), []
+    for x, s in zip(inputs, spikes, strict=True):
+        found.append(membrane)
+        current = alpha * current + x @ weight.t()
+        if own is not None:
+            current = current + s @ own.t()
+        membrane = beta * membrane + current - s
+    return torch.stack(found)
+
+
+def random_events(units, seed, count=400):
+    g = torch.Generator().manual_seed(seed)
+    return Spikes.from_events(
+        torch.randint(SAMPLES, (count,), generator=g),
+        torch.randint(units, (count,), generator=g),
+        torch.rand(count, generator=g) * STEPS * DT * 1.2,  # some after the window, some twice in a step
+        SAMPLES,
+        units,
+    )
+
+
+def normal(*shape, seed, dtype):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def close(found, expected, bound):
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) <= bound * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), DTYPES)
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("source", ["events", "layer"])
+def test_membranes_of_given_spikes(dtype, bound, recurrent, source):
+    """Both engines against the equation, step by step; behind input events, and behind another layer."""
+    model = Model(0.75, 0.8)
+    weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
+    own = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
+    grid, grouped = compiled.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS)
+    grid = grid.to(dtype)
+    if source == "events":
+        inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS)
+        dense = random_events(INPUTS, seed=1).to_grid(DT, STEPS).to(dtype)
+        given = [inputs, inputs]
+    else:
+        before, events = compiled.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
+        dense = before.to(dtype)
+        given = [Fired(dense, events), Fired(dense, None)]
+    expected = stepwise(weight, own, dense, grid, model.alpha, model.beta)
+    fast = follow(weight, own, given[0], Fired(grid, grouped), model)
+    readable = follow(weight, own, given[1], Fired(grid, None), model)
+    drive = compiled.follow(weight, dense, grouped, (STEPS, SAMPLES, NEURONS), model, own)
+    for found in (fast, readable, drive):
+        close(found, expected, 10 * bound)
+        assert found.dtype == dtype
+
+
+def test_wrong_sizes_are_refused():
+    weight = normal(NEURONS, INPUTS, seed=3, dtype=torch.float32)
+    inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS).grouped
+    other = GridEvents(random_events(NEURONS + 1, seed=1), DT, STEPS).grouped
+    shape = (STEPS, SAMPLES, NEURONS)
+    with pytest.raises(ValueError, match=f"spikes are of {NEURONS + 1} neurons, the weights of {NEURONS}"):
+        compiled.follow(weight, inputs, other, shape, Model(0.7, 0.8), None)
+    right = GridEvents(random_events(NEURONS, seed=1), DT, STEPS).grouped
+    with pytest.raises(ValueError, match=f"events have {NEURONS + 1} sources, the weights {INPUTS}"):
+        compiled.follow(weight, other, right, shape, Model(0.7, 0.8), None)
+
+
+def network(**options):
+    """Two hidden layers with different time constants, the first one recurrent."""
+    return hx.Network(
+        hx.Linear(40, 30, gain=3),
+        hx.LIF(30, 8e-6, 5e-6),
+        hx.Recurrent(30, gain=2),
+        hx.Dropout(0.2),
+        hx.Linear(30, 20, gain=4),
+        hx.LIF(20),
+        hx.Linear(20, 5, gain=2, autoscale=True),
+        hx.LI(5),
+        **options,
+    )
+
+
+def images(batch=6):
+    return hx.LatencyEncoder()(torch.rand(batch, 40, generator=torch.Generator().manual_seed(3)))
+
+
+def attached(backend="emulator", settings=(), **options):
+    net = network(**options)
+    device = hx.Device(create_backend(backend, **dict(settings)))
+    net.attach(device)
+    return net
+
+
+def test_the_twin_s_spikes_give_the_twin_s_membranes():
+    """In software, where `spikes_only` therefore changes nothing."""
+    net, spikes = network(traces="spikes_only"), images()
+    events, weights = GridEvents(spikes, net.dt, net.steps), net.effective_weights()
+    before, layers = events, simulate(net, weights, events)
+    for layer, (weight, *own), did in zip(net.layers[:-1], net.by_layer(weights), layers, strict=False):
+        fired = Fired(did.spikes, did.grouped)
+        assert did.spikes.sum() > 10
+        found = follow(weight, own[0] if own else None, before, fired, net.model(layer))
+        torch.testing.assert_close(found, did.trace, rtol=1e-5, atol=1e-6)
+        before = fired
+    with torch.no_grad():
+        for one, other in zip(net(spikes).layers, network()(spikes).layers, strict=True):
+            assert torch.equal(one.trace, other.trace)
+
+
+SETTINGS = [("reference", {}), ("emulator", {"preset": "ideal"}), ("emulator", {"preset": "uncalibrated"})]
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize(("backend", "settings"), SETTINGS)
+def test_in_the_loop(backend, settings, dropout):
+    """Hidden membranes are the equation's, of the weights as sent and the spikes as measured; the rest is measured."""
+    net, spikes = attached(backend, settings, traces="spikes_only"), images()
+    masks = net.dropout_masks(torch.Generator().manual_seed(1)) if dropout else None
+    with torch.no_grad():
+        found = net(spikes, masks)
+        plan = attached(backend, settings)
+        whole = plan(spikes, masks)
+    integers = net.device.plan.quantise(net.effective_weights(masks))[0]
+    before = spikes.to_grid(net.dt, net.steps)
+    for layer, planned, did, measured in zip(
+        net.layers[:-1], net.device.plan.layers, found.layers, whole.layers, strict=False
+    ):
+        assert torch.equal(did.spikes, measured.spikes)
+        assert not torch.equal(did.trace, measured.trace)
+        weights = [integers[p.name] / planned.nominal_scale for p in layer.projections]
+        taus = layer.neurons.tau_syn, layer.neurons.tau_mem
+        own = weights[1] if layer.recurrent else None
+        expected = stepwise(weights[0], own, before, did.spikes, *(decay(net.dt, tau) for tau in taus))
+        torch.testing.assert_close(did.trace, expected, rtol=1e-4, atol=1e-5)
+        assert did.trace.abs().max() > 1
+        before = did.spikes
+    assert torch.equal(found.readout, whole.readout)
+    assert found.layers[-1].spikes is None
+
+
+def test_of_an_ideal_device_they_are_what_it_measures():
+    """Within the ADC's range and up to the first spike, since the resets differ; at any scale of the weights."""
+    for scale in (None, 150.0):
+        seen = []
+        for traces in ("measured", "spikes_only"):
+            net = hx.Network(
+                hx.Linear(40, 30, gain=3, scale=scale), hx.LIF(30), hx.Linear(30, 5), hx.LI(5), traces=traces
+            )
+            net.attach(hx.Device(create_backend("reference")))
+            grid = hx.LatencyEncoder()(torch.rand(20, 40, generator=torch.Generator().manual_seed(3)))
+            grid = Spikes.from_grid(grid.to_grid(net.dt, net.steps), net.dt)  # the model knows no other times
+            with torch.no_grad():
+                seen.append(net(grid).layers[0])
+        free = (seen[0].spikes.cumsum(0) == 0) & (seen[1].trace > -1)
+        error = (seen[0].trace - seen[1].trace)[free]
+        assert seen[0].trace[free].std() > 0.1
+        assert float(error.square().mean().sqrt()) < 0.02
+
+
+@pytest.mark.parametrize("at_spike", ["threshold", "trace"])
+def test_the_gradient_sees_the_modelled_membranes(at_spike):
+    net, spikes = attached("emulator", {"preset": "uncalibrated"}, traces="spikes_only"), images()
+    for layer in net.layers[:-1]:
+        layer.neurons.at_spike = at_spike
+    activity = net(spikes)
+    labels, loss, parameters = torch.arange(6) % 5, hx.MaxOverTime(), list(net.parameters())
+    found = torch.autograd.grad(loss(activity.readout, labels), parameters)
+    inputs, traces = spikes.to_grid(net.dt, net.steps), []
+    for layer, did in zip(net.layers, activity.layers, strict=True):
+        alpha, beta = net.decays(layer)
+        fired = None if did.spikes is None else did.spikes.detach()
+        weights = [p.synapses.weight for p in layer.projections]
+        trace = did.trace.detach()
+        if fired is not None:
+            integers, scales = net.device.plan.quantise(net.effective_weights())
+            sent = net.device.plan.as_sent(integers, scales)[layer.name]
+            trace = stepwise(sent[0], sent[1] if layer.recurrent else None, inputs.detach(), fired, alpha, beta)
+        own = weights[1] if layer.recurrent else None
+        rule = (get_surrogate("superspike"), 10.0, at_spike == "threshold")
+        inputs, trace = stepwise_layer(weights[0], own, inputs, fired, trace, alpha, beta, rule)
+        traces.append(trace)
+    expected = torch.autograd.grad(loss(traces[-1], labels), parameters)
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 0
+        assert float((one - other).abs().max() / other.abs().max()) < 2e-4
+
+
+def test_digits_are_learnt(tmp_path):
+    config = digits(5, preset="uncalibrated", train_samples=700, test_samples=200)
+    config.network.traces = "spikes_only"
+    assert run(config, tmp_path, "test", quiet())["test_accuracy"] > 0.8
