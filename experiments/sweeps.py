@@ -19,20 +19,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 RESULTS = "result.json", "evaluation.json"
-STATE = "sweep.json"
+STATE, ENDED = "sweep.json", "sweep.log"
 
 
 class SweepProgress(Callback):
     """Says after each job of a sweep how many are done, and about how long the rest will take."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write how many jobs there are, and how many of them are finished."""
+        """Write how many jobs there are, and how many results."""
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         state = {"jobs": jobs([*words, *config.hydra.overrides.task]), "begin": time.time(), "done": finished(folder)}
         (folder / STATE).write_text(json.dumps(state) + "\n")
-        print(f"sweep: {state['jobs']} runs, {state['done']} of them finished before, in {folder}", flush=True)
+        (folder / ENDED).write_text("")
+        print(f"sweep: {state['jobs']} runs, {state['done']} results are in {folder} already", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say how far the sweep has come."""
@@ -40,14 +41,23 @@ class SweepProgress(Callback):
             return
         folder = Path(config.hydra.sweep.dir)
         state = json.loads((folder / STATE).read_text())
-        print(progress(state, finished(folder), time.time()), flush=True)
+        with (folder / ENDED).open("a") as file:  # one line per job, from whichever process
+            file.write(f"{config.hydra.job.num} {job_return.status.name}\n")
+        ended = len((folder / ENDED).read_text().splitlines())
+        print(progress(state, ended, finished(folder), time.time()), flush=True)
 
 
-def progress(state: dict[str, Any], done: int, now: float) -> str:
-    """Return a line on a sweep; `state` is that at its beginning, `now` the time (s since 1970)."""
-    left = state["jobs"] - done
-    text = f"sweep: {done} of {state['jobs']} runs finished"
-    new = done - state["done"]
+def progress(state: dict[str, Any], ended: int, results: int, now: float) -> str:
+    """Return a line on a sweep.
+
+    Args:
+        state: that at its beginning.
+        ended: jobs that came to their end, finished before or now, or failed.
+        results: results in its folder now.
+        now: the time (s since 1970).
+    """
+    left, new = state["jobs"] - ended, results - state["done"]
+    text = f"sweep: {ended} of {state['jobs']} runs done"
     if new > 0 and left > 0:
         text += f", about {(now - state['begin']) / new * left / 60:.0f} min left"
     return text

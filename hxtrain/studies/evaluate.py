@@ -15,7 +15,7 @@ from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
-from hxtrain.training.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, require_same
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
@@ -200,15 +200,22 @@ def with_chip(config: EvaluateConfig) -> EvaluateConfig:
     """Return the settings with the chip of the training, if they ask for it.
 
     Raises:
-        CheckpointError: the run's `config.yaml` is missing.
+        CheckpointError: the run's `config.yaml` is missing or of other settings, or there were several chips.
     """
     if not config.own_chip:
         return config
-    file = Path(config.checkpoint).expanduser().parent / "config.yaml"
+    path = Path(config.checkpoint).expanduser()
+    file = path.parent / "config.yaml"
     if not file.exists():
         raise CheckpointError(f"own_chip=true needs {file}, which is missing; name the chip instead")
-    chip: Any = OmegaConf.to_container(OmegaConf.load(file))
-    return replace(config, chip=ChipConfig(**chip["chip"]))
+    run: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if run["parallel"]["chips"]:
+        raise CheckpointError(
+            f"own_chip=true: {path} was trained on several chips, {run['parallel']['chips']}; name one"
+        )
+    saved = {key: value for key, value in load_checkpoint(path)["settings"].items() if key.startswith("chip.")}
+    require_same(path, saved, flatten({"chip": run["chip"]}))
+    return replace(config, chip=ChipConfig(**run["chip"]))
 
 
 def silenced(net: Network, share: float, seed: int) -> list[Tensor | None] | None:

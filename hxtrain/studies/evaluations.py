@@ -20,7 +20,7 @@ FREE_TO_CHANGE = {"checkpoint", "batch_size", "data_folder", "backend.retries", 
 
 
 def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> list[dict[str, Any]]:
-    """Evaluate every checkpoint below the folder `config.checkpoint`, each in its own sub-folder of `folder`.
+    """Evaluate every finished run below the folder `config.checkpoint`, each in its own sub-folder of `folder`.
 
     Returns:
         What each `evaluation.json` holds.
@@ -29,10 +29,14 @@ def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: P
         CheckpointError: there is none.
     """
     runs = Path(config.checkpoint).expanduser()
-    checkpoints = sorted(runs.rglob(CHECKPOINT))
+    there = sorted(runs.rglob(CHECKPOINT))
+    checkpoints = [path for path in there if path.with_name("result.json").exists()]
+    for path in there:
+        if path not in checkpoints:
+            progress.warn(f"{path.parent} is left out: the run is not finished")
     if not checkpoints:
         raise CheckpointError(
-            f"checkpoint={runs} is a folder without any {CHECKPOINT}; name a run's, or a sweep's folder"
+            f"checkpoint={runs} is a folder without any finished run; name a run's, or a sweep's folder"
         )
     found = []
     for number, checkpoint in enumerate(checkpoints, 1):

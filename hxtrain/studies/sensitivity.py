@@ -55,6 +55,8 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     tuner = replace(
         base.trainer,
         epochs=config.tune_epochs,
+        software_epochs=0,
+        warmup=min(base.trainer.warmup, config.tune_epochs),
         learning_rate=config.tune_learning_rate,
         initial=str(checkpoint),
         plots=False,

@@ -131,14 +131,13 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
     progress = progress or Progress(config.trainer.progress)
     with team() as members:
         folder = members.gather(folder)[0]
-        own = _own_devices(config, members)
         if not members.leads:
-            return _run(own, folder, command, Progress(False, Console(file=io.StringIO())), members)
+            return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             check_folder(config.trainer.resume, folder)
             write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-            return _run(own, folder, command, progress, members)
+            return _run(config, folder, command, progress, members)
 
 
 def complete(config: RunConfig, folder: Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
@@ -186,7 +185,7 @@ def _own_devices(config: RunConfig, members: Team) -> RunConfig:
 
 
 def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
-    begin = time.perf_counter()
+    begin, own = time.perf_counter(), _own_devices(config, members)
     data = config.data.load()
     config.augment.check(data)
     where = torch_device(config.trainer.torch_device)
@@ -194,7 +193,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     net = build_network(config, data).to(where)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
-    with tuned(config.trainer.threads), attached(config.backend, config.chip, net) as device:
+    with tuned(config.trainer.threads), attached(own.backend, own.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)

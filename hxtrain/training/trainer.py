@@ -156,8 +156,9 @@ class Trainer:
 
     def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
         """Run a part of a batch on this process's device."""
-        device = self.task.net.device
-        return nullcontext() if device is None or self.team.size == 1 else device.sharing(first, total)
+        net = self.task.net
+        alone = net.device is None or net.in_software or self.team.size == 1
+        return nullcontext() if alone or net.device is None else net.device.sharing(first, total)
 
     def _run_epoch(self) -> None:
         self.task.net.in_software = self.epoch < self.config.software_epochs

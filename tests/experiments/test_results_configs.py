@@ -1,15 +1,18 @@
 """Every experiment, sweep and report of the package composes, and its settings are accepted."""
 
+import shlex
 from importlib.resources import files
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hxtrain.experiments.schema import options, register
 from hxtrain.experiments.sweeps import jobs
 
 register()
+PROGRAMS = "hxtrain", "hxtrain-ann", "hxtrain-evaluate", "hxtrain-report"
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +53,7 @@ def test_reports(name):
     config = OmegaConf.to_object(compose("report", [f"report={name}"]))
     assert config.name == name
     assert all(folder.startswith("results/") for folder in config.folders)
+    for command in config.commands:
+        program, *words = shlex.split(command)
+        assert program in PROGRAMS
+        OverridesParser.create().parse_overrides([word for word in words if word != "--multirun"])

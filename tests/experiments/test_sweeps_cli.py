@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     text = call(tmp_path, *words[1:])
     assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == before, "a finished run is not repeated"
     assert "0: finished before" in text
-    assert "sweep: 3 of 3 runs finished" in text
+    assert "sweep: 3 of 3 runs done" in text
     call(tmp_path, "seed=4", *SETTINGS, "trainer.epochs=150", "hydra.run.dir=alone")
     alone, swept = weights(tmp_path / "alone"), weights(tmp_path / "sweep/1")
     assert all(torch.equal(alone[name], swept[name]) for name in alone)
@@ -79,12 +80,15 @@ def test_a_sweep_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: Path) -> None:
     call(tmp_path, "--multirun", "seed=3,4", "chip=W62F0", *SETTINGS, "hydra.sweep.dir=sweep")
+    (tmp_path / "sweep/unfinished").mkdir()
+    shutil.copy(tmp_path / "sweep/0/checkpoint.pt", tmp_path / "sweep/unfinished")
     evaluate = str(Path(sys.executable).with_name("hxtrain-evaluate"))
     words = [evaluate, "checkpoint=sweep", "own_chip=true", "steps=10", "hydra.run.dir=early"]
     for _ in range(2):
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2: 1 " in done.stdout
+    assert "sweep/unfinished is left out: the run is not finished" in done.stdout
     files = sorted((tmp_path / "early").rglob("evaluation.json"))
     found = [json.loads(file.read_text()) for file in files]
     assert [one["seed"] for one in found] == [3, 4]
@@ -93,6 +97,12 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: 
     done = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
     assert "steps: checkpoint 10, now 9" in done.stderr
+    file = tmp_path / "sweep/0/config.yaml"
+    file.write_text(file.read_text().replace("name: W62F0", "name: W63F1"))
+    words[-1] = "hydra.run.dir=other"
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 2
+    assert "chip.name: checkpoint 'W62F0', now 'W63F1'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,7 @@ def test_jobs_of_a_sweep_are_counted(words: list[str], count: int) -> None:
 
 def test_progress_tells_what_is_left() -> None:
     state = {"jobs": 10, "begin": 0.0, "done": 2}
-    assert progress(state, 4, 120.0) == "sweep: 4 of 10 runs finished, about 6 min left"
-    assert progress(state, 2, 120.0) == "sweep: 2 of 10 runs finished"
-    assert progress(state, 10, 120.0) == "sweep: 10 of 10 runs finished"
+    assert progress(state, 4, 4, 120.0) == "sweep: 4 of 10 runs done, about 6 min left"
+    assert progress(state, 2, 2, 120.0) == "sweep: 2 of 10 runs done"
+    assert progress(state, 10, 12, 120.0) == "sweep: 10 of 10 runs done"
+    assert progress({"jobs": 1, "begin": 0.0, "done": 9}, 1, 9, 1.0) == "sweep: 1 of 1 runs done"

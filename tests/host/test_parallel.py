@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hxtrain.training import load_checkpoint
+from hxtrain.studies.evaluate import EvaluateConfig, with_chip
+from hxtrain.training import CheckpointError, load_checkpoint
 from hxtrain.training.parallel import Team
 
 SETTINGS = (
@@ -119,3 +120,22 @@ def test_an_interruption_stops_all_processes_at_the_same_step(tmp_path: Path) ->
     output, _ = process.communicate(timeout=120)
     assert "the state is saved. Continue with" in output
     assert load_checkpoint(folder / "checkpoint.pt")["epoch"] >= 1
+
+
+@pytest.mark.timeout(600)
+def test_a_run_on_several_chips_is_resumed_and_has_no_own_chip(tmp_path: Path) -> None:
+    folder, chips = tmp_path / "run", "parallel.chips=[W62F0,W63F1]"
+    call(folder, 2, chips, "trainer.epochs=1")
+    call(folder, 2, chips, "trainer.resume=true")
+    assert record(folder)["epochs"] == 2
+    assert record(folder)["chip"] == "W62F0|W63F1"
+    with pytest.raises(CheckpointError, match="was trained on several chips"):
+        with_chip(EvaluateConfig(checkpoint=str(folder / "checkpoint.pt"), own_chip=True))
+
+
+def test_epochs_in_software_do_not_move_the_clock_of_shared_devices(tmp_path: Path) -> None:
+    words = "network.dropout=0", "trainer.software_epochs=1"
+    call(tmp_path / "one", 1, *words)
+    call(tmp_path / "two", 2, *words)
+    clocks = [load_checkpoint(tmp_path / name / "checkpoint.pt")["clock"] for name in ("one", "two")]
+    assert clocks[0] == clocks[1] == 290 + 75

@@ -50,7 +50,7 @@ def test_rows_with_means_spreads_published_values_and_origin(tmp_path):
     assert "| chip | 97.00 ± 1.00 | 3 | 21.0 | - | 97.2 ± 0.1 (Table 1) |" in text
     assert "| software | 97.50 | 1 | 20.0 | - | - |" in text
     for needed in (
-        "4 runs, 2.00 hours",
+        "4 finished runs or evaluations, 2.00 hours",
         "Seeds: 0; 1; 2",
         "W1 calibrated (hash of W1)",
         "none (software)",
@@ -78,6 +78,8 @@ def test_curves_over_a_setting_and_over_a_measured_quantity(tmp_path):
     assert rows[1].endswith("| - |")
     found = report(config(tmp_path, series=series, group=group, x="hidden_spikes_per_sample"), quiet())["chip"]
     assert [point.x for point in found] == [20.5, 20.5]
+    rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| chip")]
+    assert rows[2:] == ["| chip | - | 0 | - | - | 90.0 |", "| chip | - | 7 | - | - | 50.0 |"]
 
 
 def test_a_list_allows_several_values_and_trained_settings_are_found(tmp_path):

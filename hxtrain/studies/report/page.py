@@ -36,7 +36,21 @@ def table(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[st
                 _row([series.label, *["no runs" if head == config.ylabel else NONE for head in heads[1:-1]], published])
             )
         lines += [_row(_cells(config, series.label, series.published, point)) for point in points]
+        lines += [
+            _row(_elsewhere(config, series.label, value, len(heads))) for value in _left(series.published, points)
+        ]
     return lines
+
+
+def _left(published: Sequence[Published], points: Sequence[Point]) -> list[Published]:
+    """Return the published values of a curve at places where there is no point."""
+    return [v for v in published if v.x is not None and not any(_same(v.x, point.x) for point in points)]
+
+
+def _elsewhere(config: ReportConfig, label: str, value: Published, width: int) -> list[str]:
+    """Return the cells of a published value at a place of its own."""
+    place = [NONE, f"{value.x:.4g}"] if config.x is not None else [f"{value.x:.4g}"]
+    return [label, *place, *[NONE] * (width - len(place) - 2), _published(config, [value])]
 
 
 def _cells(config: ReportConfig, label: str, published: Sequence[Published], point: Point) -> list[str]:
@@ -77,12 +91,15 @@ def _row(cells: Sequence[str]) -> str:
 def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
     """Return lines that say how the values were obtained."""
     records = list({run.path: run for points in found.values() for point in points for run in point.records}.values())
-    lines = ["How obtained: `±` is the standard deviation over runs, which differ in seed and chip.", ""]
+    lines = [
+        "How obtained: `±` is the standard deviation over a row's runs, which differ in seed, chip, or as said above.",
+        "",
+    ]
     if config.commands:
         lines += ["```bash", *config.commands, "```", ""]
     if not records:
         return [*lines, "No runs were found."]
-    lines += [f"- {len(records)} runs, {_hours(records):.2f} hours of training and evaluation in all."]
+    lines += [f"- {len(records)} finished runs or evaluations, {_hours(records):.2f} hours of wall-clock time in all."]
     lines += [f"- Seeds: {_listed(run.get('seed') for run in records)}."]
     lines += [f"- Chips: {_listed(_chip(run) for run in records)}."]
     lines += [f"- Data: {_listed(_data(run) for run in records)}."]
@@ -93,8 +110,12 @@ def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[s
 
 
 def _hours(records: Sequence[Record]) -> float:
-    times = [run.get("seconds") for run in records]
-    return sum(float(value) for value in times if isinstance(value, int | float)) / 3600
+    """Return the hours of all runs; those of a run that was interrupted are in its training time."""
+    times = [[run.get(key) for key in ("seconds", "training_seconds")] for run in records]
+    return (
+        sum(max((float(value) for value in both if isinstance(value, int | float)), default=0.0) for both in times)
+        / 3600
+    )
 
 
 def _chip(run: Record) -> str:
