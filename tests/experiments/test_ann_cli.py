@@ -46,7 +46,7 @@ def test_a_teacher_is_trained_and_taught_from(tmp_path):
     assert "holds a run already; continue it with trainer.resume=true" in again.stderr
 
     swept = call("hxtrain-ann", "--multirun", "seed=0,1", *ANN, "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert "sweep: 2 of 2 runs finished" in swept.stdout, swept.stderr
+    assert "sweep: 2 of 2 runs done" in swept.stdout, swept.stderr
     same = json.loads((tmp_path / "sweep/0/result.json").read_text())
     assert same["test_accuracy"] == result["test_accuracy"]
 

@@ -36,7 +36,8 @@ def _curve(series: Series, points: Sequence[Point], axes: Axes, colour: str) -> 
     places = [point.x for point in points if point.x is not None]
     means = [point.mean for point in points]
     spreads = [point.std or 0.0 for point in points]
-    axes.errorbar(places, means, spreads, color=colour, marker="o", capsize=3, label=series.label)
+    if points:
+        axes.errorbar(places, means, spreads, color=colour, marker="o", capsize=3, label=series.label)
     known = [value for value in series.published if value.x is not None]
     if known:
         axes.errorbar(
