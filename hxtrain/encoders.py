@@ -9,12 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
+from hxtrain.backends.spikes import GRID_TOLERANCE
 
 
 class Limit(NamedTuple):
@@ -38,12 +39,19 @@ class Encoder(ABC):
     Attributes:
         jitter: standard deviation of Gaussian noise on the times (s), drawn from the generator
             given to the call; times are kept >= 0.
+        grid: width of bins (s) at whose start spikes are sent, as in Cramer et al. 2022 (published code); None
+            sends them at their own times.
     """
 
     jitter: float = field(default=0.0, kw_only=True)
+    grid: Optional[float] = field(default=None, kw_only=True)  # noqa: UP045
 
     def __post_init__(self) -> None:
-        limits = [*self.limits(), Limit("jitter", self.jitter >= 0, "jitter >= 0 s")]
+        limits = [
+            *self.limits(),
+            Limit("jitter", self.jitter >= 0, "jitter >= 0 s"),
+            Limit("grid", self.grid is None or self.grid > 0, "grid > 0 s or null"),
+        ]
         conditions = ", ".join(limit.text for limit in limits)
         for name, kept, _ in limits:
             if not kept:
@@ -87,6 +95,8 @@ class Encoder(ABC):
                 raise ValueError(f"encoder.jitter={self.jitter} s needs a generator; pass one to the call")
             noise = torch.randn(times.shape, generator=generator, device=times.device)
             times = (times + self.jitter * noise).clamp(min=0)
+        if self.grid is not None:
+            times = ((times.double() / self.grid + GRID_TOLERANCE).floor() * self.grid).float()
         return Spikes.from_times(times)
 
 
@@ -102,7 +112,7 @@ class LatencyEncoder(Encoder):
         tau: time constant of the code (s).
         threshold: intensity (0..1) below which an input is silent.
         shift_first: whether the first spike of each sample is moved to t = 0.
-        jitter: see `Encoder`.
+        jitter, grid: see `Encoder`.
     """
 
     tau: float = 8e-6
@@ -144,7 +154,7 @@ class LinearLatencyEncoder(Encoder):
         repeats: number of network inputs that get the same spike, each with weights of its own: one 6-bit synapse is
             too weak where samples have few values (Göltz et al. 2021 take 5 on BrainScaleS-2). The F values and the
             bias take the inputs 0 to F, their repetition F + 1 to 2 F + 1, and so on.
-        jitter: see `Encoder`; each repetition has its own.
+        jitter, grid: see `Encoder`; each repetition has its own.
     """
 
     early: float = 0.9e-6

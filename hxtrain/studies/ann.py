@@ -16,6 +16,7 @@ from hxtrain.training.ann import AnnTask, AnnTrainer
 from hxtrain.training.augment import Augmentation
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.lock import locked
+from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.metrics import write_json, write_text
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
@@ -23,7 +24,6 @@ from hxtrain.training.randomness import seeded
 from hxtrain.training.report import outcome
 from hxtrain.training.run import check_folder, finished, step_settings, torch_device
 from hxtrain.training.teachers import ANN
-from hxtrain.training.trainer import CHECKPOINT
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
 """Where it runs, in the terms of the spiking networks' results."""

@@ -12,11 +12,11 @@ from hxtrain.backends import Health
 from hxtrain.comparison import Comparison, LayerComparison, Tolerance, compare
 from hxtrain.config import BackendConfig, ChipConfig
 from hxtrain.training.evaluation import intensities
+from hxtrain.training.loop import shorten
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import attached, device_identity
-from hxtrain.training.trainer import shorten
 from hxtrain.training.versions import versions
 
 from .evaluate import clipped_shares, load_trained, warn_clipped

@@ -17,6 +17,7 @@ from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, require_same
 from hxtrain.training.evaluation import evaluate
+from hxtrain.training.loop import shorten
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
@@ -24,7 +25,6 @@ from hxtrain.training.randomness import generator
 from hxtrain.training.report import device_cost
 from hxtrain.training.run import attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
-from hxtrain.training.trainer import shorten
 from hxtrain.training.versions import versions
 
 Component = TypeVar("Component")

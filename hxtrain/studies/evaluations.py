@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hxtrain.training.checkpoint import CheckpointError, require_same
+from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import flatten
-from hxtrain.training.trainer import CHECKPOINT
 
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_chip
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.metrics import write_json
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import RunConfig, complete
-from hxtrain.training.trainer import CHECKPOINT
 from hxtrain.training.versions import versions
 
 from .evaluate import EvaluateConfig

@@ -10,10 +10,10 @@ import numpy as np
 
 from hxtrain import plots
 from hxtrain.config import SOFTWARE, BackendConfig
+from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.metrics import write_json
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import RunConfig, complete
-from hxtrain.training.trainer import CHECKPOINT
 from hxtrain.training.versions import versions
 
 from .evaluate import EvaluateConfig

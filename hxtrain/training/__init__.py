@@ -6,11 +6,12 @@ from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
 from .distillation import Distillation, Teacher
 from .evaluation import Evaluation, evaluate, intensities
+from .loop import CHECKPOINT, METRICS, Interrupted
 from .progress import Progress
 from .randomness import epoch_order, generator
 from .run import RunConfig, attached, build_network, complete, run
 from .step import LossNotFiniteError, Step, train_step
-from .trainer import CHECKPOINT, METRICS, DeviceLostError, Interrupted, Task, Trainer
+from .trainer import DeviceLostError, Task, Trainer
 from .versions import versions
 
 __all__ = [

@@ -15,16 +15,13 @@ from hxtrain.datasets import ImageDataset, Split
 from hxtrain.losses import predictions
 
 from .augment import Augmentation
-from .checkpoint import load_checkpoint, require_same, save_checkpoint
 from .config import AnnTrainerConfig
 from .evaluation import intensities
-from .metrics import Sums, write_json_lines
+from .loop import Interrupted, Loop
+from .metrics import Sums
 from .progress import Progress
 from .randomness import epoch_order, generator, seeded
-from .schedule import learning_rate
 from .teachers import ANN
-from .trainer import CHECKPOINT, METRICS, Interrupted, shorten
-from .versions import versions, warn_of_versions
 
 
 @dataclass
@@ -36,7 +33,7 @@ class AnnTask:
     augment: Augmentation = field(default_factory=Augmentation)
 
 
-class AnnTrainer:
+class AnnTrainer(Loop[AnnTrainerConfig]):
     """Trains an artificial neural network in a run directory; cross-entropy, AdamW.
 
     Args:
@@ -47,9 +44,6 @@ class AnnTrainer:
         settings: plain values that identify the run; a resumed run must have the same.
         progress: where to report.
         where: device of the maths; the model is there already.
-
-    Attributes:
-        records: one per finished epoch.
     """
 
     def __init__(
@@ -62,25 +56,11 @@ class AnnTrainer:
         progress: Progress,
         where: torch.device,
     ) -> None:
-        self.task, self.config, self.seed, self.where = task, config, seed, where
-        self.folder, self.settings, self.progress = folder, settings, progress
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.train = shorten(task.data.train, config.train_samples, "trainer.train_samples")
-        self.test = shorten(task.data.test, config.test_samples, "trainer.test_samples")
-        self.records: list[dict[str, Any]] = []
-        self.epoch, self.step, self.sums = 0, 0, Sums(hidden_spikes=None)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch; the last batch may be smaller."""
-        return -(-len(self.train) // self.config.batch_size)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Path of the checkpoint."""
-        return self.folder / CHECKPOINT
+        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums(hidden_spikes=None))
+        self.task, self.where = task, where
 
     def fit(self) -> None:
         """Train until the last epoch.
@@ -104,9 +84,7 @@ class AnnTrainer:
         self.task.model.train()
         order = epoch_order(self.seed, self.epoch, len(self.train))
         for chosen in torch.split(order, self.config.batch_size):
-            rate = learning_rate(self.config, self.epoch, self.step, self.steps_per_epoch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            self._set_learning_rate()
             self._train_step(chosen)
             self.step += 1
             self.progress.step(self)
@@ -132,50 +110,23 @@ class AnnTrainer:
         self.sums.add(len(chosen), value, correct, 0.0, time.perf_counter() - begin)
 
     def _finish_epoch(self) -> None:
-        means = self.sums.means()
-        self.records.append(
-            {
-                "epoch": self.epoch + 1,
-                "train_loss": means["loss"],
-                "train_accuracy": means["accuracy"],
-                "test_accuracy": accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.where),
-                "samples_per_second": means["samples_per_second"],
-                "seconds": self.sums.seconds,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-            }
-        )
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums(hidden_spikes=None)
-        self._save()
-        write_json_lines(self.folder / METRICS, self.records)
-        self.progress.epoch(self.records[-1], self.task.data.evaluated_on)
-
-    def _save(self) -> None:
         data = self.task.data
-        save_checkpoint(
-            self.checkpoint,
-            {
-                "kind": ANN,
-                "model": self.task.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "records": self.records,
-                "shape": list(data.shape),
-                "classes": list(data.classes),
-                "evaluated_on": data.evaluated_on,
-                "versions": versions(),
-                "seed": self.seed,
-                "settings": self.settings,
-            },
+        self._record(accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.where))
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums(hidden_spikes=None)
+        self._write_checkpoint(
+            kind=ANN,
+            model=self.task.model.state_dict(),
+            shape=list(data.shape),
+            classes=list(data.classes),
+            evaluated_on=data.evaluated_on,
         )
+        self._write_records()
+        self.progress.epoch(self.records[-1], data.evaluated_on)
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.checkpoint)
-        warn_of_versions(state["versions"], self.progress)
-        require_same(self.checkpoint, state["settings"], self.settings)
+        state = self._read_checkpoint()
         self.task.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.records = state["epoch"], state["records"]
-        write_json_lines(self.folder / METRICS, self.records)
+        self._write_records()
 
 
 @torch.no_grad()

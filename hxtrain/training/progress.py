@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -20,32 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from .config import LoopConfig
-from .metrics import Sums
-
-
-class Loop(Protocol):
-    """What is reported of a training loop: where it stands, and the sums over its epoch so far."""
-
-    @property
-    def config(self) -> LoopConfig:
-        """Settings."""
-
-    @property
-    def epoch(self) -> int:
-        """Finished epochs."""
-
-    @property
-    def step(self) -> int:
-        """Finished steps of this epoch."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch."""
-
-    @property
-    def sums(self) -> Sums:
-        """Sums over this epoch."""
+if TYPE_CHECKING:
+    from .loop import Loop
 
 
 class Progress:
@@ -63,7 +39,7 @@ class Progress:
         self._task: TaskID | None = None
 
     @contextmanager
-    def training(self, trainer: Loop) -> Iterator[None]:
+    def training(self, trainer: Loop[Any]) -> Iterator[None]:
         """Show progress of a trainer from where it stands to its last epoch."""
         steps = trainer.steps_per_epoch
         bar = Bar(
@@ -91,7 +67,7 @@ class Progress:
             yield
         self._bar = None
 
-    def step(self, trainer: Loop) -> None:
+    def step(self, trainer: Loop[Any]) -> None:
         """Report a finished step."""
         if self._bar is None or self._task is None:
             return

@@ -28,13 +28,14 @@ from .checkpoint import CheckpointError, load_checkpoint, require_same
 from .config import LoopConfig, TrainerConfig
 from .distillation import Distillation
 from .lock import locked
+from .loop import CHECKPOINT
 from .metrics import write_json, write_text
 from .parallel import ParallelConfig, Team, team
 from .process import tuned
 from .progress import Progress
 from .report import draw_plots, result, save_weights
 from .teachers import introduce_teacher, load_teacher, teacher_settings
-from .trainer import CHECKPOINT, Task, Trainer
+from .trainer import Task, Trainer
 
 
 @dataclass

@@ -17,32 +17,23 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
-from hxtrain.datasets import ImageDataset, Split
+from hxtrain.datasets import ImageDataset
 from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
 
 from .augment import Augmentation
-from .checkpoint import load_checkpoint, require_same, save_checkpoint
 from .config import TrainerConfig
 from .diagnosis import diagnose, probe
 from .distillation import Teacher
 from .evaluation import Evaluation, Observed, intensities, observe
-from .metrics import Sums, write_json_lines
+from .loop import METRICS, Interrupted, Loop
+from .metrics import Sums
 from .parallel import ALONE, Team
 from .progress import Progress
 from .randomness import epoch_order, generator
-from .schedule import learning_rate
 from .step import LossNotFiniteError, Step, train_step
-from .versions import versions, warn_of_versions
-
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted and its state is saved."""
 
 
 class DeviceLostError(DeviceError):
@@ -75,7 +66,7 @@ class Seen(NamedTuple):
     failed: float = 0.0
 
 
-class Trainer:
+class Trainer(Loop[TrainerConfig]):
     """Trains a task in a run directory.
 
     Args:
@@ -88,8 +79,7 @@ class Trainer:
         team: the processes that share every batch; only the first one writes.
 
     Attributes:
-        records: one per finished epoch.
-        final: the last epoch's evaluation.
+        final: the last epoch's evaluation; for all else see `Loop`.
     """
 
     def __init__(
@@ -102,27 +92,13 @@ class Trainer:
         progress: Progress,
         team: Team = ALONE,
     ) -> None:
-        self.task, self.config, self.seed, self.team = task, config, seed, team
-        self.folder, self.settings, self.progress = folder, dict(settings), progress
-        self.optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
-        self.train = shorten(task.data.train, config.train_samples, "trainer.train_samples")
-        self.test = shorten(task.data.test, config.test_samples, "trainer.test_samples")
-        self.records: list[dict[str, Any]] = []
-        self.epoch, self.step, self.sums = 0, 0, Sums()
+        optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
+        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
+        self.task, self.team = task, team
         self.final: Evaluation | None = None
         self._stop, self._stopped = threading.Event(), False
         self._seen = Seen(0, 0, 0, 0)
         self._warned: set[str] = set()
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch; the last batch may be smaller."""
-        return -(-len(self.train) // self.config.batch_size)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Path of the checkpoint."""
-        return self.folder / CHECKPOINT
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
@@ -165,9 +141,7 @@ class Trainer:
         order = epoch_order(self.seed, self.epoch, len(self.train))
         while self.step < self.steps_per_epoch:
             first = self.step * self.config.batch_size
-            rate = learning_rate(self.config, self.epoch, self.step, self.steps_per_epoch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            self._set_learning_rate()
             with self._saved_on_failure():
                 self._train_step(order[first : first + self.config.batch_size])
             self.step += 1
@@ -290,30 +264,21 @@ class Trainer:
                 self.progress.warn(f"{where}: {note}")
 
     def _finish_epoch(self) -> None:
-        means, seconds = self.sums.means(), self.sums.seconds
         with self._saved_on_failure():
             evaluation = self.evaluate()
         self._report_health("evaluation", evaluation.health)
-        self.records.append(
-            {
-                "epoch": self.epoch + 1,
-                "train_loss": means["loss"],
-                "train_accuracy": means["accuracy"],
-                "test_accuracy": evaluation.accuracy,
-                "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
-                "samples_per_second": means["samples_per_second"],
-                "seconds": seconds,
-                "dropped_spikes": self.sums.dropped_spikes,
-                "retries": self.sums.retries,
-                "notes": self.sums.notes,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "in_software": self.task.net.in_software,
-            }
+        self._record(
+            evaluation.accuracy,
+            hidden_spikes_per_sample=evaluation.hidden_spikes_per_sample,
+            dropped_spikes=self.sums.dropped_spikes,
+            retries=self.sums.retries,
+            notes=self.sums.notes,
+            in_software=self.task.net.in_software,
         )
         self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()
         if self.team.leads:
-            write_json_lines(self.folder / METRICS, self.records)
+            self._write_records()
         self.progress.epoch(self.records[-1], self.task.data.evaluated_on)
 
     @contextmanager
@@ -333,34 +298,21 @@ class Trainer:
         if not self.team.leads:
             return
         device = self.task.net.device
-        save_checkpoint(
-            self.checkpoint,
-            {
-                "model": self.task.net.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "sums": self.sums.as_dict(),
-                "records": self.records,
-                "final": None if self.final is None else self.final.as_dict(),
-                "versions": versions(),
-                "clock": device.clock if device else 0,
-                "seed": self.seed,
-                "settings": self.settings,
-            },
+        self._write_checkpoint(
+            model=self.task.net.state_dict(),
+            step=self.step,
+            sums=self.sums.as_dict(),
+            final=None if self.final is None else self.final.as_dict(),
+            clock=device.clock if device else 0,
         )
 
     def _restore(self) -> None:
-        state = load_checkpoint(self.checkpoint)
-        warn_of_versions(state["versions"], self.progress)
-        require_same(self.checkpoint, state["settings"], self.settings)
+        state = self._read_checkpoint()
         self.task.net.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.sums = state["epoch"], state["step"], Sums(**state["sums"])
-        self.records = state["records"]
+        self.step, self.sums = state["step"], Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         if self.team.leads:
-            write_json_lines(self.folder / METRICS, self.records)
+            self._write_records()
         if self.task.net.device is not None:
             self.task.net.device.clock = state["clock"]
 
@@ -381,14 +333,3 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def shorten(split: Split, count: int, field: str) -> Split:
-    """Return the first `count` samples; 0 for all.
-
-    Raises:
-        ValueError: there are not so many.
-    """
-    if count > len(split):
-        raise ValueError(f"{field}={count} exceeds the {len(split)} samples there are; 0 takes all")
-    return split[:count] if count else split

@@ -62,7 +62,7 @@ def test_linear_times_have_the_order_of_the_values_and_the_limits(values, repeat
 
 @pytest.mark.parametrize(("encoder", "repeats"), ALL)
 def test_jitter_needs_a_generator_and_follows_it(encoder, repeats):
-    shaky, x = type(encoder)(**{**vars(encoder), "jitter": 1e-6}), 0.3 + 0.7 * torch.rand(4, 9)
+    shaky, x = type(encoder)(**{**vars(encoder), "jitter": 1e-6}), 0.3 + 0.7 * torch.rand(4, 40)
     with pytest.raises(ValueError, match="jitter=1e-06 s needs a generator"):
         shaky(x)
     one, same, other = (shaky(x, torch.Generator().manual_seed(s)).time for s in (1, 1, 2))
@@ -75,6 +75,22 @@ def test_jitter_needs_a_generator_and_follows_it(encoder, repeats):
     if repeats > 1:
         first, second = one.view(4, repeats, -1)[:, :2].unbind(1)
         assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("encoder", "repeats"), ALL)
+@pytest.mark.parametrize("jitter", [0.0, 1e-6])
+def test_a_grid_moves_spikes_to_the_start_of_their_bins(encoder, repeats, jitter):
+    dt, x = 1.7e-6, 0.3 + 0.7 * torch.rand(6, 30)
+    free, binned = (
+        type(encoder)(**{**vars(encoder), "jitter": jitter, "grid": grid})(x, torch.Generator().manual_seed(1))
+        for grid in (None, dt)
+    )
+    assert not torch.equal(free.time, binned.time)
+    assert torch.equal(free.bins(dt), binned.bins(dt))
+    assert torch.allclose(binned.time, (binned.bins(dt) * dt).float(), rtol=1e-6, atol=0)
+    assert torch.equal(binned.to_grid(dt, 20), free.to_grid(dt, 20)), "the software twin sees no difference"
+    again = type(encoder)(grid=dt, **{k: v for k, v in vars(encoder).items() if k != "grid"}).times(x)
+    assert torch.equal(again, encoder.times(x)), "the code itself has no grid"
 
 
 @pytest.mark.parametrize(("encoder", "repeats"), ALL)
@@ -97,6 +113,7 @@ def test_encoders_are_known_by_class_name():
         (hx.LatencyEncoder, "threshold", 1.0),
         (hx.LatencyEncoder, "threshold", -0.1),
         (hx.LatencyEncoder, "jitter", -1e-9),
+        (hx.LatencyEncoder, "grid", 0.0),
         (hx.LinearLatencyEncoder, "early", -1e-9),
         (hx.LinearLatencyEncoder, "late", 0.9e-6),
         (hx.LinearLatencyEncoder, "late", math.nan),
