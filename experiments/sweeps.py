@@ -7,10 +7,13 @@ A job finishes its run: it skips what is finished, continues what was interrupte
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
@@ -19,44 +22,66 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 RESULTS = "result.json", "evaluation.json"
-STATE, ENDED = "sweep.json", "sweep.log"
+SWEEP = "HXTRAIN_SWEEP"
+"""Environment variable by which the jobs of a sweep, in whichever process, know the sweep's own files."""
+FOLDER = ".sweeps"
 
 
 class SweepProgress(Callback):
-    """Says after each job of a sweep how many are done, and about how long the rest will take."""
+    """Says after each job of a sweep how many are done, and about how long the rest will take.
+
+    Several sweeps may share a folder at the same time; each counts its own jobs.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write how many jobs there are, and how many results."""
+        """Write how many jobs there are; say how many results."""
         folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        state = {"jobs": jobs([*words, *config.hydra.overrides.task]), "begin": time.time(), "done": finished(folder)}
-        (folder / STATE).write_text(json.dumps(state) + "\n")
-        (folder / ENDED).write_text("")
-        print(f"sweep: {state['jobs']} runs, {state['done']} results are in {folder} already", flush=True)
+        state = {"jobs": jobs([*words, *config.hydra.overrides.task]), "begin": time.time()}
+        os.environ[SWEEP] = uuid4().hex
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        _file(folder, "json").write_text(json.dumps(state) + "\n")
+        print(f"sweep: {state['jobs']} runs, {finished(folder)} results are in {folder} already", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say how far the sweep has come."""
-        if config.hydra.mode != RunMode.MULTIRUN:
-            return
         folder = Path(config.hydra.sweep.dir)
-        state = json.loads((folder / STATE).read_text())
-        with (folder / ENDED).open("a") as file:  # one line per job, from whichever process
-            file.write(f"{config.hydra.job.num} {job_return.status.name}\n")
-        ended = len((folder / ENDED).read_text().splitlines())
-        print(progress(state, ended, finished(folder), time.time()), flush=True)
+        if config.hydra.mode != RunMode.MULTIRUN or not _file(folder, "json").exists():
+            return
+        state = json.loads(_file(folder, "json").read_text())
+        anew = any(_newer(Path(config.hydra.runtime.output_dir) / name, state["begin"]) for name in RESULTS)
+        with _file(folder, "log").open("a") as file:  # one line per job, from whichever process
+            file.write("run\n" if anew else "found\n")
+        ended = _file(folder, "log").read_text().splitlines()
+        print(progress(state, len(ended), ended.count("run"), time.time()), flush=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remove the sweep's own files."""
+        folder = Path(config.hydra.sweep.dir)
+        for kind in ("json", "log"):
+            _file(folder, kind).unlink(missing_ok=True)
+        with suppress(OSError):  # another sweep has files there
+            (folder / FOLDER).rmdir()
 
 
-def progress(state: dict[str, Any], ended: int, results: int, now: float) -> str:
+def _file(folder: Path, kind: str) -> Path:
+    return folder / FOLDER / f"{os.environ.get(SWEEP, 'unknown')}.{kind}"
+
+
+def _newer(file: Path, begin: float) -> bool:
+    return file.exists() and file.stat().st_mtime >= begin
+
+
+def progress(state: dict[str, Any], ended: int, new: int, now: float) -> str:
     """Return a line on a sweep.
 
     Args:
         state: that at its beginning.
         ended: jobs that came to their end, finished before or now, or failed.
-        results: results in its folder now.
+        new: those of them that gave a result now.
         now: the time (s since 1970).
     """
-    left, new = state["jobs"] - ended, results - state["done"]
+    left = state["jobs"] - ended
     text = f"sweep: {ended} of {state['jobs']} runs done"
     if new > 0 and left > 0:
         text += f", about {(now - state['begin']) / new * left / 60:.0f} min left"

@@ -119,8 +119,22 @@ def test_jobs_of_a_sweep_are_counted(words: list[str], count: int) -> None:
 
 
 def test_progress_tells_what_is_left() -> None:
-    state = {"jobs": 10, "begin": 0.0, "done": 2}
-    assert progress(state, 4, 4, 120.0) == "sweep: 4 of 10 runs done, about 6 min left"
-    assert progress(state, 2, 2, 120.0) == "sweep: 2 of 10 runs done"
-    assert progress(state, 10, 12, 120.0) == "sweep: 10 of 10 runs done"
-    assert progress({"jobs": 1, "begin": 0.0, "done": 9}, 1, 9, 1.0) == "sweep: 1 of 1 runs done"
+    state = {"jobs": 10, "begin": 0.0}
+    assert progress(state, 4, 2, 120.0) == "sweep: 4 of 10 runs done, about 6 min left"
+    assert progress(state, 2, 0, 120.0) == "sweep: 2 of 10 runs done"
+    assert progress(state, 10, 10, 120.0) == "sweep: 10 of 10 runs done"
+
+
+def test_two_sweeps_in_one_folder_count_their_own_jobs(tmp_path: Path) -> None:
+    def start(*seeds: int) -> subprocess.Popen[str]:
+        words = [HXTRAIN, "--multirun", f"seed={','.join(map(str, seeds))}", *SETTINGS]
+        words += ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    sweeps = start(1), start(2, 3)
+    texts = [sweep.communicate(timeout=240)[0] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], texts
+    assert "sweep: 1 of 1 runs done" in texts[0]
+    assert "sweep: 2 of 2 runs done" in texts[1]
+    assert len(list((tmp_path / "sweep").rglob("result.json"))) == 3
+    assert not (tmp_path / "sweep/.sweeps").exists()
