@@ -88,18 +88,18 @@ class Teacher:
         """Return the mean of all models' log-probabilities `[B, classes]` of intensities `[B, ...]`."""
         return torch.stack([log_softmax(model(samples), 1) for model in self.models]).mean(0)
 
-    def loss(self, labels_loss: MaxOverTime, samples: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, labels_loss: MaxOverTime, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of a batch, a function of readout `[T, B, classes]` and labels `[B]`.
 
         Args:
             labels_loss: how a readout becomes logits, and the loss without a teacher.
-            samples: intensities of this batch `[B, ...]`.
+            logits: the teacher's of this batch `[B, classes]`.
         """
-        target, share = self.logits(samples), self.config.weight
+        share = self.config.weight
 
         def mixed(readout: Tensor, labels: Tensor) -> Tensor:
             """Return both parts of the loss, each times its share."""
-            taught = distillation_loss(labels_loss.logits(readout), target.to(readout.device), self.config.temperature)
+            taught = distillation_loss(labels_loss.logits(readout), logits.to(readout.device), self.config.temperature)
             return (1 - share) * labels_loss(readout, labels) + share * taught
 
         return mixed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,7 @@ class Trainer(Loop[TrainerConfig]):
         self.final: Evaluation | None = None
         self._stop, self._stopped = threading.Event(), False
         self._seen = Seen(0, 0, 0, 0)
+        self._answers: Tensor | None = None
         self._warned: set[str] = set()
 
     def fit(self) -> Evaluation:
@@ -168,7 +169,9 @@ class Trainer(Loop[TrainerConfig]):
         try:
             with self._sharing(first, len(chosen)):
                 spikes, images = self._shown(chosen, first, last)
-                loss = task.loss if task.teacher is None else task.teacher.loss(task.loss, images)
+                loss: Callable[[Tensor, Tensor], Tensor] = task.loss
+                if task.teacher is not None:
+                    loss = task.teacher.loss(task.loss, self._taught(task.teacher, chosen[first:last], images))
                 regularizers = task.regularizers.values()
                 step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except LossNotFiniteError as error:
@@ -209,6 +212,15 @@ class Trainer(Loop[TrainerConfig]):
         images = self.task.augment(intensities(self.train.samples[chosen]), generator(self.seed, "augment", *place))
         jitter = generator(self.seed, "jitter", *place) if encoder.jitter > 0 else None
         return encoder(images, jitter).stretch(first, last), images[first:last]
+
+    def _taught(self, teacher: Teacher, chosen: Tensor, images: Tensor) -> Tensor:
+        """Return the teacher's logits of these samples; without distortions it is asked once for each."""
+        if self.task.augment.active:
+            return teacher.logits(images)
+        if self._answers is None:
+            parts = torch.split(self.train.samples, self.config.evaluation_batch_size)
+            self._answers = torch.cat([teacher.logits(intensities(part)) for part in parts])
+        return self._answers[chosen]
 
     def _join(self, step: Step, labels: Tensor, share: float) -> None:
         """Average the gradients of all processes, and sum up what they saw of a step.

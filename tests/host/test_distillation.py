@@ -27,6 +27,7 @@ from hxtrain.training import (
     Progress,
     RunConfig,
     Teacher,
+    Trainer,
     TrainerConfig,
     load_checkpoint,
     run,
@@ -80,7 +81,7 @@ def test_the_mixed_loss_is_the_formula():
     labels, model = torch.randint(4, (6,), generator=g), MLPConfig([5]).build((3, 3), 4).eval()
     teacher = Teacher((model,), Distillation("x", weight=0.3, temperature=3.0), ("x",))
     loss = MaxOverTime(readout_scale=7.0, label_smoothing=0.1)
-    found = teacher.loss(loss, images)(readout, labels)
+    found = teacher.loss(loss, teacher.logits(images))(readout, labels)
     s, t = 7.0 * readout.detach().amax(0), model(images).detach()
     divergence = kl_div((s / 3).log_softmax(1), (t / 3).softmax(1), reduction="none").sum() / 6
     expected = 0.7 * cross_entropy(s, labels, label_smoothing=0.1) + 0.3 * 9 * divergence
@@ -96,7 +97,7 @@ def test_the_gradient_leads_to_the_teachers_answer():
     teacher = Teacher((nn.Sequential(nn.Flatten(), Constant(target)),), Distillation("x", 1.0, 2.0), ("x",))
     readout = torch.zeros(4, 1, 3, requires_grad=True)
     optimizer, loss = torch.optim.Adam([readout], lr=0.05), MaxOverTime()
-    mixed = teacher.loss(loss, torch.zeros(1, 2, 2))
+    mixed = teacher.loss(loss, teacher.logits(torch.zeros(1, 2, 2)))
     for _ in range(300):
         optimizer.zero_grad()
         mixed(readout, torch.tensor([2])).backward()
@@ -159,9 +160,22 @@ def test_the_teacher_sees_the_images_of_the_students_spikes(tmp_path, teachers, 
     assert torch.equal(images.flatten(1), encoded.call_args_list[0].args[1])
 
 
-def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teachers):
+def test_of_undistorted_images_the_teacher_is_asked_once(tmp_path, teachers, mocker):
+    config = student(teachers[0], 3, train_samples=130, test_samples=10)
+    asked = mocker.spy(Teacher, "logits")
+    run(config, tmp_path / "once", "test", quiet())
+    assert sum(len(call.args[1]) for call in asked.call_args_list) == 130
+    mocker.patch.object(Trainer, "_taught", lambda self, teacher, chosen, images: teacher.logits(images))
+    run(config, tmp_path / "always", "test", quiet())
+    once, always = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("once", "always"))
+    for name in once:
+        torch.testing.assert_close(once[name], always[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("augment", [Augmentation(rotation=10), Augmentation()], ids=["distorted", "as they are"])
+def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teachers, augment):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    config = student(teachers[0], 3, augment=Augmentation(rotation=10))
+    config = student(teachers[0], 3, augment=augment)
     run(config, whole, "test", quiet())
     run(replace(config, trainer=replace(config.trainer, epochs=1)), broken, "test", quiet())
     copy = tmp_path / "moved.pt"
