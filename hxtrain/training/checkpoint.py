@@ -70,13 +70,15 @@ def _first_bytes(path: Path) -> bytes:
 def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to resume with other settings; the text names every difference.
 
+    A setting that one side does not know, since it is of another version, is as good as None on the other side.
+
     Raises:
         CheckpointError: a setting differs.
     """
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {now.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(now))
-        if saved.get(key, "absent") != now.get(key, "absent")
+        if saved.get(key) != now.get(key)
     ]
     if differences:
         raise CheckpointError(

@@ -69,3 +69,10 @@ def test_all_differing_settings_are_named(tmp_path):
     text = str(caught.value)
     assert all(part in text for part in ("b: checkpoint 2, now 5", "c: checkpoint 3, now 'absent'", "d: checkpoint"))
     assert "a:" not in text
+
+
+def test_a_setting_of_another_version_that_is_not_in_use_is_no_difference(tmp_path):
+    require_same(tmp_path, {"a": 1}, {"a": 1, "encoder.grid": None})
+    require_same(tmp_path, {"a": 1, "gone": None}, {"a": 1})
+    with pytest.raises(CheckpointError, match=r"encoder\.grid: checkpoint 'absent', now 1\.7e-06"):
+        require_same(tmp_path, {"a": 1}, {"a": 1, "encoder.grid": 1.7e-6})
