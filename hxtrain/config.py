@@ -35,6 +35,9 @@ class NetworkConfig:
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers that gradients see, `measured`, or `spikes_only`: the model's, of the
             measured spikes (docs/resolution.md).
+        saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain-fit` measures
+            it), which gradients then take into account; None: they take synapses to be linear, as published (decision
+            0010). In software, where synapses are linear, it has no effect.
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
@@ -55,9 +58,11 @@ class NetworkConfig:
     weight_bits: Optional[int] = None  # noqa: UP045
     trace_bits: Optional[int] = None  # noqa: UP045
     traces: str = "measured"
+    saturation: Optional[float] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
-        positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *(("scale",) if self.scale is not None else ()))
+        optional = [name for name in ("scale", "saturation") if getattr(self, name) is not None]
+        positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *optional)
         found = {name: getattr(self, name) for name in positive}
         bad = [f"network.{name}={value} must be positive" for name, value in found.items() if not value > 0]
         if not all(size > 0 for size in self.hidden):
@@ -72,6 +77,11 @@ class NetworkConfig:
                 bad.append(f"network.{name}={value} must be at least 1; null for the device's resolution")
         if self.traces not in TRACES:
             bad.append(f"network.traces={self.traces!r} is not known; choose one of {', '.join(TRACES)}")
+        if self.recurrent and self.saturation is not None:
+            bad.append(
+                f"network.saturation={self.saturation} is not known to gradients of recurrent layers; leave it out, or "
+                "set network.recurrent=false"
+            )
         if self.init_gain_recurrent is not None:
             bad += self._check_recurrent_gain(self.init_gain_recurrent)
         if bad:
@@ -104,6 +114,7 @@ class NetworkConfig:
             weight_bits=self.weight_bits,
             trace_bits=self.trace_bits,
             traces=self.traces,
+            saturation=self.saturation,
         )
 
 

@@ -33,7 +33,7 @@ from hxtrain.backends import (
 
 from .activity import Activity, LayerActivity, layer_activity
 from .drift import LIMIT, DriftMonitor
-from .learning import GridEvents, compiled
+from .learning import GridEvents, Saturation, compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
@@ -166,6 +166,18 @@ class Device:
                 trace = membranes(codes.to(device), unit)
             layers.append(_activity(trace, fired.get(name), recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
+
+    def saturations(self, current: float) -> list[Saturation]:
+        """Return by layer, in the units of its weights at their last run, where its synaptic inputs saturate.
+
+        Args:
+            current: at which one does (weight LSB).
+        """
+        per_circuit = self._placed().capabilities.inputs_per_circuit
+        return [
+            Saturation(current / scale, per_circuit, plan.projection.first_input)
+            for plan, scale in zip(self._placed().projections, self.scales, strict=True)
+        ]
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
         """Run integer weights; splits the batch as the device needs and joins the pieces.

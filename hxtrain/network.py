@@ -224,8 +224,10 @@ class Network(nn.Module):
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
             (in software, whose membranes are the model's, both are one).
+        saturation: current at which a synaptic input of the device saturates (weight LSB, `hxtrain-fit` measures it),
+            which gradients then take into account; None: they take synapses to be linear (decision 0010).
 
-    The last three take effect when the network is attached to a device.
+    The last four take effect when the network runs on a device.
 
     Attributes:
         device: what it is attached to; None: it runs in software, as its twin.
@@ -244,16 +246,22 @@ class Network(nn.Module):
         weight_bits: int | None = None,
         trace_bits: int | None = None,
         traces: str = "measured",
+        saturation: float | None = None,
     ) -> None:
         super().__init__()
-        bits = {"weight_bits": weight_bits, "trace_bits": trace_bits}
-        _check_positive("Network", dt=dt, steps=steps, **{k: v for k, v in bits.items() if v is not None})
+        given = {"weight_bits": weight_bits, "trace_bits": trace_bits, "saturation": saturation}
+        _check_positive("Network", dt=dt, steps=steps, **{k: v for k, v in given.items() if v is not None})
         if traces not in TRACES:
             raise ValueError(f"Network: traces={traces!r} is not known; choose one of {', '.join(TRACES)}")
         self.dt, self.steps = dt, steps
         self.weight_bits, self.trace_bits, self.traces = weight_bits, trace_bits, traces
+        self.saturation = saturation
         self.stack = nn.ModuleList(modules)
         self.layers = _pair(list(modules))
+        if saturation is not None and any(layer.recurrent for layer in self.layers):
+            raise ValueError(
+                f"Network: saturation={saturation} is not known to gradients of recurrent layers; leave it out"
+            )
         self.device: Device | None = None
         self.in_software = False
         self._plan: Plan | None = None
@@ -352,7 +360,11 @@ class Network(nn.Module):
         events = GridEvents(spikes, self.dt, self.steps)
         with torch.no_grad():
             found = Activity(simulate(self, weights, events)) if device is None else device.run(weights, spikes, events)
-        return Activity(self._inject(weights, events, found.layers), found.cost, found.health)
+        models = [self.model(layer) for layer in self.layers]
+        if device is not None and self.saturation is not None:
+            found_out = zip(models, device.saturations(self.saturation), strict=True)
+            models = [model._replace(saturation=saturation) for model, saturation in found_out]
+        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health)
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
         """Return the float weights of each projection, rows of dropped neurons zero."""
@@ -368,10 +380,12 @@ class Network(nn.Module):
         rest = iter(weights)
         return [list(islice(rest, len(layer.projections))) for layer in self.layers]
 
-    def _inject(self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity]) -> list[LayerActivity]:
+    def _inject(
+        self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity], models: list[Model]
+    ) -> list[LayerActivity]:
         pairs = [(weight, own[0] if own else None) for weight, *own in self.by_layer(weights)]
         measured = [Measured(layer.spikes, layer.trace, layer.counts, layer.grouped) for layer in found]
-        injected = measured_layers(pairs, events, measured, [self.model(layer) for layer in self.layers])
+        injected = measured_layers(pairs, events, measured, models)
         return [
             LayerActivity(spikes, trace, layer.events, counts, grouped)
             for layer, (spikes, trace, counts, grouped) in zip(found, injected, strict=True)

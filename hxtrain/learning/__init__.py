@@ -3,7 +3,7 @@
 from . import compiled
 from .compiled import Grouped
 from .injection import Measured, gradient, measured_layers
-from .model import Model
+from .model import Model, Saturation
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
@@ -13,6 +13,7 @@ __all__ = [
     "Grouped",
     "Measured",
     "Model",
+    "Saturation",
     "Surrogate",
     "compiled",
     "decay",

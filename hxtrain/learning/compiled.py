@@ -1,4 +1,4 @@
-"""A layer's forward and backward pass on the CPU: what `kernels.py` computes, with tensors in and out.
+"""A layer's forward and backward pass on the CPU: what the kernels compute, with tensors in and out.
 
 Work is shared between all cores: samples forward, neurons backward. So no two threads write to the same place, and the
 result does not depend on their number.
@@ -222,17 +222,60 @@ def gradient(
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
     """
-    neurons, grad_spikes = traces.shape[2], grads.spikes
+    neurons = traces.shape[2]
     grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
     grad_weight = traces.new_empty(0 if events is None else events.sources, neurons)
     offsets, units, _ = NO_EVENTS if events is None else events
+    arguments = [_array(offsets), _array(units), *_backward_arguments(model, spikes, traces, grads, behind)]
+    outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().gradient
+    _share(lambda first, last: kernel(first, last, *arguments, *outputs), neurons, traces.numel())
+    return (grad_charges if charges else None), (None if events is None else grad_weight.t())
+
+
+def saturating_gradient(
+    model: Model,
+    weight: Tensor,
+    spikes: Tensor | None,
+    traces: Tensor,
+    grads: Grads,
+    behind: tuple[Tensor, Tensor] | None,
+    events: Grouped,
+    charges: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """Return what `saturation.gradient` does: gradients of charges (None unless wanted) and of the weights `[N, J]`.
+
+    Args:
+        weight: of the layer `[N, J]`.
+        events: inputs.
+        model, spikes, traces, grads, behind, charges: as of `gradient`; the model has a saturation.
+    """
+    assert model.saturation is not None
+    limit, per_circuit, first_input = model.saturation
+    steps, samples, neurons = traces.shape
+    inputs = 2 * model.saturation.circuits(weight.shape[1])
+    grad_charges = traces.new_empty((steps, samples, inputs * neurons) if charges else (0, 0, 0))
+    grad_weight = traces.new_empty(weight.shape[1], neurons)
+    synapses = weight.detach().t().contiguous()
+    arguments = [
+        *(_array(x) for x in (events.offsets, events.units, synapses)),
+        _number(traces, limit), per_circuit, first_input, inputs,
+        *_backward_arguments(model, spikes, traces, grads, behind),
+    ]  # fmt: skip
+    outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().saturating_gradient
+    _share(lambda first, last: kernel(first, last, *arguments, *outputs), neurons, traces.numel())
+    return (grad_charges if charges else None), grad_weight.t()
+
+
+def _backward_arguments(
+    model: Model, spikes: Tensor | None, traces: Tensor, grads: Grads, behind: tuple[Tensor, Tensor] | None
+) -> list[Any]:
+    """Return what both backward kernels need of a layer, of `gradient`'s arguments."""
+    grad_spikes = grads.spikes
     if behind is not None and behind[1].shape[0] > FEW_NEURONS:
         through = behind[0] @ behind[1]
         grad_spikes, behind = through if grad_spikes is None else grad_spikes + through, None
     flat, deep = traces.new_empty(0, 0), traces.new_empty(0, 0, 0)
     given = (
-        offsets,
-        units,
         traces if spikes is None else spikes,
         traces,
         deep if grad_spikes is None else grad_spikes,
@@ -240,13 +283,9 @@ def gradient(
         deep if grads.traces is None else grads.traces,
         *((deep, flat) if behind is None else behind),
     )
-    arguments = [_array(x.contiguous()) for x in given]
     kind, at_threshold = KINDS.get(model.surrogate, 0), model.at_threshold and spikes is not None
     numbers = kind, _number(traces, model.slope), at_threshold, *(_number(traces, x) for x in (model.alpha, model.beta))
-    outputs = _array(grad_charges), _array(grad_weight)
-    kernel = _kernels().gradient
-    _share(lambda first, last: kernel(first, last, *arguments, *numbers, *outputs), neurons, traces.numel())
-    return (grad_charges if charges else None), (None if events is None else grad_weight.t())
+    return [*(_array(x.contiguous()) for x in given), *numbers]
 
 
 def _padded(rows: Tensor) -> Tensor:
@@ -262,6 +301,13 @@ def _kernels() -> Any:
     from . import kernels
 
     return kernels
+
+
+@cache
+def _backward() -> Any:
+    from . import backward_kernels
+
+    return backward_kernels
 
 
 def _array(tensor: Tensor) -> Any:

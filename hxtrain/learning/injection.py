@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import compiled
+from . import compiled, saturation
 from .compiled import Grads, Grouped
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
@@ -97,7 +97,7 @@ class _Stack(torch.autograd.Function):
             own = Grads(*grads[3 * i : 3 * i + 3])
             wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
             charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
-            behind = None if charge is None else (charge, layer.weight)
+            behind = None if charge is None else (charge, layer.weight_by_charge())
         grad_inputs = behind[0] @ behind[1] if needed[0] and behind is not None else None
         return None, None, None, grad_inputs, *found
 
@@ -128,23 +128,40 @@ class _Layer(NamedTuple):
             wanted: which gradients are.
         """
         lower, for_weight, for_recurrent = wanted
-        if self.recurrent is None and compiled.supports(self.trace, self.model):
-            grouped = None
-            if for_weight:
-                grouped = self.grouped if self.events is None else self.events.grouped
-            charges = lower or (for_weight and grouped is None)
+        saturating = self.model.saturation is not None
+        grouped = self.grouped if self.events is None else self._grouped_events(for_weight or saturating)
+        known = self.recurrent is None and compiled.supports(self.trace, self.model)
+        if known and not saturating:
             charge, grad_weight = compiled.gradient(
-                self.model, self.spikes, self.trace, grads, behind, grouped, charges
+                self.model, self.spikes, self.trace, grads, behind, grouped if for_weight else None,
+                lower or (for_weight and grouped is None),
+            )  # fmt: skip
+        elif known and grouped is not None:
+            charge, grad_weight = compiled.saturating_gradient(
+                self.model, self.weight, self.spikes, self.trace, grads, behind, grouped, lower
             )
+        elif saturating:
+            sources = self.inputs if self.events is None else self.events
+            assert sources is not None  # a layer has inputs, or input events
+            summed = _summed(grads, behind, self.trace)
+            membrane = _membrane(self.model, self.spikes, self.trace, summed, grads.traces)
+            charge, grad_weight = saturation.gradient(self.model, self.weight, sources, membrane)
         else:
             events = self.events if for_weight else None
-            grad_spikes = _summed(grads, behind, self.trace)
+            summed = _summed(grads, behind, self.trace)
             charge, grad_weight = gradient(
-                self.model, self.spikes, self.trace, grad_spikes, grads.traces, events, self.recurrent
+                self.model, self.spikes, self.trace, summed, grads.traces, events, self.recurrent
             )
         if for_weight and grad_weight is None:
             grad_weight = _product(charge, self.inputs)
         return charge, grad_weight, _product(charge, self.spikes) if for_recurrent else None
+
+    def _grouped_events(self, wanted: bool) -> Grouped | None:
+        return self.events.grouped if self.events is not None and wanted else None
+
+    def weight_by_charge(self) -> Tensor:
+        """Return the weights of each charge, of which a saturating layer has one per synaptic input."""
+        return self.weight if self.model.saturation is None else saturation.by_input(self.weight, self.model.saturation)
 
 
 def _summed(grads: Grads, behind: tuple[Tensor, Tensor] | None, trace: Tensor) -> Tensor | None:
@@ -176,20 +193,38 @@ def gradient(
         events: inputs; None: no gradient of weights.
         recurrent: weights `[N, N]`, if any.
     """
-    slopes: Any = None
-    if grad_spikes is not None or recurrent is not None:
-        slopes = model.surrogate(_distance(trace, spikes if model.at_threshold else None), model.slope)
-    grad_membrane: Any = grad_trace
-    if grad_spikes is not None:
-        grad_membrane = slopes.mul_(grad_spikes) if recurrent is None else slopes * grad_spikes
-        if grad_trace is not None:
-            grad_membrane = grad_membrane.add_(grad_trace)
     if recurrent is None:
+        grad_membrane = _membrane(model, spikes, trace, grad_spikes, grad_trace)
         matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
         charge = over_time(matrix.t(), grad_membrane)
     else:
-        charge = _charge_through_time(grad_membrane, slopes, recurrent, model.alpha, model.beta)
+        slopes = _slopes(model, spikes, trace)
+        outside = _membrane(model, spikes, trace, grad_spikes, grad_trace, slopes)
+        charge = _charge_through_time(outside, slopes, recurrent, model.alpha, model.beta)
     return charge, None if events is None else events.weight_gradient(charge)
+
+
+def _membrane(
+    model: Model,
+    spikes: Tensor | None,
+    trace: Tensor,
+    grad_spikes: Tensor | None,
+    grad_trace: Tensor | None,
+    slopes: Tensor | None = None,
+) -> Tensor:
+    """Return the gradient of each step's membrane `[T, B, N]`, later steps aside.
+
+    `slopes` are the surrogate's, if at hand; for all else see `gradient`.
+    """
+    if grad_spikes is None:
+        return torch.zeros_like(trace) if grad_trace is None else grad_trace
+    by_spikes = _slopes(model, spikes, trace).mul_(grad_spikes) if slopes is None else slopes * grad_spikes
+    return by_spikes if grad_trace is None else by_spikes.add_(grad_trace)
+
+
+def _slopes(model: Model, spikes: Tensor | None, trace: Tensor) -> Tensor:
+    """Return the surrogate's derivatives `[T, B, N]`."""
+    return model.surrogate(_distance(trace, spikes if model.at_threshold else None), model.slope)
 
 
 def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:

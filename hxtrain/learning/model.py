@@ -7,6 +7,24 @@ from typing import NamedTuple
 from .surrogate import Surrogate, superspike
 
 
+class Saturation(NamedTuple):
+    """Where a layer's synaptic inputs saturate: each merged circuit has two, for excitation and inhibition.
+
+    Attributes:
+        limit: synaptic current at which one saturates, in the units of the weights.
+        per_circuit: signed inputs of one circuit.
+        first: signed input that source 0 uses.
+    """
+
+    limit: float
+    per_circuit: int
+    first: int = 0
+
+    def circuits(self, sources: int) -> int:
+        """Return how many circuits so many sources reach, counted from circuit 0."""
+        return (self.first + sources - 1) // self.per_circuit + 1
+
+
 class Model(NamedTuple):
     """A layer's model.
 
@@ -15,6 +33,7 @@ class Model(NamedTuple):
         surrogate, slope: derivative of the spike (unused by a readout).
         at_threshold: take the membrane to be at its threshold in bins with a spike, instead of the sample of that
             bin (decision 0002).
+        saturation: of the synaptic inputs (decision 0010); None: they are linear.
     """
 
     alpha: float
@@ -22,3 +41,4 @@ class Model(NamedTuple):
     surrogate: Surrogate = superspike
     slope: float = 10.0
     at_threshold: bool = True
+    saturation: Saturation | None = None

@@ -1,0 +1,230 @@
+"""The gradient where synaptic inputs saturate: equal to backpropagation, in both engines, and true to a chip."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import hxtrain as hx
+from hxtrain.backends import Spikes, create_backend
+from hxtrain.config import NetworkConfig
+from hxtrain.learning import (
+    GridEvents,
+    Measured,
+    Model,
+    Saturation,
+    compiled,
+    get_surrogate,
+    measured_layers,
+    saturation,
+)
+
+DT, STEPS, SAMPLES, ALPHA, BETA = 1.7e-6, 11, 6, 0.75, 0.7
+DTYPES = [(torch.float64, 1e-11), (torch.float32, 3e-5)]
+
+
+class Saturate(torch.autograd.Function):
+    """Any value (what is measured takes its place); the slope of the saturation in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, current, limit):
+        ctx.save_for_backward(current / limit)
+        return current.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        tanh = x * (945 + 105 * x**2 + x**4) / (945 + 420 * x**2 + 15 * x**4)
+        return grad * (1 - tanh.clamp(max=1) ** 2), None
+
+
+class Fire(torch.autograd.Function):
+    """Measured spikes with a surrogate derivative at the measured membrane."""
+
+    @staticmethod
+    def forward(ctx, membrane, measured):
+        ctx.save_for_backward(membrane, measured)
+        return measured.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        membrane, measured = ctx.saved_tensors
+        distance = torch.where(measured > 0, 0.0, membrane - 1)
+        return grad * get_surrogate("superspike")(distance, 3.0), None
+
+
+def stepwise(weight, inputs, spikes, trace, limits):
+    """One layer, step by step and input by input: spikes and membranes `[T, B, N]` in the graph."""
+    sources = torch.arange(weight.shape[1]) + limits.first
+    currents = {}
+    membrane, membranes, fired = trace[0], [trace[0]], []
+    for t in range(len(trace)):
+        if t > 0:
+            total = BETA * membrane
+            for circuit in range(limits.circuits(weight.shape[1])):
+                here = (sources // limits.per_circuit == circuit).to(weight.dtype)
+                for sign in (1, -1):
+                    drive = inputs[t - 1] @ ((sign * weight).clamp(min=0) * here).t()
+                    current = ALPHA * currents.get((circuit, sign), 0.0) + drive
+                    currents[circuit, sign] = current
+                    total = total + sign * Saturate.apply(current, limits.limit)
+            membrane = total + (trace[t] - total).detach()
+            membranes.append(membrane)
+        if spikes is not None:
+            fired.append(Fire.apply(membrane, spikes[t]))
+    return (torch.stack(fired) if fired else None), torch.stack(membranes)
+
+
+def random_pass(sizes, dtype):
+    """Random weights (scaled so that currents lie below and above the limit), events, and "measured" layers."""
+    g = torch.Generator().manual_seed(1)
+    weights = [(0.5 * torch.randn(n, j, generator=g, dtype=dtype)).requires_grad_() for j, n in pairwise(sizes)]
+    count = 2 * sizes[0] * SAMPLES
+    events = torch.randint(SAMPLES, (count,), generator=g), torch.randint(sizes[0], (count,), generator=g)
+    spikes = Spikes.from_events(*events, torch.rand(count, generator=g) * STEPS * DT * 1.2, SAMPLES, sizes[0])
+    measured = []
+    for i, n in enumerate(sizes[1:]):
+        trace = torch.randn(STEPS, SAMPLES, n, generator=g, dtype=dtype)
+        fired = (torch.rand(STEPS, SAMPLES, n, generator=g) < 0.2).to(dtype)
+        measured.append((None if i == len(sizes) - 2 else fired, trace))
+    return weights, spikes, measured
+
+
+def loss_of(layers):
+    total = (layers[-1][1].amax(0) * torch.linspace(-1, 1, layers[-1][1].shape[2])).sum()
+    for fired, trace in layers[:-1]:
+        total = total + 0.1 * fired.sum(0).square().mean() + 0.03 * trace.sin().sum()
+    return total
+
+
+@pytest.mark.parametrize(("dtype", "bound"), DTYPES)
+@pytest.mark.parametrize("engine", ["compiled", "readable", "dense"])
+@pytest.mark.parametrize("sizes", [(40, 33, 5), (20, 50, 40, 3)])
+def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
+    """Two and three circuits per neuron, the first source in the middle of one; many and few neurons behind."""
+    weights, spikes, measured = random_pass(sizes, dtype)
+    limits = Saturation(1.5, 16, 5)
+    model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, limits)
+    if engine != "compiled":
+        mocker.patch.object(compiled, "supports", return_value=False)
+    inputs = GridEvents(spikes, DT, STEPS)
+    dense = spikes.to_grid(DT, STEPS).to(dtype)
+    given = []
+    for fired, trace in measured:
+        offsets_units = None
+        if fired is not None and engine == "compiled":
+            t, b, n = fired.nonzero(as_tuple=True)
+            again = Spikes.from_events(b, n, (t + 0.5).float() * DT, SAMPLES, fired.shape[2])
+            offsets_units = compiled.group_events(again, DT, STEPS)
+        given.append(Measured(fired, trace, None, offsets_units))
+    pairs = [(weight, None) for weight in weights]
+    injected = measured_layers(pairs, dense if engine == "dense" else inputs, given, [model] * len(pairs))
+    found = torch.autograd.grad(loss_of([layer[:2] for layer in injected]), weights)
+
+    layers, signal = [], dense
+    for weight, (fired, trace) in zip(weights, measured, strict=True):
+        layers.append(stepwise(weight, signal, fired, trace, limits))
+        signal = layers[-1][0]
+    expected = torch.autograd.grad(loss_of(layers), weights)
+    for one, two in zip(found, expected, strict=True):
+        assert float((one - two).abs().max()) <= bound * float(two.abs().max())
+    linear = measured_layers(pairs, inputs, given, [model._replace(saturation=None)] * len(pairs))
+    other = torch.autograd.grad(loss_of([layer[:2] for layer in linear]), weights)
+    assert float((found[0] - other[0]).abs().max()) > 0.1 * float(other[0].abs().max()), "saturation matters here"
+
+
+def test_far_from_saturation_it_is_the_linear_gradient():
+    weights, spikes, measured = random_pass((40, 33, 5), torch.float64)
+    model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0)
+    grads = []
+    for limits in (None, Saturation(1e9, 16)):
+        layers = measured_layers(
+            [(weight, None) for weight in weights],
+            GridEvents(spikes, DT, STEPS),
+            [Measured(*layer) for layer in measured],
+            [model._replace(saturation=limits)] * 2,
+        )
+        grads.append(torch.autograd.grad(loss_of([layer[:2] for layer in layers]), weights))
+    for linear, saturating in zip(*grads, strict=True):
+        torch.testing.assert_close(saturating, linear, rtol=1e-9, atol=1e-12)
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
+    weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
+    grouped = compiled.group_events(spikes, DT, STEPS)
+    model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
+    grads = compiled.Grads(torch.ones_like(measured[0][1]))
+    found = []
+    for least in (10**9, 1):
+        mocker.patch.object(compiled, "LEAST", least)
+        mocker.patch.object(compiled, "_cores", return_value=3)
+        found.append(compiled.saturating_gradient(model, weights[0], *measured[0], grads, None, grouped, True))
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_the_slope_is_that_of_a_saturation():
+    x = torch.linspace(0, 5, 501)
+    assert float((saturation.slope(x) - (1 - x.tanh() ** 2)).abs().max()) < 0.005
+
+
+def network(limit, device, neurons=3):
+    net = hx.Network(hx.Linear(100, neurons), hx.LI(neurons), steps=12, saturation=limit)
+    net.attach(device)
+    return net
+
+
+def test_it_predicts_what_a_saturating_chip_does():
+    """Excitatory weights a little larger, among many strong ones of both signs: how much the readout changes."""
+    exc, inh = torch.tensor([9.0, 9.0, 4.0]), torch.tensor([5.0, 9.0, 6.0])
+    nobody = torch.zeros(100, dtype=torch.long)
+    spikes = Spikes.from_events(nobody, torch.arange(100), torch.full((100,), 1e-9), 1, 100)
+    with hx.Device(create_backend("emulator", chip="W66F3", preset="calibrated", only=["saturation"])) as device:
+        net = network(378.0, device)
+        weight, scale = net.projections[0].synapses.weight, device.plan.projections[0].fixed_scale
+
+        def readout(step):
+            with torch.no_grad():
+                weight[:, :50], weight[:, 50:] = (exc + step)[:, None] / scale, -inh[:, None] / scale
+            return net(spikes).readout[4, 0]
+
+        change = (readout(1.0) - readout(-1.0)).detach() / 2
+        for neuron in range(3):
+            predicted = {}
+            for limit in (378.0, None):
+                net.saturation = limit
+                (gradient,) = torch.autograd.grad(readout(0.0)[neuron], weight)
+                predicted[limit] = float(gradient[neuron, :50].sum()) / scale
+            measured = float(change[neuron])
+            assert measured > 0.05
+            aware, linear = (abs(predicted[limit] / measured - 1) for limit in (378.0, None))
+            assert aware < 0.15, (neuron, measured, predicted)
+            assert aware < 0.5 * linear, (neuron, measured, predicted)
+
+
+def test_limits_are_in_the_units_of_the_weights():
+    with hx.Device(create_backend("emulator", preset="ideal")) as device:
+        net = network(378.0, device)
+        net(Spikes.from_events(*(torch.zeros(1, dtype=torch.long),) * 2, torch.zeros(1), 1, 100))
+        (limits,) = device.saturations(378.0)
+        assert limits == Saturation(378 / device.scales[0], 128, 0)
+
+
+def test_in_software_synapses_are_linear():
+    spikes = hx.LatencyEncoder()(torch.rand(8, 100))
+    grads = []
+    for limit in (None, 10.0):
+        net = network(limit, None)
+        net(spikes).readout.amax(0).sum().backward()
+        grads.append(net.projections[0].synapses.weight.grad)
+    assert torch.equal(*grads)
+
+
+def test_what_it_does_not_know_is_refused():
+    with pytest.raises(ValueError, match=r"network\.saturation=378\.0 is not known to gradients of recurrent layers"):
+        NetworkConfig(recurrent=True, saturation=378.0)
+    with pytest.raises(ValueError, match=r"network\.saturation=0\.0 must be positive"):
+        NetworkConfig(saturation=0.0)
+    with pytest.raises(ValueError, match="saturation=378 is not known to gradients of recurrent layers"):
+        hx.Network(hx.Linear(3, 4), hx.LIF(4), hx.Recurrent(4), hx.Linear(4, 2), hx.LI(2), saturation=378)
+    with pytest.raises(ValueError, match="saturation=-1 must be positive"):
+        hx.Network(hx.Linear(3, 2), hx.LI(2), saturation=-1)
