@@ -171,6 +171,7 @@ def _add_signs(current, exc, inh, weight, at, width):
     zero = current.dtype.type(0)
     for n in range(width):
         current[exc + n] += max(weight[at + n], zero)
+    for n in range(width):
         current[inh + n] -= min(weight[at + n], zero)
 
 
@@ -203,7 +204,8 @@ def _add_chosen(rows, at, weight, charge, exc, inh, width):
     """Add the gradient of the charges at the input that each weight belongs to."""
     zero = rows.dtype.type(0)
     for n in range(width):
-        rows[at + n] += charge[exc + n] if weight[at + n] >= zero else charge[inh + n]
+        excited, inhibited = charge[exc + n], charge[inh + n]  # both are read, or it would not become vector instructions
+        rows[at + n] += excited if weight[at + n] >= zero else inhibited
 
 
 @compiled
