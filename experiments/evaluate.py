@@ -33,6 +33,8 @@ def _evaluate(config: DictConfig) -> None:
     if Path(settings.checkpoint).expanduser().is_dir():
         evaluate_all(settings, run_directory(), command_line(), progress)
         return
+    if settings.match != "*":
+        warnings.warn(f"match={settings.match} has no effect: checkpoint is a single run", stacklevel=2)
     result = evaluate_checkpoint(settings, run_directory(), command_line(), progress)
     progress.say(
         f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "

@@ -204,7 +204,10 @@ def _add_chosen(rows, at, weight, charge, exc, inh, width):
     """Add the gradient of the charges at the input that each weight belongs to."""
     zero = rows.dtype.type(0)
     for n in range(width):
-        excited, inhibited = charge[exc + n], charge[inh + n]  # both are read, or it would not become vector instructions
+        excited, inhibited = (
+            charge[exc + n],
+            charge[inh + n],
+        )  # both are read, or it would not become vector instructions
         rows[at + n] += excited if weight[at + n] >= zero else inhibited
 
 

@@ -36,6 +36,7 @@ class EvaluateConfig:
 
     Attributes:
         checkpoint: a run's `checkpoint.pt`, or a folder: every run below it (`evaluate_all`).
+        match: which of them: a shell's pattern of their paths below the folder, such as `*mnist16*calibrated`.
         backend, chip: the device.
         own_chip: use the chip of the training instead of `chip`, with all its settings (from the run's `config.yaml`).
         batch_size: samples per batch.
@@ -49,6 +50,7 @@ class EvaluateConfig:
     """
 
     checkpoint: str = "???"
+    match: str = "*"
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     own_chip: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hxtrain.training.run import flatten
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_chip
 
 EVALUATION = "evaluation.json"
-FREE_TO_CHANGE = {"checkpoint", "batch_size", "data_folder", "backend.retries", "backend.max_runs"}
+FREE_TO_CHANGE = {"checkpoint", "match", "batch_size", "data_folder", "backend.retries", "backend.max_runs"}
 """Settings that may differ from those of a finished evaluation; the checkpoint's time is looked at instead."""
 
 
 def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> list[dict[str, Any]]:
     """Evaluate every finished run below the folder `config.checkpoint`, each in its own sub-folder of `folder`.
+
+    Those whose path below the folder does not fit `config.match` are left aside.
 
     Returns:
         What each `evaluation.json` holds.
@@ -29,14 +32,17 @@ def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: P
         CheckpointError: there is none.
     """
     runs = Path(config.checkpoint).expanduser()
-    there = sorted(runs.rglob(CHECKPOINT))
+    there = sorted(
+        path for path in runs.rglob(CHECKPOINT) if fnmatchcase(str(path.parent.relative_to(runs)), config.match)
+    )
     checkpoints = [path for path in there if path.with_name("result.json").exists()]
     for path in there:
         if path not in checkpoints:
             progress.warn(f"{path.parent} is left out: the run is not finished")
     if not checkpoints:
+        which = "" if config.match == "*" else f" that matches {config.match!r}"
         raise CheckpointError(
-            f"checkpoint={runs} is a folder without any finished run; name a run's, or a sweep's folder"
+            f"checkpoint={runs} is a folder without any finished run{which}; name a run's, or a sweep's folder"
         )
     found = []
     for number, checkpoint in enumerate(checkpoints, 1):

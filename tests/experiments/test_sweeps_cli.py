@@ -94,6 +94,21 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: 
     assert [one["seed"] for one in found] == [3, 4]
     assert {one["chip"] for one in found} == {"W62F0"}
     assert found[0]["trained_settings"]["chip.name"] == "W62F0"
+    some = subprocess.run(
+        [*words[:-1], "match=*0", "hydra.run.dir=some"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert some.returncode == 0, some.stdout + some.stderr
+    assert [file.parent.name for file in (tmp_path / "some").rglob("evaluation.json")] == ["0"]
+    none = subprocess.run(
+        [*words, "match=none"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert none.returncode == 2
+    assert "checkpoint=sweep is a folder without any finished run that matches 'none'" in none.stderr
     done = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
     assert "steps: checkpoint 10, now 9" in done.stderr
