@@ -36,7 +36,6 @@ class EvaluateConfig:
 
     Attributes:
         checkpoint: a run's `checkpoint.pt`, or a folder: every run below it (`evaluate_all`).
-        match: which of them: a shell's pattern of their paths below the folder, such as `*mnist16*calibrated`.
         backend, chip: the device.
         own_chip: use the chip of the training instead of `chip`, with all its settings (from the run's `config.yaml`).
         batch_size: samples per batch.
@@ -47,10 +46,10 @@ class EvaluateConfig:
         trace_bits: of membranes (bits); None as in training, 0 for the device's.
         silenced: share of the neurons of each hidden layer that are silent.
         silenced_seed: which ones these are; those of a smaller share are among them.
+        match: of a folder, which runs: a shell's pattern of their paths below it, such as `*mnist16*calibrated`.
     """
 
     checkpoint: str = "???"
-    match: str = "*"
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     own_chip: bool = False
@@ -62,6 +61,7 @@ class EvaluateConfig:
     trace_bits: Optional[int] = None  # noqa: UP045
     silenced: float = 0.0
     silenced_seed: int = 0
+    match: str = "*"
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
