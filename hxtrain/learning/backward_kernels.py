@@ -88,6 +88,22 @@ def _columns(weight, first, last, width):
 
 
 @compiled
+def _write_columns(weight, first, last, columns, width):
+    """Write what `_columns` returns back into weights."""
+    for m in range(weight.shape[0]):
+        weight[m, first:last] = columns[uptr(m) * width : uptr(m) * width + uptr(last - first)]
+
+
+@compiled
+def _flat(traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges):
+    """Return all of these as flat arrays."""
+    return (
+        traces.reshape(-1), spikes.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1),
+        grad_traces.reshape(-1), behind.reshape(-1), charges.reshape(-1),
+    )  # fmt: skip
+
+
+@compiled
 def _direct(
     through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, spike, at, sample, row_behind, some,
     kind, slope, at_threshold,
@@ -130,10 +146,9 @@ def gradient(
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, spike, by_spike, by_count, by_trace, charge_behind, out = (
-        traces.reshape(-1), spikes.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1),
-        grad_traces.reshape(-1), behind.reshape(-1), charges.reshape(-1),
-    )  # fmt: skip
+    trace, spike, by_spike, by_count, by_trace, charge_behind, out = _flat(
+        traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges
+    )
     charge, distance = np.zeros(uptr(steps) * width, traces.dtype), np.zeros(width, traces.dtype)
     membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
     columns = _columns(weight, first, last, width)
@@ -158,8 +173,7 @@ def gradient(
                 row = b * steps + t
                 for e in range(offsets[row], offsets[row + 1]):
                     _add_to_row(rows, uptr(units[e]) * width, charge, uptr(t) * width, width)
-    for j in range(grad_weight.shape[0]):
-        grad_weight[j, first:last] = rows[uptr(j) * width : uptr(j) * width + some]
+    _write_columns(grad_weight, first, last, rows, width)
 
 
 # Backward, where synaptic inputs saturate (saturation.py)
@@ -230,10 +244,9 @@ def saturating_gradient(
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, spike, by_spike, by_count, by_trace, charge_behind, out = (
-        traces.reshape(-1), spikes.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1),
-        grad_traces.reshape(-1), behind.reshape(-1), charges.reshape(-1),
-    )  # fmt: skip
+    trace, spike, by_spike, by_count, by_trace, charge_behind, out = _flat(
+        traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges
+    )
     wide, inverse = uptr(inputs) * width, traces.dtype.type(1) / limit
     charge, slopes = np.zeros(uptr(steps) * wide, traces.dtype), np.ones(uptr(steps) * wide, traces.dtype)
     membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
@@ -268,5 +281,4 @@ def saturating_gradient(
             for e in range(offsets[b * steps + t], offsets[b * steps + t + 1]):
                 exc = uptr(t) * wide + uptr((units[e] + first_input) // per_circuit * 2) * width
                 _add_chosen(rows, uptr(units[e]) * width, own, charge, exc, exc + width, width)
-    for j in range(grad_weight.shape[0]):
-        grad_weight[j, first:last] = rows[uptr(j) * width : uptr(j) * width + some]
+    _write_columns(grad_weight, first, last, rows, width)

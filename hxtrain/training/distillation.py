@@ -11,7 +11,7 @@ log-probabilities. A teacher runs on the host and sees the samples that the stud
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -77,16 +77,19 @@ class Teacher:
         models: intensities `[B, ...]` to logits `[B, classes]`, in evaluation mode.
         config: share and temperature.
         names: what each model is, for readers.
+        where: device of the models.
     """
 
     models: tuple[nn.Module, ...]
     config: Distillation
     names: tuple[str, ...]
+    where: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @torch.no_grad()
     def logits(self, samples: Tensor) -> Tensor:
         """Return the mean of all models' log-probabilities `[B, classes]` of intensities `[B, ...]`."""
-        return torch.stack([log_softmax(model(samples), 1) for model in self.models]).mean(0)
+        seen = samples.to(self.where)
+        return torch.stack([log_softmax(model(seen), 1) for model in self.models]).mean(0)
 
     def loss(self, labels_loss: MaxOverTime, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of a batch, a function of readout `[T, B, classes]` and labels `[B]`.

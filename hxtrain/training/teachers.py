@@ -118,6 +118,7 @@ def load_teacher(config: Distillation, data: ImageDataset, validation: int, wher
         tuple(_ready(ann.model, where) for ann in found),
         config,
         tuple(f"{ann.name} ({ann.sha256[:16]}), {ann.evaluated_on} accuracy {ann.accuracy:.2%}" for ann in found),
+        where,
     )
 
 

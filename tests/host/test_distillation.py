@@ -172,6 +172,13 @@ def test_of_undistorted_images_the_teacher_is_asked_once(tmp_path, teachers, moc
         torch.testing.assert_close(once[name], always[name], atol=1e-5, rtol=0)
 
 
+def test_a_teacher_takes_samples_to_its_device(teachers):
+    """The meta device stands for a GPU: a model there refuses samples that are elsewhere."""
+    elsewhere = torch.device("meta")
+    teacher = load_teacher(Distillation(teachers), DataConfig("digits").load(), 0, elsewhere)
+    assert teacher.logits(torch.rand(5, 8, 8)).device == elsewhere
+
+
 @pytest.mark.parametrize("augment", [Augmentation(rotation=10), Augmentation()], ids=["distorted", "as they are"])
 def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teachers, augment):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
