@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -295,7 +296,8 @@ def check_run(
         if matrix is None or tuple(matrix.shape) != shape or matrix.is_floating_point():
             found = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
             raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {found}")
-        largest = max(int(matrix.max()), -int(matrix.min()))
+        low, high = torch.stack(torch.aminmax(matrix)).tolist()
+        largest = max(high, -low)
         if largest > weight_max:
             raise ValueError(f"weights of {projection.name} reach {largest}, the device holds up to {weight_max}")
     return circuit
@@ -418,6 +420,16 @@ class Backend(ABC):
         """What a user should know about the device as it is configured, each with its consequence."""
         return ()
 
+    @property
+    def torch_device(self) -> torch.device:
+        """Where tensors need no copy: an emulation on a GPU says so, all else is on the CPU."""
+        return torch.device("cpu")
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether `run` takes more trials at once than a run of the device, because that changes no recording."""
+        return False
+
     @abstractmethod
     def open(self) -> None:
         """Connect to the device; vendor packages are imported here. DeviceError says what is missing."""
@@ -434,7 +446,7 @@ class Backend(ABC):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials with integer weights `[post, pre]` per projection. The hot path.
 
-        All tensors of weights, stimulus and recording live on the CPU.
+        All tensors of weights and stimulus live on the CPU, or all on `torch_device`; the recording then does, too.
         """
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,8 +78,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         only: keep these imperfections of the chip and make everything else ideal.
         correct_capacitance: make up for the parasitic capacitance of merged circuits.
         substeps: sub-steps per trace sample on which threshold crossings are looked for.
-        engine: `compiled` (CPU) or `stepwise` (readable, any torch device).
-        device: torch device of the stepwise engine.
+        engine: `compiled` (fast; numba on the CPU, Triton on a GPU) or `stepwise` (readable, any torch device).
+        device: torch device that emulates, such as `cuda`; None: the CPU.
 
     Raises:
         ValueError: a setting is not known or out of range; settings exclude each other.
@@ -101,10 +102,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         correct_capacitance: bool = True,
         substeps: int = 4,
         engine: str = "compiled",
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
-        if engine not in ("compiled", "stepwise"):
-            raise ValueError(f"engine={engine!r} is not known; choose 'compiled' or 'stepwise'")
         if preset not in PRESETS:
             raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
         if calibration is not None and (parameters is not None or "+" in chip):
@@ -136,8 +135,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             self._individuals,
             seed,
             substeps,
-            "compiled" if engine == "compiled" else "stepwise",
-            device,
+            _engine(engine, device or "cpu"),
+            device or "cpu",
             trial_time=CAPABILITIES.trial_time,
         )
 
@@ -145,6 +144,16 @@ class EmulatorBackend(Backend, Batching, Calibratable):
     def capabilities(self) -> Capabilities:
         """The physical chip's limits."""
         return CAPABILITIES
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the chip is emulated."""
+        return self.emulated.device
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Yes: a recording depends on where a trial is on the clock, not on the run that it is in (decision 0003)."""
+        return True
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -281,9 +290,10 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             spikes.samples,
             stimuli[0].clock,
         )
-        codes = torch.split(raw.codes, [p.size for p in circuit.populations], dim=2)
+        where = spikes.time.device
+        codes = torch.split(raw.codes.to(where), [p.size for p in circuit.populations], dim=2)
         traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
-        found = _by_population(circuit, raw.spikes, spikes.samples)
+        found = _by_population(circuit, Events(*(part.to(where) for part in raw.spikes)), spikes.samples)
         return [
             Recording(
                 spikes={name: part.stretch(first, last) for name, part in found.items()},
@@ -293,6 +303,27 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             )
             for first, last in pairwise(accumulate((piece.samples for piece in pieces), initial=0))
         ]
+
+
+def _engine(name: str, device: str) -> Literal["compiled", "fused", "stepwise"]:
+    """Return the emulator's engine that a setting means on a torch device.
+
+    Raises:
+        ValueError: the setting is not known, or the device not at hand.
+    """
+    if name not in ("compiled", "stepwise"):
+        raise ValueError(f"engine={name!r} is not known; choose 'compiled' or 'stepwise'")
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used: {text}; use cpu, or install its torch") from error
+    if name == "stepwise":
+        return "stepwise"
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"engine='compiled' runs on cpu and cuda, not on device={device!r}; use engine='stepwise'")
+    return "compiled" if kind == "cpu" else "fused"
 
 
 def _cost(circuit: Circuit, trials: int) -> Cost:

@@ -88,16 +88,17 @@ class Spikes:
             ValueError: `strict` and at least one spike lies outside the grid.
         """
         bins = self.bins(dt)
-        inside = bins < steps
-        if strict and not bool(inside.all()):
-            late = int((~inside).sum())
+        if strict and bool((bins >= steps).any()):
+            late = int((bins >= steps).sum())
             raise ValueError(f"{late} spikes lie at or after {steps * dt:.3g} s, the grid's end; use more steps")
-        sample, unit, bins = self.sample[inside], self.unit[inside], bins[inside]
-        grid = torch.zeros(steps, self.samples, self.units, device=self.time.device)
+        grid = torch.zeros(steps + 1, self.samples, self.units, device=self.time.device)
+        # what is too late lies behind the grid
+        place = (bins.clamp(max=steps) * self.samples + self.sample) * self.units + self.unit
         if binary:
-            grid[bins, sample, unit] = 1.0
-            return grid
-        return grid.index_put_((bins, sample, unit), torch.ones_like(self.time[inside]), accumulate=True)
+            grid.view(-1)[place] = 1.0
+        else:
+            grid.view(-1).scatter_add_(0, place, torch.ones_like(self.time))
+        return grid[:steps]
 
     def offsets(self) -> Tensor:
         """Return the first event of each sample and the total, int64 `[B + 1]`."""

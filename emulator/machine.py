@@ -32,13 +32,14 @@ from .dynamics import (
     synapse_blocks,
 )
 from .fitted import FittedChip
+from .fused import BadEventsError, Fused
 from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
 from .stepwise import Carried, Stepwise
 from .volley import crowded_spikes, surviving_spikes
 
-Engine = Literal["compiled", "stepwise"]
+Engine = Literal["compiled", "fused", "stepwise"]
 Individual = Chip | FittedChip
 
 MAX_SUBSTEPS = 64
@@ -80,6 +81,8 @@ class _Program:
     scalars: kernel.Scalars
     synapses: list[list[SynapseBlock]]
     capacity: int
+    quadrant: Tensor
+    fused: Fused | None
 
 
 class EmulatedChip:
@@ -90,8 +93,8 @@ class EmulatedChip:
         seed: seed of the temporal noise; noise depends on the chip's name, seed, the trial's place on the
             chip's clock, neuron and step, never on how a run is split.
         substeps: sub-steps per CADC sample on which threshold crossings are looked for.
-        engine: "compiled" (CPU) or "stepwise" (torch, any device).
-        device: torch device of the stepwise engine.
+        engine: "compiled" (CPU), "fused" (GPU) or "stepwise" (readable, any device).
+        device: torch device that emulates; events and weights may be on another, recordings are on it.
         dtype: precision of the stepwise engine.
         trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
@@ -111,14 +114,14 @@ class EmulatedChip:
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
         if engine == "compiled" and torch.device(device).type != "cpu":
-            raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='stepwise'")
+            raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='fused'")
         self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
         noises = {individual.noise for individual in self.chips}
         if len(noises) != 1:
             raise ValueError(f"chips side by side need common noise levels, got {len(noises)} different ones")
         self.noise: Preset = noises.pop()
         self.seed, self.substeps, self.trial_time = seed, substeps, trial_time
-        self.engine, self.device, self.dtype = engine, device, dtype
+        self.engine, self.device, self.dtype = engine, torch.device(device), dtype
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
         self._spike_room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
@@ -168,15 +171,13 @@ class EmulatedChip:
                 f"{len(self.chips)}; use a single chip, or trials far apart (gap=None)"
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
-        self._program = _Program(
-            layout=layout,
-            samples=samples,
-            neurons=neurons,
-            params=self._params(layout, neurons, step),
-            scalars=self._scalars(layout, samples, gap, step),
-            synapses=[synapse_blocks(layout, each) for each in neurons],
-            capacity=self._capacity(layout, samples, step),
-        )
+        params, scalars = self._params(layout, neurons, step), self._scalars(layout, samples, gap, step)
+        synapses, capacity = [synapse_blocks(layout, each) for each in neurons], self._capacity(layout, samples, step)
+        fused = None
+        if self.engine == "fused":
+            fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
+        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.device)
+        self._program = _Program(layout, samples, neurons, params, scalars, synapses, capacity, quadrant, fused)
         self._written = None
 
     @staticmethod
@@ -257,27 +258,21 @@ class EmulatedChip:
         program = self._program
         if program is None:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
-        self._check_events(program, events, batch)
+        events = Events(*(part.to(self.device) for part in events))
+        if program.fused is None:  # which looks at them itself
+            self._check_events(program, events, batch)
         charges = self._programmed(program, weights)
         if batch == 0:
-            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8)
+            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.device)
             return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
         rows, row = self._rows(program, clocks, chip)
         keys = self._keys(clocks, chip)
-        step = CADC_INTERVAL / self.substeps
-        phase = self._phase(clocks, chip)
-        late = phase[events.sample] if self.noise.sampling_phase > 0 else 0.0
-        scaled = Events(events.sample, events.unit, (events.time + late) / step)
-        trials = _Trials(scaled, *charges, chip, row, keys, rows)
-        engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
-        codes, spikes = engine(program, trials)
-        time = spikes.time * step
-        if self.noise.sampling_phase > 0:
-            time = time - phase[spikes.sample]
-        stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
-        found, dropped = self._recorded(program, spikes._replace(time=stamps), clocks, chip)
+        trials = _Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
+        run = self._run_on_grid if program.fused is None else self._run_fused
+        codes, spikes = run(program, trials)
+        found, dropped = self._recorded(program, spikes, clocks, chip)
         return RawRecording(codes, found, dropped)
 
     def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -296,13 +291,16 @@ class EmulatedChip:
     def _check_events(program: _Program, events: Events, batch: int) -> None:
         if len(events.sample) == 0:
             return
-        lowest, highest = int(events.unit.min()), int(events.unit.max())
+        order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
+        seen = (*torch.aminmax(events.unit), *order, events.time.min())
+        lowest, highest, first, last, unordered, earliest = torch.stack([x.double() for x in seen]).tolist()
         if lowest < 0 or highest >= program.layout.inputs:
-            raise ValueError(f"events.unit spans {lowest}..{highest}, the layout has {program.layout.inputs} inputs")
-        if int(events.sample[0]) < 0 or int(events.sample[-1]) >= batch or bool((events.sample.diff() < 0).any()):
+            inputs = program.layout.inputs
+            raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
+        if first < 0 or last >= batch or unordered:
             raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
-        if not float(events.time.min()) >= 0:
-            raise ValueError(f"events.time must not be negative, smallest is {float(events.time.min())} s")
+        if not earliest >= 0:
+            raise ValueError(f"events.time must not be negative, smallest is {earliest} s")
 
     def _programmed(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the charges of `weights`; the very tensors of the last run are not written again."""
@@ -318,6 +316,10 @@ class EmulatedChip:
         layout, bounds, chips = program.layout, program.layout.bounds, len(self.chips)
         if len(weights) != len(layout.wirings):
             raise ValueError(f"got {len(weights)} weight matrices for {len(layout.wirings)} wirings")
+        if program.fused is not None:
+            for index, matrix in enumerate(weights):
+                self._check_weights(layout, index, matrix)
+            return program.fused.charges(weights)
         external = torch.zeros(chips, layout.inputs, bounds[-1])
         recurrent = any(wiring.source is not None for wiring in layout.wirings)
         internal = torch.zeros(chips, bounds[-1] if recurrent else 1, bounds[-1])
@@ -340,7 +342,8 @@ class EmulatedChip:
             raise ValueError(f"weights {index} have shape {tuple(matrix.shape)}, expected {shape}")
         if matrix.is_floating_point():
             raise ValueError(f"weights {index} are {matrix.dtype}, expected integers")
-        largest = max(int(matrix.max()), -int(matrix.min())) if matrix.numel() else 0
+        low, high = torch.stack(torch.aminmax(matrix)).tolist() if matrix.numel() else (0, 0)
+        largest = max(high, -low)
         if largest > WEIGHT_MAX:
             raise ValueError(f"weights {index} reach {largest}, the synapses hold up to {WEIGHT_MAX}")
 
@@ -389,10 +392,10 @@ class EmulatedChip:
         every = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
         return every[0] if len(every) == 1 else np.stack(every)[chip, np.arange(len(clocks))]
 
-    def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> Tensor:
+    def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
         share = uniform(self._drawn("sampling phase", clocks, chip))
-        return torch.from_numpy((share * self.noise.sampling_phase).astype(np.float32))
+        return (share * self.noise.sampling_phase).astype(np.float32)
 
     def _drawn(
         self, purpose: str, counters: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
@@ -411,19 +414,19 @@ class EmulatedChip:
         capacity, none = self.noise.spike_capacity, torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
             return spikes, none
-        quadrant = torch.from_numpy(program.neurons[0].circuits[0] * 4 // CIRCUITS)[spikes.unit]
-        crowded = crowded_spikes(spikes.sample, quadrant, capacity)
+        quadrant = program.quadrant[spikes.unit]
+        crowded = crowded_spikes(spikes.sample, quadrant, spikes.time, capacity)
         if crowded is None:
             return spikes, none
-        sample, unit, time = (part[crowded] for part in spikes)
+        sample, unit, time = (part[crowded].cpu() for part in spikes)
         trial, neuron = sample.numpy(), unit.numpy().astype(np.uint64)
         draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
-        survivors = surviving_spikes(sample, quadrant[crowded], time, capacity, draw)
+        survivors = surviving_spikes(sample, quadrant[crowded].cpu(), time, capacity, draw)
         if survivors is None:
             return spikes, none
         kept = ~crowded
-        kept[crowded] = survivors
-        dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks))
+        kept[crowded] = survivors.to(self.device)
+        dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks)).cpu()
         return Events(*(part[kept] for part in spikes)), dropped
 
     def _run_compiled(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
@@ -463,6 +466,31 @@ class EmulatedChip:
         who, when = self._spike_room
         return who[:batch], when[:batch]
 
+    def _run_on_grid(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+        """Run an engine that knows times in sub-steps."""
+        step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.device)
+        shifted, events = self.noise.sampling_phase > 0, trials.events
+        time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
+        engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
+        codes, spikes = engine(program, trials._replace(events=events._replace(time=time)))
+        time = spikes.time * step
+        if shifted:
+            time = time - phase[spikes.sample]
+        stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
+        return codes, spikes._replace(time=stamps)
+
+    def _run_fused(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+        assert program.fused is not None
+        charges, events = (trials.external, trials.internal), trials.events
+        try:
+            found = program.fused.simulate(
+                *events, charges, trials.chip, trials.row, trials.keys, trials.phase, trials.rows
+            )
+        except BadEventsError:
+            self._check_events(program, events, len(trials.chip))  # says what is wrong with them
+            raise
+        return found.codes, Events(found.sample, found.neuron, found.time)
+
     def _run_stepwise(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
         if program.scalars.gap < 0:
             codes, found, _ = self._stepwise(program, trials, slice(None), None)
@@ -479,17 +507,17 @@ class EmulatedChip:
     ) -> tuple[Tensor, Events, Carried]:
         batch = range(len(trials.chip))[part]
         here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
-        sample, unit, time = (x[here].to(self.device) for x in trials.events)
+        sample, unit, time = (x[here] for x in trials.events)
         chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
         engine = Stepwise(program.params, program.scalars, trials.rows, chip, row, self.device, self.dtype)
         keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(self.device)
         external, internal = (x.to(self.device, self.dtype) for x in (trials.external, trials.internal))
         codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
-        return codes.cpu(), Events(*(x.cpu() for x in spikes)), left
+        return codes, Events(*spikes), left
 
 
 class _Trials(NamedTuple):
-    """What an engine needs of one run, times in sub-steps."""
+    """What an engine needs of one run."""
 
     events: Events
     external: Tensor
@@ -498,6 +526,7 @@ class _Trials(NamedTuple):
     row: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint32]
     rows: kernel.Rows
+    phase: npt.NDArray[np.float32]
 
 
 def _by_sample(found: Events) -> Events:

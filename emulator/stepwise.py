@@ -84,7 +84,7 @@ class Stepwise:
         rows: Rows,
         chip: Tensor,
         row: Tensor,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
         self.dtype, self.device, self.s = dtype, torch.device(device), scalars

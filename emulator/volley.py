@@ -15,11 +15,25 @@ from .preset import VOLLEY_WINDOW
 from .rng import splitmix64
 
 
-def crowded_spikes(sample: Tensor, quadrant: Tensor, capacity: int) -> Tensor | None:
-    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`; None for none."""
+def crowded_spikes(sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int) -> Tensor | None:
+    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`; None for none.
+
+    On a GPU also None if no window has more than that, which costs less there than to bring spikes to the CPU.
+    """
     place = sample * 4 + quadrant
     crowded = (torch.bincount(place) > capacity)[place]
-    return crowded if bool(crowded.any()) else None
+    if not bool(crowded.any()):
+        return None
+    if sample.device.type != "cpu":
+        window = _windows(time)
+        if int(torch.bincount(place * (window.max() + 1) + window).max()) <= capacity:
+            return None
+    return crowded
+
+
+def _windows(time: Tensor) -> Tensor:
+    """Return the window of each spike."""
+    return torch.floor(time.double() / VOLLEY_WINDOW).long()
 
 
 def surviving_spikes(
@@ -32,7 +46,7 @@ def surviving_spikes(
         capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
         draw: random word of each spike's trial and neuron `[S]`.
     """
-    window = torch.floor(time.double() / VOLLEY_WINDOW).long()
+    window = _windows(time)
     windows = int(window.max()) + 1
     volley = ((sample * 4 + quadrant) * windows + window).numpy()
     _, index, counts = np.unique(volley, return_inverse=True, return_counts=True)

@@ -188,8 +188,9 @@ class Device:
             DeviceError: trials are missing after the last attempt.
         """
         plan = self._placed()
-        integers = {name: matrix.cpu() for name, matrix in integers.items()}
-        spikes = spikes.to("cpu")
+        where = self.backend.torch_device if len(plan.parts) == 1 else "cpu"
+        integers = {name: matrix.to(where) for name, matrix in integers.items()}
+        spikes = spikes.to(where)
         if len(plan.parts) == 1:
             return self._watched(self._record_part(plan.parts[0], integers, spikes))
         measured, found = {INPUT: spikes}, list[tuple[Part, Recording]]()
@@ -202,7 +203,9 @@ class Device:
 
     def _record_part(self, part: Part, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
         """Run a batch through the configured part; its trials follow those before on the clock."""
-        size = part.trials_per_run(self._placed().capabilities) or spikes.samples
+        size = part.trials_per_run(self._placed().capabilities)
+        if not size or (self.backend.takes_any_batch and part.circuit.trial_time is None):
+            size = max(spikes.samples, 1)
         stimuli, clock = [], self.clock
         for piece in spikes.split(size):
             stimuli.append(Stimulus(piece, clock))

@@ -71,20 +71,27 @@ class _Block:
 
     def __init__(self) -> None:
         self.trials, self._sum, self._changes = 0, torch.zeros(()), 0.0
+        self._waiting: list[Tensor] = []
         self._last: Tensor | None = None
 
     def add(self, codes: Tensor) -> None:
-        """Add codes `[B, N]`."""
+        """Add codes `[B, N]`; they are looked at when a sum is asked for."""
         self.trials += len(codes)
-        values = codes.double()
+        self._waiting.append(codes)
+
+    def _sum_up(self) -> None:
+        if not self._waiting:
+            return
+        values = torch.cat(self._waiting).double()
         self._sum = self._sum + values.sum(0)
         rows = values if self._last is None else torch.cat([self._last, values])
         change = (rows[1:] - rows[:-1]).view(-1)
-        self._changes += float(change.dot(change)) / codes.shape[1]
-        self._last = values[-1:]
+        self._changes += float(change.dot(change)) / values.shape[1]
+        self._waiting, self._last = [], values[-1:]
 
     def mean(self) -> Tensor:
         """Return each neuron's mean `[N]`."""
+        self._sum_up()
         return self._sum / self.trials
 
     def standard_error(self) -> float:
@@ -92,4 +99,5 @@ class _Block:
 
         The variance is half the mean square of the change from one trial to the next, so drift does not count.
         """
+        self._sum_up()
         return math.sqrt(self._changes / (2 * (self.trials - 1) * self.trials))

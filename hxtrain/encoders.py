@@ -84,16 +84,14 @@ class Encoder(ABC):
             ValueError: an intensity is outside 0..1, or jitter is asked for without a generator.
         """
         x = intensity.flatten(1)
-        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):
-            raise ValueError(
-                f"intensities span {float(x.min()):.4g}..{float(x.max()):.4g}, expected 0..1; "
-                "divide 8-bit images by 255"
-            )
+        low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"intensities span {low:.4g}..{high:.4g}, expected 0..1; divide 8-bit images by 255")
         times = self.times(x)
         if self.jitter > 0:
             if generator is None:
                 raise ValueError(f"encoder.jitter={self.jitter} s needs a generator; pass one to the call")
-            noise = torch.randn(times.shape, generator=generator, device=times.device)
+            noise = torch.randn(times.shape, generator=generator, device=generator.device).to(times.device)
             times = (times + self.jitter * noise).clamp(min=0)
         if self.grid is not None:
             times = ((times.double() / self.grid + GRID_TOLERANCE).floor() * self.grid).float()

@@ -275,6 +275,11 @@ class Network(nn.Module):
         """All projections in the order in which weights are listed everywhere."""
         return [projection for layer in self.layers for projection in layer.projections]
 
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the weights are, and the host's maths is done."""
+        return self.layers[0].linear.weight.device
+
     def attach(self, device: Device | None) -> None:
         """Run on `device` from now on, after placing the network on it; None: in software."""
         self._plan = None if device is None else device.place(self)
@@ -356,7 +361,7 @@ class Network(nn.Module):
             self.check_software()
         device = None if self.in_software else self.device
         weights = self.effective_weights(masks)
-        spikes = spikes.to(first.weight.device)
+        spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
         with torch.no_grad():
             found = Activity(simulate(self, weights, events)) if device is None else device.run(weights, spikes, events)

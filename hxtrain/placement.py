@@ -116,9 +116,9 @@ class Plan:
         """
         limit = self.capabilities.weight_max
         largest: dict[str, float] = {}
-        for plan, weight in zip(self.projections, weights, strict=True):
+        bounds = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights]).tolist()
+        for plan, (low, high) in zip(self.projections, bounds, strict=True):  # NaN if a weight is
             name, post = plan.projection.name, plan.projection.post
-            low, high = (float(bound) for bound in torch.aminmax(weight.detach()))  # NaN if a weight is
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"weights of {name} are not finite; try a smaller trainer.learning_rate")
             if plan.fixed_scale is None:

@@ -4,9 +4,10 @@ r"""The twin: an ideal software model of the network, on the grid of the traces.
     U[t+1] = beta U[t] + I[t+1] - S[t]        soft reset by subtraction, no refractory period
     S[t]   = 1 where U[t] > 1
 
-with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). On the CPU, `compiled` does these steps.
-Elsewhere, `respond` does it in torch: resets and recurrent synapses only add to the linear response to x, so the drive
-of all steps is computed at once, and the loop over time carries what the population's own spikes leave behind.
+with float weights (Cramer, Billaudelle et al., PNAS 2022, software reference). `compiled` does these steps on the CPU,
+`triton_kernels` on a GPU. For all else, `respond` does it in torch: resets and recurrent synapses only add to the
+linear response to x, so the drive of all steps is computed at once, and the loop over time carries what the
+population's own spikes leave behind.
 
 `follow` returns the membranes that belong to *given* spikes, such as measured ones (network.traces=spikes_only). These
 are linear in x and S, so that no loop over time is left: `U = K (W x + V S) - R S` with the Toeplitz matrices of
@@ -24,7 +25,7 @@ from torch import Tensor
 from hxtrain.backends import Circuit
 
 from .activity import LayerActivity, layer_activity
-from .learning import GridEvents, Grouped, Model, compiled, decay, over_time, psp_matrix
+from .learning import GridEvents, Grouped, Model, compiled, decay, gpu, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
@@ -79,6 +80,9 @@ def respond(
         spiking: whether it fires. recurrent: weights `[N, N]`, if any.
     """
     drive = inputs @ weight.t() if isinstance(inputs, Tensor) else inputs.drive(weight)
+    if gpu.takes(drive, model, recurrent):
+        found: tuple[Tensor | None, Tensor] = gpu.kernels().respond(drive.detach(), model, spiking)
+        return found
     matrix = psp_matrix(shape[0], model.alpha, model.beta, weight.dtype, weight.device)
     trace = over_time(matrix, drive)
     return (fire(trace, model.alpha, model.beta, recurrent) if spiking else None), trace

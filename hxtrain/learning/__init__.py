@@ -1,6 +1,6 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
-from . import compiled
+from . import compiled, gpu
 from .compiled import Grouped
 from .injection import Measured, gradient, measured_layers
 from .model import Model, Saturation
@@ -18,6 +18,7 @@ __all__ = [
     "compiled",
     "decay",
     "get_surrogate",
+    "gpu",
     "gradient",
     "measured_layers",
     "over_time",

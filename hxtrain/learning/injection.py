@@ -25,8 +25,9 @@ Recurrent synapses V add `V S[t]` to the current, so that a spike's gradient nee
 
 from the last step to the first.
 
-Two engines compute the same: `readable` here, in torch, for any device and precision, without a loop over time unless
-the layer is recurrent; and `compiled`, on the CPU, whose loop over time stays in the cache (decision 0008).
+Engines that compute the same: `readable` here, in torch, for any device and precision, without a loop over time unless
+the layer is recurrent; `compiled`, on the CPU, whose loop over time stays in the cache (decision 0008); and
+`triton_kernels`, on a GPU, where it stays in registers (decision 0011).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import compiled, saturation
+from . import compiled, gpu, saturation
 from .compiled import Grads, Grouped
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
@@ -129,8 +130,8 @@ class _Layer(NamedTuple):
         """
         lower, for_weight, for_recurrent = wanted
         saturating = self.model.saturation is not None
-        grouped = self.grouped if self.events is None else self._grouped_events(for_weight or saturating)
         known = self.recurrent is None and compiled.supports(self.trace, self.model)
+        grouped = self.grouped if self.events is None else self._grouped_events(known and (for_weight or saturating))
         if known and not saturating:
             charge, grad_weight = compiled.gradient(
                 self.model, self.spikes, self.trace, grads, behind, grouped if for_weight else None,
@@ -193,7 +194,9 @@ def gradient(
         events: inputs; None: no gradient of weights.
         recurrent: weights `[N, N]`, if any.
     """
-    if recurrent is None:
+    if gpu.takes(trace, model, recurrent):
+        charge = gpu.kernels().charges(model, spikes, trace, grad_spikes, grad_trace)
+    elif recurrent is None:
         grad_membrane = _membrane(model, spikes, trace, grad_spikes, grad_trace)
         matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
         charge = over_time(matrix.t(), grad_membrane)

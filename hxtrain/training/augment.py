@@ -72,10 +72,10 @@ class Augmentation:
         if not self.active:
             return images
         maps = self._maps(len(images), images.shape[1:], generator)
-        grid = affine_grid(maps, [len(images), 1, *images.shape[1:]], align_corners=False)
+        grid = affine_grid(maps.to(images), [len(images), 1, *images.shape[1:]], align_corners=False)
         if self.elastic > 0:
-            grid = grid + self._displacements(images.shape, generator)
-        return grid_sample(images[:, None], grid.to(images), align_corners=False)[:, 0].clamp_(0, 1)
+            grid = grid + self._displacements(images.shape, generator).to(images)
+        return grid_sample(images[:, None], grid, align_corners=False)[:, 0].clamp_(0, 1)
 
     def _maps(self, count: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Return for each image the matrix `[B, 2, 3]` that leads from its new points to its old ones."""

@@ -137,7 +137,8 @@ def observe(
     still = encoder.still()
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
-        activity = net(still(intensities(split.samples[first : first + batch_size])), masks)
+        samples = split.samples[first : first + batch_size].to(net.torch_device)
+        activity = net(still(intensities(samples)), masks)
         answers = predictions(loss.scores(activity.readout)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()

@@ -205,11 +205,12 @@ class Trainer(Loop[TrainerConfig]):
 
         Distortions and jitter are drawn for all of it.
         """
-        place, encoder = (self.epoch, self.step), self.task.encoder
+        place, encoder, where = (self.epoch, self.step), self.task.encoder, self.task.net.torch_device
         if encoder.jitter == 0 and not self.task.augment.active:
-            images = intensities(self.train.samples[chosen[first:last]])
+            images = intensities(self.train.samples[chosen[first:last]].to(where))
             return encoder(images), images
-        images = self.task.augment(intensities(self.train.samples[chosen]), generator(self.seed, "augment", *place))
+        shown = intensities(self.train.samples[chosen].to(where))
+        images = self.task.augment(shown, generator(self.seed, "augment", *place))
         jitter = generator(self.seed, "jitter", *place) if encoder.jitter > 0 else None
         return encoder(images, jitter).stretch(first, last), images[first:last]
 
@@ -220,7 +221,7 @@ class Trainer(Loop[TrainerConfig]):
         if self._answers is None:
             parts = torch.split(self.train.samples, self.config.evaluation_batch_size)
             self._answers = torch.cat([teacher.logits(intensities(part)) for part in parts])
-        return self._answers[chosen]
+        return self._answers[chosen.to(self._answers.device)]
 
     def _join(self, step: Step, labels: Tensor, share: float) -> None:
         """Average the gradients of all processes, and sum up what they saw of a step.

@@ -94,6 +94,8 @@ def test_settings_reach_the_device() -> None:
             ValueError,
             r"engine='fast' is not known; choose 'compiled' or 'stepwise'",
         ),
+        ("emulator", {"device": "nowhere"}, ValueError, r"device='nowhere' cannot be used: .*; use cpu, or install"),
+        ("emulator", {"device": "meta"}, ValueError, r"runs on cpu and cuda, not on device='meta'; use engine='stepw"),
         ("emulator", {"substeps": 0}, ValueError, r"substeps=0 must be in 1..64"),
     ],
 )

@@ -81,13 +81,13 @@ CASES = {
 }
 
 
-def run(case: Case, engine: str, **settings: object) -> RawRecording:
+def run(case: Case, engine: str, batch: int = BATCH, **settings: object) -> RawRecording:
     return run_once(
         case.chip,
         case.layout,
         WEIGHTS[: len(case.layout.wirings)],
-        STIMULUS,
-        BATCH,
+        STIMULUS if batch == BATCH else busy(5, batch, INPUTS, SAMPLES, 150),
+        batch,
         SAMPLES,
         clock=95,
         engine=engine,
@@ -104,26 +104,31 @@ def spike_times(spikes: Events, trials: np.ndarray) -> np.ndarray:
     return times
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_engines_agree(name: str) -> None:
-    compiled, stepwise = run(CASES[name], "compiled"), run(CASES[name], "stepwise")
-    for recording in (compiled, stepwise):
-        assert recording.codes.shape == (BATCH, SAMPLES, NEURONS)
-        assert 100 < len(recording.spikes.time) < 3000
+def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1) -> None:
+    """Two engines found the same but for rounding; `astray` trials may have gone another way."""
+    for recording in recordings:
+        assert recording.codes.shape == (batch, SAMPLES, NEURONS)
+        assert 8 * batch < len(recording.spikes.time) < 250 * batch
         assert torch.all(torch.diff(recording.spikes.sample) >= 0)
         assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]
+    one, other = recordings
     # single precision sums in another order: a membrane that just touches its threshold may spike in one engine
     # only, and tell it to all neurons of its trial
-    difference = (compiled.codes.int() - stepwise.codes.int()).abs().numpy()
-    number = [counts(recording.spikes, BATCH, NEURONS) for recording in (compiled, stepwise)]
+    difference = (one.codes.int() - other.codes.int()).abs().numpy()
+    number = [counts(recording.spikes, batch, NEURONS) for recording in recordings]
     equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
-    assert equal.sum() >= BATCH - 1
-    assert abs(compiled.dropped - stepwise.dropped).sum() <= 2
+    assert equal.sum() >= batch - astray
+    assert abs(one.dropped - other.dropped).sum() <= 2
     # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
     assert (difference[equal] > 0).mean() < 1e-3
-    moved = np.abs(spike_times(compiled.spikes, equal) - spike_times(stepwise.spikes, equal))
+    moved = np.abs(spike_times(one.spikes, equal) - spike_times(other.spikes, equal))
     assert moved.max() < 1.01 * STAMP
     assert (moved > 1e-9).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_engines_agree(name: str) -> None:
+    assert_agree(run(CASES[name], "compiled"), run(CASES[name], "stepwise"))
 
 
 def test_every_case_changes_the_recording() -> None:

@@ -127,7 +127,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "device": (
         lambda: EmulatedChip(ideal(), device="cuda"),
         ValueError,
-        "not on device='cuda'; use engine='stepwise'",
+        "not on device='cuda'; use engine='fused'",
     ),
     "not configured": (
         lambda: EmulatedChip(ideal()).run([], events(), 1),

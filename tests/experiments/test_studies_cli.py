@@ -82,7 +82,7 @@ def test_bench_times_steps_and_answers(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "b/bench.json").read_text())
     works = {(row["task"], row["work"]) for row in found["speed"]}
-    assert len(works) == len(found["speed"]) == 3 * 4 + 1 + 2
+    assert len(works) == len(found["speed"]) == 4 * 4 + 2 + 2
     assert all(0 < row["low"] <= row["middle"] <= row["high"] for row in found["speed"])
     assert found["processor"]
     assert (tmp_path / "b/bench.png").stat().st_size > 10_000

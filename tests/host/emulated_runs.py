@@ -11,7 +11,10 @@ HEALTHY = EmulatorBackend.run
 
 
 def replace_runs(mocker: MockerFixture, run: Callable[..., Recording]) -> list[object]:
-    """Have every run of an emulated chip done by `run(backend, weights, stimulus)`; return the patches."""
+    """Have every run of an emulated chip, of as many trials as its trace memory holds, done by another function.
+
+    It is called as `run(backend, weights, stimulus)`. Returns the patches.
+    """
 
     def attempt(backend: EmulatorBackend, weights: object, stimulus: object) -> Recording | DeviceError:
         try:
@@ -20,6 +23,7 @@ def replace_runs(mocker: MockerFixture, run: Callable[..., Recording]) -> list[o
             return error
 
     return [
+        mocker.patch.object(EmulatorBackend, "takes_any_batch", False),
         mocker.patch.object(EmulatorBackend, "run", run),
         mocker.patch.object(EmulatorBackend, "run_all", lambda b, w, stimuli: [attempt(b, w, s) for s in stimuli]),
     ]

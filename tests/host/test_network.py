@@ -5,6 +5,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import DeviceError, create_backend
+from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.learning import decay
 
 
@@ -148,3 +149,23 @@ def test_measured_times_come_with_the_grid():
     assert torch.equal(hidden.events.to_grid(net.dt, net.steps, binary=True), hidden.spikes)
     assert float((hidden.events.time / net.dt % 1).std()) > 0.1  # finer than the grid
     assert readout.events is None
+
+
+@pytest.mark.parametrize("trial_time", [None, 5e-5])
+def test_an_emulation_gets_a_batch_at_once_and_records_the_same(mocker, trial_time):
+    """But for close trials: there, the first trial of each run begins at rest."""
+    run, sizes = EmulatorBackend.run, []
+    mocker.patch.object(EmulatorBackend, "run", lambda b, w, s: sizes.append(s.spikes.samples) or run(b, w, s))
+    mocker.patch.object(EmulatorBackend, "run_all", lambda b, w, stimuli: [b.run(w, s) for s in stimuli])
+    spikes, found = random_spikes(60), []
+    for whole in (True, False):
+        mocker.patch.object(EmulatorBackend, "takes_any_batch", whole)
+        with hx.Device(create_backend("emulator"), trial_time=trial_time) as device:
+            net = hx.Network(hx.Linear(20, 240, gain=4), hx.LIF(240), hx.Linear(240, 3, gain=2), hx.LI(3))
+            net.attach(device)
+            found.append(net(spikes))
+    pieces = [25, 25, 10]
+    assert sizes == ([60] if trial_time is None else pieces) + pieces
+    assert all(map(torch.equal, *([layer.trace for layer in activity.layers] for activity in found)))
+    assert found[0].hidden_spikes() > 60
+    assert found[0].cost == found[1].cost

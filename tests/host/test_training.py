@@ -440,6 +440,7 @@ def test_training_on_a_gpu_learns_what_the_cpu_learns(tmp_path, backend):
     found = []
     for name in ("cpu", "cuda"):
         config = digits(1, train_samples=600, test_samples=200, torch_device=name)
-        config = replace(config, backend=BackendConfig(backend))
+        settings = {"device": name} if backend == "emulator" else {}
+        config = replace(config, backend=BackendConfig(backend, settings))
         found.append(run(config, tmp_path / name, "test", quiet())["test_accuracy"])
     assert abs(found[0] - found[1]) < 0.05

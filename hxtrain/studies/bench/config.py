@@ -18,6 +18,8 @@ class BenchConfig:
         rounds: how often every variant is timed.
         batch: samples per run (suite realism).
         threads: torch threads (the emulated chip and the host's loops use all cores anyway).
+        torch_device: where everything runs, the emulated chip and other libraries, too; `cpu` or e.g. `cuda` (suite
+            speed).
         peers: whether other libraries that are installed are timed, too (suite speed).
     """
 
@@ -26,6 +28,7 @@ class BenchConfig:
     rounds: int = 25
     batch: int = 100
     threads: int = 1
+    torch_device: str = "cpu"
     peers: bool = True
 
     def __post_init__(self) -> None:

@@ -24,18 +24,19 @@ class Floor:
 
     def __init__(self, spikes: Spikes, task: Task) -> None:
         steps, samples = task.spikes.shape[:2]
-        rows = steps * samples
+        rows, where = steps * samples, task.hidden.device
         row = spikes.bins(task.dt) * samples + spikes.sample
         row, unit = row[row < rows], spikes.unit[row < rows]
         forward, backward = torch.argsort(row), torch.argsort(unit)
-        self._forward = unit[forward], torch.searchsorted(row[forward], torch.arange(rows))
-        self._backward = row[backward], torch.searchsorted(unit[backward], torch.arange(spikes.units))
+        self._forward = unit[forward], torch.searchsorted(row[forward], torch.arange(rows, device=where))
+        self._backward = row[backward], torch.searchsorted(unit[backward], torch.arange(spikes.units, device=where))
         self._hidden, self._readout = task.hidden.t().contiguous(), task.readout
         neurons, classes = task.hidden.shape[0], task.readout.shape[0]
-        self._fired = (torch.rand(rows, neurons) < 0.01).float()
-        self._charge, self._charge_out = torch.randn(rows, neurons), torch.randn(rows, classes)
-        self._drive = torch.empty(rows, classes)
-        self._grad_fired, self._grad_readout = torch.empty(rows, neurons), torch.empty(classes, neurons)
+        with where:
+            self._fired = (torch.rand(rows, neurons) < 0.01).float()
+            self._charge, self._charge_out = torch.randn(rows, neurons), torch.randn(rows, classes)
+            self._drive = torch.empty(rows, classes)
+            self._grad_fired, self._grad_readout = torch.empty(rows, neurons), torch.empty(classes, neurons)
 
     def inference(self) -> object:
         """Do the products of a forward pass."""

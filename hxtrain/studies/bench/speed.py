@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 OURS = "hxtrain, "
 SOFTWARE, IDEAL, CALIBRATED = OURS + "software", OURS + "ideal emulated chip", OURS + "calibrated emulated chip"
 HOST, FLOOR = OURS + "host's share alone", "floor: matrix products"
-TRAINING, INFERENCE, THROUGHPUT = "training step, 100 samples", "inference, 100 samples", "inference, 1000 samples"
+TRAINING, LARGE = "training step, 100 samples", "training step, 1000 samples"
+INFERENCE, THROUGHPUT = "inference, 100 samples", "inference, 1000 samples"
 RECURRENT = "recurrent training step, 100 samples"
-SIZES = {TRAINING: 100, INFERENCE: 100, THROUGHPUT: 1000, RECURRENT: 100}
+SIZES = {TRAINING: 100, LARGE: 1000, INFERENCE: 100, THROUGHPUT: 1000, RECURRENT: 100}
 """Samples of each task."""
 RECURRENT_NEURONS = 120
 """Hidden neurons of the recurrent network, 256-120-10: as many as fit the chip at once with 376 inputs each."""
@@ -82,7 +83,7 @@ def bench_speed(
         with ExitStack() as stack:
             works, skipped = _works(config, stack)
             turns = {
-                (task, name, threads): _with_threads(work.run, threads)
+                (task, name, threads): _timed(work.run, threads, config.torch_device)
                 for (task, name), work in works.items()
                 for threads in work.threads
             }
@@ -112,26 +113,29 @@ def speed_rows(found: list[Speed]) -> list[tuple[str, ...]]:
 
 def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str], Work], dict[str, str]]:
     """Return all works by task and name, and the peers that do not work here with the reason."""
-    load = Workload(stack, max(SIZES.values()))
+    where = config.torch_device
+    load = Workload(stack, max(SIZES.values()), where)
     own = (config.threads,)
     nets = {
         SOFTWARE: load.network(None),
-        IDEAL: load.network(create_backend("emulator", preset="ideal")),
-        CALIBRATED: load.network(create_backend("emulator", chip=config.chip)),
+        IDEAL: load.network(create_backend("emulator", preset="ideal", device=where)),
+        CALIBRATED: load.network(create_backend("emulator", chip=config.chip, device=where)),
     }
-    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip)))
-    works = {(TRAINING, name): Work(load.training(net, SIZES[TRAINING]), own) for name, net in nets.items()}
-    works[TRAINING, HOST] = Work(load.training(replay, SIZES[TRAINING]), own)
+    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip, device=where)))
+    works: dict[tuple[str, str], Work] = {}
+    for task in (TRAINING, LARGE):
+        works |= {(task, name): Work(load.training(net, SIZES[task]), own) for name, net in nets.items()}
+        works[task, HOST] = Work(load.training(replay, SIZES[task]), own)
     for task in (INFERENCE, THROUGHPUT):
         works |= {(task, name): Work(load.inference(net, SIZES[task]), own) for name, net in nets.items()}
-    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip))):
+    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip, device=where))):
         recurrent = load.network(backend, hidden=[RECURRENT_NEURONS], recurrent=True)
         works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), own)
-    cores = tuple(sorted({1, os.cpu_count() or 1}))
-    tasks = {task: _task(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, INFERENCE, THROUGHPUT)}
+    cores = tuple(sorted({1, os.cpu_count() or 1})) if load.where.type == "cpu" else own
+    tasks = {task: _task(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, LARGE, INFERENCE, THROUGHPUT)}
     for task, given in tasks.items():
         floor = floor_works(load.spikes.stretch(0, SIZES[task]), given)
-        works[task, FLOOR] = Work(floor["training" if task == TRAINING else "inference"], cores)
+        works[task, FLOOR] = Work(floor["training" if task in (TRAINING, LARGE) else "inference"], cores)
     skipped: dict[str, str] = {}
     for name in installed() if config.peers else ():
         try:
@@ -148,7 +152,7 @@ def _peer_works(name: str, tasks: dict[str, Task], cores: tuple[int, ...]) -> di
     works = {}
     for task, given in tasks.items():
         peer = build(name, given)
-        works[task, name] = Work(peer.train if task == TRAINING else peer.infer, threads)
+        works[task, name] = Work(peer.train if task in (TRAINING, LARGE) else peer.infer, threads)
         works[task, name].run()
     return works
 
@@ -165,11 +169,16 @@ def _task(load: Workload, net: Network, samples: int) -> Task:
     return Task(dense, load.labels[:samples], hidden, readout, net.dt, tau, decay, activity, RATE)
 
 
-def _with_threads(run: Callable[[], object], threads: int) -> Callable[[], object]:
+def _timed(run: Callable[[], object], threads: int, where: str) -> Callable[[], object]:
+    """Return a call that uses so many torch threads, and waits for what it has started on a GPU."""
+
     def work() -> object:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        return run()
+        found = run()
+        if where != "cpu":
+            torch.cuda.synchronize(where)
+        return found
 
     return work
 
@@ -190,11 +199,17 @@ def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
         "command": command,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "processor": _processor(),
+        "torch_device": _torch_device(config.torch_device),
         "rounds": config.rounds,
         "chip": config.chip,
         "threads": config.threads,
         "versions": {**versions(), **(installed() if config.peers else {})},
     }
+
+
+def _torch_device(name: str) -> str:
+    """Return a torch device's name, and that of the card."""
+    return name if torch.device(name).type != "cuda" else f"{name}: {torch.cuda.get_device_name(name)}"
 
 
 def _processor() -> str:

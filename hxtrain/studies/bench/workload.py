@@ -17,6 +17,7 @@ from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
 from hxtrain.regularizers import Burst
 from hxtrain.training.evaluation import intensities
+from hxtrain.training.run import torch_device
 from hxtrain.training.step import train_step
 
 INIT_MEAN = 8e-3
@@ -31,17 +32,18 @@ class Workload:
     Args:
         stack: closes the devices.
         samples: images, the first of the training data.
+        where: torch device of images and networks.
     """
 
-    def __init__(self, stack: ExitStack, samples: int) -> None:
-        self._stack = stack
+    def __init__(self, stack: ExitStack, samples: int, where: str = "cpu") -> None:
+        self._stack, self.where = stack, torch_device(where)
         data = load_dataset("mnist").train
-        self.spikes = LatencyEncoder()(intensities(data.images[:samples]))
-        self.labels = data.labels[:samples]
+        self.spikes = LatencyEncoder()(intensities(data.images[:samples].to(self.where)))
+        self.labels = data.labels[:samples].to(self.where)
 
     def network(self, backend: Backend | None, **settings: Any) -> Network:
         """Return a new network with these other settings, attached to a device (None: in software)."""
-        net = NetworkConfig(**{"init_mean": INIT_MEAN, **settings}).build(self.spikes.units, 10, seed=0)
+        net = NetworkConfig(**{"init_mean": INIT_MEAN, **settings}).build(self.spikes.units, 10, seed=0).to(self.where)
         if backend is not None:
             net.attach(self._stack.enter_context(Device(backend)))
         return net

@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+import torch
+
 from .common import Peer, Task
 
 
@@ -54,7 +56,8 @@ def build(name: str, task: Task) -> Peer:
     """
     known = PEERS[name]
     function: Callable[[Task], Peer] = getattr(import_module(f"{__name__}.{known.module}"), known.function)
-    peer = function(task)
+    with torch.device(task.hidden.device):
+        peer = function(task)
     peer.match(task.activity)
     return peer
 

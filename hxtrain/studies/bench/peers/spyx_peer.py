@@ -20,11 +20,12 @@ class SpyxPeer(Peer):
 
     def __init__(self, task: Task) -> None:
         classes, neurons = task.readout.shape
+        jax.config.update("jax_default_device", jax.devices("cpu" if task.hidden.device.type == "cpu" else "gpu")[0])
         keys = nnx.Rngs(0)
         first = nnx.Linear(task.hidden.shape[1], neurons, use_bias=False, rngs=keys)
         second = nnx.Linear(neurons, classes, use_bias=False, rngs=keys)
-        first.kernel[...] = jnp.asarray(task.hidden.t().numpy())
-        second.kernel[...] = jnp.asarray(task.readout.t().numpy())
+        first.kernel[...] = jnp.asarray(task.hidden.t().cpu().numpy())
+        second.kernel[...] = jnp.asarray(task.readout.t().cpu().numpy())
         activation = spyx.axn.superspike(SLOPE)
         hidden = spyx.nn.CuBaLIF((neurons,), alpha=task.decay, beta=task.decay, activation=activation, rngs=keys)
         leaky = [spyx.nn.LI((classes,), beta=task.decay, rngs=keys) for _ in range(2)]
@@ -35,8 +36,8 @@ class SpyxPeer(Peer):
         self._initial = self._weights
         optimizer = optax.adam(task.rate)
         self._state: Any = optimizer.init(self._weights)
-        self._spikes = jnp.asarray(np.ascontiguousarray(task.spikes.numpy()))
-        self._labels, self._samples = jnp.asarray(task.labels.numpy()), len(task.labels)
+        self._spikes = jnp.asarray(np.ascontiguousarray(task.spikes.cpu().numpy()))
+        self._labels, self._samples = jnp.asarray(task.labels.cpu().numpy()), len(task.labels)
 
         def scores(weights: Any, x: Any) -> Any:
             return spyx.nn.run(nnx.merge(graph, weights, rest), x)[0].max(0)

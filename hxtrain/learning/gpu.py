@@ -1,0 +1,29 @@
+"""Which layers run on a GPU's own kernels.
+
+Triton, which comes with torch for CUDA, is imported with the first of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .compiled import KINDS
+from .model import Model
+
+
+def takes(tensor: Tensor, model: Model, recurrent: Tensor | None) -> bool:
+    """Return whether the kernels take a layer: its tensor, model and recurrent weights, if any."""
+    known = tensor.device.type == "cuda" and tensor.dtype == torch.float32 and model.surrogate in KINDS
+    return known and recurrent is None and model.saturation is None
+
+
+@cache
+def kernels() -> Any:
+    """Return the kernels."""
+    from . import triton_kernels
+
+    return triton_kernels

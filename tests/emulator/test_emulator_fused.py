@@ -1,0 +1,65 @@
+"""The engine for GPUs equals the others; without a GPU, Triton's interpreter runs it, a few trials of a few cases."""
+
+import os
+
+import pytest
+import torch
+from emulator_bench import SPIKING, calibrated, integers, machine, one_group
+from test_emulator_engines import CASES, WEIGHTS, assert_agree, run
+
+from hxtrain.emulator import EmulatedChip, Events, RawRecording
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+pytest.importorskip("triton", reason="comes with torch for CUDA; the extra `test` has it for Linux")
+DEVICE, BATCH = ("cuda", 12) if GPU else ("cpu", 2)
+INTERPRETED = (
+    "calibrated, 4 sub-steps",
+    "uncalibrated, 1 sub-steps",
+    "population",
+    "skew",
+    "linear, no rails",
+    "faults",
+    "loss of spikes",
+    "close trials, odd sub-steps",
+    "forced reset",
+)
+"""Cases that take another way through the kernel."""
+
+
+def on_cpu(found: RawRecording) -> RawRecording:
+    return RawRecording(found.codes.cpu(), Events(*(part.cpu() for part in found.spikes)), found.dropped)
+
+
+@pytest.mark.parametrize("name", CASES if GPU else INTERPRETED)
+def test_agrees_with_the_cpu(name: str) -> None:
+    fused = run(CASES[name], "fused", BATCH, device=DEVICE)
+    assert fused.codes.device.type == fused.spikes.time.device.type == DEVICE
+    assert_agree(run(CASES[name], "compiled", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
+
+
+def test_charges_are_those_of_the_cpu() -> None:
+    for name in ("population", "faults", "synapses off"):
+        case = CASES[name]
+        found = []
+        for engine, device in (("compiled", "cpu"), ("fused", DEVICE)):
+            chip = machine(case.chip, case.layout, engine=engine, device=device)
+            assert chip._program is not None
+            found.append([charges.cpu() for charges in chip._charges(chip._program, WEIGHTS)])
+        assert all(map(torch.equal, *found)), name
+
+
+def test_no_events_and_no_trials() -> None:
+    chip = machine(calibrated(), one_group(SPIKING), 3, engine="fused", device=DEVICE)
+    none = Events(*(torch.zeros(0, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)))
+    compiled = machine(calibrated(), one_group(SPIKING), 3)
+    found, expected = (each.run([integers([5])], none, 2) for each in (chip, compiled))
+    assert torch.equal(found.codes.cpu(), expected.codes)
+    assert chip.run([integers([5])], none, 0).codes.shape == (0, 3, 1)
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU")
+def test_compiled_engine_is_of_the_cpu() -> None:
+    with pytest.raises(ValueError, match="use engine='fused'"):
+        EmulatedChip(calibrated(), device="cuda")

@@ -1,0 +1,87 @@
+"""On a GPU the host computes what it computes on the CPU; without one, Triton's interpreter runs its kernels."""
+
+import os
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+import hxtrain as hx
+from hxtrain.backends import create_backend
+from hxtrain.learning import SURROGATES, Model, gpu, gradient
+from hxtrain.studies.bench.workload import Workload
+from hxtrain.twin import respond
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+needs_gpu = pytest.mark.skipif(not GPU, reason="there is no GPU")
+
+
+@pytest.fixture
+def kernels():
+    pytest.importorskip("triton", reason="comes with torch for CUDA; the extra `test` has it for Linux")
+    return gpu.kernels()
+
+
+SHAPE = 9, 5, 70  # two blocks of neurons, the second not full
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def there(x):
+    return None if x is None else x.to("cuda" if GPU else "cpu")
+
+
+@pytest.mark.parametrize("spiking", [True, False])
+def test_layers_respond_as_in_torch(kernels, spiking):
+    model, weight, inputs = Model(0.7, 0.8), draw(70, 40), (draw(9, 5, 40) > 1.5).float()
+    expected = respond(weight, inputs, SHAPE, model, spiking, None)
+    spikes, trace = kernels.respond(there(inputs @ weight.t()), model, spiking)
+    assert torch.allclose(trace.cpu(), expected[1], atol=1e-5)
+    assert (spikes is None) is not spiking
+    if spiking:
+        assert 0.02 < float(expected[0].mean()) < 0.9
+        assert torch.equal(spikes.cpu(), expected[0])
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES.values(), ids=SURROGATES)
+@pytest.mark.parametrize("at_threshold", [True, False])
+@pytest.mark.parametrize("parts", ["spikes", "trace", "both"])
+def test_gradients_of_charges_are_those_of_torch(kernels, surrogate, at_threshold, parts):
+    model = Model(0.7, 0.8, surrogate, 2.0, at_threshold)
+    trace, grad_spikes, grad_trace = 1 + draw(*SHAPE), draw(*SHAPE).flip(0), draw(*SHAPE).flip(1)
+    given = (
+        (trace > 1).float(),
+        trace,
+        grad_spikes if parts != "trace" else None,
+        grad_trace if parts != "spikes" else None,
+    )
+    expected, _ = gradient(model, *given, None)
+    found = kernels.charges(model, *map(there, given))
+    assert float(expected.std()) > 0.1
+    assert torch.allclose(found.cpu(), expected, atol=1e-4)
+
+
+@needs_gpu
+@pytest.mark.parametrize("settings", [{}, {"hidden": [60], "recurrent": True}, {"saturation": 385.0}], ids=str)
+@pytest.mark.parametrize("preset", [None, "calibrated"])
+def test_activity_and_gradients_are_those_of_the_cpu(preset, settings):
+    found = []
+    with ExitStack() as stack:
+        for where in ("cpu", "cuda"):
+            load = Workload(stack, 50, where)
+            backend = None if preset is None else create_backend("emulator", preset=preset, device=where)
+            net = load.network(backend, **settings)
+            activity = net(load.spikes)
+            assert activity.readout.device.type == where
+            hx.MaxOverTime()(activity.readout, load.labels).backward()
+            found.append((activity, [weight.grad.cpu() for weight in net.parameters()]))
+    (one, gradients), (other, others) = found
+    assert one.hidden_spikes() > 200
+    assert other.hidden_spikes() == pytest.approx(one.hidden_spikes(), rel=0.01)
+    assert float((one.readout.detach() - other.readout.detach().cpu()).abs().median()) < 1e-3
+    for own, its in zip(gradients, others, strict=True):
+        assert float((own - its).norm() / own.norm()) < 0.05
