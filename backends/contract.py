@@ -427,7 +427,7 @@ class Backend(ABC):
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether `run` takes more trials at once than a run of the device, because that changes no recording."""
+        """Whether `run` takes more trials, far apart, than the trace memory holds: that changes no recording."""
         return False
 
     @abstractmethod

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal
@@ -147,8 +148,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the chip is emulated."""
-        return self.emulated.device
+        """The GPU that emulates the chip, else the CPU."""
+        return self.emulated.home
 
     @property
     def takes_any_batch(self) -> bool:
@@ -323,6 +324,11 @@ def _engine(name: str, device: str) -> Literal["compiled", "fused", "stepwise"]:
         return "stepwise"
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"engine='compiled' runs on cpu and cuda, not on device={device!r}; use engine='stepwise'")
+    if kind == "cuda" and find_spec("triton") is None:
+        raise ValueError(
+            f"engine='compiled' needs Triton on device={device!r}, which comes with torch for CUDA on Linux; install "
+            "triton, or use engine='stepwise'"
+        )
     return "compiled" if kind == "cpu" else "fused"
 
 

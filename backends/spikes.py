@@ -72,6 +72,26 @@ class Spikes:
         """Return the number of events `E`."""
         return self.time.numel()
 
+    def check(self) -> None:
+        """Look at all events, which only `from_events` does by itself.
+
+        Raises:
+            ValueError: an event is out of range.
+        """
+        good = (self.sample >= 0) & (self.sample < self.samples) & (self.unit >= 0) & (self.unit < self.units)
+        good &= self.time >= 0
+        if not bool(good.all()):
+            raise self.refusal(int((~good).nonzero()[0, 0]))
+
+    def refusal(self, event: int) -> ValueError:
+        """Return the error for an event that is out of range."""
+        sample, unit, time = (part[event].item() for part in (self.sample, self.unit, self.time))
+        return ValueError(
+            f"event {event} of {len(self)} has sample {sample}, unit {unit} and time {time:.4g} s, outside "
+            f"0..{self.samples - 1}, 0..{self.units - 1} and >= 0 s; build spikes with Spikes.from_events, which "
+            "checks them, or mend the backend that recorded them"
+        )
+
     def bins(self, dt: float) -> Tensor:
         """Return each event's bin `floor(t / dt)`, int64 `[E]`."""
         return torch.floor(self.time.double() / dt + GRID_TOLERANCE).long()
@@ -85,8 +105,9 @@ class Spikes:
         `binary`), and spikes at or after `steps * dt` are left out.
 
         Raises:
-            ValueError: `strict` and at least one spike lies outside the grid.
+            ValueError: an event is out of range; `strict` and at least one spike lies outside the grid.
         """
+        self.check()
         bins = self.bins(dt)
         if strict and bool((bins >= steps).any()):
             late = int((bins >= steps).sum())

@@ -22,7 +22,7 @@ EVENTS = 256
 
 class Found(NamedTuple):
     """What trials gave: codes uint8 `[B, T, N]`, and sample, neuron (int64) and stamp (s) of their spikes `[S]`, by
-    sample, then time."""
+    sample, then sub-step."""
 
     codes: Tensor
     sample: Tensor
@@ -91,7 +91,7 @@ class Fused:
         external = torch.zeros(len(self._synapses), layout.inputs, bounds[-1], device=self.device)
         internal = torch.zeros(len(self._synapses), bounds[-1], bounds[-1], device=self.device)
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
-            w = matrix.detach().to(self.device).t()
+            w = matrix.detach().to(self.device, torch.int32).t()
             first = 0 if wiring.source is None else bounds[wiring.source]
             into = external if wiring.source is None else internal
             columns = slice(bounds[wiring.target], bounds[wiring.target + 1])
@@ -122,7 +122,24 @@ class Fused:
         Raises:
             BadEventsError: an event is out of range, or not in order.
         """
+        with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
+            return self._run(sample, unit, time, charges, chip, row, keys, phase, rows)
+
+    def _run(
+        self,
+        sample: Tensor,
+        unit: Tensor,
+        time: Tensor,
+        charges: tuple[Tensor, Tensor],
+        chip: np.ndarray,
+        row: np.ndarray,
+        keys: np.ndarray,
+        phase: np.ndarray,
+        rows: Rows,
+    ) -> Found:
         s, batch = self.scalars, len(chip)
+        if batch * self._steps >= 1 << 31:
+            raise ValueError(f"{batch} trials of {self._steps} sub-steps are too many for one run; use smaller batches")
         words = (chip.astype(np.int32), row.astype(np.int32), keys.view(np.int32), phase.view(np.int32))
         trials = self._tensor(np.column_stack(words))
         noted = torch.zeros(3, dtype=torch.int32, device=self.device)
@@ -140,7 +157,7 @@ class Fused:
             s.per_sample, self._steps,
             s.clamped, s.delay, s.jitter, s.cadc_noise, s.saturation, 1 / s.saturation if s.saturation else 0.0,
             s.low, s.high,
-            CHAINED=chained, CLAMPED=s.clamped >= 0, CONNECTED=self._connected, SATURATING=s.saturation > 0,
+            CLAMPED=s.clamped >= 0, CONNECTED=self._connected, SATURATING=s.saturation > 0,
             NOISY=s.noisy, SKEWED=s.skewed, RAILED=s.railed, WIDTH=_power(self._neurons),
             CIRCUITS=_power(self._merged), num_warps=WARPS,
         )  # fmt: skip
@@ -162,6 +179,7 @@ class Fused:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
         batch, count = len(trials), len(time)
+        sample, unit, time = sample.contiguous(), unit.contiguous(), time.float().contiguous()
         place, when = torch.empty(count, dtype=torch.int32, device=self.device), torch.empty_like(time)
         if count:
             self._kernel.sort_in[((count + EVENTS - 1) // EVENTS,)](
@@ -202,7 +220,7 @@ def _power(count: int) -> int:
 
 @cache
 def _kernel() -> Any:
-    """Return the kernels; Triton, which comes with torch for CUDA, is imported only where it is used."""
+    """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported only where it is used."""
     from . import triton_kernel
 
     return triton_kernel

@@ -94,7 +94,8 @@ class EmulatedChip:
             chip's clock, neuron and step, never on how a run is split.
         substeps: sub-steps per CADC sample on which threshold crossings are looked for.
         engine: "compiled" (CPU), "fused" (GPU) or "stepwise" (readable, any device).
-        device: torch device that emulates; events and weights may be on another, recordings are on it.
+        device: torch device that emulates; events and weights may be on another. Recordings are on it if it is a CUDA
+            device, else on the CPU.
         dtype: precision of the stepwise engine.
         trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
@@ -113,8 +114,11 @@ class EmulatedChip:
             raise TypeError(f"substeps={substeps!r} must be a whole number")
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
-        if engine == "compiled" and torch.device(device).type != "cpu":
+        where = torch.device(device).type
+        if engine == "compiled" and where != "cpu":
             raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='fused'")
+        if engine == "fused" and where != "cuda" and not os.environ.get("TRITON_INTERPRET"):
+            raise ValueError(f"engine='fused' runs on a GPU (cuda), not on device={device!r}; use another engine")
         self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
         noises = {individual.noise for individual in self.chips}
         if len(noises) != 1:
@@ -122,6 +126,7 @@ class EmulatedChip:
         self.noise: Preset = noises.pop()
         self.seed, self.substeps, self.trial_time = seed, substeps, trial_time
         self.engine, self.device, self.dtype = engine, torch.device(device), dtype
+        self.home = torch.device(device if where == "cuda" else "cpu")
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
         self._spike_room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
@@ -176,7 +181,7 @@ class EmulatedChip:
         fused = None
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
-        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.device)
+        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.home)
         self._program = _Program(layout, samples, neurons, params, scalars, synapses, capacity, quadrant, fused)
         self._written = None
 
@@ -258,12 +263,12 @@ class EmulatedChip:
         program = self._program
         if program is None:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
-        events = Events(*(part.to(self.device) for part in events))
+        events = Events(*(part.to(self.home) for part in events))
         if program.fused is None:  # which looks at them itself
             self._check_events(program, events, batch)
         charges = self._programmed(program, weights)
         if batch == 0:
-            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.device)
+            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.home)
             return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
@@ -425,7 +430,7 @@ class EmulatedChip:
         if survivors is None:
             return spikes, none
         kept = ~crowded
-        kept[crowded] = survivors.to(self.device)
+        kept[crowded] = survivors.to(self.home)
         dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks)).cpu()
         return Events(*(part[kept] for part in spikes)), dropped
 
@@ -468,7 +473,7 @@ class EmulatedChip:
 
     def _run_on_grid(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
         """Run an engine that knows times in sub-steps."""
-        step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.device)
+        step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.home)
         shifted, events = self.noise.sampling_phase > 0, trials.events
         time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
         engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
@@ -507,13 +512,13 @@ class EmulatedChip:
     ) -> tuple[Tensor, Events, Carried]:
         batch = range(len(trials.chip))[part]
         here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
-        sample, unit, time = (x[here] for x in trials.events)
+        sample, unit, time = (x[here].to(self.device) for x in trials.events)
         chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
         engine = Stepwise(program.params, program.scalars, trials.rows, chip, row, self.device, self.dtype)
         keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(self.device)
         external, internal = (x.to(self.device, self.dtype) for x in (trials.external, trials.internal))
         codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
-        return codes, Events(*spikes), left
+        return codes.to(self.home), Events(*(x.to(self.home) for x in spikes)), left
 
 
 class _Trials(NamedTuple):

@@ -1,7 +1,7 @@
 """The readable engine: the equations of `dynamics.py` in torch, one sub-step after the other.
 
 It runs on any torch device, at any number of sub-steps, in single or double precision. It is the
-reference that the compiled engine must equal, and the engine for GPUs.
+reference that the other engines must equal.
 """
 
 from __future__ import annotations

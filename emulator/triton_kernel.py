@@ -105,7 +105,7 @@ def collect(
         sample, unit: int64 `[S]` (out). time: float32 `[S]` (out).
         substep, resolution: of the stamps, s.
     """
-    b = tl.program_id(0)
+    b = tl.program_id(0).to(tl.int64)
     number = tl.load(counts + b)
     first = tl.load(ends + b) - number
     phase = tl.load(trials + b * TRIAL_FIELDS + 4).to(tl.float32, bitcast=True)
@@ -125,7 +125,7 @@ def simulate(
     codes, counts, who, when, noted,
     per_program, inputs, neurons, merged, capacity, samples, per_sample, steps,
     clamped, delay, jitter, cadc_noise, saturation, inverse, low, high,
-    CHAINED: tl.constexpr, CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
+    CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
     NOISY: tl.constexpr, SKEWED: tl.constexpr, RAILED: tl.constexpr, WIDTH: tl.constexpr, CIRCUITS: tl.constexpr,
 ):  # fmt: skip
     """Simulate the trials of a program: one, or all that follow each other.
@@ -149,7 +149,7 @@ def simulate(
     due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
     recorded = samples * per_sample
     for i in range(per_program):
-        b = tl.program_id(0) * per_program + i
+        b = (tl.program_id(0) * per_program + i).to(tl.int64)
         trial = trials + b * TRIAL_FIELDS
         chip, row = tl.load(trial), tl.load(trial + 1)
         key0, key1 = tl.load(trial + 2).to(tl.uint32, bitcast=True), tl.load(trial + 3).to(tl.uint32, bitcast=True)

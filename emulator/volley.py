@@ -25,8 +25,9 @@ def crowded_spikes(sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int
     if not bool(crowded.any()):
         return None
     if sample.device.type != "cpu":
-        window = _windows(time)
-        if int(torch.bincount(place * (window.max() + 1) + window).max()) <= capacity:
+        window = _windows(time[crowded])
+        volleys = place[crowded] * (window.max() + 1) + window
+        if int(torch.unique(volleys, return_counts=True)[1].max()) <= capacity:
             return None
     return crowded
 

@@ -45,7 +45,7 @@ class Arrivals:
         """Take what arrived whole of a part and was missing."""
         first, trials = part.clock - self.stimulus.clock, part.spikes.samples
         arrived = torch.zeros_like(self.missing)
-        arrived[first : first + trials] = True if recording.lost is None else ~recording.lost
+        arrived[first : first + trials] = True if recording.lost is None else ~recording.lost.cpu()
         taken = self.missing & arrived
         self._recording = recording if self._recording is None else _fill(self._recording, recording, taken, first)
         self.missing = self.missing & ~arrived
@@ -90,17 +90,18 @@ def _stretch(stimulus: Stimulus, first: int, last: int) -> Stimulus:
 
 def _fill(held: Recording, repeat: Recording, taken: Tensor, first: int) -> Recording:
     """Replace the trials `taken` (bool `[B]`) by those of a repeat, whose trial 0 is trial `first`."""
-    rows = taken.nonzero()[:, 0]
-    traces = {
-        name: codes.index_copy(0, rows, repeat.traces[name].index_select(0, rows - first))
-        for name, codes in held.traces.items()
-    }
+    traces = {name: _fill_codes(codes, repeat.traces[name], taken, first) for name, codes in held.traces.items()}
     spikes = {name: _fill_spikes(found, repeat.spikes[name], taken, first) for name, found in held.spikes.items()}
     return replace(held, traces=traces, spikes=spikes)
 
 
+def _fill_codes(held: Tensor, repeat: Tensor, taken: Tensor, first: int) -> Tensor:
+    rows = taken.nonzero()[:, 0].to(held.device)
+    return held.index_copy(0, rows, repeat.index_select(0, rows - first))
+
+
 def _fill_spikes(held: Spikes, repeat: Spikes, taken: Tensor, first: int) -> Spikes:
-    sample = repeat.sample + first
+    sample, taken = repeat.sample + first, taken.to(held.sample.device)
     kept, new = ~taken[held.sample], taken[sample]
     return Spikes.from_events(
         torch.cat([held.sample[kept], sample[new]]),

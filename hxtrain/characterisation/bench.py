@@ -147,8 +147,8 @@ class Bench:
         }
         recording = self.device.record(integers, spikes)
         self.health = self.health + recording.health
-        codes = torch.cat([recording.traces[p.name] for p in self.populations], dim=2)
-        found = [recording.spikes[p.name] for p in self.populations] if spiking else []
+        codes = torch.cat([recording.traces[p.name].cpu() for p in self.populations], dim=2)
+        found = [recording.spikes[p.name].to("cpu") for p in self.populations] if spiking else []
         return Trials(codes.numpy(), _joined(found, spikes.samples, self.neurons))
 
     def _configure(self, spiking: bool, samples: int) -> None:

@@ -96,12 +96,7 @@ def _check_events(spikes: Spikes) -> None:
     events = [_array(part) for part in (spikes.sample, spikes.unit, spikes.time)]
     bad = _kernels().first_bad(*events, spikes.samples, spikes.units)
     if bad >= 0:
-        sample, unit, time = (part[bad].item() for part in events)
-        raise ValueError(
-            f"event {bad} of {len(spikes)} has sample {sample}, unit {unit} and time {time:.4g} s, outside "
-            f"0..{spikes.samples - 1}, 0..{spikes.units - 1} and >= 0 s; build spikes with Spikes.from_events, which "
-            "checks them, or mend the backend that recorded them"
-        )
+        raise spikes.refusal(bad)
 
 
 def count_events(events: Grouped, steps: int, samples: int) -> Tensor:

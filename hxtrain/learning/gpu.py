@@ -1,11 +1,12 @@
 """Which layers run on a GPU's own kernels.
 
-Triton, which comes with torch for CUDA, is imported with the first of them.
+Triton, which comes with torch for CUDA on Linux, is imported with the first of them. Without it, layers run in torch.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from .model import Model
 def takes(tensor: Tensor, model: Model, recurrent: Tensor | None) -> bool:
     """Return whether the kernels take a layer: its tensor, model and recurrent weights, if any."""
     known = tensor.device.type == "cuda" and tensor.dtype == torch.float32 and model.surrogate in KINDS
-    return known and recurrent is None and model.saturation is None
+    return known and recurrent is None and model.saturation is None and _installed()
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
 
 
 @cache

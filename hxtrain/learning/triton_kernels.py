@@ -27,27 +27,28 @@ def _respond(drive, trace, spikes, steps, size, alpha, beta, SPIKING: tl.constex
     inside = at < size
     current, membrane = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     fired = tl.zeros([BLOCK], tl.float32)
-    for t in range(steps):
-        tl.store(trace + t * size + at, membrane, mask=inside)
+    here = at.to(tl.int64)
+    for _ in range(steps):
+        tl.store(trace + here, membrane, mask=inside)
         if SPIKING:
             fired = tl.where(membrane > 1.0, 1.0, 0.0)
-            tl.store(spikes + t * size + at, fired, mask=inside)
-        current = alpha * current + tl.load(drive + t * size + at, mask=inside, other=0.0)
+            tl.store(spikes + here, fired, mask=inside)
+        current = alpha * current + tl.load(drive + here, mask=inside, other=0.0)
         membrane = beta * membrane + current - fired
+        here += size
 
 
 @triton.jit
 def _charge(
-    trace, spikes, by_spike, by_trace, charge, steps, size, slope, alpha, beta,
+    trace, spikes, by_spike, by_trace, charge, steps, size, last, slope, alpha, beta,
     KIND: tl.constexpr, AT_THRESHOLD: tl.constexpr, BY_SPIKE: tl.constexpr, BY_TRACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     membrane, now = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    for back in range(steps):
-        t = steps - 1 - back
-        here = t * size + at
+    here = at.to(tl.int64) + last
+    for _ in range(steps):
         tl.store(charge + here, now, mask=inside)
         direct = tl.zeros([BLOCK], tl.float32)
         if BY_SPIKE:
@@ -73,6 +74,7 @@ def _charge(
             direct += tl.load(by_trace + here, mask=inside, other=0.0)
         membrane = beta * membrane + direct
         now = alpha * now + membrane
+        here -= size
 
 
 def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, Tensor]:
@@ -90,9 +92,9 @@ def charges(
     """Return the gradient of each step's charge `[T, B, N]`; arguments as of `injection.gradient`."""
     trace = trace.contiguous()
     given = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
-    charge = torch.empty_like(trace)
+    charge, last = torch.empty_like(trace), trace.numel() - trace[0].numel()
     _launch(
-        _charge, trace, *given, charge, *_shape(trace), model.slope, model.alpha, model.beta,
+        _charge, trace, *given, charge, *_shape(trace), last, model.slope, model.alpha, model.beta,
         KIND=KINDS.get(model.surrogate, 0), AT_THRESHOLD=model.at_threshold and spikes is not None,
         BY_SPIKE=grad_spikes is not None, BY_TRACE=grad_trace is not None,
     )  # fmt: skip
@@ -106,4 +108,9 @@ def _shape(x: Tensor) -> tuple[int, int]:
 
 def _launch(kernel: Any, first: Tensor, *arguments: Any, **settings: Any) -> None:
     """Start as many programs as cover a step."""
+    with torch.cuda.device_of(first):  # Triton takes the current one
+        _start(kernel, first, *arguments, **settings)
+
+
+def _start(kernel: Any, first: Tensor, *arguments: Any, **settings: Any) -> None:
     kernel[(triton.cdiv(first[0].numel(), BLOCK),)](first, *arguments, BLOCK=BLOCK, **settings)

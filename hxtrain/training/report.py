@@ -170,7 +170,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     """Run the first test samples and return what they did."""
     task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
     shown = intensities(trainer.test.samples[:count])
-    spikes = task.encoder.still()(shown)
+    spikes = task.encoder.still()(shown.to(task.net.torch_device))
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.readout))
     last = task.net.layers[-1]

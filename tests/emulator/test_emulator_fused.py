@@ -16,11 +16,9 @@ pytest.importorskip("triton", reason="comes with torch for CUDA; the extra `test
 DEVICE, BATCH = ("cuda", 12) if GPU else ("cpu", 2)
 INTERPRETED = (
     "calibrated, 4 sub-steps",
-    "uncalibrated, 1 sub-steps",
     "population",
     "skew",
     "linear, no rails",
-    "faults",
     "loss of spikes",
     "close trials, odd sub-steps",
     "forced reset",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.backends import create_backend
+from hxtrain.backends import Spikes, create_backend
 from hxtrain.learning import SURROGATES, Model, gpu, gradient
 from hxtrain.studies.bench.workload import Workload
 from hxtrain.twin import respond
@@ -85,3 +85,9 @@ def test_activity_and_gradients_are_those_of_the_cpu(preset, settings):
     assert float((one.readout.detach() - other.readout.detach().cpu()).abs().median()) < 1e-3
     for own, its in zip(gradients, others, strict=True):
         assert float((own - its).norm() / own.norm()) < 0.05
+
+
+def test_events_out_of_range_are_refused_where_no_kernel_of_the_cpu_looks():
+    spikes = Spikes(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([0.0, 1e-6]), 2, 3)
+    with pytest.raises(ValueError, match=r"event 1 of 2 has sample 1, unit 3 and time 1e-06 s, outside 0..1, 0..2"):
+        spikes.to_grid(1.7e-6, 20)
