@@ -14,8 +14,9 @@ from .layout import (
     Layout,
     Wiring,
 )
-from .machine import EmulatedChip, Events, RawRecording
+from .machine import EmulatedChip, RawRecording
 from .preset import FABRICATED, IDEAL, Preset
+from .trials import Events
 
 __all__ = [
     "CADC_INTERVAL", "CIRCUITS", "FABRICATED", "FAULTS", "IDEAL", "IMPERFECTIONS", "ON_CHIP_DELAY",

@@ -11,23 +11,14 @@ import torch
 from torch import Tensor
 
 from .dynamics import SynapseBlock
-from .kernel import Params, Rows, Scalars
+from .kernel import Params, Scalars
 from .layout import TIMESTAMP_RESOLUTION, Layout
+from .trials import Events, Trials
 
 WARPS = 2
 """Groups of 32 threads that simulate a trial."""
 EVENTS = 256
 """Events of a program that sorts them in."""
-
-
-class Found(NamedTuple):
-    """What trials gave: codes uint8 `[B, T, N]`, and sample, neuron (int64) and stamp (s) of their spikes `[S]`, by
-    sample, then sub-step."""
-
-    codes: Tensor
-    sample: Tensor
-    neuron: Tensor
-    time: Tensor
 
 
 class BadEventsError(ValueError):
@@ -99,51 +90,30 @@ class Fused:
                 into[c, first : first + wiring.size, columns] = blocks[index].charges(w)
         return external, internal
 
-    def simulate(
-        self,
-        sample: Tensor,
-        unit: Tensor,
-        time: Tensor,
-        charges: tuple[Tensor, Tensor],
-        chip: np.ndarray,
-        row: np.ndarray,
-        keys: np.ndarray,
-        phase: np.ndarray,
-        rows: Rows,
-    ) -> Found:
-        """Simulate a batch.
+    def run(self, trials: Trials) -> tuple[Tensor, Events]:
+        """Simulate trials.
 
         Args:
-            sample, unit, time: external events `[E]`, time in s.
-            charges: external `[C, J, N]` and internal `[C, N, N]`.
-            chip, row: `[B]` chip and row of `rows` of each trial. keys: uint32 `[B, 2]`.
-            phase: float32 `[B]`, by how much each trial's stimulus comes late (s).
+            trials: times in s.
+
+        Returns:
+            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), by sample, then sub-step.
 
         Raises:
             BadEventsError: an event is out of range, or not in order.
         """
         with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
-            return self._run(sample, unit, time, charges, chip, row, keys, phase, rows)
+            return self._run(trials)
 
-    def _run(
-        self,
-        sample: Tensor,
-        unit: Tensor,
-        time: Tensor,
-        charges: tuple[Tensor, Tensor],
-        chip: np.ndarray,
-        row: np.ndarray,
-        keys: np.ndarray,
-        phase: np.ndarray,
-        rows: Rows,
-    ) -> Found:
-        s, batch = self.scalars, len(chip)
+    def _run(self, given: Trials) -> tuple[Tensor, Events]:
+        s, batch, rows = self.scalars, len(given.chip), given.rows
         if batch * self._steps >= 1 << 31:
             raise ValueError(f"{batch} trials of {self._steps} sub-steps are too many for one run; use smaller batches")
-        words = (chip.astype(np.int32), row.astype(np.int32), keys.view(np.int32), phase.view(np.int32))
+        indices = given.chip.astype(np.int32), given.row.astype(np.int32)
+        words = (*indices, given.keys.view(np.int32), given.phase.view(np.int32))
         trials = self._tensor(np.column_stack(words))
         noted = torch.zeros(3, dtype=torch.int32, device=self.device)
-        first, units, times = self._by_step(sample, unit, time, trials, noted)
+        first, units, times = self._by_step(given.events, trials, noted)
         codes = torch.empty(batch, s.samples, self._neurons, dtype=torch.uint8, device=self.device)
         counts = torch.empty(batch, dtype=torch.int32, device=self.device)
         who = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
@@ -151,7 +121,7 @@ class Fused:
         slow = np.stack([rows.rest, rows.start, rows.threshold], axis=1)
         chained = s.gap >= 0  # each trial needs the one before
         self._kernel.simulate[(1 if chained else batch,)](
-            trials, first, units, times, *charges, self._external_circuit, self._internal_circuit,
+            trials, first, units, times, given.external, given.internal, self._external_circuit, self._internal_circuit,
             self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts, who, when, noted,
             batch if chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
             s.per_sample, self._steps,
@@ -172,14 +142,12 @@ class Fused:
             trials, counts, counts.cumsum(0), who, when, sample, neuron, stamps, self.capacity, self.substep,
             TIMESTAMP_RESOLUTION, BLOCK=64,
         )  # fmt: skip
-        return Found(codes, sample, neuron, stamps)
+        return codes, Events(sample, neuron, stamps)
 
-    def _by_step(
-        self, sample: Tensor, unit: Tensor, time: Tensor, trials: Tensor, noted: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _by_step(self, events: Events, trials: Tensor, noted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
-        batch, count = len(trials), len(time)
-        sample, unit, time = sample.contiguous(), unit.contiguous(), time.float().contiguous()
+        batch, count = len(trials), len(events.time)
+        sample, unit, time = events.sample.contiguous(), events.unit.contiguous(), events.time.float().contiguous()
         place, when = torch.empty(count, dtype=torch.int32, device=self.device), torch.empty_like(time)
         if count:
             self._kernel.sort_in[((count + EVENTS - 1) // EVENTS,)](

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from . import kernel
 from .chip import Chip, uniform_targets
+from .compiled import Compiled
 from .drift import drift_walk
 from .dynamics import (
     ON_CHIP_DELAY,
@@ -36,7 +35,8 @@ from .fused import BadEventsError, Fused
 from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
-from .stepwise import Carried, Stepwise
+from .stepwise import run_stepwise
+from .trials import Events, Trials
 from .volley import crowded_spikes, surviving_spikes
 
 Engine = Literal["compiled", "fused", "stepwise"]
@@ -46,14 +46,6 @@ MAX_SUBSTEPS = 64
 """Finest division of a CADC sample; beyond, the on-chip delay (80 ns) spans too many sub-steps to interpolate."""
 MAX_STEPS = 1 << 14
 """Sub-steps of a trial that the noise's counter can tell apart."""
-
-
-class Events(NamedTuple):
-    """Events grouped by sample: sample, unit int64 `[E]`, time in seconds float32 `[E]`."""
-
-    sample: Tensor
-    unit: Tensor
-    time: Tensor
 
 
 class RawRecording(NamedTuple):
@@ -129,9 +121,7 @@ class EmulatedChip:
         self.home = torch.device(device if where == "cuda" else "cpu")
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
-        self._spike_room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
-        self._threads = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._compiled = Compiled()
 
     @property
     def chip(self) -> Individual:
@@ -274,7 +264,7 @@ class EmulatedChip:
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
         rows, row = self._rows(program, clocks, chip)
         keys = self._keys(clocks, chip)
-        trials = _Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
+        trials = Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
         run = self._run_on_grid if program.fused is None else self._run_fused
         codes, spikes = run(program, trials)
         found, dropped = self._recorded(program, spikes, clocks, chip)
@@ -434,109 +424,30 @@ class EmulatedChip:
         dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks)).cpu()
         return Events(*(part[kept] for part in spikes)), dropped
 
-    def _run_compiled(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
-        batch, neurons = len(trials.chip), program.params.mem.shape[1]
-        events = trials.events
-        offsets = np.zeros(batch + 1, np.int64)
-        np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
-        codes = np.empty((batch, program.samples, neurons), np.uint8)
-        counts = np.zeros(batch, np.int64)
-        who, when = self._room_for_spikes(batch, program.capacity)
-        external, internal = trials.external.numpy(), trials.internal.numpy()
-
-        def work(begin: int, end: int) -> None:
-            kernel.simulate(
-                begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
-                trials.row, trials.keys, trials.rows, program.params, program.scalars, codes, counts, who, when,
-            )  # fmt: skip
-
-        chained = program.scalars.gap >= 0  # each trial needs the one before
-        parts = 1 if chained else min(batch, self._threads)
-        edges = [batch * part // parts for part in range(parts + 1)]
-        others = [self._pool.submit(work, *part) for part in pairwise(edges[1:])]
-        work(0, edges[1])  # the calling thread takes part
-        for other in others:
-            other.result()
-        if counts.max(initial=0) > program.capacity:
-            raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {program.capacity}; this is a bug")
-        spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
-        kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
-        return torch.from_numpy(codes), spikes
-
-    def _room_for_spikes(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return room for neurons and times of the spikes of each trial `[B, capacity]`, the same in every run."""
-        rows, columns = self._spike_room[0].shape
-        if rows < batch or columns != capacity:
-            self._spike_room = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
-        who, when = self._spike_room
-        return who[:batch], when[:batch]
-
-    def _run_on_grid(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+    def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
         """Run an engine that knows times in sub-steps."""
         step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.home)
         shifted, events = self.noise.sampling_phase > 0, trials.events
         time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
-        engine = self._run_compiled if self.engine == "compiled" else self._run_stepwise
-        codes, spikes = engine(program, trials._replace(events=events._replace(time=time)))
+        trials = trials._replace(events=events._replace(time=time))
+        if self.engine == "compiled":
+            codes, spikes = self._compiled.run(program.params, program.scalars, program.capacity, trials)
+        else:
+            codes, spikes = run_stepwise(program.params, program.scalars, trials, self.device, self.dtype)
+            codes, spikes = codes.to(self.home), Events(*(part.to(self.home) for part in spikes))
         time = spikes.time * step
         if shifted:
             time = time - phase[spikes.sample]
         stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
         return codes, spikes._replace(time=stamps)
 
-    def _run_fused(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
+    def _run_fused(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
         assert program.fused is not None
-        charges, events = (trials.external, trials.internal), trials.events
         try:
-            found = program.fused.simulate(
-                *events, charges, trials.chip, trials.row, trials.keys, trials.phase, trials.rows
-            )
+            return program.fused.run(trials)
         except BadEventsError:
-            self._check_events(program, events, len(trials.chip))  # says what is wrong with them
+            self._check_events(program, trials.events, len(trials.chip))  # says what is wrong with them
             raise
-        return found.codes, Events(found.sample, found.neuron, found.time)
-
-    def _run_stepwise(self, program: _Program, trials: _Trials) -> tuple[Tensor, Events]:
-        if program.scalars.gap < 0:
-            codes, found, _ = self._stepwise(program, trials, slice(None), None)
-            return codes, _by_sample(found)
-        carried, pieces, spikes = None, [], []
-        for b in range(len(trials.chip)):  # each trial needs the one before
-            codes, found, carried = self._stepwise(program, trials, slice(b, b + 1), carried)
-            pieces.append(codes)
-            spikes.append(Events(found.sample + b, found.unit, found.time))
-        return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
-
-    def _stepwise(
-        self, program: _Program, trials: _Trials, part: slice, carried: Carried | None
-    ) -> tuple[Tensor, Events, Carried]:
-        batch = range(len(trials.chip))[part]
-        here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
-        sample, unit, time = (x[here].to(self.device) for x in trials.events)
-        chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
-        engine = Stepwise(program.params, program.scalars, trials.rows, chip, row, self.device, self.dtype)
-        keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(self.device)
-        external, internal = (x.to(self.device, self.dtype) for x in (trials.external, trials.internal))
-        codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
-        return codes.to(self.home), Events(*(x.to(self.home) for x in spikes)), left
-
-
-class _Trials(NamedTuple):
-    """What an engine needs of one run."""
-
-    events: Events
-    external: Tensor
-    internal: Tensor
-    chip: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
-    keys: npt.NDArray[np.uint32]
-    rows: kernel.Rows
-    phase: npt.NDArray[np.float32]
-
-
-def _by_sample(found: Events) -> Events:
-    order = torch.argsort(found.sample, stable=True)
-    return Events(found.sample[order], found.unit[order], found.time[order].float())
 
 
 def _even_gap(gap: float, recorded: int) -> int:

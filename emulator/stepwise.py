@@ -9,10 +9,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Rows, Scalars
+from .trials import Events, Trials
 
 _LOW_WORD = 0xFFFFFFFF
 _PER_CHIP = ("reset", "refractory", "mem", "syn", "drive", "noise", "cadc_offset", "cadc_gain")
@@ -235,3 +237,52 @@ class Stepwise:
                 events.append((b, n, k + part[b, n] + jitter[b, n]))
         sample, neuron, when = (torch.cat(parts) for parts in zip(*events, strict=True))
         return torch.stack(codes, dim=1), (sample, neuron, when), Carried(state, pending)
+
+
+def run_stepwise(
+    params: Params, scalars: Scalars, trials: Trials, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Events]:
+    """Simulate trials.
+
+    Args:
+        params, scalars: configured chips.
+        trials: times in sub-steps.
+        device, dtype: where and how precisely to compute.
+
+    Returns:
+        CADC codes `[B, T, N]` uint8, and spikes by sample, times in sub-steps.
+    """
+    if scalars.gap < 0:
+        codes, found, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
+        return codes, _by_sample(found)
+    carried, pieces, spikes = None, [], []
+    for b in range(len(trials.chip)):  # each trial needs the one before
+        codes, found, carried = _run_part(params, scalars, trials, slice(b, b + 1), carried, device, dtype)
+        pieces.append(codes)
+        spikes.append(Events(found.sample + b, found.unit, found.time))
+    return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
+
+
+def _run_part(
+    params: Params,
+    scalars: Scalars,
+    trials: Trials,
+    part: slice,
+    carried: Carried | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Events, Carried]:
+    batch = range(len(trials.chip))[part]
+    here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
+    sample, unit, time = (x[here].to(device) for x in trials.events)
+    chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
+    engine = Stepwise(params, scalars, trials.rows, chip, row, device, dtype)
+    keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(device)
+    external, internal = (x.to(device, dtype) for x in (trials.external, trials.internal))
+    codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
+    return codes, Events(*spikes), left
+
+
+def _by_sample(found: Events) -> Events:
+    order = torch.argsort(found.sample, stable=True)
+    return Events(found.sample[order], found.unit[order], found.time[order].float())

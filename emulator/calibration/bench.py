@@ -15,8 +15,9 @@ import torch
 from ..cells import CellCodes, common_codes
 from ..chip import Chip, Targets
 from ..layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, Group, Layout, Wiring
-from ..machine import EmulatedChip, Events
+from ..machine import EmulatedChip
 from ..preset import THRESHOLD_WINDOW
+from ..trials import Events
 
 Array = npt.NDArray[np.float64]
 REFRACTORY = 2e-6

@@ -1,6 +1,5 @@
 """A recording depends on chip, seed, clock and stimulus; never on how it is cut, ordered or run in parallel."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
+from hxtrain.emulator.compiled import Compiled
 
 BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
 LAYOUT = Layout(
@@ -65,7 +65,7 @@ def test_split_runs_are_the_same(chips: str, engine: str) -> None:
 @pytest.mark.parametrize("chips", CHIPS)
 def test_number_of_threads_does_not_matter(chips: str, threads: int) -> None:
     expected, made = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK), make(chips)
-    made._pool = ThreadPoolExecutor(threads)
+    made._compiled = Compiled(threads)
     assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
 
 

@@ -1,6 +1,5 @@
 """Trials that follow each other closely: what one leaves to the next, and what a forced reset takes away."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +29,7 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import CADC_INTERVAL, ON_CHIP_DELAY, Layout, Wiring
+from hxtrain.emulator.compiled import Compiled
 
 ENGINES = pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 NETWORK = Layout(
@@ -113,7 +113,7 @@ def test_number_of_threads_does_not_matter() -> None:
     found = []
     for threads in (1, 5):
         made = machine(calibrated(), replace(NETWORK, gap=1.7 * US), 10)
-        made._pool = ThreadPoolExecutor(threads)
+        made._compiled = Compiled(threads)
         found.append(made.run(WEIGHTS, stimulus, 30))
     assert same(*found)
 

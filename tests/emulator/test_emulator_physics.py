@@ -205,7 +205,7 @@ def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
     stimulus = events(*[(b, 0, at) for b in range(batch) for _ in range(3)])
     made = machine(chip, layout)
     found = made.run([integers([63]), integers([63])], stimulus, batch, clock=7)
-    phase = made._phase(np.arange(7, 7 + batch, dtype=np.uint64), np.zeros(batch, np.int64)).double()
+    phase = torch.from_numpy(made._phase(np.arange(7, 7 + batch, dtype=np.uint64), np.zeros(batch, np.int64))).double()
     # uniform
     ordered = torch.sort(phase).values / (1.7 * US)
     assert float((ordered - (torch.arange(batch) + 0.5) / batch).abs().max()) < 1.6 / np.sqrt(batch)

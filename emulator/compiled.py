@@ -1,0 +1,75 @@
+"""The fast engine for CPUs: what `kernel.py` computes, with tensors in and out; threads take different trials."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from . import kernel
+from .trials import Events, Trials
+
+
+class Compiled:
+    """Runs trials, and keeps what runs can share: threads, and room for spikes.
+
+    Args:
+        threads: that take part, besides the calling one.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+
+    def run(
+        self, params: kernel.Params, scalars: kernel.Scalars, capacity: int, trials: Trials
+    ) -> tuple[Tensor, Events]:
+        """Simulate trials.
+
+        Args:
+            params, scalars: configured chips. capacity: largest number of spikes of a trial.
+            trials: times in sub-steps.
+
+        Returns:
+            CADC codes `[B, T, N]` uint8, and spikes, times in sub-steps.
+        """
+        events, batch = trials.events, len(trials.chip)
+        offsets = np.zeros(batch + 1, np.int64)
+        np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
+        codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
+        counts = np.zeros(batch, np.int64)
+        who, when = self._room_for_spikes(batch, capacity)
+        external, internal = trials.external.numpy(), trials.internal.numpy()
+
+        def work(begin: int, end: int) -> None:
+            kernel.simulate(
+                begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
+                trials.row, trials.keys, trials.rows, params, scalars, codes, counts, who, when,
+            )  # fmt: skip
+
+        chained = scalars.gap >= 0  # each trial needs the one before
+        parts = 1 if chained else min(batch, self._threads)
+        edges = [batch * part // parts for part in range(parts + 1)]
+        others = [self._pool.submit(work, *part) for part in pairwise(edges[1:])]
+        work(0, edges[1])  # the calling thread takes part
+        for other in others:
+            other.result()
+        if counts.max(initial=0) > capacity:
+            raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
+        spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
+        kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
+        return torch.from_numpy(codes), spikes
+
+    def _room_for_spikes(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return room for neurons and times of the spikes of each trial `[B, capacity]`, the same in every run."""
+        rows, columns = self._room[0].shape
+        if rows < batch or columns != capacity:
+            self._room = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
+        who, when = self._room
+        return who[:batch], when[:batch]
