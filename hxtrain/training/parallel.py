@@ -107,8 +107,15 @@ def team() -> Iterator[Team]:
     if size == 1:
         yield ALONE
         return
+    _take_own_gpu()
     distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Team(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
+
+
+def _take_own_gpu() -> None:
+    """Make `cuda` mean another GPU in each process of a machine, as far as there are."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

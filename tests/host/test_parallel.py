@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hxtrain.studies.evaluate import EvaluateConfig, with_chip
-from hxtrain.training import CheckpointError, load_checkpoint
+from hxtrain.training import CheckpointError, load_checkpoint, parallel
 from hxtrain.training.parallel import Team
 
 SETTINGS = (
@@ -70,6 +70,18 @@ def test_parts_follow_each_other_and_cover_everything() -> None:
 
 
 @pytest.mark.timeout(600)
+def test_each_process_takes_a_gpu_of_its_own(mocker, monkeypatch) -> None:
+    mocker.patch("torch.cuda.is_available", return_value=True)
+    mocker.patch("torch.cuda.device_count", return_value=2)
+    taken = mocker.patch("torch.cuda.set_device")
+    mocker.patch.object(parallel, "distributed", mocker.MagicMock(get_rank=lambda: 5))
+    for name, value in (("WORLD_SIZE", "6"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    with parallel.team() as team:
+        assert team == Team(5, 6)
+    taken.assert_called_once_with(1)
+
+
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """With dropout, augmentation and jitter, noise and mismatch of one chip, batches that do not divide evenly."""
     alone, together, longer = tmp_path / "alone", tmp_path / "together", tmp_path / "longer"
