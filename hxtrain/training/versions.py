@@ -5,17 +5,22 @@ from __future__ import annotations
 import platform
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
 
 from .progress import Progress
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of hxtrain, torch, numba and Python."""
-    return {
-        **{name: version(name) for name in ("hxtrain", "torch", "numba")},
-        "python": platform.python_version(),
-    }
+    """Return the versions of hxtrain, torch, numba and Python; where there is a GPU, also its name and Triton's."""
+    found = {name: version(name) for name in ("hxtrain", "torch", "numba")} | {"python": platform.python_version()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        if find_spec("triton") is not None:
+            found["triton"] = version("triton")
+    return found
 
 
 def warn_of_versions(saved: dict[str, str], progress: Progress) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from hxtrain.training import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.training.checkpoint import require_same
+from hxtrain.training.versions import versions
 
 
 def test_round_trip(tmp_path):
@@ -76,3 +77,9 @@ def test_a_setting_of_another_version_that_is_not_in_use_is_no_difference(tmp_pa
     require_same(tmp_path, {"a": 1, "gone": None}, {"a": 1})
     with pytest.raises(CheckpointError, match=r"encoder\.grid: checkpoint 'absent', now 1\.7e-06"):
         require_same(tmp_path, {"a": 1}, {"a": 1, "encoder.grid": 1.7e-6})
+
+
+def test_versions_name_the_gpu_if_there_is_one(mocker):
+    mocker.patch("torch.cuda.is_available", return_value=True)
+    mocker.patch("torch.cuda.get_device_name", return_value="a card")
+    assert versions.__wrapped__()["gpu"] == "a card"
