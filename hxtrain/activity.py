@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
 
-from .learning import Grouped, compiled
+from .learning import Fired, Measured
 
 
-class LayerActivity(NamedTuple):
+@dataclass(eq=False)
+class LayerActivity(Measured):
     """What a layer did.
 
     Attributes:
-        spikes: on the time grid `[T, B, N]`; None for a readout.
-        trace: membrane `[T, B, N]`, leak 0, threshold 1.
-        events: the same spikes with the times that the device measured; None in software and for a readout.
-        counts: numbers of spikes `[B, N]`, the sum of `spikes` over time; None for a readout. In the graph, their
-            gradient costs less than that of the sum.
-        grouped: the spikes on the time grid once more, as events; None where they are not at hand.
+        events: spikes with the times that the device measured; None in software and for a readout.
     """
 
-    spikes: Tensor | None
-    trace: Tensor
     events: Spikes | None = None
-    counts: Tensor | None = None
-    grouped: Grouped | None = None
 
 
-def layer_activity(
-    spikes: Tensor | None, trace: Tensor, events: Spikes | None = None, grouped: Grouped | None = None
-) -> LayerActivity:
+def layer_activity(fired: Fired | None, trace: Tensor, events: Spikes | None = None) -> LayerActivity:
     """Return what a layer did, its spikes counted."""
-    counts = None
-    if spikes is not None:
-        steps, samples, _ = spikes.shape
-        counts = spikes.sum(0) if grouped is None else compiled.count_events(grouped, steps, samples).to(trace.dtype)
-    return LayerActivity(spikes, trace, events, counts, grouped)
+    return LayerActivity(fired, trace, None if fired is None else fired.counts.to(trace.dtype), events=events)
 
 
 @dataclass

@@ -33,11 +33,11 @@ from hxtrain.backends import (
 
 from .activity import Activity, LayerActivity, layer_activity
 from .drift import LIMIT, DriftMonitor
-from .learning import GridEvents, Saturation, compiled
+from .learning import Fired, GridEvents, Saturation, compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
-from .twin import Fired, hidden_membranes
+from .twin import hidden_membranes
 
 if TYPE_CHECKING:
     from .network import Network
@@ -164,7 +164,7 @@ class Device:
             if trace is None:
                 codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
                 trace = membranes(codes.to(device), unit)
-            layers.append(_activity(trace, fired.get(name), recording.spikes.get(name)))
+            layers.append(layer_activity(fired.get(name), trace, recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
     def saturations(self, current: float) -> list[Saturation]:
@@ -331,13 +331,9 @@ def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
 def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
     """Return measured spikes on the time grid; those of a neuron in one bin count once."""
     if spikes.time.device.type == "cpu":
-        return Fired(*compiled.bin_spikes(spikes, circuit.dt, circuit.samples))
-    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True), None)
-
-
-def _activity(trace: Tensor, fired: Fired | None, found: Spikes | None) -> LayerActivity:
-    """Return what a layer with membranes `[T, B, N]` did."""
-    return layer_activity(None, trace) if fired is None else layer_activity(fired.grid, trace, found, fired.grouped)
+        grouped = compiled.bin_spikes(spikes, circuit.dt, circuit.samples)
+        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units))
+    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:

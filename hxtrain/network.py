@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Measured, Model, decay, get_surrogate, measured_layers, psp_matrix
+from .learning import GridEvents, Model, decay, get_surrogate, measured_layers, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
@@ -389,12 +389,7 @@ class Network(nn.Module):
         self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity], models: list[Model]
     ) -> list[LayerActivity]:
         pairs = [(weight, own[0] if own else None) for weight, *own in self.by_layer(weights)]
-        measured = [Measured(layer.spikes, layer.trace, layer.counts, layer.grouped) for layer in found]
-        injected = measured_layers(pairs, events, measured, models)
-        return [
-            LayerActivity(spikes, trace, layer.events, counts, grouped)
-            for layer, (spikes, trace, counts, grouped) in zip(found, injected, strict=True)
-        ]
+        return measured_layers(pairs, events, found, models)
 
 
 def _pair(modules: list[nn.Module]) -> list[Layer]:

@@ -17,7 +17,7 @@ the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,40 +25,28 @@ from torch import Tensor
 from hxtrain.backends import Circuit
 
 from .activity import LayerActivity, layer_activity
-from .learning import GridEvents, Grouped, Model, compiled, decay, gpu, over_time, psp_matrix
+from .learning import Fired, GridEvents, Model, compiled, decay, gpu, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
 
 
-class Fired(NamedTuple):
-    """Spikes of a layer on the time grid, at most one per neuron and step.
-
-    Attributes:
-        grid: zeros and ones `[T, B, N]`.
-        grouped: the same as events; None where they are not at hand.
-    """
-
-    grid: Tensor
-    grouped: Grouped | None
-
-
 def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[LayerActivity]:
     """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer."""
     result: list[LayerActivity] = []
-    inputs: Tensor | GridEvents = events
-    grouped: Grouped | None = None
+    before: GridEvents | Fired = events
     for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
         model, recurrent, spiking = net.model(layer), own[0] if own else None, layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size
         if compiled.supports(weight, model):
-            given = inputs.grouped if isinstance(inputs, GridEvents) else grouped or inputs
-            spikes, trace, grouped = compiled.respond(weight, given, shape, model, spiking, recurrent)
+            grouped, trace = compiled.respond(weight, before.grouped, shape, model, spiking, recurrent)
+            fired = None if grouped is None else Fired(None, grouped, shape, weight.dtype)
         else:
+            inputs = before.grid if isinstance(before, Fired) else before
             spikes, trace = respond(weight, inputs, shape, model, spiking, recurrent)
-        result.append(layer_activity(spikes, trace, grouped=grouped))
-        if spikes is not None:
-            inputs = spikes
+            fired = None if spikes is None else Fired(spikes)
+        result.append(layer_activity(fired, trace))
+        before = before if fired is None else fired
     return result
 
 
@@ -139,14 +127,9 @@ def follow(weight: Tensor, recurrent: Tensor | None, inputs: GridEvents | Fired,
         fired: the layer's own spikes.
         model: of the layer.
     """
-    if fired.grouped is not None and compiled.supports(weight, model):
-        given: Grouped | Tensor
-        if isinstance(inputs, Fired):
-            given = inputs.grid if inputs.grouped is None else inputs.grouped
-        else:
-            given = inputs.grouped
-        steps, samples, neurons = fired.grid.shape
-        return compiled.follow(weight, given, fired.grouped, (steps, samples, neurons), model, recurrent)
+    if compiled.supports(weight, model):
+        assert fired.shape is not None
+        return compiled.follow(weight, inputs.grouped, fired.grouped, fired.shape, model, recurrent)
     drive = inputs.grid @ weight.t() if isinstance(inputs, Fired) else inputs.drive(weight)
     if recurrent is not None:
         drive = drive + fired.grid @ recurrent.t()

@@ -2,13 +2,15 @@
 
 from . import compiled, gpu
 from .compiled import Grouped
-from .injection import Measured, gradient, measured_layers
+from .fired import Fired, Measured
+from .injection import gradient, measured_layers
 from .model import Model, Saturation
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
 __all__ = [
     "SURROGATES",
+    "Fired",
     "GridEvents",
     "Grouped",
     "Measured",

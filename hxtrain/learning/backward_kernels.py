@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import add_row, compiled, decay, padded, uptr
+from .kernels import add_row, columns_of, compiled, decay, padded, uptr
 
 SUPERSPIKE, TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = range(6)
 
@@ -28,15 +28,20 @@ def _products(x, charge, row, columns):
 
 
 @compiled
-def _distance(distance, traces, spikes, at, some, at_threshold):
-    """Write the membranes' distances from the threshold, zero where a spike says that they were there."""
+def _distance(distance, traces, at, some):
+    """Write the membranes' distances from the threshold."""
     one = distance.dtype.type(1)
-    if at_threshold:
-        for n in range(some):
-            distance[n] = (traces[at + n] - one) * (one - spikes[at + n])
-    else:
-        for n in range(some):
-            distance[n] = traces[at + n] - one
+    for n in range(some):
+        distance[n] = traces[at + n] - one
+
+
+@compiled
+def _at_threshold(distance, fired, begin, end, first, some):
+    """Set the distance to zero where a spike says that the membrane was at the threshold."""
+    for e in range(begin, end):
+        n = uptr(fired[e] - first)  # very large for those before the first
+        if n < some:
+            distance[n] = 0
 
 
 @compiled
@@ -79,7 +84,7 @@ def _add_to_row(rows, at, charge, now, width):
 
 
 @compiled
-def _columns(weight, first, last, width):
+def _cut(weight, first, last, width):
     """Return the columns `first` to `last` of weights as padded rows, flat."""
     columns, some = np.zeros(uptr(weight.shape[0]) * width, weight.dtype), uptr(last - first)
     for m in range(weight.shape[0]):
@@ -88,29 +93,32 @@ def _columns(weight, first, last, width):
 
 
 @compiled
-def _write_columns(weight, first, last, columns, width):
-    """Write what `_columns` returns back into weights."""
-    for m in range(weight.shape[0]):
-        weight[m, first:last] = columns[uptr(m) * width : uptr(m) * width + uptr(last - first)]
+def _write_rows(weight, first, last, columns, width):
+    """Write padded columns as rows `first` to `last` of weights `[N, J]`: what `columns_of` returns, back."""
+    for n in range(first, last):
+        for j in range(uptr(weight.shape[1])):
+            weight[n, j] = columns[j * width + uptr(n - first)]
 
 
 @compiled
-def _flat(traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges):
+def _flat(traces, grad_spikes, grad_counts, grad_traces, behind, charges):
     """Return all of these as flat arrays."""
     return (
-        traces.reshape(-1), spikes.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1),
-        grad_traces.reshape(-1), behind.reshape(-1), charges.reshape(-1),
+        traces.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1), grad_traces.reshape(-1),
+        behind.reshape(-1), charges.reshape(-1),
     )  # fmt: skip
 
 
 @compiled
 def _direct(
-    through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, spike, at, sample, row_behind, some,
-    kind, slope, at_threshold,
+    through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired, row, first,
+    at, sample, row_behind, some, kind, slope,
 ):  # fmt: skip
     """Write the gradient of one step's membranes, later steps aside: that of the loss, and through the layer behind.
 
-    `at`, `sample`, `row_behind`: where this step's values begin in `[T, B, N]`, `[B, N]` and in the charges behind.
+    Args:
+        row: of this step in `fired_offsets`. first: the first neuron.
+        at, sample, row_behind: where this step's values begin in `[T, B, N]`, `[B, N]` and in the charges behind.
     """
     through[:] = 0
     if charge_behind.shape[0] > 0:
@@ -120,7 +128,9 @@ def _direct(
     if by_count.shape[0] > 0:
         add_row(through, by_count, sample, some)
     if charge_behind.shape[0] > 0 or by_spike.shape[0] > 0 or by_count.shape[0] > 0:
-        _distance(distance, trace, spike, at, some, at_threshold)
+        _distance(distance, trace, at, some)
+        if fired_offsets.shape[0] > 0:
+            _at_threshold(distance, fired, fired_offsets[row], fired_offsets[row + 1], first, some)
         _surrogate(kind, through, distance, slope)
     if by_trace.shape[0] > 0:
         add_row(through, by_trace, at, some)
@@ -128,39 +138,40 @@ def _direct(
 
 @compiled
 def gradient(
-    first, last, offsets, units, spikes, traces, grad_spikes, grad_counts, grad_traces, behind, weight, kind, slope,
-    at_threshold, alpha, beta, charges, grad_weight,
+    first, last, offsets, units, fired_offsets, fired, traces, grad_spikes, grad_counts, grad_traces, behind, weight,
+    kind, slope, alpha, beta, charges, grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer without recurrence, all samples.
 
     Args:
         offsets, units: input events; in use with `grad_weight`.
-        spikes, traces: as measured, [T, B, N]; spikes are in use where `at_threshold` says so.
+        fired_offsets, fired: spikes as measured, at which the membrane is taken to be at its threshold; empty for none.
+        traces: as measured, [T, B, N].
         grad_spikes, grad_traces: gradients of the loss, [T, B, N] each; empty for none.
         grad_counts: its gradient with respect to the number of spikes, [B, N]; empty for none.
         behind, weight: charges [T, B, M] and weights [M, N] of the layer behind, another gradient of the spikes;
             empty for none.
         kind, slope: surrogate. alpha, beta: decay of synaptic current and membrane per step.
         charges: gradient of the charge that arrives in each step, [T, B, N] (out); empty if not wanted.
-        grad_weight: [J, N] (out); empty if not wanted.
+        grad_weight: [N, J] (out); empty if not wanted.
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, spike, by_spike, by_count, by_trace, charge_behind, out = _flat(
-        traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges
+    trace, by_spike, by_count, by_trace, charge_behind, out = _flat(
+        traces, grad_spikes, grad_counts, grad_traces, behind, charges
     )
     charge, distance = np.zeros(uptr(steps) * width, traces.dtype), np.zeros(width, traces.dtype)
     membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    columns = _columns(weight, first, last, width)
-    rows = np.zeros(uptr(grad_weight.shape[0]) * width, traces.dtype)
+    columns = _cut(weight, first, last, width)
+    rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
     for b in range(batch):
         membrane[:] = 0
         charge[uptr(steps - 1) * width :] = 0
         for t in range(steps - 1, 0, -1):
             _direct(
-                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, spike,
-                uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
-                uptr((t * batch + b) * behind.shape[2]), some, kind, slope, at_threshold,
+                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired,
+                b * steps + t, first, uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
+                uptr((t * batch + b) * behind.shape[2]), some, kind, slope,
             )  # fmt: skip
             _back(through, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
         if charges.shape[0] > 0:
@@ -173,7 +184,8 @@ def gradient(
                 row = b * steps + t
                 for e in range(offsets[row], offsets[row + 1]):
                     _add_to_row(rows, uptr(units[e]) * width, charge, uptr(t) * width, width)
-    _write_columns(grad_weight, first, last, rows, width)
+    if grad_weight.shape[0] > 0:
+        _write_rows(grad_weight, first, last, rows, width)
 
 
 # Backward, where synaptic inputs saturate (saturation.py)
@@ -227,32 +239,32 @@ def _add_chosen(rows, at, weight, charge, exc, inh, width):
 
 @compiled
 def saturating_gradient(
-    first, last, offsets, units, synapses, limit, per_circuit, first_input, inputs, spikes, traces, grad_spikes,
-    grad_counts, grad_traces, behind, weight, kind, slope, at_threshold, alpha, beta, charges, grad_weight,
+    first, last, offsets, units, synapses, limit, per_circuit, first_input, inputs, fired_offsets, fired, traces,
+    grad_spikes, grad_counts, grad_traces, behind, weight, kind, slope, alpha, beta, charges, grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer whose synaptic inputs saturate.
 
     Args:
         offsets, units: input events.
-        synapses: weights of the layer, [J, N]. limit: synaptic current at which an input saturates.
+        synapses: weights of the layer, [N, J]. limit: synaptic current at which an input saturates.
         per_circuit: signed inputs of a circuit. first_input: that of source 0.
         inputs: number G of synaptic inputs of a neuron, two for each of its circuits, excitation first.
         charges: gradient of the charge that arrives in each step at each input, [T, B, G N] (out); empty if not wanted.
-        grad_weight: [J, N] (out).
+        grad_weight: [N, J] (out).
 
     All else is as in `gradient`.
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, spike, by_spike, by_count, by_trace, charge_behind, out = _flat(
-        traces, spikes, grad_spikes, grad_counts, grad_traces, behind, charges
+    trace, by_spike, by_count, by_trace, charge_behind, out = _flat(
+        traces, grad_spikes, grad_counts, grad_traces, behind, charges
     )
     wide, inverse = uptr(inputs) * width, traces.dtype.type(1) / limit
     charge, slopes = np.zeros(uptr(steps) * wide, traces.dtype), np.ones(uptr(steps) * wide, traces.dtype)
     membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
     distance, current = np.zeros(width, traces.dtype), np.zeros(wide, traces.dtype)
-    columns, own = _columns(weight, first, last, width), _columns(synapses, first, last, width)
-    rows = np.zeros(uptr(grad_weight.shape[0]) * width, traces.dtype)
+    columns, own = _cut(weight, first, last, width), columns_of(synapses, first, last, width)
+    rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
     for b in range(batch):
         current[:] = 0
         for t in range(steps - 1):
@@ -265,9 +277,9 @@ def saturating_gradient(
         charge[uptr(steps - 1) * wide :] = 0
         for t in range(steps - 1, 0, -1):
             _direct(
-                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, spike,
-                uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
-                uptr((t * batch + b) * behind.shape[2]), some, kind, slope, at_threshold,
+                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired,
+                b * steps + t, first, uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
+                uptr((t * batch + b) * behind.shape[2]), some, kind, slope,
             )  # fmt: skip
             _back_to_inputs(through, membrane, slopes, charge, uptr(t) * wide, uptr(t - 1) * wide, alpha, beta, inputs)
         if charges.shape[0] > 0:
@@ -281,4 +293,4 @@ def saturating_gradient(
             for e in range(offsets[b * steps + t], offsets[b * steps + t + 1]):
                 exc = uptr(t) * wide + uptr((units[e] + first_input) // per_circuit * 2) * width
                 _add_chosen(rows, uptr(units[e]) * width, own, charge, exc, exc + width, width)
-    _write_columns(grad_weight, first, last, rows, width)
+    _write_rows(grad_weight, first, last, rows, width)

@@ -1,15 +1,16 @@
 """A layer's forward and backward pass on the CPU: what the kernels compute, with tensors in and out.
 
-Work is shared between all cores: samples forward, neurons backward. So no two threads write to the same place, and the
-result does not depend on their number.
+Work is shared between all cores, which take different neurons (samples, where neurons need each other). So no two
+threads write to the same place, and the result does not depend on their number.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ class Grads(NamedTuple):
 
 
 NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
+NO_SPIKES = NO_EVENTS[:2]
 
 
 def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
@@ -76,20 +78,34 @@ def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
     return Grouped(offsets, units, spikes.units)
 
 
-def bin_spikes(spikes: Spikes, dt: float, steps: int) -> tuple[Tensor, Grouped]:
-    """Return spikes on a grid, float32 `[T, B, N]` of zeros and ones, and grouped.
+def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
+    """Group spikes; those of a neuron in one step count once.
 
     Raises:
         ValueError: an event is out of range.
     """
     _check_events(spikes)
-    grid = torch.zeros(steps, spikes.samples, spikes.units)
     offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
     units = torch.empty_like(spikes.unit)
-    events = map(_array, (spikes.sample, spikes.unit, spikes.time))
-    outputs = map(_array, (grid, offsets, units))
-    found = _kernels().bin_spikes(*events, dt, GRID_TOLERANCE, *outputs)
-    return grid, Grouped(offsets, units[:found], spikes.units)
+    seen = torch.zeros((spikes.samples * steps * spikes.units + 7) // 8, dtype=torch.uint8)
+    events, outputs = map(_array, (spikes.sample, spikes.unit, spikes.time)), map(_array, (seen, offsets, units))
+    found = _kernels().bin_spikes(*events, dt, GRID_TOLERANCE, steps, spikes.units, *outputs)
+    return Grouped(offsets, units[:found], spikes.units)
+
+
+def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    """Return a grid `[T, B, N]` with 1 where there is an event."""
+    grid = torch.zeros(shape, dtype=dtype)
+    _kernels().to_grid(_array(events.offsets), _array(events.units), _array(grid))
+    return grid
+
+
+def group_grid(grid: Tensor) -> Grouped:
+    """Group what is not zero in a grid `[T, B, N]`."""
+    steps, samples, sources = grid.shape
+    sample, step, unit = grid.permute(1, 0, 2).nonzero(as_tuple=True)
+    counts = torch.bincount(sample * steps + step, minlength=samples * steps)
+    return Grouped(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), unit, sources)
 
 
 def _check_events(spikes: Spikes) -> None:
@@ -110,7 +126,7 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
     """Return membranes float32 `[T, B, N]`, leak 0, of raw codes uint8 `[B, T, N]`, of which `unit` make 1."""
     traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2])
     arguments, kernel = (_array(codes), np.float32(1 / unit), _array(traces)), _kernels().membranes
-    _share(lambda begin, end: kernel(begin, end, *arguments), len(codes), codes.numel() // 4)
+    _share(lambda part, begin, end: kernel(begin, end, *arguments), _edges(len(codes), codes.numel() // 4))
     return traces
 
 
@@ -121,8 +137,8 @@ def respond(
     model: Model,
     spiking: bool,
     recurrent: Tensor | None,
-) -> tuple[Tensor | None, Tensor, Grouped | None]:
-    """Return spikes (None for a readout), membranes `[T, B, N]` of a layer of the twin, and the spikes grouped.
+) -> tuple[Grouped | None, Tensor]:
+    """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin.
 
     Args:
         weight: `[N, J]`.
@@ -135,21 +151,27 @@ def respond(
         ValueError: events have another number of sources than the weights.
     """
     steps, samples, neurons = shape
-    like = weight.detach()
-    traces = like.new_empty(shape)
-    spikes = like.new_empty(shape if spiking else (0, 0, 0))
-    counts = torch.empty((samples, steps) if spiking else (0, 0), dtype=torch.int64)
-    rooms = torch.empty((samples, steps * neurons) if spiking else (0, 0), dtype=torch.int32)
-    arguments = _sources(like, inputs, recurrent)
-    alpha, beta = _number(like, model.alpha), _number(like, model.beta)
-    outputs = [_array(x) for x in (traces, spikes, counts, rooms)]
+    traces = weight.new_empty(shape)
+    # a thread takes neurons, as backward, so that what it reads then is in its cache; recurrent ones need each other
+    together = recurrent is not None
+    edges = _edges(samples if together else neurons, traces.numel())
+    widest = neurons if together else max(b - a for a, b in pairwise(edges))
+    rooms = np.empty((1 if together else len(edges) - 1, samples, steps * widest if spiking else 0), np.int32)
+    counts = np.zeros((len(rooms), samples, steps if spiking else 0), np.int64)
+    arguments = _sources(weight, inputs, recurrent)
+    numbers = _number(weight, model.alpha), _number(weight, model.beta), _array(traces), spiking
     kernel = _kernels().respond
-    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, *outputs), samples, traces.numel())
+
+    def work(part: int, begin: int, end: int) -> None:
+        spans, part = ((begin, end, 0, neurons), 0) if together else ((0, samples, begin, end), part)
+        kernel(*spans, *arguments, *numbers, counts[part], rooms[part])
+
+    _share(work, edges)
     if not spiking:
-        return None, traces, None
-    grouped = Grouped(torch.empty(samples * steps + 1, dtype=torch.int64), counts.new_empty(int(counts.sum())), neurons)
-    _kernels().join_rooms(*(_array(x) for x in (counts, rooms, grouped.offsets, grouped.units)))
-    return spikes, traces, grouped
+        return None, traces
+    offsets, units = np.empty(samples * steps + 1, np.int64), np.empty(counts.sum(), np.int64)
+    _kernels().join_rooms(counts, rooms, offsets, units)
+    return Grouped(torch.from_numpy(offsets), torch.from_numpy(units), neurons), traces
 
 
 def follow(
@@ -175,12 +197,11 @@ def follow(
     """
     if fired.sources != weight.shape[0]:
         raise ValueError(f"spikes are of {fired.sources} neurons, the weights of {weight.shape[0]}; they must match")
-    like = weight.detach()
-    traces = like.new_empty(shape)
-    arguments = [*_sources(like, inputs, recurrent), _array(fired.offsets), _array(fired.units)]
-    alpha, beta = _number(like, model.alpha), _number(like, model.beta)
-    kernel, output = _kernels().follow, _array(traces)
-    _share(lambda begin, end: kernel(begin, end, *arguments, alpha, beta, output), shape[1], traces.numel())
+    traces = weight.new_empty(shape)
+    arguments = [*_sources(weight, inputs, recurrent), _array(fired.offsets), _array(fired.units)]
+    arguments += [_number(weight, model.alpha), _number(weight, model.beta), _array(traces)]
+    kernel = _kernels().follow
+    _share(lambda part, begin, end: kernel(begin, end, *arguments), _edges(shape[1], traces.numel()))
     return traces
 
 
@@ -190,16 +211,16 @@ def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None)
     if isinstance(inputs, Grouped):
         if inputs.sources != weight.shape[1]:
             raise ValueError(f"events have {inputs.sources} sources, the weights {weight.shape[1]}; they must match")
-        events, columns, drive = inputs, _padded(weight.t()), weight.new_empty(0, 0, 0)
+        events, synapses, drive = inputs, weight, weight.new_empty(0, 0, 0)
     else:
-        events, columns, drive = NO_EVENTS, none, inputs @ weight.t()
-    own = none if recurrent is None else _padded(recurrent.detach().t())
-    return [_array(x) for x in (events.offsets, events.units, columns, drive, own)]
+        events, synapses, drive = NO_EVENTS, none, inputs @ weight.t()
+    own = none if recurrent is None else recurrent
+    return [_array(x.contiguous()) for x in (events.offsets, events.units, synapses, drive, own)]
 
 
 def gradient(
     model: Model,
-    spikes: Tensor | None,
+    fired: Grouped | None,
     traces: Tensor,
     grads: Grads,
     behind: tuple[Tensor, Tensor] | None,
@@ -210,7 +231,7 @@ def gradient(
 
     Args:
         model: of the layer; its surrogate is one of `KINDS`.
-        spikes, traces: as measured `[T, B, N]`.
+        fired: spikes as measured. traces: likewise `[T, B, N]`.
         grads: of the loss.
         behind: gradient of the charges `[T, B, M]` of the layer behind, and its weights `[M, N]`, if any: another
             gradient of the spikes.
@@ -219,18 +240,18 @@ def gradient(
     """
     neurons = traces.shape[2]
     grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
-    grad_weight = traces.new_empty(0 if events is None else events.sources, neurons)
+    grad_weight = traces.new_empty((0, 0) if events is None else (neurons, events.sources))
     offsets, units, _ = NO_EVENTS if events is None else events
-    arguments = [_array(offsets), _array(units), *_backward_arguments(model, spikes, traces, grads, behind)]
+    arguments = [_array(offsets), _array(units), *_backward_arguments(model, fired, traces, grads, behind)]
     outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().gradient
-    _share(lambda first, last: kernel(first, last, *arguments, *outputs), neurons, traces.numel())
-    return (grad_charges if charges else None), (None if events is None else grad_weight.t())
+    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(neurons, traces.numel()))
+    return (grad_charges if charges else None), (None if events is None else grad_weight)
 
 
 def saturating_gradient(
     model: Model,
     weight: Tensor,
-    spikes: Tensor | None,
+    fired: Grouped | None,
     traces: Tensor,
     grads: Grads,
     behind: tuple[Tensor, Tensor] | None,
@@ -242,27 +263,26 @@ def saturating_gradient(
     Args:
         weight: of the layer `[N, J]`.
         events: inputs.
-        model, spikes, traces, grads, behind, charges: as of `gradient`; the model has a saturation.
+        model, fired, traces, grads, behind, charges: as of `gradient`; the model has a saturation.
     """
     assert model.saturation is not None
     limit, per_circuit, first_input = model.saturation
     steps, samples, neurons = traces.shape
     inputs = 2 * model.saturation.circuits(weight.shape[1])
     grad_charges = traces.new_empty((steps, samples, inputs * neurons) if charges else (0, 0, 0))
-    grad_weight = traces.new_empty(weight.shape[1], neurons)
-    synapses = weight.detach().t().contiguous()
+    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     arguments = [
-        *(_array(x) for x in (events.offsets, events.units, synapses)),
+        *(_array(x) for x in (events.offsets, events.units, weight.contiguous())),
         _number(traces, limit), per_circuit, first_input, inputs,
-        *_backward_arguments(model, spikes, traces, grads, behind),
+        *_backward_arguments(model, fired, traces, grads, behind),
     ]  # fmt: skip
     outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().saturating_gradient
-    _share(lambda first, last: kernel(first, last, *arguments, *outputs), neurons, traces.numel())
-    return (grad_charges if charges else None), grad_weight.t()
+    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(neurons, traces.numel()))
+    return (grad_charges if charges else None), grad_weight
 
 
 def _backward_arguments(
-    model: Model, spikes: Tensor | None, traces: Tensor, grads: Grads, behind: tuple[Tensor, Tensor] | None
+    model: Model, fired: Grouped | None, traces: Tensor, grads: Grads, behind: tuple[Tensor, Tensor] | None
 ) -> list[Any]:
     """Return what both backward kernels need of a layer, of `gradient`'s arguments."""
     grad_spikes = grads.spikes
@@ -270,24 +290,18 @@ def _backward_arguments(
         through = behind[0] @ behind[1]
         grad_spikes, behind = through if grad_spikes is None else grad_spikes + through, None
     flat, deep = traces.new_empty(0, 0), traces.new_empty(0, 0, 0)
+    offsets, units = NO_SPIKES if fired is None or not model.at_threshold else fired[:2]
     given = (
-        traces if spikes is None else spikes,
+        offsets,
+        units,
         traces,
         deep if grad_spikes is None else grad_spikes,
         flat if grads.counts is None else grads.counts,
         deep if grads.traces is None else grads.traces,
         *((deep, flat) if behind is None else behind),
     )
-    kind, at_threshold = KINDS.get(model.surrogate, 0), model.at_threshold and spikes is not None
-    numbers = kind, _number(traces, model.slope), at_threshold, *(_number(traces, x) for x in (model.alpha, model.beta))
-    return [*(_array(x.contiguous()) for x in given), *numbers]
-
-
-def _padded(rows: Tensor) -> Tensor:
-    """Return rows with as many zeros behind them that they are whole vectors."""
-    padded = rows.new_zeros(rows.shape[0], (rows.shape[1] + 31) // 32 * 32)
-    padded[:, : rows.shape[1]] = rows
-    return padded
+    numbers = (_number(traces, x) for x in (model.slope, model.alpha, model.beta))
+    return [*(_array(x.contiguous()) for x in given), KINDS.get(model.surrogate, 0), *numbers]
 
 
 @cache
@@ -323,11 +337,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _share(work: Callable[[int, int], object], count: int, values: int) -> None:
-    """Share `count` items with so many values between the cores, the calling thread included."""
+def _edges(count: int, values: int) -> list[int]:
+    """Return where the share of each core begins of so many items, with so many values, and the end."""
     parts = max(1, min(_cores(), count, values // LEAST))
-    edges = [count * i // parts for i in range(parts + 1)]
-    others = [_pool().submit(work, edges[i], edges[i + 1]) for i in range(1, parts)]
-    work(edges[0], edges[1])
+    return [count * i // parts for i in range(parts + 1)]
+
+
+def _share(work: Callable[[int, int, int], object], edges: Sequence[int]) -> None:
+    """Do each share (its number, begin and end) on a core of its own, the first on the calling thread."""
+    spans = list(enumerate(pairwise(edges)))
+    others = [_pool().submit(work, part, *span) for part, span in spans[1:]]
+    work(0, *spans[0][1])
     for other in others:
         other.result()

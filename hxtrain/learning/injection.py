@@ -33,32 +33,20 @@ the layer is recurrent; `compiled`, on the CPU, whose loop over time stays in th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled, gpu, saturation
-from .compiled import Grads, Grouped
+from .compiled import Grads
+from .fired import Fired, Measured
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
 
-
-class Measured(NamedTuple):
-    """A layer as measured.
-
-    Attributes:
-        spikes: `[T, B, N]`; None for a readout.
-        trace: membrane `[T, B, N]`, leak 0, threshold 1.
-        counts: numbers of spikes `[B, N]`, the sum of `spikes`; None if not wanted in the graph.
-        grouped: the spikes once more, as events, if at hand: saves products with many zeros.
-    """
-
-    spikes: Tensor | None
-    trace: Tensor
-    counts: Tensor | None = None
-    grouped: Grouped | None = None
+M = TypeVar("M", bound=Measured)
 
 
 class _Stack(torch.autograd.Function):
@@ -73,28 +61,26 @@ class _Stack(torch.autograd.Function):
         inputs: Tensor | None,
         *weights: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(inputs, *weights, *(part for layer in measured for part in layer[:2]))
-        ctx.events, ctx.models, ctx.grouped = events, models, [layer.grouped for layer in measured]
+        ctx.save_for_backward(inputs, *weights, *(layer.trace for layer in measured))
+        ctx.events, ctx.models, ctx.fired = events, models, [layer.fired for layer in measured]
         ctx.set_materialize_grads(False)
-        return tuple(None if part is None else part.view_as(part) for layer in measured for part in layer[:3])
+        return tuple(part for layer in measured for part in _in_graph(layer))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         count = len(ctx.models)
         inputs, *saved = ctx.saved_tensors
-        weights, recorded, needed = saved[: 2 * count], saved[2 * count :], ctx.needs_input_grad[3:]
+        weights, traces, needed = saved[: 2 * count], saved[2 * count :], ctx.needs_input_grad[3:]
         found: list[Tensor | None] = [None] * (2 * count)
         behind: tuple[Tensor, Tensor] | None = None
         for i in reversed(range(count)):
             if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
                 continue
-            (weight, recurrent), (spikes, trace) = weights[2 * i : 2 * i + 2], recorded[2 * i : 2 * i + 2]
+            before: Tensor | GridEvents | Fired | None = ctx.fired[i - 1]
             if i == 0:
-                layer = _Layer(ctx.models[i], weight, recurrent, spikes, trace, inputs, ctx.events, None)
-            else:
-                before, grouped = recorded[2 * i - 2], ctx.grouped[i - 1]
-                layer = _Layer(ctx.models[i], weight, recurrent, spikes, trace, before, None, grouped)
+                before = inputs if ctx.events is None else ctx.events
+            layer = _Layer(ctx.models[i], *weights[2 * i : 2 * i + 2], ctx.fired[i], traces[i], before)
             own = Grads(*grads[3 * i : 3 * i + 3])
             wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
             charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
@@ -103,17 +89,22 @@ class _Stack(torch.autograd.Function):
         return None, None, None, grad_inputs, *found
 
 
+def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Return what `_Stack` gives of a layer: what stands for its spikes, membranes and numbers of spikes."""
+    trace, counts, fired = layer.trace, layer.counts, layer.fired
+    anchor = None if fired is None else trace.new_zeros(()).expand_as(trace)
+    return anchor, trace.view_as(trace), None if counts is None else counts.view_as(counts)
+
+
 class _Layer(NamedTuple):
-    """What the gradient of a layer needs: model, weights, what was measured, and inputs in the forms at hand."""
+    """What the gradient of a layer needs: model, weights, what was measured, and its inputs."""
 
     model: Model
     weight: Tensor
     recurrent: Tensor | None
-    spikes: Tensor | None
+    fired: Fired | None
     trace: Tensor
-    inputs: Tensor | None
-    events: GridEvents | None
-    grouped: Grouped | None
+    inputs: Tensor | GridEvents | Fired
 
     def backward(
         self,
@@ -129,36 +120,49 @@ class _Layer(NamedTuple):
             wanted: which gradients are.
         """
         lower, for_weight, for_recurrent = wanted
-        saturating = self.model.saturation is not None
-        known = self.recurrent is None and compiled.supports(self.trace, self.model)
-        grouped = self.grouped if self.events is None else self._grouped_events(known and (for_weight or saturating))
-        if known and not saturating:
-            charge, grad_weight = compiled.gradient(
-                self.model, self.spikes, self.trace, grads, behind, grouped if for_weight else None,
-                lower or (for_weight and grouped is None),
-            )  # fmt: skip
-        elif known and grouped is not None:
-            charge, grad_weight = compiled.saturating_gradient(
-                self.model, self.weight, self.spikes, self.trace, grads, behind, grouped, lower
-            )
-        elif saturating:
-            sources = self.inputs if self.events is None else self.events
-            assert sources is not None  # a layer has inputs, or input events
-            summed = _summed(grads, behind, self.trace)
-            membrane = _membrane(self.model, self.spikes, self.trace, summed, grads.traces)
-            charge, grad_weight = saturation.gradient(self.model, self.weight, sources, membrane)
+        graded = self.model.saturation is not None and isinstance(self.inputs, Tensor)
+        if self.recurrent is None and compiled.supports(self.trace, self.model) and not graded:
+            charge, grad_weight = self._compiled(grads, behind, lower, for_weight)
         else:
-            events = self.events if for_weight else None
-            summed = _summed(grads, behind, self.trace)
-            charge, grad_weight = gradient(
-                self.model, self.spikes, self.trace, summed, grads.traces, events, self.recurrent
-            )
+            charge, grad_weight = self._readable(_summed(grads, behind, self.trace), grads.traces, for_weight)
         if for_weight and grad_weight is None:
-            grad_weight = _product(charge, self.inputs)
-        return charge, grad_weight, _product(charge, self.spikes) if for_recurrent else None
+            grad_weight = _product(charge, self._grid)
+        return charge, grad_weight, _product(charge, self._spikes) if for_recurrent else None
 
-    def _grouped_events(self, wanted: bool) -> Grouped | None:
-        return self.events.grouped if self.events is not None and wanted else None
+    def _compiled(
+        self, grads: Grads, behind: tuple[Tensor, Tensor] | None, lower: bool, for_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        inputs, fired = self.inputs, None if self.fired is None else self.fired.grouped
+        if self.model.saturation is not None:
+            assert not isinstance(inputs, Tensor)
+            return compiled.saturating_gradient(
+                self.model, self.weight, fired, self.trace, grads, behind, inputs.grouped, lower
+            )
+        given = None if isinstance(inputs, Tensor) or not for_weight else inputs.grouped
+        charges = lower or (for_weight and given is None)
+        return compiled.gradient(self.model, fired, self.trace, grads, behind, given, charges)
+
+    def _readable(
+        self, grad_spikes: Tensor | None, grad_trace: Tensor | None, for_weight: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.model.saturation is not None:
+            sources = self.inputs if isinstance(self.inputs, GridEvents) else self._grid
+            assert sources is not None
+            membrane = _membrane(self.model, self._spikes, self.trace, grad_spikes, grad_trace)
+            return saturation.gradient(self.model, self.weight, sources, membrane)
+        events = self.inputs if isinstance(self.inputs, GridEvents) and for_weight else None
+        return gradient(self.model, self._spikes, self.trace, grad_spikes, grad_trace, events, self.recurrent)
+
+    @property
+    def _spikes(self) -> Tensor | None:
+        return None if self.fired is None else self.fired.grid
+
+    @property
+    def _grid(self) -> Tensor | None:
+        """The inputs as a grid `[T, B, J]`; None for input events."""
+        if isinstance(self.inputs, GridEvents):
+            return None
+        return self.inputs.grid if isinstance(self.inputs, Fired) else self.inputs
 
     def weight_by_charge(self) -> Tensor:
         """Return the weights of each charge, of which a saturating layer has one per synaptic input."""
@@ -263,9 +267,9 @@ def _product(charge: Tensor | None, inputs: Tensor | None) -> Tensor | None:
 def measured_layers(
     weights: Sequence[tuple[Tensor, Tensor | None]],
     inputs: Tensor | GridEvents,
-    measured: Sequence[Measured],
+    measured: Sequence[M],
     models: Sequence[Model],
-) -> list[Measured]:
+) -> list[M]:
     """Put measured layers into the graph, one behind the other.
 
     Args:
@@ -281,4 +285,7 @@ def measured_layers(
     flat = _Stack.apply(  # type: ignore[no-untyped-call]
         events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
-    return [Measured(flat[3 * i], flat[3 * i + 1], flat[3 * i + 2], layer.grouped) for i, layer in enumerate(measured)]
+    return [
+        replace(layer, anchor=flat[3 * i], trace=flat[3 * i + 1], counts=flat[3 * i + 2])
+        for i, layer in enumerate(measured)
+    ]

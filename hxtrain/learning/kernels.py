@@ -1,8 +1,8 @@
 """Loops of a layer's forward pass, compiled for the CPU with numba (decision 0008).
 
-Each call does its part of a batch from the first step to the last (or back), so that the state of its neurons stays in
-the first-level cache; the innermost loops run over neurons and become vector instructions. `psp.py` and `twin.py` say
-the same in torch; `backward_kernels.py` has the loops of the backward pass.
+Each call does its part of the neurons or of a batch from the first step to the last (or back), so that their state
+stays in the first-level cache; the innermost loops run over neurons and become vector instructions. `psp.py` and
+`twin.py` say the same in torch; `backward_kernels.py` has the loops of the backward pass.
 
 A loop over neurons is a function of its own on whole, flat arrays and an unsigned offset: slices would cost more than
 the loop itself, and a signed offset might count from the end.
@@ -66,37 +66,57 @@ def group_events(sample, unit, time, dt, tolerance, steps, offsets, units):
 
 
 @_exact
-def bin_spikes(sample, unit, time, dt, tolerance, grid, offsets, units):
-    """Put spikes on a grid, where spikes of a neuron in one step count once, and group them as `group_events` does.
+def bin_spikes(sample, unit, time, dt, tolerance, steps, neurons, seen, offsets, units):
+    """Group spikes as `group_events` does; those of a neuron in one step count once.
 
     Args:
         sample, unit: int64 [E]. time: float32 [E], s. dt: s. tolerance: of a bin's lower edge, in bins.
-        grid: [T, B, N], zero before; 1 where a neuron spikes (out).
+        seen: uint8 [B T N / 8, rounded up], zero before; scratch space.
         offsets: int64 [B T + 1] (out). units: int64 [E] (out).
 
     Returns:
-        How many spikes there are on the grid.
+        How many spikes are left.
     """
-    steps, marked, placed = grid.shape[0], grid.dtype.type(2), grid.dtype.type(1)
     offsets[:] = 0
     for e in range(time.shape[0]):
         step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps and grid[np.int64(step), sample[e], unit[e]] != marked:
-            grid[np.int64(step), sample[e], unit[e]] = marked
-            offsets[sample[e] * steps + np.int64(step) + 1] += 1
+        if step < steps:
+            row = sample[e] * steps + np.int64(step)
+            if not _mark(seen, row * neurons + unit[e], True):
+                offsets[row + 1] += 1
     for row in range(offsets.shape[0] - 1):
         offsets[row + 1] += offsets[row]
     for e in range(time.shape[0]):
         step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps and grid[np.int64(step), sample[e], unit[e]] == marked:
-            grid[np.int64(step), sample[e], unit[e]] = placed
+        if step < steps:
             row = sample[e] * steps + np.int64(step)
-            units[offsets[row]] = unit[e]
-            offsets[row] += 1
+            if _mark(seen, row * neurons + unit[e], False):
+                units[offsets[row]] = unit[e]
+                offsets[row] += 1
     for row in range(offsets.shape[0] - 1, 0, -1):
         offsets[row] = offsets[row - 1]
     offsets[0] = 0
     return offsets[-1]
+
+
+@_exact
+def _mark(seen, place, value):
+    """Set a bit; return what it was."""
+    byte, bit = place >> 3, np.uint8(1 << (place & 7))
+    before = (seen[byte] & bit) != 0
+    if before != value:
+        seen[byte] ^= bit
+    return before
+
+
+@_exact
+def to_grid(offsets, units, grid):
+    """Write 1 where there is an event into a grid [T, B, N], zero before."""
+    for b in range(grid.shape[1]):
+        for t in range(grid.shape[0]):
+            row = b * grid.shape[0] + t
+            for e in range(offsets[row], offsets[row + 1]):
+                grid[t, b, units[e]] = 1
 
 
 @_exact
@@ -110,16 +130,23 @@ def count_events(offsets, units, steps, counts):
 
 @_exact
 def join_rooms(counts, rooms, offsets, units):
-    """Join the spikes that `respond` left in one room per sample: `counts` [B, T], `rooms` [B, T N]."""
-    total = 0
-    for b in range(counts.shape[0]):
-        spent = 0
-        for t in range(counts.shape[1]):
-            offsets[b * counts.shape[1] + t] = total + spent
-            spent += counts[b, t]
-        for i in range(spent):
-            units[total + i] = rooms[b, i]
-        total += spent
+    """Join the spikes that `respond` left in a room for each part of the neurons and each sample.
+
+    Args:
+        counts: [P, B, T] spikes of a part in each step. rooms: [P, B, ...] its neurons that spiked, in order.
+        offsets: int64 [B T + 1] (out). units: int64 [E] (out).
+    """
+    parts, samples, steps = counts.shape
+    spent, total = np.zeros(parts, np.int64), 0
+    for b in range(samples):
+        spent[:] = 0
+        for t in range(steps):
+            offsets[b * steps + t] = total
+            for p in range(parts):
+                for i in range(spent[p], spent[p] + counts[p, b, t]):
+                    units[total] = rooms[p, b, i]
+                    total += 1
+                spent[p] += counts[p, b, t]
     offsets[-1] = total
 
 
@@ -152,32 +179,42 @@ def add_row(x, rows, at, some):
         x[n] += rows[at + n]
 
 
+@compiled
+def columns_of(weight, first, last, width):
+    """Return rows `first` to `last` of weights `[N, J]` as the columns of `[J, width]`, flat, zeros behind them."""
+    columns = np.zeros(uptr(weight.shape[1]) * width, weight.dtype)
+    for n in range(first, last):
+        for j in range(uptr(weight.shape[1])):
+            columns[j * width + uptr(n - first)] = weight[n, j]
+    return columns
+
+
 # Forward
 
 
 @compiled
-def _emit(membrane, fired, traces, spikes, at, some, firing):
-    """Record the membranes and their spikes at `at`; return the number of spikes."""
+def _record(membrane, traces, at, some):
     for n in range(some):
         traces[at + n] = membrane[n]
-    if not firing:
-        return 0
+
+
+@compiled
+def _fire(membrane, fired):
+    """Write the membranes' spikes; return their number."""
     count = 0
     for n in range(uptr(membrane.shape[0])):
         above = membrane[n] > membrane.dtype.type(1)
         fired[n] = membrane.dtype.type(1) if above else membrane.dtype.type(0)
         count += 1 if above else 0
-    for n in range(some):
-        spikes[at + n] = fired[n]
     return count
 
 
 @compiled
-def _collect(fired, b, spent, rooms):
-    """Write the neurons that spiked into the room of sample b, behind `spent` others."""
+def _collect(fired, first, room, spent):
+    """Write the neurons that spiked into a room, behind `spent` others; the first one's number is `first`."""
     for n in range(uptr(fired.shape[0])):
         if fired[n] > 0:
-            rooms[b, spent] = n
+            room[spent] = first + n
             spent += 1
 
 
@@ -194,33 +231,37 @@ def _advance(membrane, current, fired, beta):
 
 
 @compiled
-def respond(begin, end, offsets, units, weight, drive, recurrent, alpha, beta, traces, spikes, counts, rooms):
-    """Run samples `begin` to `end` through a layer of the twin.
+def respond(
+    begin, end, first, last, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, rooms
+):
+    """Run samples `begin` to `end` through neurons `first` to `last` of a layer of the twin.
 
     Args:
-        offsets, units: input events. weight: [J, W], rows `padded`. Without inputs as events, weight is empty, and
-            `drive` in use: [T, B, N], summed weights of each step's inputs.
-        recurrent: [N, W], row n is what a spike of neuron n adds to each current; empty without.
+        offsets, units: input events. weight: [N, J]. Without inputs as events, weight is empty, and `drive` in use:
+            [T, B, N], summed weights of each step's inputs.
+        recurrent: [N, N] weights; empty without. With them, all neurons run together.
         alpha, beta: decay of synaptic current and membrane per step.
-        traces: [T, B, N] (out). spikes: likewise (out); empty for a readout.
-        counts: [B, T], spikes of each step (out). rooms: [B, T N], the neurons that spiked, in order (out).
+        traces: [T, B, N] (out). firing: whether neurons fire.
+        counts: [B, T], these neurons' spikes of each step (out). rooms: [B, ...], which of them spiked, in order (out).
     """
     steps, batch, neurons = traces.shape
-    some, width = uptr(neurons), padded(neurons)
-    firing, from_events, feeding = spikes.shape[0] > 0, weight.shape[0] > 0, recurrent.shape[0] > 0
-    rows, own, driven = weight.reshape(-1), recurrent.reshape(-1), drive.reshape(-1)
-    trace, spike = traces.reshape(-1), spikes.reshape(-1)
+    some, width = uptr(last - first), padded(last - first)
+    from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
+    rows = columns_of(weight, first, last if from_events else first, width)
+    own = columns_of(recurrent, first, last if feeding else first, width)
+    driven, trace = drive.reshape(-1), traces.reshape(-1)
     current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
     fired = np.zeros(width, traces.dtype)
     for b in range(begin, end):
         current[:], membrane[:], spent = 0, 0, 0
         for t in range(steps):
-            at, row = uptr((t * batch + b) * neurons), b * steps + t
-            count = _emit(membrane, fired, trace, spike, at, some, firing)
+            at, row, count = uptr((t * batch + b) * neurons + first), b * steps + t, 0
+            _record(membrane, trace, at, some)
             if firing:
+                count = _fire(membrane, fired)
                 counts[b, t] = count
             if count > 0:
-                _collect(fired, b, spent, rooms)
+                _collect(fired, first, rooms[b], spent)
                 spent += count
             decay(current, alpha)
             if from_events:
@@ -246,14 +287,16 @@ def follow(begin, end, offsets, units, weight, drive, recurrent, fired_offsets, 
     steps, batch, neurons = traces.shape
     some, width, one = uptr(neurons), padded(neurons), traces.dtype.type(1)
     from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
-    rows, own, driven, trace = weight.reshape(-1), recurrent.reshape(-1), drive.reshape(-1), traces.reshape(-1)
+    rows = columns_of(weight, 0, neurons if from_events else 0, width)
+    own = columns_of(recurrent, 0, neurons if feeding else 0, width)
+    driven, trace = drive.reshape(-1), traces.reshape(-1)
     current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
     fired = np.zeros(width, traces.dtype)
     for b in range(begin, end):
         current[:], membrane[:] = 0, 0
         for t in range(steps):
             at, row = uptr((t * batch + b) * neurons), b * steps + t
-            _emit(membrane, fired, trace, trace, at, some, False)
+            _record(membrane, trace, at, some)
             decay(current, alpha)
             if from_events:
                 for e in range(offsets[row], offsets[row + 1]):

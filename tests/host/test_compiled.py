@@ -52,10 +52,14 @@ def test_events_are_grouped_by_sample_and_step() -> None:
 
 def test_spikes_on_a_grid_count_once_per_step() -> None:
     spikes = events(count=3000)
-    grid, grouped = compiled.bin_spikes(spikes, DT, STEPS)
+    grouped = compiled.bin_spikes(spikes, DT, STEPS)
     expected = spikes.to_grid(DT, STEPS, binary=True)
     assert expected.sum() < spikes.to_grid(DT, STEPS).sum()
-    assert torch.equal(grid, expected)
+    assert torch.equal(compiled.to_grid(grouped, tuple(expected.shape), torch.float32), expected)
+    again = compiled.group_grid(expected)
+    assert torch.equal(again.offsets, grouped.offsets)
+    assert torch.equal(compiled.to_grid(again, tuple(expected.shape), torch.float32), expected)
+    assert again.sources == grouped.sources == INPUTS
     assert len(grouped.units) == int(grouped.offsets[-1]) == int(expected.sum())
     assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES), expected.sum(0))
 
@@ -63,11 +67,10 @@ def test_spikes_on_a_grid_count_once_per_step() -> None:
 def test_no_events_are_no_problem() -> None:
     none = torch.zeros(0)
     silent = Spikes(none.long(), none.long(), none, SAMPLES, INPUTS)
-    grid, grouped = compiled.bin_spikes(silent, DT, STEPS)
-    assert not grid.any()
+    grouped = compiled.bin_spikes(silent, DT, STEPS)
+    assert not compiled.to_grid(grouped, (STEPS, SAMPLES, INPUTS), torch.float32).any()
     weight = normal(NEURONS, INPUTS, seed=1, dtype=torch.float32)
-    spikes, trace, own = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
-    assert not spikes.any()
+    own, trace = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
     assert not trace.any()
     assert len(own.units) == 0
 
@@ -119,7 +122,8 @@ def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool
     sparse = GridEvents(events(), DT, STEPS)
     inputs = events().to_grid(DT, STEPS).to(dtype) if dense else sparse
     shape = (STEPS, SAMPLES, NEURONS)
-    spikes, trace, grouped = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, own)
+    grouped, trace = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, own)
+    spikes = compiled.to_grid(grouped, shape, dtype)
     expected, membrane = respond(weight, inputs, shape, model, True, own)
     assert 0.02 < float(expected.mean()) < 0.5
     assert torch.equal(spikes, expected)
@@ -127,9 +131,8 @@ def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool
     assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES).to(dtype), expected.sum(0))
     last = (STEPS, SAMPLES, 5)
     for given in (spikes, grouped):
-        none, readout, nothing = compiled.respond(behind, given, last, model, False, None)
+        none, readout = compiled.respond(behind, given, last, model, False, None)
         assert none is None
-        assert nothing is None
         close(readout, respond(behind, spikes, last, model, False, None)[1], 10 * bound)
 
 
@@ -158,7 +161,8 @@ def test_gradients(
     if behind:
         later = normal(STEPS, SAMPLES, behind, seed=11, dtype=dtype), normal(behind, NEURONS, seed=12, dtype=dtype)
     sparse = GridEvents(events(), DT, STEPS)
-    charge, weight = compiled.gradient(model, spikes, trace, compiled.Grads(*grads), later, sparse.grouped, True)
+    fired = compiled.group_grid(spikes)
+    charge, weight = compiled.gradient(model, fired, trace, compiled.Grads(*grads), later, sparse.grouped, True)
 
     total = [
         grads[0],
@@ -170,7 +174,7 @@ def test_gradients(
     expected, expected_weight = gradient(model, spikes, trace, summed, grads[1], sparse)
     close(charge, expected, bound)
     close(weight, expected_weight, bound)
-    alone, _ = compiled.gradient(model, spikes, trace, compiled.Grads(*grads), later, None, True)
+    alone, _ = compiled.gradient(model, fired, trace, compiled.Grads(*grads), later, None, True)
     assert torch.equal(alone, charge)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, GridEvents, Measured, Model, decay, get_surrogate, measured_layers
+from hxtrain.learning import SURROGATES, Fired, GridEvents, Measured, Model, decay, get_surrogate, measured_layers
 
 
 def inject(model, measured):
@@ -35,6 +35,11 @@ class InjectedSpike(torch.autograd.Function):
         if ctx.at_threshold:
             distance = torch.where(measured > 0, 0.0, distance)
         return grad * ctx.surrogate(distance, ctx.slope), None, None, None, None
+
+
+def as_measured(spikes, trace):
+    """A measured layer of a grid of spikes (None: a readout) and membranes `[T, B, N]`."""
+    return Measured(None if spikes is None else Fired(spikes), trace)
 
 
 def stepwise_layer(weight, inputs, spikes, trace, alpha, beta, rule):
@@ -95,9 +100,9 @@ def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_thre
     rule = (get_surrogate(surrogate), 3.0, at_threshold)
 
     model = Model(alpha, beta, *rule)
-    pairs, given = [(weight, None) for weight in weights], [Measured(*layer) for layer in measured]
+    pairs, given = [(weight, None) for weight in weights], [as_measured(*layer) for layer in measured]
     injected = measured_layers(pairs, GridEvents(spikes, dt, steps), given, [model] * len(pairs))
-    fast = [layer[:2] for layer in injected]
+    fast = [(layer.spikes, layer.trace) for layer in injected]
 
     inputs, slow = spikes.to_grid(dt, steps).to(dtype), []
     for weight, (fired, trace) in zip(weights, measured, strict=True):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from test_gradient import InjectedSpike, inject, loss_of, worst_relative
+from test_gradient import InjectedSpike, as_measured, inject, loss_of, worst_relative
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.config import BackendConfig, NetworkConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.learning import GridEvents, Measured, Model, decay, get_surrogate, measured_layers
+from hxtrain.learning import GridEvents, Model, decay, get_surrogate, measured_layers
 from hxtrain.placement import place
 from hxtrain.regularizers import WeightDecay
 from hxtrain.studies.evaluate import clipped_shares
@@ -95,9 +95,9 @@ def test_gradient_equals_stepwise_backpropagation(recurrent, surrogate, at_thres
         measured.append((None if len(weights) == len(sizes) - 1 else fired, torch.randn(steps, batch, n, **normal)))
 
     model = Model(alpha, beta, *rule)
-    pairs, given = list(zip(weights, own, strict=True)), [Measured(*layer) for layer in measured]
+    pairs, given = list(zip(weights, own, strict=True)), [as_measured(*layer) for layer in measured]
     injected = measured_layers(pairs, GridEvents(spikes, DT, steps), given, [model] * len(pairs))
-    dense, fast, slow = spikes.to_grid(DT, steps).double(), [layer[:2] for layer in injected], []
+    dense, fast, slow = spikes.to_grid(DT, steps).double(), [(layer.spikes, layer.trace) for layer in injected], []
     for w, v, (fired, trace), layer in zip(weights, own, measured, fast, strict=True):
         slow.append(stepwise_layer(w, v, dense, fired, trace, alpha, beta, rule))
         assert torch.equal(layer[1], trace)
@@ -143,7 +143,7 @@ def test_network_in_the_loop_equals_stepwise(settings, at_spike):
         expected = torch.autograd.grad(loss(u, labels), (w, v, w2))
         if dtype == torch.float64:
             model = Model(*decays, *rule)
-            pairs, given = [(w * kept, v * kept), (w2, None)], [Measured(fired, trace), Measured(None, last)]
+            pairs, given = [(w * kept, v * kept), (w2, None)], [as_measured(fired, trace), as_measured(None, last)]
             u = measured_layers(pairs, x, given, [model, model])[-1].trace
             found = torch.autograd.grad(loss(u, labels), (w, v, w2))
         assert worst_relative(found, expected) < bound, dtype

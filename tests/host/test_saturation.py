@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from test_gradient import as_measured
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.config import NetworkConfig
 from hxtrain.learning import (
     GridEvents,
-    Measured,
     Model,
     Saturation,
     compiled,
@@ -109,17 +109,10 @@ def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
         mocker.patch.object(compiled, "supports", return_value=False)
     inputs = GridEvents(spikes, DT, STEPS)
     dense = spikes.to_grid(DT, STEPS).to(dtype)
-    given = []
-    for fired, trace in measured:
-        offsets_units = None
-        if fired is not None and engine == "compiled":
-            t, b, n = fired.nonzero(as_tuple=True)
-            again = Spikes.from_events(b, n, (t + 0.5).float() * DT, SAMPLES, fired.shape[2])
-            offsets_units = compiled.group_events(again, DT, STEPS)
-        given.append(Measured(fired, trace, None, offsets_units))
+    given = [as_measured(*layer) for layer in measured]
     pairs = [(weight, None) for weight in weights]
     injected = measured_layers(pairs, dense if engine == "dense" else inputs, given, [model] * len(pairs))
-    found = torch.autograd.grad(loss_of([layer[:2] for layer in injected]), weights)
+    found = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in injected]), weights)
 
     layers, signal = [], dense
     for weight, (fired, trace) in zip(weights, measured, strict=True):
@@ -129,7 +122,7 @@ def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
     for one, two in zip(found, expected, strict=True):
         assert float((one - two).abs().max()) <= bound * float(two.abs().max())
     linear = measured_layers(pairs, inputs, given, [model._replace(saturation=None)] * len(pairs))
-    other = torch.autograd.grad(loss_of([layer[:2] for layer in linear]), weights)
+    other = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in linear]), weights)
     assert float((found[0] - other[0]).abs().max()) > 0.1 * float(other[0].abs().max()), "saturation matters here"
 
 
@@ -141,10 +134,10 @@ def test_far_from_saturation_it_is_the_linear_gradient():
         layers = measured_layers(
             [(weight, None) for weight in weights],
             GridEvents(spikes, DT, STEPS),
-            [Measured(*layer) for layer in measured],
+            [as_measured(*layer) for layer in measured],
             [model._replace(saturation=limits)] * 2,
         )
-        grads.append(torch.autograd.grad(loss_of([layer[:2] for layer in layers]), weights))
+        grads.append(torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in layers]), weights))
     for linear, saturating in zip(*grads, strict=True):
         torch.testing.assert_close(saturating, linear, rtol=1e-9, atol=1e-12)
 
@@ -153,12 +146,13 @@ def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
     weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
     grouped = compiled.group_events(spikes, DT, STEPS)
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
-    grads = compiled.Grads(torch.ones_like(measured[0][1]))
+    spikes_of_layer, trace = measured[0]
+    fired, grads = compiled.group_grid(spikes_of_layer), compiled.Grads(torch.ones_like(trace))
     found = []
     for least in (10**9, 1):
         mocker.patch.object(compiled, "LEAST", least)
         mocker.patch.object(compiled, "_cores", return_value=3)
-        found.append(compiled.saturating_gradient(model, weights[0], *measured[0], grads, None, grouped, True))
+        found.append(compiled.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 

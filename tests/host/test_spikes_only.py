@@ -7,9 +7,9 @@ from test_training import digits, quiet
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import GridEvents, Model, compiled, decay, get_surrogate
+from hxtrain.learning import Fired, GridEvents, Model, compiled, decay, get_surrogate
 from hxtrain.training import run
-from hxtrain.twin import Fired, follow, simulate
+from hxtrain.twin import follow, simulate
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
@@ -51,25 +51,27 @@ def close(found, expected, bound):
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("source", ["events", "layer"])
-def test_membranes_of_given_spikes(dtype, bound, recurrent, source):
+def test_membranes_of_given_spikes(dtype, bound, recurrent, source, mocker):
     """Both engines against the equation, step by step; behind input events, and behind another layer."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
     own = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
-    grid, grouped = compiled.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS)
-    grid = grid.to(dtype)
+    shape = (STEPS, SAMPLES, NEURONS)
+    fired = Fired(None, compiled.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS), shape, dtype)
     if source == "events":
         inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS)
         dense = random_events(INPUTS, seed=1).to_grid(DT, STEPS).to(dtype)
         given = [inputs, inputs]
     else:
-        before, events = compiled.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
-        dense = before.to(dtype)
-        given = [Fired(dense, events), Fired(dense, None)]
-    expected = stepwise(weight, own, dense, grid, model.alpha, model.beta)
-    fast = follow(weight, own, given[0], Fired(grid, grouped), model)
-    readable = follow(weight, own, given[1], Fired(grid, None), model)
-    drive = compiled.follow(weight, dense, grouped, (STEPS, SAMPLES, NEURONS), model, own)
+        events = compiled.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
+        before = Fired(None, events, (STEPS, SAMPLES, INPUTS), dtype)
+        dense = before.grid
+        given = [before, Fired(dense)]
+    expected = stepwise(weight, own, dense, fired.grid, model.alpha, model.beta)
+    fast = follow(weight, own, given[0], fired, model)
+    mocker.patch.object(compiled, "supports", return_value=False)
+    readable = follow(weight, own, given[1], Fired(fired.grid), model)
+    drive = compiled.follow(weight, dense, fired.grouped, shape, model, own)
     for found in (fast, readable, drive):
         close(found, expected, 10 * bound)
         assert found.dtype == dtype
@@ -119,11 +121,10 @@ def test_the_twin_s_spikes_give_the_twin_s_membranes():
     events, weights = GridEvents(spikes, net.dt, net.steps), net.effective_weights()
     before, layers = events, simulate(net, weights, events)
     for layer, (weight, *own), did in zip(net.layers[:-1], net.by_layer(weights), layers, strict=False):
-        fired = Fired(did.spikes, did.grouped)
         assert did.spikes.sum() > 10
-        found = follow(weight, own[0] if own else None, before, fired, net.model(layer))
+        found = follow(weight, own[0] if own else None, before, did.fired, net.model(layer))
         torch.testing.assert_close(found, did.trace, rtol=1e-5, atol=1e-6)
-        before = fired
+        before = did.fired
     with torch.no_grad():
         for one, other in zip(net(spikes).layers, network()(spikes).layers, strict=True):
             assert torch.equal(one.trace, other.trace)

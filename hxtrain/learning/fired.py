@@ -1,0 +1,102 @@
+"""Spikes of a layer on the time grid, and a layer as measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import compiled
+from .compiled import Grouped
+
+
+class Fired:
+    """Spikes of a layer on the time grid, at most one per neuron and step: as a grid, or as events on the CPU.
+
+    The loops want events, for a grid is nearly all zeros; what is not at hand is made when it is asked for.
+
+    Args:
+        grid: zeros and ones `[T, B, N]`.
+        grouped: the same as events. shape: T, B, N. dtype: of the grid.
+
+    Raises:
+        ValueError: neither is given.
+    """
+
+    def __init__(
+        self,
+        grid: Tensor | None = None,
+        grouped: Grouped | None = None,
+        shape: tuple[int, int, int] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if grid is None and (grouped is None or shape is None):
+            raise ValueError("spikes need a grid, or events and their shape; neither is given")
+        self.shape = tuple(grid.shape) if shape is None and grid is not None else shape
+        self.dtype = dtype if grid is None else grid.dtype
+        self.dense = grid is not None
+        if grid is not None:
+            self.grid = grid
+        if grouped is not None:
+            self.grouped = grouped
+
+    @cached_property
+    def grid(self) -> Tensor:
+        """Zeros and ones `[T, B, N]`."""
+        assert self.shape is not None
+        return compiled.to_grid(self.grouped, self.shape, self.dtype)
+
+    @cached_property
+    def grouped(self) -> Grouped:
+        """The spikes as events."""
+        return compiled.group_grid(self.grid)
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Numbers of spikes `[B, N]`."""
+        if self.dense or self.shape is None:
+            return self.grid.sum(0)
+        return compiled.count_events(self.grouped, *self.shape[:2]).to(self.dtype)
+
+
+@dataclass(eq=False)
+class Measured:
+    """A layer as measured.
+
+    Attributes:
+        fired: spikes; None for a readout.
+        trace: membrane `[T, B, N]`, leak 0, threshold 1.
+        counts: numbers of spikes `[B, N]`, the sum of `spikes` over time; None if not wanted in the graph, and for a
+            readout. Their gradient costs less than that of the sum.
+        anchor: what stands for the spikes in the graph, of their shape.
+    """
+
+    fired: Fired | None
+    trace: Tensor
+    counts: Tensor | None = None
+    anchor: Tensor | None = None
+
+    @cached_property
+    def spikes(self) -> Tensor | None:
+        """Spikes on the time grid `[T, B, N]`, in the graph if the layer is; None for a readout."""
+        if self.fired is None or self.anchor is None:
+            return None if self.fired is None else self.fired.grid
+        found: Tensor = _Value.apply(self.anchor, self.fired.grid)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Value(torch.autograd.Function):
+    """The value of one tensor, the gradient of another: (anchor, value) -> value."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
