@@ -7,80 +7,134 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import add_row, columns_of, compiled, decay, padded, uptr
+from .kernels import BLOCK, columns_of, compiled, decay, padded, uptr
 
 SUPERSPIKE, TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = range(6)
 
 
 @compiled
-def _products(x, charge, row, columns):
-    """Add to `x[n]` the sum over the neurons m of the layer behind of `charge[row + m] columns[m, n]`."""
-    width = uptr(x.shape[0])
-    behind = uptr(columns.shape[0]) // width
-    for m in range(uptr(0), behind - behind % uptr(2), uptr(2)):
-        first, second, at = charge[row + m], charge[row + m + uptr(1)], m * width
+def _products(x, at, charge, row, columns, behind, width):
+    """Write to `x[at + n]` the sum over the neurons m of the layer behind of `charge[row + m] columns[m, n]`.
+
+    In pairs, four of which share a loop: so many can have their distances checked before it.
+    """
+    for n in range(width):
+        x[at + n] = 0
+    m, one, two, four, eight = uptr(0), uptr(1), uptr(2), uptr(4), uptr(8)
+    while m + eight <= behind:
+        i, j = row + m, m * width
+        c0, c1, c2, c3 = charge[i], charge[i + one], charge[i + two], charge[i + two + one]
+        c4, c5, c6, c7 = charge[i + four], charge[i + four + one], charge[i + four + two], charge[i + eight - one]
         for n in range(width):
-            x[n] += first * columns[at + n] + second * columns[at + width + n]
-    if behind % uptr(2) == 1:
-        last, at = charge[row + behind - uptr(1)], (behind - uptr(1)) * width
+            k = j + n
+            y = x[at + n] + (c0 * columns[k] + c1 * columns[k + width])
+            y += c2 * columns[k + two * width] + c3 * columns[k + (two + one) * width]
+            y += c4 * columns[k + four * width] + c5 * columns[k + (four + one) * width]
+            x[at + n] = y + (c6 * columns[k + (four + two) * width] + c7 * columns[k + (eight - one) * width])
+        m += eight
+    while m + two <= behind:
+        c0, c1, j = charge[row + m], charge[row + m + one], m * width
         for n in range(width):
-            x[n] += last * columns[at + n]
+            x[at + n] += c0 * columns[j + n] + c1 * columns[j + width + n]
+        m += two
+    if m < behind:
+        c0, j = charge[row + m], m * width
+        for n in range(width):
+            x[at + n] += c0 * columns[j + n]
 
 
 @compiled
-def _distance(distance, traces, at, some):
-    """Write the membranes' distances from the threshold."""
+def _from_behind(x, steps, charge, at, stride, columns, behind, width):
+    """Write to `x [T, W]` what the charges of the layer behind, at `at + t stride`, say of the spikes of each step.
+
+    Late charges are often zero: nothing depends on a readout behind its maximum.
+    """
+    for t in range(uptr(steps)):
+        row, silent = at + t * stride, True
+        for m in range(behind):
+            if charge[row + m] != 0:
+                silent = False
+        if silent:
+            x[t * width : (t + uptr(1)) * width] = 0
+        else:
+            _products(x, t * width, charge, row, columns, behind, width)
+
+
+@compiled
+def _add_rows(x, steps, rows, at, stride, some, width):
+    """Add to `x [T, W]` the rows at `at + t stride`."""
+    for t in range(uptr(steps)):
+        for n in range(some):
+            x[t * width + n] += rows[at + t * stride + n]
+
+
+@compiled
+def _distances(distance, steps, traces, at, stride, some, width):
+    """Write the membranes' distances from the threshold `[T, W]`."""
     one = distance.dtype.type(1)
-    for n in range(some):
-        distance[n] = traces[at + n] - one
+    for t in range(uptr(steps)):
+        for n in range(some):
+            distance[t * width + n] = traces[at + t * stride + n] - one
 
 
 @compiled
-def _at_threshold(distance, fired, begin, end, first, some):
+def _at_threshold(distance, steps, fired_offsets, fired, row, first, some, width):
     """Set the distance to zero where a spike says that the membrane was at the threshold."""
-    for e in range(begin, end):
-        n = uptr(fired[e] - first)  # very large for those before the first
-        if n < some:
-            distance[n] = 0
+    for t in range(uptr(steps)):
+        for e in range(fired_offsets[row + t], fired_offsets[row + t + 1]):
+            n = uptr(fired[e] - first)  # very large for those before the first
+            if n < some:
+                distance[t * width + n] = 0
 
 
 @compiled
-def _surrogate(kind, x, distance, slope):
-    """Multiply by surrogate derivatives (`surrogate.py`)."""
-    one, zero, four, half = x.dtype.type(1), x.dtype.type(0), x.dtype.type(4), x.dtype.type(0.5)
+def _surrogate(kind, distance, slope):
+    """Turn distances from the threshold into surrogate derivatives (`surrogate.py`)."""
+    number = distance.dtype.type
+    one, zero, four, half = number(1), number(0), number(4), number(0.5)
     if kind == SUPERSPIKE:
-        for n in range(uptr(x.shape[0])):
+        for n in range(uptr(distance.shape[0])):
             y = one + slope * abs(distance[n])
-            x[n] *= one / (y * y)
+            distance[n] = one / (y * y)
         return
-    for n in range(uptr(x.shape[0])):
+    for n in range(uptr(distance.shape[0])):
         y = slope * distance[n]
         if kind == TRIANGLE:
-            x[n] *= max(one - abs(y), zero)
+            distance[n] = max(one - abs(y), zero)
         elif kind == SIGMOID:
             s = one / (one + np.exp(-y))
-            x[n] *= four * s * (one - s)
+            distance[n] = four * s * (one - s)
         elif kind == GAUSSIAN:
-            x[n] *= np.exp(-half * y * y)
+            distance[n] = np.exp(-half * y * y)
         elif kind == ARCTAN:
-            x[n] *= one / (one + y * y)
+            distance[n] = one / (one + y * y)
         else:
-            x[n] *= one if abs(y) < one else zero
+            distance[n] = one if abs(y) < one else zero
 
 
 @compiled
-def _back(through, membrane, charge, now, before, alpha, beta):
+def _multiply(x, factor):
+    for n in range(uptr(x.shape[0])):
+        x[n] *= factor[n]
+
+
+@compiled
+def _back(x, membrane, charge, now, before, alpha, beta):
     """Carry the gradient of the membranes one step back, and that of the charges with it."""
     for n in range(uptr(membrane.shape[0])):
-        x = beta * membrane[n] + through[n]
-        membrane[n] = x
-        charge[before + n] = alpha * charge[now + n] + x
+        m = beta * membrane[n] + x[now + n]
+        membrane[n] = m
+        charge[before + n] = alpha * charge[now + n] + m
 
 
 @compiled
-def _add_to_row(rows, at, charge, now, width):
-    for n in range(width):
-        rows[at + n] += charge[now + n]
+def _add_to_rows(rows, charge, steps, offsets, units, row, width):
+    """Add the charges of each step to the rows of its events."""
+    for t in range(uptr(steps - 1)):
+        for e in range(offsets[row + t], offsets[row + t + 1]):
+            at, now = uptr(units[e]) * width, t * width
+            for n in range(width):
+                rows[at + n] += charge[now + n]
 
 
 @compiled
@@ -95,45 +149,42 @@ def _cut(weight, first, last, width):
 @compiled
 def _write_rows(weight, first, last, columns, width):
     """Write padded columns as rows `first` to `last` of weights `[N, J]`: what `columns_of` returns, back."""
-    for n in range(first, last):
-        for j in range(uptr(weight.shape[1])):
-            weight[n, j] = columns[j * width + uptr(n - first)]
-
-
-@compiled
-def _flat(traces, grad_spikes, grad_counts, grad_traces, behind, charges):
-    """Return all of these as flat arrays."""
-    return (
-        traces.reshape(-1), grad_spikes.reshape(-1), grad_counts.reshape(-1), grad_traces.reshape(-1),
-        behind.reshape(-1), charges.reshape(-1),
-    )  # fmt: skip
+    rows, inputs = weight.reshape(-1), uptr(weight.shape[1])
+    for block in range(uptr(0), inputs, BLOCK):
+        end = min(block + BLOCK, inputs)
+        for n in range(uptr(last - first)):
+            for j in range(block, end):
+                rows[(uptr(first) + n) * inputs + j] = columns[j * width + n]
 
 
 @compiled
 def _direct(
-    through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired, row, first,
-    at, sample, row_behind, some, kind, slope,
+    x, distance, b, first, some, width, fired_offsets, fired, traces, grad_spikes, grad_counts, grad_traces, behind,
+    columns, kind, slope,
 ):  # fmt: skip
-    """Write the gradient of one step's membranes, later steps aside: that of the loss, and through the layer behind.
-
-    Args:
-        row: of this step in `fired_offsets`. first: the first neuron.
-        at, sample, row_behind: where this step's values begin in `[T, B, N]`, `[B, N]` and in the charges behind.
+    """Write the gradient of a sample's membranes `x [T, W]`, later steps aside: that of the loss, and through the layer
+    behind. `distance` is scratch space of the same size; all else is as in `gradient`, for sample b.
     """
-    through[:] = 0
-    if charge_behind.shape[0] > 0:
-        _products(through, charge_behind, row_behind, columns)
-    if by_spike.shape[0] > 0:
-        add_row(through, by_spike, at, some)
-    if by_count.shape[0] > 0:
-        add_row(through, by_count, sample, some)
-    if charge_behind.shape[0] > 0 or by_spike.shape[0] > 0 or by_count.shape[0] > 0:
-        _distance(distance, trace, at, some)
+    steps, batch, neurons = traces.shape
+    at, stride = uptr(b * neurons + first), uptr(batch * neurons)
+    after, from_behind = uptr(behind.shape[2]), behind.shape[0] > 0
+    if from_behind:
+        place, step = uptr(b) * after, uptr(batch) * after
+        _from_behind(x, steps, behind.reshape(-1), place, step, columns, after, width)
+    else:
+        x[:] = 0
+    if grad_spikes.shape[0] > 0:
+        _add_rows(x, steps, grad_spikes.reshape(-1), at, stride, some, width)
+    if grad_counts.shape[0] > 0:
+        _add_rows(x, steps, grad_counts.reshape(-1), at, uptr(0), some, width)
+    if from_behind or grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0:
+        _distances(distance, steps, traces.reshape(-1), at, stride, some, width)
         if fired_offsets.shape[0] > 0:
-            _at_threshold(distance, fired, fired_offsets[row], fired_offsets[row + 1], first, some)
-        _surrogate(kind, through, distance, slope)
-    if by_trace.shape[0] > 0:
-        add_row(through, by_trace, at, some)
+            _at_threshold(distance, steps, fired_offsets, fired, b * steps, first, some, width)
+        _surrogate(kind, distance, slope)
+        _multiply(x, distance)
+    if grad_traces.shape[0] > 0:
+        _add_rows(x, steps, grad_traces.reshape(-1), at, stride, some, width)
 
 
 @compiled
@@ -157,33 +208,25 @@ def gradient(
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, by_spike, by_count, by_trace, charge_behind, out = _flat(
-        traces, grad_spikes, grad_counts, grad_traces, behind, charges
-    )
-    charge, distance = np.zeros(uptr(steps) * width, traces.dtype), np.zeros(width, traces.dtype)
-    membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    columns = _cut(weight, first, last, width)
+    out, size = charges.reshape(-1), uptr(steps) * width
+    charge, distance, x = np.zeros(size, traces.dtype), np.zeros(size, traces.dtype), np.zeros(size, traces.dtype)
+    membrane, columns = np.zeros(width, traces.dtype), _cut(weight, first, last, width)
     rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
     for b in range(batch):
+        _direct(
+            x, distance, b, first, some, width, fired_offsets, fired, traces, grad_spikes, grad_counts, grad_traces,
+            behind, columns, kind, slope,
+        )  # fmt: skip
         membrane[:] = 0
-        charge[uptr(steps - 1) * width :] = 0
-        for t in range(steps - 1, 0, -1):
-            _direct(
-                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired,
-                b * steps + t, first, uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
-                uptr((t * batch + b) * behind.shape[2]), some, kind, slope,
-            )  # fmt: skip
-            _back(through, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
+        for t in range(uptr(steps - 1), uptr(0), -1):
+            _back(x, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
         if charges.shape[0] > 0:
             for t in range(steps):
                 at, now = uptr((t * batch + b) * neurons + first), uptr(t) * width
                 for n in range(some):
                     out[at + n] = charge[now + n]
         if grad_weight.shape[0] > 0:
-            for t in range(steps - 1):
-                row = b * steps + t
-                for e in range(offsets[row], offsets[row + 1]):
-                    _add_to_row(rows, uptr(units[e]) * width, charge, uptr(t) * width, width)
+            _add_to_rows(rows, charge, steps, offsets, units, b * steps, width)
     if grad_weight.shape[0] > 0:
         _write_rows(grad_weight, first, last, rows, width)
 
@@ -214,11 +257,11 @@ def _saturation(slopes, at, current, inverse):
 
 
 @compiled
-def _back_to_inputs(through, membrane, slopes, charge, now, before, alpha, beta, inputs):
+def _back_to_inputs(x, membrane, slopes, charge, here, now, before, alpha, beta, inputs):
     """Carry the gradient of the membranes one step back, and those of the charges at all synaptic inputs with it."""
     width = uptr(membrane.shape[0])
     for n in range(width):
-        membrane[n] = beta * membrane[n] + through[n]
+        membrane[n] = beta * membrane[n] + x[here + n]
     for g in range(inputs):
         at, to = now + uptr(g) * width, before + uptr(g) * width
         for n in range(width):
@@ -230,10 +273,8 @@ def _add_chosen(rows, at, weight, charge, exc, inh, width):
     """Add the gradient of the charges at the input that each weight belongs to."""
     zero = rows.dtype.type(0)
     for n in range(width):
-        excited, inhibited = (
-            charge[exc + n],
-            charge[inh + n],
-        )  # both are read, or it would not become vector instructions
+        # both are read, or it would not become vector instructions
+        excited, inhibited = charge[exc + n], charge[inh + n]
         rows[at + n] += excited if weight[at + n] >= zero else inhibited
 
 
@@ -256,13 +297,11 @@ def saturating_gradient(
     """
     steps, batch, neurons = traces.shape
     some, width = uptr(last - first), padded(last - first)
-    trace, by_spike, by_count, by_trace, charge_behind, out = _flat(
-        traces, grad_spikes, grad_counts, grad_traces, behind, charges
-    )
+    out = charges.reshape(-1)
     wide, inverse = uptr(inputs) * width, traces.dtype.type(1) / limit
     charge, slopes = np.zeros(uptr(steps) * wide, traces.dtype), np.ones(uptr(steps) * wide, traces.dtype)
-    membrane, through = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    distance, current = np.zeros(width, traces.dtype), np.zeros(wide, traces.dtype)
+    membrane, current = np.zeros(width, traces.dtype), np.zeros(wide, traces.dtype)
+    distance, x = np.zeros(uptr(steps) * width, traces.dtype), np.zeros(uptr(steps) * width, traces.dtype)
     columns, own = _cut(weight, first, last, width), columns_of(synapses, first, last, width)
     rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
     for b in range(batch):
@@ -273,15 +312,15 @@ def saturating_gradient(
                 exc = uptr((units[e] + first_input) // per_circuit * 2) * width
                 _add_signs(current, exc, exc + width, own, uptr(units[e]) * width, width)
             _saturation(slopes, uptr(t + 1) * wide, current, inverse)
+        _direct(
+            x, distance, b, first, some, width, fired_offsets, fired, traces, grad_spikes, grad_counts, grad_traces,
+            behind, columns, kind, slope,
+        )  # fmt: skip
         membrane[:] = 0
-        charge[uptr(steps - 1) * wide :] = 0
         for t in range(steps - 1, 0, -1):
-            _direct(
-                through, distance, by_spike, by_count, by_trace, charge_behind, columns, trace, fired_offsets, fired,
-                b * steps + t, first, uptr((t * batch + b) * neurons + first), uptr(b * neurons + first),
-                uptr((t * batch + b) * behind.shape[2]), some, kind, slope,
-            )  # fmt: skip
-            _back_to_inputs(through, membrane, slopes, charge, uptr(t) * wide, uptr(t - 1) * wide, alpha, beta, inputs)
+            _back_to_inputs(
+                x, membrane, slopes, charge, uptr(t) * width, uptr(t) * wide, uptr(t - 1) * wide, alpha, beta, inputs
+            )
         if charges.shape[0] > 0:
             for t in range(steps):
                 for g in range(inputs):

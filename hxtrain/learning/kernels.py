@@ -28,6 +28,8 @@ compiled: Any = numba.njit(**OPTIONS)
 _exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 uptr = np.uintp
+BLOCK = uptr(16)
+"""Rows of weights that are turned into columns together: as many numbers as a cache line holds."""
 
 
 @_exact
@@ -182,40 +184,17 @@ def add_row(x, rows, at, some):
 @compiled
 def columns_of(weight, first, last, width):
     """Return rows `first` to `last` of weights `[N, J]` as the columns of `[J, width]`, flat, zeros behind them."""
-    columns = np.zeros(uptr(weight.shape[1]) * width, weight.dtype)
-    for n in range(first, last):
-        for j in range(uptr(weight.shape[1])):
-            columns[j * width + uptr(n - first)] = weight[n, j]
+    columns, rows = np.zeros(uptr(weight.shape[1]) * width, weight.dtype), weight.reshape(-1)
+    inputs, count = uptr(weight.shape[1]), uptr(last - first)
+    for block in range(uptr(0), count, BLOCK):
+        end = min(block + BLOCK, count)
+        for j in range(inputs):
+            for n in range(block, end):
+                columns[j * width + n] = rows[(uptr(first) + n) * inputs + j]
     return columns
 
 
 # Forward
-
-
-@compiled
-def _record(membrane, traces, at, some):
-    for n in range(some):
-        traces[at + n] = membrane[n]
-
-
-@compiled
-def _fire(membrane, fired):
-    """Write the membranes' spikes; return their number."""
-    count = 0
-    for n in range(uptr(membrane.shape[0])):
-        above = membrane[n] > membrane.dtype.type(1)
-        fired[n] = membrane.dtype.type(1) if above else membrane.dtype.type(0)
-        count += 1 if above else 0
-    return count
-
-
-@compiled
-def _collect(fired, first, room, spent):
-    """Write the neurons that spiked into a room, behind `spent` others; the first one's number is `first`."""
-    for n in range(uptr(fired.shape[0])):
-        if fired[n] > 0:
-            room[spent] = first + n
-            spent += 1
 
 
 @compiled
@@ -225,7 +204,51 @@ def decay(current, alpha):
 
 
 @compiled
-def _advance(membrane, current, fired, beta):
+def _arrive(current, alpha, rows, units, begin, end):
+    """Let the currents decay, and add the rows of the events `begin` to `end`."""
+    width = uptr(current.shape[0])
+    for n in range(width):
+        current[n] *= alpha
+    for e in range(begin, end):
+        at = uptr(units[e]) * width
+        for n in range(width):
+            current[n] += rows[at + n]
+
+
+@compiled
+def _record(membrane, traces, at, some):
+    """Record the membranes; return how many are above the threshold."""
+    count = 0
+    for n in range(some):
+        traces[at + n] = membrane[n]
+        count += 1 if membrane[n] > membrane.dtype.type(1) else 0
+    return count
+
+
+@compiled
+def _collect(membrane, first, some, room, spent):
+    """Write the neurons above threshold into a room, behind `spent` others; the first neuron's number is `first`."""
+    for n in range(some):
+        if membrane[n] > membrane.dtype.type(1):
+            room[spent] = first + n
+            spent += 1
+
+
+@compiled
+def _advance(membrane, current, beta, firing):
+    """Advance the membranes by a step; those above threshold are reset, if neurons fire."""
+    one, zero = membrane.dtype.type(1), membrane.dtype.type(0)
+    if firing:
+        for n in range(uptr(membrane.shape[0])):
+            reset = one if membrane[n] > one else zero
+            membrane[n] = beta * membrane[n] + current[n] - reset
+    else:
+        for n in range(uptr(membrane.shape[0])):
+            membrane[n] = beta * membrane[n] + current[n]
+
+
+@compiled
+def _advance_and_reset(membrane, current, fired, beta):
     for n in range(uptr(membrane.shape[0])):
         membrane[n] = beta * membrane[n] + current[n] - fired[n]
 
@@ -251,28 +274,25 @@ def respond(
     own = columns_of(recurrent, first, last if feeding else first, width)
     driven, trace = drive.reshape(-1), traces.reshape(-1)
     current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    fired = np.zeros(width, traces.dtype)
     for b in range(begin, end):
         current[:], membrane[:], spent = 0, 0, 0
         for t in range(steps):
-            at, row, count = uptr((t * batch + b) * neurons + first), b * steps + t, 0
-            _record(membrane, trace, at, some)
-            if firing:
-                count = _fire(membrane, fired)
-                counts[b, t] = count
-            if count > 0:
-                _collect(fired, first, rooms[b], spent)
-                spent += count
-            decay(current, alpha)
+            at, row = uptr((t * batch + b) * neurons + first), b * steps + t
+            count = _record(membrane, trace, at, some)
             if from_events:
-                for e in range(offsets[row], offsets[row + 1]):
-                    add_row(current, rows, uptr(units[e]) * width, width)
+                _arrive(current, alpha, rows, units, offsets[row], offsets[row + 1])
             else:
+                decay(current, alpha)
                 add_row(current, driven, at, some)
-            if feeding:
-                for i in range(spent - count, spent):
-                    add_row(current, own, uptr(rooms[b, i]) * width, width)
-            _advance(membrane, current, fired, beta)
+            if firing:
+                counts[b, t] = count
+                if count > 0:
+                    _collect(membrane, first, some, rooms[b], spent)
+                    if feeding:
+                        for i in range(spent, spent + count):
+                            add_row(current, own, uptr(rooms[b, i]) * width, width)
+                    spent += count
+            _advance(membrane, current, beta, firing)
 
 
 @compiled
@@ -297,16 +317,15 @@ def follow(begin, end, offsets, units, weight, drive, recurrent, fired_offsets, 
         for t in range(steps):
             at, row = uptr((t * batch + b) * neurons), b * steps + t
             _record(membrane, trace, at, some)
-            decay(current, alpha)
             if from_events:
-                for e in range(offsets[row], offsets[row + 1]):
-                    add_row(current, rows, uptr(units[e]) * width, width)
+                _arrive(current, alpha, rows, units, offsets[row], offsets[row + 1])
             else:
+                decay(current, alpha)
                 add_row(current, driven, at, some)
             for e in range(fired_offsets[row], fired_offsets[row + 1]):
                 fired[uptr(fired_units[e])] = one
                 if feeding:
                     add_row(current, own, uptr(fired_units[e]) * width, width)
-            _advance(membrane, current, fired, beta)
+            _advance_and_reset(membrane, current, fired, beta)
             for e in range(fired_offsets[row], fired_offsets[row + 1]):
                 fired[uptr(fired_units[e])] = 0
