@@ -181,7 +181,7 @@ class SynapseBlock:
     high: npt.NDArray[np.uint8] | None
 
     def write(self, weights: npt.NDArray[np.int16], first: int, charges: npt.NDArray[np.float32]) -> None:
-        """Write the signed charge (weight LSB) that integer weights `[targets, size]` make of an event.
+        """Write the signed charge (weight LSB) that integer weights `[size, targets]` make of an event.
 
         Args:
             weights: of the wiring.
@@ -191,10 +191,9 @@ class SynapseBlock:
         if self.low is None or self.high is None:
             write_charges(weights, self.factor, first, charges)
             return
-        w = weights.T
-        excitatory = (np.maximum(w, 0) & ~self.low[0]) | self.high[0]
-        inhibitory = (np.maximum(-w, 0) & ~self.low[1]) | self.high[1]
-        charges[:, first : first + w.shape[1]] = excitatory * self.factor[0] - inhibitory * self.factor[1]
+        excitatory = (np.maximum(weights, 0) & ~self.low[0]) | self.high[0]
+        inhibitory = (np.maximum(-weights, 0) & ~self.low[1]) | self.high[1]
+        charges[:, first : first + weights.shape[1]] = excitatory * self.factor[0] - inhibitory * self.factor[1]
 
 
 def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:

@@ -45,6 +45,7 @@ OPTIONS: dict[str, Any] = {
 
 
 _compiled: Any = numba.njit(**OPTIONS)
+_exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 _compiled_inline: Any = numba.njit(inline="always", **OPTIONS)
 
 
@@ -175,15 +176,21 @@ def _scale_currents(state, fields, factor):
 
 @_compiled
 def write_charges(weights, factor, first, charges):
-    """Write the signed charges that integer weights `[N, J]` make of an event, to columns `first`... of `[J, ...]`.
+    """Write the signed charges that integer weights `[J, N]` make of an event, to columns `first`... of `[J, ...]`.
 
     Args:
         weights: int16. factor: strength of each excitatory and inhibitory synapse [2, J, N].
     """
-    for j in range(weights.shape[1]):
-        for n in range(weights.shape[0]):
-            w = f32(weights[n, j])
-            charges[j, first + n] = w * factor[0 if w > 0 else 1, j, n]
+    for j in range(weights.shape[0]):
+        _write_row(weights[j], factor[0, j], factor[1, j], charges[j, first:])
+
+
+@_compiled
+def _write_row(weights, exciting, inhibiting, charges):
+    for n in range(weights.shape[0]):
+        # both are read, or it would not become vector instructions
+        w, exc, inh = f32(weights[n]), exciting[n], inhibiting[n]
+        charges[n] = w * (exc if w > 0 else inh)
 
 
 @_compiled
@@ -194,6 +201,34 @@ def collect_spikes(counts, who, when, sample, unit, time):
         for s in range(counts[b]):
             sample[i], unit[i], time[i] = b, who[b, s], when[b, s]
             i += 1
+
+
+@_exact
+def volley_exceeds(capacity, sample, unit, time, quadrant, window):
+    """Return whether more than `capacity` spikes of one trial and quadrant lie in one window.
+
+    Args:
+        capacity: of each of the quadrants 0..3.
+        sample, unit: int64 [S], grouped by sample. time: float32 [S], s.
+        quadrant: of each neuron [N]. window: its length, s.
+    """
+    spikes, latest, begin = time.shape[0], 0.0, 0
+    for i in range(spikes):
+        latest = max(latest, np.float64(time[i]))
+    counts = np.empty((4, int(np.floor(latest / window)) + 1), np.int64)
+    while begin < spikes:
+        end = begin
+        while end < spikes and sample[end] == sample[begin]:
+            end += 1
+        if end - begin > capacity:
+            counts[:] = 0
+            for i in range(begin, end):
+                place, at = quadrant[unit[i]], int(np.floor(np.float64(time[i]) / window))
+                counts[place, at] += 1
+                if counts[place, at] > capacity:
+                    return True
+        begin = end
+    return False
 
 
 # Events

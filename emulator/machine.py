@@ -320,7 +320,7 @@ class EmulatedChip:
         internal = torch.zeros(chips, bounds[-1] if recurrent else 1, bounds[-1])
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
             self._check_weights(layout, index, matrix)
-            w = matrix.detach().to("cpu", torch.int16).contiguous().numpy()
+            w = matrix.detach().to("cpu", torch.int16).t().contiguous().numpy()
             for c in range(chips):
                 if wiring.source is None:
                     rows = external[c]
@@ -409,10 +409,10 @@ class EmulatedChip:
         capacity, none = self.noise.spike_capacity, torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
             return spikes, none
-        quadrant = program.quadrant[spikes.unit]
-        crowded = crowded_spikes(spikes.sample, quadrant, spikes.time, capacity)
+        crowded = crowded_spikes(spikes, program.quadrant, capacity)
         if crowded is None:
             return spikes, none
+        quadrant = program.quadrant[spikes.unit]
         sample, unit, time = (part[crowded].cpu() for part in spikes)
         trial, neuron = sample.numpy(), unit.numpy().astype(np.uint64)
         draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])

@@ -11,21 +11,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .kernel import volley_exceeds
 from .preset import VOLLEY_WINDOW
 from .rng import splitmix64
+from .trials import Events
 
 
-def crowded_spikes(sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int) -> Tensor | None:
-    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`; None for none.
+def crowded_spikes(spikes: Events, quadrant: Tensor, capacity: int) -> Tensor | None:
+    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`.
 
-    On a GPU also None if no window has more than that, which costs less there than to bring spikes to the CPU.
+    None if no window has more than that, as it is in most runs: this costs less than to draw which ones survive.
+
+    Args:
+        spikes: times in seconds.
+        quadrant: of each neuron `[N]`.
+        capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
     """
-    place = sample * 4 + quadrant
-    crowded = (torch.bincount(place) > capacity)[place]
-    if not bool(crowded.any()):
+    on_cpu = spikes.time.device.type == "cpu"
+    if on_cpu and not volley_exceeds(capacity, *(part.numpy() for part in (*spikes, quadrant)), VOLLEY_WINDOW):
         return None
-    if sample.device.type != "cpu":
-        window = _windows(time[crowded])
+    place = spikes.sample * 4 + quadrant[spikes.unit]
+    crowded = (torch.bincount(place) > capacity)[place]
+    if not on_cpu:
+        if not bool(crowded.any()):
+            return None
+        window = _windows(spikes.time[crowded])
         volleys = place[crowded] * (window.max() + 1) + window
         if int(torch.unique(volleys, return_counts=True)[1].max()) <= capacity:
             return None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
 
-from .learning import Fired, Measured
+from .learning import Codes, Fired, Measured
 
 
 @dataclass(eq=False)
@@ -22,9 +22,9 @@ class LayerActivity(Measured):
     events: Spikes | None = None
 
 
-def layer_activity(fired: Fired | None, trace: Tensor, events: Spikes | None = None) -> LayerActivity:
+def layer_activity(fired: Fired | None, membrane: Tensor | Codes, events: Spikes | None = None) -> LayerActivity:
     """Return what a layer did, its spikes counted."""
-    return LayerActivity(fired, trace, None if fired is None else fired.counts.to(trace.dtype), events=events)
+    return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from hxtrain.backends import (
 
 from .activity import Activity, LayerActivity, layer_activity
 from .drift import LIMIT, DriftMonitor
-from .learning import Fired, GridEvents, Saturation, compiled
+from .learning import Codes, Fired, GridEvents, Saturation, compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
@@ -160,11 +160,13 @@ class Device:
             modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
         for population, unit in zip(circuit.populations, plan.trace_units(self.scales), strict=True):
             name = population.name
-            trace = modelled.get(name)
-            if trace is None:
+            membrane: Tensor | Codes | None = modelled.get(name)
+            if membrane is None:
                 codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
-                trace = membranes(codes.to(device), unit)
-            layers.append(layer_activity(fired.get(name), trace, recording.spikes.get(name)))
+                # those of hidden layers are seldom looked at as membranes, but for gradients, which take codes
+                kept = name in fired and device.type == codes.device.type == "cpu"
+                membrane = Codes(codes, unit) if kept else membranes(codes.to(device), unit)
+            layers.append(layer_activity(fired.get(name), membrane, recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
     def saturations(self, current: float) -> list[Saturation]:

@@ -93,4 +93,6 @@ def _spike_counts(activity: Activity) -> list[Tensor]:
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:
     values = list(parts)
+    if len(values) == 1:
+        return values[0]
     return torch.stack(values).sum() if values else torch.zeros(())

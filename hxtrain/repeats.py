@@ -34,6 +34,8 @@ class Arrivals:
 
     def wanted(self) -> Stimulus:
         """Return what to run next: from the first missing trial to the last, at their place on the clock."""
+        if self._recording is None:
+            return self.stimulus
         rows = self.missing.nonzero()[:, 0].tolist()
         return _stretch(self.stimulus, rows[0] if self.independent else 0, rows[-1] + 1)
 
@@ -44,11 +46,18 @@ class Arrivals:
     def add(self, part: Stimulus, recording: Recording) -> None:
         """Take what arrived whole of a part and was missing."""
         first, trials = part.clock - self.stimulus.clock, part.spikes.samples
+        if part is self.stimulus and recording.lost is None:  # the usual case
+            self._recording, self.missing = recording, torch.zeros_like(self.missing)
+            self._count(recording, trials)
+            return
         arrived = torch.zeros_like(self.missing)
         arrived[first : first + trials] = True if recording.lost is None else ~recording.lost.cpu()
         taken = self.missing & arrived
         self._recording = recording if self._recording is None else _fill(self._recording, recording, taken, first)
         self.missing = self.missing & ~arrived
+        self._count(recording, trials)
+
+    def _count(self, recording: Recording, trials: int) -> None:
         self._costs.append(recording.cost)
         self._trials += trials
         self._health = self._health + recording.health

@@ -1,15 +1,16 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
 from . import compiled, gpu
-from .compiled import Grouped
-from .fired import Fired, Measured
+from .compiled import Codes, Grouped
 from .injection import gradient, measured_layers
+from .measured import Fired, Measured
 from .model import Model, Saturation
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
 __all__ = [
     "SURROGATES",
+    "Codes",
     "Fired",
     "GridEvents",
     "Grouped",

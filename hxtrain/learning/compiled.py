@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +52,24 @@ class Grouped(NamedTuple):
     sources: int
 
 
+class Codes(NamedTuple):
+    """Membranes as a device recorded them; each trial's first sample is its leak.
+
+    Attributes:
+        codes: uint8 `[B, T, N]`.
+        unit: codes from leak to threshold.
+    """
+
+    codes: Tensor
+    unit: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, B, N."""
+        samples, steps, neurons = self.codes.shape
+        return steps, samples, neurons
+
+
 class Grads(NamedTuple):
     """Gradients of the loss with respect to a layer's spikes `[T, B, N]`, membranes `[T, B, N]` and numbers of spikes
     `[B, N]`; None where it does not depend on them."""
@@ -62,6 +81,9 @@ class Grads(NamedTuple):
 
 NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
 NO_SPIKES = NO_EVENTS[:2]
+NO_TRACES = torch.empty(0, 0, 0)
+NO_CODES = Codes(torch.zeros(2, 2, 4, dtype=torch.uint8)[:, :, ::2], 0.0)
+"""Codes that are not used; parts of a larger tensor, as a device's are, so that one compiled loop serves both."""
 
 
 def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
@@ -70,12 +92,7 @@ def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
     Raises:
         ValueError: an event is out of range.
     """
-    _check_events(spikes)
-    offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
-    units = torch.empty_like(spikes.unit)
-    events = map(_array, (spikes.sample, spikes.unit, spikes.time))
-    _kernels().group_events(*events, dt, GRID_TOLERANCE, steps, _array(offsets), _array(units))
-    return Grouped(offsets, units, spikes.units)
+    return _group(_kernels().group_events, spikes, dt, steps)
 
 
 def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
@@ -84,13 +101,16 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
     Raises:
         ValueError: an event is out of range.
     """
-    _check_events(spikes)
-    offsets = torch.empty(spikes.samples * steps + 1, dtype=torch.int64)
-    units = torch.empty_like(spikes.unit)
-    seen = torch.zeros((spikes.samples * steps * spikes.units + 7) // 8, dtype=torch.uint8)
-    events, outputs = map(_array, (spikes.sample, spikes.unit, spikes.time)), map(_array, (seen, offsets, units))
-    found = _kernels().bin_spikes(*events, dt, GRID_TOLERANCE, steps, spikes.units, *outputs)
-    return Grouped(offsets, units[:found], spikes.units)
+    return _group(_kernels().bin_spikes, spikes, dt, steps)
+
+
+def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) -> Grouped:
+    offsets, units = np.empty(spikes.samples * steps + 1, np.int64), np.empty(len(spikes), np.int64)
+    events = map(_array, (spikes.sample, spikes.unit, spikes.time))
+    bad = kernel(*events, spikes.samples, spikes.units, dt, GRID_TOLERANCE, offsets, units)
+    if bad >= 0:
+        raise spikes.refusal(bad)
+    return Grouped(torch.from_numpy(offsets), torch.from_numpy(units[: offsets[-1]]), spikes.units)
 
 
 def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
@@ -221,7 +241,7 @@ def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None)
 def gradient(
     model: Model,
     fired: Grouped | None,
-    traces: Tensor,
+    membrane: Tensor | Codes,
     grads: Grads,
     behind: tuple[Tensor, Tensor] | None,
     events: Grouped | None,
@@ -231,20 +251,21 @@ def gradient(
 
     Args:
         model: of the layer; its surrogate is one of `KINDS`.
-        fired: spikes as measured. traces: likewise `[T, B, N]`.
+        fired: spikes as measured.
+        membrane: likewise `[T, B, N]`, or as codes (of float32).
         grads: of the loss.
         behind: gradient of the charges `[T, B, M]` of the layer behind, and its weights `[M, N]`, if any: another
             gradient of the spikes.
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
     """
-    neurons = traces.shape[2]
-    grad_charges = torch.empty_like(traces) if charges else traces.new_empty(0, 0, 0)
-    grad_weight = traces.new_empty((0, 0) if events is None else (neurons, events.sources))
+    like, shape = _like(membrane), membrane.shape
+    grad_charges = like.new_empty(shape if charges else (0, 0, 0))
+    grad_weight = like.new_empty((0, 0) if events is None else (shape[2], events.sources))
     offsets, units, _ = NO_EVENTS if events is None else events
-    arguments = [_array(offsets), _array(units), *_backward_arguments(model, fired, traces, grads, behind)]
+    arguments = [_array(offsets), _array(units), *_backward_arguments(model, fired, membrane, grads, behind)]
     outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().gradient
-    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(neurons, traces.numel()))
+    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(shape[2], prod(shape)))
     return (grad_charges if charges else None), (None if events is None else grad_weight)
 
 
@@ -252,7 +273,7 @@ def saturating_gradient(
     model: Model,
     weight: Tensor,
     fired: Grouped | None,
-    traces: Tensor,
+    membrane: Tensor | Codes,
     grads: Grads,
     behind: tuple[Tensor, Tensor] | None,
     events: Grouped,
@@ -263,45 +284,55 @@ def saturating_gradient(
     Args:
         weight: of the layer `[N, J]`.
         events: inputs.
-        model, fired, traces, grads, behind, charges: as of `gradient`; the model has a saturation.
+        model, fired, membrane, grads, behind, charges: as of `gradient`; the model has a saturation.
     """
     assert model.saturation is not None
     limit, per_circuit, first_input = model.saturation
-    steps, samples, neurons = traces.shape
+    like, shape = _like(membrane), membrane.shape
     inputs = 2 * model.saturation.circuits(weight.shape[1])
-    grad_charges = traces.new_empty((steps, samples, inputs * neurons) if charges else (0, 0, 0))
-    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    grad_charges = like.new_empty((shape[0], shape[1], inputs * shape[2]) if charges else (0, 0, 0))
+    grad_weight = like.new_empty(weight.shape)
     arguments = [
         *(_array(x) for x in (events.offsets, events.units, weight.contiguous())),
-        _number(traces, limit), per_circuit, first_input, inputs,
-        *_backward_arguments(model, fired, traces, grads, behind),
+        _number(like, limit), per_circuit, first_input, inputs,
+        *_backward_arguments(model, fired, membrane, grads, behind),
     ]  # fmt: skip
     outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().saturating_gradient
-    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(neurons, traces.numel()))
+    _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(shape[2], prod(shape)))
     return (grad_charges if charges else None), grad_weight
 
 
+def _like(membrane: Tensor | Codes) -> Tensor:
+    """Return a tensor of the precision in which a layer's gradient is computed."""
+    return membrane if isinstance(membrane, Tensor) else NO_TRACES
+
+
 def _backward_arguments(
-    model: Model, fired: Grouped | None, traces: Tensor, grads: Grads, behind: tuple[Tensor, Tensor] | None
+    model: Model,
+    fired: Grouped | None,
+    membrane: Tensor | Codes,
+    grads: Grads,
+    behind: tuple[Tensor, Tensor] | None,
 ) -> list[Any]:
     """Return what both backward kernels need of a layer, of `gradient`'s arguments."""
-    grad_spikes = grads.spikes
+    grad_spikes, like = grads.spikes, _like(membrane)
     if behind is not None and behind[1].shape[0] > FEW_NEURONS:
         through = behind[0] @ behind[1]
         grad_spikes, behind = through if grad_spikes is None else grad_spikes + through, None
-    flat, deep = traces.new_empty(0, 0), traces.new_empty(0, 0, 0)
+    flat, deep = like.new_empty(0, 0), like.new_empty(0, 0, 0)
     offsets, units = NO_SPIKES if fired is None or not model.at_threshold else fired[:2]
+    codes, unit = membrane if isinstance(membrane, Codes) else NO_CODES
     given = (
-        offsets,
-        units,
-        traces,
         deep if grad_spikes is None else grad_spikes,
         flat if grads.counts is None else grads.counts,
         deep if grads.traces is None else grads.traces,
         *((deep, flat) if behind is None else behind),
     )
-    numbers = (_number(traces, x) for x in (model.slope, model.alpha, model.beta))
-    return [*(_array(x.contiguous()) for x in given), KINDS.get(model.surrogate, 0), *numbers]
+    numbers = (_number(like, x) for x in (model.slope, model.alpha, model.beta))
+    return [
+        *(_array(x) for x in (offsets, units, like.contiguous(), codes)), np.float32(1 / unit if unit else 0),
+        *(_array(x.contiguous()) for x in given), KINDS.get(model.surrogate, 0), *numbers,
+    ]  # fmt: skip
 
 
 @cache

@@ -41,8 +41,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled, gpu, saturation
-from .compiled import Grads
-from .fired import Fired, Measured
+from .compiled import Codes, Grads
+from .measured import Fired, Measured
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
 
@@ -61,7 +61,9 @@ class _Stack(torch.autograd.Function):
         inputs: Tensor | None,
         *weights: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(inputs, *weights, *(layer.trace for layer in measured))
+        membranes = [layer.membrane for layer in measured]
+        ctx.save_for_backward(inputs, *weights, *(x if isinstance(x, Tensor) else None for x in membranes))
+        ctx.codes = [None if isinstance(x, Tensor) else x for x in membranes]
         ctx.events, ctx.models, ctx.fired = events, models, [layer.fired for layer in measured]
         ctx.set_materialize_grads(False)
         return tuple(part for layer in measured for part in _in_graph(layer))
@@ -80,7 +82,8 @@ class _Stack(torch.autograd.Function):
             before: Tensor | GridEvents | Fired | None = ctx.fired[i - 1]
             if i == 0:
                 before = inputs if ctx.events is None else ctx.events
-            layer = _Layer(ctx.models[i], *weights[2 * i : 2 * i + 2], ctx.fired[i], traces[i], before)
+            membrane = traces[i] if ctx.codes[i] is None else ctx.codes[i]
+            layer = _Layer(ctx.models[i], *weights[2 * i : 2 * i + 2], ctx.fired[i], membrane, before)
             own = Grads(*grads[3 * i : 3 * i + 3])
             wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
             charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
@@ -90,10 +93,16 @@ class _Stack(torch.autograd.Function):
 
 
 def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Return what `_Stack` gives of a layer: what stands for its spikes, membranes and numbers of spikes."""
-    trace, counts, fired = layer.trace, layer.counts, layer.fired
-    anchor = None if fired is None else trace.new_zeros(()).expand_as(trace)
-    return anchor, trace.view_as(trace), None if counts is None else counts.view_as(counts)
+    """Return what `_Stack` gives of a layer: what stands for its spikes, its membranes, and its numbers of spikes.
+
+    What stands for them has their shape and takes no memory; a membrane that is at hand stands for itself.
+    """
+    membrane, counts = layer.membrane, layer.counts
+    if isinstance(membrane, Tensor):
+        trace, anchor = membrane.view_as(membrane), membrane.new_zeros(()).expand(membrane.shape)
+    else:
+        trace, anchor = (membrane.codes.new_zeros((), dtype=torch.float32).expand(membrane.shape) for _ in range(2))
+    return anchor if layer.fired is not None else None, trace, None if counts is None else counts.view_as(counts)
 
 
 class _Layer(NamedTuple):
@@ -103,7 +112,7 @@ class _Layer(NamedTuple):
     weight: Tensor
     recurrent: Tensor | None
     fired: Fired | None
-    trace: Tensor
+    membrane: Tensor | Codes
     inputs: Tensor | GridEvents | Fired
 
     def backward(
@@ -121,10 +130,10 @@ class _Layer(NamedTuple):
         """
         lower, for_weight, for_recurrent = wanted
         graded = self.model.saturation is not None and isinstance(self.inputs, Tensor)
-        if self.recurrent is None and compiled.supports(self.trace, self.model) and not graded:
+        if self.recurrent is None and compiled.supports(self._like, self.model) and not graded:
             charge, grad_weight = self._compiled(grads, behind, lower, for_weight)
         else:
-            charge, grad_weight = self._readable(_summed(grads, behind, self.trace), grads.traces, for_weight)
+            charge, grad_weight = self._readable(grads, behind, for_weight)
         if for_weight and grad_weight is None:
             grad_weight = _product(charge, self._grid)
         return charge, grad_weight, _product(charge, self._spikes) if for_recurrent else None
@@ -136,22 +145,29 @@ class _Layer(NamedTuple):
         if self.model.saturation is not None:
             assert not isinstance(inputs, Tensor)
             return compiled.saturating_gradient(
-                self.model, self.weight, fired, self.trace, grads, behind, inputs.grouped, lower
+                self.model, self.weight, fired, self.membrane, grads, behind, inputs.grouped, lower
             )
         given = None if isinstance(inputs, Tensor) or not for_weight else inputs.grouped
         charges = lower or (for_weight and given is None)
-        return compiled.gradient(self.model, fired, self.trace, grads, behind, given, charges)
+        return compiled.gradient(self.model, fired, self.membrane, grads, behind, given, charges)
 
     def _readable(
-        self, grad_spikes: Tensor | None, grad_trace: Tensor | None, for_weight: bool
+        self, grads: Grads, behind: tuple[Tensor, Tensor] | None, for_weight: bool
     ) -> tuple[Tensor, Tensor | None]:
+        membrane, grad_trace = self.membrane, grads.traces
+        trace = membrane if isinstance(membrane, Tensor) else compiled.membranes(*membrane)
+        grad_spikes = _summed(grads, behind, trace)
         if self.model.saturation is not None:
             sources = self.inputs if isinstance(self.inputs, GridEvents) else self._grid
             assert sources is not None
-            membrane = _membrane(self.model, self._spikes, self.trace, grad_spikes, grad_trace)
-            return saturation.gradient(self.model, self.weight, sources, membrane)
+            later = _membrane(self.model, self._spikes, trace, grad_spikes, grad_trace)
+            return saturation.gradient(self.model, self.weight, sources, later)
         events = self.inputs if isinstance(self.inputs, GridEvents) and for_weight else None
-        return gradient(self.model, self._spikes, self.trace, grad_spikes, grad_trace, events, self.recurrent)
+        return gradient(self.model, self._spikes, trace, grad_spikes, grad_trace, events, self.recurrent)
+
+    @property
+    def _like(self) -> Tensor:
+        return self.membrane if isinstance(self.membrane, Tensor) else self.weight
 
     @property
     def _spikes(self) -> Tensor | None:
@@ -285,7 +301,10 @@ def measured_layers(
     flat = _Stack.apply(  # type: ignore[no-untyped-call]
         events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
-    return [
-        replace(layer, anchor=flat[3 * i], trace=flat[3 * i + 1], counts=flat[3 * i + 2])
-        for i, layer in enumerate(measured)
-    ]
+    return [_placed(layer, *flat[3 * i : 3 * i + 3]) for i, layer in enumerate(measured)]
+
+
+def _placed(layer: M, spikes: Tensor | None, membrane: Tensor, counts: Tensor | None) -> M:
+    """Return a layer in the graph, of what `_Stack` gives of it."""
+    kept = layer.membrane if isinstance(layer.membrane, Codes) else membrane
+    return replace(layer, membrane=kept, counts=counts, anchors=(spikes, membrane))

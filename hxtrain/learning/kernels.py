@@ -25,93 +25,88 @@ OPTIONS: dict[str, Any] = {
     "fastmath": {"contract", "arcp", "nsz"},
 }
 compiled: Any = numba.njit(**OPTIONS)
-_exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 uptr = np.uintp
 BLOCK = uptr(16)
 """Rows of weights that are turned into columns together: as many numbers as a cache line holds."""
 
 
-@_exact
-def first_bad(sample, unit, time, samples, units):
-    """Return the first event that is out of range, for the loops below do not look at bounds; -1 if none is."""
+@exact
+def _place(sample, unit, time, samples, units, dt, tolerance, steps, rows):
+    """Write each event's row in groups by sample and step, -1 after the window.
+
+    Returns:
+        The first event that is out of range, for the loops do not look at bounds; -1 if none is.
+    """
     for e in range(time.shape[0]):
         if not (0 <= sample[e] < samples and 0 <= unit[e] < units and time[e] >= 0):
             return e
+        step = np.floor(np.float64(time[e]) / dt + tolerance)
+        rows[e] = sample[e] * steps + np.int64(step) if step < steps else -1
     return -1
 
 
-@_exact
-def group_events(sample, unit, time, dt, tolerance, steps, offsets, units):
+@exact
+def _fill(rows, unit, offsets, units):
+    """Write events to their groups, of which `offsets` [R + 1] has the sizes from place 1 on; -1 is left out."""
+    for row in range(offsets.shape[0] - 1):
+        offsets[row + 1] += offsets[row]
+    for e in range(rows.shape[0]):
+        if rows[e] >= 0:
+            units[offsets[rows[e]]] = unit[e]
+            offsets[rows[e]] += 1
+    for row in range(offsets.shape[0] - 1, 0, -1):
+        offsets[row] = offsets[row - 1]
+    offsets[0] = 0
+
+
+@exact
+def group_events(sample, unit, time, samples, sources, dt, tolerance, offsets, units):
     """Group events (in any order within their sample) by sample and step; those after the window are left out.
 
     Args:
         sample, unit: int64 [E]. time: float32 [E], s. dt: s. tolerance: of a bin's lower edge, in bins.
         offsets: int64 [B T + 1] (out). units: int64 [E] (out).
-    """
-    offsets[:] = 0
-    for e in range(time.shape[0]):
-        step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps:
-            offsets[sample[e] * steps + np.int64(step) + 1] += 1
-    for row in range(offsets.shape[0] - 1):
-        offsets[row + 1] += offsets[row]
-    for e in range(time.shape[0]):
-        step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps:
-            row = sample[e] * steps + np.int64(step)
-            units[offsets[row]] = unit[e]
-            offsets[row] += 1
-    for row in range(offsets.shape[0] - 1, 0, -1):
-        offsets[row] = offsets[row - 1]
-    offsets[0] = 0
-
-
-@_exact
-def bin_spikes(sample, unit, time, dt, tolerance, steps, neurons, seen, offsets, units):
-    """Group spikes as `group_events` does; those of a neuron in one step count once.
-
-    Args:
-        sample, unit: int64 [E]. time: float32 [E], s. dt: s. tolerance: of a bin's lower edge, in bins.
-        seen: uint8 [B T N / 8, rounded up], zero before; scratch space.
-        offsets: int64 [B T + 1] (out). units: int64 [E] (out).
 
     Returns:
-        How many spikes are left.
+        The first event that is out of range; -1 if none is.
     """
+    steps, rows = (offsets.shape[0] - 1) // max(samples, 1), np.empty(time.shape[0], np.int64)
+    bad = _place(sample, unit, time, samples, sources, dt, tolerance, steps, rows)
+    if bad >= 0:
+        return bad
     offsets[:] = 0
-    for e in range(time.shape[0]):
-        step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps:
-            row = sample[e] * steps + np.int64(step)
-            if not _mark(seen, row * neurons + unit[e], True):
-                offsets[row + 1] += 1
-    for row in range(offsets.shape[0] - 1):
-        offsets[row + 1] += offsets[row]
-    for e in range(time.shape[0]):
-        step = np.floor(np.float64(time[e]) / dt + tolerance)
-        if step < steps:
-            row = sample[e] * steps + np.int64(step)
-            if _mark(seen, row * neurons + unit[e], False):
-                units[offsets[row]] = unit[e]
-                offsets[row] += 1
-    for row in range(offsets.shape[0] - 1, 0, -1):
-        offsets[row] = offsets[row - 1]
-    offsets[0] = 0
-    return offsets[-1]
+    for e in range(rows.shape[0]):
+        if rows[e] >= 0:
+            offsets[rows[e] + 1] += 1
+    _fill(rows, unit, offsets, units)
+    return -1
 
 
-@_exact
-def _mark(seen, place, value):
-    """Set a bit; return what it was."""
-    byte, bit = place >> 3, np.uint8(1 << (place & 7))
-    before = (seen[byte] & bit) != 0
-    if before != value:
-        seen[byte] ^= bit
-    return before
+@exact
+def bin_spikes(sample, unit, time, samples, neurons, dt, tolerance, offsets, units):
+    """Group spikes as `group_events` does; those of a neuron in one step count once."""
+    steps, rows = (offsets.shape[0] - 1) // max(samples, 1), np.empty(time.shape[0], np.int64)
+    bad = _place(sample, unit, time, samples, neurons, dt, tolerance, steps, rows)
+    if bad >= 0:
+        return bad
+    offsets[:] = 0
+    seen = np.zeros(((offsets.shape[0] - 1) * neurons + 7) // 8, np.uint8)
+    for e in range(rows.shape[0]):
+        if rows[e] >= 0:
+            place = rows[e] * neurons + unit[e]
+            bit = np.uint8(1 << (place & 7))
+            if seen[place >> 3] & bit:
+                rows[e] = -1
+            else:
+                seen[place >> 3] |= bit
+                offsets[rows[e] + 1] += 1
+    _fill(rows, unit, offsets, units)
+    return -1
 
 
-@_exact
+@exact
 def to_grid(offsets, units, grid):
     """Write 1 where there is an event into a grid [T, B, N], zero before."""
     for b in range(grid.shape[1]):
@@ -121,7 +116,7 @@ def to_grid(offsets, units, grid):
                 grid[t, b, units[e]] = 1
 
 
-@_exact
+@exact
 def count_events(offsets, units, steps, counts):
     """Count each source's events in each sample, [B, N] (out)."""
     counts[:] = 0
@@ -130,7 +125,7 @@ def count_events(offsets, units, steps, counts):
             counts[b, units[e]] += 1
 
 
-@_exact
+@exact
 def join_rooms(counts, rooms, offsets, units):
     """Join the spikes that `respond` left in a room for each part of the neurons and each sample.
 
@@ -158,15 +153,19 @@ def membranes(begin, end, codes, unit, traces):
 
     The first sample of each trial is its leak.
     """
+    steps, batch, neurons = traces.shape
+    rest, trace, stride = np.empty(neurons, traces.dtype), traces.reshape(-1), uptr(batch * neurons)
     for b in range(begin, end):
-        for t in range(codes.shape[1]):
-            _to_membrane(codes[b, t], codes[b, 0], unit, traces[t, b])
+        for n in range(uptr(neurons)):
+            rest[n] = codes[b, 0, n]
+        for t in range(steps):
+            to_membrane(codes[b, t], rest, unit, trace, uptr(t) * stride + uptr(b * neurons))
 
 
 @compiled
-def _to_membrane(code, rest, unit, membrane):
-    for n in range(code.shape[0]):
-        membrane[n] = (np.float32(code[n]) - np.float32(rest[n])) * unit
+def to_membrane(code, rest, unit, traces, at):
+    for n in range(uptr(rest.shape[0])):
+        traces[at + n] = (np.float32(code[n]) - rest[n]) * unit
 
 
 @compiled

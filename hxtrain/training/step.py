@@ -62,7 +62,9 @@ def train_step(
     for regularizer in regularizers:
         if regularizer.strength > 0:
             total = total + regularizer(activity, weights)
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None  # what optimizer.zero_grad does, less its bookkeeping for torch's profiler
     total.backward()  # type: ignore[no-untyped-call]
     found = Step(activity, value)
     before_step(found)

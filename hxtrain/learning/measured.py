@@ -1,4 +1,4 @@
-"""Spikes of a layer on the time grid, and a layer as measured."""
+"""A layer as measured: what a graph or a user wants of it in another form is made when it is asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled
-from .compiled import Grouped
+from .compiled import Codes, Grouped
 
 
 class Fired:
@@ -69,24 +69,36 @@ class Measured:
 
     Attributes:
         fired: spikes; None for a readout.
-        trace: membrane `[T, B, N]`, leak 0, threshold 1.
+        membrane: `[T, B, N]`, leak 0, threshold 1, or the codes that say the same.
         counts: numbers of spikes `[B, N]`, the sum of `spikes` over time; None if not wanted in the graph, and for a
             readout. Their gradient costs less than that of the sum.
-        anchor: what stands for the spikes in the graph, of their shape.
+        anchors: what stands for spikes and membranes in the graph, of their shape.
     """
 
     fired: Fired | None
-    trace: Tensor
+    membrane: Tensor | Codes
     counts: Tensor | None = None
-    anchor: Tensor | None = None
+    anchors: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @cached_property
     def spikes(self) -> Tensor | None:
         """Spikes on the time grid `[T, B, N]`, in the graph if the layer is; None for a readout."""
-        if self.fired is None or self.anchor is None:
-            return None if self.fired is None else self.fired.grid
-        found: Tensor = _Value.apply(self.anchor, self.fired.grid)  # type: ignore[no-untyped-call]
-        return found
+        return None if self.fired is None else _in_graph(self.anchors[0], self.fired.grid)
+
+    @cached_property
+    def trace(self) -> Tensor:
+        """Membranes `[T, B, N]`, leak 0, threshold 1, in the graph if the layer is."""
+        if isinstance(self.membrane, Tensor):
+            return self.membrane
+        return _in_graph(self.anchors[1], compiled.membranes(*self.membrane))
+
+
+def _in_graph(anchor: Tensor | None, value: Tensor) -> Tensor:
+    """Return a value with the gradient of its anchor, if it has one."""
+    if anchor is None:
+        return value
+    found: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Value(torch.autograd.Function):
