@@ -128,7 +128,6 @@ def follow(weight: Tensor, recurrent: Tensor | None, inputs: GridEvents | Fired,
         model: of the layer.
     """
     if compiled.supports(weight, model):
-        assert fired.shape is not None
         return compiled.follow(weight, inputs.grouped, fired.grouped, fired.shape, model, recurrent)
     drive = inputs.grid @ weight.t() if isinstance(inputs, Fired) else inputs.drive(weight)
     if recurrent is not None:

@@ -79,11 +79,11 @@ class _Stack(torch.autograd.Function):
         for i in reversed(range(count)):
             if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
                 continue
-            before: Tensor | GridEvents | Fired | None = ctx.fired[i - 1]
-            if i == 0:
-                before = inputs if ctx.events is None else ctx.events
+            outside = inputs if ctx.events is None else ctx.events
+            before: Tensor | GridEvents | Fired = ctx.fired[i - 1] if i else outside
             membrane = traces[i] if ctx.codes[i] is None else ctx.codes[i]
-            layer = _Layer(ctx.models[i], *weights[2 * i : 2 * i + 2], ctx.fired[i], membrane, before)
+            weight, recurrent = weights[2 * i : 2 * i + 2]
+            layer = _Layer(ctx.models[i], weight, recurrent, ctx.fired[i], membrane, before)
             own = Grads(*grads[3 * i : 3 * i + 3])
             wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
             charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)

@@ -21,7 +21,7 @@ class Fired:
 
     Args:
         grid: zeros and ones `[T, B, N]`.
-        grouped: the same as events. shape: T, B, N. dtype: of the grid.
+        grouped: the same as events, if there is no grid; with it `shape` (T, B, N) and the `dtype` of a grid.
 
     Raises:
         ValueError: neither is given.
@@ -34,20 +34,17 @@ class Fired:
         shape: tuple[int, int, int] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if grid is None and (grouped is None or shape is None):
-            raise ValueError("spikes need a grid, or events and their shape; neither is given")
-        self.shape = tuple(grid.shape) if shape is None and grid is not None else shape
-        self.dtype = dtype if grid is None else grid.dtype
-        self.dense = grid is not None
         if grid is not None:
-            self.grid = grid
-        if grouped is not None:
-            self.grouped = grouped
+            steps, samples, neurons = grid.shape
+            self.grid, self.shape, self.dtype = grid, (steps, samples, neurons), grid.dtype
+        elif grouped is not None and shape is not None:
+            self.grouped, self.shape, self.dtype = grouped, shape, dtype
+        else:
+            raise ValueError("spikes need a grid, or events and their shape; neither is given")
 
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
-        assert self.shape is not None
         return compiled.to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
@@ -58,7 +55,7 @@ class Fired:
     @cached_property
     def counts(self) -> Tensor:
         """Numbers of spikes `[B, N]`."""
-        if self.dense or self.shape is None:
+        if "grouped" not in vars(self):
             return self.grid.sum(0)
         return compiled.count_events(self.grouped, *self.shape[:2]).to(self.dtype)
 
