@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from . import kernel
 from .trials import Events, Trials
+
+PIECES = 5
+"""Pieces of a run for each thread, which takes one after the other: a core that is busy elsewhere takes fewer."""
 
 
 class Compiled:
@@ -47,17 +51,23 @@ class Compiled:
         who, when = self._room_for_spikes(batch, capacity)
         external, internal = trials.external.numpy(), trials.internal.numpy()
 
-        def work(begin: int, end: int) -> None:
-            kernel.simulate(
-                begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
-                trials.row, trials.keys, trials.rows, params, scalars, codes, counts, who, when,
-            )  # fmt: skip
-
         chained = scalars.gap >= 0  # each trial needs the one before
-        parts = 1 if chained else min(batch, self._threads)
-        edges = [batch * part // parts for part in range(parts + 1)]
-        others = [self._pool.submit(work, *part) for part in pairwise(edges[1:])]
-        work(0, edges[1])  # the calling thread takes part
+        pieces = 1 if chained else min(batch, PIECES * self._threads)
+        left = deque(pairwise(batch * piece // pieces for piece in range(pieces + 1)))
+
+        def work() -> None:
+            while left:
+                try:
+                    begin, end = left.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                kernel.simulate(
+                    begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
+                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, who, when,
+                )  # fmt: skip
+
+        others = [self._pool.submit(work) for _ in range(min(pieces, self._threads) - 1)]
+        work()  # the calling thread takes part
         for other in others:
             other.result()
         if counts.max(initial=0) > capacity:

@@ -64,12 +64,16 @@ class RawRecording(NamedTuple):
 
 @dataclass(frozen=True)
 class _Program:
-    """Configured chips: everything that does not change between runs."""
+    """Configured chips: everything that does not change between runs.
+
+    `restored` is the share of the rest that one sub-step restores `[C, N]`; all else is said where it is made.
+    """
 
     layout: Layout
     samples: int
     neurons: list[Neurons]
     params: kernel.Params
+    restored: npt.NDArray[np.float64]
     scalars: kernel.Scalars
     synapses: list[list[SynapseBlock]]
     capacity: int
@@ -172,7 +176,10 @@ class EmulatedChip:
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
         quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.home)
-        self._program = _Program(layout, samples, neurons, params, scalars, synapses, capacity, quadrant, fused)
+        restored = 1 - params.mem.astype(np.float64)
+        self._program = _Program(
+            layout, samples, neurons, params, restored, scalars, synapses, capacity, quadrant, fused
+        )
         self._written = None
 
     @staticmethod
@@ -357,13 +364,10 @@ class EmulatedChip:
             pairs, row = np.unique(pair, return_inverse=True)
         parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
-        mem = program.params.mem[[int(p % len(self.chips)) for p in pairs.tolist()]].astype(np.float64)
-        if program.layout.from_reset:
-            begin = np.stack([program.neurons[int(p % len(self.chips))].reset for p in pairs.tolist()])
-        else:
-            begin = start
+        which = [int(p % len(self.chips)) for p in pairs.tolist()]
+        begin = np.stack([program.neurons[c].reset for c in which]) if program.layout.from_reset else start
         f32 = kernel.as_float32
-        return kernel.Rows(rest=f32(start * (1 - mem)), start=f32(begin), threshold=f32(threshold)), row
+        return kernel.Rows(rest=f32(start * program.restored[which]), start=f32(begin), threshold=f32(threshold)), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
