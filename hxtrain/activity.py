@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
 
-from .learning import Codes, Fired, Measured
+from .learning import Codes, Fired, Measured, Unrecorded
 
 
 @dataclass(eq=False)
@@ -22,7 +22,9 @@ class LayerActivity(Measured):
     events: Spikes | None = None
 
 
-def layer_activity(fired: Fired | None, membrane: Tensor | Codes, events: Spikes | None = None) -> LayerActivity:
+def layer_activity(
+    fired: Fired | None, membrane: Tensor | Codes | Unrecorded, events: Spikes | None = None
+) -> LayerActivity:
     """Return what a layer did, its spikes counted."""
     return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
 

@@ -363,8 +363,14 @@ class Network(nn.Module):
         weights = self.effective_weights(masks)
         spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
+        graph = torch.is_grad_enabled()
         with torch.no_grad():
-            found = Activity(simulate(self, weights, events)) if device is None else device.run(weights, spikes, events)
+            if device is None:
+                found = Activity(simulate(self, weights, events, graph))
+            else:
+                found = device.run(weights, spikes, events)
+        if not graph:
+            return found
         models = [self.model(layer) for layer in self.layers]
         if device is not None and self.saturation is not None:
             found_out = zip(models, device.saturations(self.saturation), strict=True)

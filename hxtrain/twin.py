@@ -25,27 +25,37 @@ from torch import Tensor
 from hxtrain.backends import Circuit
 
 from .activity import LayerActivity, layer_activity
-from .learning import Fired, GridEvents, Model, compiled, decay, gpu, over_time, psp_matrix
+from .learning import Fired, GridEvents, Model, Unrecorded, compiled, decay, gpu, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
 
 
-def simulate(net: Network, weights: list[Tensor], events: GridEvents) -> list[LayerActivity]:
-    """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer."""
+def simulate(net: Network, weights: list[Tensor], events: GridEvents, recorded: bool = True) -> list[LayerActivity]:
+    """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer.
+
+    Args:
+        net: network. weights: of each projection. events: inputs.
+        recorded: whether membranes of hidden layers will be needed; else they are computed again if they are.
+    """
     result: list[LayerActivity] = []
     before: GridEvents | Fired = events
     for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
         model, recurrent, spiking = net.model(layer), own[0] if own else None, layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size
+        membrane: Tensor | Unrecorded
         if compiled.supports(weight, model):
-            grouped, trace = compiled.respond(weight, before.grouped, shape, model, spiking, recurrent)
+            keep = recorded or not spiking
+            grouped, membrane = compiled.respond(weight, before.grouped, shape, model, spiking, recurrent, keep)
             fired = None if grouped is None else Fired(None, grouped, shape, weight.dtype)
+            if grouped is not None and not keep:
+                copies = (None if w is None else w.detach().clone() for w in (weight, recurrent))
+                membrane = Unrecorded(*copies, before.grouped, grouped, shape, model)
         else:
             inputs = before.grid if isinstance(before, Fired) else before
-            spikes, trace = respond(weight, inputs, shape, model, spiking, recurrent)
+            spikes, membrane = respond(weight, inputs, shape, model, spiking, recurrent)
             fired = None if spikes is None else Fired(spikes)
-        result.append(layer_activity(fired, trace))
+        result.append(layer_activity(fired, membrane))
         before = before if fired is None else fired
     return result
 

@@ -1,7 +1,7 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
 from . import compiled, gpu
-from .compiled import Codes, Grouped
+from .compiled import Codes, Grouped, Unrecorded
 from .injection import gradient, measured_layers
 from .measured import Fired, Measured
 from .model import Model, Saturation
@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "Saturation",
     "Surrogate",
+    "Unrecorded",
     "compiled",
     "decay",
     "get_surrogate",

@@ -69,6 +69,30 @@ class Codes(NamedTuple):
         samples, steps, neurons = self.codes.shape
         return steps, samples, neurons
 
+    def trace(self) -> Tensor:
+        """Return the membranes `[T, B, N]`."""
+        return membranes(self.codes, self.unit)
+
+
+class Unrecorded(NamedTuple):
+    """Membranes of a layer of the twin that were not recorded: what they follow from.
+
+    Attributes:
+        weight: `[N, J]`, not that of the network, which may change. recurrent: likewise `[N, N]`, if any.
+        inputs, fired: events, and the layer's spikes. shape: T, B, N. model: of the layer.
+    """
+
+    weight: Tensor
+    recurrent: Tensor | None
+    inputs: Grouped
+    fired: Grouped
+    shape: tuple[int, int, int]
+    model: Model
+
+    def trace(self) -> Tensor:
+        """Return the membranes `[T, B, N]`."""
+        return follow(self.weight, self.inputs, self.fired, self.shape, self.model, self.recurrent)
+
 
 class Grads(NamedTuple):
     """Gradients of the loss with respect to a layer's spikes `[T, B, N]`, membranes `[T, B, N]` and numbers of spikes
@@ -157,6 +181,7 @@ def respond(
     model: Model,
     spiking: bool,
     recurrent: Tensor | None,
+    recorded: bool = True,
 ) -> tuple[Grouped | None, Tensor]:
     """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin.
 
@@ -166,15 +191,16 @@ def respond(
         shape: T, B, N.
         model: of the layer.
         spiking: whether it fires. recurrent: weights `[N, N]`, if any.
+        recorded: whether membranes are wanted; else they are empty.
 
     Raises:
         ValueError: events have another number of sources than the weights.
     """
     steps, samples, neurons = shape
-    traces = weight.new_empty(shape)
+    traces = weight.new_empty(shape if recorded else (0, 0, 0))
     # a thread takes neurons, as backward, so that what it reads then is in its cache; recurrent ones need each other
     together = recurrent is not None
-    edges = _edges(samples if together else neurons, traces.numel())
+    edges = _edges(samples if together else neurons, prod(shape))
     widest = neurons if together else max(b - a for a, b in pairwise(edges))
     rooms = np.empty((1 if together else len(edges) - 1, samples, steps * widest if spiking else 0), np.int32)
     counts = np.zeros((len(rooms), samples, steps if spiking else 0), np.int64)
@@ -184,7 +210,7 @@ def respond(
 
     def work(part: int, begin: int, end: int) -> None:
         spans, part = ((begin, end, 0, neurons), 0) if together else ((0, samples, begin, end), part)
-        kernel(*spans, *arguments, *numbers, counts[part], rooms[part])
+        kernel(*spans, shape, *arguments, *numbers, counts[part], rooms[part])
 
     _share(work, edges)
     if not spiking:
@@ -221,7 +247,7 @@ def follow(
     arguments = [*_sources(weight, inputs, recurrent), _array(fired.offsets), _array(fired.units)]
     arguments += [_number(weight, model.alpha), _number(weight, model.beta), _array(traces)]
     kernel = _kernels().follow
-    _share(lambda part, begin, end: kernel(begin, end, *arguments), _edges(shape[1], traces.numel()))
+    _share(lambda part, begin, end: kernel(begin, end, *arguments), _edges(shape[1], prod(shape)))
     return traces
 
 

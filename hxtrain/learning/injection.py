@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled, gpu, saturation
-from .compiled import Codes, Grads
+from .compiled import Codes, Grads, Unrecorded
 from .measured import Fired, Measured
 from .model import Model
 from .psp import GridEvents, over_time, psp_matrix
@@ -101,7 +101,7 @@ def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
     if isinstance(membrane, Tensor):
         trace, anchor = membrane.view_as(membrane), membrane.new_zeros(()).expand(membrane.shape)
     else:
-        trace, anchor = (membrane.codes.new_zeros((), dtype=torch.float32).expand(membrane.shape) for _ in range(2))
+        trace, anchor = (torch.zeros(()).expand(membrane.shape) for _ in range(2))
     return anchor if layer.fired is not None else None, trace, None if counts is None else counts.view_as(counts)
 
 
@@ -155,7 +155,7 @@ class _Layer(NamedTuple):
         self, grads: Grads, behind: tuple[Tensor, Tensor] | None, for_weight: bool
     ) -> tuple[Tensor, Tensor | None]:
         membrane, grad_trace = self.membrane, grads.traces
-        trace = membrane if isinstance(membrane, Tensor) else compiled.membranes(*membrane)
+        trace = membrane if isinstance(membrane, Tensor) else membrane.trace()
         grad_spikes = _summed(grads, behind, trace)
         if self.model.saturation is not None:
             sources = self.inputs if isinstance(self.inputs, GridEvents) else self._grid
@@ -298,6 +298,9 @@ def measured_layers(
         The layers with the values given and the gradient of the models.
     """
     dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
+    measured = [
+        replace(layer, membrane=layer.trace) if isinstance(layer.membrane, Unrecorded) else layer for layer in measured
+    ]
     flat = _Stack.apply(  # type: ignore[no-untyped-call]
         events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
@@ -306,5 +309,5 @@ def measured_layers(
 
 def _placed(layer: M, spikes: Tensor | None, membrane: Tensor, counts: Tensor | None) -> M:
     """Return a layer in the graph, of what `_Stack` gives of it."""
-    kept = layer.membrane if isinstance(layer.membrane, Codes) else membrane
+    kept = membrane if isinstance(layer.membrane, Tensor) else layer.membrane
     return replace(layer, membrane=kept, counts=counts, anchors=(spikes, membrane))

@@ -225,6 +225,15 @@ def _record(membrane, traces, at, some):
 
 
 @compiled
+def _above(membrane, some):
+    """Return how many membranes are above the threshold."""
+    count = 0
+    for n in range(some):
+        count += 1 if membrane[n] > membrane.dtype.type(1) else 0
+    return count
+
+
+@compiled
 def _collect(membrane, first, some, room, spent):
     """Write the neurons above threshold into a room, behind `spent` others; the first neuron's number is `first`."""
     for n in range(some):
@@ -254,19 +263,20 @@ def _advance_and_reset(membrane, current, fired, beta):
 
 @compiled
 def respond(
-    begin, end, first, last, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, rooms
+    begin, end, first, last, shape, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, rooms
 ):
     """Run samples `begin` to `end` through neurons `first` to `last` of a layer of the twin.
 
     Args:
+        shape: T, B, N.
         offsets, units: input events. weight: [N, J]. Without inputs as events, weight is empty, and `drive` in use:
             [T, B, N], summed weights of each step's inputs.
         recurrent: [N, N] weights; empty without. With them, all neurons run together.
         alpha, beta: decay of synaptic current and membrane per step.
-        traces: [T, B, N] (out). firing: whether neurons fire.
+        traces: [T, B, N] (out); empty if not wanted. firing: whether neurons fire.
         counts: [B, T], these neurons' spikes of each step (out). rooms: [B, ...], which of them spiked, in order (out).
     """
-    steps, batch, neurons = traces.shape
+    steps, batch, neurons = shape
     some, width = uptr(last - first), padded(last - first)
     from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
     rows = columns_of(weight, first, last if from_events else first, width)
@@ -277,7 +287,7 @@ def respond(
         current[:], membrane[:], spent = 0, 0, 0
         for t in range(steps):
             at, row = uptr((t * batch + b) * neurons + first), b * steps + t
-            count = _record(membrane, trace, at, some)
+            count = _record(membrane, trace, at, some) if trace.shape[0] > 0 else _above(membrane, some)
             if from_events:
                 _arrive(current, alpha, rows, units, offsets[row], offsets[row + 1])
             else:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled
-from .compiled import Codes, Grouped
+from .compiled import Codes, Grouped, Unrecorded
 
 
 class Fired:
@@ -66,14 +66,14 @@ class Measured:
 
     Attributes:
         fired: spikes; None for a readout.
-        membrane: `[T, B, N]`, leak 0, threshold 1, or the codes that say the same.
+        membrane: `[T, B, N]`, leak 0, threshold 1, or what it follows from.
         counts: numbers of spikes `[B, N]`, the sum of `spikes` over time; None if not wanted in the graph, and for a
             readout. Their gradient costs less than that of the sum.
         anchors: what stands for spikes and membranes in the graph, of their shape.
     """
 
     fired: Fired | None
-    membrane: Tensor | Codes
+    membrane: Tensor | Codes | Unrecorded
     counts: Tensor | None = None
     anchors: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -87,7 +87,7 @@ class Measured:
         """Membranes `[T, B, N]`, leak 0, threshold 1, in the graph if the layer is."""
         if isinstance(self.membrane, Tensor):
             return self.membrane
-        return _in_graph(self.anchors[1], compiled.membranes(*self.membrane))
+        return _in_graph(self.anchors[1], self.membrane.trace())
 
 
 def _in_graph(anchor: Tensor | None, value: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.backends import Spikes
-from hxtrain.learning import SURROGATES, GridEvents, Model, compiled, gradient
+from hxtrain.backends import Spikes, create_backend
+from hxtrain.learning import SURROGATES, Fired, GridEvents, Model, Unrecorded, compiled, gradient
 from hxtrain.twin import respond
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
@@ -206,3 +206,71 @@ def test_the_gradient_of_counts_is_that_of_the_sum_of_spikes() -> None:
         found.append(torch.autograd.grad(count(layer).square().mean(), weight)[0])
     assert found[0].abs().max() > 0
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_membranes_that_nobody_asked_for_are_those_that_were(recurrent: bool) -> None:
+    """Without a graph they are not recorded; who asks for them gets those of the weights at that time, bit by bit."""
+    own = [hx.Recurrent(30, gain=3)] if recurrent else []
+    net = hx.Network(
+        hx.Linear(40, 30, gain=3), hx.LIF(30), *own, hx.Linear(30, 20, gain=3), hx.LIF(20), hx.Linear(20, 5), hx.LI(5)
+    )
+    spikes = hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
+    recorded = net(spikes).layers
+    with torch.no_grad():
+        quick = net(spikes).layers
+        for weight in net.parameters():
+            weight.mul_(-1)
+    for one, other in zip(recorded, quick, strict=True):
+        assert other.trace.shape == one.trace.shape
+        assert torch.equal(other.trace, one.trace)
+        assert other.trace is other.trace, "made once"
+        assert (one.spikes is None) is (other.spikes is None)
+        assert one.spikes is None or torch.equal(one.spikes, other.spikes)
+        assert not other.trace.requires_grad
+    assert isinstance(quick[0].membrane, Unrecorded)
+    assert quick[0].spikes.sum() > 10
+
+
+@pytest.mark.parametrize("behind", [0, 5, 50])
+@pytest.mark.parametrize("parts", SOURCES)
+def test_gradients_of_codes_are_those_of_their_membranes(behind: int, parts: str) -> None:
+    """Bit by bit, where membranes are read from codes, and from a part of a larger recording."""
+    model, shape, g = Model(0.75, 0.8), (STEPS, SAMPLES, NEURONS), torch.Generator().manual_seed(2)
+    whole = torch.randint(60, 170, (SAMPLES, STEPS, NEURONS + 9), generator=g).to(torch.uint8)
+    fired = compiled.group_grid((normal(*shape, seed=7, dtype=torch.float32) > 1.3).float())
+    sizes = {0: shape, 1: shape, 2: (SAMPLES, NEURONS)}
+    grads = compiled.Grads(
+        *(normal(*sizes[i], seed=8 + i, dtype=torch.float32) if i in SOURCES[parts] else None for i in range(3))
+    )
+    later = None
+    if behind:
+        size = (STEPS, SAMPLES, behind)
+        late = normal(*size, seed=11, dtype=torch.float32)
+        late[-5:] = 0
+        later = late, normal(behind, NEURONS, seed=12, dtype=torch.float32)
+    inputs = GridEvents(events(), DT, STEPS).grouped
+    for codes in (whole[:, :, 3 : 3 + NEURONS], whole[:, :, :NEURONS].contiguous()):
+        given = compiled.Codes(codes, 70.3)
+        assert given.shape == shape
+        found = compiled.gradient(model, fired, given, grads, later, inputs, True)
+        expected = compiled.gradient(model, fired, given.trace(), grads, later, inputs, True)
+        assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+        assert expected[1].abs().max() > 0
+
+
+def test_membranes_of_a_device_are_in_the_graph() -> None:
+    """Those of hidden layers stay codes until someone asks."""
+    net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5), hx.LI(5))
+    net.attach(hx.Device(create_backend("emulator")))
+    hidden, readout = net(hx.LatencyEncoder()(torch.rand(6, 40))).layers
+    assert isinstance(hidden.membrane, compiled.Codes)
+    assert isinstance(readout.membrane, torch.Tensor)
+    assert torch.equal(hidden.trace, hidden.membrane.trace())
+    [weight, _] = net.parameters()
+    assert torch.autograd.grad(hidden.trace.sin().sum(), weight)[0].abs().max() > 0
+
+
+def test_spikes_need_a_grid_or_events() -> None:
+    with pytest.raises(ValueError, match="spikes need a grid, or events and their shape"):
+        Fired()
