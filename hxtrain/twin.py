@@ -49,8 +49,8 @@ def simulate(net: Network, weights: list[Tensor], events: GridEvents, recorded: 
             grouped, membrane = compiled.respond(weight, before.grouped, shape, model, spiking, recurrent, keep)
             fired = None if grouped is None else Fired(None, grouped, shape, weight.dtype)
             if grouped is not None and not keep:
-                copies = (None if w is None else w.detach().clone() for w in (weight, recurrent))
-                membrane = Unrecorded(*copies, before.grouped, grouped, shape, model)
+                copy = None if recurrent is None else recurrent.detach().clone()
+                membrane = Unrecorded(weight.detach().clone(), copy, before.grouped, grouped, shape, model)
         else:
             inputs = before.grid if isinstance(before, Fired) else before
             spikes, membrane = respond(weight, inputs, shape, model, spiking, recurrent)

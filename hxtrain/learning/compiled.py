@@ -201,15 +201,15 @@ def respond(
     # a thread takes neurons, as backward, so that what it reads then is in its cache; recurrent ones need each other
     together = recurrent is not None
     edges = _edges(samples if together else neurons, prod(shape))
-    widest = neurons if together else max(b - a for a, b in pairwise(edges))
-    rooms = np.empty((1 if together else len(edges) - 1, samples, steps * widest if spiking else 0), np.int32)
-    counts = np.zeros((len(rooms), samples, steps if spiking else 0), np.int64)
+    parts, widest = len(edges) - 1, max(b - a for a, b in pairwise(edges))
+    room = steps * widest * (neurons if together else samples) if spiking else 0
+    rooms, counts = np.empty((parts, room), np.int32), np.zeros((parts, samples, steps if spiking else 0), np.int64)
     arguments = _sources(weight, inputs, recurrent)
     numbers = _number(weight, model.alpha), _number(weight, model.beta), _array(traces), spiking
     kernel = _kernels().respond
 
     def work(part: int, begin: int, end: int) -> None:
-        spans, part = ((begin, end, 0, neurons), 0) if together else ((0, samples, begin, end), part)
+        spans = (begin, end, 0, neurons) if together else (0, samples, begin, end)
         kernel(*spans, shape, *arguments, *numbers, counts[part], rooms[part])
 
     _share(work, edges)

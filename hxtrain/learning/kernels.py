@@ -127,21 +127,20 @@ def count_events(offsets, units, steps, counts):
 
 @exact
 def join_rooms(counts, rooms, offsets, units):
-    """Join the spikes that `respond` left in a room for each part of the neurons and each sample.
+    """Join the spikes that `respond` left in a room for each part of the neurons or samples.
 
     Args:
-        counts: [P, B, T] spikes of a part in each step. rooms: [P, B, ...] its neurons that spiked, in order.
+        counts: [P, B, T] spikes of a part in each step. rooms: [P, ...] its neurons that spiked, in order.
         offsets: int64 [B T + 1] (out). units: int64 [E] (out).
     """
     parts, samples, steps = counts.shape
     spent, total = np.zeros(parts, np.int64), 0
     for b in range(samples):
-        spent[:] = 0
         for t in range(steps):
             offsets[b * steps + t] = total
             for p in range(parts):
                 for i in range(spent[p], spent[p] + counts[p, b, t]):
-                    units[total] = rooms[p, b, i]
+                    units[total] = rooms[p, i]
                     total += 1
                 spent[p] += counts[p, b, t]
     offsets[-1] = total
@@ -263,7 +262,7 @@ def _advance_and_reset(membrane, current, fired, beta):
 
 @compiled
 def respond(
-    begin, end, first, last, shape, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, rooms
+    begin, end, first, last, shape, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, room
 ):
     """Run samples `begin` to `end` through neurons `first` to `last` of a layer of the twin.
 
@@ -274,7 +273,7 @@ def respond(
         recurrent: [N, N] weights; empty without. With them, all neurons run together.
         alpha, beta: decay of synaptic current and membrane per step.
         traces: [T, B, N] (out); empty if not wanted. firing: whether neurons fire.
-        counts: [B, T], these neurons' spikes of each step (out). rooms: [B, ...], which of them spiked, in order (out).
+        counts: [B, T], these neurons' spikes of each step (out). room: which of them spiked, in order (out).
     """
     steps, batch, neurons = shape
     some, width = uptr(last - first), padded(last - first)
@@ -283,8 +282,9 @@ def respond(
     own = columns_of(recurrent, first, last if feeding else first, width)
     driven, trace = drive.reshape(-1), traces.reshape(-1)
     current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
+    spent = 0
     for b in range(begin, end):
-        current[:], membrane[:], spent = 0, 0, 0
+        current[:], membrane[:] = 0, 0
         for t in range(steps):
             at, row = uptr((t * batch + b) * neurons + first), b * steps + t
             count = _record(membrane, trace, at, some) if trace.shape[0] > 0 else _above(membrane, some)
@@ -296,10 +296,10 @@ def respond(
             if firing:
                 counts[b, t] = count
                 if count > 0:
-                    _collect(membrane, first, some, rooms[b], spent)
+                    _collect(membrane, first, some, room, spent)
                     if feeding:
                         for i in range(spent, spent + count):
-                            add_row(current, own, uptr(rooms[b, i]) * width, width)
+                            add_row(current, own, uptr(room[i]) * width, width)
                     spent += count
             _advance(membrane, current, beta, firing)
 
