@@ -69,7 +69,8 @@ class Compiled:
         others = [self._pool.submit(work) for _ in range(min(pieces, self._threads) - 1)]
         work()  # the calling thread takes part
         for other in others:
-            other.result()
+            if not other.cancel():  # else it has not begun, and nothing is left to do
+                other.result()
         if counts.max(initial=0) > capacity:
             raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))

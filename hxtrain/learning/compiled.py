@@ -26,8 +26,8 @@ from .surrogate import SURROGATES, Surrogate
 
 KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
 """Surrogates that the kernels know, by their numbers there."""
-LEAST = 100_000
-"""Smallest share of a thread (values `[T, B, N]`); less is not worth the hand-over."""
+LEAST = 150_000
+"""Smallest share of a thread (values `[T, B, N]` of a backward pass, some 0.15 ms); less is not worth the hand-over."""
 FEW_NEURONS = 32
 """Up to so many neurons of the layer behind, products with its weights are part of the loop, and nothing is stored."""
 
@@ -200,7 +200,7 @@ def respond(
     traces = weight.new_empty(shape if recorded else (0, 0, 0))
     # a thread takes neurons, as backward, so that what it reads then is in its cache; recurrent ones need each other
     together = recurrent is not None
-    edges = _edges(samples if together else neurons, prod(shape))
+    edges = _edges(samples if together else neurons, prod(shape) // 2)
     parts, widest = len(edges) - 1, max(b - a for a, b in pairwise(edges))
     room = steps * widest * (neurons if together else samples) if spiking else 0
     rooms, counts = np.empty((parts, room), np.int32), np.zeros((parts, samples, steps if spiking else 0), np.int64)
@@ -401,9 +401,16 @@ def _edges(count: int, values: int) -> list[int]:
 
 
 def _share(work: Callable[[int, int, int], object], edges: Sequence[int]) -> None:
-    """Do each share (its number, begin and end) on a core of its own, the first on the calling thread."""
+    """Do each share (its number, begin and end) on a core of its own, the first on the calling thread.
+
+    That thread also does what no other one has begun until then: a core may be busy elsewhere.
+    """
     spans = list(enumerate(pairwise(edges)))
     others = [_pool().submit(work, part, *span) for part, span in spans[1:]]
     work(0, *spans[0][1])
+    for other, (part, span) in reversed([*zip(others, spans[1:], strict=True)]):
+        if other.cancel():
+            work(part, *span)
     for other in others:
-        other.result()
+        if not other.cancelled():
+            other.result()
