@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,7 @@ class Compiled:
     """Runs trials, and keeps what runs can share: threads, and room for spikes.
 
     Args:
-        threads: that take part, besides the calling one.
+        threads: that take part, the calling one among them; None: as many as there are cores.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -67,10 +67,14 @@ class Compiled:
                 )  # fmt: skip
 
         others = [self._pool.submit(work) for _ in range(min(pieces, self._threads) - 1)]
-        work()  # the calling thread takes part
-        for other in others:
-            if not other.cancel():  # else it has not begun, and nothing is left to do
-                other.result()
+        try:
+            work()  # the calling thread takes part
+        finally:
+            left.clear()  # after an interruption nothing may be written into a room that the next run uses
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
         if counts.max(initial=0) > capacity:
             raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))

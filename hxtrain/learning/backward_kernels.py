@@ -78,13 +78,13 @@ def _distances(distance, steps, traces, at, stride, some, width):
 
 
 @compiled
-def _distances_of_codes(distance, steps, codes, rest, unit, some, width):
-    """The same of a sample's codes; in two loops, since the membrane's rounding is a part of it."""
-    one, rest_of = distance.dtype.type(1), np.empty(some, distance.dtype)
+def _distances_of_codes(distance, steps, codes, at, stride, scale, some, width):
+    """The same of codes at `at + t stride`; in two loops, since the membrane's rounding is a part of it."""
+    one, rest = distance.dtype.type(1), np.empty(some, distance.dtype)
     for n in range(some):
-        rest_of[n] = rest[n]
-    for t in range(steps):
-        to_membrane(codes[t], rest_of, unit, distance, uptr(t) * width)
+        rest[n] = codes[at + n]
+    for t in range(uptr(steps)):
+        to_membrane(codes[at + t * stride :], rest, scale, distance, t * width)
     for n in range(uptr(distance.shape[0])):
         distance[n] -= one
 
@@ -170,20 +170,14 @@ def _write_rows(weight, first, last, columns, width):
 
 
 @compiled
-def _shape(traces, codes, unit):
-    """Return T, B, N of membranes, or of the codes that are given instead."""
-    return (codes.shape[1], codes.shape[0], codes.shape[2]) if unit > 0 else traces.shape
-
-
-@compiled
 def _direct(
-    x, distance, b, first, some, width, fired_offsets, fired, traces, codes, unit, grad_spikes, grad_counts,
-    grad_traces, behind, columns, kind, slope,
+    x, distance, b, first, some, width, shape, fired_offsets, fired, traces, codes, strides, scale, grad_spikes,
+    grad_counts, grad_traces, behind, columns, kind, slope,
 ):  # fmt: skip
     """Write the gradient of a sample's membranes `x [T, W]`, later steps aside: that of the loss, and through the layer
     behind. `distance` is scratch space of the same size; all else is as in `gradient`, for sample b.
     """
-    steps, batch, neurons = _shape(traces, codes, unit)
+    steps, batch, neurons = shape
     at, stride = uptr(b * neurons + first), uptr(batch * neurons)
     after, from_behind = uptr(behind.shape[2]), behind.shape[0] > 0
     if from_behind:
@@ -196,9 +190,9 @@ def _direct(
     if grad_counts.shape[0] > 0:
         _add_rows(x, steps, grad_counts.reshape(-1), at, uptr(0), some, width)
     if from_behind or grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0:
-        if unit > 0:
-            of_sample = codes[b, :, first:]
-            _distances_of_codes(distance, steps, of_sample, of_sample[0], unit, some, width)
+        if codes.shape[0] > 0:
+            begin = uptr(b * strides[0] + first)
+            _distances_of_codes(distance, steps, codes, begin, uptr(strides[1]), scale, some, width)
         else:
             _distances(distance, steps, traces.reshape(-1), at, stride, some, width)
         if fired_offsets.shape[0] > 0:
@@ -211,16 +205,16 @@ def _direct(
 
 @compiled
 def gradient(
-    first, last, offsets, units, fired_offsets, fired, traces, codes, unit, grad_spikes, grad_counts, grad_traces,
-    behind, weight, kind, slope, alpha, beta, charges, grad_weight,
+    first, last, offsets, units, shape, fired_offsets, fired, traces, codes, strides, scale, grad_spikes, grad_counts,
+    grad_traces, behind, weight, kind, slope, alpha, beta, charges, grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer without recurrence, all samples.
 
     Args:
-        offsets, units: input events; in use with `grad_weight`.
+        offsets, units: input events; in use with `grad_weight`. shape: T, B, N.
         fired_offsets, fired: spikes as measured, at which the membrane is taken to be at its threshold; empty for none.
-        traces: membranes as measured, [T, B, N].
-        codes, unit: if `unit` is not 0, they are instead codes [B, T, N], each of so much.
+        traces: membranes as measured, [T, B, N]. codes, strides, scale: if there are any, membranes are `scale` times
+            these codes instead; flat, trials and samples `strides` apart.
         grad_spikes, grad_traces: gradients of the loss, [T, B, N] each; empty for none.
         grad_counts: its gradient with respect to the number of spikes, [B, N]; empty for none.
         behind, weight: charges [T, B, M] and weights [M, N] of the layer behind, another gradient of the spikes;
@@ -229,7 +223,7 @@ def gradient(
         charges: gradient of the charge that arrives in each step, [T, B, N] (out); empty if not wanted.
         grad_weight: [N, J] (out); empty if not wanted.
     """
-    steps, batch, neurons = _shape(traces, codes, unit)
+    steps, batch, neurons = shape
     some, width = uptr(last - first), padded(last - first)
     out, size = charges.reshape(-1), uptr(steps) * width
     charge, distance, x = np.zeros(size, traces.dtype), np.zeros(size, traces.dtype), np.zeros(size, traces.dtype)
@@ -237,8 +231,8 @@ def gradient(
     rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
     for b in range(batch):
         _direct(
-            x, distance, b, first, some, width, fired_offsets, fired, traces, codes, unit, grad_spikes, grad_counts,
-            grad_traces, behind, columns, kind, slope,
+            x, distance, b, first, some, width, shape, fired_offsets, fired, traces, codes, strides, scale, grad_spikes,
+            grad_counts, grad_traces, behind, columns, kind, slope,
         )  # fmt: skip
         membrane[:] = 0
         for t in range(uptr(steps - 1), uptr(0), -1):
@@ -303,8 +297,9 @@ def _add_chosen(rows, at, weight, charge, exc, inh, width):
 
 @compiled
 def saturating_gradient(
-    first, last, offsets, units, synapses, limit, per_circuit, first_input, inputs, fired_offsets, fired, traces,
-    codes, unit, grad_spikes, grad_counts, grad_traces, behind, weight, kind, slope, alpha, beta, charges, grad_weight,
+    first, last, offsets, units, synapses, limit, per_circuit, first_input, inputs, shape, fired_offsets, fired, traces,
+    codes, strides, scale, grad_spikes, grad_counts, grad_traces, behind, weight, kind, slope, alpha, beta, charges,
+    grad_weight,
 ):  # fmt: skip
     """Carry the gradient of neurons `first` to `last` back through a layer whose synaptic inputs saturate.
 
@@ -318,7 +313,7 @@ def saturating_gradient(
 
     All else is as in `gradient`.
     """
-    steps, batch, neurons = _shape(traces, codes, unit)
+    steps, batch, neurons = shape
     some, width = uptr(last - first), padded(last - first)
     out = charges.reshape(-1)
     wide, inverse = uptr(inputs) * width, traces.dtype.type(1) / limit
@@ -336,8 +331,8 @@ def saturating_gradient(
                 _add_signs(current, exc, exc + width, own, uptr(units[e]) * width, width)
             _saturation(slopes, uptr(t + 1) * wide, current, inverse)
         _direct(
-            x, distance, b, first, some, width, fired_offsets, fired, traces, codes, unit, grad_spikes, grad_counts,
-            grad_traces, behind, columns, kind, slope,
+            x, distance, b, first, some, width, shape, fired_offsets, fired, traces, codes, strides, scale, grad_spikes,
+            grad_counts, grad_traces, behind, columns, kind, slope,
         )  # fmt: skip
         membrane[:] = 0
         for t in range(steps - 1, 0, -1):

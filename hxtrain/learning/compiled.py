@@ -106,8 +106,7 @@ class Grads(NamedTuple):
 NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
 NO_SPIKES = NO_EVENTS[:2]
 NO_TRACES = torch.empty(0, 0, 0)
-NO_CODES = Codes(torch.zeros(2, 2, 4, dtype=torch.uint8)[:, :, ::2], 0.0)
-"""Codes that are not used; parts of a larger tensor, as a device's are, so that one compiled loop serves both."""
+NO_CODES = Codes(torch.empty(0, 0, 0, dtype=torch.uint8), 1.0)
 
 
 def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
@@ -145,18 +144,19 @@ def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) ->
 
 
 def group_grid(grid: Tensor) -> Grouped:
-    """Group what is not zero in a grid `[T, B, N]`."""
+    """Group the ones of a grid of zeros and ones `[T, B, N]`.
+
+    Raises:
+        ValueError: it has other values.
+    """
     steps, samples, sources = grid.shape
     sample, step, unit = grid.permute(1, 0, 2).nonzero(as_tuple=True)
+    values = grid[step, sample, unit]
+    if not bool((values == 1).all()):
+        other = values[values != 1][0].item()
+        raise ValueError(f"a grid of spikes has the value {other:g}, but only zeros and ones are spikes; use those")
     counts = torch.bincount(sample * steps + step, minlength=samples * steps)
     return Grouped(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), unit, sources)
-
-
-def _check_events(spikes: Spikes) -> None:
-    events = [_array(part) for part in (spikes.sample, spikes.unit, spikes.time)]
-    bad = _kernels().first_bad(*events, spikes.samples, spikes.units)
-    if bad >= 0:
-        raise spikes.refusal(bad)
 
 
 def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
@@ -348,6 +348,7 @@ def _backward_arguments(
     flat, deep = like.new_empty(0, 0), like.new_empty(0, 0, 0)
     offsets, units = NO_SPIKES if fired is None or not model.at_threshold else fired[:2]
     codes, unit = membrane if isinstance(membrane, Codes) else NO_CODES
+    flat_codes, strides = _flat(codes)
     given = (
         deep if grad_spikes is None else grad_spikes,
         flat if grads.counts is None else grads.counts,
@@ -356,9 +357,20 @@ def _backward_arguments(
     )
     numbers = (_number(like, x) for x in (model.slope, model.alpha, model.beta))
     return [
-        *(_array(x) for x in (offsets, units, like.contiguous(), codes)), np.float32(1 / unit if unit else 0),
-        *(_array(x.contiguous()) for x in given), KINDS.get(model.surrogate, 0), *numbers,
+        tuple(membrane.shape), *(_array(x) for x in (offsets, units, like.contiguous(), flat_codes)), strides,
+        np.float32(1 / unit), *(_array(x.contiguous()) for x in given), KINDS.get(model.surrogate, 0), *numbers,
     ]  # fmt: skip
+
+
+def _flat(codes: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Return codes `[B, T, N]` as they lie in memory, one behind the other, and how far apart trials and samples are.
+
+    So one compiled loop serves whole recordings and parts of them.
+    """
+    if codes.numel() > 0 and codes.stride(2) != 1:
+        codes = codes.contiguous()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(codes.shape, codes.stride(), strict=True))
+    return codes.as_strided((span if codes.numel() else 0,), (1,)), (codes.stride(0), codes.stride(1))
 
 
 @cache

@@ -62,8 +62,8 @@ class _Stack(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         membranes = [layer.membrane for layer in measured]
-        ctx.save_for_backward(inputs, *weights, *(x if isinstance(x, Tensor) else None for x in membranes))
-        ctx.codes = [None if isinstance(x, Tensor) else x for x in membranes]
+        ctx.save_for_backward(inputs, *weights, *(x.codes if isinstance(x, Codes) else x for x in membranes))
+        ctx.units = [x.unit if isinstance(x, Codes) else None for x in membranes]
         ctx.events, ctx.models, ctx.fired = events, models, [layer.fired for layer in measured]
         ctx.set_materialize_grads(False)
         return tuple(part for layer in measured for part in _in_graph(layer))
@@ -81,7 +81,7 @@ class _Stack(torch.autograd.Function):
                 continue
             outside = inputs if ctx.events is None else ctx.events
             before: Tensor | GridEvents | Fired = ctx.fired[i - 1] if i else outside
-            membrane = traces[i] if ctx.codes[i] is None else ctx.codes[i]
+            membrane = traces[i] if ctx.units[i] is None else Codes(traces[i], ctx.units[i])
             weight, recurrent = weights[2 * i : 2 * i + 2]
             layer = _Layer(ctx.models[i], weight, recurrent, ctx.fired[i], membrane, before)
             own = Grads(*grads[3 * i : 3 * i + 3])
@@ -99,9 +99,9 @@ def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """
     membrane, counts = layer.membrane, layer.counts
     if isinstance(membrane, Tensor):
-        trace, anchor = membrane.view_as(membrane), membrane.new_zeros(()).expand(membrane.shape)
+        trace, anchor = membrane.view_as(membrane), membrane.new_empty(()).expand(membrane.shape)
     else:
-        trace, anchor = (torch.zeros(()).expand(membrane.shape) for _ in range(2))
+        trace, anchor = (torch.empty(()).expand(membrane.shape) for _ in range(2))
     return anchor if layer.fired is not None else None, trace, None if counts is None else counts.view_as(counts)
 
 
@@ -141,7 +141,9 @@ class _Layer(NamedTuple):
     def _compiled(
         self, grads: Grads, behind: tuple[Tensor, Tensor] | None, lower: bool, for_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        inputs, fired = self.inputs, None if self.fired is None else self.fired.grouped
+        inputs, fired = self.inputs, None
+        if self.fired is not None and self.model.at_threshold:
+            fired = self.fired.grouped
         if self.model.saturation is not None:
             assert not isinstance(inputs, Tensor)
             return compiled.saturating_gradient(

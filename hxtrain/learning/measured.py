@@ -15,9 +15,10 @@ from .compiled import Codes, Grouped, Unrecorded
 
 
 class Fired:
-    """Spikes of a layer on the time grid, at most one per neuron and step: as a grid, or as events on the CPU.
+    """Spikes of a layer on the time grid, at most one per neuron and step: as a grid, or on the CPU as events.
 
-    The loops want events, for a grid is nearly all zeros; what is not at hand is made when it is asked for.
+    The loops want events, for a grid is nearly all zeros; what is not at hand is made when it is asked for, for good:
+    neither is to be changed in place.
 
     Args:
         grid: zeros and ones `[T, B, N]`.
@@ -45,12 +46,14 @@ class Fired:
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
-        return compiled.to_grid(self.grouped, self.shape, self.dtype)
+        with torch.inference_mode(False):  # it must serve training, too
+            return compiled.to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
     def grouped(self) -> Grouped:
-        """The spikes as events."""
-        return compiled.group_grid(self.grid)
+        """The spikes as events; of a grid on the CPU, and of no other."""
+        with torch.inference_mode(False):
+            return compiled.group_grid(self.grid)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -80,21 +83,24 @@ class Measured:
     @cached_property
     def spikes(self) -> Tensor | None:
         """Spikes on the time grid `[T, B, N]`, in the graph if the layer is; None for a readout."""
-        return None if self.fired is None else _in_graph(self.anchors[0], self.fired.grid)
+        return None if self.fired is None else _valued(self.anchors[0], self.fired.grid)
 
     @cached_property
     def trace(self) -> Tensor:
         """Membranes `[T, B, N]`, leak 0, threshold 1, in the graph if the layer is."""
         if isinstance(self.membrane, Tensor):
             return self.membrane
-        return _in_graph(self.anchors[1], self.membrane.trace())
+        with torch.inference_mode(False):
+            value = self.membrane.trace()
+        return _valued(self.anchors[1], value)
 
 
-def _in_graph(anchor: Tensor | None, value: Tensor) -> Tensor:
-    """Return a value with the gradient of its anchor, if it has one."""
+def _valued(anchor: Tensor | None, value: Tensor) -> Tensor:
+    """Return a value with the gradient of its anchor, if it has one; in the graph whoever was the first to ask."""
     if anchor is None:
         return value
-    found: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
+    with torch.inference_mode(False), torch.enable_grad():
+        found: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
     return found
 
 

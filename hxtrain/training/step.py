@@ -42,7 +42,7 @@ def train_step(
         net: network, attached to a device or not.
         loss: of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
         regularizers: what is minimised in addition.
-        optimizer: of the network's parameters.
+        optimizer: of the network's parameters, whose gradients of before are dropped.
         spikes: input events of `B` samples. labels: true classes `[B]`.
         masks: kept neurons of each layer; None keeps all.
         before_step: called when the gradients are there, before the optimiser uses them.

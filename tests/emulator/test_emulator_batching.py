@@ -1,5 +1,7 @@
 """A recording depends on chip, seed, clock and stimulus; never on how it is cut, ordered or run in parallel."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +21,7 @@ from emulator_bench import (
     same,
 )
 
-from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
+from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring, kernel
 from hxtrain.emulator.compiled import Compiled
 
 BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
@@ -179,3 +181,48 @@ def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
     empty = chip.run(WEIGHTS, nothing, 0)
     assert empty.codes.shape == (0, 20, 34)
     assert len(empty.spikes.time) == 0
+
+
+def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a room for spikes, which the next run uses, too."""
+    made = machine(calibrated(), LAYOUT, 20)
+    made._compiled = Compiled(3)
+    expected = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    caller, simulate, running, after = threading.get_ident(), kernel.simulate, threading.Event(), []
+    stopped = False
+
+    def interrupted(*arguments: object) -> None:
+        if threading.get_ident() == caller:
+            assert running.wait(20), "no other thread takes part"
+            raise KeyboardInterrupt
+        running.set()
+        time.sleep(0.05)
+        simulate(*arguments)
+        after.append(stopped)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kernel, "simulate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+        stopped = True
+        time.sleep(0.2)
+    assert after
+    assert not any(after)
+    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
+
+
+def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = machine(calibrated(), LAYOUT, 20)
+    made._compiled = Compiled(2)
+    caller, simulate, failed = threading.get_ident(), kernel.simulate, threading.Event()
+
+    def failing(*arguments: object) -> None:
+        if threading.get_ident() == caller:
+            failed.wait(20)
+            return simulate(*arguments)
+        failed.set()
+        raise RuntimeError("broken piece")
+
+    monkeypatch.setattr(kernel, "simulate", failing)
+    with pytest.raises(RuntimeError, match="broken piece"):
+        made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)

@@ -26,6 +26,7 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import CIRCUITS, Layout, Wiring
+from hxtrain.emulator.kernel import volley_exceeds
 from hxtrain.emulator.preset import VOLLEY_WINDOW
 from hxtrain.emulator.volley import surviving_spikes
 
@@ -133,3 +134,21 @@ def test_stamps_of_survivors_are_untouched() -> None:
 def test_no_input_no_loss() -> None:
     found = run_once(calibrated(outlier_share=0.01), ALL, [silent(CIRCUITS)], events(), 3)
     assert found.dropped.sum() == 0
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 5, 8])
+def test_whether_a_volley_exceeds_what_can_be_recorded(capacity: int) -> None:
+    """Against a count of each trial, quadrant and window; times just below and at the edges of windows, too."""
+    rng, seen = np.random.default_rng(capacity), set()
+    for trials, spikes in [(1, 0), (1, capacity), *((3, n) for n in rng.integers(1, 400, 60))]:
+        sample, unit = np.sort(rng.integers(0, trials, spikes)), rng.integers(0, 12, spikes)
+        steps = rng.integers(0, 12, spikes)
+        time = (steps * VOLLEY_WINDOW).astype(np.float32)
+        time = np.where(rng.random(spikes) < 0.3, np.nextafter(time, np.float32(0)), time).astype(np.float32)
+        quadrant = np.arange(12) % 4
+        window = np.floor(time.astype(np.float64) / VOLLEY_WINDOW).astype(int)
+        _, counts = np.unique((sample * 4 + quadrant[unit]) * 100 + window, return_counts=True)
+        found = volley_exceeds(capacity, sample, unit, time, quadrant, VOLLEY_WINDOW)
+        assert found == (counts.max(initial=0) > capacity)
+        seen.add(bool(found))
+    assert seen == {True, False}

@@ -2,14 +2,27 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, Fired, GridEvents, Model, Unrecorded, compiled, gradient
-from hxtrain.twin import respond
+from hxtrain.learning import (
+    SURROGATES,
+    Fired,
+    GridEvents,
+    Measured,
+    Model,
+    Unrecorded,
+    compiled,
+    gradient,
+    measured_layers,
+)
+from hxtrain.twin import respond, simulate
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
@@ -138,7 +151,7 @@ def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool
 
 SOURCES = {"spikes": [0], "traces": [1], "counts": [2], "all": [0, 1, 2]}
 """Which gradients a layer is given, of spikes, membranes and numbers of spikes."""
-CASES = [("superspike", behind, parts) for behind in (0, 5, 50) for parts in SOURCES]
+CASES = [("superspike", behind, parts) for behind in (0, 5, 11, 50) for parts in SOURCES]
 CASES += [(name, 5, "all") for name in SURROGATES if name != "superspike"]
 
 
@@ -160,6 +173,8 @@ def test_gradients(
     later = None
     if behind:
         later = normal(STEPS, SAMPLES, behind, seed=11, dtype=dtype), normal(behind, NEURONS, seed=12, dtype=dtype)
+        later[0][-4:] = 0  # rows that are left out
+        later[0][:, 2] = 0
     sparse = GridEvents(events(), DT, STEPS)
     fired = compiled.group_grid(spikes)
     charge, weight = compiled.gradient(model, fired, trace, compiled.Grads(*grads), later, sparse.grouped, True)
@@ -182,7 +197,8 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
     code = (
         "import sys, torch, hxtrain as hx; from hxtrain.learning import compiled;"
         "compiled._cores = lambda: int(sys.argv[1]); compiled.LEAST = 1;"
-        "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300), hx.Linear(300, 5), hx.LI(5));"
+        "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
+        "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
         "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
         "a = net(x); (a.readout.amax(0).square().sum() + a.layers[0].counts.square().sum()).backward();"
         "print(*(float(p.grad.double().sum()).hex() for p in net.parameters()), float(a.readout.double().sum()).hex())"
@@ -259,18 +275,93 @@ def test_gradients_of_codes_are_those_of_their_membranes(behind: int, parts: str
         assert expected[1].abs().max() > 0
 
 
+def small(on_chip: bool) -> tuple[hx.Network, Spikes]:
+    net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5), hx.LI(5))
+    if on_chip:
+        net.attach(hx.Device(create_backend("emulator")))
+    return net, hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
+
+
 def test_membranes_of_a_device_are_in_the_graph() -> None:
     """Those of hidden layers stay codes until someone asks."""
-    net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5), hx.LI(5))
-    net.attach(hx.Device(create_backend("emulator")))
-    hidden, readout = net(hx.LatencyEncoder()(torch.rand(6, 40))).layers
+    net, spikes = small(on_chip=True)
+    hidden, readout = net(spikes).layers
     assert isinstance(hidden.membrane, compiled.Codes)
     assert isinstance(readout.membrane, torch.Tensor)
-    assert torch.equal(hidden.trace, hidden.membrane.trace())
-    [weight, _] = net.parameters()
-    assert torch.autograd.grad(hidden.trace.sin().sum(), weight)[0].abs().max() > 0
+    codes = hidden.membrane.codes.float()
+    torch.testing.assert_close(hidden.trace, (codes - codes[:, :1]).transpose(0, 1) / hidden.membrane.unit)
+    weights = list(net.parameters())
+    found = torch.autograd.grad(hidden.trace.sin().sum(), weights[0])[0]
+    given = Measured(hidden.fired, hidden.membrane.trace())
+    inputs = GridEvents(spikes, net.dt, net.steps)
+    [alone] = measured_layers([(weights[0], None)], inputs, [given], [net.model(net.layers[0])])
+    assert torch.equal(found, torch.autograd.grad(alone.trace.sin().sum(), weights[0])[0])
+    assert found.abs().max() > 0
+
+
+@pytest.mark.parametrize("on_chip", [False, True])
+@pytest.mark.parametrize("look", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_who_looks_first_does_not_matter(on_chip: bool, look: Callable[[], AbstractContextManager[None]]) -> None:
+    """What is made when it is asked for is in the graph, even if the first to ask wants no gradient."""
+
+    def loss(layer: hx.LayerActivity) -> torch.Tensor:
+        assert layer.spikes is not None
+        return (layer.spikes.sum(0) * layer.trace.sin().sum(0)).sum()
+
+    found = []
+    for looked in (False, True):
+        net, spikes = small(on_chip)
+        hidden = net(spikes).layers[0]
+        if looked:
+            with look():
+                assert float(loss(hidden).detach()) != 0
+                assert hidden.fired is not None
+                assert hidden.fired.grid.sum() > 5
+        found.append(torch.autograd.grad(loss(hidden), next(net.parameters()))[0])
+    assert found[0].abs().max() > 0
+    assert torch.equal(*found)
+
+
+def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
+    net, spikes = small(on_chip=False)
+    weight, found = next(net.parameters()), []
+    for recorded in (True, False):
+        events = GridEvents(spikes, net.dt, net.steps)
+        hidden = simulate(net, net.effective_weights(), events, recorded)[0]
+        assert isinstance(hidden.membrane, Unrecorded) is not recorded
+        [layer] = measured_layers([(weight, None)], events, [hidden], [net.model(net.layers[0])])
+        found.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
+    assert found[0].abs().max() > 0
+    assert torch.equal(*found)
 
 
 def test_spikes_need_a_grid_or_events() -> None:
     with pytest.raises(ValueError, match="spikes need a grid, or events and their shape"):
         Fired()
+
+
+def test_spikes_are_zeros_and_ones() -> None:
+    with pytest.raises(ValueError, match="a grid of spikes has the value 2, but only zeros and ones are spikes"):
+        compiled.group_grid(torch.tensor([[[0.0, 1.0, 2.0]]]))
+
+
+def test_shares_of_work() -> None:
+    """Each is done once, whoever does it, and an error in any of them arrives."""
+    done: list[tuple[int, int, int]] = []
+    edges, others = [0, 3, 5, 9, 12], {(1, 3, 5), (2, 5, 9), (3, 9, 12)}
+    compiled._share(lambda *share: done.append(share), edges)
+    assert set(done) == {(0, 0, 3), *others}
+    assert len(done) == 4
+    done.clear()
+    held, begun = threading.Event(), [compiled._pool().submit(lambda: held.wait(20)) for _ in range(compiled._cores())]
+    compiled._share(lambda *share: done.append(share), edges)  # no other thread is free
+    held.set()
+    assert all(job.result() for job in begun)
+    assert sorted(done) == sorted({(0, 0, 3), *others})
+
+    def fail(part: int, begin: int, end: int) -> None:
+        if part == 2:
+            raise RuntimeError("broken share")
+
+    with pytest.raises(RuntimeError, match="broken share"):
+        compiled._share(fail, edges)

@@ -156,6 +156,23 @@ def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("behind", [0, 9, 40])
+def test_codes_are_the_membranes_that_they_stand_for(behind):
+    weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
+    codes = torch.randint(60, 170, (SAMPLES, STEPS, 70), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    given, fired = compiled.Codes(codes, 70.3), compiled.group_grid(measured[0][0])
+    model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
+    grads = compiled.Grads(torch.randn(STEPS, SAMPLES, 70))
+    later = (torch.randn(STEPS, SAMPLES, behind), torch.randn(behind, 70)) if behind else None
+    inputs = compiled.group_events(spikes, DT, STEPS)
+    found, expected = (
+        compiled.saturating_gradient(model, weights[0], fired, membrane, grads, later, inputs, True)
+        for membrane in (given, given.trace())
+    )
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert expected[1].abs().max() > 0
+
+
 def test_the_slope_is_that_of_a_saturation():
     x = torch.linspace(0, 5, 501)
     assert float((saturation.slope(x) - (1 - x.tanh() ** 2)).abs().max()) < 0.005
