@@ -8,7 +8,8 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, Model, gpu, gradient
+from hxtrain.device import membranes
+from hxtrain.learning import SURROGATES, Fired, Model, compiled, gpu, gradient
 from hxtrain.studies.bench.workload import Workload
 from hxtrain.twin import respond
 
@@ -33,6 +34,10 @@ def draw(*shape):
 
 def there(x):
     return None if x is None else x.to("cuda" if GPU else "cpu")
+
+
+def as_grid(spikes, circuit):
+    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
 
 
 @pytest.mark.parametrize("spiking", [True, False])
@@ -85,6 +90,36 @@ def test_activity_and_gradients_are_those_of_the_cpu(preset, settings):
     assert float((one.readout.detach() - other.readout.detach().cpu()).abs().median()) < 1e-3
     for own, its in zip(gradients, others, strict=True):
         assert float((own - its).norm() / own.norm()) < 0.05
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"hidden": [60, 30]}, {"traces": "spikes_only"}, {"saturation": 385.0}], ids=str
+)
+@pytest.mark.parametrize("on_chip", [False, True])
+def test_spikes_as_grids_give_what_events_give(on_chip, settings, mocker):
+    """On a GPU spikes are grids, and membranes floats from the start: the same path, on the CPU."""
+    found = []
+    for dense in (False, True):
+        if dense:
+            mocker.patch.object(compiled, "supports", return_value=False)
+            mocker.patch("hxtrain.device._fired", side_effect=as_grid)
+            mocker.patch("hxtrain.device.Codes", side_effect=membranes)
+        with ExitStack() as stack:
+            load = Workload(stack, 30)
+            net = load.network(create_backend("emulator") if on_chip else None, **settings)
+            activity = net(load.spikes)
+            hidden = activity.layers[0]
+            assert hidden.counts is not None
+            loss = hx.MaxOverTime()(activity.readout, load.labels) + 1e-3 * hidden.counts.square().mean()
+            gradients = torch.autograd.grad(loss + 1e-3 * (hidden.spikes * hidden.trace).mean(), [*net.parameters()])
+            found.append((activity, gradients))
+    (one, gradients), (other, others) = found
+    assert one.hidden_spikes() == other.hidden_spikes() > 200
+    assert torch.equal(one.layers[0].spikes, other.layers[0].spikes)
+    torch.testing.assert_close(other.layers[0].trace, one.layers[0].trace, rtol=1e-4, atol=1e-5)
+    for own, its in zip(gradients, others, strict=True):
+        assert float(own.abs().max()) > 0
+        assert float((own - its).norm() / own.norm()) < 1e-4
 
 
 def test_events_out_of_range_are_refused_where_no_kernel_of_the_cpu_looks():
