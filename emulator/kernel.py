@@ -45,7 +45,6 @@ OPTIONS: dict[str, Any] = {
 
 
 _compiled: Any = numba.njit(**OPTIONS)
-_exact: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 _compiled_inline: Any = numba.njit(inline="always", **OPTIONS)
 
 
@@ -201,34 +200,6 @@ def collect_spikes(counts, who, when, sample, unit, time):
         for s in range(counts[b]):
             sample[i], unit[i], time[i] = b, who[b, s], when[b, s]
             i += 1
-
-
-@_exact
-def volley_exceeds(capacity, sample, unit, time, quadrant, window):
-    """Return whether more than `capacity` spikes of one trial and quadrant lie in one window.
-
-    Args:
-        capacity: of each of the quadrants 0..3.
-        sample, unit: int64 [S], grouped by sample. time: float32 [S], s.
-        quadrant: of each neuron [N]. window: its length, s.
-    """
-    spikes, latest, begin = time.shape[0], 0.0, 0
-    for i in range(spikes):
-        latest = max(latest, np.float64(time[i]))
-    counts = np.empty((4, int(np.floor(latest / window)) + 1), np.int64)
-    while begin < spikes:
-        end = begin
-        while end < spikes and sample[end] == sample[begin]:
-            end += 1
-        if end - begin > capacity:
-            counts[:] = 0
-            for i in range(begin, end):
-                place, at = quadrant[unit[i]], int(np.floor(np.float64(time[i]) / window))
-                counts[place, at] += 1
-                if counts[place, at] > capacity:
-                    return True
-        begin = end
-    return False
 
 
 # Events

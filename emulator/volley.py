@@ -6,15 +6,56 @@ survive is random, by a hash of trial, neuron and window.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .kernel import volley_exceeds
 from .preset import VOLLEY_WINDOW
 from .rng import splitmix64
 from .trials import Events
+
+
+def _exceeds(
+    capacity: int,
+    sample: npt.NDArray[np.int64],
+    unit: npt.NDArray[np.int64],
+    time: npt.NDArray[np.float32],
+    quadrant: npt.NDArray[np.int64],
+    window: float,
+) -> bool:
+    """Return whether more than `capacity` spikes of one trial and quadrant lie in one window.
+
+    Args:
+        capacity: of each of the quadrants 0..3.
+        sample, unit, time: of each spike `[S]`, grouped by sample; s.
+        quadrant: of each neuron `[N]`. window: its length, s.
+    """
+    spikes, latest, begin = len(time), 0.0, 0
+    for i in range(spikes):
+        latest = max(latest, np.float64(time[i]))
+    counts = np.zeros((4, int(np.floor(latest / window)) + 1), np.int64)
+    while begin < spikes:
+        end = begin
+        while end < spikes and sample[end] == sample[begin]:
+            end += 1
+        if end - begin > capacity:
+            for i in range(begin, end):
+                at = int(np.floor(np.float64(time[i]) / window))
+                counts[quadrant[unit[i]], at] += 1
+                if counts[quadrant[unit[i]], at] > capacity:
+                    return True
+            for i in range(begin, end):  # only what the trial has touched: there may be many windows
+                counts[quadrant[unit[i]], int(np.floor(np.float64(time[i]) / window))] = 0
+        begin = end
+    return False
+
+
+volley_exceeds: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(_exceeds)
+"""`_exceeds`, compiled."""
 
 
 def crowded_spikes(spikes: Events, quadrant: Tensor, capacity: int) -> Tensor | None:

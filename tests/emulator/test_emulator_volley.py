@@ -26,9 +26,8 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import CIRCUITS, Layout, Wiring
-from hxtrain.emulator.kernel import volley_exceeds
 from hxtrain.emulator.preset import VOLLEY_WINDOW
-from hxtrain.emulator.volley import surviving_spikes
+from hxtrain.emulator.volley import surviving_spikes, volley_exceeds
 
 ALL = Layout(1, (replace(SPIKING, size=CIRCUITS),), (Wiring(0, 1, 0),))
 TOGETHER = events(*[(b, 0, 3 * US) for b in range(6) for _ in range(4)])
