@@ -31,7 +31,7 @@ from .faults import (
     create_faults,
 )
 from .parameters import NeuronParameters, ParameterFileError
-from .pieces import join, total
+from .pieces import join, nothing, total
 from .registry import (
     GROUP,
     UnknownBackendError,
@@ -78,6 +78,7 @@ __all__ = [
     "create_backend",
     "create_faults",
     "join",
+    "nothing",
     "required_settings",
     "total",
 ]

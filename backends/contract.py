@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -303,6 +304,21 @@ def check_run(
     return circuit
 
 
+def _marking(method: Callable[..., Any], opens: bool, closes: bool) -> Callable[..., Any]:
+    """Return a method that marks its backend: `open` as open, others as no longer configured as it was."""
+
+    @wraps(method)
+    def call(self: Backend, *arguments: Any, **settings: Any) -> Any:
+        if not opens:
+            self._configuration = object()
+        found = method(self, *arguments, **settings)
+        if opens or closes:
+            self._closed = closes
+        return found
+
+    return call
+
+
 @dataclass
 class Targets:
     """What a calibration aims at, for all neuron circuits alike (trace units, seconds).
@@ -398,12 +414,40 @@ class Batching(ABC):
         """
 
 
+MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}
+"""Methods after which a device may hold another circuit, and whether it is closed then."""
+
+
 class Backend(ABC):
     """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
 
     Scaling, rounding, clipping, splitting of batches, retries, validation and the injection of
     measurements into the gradient are written once, above this class.
     """
+
+    _configuration: object | None = None
+    _closed = False
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Let `open`, `close`, `configure` and `calibrate` of a subclass leave their mark, see `configuration`."""
+        super().__init_subclass__(**settings)
+        for name, closes in MARKED.items():
+            if name in vars(cls):
+                setattr(cls, name, _marking(vars(cls)[name], name == "open", closes))
+
+    @property
+    def configuration(self) -> object | None:
+        """A mark of the last call that changed which circuit the device holds, whoever made it; None before any.
+
+        Who finds another mark than after the own `configure` must configure again. What wraps a backend passes on that
+        backend's.
+        """
+        return self._configuration
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device was closed, and not opened again."""
+        return self._closed
 
     @property
     @abstractmethod

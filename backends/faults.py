@@ -236,6 +236,16 @@ class FaultyBackend(Backend):
         text = f"faults are injected into the link ({self._describe()}): runs are repeated, dropped spikes stay missing"
         return (*self.backend.warnings, text)
 
+    @property
+    def configuration(self) -> object | None:
+        """The device's."""
+        return self.backend.configuration
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device is."""
+        return self.backend.closed
+
     def open(self) -> None:
         """Open the device."""
         self.backend.open()

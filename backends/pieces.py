@@ -7,8 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contract import Cost, Health, Recording
+from .contract import Circuit, Cost, Health, Recording
 from .spikes import Spikes
+
+
+def nothing(circuit: Circuit, device: torch.device) -> Recording:
+    """Return the recording of no trials, with tensors on a device."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    codes = none.to(torch.uint8)
+    return Recording(
+        spikes={
+            p.name: Spikes(none, none, none.float(), 0, p.size) for p in circuit.populations if p.threshold is not None
+        },
+        traces={p.name: codes.view(0, circuit.samples, p.size) for p in circuit.populations},
+        cost=total([]),
+    )
 
 
 def join(pieces: Sequence[Recording]) -> Recording:

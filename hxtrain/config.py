@@ -184,6 +184,7 @@ class BackendConfig:
         trial_time: time from trial to trial (s) for fast inference; None: so long that trials do not meet.
         forced_reset: reset membranes and synaptic currents between trials.
         max_runs: runs of the device that a sample may take if the network is larger than it.
+        run_timeout: time (s) after which a run that has not come back counts as hanging; None: no limit.
     """
 
     name: str = "emulator"
@@ -194,10 +195,13 @@ class BackendConfig:
     trial_time: Optional[float] = None  # noqa: UP045
     forced_reset: bool = False
     max_runs: int = MAX_RUNS
+    run_timeout: Optional[float] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         if self.max_runs < 1:
             raise ValueError(f"backend.max_runs={self.max_runs} must be at least 1")
+        if self.run_timeout is not None and not self.run_timeout > 0:
+            raise ValueError(f"backend.run_timeout={self.run_timeout} s must be positive; null for no limit")
         if self.trial_time is not None and not self.trial_time > 0:
             raise ValueError(f"backend.trial_time={self.trial_time} s must be positive; null for trials far apart")
         self.faults = {**dict.fromkeys(FAULTS, 0.0), **self.faults}

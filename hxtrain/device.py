@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ from hxtrain.backends import (
     Circuit,
     DeviceError,
     Health,
+    Population,
     Recording,
     Spikes,
     Stimulus,
     join,
+    nothing,
 )
 
 from .activity import Activity, LayerActivity, layer_activity
@@ -37,11 +39,13 @@ from .learning import Codes, Fired, GridEvents, Saturation, compiled
 from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
+from .timeout import HangingError, Watch
 from .twin import hidden_membranes
 
 if TYPE_CHECKING:
     from .network import Network
 
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +61,8 @@ class Device:
             left behind; None: trials are far apart.
         forced_reset: reset membranes and synaptic currents between trials.
         max_runs: runs of the device that a sample may take if the network is larger than it.
+        run_timeout: time (s) after which a run that has not come back counts as hanging, and is given up; runs are then
+            in a thread of their own. None: the host waits for as long as it takes.
 
     Attributes:
         clock: trials run so far, those of all parts; part of a checkpoint, since emulated noise follows from it.
@@ -73,7 +79,12 @@ class Device:
         trial_time: float | None = None,
         forced_reset: bool = False,
         max_runs: int = MAX_RUNS,
+        run_timeout: float | None = None,
     ) -> None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"Device takes a Backend, not {backend!r:.60}; make one with hxtrain.backends.create_backend(name)"
+            )
         if max_runs < 1:
             raise ValueError(f"max_runs={max_runs} must be at least 1")
         if retries < 0:
@@ -82,16 +93,18 @@ class Device:
             raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
         self.trial_time, self.forced_reset, self.max_runs = trial_time, forced_reset, max_runs
         self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
+        self._watch = None if run_timeout is None else Watch(run_timeout, backend.capabilities.name)
         self.clock, self.waited = 0, 0.0
         self.drift = DriftMonitor(drift_limit)
         self.plan: Plan | None = None
         self.scales: list[float] = []
         self.warnings: tuple[str, ...] = ()
-        self._configured: Circuit | None = None
+        self._configured: tuple[Circuit, object | None] | None = None
 
     def __enter__(self) -> Self:
         """Open the device."""
-        self.backend.open()
+        with _as_device_error("be opened"):
+            self.backend.open()
         return self
 
     def __exit__(
@@ -127,15 +140,24 @@ class Device:
         )
 
     def _configure(self, circuit: Circuit) -> None:
-        """Configure the device with a circuit, unless it is."""
-        if circuit != self._configured:
+        """Configure the device with a circuit, unless it is, and nobody has configured or closed it since.
+
+        Raises:
+            DeviceError: it was closed.
+        """
+        if self.backend.closed:
+            raise DeviceError(
+                "the device is closed; open it again (`with device:`, or device.backend.open()), or attach the network "
+                "to another one"
+            )
+        if self._configured != (circuit, self.backend.configuration):
             self._configured = None
-            with self._waiting():
+            with self._waiting(), _as_device_error("be configured"):
                 self.backend.configure(circuit)
-            self._configured = circuit
+            self._configured = circuit, self.backend.configuration
 
     def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
-        """Run a batch and return what was measured, in the model's units.
+        """Run a batch and return what was measured, in the model's units and the precision of the weights.
 
         With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's, of the measured spikes and
         the weights as sent. The contract has no way to ask for fewer traces: the device records all of them, and the
@@ -153,19 +175,22 @@ class Device:
         integers, self.scales = plan.quantise(weights)
         recording = self.record(integers, spikes)
         circuit, device, layers = plan.circuit, weights[0].device, list[LayerActivity]()
-        fired = {name: _fired(found.to(device), circuit) for name, found in recording.spikes.items()}
+        dtype = weights[0].dtype
+        fired = {name: _fired(found.to(device), circuit, dtype) for name, found in recording.spikes.items()}
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
             modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
         for population, unit in zip(circuit.populations, plan.trace_units(self.scales), strict=True):
             name = population.name
-            membrane: Tensor | Codes | None = modelled.get(name)
-            if membrane is None:
+            membrane: Tensor | Codes
+            if name in modelled:
+                membrane = modelled[name].to(dtype)
+            else:
                 codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
                 # those of hidden layers are seldom looked at as membranes, but for gradients, which take codes
-                kept = name in fired and device.type == codes.device.type == "cpu"
-                membrane = Codes(codes, unit) if kept else membranes(codes.to(device), unit)
+                kept = name in fired and device.type == codes.device.type == "cpu" and dtype == torch.float32
+                membrane = Codes(codes, unit) if kept else membranes(codes.to(device), unit).to(dtype)
             layers.append(layer_activity(fired.get(name), membrane, recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
@@ -193,7 +218,10 @@ class Device:
         where = self.backend.torch_device if len(plan.parts) == 1 else "cpu"
         integers = {name: matrix.to(where) for name, matrix in integers.items()}
         spikes = spikes.to(where)
+        if spikes.samples == 0:
+            return nothing(plan.circuit, spikes.time.device)
         if len(plan.parts) == 1:
+            self._configure(plan.parts[0].circuit)
             return self._watched(self._record_part(plan.parts[0], integers, spikes))
         measured, found = {INPUT: spikes}, list[tuple[Part, Recording]]()
         for part in plan.parts:
@@ -226,8 +254,9 @@ class Device:
         if not isinstance(backend, Batching) or len(stimuli) == 1:
             return [None] * len(stimuli)
         try:
-            with self._waiting():
-                return backend.run_all(integers, stimuli)
+            return self._call(lambda: backend.run_all(integers, stimuli), sum(s.spikes.samples for s in stimuli))
+        except HangingError:
+            raise
         except DeviceError as error:
             return [error, *[None] * (len(stimuli) - 1)]
 
@@ -258,6 +287,15 @@ class Device:
             yield
         finally:
             self.waited += time.perf_counter() - begin
+
+    def _call(self, work: Callable[[], Result], trials: int) -> Result:
+        """Return what a call of the backend does, in a thread if it may hang.
+
+        Raises:
+            DeviceError: it failed in any way but by a ValueError, with which a backend refuses what it is asked for.
+        """
+        with self._waiting(), _as_device_error("run"):
+            return work() if self._watch is None else self._watch.call(work, f"a run of {trials} trials")
 
     def _placed(self) -> Plan:
         if self.plan is None:
@@ -301,9 +339,10 @@ class Device:
             if isinstance(found, DeviceError):
                 raise found
             if found is None:
-                with self._waiting():
-                    found = self.backend.run(integers, part)
+                found = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
             _check(circuit, found, part)
+        except HangingError:
+            raise
         except DeviceError as error:
             arrivals.fail(part)
             return error
@@ -323,19 +362,44 @@ def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
         if codes is None or tuple(codes.shape) != shape or codes.dtype != torch.uint8:
             found = "none" if codes is None else f"{codes.dtype} {tuple(codes.shape)}"
             raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {found}")
-        spikes = recording.spikes.get(population.name)
-        if population.threshold is not None and (
-            spikes is None or (spikes.samples, spikes.units) != (batch, population.size)
-        ):
-            raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
+        if population.threshold is not None:
+            _check_spikes(population, recording.spikes.get(population.name), batch)
 
 
-def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
+def _check_spikes(population: Population, spikes: Spikes | None, batch: int) -> None:
+    """Refuse spikes that no trial can have, of which loops would make others."""
+    if spikes is None or (spikes.samples, spikes.units) != (batch, population.size):
+        raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
+    shapes = {tuple(part.shape) for part in (spikes.sample, spikes.unit, spikes.time)}
+    if shapes != {(len(spikes),)}:
+        raise DeviceError(f"spikes of {population.name}: sample, unit and time need one length, got {sorted(shapes)}")
+    try:
+        spikes.check()
+    except ValueError as error:
+        raise DeviceError(f"spikes of {population.name}: {error}") from error
+
+
+@contextmanager
+def _as_device_error(action: str) -> Iterator[None]:
+    """Turn whatever a backend raises into DeviceError; a ValueError refuses what it was asked for, and stays.
+
+    Args:
+        action: what could not be done to the device.
+    """
+    try:
+        yield
+    except (DeviceError, ValueError):
+        raise
+    except Exception as error:
+        raise DeviceError(f"the device could not {action}: {type(error).__name__}: {error}") from error
+
+
+def _fired(spikes: Spikes, circuit: Circuit, dtype: torch.dtype) -> Fired:
     """Return measured spikes on the time grid; those of a neuron in one bin count once."""
     if spikes.time.device.type == "cpu":
         grouped = compiled.bin_spikes(spikes, circuit.dt, circuit.samples)
-        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units))
-    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
+        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units), dtype)
+    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True).to(dtype))
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:

@@ -12,8 +12,9 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +22,43 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Model, decay, get_surrogate, measured_layers, psp_matrix
+from .checks import (
+    Constants,
+    Rule,
+    all_finite,
+    count,
+    flag,
+    not_finite,
+    not_negative,
+    number,
+    one_of,
+    optional,
+    positive,
+)
+from .checks import seed as check_seed
+from .description import Description, changes, describe
+from .device import Device
+from .eager import eager
+from .learning import GridEvents, Model, Surrogate, decay, full_precision, get_surrogate, measured_layers, psp_matrix
+from .placement import PlacementError, Plan
 from .twin import simulate
-
-if TYPE_CHECKING:
-    from .device import Device
-    from .placement import Plan
 
 M = TypeVar("M", bound=nn.Module)
 TRACES = ("measured", "spikes_only")
 """Where the membranes of hidden layers come from that gradients see, see `Network`."""
 GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
+LONGEST = 100.0
+"""Longest time constant, in windows of a pass: one that is longer does not show within a window."""
+PRECISIONS = (torch.float32, torch.float64)
+"""Of weights, and of what is computed with them."""
 
 
-class Synapses(nn.Module):
+class Synapses(Constants):
     """Common part of projections: all-to-all synapses without bias.
 
     Weights start normal with the given mean and a standard deviation of
-    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`.
+    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the neurons behind them: they are drawn when a
+    network is made, and NaN until then. Values that are set before then stay.
 
     Args:
         inputs, outputs: number of sources and targets.
@@ -48,6 +68,16 @@ class Synapses(nn.Module):
         scale: integer weight per unit of float weight; None: follow from the device's synaptic strength.
         max_scale: limit of an automatic scale.
     """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "inputs": count,
+        "outputs": count,
+        "mean": number,
+        "gain": not_negative,
+        "autoscale": flag,
+        "scale": optional(positive),
+        "max_scale": positive,
+    }
 
     def __init__(
         self,
@@ -60,19 +90,33 @@ class Synapses(nn.Module):
         max_scale: float,
     ) -> None:
         super().__init__()
-        owner = type(self).__name__
-        _check_positive(owner, max_scale=max_scale)
-        if scale is not None:
-            _check_positive(owner, scale=scale)
         self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
         self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
+        self._drawn = False
 
-    def reset_parameters(self, leakage: float, generator: torch.Generator) -> None:
-        """Draw the initial weights; `leakage` is `1 - exp(-dt / tau_mem)` of the targets."""
-        noise = torch.randn(self.weight.shape, generator=generator)
+    @property
+    def lacks_values(self) -> bool:
+        """Whether weights have neither been drawn nor set."""
+        return not self._drawn and bool(self.weight.isnan().any())
+
+    def draw(self, leakage: float, generator: torch.Generator) -> None:
+        """Draw the weights that have no values; `leakage` is `1 - exp(-dt / tau_mem)` of the targets.
+
+        The generator is used alike whether there are some or not, so that other projections do not depend on it.
+        """
+        noise = torch.randn(self.weight.shape, generator=generator, device=generator.device)
+        if self.weight.is_meta:  # has no values yet: they are loaded
+            return
+        drawn = (self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise).to(self.weight)
         with torch.no_grad():
-            self.weight.copy_(self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise)
+            if self.lacks_values:
+                self.weight.copy_(torch.where(self.weight.isnan(), drawn, self.weight))
+        self._drawn = True
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        self._drawn = self._drawn or f"{prefix}weight" in state_dict
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class Linear(Synapses):
@@ -88,7 +132,6 @@ class Linear(Synapses):
         scale: float | None = None,
         max_scale: float = 250.0,
     ) -> None:
-        _check_positive("Linear", inputs=inputs, outputs=outputs)
         super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale)
 
 
@@ -108,18 +151,33 @@ class Recurrent(Synapses):
         scale: float | None = None,
         max_scale: float = 250.0,
     ) -> None:
-        _check_positive("Recurrent", size=size)
+        size = count("Recurrent: size", size)
         super().__init__(size, size, mean, gain, autoscale, scale, max_scale)
 
 
-class _Neurons(nn.Module):
+def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
+    """Return a surrogate derivative, or the name of one that is known."""
+    get_surrogate(value)
+    found: str | Surrogate = value
+    return found
+
+
+def share(label: str, value: Any) -> float:
+    """Return a share below 1."""
+    found = number(label, value)
+    if not 0 <= found < 1:
+        raise ValueError(f"dropout p={value} must be in 0 <= p < 1")
+    return found
+
+
+class _Neurons(Constants):
     """Common part of populations."""
 
+    RULES: ClassVar[Mapping[str, Rule]] = {"size": count, "tau_mem": positive, "tau_syn": positive}
     spiking = False
 
     def __init__(self, size: int, tau_mem: float, tau_syn: float) -> None:
         super().__init__()
-        _check_positive(type(self).__name__, size=size, tau_mem=tau_mem, tau_syn=tau_syn)
         self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
 
 
@@ -129,11 +187,19 @@ class LIF(_Neurons):
     Args:
         size: number of neurons.
         tau_mem, tau_syn: time constants of membrane and synapses (s).
-        surrogate, slope: derivative of the spike, see `hxtrain.learning.SURROGATES`.
+        surrogate, slope: derivative of the spike: a name, see `hxtrain.learning.SURROGATES`, or a function of one's
+            own of (distance from the threshold, slope). Like all constants, a function is not in a `state_dict`: a
+            network that loads one is built with the same function. It runs in torch, not in the compiled loops.
         at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
             the spike), or `trace` (the bin's sample, as published).
     """
 
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        **_Neurons.RULES,
+        "surrogate": surrogate_or_name,
+        "slope": positive,
+        "at_spike": one_of(("threshold", "trace")),
+    }
     spiking = True
 
     def __init__(
@@ -141,15 +207,11 @@ class LIF(_Neurons):
         size: int,
         tau_mem: float = 6e-6,
         tau_syn: float = 6e-6,
-        surrogate: str = "superspike",
+        surrogate: str | Surrogate = "superspike",
         slope: float = 10.0,
         at_spike: str = "threshold",
     ) -> None:
         super().__init__(size, tau_mem, tau_syn)
-        _check_positive("LIF", slope=slope)
-        get_surrogate(surrogate)
-        if at_spike not in ("threshold", "trace"):
-            raise ValueError(f"at_spike={at_spike!r} is not known; choose 'threshold' or 'trace'")
         self.surrogate, self.slope, self.at_spike = surrogate, slope, at_spike
 
 
@@ -165,7 +227,7 @@ class LI(_Neurons):
         super().__init__(size, tau_mem, tau_syn)
 
 
-class Dropout(nn.Module):
+class Dropout(Constants):
     """Silence neurons of the population before it for a whole batch, where masks are given to the pass.
 
     `net(spikes, net.dropout_masks(generator))` drops, `net(spikes)` does not; there is no mode to forget.
@@ -175,10 +237,10 @@ class Dropout(nn.Module):
     time decides by rank.
     """
 
+    RULES: ClassVar[Mapping[str, Rule]] = {"p": share}
+
     def __init__(self, p: float = 0.4) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"dropout p={p} must be in 0 <= p < 1")
         self.p = p
 
 
@@ -203,7 +265,12 @@ class Layer(NamedTuple):
     linear: Linear
     neurons: LIF | LI
     recurrent: Recurrent | None
-    dropout: float
+    dropping: Dropout | None
+
+    @property
+    def dropout(self) -> float:
+        """Share of the neurons that is silenced per batch."""
+        return 0.0 if self.dropping is None else self.dropping.p
 
     @property
     def projections(self) -> list[Incoming]:
@@ -212,14 +279,19 @@ class Layer(NamedTuple):
         return found if self.recurrent is None else [*found, Incoming(self.name, self.name, self.recurrent)]
 
 
-class Network(nn.Module):
+class Network(Constants):
     """A spiking network: a chain of layers, each of which may project onto itself.
+
+    Weights that have values keep them, also those that modules share with another network; all others are drawn. What
+    stands in `stack` is what runs: modules may be exchanged there. What a device must know of a network is fixed once
+    it is attached, see `describe`; later changes are refused until it is attached again. A copy (`copy.deepcopy`,
+    `pickle`, `torch.save`) of an attached network is its twin: the device stays with the original.
 
     Args:
         modules: `Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI`.
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps `T`.
-        seed: seed of the initial weights.
+        seed: seed of the weights that are drawn.
         weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
@@ -237,6 +309,15 @@ class Network(nn.Module):
         ValueError: the modules do not form such a chain, or sizes do not match.
     """
 
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "dt": positive,
+        "steps": count,
+        "weight_bits": optional(count),
+        "trace_bits": optional(count),
+        "traces": one_of(TRACES),
+        "saturation": optional(positive),
+    }
+
     def __init__(
         self,
         *modules: nn.Module,
@@ -249,26 +330,28 @@ class Network(nn.Module):
         saturation: float | None = None,
     ) -> None:
         super().__init__()
-        given = {"weight_bits": weight_bits, "trace_bits": trace_bits, "saturation": saturation}
-        _check_positive("Network", dt=dt, steps=steps, **{k: v for k, v in given.items() if v is not None})
-        if traces not in TRACES:
-            raise ValueError(f"Network: traces={traces!r} is not known; choose one of {', '.join(TRACES)}")
         self.dt, self.steps = dt, steps
         self.weight_bits, self.trace_bits, self.traces = weight_bits, trace_bits, traces
         self.saturation = saturation
-        self.stack = nn.ModuleList(modules)
-        self.layers = _pair(list(modules))
-        if saturation is not None and any(layer.recurrent for layer in self.layers):
-            raise ValueError(
-                f"Network: saturation={saturation} is not known to gradients of recurrent layers; leave it out"
-            )
+        self.stack = nn.ModuleList(_modules(modules))
+        self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Device | None = None
         self.in_software = False
         self._plan: Plan | None = None
-        generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            for projection in layer.projections:
-                projection.synapses.reset_parameters(1 - decay(dt, layer.neurons.tau_mem), generator)
+        self._description = self._checked(describe(self))
+        self.draw(seed)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The populations of `stack`, the readout last.
+
+        Raises:
+            ValueError: the modules do not form a chain.
+        """
+        modules = tuple(self.stack)
+        if modules != self._paired[0]:
+            self._paired = modules, _pair(list(modules))
+        return self._paired[1]
 
     @property
     def projections(self) -> list[Incoming]:
@@ -280,10 +363,32 @@ class Network(nn.Module):
         """Where the weights are, and the host's maths is done."""
         return self.layers[0].linear.weight.device
 
+    def draw(self, seed: int) -> None:
+        """Draw the weights that have no values yet."""
+        generator = torch.Generator().manual_seed(check_seed("Network: seed", seed))
+        for layer in self.layers:
+            for projection in layer.projections:
+                projection.synapses.draw(1 - decay(self.dt, layer.neurons.tau_mem), generator)
+
     def attach(self, device: Device | None) -> None:
-        """Run on `device` from now on, after placing the network on it; None: in software."""
+        """Run on `device` from now on, after placing the network on it; None: in software.
+
+        Raises:
+            TypeError: it is no `Device`, which a backend becomes by `Device(backend)`.
+            PlacementError: the network does not fit.
+        """
+        if device is not None and not isinstance(device, Device):
+            raise TypeError(
+                f"attach takes a Device, not {device!r:.60}; write net.attach(hx.Device(backend)), where backend is "
+                "what hxtrain.backends.create_backend(name) returns"
+            )
+        description = self._checked(describe(self))
         self._plan = None if device is None else device.place(self)
-        self.device = device
+        self.device, self._description = device, description
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies hold: all but the device."""
+        return {**vars(self), "device": None, "_plan": None}
 
     def extra_repr(self) -> str:
         """Describe the time grid."""
@@ -341,6 +446,7 @@ class Network(nn.Module):
                 "device, or leave this out (hxtrain-evaluate: weight_bits=0, trace_bits=0)"
             )
 
+    @eager
     def forward(self, spikes: Spikes, masks: list[Tensor | None] | None = None) -> Activity:
         """Run a batch.
 
@@ -349,18 +455,24 @@ class Network(nn.Module):
             masks: kept neurons of each layer, from `dropout_masks` or `silenced_masks`; None keeps all.
 
         Raises:
-            ValueError: the number of inputs does not match, or an option needs a device.
+            ValueError: the number of inputs does not match, an option needs a device, or weights are not finite, or of
+                another precision than float32 and float64.
+            PlacementError: the network has changed since it was attached.
             DeviceError: a run failed, or another network has been placed on the device.
         """
+        with full_precision(self.torch_device):
+            return self._pass(spikes, masks)
+
+    def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
         first = self.layers[0].linear
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
-        if self.device is not None and self.device.plan is not self._plan:
-            raise DeviceError("another network was placed on this device since; call net.attach(device) again")
+        self._check_unchanged()
         if self.device is None:
             self.check_software()
         device = None if self.in_software else self.device
         weights = self.effective_weights(masks)
+        self._check_weights(weights, finite=device is None)  # else `Plan.quantise` looks at their values
         spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
         graph = torch.is_grad_enabled()
@@ -377,14 +489,75 @@ class Network(nn.Module):
             models = [model._replace(saturation=saturation) for model, saturation in found_out]
         return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health)
 
+    def _check_unchanged(self) -> None:
+        """Refuse to run on a device what was not placed on it; in software, check what has changed."""
+        if self.device is not None and self.device.plan is not self._plan:
+            raise DeviceError("another network was placed on this device since; call net.attach(device) again")
+        description = describe(self)
+        if description == self._description:
+            return
+        if self.device is not None:
+            raise PlacementError(
+                f"the network has changed since it was attached: {changes(self._description, description)}; call "
+                "net.attach(device) again"
+            )
+        self._description = self._checked(description)
+
+    def _checked(self, description: Description) -> Description:
+        """Return a description after a check of what depends on several modules.
+
+        Raises:
+            ValueError: sizes do not match, a time constant is too long for the window, or saturation is not known to
+                the gradients.
+        """
+        _check_chain(self.layers)
+        window = self.dt * self.steps
+        for layer in description.layers:
+            for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
+                if tau > LONGEST * window:
+                    raise ValueError(
+                        f"{layer.name}: {name}={tau:g} s is more than {LONGEST:g} times the window of {window:.3g} s "
+                        "(steps dt); time constants are those of the device in seconds (6e-6), so biological ones are "
+                        "divided by its speed-up"
+                    )
+        if self.saturation is not None and any(layer.recurrent for layer in self.layers):
+            raise ValueError(
+                f"Network: saturation={self.saturation} is not known to gradients of recurrent layers; leave it out"
+            )
+        return description
+
+    def _check_weights(self, weights: list[Tensor], finite: bool) -> None:
+        """Refuse weights of a precision in which nothing is computed and, with `finite`, such as are not."""
+        if any(weight.dtype != weights[0].dtype for weight in weights) or weights[0].dtype not in PRECISIONS:
+            kinds = ", ".join(sorted({str(weight.dtype) for weight in weights}))
+            raise ValueError(
+                f"weights are {kinds}; networks compute in torch.float32 or in torch.float64: call net.float() or "
+                "net.double()"
+            )
+        if finite and not all_finite(weights):
+            names = (projection.name for projection in self.projections)
+            raise not_finite(*(name for name, weight in zip(names, weights, strict=True) if not all_finite([weight])))
+
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
-        """Return the float weights of each projection, rows of dropped neurons zero."""
+        """Return the float weights of each projection, rows of dropped neurons zero.
+
+        Raises:
+            ValueError: there is not one mask of N neurons, or None, for each layer.
+        """
         kept: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
+        if masks is not None:
+            self._check_masks(masks)
         return [
             p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
             for layer, mask in zip(self.layers, kept, strict=True)
             for p in layer.projections
         ]
+
+    def _check_masks(self, masks: list[Tensor | None]) -> None:
+        sizes = [layer.neurons.size for layer in self.layers]
+        found = [None if mask is None else tuple(mask.shape) for mask in masks]
+        if len(found) != len(sizes) or any(x not in (None, (n,)) for x, n in zip(found, sizes, strict=True)):
+            raise ValueError(f"masks have the shapes {found}; expected one mask [N], or None, per layer, N = {sizes}")
 
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""
@@ -398,22 +571,55 @@ class Network(nn.Module):
         return measured_layers(pairs, events, found, models)
 
 
+def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
+    """Return what a network is made of.
+
+    Raises:
+        ValueError: something is no module.
+    """
+    if len(modules) == 1 and isinstance(modules[0], list | tuple | nn.Sequential | nn.ModuleList):
+        raise ValueError(f"Network takes its modules one by one, not as {type(modules[0]).__name__}: Network(*modules)")
+    for module in modules:
+        if not isinstance(module, nn.Module):
+            hint = "; make one, such as LIF(100)" if isinstance(module, type) else ""
+            raise ValueError(f"Network takes modules, not {module!r:.60}{hint}; {GRAMMAR}")
+    return modules
+
+
 def _pair(modules: list[nn.Module]) -> list[Layer]:
-    """Group modules to layers and check the chain."""
+    """Group modules to layers.
+
+    Raises:
+        ValueError: their order is wrong.
+    """
     layers: list[Layer] = []
     queue = list(modules)
     while queue:
         linear = queue.pop(0)
         neurons = queue.pop(0) if queue else None
         if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
-            found = ", ".join(type(m).__name__ for m in modules)
-            raise ValueError(f"network is {found or 'empty'}; {GRAMMAR}")
-        recurrent, dropout = _take(queue, Recurrent), _take(queue, Dropout)
+            raise ValueError(f"network is {', '.join(map(_kind, modules)) or 'empty'}; {GRAMMAR}")
+        recurrent, dropping = _take(queue, Recurrent), _take(queue, Dropout)
         source = layers[-1].name if layers else INPUT
-        rate = 0.0 if dropout is None else dropout.p
-        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, rate))
-    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropout:
+        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, dropping))
+    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropping:
         raise ValueError(f"the last population must be a readout LI without dropout; {GRAMMAR}")
+    return layers
+
+
+def _kind(module: nn.Module) -> str:
+    """Return a module's class, with its package if it is another one's: torch has a Linear, too."""
+    kind = type(module)
+    package = kind.__module__.split(".")[0]
+    return kind.__name__ if package == __package__ else f"{package}'s {kind.__name__}"
+
+
+def _check_chain(layers: list[Layer]) -> None:
+    """Refuse layers whose sizes do not match, and what no layer can be.
+
+    Raises:
+        ValueError: names the layer and its sizes.
+    """
     previous = layers[0].linear.inputs
     for layer in layers:
         if layer.linear.inputs != previous or layer.linear.outputs != layer.neurons.size:
@@ -425,8 +631,18 @@ def _pair(modules: list[nn.Module]) -> list[Layer]:
             raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {GRAMMAR}")
         if layer.recurrent is not None:
             _check_recurrent(layer, layer.recurrent)
+        for projection in layer.projections:
+            _check_shape(projection)
         previous = layer.neurons.size
-    return layers
+
+
+def _check_shape(projection: Incoming) -> None:
+    synapses, found = projection.synapses, tuple(projection.synapses.weight.shape)
+    if found != (synapses.outputs, synapses.inputs):
+        raise ValueError(
+            f"weights of {projection.name} are {found}, but its {type(synapses).__name__} has {synapses.outputs} "
+            f"targets and {synapses.inputs} sources; for other sizes put other modules into net.stack"
+        )
 
 
 def _take(queue: list[nn.Module], kind: type[M]) -> M | None:
@@ -450,9 +666,3 @@ def _check_recurrent(layer: Layer, recurrent: Recurrent) -> None:
             f"Recurrent(autoscale={recurrent.autoscale}, max_scale={recurrent.max_scale}) differ, but a population "
             "has one unit of membrane; give both the same"
         )
-
-
-def _check_positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{owner}: {name}={value} must be positive")

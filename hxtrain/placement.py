@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 
+from .checks import not_finite
 from .learning import decay
 from .partition import Part, partition, recurrent
 from .resolution import Resolution
@@ -120,7 +121,7 @@ class Plan:
         for plan, (low, high) in zip(self.projections, bounds, strict=True):  # NaN if a weight is
             name, post = plan.projection.name, plan.projection.post
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"weights of {name} are not finite; try a smaller trainer.learning_rate")
+                raise not_finite(name)
             if plan.fixed_scale is None:
                 largest[post] = max(largest.get(post, 0.0), -low, high)
         integers, scales = {}, []
@@ -416,5 +417,10 @@ def _network_misfits(plan: Plan) -> list[str]:
             f"{caps.trace_memory} bytes of trace memory; use fewer steps"
         )
     if not caps.traces:
-        found.append("network: the device records no membrane traces, which the surrogate gradient needs")
+        hidden = "" if plan.resolution.spikes_only else " (hidden layers can do without: network.traces=spikes_only)"
+        found.append(
+            "network: the device records no membrane traces, but a readout LI is its membrane, and gradients see those "
+            f"of hidden layers{hidden}; use a device that records the readout's traces, or train in software "
+            "(backend=software)"
+        )
     return found

@@ -87,7 +87,6 @@ class Bench:
         self.dt = caps.trace_interval
         longest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
         self.samples = START + int(np.ceil(SETTLED * longest / self.dt)) + 1
-        self._configured: Circuit | None = None
 
     def target(self, name: str) -> Array:
         """Return a target of each neuron `[N]`, by its name in `Population`."""
@@ -155,10 +154,8 @@ class Bench:
         populations = tuple(p if spiking else replace(p, threshold=None) for p in self.populations)
         projections = tuple(Projection(f"{INPUT}->{p.name}", INPUT, p.name, self.inputs) for p in self.populations)
         circuit = Circuit(self.inputs, populations, projections, samples, self.dt)
-        if circuit != self._configured:
-            self.device.backend.configure(circuit)
+        if self.device.plan is None or self.device.plan.circuit != circuit:
             self.device.plan = Plan(self.capabilities, circuit, (), ())
-            self._configured = circuit
 
 
 def bench_circuit(size: int, merged: int, backend: Backend, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> Circuit:

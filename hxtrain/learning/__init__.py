@@ -5,6 +5,7 @@ from .compiled import Codes, Grouped, Unrecorded
 from .injection import gradient, measured_layers
 from .measured import Fired, Measured
 from .model import Model, Saturation
+from .precision import full_precision
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
@@ -21,6 +22,7 @@ __all__ = [
     "Unrecorded",
     "compiled",
     "decay",
+    "full_precision",
     "get_surrogate",
     "gpu",
     "gradient",

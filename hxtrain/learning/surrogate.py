@@ -54,8 +54,16 @@ SURROGATES: dict[str, Surrogate] = {
 }
 
 
-def get_surrogate(name: str) -> Surrogate:
-    """Return a surrogate derivative by name; ValueError lists the known ones."""
-    if name not in SURROGATES:
-        raise ValueError(f"surrogate={name!r} is not known; choose one of {', '.join(SURROGATES)}")
-    return SURROGATES[name]
+def get_surrogate(chosen: str | Surrogate) -> Surrogate:
+    """Return a surrogate derivative by name, or the function that is given in place of one.
+
+    Raises:
+        ValueError: it is neither; the text lists the known names.
+    """
+    if callable(chosen):
+        return chosen
+    if chosen not in SURROGATES:
+        raise ValueError(
+            f"surrogate={chosen!r} is not known; choose one of {', '.join(SURROGATES)}, or give a function"
+        )
+    return SURROGATES[chosen]

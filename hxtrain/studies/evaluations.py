@@ -16,7 +16,9 @@ from hxtrain.training.run import flatten
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_chip
 
 EVALUATION = "evaluation.json"
-FREE_TO_CHANGE = {"checkpoint", "match", "batch_size", "data_folder", "backend.retries", "backend.max_runs"}
+RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}
+"""Settings of how runs are done, which change no recording."""
+FREE_TO_CHANGE = {"checkpoint", "match", "batch_size", "data_folder"} | RUNS
 """Settings that may differ from those of a finished evaluation; the checkpoint's time is looked at instead."""
 
 

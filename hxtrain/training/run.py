@@ -72,6 +72,7 @@ FREE_TO_CHANGE = {
     "data.download",
     "backend.retries",
     "backend.max_runs",
+    "backend.run_timeout",
     "backend.settings.address",  # of a chip behind a server; which chip it is stays checked
     "backend.settings.keys",
     "backend.settings.patience",
@@ -108,6 +109,7 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
         trial_time=backend.trial_time,
         forced_reset=backend.forced_reset,
         max_runs=backend.max_runs,
+        run_timeout=backend.run_timeout,
     ) as device:
         net.attach(device)
         yield device

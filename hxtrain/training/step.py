@@ -11,12 +11,13 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import Spikes
+from hxtrain.checks import all_finite
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
 
 
 class LossNotFiniteError(ValueError):
-    """The loss is NaN or infinite; nothing was changed."""
+    """The loss, a penalty, or a gradient is NaN or infinite; nothing was changed."""
 
 
 class Step(NamedTuple):
@@ -49,7 +50,7 @@ def train_step(
 
     Raises:
         DeviceError: the device failed; nothing was changed.
-        LossNotFiniteError: the loss is not finite; nothing was changed.
+        LossNotFiniteError: the loss, with what regularisers add, or a gradient is not finite; nothing was changed.
     """
     masks = None if masks is None else list(masks)
     activity: Activity = net(spikes, masks)
@@ -61,16 +62,35 @@ def train_step(
     total = answer
     for regularizer in regularizers:
         if regularizer.strength > 0:
-            total = total + regularizer(activity, weights)
+            penalty = regularizer(activity, weights)
+            _check_penalty(regularizer, penalty)
+            total = total + penalty
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None  # what optimizer.zero_grad does, less its bookkeeping for torch's profiler
     total.backward()  # type: ignore[no-untyped-call]
     found = Step(activity, value)
     before_step(found)
+    _check_gradients(net)
     optimizer.step()
     _clamp(net)
     return found
+
+
+def _check_penalty(regularizer: Regularizer, penalty: Tensor) -> None:
+    """Refuse what a regulariser adds to the loss if it is not finite, in the name of its class."""
+    value = float(penalty.detach())
+    if not math.isfinite(value):
+        raise LossNotFiniteError(f"the penalty of {type(regularizer).__name__} is {value}")
+
+
+def _check_gradients(net: Network) -> None:
+    """Refuse gradients of which some are not finite; an optimiser would spread them over all weights."""
+    if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
+        return
+    for name, parameter in net.named_parameters():
+        if parameter.grad is not None and not all_finite([parameter.grad]):
+            raise LossNotFiniteError(f"the gradient of {name} is not finite")
 
 
 def _clamp(net: Network) -> None:

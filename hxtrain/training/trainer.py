@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
+from hxtrain.checks import all_finite
 from hxtrain.datasets import ImageDataset
 from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
@@ -174,14 +175,13 @@ class Trainer(Loop[TrainerConfig]):
                     loss = task.teacher.loss(task.loss, self._taught(task.teacher, chosen[first:last], images))
                 regularizers = task.regularizers.values()
                 step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
-        except LossNotFiniteError as error:
-            raise ValueError(
-                f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
-            ) from error
-        except DeviceError:
-            if not joined:
+        except Exception as error:
+            if not joined:  # the others wait for this process
                 self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
+            if isinstance(error, LossNotFiniteError):
+                raise ValueError(
+                    f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; {self._advice()}"
+                ) from error
             raise
         seen = self._seen
         means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
@@ -189,6 +189,18 @@ class Trainer(Loop[TrainerConfig]):
         health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
         self._report_health("training", health)
         self._look(step.activity)
+
+    def _advice(self) -> str:
+        """Return what to do about a step whose loss or gradient is not finite."""
+        if self.epoch == self.step == 0:
+            return (
+                "nothing has been learnt before this step, so look at the settings of the loss, of regularizers and of "
+                "the network"
+            )
+        return (
+            f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers. The state "
+            "before this step is saved"
+        )
 
     def _own_part(self, count: int) -> tuple[int, int, float]:
         """Return first and last of this process's samples in a batch, and their share of it.
@@ -227,7 +239,7 @@ class Trainer(Loop[TrainerConfig]):
         """Average the gradients of all processes, and sum up what they saw of a step.
 
         Raises:
-            DeviceError: another process has lost its device.
+            DeviceError: another process has failed.
         """
         net, health = self.task.net, step.activity.health
         with torch.no_grad():
@@ -245,7 +257,7 @@ class Trainer(Loop[TrainerConfig]):
         )
         self._seen = Seen(*self.team.sum_gradients(net.parameters(), share, [*own]))
         if self._seen.failed:
-            raise DeviceError("another process has lost its device")
+            raise DeviceError("another process has failed, see its error")
         self._stopped = self._seen.stop > 0
 
     def _look(self, activity: Activity) -> None:
@@ -296,20 +308,46 @@ class Trainer(Loop[TrainerConfig]):
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
-        """Save the state from before the block if the device fails in it, so that nothing else is lost."""
+        """Save the state from before the block if it fails, so that nothing else is lost.
+
+        Once the optimiser has begun its step, there is no such state any more: the last checkpoint stays.
+        """
         device = self.task.net.device
-        clock = device.clock if device else 0
+        clock, before = device.clock if device else 0, self._versions()
         try:
             yield
-        except DeviceError as error:
+        except (Exception, KeyboardInterrupt) as error:
             if device:
                 device.clock = clock
-            self._save()
-            raise DeviceLostError(f"{error}. The state before the failed step is saved") from error
+            saved = self._versions() == before and self._is_finite()
+            if saved:
+                self._save()
+            if not isinstance(error, DeviceError):
+                raise
+            state = "The state before the failed step is saved" if saved else "The last checkpoint is as it was"
+            raise DeviceLostError(f"{error}. {state}") from error
+
+    def _versions(self) -> list[int]:
+        """Return how often each of the weights was changed."""
+        return [parameter._version for parameter in self.task.net.parameters()]
+
+    def _is_finite(self) -> bool:
+        return all_finite(list(self.task.net.parameters()))
 
     def _save(self) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            ValueError: weights are not finite; the last checkpoint stays.
+        """
         if not self.team.leads:
             return
+        if not self._is_finite():
+            raise ValueError(
+                f"weights are not finite after epoch {self.epoch + 1}, step {self.step}; try a smaller "
+                f"trainer.learning_rate (now {self.config.learning_rate}). They are not saved: the last checkpoint, if "
+                "there is one, is as it was"
+            )
         device = self.task.net.device
         self._write_checkpoint(
             model=self.task.net.state_dict(),

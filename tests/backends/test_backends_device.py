@@ -1,6 +1,7 @@
 """The host's half of a run: splitting, retries, and checks of what a device returned."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -151,15 +152,91 @@ def test_a_device_that_always_fails(retries: int) -> None:
     assert device.clock == 0
 
 
-def test_only_device_errors_are_retried() -> None:
-    def bug(recording: Recording) -> Recording:
-        raise ZeroDivisionError("a bug, not a fault")
+@pytest.mark.parametrize("error", [OSError("usb gone"), TimeoutError(), ZeroDivisionError("a bug"), KeyError("x")])
+def test_whatever_a_driver_raises_is_a_failure_of_the_device(error: Exception) -> None:
+    def broken(recording: Recording) -> Recording:
+        raise error
 
-    backend = Faulty(damage=bug)
+    backend = Faulty(damage=broken)
+    device, net = attached(backend, retries=2)
+    with pytest.raises(DeviceError, match=f"failed 3 times, last: the device could not run: {type(error).__name__}: "):
+        run(device, net)
+    assert len(backend.clocks) == 3
+
+
+def test_what_a_backend_refuses_is_not_repeated() -> None:
+    def refusing(recording: Recording) -> Recording:
+        raise ValueError("weights reach 100, the device holds up to 63")
+
+    backend = Faulty(damage=refusing)
     device, net = attached(backend)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ValueError, match="weights reach 100"):
         run(device, net)
     assert len(backend.clocks) == 1
+
+
+def test_a_run_that_does_not_come_back_is_given_up() -> None:
+    came = threading.Event()
+
+    def hanging(recording: Recording) -> Recording:
+        came.wait(30)
+        return recording
+
+    backend = Faulty(damage=hanging)
+    device, net = Device(backend, run_timeout=0.2), make_net()
+    device.place(net)
+    text = r"a run of 3 trials on 'reference' has not come back after 0.2 s: the device or its driver hangs"
+    with pytest.raises(DeviceError, match=text):
+        run(device, net)
+    assert len(backend.clocks) == 1
+    with pytest.raises(DeviceError, match="has not come back still"):
+        run(device, net)
+    assert len(backend.clocks) == 1
+    came.set()
+    assert device._watch is not None
+    assert device._watch._hanging is not None
+    device._watch._hanging[0].join()
+    backend.damage = lambda recording: recording
+    assert same(run(device, net), run(attached(Faulty())[0], net))
+
+
+def test_a_watched_device_fails_and_records_like_any_other() -> None:
+    device, net = Device(Faulty(failures=1), run_timeout=60.0), make_net()
+    device.place(net)
+    found = run(device, net)
+    assert found.health.retries == 1
+    assert same(found, run(attached(Faulty())[0], net))
+    with pytest.raises(ValueError, match="run_timeout=-1 must be positive"):
+        Device(Faulty(), run_timeout=-1)
+
+
+def impossible(**parts: Tensor) -> Callable[[Recording], Recording]:
+    def damage(recording: Recording) -> Recording:
+        spikes = recording.spikes["layer0"]
+        return replace(recording, spikes={"layer0": replace(spikes, **parts)})
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({"unit": torch.tensor([0])}, r"spikes of layer0: sample, unit and time need one length"),
+        ({"time": torch.tensor([[0.0]])}, r"spikes of layer0: sample, unit and time need one length"),
+        (
+            {"sample": torch.tensor([0]), "unit": torch.tensor([5]), "time": torch.tensor([0.0])},
+            r"spikes of layer0: event 0 of 1 has sample 0, unit 5",
+        ),
+        (
+            {"sample": torch.tensor([0]), "unit": torch.tensor([0]), "time": torch.tensor([torch.nan])},
+            r"spikes of layer0: event 0 of 1 has .* time nan s",
+        ),
+    ],
+)
+def test_spikes_that_no_trial_can_have_are_a_failed_run(parts: dict[str, Tensor], text: str) -> None:
+    device, net = attached(Faulty(damage=impossible(**parts)), retries=0)
+    with pytest.raises(DeviceError, match=text):
+        run(device, net)
 
 
 def without(recording: Recording, name: str) -> Recording:
@@ -369,8 +446,10 @@ def test_device_opens_and_closes_its_backend() -> None:
     with device:
         device.place(net)
         assert run(device, net).traces["layer0"].shape == (3, STEPS, HIDDEN)
-    with pytest.raises(DeviceError, match="not configured"):
+    with pytest.raises(DeviceError, match="the device is closed; open it again"):
         run(device, net)
+    with device:  # which is then configured once more
+        assert run(device, net).traces["layer0"].shape == (3, STEPS, HIDDEN)
 
 
 def test_device_refuses() -> None:

@@ -1,0 +1,14 @@
+"""The precision of the host's maths: that of the weights, also where autocast is on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without autocast: loops over time add up many small numbers, and take no other precision."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
