@@ -260,6 +260,8 @@ class EmulatedChip:
         program = self._program
         if program is None:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
+        if any(part.shape != (len(events.time),) for part in events):
+            raise ValueError(f"events need one length, got {[tuple(part.shape) for part in events]}")
         events = Events(*(part.to(self.home) for part in events))
         if program.fused is None:  # which looks at them itself
             self._check_events(program, events, batch)

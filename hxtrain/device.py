@@ -176,7 +176,7 @@ class Device:
         recording = self.record(integers, spikes)
         circuit, device, layers = plan.circuit, weights[0].device, list[LayerActivity]()
         dtype = weights[0].dtype
-        fired = {name: _fired(found.to(device), circuit, dtype) for name, found in recording.spikes.items()}
+        fired = {name: _fired(found.to(device), circuit).to(dtype) for name, found in recording.spikes.items()}
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
@@ -394,12 +394,12 @@ def _as_device_error(action: str) -> Iterator[None]:
         raise DeviceError(f"the device could not {action}: {type(error).__name__}: {error}") from error
 
 
-def _fired(spikes: Spikes, circuit: Circuit, dtype: torch.dtype) -> Fired:
+def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
     """Return measured spikes on the time grid; those of a neuron in one bin count once."""
     if spikes.time.device.type == "cpu":
         grouped = compiled.bin_spikes(spikes, circuit.dt, circuit.samples)
-        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units), dtype)
-    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True).to(dtype))
+        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units))
+    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:

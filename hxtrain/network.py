@@ -522,7 +522,7 @@ class Network(Constants):
                     )
         if self.saturation is not None and any(layer.recurrent for layer in self.layers):
             raise ValueError(
-                f"Network: saturation={self.saturation} is not known to gradients of recurrent layers; leave it out"
+                f"Network: saturation={self.saturation:g} is not known to gradients of recurrent layers; leave it out"
             )
         return description
 

@@ -22,6 +22,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import GRID_TOLERANCE
 
 from .model import Model
+from .shapes import require, require_events
 from .surrogate import SURROGATES, Surrogate
 
 KINDS: dict[Surrogate, int] = {surrogate: kind for kind, surrogate in enumerate(SURROGATES.values())}
@@ -113,7 +114,7 @@ def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
     """Group events; those after the window are left out.
 
     Raises:
-        ValueError: an event is out of range.
+        ValueError: an event is out of range, lengths differ, or there is no time grid.
     """
     return _group(_kernels().group_events, spikes, dt, steps)
 
@@ -122,12 +123,16 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
     """Group spikes; those of a neuron in one step count once.
 
     Raises:
-        ValueError: an event is out of range.
+        ValueError: an event is out of range, lengths differ, or there is no time grid.
     """
     return _group(_kernels().bin_spikes, spikes, dt, steps)
 
 
 def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) -> Grouped:
+    if not (dt > 0 and steps >= 1):
+        raise ValueError(f"a time grid needs dt > 0 and at least one step, got dt={dt} s, steps={steps}")
+    for name, part in (("sample", spikes.sample), ("unit", spikes.unit), ("time", spikes.time)):
+        require(f"spikes.{name}", part, (len(spikes),), torch.float32 if name == "time" else torch.int64)
     offsets, units = np.empty(spikes.samples * steps + 1, np.int64), np.empty(len(spikes), np.int64)
     events = map(_array, (spikes.sample, spikes.unit, spikes.time))
     bad = kernel(*events, spikes.samples, spikes.units, dt, GRID_TOLERANCE, offsets, units)
@@ -137,7 +142,12 @@ def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) ->
 
 
 def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
-    """Return a grid `[T, B, N]` with 1 where there is an event."""
+    """Return a grid `[T, B, N]` with 1 where there is an event.
+
+    Raises:
+        ValueError: the events are of another shape.
+    """
+    require_events("events", events, shape[0] * shape[1], shape[2])
     grid = torch.zeros(shape, dtype=dtype)
     _kernels().to_grid(_array(events.offsets), _array(events.units), _array(grid))
     return grid
@@ -160,15 +170,26 @@ def group_grid(grid: Tensor) -> Grouped:
 
 
 def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
-    """Return how many events each source has in each sample, float32 `[B, N]`."""
-    counts = torch.empty(samples, events.sources)
+    """Return how many events each source has in each sample, float32 `[B, N]`.
+
+    Raises:
+        ValueError: the events are of another shape.
+    """
+    require_events("events", events, steps * samples, events.sources)
+    counts = torch.empty(samples, events.sources, dtype=torch.float32)
     _kernels().count_events(_array(events.offsets), _array(events.units), steps, _array(counts))
     return counts
 
 
 def membranes(codes: Tensor, unit: float) -> Tensor:
-    """Return membranes float32 `[T, B, N]`, leak 0, of raw codes uint8 `[B, T, N]`, of which `unit` make 1."""
-    traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2])
+    """Return membranes float32 `[T, B, N]`, leak 0, of raw codes uint8 `[B, T, N]`, of which `unit` make 1.
+
+    Raises:
+        ValueError: there is no sample, or codes have another type.
+    """
+    if codes.dim() != 3 or codes.shape[1] == 0 or codes.dtype != torch.uint8:
+        raise ValueError(f"codes: expected torch.uint8 [B, T, N] with T > 0, got {codes.dtype} {tuple(codes.shape)}")
+    traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2], dtype=torch.float32)
     arguments, kernel = (_array(codes), np.float32(1 / unit), _array(traces)), _kernels().membranes
     _share(lambda part, begin, end: kernel(begin, end, *arguments), _edges(len(codes), codes.numel() // 4))
     return traces
@@ -194,9 +215,10 @@ def respond(
         recorded: whether membranes are wanted; else they are empty.
 
     Raises:
-        ValueError: events have another number of sources than the weights.
+        ValueError: a shape or type does not match the others.
     """
     steps, samples, neurons = shape
+    _check_drive(weight, inputs, shape, recurrent)
     traces = weight.new_empty(shape if recorded else (0, 0, 0))
     # a thread takes neurons, as backward, so that what it reads then is in its cache; recurrent ones need each other
     together = recurrent is not None
@@ -239,10 +261,12 @@ def follow(
         recurrent: weights `[N, N]`, if any.
 
     Raises:
-        ValueError: events have another number of sources than the weights, or there are not N neurons.
+        ValueError: a shape or type does not match the others.
     """
-    if fired.sources != weight.shape[0]:
-        raise ValueError(f"spikes are of {fired.sources} neurons, the weights of {weight.shape[0]}; they must match")
+    _check_drive(weight, inputs, shape, recurrent)
+    if fired.sources != shape[2]:
+        raise ValueError(f"spikes are of {fired.sources} neurons, the weights of {shape[2]}; they must match")
+    require_events("spikes", fired, shape[0] * shape[1], shape[2])
     traces = weight.new_empty(shape)
     arguments = [*_sources(weight, inputs, recurrent), _array(fired.offsets), _array(fired.units)]
     arguments += [_number(weight, model.alpha), _number(weight, model.beta), _array(traces)]
@@ -251,12 +275,30 @@ def follow(
     return traces
 
 
+def _check_drive(
+    weight: Tensor, inputs: Grouped | Tensor, shape: tuple[int, int, int], recurrent: Tensor | None
+) -> None:
+    """Refuse what drives a layer of the twin unless all of it is of one layer; arguments as those of `respond`."""
+    steps, samples, neurons = shape
+    _check_grid(shape)
+    sources = weight.shape[-1]
+    require("weights", weight, (neurons, sources), weight.dtype)
+    require("recurrent weights", recurrent, (neurons, neurons), weight.dtype)
+    if isinstance(inputs, Grouped):
+        require_events("events", inputs, steps * samples, sources)
+    else:
+        require("inputs", inputs, (steps, samples, sources), weight.dtype)
+
+
+def _check_grid(shape: tuple[int, int, int]) -> None:
+    if shape[0] < 1:
+        raise ValueError(f"a layer needs at least one step, got T, B, N = {tuple(shape)}")
+
+
 def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None) -> list[Any]:
     """Return what drives a layer, as the kernels take it: offsets, units, weights, drive, recurrent weights."""
     none = weight.new_empty(0, 0)
     if isinstance(inputs, Grouped):
-        if inputs.sources != weight.shape[1]:
-            raise ValueError(f"events have {inputs.sources} sources, the weights {weight.shape[1]}; they must match")
         events, synapses, drive = inputs, weight, weight.new_empty(0, 0, 0)
     else:
         events, synapses, drive = NO_EVENTS, none, inputs @ weight.t()
@@ -284,7 +326,11 @@ def gradient(
             gradient of the spikes.
         events: inputs; None: no gradient of weights.
         charges: whether the charges' gradient is wanted.
+
+    Raises:
+        ValueError: a shape or type does not match the others.
     """
+    _check_backward(fired, membrane, grads, behind, events)
     like, shape = _like(membrane), membrane.shape
     grad_charges = like.new_empty(shape if charges else (0, 0, 0))
     grad_weight = like.new_empty((0, 0) if events is None else (shape[2], events.sources))
@@ -311,8 +357,13 @@ def saturating_gradient(
         weight: of the layer `[N, J]`.
         events: inputs.
         model, fired, membrane, grads, behind, charges: as of `gradient`; the model has a saturation.
+
+    Raises:
+        ValueError: a shape or type does not match the others.
     """
     assert model.saturation is not None
+    _check_backward(fired, membrane, grads, behind, events)
+    require("weights", weight, (membrane.shape[2], events.sources), _like(membrane).dtype)
     limit, per_circuit, first_input = model.saturation
     like, shape = _like(membrane), membrane.shape
     inputs = 2 * model.saturation.circuits(weight.shape[1])
@@ -326,6 +377,33 @@ def saturating_gradient(
     outputs, kernel = (_array(grad_charges), _array(grad_weight)), _backward().saturating_gradient
     _share(lambda part, first, last: kernel(first, last, *arguments, *outputs), _edges(shape[2], prod(shape)))
     return (grad_charges if charges else None), grad_weight
+
+
+def _check_backward(
+    fired: Grouped | None,
+    membrane: Tensor | Codes,
+    grads: Grads,
+    behind: tuple[Tensor, Tensor] | None,
+    events: Grouped | None,
+) -> None:
+    """Refuse what a backward pass needs unless all of it is of one layer; arguments as those of `gradient`."""
+    if len(membrane.shape) != 3:
+        raise ValueError(f"membrane: expected [T, B, N], got {tuple(membrane.shape)}")
+    steps, samples, neurons = shape = (membrane.shape[0], membrane.shape[1], membrane.shape[2])
+    _check_grid(shape)
+    dtype = _like(membrane).dtype
+    if isinstance(membrane, Codes):
+        require("codes", membrane.codes, (samples, steps, neurons), torch.uint8)
+    require_events("spikes", fired, steps * samples, neurons)
+    if events is not None:
+        require_events("events", events, steps * samples, events.sources)
+    require("gradient of spikes", grads.spikes, shape, dtype)
+    require("gradient of membranes", grads.traces, shape, dtype)
+    require("gradient of numbers of spikes", grads.counts, (samples, neurons), dtype)
+    if behind is not None:
+        charge, weight = behind
+        require("weights of the layer behind", weight, (weight.shape[0], neurons), dtype)
+        require("charges of the layer behind", charge, (steps, samples, weight.shape[0]), dtype)
 
 
 def _like(membrane: Tensor | Codes) -> Tensor:

@@ -44,7 +44,9 @@ from . import compiled, gpu, saturation
 from .compiled import Codes, Grads, Unrecorded
 from .measured import Fired, Measured
 from .model import Model
+from .precision import full_precision
 from .psp import GridEvents, over_time, psp_matrix
+from .shapes import require
 
 M = TypeVar("M", bound=Measured)
 
@@ -71,25 +73,31 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        count = len(ctx.models)
-        inputs, *saved = ctx.saved_tensors
-        weights, traces, needed = saved[: 2 * count], saved[2 * count :], ctx.needs_input_grad[3:]
-        found: list[Tensor | None] = [None] * (2 * count)
-        behind: tuple[Tensor, Tensor] | None = None
-        for i in reversed(range(count)):
-            if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
-                continue
-            outside = inputs if ctx.events is None else ctx.events
-            before: Tensor | GridEvents | Fired = ctx.fired[i - 1] if i else outside
-            membrane = traces[i] if ctx.units[i] is None else Codes(traces[i], ctx.units[i])
-            weight, recurrent = weights[2 * i : 2 * i + 2]
-            layer = _Layer(ctx.models[i], weight, recurrent, ctx.fired[i], membrane, before)
-            own = Grads(*grads[3 * i : 3 * i + 3])
-            wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
-            charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
-            behind = None if charge is None else (charge, layer.weight_by_charge())
-        grad_inputs = behind[0] @ behind[1] if needed[0] and behind is not None else None
-        return None, None, None, grad_inputs, *found
+        with full_precision(next(x for x in grads if x is not None).device):
+            return _backward(ctx, grads)
+
+
+def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """Return the gradients of what `_Stack` takes, of those of what it returns."""
+    count = len(ctx.models)
+    inputs, *saved = ctx.saved_tensors
+    weights, traces, needed = saved[: 2 * count], saved[2 * count :], ctx.needs_input_grad[3:]
+    found: list[Tensor | None] = [None] * (2 * count)
+    behind: tuple[Tensor, Tensor] | None = None
+    for i in reversed(range(count)):
+        if behind is None and all(grad is None for grad in grads[3 * i : 3 * i + 3]):
+            continue
+        outside = inputs if ctx.events is None else ctx.events
+        before: Tensor | GridEvents | Fired = ctx.fired[i - 1] if i else outside
+        membrane = traces[i] if ctx.units[i] is None else Codes(traces[i], ctx.units[i])
+        weight, recurrent = weights[2 * i : 2 * i + 2]
+        layer = _Layer(ctx.models[i], weight, recurrent, ctx.fired[i], membrane, before)
+        own = Grads(*grads[3 * i : 3 * i + 3])
+        wanted = any(needed[: 2 * i + 1]), needed[2 * i + 1], needed[2 * i + 2]
+        charge, found[2 * i], found[2 * i + 1] = layer.backward(own, behind, wanted)
+        behind = None if charge is None else (charge, layer.weight_by_charge())
+    grad_inputs = behind[0] @ behind[1] if needed[0] and behind is not None else None
+    return None, None, None, grad_inputs, *found
 
 
 def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
@@ -101,7 +109,7 @@ def _in_graph(layer: Measured) -> tuple[Tensor | None, Tensor, Tensor | None]:
     if isinstance(membrane, Tensor):
         trace, anchor = membrane.view_as(membrane), membrane.new_empty(()).expand(membrane.shape)
     else:
-        trace, anchor = (torch.empty(()).expand(membrane.shape) for _ in range(2))
+        trace, anchor = (torch.empty((), dtype=torch.float32).expand(membrane.shape) for _ in range(2))
     return anchor if layer.fired is not None else None, trace, None if counts is None else counts.view_as(counts)
 
 
@@ -248,8 +256,16 @@ def _membrane(
 
 
 def _slopes(model: Model, spikes: Tensor | None, trace: Tensor) -> Tensor:
-    """Return the surrogate's derivatives `[T, B, N]`."""
-    return model.surrogate(_distance(trace, spikes if model.at_threshold else None), model.slope)
+    """Return the surrogate's derivatives `[T, B, N]`.
+
+    Raises:
+        ValueError: the surrogate, a function of the user's own, returns something else.
+    """
+    found = model.surrogate(_distance(trace, spikes if model.at_threshold else None), model.slope)
+    if not isinstance(found, Tensor) or found.shape != trace.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"surrogate {model.surrogate!r:.80} must return a tensor {tuple(trace.shape)}, got {shape}")
+    return found.to(trace)
 
 
 def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
@@ -298,7 +314,11 @@ def measured_layers(
 
     Returns:
         The layers with the values given and the gradient of the models.
+
+    Raises:
+        ValueError: a shape or type does not match the others.
     """
+    _check_layers(weights, inputs, measured)
     dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
     measured = [
         replace(layer, membrane=layer.trace) if isinstance(layer.membrane, Unrecorded) else layer for layer in measured
@@ -307,6 +327,29 @@ def measured_layers(
         events, models, measured, dense, *(weight for pair in weights for weight in pair)
     )
     return [_placed(layer, *flat[3 * i : 3 * i + 3]) for i, layer in enumerate(measured)]
+
+
+def _check_layers(
+    weights: Sequence[tuple[Tensor, Tensor | None]], inputs: Tensor | GridEvents, measured: Sequence[Measured]
+) -> None:
+    """Refuse layers unless each one's parts have one shape `T, B, N`, and its weights lead to it from the one before.
+
+    Arguments as those of `measured_layers`.
+    """
+    if isinstance(inputs, GridEvents):
+        steps, samples, sources = inputs.steps, inputs.samples, inputs.units
+    else:
+        steps, samples, sources = inputs.shape
+    for number, (layer, (weight, recurrent)) in enumerate(zip(measured, weights, strict=True)):
+        neurons, dtype = len(weight), weight.dtype
+        shape = (steps, samples, neurons)
+        require(f"weights of layer {number}", weight, (neurons, sources), dtype)
+        require(f"recurrent weights of layer {number}", recurrent, (neurons, neurons), dtype)
+        require(f"numbers of spikes of layer {number}", layer.counts, (samples, neurons), dtype)
+        for name, part in (("membranes", layer.membrane), ("spikes", layer.fired)):
+            if part is not None and tuple(part.shape) != shape:
+                raise ValueError(f"{name} of layer {number}: expected {shape}, got {tuple(part.shape)}")
+        sources = neurons
 
 
 def _placed(layer: M, spikes: Tensor | None, membrane: Tensor, counts: Tensor | None) -> M:

@@ -43,6 +43,14 @@ class Fired:
         else:
             raise ValueError("spikes need a grid, or events and their shape; neither is given")
 
+    def to(self, dtype: torch.dtype) -> Fired:
+        """Return the same spikes, of which a grid has another precision."""
+        if dtype == self.dtype:
+            return self
+        if "grouped" in vars(self):
+            return Fired(None, self.grouped, self.shape, dtype)
+        return Fired(self.grid.to(dtype))
+
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""

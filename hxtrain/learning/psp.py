@@ -22,6 +22,7 @@ from torch.nn.functional import embedding_bag
 from hxtrain.backends import Spikes
 
 from .compiled import Grouped, group_events
+from .shapes import require
 
 
 def decay(dt: float, tau: float) -> float:
@@ -85,7 +86,12 @@ class GridEvents:
         return self._spikes.to_grid(self._dt, self.steps) if on_gpu else None
 
     def drive(self, weight: Tensor) -> Tensor:
-        """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`."""
+        """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`.
+
+        Raises:
+            ValueError: the weights are of another number of inputs.
+        """
+        require("weights", weight, (len(weight), self.units), weight.dtype)
         if self._dense is not None:
             return self._dense.to(weight.dtype) @ weight.t()
         row, unit = self._rows
@@ -94,7 +100,12 @@ class GridEvents:
         return summed.view(self.steps, self.samples, -1)
 
     def weight_gradient(self, gradient: Tensor) -> Tensor:
-        """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`."""
+        """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`.
+
+        Raises:
+            ValueError: the gradient has other steps or samples.
+        """
+        require("gradient", gradient, (self.steps, self.samples, gradient.shape[-1]), gradient.dtype)
         if self._dense is not None:
             return gradient.flatten(0, 1).t() @ self._dense.to(gradient.dtype).flatten(0, 1)
         row, unit = self._rows

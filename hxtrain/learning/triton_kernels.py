@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .compiled import KINDS
 from .model import Model
+from .shapes import require
 
 BLOCK = 256
 """Neurons of a program, those of all samples in a row."""
@@ -79,6 +80,8 @@ def _charge(
 
 def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, Tensor]:
     """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin, of its inputs' `W x`."""
+    if drive.dim() != 3:
+        raise ValueError(f"drive: expected [T, B, N], got {tuple(drive.shape)}")
     drive = drive.contiguous()
     trace = torch.empty_like(drive)
     spikes = torch.empty_like(drive) if spiking else trace
@@ -89,12 +92,19 @@ def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, 
 def charges(
     model: Model, spikes: Tensor | None, trace: Tensor, grad_spikes: Tensor | None, grad_trace: Tensor | None
 ) -> Tensor:
-    """Return the gradient of each step's charge `[T, B, N]`; arguments as of `injection.gradient`."""
+    """Return the gradient of each step's charge `[T, B, N]`; arguments as of `injection.gradient`.
+
+    Raises:
+        ValueError: something has not the shape and type of the membranes.
+    """
+    shape = tuple(trace.shape)
+    for name, given in (("spikes", spikes), ("gradient of spikes", grad_spikes), ("gradient of membranes", grad_trace)):
+        require(name, given, shape, trace.dtype)
     trace = trace.contiguous()
-    given = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
+    others = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
     charge, last = torch.empty_like(trace), trace.numel() - trace[0].numel()
     _launch(
-        _charge, trace, *given, charge, *_shape(trace), last, model.slope, model.alpha, model.beta,
+        _charge, trace, *others, charge, *_shape(trace), last, model.slope, model.alpha, model.beta,
         KIND=KINDS.get(model.surrogate, 0), AT_THRESHOLD=model.at_threshold and spikes is not None,
         BY_SPIKE=grad_spikes is not None, BY_TRACE=grad_trace is not None,
     )  # fmt: skip
