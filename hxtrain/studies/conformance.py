@@ -112,6 +112,7 @@ def conform(config: ConformanceConfig, folder: Path, command: str, report: Calla
     names = None if checks is None else [name for name in checks if name != TRAINING]
     with backend:
         report("a device that can be opened")
+        identity = dict(backend.identity)
     with tuned(1):
         results = run_suite(backend, config.tolerances, exclude, names, report)
         if checks is None or TRAINING in checks:
@@ -121,7 +122,7 @@ def conform(config: ConformanceConfig, folder: Path, command: str, report: Calla
         folder / "conformance.json",
         {
             "passed": passed(results),
-            "identity": dict(backend.identity),
+            "identity": identity,
             "checks": [asdict(result) for result in results],
             "settings": asdict(config),
             "command": command,

@@ -276,11 +276,11 @@ def test_lost_trials_are_repeated_and_whole_ones_kept(case: str) -> None:
 
 
 def test_every_piece_is_mended() -> None:
-    backend = Lossy([0], [], [7], "time-out")
+    backend = Lossy([0], [7], "no link", [], "time-out")
     device, net = attached(backend)
     found = run(device, net, batch=20)
-    assert backend.asked == [(0, 8), (0, 1), (8, 8), (15, 1), (15, 1), (16, 4)]
-    assert found.health.retries == 3
+    assert backend.asked == [(0, 8), (8, 8), (16, 4), (0, 1), (15, 1), (15, 1), (16, 4)]  # first all, then repeats
+    assert found.health.retries == 4
     clean, _ = attached(Lossy())
     assert same(found, run(clean, net, batch=20))
 
