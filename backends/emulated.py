@@ -150,6 +150,13 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         return CAPABILITIES
 
     @property
+    def tolerances(self) -> str:
+        """The preset's; with a calibration file a calibrated chip's."""
+        if self._calibration is not None or self._preset == "calibrated":
+            return "analog"
+        return "ideal" if self._preset == "ideal" else "uncalibrated"
+
+    @property
     def torch_device(self) -> torch.device:
         """The GPU that emulates the chip, else the CPU."""
         return self.emulated.home

@@ -65,6 +65,11 @@ class BackendWrapper(Backend):
         return self.backend.warnings
 
     @property
+    def tolerances(self) -> str:
+        """The device's."""
+        return self.backend.tolerances
+
+    @property
     def torch_device(self) -> torch.device:
         """The device's."""
         return self.backend.torch_device

@@ -7,14 +7,23 @@ loss.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 
 from hxtrain.backends import Backend, DeviceError
-from hxtrain.backends.conformance import ConformanceError, NotApplicableError, Result, asks, judge, run_suite, select
+from hxtrain.backends.conformance import (
+    TOLERANCES,
+    ConformanceError,
+    NotApplicableError,
+    Result,
+    asks,
+    judge,
+    run_suite,
+    select,
+)
 from hxtrain.backends.conformance import Tolerances as Bounds
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.device import Device
@@ -29,20 +38,27 @@ STEPS = 30
 """Steps of the training smoke test."""
 
 
+Chosen: Any = make_dataclass(
+    "Chosen",
+    [(bound.name, Optional[type(bound.default)], field(default=None)) for bound in fields(Bounds)],  # noqa: UP045
+)
+"""`Tolerances` of which each is None for the device's own."""
+
+
 @dataclass
 class ConformanceConfig:
     """Settings of a run through the suite.
 
     Attributes:
         backend, chip: the device.
-        tolerances: how far it may be off.
+        tolerances: how far it may be off; those that are None are what the device says (`Backend.tolerances`).
         checks: names of the checks to run; None for all.
         exclude: checks not to run, each with the reason.
     """
 
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
-    tolerances: Bounds = field(default_factory=Bounds)
+    tolerances: Any = field(default_factory=Chosen)
     checks: Optional[List[str]] = None  # noqa: UP006, UP045
     exclude: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
 
@@ -113,6 +129,7 @@ def conform(config: ConformanceConfig, folder: Path, command: str, report: Calla
     with backend:
         report("a device that can be opened")
         identity = dict(backend.identity)
+    config = replace(config, tolerances=bounds(config.tolerances, backend))
     with tuned(1):
         results = run_suite(backend, config.tolerances, exclude, names, report)
         if checks is None or TRAINING in checks:
@@ -130,6 +147,20 @@ def conform(config: ConformanceConfig, folder: Path, command: str, report: Calla
         },
     )
     return results
+
+
+def bounds(chosen: Any, backend: Backend) -> Bounds:
+    """Return tolerances, where they are not chosen those of the device.
+
+    Raises:
+        ValueError: the device names tolerances that are not known, or one is out of range.
+    """
+    if backend.tolerances not in TOLERANCES:
+        raise ValueError(
+            f"the device's tolerances={backend.tolerances!r} are not known; one of {', '.join(TOLERANCES)}"
+        )
+    values = {name: value for name, value in asdict(chosen).items() if value is not None}
+    return replace(TOLERANCES[backend.tolerances], **values)
 
 
 def _of_host(backend: Backend, excluded: str | None) -> Result:
