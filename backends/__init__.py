@@ -41,12 +41,14 @@ from .registry import (
     required_settings,
 )
 from .spikes import Spikes
+from .wrapper import BackendWrapper
 
 __all__ = [
     "FAULTS",
     "GROUP",
     "INPUT",
     "Backend",
+    "BackendWrapper",
     "Batching",
     "Calibratable",
     "Capabilities",

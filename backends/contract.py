@@ -82,7 +82,7 @@ class Capabilities:
 
     def trials_per_run(self, samples: int, neurons: int) -> int | None:
         """Return how many trials of `samples` trace samples one run can store; None for any number."""
-        if self.trace_memory is None:
+        if self.trace_memory is None or not self.traces:
             return None
         channels = neurons if self.trace_channels is None else self.trace_channels
         return int(self.trace_memory // (samples * channels * ((self.trace_bits + 7) // 8)))
@@ -463,6 +463,11 @@ class Backend(ABC):
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about the device as it is configured, each with its consequence."""
         return ()
+
+    @property
+    def tolerances(self) -> str:
+        """Name of the tolerances to check the device with: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
+        return "analog"
 
     @property
     def torch_device(self) -> torch.device:

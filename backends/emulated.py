@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -32,7 +33,7 @@ from hxtrain.emulator import (
     make_faults,
     uniform_targets,
 )
-from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for
+from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for, shipped_chips, shipped_for
 from hxtrain.emulator.dynamics import assign_circuits, circuit_targets, noise_level
 
 from .chips import BRAINSCALES2
@@ -56,6 +57,7 @@ from .contract import (
 )
 from .parameters import NeuronParameters
 from .spikes import Spikes
+from .work import Work, tell
 
 CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
 """The physical chip's limits."""
@@ -131,6 +133,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
                 self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, kept))
         self._used: list[Calibration] = []
         self._programmed = False
+        self._notes = tuple(note for note in map(_unusual_name, names) if note) if parameters is None else ()
         self._reads = 0
         self.emulated = EmulatedChip(
             self._individuals,
@@ -147,6 +150,13 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         return CAPABILITIES
 
     @property
+    def tolerances(self) -> str:
+        """The preset's; with a calibration file a calibrated chip's."""
+        if self._calibration is not None or self._preset == "calibrated":
+            return "analog"
+        return "ideal" if self._preset == "ideal" else "uncalibrated"
+
+    @property
     def torch_device(self) -> torch.device:
         """The GPU that emulates the chip, else the CPU."""
         return self.emulated.home
@@ -160,11 +170,14 @@ class EmulatorBackend(Backend, Batching, Calibratable):
     def identity(self) -> Mapping[str, str]:
         """Return name, preset and content hash of the chip (of all chips of a population).
 
-        A calibrated chip is known by its codes: before `open` or `configure`, those for the usual targets.
+        A calibrated chip is known by its codes, which it gets for the targets of a circuit. Before the first circuit
+        these are the codes that come with the package for the usual targets; of any other chip, its die alone.
         """
-        self.open()
-        chips = self.emulated.chips
+        chips, used = (self.emulated.chips, self._used) if self._programmed else self._shipped()
         hashes = [chip.hash for chip in chips]
+        expected = self._calibrates() and len(used) < len(chips)
+        if expected:
+            hashes = [hashlib.sha256(f"die of {known}".encode()).hexdigest()[:16] for known in hashes]
         whole = hashes[0] if len(chips) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
         found = {
             "backend": "emulator",
@@ -172,23 +185,26 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             "chip_hash": whole,
             "preset": self._preset,
         }
-        if len(self._used) == 1:
-            found["calibration"] = f"{self._used[0].hash} of {self._used[0].date}"
+        if expected:
+            found["calibration"] = "made when a circuit is configured"
+        elif len(used) == 1:
+            found["calibration"] = f"{used[0].hash} of {used[0].date}"
         return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return which neurons of the configured circuit are not calibrated, and what follows."""
-        return self._warnings
+        """Return which neurons of the configured circuit are not calibrated, and what follows; unusual names."""
+        return (*self._notes, *self._warnings)
 
     def open(self) -> None:
-        """Draw the dies, and calibrate them for the usual targets where the preset says so.
+        """Check that the calibration file, if there is one, is of this chip; a circuit decides about the codes.
 
         Raises:
-            ValueError: the calibration file is of another chip.
+            ValueError: it is of another chip.
         """
-        if not self._programmed:
-            self._use_codes(uniform_targets())
+        if self._calibration is not None:
+            for individual in self._individuals:
+                self._calibration.require_chip(individual)
 
     def close(self) -> None:
         """Forget the configuration."""
@@ -209,19 +225,32 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         self.emulated.configure(layout, circuit.samples)
         self._circuit = circuit
 
+    def _calibrates(self) -> bool:
+        """Return whether the individuals get codes of a calibration."""
+        return self._preset == "calibrated" or self._calibration is not None
+
+    def _shipped(self) -> tuple[list[Chip | FittedChip], list[Calibration]]:
+        """Return the individuals with the codes that are known before any circuit, and their calibrations."""
+        if not self._calibrates():
+            return self._individuals, []
+        self.open()
+        usual = uniform_targets()
+        known = [self._calibration or shipped_for(chip, usual) for chip in self._individuals if isinstance(chip, Chip)]
+        used = [calibration for calibration in known if calibration is not None]
+        if len(used) < len(self._individuals):
+            return self._individuals, []
+        return [replace(chip, codes=c.codes) for chip, c in zip(self._individuals, used, strict=True)], used
+
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""
-        self._used, self._programmed = [], True
-        chips: list[Chip | FittedChip] = []
+        self.open()
+        used, chips = list[Calibration](), list[Chip | FittedChip]()
         for individual in self._individuals:
-            if isinstance(individual, Chip) and (self._preset == "calibrated" or self._calibration is not None):
-                if self._calibration is not None:
-                    self._calibration.require_chip(individual)
-                used = self._calibration or calibration_for(individual, targets)
-                self._used.append(used)
-                individual = replace(individual, codes=used.codes)
+            if isinstance(individual, Chip) and self._calibrates():
+                used.append(self._calibration or calibration_for(individual, targets, _telling(individual.name)))
+                individual = replace(individual, codes=used[-1].codes)
             chips.append(individual)
-        self.emulated.chips = chips
+        self.emulated.chips, self._used, self._programmed = chips, used, True
 
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
         """Refuse codes for other targets, and return what failed in the calibration of circuits in use."""
@@ -262,6 +291,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
 
     def read_reference(self, potential: float, samples: int) -> Tensor:
         """Return codes of a common potential on all ADC channels, uint8 `[samples, 512]`."""
+        if not self._programmed:
+            self._use_codes(uniform_targets())
         self._reads += 1
         return torch.from_numpy(self.emulated.read_reference(potential, samples, self._reads))
 
@@ -304,6 +335,30 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             )
             for first, last in pairwise(accumulate((piece.samples for piece in pieces), initial=0))
         ]
+
+
+def _telling(name: str) -> Callable[[str, int, int], None]:
+    """Return a report of a chip's calibration."""
+    known = (
+        "" if name in shipped_chips() else f", which is none of those that come with the package{_did_you_mean(name)}"
+    )
+    what = f"calibrating chip {name}{known}, for these targets; it takes up to a minute and is kept for later"
+    return lambda stage, done, stages: tell(Work(what, stage, done, stages))
+
+
+def _unusual_name(name: str) -> str:
+    """Return a note on a name that looks like that of a chip of the package, but is of another one; else nothing."""
+    meant = _did_you_mean(name)
+    return f"chip {name} is another individual than those that come with the package{meant}" if meant else ""
+
+
+def _did_you_mean(name: str) -> str:
+    """Return a question after the chip of the package whose name is close, if there is one."""
+    shipped = shipped_chips()
+    if name in shipped:
+        return ""
+    close = get_close_matches(name.upper(), shipped, n=1, cutoff=0.75)
+    return f" (did you mean chip.name={close[0]}?)" if close else ""
 
 
 def _engine(name: str, device: str) -> Literal["compiled", "fused", "stepwise"]:

@@ -3,7 +3,7 @@
     FaultyBackend(create_backend("emulator"), [TimeOut(0.01), LostSamples(0.002)], seed=3)
 
 A fault changes what the wrapped device recorded, or raises; the device itself never notices. Its random
-numbers are hashes of (seed, fault, how often this place on the clock was run, trial), so the same experiment
+numbers are hashes of (seed, fault, how often this place on the clock was recorded, trial), so the same experiment
 meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
 Nothing wrong arrives unannounced: a trial with wrong samples is in `Recording.lost`, a missing spike is
 counted in `Health.dropped_spikes`.
@@ -20,8 +20,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .contract import Backend, Capabilities, Circuit, DeviceError, Health, Recording, Stimulus
+from .contract import Backend, Capabilities, DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
+from .wrapper import BackendWrapper
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,17 @@ class Draw:
         key: of seed, fault and attempt.
         clock: of the run's first trial.
         trials: number of trials `B`.
+        device: of the recording's tensors, and so of the numbers per trial and per spike.
     """
 
     key: int
     clock: int
     trials: int
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it cannot be changed
 
     def per_trial(self, stream: int = 0) -> Tensor:
         """Return numbers in 0 <= u < 1, float64 `[B]`; each stream has its own."""
-        clocks = torch.arange(self.clock, self.clock + self.trials)
+        clocks = torch.arange(self.clock, self.clock + self.trials, device=self.device)
         return _uniform(_key(self.key, stream), clocks)
 
     def once(self, stream: int = 0) -> float:
@@ -55,7 +58,7 @@ class Draw:
     def codes(self, population: str, shape: tuple[int, ...]) -> Tensor:
         """Return random trace codes, uint8 of `shape`."""
         generator = torch.Generator().manual_seed(_key(self.key, self.clock, population))
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class PartialRun(Fault):
         if draw.once() >= self.p:
             return recording
         stop = int(draw.once(1) * draw.trials)
-        return _garbled(recording, torch.arange(draw.trials) >= stop, draw)
+        return _garbled(recording, torch.arange(draw.trials, device=draw.device) >= stop, draw)
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class LateSamples(Fault):
         rows = late.nonzero()[:, 0]
         traces = {}
         for name, codes in recording.traces.items():
-            sample = (torch.arange(codes.shape[1]) + delay[:, None]).clamp(max=codes.shape[1] - 1)
+            sample = (torch.arange(codes.shape[1], device=draw.device) + delay[:, None]).clamp(max=codes.shape[1] - 1)
             traces[name] = codes.index_copy(0, rows, codes[rows[:, None], sample])
         return lose(replace(recording, traces=traces), late)
 
@@ -196,7 +199,7 @@ def create_faults(probabilities: Mapping[str, float]) -> tuple[Fault, ...]:
     return tuple(FAULTS[name](p) for name, p in probabilities.items())
 
 
-class FaultyBackend(Backend):
+class FaultyBackend(BackendWrapper):
     """A device behind a faulty link.
 
     Args:
@@ -213,71 +216,50 @@ class FaultyBackend(Backend):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"fault {', '.join(map(repr, twice))} is given twice; give each kind once")
-        self.backend, self.seed = backend, seed
+        super().__init__(backend)
+        self.seed = seed
         self.faults = tuple(fault for fault in faults if fault.p > 0)
-        self._begin, self._end, self._attempt = 0, 0, 0
+        self._attempts = _Attempts()
 
     @property
     def capabilities(self) -> Capabilities:
         """The device's; with faults, a repeated run may differ."""
-        found = self.backend.capabilities
-        return replace(found, deterministic=False) if self.faults else found
+        return replace(super().capabilities, deterministic=False) if self.faults else super().capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
         """Return the device's, and under `faults` what is wrong with its link."""
-        return {**self.backend.identity, "faults": self._describe()}
+        return {**super().identity, "faults": self._describe()}
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The device's, and that faults are injected."""
         if not self.faults:
-            return self.backend.warnings
+            return super().warnings
         text = f"faults are injected into the link ({self._describe()}): runs are repeated, dropped spikes stay missing"
-        return (*self.backend.warnings, text)
+        return (*super().warnings, text)
 
     @property
-    def configuration(self) -> object | None:
-        """The device's."""
-        return self.backend.configuration
+    def takes_any_batch(self) -> bool:
+        """Whether the device does and nothing is faulty: some faults hit runs, which are as long as a chip's."""
+        return not self.faults and super().takes_any_batch
 
-    @property
-    def closed(self) -> bool:
-        """Whether the device is."""
-        return self.backend.closed
+    def given(self, stimulus: Stimulus) -> Stimulus:
+        """Return the stimulus, whose place on the clock is noted."""
+        self._attempts.expect(stimulus.clock, stimulus.spikes.samples)
+        return stimulus
 
-    def open(self) -> None:
-        """Open the device."""
-        self.backend.open()
-
-    def close(self) -> None:
-        """Close the device."""
-        self.backend.close()
-
-    def configure(self, circuit: Circuit) -> None:
-        """Configure the device."""
-        self.backend.configure(circuit)
-
-    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        """Run the device, and lose some of what it recorded.
+    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        """Lose some of what the device recorded.
 
         Raises:
             DeviceError: nothing arrived.
         """
-        trials = stimulus.spikes.samples
-        self._count(stimulus.clock, trials)
-        recording = self.backend.run(weights, stimulus)
+        trials, attempt = stimulus.spikes.samples, self._attempts.count(stimulus.clock)
         for fault in self.faults if trials else ():
-            key = _key(self.seed, fault.name, self._attempt)
-            recording = fault.apply(recording, Draw(key, stimulus.clock, trials))
+            key = _key(self.seed, fault.name, attempt)
+            recording = fault.apply(recording, Draw(key, stimulus.clock, trials, stimulus.spikes.time.device))
         return _without_spikes_of_lost_trials(recording)
-
-    def _count(self, clock: int, trials: int) -> None:
-        """Count how often this stretch of the clock was run; a later or an earlier one begins anew."""
-        if self._begin <= clock < self._end:
-            self._attempt += 1
-        else:
-            self._begin, self._end, self._attempt = clock, clock + trials, 0
 
     def _describe(self) -> str:
         if not self.faults:
@@ -286,6 +268,33 @@ class FaultyBackend(Backend):
             fault.name: ", ".join(f"{name}={value:g}" for name, value in vars(fault).items()) for fault in self.faults
         }
         return " ".join(f"{name}({settings[name]})" for name in sorted(settings)) + f" seed={self.seed}"
+
+
+class _Attempts:
+    """How often stretches of the clock were recorded: those of the last run, or of the last runs given together."""
+
+    def __init__(self) -> None:
+        self._stretches: dict[tuple[int, int], int] = {}
+
+    def expect(self, clock: int, trials: int) -> None:
+        """Note a stretch that is to be recorded, unless it repeats one; runs given together follow one another."""
+        if self._known(clock) is not None:
+            return
+        last, recorded = next(reversed(self._stretches.items()), ((clock, clock), 0))
+        if recorded or last[1] != clock:
+            self._stretches.clear()
+        self._stretches[clock, clock + trials] = 0
+
+    def count(self, clock: int) -> int:
+        """Return how often the stretch with `clock` in it was recorded before."""
+        stretch = self._known(clock)
+        if stretch is None:  # no trials
+            return 0
+        self._stretches[stretch] += 1
+        return self._stretches[stretch] - 1
+
+    def _known(self, clock: int) -> tuple[int, int] | None:
+        return next((stretch for stretch in self._stretches if stretch[0] <= clock < stretch[1]), None)
 
 
 def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:

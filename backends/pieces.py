@@ -50,5 +50,6 @@ def total(costs: Sequence[Cost]) -> Cost:
 
 def _lost(recording: Recording) -> Tensor:
     """Return the lost trials, bool `[B]`."""
-    trials = len(next(iter(recording.traces.values())))
+    traced = [len(codes) for codes in recording.traces.values()]
+    trials = [*traced, *(spikes.samples for spikes in recording.spikes.values())][0]
     return torch.zeros(trials, dtype=torch.bool) if recording.lost is None else recording.lost

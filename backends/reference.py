@@ -67,6 +67,11 @@ class ReferenceBackend(Backend):
         """Return the device's name; it has no individuals."""
         return {"backend": "reference", "chip": "ideal", "chip_hash": "none"}
 
+    @property
+    def tolerances(self) -> str:
+        """An ideal chip's."""
+        return "ideal"
+
     def open(self) -> None:
         """Nothing to connect to."""
 

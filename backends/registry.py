@@ -77,5 +77,13 @@ def _factory(name: str) -> Callable[..., object]:
             f"backend={name!r} is not registered; known: {', '.join(known) or 'none'}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"
         )
-    factory: Callable[..., object] = known[name].load()
+    point = known[name]
+    try:
+        factory: Callable[..., object] = point.load()
+    except Exception as error:  # a package of another author may raise anything
+        package = "" if point.dist is None else f" of the package {point.dist.name}"
+        raise UnknownBackendError(
+            f"backend={name!r} cannot be imported: its entry point {point.value!r}{package} fails with "
+            f"{type(error).__name__}: {error}. Install that package again, with its modules in it"
+        ) from error
     return factory

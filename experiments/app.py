@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.config import BackendConfig
-from hxtrain.training import CheckpointError, DeviceLostError, Interrupted
+from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
 
 Result = TypeVar("Result")
 
@@ -61,6 +61,7 @@ def guarded(work: Callable[[], Result]) -> Result:
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
     (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
     """
+    work = device_work_shown()(work)
     if in_sweep():
         return _guarded_job(work)
     try:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hxtrain.studies.evaluate import evaluate_checkpoint
@@ -24,8 +25,16 @@ def main(config: DictConfig) -> None:
     guarded(lambda: _evaluate(config))
 
 
+def _names_device() -> bool:
+    """Return whether the command line says something about the device."""
+    keys = (override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task)
+    return any(key.split(".")[0] in ("backend", "chip", "own_chip") for key in keys)
+
+
 def _evaluate(config: DictConfig) -> None:
     settings = typed(config)
+    if settings.own_device is None and _names_device():
+        settings.own_device = False
     warn_without_effect(settings.backend)
     if settings.silenced_seed and not settings.silenced:
         warnings.warn(f"silenced_seed={settings.silenced_seed} has no effect: silenced=0", stacklevel=2)

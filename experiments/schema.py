@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.resources import files
 
 from hydra.core.config_store import ConfigStore
@@ -17,7 +18,7 @@ from hxtrain.studies.ann import AnnConfig
 from hxtrain.studies.bench import BenchConfig
 from hxtrain.studies.calibrate import CalibrateConfig
 from hxtrain.studies.compare import CompareConfig
-from hxtrain.studies.conformance import ConformanceConfig
+from hxtrain.studies.conformance import Chosen, ConformanceConfig
 from hxtrain.studies.evaluate import EvaluateConfig
 from hxtrain.studies.fit import FitConfig
 from hxtrain.studies.report import ReportConfig, Series
@@ -63,8 +64,9 @@ def register() -> None:
     store.store(name="calibrate_schema", node=CalibrateConfig)
     store.store(name="fit_schema", node=FitConfig)
     store.store(name="conformance_schema", node=ConformanceConfig)
+    store.store(group="tolerances", name="device", node=Chosen)
     for name, tolerances in TOLERANCES.items():
-        store.store(group="tolerances", name=name, node=tolerances)
+        store.store(group="tolerances", name=name, node=Chosen(**asdict(tolerances)))
     store.store(name="serve_schema", node=ServeConfig)
     for group in SECOND:
         for name in options(group):

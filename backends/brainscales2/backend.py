@@ -32,8 +32,8 @@ from ..contract import (
 )
 from ..spikes import Spikes
 from .calibration import infeasible, requirements
-from .network import HardwareNetwork, Measured, Operation
-from .sdk import Sdk, connect, disconnect, load_sdk
+from .network import ChipCalibrationError, HardwareNetwork, Measured, Operation
+from .sdk import HINT, Sdk, connect, disconnect, listed, load_sdk
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ RUN_BYTES = 4 * 2**20
 steps per sample, some 50 times as much."""
 ATTEMPTS = 3
 """Trials of `configure` before it gives up."""
-
+MISFITS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError)
+"""Errors that tell of software that does not fit, which no repeat mends."""
 
 KEPT = 16
 """Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
@@ -82,7 +83,8 @@ class BrainScaleS2Backend(Backend):
         substeps: steps per trace sample to whose start input spikes are moved.
         trace_shift: time by which samples are moved to earlier times (s), in whole sub-steps.
         interpolation: of samples at the times asked for: `linear` or `nn`, the nearest one.
-        hw_routing_func: router to use instead of hxtorch's: a function, or its name `package.module:function`.
+        hw_routing_func: router to use instead of hxtorch's: a function, or its name `package.module:function`, which
+            is imported by `open`, once a chip is there.
         reconnect_after: failed runs in a row after which the connection is made anew.
 
     Raises:
@@ -111,6 +113,7 @@ class BrainScaleS2Backend(Backend):
         _choice("memory", memory, tuple(INTERVAL))
         _choice("interpolation", interpolation, ("linear", "nn"))
         file = None if calibration is None else _existing(Path(calibration))
+        _check_router(hw_routing_func)
         for name, value in (("substeps", substeps), ("reconnect_after", reconnect_after)):
             if value < 1:
                 raise ValueError(f"backend.settings.{name}={value} must be at least 1")
@@ -127,8 +130,9 @@ class BrainScaleS2Backend(Backend):
             interpolation=interpolation,
             synaptic_gain=i_synin_gm,
             synapse_bias=synapse_dac_bias,
-            router=_router(hw_routing_func),
+            router=None,
         )
+        self._router = hw_routing_func
         self._capabilities = replace(
             BRAINSCALES2,
             name="brainscales2",
@@ -147,7 +151,8 @@ class BrainScaleS2Backend(Backend):
         )
         self._reconnect_after = reconnect_after
         self._sdk: Sdk | None = None
-        self._chip = ""
+        self._individual: dict[str, str] = {"chip": "not connected", "chip_hash": "unknown"}
+        self._calibration_hash = "" if file is None else content_hash(file)
         self._used: Configured | None = None
         self._kept: dict[Circuit, Configured] = {}
         self._failures = 0
@@ -159,16 +164,13 @@ class BrainScaleS2Backend(Backend):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return which chip, in which calibration, with which software; the first and last are known once open."""
+        """Return which chip, in which calibration, with which software.
+
+        The first and the last are known once the device was open, and stay known when it is closed.
+        """
         file = self._operation.calibration
-        content = b"by hxtorch" if file is None else file.read_bytes()
-        calibration = "by hxtorch" if file is None else f"{file.name} {hashlib.sha256(content).hexdigest()[:16]}"
-        found = {"backend": "brainscales2", "chip": "not connected", "chip_hash": "unknown", "calibration": calibration}
-        if self._sdk is not None:
-            known = hashlib.sha256(self._chip.encode() + b"\0" + content).hexdigest()[:16]
-            found.update(chip=self._chip, chip_hash=known)
-            found.update({f"version_{name}": version for name, version in self._sdk.versions.items()})
-        return found
+        calibration = "by hxtorch" if file is None else f"{file.name} {self._calibration_hash}"
+        return {"backend": "brainscales2", "calibration": calibration, **self._individual}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -180,14 +182,30 @@ class BrainScaleS2Backend(Backend):
 
         Raises:
             DeviceError: the software is missing or does not fit, or there is no connection.
+            ValueError: the calibration file has changed, or the routing function cannot be imported.
         """
         if self._sdk is not None:
             return
+        self._require_calibration()
         sdk = load_sdk(calibrates=self._operation.calibration is None)
-        self._chip = connect(sdk, self)
+        chip = connect(sdk, self)
+        try:
+            self._operation = replace(self._operation, router=_imported(self._router))
+        except ValueError:
+            disconnect(sdk, self)
+            raise
         self._sdk = sdk
+        self._individual = self._identify(chip, sdk)
         atexit.register(self.close)
-        log.info("connected to chip %s", self._chip)
+        log.info("connected to chip %s", chip)
+
+    def _identify(self, chip: str, sdk: Sdk) -> dict[str, str]:
+        """Return what is known of an individual once it is connected."""
+        file = self._operation.calibration
+        content = b"by hxtorch" if file is None else file.read_bytes()
+        known = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
+        versions = {f"version_{name}": version for name, version in sdk.versions.items()}
+        return {"chip": chip, "chip_hash": known, **versions}
 
     def close(self) -> None:
         """Release the chip and forget the configuration."""
@@ -205,7 +223,7 @@ class BrainScaleS2Backend(Backend):
 
         Raises:
             ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
-            DeviceError: not open, or the run without spikes fails.
+            DeviceError: not open, the run without spikes or a calibration fails, or the chip's software does not fit.
         """
         sdk = self._opened()
         self._used = None
@@ -218,16 +236,22 @@ class BrainScaleS2Backend(Backend):
 
     def _realise(self, sdk: Sdk, circuit: Circuit) -> Configured:
         """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
-        wait = self._wait(circuit)
+        self._require_calibration()
+        period = self._period(circuit)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                network = HardwareNetwork(sdk, circuit, self._operation, wait)
+                network = HardwareNetwork(sdk, circuit, self._operation, period)
                 quiet = network.run(_no_weights(circuit), _no_spikes(circuit))
                 if bool(quiet.lost.any()):
                     raise DeviceError("its trace samples did not all arrive")
                 break
-            except ValueError:
+            except (ValueError, ChipCalibrationError):
                 raise
+            except MISFITS as error:
+                raise DeviceError(
+                    f"the chip's software does not do what is asked of it ({_describe(error)}): a release that was not "
+                    f"met before (found: {listed(sdk.versions)}). {HINT}"
+                ) from error
             except Exception as error:
                 if attempt == ATTEMPTS:
                     raise DeviceError(
@@ -236,9 +260,22 @@ class BrainScaleS2Backend(Backend):
                     ) from error
                 log.warning("a run without spikes failed (%s); connecting anew", _describe(error))
                 self._reconnect(sdk)
-        log.info("configured on chip %s: %d routing(s)", self._chip, network.routings)
-        warnings = tuple(self._findings(network, circuit, quiet, wait))
-        return Configured(circuit, network, circuit.duration + wait, warnings)
+        log.info("configured on chip %s: %d routing(s)", self._individual["chip"], network.routings)
+        warnings = tuple(self._findings(network, circuit, quiet, period))
+        return Configured(circuit, network, period, warnings)
+
+    def _require_calibration(self) -> None:
+        """Refuse a calibration file that is another one than when the backend was made.
+
+        Raises:
+            ValueError: it is.
+        """
+        file = self._operation.calibration
+        if file is not None and content_hash(_existing(file)) != self._calibration_hash:
+            raise ValueError(
+                f"backend.settings.calibration={file} has changed since this backend was made, and `identity` names "
+                "the former content; make the backend anew"
+            )
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials with integer weights.
@@ -280,24 +317,22 @@ class BrainScaleS2Backend(Backend):
             DeviceError: no connection, or another chip answers.
         """
         disconnect(sdk, self)
-        chip = connect(sdk, self)
-        if chip != self._chip:
+        chip, former = connect(sdk, self), self._individual["chip"]
+        if chip != former:
             disconnect(sdk, self)
-            raise DeviceError(
-                f"after connecting anew chip {chip} answers instead of {self._chip}; close and open again"
-            )
+            raise DeviceError(f"after connecting anew chip {chip} answers instead of {former}; close and open again")
 
     def _opened(self) -> Sdk:
         if self._sdk is None:
             raise DeviceError("the chip is not open; call open() first, or use the backend in a with statement")
         return self._sdk
 
-    def _wait(self, circuit: Circuit) -> float:
-        """Return the time between a trial's window and the next trial (s): long enough to forget, unless asked."""
+    def _period(self, circuit: Circuit) -> float:
+        """Return the time from a trial's start to the next one's (s): long enough to forget, unless asked."""
         if circuit.trial_time is not None:
-            return circuit.trial_time - circuit.duration
+            return circuit.trial_time
         slowest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
-        return max(self._capabilities.trial_time - circuit.duration, REST * slowest)
+        return max(self._capabilities.trial_time, circuit.duration + REST * slowest)
 
     def _check(self, circuit: Circuit) -> None:
         """Refuse what the chip or hxtorch cannot do, with everything that is wrong.
@@ -340,7 +375,7 @@ class BrainScaleS2Backend(Backend):
             found.append(f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits")
         return found
 
-    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, wait: float) -> list[str]:
+    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, period: float) -> list[str]:
         """Return what a run without spikes showed, and what is not known."""
         found = []
         if not network.checked:
@@ -356,15 +391,16 @@ class BrainScaleS2Backend(Backend):
             )
         if network.routings != 1:
             found.append(f"the network was routed {network.routings} times, once was expected")
-        if circuit.trial_time is None and wait > self._capabilities.trial_time - circuit.duration:
+        if circuit.trial_time is None and period > self._capabilities.trial_time:
             found.append(
-                f"trials follow {(circuit.duration + wait) * 1e6:.4g} us after one another instead of "
+                f"trials follow {period * 1e6:.4g} us after one another instead of "
                 f"{self._capabilities.trial_time * 1e6:.4g}, so that membranes come to rest"
             )
         if circuit.trial_time is not None:
             found.append(
-                "hxtorch keeps trials apart by at least the time asked for, and starts sampling anew for each: the "
-                "true time from trial to trial is longer by an amount that is not known"
+                "the chip starts sampling anew for each trial, which takes a time that is not known: where the time "
+                "asked for leaves too little for it behind the recorded window, the true time from trial to trial is "
+                "longer"
             )
         for p in circuit.populations:
             found += _at_rest(p, quiet)
@@ -419,15 +455,37 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _router(given: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Return the routing function that is given or named."""
-    if not isinstance(given, str):
-        return given
-    module, _, name = given.partition(":")
+def content_hash(file: Path) -> str:
+    """Return the content hash of a file, 16 hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _check_router(given: object) -> None:
+    """Refuse what is neither a function nor the name of one; nothing is imported."""
+    if given is None or callable(given):
+        return
+    module, _, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+    if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(f"backend.settings.hw_routing_func={given!r} names no function; write package.module:function")
+
+
+def _imported(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return the routing function that is given or named.
+
+    Raises:
+        ValueError: it cannot be imported, or is no function.
+    """
+    if not isinstance(router, str):
+        return router
+    module, _, name = router.partition(":")
     try:
-        found: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        function: Any = getattr(importlib.import_module(module), name)
+    except Exception as error:  # a module of the user's may raise anything
         raise ValueError(
-            f"backend.settings.hw_routing_func={given!r} cannot be imported ({error}); write package.module:function"
+            f"backend.settings.hw_routing_func={router!r} cannot be imported ({type(error).__name__}: {error}); "
+            "write package.module:function"
         ) from error
-    return found
+    if not callable(function):
+        raise ValueError(f"backend.settings.hw_routing_func={router!r} is a {type(function).__name__}, not a function")
+    named: Callable[[Any], Any] = function
+    return named

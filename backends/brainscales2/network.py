@@ -6,6 +6,7 @@ The modules read out what was measured and skip hxtorch's own simulation of the 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..contract import INPUT, Circuit, DeviceError, Health, Population
 from ..spikes import Spikes
 from .calibration import Requirement, calibrated_targets, check_targets
-from .readout import CLOCK, Samples, dropped_spikes, frozen, to_codes, to_spikes
+from .readout import CLOCK, Samples, dropped_spikes, frozen, post_processed, to_codes, to_spikes
 from .sdk import Sdk
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,10 @@ CAPACITANCE = 63
 """Membrane capacitance (LSB), the largest."""
 SYNAPTIC_GAIN, SYNAPSE_BIAS = 500, 1000
 """Usual codes: hxtorch's default, and the bias that its own training examples use."""
+
+
+class ChipCalibrationError(DeviceError):
+    """hxtorch could not calibrate the chip; that takes minutes, and is not repeated by itself."""
 
 
 class RoutingError(ValueError):
@@ -81,7 +86,7 @@ class HardwareNetwork:
 
     Args:
         sdk: the chip's software. circuit: what to realise. operation: how.
-        wait: time between the end of a trial's window and the next trial (s).
+        period: time from the start of a trial to that of the next (s).
 
     Attributes:
         routings: how often the router ran.
@@ -93,11 +98,11 @@ class HardwareNetwork:
         ValueError: the calibration file cannot be read, or was made for other targets.
     """
 
-    def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, wait: float) -> None:
+    def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, period: float) -> None:
         self._sdk, self._circuit, self._operation = sdk, circuit, operation
         self.routings = 0
         self.timed = self.counted = self.checked = True
-        self._experiment = self._make_experiment(wait)
+        self._experiment = self._make_experiment(period)
         self._instance = self._experiment.default_execution_instance
         self._populations = {p.name: self._make_population(p) for p in circuit.populations}
         sizes = {p.name: p.size for p in circuit.populations}
@@ -106,19 +111,21 @@ class HardwareNetwork:
         }
         self._calibrated_once = operation.calibration is not None
 
-    def _make_experiment(self, wait: float) -> Any:
+    def _make_experiment(self, period: float) -> Any:
         spiking, operation = self._sdk.spiking, self._operation
         chosen = {} if operation.router is None else {"hw_routing_func": operation.router}
         step = self._circuit.dt / operation.substeps
         experiment = spiking.Experiment(mock=False, dt=step, **chosen)
         experiment.hw_routing_func = self._watched(experiment.hw_routing_func)
-        experiment.inter_batch_entry_wait = round(wait * CLOCK)
+        experiment.inter_batch_entry_wait = math.ceil(period * CLOCK - 1e-6)  # which grenade counts from start to start
         if operation.calibration is not None:
             self._load(experiment.default_execution_instance, operation.calibration)
         elif operation.calibration_cache is not None:
             experiment.default_execution_instance = spiking.ExecutionInstance(
                 calib_cache_dir=[operation.calibration_cache]
             )
+        instance = experiment.default_execution_instance
+        instance.calibrate = _told(instance.calibrate)
         return experiment
 
     def _load(self, instance: Any, file: Path) -> None:
@@ -272,6 +279,21 @@ class HardwareNetwork:
         self._instance.cadc_neurons.clear()
 
 
+def _told(calibrate: Callable[[], None]) -> Callable[[], None]:
+    """Return hxtorch's calibration of a chip, whose failure says that it is one."""
+
+    def told() -> None:
+        try:
+            calibrate()
+        except Exception as error:
+            raise ChipCalibrationError(
+                f"hxtorch could not calibrate the chip ({type(error).__name__}: {error}); it is not tried again by "
+                "itself, since it takes minutes. Check the targets, or give a file with backend.settings.calibration"
+            ) from error
+
+    return told
+
+
 def _make_synapse(spiking: Any, inputs: int, outputs: int, experiment: Any) -> Any:
     """Return synapses without any transform: integers reach the chip as they are."""
 
@@ -304,8 +326,9 @@ def _raw(spiking: Any, base: Any, name: str) -> Any:
             return super().post_process(hw_data, runtime)
 
         def forward_func(self, *input: Any, hw_data: Any = None) -> Any:
-            measured = {"membrane_cadc": hw_data.voltage.cadc, "membrane_madc": None, "current": None}
-            return spiking.Handle(**measured, **({"spikes": hw_data.spikes} if fires else {}))
+            spikes, cadc = post_processed(hw_data, fires)
+            measured = {"membrane_cadc": cadc, "membrane_madc": None, "current": None}
+            return spiking.Handle(**measured, **({"spikes": spikes} if fires else {}))
 
     return Raw
 

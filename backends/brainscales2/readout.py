@@ -97,6 +97,22 @@ def _gaps(clocks: Tensor, window: float, limit: float) -> Tensor:
     return (inside.diff(dim=0) > limit).any(0).any(1)
 
 
+def post_processed(data: Any, fires: bool) -> tuple[Any, Any]:
+    """Return dense spikes (None where neurons do not fire) and CADC values from what hxtorch's post-processing gave.
+
+    Since 584f994 of December 2025 it gives an object with `spikes` and `voltage.cadc`; releases from September 2025 on
+    gave a tuple, (spikes, cadc, madc) or, of neurons that do not fire, (cadc, madc).
+
+    Raises:
+        DeviceError: it gave something else.
+    """
+    if not isinstance(data, tuple):
+        return (data.spikes if fires else None), data.voltage.cadc
+    if len(data) != (3 if fires else 2):
+        raise DeviceError(f"hxtorch's post-processing gave {len(data)} values, expected {3 if fires else 2}")
+    return (data[0], data[1]) if fires else (None, data[0])
+
+
 def to_codes(values: Tensor, samples: int, substeps: int) -> Tensor:
     """Return codes uint8 `[B, T, N]` from values on hxtorch's grid `[T * substeps + 1 or more, B, N]`.
 

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,6 +37,21 @@ NEEDED = (
     "run",
 )
 """Names of `hxtorch.spiking` in use."""
+USED = {
+    "ExecutionInstance": ("calibrate", "load_calib"),
+    "LI": ("calib_changed_since_last_run", "forward_func", "post_process"),
+    "LIF": ("calib_changed_since_last_run", "forward_func", "post_process"),
+}
+"""Methods in use of classes of `hxtorch.spiking`."""
+ASKED = {
+    "Experiment": ("dt", "hw_routing_func", "mock"),
+    "LI": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
+    "LIF": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
+    "Synapse": ("transform",),
+}
+"""Arguments in use of classes of `hxtorch.spiking` that not every release has."""
+OLDEST = "a release of September 2025 or later is needed"
+"""The first release with `LIF` and `LI` (hxtorch 507a188)."""
 PARTS = ("hxtorch", "pygrenade_vx", "calix", "dlens_vx_v3")
 """Packages whose versions belong to a run's record."""
 HINT = (
@@ -75,30 +90,22 @@ def load_sdk(calibrates: bool) -> Sdk:
     """
     try:
         core = importlib.import_module("hxtorch")
-        spiking = _spiking()
-        morphology = importlib.import_module(f"{spiking.__name__}.morphology")
+        spiking = importlib.import_module("hxtorch.spiking")
+        morphology = importlib.import_module("hxtorch.spiking.morphology")
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.split(".")[0] == "hxtorch":
+        if error.name == "hxtorch":
             raise DeviceError(f"hxtorch is not installed in {sys.executable} ({error}). {HINT}") from error
+        if error.name is not None and error.name.startswith("hxtorch."):
+            raise DeviceError(f"hxtorch has no module {error.name}: {OLDEST}. {HINT}") from error
         raise DeviceError(f"hxtorch lacks the module {error.name!r}, so it cannot be imported. {HINT}") from error
     except Exception as error:
         raise DeviceError(f"hxtorch cannot be imported ({type(error).__name__}: {error}). {HINT}") from error
     versions = {name: _version(name) for name in PARTS if name in sys.modules}
     problems = [*_missing(core, spiking, morphology), *_misfits(calibrates)]
     if problems:
-        raise DeviceError(f"{'; '.join(problems)} (found: {_listed(versions)}). {HINT}")
-    log.info("chip software: %s", _listed(versions))
+        raise DeviceError(f"{'; '.join(problems)} (found: {listed(versions)}). {HINT}")
+    log.info("chip software: %s", listed(versions))
     return Sdk(core, spiking, morphology.SingleCompartmentNeuron, {**versions, "torch": str(torch.__version__)})
-
-
-def _spiking() -> Any:
-    """Return hxtorch's module of spiking networks, which older releases call `snn`."""
-    try:
-        return importlib.import_module("hxtorch.spiking")
-    except ModuleNotFoundError as error:
-        if error.name != "hxtorch.spiking":
-            raise
-        return importlib.import_module("hxtorch.snn")
 
 
 def _missing(core: Any, spiking: Any, morphology: Any) -> Iterator[str]:
@@ -109,12 +116,21 @@ def _missing(core: Any, spiking: Any, morphology: Any) -> Iterator[str]:
         "hxtorch.spiking.morphology": (morphology, ("SingleCompartmentNeuron",)),
     }
     for name, (module, needed) in wanted.items():
-        lacking = [item for item in needed if not hasattr(module, item)]
-        if lacking:
-            yield f"{name} has no {', '.join(lacking)}: a release of June 2025 or later is needed"
-    instance = getattr(spiking, "ExecutionInstance", None)
-    if instance is not None and not hasattr(instance, "load_calib"):
-        yield "hxtorch.spiking.ExecutionInstance has no load_calib: a release of June 2025 or later is needed"
+        yield from _lacking(name, [item for item in needed if not hasattr(module, item)])
+    for name, methods in USED.items():
+        owner = getattr(spiking, name, None)
+        if owner is not None:
+            yield from _lacking(f"hxtorch.spiking.{name}", [item for item in methods if not hasattr(owner, item)])
+    for name, arguments in ASKED.items():
+        owner = getattr(spiking, name, None)
+        if inspect.isclass(owner):
+            yield from _lacking(f"hxtorch.spiking.{name}", sorted(set(arguments) - _parameters(owner, arguments)))
+
+
+def _lacking(owner: str, names: list[str]) -> Iterator[str]:
+    """Say which names an owner lacks, if any."""
+    if names:
+        yield f"{owner} has no {', '.join(names)}: {OLDEST}"
 
 
 def _misfits(calibrates: bool) -> Iterator[str]:
@@ -125,19 +141,21 @@ def _misfits(calibrates: bool) -> Iterator[str]:
         if lacking:
             yield f"grenade has no {', '.join(lacking)}, which hxtorch calls: the two are of different releases"
     target = getattr(sys.modules.get("calix.spiking"), "SpikingCalibTarget", None)
-    if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target):
+    if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target, ("neuron_target",)):
         yield (
             "calix does not take the calibration targets that hxtorch gives it: the two are of different releases; "
             "with backend.settings.calibration=FILE it is not needed"
         )
 
 
-def _parameters(target: type) -> set[str]:
-    """Return the names of a class's arguments; compiled classes do not tell, and count as fitting."""
+def _parameters(target: type, asked: Sequence[str]) -> set[str]:
+    """Return the names of a class's arguments; one that does not tell, or takes any, counts as taking those asked."""
     try:
-        return set(inspect.signature(target).parameters)
+        parameters = inspect.signature(target).parameters
     except ValueError:
-        return {"neuron_target"}
+        return set(asked)
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {*parameters, *asked} if takes_any else set(parameters)
 
 
 def _version(name: str) -> str:
@@ -160,7 +178,8 @@ def _version(name: str) -> str:
     return f"sources {sha.hexdigest()[:12]}"
 
 
-def _listed(versions: dict[str, str]) -> str:
+def listed(versions: dict[str, str]) -> str:
+    """Return versions as a text."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 

@@ -10,7 +10,7 @@ import torch
 from ..contract import Batching, Circuit, DeviceError, Recording, Stimulus
 from ..pieces import join
 from ..spikes import Spikes
-from .bench import Bench, NotApplicableError, difference, require, rounds
+from .bench import Bench, NotApplicableError, difference, require, rounds, within
 from .refusals import refuses
 
 
@@ -33,6 +33,7 @@ def trials_keep_their_order(bench: Bench) -> str:
     if not bench.caps.traces:
         raise NotApplicableError("the device records no traces")
     width = bench.width
+    bench.require_response(min(1, 2 / (width - 1)) * bench.caps.weight_max, 0.2)
     bench.configure(bench.layer(width, 2))
     sent = torch.linspace(-bench.caps.weight_max, bench.caps.weight_max, width).round().to(torch.int8)
     weights = {"input->neurons": sent.expand(2, -1).contiguous()}
@@ -54,7 +55,10 @@ def split_batches_are_alike(bench: Bench) -> str:
     """A batch in pieces gives what it gives whole: bit-equal where deterministic, else within the noise."""
     circuit, weights, spikes = _task(bench)
     if not bench.caps.deterministic:
-        circuit, weights = bench.layer(circuit.inputs, bench.width), {"input->neurons": bench.diagonal(4)}
+        circuit, weights = (
+            bench.layer(circuit.inputs, bench.width),
+            {"input->neurons": bench.diagonal(min(4, bench.caps.weight_max))},
+        )
     bench.configure(circuit)
     clock = bench.clock
     whole = bench.run(weights, spikes, clock)
@@ -136,7 +140,7 @@ def trials_are_independent(bench: Bench) -> str:
     rest = bench.codes(bench.run(weights, bench.quiet(inputs, 2 * bench.tolerances.trials))).mean((0, 1))
     bound = max(1.0, 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials))
     apart = (codes - rest).abs().amax(0)
-    return bench.enough(apart <= bound, "of neurons are at rest after a trial that ended in a volley")
+    return bench.enough(within(apart, bound), "of neurons are at rest after a trial that ended in a volley")
 
 
 def close_trials_are_honoured(bench: Bench) -> str:
@@ -159,7 +163,7 @@ def close_trials_are_honoured(bench: Bench) -> str:
     swing = (codes[1] - codes[1, -1]).abs().amax(0)
     largest = bench.caps.threshold - bench.caps.leak
     bound = 0.1 * largest + 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials)
-    return bench.enough(swing <= bound, "of neurons are at rest behind a forced reset")
+    return bench.enough(within(swing, bound), "of neurons are at rest behind a forced reset")
 
 
 def too_short_trials_are_refused(bench: Bench) -> str:
@@ -172,6 +176,7 @@ def too_short_trials_are_refused(bench: Bench) -> str:
 
 def events_at_the_edges_are_taken(bench: Bench) -> str:
     """Events at the trial's start act; events at and behind its end change nothing in it."""
+    bench.require_response(bench.caps.weight_max, 0.1)
     bench.configure(bench.layer(2, bench.width))
     weights = {"input->neurons": torch.full((bench.width, 2), bench.caps.weight_max, dtype=torch.int8)}
     end = bench.samples * bench.caps.trace_interval
@@ -181,4 +186,4 @@ def events_at_the_edges_are_taken(bench: Bench) -> str:
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
     acts = 0.3 * bench.unit * bench.caps.weight_max
     bench.enough(swing[1] >= acts, "of neurons respond to an event at the trial's start")
-    return bench.enough(swing[2:] <= bound, "of neurons do not respond to events at or behind the trial's end")
+    return bench.enough(within(swing[2:], bound), "of neurons do not respond to events at or behind the trial's end")

@@ -29,6 +29,8 @@ SAMPLES = 20
 """Trace samples of a trial, where the device has room for them."""
 ONSET = 3
 """Trace sample at which a stimulus begins, unless said otherwise; those before show the rest."""
+ROUNDING = 0.2
+"""What rounding to whole codes leaves uncertain in a response of several samples (codes)."""
 MARGIN = 3.0
 """By how much simultaneous inputs that shall make a neuron fire exceed the ideal neuron's threshold."""
 
@@ -89,8 +91,19 @@ class Bench:
         threshold = caps.threshold if spiking else None
         return Population(name, size, merged, caps.leak, threshold, caps.reset, self.tau, self.tau, caps.refractory)
 
-    def layer(self, inputs: int, size: int, spiking: bool = False, merged: int = 1) -> Circuit:
-        """Return a circuit of one population `neurons` with one projection `input->neurons`."""
+    def layer(self, inputs: int, size: int, spiking: bool = False, merged: int | None = None) -> Circuit:
+        """Return a circuit of one population `neurons` with one projection `input->neurons`.
+
+        Args:
+            inputs, size: of the population. spiking: whether it has a threshold.
+            merged: circuits per neuron; None: as many as the inputs need.
+
+        Raises:
+            NotApplicableError: the device is too small for it (unless `merged` is given).
+        """
+        if merged is None:
+            merged = -(-inputs // self.caps.inputs_per_circuit)
+            self.require_room(inputs, merged, size * merged)
         return Circuit(
             inputs,
             (self.population("neurons", size, spiking, merged),),
@@ -98,6 +111,26 @@ class Bench:
             self.samples,
             self.caps.trace_interval,
         )
+
+    def require_room(self, inputs: int, merged: int, circuits: int) -> None:
+        """Raise NotApplicableError unless the device has room for neurons with so many inputs."""
+        caps = self.caps
+        if merged > caps.max_merged or circuits > caps.neuron_circuits:
+            raise NotApplicableError(
+                f"the device is too small: neurons with {inputs} inputs need {merged} of its circuits each, {circuits} "
+                f"in all; it merges up to {caps.max_merged}, and has {caps.neuron_circuits}"
+            )
+        if caps.max_samples is not None and caps.max_samples < ONSET + 2:
+            raise NotApplicableError(f"the device records {caps.max_samples} samples, the suite needs {ONSET + 2}")
+
+    def require_response(self, weight: float, share: float) -> None:
+        """Raise NotApplicableError if rounding to codes hides a `share` of the response to an event of a weight."""
+        response = self.unit * weight
+        if response * share < ROUNDING:
+            raise NotApplicableError(
+                f"an event of weight {weight:g} moves a membrane by {response:.2g} codes, too few to tell "
+                f"{100 * share:.0f} % of it"
+            )
 
     def groups(self) -> Circuit:
         """Return a spiking layer in which each neuron has its own `group` inputs (see `diagonal`)."""
@@ -107,6 +140,8 @@ class Bench:
         """Return `groups`, and a readout behind its neurons."""
         first = self.groups()
         readout = self.population("readout", self.width - 1, spiking=False)
+        merged = first.populations[0].merged
+        self.require_room(first.inputs, merged, self.width * merged + self.width - 1)
         return replace(
             first,
             populations=(*first.populations, readout),
@@ -173,9 +208,10 @@ class Bench:
                 row[unit] = time
         return Spikes.from_times(times.repeat(self.tolerances.trials, 1))
 
-    def driven(self, order: list[int], time: float | None = None) -> Spikes:
-        """Return trials of `groups`, in the p-th of which all inputs of neuron `order[p]` fire at once."""
-        chosen = [list(range(n * self.group, (n + 1) * self.group)) for n in order]
+    def driven(self, order: list[int], time: float | None = None, inputs: int | None = None) -> Spikes:
+        """Return trials of `groups`, in the p-th of which `inputs` (None: all) of neuron `order[p]` fire at once."""
+        fire = self.group if inputs is None else inputs
+        chosen = [list(range(n * self.group, n * self.group + fire)) for n in order]
         return self.trials(self.width * self.group, chosen, time)
 
     def quiet(self, inputs: int, trials: int | None = None) -> Spikes:
@@ -229,11 +265,17 @@ class Bench:
 
     def enough(self, good: Tensor, text: str) -> str:
         """Require that a share `tolerances.share` is good; return what was found."""
+        require(good.numel() > 0, f"there is nothing to measure {text}")
         found = float(good.double().mean())
         report = f"{100 * found:.0f} % {text}"
         least = self.tolerances.share
-        require(good.numel() > 0 and found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
+        require(found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
         return report
+
+
+def within(values: Tensor, bound: float) -> Tensor:
+    """Return which values are at most `bound`, but for rounding: times are float32, fits go in decimal steps."""
+    return values <= bound * (1 + 1e-5) + 1e-12
 
 
 def rounds(tensor: Tensor, patterns: int) -> Tensor:

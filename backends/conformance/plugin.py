@@ -5,8 +5,9 @@
         conformance_check()
 
 The marker names a registered backend and its settings, or a function that returns a `Backend`; `tolerances` is one of
-`ideal`, `analog`, `uncalibrated`, or `Tolerances`; `exclude` gives the reason for each check that is left out.
-pytest makes one test of every check. Checks that are excluded or do not apply are skipped with their reason.
+`ideal`, `analog`, `uncalibrated`, or `Tolerances`, by default what the device says (`Backend.tolerances`); `exclude`
+gives the reason for each check that is left out. pytest makes one test of every check. Checks that are excluded or do
+not apply are skipped with their reason.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
     marker = request.node.get_closest_marker(MARK)
     options = dict(marker.kwargs)
     exclude = options.pop("exclude", {})
-    tolerances = options.pop("tolerances", "ideal")
+    tolerances = options.pop("tolerances", None)
 
     def run() -> None:
         if request.param in exclude:
             pytest.skip(exclude[request.param])
-        result = verify(request.param, _device(marker.args, options), _tolerances(tolerances))
+        device = _device(marker.args, options)
+        result = verify(request.param, device, _tolerances(device.tolerances if tolerances is None else tolerances))
         if result.verdict == "not applicable":
             pytest.skip(result.text)
         if result.verdict == "fail":

@@ -38,7 +38,9 @@ def _configure_refuses(bench: Bench, circuit: Circuit, what: str, *words: str) -
 def too_many_neurons_are_refused(bench: Bench) -> str:
     """`configure` refuses more neuron circuits than there are."""
     limit = bench.caps.neuron_circuits
-    _configure_refuses(bench, bench.layer(1, limit + 1), f"a population of {limit + 1} neurons", "neuron", "circuit")
+    _configure_refuses(
+        bench, bench.layer(1, limit + 1, merged=1), f"a population of {limit + 1} neurons", "neuron", "circuit"
+    )
     if bench.caps.max_merged > 1:
         halves = bench.layer(1, limit // 2 + 1, merged=2)
         _configure_refuses(bench, halves, f"{limit // 2 + 1} neurons of 2 circuits", "neuron", "circuit")
@@ -48,8 +50,10 @@ def too_many_neurons_are_refused(bench: Bench) -> str:
 def too_many_inputs_are_refused(bench: Bench) -> str:
     """`configure` refuses more signed inputs per neuron than its circuits have."""
     inputs = bench.caps.inputs_per_circuit
-    _configure_refuses(bench, bench.layer(inputs + 1, 1), f"{inputs + 1} inputs of a single circuit", "input", "fan-in")
-    behind = bench.layer(inputs, 1)
+    _configure_refuses(
+        bench, bench.layer(inputs + 1, 1, merged=1), f"{inputs + 1} inputs of a single circuit", "input", "fan-in"
+    )
+    behind = bench.layer(inputs, 1, merged=1)
     behind = replace(behind, projections=(replace(behind.projections[0], first_input=1),))
     _configure_refuses(bench, behind, f"{inputs} inputs that begin with the second", "input", "fan-in")
     return f"{inputs + 1} inputs"
@@ -139,7 +143,7 @@ def errors_leave_the_device_usable(bench: Bench) -> str:
     ):
         _provoke(work)
         _same(bench, expected, bench.run(weights, spikes, clock=0), what)
-    _provoke(lambda: bench.backend.configure(bench.layer(1, bench.caps.neuron_circuits + 1)))
+    _provoke(lambda: bench.backend.configure(bench.layer(1, bench.caps.neuron_circuits + 1, merged=1)))
     bench.configure(circuit)
     _same(bench, expected, bench.run(weights, spikes, clock=0), "configure with too many neurons")
     return "3 errors"
@@ -183,6 +187,8 @@ def no_trials_are_no_problem(bench: Bench) -> str:
 
 def more_than_the_memory_holds(bench: Bench) -> str:
     """A batch beyond the trace memory is refused, naming it, or recorded whole; never cut short."""
+    if not bench.caps.traces:
+        raise NotApplicableError("the device records no traces")
     circuit = bench.layer(2, 2)
     size = bench.caps.trials_per_run(circuit.samples, 2)
     if size is None:

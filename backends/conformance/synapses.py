@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..contract import INPUT, Projection
 from ..spikes import Spikes
-from .bench import Bench, NotApplicableError, difference, require
+from .bench import Bench, NotApplicableError, difference, require, within
 
 
-def _measured(bench: Bench, weights: Tensor, merged: int = 1) -> Tensor:
+def _measured(bench: Bench, weights: Tensor) -> Tensor:
     """Return the weight that each synapse's response is worth `[post, pre]`, measured one input at a time."""
     size, inputs = weights.shape
-    bench.configure(bench.layer(inputs, size, merged=merged))
+    bench.require_response(max(1, bench.caps.weight_max // 3), bench.tolerances.weight)
+    bench.configure(bench.layer(inputs, size))
     recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in range(inputs)]))
     return bench.strengths(bench.swings(recording, inputs))
 
@@ -25,9 +26,11 @@ def _random(bench: Bench, size: int) -> Tensor:
     """Return integer weights `[size, size]` of any sign, a fifth of them 0, the others not small."""
     generator = torch.Generator().manual_seed(1)
     limit = bench.caps.weight_max
-    size_of = torch.randint(limit // 3, limit + 1, (size, size), generator=generator)
+    size_of = torch.randint(max(1, limit // 3), limit + 1, (size, size), generator=generator)
     sign = torch.randint(0, 2, (size, size), generator=generator) * 2 - 1
     zero = torch.rand(size, size, generator=generator) < 0.2
+    if not bool(zero.any()):  # few neurons
+        zero[0, -1] = True
     return (size_of * sign * ~zero).to(torch.int8)
 
 
@@ -67,7 +70,7 @@ def weights_keep_their_size(bench: Bench) -> str:
     used = weights != 0
     ratio = (found / sent)[used]
     median = f"median {float(ratio.median()):.3f} of the ideal"
-    good = (ratio - 1).abs() <= bench.tolerances.weight
+    good = within((ratio - 1).abs(), bench.tolerances.weight)
     return bench.enough(good, f"of responses have the size of their weight ({median})")
 
 
@@ -75,14 +78,17 @@ def zero_weights_are_silent(bench: Bench) -> str:
     """A synapse of weight 0 has no effect, though its neighbours do."""
     weights = _random(bench, bench.width)
     found = _measured(bench, weights)[weights == 0].abs() / bench.caps.weight_max
-    text = bench.enough(found <= bench.tolerances.crosstalk, "of synapses of weight 0 are silent")
+    text = bench.enough(within(found, bench.tolerances.crosstalk), "of synapses of weight 0 are silent")
     return f"{text}; largest {100 * float(found.max()):.2f} % of the largest weight"
 
 
 def single_steps_of_weight_count(bench: Bench) -> str:
     """Weights 1, 2 and 3 give one, two and three times the response: nothing is rounded away."""
     limit = min(3, bench.caps.weight_max)
-    inputs = max(1, min(math.ceil(12 / bench.unit), bench.caps.inputs_per_circuit // limit))
+    circuits = min(bench.caps.max_merged, bench.caps.neuron_circuits // bench.width)
+    inputs = max(1, min(math.ceil(12 / bench.unit), bench.caps.inputs_per_circuit * circuits // limit))
+    bound = bench.tolerances.weight + 2 * bench.tolerances.crosstalk
+    bench.require_response(inputs, bound / 2)  # a step is the difference of two responses
     sent = torch.arange(1, limit + 1)
     weights = sent.repeat_interleave(inputs).expand(bench.width, -1).to(torch.int8)
     bench.configure(bench.layer(limit * inputs, bench.width))
@@ -91,15 +97,15 @@ def single_steps_of_weight_count(bench: Bench) -> str:
     step = found.diff(dim=1, prepend=torch.zeros(bench.width, 1))
     mean = found[:, -1:] / limit
     text = f"weights 1..{limit} act like {', '.join(f'{x:.2f}' for x in found.median(dim=0).values.tolist())}"
-    bench.enough((mean - 1).abs() <= bench.tolerances.weight, f"of neurons have steps of weight 1 ({text})")
-    bound = bench.tolerances.weight + 2 * bench.tolerances.crosstalk
-    bench.enough((step / mean - 1).abs() <= bound, f"of steps of weight are equal ({text})")
+    bench.enough(within((mean - 1).abs(), bench.tolerances.weight), f"of neurons have steps of weight 1 ({text})")
+    bench.enough(within((step / mean - 1).abs(), bound), f"of steps of weight are equal ({text})")
     return text
 
 
 def events_add_up(bench: Bench) -> str:
     """Two inputs at once act like the sum of each, and two events of one input like two inputs."""
-    weight = bench.caps.weight_max // 3
+    weight = max(1, bench.caps.weight_max // 3)
+    bench.require_response(weight, bench.tolerances.weight + bench.tolerances.crosstalk)
     weights = torch.full((bench.width, 2), weight, dtype=torch.int8)
     bench.configure(bench.layer(2, bench.width))
     spikes = bench.trials(2, [[0], [0, 1], [0]])
@@ -109,7 +115,7 @@ def events_add_up(bench: Bench) -> str:
     found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), 3))
     ratio = found[:, 1:] / found[:, :1]
     bound = bench.tolerances.weight + bench.tolerances.crosstalk
-    text = bench.enough((ratio / 2 - 1).abs() <= bound, "of responses to two events are twice that to one")
+    text = bench.enough(within((ratio / 2 - 1).abs(), bound), "of responses to two events are twice that to one")
     return f"{text}; median {float(ratio.median()):.3f}"
 
 
@@ -129,21 +135,23 @@ def integer_types_are_alike(bench: Bench) -> str:
 
 def merged_circuits_add_inputs(bench: Bench) -> str:
     """Neurons of two merged circuits have inputs on both, each with its own weight."""
-    if bench.caps.max_merged < 2:
+    if bench.caps.max_merged < 2 or bench.caps.neuron_circuits < 2:
         raise NotApplicableError("the device cannot merge circuits")
     own = bench.caps.inputs_per_circuit
     inputs, size = own + 2, min(4, bench.caps.neuron_circuits // 2)
+    bench.require_room(inputs, -(-inputs // own), 2 * size)
+    bench.require_response(max(1, bench.caps.weight_max // 2), bench.tolerances.weight + bench.tolerances.crosstalk)
     chosen = [0, own - 1, own, own + 1]
     generator = torch.Generator().manual_seed(2)
     weights = torch.zeros(size, inputs, dtype=torch.int8)
-    sent = torch.randint(bench.caps.weight_max // 2, bench.caps.weight_max + 1, (size, 4), generator=generator)
+    sent = torch.randint(max(1, bench.caps.weight_max // 2), bench.caps.weight_max + 1, (size, 4), generator=generator)
     sent = sent * torch.tensor([1, -1, 1, -1])
     weights[:, chosen] = sent.to(torch.int8)
     bench.configure(bench.layer(inputs, size, merged=2))
     recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in chosen]))
     ratio = bench.strengths(bench.swings(recording, 4)) / sent
     text = bench.enough(
-        (ratio - 1).abs() <= bench.tolerances.weight + bench.tolerances.crosstalk,
+        within((ratio - 1).abs(), bench.tolerances.weight + bench.tolerances.crosstalk),
         "of responses have the size of their weight",
     )
     return f"inputs {', '.join(map(str, chosen))}: {text}"
@@ -151,12 +159,18 @@ def merged_circuits_add_inputs(bench: Bench) -> str:
 
 def inputs_may_begin_later(bench: Bench) -> str:
     """Inputs of a population that stand at `first_input` and behind act like any other."""
+    bench.require_response(max(1, bench.caps.weight_max // 3), bench.tolerances.weight)
     circuit = bench.layer(3, bench.width)
-    circuit = replace(circuit, projections=(Projection("input->neurons", INPUT, "neurons", 3, first_input=5),))
+    rows = circuit.populations[0].merged * bench.caps.inputs_per_circuit
+    if rows < 4:
+        raise NotApplicableError(f"neurons have {rows} inputs, none of 3 could begin later")
+    later = Projection("input->neurons", INPUT, "neurons", 3, first_input=min(5, rows - 3))
+    circuit = replace(circuit, projections=(later,))
     bench.configure(circuit)
     weights = _random(bench, 3).repeat(bench.width, 1)[: bench.width]
     found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, bench.trials(3, [[0], [1], [2]])), 3))
     used = weights != 0
     return bench.enough(
-        ((found / weights)[used] - 1).abs() <= bench.tolerances.weight, "of responses have the size of their weight"
+        within(((found / weights)[used] - 1).abs(), bench.tolerances.weight),
+        "of responses have the size of their weight",
     )

@@ -3,7 +3,7 @@
 from .bench import Bench
 from .file import Calibration, CalibrationError
 from .procedure import STAGES, Result, calibrate
-from .store import calibration_for, shipped_chips
+from .store import calibration_for, shipped_chips, shipped_for
 
 __all__ = [
     "STAGES",
@@ -14,4 +14,5 @@ __all__ = [
     "calibrate",
     "calibration_for",
     "shipped_chips",
+    "shipped_for",
 ]

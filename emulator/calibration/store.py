@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 
 from ..chip import Chip, Targets
 from .file import Calibration, CalibrationError
-from .procedure import calibrate
+from .procedure import STAGES, calibrate
 
 log = logging.getLogger(__name__)
+
+Report = Callable[[str, int, int], None]
 
 PROCEDURE = 2
 """Version of the procedure; part of the name of a kept file."""
@@ -27,8 +30,16 @@ def shipped_chips() -> list[str]:
     return sorted(Path(item.name).stem for item in files(SHIPPED).iterdir() if item.name.endswith(".npz"))
 
 
-def calibration_for(chip: Chip, targets: Targets) -> Calibration:
+def shipped_for(chip: Chip, targets: Targets) -> Calibration | None:
+    """Return the calibration of a chip for targets that comes with the package; None without one."""
+    return _usable(_shipped(chip), chip, targets)
+
+
+def calibration_for(chip: Chip, targets: Targets, report: Report = lambda text, done, stages: None) -> Calibration:
     """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
+
+    A new one takes from ten seconds to a minute; `report` is told which stage begins (empty at the end), how many are
+    done, and how many there are.
 
     It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
     `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
@@ -37,8 +48,10 @@ def calibration_for(chip: Chip, targets: Targets) -> Calibration:
         found = _usable(file, chip, targets)
         if found is not None:
             return found
-    log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
-    made, _ = calibrate(replace(chip, faults=()), targets)
+    stages = iter(range(len(STAGES) + 1))  # the last one measures what was reached
+    told = lambda text: report(text, next(stages), len(STAGES) + 1)  # noqa: E731
+    made, _ = calibrate(replace(chip, faults=()), targets, report=told)
+    report("", len(STAGES) + 1, len(STAGES) + 1)
     file = _kept(chip, targets)
     try:
         made.save(file)

@@ -51,14 +51,18 @@ def calibrate_chip(
         DeviceError: the backend cannot be calibrated from here.
         ValueError: a target is out of reach, or a stage not known.
     """
-    backend = config.backend.create(config.chip)
-    if not isinstance(backend, Calibratable):
-        name = SOFTWARE if backend is None else config.backend.name
-        raise DeviceError(f"backend={name} offers no calibration; its own software does that. Use backend=emulator")
+    backend = device = config.backend.create(config.chip)
+    if device is None or not isinstance(backend, Calibratable):
+        name = SOFTWARE if device is None else config.backend.name
+        raise DeviceError(
+            f"backend={name} cannot be calibrated from here: a chip is calibrated by its own software, one behind a "
+            "server where it is served, and an ideal device needs none. backend=emulator can"
+        )
     file = Path(config.file).expanduser() if config.file else folder / f"{config.chip.name}.npz"
     report(f"calibrating chip {config.chip.name} for {_words(config.targets)}")
-    outcomes = backend.calibrate(config.targets, file, config.stages, config.seed, report)
-    identity = dict(backend.identity)
+    with device:
+        outcomes = backend.calibrate(config.targets, file, config.stages, config.seed, report)
+        identity = dict(device.identity)
     write_json(
         folder / "calibration.json",
         {

@@ -23,7 +23,7 @@ from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import generator
 from hxtrain.training.report import device_cost
-from hxtrain.training.run import attached, device_identity, flatten, introduce
+from hxtrain.training.run import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
 from hxtrain.training.versions import versions
 
@@ -37,6 +37,8 @@ class EvaluateConfig:
     Attributes:
         checkpoint: a run's `checkpoint.pt`, or a folder: every run below it (`evaluate_all`).
         backend, chip: the device.
+        own_device: use the device of the training instead of `backend` and `chip`, with all its settings (from the
+            run's `config.yaml`); None: if it was one, and no setting of it names a file, code or an address.
         own_chip: use the chip of the training instead of `chip`, with all its settings (from the run's `config.yaml`).
         batch_size: samples per batch.
         test_samples: use only the first so many test samples; 0 for all.
@@ -52,6 +54,7 @@ class EvaluateConfig:
     checkpoint: str = "???"
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
+    own_device: Optional[bool] = False  # noqa: UP045
     own_chip: bool = False
     batch_size: int = 500
     test_samples: int = 0
@@ -150,7 +153,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
-    begin, config = time.perf_counter(), with_chip(config)
+    begin, config = time.perf_counter(), with_device(config)
     trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
@@ -198,26 +201,55 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     return outcome
 
 
-def with_chip(config: EvaluateConfig) -> EvaluateConfig:
-    """Return the settings with the chip of the training, if they ask for it.
+def with_device(config: EvaluateConfig) -> EvaluateConfig:
+    """Return the settings with the device or the chip of the training, if they ask for it.
 
     Raises:
-        CheckpointError: the run's `config.yaml` is missing or of other settings, or there were several chips.
+        CheckpointError: the run's `config.yaml` is missing or of other settings, there were several chips, or the
+            device has settings that name files, code or addresses, which only `own_device=true` takes.
     """
-    if not config.own_chip:
-        return config
     path = Path(config.checkpoint).expanduser()
     file = path.parent / "config.yaml"
+    if config.own_device is None:
+        config = replace(config, own_device=file.exists() and _names_device(file))
+    if not (config.own_device or config.own_chip):
+        return config
+    option = "own_device" if config.own_device else "own_chip"
     if not file.exists():
-        raise CheckpointError(f"own_chip=true needs {file}, which is missing; name the chip instead")
+        raise CheckpointError(f"{option}=true needs {file}, which is missing; name the device instead")
     run: Any = OmegaConf.to_container(OmegaConf.load(file))
     if run["parallel"]["chips"]:
         raise CheckpointError(
-            f"own_chip=true: {path} was trained on several chips, {run['parallel']['chips']}; name one"
+            f"{option}=true: {path} was trained on several chips, {run['parallel']['chips']}; name one"
         )
-    saved = {key: value for key, value in load_checkpoint(path)["settings"].items() if key.startswith("chip.")}
-    require_same(path, saved, flatten({"chip": run["chip"]}))
-    return replace(config, chip=ChipConfig(**run["chip"]))
+    groups = ["backend", "chip"] if config.own_device else ["chip"]
+    saved = {key: value for key, value in load_checkpoint(path)["settings"].items() if key.split(".")[0] in groups}
+    given = flatten({group: run[group] for group in groups})
+    require_same(path, saved, {key: value for key, value in given.items() if key in saved or key not in FREE_TO_CHANGE})
+    backend = BackendConfig(**run["backend"]) if config.own_device else config.backend
+    return replace(config, backend=backend, chip=ChipConfig(**run["chip"]))
+
+
+def _names_device(file: Path) -> bool:
+    """Return whether a run's `config.yaml` names one device that an evaluation takes unasked.
+
+    Raises:
+        CheckpointError: its settings name files, code or addresses.
+    """
+    run: Any = OmegaConf.to_container(OmegaConf.load(file))
+    backend = run["backend"]
+    if backend["name"] == SOFTWARE or run["parallel"]["chips"] or run["parallel"]["addresses"]:
+        return False
+    told = {
+        key: value for key, value in backend["settings"].items() if isinstance(value, str) and set(value) & set("/\\:")
+    }
+    if told:
+        listed = ", ".join(f"{key}={value}" for key, value in told.items())
+        raise CheckpointError(
+            f"the run was on backend={backend['name']} with {listed}; use them with own_device=true if you trust "
+            f"{file}, or name a device, such as backend=emulator"
+        )
+    return True
 
 
 def silenced(net: Network, share: float, seed: int) -> list[Tensor | None] | None:

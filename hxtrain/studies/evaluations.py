@@ -13,12 +13,12 @@ from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import flatten
 
-from .evaluate import EvaluateConfig, evaluate_checkpoint, with_chip
+from .evaluate import EvaluateConfig, evaluate_checkpoint, with_device
 
 EVALUATION = "evaluation.json"
 RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}
 """Settings of how runs are done, which change no recording."""
-FREE_TO_CHANGE = {"checkpoint", "match", "batch_size", "data_folder"} | RUNS
+FREE_TO_CHANGE = {"own_device", "own_chip", "checkpoint", "match", "batch_size", "data_folder"} | RUNS
 """Settings that may differ from those of a finished evaluation; the checkpoint's time is looked at instead."""
 
 
@@ -64,7 +64,7 @@ def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, prog
     Raises:
         CheckpointError: the folder holds an evaluation with other settings.
     """
-    file, config = folder / EVALUATION, with_chip(config)
+    file, config = folder / EVALUATION, with_device(config)
     if file.exists() and file.stat().st_mtime >= Path(config.checkpoint).stat().st_mtime:
         found: dict[str, Any] = json.loads(file.read_text())
         require_same(file, _compared(found["settings"]), _compared(flatten(asdict(config))))

@@ -7,7 +7,7 @@ from .diagnosis import diagnose
 from .distillation import Distillation, Teacher
 from .evaluation import Evaluation, evaluate, intensities
 from .loop import CHECKPOINT, METRICS, Interrupted
-from .progress import Progress
+from .progress import Progress, device_work_shown
 from .randomness import epoch_order, generator
 from .run import RunConfig, attached, build_network, complete, run
 from .step import LossNotFiniteError, Step, train_step
@@ -35,6 +35,7 @@ __all__ = [
     "attached",
     "build_network",
     "complete",
+    "device_work_shown",
     "diagnose",
     "epoch_order",
     "evaluate",

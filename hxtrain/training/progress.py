@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from hxtrain.backends.work import Work, listening
+
 if TYPE_CHECKING:
     from .loop import Loop
 
@@ -108,6 +110,40 @@ class Progress:
     def say(self, text: str) -> None:
         """Show a line; square brackets are rich's markup."""
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def device_work_shown(console: Console | None = None) -> Iterator[None]:
+    """Show what takes long in a device meanwhile, such as a calibration: a line when it begins, and a bar.
+
+    Args:
+        console: where to write; None: to the standard error stream.
+    """
+    bar = Bar(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console or Console(stderr=True),
+        transient=True,
+    )
+    tasks: list[TaskID] = []
+
+    def show(work: Work) -> None:
+        if work.done == 0:
+            bar.console.print(work.what, style="dim", highlight=False, markup=False, soft_wrap=True)
+            tasks.append(bar.add_task("", total=work.stages))
+            bar.start()
+        bar.update(tasks[-1], completed=work.done, description=escape(work.stage))
+        if work.done == work.stages:
+            bar.stop()
+            bar.remove_task(tasks.pop())
+
+    try:
+        with listening(show):
+            yield
+    finally:
+        bar.stop()
 
 
 def _spikes(found: Mapping[str, Any], digits: int) -> str:

@@ -8,7 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Backend, Batching, Cost, DeviceError, Recording, Spikes, Stimulus, create_backend
+from hxtrain.backends import (
+    Backend,
+    BackendWrapper,
+    Batching,
+    Cost,
+    DeviceError,
+    Recording,
+    Spikes,
+    Stimulus,
+    create_backend,
+)
 
 Change = Callable  # of one argument, or of (device, argument)
 
@@ -17,7 +27,7 @@ def unchanged(thing):
     return thing
 
 
-class Mutant(Backend):
+class Mutant(BackendWrapper):
     """A device with something wrong in front of it.
 
     Args:
@@ -37,30 +47,29 @@ class Mutant(Backend):
         recording=lambda recording, stimulus: recording,
         inner=None,
     ) -> None:
-        self.inner = create_backend("reference") if inner is None else inner
+        super().__init__(create_backend("reference") if inner is None else inner)
         self.claims, self._identity, self._circuit = claims or {}, identity, circuit
         self._weights, self._spikes, self._recording = weights, spikes, recording
 
     @property
     def capabilities(self):
-        return replace(self.inner.capabilities, **self.claims)
+        return replace(super().capabilities, **self.claims)
 
     @property
     def identity(self):
-        return self._identity(self.inner.identity)
-
-    def open(self) -> None:
-        self.inner.open()
-
-    def close(self) -> None:
-        self.inner.close()
+        return self._identity(super().identity)
 
     def configure(self, circuit) -> None:
-        self.inner.configure(self._circuit(circuit))
+        super().configure(self._circuit(circuit))
 
-    def run(self, weights, stimulus: Stimulus) -> Recording:
-        given = replace(stimulus, spikes=self._spikes(stimulus.spikes))
-        return self._recording(self.inner.run(self._weights(weights), given), stimulus)
+    def sent(self, weights):
+        return self._weights(weights)
+
+    def given(self, stimulus: Stimulus) -> Stimulus:
+        return replace(stimulus, spikes=self._spikes(stimulus.spikes))
+
+    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        return self._recording(recording, stimulus)
 
 
 class ClosedOnce(Mutant):
@@ -91,11 +100,11 @@ class FirstCircuitOnly(Mutant):
 
     def close(self) -> None:
         self.done = False
-        self.inner.close()
+        self.backend.close()
 
     def configure(self, circuit) -> None:
         if not self.done:
-            self.inner.configure(circuit)
+            self.backend.configure(circuit)
         self.done = True
 
 
@@ -103,7 +112,7 @@ class Unchecked(Mutant):
     """Takes every circuit."""
 
     def configure(self, circuit) -> None:
-        self.inner._circuit = circuit
+        self.backend._circuit = circuit
 
 
 class Broken(Mutant):
@@ -115,7 +124,7 @@ class Broken(Mutant):
         if self.broken:
             raise DeviceError("the firmware hangs")
         try:
-            return self.inner.run(weights, stimulus)
+            return self.backend.run(weights, stimulus)
         except ValueError:
             self.broken = True
             raise
@@ -132,7 +141,7 @@ class NeedsTrials(Mutant):
     """Cannot run an empty batch."""
 
     def run(self, weights, stimulus):
-        return [self.inner.run(weights, stimulus)][: stimulus.spikes.samples][0]
+        return [self.backend.run(weights, stimulus)][: stimulus.spikes.samples][0]
 
 
 class CutShort(Mutant):
@@ -142,7 +151,7 @@ class CutShort(Mutant):
         super().__init__(claims={"trace_memory": 5 * 20 * 2, "trace_channels": 2})
 
     def run(self, weights, stimulus):
-        found = self.inner.run(weights, stimulus)
+        found = self.backend.run(weights, stimulus)
         return replace(found, traces={name: codes[:5] for name, codes in found.traces.items()})
 
 
@@ -152,7 +161,7 @@ class OneBuffer(Mutant):
     buffer = None
 
     def run(self, weights, stimulus):
-        found = self.inner.run(weights, stimulus)
+        found = self.backend.run(weights, stimulus)
         (codes,) = found.traces.values()
         if self.buffer is None or self.buffer.shape != codes.shape:
             self.buffer = torch.zeros_like(codes)
@@ -167,7 +176,7 @@ class Counting(Mutant):
 
     def run(self, weights, stimulus):
         self.runs += 1
-        return codes(lambda found: found + self.runs)(self.inner.run(weights, stimulus), stimulus)
+        return codes(lambda found: found + self.runs)(self.backend.run(weights, stimulus), stimulus)
 
 
 class FromSecondInput(Mutant):
@@ -175,11 +184,11 @@ class FromSecondInput(Mutant):
 
     def configure(self, circuit) -> None:
         self.first = circuit.projections[0].first_input
-        self.inner.configure(circuit)
+        self.backend.configure(circuit)
 
     def run(self, weights, stimulus):
         moved = {name: matrix.roll(int(self.first > 0), 1) for name, matrix in weights.items()}
-        return self.inner.run(moved, stimulus)
+        return self.backend.run(moved, stimulus)
 
 
 def codes(change: Callable[[Tensor], Tensor]):

@@ -20,13 +20,25 @@ INTERVAL = 1.7e-6
 
 @dataclass
 class Run:
-    """What the chip was given in one run: integer weights, input grid `[T, B, N]`, steps, wait (clocks)."""
+    """What the chip was given in one run.
+
+    Attributes:
+        weights: integers. inputs: grids `[T, B, N]`. steps: of the window. calibrations: so far.
+        window: length of a trial's program (clocks).
+        wait: between trials (clocks), which grenade counts from the start of a trial, not from its end.
+    """
 
     weights: list[Tensor]
     inputs: list[Tensor]
     steps: int
+    window: int
     wait: int
     calibrations: int
+
+    @property
+    def gap(self) -> float:
+        """Time from the end of a trial's window to the next trial (s)."""
+        return max(self.wait - self.window, 0) / CLOCK
 
 
 @dataclass
@@ -38,6 +50,8 @@ class FakeChip:
         events: of a population by its size: (clock, trial, neuron).
         samples: number of samples of a trial beyond those before its window ends; negative: missing ones.
         silent: trials without any sample of neuron 0. lag: of all samples (s). drops: of the crossbar.
+        tuples: whether post-processing gives tuples, as until December 2025, instead of an object.
+        uncalibrated: what calibrations raise.
     """
 
     identifier: str = "hxcube7fpga0chip57_1"
@@ -49,6 +63,8 @@ class FakeChip:
     lag: float = 0.0
     interval: float = INTERVAL
     drops: Any = 0
+    tuples: bool = False
+    uncalibrated: list[Exception] = field(default_factory=list)
     fail: list[Exception] = field(default_factory=list)
     connected: bool = False
     calls: list[str] = field(default_factory=list)
@@ -154,13 +170,19 @@ class Neurons(Module):
         changed, self._asked = not self._asked, True
         return changed
 
-    def post_process(self, hw_data: Any, runtime: float) -> Handle:
+    def forward_func(self, *inputs: Any, hw_data: Any = None) -> Handle:
+        raise AssertionError("hxtorch's own simulation")
+
+    def post_process(self, hw_data: Any, runtime: float) -> Any:
         shift = self.settings["cadc_time_shift"]
         cadc = hw_data.cadc.to_dense(runtime, self.experiment.dt, self.settings["interpolation_mode"])
         if shift:
             cadc = torch.roll(cadc, -shift, 0)
             cadc[len(cadc) - shift :] = cadc[len(cadc) - shift - 1]
-        return Handle(voltage=Handle(cadc=cadc, madc=None), spikes=torch.zeros_like(cadc) if self.fires else None)
+        spikes = torch.zeros_like(cadc) if self.fires else None
+        if self.experiment.chip.tuples:
+            return (spikes, cadc, None) if self.fires else (cadc, None)
+        return Handle(voltage=Handle(cadc=cadc, madc=None), spikes=spikes)
 
 
 class LIF(Neurons):
@@ -191,6 +213,15 @@ class ExecutionInstance:
     def __init__(self, calib_cache_dir: Any = None) -> None:
         self.calib_cache_dir, self.calib, self.loaded = calib_cache_dir, None, None
         self.cadc_neurons: dict[int, list[object]] = {}
+        self.neurons: list[Any] = []
+
+    def calibrate(self) -> None:
+        if self.loaded is not None or not any(module.calib_changed_since_last_run() for module in self.neurons):
+            return
+        self.chip.calibrations += 1
+        self.chip.caches.append(self.calib_cache_dir)
+        if self.chip.uncalibrated:
+            raise self.chip.uncalibrated.pop(0)
 
     def load_calib(self, path: str) -> None:
         self.loaded = path
@@ -223,9 +254,8 @@ def run(experiment: Any, steps: int) -> Any:
     synapses = [(m, i) for m, i in experiment.modules.called if isinstance(m, Synapse)]
     neurons = [(m, i) for m, i in experiment.modules.called if isinstance(m, Neurons)]
     instance = experiment.default_execution_instance
-    if instance.loaded is None and any(m.calib_changed_since_last_run() for m, _ in neurons):
-        chip.calibrations += 1
-        chip.caches.append(instance.calib_cache_dir)
+    instance.neurons = [m for m, _ in neurons]
+    instance.calibrate()
     if experiment.graph is None:
         chip.routed.append([(m.weight.shape[1], m.weight.shape[0]) for m, _ in synapses])
         experiment.graph = experiment.hw_routing_func("network")
@@ -236,8 +266,9 @@ def run(experiment: Any, steps: int) -> Any:
     sent = [m.transform(m.weight.detach().clone()) for m, _ in synapses]
     inputs = [i[0].spikes for _, i in synapses if hasattr(i[0], "external")]
     weights = [(w + 0.5 * torch.where(w < 0, -1, 1)).int() for w in sent]
-    chip.runs.append(Run(weights, inputs, steps, experiment.inter_batch_entry_wait, chip.calibrations))
-    runtime = int(steps * experiment.dt * CLOCK) / CLOCK
+    window = int(steps * experiment.dt * CLOCK)
+    chip.runs.append(Run(weights, inputs, steps, window, experiment.inter_batch_entry_wait, chip.calibrations))
+    runtime = window / CLOCK
     for module, given in neurons:
         hw_data = _measure(chip, module, inputs[0].shape[1], runtime)
         module.handle.__dict__.update(

@@ -1,5 +1,6 @@
 """docs/write-a-backend.md is true: its files are a backend that passes, by the plug-in as an author uses it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from hxtrain.backends.conformance import CHECKS, TOLERANCES, Tolerances, asks
-from hxtrain.studies.conformance import training_lowers_a_loss
+from hxtrain.studies.conformance import another_process_knows_the_device, training_lowers_a_loss
 
+OF_HOST = (training_lowers_a_loss, another_process_knows_the_device)
 PAGE = (Path(__file__).parents[2] / "docs" / "write-a-backend.md").read_text("utf-8")
 FILES = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 WRONG = """
@@ -69,8 +71,35 @@ def test_the_plug_in_fails_and_skips_with_the_reason(outcome):
     assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 4
 
 
+def test_the_page_installs(tmp_path):
+    """In a folder with all its files and an earlier run, as an author has it."""
+    folder, site = tmp_path / "mychip", tmp_path / "site"
+    (folder / "outputs").mkdir(parents=True)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    quick = ["--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "-q"]
+    install = [sys.executable, "-m", "pip", "install", *quick, "--target", str(site), "."]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+    if "No module named pip" in done.stderr:
+        pytest.skip("this environment has no pip")
+    assert done.returncode == 0, done.stdout + done.stderr
+    code = "from hxtrain.backends import create_backend; print(create_backend('mychip', chip='B').identity['chip'])"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout.strip() == "B", done.stderr
+    (site / "mychip.py").unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("hxtrain.backends.registry."))
+    assert "backend='mychip' cannot be imported: its entry point 'mychip:MyChip' of the package mychip" in line
+    assert "No module named 'mychip'" in line
+
+
 def test_every_check_is_in_the_page():
-    for name, check in {**CHECKS, "training_lowers_a_loss": training_lowers_a_loss}.items():
+    for name, check in {**CHECKS, **{check.__name__: check for check in OF_HOST}}.items():
         assert f"| `{name}` | {asks(check)} |" in PAGE
 
 

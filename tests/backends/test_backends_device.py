@@ -12,8 +12,8 @@ from torch import Tensor
 from hxtrain import LI, LIF, Device, Linear, Network, PlacementError
 from hxtrain.backends import (
     Backend,
+    BackendWrapper,
     Capabilities,
-    Circuit,
     Cost,
     DeviceError,
     Health,
@@ -37,35 +37,23 @@ def make_spikes(batch: int) -> Spikes:
     return Spikes.from_times(torch.rand(batch, INPUTS, generator=rng) * 15e-6)
 
 
-class Faulty(Backend):
+class Faulty(BackendWrapper):
     """The reference device behind a fault: fails its first `failures` runs, or damages its recordings."""
 
     def __init__(self, failures: int = 0, damage: Callable[[Recording], Recording] = lambda r: r) -> None:
-        self.inner, self.failures, self.damage = create_backend("reference"), failures, damage
+        super().__init__(create_backend("reference"))
+        self.failures, self.damage = failures, damage
         self.clocks: list[int] = []
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, trace_memory=4 * STEPS * 256)  # four trials per run
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.inner.identity
-
-    def open(self) -> None:
-        self.inner.open()
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def configure(self, circuit: Circuit) -> None:
-        self.inner.configure(circuit)
+        return replace(super().capabilities, trace_memory=4 * STEPS * 256)  # four trials per run
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         self.clocks.append(stimulus.clock)
         if len(self.clocks) <= self.failures:
             raise DeviceError(f"link lost at attempt {len(self.clocks)}")
-        return self.damage(self.inner.run(weights, stimulus))
+        return self.damage(super().run(weights, stimulus))
 
 
 def attached(backend: Backend, retries: int = 5) -> tuple[Device, Network]:
@@ -301,39 +289,29 @@ def test_a_damaged_recording_is_repeated() -> None:
     assert run(device, net).health.retries == 1
 
 
-class Lossy(Backend):
+class Lossy(BackendWrapper):
     """The emulated chip behind a link that loses, run by run, the scripted trials; a text is an error.
 
     What it records of a lost trial is wrong: no spikes, and codes of 255.
     """
 
+    takes_any_batch = False
+
     def __init__(self, *script: list[int] | str) -> None:
-        self.inner, self.script = create_backend("emulator"), list(script)
+        super().__init__(create_backend("emulator"))
+        self.script = list(script)
         self.asked: list[tuple[int, int]] = []
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, trace_memory=8 * STEPS * 256)  # eight trials per run
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.inner.identity
-
-    def open(self) -> None:
-        self.inner.open()
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def configure(self, circuit: Circuit) -> None:
-        self.inner.configure(circuit)
+        return replace(super().capabilities, trace_memory=8 * STEPS * 256)  # eight trials per run
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         self.asked.append((stimulus.clock, stimulus.spikes.samples))
         fate = self.script.pop(0) if self.script else []
         if isinstance(fate, str):
             raise DeviceError(fate)
-        found = self.inner.run(weights, stimulus)
+        found = super().run(weights, stimulus)
         lost = torch.zeros(stimulus.spikes.samples, dtype=torch.bool)
         lost[fate] = True
         for codes in found.traces.values():
@@ -375,11 +353,11 @@ def test_lost_trials_are_repeated_and_whole_ones_kept(case: str) -> None:
 
 
 def test_every_piece_is_mended() -> None:
-    backend = Lossy([0], [], [7], "time-out")
+    backend = Lossy([0], [7], "no link", [], "time-out")
     device, net = attached(backend)
     found = run(device, net, batch=20)
-    assert backend.asked == [(0, 8), (0, 1), (8, 8), (15, 1), (15, 1), (16, 4)]
-    assert found.health.retries == 3
+    assert backend.asked == [(0, 8), (8, 8), (16, 4), (0, 1), (15, 1), (15, 1), (16, 4)]  # first all, then repeats
+    assert found.health.retries == 4
     clean, _ = attached(Lossy())
     assert same(found, run(clean, net, batch=20))
 

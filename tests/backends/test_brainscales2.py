@@ -29,7 +29,7 @@ from hxtrain.backends import (
     Stimulus,
     create_backend,
 )
-from hxtrain.backends.brainscales2.readout import dropped_spikes
+from hxtrain.backends.brainscales2.readout import dropped_spikes, post_processed
 
 HIDDEN, READOUT = 3, 2  # sizes of CIRCUIT's populations
 
@@ -93,10 +93,32 @@ def test_a_module_that_the_software_lacks_is_named(monkeypatch: pytest.MonkeyPat
     assert "hxtorch" not in sys.modules
 
 
+def without(module: ModuleType, name: str) -> None:
+    """Take a name from a module; of a class, a method or the arguments that stand for it."""
+    owner, _, member = name.partition(".")
+    if not member:
+        delattr(module, owner)
+        return
+    kind = getattr(module, owner)
+    inherited = {key: value for base in kind.__mro__[-2::-1] for key, value in vars(base).items() if key != member}
+    if member == "neuron_structure":
+        inherited["__init__"] = lambda self, size, experiment: None
+    setattr(
+        module, owner, type(owner, (), {k: v for k, v in inherited.items() if k not in ("__dict__", "__weakref__")})
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "name", "text"),
     [
-        ("hxtorch.spiking", "LIF", r"hxtorch.spiking has no LIF: a release of June 2025"),
+        ("hxtorch.spiking", "LIF", r"hxtorch.spiking has no LIF: a release of September 2025"),
+        (
+            "hxtorch.spiking",
+            "LIF.post_process",
+            r"hxtorch.spiking.LIF has no post_process: a release of September 2025",
+        ),
+        ("hxtorch.spiking", "LI.neuron_structure", r"hxtorch.spiking.LI has no .*neuron_structure: a release of Sep"),
+        ("hxtorch.spiking", "ExecutionInstance.calibrate", r"ExecutionInstance has no calibrate: a release of Sep"),
         ("pygrenade_vx.network", "requires_routing", r"grenade has no requires_routing.*pygrenade_vx 4.5"),
     ],
 )
@@ -104,7 +126,7 @@ def test_releases_that_do_not_fit_are_refused(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str, text: str
 ) -> None:
     modules = make_modules(FakeChip())
-    delattr(modules[module], name)
+    without(modules[module], name)
     install(monkeypatch, modules)
     with pytest.raises(DeviceError, match=text):
         create_backend("brainscales2").open()
@@ -120,14 +142,36 @@ def test_a_calix_that_does_not_fit_matters_only_without_a_file(chip: FakeChip, t
         assert backend.identity["chip"] == chip.identifier
 
 
-def test_a_release_that_calls_it_snn_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_without_spiking_networks_is_too_old_and_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     modules = make_modules(FakeChip())
     modules["hxtorch.snn"] = modules.pop("hxtorch.spiking")
-    modules["hxtorch.snn"].__name__ = "hxtorch.snn"
-    modules["hxtorch.snn.morphology"] = modules.pop("hxtorch.spiking.morphology")
     install(monkeypatch, modules)
-    with create_backend("brainscales2") as backend:
-        backend.configure(CIRCUIT)
+    with pytest.raises(DeviceError, match=r"no module hxtorch.spiking: a release of September 2025"):
+        create_backend("brainscales2").open()
+
+
+@pytest.mark.parametrize("tuples", [False, True], ids=["object", "tuple"])
+def test_data_may_come_as_an_object_or_a_tuple(chip: FakeChip, tuples: bool) -> None:
+    chip.tuples = tuples
+    chip.trace = lambda size, t, b, n: 90 + size + round(t / INTERVAL)
+    chip.events = {HIDDEN: [(600, 0, 1)]}
+    found = run_on(chip)
+    assert found.traces["hidden"][0, :, 0].tolist() == [90 + HIDDEN + k for k in range(SAMPLES)]
+    assert found.traces["readout"][0, :, 0].tolist() == [90 + READOUT + k for k in range(SAMPLES)]
+    assert found.spikes["hidden"].unit.tolist() == [1]
+
+
+@pytest.mark.parametrize("fires", [True, False])
+def test_data_of_another_form_is_refused(fires: bool) -> None:
+    with pytest.raises(DeviceError, match="post-processing gave 4 values"):
+        post_processed((None,) * 4, fires)
+
+
+def test_software_that_does_not_fit_is_said_at_once_and_not_taken_for_a_bad_link(chip: FakeChip) -> None:
+    chip.fail.append(AttributeError("'Experiment' object has no attribute 'graph'"))
+    with pytest.raises(DeviceError, match=r"does not do what is asked .*'graph'.*hxtorch 1.2.3.*EBRAINS"):
+        run_on(chip)
+    assert chip.calls == ["init", "release"]
 
 
 def test_identity_tells_chip_calibration_and_versions(chip: FakeChip, tmp_path: Path) -> None:
@@ -145,6 +189,24 @@ def test_identity_tells_chip_calibration_and_versions(chip: FakeChip, tmp_path: 
     assert found["version_torch"] == torch.__version__
     assert len(set(hashes)) == 2
     assert all(isinstance(value, str) and value for value in found.values())
+
+
+def test_identity_stays_known_when_the_chip_is_closed(chip: FakeChip) -> None:
+    backend = create_backend("brainscales2")
+    with backend:
+        known = dict(backend.identity)
+    assert dict(backend.identity) == known
+    assert known["chip"] == chip.identifier
+
+
+def test_a_calibration_file_that_changes_meanwhile_is_refused(chip: FakeChip, tmp_path: Path) -> None:
+    with with_file(tmp_path, "chip.pbin") as backend:
+        known = dict(backend.identity)
+        backend.configure(CIRCUIT)
+        (tmp_path / "chip.pbin").write_bytes(b"another")
+        assert dict(backend.identity) == known
+        with pytest.raises(ValueError, match="has changed since this backend was made"):
+            backend.configure(replace(CIRCUIT, samples=8))
 
 
 # ---- connection
@@ -257,20 +319,26 @@ def test_the_list_of_recorded_neurons_does_not_grow(chip: FakeChip, opened: Back
 
 
 @pytest.mark.parametrize(
-    ("tau", "trial_time", "wait", "total"),
+    ("tau", "samples", "trial_time", "period"),
     [
-        (6e-6, None, 200e-6 - SAMPLES * INTERVAL, 200e-6),
-        (60e-6, None, 300e-6, 300e-6 + SAMPLES * INTERVAL),
-        (6e-6, 50e-6, 50e-6 - SAMPLES * INTERVAL, 50e-6),
+        (6e-6, SAMPLES, None, 200e-6),
+        (6e-6, 94, None, 200e-6),
+        (60e-6, SAMPLES, None, 300e-6 + SAMPLES * INTERVAL),
+        (60e-6, 94, None, 300e-6 + 94 * INTERVAL),
+        (6e-6, SAMPLES, 50e-6, 50e-6),
     ],
-    ids=["usual", "slow", "close"],
+    ids=["usual", "usual, long", "slow", "slow, long", "close"],
 )
-def test_time_between_trials(chip: FakeChip, tau: float, trial_time: float | None, wait: float, total: float) -> None:
+def test_time_between_trials(chip: FakeChip, tau: float, samples: int, trial_time: float | None, period: float) -> None:
     slow = tuple(replace(p, tau_mem=tau) for p in CIRCUIT.populations)
-    found = run_on(chip, replace(CIRCUIT, populations=slow, trial_time=trial_time), batch=3)
-    assert chip.runs[-1].wait == round(wait * CLOCK)
-    assert found.cost.chip_time == pytest.approx(3 * total)
-    assert found.cost.energy == pytest.approx(3 * total * 0.2)
+    circuit = replace(CIRCUIT, populations=slow, trial_time=trial_time, samples=samples)
+    found = run_on(chip, circuit, batch=3)
+    assert chip.runs[-1].wait == pytest.approx(period * CLOCK, abs=1)
+    assert chip.runs[-1].gap == pytest.approx(period - samples * INTERVAL, abs=2 / CLOCK)
+    if trial_time is None:
+        assert chip.runs[-1].gap >= 5 * tau * (1 - 1e-9)
+    assert found.cost.chip_time == pytest.approx(3 * period)
+    assert found.cost.energy == pytest.approx(3 * period * 0.2)
     assert found.cost.origin == "estimated"
 
 
@@ -430,6 +498,13 @@ def test_an_interruption_leaves_the_network_usable(chip: FakeChip, opened: Backe
     assert opened.run(WEIGHTS, stimulus()).lost is None
 
 
+def test_a_calibration_that_fails_is_not_repeated(chip: FakeChip) -> None:
+    chip.uncalibrated += [RuntimeError("too few neurons succeeded")] * 2
+    with pytest.raises(DeviceError, match=r"could not calibrate the chip \(RuntimeError: too few .*not tried again"):
+        run_on(chip)
+    assert (chip.calibrations, chip.calls) == (1, ["init", "release"])
+
+
 def test_configure_tries_again_with_a_new_network(chip: FakeChip) -> None:
     chip.fail.append(RuntimeError("not yet"))
     run_on(chip)
@@ -536,12 +611,29 @@ def test_long_trials_go_to_dram(chip: FakeChip) -> None:
         ({"substeps": 0}, "substeps=0 must be at least 1"),
         ({"trial_time": -1.0}, "trial_time=-1.0 must be positive"),
         ({"calibration": "no/such.pkl"}, r"calibration=no.such.pkl does not exist"),
-        ({"hw_routing_func": "no_such_module:route"}, "hw_routing_func='no_such_module:route' cannot be imported"),
+        ({"hw_routing_func": "route"}, "hw_routing_func='route' names no function; write package.module:function"),
+        ({"hw_routing_func": "a b:route"}, "hw_routing_func='a b:route' names no function"),
+        ({"hw_routing_func": 3}, "hw_routing_func=3 names no function"),
     ],
 )
 def test_settings_are_checked(chosen: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         create_backend("brainscales2", **chosen)
+
+
+def test_a_router_is_imported_once_a_chip_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "routers.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceError, match="hxtorch is not installed"):
+        create_backend("brainscales2", hw_routing_func="routers:route").open()
+    chip = request.getfixturevalue("chip")
+    with pytest.raises(ValueError, match=r"'routers:route' cannot be imported \(RuntimeError: imported\)"):
+        create_backend("brainscales2", hw_routing_func="routers:route").open()
+    with pytest.raises(ValueError, match=r"'fake_hxtorch:CLOCK' is a float, not a function"):
+        create_backend("brainscales2", hw_routing_func="fake_hxtorch:CLOCK").open()
+    assert chip.calls == ["init", "release"] * 2
 
 
 @pytest.mark.parametrize("router", [refusing_router, "fake_hxtorch:refusing_router"], ids=["function", "name"])

@@ -13,6 +13,7 @@ from remote_bench import PATIENT, CountingBackend, connected, serving
 from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import (
     Backend,
+    BackendWrapper,
     Batching,
     Capabilities,
     Circuit,
@@ -108,35 +109,24 @@ def test_as_many_runs_in_a_message_as_the_server_takes(limit: int, messages: int
 
 
 def test_the_host_repeats_only_the_runs_that_failed() -> None:
-    class Small(Backend):
+    class Small(BackendWrapper):
         """A device of three trials per run, some of which fail."""
 
+        takes_any_batch = False
+
         def __init__(self, *fails: int) -> None:
-            self.inner, self.fails = create_backend("emulator", preset="uncalibrated"), fails
-            self.clocks: list[int] = []
+            super().__init__(create_backend("emulator", preset="uncalibrated"))
+            self.fails, self.clocks = fails, list[int]()
 
         @property
         def capabilities(self) -> Capabilities:
-            return replace(self.inner.capabilities, trace_memory=3 * 20 * 256)
-
-        @property
-        def identity(self) -> Mapping[str, str]:
-            return self.inner.identity
-
-        def open(self) -> None:
-            self.inner.open()
-
-        def close(self) -> None:
-            self.inner.close()
-
-        def configure(self, circuit: Circuit) -> None:
-            self.inner.configure(circuit)
+            return replace(super().capabilities, trace_memory=3 * 20 * 256)
 
         def run(self, weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
             self.clocks.append(stimulus.clock)
             if len(self.clocks) in self.fails:
                 raise DeviceError("link lost")
-            return self.inner.run(weights, stimulus)
+            return super().run(weights, stimulus)
 
     def record(backend: Backend) -> tuple[Recording, int]:
         net = Network(Linear(4, 5, mean=0.25), LIF(5), Linear(5, 3), LI(3), steps=20)

@@ -483,7 +483,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
     monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
     asked: list[Chip] = []
 
-    def quick(chip: Chip, targets: dict[str, Array]) -> tuple[Calibration, list[Result]]:
+    def quick(chip: Chip, targets: dict[str, Array], report: Callable[[str], None]) -> tuple[Calibration, list[Result]]:
         asked.append(chip)
         die = chip.silicon.digest[:16]
         return replace(shipped(), chip=chip.name, die=die, targets=dict(targets)), []

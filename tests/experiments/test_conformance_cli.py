@@ -26,6 +26,13 @@ class Sloppy(ReferenceBackend):
 """
 
 
+UNSTABLE = """
+    @property
+    def identity(self):
+        return {**super().identity, "chip_hash": str(hash("chip"))}
+"""
+
+
 @pytest.fixture
 def sloppy(tmp_path, monkeypatch):
     """A package with a backend, found like an installed one."""
@@ -39,14 +46,18 @@ def sloppy(tmp_path, monkeypatch):
 
 
 def test_all_checks_and_training_on_the_reference_device(tmp_path):
-    done = call("hxtrain-conformance", "backend=reference", "tolerances=ideal", "hydra.run.dir=run", cwd=tmp_path)
+    done = call("hxtrain-conformance", "backend=reference", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "49 pass, 4 not applicable" in done.stdout
+    assert "50 pass, 4 not applicable" in done.stdout
     record = json.loads((tmp_path / "run/conformance.json").read_text())
     assert record["passed"]
     assert record["identity"] == {"backend": "reference", "chip": "ideal", "chip_hash": "none"}
     assert record["settings"]["tolerances"] == asdict(IDEAL)
-    assert [check["name"] for check in record["checks"]] == [*CHECKS, "training_lowers_a_loss"]
+    assert [check["name"] for check in record["checks"]] == [
+        *CHECKS,
+        "training_lowers_a_loss",
+        "another_process_knows_the_device",
+    ]
     assert record["command"].startswith("hxtrain-conformance backend=reference")
 
 
@@ -65,6 +76,15 @@ def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
     }
     assert "rest within 1.0 of the leak" in checks[1]["text"]
     assert "the offset is known" in done.stdout
+
+
+def test_a_hash_that_changes_from_process_to_process_fails(sloppy, tmp_path):
+    (tmp_path / "sloppy.py").write_text(SLOPPY + UNSTABLE)
+    options = ["checks=[another_process_knows_the_device]"]
+    done = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    (check,) = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
+    assert check["text"].startswith("in another process the identity has chip_hash=")
 
 
 def test_software_is_refused(tmp_path):

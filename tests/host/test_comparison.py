@@ -8,7 +8,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain import plots
-from hxtrain.backends import Backend, DeviceError, Spikes, create_backend
+from hxtrain.backends import Backend, BackendWrapper, DeviceError, Spikes, create_backend
 from hxtrain.comparison import Tolerance, compare
 from hxtrain.comparison.response import linear_response
 from hxtrain.placement import PlacementError
@@ -17,31 +17,18 @@ DT, STEPS = 1.7e-6, 20
 LOSS = hx.MaxOverTime()
 
 
-class Altered(Backend):
+class Altered(BackendWrapper):
     """A backend whose weights are altered on their way in, or whose recordings on their way out."""
 
     def __init__(self, backend: Backend, weights: Callable = lambda w: w, recording: Callable = lambda r: r):
-        self.backend, self.weights, self.recording = backend, weights, recording
+        super().__init__(backend)
+        self.weights, self.recording = weights, recording
 
-    @property
-    def capabilities(self):
-        return self.backend.capabilities
+    def sent(self, weights):
+        return self.weights(dict(weights))
 
-    @property
-    def identity(self):
-        return self.backend.identity
-
-    def open(self):
-        self.backend.open()
-
-    def close(self):
-        self.backend.close()
-
-    def configure(self, circuit):
-        self.backend.configure(circuit)
-
-    def run(self, weights, stimulus):
-        return self.recording(self.backend.run(self.weights(dict(weights)), stimulus))
+    def received(self, recording, stimulus):
+        return self.recording(recording)
 
 
 def weakened(name: str, factor: float) -> Callable:

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from emulated_runs import HEALTHY, replace_runs
 from rich.console import Console
 
 from hxtrain import LI, LIF, Device, Linear, Network
-from hxtrain.backends import Backend, Cost, Recording, Spikes, Stimulus, create_backend
+from hxtrain.backends import BackendWrapper, Cost, Recording, Spikes, Stimulus, create_backend
 from hxtrain.config import NetworkConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.drift import DriftMonitor
@@ -32,31 +31,15 @@ def shifted(recording: Recording, clock: int, rate: float) -> Recording:
     return replace(recording, traces=traces)
 
 
-class Drifting(Backend):
+class Drifting(BackendWrapper):
     """An uncalibrated chip (noise, mismatch) whose resting potentials move by `rate` LSB per trial."""
 
     def __init__(self, rate: float) -> None:
-        self.inner, self.rate = create_backend("emulator", preset="uncalibrated"), rate
+        super().__init__(create_backend("emulator", preset="uncalibrated"))
+        self.rate = rate
 
-    @property
-    def capabilities(self):
-        return self.inner.capabilities
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.inner.identity
-
-    def open(self) -> None:
-        self.inner.open()
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def configure(self, circuit) -> None:
-        self.inner.configure(circuit)
-
-    def run(self, weights, stimulus: Stimulus) -> Recording:
-        return shifted(self.inner.run(weights, stimulus), stimulus.clock, self.rate)
+    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        return shifted(recording, stimulus.clock, self.rate)
 
 
 def attached(rate: float, **settings: float) -> tuple[Device, Network]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hxtrain.studies.evaluate import EvaluateConfig, with_chip
+from hxtrain.studies.evaluate import EvaluateConfig, with_device
 from hxtrain.training import CheckpointError, load_checkpoint, parallel
 from hxtrain.training.parallel import Team
 
@@ -142,7 +142,7 @@ def test_a_run_on_several_chips_is_resumed_and_has_no_own_chip(tmp_path: Path) -
     assert record(folder)["epochs"] == 2
     assert record(folder)["chip"] == "W62F0|W63F1"
     with pytest.raises(CheckpointError, match="was trained on several chips"):
-        with_chip(EvaluateConfig(checkpoint=str(folder / "checkpoint.pt"), own_chip=True))
+        with_device(EvaluateConfig(checkpoint=str(folder / "checkpoint.pt"), own_chip=True))
 
 
 def test_epochs_in_software_do_not_move_the_clock_of_shared_devices(tmp_path: Path) -> None:

@@ -6,41 +6,33 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hxtrain.backends import Backend, Batching, Capabilities, Circuit, DeviceError, Recording, Stimulus
+from hxtrain.backends import Backend, BackendWrapper, Batching, Circuit, DeviceError, Recording, Stimulus
 
 
-class ReplayBackend(Backend, Batching):
+class ReplayBackend(BackendWrapper, Batching):
     """What is left of a training step on it is the host's share, which a real chip would wait for.
 
     Args:
-        inner: the device that is recorded.
+        backend: the device that is recorded.
     """
 
-    def __init__(self, inner: Backend) -> None:
-        self._inner = inner
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
         self._known: dict[tuple[int, ...], list[Recording | DeviceError]] = {}
 
     @property
-    def capabilities(self) -> Capabilities:
-        """The inner device's."""
-        return self._inner.capabilities
+    def identity(self) -> Mapping[str, str]:
+        """Return the device's, marked."""
+        return {**super().identity, "replay": "yes"}
 
     @property
-    def identity(self) -> Mapping[str, str]:
-        """Return the inner device's, marked."""
-        return {**self._inner.identity, "replay": "yes"}
-
-    def open(self) -> None:
-        """Open the inner device."""
-        self._inner.open()
-
-    def close(self) -> None:
-        """Close the inner device."""
-        self._inner.close()
+    def takes_any_batch(self) -> bool:
+        """No: it stands for a chip, whose host splits batches."""
+        return False
 
     def configure(self, circuit: Circuit) -> None:
-        """Configure the inner device, and forget."""
-        self._inner.configure(circuit)
+        """Configure the device, and forget."""
+        super().configure(circuit)
         self._known = {}
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
@@ -54,5 +46,5 @@ class ReplayBackend(Backend, Batching):
         """Return the first recordings of runs of so many trials."""
         sizes = tuple(stimulus.spikes.samples for stimulus in stimuli)
         if sizes not in self._known:
-            self._known[sizes] = [self._inner.run(weights, stimulus) for stimulus in stimuli]
+            self._known[sizes] = [self.backend.run(weights, stimulus) for stimulus in stimuli]
         return list(self._known[sizes])

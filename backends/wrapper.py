@@ -1,0 +1,183 @@
+"""A device in front of another one: everything is passed on, and what the other one can do in addition is kept.
+
+class Inverting(BackendWrapper):
+    def sent(self, weights):
+        return {name: -matrix for name, matrix in weights.items()}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .contract import (
+    Backend,
+    Batching,
+    Calibratable,
+    Capabilities,
+    Circuit,
+    DeviceError,
+    Outcome,
+    Recording,
+    Stimulus,
+    Targets,
+)
+
+
+class BackendWrapper(Backend):
+    """Passes everything on to a device; a subclass overrides what differs.
+
+    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`), as `isinstance` tells. What a
+    subclass does to runs belongs into `sent`, `given` and `received`, which single runs and runs given together meet
+    alike. If it overrides `run` instead, runs given together become single ones.
+
+    Args:
+        backend: the device.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        lacking = tuple(
+            passing_on
+            for ability, passing_on in ABILITIES.items()
+            if isinstance(backend, ability) and not isinstance(self, ability)
+        )
+        if lacking:
+            self.__class__ = _with(type(self), lacking)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The device's."""
+        return self.backend.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return the device's."""
+        return self.backend.identity
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The device's."""
+        return self.backend.warnings
+
+    @property
+    def tolerances(self) -> str:
+        """The device's."""
+        return self.backend.tolerances
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device's."""
+        return self.backend.torch_device
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether the device does."""
+        return self.backend.takes_any_batch
+
+    @property
+    def configuration(self) -> object | None:
+        """The device's."""
+        return self.backend.configuration
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device is."""
+        return self.backend.closed
+
+    def open(self) -> None:
+        """Open the device."""
+        self.backend.open()
+
+    def close(self) -> None:
+        """Close the device."""
+        self.backend.close()
+
+    def configure(self, circuit: Circuit) -> None:
+        """Configure the device."""
+        self.backend.configure(circuit)
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        """Run the device."""
+        return self.received(self.backend.run(self.sent(weights), self.given(stimulus)), stimulus)
+
+    def sent(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights that the device gets in place of `weights`."""
+        return weights
+
+    def given(self, stimulus: Stimulus) -> Stimulus:
+        """Return the stimulus that the device gets in place of `stimulus`."""
+        return stimulus
+
+    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        """Return what arrives of a recording.
+
+        Args:
+            recording: the device's.
+            stimulus: what the wrapper was asked to run.
+
+        Raises:
+            DeviceError: nothing arrives.
+        """
+        return recording
+
+
+class _Batching(BackendWrapper, Batching):
+    """Passes on runs that are given together."""
+
+    def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
+        """Do what `run` does with each stimulus, at once unless a subclass has a `run` of its own."""
+        device = self.backend
+        if type(self).run is not BackendWrapper.run or not isinstance(device, Batching):
+            return [_outcome(lambda s=stimulus: self.run(weights, s)) for stimulus in stimuli]  # type: ignore[misc]
+        outcomes = device.run_all(self.sent(weights), [self.given(stimulus) for stimulus in stimuli])
+        return [
+            outcome if isinstance(outcome, DeviceError) else _outcome(lambda o=outcome, s=stimulus: self.received(o, s))  # type: ignore[misc]
+            for outcome, stimulus in zip(outcomes, stimuli, strict=True)
+        ]
+
+
+class _Calibratable(BackendWrapper, Calibratable):
+    """Passes on access to a calibration."""
+
+    def calibrate(
+        self,
+        targets: Targets,
+        file: Path,
+        stages: Sequence[str] | None = None,
+        seed: int = 0,
+        report: Callable[[str], None] = lambda text: None,
+    ) -> list[Outcome]:
+        """Calibrate the device."""
+        return self._calibratable().calibrate(targets, file, stages, seed, report)
+
+    def read_reference(self, potential: float, samples: int) -> Tensor:
+        """Return codes of a common potential on all ADC channels of the device."""
+        return self._calibratable().read_reference(potential, samples)
+
+    def _calibratable(self) -> Calibratable:
+        assert isinstance(self.backend, Calibratable)  # else this class is not chosen
+        return self.backend
+
+
+ABILITIES: dict[type, type[BackendWrapper]] = {Batching: _Batching, Calibratable: _Calibratable}
+"""What a device can do in addition, and how a wrapper passes it on."""
+
+
+@cache
+def _with(kind: type[BackendWrapper], abilities: tuple[type[BackendWrapper], ...]) -> type[BackendWrapper]:
+    """Return a kind of wrapper that has abilities in addition."""
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (*abilities, kind), names)
+
+
+def _outcome(run: Callable[[], Recording]) -> Recording | DeviceError:
+    """Return a recording, or the error that came in its place."""
+    try:
+        return run()
+    except DeviceError as error:
+        return error

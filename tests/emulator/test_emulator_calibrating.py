@@ -1,0 +1,115 @@
+"""A chip without a calibration: its identity costs nothing, its calibration says that it runs and how far it is."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hxtrain.backends import Circuit, Population, Projection, create_backend
+from hxtrain.backends.work import Work, listening, tell
+from hxtrain.emulator.calibration import STAGES, Calibration, shipped_chips, store
+from hxtrain.training import device_work_shown
+
+CIRCUIT = Circuit(
+    2,
+    (Population("neurons", 2, 1, 80.0, 150.0, 80.0, 6e-6, 6e-6, 2e-6),),
+    (Projection("input->neurons", "input", "neurons", 2),),
+    4,
+    1.7e-6,
+)
+
+
+@pytest.fixture
+def calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Names of the chips that were calibrated, by a procedure that takes no time."""
+    names: list[str] = []
+
+    def quick(chip: Any, targets: Any, report: Callable[[str], None]) -> tuple[Calibration, list[Any]]:
+        names.append(chip.name)
+        for stage in [*STAGES, "check"]:
+            report(stage)
+        own = store.shipped_for(type(chip)("W66F3", chip.preset), targets)
+        assert own is not None
+        success = {name: np.ones(512, bool) for name in own.success}
+        die = chip.silicon.digest[:16]
+        return Calibration(chip.name, die, targets, own.codes, success, tuple(STAGES), 0, "2026-01-01"), []
+
+    monkeypatch.setattr(store, "calibrate", quick)
+    monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
+    return names
+
+
+@pytest.mark.parametrize("chip", ["Q11A1", "Q11A1+W66F3", "w66f3"])
+def test_the_identity_of_a_new_chip_calibrates_nothing(calibrated: list[str], chip: str) -> None:
+    known = []
+    for _ in range(2):  # the second time, codes are kept from the first
+        with create_backend("emulator", chip=chip) as backend:
+            known.append(dict(backend.identity))
+            assert len(calibrated) == (len(known) > 1)
+            backend.configure(CIRCUIT)
+            known.append(dict(backend.identity))
+    assert known[0] == known[2]
+    assert known[1] == known[3]
+    assert known[0]["chip_hash"] != known[1]["chip_hash"]
+    assert known[0]["calibration"] == "made when a circuit is configured"
+    assert known[0]["chip_hash"] != create_backend("emulator", chip=chip, preset="uncalibrated").identity["chip_hash"]
+    assert len(calibrated) == 1
+
+
+@pytest.mark.parametrize("chip", shipped_chips())
+def test_the_identity_of_a_chip_of_the_package_stays_the_same(calibrated: list[str], chip: str) -> None:
+    with create_backend("emulator", chip=chip) as backend:
+        before = dict(backend.identity)
+        backend.configure(CIRCUIT)
+        assert dict(backend.identity) == before
+        assert backend.warnings == tuple(text for text in backend.warnings if "did you mean" not in text)
+    assert calibrated == []
+
+
+def test_a_calibration_tells_how_far_it_is(calibrated: list[str]) -> None:
+    told: list[Work] = []
+    with listening(told.append), create_backend("emulator", chip="Q11A1") as backend:
+        backend.configure(CIRCUIT)
+        backend.configure(CIRCUIT)
+    assert [work.done for work in told] == list(range(len(STAGES) + 2))
+    assert {work.stages for work in told} == {len(STAGES) + 1}
+    assert told[0].what.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
+    assert (told[0].stage, told[-1].stage) == (next(iter(STAGES)), "")
+
+
+def test_without_a_listener_the_log_warns_once(calibrated: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), create_backend("emulator", chip="Q11A1") as backend:
+        backend.configure(CIRCUIT)
+    assert [record.message.split(",")[0] for record in caplog.records] == ["calibrating chip Q11A1"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_commands_show_a_line_and_on_a_terminal_a_bar(terminal: bool) -> None:
+    console = Console(force_terminal=terminal, record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
+    with device_work_shown(console):
+        for done in range(3):
+            tell(Work("calibrating chip [/b]", "leak" if done < 2 else "", done, 2))
+    text = console.export_text()
+    console.file.close()
+    assert text.count("calibrating chip [/b]") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("w66f3", "W66F3"), ("W66F2", "W66F3"), ("W62FO", "W62F0"), ("w65f4", "W65F4")]
+)
+def test_a_name_close_to_a_chip_of_the_package_is_asked_about(calibrated: list[str], name: str, meant: str) -> None:
+    told: list[Work] = []
+    with listening(told.append), create_backend("emulator", chip=name) as backend:
+        assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
+        backend.configure(CIRCUIT)
+        assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
+    assert f"did you mean chip.name={meant}?" in told[0].what
+
+
+@pytest.mark.parametrize("name", ["W99F1", "A", "chip1", "W66F3"])
+def test_other_names_are_not(name: str) -> None:
+    assert create_backend("emulator", chip=name, preset="uncalibrated").warnings == ()
