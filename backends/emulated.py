@@ -397,10 +397,14 @@ def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Sp
     spiking = [(p, first) for p, first in zip(circuit.populations, firsts, strict=False) if p.threshold is not None]
     if len(spiking) == 1:  # the others have no threshold
         (population, first) = spiking[0]
-        return {population.name: Spikes(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)}
+        return {
+            population.name: Spikes.trusted(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)
+        }
     found = {}
     for population, first in spiking:
         here = (spikes.unit >= first) & (spikes.unit < first + population.size)
-        chosen = Spikes(spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size)
+        chosen = Spikes.trusted(
+            spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size
+        )
         found[population.name] = chosen
     return found
