@@ -141,6 +141,10 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             trial_time=CAPABILITIES.trial_time,
         )
 
+    def __repr__(self) -> str:
+        """Describe chip and preset in a line; nothing is calibrated for it."""
+        return f"{type(self).__name__}({'+'.join(chip.name for chip in self._individuals)}, {self._preset})"
+
     @property
     def capabilities(self) -> Capabilities:
         """The physical chip's limits."""

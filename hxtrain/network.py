@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
-from .learning import GridEvents, Model, decay, get_surrogate, measured_layers, psp_matrix
+from .arrival import InputWatch
+from .learning import GridEvents, Model, Surrogate, decay, get_surrogate, measured_layers, psp_matrix
 from .twin import simulate
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Synapses(nn.Module):
         self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
         self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+
+    def extra_repr(self) -> str:
+        """Describe sizes and initial weights."""
+        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}"
 
     def reset_parameters(self, leakage: float, generator: torch.Generator) -> None:
         """Draw the initial weights; `leakage` is `1 - exp(-dt / tau_mem)` of the targets."""
@@ -122,6 +127,10 @@ class _Neurons(nn.Module):
         _check_positive(type(self).__name__, size=size, tau_mem=tau_mem, tau_syn=tau_syn)
         self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
 
+    def extra_repr(self) -> str:
+        """Describe size and time constants."""
+        return f"{self.size}, tau_mem={self.tau_mem:g} s, tau_syn={self.tau_syn:g} s"
+
 
 class LIF(_Neurons):
     """Leaky integrate-and-fire neurons with exponential synapses.
@@ -129,7 +138,8 @@ class LIF(_Neurons):
     Args:
         size: number of neurons.
         tau_mem, tau_syn: time constants of membrane and synapses (s).
-        surrogate, slope: derivative of the spike, see `hxtrain.learning.SURROGATES`.
+        surrogate: derivative of the spike, by a name in `hxtrain.learning.SURROGATES`, or a function like those there.
+        slope: its inverse width.
         at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
             the spike), or `trace` (the bin's sample, as published).
     """
@@ -141,7 +151,7 @@ class LIF(_Neurons):
         size: int,
         tau_mem: float = 6e-6,
         tau_syn: float = 6e-6,
-        surrogate: str = "superspike",
+        surrogate: str | Surrogate = "superspike",
         slope: float = 10.0,
         at_spike: str = "threshold",
     ) -> None:
@@ -180,6 +190,10 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"dropout p={p} must be in 0 <= p < 1")
         self.p = p
+
+    def extra_repr(self) -> str:
+        """Describe the share."""
+        return f"p={self.p:g}"
 
 
 class Incoming(NamedTuple):
@@ -232,6 +246,7 @@ class Network(nn.Module):
     Attributes:
         device: what it is attached to; None: it runs in software, as its twin.
         in_software: run in software although attached; the device's limits of weights stay in force.
+        input_watch: warns once, in the log, if most input events lie after the window, or there are none.
 
     Raises:
         ValueError: the modules do not form such a chain, or sizes do not match.
@@ -249,6 +264,10 @@ class Network(nn.Module):
         saturation: float | None = None,
     ) -> None:
         super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], list | tuple | nn.ModuleList | nn.Sequential):
+            raise TypeError(
+                f"Network takes its modules one by one; give Network(*modules), not a {type(modules[0]).__name__}"
+            )
         given = {"weight_bits": weight_bits, "trace_bits": trace_bits, "saturation": saturation}
         _check_positive("Network", dt=dt, steps=steps, **{k: v for k, v in given.items() if v is not None})
         if traces not in TRACES:
@@ -264,6 +283,7 @@ class Network(nn.Module):
             )
         self.device: Device | None = None
         self.in_software = False
+        self.input_watch = InputWatch()
         self._plan: Plan | None = None
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
@@ -349,10 +369,13 @@ class Network(nn.Module):
             masks: kept neurons of each layer, from `dropout_masks` or `silenced_masks`; None keeps all.
 
         Raises:
+            TypeError: the input is something else than `Spikes`.
             ValueError: the number of inputs does not match, or an option needs a device.
             DeviceError: a run failed, or another network has been placed on the device.
         """
         first = self.layers[0].linear
+        if not isinstance(spikes, Spikes):
+            raise TypeError(_no_spikes(spikes))
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
         if self.device is not None and self.device.plan is not self._plan:
@@ -369,13 +392,15 @@ class Network(nn.Module):
                 found = Activity(simulate(self, weights, events, graph))
             else:
                 found = device.run(weights, spikes, events)
+        self.input_watch.look(events)
+        found.inputs = events
         if not graph:
             return found
         models = [self.model(layer) for layer in self.layers]
         if device is not None and self.saturation is not None:
             found_out = zip(models, device.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in found_out]
-        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health)
+        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health, events)
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
         """Return the float weights of each projection, rows of dropped neurons zero."""
@@ -427,6 +452,16 @@ def _pair(modules: list[nn.Module]) -> list[Layer]:
             _check_recurrent(layer, layer.recurrent)
         previous = layer.neurons.size
     return layers
+
+
+def _no_spikes(values: object) -> str:
+    """Return the error for what a network takes for its input, but is none."""
+    shape = getattr(values, "shape", None)
+    described = type(values).__name__ + ("" if shape is None else f" {list(shape)}")
+    return (
+        f"expected Spikes, got {described}; give net(encode(images)), or of a grid of spikes [T, B, N]: "
+        "net(Spikes.from_grid(grid, net.dt))"
+    )
 
 
 def _take(queue: list[nn.Module], kind: type[M]) -> M | None:

@@ -54,8 +54,17 @@ SURROGATES: dict[str, Surrogate] = {
 }
 
 
-def get_surrogate(name: str) -> Surrogate:
-    """Return a surrogate derivative by name; ValueError lists the known ones."""
-    if name not in SURROGATES:
-        raise ValueError(f"surrogate={name!r} is not known; choose one of {', '.join(SURROGATES)}")
-    return SURROGATES[name]
+def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
+    """Return a surrogate derivative by name; a function of one's own, `f(x, slope)`, is one already.
+
+    Raises:
+        ValueError: the name is not known.
+    """
+    if callable(surrogate):
+        return surrogate
+    if surrogate not in SURROGATES:
+        raise ValueError(
+            f"surrogate={surrogate!r} is not known; choose one of {', '.join(SURROGATES)}, or give a function "
+            "f(x, slope)"
+        )
+    return SURROGATES[surrogate]

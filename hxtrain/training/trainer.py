@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from hxtrain.regularizers import Regularizer
 
 from .augment import Augmentation
 from .config import TrainerConfig
-from .diagnosis import diagnose, probe
+from .diagnosis import ENOUGH_SAMPLES, Observations
 from .distillation import Teacher
 from .evaluation import Evaluation, Observed, intensities, observe
 from .loop import METRICS, Interrupted, Loop
@@ -87,7 +87,7 @@ class Trainer(Loop[TrainerConfig]):
         task: Task,
         config: TrainerConfig,
         seed: int,
-        folder: Path,
+        folder: str | Path,
         settings: Mapping[str, Any],
         progress: Progress,
         team: Team = ALONE,
@@ -100,6 +100,8 @@ class Trainer(Loop[TrainerConfig]):
         self._seen = Seen(0, 0, 0, 0)
         self._answers: Tensor | None = None
         self._warned: set[str] = set()
+        self._begin, self._end = Observations(), Observations()
+        task.net.input_watch.active = False  # the trainer counts the input itself
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
@@ -175,10 +177,7 @@ class Trainer(Loop[TrainerConfig]):
                 regularizers = task.regularizers.values()
                 step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except LossNotFiniteError as error:
-            raise ValueError(
-                f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
-            ) from error
+            raise ValueError(f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; {self._remedy()}") from error
         except DeviceError:
             if not joined:
                 self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
@@ -188,7 +187,15 @@ class Trainer(Loop[TrainerConfig]):
         self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
         health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
         self._report_health("training", health)
-        self._look(step.activity)
+        self._look(step.activity, len(chosen))
+
+    def _remedy(self) -> str:
+        """Return what to do about a loss that is not finite."""
+        if self.epoch == self.step == 0 and self.config.initial is None:
+            text = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
+        else:
+            text = f"try a smaller trainer.learning_rate (now {self.config.learning_rate})"
+        return f"{text}. {'The last checkpoint is intact' if self.checkpoint.exists() else 'No checkpoint was written'}"
 
     def _own_part(self, count: int) -> tuple[int, int, float]:
         """Return first and last of this process's samples in a batch, and their share of it.
@@ -248,13 +255,27 @@ class Trainer(Loop[TrainerConfig]):
             raise DeviceError("another process has lost its device")
         self._stopped = self._seen.stop > 0
 
-    def _look(self, activity: Activity) -> None:
-        """Warn of unhealthy layers at the run's first step and at the end of each epoch."""
-        start = self.epoch == 0 and self.step == 0
-        if not start and self.step != self.steps_per_epoch - 1:
-            return
-        net = self.task.net
-        for text in probe(net, activity) if start else diagnose(net, activity, trained=True):
+    def _look(self, activity: Activity, count: int) -> None:
+        """Warn of missing input and unhealthy layers, at the run's begin and at the end of each epoch.
+
+        Steps of few samples are judged together; a run's only step so far says nothing of what training did.
+        """
+        net, first = self.task.net, self.step * self.config.batch_size
+        left = len(self.train) - first - count
+        if self.epoch == 0 and first < ENOUGH_SAMPLES:
+            self._begin.add(net, activity)
+            if first + count >= ENOUGH_SAMPLES or left == 0:
+                self._warn(self._begin.warnings(net, trained=False))
+                self._begin = Observations()
+        if left < ENOUGH_SAMPLES and not (self.epoch == 0 and self.steps_per_epoch == 1):
+            self._end.add(net, activity)
+            if left == 0:
+                self._warn(self._end.warnings(net, trained=True))
+                self._end = Observations()
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        """Show warnings, one of each kind in a run."""
+        for text in texts:
             kind = " ".join(text.split()[:3])
             if kind not in self._warned:
                 self._warned.add(kind)
@@ -287,6 +308,8 @@ class Trainer(Loop[TrainerConfig]):
             retries=self.sums.retries,
             notes=self.sums.notes,
             in_software=self.task.net.in_software,
+            input_events_per_sample=evaluation.input_events_per_sample,
+            late_input_events_per_sample=evaluation.late_input_events_per_sample,
         )
         self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()
