@@ -33,7 +33,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
         raise ValueError(f"{name} is on the device meta, where tensors have no values; move them to one that has")
     if tensor.requires_grad:
         if torch.is_grad_enabled():
-            raise ValueError(f"{name} requires a gradient, which does not pass through spike events; use .detach()")
+            raise ValueError(f"{name} requires a gradient, which is not passed on; use .detach()")
         tensor = tensor.detach()
     return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
@@ -54,7 +54,8 @@ def _from_array(values: Any, name: str) -> Tensor:
             "list (times as numbers with their time_unit)"
         )
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return torch.from_numpy(np.require(native, requirements=("C", "W")))
+    odd = any(stride < 0 or stride % native.itemsize for stride in native.strides)  # which torch does not take
+    return torch.from_numpy(native.copy() if odd or not native.flags.writeable else native)
 
 
 def index(values: Any, name: str, limit: int) -> Tensor:

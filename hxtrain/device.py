@@ -74,6 +74,11 @@ class Device:
         forced_reset: bool = False,
         max_runs: int = MAX_RUNS,
     ) -> None:
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"expected a backend, got {type(backend).__name__}; make one by its name: "
+                'hx.Device(create_backend("emulator"))'
+            )
         if max_runs < 1:
             raise ValueError(f"max_runs={max_runs} must be at least 1")
         if retries < 0:

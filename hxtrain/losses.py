@@ -12,8 +12,6 @@ from torch.nn.functional import cross_entropy
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import Data
 
-from .activity import Activity
-
 
 @dataclass
 class MaxOverTime:
@@ -45,7 +43,7 @@ class MaxOverTime:
         """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`, or probabilities `[B, classes]`.
 
         Raises:
-            TypeError: the readout is a whole activity.
+            TypeError: the readout is no tensor, but an activity or a layer.
             ValueError: labels are no class numbers of these classes, or not one per sample.
         """
         logits = self.logits(readout)
@@ -89,10 +87,13 @@ def _membranes(readout: Tensor) -> Tensor:
     """Return a readout; refuse what is taken for one.
 
     Raises:
-        TypeError: it is an activity, of which a loss sees the readout.
+        TypeError: it is no tensor, but an activity or a layer.
+        ValueError: it has another number of dimensions.
     """
-    if isinstance(readout, Activity):
-        raise TypeError("expected a readout [T, B, classes], got an Activity; give activity.readout")
+    if not isinstance(readout, Tensor):
+        raise TypeError(f"expected a readout [T, B, classes], got {type(readout).__name__}; give activity.readout")
+    if readout.ndim != 3:
+        raise ValueError(f"readout has shape {list(readout.shape)}, expected [T, B, classes]; give activity.readout")
     return readout
 
 

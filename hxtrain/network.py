@@ -405,11 +405,24 @@ class Network(nn.Module):
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
         """Return the float weights of each projection, rows of dropped neurons zero."""
         kept: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
+        if masks is not None:
+            self._check_masks(masks)
         return [
             p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
             for layer, mask in zip(self.layers, kept, strict=True)
             for p in layer.projections
         ]
+
+    def _check_masks(self, masks: list[Tensor | None]) -> None:
+        sizes = [layer.neurons.size for layer in self.layers]
+        if len(masks) != len(sizes) or any(
+            mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
+            for mask, size in zip(masks, sizes, strict=True)
+        ):
+            raise ValueError(
+                f"masks: expected one tensor [N] or None for each layer, N = {', '.join(map(str, sizes))}; make them "
+                "with net.dropout_masks or net.silenced_masks"
+            )
 
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""

@@ -138,6 +138,8 @@ def evaluate(
 
 def _check(net: Network, split: Split, classes: int, batch_size: int) -> None:
     """Refuse what cannot be evaluated."""
+    if not isinstance(net, Network):
+        raise TypeError(f"expected a Network first, got {type(net).__name__}; evaluate(net, encoder, loss, split, ...)")
     if isinstance(split, ImageDataset):
         raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
     if not isinstance(split, Split):

@@ -406,7 +406,9 @@ def test_the_settings_of_the_run_are_beside_it(tmp_path):
 @pytest.mark.parametrize("backend", ["software", "emulator"])
 def test_a_diverging_run_stops_with_a_hint(tmp_path, backend, mocker):
     mocker.patch.object(hx.MaxOverTime, "scores", lambda self, readout: readout.amax(0) * float("nan"))
-    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1; nothing was learnt before, so that a setting"):
+    with pytest.raises(
+        ValueError, match=r"the loss is nan in epoch 1, step 1; nothing was learnt before, so that a setting"
+    ):
         run(digits(1, backend, train_samples=100, test_samples=50), tmp_path, "test", quiet())
 
 
