@@ -196,7 +196,7 @@ class Health:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recording:
     """What a device measured.
 
@@ -214,6 +214,12 @@ class Recording:
     cost: Cost
     health: Health = field(default_factory=Health)
     lost: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """Describe the recording in a line."""
+        spikes = ", ".join(f"{name}: {len(events)} spikes" for name, events in self.spikes.items())
+        traces = ", ".join(f"{name}: {list(codes.shape)}" for name, codes in self.traces.items())
+        return f"Recording({spikes or 'no spikes'}; traces {traces or 'none'})"
 
 
 def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
@@ -448,6 +454,10 @@ class Backend(ABC):
     def closed(self) -> bool:
         """Whether the device was closed, and not opened again."""
         return self._closed
+
+    def __repr__(self) -> str:
+        """Describe the backend in a line; nothing is opened or asked for it."""
+        return f"{type(self).__name__}()"
 
     @property
     @abstractmethod

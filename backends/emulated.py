@@ -144,6 +144,10 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             trial_time=CAPABILITIES.trial_time,
         )
 
+    def __repr__(self) -> str:
+        """Describe chip and preset in a line; nothing is calibrated for it."""
+        return f"{type(self).__name__}({'+'.join(chip.name for chip in self._individuals)}, {self._preset})"
+
     @property
     def capabilities(self) -> Capabilities:
         """The physical chip's limits."""
@@ -452,10 +456,14 @@ def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Sp
     spiking = [(p, first) for p, first in zip(circuit.populations, firsts, strict=False) if p.threshold is not None]
     if len(spiking) == 1:  # the others have no threshold
         (population, first) = spiking[0]
-        return {population.name: Spikes(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)}
+        return {
+            population.name: Spikes.trusted(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)
+        }
     found = {}
     for population, first in spiking:
         here = (spikes.unit >= first) & (spikes.unit < first + population.size)
-        chosen = Spikes(spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size)
+        chosen = Spikes.trusted(
+            spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size
+        )
         found[population.name] = chosen
     return found

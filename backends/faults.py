@@ -221,6 +221,12 @@ class FaultyBackend(BackendWrapper):
         self.faults = tuple(fault for fault in faults if fault.p > 0)
         self._attempts = _Attempts()
 
+    def __repr__(self) -> str:
+        """Describe backend and faults in a line."""
+        return (
+            f"{type(self).__name__}({self.backend!r}, {', '.join(fault.name for fault in self.faults) or 'no faults'})"
+        )
+
     @property
     def capabilities(self) -> Capabilities:
         """The device's; with faults, a repeated run may differ."""

@@ -75,21 +75,21 @@ class NeuronParameters:
             sha.update(np.ascontiguousarray(getattr(self, name), dtype="<f8").tobytes())
         return sha.hexdigest()[:16]
 
-    def save(self, file: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
         arrays = {name: getattr(self, name) for name in _arrays()}
-        with file.open("wb") as stream:
+        with Path(file).open("wb") as stream:
             np.savez_compressed(stream, header=np.array(self._header()), allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, file: Path) -> NeuronParameters:
+    def load(cls, file: str | Path) -> NeuronParameters:
         """Read what `save` wrote.
 
         Raises:
             ParameterFileError: the file is missing or holds something else.
         """
         try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 header = json.loads(str(found["header"]))
                 if header.pop("format") != FORMAT:
                     raise ParameterFileError(f"it is not of the format {FORMAT!r}")

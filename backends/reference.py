@@ -181,4 +181,4 @@ class _Neurons:
 def _spikes(times: Tensor) -> Spikes:
     """Return events from one time, or infinity, per sub-step `[B, steps, N]`."""
     sample, step, unit = torch.isfinite(times).nonzero(as_tuple=True)
-    return Spikes(sample, unit, times[sample, step, unit], times.shape[0], times.shape[2])
+    return Spikes.trusted(sample, unit, times[sample, step, unit], times.shape[0], times.shape[2])

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import intake
+
 GRID_TOLERANCE = 1e-3
 """A time within this fraction of a bin before the bin's start still counts as its start (rounding)."""
+LAST_BIN = 2.0**52
+"""Bins beyond this one count as it, for larger ones do not fit an integer."""
+Data = Any
+"""What `intake.as_tensor` takes: tensors, numpy arrays, lists."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spikes:
     """Spike events of a batch: sparse, grouped by sample, times as exact as the device gives them.
+
+    Built from tensors, numpy arrays or lists, in any order; they are checked and brought into the form below. Events
+    are taken as they are: equal ones count as often as they come, and those after a network's window are left out by
+    every device.
 
     Attributes:
         sample: index of the trial, ascending, int64 `[E]`.
@@ -21,6 +34,10 @@ class Spikes:
         time: time since the trial's start in seconds, >= 0, float32 `[E]`; any order within a sample.
         samples: number of trials `B`.
         units: number of inputs or neurons `N`.
+
+    Raises:
+        TypeError: these are no real numbers.
+        ValueError: an index is fractional or out of range, a time negative or not finite, shapes or lengths differ.
     """
 
     sample: Tensor
@@ -29,48 +46,142 @@ class Spikes:
     samples: int
     units: int
 
-    @classmethod
-    def from_events(cls, sample: Tensor, unit: Tensor, time: Tensor, samples: int, units: int) -> Spikes:
-        """Build from events in any order, and check them.
+    def __post_init__(self) -> None:
+        self._take(1.0)
 
-        Raises:
-            ValueError: an index is out of range, a time negative or not finite, or lengths differ.
-        """
-        lengths = {sample.numel(), unit.numel(), time.numel()}
+    def _take(self, time_unit: float) -> None:
+        """Bring what was given into the form of the attributes, and check it."""
+        samples, units = intake.size(self.samples, "spikes.samples"), intake.size(self.units, "spikes.units")
+        time = intake.seconds(self.time, "spikes.time", time_unit)
+        sample = intake.index(self.sample, "spikes.sample", samples).to(time.device)
+        unit = intake.index(self.unit, "spikes.unit", units).to(time.device)
+        lengths = {len(sample), len(unit), len(time)}
         if len(lengths) != 1:
             raise ValueError(f"sample, unit and time need one length, got {sorted(lengths)}")
-        for name, index, limit in (("sample", sample, samples), ("unit", unit, units)):
-            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < limit:
-                raise ValueError(f"spikes.{name} spans {int(index.min())}..{int(index.max())}, allowed 0..{limit - 1}")
-        if time.numel() and not (bool(torch.isfinite(time).all()) and float(time.min()) >= 0):
-            raise ValueError(f"spikes.time must be finite and >= 0 s, smallest is {float(time.min())}")
-        order = torch.argsort(sample, stable=True)
-        return cls(sample[order].long(), unit[order].long(), time[order].float(), samples, units)
+        if bool((sample[1:] < sample[:-1]).any()):
+            order = torch.argsort(sample, stable=True)
+            sample, unit, time = sample[order], unit[order], time[order]
+        vars(self).update(sample=sample, unit=unit, time=time, samples=samples, units=units)
 
     @classmethod
-    def from_times(cls, times: Tensor) -> Spikes:
-        """Build from one time per input `[B, N]` in seconds; a time that is not finite means no spike.
+    def trusted(cls, sample: Tensor, unit: Tensor, time: Tensor, samples: int, units: int) -> Spikes:
+        """Build from events that have the form of the attributes already, such as a device's; nothing is looked at."""
+        spikes = object.__new__(cls)
+        vars(spikes).update(sample=sample, unit=unit, time=time, samples=samples, units=units)
+        return spikes
+
+    @classmethod
+    def from_events(
+        cls, sample: Data, unit: Data, time: Data, samples: int, units: int, time_unit: float = 1.0
+    ) -> Spikes:
+        """Build from events in any order.
+
+        Args:
+            sample, unit, time: index of the trial, index of the input, and time since the trial's start, `[E]` each.
+            samples, units: number of trials `B` and of inputs `N`.
+            time_unit: unit of the times (s), such as 1e-6 for microseconds.
 
         Raises:
-            ValueError: a time is negative.
+            TypeError, ValueError: see `Spikes`.
         """
-        sample, unit = torch.isfinite(times).nonzero(as_tuple=True)
-        time = times[sample, unit].float()
-        if time.numel() and float(time.min()) < 0:
-            raise ValueError(f"spikes.time must be finite and >= 0 s, smallest is {float(time.min())}")
-        return cls(sample, unit, time, times.shape[0], times.shape[1])
+        spikes = cls.trusted(sample, unit, time, samples, units)  # type: ignore[arg-type]
+        spikes._take(time_unit)
+        return spikes
 
     @classmethod
-    def from_grid(cls, grid: Tensor, dt: float) -> Spikes:
-        """Build from spike counts on a grid `[T, B, N]`: a count of c in bin k gives c events at `k * dt`."""
+    def from_recordings(
+        cls, recordings: Sequence[Data], sizes: Mapping[str, int], time_unit: float = 1e-6, time: str = "t"
+    ) -> Spikes:
+        """Build from one structured array, or mapping of arrays, per sample, as event cameras and their libraries give.
+
+        Args:
+            recordings: one per sample, with a field for the times and those of `sizes`, `[E]` each.
+            sizes: fields that name an input, and how many values each has; the last one changes fastest: with
+                `{"p": 2, "y": 34, "x": 34}` an event belongs to input `(p * 34 + y) * 34 + x` of 2312.
+            time_unit: unit of the times (s), of the device's time: recorded microseconds that are to pass a thousand
+                times faster are 1e-9 s.
+            time: field of the times, which count from the start of each recording.
+
+        Raises:
+            TypeError, ValueError: a field is missing; or see `Spikes`.
+        """
+        limits = {name: intake.size(limit, f"sizes[{name!r}]") for name, limit in sizes.items()}
+        parts = [
+            intake.recorded(recording, limits, time, time_unit, f"recordings[{number}]")
+            for number, recording in enumerate(recordings)
+        ]
+        lengths = torch.tensor([len(events) for events, _ in parts], dtype=torch.int64)
+        sample = torch.arange(len(parts)).repeat_interleave(lengths)
+        unit, times = (torch.cat(pieces) for pieces in zip(*parts, strict=True)) if parts else (sample, sample)
+        return cls(sample, unit, times, len(parts), math.prod(limits.values()))
+
+    @classmethod
+    def from_times(cls, times: Data, time_unit: float = 1.0) -> Spikes:
+        """Build from one time per input `[B, N]` in units of `time_unit` (s); one that is not finite means no spike.
+
+        Raises:
+            TypeError: these are no real numbers.
+            ValueError: a time is negative, or the shape another one.
+        """
+        times = intake.as_tensor(times, "spikes.time")
+        if times.ndim != 2:
+            raise ValueError(
+                f"spikes.time has shape {list(times.shape)}, expected [B, N]: one time per sample and input"
+            )
+        times = intake.in_seconds(times, "spikes.time", time_unit)
+        sample, unit = torch.isfinite(times).nonzero(as_tuple=True)
+        time = times[sample, unit]
+        if time.numel() and float(time.min()) < 0:
+            raise ValueError(f"spikes.time must be finite and >= 0 s, smallest is {float(time.min())}")
+        return cls.trusted(sample, unit, time, times.shape[0], times.shape[1])
+
+    @classmethod
+    def from_grid(cls, grid: Data, dt: float) -> Spikes:
+        """Build from spike counts on a grid `[T, B, N]`: a count of c in bin k gives c events at `k * dt`.
+
+        Raises:
+            TypeError: these are no real numbers.
+            ValueError: a count is fractional, negative or too large, or the shape another one.
+        """
+        intake.positive(dt, "dt", "s")
+        grid = intake.counts(grid, "a grid of spikes")
         sample, step, unit = grid.permute(1, 0, 2).nonzero(as_tuple=True)
-        count = grid[step, sample, unit].long()
+        count = grid[step, sample, unit]
         sample, step, unit = (x.repeat_interleave(count) for x in (sample, step, unit))
-        return cls(sample, unit, (step.double() * dt).float(), grid.shape[1], grid.shape[2])
+        return cls.trusted(sample, unit, (step.double() * dt).float(), grid.shape[1], grid.shape[2])
 
     def __len__(self) -> int:
         """Return the number of events `E`."""
         return self.time.numel()
+
+    def __repr__(self) -> str:
+        """Describe the batch in a line."""
+        span = ""
+        if len(self) and self.time.device.type == "cpu":  # elsewhere the host would wait for it
+            span = f", {float(self.time.min()):.3g}..{float(self.time.max()):.3g} s"
+        return f"Spikes({len(self)} events, {self.samples} samples, {self.units} units{span})"
+
+    def __getitem__(self, chosen: Data | slice) -> Spikes:
+        """Return the events of some samples, counted from 0 in the order given: a slice, indices, or a mask `[B]`.
+
+        Raises:
+            TypeError: these are no indices, such as a single number: take `[[number]]`.
+            IndexError: there is no such sample.
+        """
+        if isinstance(chosen, slice):
+            rows = torch.arange(self.samples)[chosen] if (chosen.step or 1) > 0 else None
+        else:
+            rows = _rows(chosen, self.samples)
+        if rows is None:
+            raise TypeError(
+                f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
+            )
+        rows, offsets = rows.to(self.time.device), self.offsets()
+        first, count = offsets[rows], offsets[rows + 1] - offsets[rows]
+        sample = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
+        shift = first - (count.cumsum(0) - count)
+        events = torch.arange(len(sample), device=rows.device) + shift[sample]
+        return Spikes.trusted(sample, self.unit[events], self.time[events], len(rows), self.units)
 
     def check(self) -> None:
         """Look at all events, which only `from_events` does by itself.
@@ -94,7 +205,11 @@ class Spikes:
 
     def bins(self, dt: float) -> Tensor:
         """Return each event's bin `floor(t / dt)`, int64 `[E]`."""
-        return torch.floor(self.time.double() / dt + GRID_TOLERANCE).long()
+        return torch.floor(self.time.double() / dt + GRID_TOLERANCE).clamp(max=LAST_BIN).long()
+
+    def inside(self, dt: float, steps: int) -> Tensor:
+        """Return the number of events within a window of so many bins, int64 `[]`; the host does not wait for it."""
+        return torch.count_nonzero(self.time < (steps - GRID_TOLERANCE) * dt)
 
     def to_grid(self, dt: float, steps: int, binary: bool = False, strict: bool = False) -> Tensor:
         """Return spike counts on a time grid, float32 `[T, B, N]`.
@@ -107,6 +222,8 @@ class Spikes:
         Raises:
             ValueError: an event is out of range; `strict` and at least one spike lies outside the grid.
         """
+        intake.positive(dt, "dt", "s")
+        steps = intake.size(steps, "steps")
         self.check()
         bins = self.bins(dt)
         if strict and bool((bins >= steps).any()):
@@ -127,13 +244,21 @@ class Spikes:
         return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
     def split(self, size: int) -> list[Spikes]:
-        """Return consecutive pieces of at most `size` samples, each counting its samples from 0."""
+        """Return consecutive pieces of at most `size` samples, each counting its samples from 0.
+
+        Raises:
+            ValueError: the size is not positive.
+        """
+        if size < 1:
+            raise ValueError(f"spikes.split: size={size} must be at least 1")
         offsets = self.offsets().tolist()
         pieces = []
         for first in range(0, self.samples, size):
             last = min(first + size, self.samples)
             part = slice(offsets[first], offsets[last])
-            pieces.append(Spikes(self.sample[part] - first, self.unit[part], self.time[part], last - first, self.units))
+            pieces.append(
+                Spikes.trusted(self.sample[part] - first, self.unit[part], self.time[part], last - first, self.units)
+            )
         return pieces
 
     def stretch(self, first: int, last: int) -> Spikes:
@@ -143,25 +268,51 @@ class Spikes:
         edges = torch.searchsorted(self.sample, torch.tensor([first, last], device=self.sample.device))
         begin, end = edges.tolist()
         sample = self.sample[begin:end] - first
-        return Spikes(sample, self.unit[begin:end], self.time[begin:end], last - first, self.units)
+        return Spikes.trusted(sample, self.unit[begin:end], self.time[begin:end], last - first, self.units)
 
     @staticmethod
     def cat(pieces: list[Spikes]) -> Spikes:
-        """Join pieces of consecutive samples (the inverse of `split`)."""
+        """Join pieces of consecutive samples (the inverse of `split`).
+
+        Raises:
+            ValueError: there are none, or they differ in their number of units.
+        """
+        units = {piece.units for piece in pieces}
+        if len(units) != 1:
+            raise ValueError(f"Spikes.cat needs pieces of one number of units, got {sorted(units) or 'none'}")
         sample, first = [], 0
         for piece in pieces:
             sample.append(piece.sample + first)
             first += piece.samples
         unit, time = torch.cat([p.unit for p in pieces]), torch.cat([p.time for p in pieces])
-        return Spikes(torch.cat(sample), unit, time, first, pieces[0].units)
+        return Spikes.trusted(torch.cat(sample), unit, time, first, pieces[0].units)
 
     def ordered(self) -> Spikes:
         """Return the same events in canonical order: by sample, then time, then unit."""
         order = torch.argsort(self.unit, stable=True)
         order = order[torch.argsort(self.time[order], stable=True)]
         order = order[torch.argsort(self.sample[order], stable=True)]
-        return Spikes(self.sample[order], self.unit[order], self.time[order], self.samples, self.units)
+        return Spikes.trusted(self.sample[order], self.unit[order], self.time[order], self.samples, self.units)
 
     def to(self, device: str | torch.device) -> Spikes:
         """Return the same events on another torch device."""
-        return Spikes(self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units)
+        return Spikes.trusted(
+            self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units
+        )
+
+
+def _rows(chosen: Data, samples: int) -> Tensor | None:
+    """Return the samples that indices or a mask choose, int64 `[S]`; None if they are neither."""
+    indices = intake.as_tensor(chosen, "indices of samples")
+    if indices.ndim != 1:
+        return None
+    if indices.dtype == torch.bool:
+        if len(indices) != samples:
+            raise IndexError(f"a mask of {len(indices)} samples cannot choose of {samples}")
+        return indices.nonzero()[:, 0]
+    if indices.numel() and indices.is_floating_point():
+        return None
+    rows = indices.long()
+    if rows.numel() and not (-samples <= int(rows.min()) and int(rows.max()) < samples):
+        raise IndexError(f"samples {int(rows.min())}..{int(rows.max())} of {samples}, allowed 0..{samples - 1}")
+    return rows.where(rows >= 0, rows + samples)

@@ -83,8 +83,9 @@ def draw_raster(axes: Axes, times: Tensor, units: Tensor, count: int) -> None:
         axes.text(0.5, 0.5, "no spikes", transform=axes.transAxes, ha="center", va="center", color="dimgrey")
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG to `path` in one step: readers see the old file or the new one, never a part."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:

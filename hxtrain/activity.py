@@ -8,10 +8,10 @@ from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
 
-from .learning import Codes, Fired, Measured, Unrecorded
+from .learning import Codes, Fired, GridEvents, Measured, Unrecorded
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LayerActivity(Measured):
     """What a layer did.
 
@@ -29,7 +29,7 @@ def layer_activity(
     return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
 
 
-@dataclass
+@dataclass(repr=False)
 class Activity:
     """Result of a forward pass, in the autograd graph.
 
@@ -37,11 +37,20 @@ class Activity:
         layers: one per layer, the readout last.
         cost: time and energy on the device; None in software.
         health: losses and retries on the device.
+        inputs: the input events, of which `inputs.late` lie after the window; None if they are not known.
     """
 
     layers: list[LayerActivity]
     cost: Cost | None = None
     health: Health = field(default_factory=Health)
+    inputs: GridEvents | None = None
+
+    def __repr__(self) -> str:
+        """Describe the pass in a line; its layers are to be looked at one by one."""
+        sizes = "-".join(str(layer.membrane.shape[2]) for layer in self.layers)
+        steps, samples = self.layers[0].membrane.shape[:2] if self.layers else (0, 0)
+        origin = "in software" if self.cost is None else "measured"
+        return f"Activity({samples} samples, {steps} steps, layers {sizes}, {origin})"
 
     @property
     def readout(self) -> Tensor:

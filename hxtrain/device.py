@@ -101,6 +101,10 @@ class Device:
         self.warnings: tuple[str, ...] = ()
         self._configured: tuple[Circuit, object | None] | None = None
 
+    def __repr__(self) -> str:
+        """Describe backend and placed network in a line."""
+        return f"Device({self.backend!r}, {'no network' if self.plan is None else repr(self.plan)})"
+
     def __enter__(self) -> Self:
         """Open the device."""
         with _as_device_error("be opened"):

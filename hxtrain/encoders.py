@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
-from hxtrain.backends.spikes import GRID_TOLERANCE
+from hxtrain.backends.intake import as_tensor
+from hxtrain.backends.spikes import GRID_TOLERANCE, Data
 
 
 class Limit(NamedTuple):
@@ -49,8 +50,8 @@ class Encoder(ABC):
     def __post_init__(self) -> None:
         limits = [
             *self.limits(),
-            Limit("jitter", self.jitter >= 0, "jitter >= 0 s"),
-            Limit("grid", self.grid is None or self.grid > 0, "grid > 0 s or null"),
+            Limit("jitter", 0 <= self.jitter < math.inf, "finite jitter >= 0 s"),
+            Limit("grid", self.grid is None or 0 < self.grid < math.inf, "finite grid > 0 s or null"),
         ]
         conditions = ", ".join(limit.text for limit in limits)
         for name, kept, _ in limits:
@@ -73,18 +74,29 @@ class Encoder(ABC):
         """Return this encoder without jitter."""
         return replace(self, jitter=0.0)
 
-    def __call__(self, intensity: Tensor, generator: torch.Generator | None = None) -> Spikes:
+    def __call__(self, intensity: Data, generator: torch.Generator | None = None) -> Spikes:
         """Encode intensities in 0..1.
 
         Args:
-            intensity: `[B, ...]`, flattened to `[B, F]`.
+            intensity: tensor, numpy array or lists `[B, ...]`, flattened to `[B, F]`.
             generator: source of the jitter; needed where `jitter` is not 0.
 
         Raises:
-            ValueError: an intensity is outside 0..1, or jitter is asked for without a generator.
+            TypeError: the intensities are no numbers.
+            ValueError: an intensity is outside 0..1, intensities wait for a gradient, which spikes do not carry, or
+                jitter is asked for without a generator.
         """
-        x = intensity.flatten(1)
+        if isinstance(intensity, Spikes):
+            raise TypeError(
+                "expected intensities [B, ...], got Spikes: they are encoded already; give them to the network"
+            )
+        x = as_tensor(intensity, "intensities")
+        if x.ndim < 2:
+            raise ValueError(f"intensities have shape {list(x.shape)}, expected [B, ...]; of one sample: x[None]")
+        x = x.flatten(1)
         low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
+        if math.isnan(low):
+            raise ValueError(f"intensities hold nan ({int(torch.isnan(x).sum())} of {x.numel()} values), expected 0..1")
         if not (low >= 0 and high <= 1):
             raise ValueError(f"intensities span {low:.4g}..{high:.4g}, expected 0..1; divide 8-bit images by 255")
         times = self.times(x)
@@ -120,7 +132,7 @@ class LatencyEncoder(Encoder):
     def limits(self) -> Sequence[Limit]:
         """Return what the settings must keep."""
         return (
-            Limit("tau", self.tau > 0, "tau > 0 s"),
+            Limit("tau", 0 < self.tau < math.inf, "finite tau > 0 s"),
             Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
         )
 
@@ -166,7 +178,7 @@ class LinearLatencyEncoder(Encoder):
             Limit("early", self.early >= 0, "early >= 0 s"),
             Limit("late", self.early < self.late < math.inf, "early < late"),
             Limit("bias", 0 <= self.bias < math.inf, "bias >= 0 s"),
-            Limit("repeats", self.repeats >= 1, "repeats >= 1"),
+            Limit("repeats", self.repeats >= 1 and self.repeats == int(self.repeats), "whole repeats >= 1"),
         )
 
     def units(self, features: int) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hxtrain.backends import INPUT, DeviceError, Spikes
 
 from .activity import Activity, LayerActivity
+from .arrival import InputWatch
 from .checks import (
     Constants,
     Rule,
@@ -94,6 +95,10 @@ class Synapses(Constants):
         self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
         self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
         self._drawn = False
+
+    def extra_repr(self) -> str:
+        """Describe sizes and initial weights."""
+        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}"
 
     @property
     def lacks_values(self) -> bool:
@@ -180,6 +185,10 @@ class _Neurons(Constants):
         super().__init__()
         self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
 
+    def extra_repr(self) -> str:
+        """Describe size and time constants."""
+        return f"{self.size}, tau_mem={self.tau_mem:g} s, tau_syn={self.tau_syn:g} s"
+
 
 class LIF(_Neurons):
     """Leaky integrate-and-fire neurons with exponential synapses.
@@ -187,9 +196,10 @@ class LIF(_Neurons):
     Args:
         size: number of neurons.
         tau_mem, tau_syn: time constants of membrane and synapses (s).
-        surrogate, slope: derivative of the spike: a name, see `hxtrain.learning.SURROGATES`, or a function of one's
-            own of (distance from the threshold, slope). Like all constants, a function is not in a `state_dict`: a
-            network that loads one is built with the same function. It runs in torch, not in the compiled loops.
+        surrogate: derivative of the spike: a name, see `hxtrain.learning.SURROGATES`, or a function of (distance from
+            the threshold, slope). Like all constants, a function is not in a `state_dict`: a network that loads one
+            is built with the same function. It runs in torch, not in the compiled loops.
+        slope: its inverse width.
         at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
             the spike), or `trace` (the bin's sample, as published).
     """
@@ -242,6 +252,10 @@ class Dropout(Constants):
     def __init__(self, p: float = 0.4) -> None:
         super().__init__()
         self.p = p
+
+    def extra_repr(self) -> str:
+        """Describe the share."""
+        return f"p={self.p:g}"
 
 
 class Incoming(NamedTuple):
@@ -304,6 +318,7 @@ class Network(Constants):
     Attributes:
         device: what it is attached to; None: it runs in software, as its twin.
         in_software: run in software although attached; the device's limits of weights stay in force.
+        input_watch: warns once, in the log, if most input events lie after the window, or there are none.
 
     Raises:
         ValueError: the modules do not form such a chain, or sizes do not match.
@@ -337,6 +352,7 @@ class Network(Constants):
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Device | None = None
         self.in_software = False
+        self.input_watch = InputWatch()
         self._plan: Plan | None = None
         self._description = self._checked(describe(self))
         self.draw(seed)
@@ -458,6 +474,8 @@ class Network(Constants):
             ValueError: the number of inputs does not match, an option needs a device, or weights are not finite, or of
                 another precision than float32 and float64.
             PlacementError: the network has changed since it was attached.
+            TypeError: the input is something else than `Spikes`.
+            ValueError: the number of inputs does not match, or an option needs a device.
             DeviceError: a run failed, or another network has been placed on the device.
         """
         with full_precision(self.torch_device):
@@ -465,6 +483,8 @@ class Network(Constants):
 
     def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
         first = self.layers[0].linear
+        if not isinstance(spikes, Spikes):
+            raise TypeError(_no_spikes(spikes))
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
         self._check_unchanged()
@@ -481,13 +501,15 @@ class Network(Constants):
                 found = Activity(simulate(self, weights, events, graph))
             else:
                 found = device.run(weights, spikes, events)
+        self.input_watch.look(events)
+        found.inputs = events
         if not graph:
             return found
         models = [self.model(layer) for layer in self.layers]
         if device is not None and self.saturation is not None:
             found_out = zip(models, device.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in found_out]
-        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health)
+        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health, events)
 
     def _check_unchanged(self) -> None:
         """Refuse to run on a device what was not placed on it; in software, check what has changed."""
@@ -555,9 +577,14 @@ class Network(Constants):
 
     def _check_masks(self, masks: list[Tensor | None]) -> None:
         sizes = [layer.neurons.size for layer in self.layers]
-        found = [None if mask is None else tuple(mask.shape) for mask in masks]
-        if len(found) != len(sizes) or any(x not in (None, (n,)) for x, n in zip(found, sizes, strict=True)):
-            raise ValueError(f"masks have the shapes {found}; expected one mask [N], or None, per layer, N = {sizes}")
+        if len(masks) != len(sizes) or any(
+            mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
+            for mask, size in zip(masks, sizes, strict=True)
+        ):
+            raise ValueError(
+                f"masks: expected one tensor [N] or None for each layer, N = {', '.join(map(str, sizes))}; make them "
+                "with net.dropout_masks or net.silenced_masks"
+            )
 
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""
@@ -643,6 +670,16 @@ def _check_shape(projection: Incoming) -> None:
             f"weights of {projection.name} are {found}, but its {type(synapses).__name__} has {synapses.outputs} "
             f"targets and {synapses.inputs} sources; for other sizes put other modules into net.stack"
         )
+
+
+def _no_spikes(values: object) -> str:
+    """Return the error for what a network takes for its input, but is none."""
+    shape = getattr(values, "shape", None)
+    described = type(values).__name__ + ("" if shape is None else f" {list(shape)}")
+    return (
+        f"expected Spikes, got {described}; give net(encode(images)), or of a grid of spikes [T, B, N]: "
+        "net(Spikes.from_grid(grid, net.dt))"
+    )
 
 
 def _take(queue: list[nn.Module], kind: type[M]) -> M | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,10 @@ MAX_RUNS = 64
 
 class PlacementError(ValueError):
     """The network does not fit the device; the text lists every misfit with a remedy."""
+
+
+PLAN_COLUMNS = ("what", "used", "limit")
+"""Columns of a plan's rows."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class ProjectionPlan:
         return min(weight_max / largest, self.max_scale) if largest > 0 else self.max_scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A network that fits a device, in one run or in several.
 
@@ -92,6 +97,27 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     projections: tuple[ProjectionPlan, ...]
     resolution: Resolution = field(default_factory=Resolution)
+
+    def __repr__(self) -> str:
+        """Describe the plan in a line; `print` shows its table."""
+        sizes = "-".join(str(population.size) for population in self.circuit.populations)
+        runs = f"{len(self.parts)} run{'s' * (len(self.parts) > 1)}"
+        return f"Plan({self.circuit.inputs}-{sizes}, {circuits(self.circuit)} neuron circuits, {runs} per sample)"
+
+    def __str__(self) -> str:
+        """Return the plan as a table."""
+        rows = [PLAN_COLUMNS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(PLAN_COLUMNS))]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a table of a notebook."""
+        lines = [
+            f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+            for tag, rows in (("th", [PLAN_COLUMNS]), ("td", self.rows()))
+            for row in rows
+        ]
+        return f"<table>{''.join(lines)}</table>"
 
     @property
     def trace_unit(self) -> float:

@@ -68,32 +68,32 @@ class SampleView:
         return max(len(self.measured) * self.dt, float(spikes.max()) if spikes.numel() else 0.0)
 
 
-def plot_learning_curves(records: Sequence[Mapping[str, float]], path: Path) -> Path:
+def plot_learning_curves(records: Sequence[Mapping[str, float]], path: str | Path) -> Path:
     """Write `learning_curves_figure(records)` to `path`, a PNG, and return `path`."""
     return style.save(learning_curves_figure(records), path)
 
 
-def plot_samples(samples: Sequence[SampleView], path: Path) -> Path:
+def plot_samples(samples: Sequence[SampleView], path: str | Path) -> Path:
     """Write `samples_figure(samples)` to `path`, a PNG, and return `path`."""
     return style.save(samples_figure(samples), path)
 
 
-def plot_weights(weights: Mapping[str, Tensor], path: Path, weight_max: int) -> Path:
+def plot_weights(weights: Mapping[str, Tensor], path: str | Path, weight_max: int) -> Path:
     """Write `weights_figure(weights, weight_max)` to `path`, a PNG, and return `path`."""
     return style.save(weights_figure(weights, weight_max), path)
 
 
-def plot_confusion(matrix: Tensor, classes: Sequence[str], path: Path) -> Path:
+def plot_confusion(matrix: Tensor, classes: Sequence[str], path: str | Path) -> Path:
     """Write `confusion_figure(matrix, classes)` to `path`, a PNG, and return `path`."""
     return style.save(confusion_figure(matrix, classes), path)
 
 
-def plot_comparison(comparison: Comparison, path: Path) -> Path:
+def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write `comparison_figure(comparison)` to `path`, a PNG, and return `path`."""
     return style.save(comparison_figure(comparison), path)
 
 
-def plot_plane(answers: Tensor, regions: Tensor, classes: Sequence[str], path: Path) -> Path:
+def plot_plane(answers: Tensor, regions: Tensor, classes: Sequence[str], path: str | Path) -> Path:
     """Write `plane_figure(answers, regions, classes)` to `path`, a PNG, and return `path`."""
     return style.save(plane_figure(answers, regions, classes), path)
 
@@ -278,6 +278,6 @@ def transfer_figure(accuracy: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def plot_transfer(accuracy: Mapping[str, Mapping[str, float]], path: Path) -> None:
+def plot_transfer(accuracy: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
     """Write `transfer_figure` as a PNG."""
     style.save(transfer_figure(accuracy), path)

@@ -6,6 +6,7 @@ hidden neuron i in a trial.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,8 +27,12 @@ class Regularizer:
     strength: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
-            raise ValueError(f"regularizer {type(self).__name__}: strength={self.strength} must not be negative")
+        self._check("strength")
+
+    def _check(self, name: str) -> None:
+        value = getattr(self, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"regularizer {type(self).__name__}: {name}={value} must be finite and not negative")
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the penalty without its strength."""
@@ -59,6 +64,10 @@ class UpperActivity(Regularizer):
 
     strength: float = 1e-3
     allowed: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("allowed")
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared excess of spikes per neuron."""

@@ -91,6 +91,10 @@ class RemoteBackend(Backend, Batching):
         self._heart: Heart | None = None
         self.times = LinkTimes()
 
+    def __repr__(self) -> str:
+        """Describe the address in a line; the server is not asked for it."""
+        return f"{type(self).__name__}({self._settings.address})"
+
     @property
     def capabilities(self) -> Capabilities:
         """The device's; the server is asked when they are first needed."""

@@ -129,7 +129,7 @@ class Receiver:
             if not (first >= 0 and last < math.inf):
                 raise WireError(f"{place}.time must be finite and >= 0 s, spans {first}..{last}")
         indices = torch.from_numpy(sample), torch.from_numpy(unit)
-        return Spikes(*indices, torch.from_numpy(time), events.samples, units)
+        return Spikes.trusted(*indices, torch.from_numpy(time), events.samples, units)
 
     def finish(self) -> None:
         """Check that nothing is left.

@@ -128,7 +128,7 @@ class Calibration:
                 )
         return tuple(lines)
 
-    def save(self, file: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
         arrays: dict[str, Any] = {f"codes.{f.name}": getattr(self.codes, f.name) for f in fields(self.codes)}
         arrays |= {f"targets.{name}": values for name, values in self.targets.items()}
@@ -141,6 +141,7 @@ class Calibration:
             "seed": self.seed,
             "date": self.date,
         }
+        file = Path(file)
         part = file.with_name(file.name + ".part")
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
@@ -148,14 +149,14 @@ class Calibration:
         part.replace(file)
 
     @classmethod
-    def load(cls, file: Path) -> Calibration:
+    def load(cls, file: str | Path) -> Calibration:
         """Read what `save` wrote.
 
         Raises:
             CalibrationError: the file is missing or holds something else.
         """
         try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 header = json.loads(str(found["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")

@@ -96,4 +96,4 @@ def _measured_spikes(layer: LayerActivity, net: Network) -> Spikes | None:
     events = layer.events.to(layer.trace.device)
     inside = events.bins(net.dt) < net.steps
     parts = events.sample[inside], events.unit[inside], events.time[inside]
-    return Spikes(*parts, events.samples, events.units)
+    return Spikes.trusted(*parts, events.samples, events.units)

@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hxtrain.backends.intake import as_tensor
+
 from .errors import DatasetError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """One part of a data set.
+
+    Tensors, numpy arrays or lists.
 
     samples: images, uint8 [N, H, W], 0 (background) to 255; or feature vectors, float32 [N, F] in 0..1.
     labels: int64 [N], class numbers from 0.
@@ -27,6 +31,12 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        try:
+            samples, labels = as_tensor(self.samples, "samples"), as_tensor(self.labels, "labels")
+        except (TypeError, ValueError) as error:
+            raise DatasetError(str(error)) from None
+        whole = not labels.is_floating_point() and labels.dtype != torch.bool
+        vars(self).update(samples=samples, labels=labels.long() if whole else labels)
         kind, shape = self.samples.dtype, list(self.samples.shape)
         if (kind, len(shape)) not in ((torch.uint8, 3), (torch.float32, 2)):
             raise DatasetError(f"images must be uint8 [N, H, W], feature vectors float32 [N, F]; got {kind} {shape}")
@@ -40,6 +50,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        """Describe the samples in a line."""
+        return f"Split({len(self)} {self.kind}, {'x'.join(map(str, self.samples.shape[1:]))})"
 
     def __getitem__(self, chosen: slice) -> "Split":
         """Return some of the samples, in order."""
@@ -64,7 +78,7 @@ class Split:
         return self.samples
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
     """A train and a test split with their provenance; of square images, or of feature vectors.
 
@@ -105,6 +119,11 @@ class ImageDataset:
                     f"{self.name} {part}: labels run from {int(split.labels.min())} to "
                     f"{int(split.labels.max())}, expected 0 to {len(self.classes) - 1}"
                 )
+
+    def __repr__(self) -> str:
+        """Describe the data set in a line."""
+        parts = f"{len(self.train)} training and {len(self.test)} {self.evaluated_on} samples"
+        return f"ImageDataset({self.title}, {parts}, {len(self.classes)} classes)"
 
     @property
     def shape(self) -> tuple[int, ...]:

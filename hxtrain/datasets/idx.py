@@ -23,22 +23,22 @@ AGAIN = "Fetch the file again, or load with download=true into an empty folder."
 RIGHT_FILE = "Put the right file under this name, or load with download=true into an empty folder."
 
 
-def read_images(path: Path) -> Tensor:
+def read_images(path: str | Path) -> Tensor:
     """Read an image file into uint8 [N, H, W].
 
     Raises:
         DatasetError: the file is missing, damaged, or not an IDX file of uint8 images.
     """
-    return parse_idx(path, read_raw(path), rank=3)
+    return parse_idx(Path(path), read_raw(Path(path)), rank=3)
 
 
-def read_labels(path: Path) -> Tensor:
+def read_labels(path: str | Path) -> Tensor:
     """Read a label file into uint8 [N].
 
     Raises:
         DatasetError: the file is missing, damaged, or not an IDX file of uint8 labels.
     """
-    return parse_idx(path, read_raw(path), rank=1)
+    return parse_idx(Path(path), read_raw(Path(path)), rank=1)
 
 
 def read_raw(path: Path) -> bytes:
@@ -81,11 +81,12 @@ def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
 
 
-def write_idx(path: Path, values: Tensor) -> None:
+def write_idx(path: str | Path, values: Tensor) -> None:
     """Write a uint8 tensor of 1 to 255 dimensions as an IDX file, gzipped if the name ends in .gz.
 
     The gzip header carries no time, so equal tensors give equal bytes.
     """
+    path = Path(path)
     if values.dtype != torch.uint8:
         raise DatasetError(f"{path}: only uint8 can be written, got {values.dtype}")
     header = struct.pack(f">BBBB{values.ndim}I", 0, 0, UINT8, values.ndim, *values.shape)

@@ -64,6 +64,10 @@ class Codes(NamedTuple):
     codes: Tensor
     unit: float
 
+    def __repr__(self) -> str:
+        """Describe the codes in a line."""
+        return f"Codes({list(self.codes.shape)} [B, T, N], {self.unit:.4g} from leak to threshold)"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """T, B, N."""
@@ -89,6 +93,10 @@ class Unrecorded(NamedTuple):
     fired: Grouped
     shape: tuple[int, int, int]
     model: Model
+
+    def __repr__(self) -> str:
+        """Describe the membranes in a line."""
+        return f"Unrecorded({list(self.shape)} [T, B, N])"
 
     def trace(self) -> Tensor:
         """Return the membranes `[T, B, N]`."""

@@ -51,6 +51,16 @@ class Fired:
             return Fired(None, self.grouped, self.shape, dtype)
         return Fired(self.grid.to(dtype))
 
+    def __repr__(self) -> str:
+        """Describe the spikes in a line."""
+        steps, samples, neurons = self.shape
+        return f"Fired({self.number} spikes, {samples} samples, {neurons} neurons, {steps} steps)"
+
+    @property
+    def number(self) -> int:
+        """Number of spikes."""
+        return len(self.grouped.units) if "grouped" in vars(self) else int(self.grid.sum())
+
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
@@ -71,7 +81,7 @@ class Fired:
         return compiled.count_events(self.grouped, *self.shape[:2]).to(self.dtype)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Measured:
     """A layer as measured.
 
@@ -87,6 +97,12 @@ class Measured:
     membrane: Tensor | Codes | Unrecorded
     counts: Tensor | None = None
     anchors: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    def __repr__(self) -> str:
+        """Describe the layer in a line."""
+        steps, samples, neurons = self.membrane.shape
+        spikes = "readout" if self.fired is None else f"{self.fired.number} spikes"
+        return f"{type(self).__name__}({samples} samples, {neurons} neurons, {steps} steps, {spikes})"
 
     @cached_property
     def spikes(self) -> Tensor | None:

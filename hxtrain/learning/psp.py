@@ -64,26 +64,46 @@ class GridEvents:
     """
 
     def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
-        self._spikes, self._dt = spikes, dt
+        self._spikes, self.dt = spikes, dt
         self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
+
+    def __repr__(self) -> str:
+        """Describe the events in a line."""
+        return f"GridEvents({self._spikes!r}, {self.steps} steps of {self.dt:.3g} s)"
+
+    @property
+    def events(self) -> int:
+        """Number of events, late ones included."""
+        return len(self._spikes)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the events are on a GPU."""
+        return self._spikes.time.device.type == "cuda"
+
+    @cached_property
+    def late(self) -> int:
+        """Number of events after the window; on a GPU the host waits for it."""
+        if "grouped" in vars(self):
+            return self.events - len(self.grouped.units)
+        return self.events - int(self._spikes.inside(self.dt, self.steps))
 
     @cached_property
     def grouped(self) -> Grouped:
         """The events grouped by sample and step; on the CPU."""
-        return group_events(self._spikes, self._dt, self.steps)
+        return group_events(self._spikes, self.dt, self.steps)
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Row `step * B + sample` and unit of each event within the window."""
-        bins = self._spikes.bins(self._dt)
+        bins = self._spikes.bins(self.dt)
         inside = (bins < self.steps).nonzero()[:, 0]
         return (bins * self.samples + self._spikes.sample)[inside], self._spikes.unit[inside]
 
     @cached_property
     def _dense(self) -> Tensor | None:
         """The events as a grid `[T, B, J]` on a GPU, where a product with many zeros beats sorting; elsewhere None."""
-        on_gpu = self._spikes.time.device.type == "cuda"
-        return self._spikes.to_grid(self._dt, self.steps) if on_gpu else None
+        return self._spikes.to_grid(self.dt, self.steps) if self.on_gpu else None
 
     def drive(self, weight: Tensor) -> Tensor:
         """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`.

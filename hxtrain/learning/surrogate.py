@@ -54,16 +54,17 @@ SURROGATES: dict[str, Surrogate] = {
 }
 
 
-def get_surrogate(chosen: str | Surrogate) -> Surrogate:
-    """Return a surrogate derivative by name, or the function that is given in place of one.
+def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
+    """Return a surrogate derivative by name; a function of one's own, `f(x, slope)`, is one already.
 
     Raises:
-        ValueError: it is neither; the text lists the known names.
+        ValueError: the name is not known.
     """
-    if callable(chosen):
-        return chosen
-    if chosen not in SURROGATES:
+    if callable(surrogate):
+        return surrogate
+    if surrogate not in SURROGATES:
         raise ValueError(
-            f"surrogate={chosen!r} is not known; choose one of {', '.join(SURROGATES)}, or give a function"
+            f"surrogate={surrogate!r} is not known; choose one of {', '.join(SURROGATES)}, or give a function "
+            "f(x, slope)"
         )
-    return SURROGATES[chosen]
+    return SURROGATES[surrogate]

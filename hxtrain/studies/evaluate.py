@@ -22,7 +22,7 @@ from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import generator
-from hxtrain.training.report import device_cost
+from hxtrain.training.report import device_cost, input_events
 from hxtrain.training.run import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
 from hxtrain.training.versions import versions
@@ -187,6 +187,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "forced_reset": config.backend.forced_reset,
         "command": command,
         "clipped_weights": clipped,
+        **input_events(found),
         **device_cost(found, len(test)),
         "dropped_spikes": found.health.dropped_spikes,
         "retries": found.health.retries,

@@ -41,10 +41,10 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, most in (("rotation", 180), ("scale", 0.9), ("shift", math.inf), ("shear", math.inf)):
-            if not 0 <= getattr(self, name) <= most:
+            if not (0 <= getattr(self, name) <= most and getattr(self, name) < math.inf):
                 raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{most}")
-        if self.elastic < 0:
-            raise ValueError(f"augment.elastic={self.elastic} must not be negative")
+        if not 0 <= self.elastic < math.inf:
+            raise ValueError(f"augment.elastic={self.elastic} must be finite and not negative")
 
     @property
     def active(self) -> bool:

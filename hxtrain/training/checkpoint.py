@@ -18,12 +18,13 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or does not belong to this run."""
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values; an interruption leaves the old file or the new one, never half of one.
 
     Raises:
         CheckpointError: the file cannot be written (for example a full disk); the old one is intact.
     """
+    path = Path(path)
     temporary = path.with_suffix(".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -39,12 +40,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint; only tensors and plain values are accepted, no code is run.
 
     Raises:
         CheckpointError: there is none, it is damaged, or from an unknown version.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
     if _first_bytes(path) != ZIP_SIGNATURE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -56,10 +57,10 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            if item.name in LEAST and getattr(self, item.name) < LEAST[item.name]:
+            if item.name in LEAST and not LEAST[item.name] <= getattr(self, item.name) < math.inf:
                 raise ValueError(f"trainer.{item.name}={getattr(self, item.name)} must be at least {LEAST[item.name]}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"trainer.learning_rate={self.learning_rate} must be positive")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"trainer.learning_rate={self.learning_rate} must be positive and finite")
         if not 0 < self.learning_rate_decay <= 1:
             raise ValueError(f"trainer.learning_rate_decay={self.learning_rate_decay} must be in 0 < x <= 1")
         if self.schedule not in SCHEDULES:

@@ -1,4 +1,4 @@
-"""Diagnosis: silent, saturated or clipped layers, each with a fix to try."""
+"""Diagnosis: missing input, silent, saturated or clipped layers, each with a fix to try."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from hxtrain.activity import Activity
+from hxtrain.arrival import missing_input
+from hxtrain.learning import GridEvents
 from hxtrain.network import Network
 
 SILENT_SPIKES = 0.05
@@ -18,36 +20,67 @@ SATURATED_SHARE = 0.10
 """Share of trace samples at the edge of the recorded range from which on a layer counts as saturated."""
 EDGE = 0.1
 """Width of that edge in units of the threshold."""
+ENOUGH_SAMPLES = 100
+"""Samples that a judgement rests on, if there are so many."""
 
 
-@torch.no_grad()
+class Observations:
+    """What passes did, gathered until they say something about the network: one of few samples says little."""
+
+    def __init__(self) -> None:
+        self.inputs: list[GridEvents] = []
+        self._counts: dict[str, list[Tensor]] = {}
+        self._traces: dict[str, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def add(self, net: Network, activity: Activity) -> None:
+        """Take what a pass of the network did; membranes of hidden layers only if they were measured."""
+        if activity.inputs is not None:
+            self.inputs.append(activity.inputs)
+        for layer, did in zip(net.layers, activity.layers, strict=True):
+            if did.counts is not None:
+                self._counts.setdefault(layer.name, []).append(did.counts.detach())
+            if net.device is not None or did.fired is None:
+                self._traces.setdefault(layer.name, []).append(did.trace.detach())
+
+    @torch.no_grad()
+    def warnings(self, net: Network, trained: bool) -> list[str]:
+        """Return warnings about the network; those of its input first, for without input layers cannot do anything.
+
+        Args:
+            net: the network of all passes.
+            trained: whether training has begun (a hidden layer may start silent).
+        """
+        missing = missing_input(self.inputs)
+        warnings = [] if missing is None else [missing]
+        for layer in net.layers:
+            if layer.name in self._counts and missing is None:
+                warnings += _spiking(layer.name, torch.cat(self._counts[layer.name]), net.steps, trained)
+            if net.device is not None:
+                warnings += _saturation(layer.name, torch.cat(self._traces[layer.name], dim=1))
+        if any(bool(torch.isnan(trace).any()) for trace in self._traces.get(net.layers[-1].name, [])):
+            warnings.append("the readout is not a number; check the input's range")
+        return warnings + _clipping(net)
+
+
 def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
-    """Return warnings about one pass.
-
-    Args:
-        net: the network.
-        activity: what it did.
-        trained: whether training has begun (a hidden layer may start silent).
-    """
-    warnings = []
-    for layer, found in zip(net.layers, activity.layers, strict=True):
-        if found.spikes is not None:
-            warnings += _spiking(layer.name, found.spikes, trained)
-        if net.device is not None:
-            warnings += _saturation(layer.name, found.trace)
-    return warnings + _clipping(net)
+    """Return warnings about one pass; arguments as those of `Observations`."""
+    observations = Observations()
+    observations.add(net, activity)
+    return observations.warnings(net, trained)
 
 
-def _spiking(name: str, spikes: Tensor, trained: bool) -> list[str]:
-    per_sample = float(spikes.sum()) / spikes.shape[1]
+def _spiking(name: str, counts: Tensor, steps: int, trained: bool) -> list[str]:
+    """Return warnings about the numbers of spikes `[B, N]` of a layer."""
+    per_sample = float(counts.sum()) / len(counts)
     if per_sample < SILENT_SPIKES and trained:
         return [
             f"{name} is silent ({per_sample:.2g} spikes per sample): nothing reaches the layers behind it. "
             "Try network.init_gain=2, or a smaller regularizer.burst.strength"
         ]
-    if per_sample / spikes.shape[2] > BURSTING * spikes.shape[0] / 20:
+    if per_sample / counts.shape[1] > BURSTING * steps / 20:
         return [
-            f"{name} fires {per_sample / spikes.shape[2]:.1f} spikes per neuron and sample, close to what the "
+            f"{name} fires {per_sample / counts.shape[1]:.1f} spikes per neuron and sample, close to what the "
             "refractory period allows. Try a larger regularizer.burst.strength"
         ]
     return []
@@ -80,12 +113,4 @@ def _clipping(net: Network) -> list[str]:
                 f"{projection.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "
                 "Try a larger regularizer.weight_decay.strength, or a smaller network.scale"
             )
-    return warnings
-
-
-def probe(net: Network, activity: Activity) -> list[str]:
-    """Return warnings before training: what is wrong with the very first pass."""
-    warnings = diagnose(net, activity, trained=False)
-    if torch.isnan(activity.readout).any():
-        warnings.append("the readout is not a number; check the input's range")
     return warnings

@@ -10,6 +10,7 @@ log-probabilities. A teacher runs on the host and sees the samples that the stud
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -45,8 +46,8 @@ class Distillation:
             raise ValueError(
                 f"distillation.weight={self.weight} must be in 0 < x <= 1; to train without a teacher, give none"
             )
-        if not self.temperature > 0:
-            raise ValueError(f"distillation.temperature={self.temperature} must be positive")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"distillation.temperature={self.temperature} must be positive and finite")
 
     @property
     def paths(self) -> list[Any]:

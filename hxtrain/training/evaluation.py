@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hxtrain.backends import Health
-from hxtrain.datasets import Split
+from hxtrain.datasets import ImageDataset, Split
 from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
@@ -29,15 +29,19 @@ class Evaluation:
         costs: time and energy of all samples together.
         decision_time, decision_time_95: when an answer was found (s after the start of the readout's trial), mean
             and 95th percentile over the samples; see `decision_times`.
+        input_events_per_sample: mean number of input events within the window; None in a checkpoint that lacks it.
+        late_input_events_per_sample: mean number of those after it, which change nothing.
     """
 
     accuracy: float
     hidden_spikes_per_sample: float
-    confusion: Tensor
+    confusion: Tensor = field(repr=False)
     health: Health
     costs: Costs
     decision_time: float
     decision_time_95: float
+    input_events_per_sample: float | None = None
+    late_input_events_per_sample: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return tensors and plain values for a checkpoint."""
@@ -66,6 +70,7 @@ class Observed:
         health: losses and retries.
         costs: time and energy.
         decided: when each answer was found (s) `[S]`.
+        input_events: number of input events within the window. late_input_events: of those after it.
     """
 
     confusion: Tensor
@@ -73,6 +78,8 @@ class Observed:
     health: Health
     costs: Costs
     decided: Tensor
+    input_events: int
+    late_input_events: int
 
     def __add__(self, other: Observed) -> Observed:
         """Return what was seen of the samples of both."""
@@ -82,6 +89,8 @@ class Observed:
             self.health + other.health,
             self.costs + other.costs,
             torch.cat([self.decided, other.decided]),
+            self.input_events + other.input_events,
+            self.late_input_events + other.late_input_events,
         )
 
     def summary(self) -> Evaluation:
@@ -95,6 +104,8 @@ class Observed:
             costs=self.costs,
             decision_time=float(self.decided.mean()),
             decision_time_95=float(self.decided.quantile(0.95)),
+            input_events_per_sample=self.input_events / samples,
+            late_input_events_per_sample=self.late_input_events / samples,
         )
 
 
@@ -116,8 +127,30 @@ def evaluate(
         classes: number of classes.
         batch_size: samples per batch.
         masks: kept neurons of each layer, see `Network.forward`; None keeps all.
+
+    Raises:
+        TypeError: this is a whole data set, or something else that is no split.
+        ValueError: there are no samples, a label beyond the classes, or another number of classes than in the readout.
     """
+    _check(net, split, classes, batch_size)
     return observe(net, encoder, loss, split, classes, batch_size, masks).summary()
+
+
+def _check(net: Network, split: Split, classes: int, batch_size: int) -> None:
+    """Refuse what cannot be evaluated."""
+    if not isinstance(net, Network):
+        raise TypeError(f"expected a Network first, got {type(net).__name__}; evaluate(net, encoder, loss, split, ...)")
+    if isinstance(split, ImageDataset):
+        raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
+    if not isinstance(split, Split):
+        raise TypeError(f"expected a Split, got {type(split).__name__}; make one with Split(samples, labels)")
+    if not len(split) or batch_size < 1:
+        raise ValueError(f"{len(split)} samples in batches of {batch_size}: at least one of each is needed")
+    outputs, largest = net.layers[-1].neurons.size, int(split.labels.max())
+    if not largest < classes == outputs:
+        raise ValueError(
+            f"classes={classes}, but labels go up to {largest} and the readout has {outputs} neurons; all are to agree"
+        )
 
 
 @torch.no_grad()
@@ -132,7 +165,7 @@ def observe(
 ) -> Observed:
     """Run all samples of a split, which may be empty; arguments as those of `evaluate`."""
     confusion = torch.zeros(classes, classes, dtype=torch.long)
-    spikes, health = 0.0, Health()
+    spikes, health, inputs = 0.0, Health(), [0, 0]
     meter, decided = CostMeter(net.device), [torch.zeros(0, dtype=torch.float64)]
     still = encoder.still()
     for first in range(0, len(split), batch_size):
@@ -142,7 +175,9 @@ def observe(
         answers = predictions(loss.scores(activity.readout)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()
+        if activity.inputs is not None:
+            inputs = [inputs[0] + activity.inputs.events - activity.inputs.late, inputs[1] + activity.inputs.late]
         health = health + activity.health
         meter.add(activity.cost)
         decided.append(decision_times(loss, activity.readout, net.dt).cpu().double())
-    return Observed(confusion, spikes, health, meter.costs(), torch.cat(decided))
+    return Observed(confusion, spikes, health, meter.costs(), torch.cat(decided), *inputs)

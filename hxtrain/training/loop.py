@@ -53,14 +53,14 @@ class Loop(Generic[Config]):
         data: ImageDataset,
         config: Config,
         seed: int,
-        folder: Path,
+        folder: str | Path,
         settings: Mapping[str, Any],
         progress: Progress,
         optimizer: torch.optim.Optimizer,
         sums: Sums,
     ) -> None:
         self.config, self.seed, self.optimizer = config, seed, optimizer
-        self.folder, self.settings, self.progress = folder, dict(settings), progress
+        self.folder, self.settings, self.progress = Path(folder), dict(settings), progress
         self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
         self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []

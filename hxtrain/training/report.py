@@ -66,6 +66,7 @@ def result(
     measured = {
         "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
         **device_cost(final, len(trainer.test)),
+        **input_events(final),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
         "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
@@ -105,6 +106,14 @@ def outcome(
         "test_samples": len(loop.test),
         "settings": loop.settings,
         "versions": versions(),
+    }
+
+
+def input_events(final: Evaluation) -> dict[str, float | None]:
+    """Return how much input a test sample had: events within the window, and those after it, which are lost."""
+    return {
+        "input_events_per_sample": final.input_events_per_sample,
+        "late_input_events_per_sample": final.late_input_events_per_sample,
     }
 
 

@@ -21,6 +21,7 @@ from hxtrain.device import Device
 from hxtrain.encoders import Encoder, LatencyEncoder
 from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
+from hxtrain.placement import PLAN_COLUMNS
 from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 
 from .augment import Augmentation
@@ -115,7 +116,7 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
         yield device
 
 
-def run(config: RunConfig, folder: Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+def run(config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
     """Train, evaluate, and write everything into the run directory.
 
     Args:
@@ -133,7 +134,7 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
     """
     progress = progress or Progress(config.trainer.progress)
     with team() as members:
-        folder = members.gather(folder)[0]
+        folder = members.gather(Path(folder))[0]
         if not members.leads:
             return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,12 +144,15 @@ def run(config: RunConfig, folder: Path, command: str = "", progress: Progress |
             return _run(config, folder, command, progress, members)
 
 
-def complete(config: RunConfig, folder: Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+def complete(
+    config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None
+) -> dict[str, Any]:
     """Finish a run: start it, continue it, or return its result if it is finished; arguments as those of `run`.
 
     Raises:
         CheckpointError: the directory holds a run with other settings.
     """
+    folder = Path(folder)
     found = finished(folder, config.trainer.epochs, _settings(config))
     if found is not None:
         (progress or Progress(config.trainer.progress)).say(
@@ -240,7 +244,7 @@ def _joined(identities: list[dict[str, str]]) -> dict[str, str]:
     }
 
 
-def load_weights(net: Network, checkpoint: Path) -> None:
+def load_weights(net: Network, checkpoint: str | Path) -> None:
     """Give a network the weights of a checkpoint.
 
     Raises:
@@ -272,7 +276,7 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
         f"backend {identity['backend']}{chip if identity['backend'] != SOFTWARE else ''}"
     )
     if net.device is not None and net.device.plan is not None:
-        progress.table("placement", ("what", "used", "limit"), net.device.plan.rows())
+        progress.table("placement", PLAN_COLUMNS, net.device.plan.rows())
         for text in net.device.warnings:
             progress.warn(text)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import Spikes
+from hxtrain.backends.intake import as_tensor
 from hxtrain.checks import all_finite
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
@@ -55,7 +56,7 @@ def train_step(
     masks = None if masks is None else list(masks)
     activity: Activity = net(spikes, masks)
     weights = net.effective_weights()
-    answer = loss(activity.readout, labels.to(activity.readout.device))
+    answer = loss(activity.readout, as_tensor(labels, "labels").to(activity.readout.device))
     value = float(answer.detach())
     if not math.isfinite(value):
         raise LossNotFiniteError(f"the loss is {value}")

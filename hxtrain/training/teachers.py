@@ -48,7 +48,7 @@ class TrainedAnn(NamedTuple):
         return str(self.settings["model.kind"]).removesuffix("Config")
 
 
-def load_ann(path: Path) -> TrainedAnn:
+def load_ann(path: str | Path) -> TrainedAnn:
     """Read a checkpoint of `hxtrain-ann`.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from hxtrain.regularizers import Regularizer
 
 from .augment import Augmentation
 from .config import TrainerConfig
-from .diagnosis import diagnose, probe
+from .diagnosis import ENOUGH_SAMPLES, Observations
 from .distillation import Teacher
 from .evaluation import Evaluation, Observed, intensities, observe
 from .loop import METRICS, Interrupted, Loop
@@ -88,7 +88,7 @@ class Trainer(Loop[TrainerConfig]):
         task: Task,
         config: TrainerConfig,
         seed: int,
-        folder: Path,
+        folder: str | Path,
         settings: Mapping[str, Any],
         progress: Progress,
         team: Team = ALONE,
@@ -101,6 +101,8 @@ class Trainer(Loop[TrainerConfig]):
         self._seen = Seen(0, 0, 0, 0)
         self._answers: Tensor | None = None
         self._warned: set[str] = set()
+        self._begin, self._end = Observations(), Observations()
+        task.net.input_watch.active = False  # the trainer counts the input itself
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
@@ -188,7 +190,7 @@ class Trainer(Loop[TrainerConfig]):
         self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
         health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
         self._report_health("training", health)
-        self._look(step.activity)
+        self._look(step.activity, len(chosen))
 
     def _advice(self) -> str:
         """Return what to do about a step whose loss or gradient is not finite."""
@@ -260,13 +262,27 @@ class Trainer(Loop[TrainerConfig]):
             raise DeviceError("another process has failed, see its error")
         self._stopped = self._seen.stop > 0
 
-    def _look(self, activity: Activity) -> None:
-        """Warn of unhealthy layers at the run's first step and at the end of each epoch."""
-        start = self.epoch == 0 and self.step == 0
-        if not start and self.step != self.steps_per_epoch - 1:
-            return
-        net = self.task.net
-        for text in probe(net, activity) if start else diagnose(net, activity, trained=True):
+    def _look(self, activity: Activity, count: int) -> None:
+        """Warn of missing input and unhealthy layers, at the run's begin and at the end of each epoch.
+
+        Steps of few samples are judged together; a run's only step so far says nothing of what training did.
+        """
+        net, first = self.task.net, self.step * self.config.batch_size
+        left = len(self.train) - first - count
+        if self.epoch == 0 and first < ENOUGH_SAMPLES:
+            self._begin.add(net, activity)
+            if first + count >= ENOUGH_SAMPLES or left == 0:
+                self._warn(self._begin.warnings(net, trained=False))
+                self._begin = Observations()
+        if left < ENOUGH_SAMPLES and not (self.epoch == 0 and self.steps_per_epoch == 1):
+            self._end.add(net, activity)
+            if left == 0:
+                self._warn(self._end.warnings(net, trained=True))
+                self._end = Observations()
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        """Show warnings, one of each kind in a run."""
+        for text in texts:
             kind = " ".join(text.split()[:3])
             if kind not in self._warned:
                 self._warned.add(kind)
@@ -299,6 +315,8 @@ class Trainer(Loop[TrainerConfig]):
             retries=self.sums.retries,
             notes=self.sums.notes,
             in_software=self.task.net.in_software,
+            input_events_per_sample=evaluation.input_events_per_sample,
+            late_input_events_per_sample=evaluation.late_input_events_per_sample,
         )
         self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
         self._save()

@@ -237,7 +237,7 @@ def changed(recording: Recording, name: str, change: Callable[[Tensor], Tensor])
 
 def fewer_trials(recording: Recording) -> Recording:
     spikes = recording.spikes["layer0"]
-    return replace(recording, spikes={"layer0": Spikes(spikes.sample, spikes.unit, spikes.time, 2, HIDDEN)})
+    return replace(recording, spikes={"layer0": Spikes.trusted(spikes.sample, spikes.unit, spikes.time, 2, HIDDEN)})
 
 
 NO_SPIKES = "spikes of layer0 are missing or of the wrong size"

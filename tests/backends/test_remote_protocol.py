@@ -265,7 +265,7 @@ def test_a_message_is_only_taken_with_all_its_fields_and_types(kind: Any, value:
 )
 def test_spikes_are_checked_on_arrival(change: dict[str, Any], text: str) -> None:
     parts = {"sample": [0, 1], "unit": [0, 1], "time": [0.0, 1e-6], "samples": 2, "units": 4, **change}
-    spikes = Spikes(
+    spikes = Spikes.trusted(
         torch.tensor(parts["sample"]),
         torch.tensor(parts["unit"]),
         torch.tensor(parts["time"]),

@@ -100,11 +100,11 @@ def test_no_events_are_no_problem() -> None:
     ],
 )
 def test_events_out_of_range_are_refused(change: dict[str, float], text: str) -> None:
-    """`Spikes(...)` does not check them, and the loops do not look at bounds."""
+    """`Spikes.trusted` does not check them, and the loops do not look at bounds."""
     parts = [torch.zeros(4, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)]
     for part, name in zip(parts, ("sample", "unit", "time"), strict=True):
         part[2] = change.get(name, 0)
-    spikes = Spikes(*parts, SAMPLES, INPUTS)
+    spikes = Spikes.trusted(*parts, SAMPLES, INPUTS)
     for group in (compiled.group_events, compiled.bin_spikes):
         with pytest.raises(ValueError, match=text):
             group(spikes, DT, STEPS)

@@ -123,6 +123,6 @@ def test_spikes_as_grids_give_what_events_give(on_chip, settings, mocker):
 
 
 def test_events_out_of_range_are_refused_where_no_kernel_of_the_cpu_looks():
-    spikes = Spikes(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([0.0, 1e-6]), 2, 3)
+    spikes = Spikes.trusted(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([0.0, 1e-6]), 2, 3)
     with pytest.raises(ValueError, match=r"event 1 of 2 has sample 1, unit 3 and time 1e-06 s, outside 0..1, 0..2"):
         spikes.to_grid(1.7e-6, 20)

@@ -47,7 +47,7 @@ def test_regularizers(regularizer, expected):
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: Burst(-1.0), "strength=-1.0 must not be negative"),
+        (lambda: Burst(-1.0), "strength=-1.0 must be finite and not negative"),
         (lambda: MaxOverTime(readout_scale=0), "readout_scale=0 must be positive"),
         (lambda: MaxOverTime(label_smoothing=1.0), "label_smoothing=1.0 must be in 0 <= x < 1"),
     ],

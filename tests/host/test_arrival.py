@@ -1,0 +1,165 @@
+"""Input that never arrives is said, before layers are blamed for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import hxtrain as hx
+from hxtrain.backends import create_backend
+from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.datasets import DataConfig
+from hxtrain.training import Progress, RunConfig, TrainerConfig, diagnose, evaluation, intensities, run, trainer
+from hxtrain.training.diagnosis import Observations
+
+DEVICES = (None, "reference", "emulator")
+
+
+def network() -> hx.Network:
+    return hx.Network(hx.Linear(8, 6, gain=1.4), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
+
+
+@contextmanager
+def running(backend: str | None) -> Iterator[hx.Network]:
+    net = network()
+    if backend is None:
+        yield net
+        return
+    with hx.Device(create_backend(backend)) as device:
+        net.attach(device)
+        yield net
+
+
+def spikes(late: int, inside: int, samples: int = 4) -> hx.Spikes:
+    times = torch.tensor([1e-6] * inside + [3.0] * late)
+    return hx.Spikes(torch.arange(len(times)) % samples, torch.arange(len(times)) % 8, times, samples, 8)
+
+
+LATE = r"the input is late: 30 of 40 events lie after the window of 3.4e-05 s \(20 steps of 1.7e-06 s\)"
+SILENT = r"the input is silent: 0 events in 4 samples. Images are to span 0..1"
+
+
+@pytest.mark.parametrize("backend", DEVICES)
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize(("late", "inside", "text"), [(30, 10, LATE), (0, 0, SILENT)])
+def test_a_network_says_once_that_its_input_does_not_arrive(
+    backend: str | None, graph: bool, late: int, inside: int, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(backend) as net, caplog.at_level(logging.WARNING, "hxtrain.arrival"), torch.set_grad_enabled(graph):
+        net(spikes(0, 40))
+        assert caplog.messages == []
+        activity = net(spikes(late, inside))
+        net(spikes(late, inside))
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(text.replace("\\", ""))
+    assert activity.inputs is not None
+    assert (activity.inputs.events, activity.inputs.late) == (late + inside, late)
+
+
+@pytest.mark.parametrize("batch", [spikes(20, 20), spikes(0, 0, samples=1), spikes(0, 1), spikes(0, 0, samples=0)])
+def test_input_that_may_be_meant_is_no_reason_to_speak(batch: hx.Spikes, caplog: pytest.LogCaptureFixture) -> None:
+    network()(batch)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "text"), [(spikes(30, 10), "the input is late"), (spikes(0, 0), "the input is silent")]
+)
+def test_a_diagnosis_looks_at_the_input_first(batch: hx.Spikes, text: str, trained: bool) -> None:
+    net = network()
+    warnings = diagnose(net, net(batch), trained)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(text)
+    assert "init_gain" not in warnings[0]
+
+
+def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
+    net = hx.Network(hx.Linear(8, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
+    assert [text.split(" (")[0] for text in diagnose(net, net(spikes(0, 40)), trained=True)] == ["layer0 is silent"]
+
+
+def test_passes_are_judged_together_by_their_samples() -> None:
+    """One silent sample after fifty that fire is no silent layer; alone it would be."""
+    net = hx.Network(hx.Linear(8, 6, mean=0.1, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
+    observations = Observations()
+    observations.add(net, net(hx.Spikes([], [], [], 1, 8)))
+    assert any("layer0 is silent" in text for text in observations.warnings(net, trained=True))
+    observations.add(net, net(spikes(0, 400, samples=50)))
+    assert observations.warnings(net, trained=True) == []
+
+
+class Heard(Progress):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(show=False, console=Console(file=io.StringIO()))
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def trained(folder: Path, batch_size: int, samples: int = 50, **encoder: float) -> tuple[list[str], dict[str, Any]]:
+    """Train in software and return warnings and result."""
+    training = TrainerConfig(1, batch_size, train_samples=samples, test_samples=20, progress=False, plots=False)
+    config = RunConfig(
+        backend=BackendConfig("software"),
+        network=NetworkConfig(hidden=[20], init_gain=1.4),
+        encoder=hx.LatencyEncoder(**encoder),
+        data=DataConfig("digits"),
+        trainer=training,
+    )
+    progress = Heard()
+    result = run(config, str(folder), "test", progress)
+    return progress.warnings, result
+
+
+@pytest.mark.parametrize("batch_size", [10, 50])
+@pytest.mark.parametrize(
+    ("encoder", "text"),
+    [({}, "the input is silent"), ({"tau": 8e-3, "shift_first": False}, "the input is late")],
+)
+def test_a_training_run_names_its_input_and_counts_it(
+    tmp_path: Path,
+    encoder: dict[str, float],
+    text: str,
+    batch_size: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "silent" in text:  # images that are divided by 255 twice
+        for module in (trainer, evaluation):
+            monkeypatch.setattr(module, "intensities", lambda samples: intensities(samples) / 255)
+    warnings, result = trained(tmp_path, batch_size, **encoder)
+    assert [warning[: len(text)] for warning in warnings] == [text]
+    assert caplog.messages == []  # said once, not by network and trainer
+    assert result["input_events_per_sample"] < 1
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    names = ("input_events_per_sample", "late_input_events_per_sample")
+    assert [records[-1][name] for name in names] == [result[name] for name in names]
+    assert (result["late_input_events_per_sample"] > 10) == ("late" in text)
+
+
+@pytest.mark.parametrize("samples", [200, 201, 203])
+def test_a_small_last_batch_brings_no_warnings_of_its_own(tmp_path: Path, samples: int) -> None:
+    judged: list[int] = []
+    warnings = Observations.warnings
+
+    def counted(observations: Observations, net: hx.Network, trained: bool) -> list[str]:
+        judged.append(sum(each.samples for each in observations.inputs))
+        return warnings(observations, net, trained)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Observations, "warnings", counted)
+        trained(tmp_path, batch_size=50, samples=samples)
+    assert min(judged) >= 100

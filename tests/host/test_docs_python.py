@@ -1,0 +1,29 @@
+"""The Python code of pages that are meant to be followed, run as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str) -> str:
+    """Return the Python code of a page, one block after the other."""
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE))
+
+
+def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks("own-data.md"), "own-data.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Spikes(4000 events, 200 samples, 20 units, 2e-06..1.6e-05 s)"
+    assert printed[1] == "tensor(23) tensor(1.2000e-05)"
+    assert printed[2] == "tensor(1.)"
+    assert 0 <= float(printed[3]) <= 1
+
+
+def test_the_equations_are_those_of_the_twin() -> None:
+    exec(compile(blocks("model.md"), "model.md", "exec"), {})

@@ -1,0 +1,233 @@
+"""What people do in Python: mistakes named with a remedy, paths as texts, one line for what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hxtrain as hx
+from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backend
+from hxtrain.backends.contract import Cost
+from hxtrain.datasets import DatasetError, Split, load_dataset, read_images, write_idx
+from hxtrain.learning import Codes
+from hxtrain.regularizers import Burst, Regularizer, UpperActivity, WeightDecay
+from hxtrain.training import (
+    AnnTrainerConfig,
+    Augmentation,
+    Distillation,
+    TrainerConfig,
+    evaluate,
+    load_checkpoint,
+    save_checkpoint,
+    train_step,
+)
+
+DATA = load_dataset("digits")
+IMAGES, LABELS = DATA.train.images[:10] / 255, DATA.train.labels[:10]
+ENCODE, LOSS = hx.LatencyEncoder(), hx.MaxOverTime()
+SPIKES = ENCODE(IMAGES)
+NAN, INF = float("nan"), float("inf")
+
+
+def network() -> hx.Network:
+    return hx.Network(hx.Linear(64, 20, gain=1.4), hx.LIF(20), hx.Linear(20, 10), hx.LI(10))
+
+
+def readout() -> torch.Tensor:
+    return network()(SPIKES).readout
+
+
+def step(spikes: Any, labels: Any) -> object:
+    net = network()
+    return train_step(net, LOSS, [Burst()], torch.optim.Adam(net.parameters()), spikes, labels)
+
+
+def of_split(split: Any, classes: int = 10, batch_size: int = 5, net: Any = None) -> object:
+    return evaluate(net or network(), ENCODE, LOSS, split, classes, batch_size)
+
+
+MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "images to a network": (
+        lambda: network()(IMAGES),
+        TypeError,
+        r"expected Spikes, got Tensor \[10, 8, 8\]; give net\(encode\(images\)\).*Spikes.from_grid\(grid, net.dt\)",
+    ),
+    "arrays to a network": (lambda: network()(IMAGES.numpy()), TypeError, r"expected Spikes, got ndarray \[10, 8, 8\]"),
+    "a list to a network": (lambda: network()([SPIKES]), TypeError, r"expected Spikes, got list; give"),
+    "images to a step": (lambda: step(IMAGES, LABELS), TypeError, "expected Spikes, got Tensor"),
+    "modules in a list": (lambda: hx.Network([hx.LIF(3)]), TypeError, r"give Network\(\*modules\), not a list"),
+    "masks of another length": (lambda: network()(SPIKES, [None]), ValueError, r"masks: .* N = 20, 10; make them"),
+    "masks of another shape": (lambda: network()(SPIKES, [torch.ones(3), None]), ValueError, "masks: expected one"),
+    "name of a backend": (lambda: hx.Device("emulator"), TypeError, r"expected a backend, got str; .*create_backend"),
+    "8-bit images": (lambda: ENCODE(DATA.train.images), ValueError, r"span 0..255, expected 0..1; divide 8-bit"),
+    "nan images": (lambda: ENCODE(IMAGES * NAN), ValueError, r"intensities hold nan \(640 of 640 values\)"),
+    "infinite images": (lambda: ENCODE(IMAGES + INF), ValueError, r"intensities span inf..inf, expected 0..1"),
+    "one sample": (lambda: ENCODE(IMAGES[0, 0]), ValueError, r"have shape \[8\], expected \[B, ...\]; of one sample"),
+    "images in a graph": (lambda: ENCODE(IMAGES.clone().requires_grad_()), ValueError, r"intensities requires a grad"),
+    "spikes to an encoder": (lambda: ENCODE(SPIKES), TypeError, "got Spikes: they are encoded already"),
+    "words to an encoder": (lambda: ENCODE("images"), TypeError, "intensities is str of dtype <U6"),
+    "float labels": (lambda: LOSS(readout(), LABELS.float()), ValueError, r"labels are torch.float32 \[10\], expected"),
+    "labels beyond": (lambda: LOSS(readout(), LABELS + 1), ValueError, r"labels span 1..10, .* 10 classes, 0..9"),
+    "labels below": (lambda: LOSS(readout(), LABELS - 1), ValueError, r"labels span -1..8"),
+    "fewer labels": (lambda: LOSS(readout(), LABELS[:4]), ValueError, r"torch.int64 \[4\], expected .* int64 \[10\]"),
+    "labels of a step": (lambda: step(SPIKES, LABELS[:4]), ValueError, r"torch.int64 \[4\], expected"),
+    "labels as a column": (lambda: LOSS(readout(), LABELS[:, None]), ValueError, r"int64 \[10, 1\], expected"),
+    "an activity to a loss": (
+        lambda: LOSS(network()(SPIKES), LABELS),
+        TypeError,
+        "got Activity; give activity.readout",
+    ),
+    "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.readout"),
+    "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"readout has shape \[10, 10\], expected"),
+    "a data set to evaluate": (lambda: of_split(DATA), TypeError, r"got the data set digits; .* such as data.test"),
+    "tensors to evaluate": (lambda: of_split((IMAGES, LABELS)), TypeError, "expected a Split, got tuple; make one"),
+    "too few classes": (
+        lambda: of_split(DATA.test, 3),
+        ValueError,
+        r"classes=3, but labels go up to 9 and the readout",
+    ),
+    "no batches": (lambda: of_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
+    "no samples": (lambda: of_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
+    "another order": (lambda: of_split(DATA.test, net=ENCODE), TypeError, "expected a Network first, got LatencyEnc"),
+    "float labels of a split": (lambda: Split(np.zeros((2, 3)), [0.5, 1]), DatasetError, "feature vectors float32"),
+    "missing checkpoint": (lambda: load_checkpoint("no.pt"), Exception, "there is no checkpoint no.pt; give the path"),
+    "missing run": (lambda: hx.load("nowhere"), Exception, "there is no checkpoint nowhere"),
+    "missing parameters": (lambda: NeuronParameters.load("no.npz"), ValueError, "there is no no.npz; make it with"),
+    "missing images": (lambda: read_images("no"), DatasetError, "no: expected an IDX file, found no such file"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "text"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_named_with_a_remedy(call: Callable[[], object], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
+
+
+@pytest.mark.parametrize("labels", [LABELS.tolist(), LABELS.numpy().astype(np.uint8), LABELS.int()])
+def test_labels_of_any_integer_type_are_taken(labels: Any) -> None:
+    assert torch.equal(LOSS(readout(), labels), LOSS(readout(), LABELS))
+    step(SPIKES, labels)
+    assert torch.equal(Split(IMAGES.flatten(1).numpy(), labels).labels, LABELS)
+
+
+def test_probabilities_are_labels_too() -> None:
+    shares = torch.nn.functional.one_hot(LABELS, 10).double()
+    torch.testing.assert_close(LOSS(readout(), shares), LOSS(readout(), LABELS))
+
+
+@pytest.mark.parametrize("values", [IMAGES.numpy(), IMAGES.tolist(), IMAGES.double(), IMAGES.transpose(0, 1)])
+def test_images_of_any_form_are_encoded(values: Any) -> None:
+    expected = ENCODE(torch.as_tensor(values).float().contiguous())
+    assert torch.equal(ENCODE(values).time, expected.time)
+
+
+def test_a_surrogate_may_be_a_function_of_ones_own() -> None:
+    def wide(x: torch.Tensor, slope: float) -> torch.Tensor:
+        return 1 / (1 + x.abs() * slope)
+
+    net = hx.Network(hx.Linear(64, 20, gain=1.4), hx.LIF(20, surrogate=wide), hx.Linear(20, 10), hx.LI(10))
+    LOSS(net(SPIKES).readout, LABELS).backward()
+    assert net.layers[0].linear.weight.grad.abs().sum() > 0
+
+
+SETTINGS: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
+    "loss.readout_scale": (lambda x: hx.MaxOverTime(readout_scale=x), (NAN, INF, -1.0, 0.0)),
+    "loss.label_smoothing": (lambda x: hx.MeanOverTime(label_smoothing=x), (NAN, INF, -0.1, 1.0)),
+    "strength": (lambda x: Regularizer(strength=x), (NAN, INF, -1.0)),
+    "WeightDecay: strength": (lambda x: WeightDecay(strength=x), (NAN, INF, -1.0)),
+    "allowed": (lambda x: UpperActivity(allowed=x), (NAN, INF, -1.0)),
+    "encoder.tau": (lambda x: hx.LatencyEncoder(tau=x), (NAN, INF, -1.0, 0.0)),
+    "encoder.threshold": (lambda x: hx.LatencyEncoder(threshold=x), (NAN, INF, -1.0, 1.0)),
+    "encoder.jitter": (lambda x: hx.LatencyEncoder(jitter=x), (NAN, INF, -1.0)),
+    "encoder.grid": (lambda x: hx.LatencyEncoder(grid=x), (NAN, INF, -1.0, 0.0)),
+    "encoder.late": (lambda x: hx.LinearLatencyEncoder(late=x), (NAN, INF, -1.0)),
+    "encoder.bias": (lambda x: hx.LinearLatencyEncoder(bias=x), (NAN, INF, -1.0)),
+    "encoder.repeats": (lambda x: hx.LinearLatencyEncoder(repeats=x), (0, 1.5)),
+    "trainer.learning_rate": (lambda x: TrainerConfig(learning_rate=x), (NAN, INF, -1.0, 0.0)),
+    "trainer.learning_rate_decay": (lambda x: TrainerConfig(learning_rate_decay=x), (NAN, INF, 0.0)),
+    "trainer.warmup": (lambda x: TrainerConfig(warmup=x), (NAN, INF, -1.0)),
+    "trainer.weight_decay": (lambda x: AnnTrainerConfig(weight_decay=x), (NAN, INF, -1.0)),
+    "augment.rotation": (lambda x: Augmentation(rotation=x), (NAN, INF, -1.0)),
+    "augment.shift": (lambda x: Augmentation(shift=x), (NAN, INF, -1.0)),
+    "augment.elastic": (lambda x: Augmentation(elastic=x), (NAN, INF, -1.0)),
+    "distillation.temperature": (lambda x: Distillation(temperature=x), (NAN, INF, 0.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "value"), [(name, build, x) for name, (build, values) in SETTINGS.items() for x in values]
+)
+def test_settings_out_of_range_are_named_when_they_are_made(
+    name: str, build: Callable[[Any], object], value: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name}={value!r}"):
+        build(value)
+
+
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    file = str(tmp_path / "a.pt")
+    save_checkpoint(file, {"x": torch.ones(2)})
+    assert torch.equal(load_checkpoint(file)["x"], torch.ones(2))
+    images = str(tmp_path / "images.gz")
+    write_idx(images, DATA.train.images[:3])
+    assert torch.equal(read_images(images), DATA.train.images[:3])
+    zeros, parameters = np.zeros(2), str(tmp_path / "chip.npz")
+    fitted = NeuronParameters(
+        {"chip": "x"}, 1, zeros, zeros, zeros + 1, zeros + 1e-6, np.ones((1, 2, 2)), np.ones((3, 2, 2))
+    )
+    fitted.save(parameters)
+    assert NeuronParameters.load(parameters).hash == fitted.hash
+
+
+def printed() -> dict[str, object]:
+    """Return what people print, by the line that is expected."""
+    net = network()
+    activity = net(SPIKES)
+    with torch.no_grad(), hx.Device(create_backend("reference")) as device:
+        net.attach(device)
+        measured = net(SPIKES)
+        recording = device.record(device.plan.quantise(net.effective_weights())[0], SPIKES)
+    return {
+        "Spikes(277 events, 10 samples, 64 units, 0..1.1e-05 s)": SPIKES,
+        "Activity(10 samples, 20 steps, layers 20-10, in software)": activity,
+        "Activity(10 samples, 20 steps, layers 20-10, measured)": measured,
+        "LayerActivity(10 samples, 20 neurons, 20 steps, 1 spikes)": activity.hidden[0],
+        "LayerActivity(10 samples, 10 neurons, 20 steps, readout)": activity.layers[-1],
+        "Fired(1 spikes, 10 samples, 20 neurons, 20 steps)": activity.hidden[0].fired,
+        "Codes([2, 3, 4] [B, T, N], 80 from leak to threshold)": Codes(torch.zeros(2, 3, 4, dtype=torch.uint8), 80.0),
+        "ReferenceBackend()": device.backend,
+        "EmulatorBackend(W99Z9, calibrated)": create_backend("emulator", chip="W99Z9"),
+        "Device(ReferenceBackend(), Plan(64-20-10, 30 neuron circuits, 1 run per sample))": device,
+        "Device(ReferenceBackend(), no network)": hx.Device(create_backend("reference")),
+        "Linear(64, 20, mean=0, gain=1.4)": net.stack[0],
+        "LIF(20, tau_mem=6e-06 s, tau_syn=6e-06 s)": net.stack[1],
+        "LI(10, tau_mem=6e-06 s, tau_syn=6e-06 s)": net.stack[3],
+        "Recurrent(5, 5, mean=0, gain=0.7)": hx.Recurrent(5),
+        "Dropout(p=0.4)": hx.Dropout(0.4),
+        "Split(1297 images, 8x8)": DATA.train,
+        "ImageDataset(digits 8x8, 1297 training and 500 test samples, 10 classes)": DATA,
+        "Recording(layer0: 1 spikes; traces layer0: [10, 20, 20], layer1: [10, 20, 10])": recording,
+        "Recording(no spikes; traces none)": Recording({}, {}, Cost(0, None, "estimated")),
+    }
+
+
+def test_what_is_printed_is_one_line() -> None:
+    lines = printed()
+    assert [repr(value) for value in lines.values()] == list(lines)
+
+
+def test_a_plan_prints_its_table() -> None:
+    net = network()
+    net.attach(hx.Device(create_backend("reference")))
+    plan = net.device.plan
+    lines = str(plan).splitlines()
+    assert lines[0].split() == ["what", "used", "limit"]
+    assert len(lines) == len(plan.rows()) + 1
+    assert all(line.startswith(row[0]) for line, row in zip(lines[1:], plan.rows(), strict=True))
+    assert plan._repr_html_().count("<tr>") == len(lines)
+    assert repr(Stimulus(SPIKES)).startswith("Stimulus(spikes=Spikes(277 events")
