@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
+from hxtrain.compilation import announced
 from hxtrain.config import BackendConfig
 from hxtrain.training import CheckpointError, DeviceLostError, Interrupted
 
@@ -61,6 +62,11 @@ def guarded(work: Callable[[], Result]) -> Result:
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
     (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
     """
+    with announced(lambda text: print(text, file=sys.stderr, flush=True)):
+        return _guarded(work)
+
+
+def _guarded(work: Callable[[], Result]) -> Result:
     if in_sweep():
         return _guarded_job(work)
     try:

@@ -1,5 +1,6 @@
 """hxtrain: hardware-in-the-loop training of spiking neural networks."""
 
+from . import _start  # noqa: F401 - before all others
 from .activity import Activity, LayerActivity
 from .device import Device
 from .encoders import Encoder, LatencyEncoder, LinearLatencyEncoder

@@ -9,13 +9,16 @@ from importlib.util import find_spec
 
 import torch
 
+from hxtrain import __version__
+
 from .progress import Progress
 
 
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of hxtrain, torch, numba and Python; where there is a GPU, also its name and Triton's."""
-    found = {name: version(name) for name in ("hxtrain", "torch", "numba")} | {"python": platform.python_version()}
+    found = {"hxtrain": __version__, "torch": version("torch"), "numba": version("numba")}
+    found["python"] = platform.python_version()
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         if find_spec("triton") is not None:
