@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import warnings
@@ -62,6 +63,7 @@ def guarded(work: Callable[[], Result]) -> Result:
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
     (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
     """
+    log_reports()
     with announced(lambda text: print(text, file=sys.stderr, flush=True)):
         return _guarded(work)
 
@@ -82,6 +84,12 @@ def _guarded(work: Callable[[], Result]) -> Result:
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
     raise AssertionError("unreachable")
+
+
+def log_reports() -> None:
+    """Write what is shown into this job's log file, too (`train.log`, `evaluate.log`)."""
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    logging.getLogger("hxtrain.report").handlers = list(files)
 
 
 def in_sweep() -> bool:

@@ -22,7 +22,7 @@ from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import generator
-from hxtrain.training.report import device_cost
+from hxtrain.training.report import all_notes, device_cost
 from hxtrain.training.run import attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
 from hxtrain.training.versions import versions
@@ -150,7 +150,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
-    begin, config = time.perf_counter(), with_chip(config)
+    begin, told, config = time.perf_counter(), len(progress.remarks), with_chip(config)
     trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
@@ -187,7 +187,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         **device_cost(found, len(test)),
         "dropped_spikes": found.health.dropped_spikes,
         "retries": found.health.retries,
-        "notes": list(dict.fromkeys(found.health.notes)),
+        "notes": all_notes(found.health.notes, progress.remarks[told:]),
         "settings": flatten(asdict(config)),
         "test_samples": len(test),
         "evaluated_on": data.evaluated_on,

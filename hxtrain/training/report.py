@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,7 +51,12 @@ class Finished(Protocol):
 
 
 def result(
-    trainer: Trainer, final: Evaluation, identity: Mapping[str, str], command: str, seconds: float
+    trainer: Trainer,
+    final: Evaluation,
+    identity: Mapping[str, str],
+    command: str,
+    seconds: float,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of `result.json`.
 
@@ -61,6 +66,7 @@ def result(
         identity: of the device.
         command: how the run was started.
         seconds: of this process, from start to end.
+        remarks: warnings and notes of this process.
     """
     records = trainer.records
     measured = {
@@ -68,7 +74,7 @@ def result(
         **device_cost(final, len(trainer.test)),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
-        "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
+        "notes": all_notes((note for record in records for note in record["notes"]), remarks),
     }
     return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
 
@@ -106,6 +112,12 @@ def outcome(
         "settings": loop.settings,
         "versions": versions(),
     }
+
+
+def all_notes(device: Iterable[str], remarks: Iterable[str]) -> list[str]:
+    """Return what a device noted and what a user was told, each once."""
+    noted = list(dict.fromkeys(device))
+    return noted + [remark for remark in dict.fromkeys(remarks) if not any(remark.endswith(note) for note in noted)]
 
 
 def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
