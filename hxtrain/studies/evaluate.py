@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
+from hxtrain.datasets import OWN, DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, require_same
@@ -113,7 +113,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
     settings: dict[str, Any] = state["settings"]
     try:
-        data = replace(component(settings, "data", DataConfig), folder=data_folder).load()
+        folder = data_folder or _own_folder(path, settings["data.name"])
+        data = replace(component(settings, "data", DataConfig), folder=folder).load()
     except DatasetError as error:
         raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
     if data.sha256 != settings["data.sha256"]:
@@ -141,6 +142,15 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
             "data_sha256": data.sha256,
         },
     )
+
+
+def _own_folder(checkpoint: Path, name: str) -> str | None:
+    """Return the folder of a user's own data, from the run's `config.yaml`; None for data of the package."""
+    file = checkpoint.parent / "config.yaml"
+    if name != OWN or not file.exists():
+        return None
+    folder = OmegaConf.select(OmegaConf.load(file), "data.folder")
+    return None if folder is None else str(folder)
 
 
 def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:

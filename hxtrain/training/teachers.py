@@ -62,8 +62,9 @@ def load_ann(path: Path) -> TrainedAnn:
     state = load_checkpoint(path)
     if state.get("kind") != ANN:
         raise CheckpointError(
-            f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, expected "
-            f"{ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR` and give distillation.teacher=DIR/checkpoint.pt"
+            f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, "
+            f"expected {ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR`, then give "
+            "distillation.teacher=DIR/checkpoint.pt"
         )
     settings: dict[str, Any] = state["settings"]
     kind = MODELS[settings["model.kind"]]
@@ -94,8 +95,9 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
     if not config.paths:
         if config.experiment is not None:
             raise CheckpointError(
-                f"distillation.experiment={config.experiment} names a teacher that is not trained yet; run `hxtrain-ann "
-                f"experiment={config.experiment} hydra.run.dir=DIR` and give distillation.teacher=DIR/checkpoint.pt"
+                f"distillation.experiment={config.experiment} names a teacher that is not trained yet; run "
+                f"`hxtrain-ann experiment={config.experiment} hydra.run.dir=DIR`, then give "
+                "distillation.teacher=DIR/checkpoint.pt"
             )
         return {}
     return {

@@ -305,8 +305,8 @@ def test_failures_are_told_with_neuron_and_consequence() -> None:
     lines = made.failures(circuits, names)
     assert lines == (  # circuit 7 is the second of its neuron: its leak is not used
         "16.7% of the neurons missed a target of the calibration: leak of 1 (hidden[2]; each rests off the target, so "
-        "it fires too easily or too rarely), gain_exc of 1 (hidden[2]; each has excitatory weights of another strength). "
-        "That is more than usual. Training in the loop learns around them",
+        "it fires too easily or too rarely), gain_exc of 1 (hidden[2]; each has excitatory weights of another "
+        "strength). That is more than usual. Training in the loop learns around them",
     )
     assert "leak" not in made.failures(circuits, names, only=("gain",))[0]
     assert made.failures(circuits, names, only=("membrane_noise", "tau_syn")) == ()
