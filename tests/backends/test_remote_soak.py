@@ -1,6 +1,7 @@
 """Servers killed at random times behind a bad network, and clients that fight: no batch lost, doubled or mixed up."""
 
 import io
+import itertools
 import random
 import signal
 import subprocess
