@@ -27,6 +27,14 @@ SECONDS = 13
 """What the loops of a training run take to compile on two cores, s."""
 
 
+_private: list[str] = []
+
+
+def keeps() -> bool:
+    """Return whether compiled code outlives this process."""
+    return not _private
+
+
 def secure_cache() -> None:
     """Give numba a private temporary folder where it finds none to keep compiled code in.
 
@@ -35,7 +43,8 @@ def secure_cache() -> None:
     """
     if _can_keep():
         return
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = _private_folder()
+    _private.append(_private_folder())
+    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = _private[0]
     log.warning(
         "compiled code cannot be kept, since neither the installed package nor the user's cache can be written: "
         "every start compiles anew. To keep it, set NUMBA_CACHE_DIR to a folder that can be written"
@@ -60,7 +69,7 @@ class _Announcement(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if not self._said:
             self._said = True
-            self._say(f"compiling for this machine; this takes about {SECONDS} s, once")
+            self._say(f"compiling for this machine; this takes about {SECONDS} s{', once' if keeps() else ''}")
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""

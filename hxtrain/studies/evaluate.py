@@ -25,7 +25,7 @@ from hxtrain.training.randomness import generator
 from hxtrain.training.report import all_notes, device_cost
 from hxtrain.training.run import attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
-from hxtrain.training.versions import versions
+from hxtrain.training.versions import processor, versions
 
 Component = TypeVar("Component")
 
@@ -203,6 +203,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "evaluated_on": data.evaluated_on,
         "confusion": found.confusion.tolist(),
         "versions": versions(),
+        "processor": processor(),
     }
     write_json(folder / "evaluation.json", outcome)
     return outcome

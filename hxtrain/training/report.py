@@ -19,7 +19,7 @@ from hxtrain.network import Network
 
 from .evaluation import Evaluation, intensities
 from .trainer import Trainer
-from .versions import versions
+from .versions import processor, versions
 
 SHOWN_SAMPLES = 4
 PLANE_SIDE = 80
@@ -111,6 +111,7 @@ def outcome(
         "test_samples": len(loop.test),
         "settings": loop.settings,
         "versions": versions(),
+        "processor": processor(),
     }
 
 

@@ -6,6 +6,7 @@ import platform
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,17 @@ def versions() -> dict[str, str]:
         if find_spec("triton") is not None:
             found["triton"] = version("triton")
     return found
+
+
+@cache
+def processor() -> str:
+    """Return the name of the CPU, on which the last bits of float sums depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def warn_of_versions(saved: dict[str, str], progress: Progress) -> None:
