@@ -262,11 +262,12 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         names = [f"{p.name}[{i}]" for p in circuit.populations for i in range(p.size)]
         spiking = np.concatenate([np.full(p.size, p.threshold is not None) for p in circuit.populations])
         found: list[str] = []
-        for used in self._used:
+        for individual, used in zip(self._individuals, self._used, strict=False):
             here = circuits >= 0
             everywhere = np.broadcast_to(spiking, circuits.shape)[here]
             used.require_targets(circuit_targets(layout), circuits[here], everywhere)
-            found += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names)]
+            only = individual.only if isinstance(individual, Chip) else None
+            found += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
         return tuple(found)
 
     def calibrate(

@@ -13,11 +13,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from .contract import Backend
 
 GROUP = "hxtrain.backends"
+SOURCE = Path(__file__).parents[1]
+"""Root of a clone, where the package is not installed."""
 
 
 class UnknownBackendError(ValueError):
@@ -72,9 +75,14 @@ def create_backend(name: str, **settings: Any) -> Backend:
 
 def _factory(name: str) -> Callable[..., object]:
     known = available_backends()
+    if not known:
+        raise UnknownBackendError(
+            f"backend={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
+            f"installed; run: pip install {SOURCE}"
+        )
     if name not in known:
         raise UnknownBackendError(
-            f"backend={name!r} is not registered; known: {', '.join(known) or 'none'}. "
+            f"backend={name!r} is not registered; known: {', '.join(known)}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"
         )
     point = known[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import warnings
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
+from hxtrain.compilation import announced
 from hxtrain.config import BackendConfig
 from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
 
@@ -61,7 +63,12 @@ def guarded(work: Callable[[], Result]) -> Result:
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
     (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
     """
-    work = device_work_shown()(work)
+    log_reports()
+    with announced(lambda text: print(text, file=sys.stderr, flush=True)):
+        return _guarded(device_work_shown()(work))
+
+
+def _guarded(work: Callable[[], Result]) -> Result:
     if in_sweep():
         return _guarded_job(work)
     try:
@@ -77,6 +84,12 @@ def guarded(work: Callable[[], Result]) -> Result:
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
     raise AssertionError("unreachable")
+
+
+def log_reports() -> None:
+    """Write what is shown into this job's log file, too (`train.log`, `evaluate.log`)."""
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    logging.getLogger("hxtrain.report").handlers = list(files)
 
 
 def in_sweep() -> bool:

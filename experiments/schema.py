@@ -28,6 +28,8 @@ from hxtrain.studies.transfer import TransferConfig
 from hxtrain.studies.validate import ValidateConfig
 from hxtrain.training import AnnTrainerConfig, Augmentation, Distillation, RunConfig, TrainerConfig
 
+from .hydra_parser import accept_late_texts
+
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
     "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder},
@@ -48,7 +50,8 @@ SECOND = ("backend", "chip")
 
 
 def register() -> None:
-    """Make all structured configs known to Hydra."""
+    """Make all structured configs known to Hydra, and Hydra at home on this Python."""
+    accept_late_texts()
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig(encoder=MISSING, regularizer={}))
     store.store(name="ann_schema", node=AnnConfig(model=MISSING))

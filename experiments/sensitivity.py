@@ -11,6 +11,7 @@ from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
 from .schema import register
+from .teacher import with_teacher
 
 register()
 
@@ -24,7 +25,7 @@ def main(config: DictConfig) -> None:
 def _sensitivity(config: DictConfig) -> None:
     settings, folder = typed(config), run_directory()
     progress = Progress(settings.trainer.progress)
-    found = sensitivity(settings, folder, command_line(), progress)
+    found = sensitivity(with_teacher(settings, progress), folder, command_line(), progress)
     kinds = [f"{preset}, {kind}" for preset in settings.presets for kind in ("deployed", "in the loop")]
     progress.table("test accuracy", ("imperfection alone", *kinds), sensitivity_rows(found["accuracy"]))
     progress.say(f"sensitivity.json: {escape(str(folder))}")

@@ -10,6 +10,7 @@ from hxtrain.training import Progress, complete, run
 
 from .app import command_line, guarded, in_sweep, run_directory, typed, warn_without_effect
 from .schema import register
+from .teacher import with_teacher
 
 register()
 
@@ -25,7 +26,7 @@ def _train(config: DictConfig) -> None:
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
     work = complete if in_sweep() else run
-    result = work(settings, folder, command_line(), progress)
+    result = work(with_teacher(settings, progress), folder, command_line(), progress)
     progress.say(
         f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], "
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "

@@ -11,6 +11,7 @@ from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
 from .schema import register
+from .teacher import with_teacher
 
 register()
 
@@ -24,7 +25,7 @@ def main(config: DictConfig) -> None:
 def _transfer(config: DictConfig) -> None:
     settings, folder = typed(config), run_directory()
     progress = Progress(settings.trainer.progress)
-    found = transfer(settings, folder, command_line(), progress)
+    found = transfer(with_teacher(settings, progress), folder, command_line(), progress)
     columns = ("trained on", *settings.chips)
     progress.table("test accuracy, evaluated on", columns, transfer_rows(found["accuracy"]))
     progress.say(", ".join(f"{name} {value:.2%}" for name, value in found["summary"].items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import _start  # noqa: F401 - before all others
 from .activity import Activity, LayerActivity
 from .backends import Spikes
 from .device import Device

@@ -34,6 +34,9 @@ CONSEQUENCES = {
     "gain_inh": "has inhibitory weights of another strength",
 }
 
+USUAL = 0.1
+"""Share of neurons with a failed parameter up to which outliers and stuck cells of a die explain it."""
+
 
 class CalibrationError(ValueError):
     """A calibration cannot be made, read, or used for this chip and these targets."""
@@ -108,25 +111,39 @@ class Calibration:
                     f"or set {option} to {have[first]:.4g}"
                 )
 
-    def failures(self, circuits: npt.NDArray[np.int64], names: list[str]) -> tuple[str, ...]:
-        """Return one line for every parameter that failed in a circuit in use, with its consequence.
+    def failures(
+        self, circuits: npt.NDArray[np.int64], names: list[str], only: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """Return one line on all parameters that failed in circuits in use, with consequences; none if none did.
 
         Args:
             circuits: physical circuits of each logical neuron `[A, N]`, -1 where there is none.
             names: of the logical neurons `[N]`.
+            only: imperfections that the chip is left with (`Chip.only`); parameters of all others are ideal.
         """
-        lines = []
-        for parameter, success in self.success.items():
-            merged = parameter.startswith(("tau_syn", "gain"))
-            failed = (~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]
-            who = np.flatnonzero(failed.any(0))
-            if len(who) and parameter in CONSEQUENCES:
-                shown = ", ".join(names[n] for n in who[:5]) + (", ..." if len(who) > 5 else "")
-                lines.append(
-                    f"calibration of {parameter} failed for {len(who)} of {circuits.shape[1]} neurons ({shown}): each "
-                    f"{CONSEQUENCES[parameter]}; training in the loop learns around them"
-                )
-        return tuple(lines)
+        failed = {
+            parameter: self._failed(parameter, circuits)
+            for parameter in self.success
+            if parameter in CONSEQUENCES and (only is None or imperfection(parameter) in only)
+        }
+        parts = [
+            f"{parameter} {_where(missed, names, parameter)}" for parameter, missed in failed.items() if missed.any()
+        ]
+        if not parts:
+            return ()
+        share = float(np.any(list(failed.values()), axis=0).mean())
+        return (
+            f"{share:.1%} of the neurons missed a target of the calibration: {', '.join(parts)}. "
+            + ("A few do on any die; training" if share <= USUAL else "That is more than usual. Training")
+            + " in the loop learns around them",
+        )
+
+    def _failed(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
+        """Return the logical neurons `[N]` for which a parameter failed; of merged circuits one is enough."""
+        success = self.success[parameter]
+        merged = parameter.startswith(("tau_syn", "gain"))
+        failed: Mask = ((~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]).any(0)
+        return failed
 
     def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
@@ -182,6 +199,18 @@ Mask = npt.NDArray[np.bool_]
 def _part(found: Any, group: str) -> dict[str, Any]:
     start = f"{group}."
     return {name[len(start) :]: found[name] for name in found.files if name.startswith(start)}
+
+
+def imperfection(parameter: str) -> str:
+    """Return the imperfection (a name of `Chip.only`) that the calibration of a parameter corrects."""
+    return "leak" if parameter == "rate" else parameter.removesuffix("_exc").removesuffix("_inh")
+
+
+def _where(failed: Mask, names: list[str], parameter: str) -> str:
+    """Return which neurons missed a target, and what follows for each."""
+    who = np.flatnonzero(failed)
+    shown = ", ".join(names[n] for n in who[:5]) + (", ..." if len(who) > 5 else "")
+    return f"of {len(who)} ({shown}; each {CONSEQUENCES[parameter]})"
 
 
 def _effect(name: str) -> str:

@@ -54,6 +54,8 @@ def calibration_for(chip: Chip, targets: Targets, report: Report = lambda text, 
     report("", len(STAGES) + 1, len(STAGES) + 1)
     file = _kept(chip, targets)
     try:
+        if file is None:
+            raise OSError("this user has no home; name a folder in HXTRAIN_CACHE")
         made.save(file)
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
@@ -79,9 +81,13 @@ def _shipped(chip: Chip) -> Path | None:
         return file if file.exists() else None
 
 
-def _kept(chip: Chip, targets: Targets) -> Path:
+def _kept(chip: Chip, targets: Targets) -> Path | None:
+    """Return where a calibration is kept; None for a user without a home, as in a container with a foreign user."""
     root = os.environ.get("HXTRAIN_CACHE")
-    folder = Path(root) if root else Path.home() / ".cache" / "hxtrain"
+    try:
+        folder = Path(root) if root else Path.home() / ".cache" / "hxtrain"
+    except RuntimeError:
+        return None
     sha = hashlib.sha256(f"{PROCEDURE} {chip.silicon.digest}".encode())
     for name in sorted(targets):
         sha.update(name.encode() + np.ascontiguousarray(targets[name], dtype="<f8").tobytes())

@@ -17,9 +17,19 @@ BLOCK = 1 << 20  # bytes
 
 
 def cache_folder(name: str) -> Path:
-    """Where downloads go when no folder is named: `$HXTRAIN_DATA/<name>` or `~/.cache/hxtrain/<name>`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("HXTRAIN_DATA") or cache / "hxtrain") / name
+    """Where downloads go when no folder is named: `$HXTRAIN_DATA/<name>` or `~/.cache/hxtrain/<name>`.
+
+    Raises:
+        DatasetError: this user has no home, and no variable names a folder.
+    """
+    root = os.environ.get("HXTRAIN_DATA")
+    if root:
+        return Path(root) / name
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise DatasetError("this user has no home to download to; set HXTRAIN_DATA to a folder") from None
+    return cache / "hxtrain" / name
 
 
 def download_dataset(info: DatasetInfo, folder: Path, timeout: float = TIMEOUT) -> None:
@@ -44,7 +54,12 @@ def download_files(
     Raises:
         DatasetError: all mirrors failed for a file; the text lists every failure.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{folder} cannot be made ({error.strerror}); name another data.folder, or set HXTRAIN_DATA"
+        ) from None
     for name, md5 in checksums.items():
         failures = []
         for mirror in mirrors:

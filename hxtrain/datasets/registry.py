@@ -9,22 +9,25 @@ from .dataset import ImageDataset, hold_out
 from .download import cache_folder, download_dataset
 from .errors import DatasetError
 from .folder import read_folder
+from .own import KINDS, read_own
+from .own import NAME as OWN
 from .shipped import read_shipped
 from .yin_yang import generate
 
-NAMES = tuple(CATALOGUE)
+NAMES = (*CATALOGUE, OWN)
 
 
 def load_dataset(
     name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
 ) -> ImageDataset:
-    """Load `mnist`, `fashion`, `digits` or `yin_yang`.
+    """Load `mnist`, `fashion`, `digits`, `yin_yang`, or with `folder` a data set of your own (`own.py`).
 
     Args:
         name: one of `NAMES`.
         size: side of the images in pixels; None is the shipped size (16, digits: 8) in every case. Of feature
-            vectors their length (yin_yang: 4).
-        folder: folder of the four IDX files. Without it (and without `download`) the shipped data are used.
+            vectors their length (yin_yang: 4). Of your own images None is the size they have.
+        folder: folder of the four IDX files, or of your own data. Without it (and without `download`) the shipped
+            data are used.
         download: fetch the files that `folder` lacks first; without `folder` they go to `cache_folder(name)`.
             The published files are then used, never the shipped ones.
 
@@ -34,6 +37,8 @@ def load_dataset(
     Raises:
         DatasetError: unknown name, a size that is not at hand, or missing or damaged files.
     """
+    if name == OWN:
+        return _load_own(size, folder, download)
     info = CATALOGUE.get(name)
     if info is None:
         raise DatasetError(f"unknown data set '{name}'; known are {', '.join(NAMES)}")
@@ -47,6 +52,16 @@ def load_dataset(
     if download:
         download_dataset(info, place)
     return read_folder(info, place, size)
+
+
+def _load_own(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
+    if folder is None:
+        raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
+    if download:
+        raise DatasetError(f"data={OWN} has nothing to download; leave data.download out")
+    if size is not None and size < 1:
+        raise DatasetError(f"size must be at least 1 pixel, got {size}")
+    return read_own(Path(folder).expanduser(), size)
 
 
 @dataclass

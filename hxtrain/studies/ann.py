@@ -59,7 +59,7 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
     with locked(folder), tuned(config.trainer.threads):
         check_folder(config.trainer.resume, folder)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-        begin = time.perf_counter()
+        begin, told = time.perf_counter(), len(progress.remarks)
         data, where = config.data.load(), torch_device(config.trainer.torch_device)
         config.augment.check(data)
         task, settings = _task(config, data, where), {**_settings(config), "data.sha256": data.sha256}
@@ -69,7 +69,9 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         )
         trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, where)
         trainer.fit()
-        found = outcome(trainer, data, IDENTITY, command, time.perf_counter() - begin, size)
+        found = outcome(
+            trainer, data, IDENTITY, command, time.perf_counter() - begin, size | {"notes": progress.remarks[told:]}
+        )
         write_json(folder / "result.json", found)
     return found
 

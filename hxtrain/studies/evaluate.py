@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hxtrain import losses
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.datasets import DataConfig, DatasetError, ImageDataset
+from hxtrain.datasets import OWN, DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, require_same
@@ -22,10 +22,10 @@ from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import generator
-from hxtrain.training.report import device_cost, input_events
+from hxtrain.training.report import all_notes, device_cost, input_events
 from hxtrain.training.run import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
 from hxtrain.training.teachers import ANN
-from hxtrain.training.versions import versions
+from hxtrain.training.versions import processor, versions
 
 Component = TypeVar("Component")
 
@@ -116,7 +116,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
     settings: dict[str, Any] = state["settings"]
     try:
-        data = replace(component(settings, "data", DataConfig), folder=data_folder).load()
+        folder = data_folder or _own_folder(path, settings["data.name"])
+        data = replace(component(settings, "data", DataConfig), folder=folder).load()
     except DatasetError as error:
         raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
     if data.sha256 != settings["data.sha256"]:
@@ -146,6 +147,15 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     )
 
 
+def _own_folder(checkpoint: Path, name: str) -> str | None:
+    """Return the folder of a user's own data, from the run's `config.yaml`; None for data of the package."""
+    file = checkpoint.parent / "config.yaml"
+    if name != OWN or not file.exists():
+        return None
+    folder = OmegaConf.select(OmegaConf.load(file), "data.folder")
+    return None if folder is None else str(folder)
+
+
 def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
     """Evaluate a checkpoint on a device and write `evaluation.json` into `folder`.
 
@@ -153,7 +163,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         CheckpointError: the checkpoint cannot be read.
         PlacementError: its network does not fit the device.
     """
-    begin, config = time.perf_counter(), with_device(config)
+    begin = time.perf_counter()
+    told = len(progress.remarks)
+    config = with_device(config)
     trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
@@ -191,12 +203,13 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         **device_cost(found, len(test)),
         "dropped_spikes": found.health.dropped_spikes,
         "retries": found.health.retries,
-        "notes": list(dict.fromkeys(found.health.notes)),
+        "notes": all_notes(found.health.notes, progress.remarks[told:]),
         "settings": flatten(asdict(config)),
         "test_samples": len(test),
         "evaluated_on": data.evaluated_on,
         "confusion": found.confusion.tolist(),
         "versions": versions(),
+        "processor": processor(),
     }
     write_json(folder / "evaluation.json", outcome)
     return outcome

@@ -86,8 +86,5 @@ class Quiet(Progress):
     def table(self, title: str, columns: tuple[str, ...], rows: Any) -> None:
         """Show nothing."""
 
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def warn(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         """Show nothing."""

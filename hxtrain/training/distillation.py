@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class Distillation:
 
     Attributes:
         teacher: checkpoint of an artificial neural network (`hxtrain-ann`), or a list of such; None: no teacher.
+        experiment: experiment of `hxtrain-ann` whose network is the teacher where none is named by its path; the
+            command line trains it first (`experiments/teacher.py`).
         weight: share of the teacher in the loss.
         temperature: factor by which both sides' logits are divided before the softmax.
     """
@@ -35,6 +37,7 @@ class Distillation:
     teacher: Any = None  # Optional[Union[str, List[str]]], which OmegaConf cannot express
     weight: float = 0.5
     temperature: float = 2.0
+    experiment: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
 
     def __post_init__(self) -> None:
         if not all(isinstance(path, str) and path for path in self.paths):
@@ -58,7 +61,9 @@ class Distillation:
 
     def without_effect(self) -> list[str]:
         """Return the settings that change nothing, since there is no teacher."""
-        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "teacher"}
+        own = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("teacher", "experiment")
+        }
         default = Distillation()
         changed = [name for name, value in own.items() if value != getattr(default, name)]
         return [] if self.paths else [f"distillation.{name}={own[name]}" for name in changed]

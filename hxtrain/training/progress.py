@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,17 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from hxtrain.backends.work import Work, listening
 
 if TYPE_CHECKING:
     from .loop import Loop
+
+log = logging.getLogger("hxtrain.report")
+"""What is shown, as plain text: for the log file of a command. It reaches no terminal a second time."""
+log.propagate = False
+log.setLevel(logging.INFO)
 
 
 class Progress:
@@ -32,6 +39,9 @@ class Progress:
     Args:
         show: whether to draw a bar (epoch, loss, accuracy, spikes and images per second, time left).
         console: where to write.
+
+    Attributes:
+        remarks: all warnings and notes so far, each with its kind.
     """
 
     def __init__(self, show: bool = True, console: Console | None = None) -> None:
@@ -39,6 +49,7 @@ class Progress:
         self._show = show
         self._bar: Bar | None = None
         self._task: TaskID | None = None
+        self.remarks: list[str] = []
 
     @contextmanager
     def training(self, trainer: Loop[Any]) -> Iterator[None]:
@@ -85,18 +96,32 @@ class Progress:
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
         """Report a finished epoch, evaluated on `test` or `validation` samples."""
-        self.console.print(
+        self._print(
             f"epoch {record['epoch']:>3}  loss {record['train_loss']:.4f}  train {record['train_accuracy']:.2%}  "
             f"{evaluated_on} [bold]{record['test_accuracy']:.2%}[/]  {_spikes(record, 1)}"
             f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
-            + ("  (in software)" if record.get("in_software") else ""),
-            highlight=False,
-            soft_wrap=True,
+            + ("  (in software)" if record.get("in_software") else "")
         )
 
     def warn(self, text: str) -> None:
-        """Show a warning."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        """Show a warning: something is amiss, and the text says what to do."""
+        self._remark("warning", "yellow", text)
+
+    def note(self, text: str) -> None:
+        """Show a note: good to know, nothing to do."""
+        self._remark("note", "cyan", text)
+
+    def _remark(self, kind: str, colour: str, text: str) -> None:
+        """Keep a remark, and show it unless a run before has made the same one."""
+        remark, repeated = f"{kind}: {text}", f"{kind}: {text}" in self.remarks
+        self.remarks.append(remark)
+        if not repeated:
+            self._print(f"[{colour}]{kind}:[/] {escape(text)}")
+
+    def _print(self, text: str) -> None:
+        """Show a line with rich's markup, and log it without."""
+        log.info(Text.from_markup(text).plain)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show a table."""
@@ -105,11 +130,12 @@ class Progress:
             table.add_column(column)
         for row in rows:
             table.add_row(*row)
+            log.info("%s: %s", title, ", ".join(row))
         self.console.print(table)
 
     def say(self, text: str) -> None:
         """Show a line; square brackets are rich's markup."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self._print(text)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from hxtrain.network import Network
 
 from .evaluation import Evaluation, intensities
 from .trainer import Trainer
-from .versions import versions
+from .versions import processor, versions
 
 SHOWN_SAMPLES = 4
 PLANE_SIDE = 80
@@ -51,7 +51,12 @@ class Finished(Protocol):
 
 
 def result(
-    trainer: Trainer, final: Evaluation, identity: Mapping[str, str], command: str, seconds: float
+    trainer: Trainer,
+    final: Evaluation,
+    identity: Mapping[str, str],
+    command: str,
+    seconds: float,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of `result.json`.
 
@@ -61,6 +66,7 @@ def result(
         identity: of the device.
         command: how the run was started.
         seconds: of this process, from start to end.
+        remarks: warnings and notes of this process.
     """
     records = trainer.records
     measured = {
@@ -69,7 +75,7 @@ def result(
         **input_events(final),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
-        "notes": list(dict.fromkeys(note for record in records for note in record["notes"])),
+        "notes": all_notes((note for record in records for note in record["notes"]), remarks),
     }
     return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
 
@@ -106,6 +112,7 @@ def outcome(
         "test_samples": len(loop.test),
         "settings": loop.settings,
         "versions": versions(),
+        "processor": processor(),
     }
 
 
@@ -115,6 +122,12 @@ def input_events(final: Evaluation) -> dict[str, float | None]:
         "input_events_per_sample": final.input_events_per_sample,
         "late_input_events_per_sample": final.late_input_events_per_sample,
     }
+
+
+def all_notes(device: Iterable[str], remarks: Iterable[str]) -> list[str]:
+    """Return what a device noted and what a user was told, each once."""
+    noted = list(dict.fromkeys(device))
+    return noted + [remark for remark in dict.fromkeys(remarks) if not any(remark.endswith(note) for note in noted)]
 
 
 def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def _own_devices(config: RunConfig, members: Team) -> RunConfig:
 
 
 def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
-    begin, own = time.perf_counter(), _own_devices(config, members)
+    begin, own, told = time.perf_counter(), _own_devices(config, members), len(progress.remarks)
     data = config.data.load()
     config.augment.check(data)
     where = torch_device(config.trainer.torch_device)
@@ -208,7 +208,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         final = trainer.fit()
-        outcome = result(trainer, final, identity, command, time.perf_counter() - begin)
+        outcome = result(trainer, final, identity, command, time.perf_counter() - begin, progress.remarks[told:])
         if members.leads:
             save_weights(folder / "weights.npz", net)
             write_json(folder / "result.json", outcome)
@@ -278,7 +278,7 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
     if net.device is not None and net.device.plan is not None:
         progress.table("placement", PLAN_COLUMNS, net.device.plan.rows())
         for text in net.device.warnings:
-            progress.warn(text)
+            progress.note(text)
 
 
 def check_folder(resume: bool, folder: Path) -> None:

@@ -54,11 +54,17 @@ def load_ann(path: str | Path) -> TrainedAnn:
     Raises:
         CheckpointError: it cannot be read, or is of something else.
     """
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no teacher {path}; train one with `hxtrain-ann hydra.run.dir={path.parent}` (the same data.* "
+            "settings), or name another distillation.teacher"
+        )
     state = load_checkpoint(path)
     if state.get("kind") != ANN:
         raise CheckpointError(
-            f"{path} is of no artificial neural network (kind {state.get('kind')!r}, expected {ANN!r}); "
-            "give a checkpoint that `hxtrain-ann` wrote"
+            f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, "
+            f"expected {ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR`, then give "
+            "distillation.teacher=DIR/checkpoint.pt"
         )
     settings: dict[str, Any] = state["settings"]
     kind = MODELS[settings["model.kind"]]
@@ -84,9 +90,15 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
     """Return what identifies a run's teacher: weights stand for paths; nothing without one.
 
     Raises:
-        CheckpointError: a checkpoint cannot be read.
+        CheckpointError: a checkpoint cannot be read, or the teacher is yet to be trained.
     """
     if not config.paths:
+        if config.experiment is not None:
+            raise CheckpointError(
+                f"distillation.experiment={config.experiment} names a teacher that is not trained yet; run "
+                f"`hxtrain-ann experiment={config.experiment} hydra.run.dir=DIR`, then give "
+                "distillation.teacher=DIR/checkpoint.pt"
+            )
         return {}
     return {
         "distillation.weight": config.weight,

@@ -6,8 +6,11 @@ import platform
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+
+from hxtrain import __version__
 
 from .progress import Progress
 
@@ -15,12 +18,24 @@ from .progress import Progress
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of hxtrain, torch, numba and Python; where there is a GPU, also its name and Triton's."""
-    found = {name: version(name) for name in ("hxtrain", "torch", "numba")} | {"python": platform.python_version()}
+    found = {"hxtrain": __version__, "torch": version("torch"), "numba": version("numba")}
+    found["python"] = platform.python_version()
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         if find_spec("triton") is not None:
             found["triton"] = version("triton")
     return found
+
+
+@cache
+def processor() -> str:
+    """Return the name of the CPU, on which the last bits of float sums depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def warn_of_versions(saved: dict[str, str], progress: Progress) -> None:

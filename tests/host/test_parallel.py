@@ -38,7 +38,7 @@ def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
 
 def call(folder: Path, processes: int, *words: str, status: int = 0) -> str:
     done = start(folder, processes, *words)
-    output, _ = done.communicate(timeout=240)
+    output, _ = done.communicate()
     assert (done.returncode == 0) == (status == 0), output
     return output
 
@@ -129,7 +129,7 @@ def test_an_interruption_stops_all_processes_at_the_same_step(tmp_path: Path) ->
         time.sleep(0.05)
         assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate()
     assert "the state is saved. Continue with" in output
     assert load_checkpoint(folder / "checkpoint.pt")["epoch"] >= 1
 

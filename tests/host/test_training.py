@@ -308,7 +308,7 @@ def activity(net, gain):
     [
         (0.0, "silent", r"layer0 is silent \(0 spikes per sample\).*network.init_gain=2"),
         (100.0, "clipped", r"layer0 is clipped: \d+% of its weights.*regularizer.weight_decay.strength"),
-        (100.0, "saturated", r"layer1 is saturated: \d+% of its membrane samples"),
+        (100.0, "saturated", r"layer1 is saturated: \d+% of its answers"),
     ],
 )
 def test_unhealthy_layers_are_named_with_a_fix(gain, hint, text):
@@ -317,6 +317,17 @@ def test_unhealthy_layers_are_named_with_a_fix(gain, hint, text):
     import re
 
     assert any(re.search(text, warning) for warning in diagnose(net, activity(net, gain), trained=True)), hint
+
+
+@pytest.mark.parametrize(("shares", "warned"), [((0.3, 0.02), False), ((0.0, 0.5), True)], ids=["low", "high"])
+def test_a_readout_is_saturated_where_its_answers_are(shares, warned):
+    """Not where wrong classes lie far below rest."""
+    from hxtrain.training.diagnosis import _saturation
+
+    low, high = (int(share * 100) for share in shares)
+    trace = torch.full((20, 100, 2), 0.5)
+    trace[:, :low, 0], trace[:, :high, 1], trace[:, 0, 0], trace[:, 0, 1] = -0.8, 2.0, -0.8, 2.0
+    assert bool(_saturation("layer1", trace, spiking=False)) is warned
 
 
 def test_a_healthy_network_has_no_warnings():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -66,12 +65,15 @@ class Point:
 
 
 class Scaling(NamedTuple):
-    """A point, its time per step (s), throughput of all processes (samples / s) and peak memory of one (bytes)."""
+    """A point, its time per step (s), throughput of all processes (samples / s) and peak memory of one (bytes).
+
+    The memory is None where the system does not tell it.
+    """
 
     point: Point
     seconds: float
     throughput: float
-    memory: int
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def scale_rows(growths: list[Growth]) -> list[tuple[str, ...]]:
             str(s.point.size),
             f"{1e3 * s.seconds:.2f} ms",
             f"{s.throughput:,.0f} / s",
-            f"{s.memory / 2**20:,.0f} MiB",
+            "unknown" if s.memory is None else f"{s.memory / 2**20:,.0f} MiB",
             f"{growth.exponent:.2f}" if s is growth.points[-1] else "",
         )
         for growth in growths
@@ -150,7 +152,7 @@ def _measured(point: Point, config: BenchConfig) -> Scaling:
         results = [work.result() for work in works]
     times, memory = zip(*results, strict=True)
     throughput = sum(point.batch / seconds for seconds in times)
-    return Scaling(point, statistics.median(times), throughput, max(memory))
+    return Scaling(point, statistics.median(times), throughput, _largest(memory))
 
 
 _barrier: Any = None
@@ -161,7 +163,7 @@ def _meet(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _work(point: Point, config: BenchConfig) -> tuple[float, int]:
+def _work(point: Point, config: BenchConfig) -> tuple[float, int | None]:
     """Return the median time of a training step (s) and the peak memory of this process (bytes)."""
     with tuned(config.threads), ExitStack() as stack:
         images = load_dataset("mnist").train
@@ -183,8 +185,20 @@ def _work(point: Point, config: BenchConfig) -> tuple[float, int]:
         times = [step() for _ in range(2)][1:]
         while len(times) < config.rounds or sum(times) < LEAST:
             times.append(step())
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return statistics.median(times), used * (1 if sys.platform == "darwin" else 1024)
+    return statistics.median(times), peak_memory()
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory of this process (bytes); None on Windows, whose Python cannot tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _largest(memory: Sequence[int | None]) -> int | None:
+    return max((size for size in memory if size is not None), default=None)
 
 
 def _growth(kind: str, axis: str, found: list[Scaling]) -> Growth:

@@ -1,0 +1,51 @@
+"""Hydra's command line on Python 3.14 and later.
+
+Hydra (1.3.8 and before) gives argparse an object as a help text, to write it only when it is shown. From 3.14 on
+argparse looks into each text when its option is added, and refuses what is no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import SimpleNamespace
+from typing import Any
+
+from hydra._internal import utils
+
+
+class LateText(str):
+    """A help text that is written when it is shown.
+
+    Args:
+        source: what writes it (`str`).
+    """
+
+    source: object
+
+    def __new__(cls, source: object) -> LateText:
+        """Return a text that looks empty until it is shown."""
+        text = super().__new__(cls)
+        text.source = source
+        return text
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes help texts of any type."""
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an option; its help may be an object that is written when it is shown."""
+        text = options.get("help")
+        if text is not None and not isinstance(text, str):
+            options["help"] = LateText(text)
+        return super().add_argument(*names, **options)
+
+
+def accept_late_texts() -> None:
+    """Let Hydra, and nothing else, make its options with `Parser`."""
+    utils.argparse = SimpleNamespace(ArgumentParser=Parser)

@@ -1,0 +1,131 @@
+"""The teacher of a named experiment: trained once, before the first run that learns from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from hxtrain.datasets import DataConfig
+from hxtrain.training import CheckpointError, Distillation, Interrupted, Progress
+from hxtrain.training.lock import locked
+from hxtrain.training.loop import CHECKPOINT
+
+CODE = "import sys; sys.argv[0] = 'hxtrain-ann'; from hxtrain.experiments.ann import main; main()"
+PATIENCE = 5.0
+"""Time after which is looked again whether another process has trained the teacher, s."""
+
+
+class Learning(Protocol):
+    """Settings of a network that may learn from a teacher."""
+
+    distillation: Distillation
+    data: DataConfig
+
+
+Settings = TypeVar("Settings", bound=Learning)
+
+
+def with_teacher(settings: Settings, progress: Progress, words: Sequence[str] = ()) -> Settings:
+    """Return settings with the teacher of `distillation.experiment`, which is trained now if it never was.
+
+    A teacher that is named by its path comes first, and is never trained here.
+
+    Args:
+        settings: a dataclass; the teacher learns the same data.
+        progress: where to say what happens.
+        words: further settings of the teacher.
+
+    Raises:
+        ValueError: there is no folder to keep it in.
+        CheckpointError: its training failed.
+        Interrupted: by SIGINT; its training goes on with the same command.
+    """
+    config = settings.distillation
+    if config.experiment is None or config.paths:
+        return settings
+    words = [f"experiment={config.experiment}", *_data_words(settings.data), *words]
+    folder = teacher_folder(config.experiment, words)
+    if not (folder / "result.json").exists():
+        _alone(folder, progress, lambda: _train(folder, words, progress))
+    taught = replace(config, teacher=str(folder / CHECKPOINT))
+    return cast(Settings, replace(cast(Any, settings), distillation=taught))
+
+
+def teacher_folder(experiment: str, words: Sequence[str]) -> Path:
+    """Return where a teacher is kept: in `$HXTRAIN_CACHE/teachers`, by default `~/.cache/hxtrain/teachers`.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    root = os.environ.get("HXTRAIN_CACHE")
+    name = experiment.rpartition("/")[2]
+    if len(words) > 1:
+        name += "-" + hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    try:
+        folder = (Path(root) if root else Path.home() / ".cache" / "hxtrain") / "teachers" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the teacher of this experiment cannot be kept: {error}; name a folder in HXTRAIN_CACHE, or train it with "
+            f"`hxtrain-ann experiment={experiment} hydra.run.dir=DIR` and give distillation.teacher=DIR/{CHECKPOINT}"
+        ) from None
+    return folder
+
+
+def _data_words(data: DataConfig) -> list[str]:
+    """Return the settings of the data that are not those of the experiment."""
+    default = asdict(DataConfig(data.name))
+    return [
+        f"data.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in asdict(data).items()
+        if value != default[key]
+    ]
+
+
+def _alone(folder: Path, progress: Progress, work: Callable[[], None]) -> None:
+    """Do a work that only one process at a time does in a folder; the others wait and need not do it."""
+    guard = folder.with_name(f".{folder.name}")
+    guard.mkdir(exist_ok=True)
+    waiting = False
+    while not (folder / "result.json").exists():
+        try:
+            with locked(guard):
+                if not (folder / "result.json").exists():
+                    work()
+        except CheckpointError:
+            if _failed(guard):
+                raise
+            if not waiting:
+                progress.say(f"waiting for another process, which trains the teacher in {guard.parent}")
+            waiting = True
+            time.sleep(PATIENCE)
+
+
+def _failed(guard: Path) -> bool:
+    """Return whether nobody holds the guard: then it was the training itself that failed."""
+    try:
+        with locked(guard):
+            return True
+    except CheckpointError:
+        return False
+
+
+def _train(folder: Path, words: Sequence[str], progress: Progress) -> None:
+    resume = (folder / CHECKPOINT).exists()
+    shown = f"hxtrain-ann {' '.join(words)}"
+    progress.say(f"this experiment learns from a teacher, which is {'continued' if resume else 'trained'} first, once:")
+    progress.say(rf"  {shown} \[{folder}]")
+    command = [sys.executable, "-c", CODE, *words, f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"]
+    status = subprocess.run([*command, f"trainer.resume={str(resume).lower()}"], check=False).returncode
+    if status == 130:
+        raise Interrupted("interrupted while the teacher was trained")
+    if status:
+        raise CheckpointError(f"the teacher could not be trained (`{shown}`, exit status {status}; its text is above)")

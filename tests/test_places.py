@@ -1,0 +1,139 @@
+"""Places where the package must start: other systems, newer Pythons, clones, users who may write nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+UNIX_ONLY = ("_posixsubprocess", "fcntl", "grp", "pwd", "resource", "termios", "pty", "tty", "syslog", "readline")
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import torch, numba, hydra, matplotlib.pyplot, rich.progress, zmq, triton  # they have their own ways on Windows
+import multiprocessing.util
+for name in {blocked!r}:
+    sys.modules[name] = None
+import hxtrain
+for module in pkgutil.walk_packages(hxtrain.__path__, "hxtrain."):
+    if not module.name.endswith(("_peer", "triton_kernel", "triton_kernels")):
+        importlib.import_module(module.name)
+print("all")
+"""
+EAGER_CHECK = """
+import argparse
+plain = argparse.ArgumentParser.add_argument
+
+def add_argument(self, *names, **options):
+    action = plain(self, *names, **options)
+    if action.help:
+        if "%" not in action.help:
+            return action
+        self._get_formatter()._expand_help(action)
+    return action
+
+argparse.ArgumentParser.add_argument = add_argument
+"""
+TRAIN = "from hxtrain.experiments.train import main; main()"
+KERNELS = "import hxtrain.learning.kernels, hxtrain.emulator.kernel, hxtrain.emulator.volley; print('started')"
+
+
+def python(code: str, folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in a folder."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_every_module_is_imported_without_what_only_unix_has(tmp_path: Path) -> None:
+    found = python(IMPORT_ALL.format(blocked=UNIX_ONLY), tmp_path)
+    assert found.stdout == "all\n", found.stderr
+
+
+def test_commands_start_where_help_texts_are_checked_at_once(tmp_path: Path) -> None:
+    """As Python 3.14 does."""
+    (tmp_path / "sitecustomize.py").write_text(EAGER_CHECK)
+    found = python(TRAIN, tmp_path, "--hydra-help", PYTHONPATH=str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert "Install or Uninstall shell completion" in found.stdout
+
+
+@pytest.mark.parametrize("folder", [".", "hxtrain"])
+def test_import_works_in_a_clone(folder: str) -> None:
+    code = "import hxtrain.backends, hxtrain.emulator, hxtrain.experiments"
+    found = python(code, ROOT / folder)
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_clone_that_is_not_installed_says_so(tmp_path: Path) -> None:
+    code = """
+import importlib.metadata as metadata
+everything = metadata.entry_points
+metadata.entry_points = lambda **selection: () if selection else everything()
+import hxtrain.backends
+try:
+    hxtrain.backends.create_backend("reference")
+except ValueError as error:
+    print(error)
+"""
+    found = python(code, ROOT)
+    assert f"not installed; run: pip install {ROOT}" in found.stdout, found.stderr
+
+
+def test_an_incomplete_clone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hxtrain").mkdir()
+    for file in ("__init__.py", "_start.py", "compilation.py"):
+        (tmp_path / "hxtrain" / file).write_text((ROOT / "hxtrain" / file).read_text())
+    found = python("import hxtrain", tmp_path)
+    assert "hxtrain.backends, hxtrain.emulator, hxtrain.experiments are neither in it nor beside it" in found.stderr
+
+
+def unwritable(folder: Path) -> str:
+    """Return code after which numba finds no place in the package or in the user's cache."""
+    return f"""
+import tempfile
+plain = tempfile.TemporaryFile
+def refuse(*args, dir=None, **options):
+    if dir is None or {str(folder)!r} not in str(dir):
+        raise PermissionError(13, "Permission denied")
+    return plain(*args, dir=dir, **options)
+tempfile.TemporaryFile = refuse
+"""
+
+
+def test_loops_are_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    found = python(unwritable(tmp_path) + KERNELS, tmp_path, NUMBA_CACHE_DIR="", TMPDIR=str(tmp_path))
+    assert found.stdout == "started\n", found.stderr
+    assert found.stderr.count("set NUMBA_CACHE_DIR to a folder that can be written") == 1
+    assert list(tmp_path.iterdir()) == []  # the private folder is gone
+
+
+def test_without_any_place_to_write_one_line_says_what_to_do(tmp_path: Path) -> None:
+    code = unwritable(tmp_path) + "tempfile.mkdtemp = refuse\n" + KERNELS
+    found = python(code, tmp_path, NUMBA_CACHE_DIR="")
+    assert found.stderr.splitlines()[-1].startswith("ImportError: hxtrain compiles code and finds no folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes somebody else")
+@pytest.mark.parametrize("home", [None, "/nonexistent"])
+def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None) -> None:
+    """Numbers of users that no list has, as in containers."""
+    tmp_path.chmod(0o777)
+    code = (
+        "import os; os.setgroups([]); os.setgid(54321); os.setuid(54321); import sys; sys.argv[0] = 'hxtrain'; " + TRAIN
+    )
+    # All is imported before, for an interpreter in root's home is out of reach afterwards.
+    code = "import hxtrain.experiments.train, hxtrain.training.trainer, hxtrain.backends.emulated; " + code
+    words = ["experiment=digits", "network.hidden=[10]", "trainer.epochs=1", "trainer.train_samples=50"]
+    settings = {} if home is None else {"HOME": home}
+    env = {k: v for k, v in os.environ.items() if k not in ("HOME", "PYTHONPATH", "XDG_CACHE_HOME", "HXTRAIN_CACHE")}
+    found = subprocess.run(
+        [sys.executable, "-c", code, *words, "trainer.test_samples=10", "trainer.plots=false"],
+        cwd=tmp_path,
+        env=env | settings,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
