@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; the error names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -91,7 +91,7 @@ def path_part(name: str, field: str) -> str:
     """
     if len(name) <= LONGEST_NAME and _NAME.fullmatch(name) and not name.startswith(".") and ".." not in name:
         return name
-    shown = ascii(name) if len(name) <= LONGEST_NAME else f"{ascii(name[:LONGEST_NAME])}..."
+    shown = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
     raise ValueError(
         f"{field}={shown} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
         f"front, at most {LONGEST_NAME} characters"

@@ -33,6 +33,7 @@ from .metrics import Sums
 from .parallel import ALONE, Team
 from .progress import Progress
 from .randomness import epoch_order, generator
+from .saved import required, take_weights
 from .step import LossNotFiniteError, Step, train_step
 
 
@@ -109,8 +110,7 @@ class Trainer(Loop[TrainerConfig]):
             DeviceLostError: the device failed for good; the state before the failed step is saved.
             ValueError: the loss is not finite.
         """
-        if self.config.resume:
-            self._restore()
+        self.prepare()
         with self._on_sigint(), self.progress.training(self):
             while self.epoch < self.config.epochs:
                 self._run_epoch()
@@ -125,8 +125,7 @@ class Trainer(Loop[TrainerConfig]):
         classes, size = len(task.data.classes), self.config.evaluation_batch_size
         with self._sharing(first, len(self.test)):
             found = observe(task.net, task.encoder, task.loss, own, classes, size)
-        whole: Observed
-        whole, *others = self.team.gather(found)
+        whole, *others = map(Observed.from_plain, self.team.gather(found.as_plain()))
         for other in others:
             whole = whole + other
         return whole.summary()
@@ -175,14 +174,12 @@ class Trainer(Loop[TrainerConfig]):
                 regularizers = task.regularizers.values()
                 step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except LossNotFiniteError as error:
-            raise ValueError(
-                f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
-            ) from error
+            raise ValueError(self._diverged(str(error))) from error
         except DeviceError:
             if not joined:
                 self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
             raise
+        self._require_finite_step()
         seen = self._seen
         means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
         self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
@@ -321,7 +318,8 @@ class Trainer(Loop[TrainerConfig]):
 
     def _restore(self) -> None:
         state = self._read_checkpoint()
-        self.task.net.load_state_dict(state["model"])
+        required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
+        take_weights(self.task.net, state["model"], self.checkpoint)
         self.step, self.sums = state["step"], Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         if self.team.leads:
