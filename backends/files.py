@@ -20,11 +20,15 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends; until then, and after an error, nothing changes.
 
     It is made anew under a random name in the same folder, so that no link is followed and no two processes share it,
     and it is on the disk, with its name, before the block has ended.
+
+    Args:
+        path: of the file.
+        previous: name under which the file that was there is kept; None: it is lost.
 
     Raises:
         OSError: it cannot be written; the error names `path`.
@@ -35,6 +39,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
@@ -43,7 +49,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def keep_previous(path: Path, previous: Path) -> None:
+def _keep(path: Path, previous: Path) -> None:
     """Let `previous` be what `path` is now, without a moment in which `path` is missing."""
     temporary = path.with_name(f".{previous.name}.{uuid4().hex}.tmp")
     try:

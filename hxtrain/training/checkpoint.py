@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hxtrain.backends.files import keep_previous, replacing
+from hxtrain.backends.files import replacing
 
 FORMAT = 1
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -54,10 +54,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     archive = io.BytesIO()
     torch.save({"format": FORMAT, **state}, archive)
     try:
-        with replacing(path) as file:
+        with replacing(path, previous_of(path)) as file:
             file.write(_with_hash(archive.getvalue()))
-            if path.exists():
-                keep_previous(path, previous_of(path))
     except OSError as error:
         intact = "; the one before it is intact" if path.exists() else "; there is none before it"
         raise CheckpointError(
