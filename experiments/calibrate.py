@@ -10,6 +10,7 @@ from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .folders import alone
 from .schema import register
 
 register()
@@ -18,7 +19,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="calibrate")
 def main(config: DictConfig) -> None:
     """Calibrate the chip that the config names."""
-    guarded(lambda: _calibrate(config))
+    guarded(alone("calibration.json", lambda: _calibrate(config)))
 
 
 def _calibrate(config: DictConfig) -> None:
