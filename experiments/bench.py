@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
 def _bench(config: DictConfig) -> None:
     settings, progress = typed(config), Progress()
     suite, result = SUITES[settings.suite]
-    with own_directory(result) as folder:
+    with own_directory(f"{result}.json", f"{result}.png") as folder:
         title, columns, rows = suite(settings)
     progress.table(title, columns, rows)
     progress.say(f"results: {escape(str(folder))}")
@@ -74,9 +74,9 @@ def _remote(config: BenchConfig) -> Outcome:
 
 
 SUITES = {
-    "speed": (_speed, "bench.json"),
-    "scale": (_scale, "bench_scale.json"),
-    "realism": (_realism, "bench.json"),
-    "remote": (_remote, "bench_link.json"),
+    "speed": (_speed, "bench"),
+    "scale": (_scale, "bench_scale"),
+    "realism": (_realism, "bench"),
+    "remote": (_remote, "bench_link"),
 }
-"""Suites by name, and the file of each one's result."""
+"""Suites by name, and the name of each one's results."""

@@ -19,7 +19,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="compare")
 def main(config: DictConfig) -> None:
     """Compare `checkpoint=PATH` on `backend`, `chip` with `other_backend`, `other_chip`."""
-    guarded(alone("comparison.json", lambda: _compare(config)))
+    guarded(alone(lambda: _compare(config), "comparison.json", "comparison.png"))
 
 
 def _compare(config: DictConfig) -> None:

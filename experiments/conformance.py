@@ -21,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="conformance")
 def main(config: DictConfig) -> None:
     """Run the suite; the exit status is 1 if a check fails."""
-    if not guarded(alone("conformance.json", lambda: _conform(config))):
+    if not guarded(alone(lambda: _conform(config), "conformance.json")):
         sys.exit(1)
 
 

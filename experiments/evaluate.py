@@ -32,13 +32,13 @@ def _evaluate(config: DictConfig) -> None:
         warnings.warn(f"silenced_seed={settings.silenced_seed} has no effect: silenced=0", stacklevel=2)
     progress = Progress()
     if Path(settings.checkpoint).expanduser().is_dir():
-        with own_directory(None) as folder:
+        with own_directory() as folder:
             evaluate_all(settings, folder, command_line(), progress)
         return
     if settings.match != "*":
         warnings.warn(f"match={settings.match} has no effect: checkpoint is a single run", stacklevel=2)
     work = finished_evaluation if in_sweep() else evaluate_checkpoint
-    with own_directory(None if in_sweep() else EVALUATION) as folder:
+    with own_directory(*([] if in_sweep() else [EVALUATION])) as folder:
         result = work(settings, folder, command_line(), progress)
     progress.say(
         f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "

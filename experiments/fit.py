@@ -21,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="fit")
 def main(config: DictConfig) -> None:
     """Characterise the device that the config names."""
-    guarded(alone("fit.json", lambda: _fit(config)))
+    guarded(alone(lambda: _fit(config), "fit.json"))
 
 
 def _fit(config: DictConfig) -> None:

@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hxtrain.training import CheckpointError
 from hxtrain.training.lock import locked
 
 Outcome = TypeVar("Outcome")
@@ -87,27 +86,45 @@ class RunLog(logging.FileHandler):
 
 
 @contextmanager
-def own_directory(result: str | None) -> Iterator[Path]:
-    """Hold the run directory for this process alone.
+def own_directory(*results: str) -> Iterator[Path]:
+    """Hold the run directory for this process alone, and keep what results there are already, under a number.
 
     Args:
-        result: file that must not be there yet; None where a result may be continued.
+        results: files that will be written.
 
     Raises:
-        CheckpointError: another process works there, or there is a result already.
+        CheckpointError: another process works there.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder):
-        if result is not None and (folder / result).exists():
-            raise CheckpointError(f"{folder} holds a result already ({result}); name another hydra.run.dir")
-        yield folder
+        number = next(n for n in count(1) if not any(_numbered(folder / name, n).exists() for name in results))
+        older = {folder / name: _numbered(folder / name, number) for name in results if (folder / name).exists()}
+        for file, place in older.items():
+            file.rename(place)
+        try:
+            yield folder
+        finally:
+            for file, place in older.items():
+                _settle(file, place)
 
 
-def alone(result: str | None, work: Callable[[], Outcome]) -> Callable[[], Outcome]:
-    """Return work that holds the run directory for itself; arguments as those of `own_directory`."""
+def _numbered(file: Path, number: int) -> Path:
+    return file.with_name(f"{file.stem}-{number}{file.suffix}")
+
+
+def _settle(file: Path, older: Path) -> None:
+    """Say where an older result is; without a new one it stays where it was."""
+    if file.exists():
+        print(f"note: {file} is new, the one that was there is {older.name} now", file=sys.stderr)
+    else:
+        older.rename(file)
+
+
+def alone(work: Callable[[], Outcome], *results: str) -> Callable[[], Outcome]:
+    """Return work that holds the run directory for itself; results as those of `own_directory`."""
 
     def held() -> Outcome:
-        with own_directory(result):
+        with own_directory(*results):
             return work()
 
     return held

@@ -19,7 +19,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="sensitivity")
 def main(config: DictConfig) -> None:
     """Deploy and train on chips with one imperfection each."""
-    guarded(alone(None, lambda: _sensitivity(config)))
+    guarded(alone(lambda: _sensitivity(config)))
 
 
 def _sensitivity(config: DictConfig) -> None:

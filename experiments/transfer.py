@@ -19,7 +19,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="transfer")
 def main(config: DictConfig) -> None:
     """Train and evaluate on every one of `chips`."""
-    guarded(alone(None, lambda: _transfer(config)))
+    guarded(alone(lambda: _transfer(config)))
 
 
 def _transfer(config: DictConfig) -> None:

@@ -21,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="validate")
 def main(config: DictConfig) -> None:
     """Run all checks; the exit status is 1 if one fails."""
-    if not guarded(alone("validation.json", lambda: _validate(config))):
+    if not guarded(alone(lambda: _validate(config), "validation.json")):
         sys.exit(1)
 
 

@@ -118,11 +118,11 @@ def _content(path: Path) -> tuple[Any, str]:
     data = path.read_bytes()
     if not data.startswith(ZIP_SIGNATURE):
         raise _DamagedError("it does not begin like one (foreign or empty file)")
-    if data[-COMMENT_BYTES:].startswith(HASH_LABEL):
+    if data[-ZIP_END_BYTES:][:4] != ZIP_END:
         if data[-COMMENT_BYTES:] != _comment(data[:-COMMENT_BYTES]):
             raise _DamagedError("it is damaged, its content is not what its hash says")
         _check_archive(data, sums=False)
-    else:
+    else:  # no comment, no hash
         _check_archive(data, sums=True)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
