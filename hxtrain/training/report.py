@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,6 +155,8 @@ def optional_plots(progress: Progress) -> Iterator[None]:
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     """Draw learning curves, some samples, weights, the confusion matrix, and the plane of data that lie in one."""
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     net, device = trainer.task.net, trainer.task.net.device
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")

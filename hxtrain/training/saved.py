@@ -69,14 +69,14 @@ def read_settings(file: Path) -> dict[str, Any]:
         text = _text(file).decode()
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ValueError("it has YAML aliases, which no run writes")
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        values: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         check_plain(values)
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}, no mapping")
+        return values
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{file} is not a run's config.yaml ({reason}); name the settings instead") from error
-    return values
 
 
 def _text(file: Path) -> bytes:
