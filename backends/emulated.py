@@ -55,6 +55,7 @@ from .contract import (
     check_circuit,
     check_run,
 )
+from .files import path_part
 from .parameters import NeuronParameters
 from .spikes import Spikes
 from .work import Work, tell
@@ -122,6 +123,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         names = chip.split("+")
         if len(set(names)) != len(names) or not all(names):
             raise ValueError(f"chip={chip!r} must name different chips, separated by '+'")
+        for name in names:
+            path_part(name, "chip.name")
         self._individuals: list[Chip | FittedChip] = []
         if parameters is not None:
             self._individuals = [_fitted(NeuronParameters.load(Path(parameters)))]

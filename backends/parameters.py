@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .files import replacing
+
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain neuron parameters 1"
+LARGEST = 2**28
+"""Most bytes that a file may unpack to."""
 
 
 class ParameterFileError(ValueError):
@@ -78,7 +82,7 @@ class NeuronParameters:
     def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
         arrays = {name: getattr(self, name) for name in _arrays()}
-        with Path(file).open("wb") as stream:
+        with replacing(file) as stream:
             np.savez_compressed(stream, header=np.array(self._header()), allow_pickle=False, **arrays)
 
     @classmethod
@@ -90,6 +94,9 @@ class NeuronParameters:
         """
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+                size = sum(part.file_size for part in found.zip.infolist())
+                if size > LARGEST:
+                    raise ParameterFileError(f"it unpacks to {size} bytes, at most {LARGEST} are read")
                 header = json.loads(str(found["header"]))
                 if header.pop("format") != FORMAT:
                     raise ParameterFileError(f"it is not of the format {FORMAT!r}")

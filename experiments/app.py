@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import sys
@@ -83,6 +84,16 @@ def _guarded(work: Callable[[], Result]) -> Result:
         _end(f"error: {error}", 3)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         _end(f"error: {error}", 2)
+    except OSError as error:
+        _end(f"error: {_of_system(error)}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        _end(
+            "error: there is not enough memory; choose a smaller batch (trainer.batch_size and "
+            "trainer.evaluation_batch_size, of an evaluation batch_size), fewer network.steps or a smaller network",
+            2,
+        )
     raise AssertionError("unreachable")
 
 
@@ -90,6 +101,25 @@ def log_reports() -> None:
     """Write what is shown into this job's log file, too (`train.log`, `evaluate.log`)."""
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     logging.getLogger("hxtrain.report").handlers = list(files)
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system refused, where, and what helps."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    text = f"{where}{error.strerror or error}"
+    name = errno.errorcode.get(error.errno or 0)
+    if name in ("ENOSPC", "EDQUOT"):
+        return f"{text}; free some space, or name another folder. Files that were there are intact"
+    if name in ("EROFS", "EACCES", "EPERM"):
+        return f"{text}; name a folder that can be written"
+    return text
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether memory was refused; torch says so in a text of its own."""
+    return isinstance(error, MemoryError) or any(
+        part in str(error) for part in ("can't allocate memory", "out of memory", "not enough memory")
+    )
 
 
 def in_sweep() -> bool:

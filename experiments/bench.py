@@ -22,6 +22,7 @@ from hxtrain.studies.bench import (
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .folders import own_directory
 from .schema import register
 
 register()
@@ -34,8 +35,10 @@ def main(config: DictConfig) -> None:
 
 
 def _bench(config: DictConfig) -> None:
-    settings, folder, progress = typed(config), run_directory(), Progress()
-    title, columns, rows = SUITES[settings.suite](settings)
+    settings, progress = typed(config), Progress()
+    suite, result = SUITES[settings.suite]
+    with own_directory(f"{result}.json", f"{result}.png") as folder:
+        title, columns, rows = suite(settings)
     progress.table(title, columns, rows)
     progress.say(f"results: {escape(str(folder))}")
 
@@ -70,4 +73,10 @@ def _remote(config: BenchConfig) -> Outcome:
     return "256-246-10", columns, link_rows(timings)
 
 
-SUITES = {"speed": _speed, "scale": _scale, "realism": _realism, "remote": _remote}
+SUITES = {
+    "speed": (_speed, "bench"),
+    "scale": (_scale, "bench_scale"),
+    "realism": (_realism, "bench"),
+    "remote": (_remote, "bench_link"),
+}
+"""Suites by name, and the name of each one's results."""

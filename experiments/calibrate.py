@@ -9,7 +9,8 @@ from rich.markup import escape
 from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
 
-from .app import command_line, guarded, run_directory, typed
+from .app import command_line, guarded, typed
+from .folders import own_directory
 from .schema import register
 
 register()
@@ -22,8 +23,10 @@ def main(config: DictConfig) -> None:
 
 
 def _calibrate(config: DictConfig) -> None:
-    progress = Progress()
-    file, outcomes = calibrate_chip(typed(config), run_directory(), command_line(), progress.say)
+    settings, progress = typed(config), Progress()
+    results = ["calibration.json", *([] if settings.file else [f"{settings.chip.name}.npz"])]
+    with own_directory(*results) as folder:
+        file, outcomes = calibrate_chip(settings, folder, command_line(), progress.say)
     progress.table(
         "calibration", ("parameter", "target", "median", "spread", "failed circuits"), outcome_rows(outcomes)
     )

@@ -10,6 +10,7 @@ from hxtrain.studies.compare import compare_checkpoint
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .folders import alone
 from .schema import register
 
 register()
@@ -18,7 +19,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="compare")
 def main(config: DictConfig) -> None:
     """Compare `checkpoint=PATH` on `backend`, `chip` with `other_backend`, `other_chip`."""
-    guarded(lambda: _compare(config))
+    guarded(alone(lambda: _compare(config), "comparison.json", "comparison.png"))
 
 
 def _compare(config: DictConfig) -> None:

@@ -12,6 +12,7 @@ from hxtrain.studies.conformance import conform, passed, result_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .folders import alone
 from .schema import register
 
 register()
@@ -20,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="conformance")
 def main(config: DictConfig) -> None:
     """Run the suite; the exit status is 1 if a check fails."""
-    if not guarded(lambda: _conform(config)):
+    if not guarded(alone(lambda: _conform(config), "conformance.json")):
         sys.exit(1)
 
 

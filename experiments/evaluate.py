@@ -10,10 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hxtrain.studies.evaluate import evaluate_checkpoint
-from hxtrain.studies.evaluations import evaluate_all
+from hxtrain.studies.evaluations import EVALUATION, evaluate_all, finished_evaluation
 from hxtrain.training import Progress
 
-from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, in_sweep, typed, warn_without_effect
+from .folders import own_directory
 from .schema import register
 
 register()
@@ -40,11 +41,14 @@ def _evaluate(config: DictConfig) -> None:
         warnings.warn(f"silenced_seed={settings.silenced_seed} has no effect: silenced=0", stacklevel=2)
     progress = Progress()
     if Path(settings.checkpoint).expanduser().is_dir():
-        evaluate_all(settings, run_directory(), command_line(), progress)
+        with own_directory() as folder:
+            evaluate_all(settings, folder, command_line(), progress)
         return
     if settings.match != "*":
         warnings.warn(f"match={settings.match} has no effect: checkpoint is a single run", stacklevel=2)
-    result = evaluate_checkpoint(settings, run_directory(), command_line(), progress)
+    work = finished_evaluation if in_sweep() else evaluate_checkpoint
+    with own_directory(*([] if in_sweep() else [EVALUATION])) as folder:
+        result = work(settings, folder, command_line(), progress)
     progress.say(
         f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "
         f"chip {result['chip']} ({result['chip_hash']}), "

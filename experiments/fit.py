@@ -12,6 +12,7 @@ from hxtrain.studies.fit import fit_device, table
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .folders import alone
 from .schema import register
 
 register()
@@ -20,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="fit")
 def main(config: DictConfig) -> None:
     """Characterise the device that the config names."""
-    guarded(lambda: _fit(config))
+    guarded(alone(lambda: _fit(config), "fit.json"))
 
 
 def _fit(config: DictConfig) -> None:

@@ -10,6 +10,7 @@ from hxtrain.studies.sensitivity import sensitivity, sensitivity_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .folders import alone
 from .schema import register
 from .teacher import with_teacher
 
@@ -19,7 +20,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="sensitivity")
 def main(config: DictConfig) -> None:
     """Deploy and train on chips with one imperfection each."""
-    guarded(lambda: _sensitivity(config))
+    guarded(alone(lambda: _sensitivity(config)))
 
 
 def _sensitivity(config: DictConfig) -> None:

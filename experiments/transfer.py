@@ -10,6 +10,7 @@ from hxtrain.studies.transfer import transfer, transfer_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .folders import alone
 from .schema import register
 from .teacher import with_teacher
 
@@ -19,7 +20,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="transfer")
 def main(config: DictConfig) -> None:
     """Train and evaluate on every one of `chips`."""
-    guarded(lambda: _transfer(config))
+    guarded(alone(lambda: _transfer(config)))
 
 
 def _transfer(config: DictConfig) -> None:

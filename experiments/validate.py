@@ -12,6 +12,7 @@ from hxtrain.studies.validate import check_rows, validate
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .folders import alone
 from .schema import register
 
 register()
@@ -20,7 +21,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="validate")
 def main(config: DictConfig) -> None:
     """Run all checks; the exit status is 1 if one fails."""
-    if not guarded(lambda: _validate(config)):
+    if not guarded(alone(lambda: _validate(config), "validation.json")):
         sys.exit(1)
 
 

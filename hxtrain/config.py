@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
+from hxtrain.backends.files import path_part
 
 from .network import LI, LIF, TRACES, Dropout, Linear, Network, Recurrent
 from .placement import MAX_RUNS
@@ -152,6 +153,10 @@ class ChipConfig:
     decalibrate_seed: int = 0
     only: Optional[List[str]] = None  # noqa: UP006, UP045
     correct_capacitance: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.name.split("+"):
+            path_part(name, "chip.name")
 
     def settings(self, accepted: set[str]) -> dict[str, Any]:
         """Return a backend's keyword settings: name, preset and seed, and whatever differs from the default.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from ..layout import CIRCUITS
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain calibration 1"
+LARGEST = 2**22
+"""Most bytes that a calibration unpacks to."""
 SAME = 1e-3
 """Targets that differ by less than this share are the same."""
 TARGETS = ("leak", "reset", "threshold", "tau_mem", "tau_syn")
@@ -159,11 +162,14 @@ class Calibration:
             "date": self.date,
         }
         file = Path(file)
-        part = file.with_name(file.name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
-        part.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # of this process alone
+        try:
+            with part.open("xb") as stream:
+                np.savez_compressed(stream, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, file: str | Path) -> Calibration:
@@ -174,6 +180,9 @@ class Calibration:
         """
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+                size = sum(part.file_size for part in found.zip.infolist())
+                if size > LARGEST:
+                    raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {LARGEST} at most")
                 header = json.loads(str(found["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -77,8 +78,7 @@ def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | No
 
 def _shipped(chip: Chip) -> Path | None:
     with as_file(files(SHIPPED)) as folder:
-        file = folder / f"{chip.name}.npz"
-        return file if file.exists() else None
+        return folder / f"{chip.name}.npz" if chip.name in shipped_chips() else None
 
 
 def _kept(chip: Chip, targets: Targets) -> Path | None:
@@ -91,4 +91,5 @@ def _kept(chip: Chip, targets: Targets) -> Path | None:
     sha = hashlib.sha256(f"{PROCEDURE} {chip.silicon.digest}".encode())
     for name in sorted(targets):
         sha.update(name.encode() + np.ascontiguousarray(targets[name], dtype="<f8").tobytes())
-    return folder / "calibrations" / f"{chip.name}-{sha.hexdigest()[:16]}.npz"
+    label = re.sub(r"[^A-Za-z0-9_+-]", "_", chip.name)[:64]  # the hash tells chips apart
+    return folder / "calibrations" / f"{label}-{sha.hexdigest()[:16]}.npz"

@@ -6,6 +6,7 @@ big-endian uint32 per dimension, then the elements in row-major order.
 
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
@@ -17,6 +18,8 @@ from torch import Tensor
 from .errors import DatasetError
 
 UINT8 = 0x08
+LARGEST = 2**31
+"""Longest file that is unpacked (bytes)."""
 TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 KINDS = {1: "labels", 3: "images"}
 AGAIN = "Fetch the file again, or load with download=true into an empty folder."
@@ -54,9 +57,21 @@ def read_raw(path: Path) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as stream:
+            head = stream.read(16)
+            return head + stream.read(max(_declared(head) + 1 - len(head), 0))
     except (OSError, EOFError, zlib.error) as error:
         raise _refusal(path, "a complete gzip stream", f"a damaged one ({error})", AGAIN) from error
+
+
+def _declared(head: bytes) -> int:
+    """Return how long a file is, by its first 16 bytes; no longer than those if they say nothing."""
+    rank = head[3] if len(head) > 3 else 0
+    start = 4 + 4 * rank
+    if rank not in KINDS or len(head) < start:
+        return 0
+    declared = start + math.prod(struct.unpack(f">{rank}I", head[4:start]))
+    return declared if declared <= LARGEST else 0
 
 
 def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:

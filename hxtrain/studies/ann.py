@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.models import MLPConfig, ModelConfig
@@ -17,12 +16,12 @@ from hxtrain.training.augment import Augmentation
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.lock import locked
 from hxtrain.training.loop import CHECKPOINT
-from hxtrain.training.metrics import write_json, write_text
+from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import seeded
 from hxtrain.training.report import outcome
-from hxtrain.training.run import check_folder, finished, step_settings, torch_device
+from hxtrain.training.run import check_folder, finished, step_settings, torch_device, write_config
 from hxtrain.training.teachers import ANN
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
@@ -58,8 +57,8 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), tuned(config.trainer.threads):
         check_folder(config.trainer.resume, folder)
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
-        begin, told = time.perf_counter(), len(progress.remarks)
+        begin = time.perf_counter()
+        told = len(progress.remarks)
         data, where = config.data.load(), torch_device(config.trainer.torch_device)
         config.augment.check(data)
         task, settings = _task(config, data, where), {**_settings(config), "data.sha256": data.sha256}
@@ -68,6 +67,8 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
             f"{settings['model.kind'].removesuffix('Config')} of {size['parameters']} parameters on {data.title}"
         )
         trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, where)
+        trainer.prepare()
+        write_config(folder, config)
         trainer.fit()
         found = outcome(
             trainer, data, IDENTITY, command, time.perf_counter() - begin, size | {"notes": progress.remarks[told:]}

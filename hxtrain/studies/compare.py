@@ -16,6 +16,7 @@ from hxtrain.training.loop import shorten
 from hxtrain.training.metrics import write_json
 from hxtrain.training.process import tuned
 from hxtrain.training.progress import Progress
+from hxtrain.training.report import optional_plots
 from hxtrain.training.run import attached, device_identity
 from hxtrain.training.versions import versions
 
@@ -95,7 +96,8 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
         "versions": versions(),
     }
     write_json(folder / "comparison.json", outcome)
-    plots.plot_comparison(found, folder / "comparison.png")
+    with optional_plots(progress):
+        plots.plot_comparison(found, folder / "comparison.png")
     return outcome
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import Any, NamedTuple, Optional
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from hxtrain import losses
@@ -15,7 +14,7 @@ from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import OWN, DataConfig, DatasetError, ImageDataset
 from hxtrain.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
-from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, require_same
+from hxtrain.training.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, require_same
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import shorten
 from hxtrain.training.metrics import write_json
@@ -24,10 +23,17 @@ from hxtrain.training.progress import Progress
 from hxtrain.training.randomness import generator
 from hxtrain.training.report import all_notes, device_cost, input_events
 from hxtrain.training.run import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
+from hxtrain.training.saved import (
+    built,
+    checked_state,
+    chosen_kind,
+    component,
+    read_settings,
+    required,
+    typed,
+)
 from hxtrain.training.teachers import ANN
 from hxtrain.training.versions import processor, versions
-
-Component = TypeVar("Component")
 
 
 @dataclass
@@ -106,18 +112,21 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
     """
     path = Path(checkpoint).expanduser()
-    state = load_checkpoint(path)
+    state, sha256 = read_checkpoint(path)
     if state.get("kind") == ANN:
         raise CheckpointError(
             f"{path} is of an artificial neural network; its accuracy is in the result.json beside it"
         )
-    missing = {"settings", "model", "epoch"} - set(state)
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; give a checkpoint that `hxtrain` wrote")
-    settings: dict[str, Any] = state["settings"]
+    settings: dict[str, Any] = checked_state(path, state)["settings"]
+    required(path, settings, {"seed": int, "data.sha256": str})
+    encoder = component(
+        path, state, "encoder", chosen_kind(path, state, "encoder.kind", ENCODERS, LatencyEncoder.__name__)
+    )
+    loss = component(path, state, "loss", chosen_kind(path, state, "loss.kind", losses.LOSSES))
+    network = component(path, state, "network", NetworkConfig)
     try:
-        folder = data_folder or _own_folder(path, settings["data.name"])
-        data = replace(component(settings, "data", DataConfig), folder=folder).load()
+        folder = data_folder or _own_folder(path, str(settings.get("data.name")))
+        data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
     except DatasetError as error:
         raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
     if data.sha256 != settings["data.sha256"]:
@@ -125,18 +134,17 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
             f"{path} was trained on data {settings['data.sha256'][:16]}, {data.name} here is {data.sha256[:16]}; "
             "use the same files"
         )
-    encoder = component(settings, "encoder", ENCODERS[settings.get("encoder.kind", LatencyEncoder.__name__)])
-    inputs = encoder.units(data.inputs)
-    net = component(settings, "network", NetworkConfig).build(inputs, len(data.classes), settings["seed"])
-    net.load_state_dict(state["model"])
+    inputs, classes, seed = encoder.units(data.inputs), len(data.classes), settings["seed"]
+    net = built(lambda: network.build(inputs, classes, seed), state["model"], path)
     trained_on = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return Trained(
         net,
         data,
         encoder,
-        component(settings, "loss", losses.LOSSES[settings["loss.kind"]]),
+        loss,
         {
             "checkpoint": str(path),
+            "checkpoint_sha256": sha256,
             "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in trained_on.items()},
             "trained_epochs": state["epoch"],
             "trained_settings": settings,
@@ -152,7 +160,7 @@ def _own_folder(checkpoint: Path, name: str) -> str | None:
     file = checkpoint.parent / "config.yaml"
     if name != OWN or not file.exists():
         return None
-    folder = OmegaConf.select(OmegaConf.load(file), "data.folder")
+    folder = required(file, read_settings(file), {"data": dict})["data"].get("folder")
     return None if folder is None else str(folder)
 
 
@@ -231,36 +239,37 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     option = "own_device" if config.own_device else "own_chip"
     if not file.exists():
         raise CheckpointError(f"{option}=true needs {file}, which is missing; name the device instead")
-    run: Any = OmegaConf.to_container(OmegaConf.load(file))
-    if run["parallel"]["chips"]:
+    run = required(file, read_settings(file), {"backend": dict, "chip": dict, "parallel": dict})
+    if run["parallel"].get("chips"):
         raise CheckpointError(
             f"{option}=true: {path} was trained on several chips, {run['parallel']['chips']}; name one"
         )
     groups = ["backend", "chip"] if config.own_device else ["chip"]
-    saved = {key: value for key, value in load_checkpoint(path)["settings"].items() if key.split(".")[0] in groups}
+    settings = checked_state(path, load_checkpoint(path))["settings"]
+    saved = {key: value for key, value in settings.items() if key.split(".")[0] in groups}
     given = flatten({group: run[group] for group in groups})
     require_same(path, saved, {key: value for key, value in given.items() if key in saved or key not in FREE_TO_CHANGE})
-    backend = BackendConfig(**run["backend"]) if config.own_device else config.backend
-    return replace(config, backend=backend, chip=ChipConfig(**run["chip"]))
+    backend = typed(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
+    return replace(config, backend=backend, chip=typed(file, "chip", ChipConfig, run["chip"]))
 
 
 def _names_device(file: Path) -> bool:
     """Return whether a run's `config.yaml` names one device that an evaluation takes unasked.
 
     Raises:
-        CheckpointError: its settings name files, code or addresses.
+        CheckpointError: it is damaged, or its settings name files, code or addresses.
     """
-    run: Any = OmegaConf.to_container(OmegaConf.load(file))
-    backend = run["backend"]
-    if backend["name"] == SOFTWARE or run["parallel"]["chips"] or run["parallel"]["addresses"]:
+    run = required(file, read_settings(file), {"backend": dict, "parallel": dict})
+    backend = typed(file, "backend", BackendConfig, run["backend"])
+    if backend.name == SOFTWARE or run["parallel"].get("chips") or run["parallel"].get("addresses"):
         return False
     told = {
-        key: value for key, value in backend["settings"].items() if isinstance(value, str) and set(value) & set("/\\:")
+        key: value for key, value in backend.settings.items() if isinstance(value, str) and set(value) & set("/\\:")
     }
     if told:
         listed = ", ".join(f"{key}={value}" for key, value in told.items())
         raise CheckpointError(
-            f"the run was on backend={backend['name']} with {listed}; use them with own_device=true if you trust "
+            f"the run was on backend={backend.name} with {listed}; use them with own_device=true if you trust "
             f"{file}, or name a device, such as backend=emulator"
         )
     return True
@@ -298,10 +307,3 @@ def warn_clipped(clipped: dict[str, float], progress: Progress) -> None:
     for name, share in clipped.items():
         if share > 0:
             progress.warn(f"{name}: {share:.2%} of the weights exceed the device's range and are clipped")
-
-
-def component(settings: dict[str, Any], group: str, kind: type[Component]) -> Component:
-    """Return a component from the flat settings `group.name` of a checkpoint."""
-    start = f"{group}."
-    names = {key[len(start) :] for key in settings if key.startswith(start)} - {"kind", "sha256"}
-    return kind(**{name: settings[start + name] for name in names})

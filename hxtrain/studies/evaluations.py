@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hxtrain.training.checkpoint import CheckpointError, require_same
+from hxtrain.training.checkpoint import CheckpointError, read_checkpoint, require_same
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.progress import Progress
 from hxtrain.training.run import flatten
+from hxtrain.training.saved import read_result
 
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_device
 
@@ -19,7 +19,7 @@ EVALUATION = "evaluation.json"
 RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}
 """Settings of how runs are done, which change no recording."""
 FREE_TO_CHANGE = {"own_device", "own_chip", "checkpoint", "match", "batch_size", "data_folder"} | RUNS
-"""Settings that may differ from those of a finished evaluation; the checkpoint's time is looked at instead."""
+"""Settings that may differ from those of a finished evaluation; the checkpoint's hash is looked at instead."""
 
 
 def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> list[dict[str, Any]]:
@@ -59,18 +59,30 @@ def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: P
 
 
 def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Return an evaluation: from `evaluation.json` if it is newer than the checkpoint, made now otherwise.
+    """Return an evaluation: from `evaluation.json` if it is of this very checkpoint, made now otherwise.
 
     Raises:
         CheckpointError: the folder holds an evaluation with other settings.
     """
-    file, config = folder / EVALUATION, with_device(config)
-    if file.exists() and file.stat().st_mtime >= Path(config.checkpoint).stat().st_mtime:
-        found: dict[str, Any] = json.loads(file.read_text())
+    config = with_device(config)
+    file = folder / EVALUATION
+    if file.exists():
+        found = read_result(file, {"settings": dict, "test_accuracy": float, "hidden_spikes_per_sample": float})
         require_same(file, _compared(found["settings"]), _compared(flatten(asdict(config))))
-        return found
+        if _is_of(found, config, progress):
+            return found
     folder.mkdir(parents=True, exist_ok=True)
     return evaluate_checkpoint(config, folder, command, Quiet(progress))
+
+
+def _is_of(found: dict[str, Any], config: EvaluateConfig, progress: Progress) -> bool:
+    """Return whether an evaluation is of the checkpoint; say why not."""
+    saved, (_, sha256) = found.get("checkpoint_sha256"), read_checkpoint(Path(config.checkpoint).expanduser())
+    if saved == sha256:
+        return True
+    why = "does not say which checkpoint it is of" if saved is None else "is of another checkpoint"
+    progress.warn(f"{config.checkpoint} is evaluated anew: the evaluation that is there {why}")
+    return False
 
 
 def _compared(settings: dict[str, Any]) -> dict[str, Any]:

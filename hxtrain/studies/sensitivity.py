@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
+from hxtrain.backends.files import path_part
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.metrics import write_json
@@ -36,6 +37,9 @@ class SensitivityConfig(RunConfig):
     def __post_init__(self) -> None:
         if not self.imperfections:
             raise ValueError("imperfections must name at least one; see chip.only in docs/emulator.md")
+        for field_name in ("imperfections", "presets"):
+            for name in getattr(self, field_name):
+                path_part(name, field_name)
 
 
 def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:

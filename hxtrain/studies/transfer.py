@@ -9,10 +9,12 @@ from typing import Any, List  # noqa: UP035 - OmegaConf resolves these on every 
 import numpy as np
 
 from hxtrain import plots
+from hxtrain.backends.files import path_part
 from hxtrain.config import SOFTWARE, BackendConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.metrics import write_json
 from hxtrain.training.progress import Progress
+from hxtrain.training.report import optional_plots
 from hxtrain.training.run import RunConfig, complete
 from hxtrain.training.versions import versions
 
@@ -40,6 +42,8 @@ class TransferConfig(RunConfig):
     def __post_init__(self) -> None:
         if len(set(self.chips)) != len(self.chips) or len(self.chips) < 2:
             raise ValueError(f"chips={list(self.chips)} must name at least two different chips")
+        for name in self.chips:
+            path_part(name, "chips")
         bits = {"weight_bits": self.network.weight_bits, "trace_bits": self.network.trace_bits}
         set_bits = ", ".join(f"network.{name}={value}" for name, value in bits.items() if value is not None)
         if self.software and set_bits:
@@ -96,7 +100,8 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
         "versions": versions(),
     }
     write_json(folder / "transfer.json", outcome)
-    plots.plot_transfer(accuracy, folder / "transfer.png")
+    with optional_plots(progress):
+        plots.plot_transfer(accuracy, folder / "transfer.png")
     return outcome
 
 

@@ -21,6 +21,7 @@ from .loop import Interrupted, Loop
 from .metrics import Sums
 from .progress import Progress
 from .randomness import epoch_order, generator, seeded
+from .saved import take_weights
 from .teachers import ANN
 
 
@@ -69,8 +70,7 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
             Interrupted: by SIGINT, and there is a checkpoint to continue from.
             ValueError: the loss is not finite.
         """
-        if self.config.resume:
-            self._restore()
+        self.prepare()
         try:
             with self.progress.training(self):
                 while self.epoch < self.config.epochs:
@@ -99,13 +99,11 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         value = loss.item()
         if not torch.isfinite(loss):
-            raise ValueError(
-                f"the loss is {value} in epoch {self.epoch + 1}, step {self.step + 1}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). The last checkpoint is intact"
-            )
+            raise ValueError(self._diverged(f"the loss is {value}"))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self._require_finite_step()
         correct = float((predictions(logits) == labels).sum())
         self.sums.add(len(chosen), value, correct, 0.0, time.perf_counter() - begin)
 
@@ -125,7 +123,7 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
 
     def _restore(self) -> None:
         state = self._read_checkpoint()
-        self.task.model.load_state_dict(state["model"])
+        take_weights(self.task.model, state["model"], self.checkpoint)
         self._write_records()
 
 

@@ -93,6 +93,24 @@ class Observed:
             self.late_input_events + other.late_input_events,
         )
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return numbers, text, lists and mappings, for another process."""
+        health = asdict(self.health) | {"notes": list(self.health.notes)}
+        lists = {"confusion": self.confusion.tolist(), "decided": self.decided.tolist()}
+        return {**vars(self), **lists, "health": health, "costs": asdict(self.costs)}
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Observed:
+        """Return what `as_plain` was made of."""
+        health = Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})
+        return cls(
+            torch.tensor(values["confusion"], dtype=torch.long),
+            values["hidden_spikes"],
+            health,
+            Costs(**values["costs"]),
+            torch.tensor(values["decided"], dtype=torch.float64),
+        )
+
     def summary(self) -> Evaluation:
         """Return means over the samples."""
         samples = len(self.decided)

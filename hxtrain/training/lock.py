@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hxtrain.backends.files import remove_leftovers
 
 from .checkpoint import CheckpointError
 
@@ -13,22 +16,41 @@ try:
 except ImportError:  # Windows has no advisory locks of this kind
     fcntl = None  # type: ignore[assignment]
 
+LOCK = ".lock"
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system frees it even if the process is killed.
 
+    What a killed process left half-written is removed.
+
     Raises:
-        CheckpointError: another process trains in this folder.
+        CheckpointError: another process works in this folder, or its lock is a link to somewhere else.
     """
     if fcntl is None:
         yield
         return
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CheckpointError(
-                f"another process trains in {folder}; wait for it, or name another hydra.run.dir"
-            ) from error
+    descriptor = _open(folder / LOCK)
+    try:
+        _take(descriptor, folder)
+        remove_leftovers(folder)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(file: Path) -> int:
+    """Return a descriptor of the lock's file, which is neither emptied nor, if it is a link, followed."""
+    if file.is_symlink():
+        raise CheckpointError(f"{file} is a link to somewhere else, which no run makes; delete it")
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"another process trains in {folder}, or evaluates there; wait for it, or name another hydra.run.dir"
+        ) from error

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from hxtrain.datasets import ImageDataset, Split
+from hxtrain.finite import first_not_finite
 
-from .checkpoint import load_checkpoint, require_same, save_checkpoint
+from .checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from .config import LoopConfig
 from .metrics import Sums, write_json_lines
 from .progress import Progress
+from .saved import checked_state, require_finite
 from .schedule import learning_rate
 from .versions import versions, warn_of_versions
 
@@ -26,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was interrupted and its state is saved."""
 
 
-class Loop(Generic[Config]):
+class Loop(ABC, Generic[Config]):
     """A training loop's state and its run directory; what a step does is its children's.
 
     Args:
@@ -65,6 +69,7 @@ class Loop(Generic[Config]):
         self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []
         self.epoch, self.step, self.sums = 0, 0, sums
+        self._prepared = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,12 +103,55 @@ class Loop(Generic[Config]):
             }
         )
 
+    def prepare(self) -> None:
+        """Take up the run from its checkpoint, if it is to be resumed; `fit` does so, unless it was done before.
+
+        Raises:
+            CheckpointError: there is none, or it is another run's; nothing was changed.
+        """
+        if self.config.resume and not self._prepared:
+            self._restore()
+        self._prepared = True
+
+    @abstractmethod
+    def _restore(self) -> None:
+        """Take up all of the checkpoint."""
+
+    def _require_finite_step(self) -> None:
+        """Refuse weights that a step has made NaN or infinite; they are never saved.
+
+        Raises:
+            ValueError: they are.
+        """
+        name = first_not_finite(
+            (str(number), weight)
+            for group in self.optimizer.param_groups
+            for number, weight in enumerate(group["params"])
+        )
+        if name is not None:
+            raise ValueError(self._diverged("weights became NaN or infinite"))
+
+    def _diverged(self, what: str) -> str:
+        """Return what a text on a training that went wrong says."""
+        if self.epoch == self.step == 0 and self.config.initial is None:
+            advice = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
+        else:
+            advice = f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers"
+        last = "The last checkpoint is intact" if self.checkpoint.exists() else "There is no checkpoint yet"
+        return f"{what} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {last}"
+
     def _write_records(self) -> None:
         write_json_lines(self.folder / METRICS, self.records)
 
-    def _write_checkpoint(self, **more: Any) -> None:
-        """Write the checkpoint: what all loops need to continue, and what this one does."""
+    def _write_checkpoint(self, model: Mapping[str, Tensor], **more: Any) -> None:
+        """Write the checkpoint: what all loops need to continue, and what this one does.
+
+        Raises:
+            CheckpointError: weights are not finite, or the file cannot be written; the one before it is intact.
+        """
+        require_finite(model, f"not saved in {self.checkpoint}")
         state = {
+            "model": dict(model),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "records": self.records,
@@ -119,12 +167,28 @@ class Loop(Generic[Config]):
         Raises:
             CheckpointError: it cannot be read, or is another run's.
         """
-        state = load_checkpoint(self.checkpoint)
-        warn_of_versions(state["versions"], self.progress)
+        state = checked_state(self.checkpoint, load_checkpoint(self.checkpoint), optimizer=dict, versions=dict)
         require_same(self.checkpoint, state["settings"], self.settings)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._require_more(state["epoch"], state.get("step", 0))
+        warn_of_versions(state["versions"], self.progress)
+        self._take_optimizer(state["optimizer"])
         self.epoch, self.records = state["epoch"], state["records"]
         return state
+
+    def _require_more(self, epoch: int, step: int) -> None:
+        """Refuse fewer epochs than are done already."""
+        if epoch + (step > 0) > self.config.epochs:
+            done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
+            raise CheckpointError(
+                f"{self.checkpoint} has done {done}, trainer.epochs={self.config.epochs} is fewer; give at least "
+                f"{epoch + (step > 0)}, or start a new run in another hydra.run.dir"
+            )
+
+    def _take_optimizer(self, state: dict[str, Any]) -> None:
+        try:
+            self.optimizer.load_state_dict(state)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
 
 
 def shorten(split: Split, count: int, field: str) -> Split:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hxtrain.backends.files import replacing
 
 
 @dataclass
@@ -48,17 +49,16 @@ class Sums:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_json_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line, atomically."""
+    """Write one JSON object per line, in one step."""
     write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a text file in one step."""
+    with replacing(path) as file:
+        file.write(text.encode())

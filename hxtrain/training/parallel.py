@@ -10,8 +10,9 @@ single process, and weights are equal to rounding.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +23,8 @@ from torch import Tensor, distributed
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: for the slowest chip, or its repeats."""
+LONGEST = 2**28
+"""Longest text that a process may send about its part (bytes)."""
 
 
 @dataclass
@@ -88,12 +91,26 @@ class Team(NamedTuple):
         return [float(value) for value in flat[at:]]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, in their order."""
+        """Return the values of all processes, in their order: numbers, text, lists and mappings, which travel as JSON.
+
+        Objects are never sent: to read one of another process would mean to run its code.
+        """
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value)
-        return found
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [int(length) for length in self._all(torch.tensor([len(text)]))]
+        if max(lengths) > LONGEST:
+            raise ValueError(f"a process sends {max(lengths)} bytes about its part, at most {LONGEST} are taken")
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(text)] = text
+        parts = zip(self._all(padded), lengths, strict=True)
+        return [json.loads(part[:length].numpy().tobytes()) for part, length in parts]
+
+    def _all(self, own: Tensor) -> list[Tensor]:
+        """Return the tensors of all processes, all of one shape and type."""
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        distributed.all_gather(parts, own)
+        return parts
 
 
 ALONE = Team()
@@ -101,13 +118,22 @@ ALONE = Team()
 
 
 @contextmanager
-def team() -> Iterator[Team]:
-    """Join the processes that torchrun has started (`RANK`, `WORLD_SIZE`, ...); alone without it."""
+def team(say: Callable[[str], None] = lambda text: None) -> Iterator[Team]:
+    """Join the processes that torchrun has started (`RANK`, `WORLD_SIZE`, ...); alone without it.
+
+    Args:
+        say: is told for whom this process waits.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
     _take_own_gpu()
+    place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    say(
+        f"process {os.environ.get('RANK', '?')} waits for {size} processes at {place}, since the environment has "
+        f"WORLD_SIZE={size}; to train alone, unset WORLD_SIZE"
+    )
     distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Team(distributed.get_rank(), size)
@@ -118,4 +144,4 @@ def team() -> Iterator[Team]:
 def _take_own_gpu() -> None:
     """Make `cuda` mean another GPU in each process of a machine, as far as there are."""
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

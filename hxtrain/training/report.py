@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +14,14 @@ from torch import Tensor
 
 from hxtrain import plots
 from hxtrain.backends import Spikes
+from hxtrain.backends.files import replacing
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.learning import over_time
 from hxtrain.losses import predictions
 from hxtrain.network import Network
 
 from .evaluation import Evaluation, intensities
+from .progress import Progress
 from .trainer import Trainer
 from .versions import processor, versions
 
@@ -158,11 +162,23 @@ def sent_weights(net: Network) -> dict[str, Tensor]:
 def save_weights(path: Path, net: Network) -> None:
     """Write the weights as sent, one array `[post, pre]` per projection (`.npz`, no pickle)."""
     arrays: dict[str, Any] = {name: weight.cpu().numpy() for name, weight in sent_weights(net).items()}
-    np.savez_compressed(path, **arrays)
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+@contextmanager
+def optional_plots(progress: Progress) -> Iterator[None]:
+    """Warn, and go on, where plots cannot be written: the results are there already."""
+    try:
+        yield
+    except OSError as error:
+        progress.warn(f"plots are missing, all else is written: {error.filename}: {error.strerror}")
 
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     """Draw learning curves, some samples, weights, the confusion matrix, and the plane of data that lie in one."""
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     net, device = trainer.task.net, trainer.task.net.device
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")

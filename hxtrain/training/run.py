@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import Any, Dict  # noqa: UP035
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+from torch import Tensor
 
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
@@ -25,7 +25,7 @@ from hxtrain.placement import PLAN_COLUMNS
 from hxtrain.regularizers import Burst, Regularizer, WeightDecay
 
 from .augment import Augmentation
-from .checkpoint import CheckpointError, load_checkpoint, require_same
+from .checkpoint import CheckpointError, is_state_dict, previous_of, read_checkpoint, read_saved, require_same
 from .config import LoopConfig, TrainerConfig
 from .distillation import Distillation
 from .lock import locked
@@ -34,7 +34,8 @@ from .metrics import write_json, write_text
 from .parallel import ParallelConfig, Team, team
 from .process import tuned
 from .progress import Progress
-from .report import draw_plots, result, save_weights
+from .report import draw_plots, optional_plots, result, save_weights
+from .saved import read_result, take_weights
 from .teachers import introduce_teacher, load_teacher, teacher_settings
 from .trainer import Task, Trainer
 
@@ -133,14 +134,13 @@ def run(config: RunConfig, folder: str | Path, command: str = "", progress: Prog
         Interrupted: SIGINT arrived; the state is saved.
     """
     progress = progress or Progress(config.trainer.progress)
-    with team() as members:
-        folder = members.gather(Path(folder))[0]
+    with team(progress.say) as members:
+        folder = Path(members.gather(str(folder))[0])
         if not members.leads:
             return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             check_folder(config.trainer.resume, folder)
-            write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
             return _run(config, folder, command, progress, members)
 
 
@@ -170,8 +170,10 @@ def finished(folder: Path, epochs: int, settings: Mapping[str, Any]) -> dict[str
         CheckpointError: it has other settings.
     """
     file = folder / "result.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    if found.get("epochs") != epochs:
+    if not file.exists():
+        return None
+    found = read_result(file, {"epochs": int, "settings": dict, "test_accuracy": float})
+    if found["epochs"] != epochs:
         return None
     found_out = ("identity.", "data.sha256")  # by running; the settings are what can be compared before
     saved = {key: value for key, value in found["settings"].items() if not key.startswith(found_out)}
@@ -207,14 +209,23 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
+        trainer.prepare()
+        if members.leads:
+            write_config(folder, config)
         final = trainer.fit()
         outcome = result(trainer, final, identity, command, time.perf_counter() - begin, progress.remarks[told:])
         if members.leads:
             save_weights(folder / "weights.npz", net)
             write_json(folder / "result.json", outcome)
         if members.leads and config.trainer.plots:
-            draw_plots(folder / "plots", trainer, final)
+            with optional_plots(progress):
+                draw_plots(folder / "plots", trainer, final)
     return outcome
+
+
+def write_config(folder: Path, config: Any) -> None:
+    """Write a run's settings (a dataclass) into its directory, once nothing speaks against the run any more."""
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def torch_device(name: str) -> torch.device:
@@ -245,19 +256,35 @@ def _joined(identities: list[dict[str, str]]) -> dict[str, str]:
 
 
 def load_weights(net: Network, checkpoint: str | Path) -> None:
-    """Give a network the weights of a checkpoint.
+    """Give a network the weights of a checkpoint, or of a state_dict that torch saved elsewhere.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or is of another network.
     """
-    state = load_checkpoint(checkpoint).get("model", {})
-    have = {name: tuple(weight.shape) for name, weight in state.items()}
-    want = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    content, _ = read_saved(checkpoint)
+    if is_state_dict(content):
+        take_weights(net, _by_order(net, content, checkpoint), checkpoint)
+    else:
+        take_weights(net, read_checkpoint(checkpoint).state.get("model"), checkpoint)
+
+
+def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Return the weights of another program's state_dict under the network's names; their order decides.
+
+    Raises:
+        CheckpointError: they are not as many, or of other shapes.
+    """
+    expected = net.state_dict()
+    if weights.keys() == expected.keys():
+        return weights
+    have, want = ([tuple(weight.shape) for weight in each.values()] for each in (weights, expected))
     if have != want:
+        named = {name: tuple(weight.shape) for name, weight in weights.items()}
         raise CheckpointError(
-            f"{checkpoint} holds weights {have}, the network has {want}; use the same network settings"
+            f"{file} is a state_dict with weights {named}; the network takes matrices [post, pre] of the shapes "
+            f"{want}, in this order, and no biases: use the same sizes in network.hidden, and remove all else from it"
         )
-    net.load_state_dict(state)
+    return dict(zip(expected, weights.values(), strict=True))
 
 
 def device_identity(device: Device | None) -> dict[str, str]:
@@ -293,9 +320,9 @@ def check_folder(resume: bool, folder: Path) -> None:
             f"{folder} holds a run already; continue it with trainer.resume=true, or name another hydra.run.dir"
         )
     if resume and not there:
-        raise CheckpointError(
-            f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; name the run's directory with hydra.run.dir"
-        )
+        previous = previous_of(folder / CHECKPOINT)
+        remedy = f"move {previous} there" if previous.exists() else "name the run's directory with hydra.run.dir"
+        raise CheckpointError(f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; {remedy}")
 
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:

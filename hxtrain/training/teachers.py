@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from hxtrain.models import MODELS
 from .checkpoint import CheckpointError, load_checkpoint
 from .distillation import Distillation, Teacher
 from .progress import Progress
+from .saved import built, checked_state, chosen_kind, component, required
 
 ANN = "ann"
 """Kind of a checkpoint of an artificial neural network, and its backend in results."""
@@ -66,15 +66,34 @@ def load_ann(path: str | Path) -> TrainedAnn:
             f"expected {ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR`, then give "
             "distillation.teacher=DIR/checkpoint.pt"
         )
-    settings: dict[str, Any] = state["settings"]
-    kind = MODELS[settings["model.kind"]]
-    shape, classes = tuple(state["shape"]), tuple(state["classes"])
-    model = kind(**{item.name: settings[f"model.{item.name}"] for item in fields(kind)}).build(shape, len(classes))
-    model.load_state_dict(state["model"])
-    accuracy = state["records"][-1]["test_accuracy"]
+    checked_state(path, state, shape=(list, tuple), classes=(list, tuple), evaluated_on=str)
+    settings, sizes = state["settings"], {"data.validation": int, "data.sha256": str, "data.name": str}
+    required(path, settings, sizes)
+    shape, classes = _shape(path, state["shape"]), tuple(map(str, state["classes"]))
+    config = component(path, state, "model", chosen_kind(path, state, "model.kind", MODELS))
+    model = built(lambda: config.build(shape, len(classes)), state["model"], path)
     return TrainedAnn(
-        model.eval(), settings, shape, classes, weights_sha256(state["model"]), accuracy, state["evaluated_on"]
+        model.eval(),
+        settings,
+        shape,
+        classes,
+        weights_sha256(state["model"]),
+        _last_accuracy(path, state["records"]),
+        state["evaluated_on"],
     )
+
+
+def _shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
+    if not 1 <= len(shape) <= 2 or not all(type(side) is int and side > 0 for side in shape):
+        raise CheckpointError(f"{path}: shape={str(shape)[:80]} is none of a sample; the file is damaged")
+    return tuple(shape)
+
+
+def _last_accuracy(path: Path, records: Sequence[Any]) -> float:
+    accuracy = records[-1].get("test_accuracy") if records and isinstance(records[-1], dict) else None
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        raise CheckpointError(f"{path} has no record of a finished epoch; finish the run with trainer.resume=true")
+    return accuracy
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

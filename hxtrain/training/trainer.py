@@ -34,6 +34,7 @@ from .metrics import Sums
 from .parallel import ALONE, Team
 from .progress import Progress
 from .randomness import epoch_order, generator
+from .saved import required, take_weights
 from .step import LossNotFiniteError, Step, train_step
 
 
@@ -112,8 +113,7 @@ class Trainer(Loop[TrainerConfig]):
             DeviceLostError: the device failed for good; the state before the failed step is saved.
             ValueError: the loss is not finite.
         """
-        if self.config.resume:
-            self._restore()
+        self.prepare()
         with self._on_sigint(), self.progress.training(self):
             while self.epoch < self.config.epochs:
                 self._run_epoch()
@@ -128,8 +128,7 @@ class Trainer(Loop[TrainerConfig]):
         classes, size = len(task.data.classes), self.config.evaluation_batch_size
         with self._sharing(first, len(self.test)):
             found = observe(task.net, task.encoder, task.loss, own, classes, size)
-        whole: Observed
-        whole, *others = self.team.gather(found)
+        whole, *others = map(Observed.from_plain, self.team.gather(found.as_plain()))
         for other in others:
             whole = whole + other
         return whole.summary()
@@ -181,28 +180,15 @@ class Trainer(Loop[TrainerConfig]):
             if not joined:  # the others wait for this process
                 self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
             if isinstance(error, LossNotFiniteError):
-                raise ValueError(
-                    f"{error} in epoch {self.epoch + 1}, step {self.step + 1}; {self._advice()}"
-                ) from error
+                raise ValueError(self._diverged(str(error))) from error
             raise
+        self._require_finite_step()
         seen = self._seen
         means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
         self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
         health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
         self._report_health("training", health)
         self._look(step.activity, len(chosen))
-
-    def _advice(self) -> str:
-        """Return what to do about a step whose loss or gradient is not finite."""
-        if self.epoch == self.step == 0:
-            return (
-                "nothing has been learnt before this step, so look at the settings of the loss, of regularizers and of "
-                "the network"
-            )
-        return (
-            f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers. The state "
-            "before this step is saved"
-        )
 
     def _own_part(self, count: int) -> tuple[int, int, float]:
         """Return first and last of this process's samples in a batch, and their share of it.
@@ -377,7 +363,8 @@ class Trainer(Loop[TrainerConfig]):
 
     def _restore(self) -> None:
         state = self._read_checkpoint()
-        self.task.net.load_state_dict(state["model"])
+        required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
+        take_weights(self.task.net, state["model"], self.checkpoint)
         self.step, self.sums = state["step"], Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         if self.team.leads:

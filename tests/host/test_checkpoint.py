@@ -23,7 +23,7 @@ def test_round_trip(tmp_path):
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, mocker):
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"epoch": 1})
-    mocker.patch("hxtrain.training.checkpoint.os.fsync", side_effect=OSError(28, "No space left on device"))
+    mocker.patch("hxtrain.backends.files.os.fsync", side_effect=OSError(28, "No space left on device"))
     with pytest.raises(CheckpointError, match=r"could not be written .*No space left.*the one before it is intact"):
         save_checkpoint(path, {"epoch": 2})
     assert load_checkpoint(path)["epoch"] == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
+from hxtrain.backends.files import path_part
+
 
 @dataclass
 class Published:
@@ -95,6 +97,7 @@ class ReportConfig:
     commands: List[str] = field(default_factory=list)  # noqa: UP006
 
     def __post_init__(self) -> None:
+        path_part(self.name, "name")
         if not self.folders:
             raise ValueError("folders=[] names no runs; give the sweep folders that hold them")
         if not self.series:

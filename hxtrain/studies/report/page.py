@@ -85,7 +85,12 @@ def number(mean: float, std: float | None, digits: int) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Return a text as one that Markdown and HTML show as it is, on one line."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
@@ -137,4 +142,4 @@ def _versions(run: Record) -> str:
 
 
 def _listed(values: object) -> str:
-    return "; ".join(sorted({str(value) for value in values}))  # type: ignore[attr-defined]
+    return "; ".join(sorted({_escaped(str(value)) for value in values}))  # type: ignore[attr-defined]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hxtrain.training.checkpoint import CheckpointError
+from hxtrain.training.saved import read_result
 
 FILES = "result.json", "evaluation.json"
 ABSENT = "absent"
@@ -62,12 +62,4 @@ def read_records(folders: Sequence[str]) -> list[Record]:
             f"there is no finished run below {', '.join(folders)}; run the report's commands first, or name other "
             "folders"
         )
-    return [Record(file, _read(file)) for file in found]
-
-
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        values: Mapping[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged ({error}); delete it and finish the run again") from error
-    return values
+    return [Record(file, read_result(file)) for file in found]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hxtrain.training.metrics import write_json, write_text
 from hxtrain.training.progress import Progress
+from hxtrain.training.report import optional_plots
 
 from .config import ReportConfig
 from .figure import draw
@@ -35,7 +36,8 @@ def report(config: ReportConfig, progress: Progress) -> dict[str, list[Point]]:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{config.name}.md", page(config, found))
     write_json(folder / f"{config.name}.json", _plain(config, found))
-    draw(config, found, folder / f"{config.name}.png")
+    with optional_plots(progress):
+        draw(config, found, folder / f"{config.name}.png")
     return found
 
 

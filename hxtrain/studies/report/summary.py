@@ -43,7 +43,8 @@ def _points(config: ReportConfig, series: Series, records: Sequence[Record]) -> 
     key = series.group or config.group
     for record in records:
         if record.below(series.folders) and record.matches(series.where):
-            groups[None if key is None else record.get(key)].append(record)
+            value = None if key is None else record.get(key)
+            groups[tuple(value) if isinstance(value, list) else value].append(record)
     points = [_point(config, key, group, runs) for group, runs in groups.items()]
     return sorted(points, key=lambda point: 0.0 if point.x is None else point.x)
 

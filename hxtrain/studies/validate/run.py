@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import List  # noqa: UP035 - OmegaConf resolves it on every Python
 
+from hxtrain.backends.files import path_part
 from hxtrain.training.metrics import write_json
 from hxtrain.training.versions import versions
 
@@ -35,6 +36,8 @@ class ValidateConfig:
     def __post_init__(self) -> None:
         if not self.chips or len(set(self.chips)) != len(self.chips):
             raise ValueError(f"chips={list(self.chips)} must name different chips, at least one")
+        for name in self.chips:
+            path_part(name, "chips")
 
 
 def validate(config: ValidateConfig, folder: Path, command: str, report: Report) -> list[Check]:

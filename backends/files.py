@@ -1,0 +1,104 @@
+"""Files that are written in one step, and names that become a part of a path."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+LONGEST_NAME = 64
+"""Most characters of a name that becomes a part of a path."""
+_NAME = re.compile(r"[A-Za-z0-9_+.-]+")
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+"""What systems answer that cannot flush a folder."""
+
+
+@contextmanager
+def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when the block ends; until then, and after an error, nothing changes.
+
+    It is made anew under a random name in the same folder, so that no link is followed and no two processes share it,
+    and it is on the disk, with its name, before the block has ended.
+
+    Args:
+        path: of the file.
+        previous: name under which the file that was there is kept; None: it is lost.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
+        os.replace(temporary, path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Let `previous` be what `path` is now, without a moment in which `path` is missing."""
+    temporary = path.with_name(f".{previous.name}.{uuid4().hex}.tmp")
+    try:
+        os.link(path, temporary)
+    except OSError:  # no links here
+        with replacing(previous) as file:
+            file.write(path.read_bytes())
+        return
+    try:
+        os.replace(temporary, previous)
+    finally:
+        temporary.unlink(missing_ok=True)  # of two links to one file, replace leaves both
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, where the system can do that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `replacing` left in a folder when its process was killed; nobody else may be writing there."""
+    for file in folder.iterdir():
+        if _LEFTOVER.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def path_part(name: str, field: str) -> str:
+    """Return a name that may become a part of a path.
+
+    Args:
+        name: letters, digits and `-_+.`, not with a dot in front, at most 64 of them.
+        field: setting that gives it, for the error.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(name) <= LONGEST_NAME and _NAME.fullmatch(name) and not name.startswith(".") and ".." not in name:
+        return name
+    shown = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
+    raise ValueError(
+        f"{field}={shown} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
+        f"front, at most {LONGEST_NAME} characters"
+    )

@@ -1,0 +1,301 @@
+"""What files of runs say, read with suspicion: they may be damaged, of another version, or a stranger's.
+
+`read_result` is for `result.json` and `evaluation.json`, `read_settings` for `config.yaml`, `required` and `component`
+for the content of checkpoints, `take_weights` for weights from wherever.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from hxtrain.finite import first_not_finite
+
+from .checkpoint import CheckpointError
+
+LARGEST_FILE = 64 * 2**20
+"""Longest file of JSON or YAML that is read (bytes)."""
+DEEPEST = 12
+"""How far lists and mappings may be nested."""
+MOST_VALUES = 10**6
+"""Most values in a file, each counted as often as it is written out."""
+SHARES = ("test_accuracy", "train_accuracy")
+"""Entries of a result that lie in 0..1."""
+GROUPS = ("settings", "trained_settings")
+"""Entries of a result that are mappings."""
+
+Component = TypeVar("Component")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def read_result(file: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """Return what a `result.json` or `evaluation.json` says.
+
+    Args:
+        file: its path.
+        kinds: entries that must be there, with their types; see `required`.
+
+    Raises:
+        CheckpointError: it is damaged, or no result.
+    """
+    try:
+        values = json.loads(_text(file), parse_constant=_no_number)
+        check_plain(values)
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, no mapping")
+        _check_result(values)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); delete it and finish the run again") from error
+    return required(file, values, kinds or {})
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return what a run's `config.yaml` says; nothing in it is resolved.
+
+    Raises:
+        CheckpointError: it is damaged, or no mapping of settings.
+    """
+    try:
+        text = _text(file).decode()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("it has YAML aliases, which no run writes")
+        values: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        check_plain(values)
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, no mapping")
+        return values
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file} is not a run's config.yaml ({reason}); name the settings instead") from error
+
+
+def _text(file: Path) -> bytes:
+    with open(file, "rb") as stream:
+        text = stream.read(LARGEST_FILE + 1)
+    if len(text) > LARGEST_FILE:
+        raise ValueError(f"it is longer than {LARGEST_FILE} bytes")
+    return text
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _check_result(values: Mapping[str, Any]) -> None:
+    for name in SHARES:
+        value = values.get(name)
+        if isinstance(value, int | float) and not 0 <= value <= 1:
+            raise ValueError(f"{name}={value} is outside of 0..1")
+    for name in GROUPS:
+        if not isinstance(values.get(name, {}), dict):
+            raise ValueError(f"{name} is a {type(values[name]).__name__}, expected a mapping")
+
+
+def check_plain(value: object) -> None:
+    """Refuse what is not made of text, numbers of 64 bits, truth values, None, and lists and mappings of them.
+
+    Raises:
+        ValueError: there is something else, it is nested too deeply, or there is too much.
+    """
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise ValueError(f"it holds more than {MOST_VALUES} values, or is nested more than {DEEPEST} deep")
+        if type(item) is dict:
+            if not all(type(name) is str for name in item):
+                raise ValueError("it has a name that is no text")
+            waiting += [(part, depth + 1) for part in item.values()]
+        elif type(item) in (list, tuple):
+            waiting += [(part, depth + 1) for part in item]  # type: ignore[attr-defined]
+        elif type(item) is int and not -(2**63) <= item < 2**63:
+            raise ValueError("it has an integer of more than 64 bits")
+        elif type(item) not in (str, int, float, bool, type(None)):
+            raise ValueError(f"it holds a {type(item).__name__}, expected plain values")
+
+
+def required(file: Path, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values after a check that these are there and of these types.
+
+    Args:
+        file: where they come from, for the error.
+        values: what it holds.
+        kinds: type, or types, of each entry that must be there; those that are mappings or lists must be plain.
+
+    Raises:
+        CheckpointError: an entry is missing, or of another type.
+    """
+    missing = sorted(set(kinds) - set(values))
+    if missing:
+        raise CheckpointError(f"{file} lacks {', '.join(missing)}; give a file that `hxtrain` wrote")
+    for name, kind in kinds.items():
+        value = values[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise CheckpointError(f"{file}: {name} is a {type(value).__name__}, which it never is; the file is damaged")
+    return dict(values)
+
+
+def checked_state(file: Path, state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a checkpoint's content after a check of what every loop writes, and of further entries with their types.
+
+    Raises:
+        CheckpointError: something is missing, or of another type.
+    """
+    kinds = {"settings": dict, "model": dict, "epoch": int, "records": list, **more}
+    found = required(file, state, kinds)
+    for name in ("settings", "records"):
+        try:
+            check_plain(found[name])
+        except ValueError as error:
+            raise CheckpointError(f"{file}: {name}: {error}; the file is damaged") from error
+    return found
+
+
+def written_by(state: Mapping[str, Any]) -> str:
+    """Return which version wrote a checkpoint, and which one this is."""
+    versions = state.get("versions")
+    writer = versions.get("hxtrain", "unknown") if isinstance(versions, dict) else "unknown"
+    return f"it was written by hxtrain {str(writer)[:40]}, this is {version('hxtrain')}"
+
+
+def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Component]) -> Component:
+    """Return a component from the settings `group.name` of a checkpoint.
+
+    Args:
+        file: of the checkpoint, for errors.
+        state: its content, after `checked_state`.
+        group: such as `network`.
+        kind: dataclass of the component.
+
+    Raises:
+        CheckpointError: a setting is not known here, or has a value that is none.
+    """
+    start = f"{group}."
+    flat = {key[len(start) :]: value for key, value in state["settings"].items() if key.startswith(start)}
+    values = {name: value for name, value in flat.items() if name not in ("kind", "sha256")}
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    unknown = sorted(start + name for name, value in values.items() if name not in fields and value is not None)
+    if unknown:
+        raise CheckpointError(
+            f"{file} has settings that this version does not know: {', '.join(unknown)} ({written_by(state)}); read "
+            "it with the version that wrote it, or train anew"
+        )
+    return typed(file, group, kind, {name: value for name, value in values.items() if name in fields})
+
+
+def chosen_kind(
+    file: Path, state: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], default: str = ""
+) -> type[Component]:
+    """Return the class that a checkpoint names, such as its encoder's.
+
+    Raises:
+        CheckpointError: it is none of those known here.
+    """
+    name = state["settings"].get(key, default)
+    if not isinstance(name, str) or name not in kinds:
+        raise CheckpointError(
+            f"{file}: {key}={str(name)[:80]!r} is not known here; known are {', '.join(kinds)} ({written_by(state)}). "
+            "Components of your own are not found by name: evaluate with the code that trained it"
+        )
+    return kinds[name]
+
+
+def typed(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:
+    """Return a dataclass of values from a file, checked as the command line's are.
+
+    Raises:
+        CheckpointError: a value is not of its type, out of range, or not known.
+    """
+    bad = [name for name, value in values.items() if not _literal(value)]
+    if bad:
+        raise CheckpointError(f"{file}: {group}.{bad[0]}={str(values[bad[0]])[:80]!r} is no value; the file is damaged")
+    try:
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(values)))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: {group}: {reason}") from error
+    return found  # type: ignore[return-value]
+
+
+def _literal(value: object) -> bool:
+    """Return whether a value means itself: no reference to another, and no number that is none."""
+    parts = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
+    return all(
+        math.isfinite(part)
+        if isinstance(part, float)
+        else not (isinstance(part, str) and ("${" in part or part == "???"))
+        for part in parts
+    )
+
+
+def take_weights(module: nn.Module, weights: object, file: Path) -> None:
+    """Give a module the weights of a file.
+
+    Raises:
+        CheckpointError: they are of another network, of another type, or not all finite.
+    """
+    module.load_state_dict(require_shapes(module, weights, file))
+    require_finite(module.state_dict(), str(file))
+
+
+def built(build: Callable[[], Module], weights: object, file: Path) -> Module:
+    """Return a module with the weights of a file; its memory is taken only once the sizes are known to be the same.
+
+    Args:
+        build: makes the module, with any weights.
+        weights: tensors by name.
+        file: where they come from, for errors.
+
+    Raises:
+        CheckpointError: the settings make no module, or one of other sizes; or see `take_weights`.
+    """
+    try:
+        with torch.device("meta"):
+            sizes = build()
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{file}: its settings make no network: {str(error).splitlines()[0]}") from error
+    require_shapes(sizes, weights, file)
+    module = build()
+    take_weights(module, weights, file)
+    return module
+
+
+def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, Tensor]:
+    """Return the weights of a file after a check that a module has the same, by name, shape and type.
+
+    Raises:
+        CheckpointError: they are of another network, or of another type.
+    """
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{file} holds no weights by name; give a checkpoint that `hxtrain` wrote")
+    expected = module.state_dict()
+    have = {str(name): tuple(weight.shape) for name, weight in weights.items()}
+    want = {name: tuple(weight.shape) for name, weight in expected.items()}
+    if have != want:
+        raise CheckpointError(f"{file} holds weights {have}, the network has {want}; use the same network settings")
+    for name, weight in weights.items():
+        if weight.is_complex() or weight.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(f"{file}: {name} is of {weight.dtype}, the network has {expected[name].dtype}")
+    return weights
+
+
+def require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        CheckpointError: they are; the text names `origin` and the weights.
+    """
+    name = first_not_finite(weights.items())
+    if name is not None:
+        raise CheckpointError(f"{origin}: {name} holds weights that are NaN or infinite; give an intact checkpoint")
