@@ -7,23 +7,23 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.config import BackendConfig
 from hxtrain.training import CheckpointError, DeviceLostError, Interrupted
 
+from .checks import typed as typed
+from .command import end
+from .schema import schema
+from .settings import settings
+from .words import given, pasted, quote
+
 Result = TypeVar("Result")
-
-
-def typed(config: DictConfig) -> Any:
-    """Return the settings as their dataclasses; values are checked by them."""
-    return OmegaConf.to_object(config)
 
 
 def run_directory() -> Path:
@@ -32,7 +32,7 @@ def run_directory() -> Path:
 
 
 def command_line() -> str:
-    """Return the command as typed."""
+    """Return the command in the words that Hydra read."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
@@ -66,15 +66,15 @@ def guarded(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except Interrupted as stop:
-        _end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
+        end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        end("interrupted", 130)
     except DeviceLostError as error:
-        _end(f"error: {error}. Continue with: {resume_command()}", 3)
+        end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        _end(f"error: {error}", 3)
+        end(f"error: {error}", 3)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
-        _end(f"error: {error}", 2)
+        end(f"error: {error}", 2)
     raise AssertionError("unreachable")
 
 
@@ -87,20 +87,28 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except KeyboardInterrupt:
-        _end(
+        folder = HydraConfig.get().sweep.dir
+        end(
             "interrupted; the state is saved. The same command continues the sweep, with "
-            f"hydra.sweep.dir={HydraConfig.get().sweep.dir}",
+            f"hydra.sweep.dir={shlex.quote(quote(folder))}, from any folder: {sweep_command(folder)}",
             130,
         )
     raise AssertionError("unreachable")
 
 
 def resume_command() -> str:
-    """Return the command that continues this run."""
-    kept = [word for word in sys.argv[1:] if not word.startswith(("hydra.run.dir=", "trainer.resume="))]
-    return shlex.join([Path(sys.argv[0]).name, *kept, f"hydra.run.dir={run_directory()}", "trainer.resume=true"])
+    """Return the command that continues this run, for a shell in any folder."""
+    known = settings(schema(HydraConfig.get().job.config_name))
+    words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
+    words += ["trainer.resume=true"] if "trainer.resume" in known else []
+    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
 
 
-def _end(text: str, status: int) -> None:
-    print(text, file=sys.stderr)
-    sys.exit(status)
+def sweep_command(folder: str) -> str:
+    """Return the command that continues a sweep, for a shell in any folder."""
+    words = [*_without("hydra.sweep.dir"), f"hydra.sweep.dir={quote(folder)}"]
+    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+
+
+def _without(*keys: str) -> list[str]:
+    return [word for word in sys.argv[1:] if not any(given(key, [word]) for key in keys)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,12 +9,10 @@ from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="calibrate")
+@command("calibrate", "calibrate a chip and keep the result in a file.")
 def main(config: DictConfig) -> None:
     """Calibrate the chip that the config names."""
     guarded(lambda: _calibrate(config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -12,12 +11,10 @@ from hxtrain.studies.conformance import conform, passed, result_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="conformance")
+@command("conformance", "check whether a backend keeps the contract.")
 def main(config: DictConfig) -> None:
     """Run the suite; the exit status is 1 if a check fails."""
     if not guarded(lambda: _conform(config)):

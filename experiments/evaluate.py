@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from hxtrain.studies.evaluate import evaluate_checkpoint
@@ -13,12 +12,10 @@ from hxtrain.studies.evaluations import evaluate_all
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@command("evaluate", "evaluate a checkpoint, or all below a folder, on any device.")
 def main(config: DictConfig) -> None:
     """Evaluate `checkpoint=PATH`, a file or a folder of runs, on the device that the config names."""
     guarded(lambda: _evaluate(config))

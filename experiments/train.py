@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
 from hxtrain.training import Progress, complete, run
 
 from .app import command_line, guarded, in_sweep, run_directory, typed, warn_without_effect
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@command("train", "train a spiking neural network in the loop with a chip, its emulation, or in software.")
 def main(config: DictConfig) -> None:
     """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))
