@@ -21,7 +21,7 @@ from hxtrain.backends import DeviceError
 from hxtrain.console import write_any_letter
 from hxtrain.training import CheckpointError
 
-from .mistakes import Command, explain
+from .mistakes import Command, MistakeError, explain, misused_groups
 from .overview import overview
 from .rerun import expanded
 from .resolvers import register_resolvers
@@ -69,6 +69,9 @@ def _main(name: str, composed: Callable[[], None]) -> None:
         register(name)
         words = readable(expanded(sys.argv[1:], made), made.known)
         made = _command(name, words)
+        wrong = misused_groups(made)
+        if wrong:
+            raise MistakeError("; ".join(wrong))
         with _arguments(words), _raised_errors():
             composed()
     except Exception as error:

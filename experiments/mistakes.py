@@ -75,6 +75,13 @@ def explain(error: Exception, command: Command) -> str | None:
     return "; ".join(texts) or _of_error(error, command)
 
 
+def misused_groups(command: Command) -> list[str]:
+    """Return what is wrong with the choices of groups, some of which Hydra takes without a word."""
+    overrides = [(word, parsed(word)) for word in command.words]
+    chosen = [(word, override) for word, override in overrides if override and override.key_or_group in command.groups]
+    return list(filter(None, (_group(command, override, word) for word, override in chosen if not override.package)))
+
+
 def unknown(key: str, command: str, backend: str = "") -> str:
     """Return a text on a key that is not a setting of a command.
 
@@ -87,11 +94,13 @@ def unknown(key: str, command: str, backend: str = "") -> str:
     owner, _, leaf = key.rpartition(".")
     if owner in known and is_dictionary(known[owner].kind):
         return _unknown_entry(owner, leaf, backend)
+    if owner in known:
+        return f"{key}: {owner} has no parts; write {owner}=VALUE"
     close = nearest(key, {*known, *groups(command)})
     if close:
         return f"{key} is not a setting; did you mean {_or(close)}?"
     others = [name for name in SCHEMAS if key in groups(name)]
-    if key in OPTIONS and command in ELSEWHERE:
+    if command in ELSEWHERE and key.split(".")[0] in groups("train"):
         return f"{key} is not a setting of {program(command)}: it is {ELSEWHERE[command]}"
     if others:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, others))}"
@@ -113,6 +122,9 @@ def _word(command: Command, index: int) -> str | None:
     override = parsed(word)
     if override is None:
         return _syntax(command, index)
+    if not override.key_or_group:
+        before = "".join(command.words[max(index - 1, 0) : index])
+        return None if before and "=" not in before else f"{word}: the name of a setting is missing, as in {EXAMPLE}"
     key = override.key_or_group.replace("/", ".") if "@" not in word else override.key_or_group
     if override.package is not None or key.startswith("hydra"):
         return None
@@ -143,8 +155,10 @@ def _syntax(command: Command, index: int) -> str | None:
     words = command.words
     word, after = words[index], [*words[index + 1 :], "", ""]
     before = words[index - 1] if index else ""
-    if re.fullmatch(r"=.*", word) or (before.endswith((",", "=")) and "=" not in word):
-        return None if index else f"{word}: the name of a setting is missing, as in {EXAMPLE}"
+    if before.endswith("=") and "=" not in word and before != "=":
+        return f"{before} {word}: write {before}{word}, without a space"
+    if before == "=" or (before.endswith(",") and "=" not in word):
+        return None
     if "=" not in word and before and "=" not in before and before.lstrip("-") in {*command.known, *command.groups}:
         return None
     joined = {"=": f"{word}={after[1]}"}.get(after[0], word + after[0] if after[0].startswith("=") else "")

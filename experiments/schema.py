@@ -67,7 +67,7 @@ def register(*commands: str) -> None:
     """Make the structured configs of commands known to Hydra; those of all without a name."""
     store = ConfigStore.instance()
     for command in commands or SCHEMAS:
-        store.store(name=f"{command}_schema", node=_node(command))
+        store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
     if not commands or "conformance" in commands:
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
             store.store(group="tolerances", name=name, node=tolerances)

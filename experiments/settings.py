@@ -88,7 +88,8 @@ def nearest(name: str, known: Collection[str]) -> list[str]:
     same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
     siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
     close = [siblings[match] for match in get_close_matches(leaf, siblings, 3, 0.6)]
-    return list(dict.fromkeys([*close, *same_leaf] or get_close_matches(name, known, 3, 0.7)))[:3]
+    whole = [] if siblings and parent else get_close_matches(name, known, 3, 0.75)
+    return list(dict.fromkeys([*close, *same_leaf] or whole))[:3]
 
 
 def is_list(kind: Any) -> bool:
