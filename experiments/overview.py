@@ -18,6 +18,7 @@ WIDEST = 120
 OPTIONS = (
     ("--help, --version", "this text; the version of hxtrain"),
     ("--cfg job", "print the settings as they would be, and end"),
+    ("run=FOLDER/config.yaml", "begin with the settings of a run (hxtrain, hxtrain-ann)"),
     ("--multirun", "several runs: SETTING=VALUE,VALUE (docs/scale.md)"),
     ("--config-dir FOLDER", "a folder with experiment/NAME.yaml of your own, for experiment=NAME"),
     ("hydra.run.dir=FOLDER", "where results go; by default outputs/DATE/TIME below the current folder"),

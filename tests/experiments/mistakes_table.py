@@ -44,7 +44,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (
         "hxtrain-evaluate",
         ["checkpoint=x", "data=fashion"],
-        ["data is not a setting of hxtrain-evaluate", "the checkpoint's"],
+        ["data is not a setting of", "the checkpoint's"],
     ),
     ("hxtrain-evaluate", ["checkpoint=x", "+foo=1"], ["foo is not a setting of hxtrain-evaluate"]),
     ("hxtrain-evaluate", ["checkpoint=x", "trainer.epochs=1"], ["trainer.epochs is not a setting of hxtrain-evaluate"]),
