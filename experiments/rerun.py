@@ -76,7 +76,7 @@ def _words(settings: Mapping[str, Any], file: Path, others: Sequence[str], comma
         yield f"regularizer=[{','.join(settings['regularizer'])}]"
     for name, value in _leaves(settings, "", command):
         if not (name == "chip.name" and "chip" in chosen) and name != "trainer.resume":
-            yield f"{name}={hydra_value(value)}"
+            yield f"{'++' if isinstance(value, dict) else ''}{name}={hydra_value(value)}"
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str, command: Command) -> Iterator[tuple[str, Any]]:
