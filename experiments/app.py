@@ -98,7 +98,7 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
 
 def resume_command() -> str:
     """Return the command that continues this run, for a shell in any folder."""
-    known = settings(schema(HydraConfig.get().job.config_name))
+    known = settings(schema(str(HydraConfig.get().job.config_name)))
     words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
     words += ["trainer.resume=true"] if "trainer.resume" in known else []
     return pasted(Path(sys.argv[0]).name, words, Path.cwd())

@@ -52,7 +52,7 @@ def _command(kind: type) -> str:
 
 def _nodes(config: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the values that are there, without resolving interpolations."""
-    for key in config:
+    for key in map(str, config):
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
             yield f"{prefix}{key}", node
@@ -63,7 +63,7 @@ def _strange(config: DictConfig, prefix: str, command: str) -> Iterator[str]:
     kind = OmegaConf.get_type(config)
     if is_dataclass(kind):
         names = {item.name for item in fields(kind)}
-        for key in config:
+        for key in map(str, config):
             if key not in names:
                 yield unknown(f"{prefix}{key}", command)
     else:
@@ -76,13 +76,14 @@ def _strange(config: DictConfig, prefix: str, command: str) -> Iterator[str]:
 def _strange_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:
     """Yield a text on every entry of a dictionary that what it configures does not have."""
     if name == "regularizer":
-        untyped = [key for key in config if not is_dataclass(OmegaConf.get_type(config, key))]
+        untyped = [key for key in map(str, config) if not is_dataclass(OmegaConf.get_type(config, key))]
         yield from (unknown(f"{name}.{key}", command) for key in untyped)
         return
     parent = config._get_parent()
     backend = str(parent.get("name", "")) if isinstance(parent, DictConfig) else ""
     names = entries(name, backend)
-    yield from (unknown(f"{name}.{key}", command, backend) for key in config if names is not None and key not in names)
+    strange = [key for key in map(str, config) if names is not None and key not in names]
+    yield from (unknown(f"{name}.{key}", command, backend) for key in strange)
 
 
 def _removed(config: DictConfig, prefix: str) -> Iterator[str]:

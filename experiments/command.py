@@ -94,7 +94,7 @@ def _command(name: str, words: list[str]) -> Command:
         ValueError: an option is not known.
     """
     parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse  # type: ignore[assignment, method-assign]
     known, strange = parser.parse_known_args(words)
     made = Command(name, known.overrides, [word for word in words if word.startswith("-")])
     for word in strange:
