@@ -48,7 +48,7 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
             for option, node in REGULARIZERS.items():
                 yield from _settings(node, f"{name}.{option}.")
         elif is_dataclass(hint) and not nodes:
-            nodes = [hint]  # type: ignore[list-item] - a class, which is_dataclass does not tell
+            nodes = [hint]  # type: ignore[list-item]
         if nodes:
             yield from {setting.name: setting for node in nodes for setting in _settings(node, f"{name}.")}.values()
         elif item.name != "regularizer":
