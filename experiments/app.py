@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import warnings
@@ -76,6 +77,11 @@ def guarded(work: Callable[[], Result]) -> Result:
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         end(f"error: {error}", 2)
     raise AssertionError("unreachable")
+
+
+def leads() -> bool:
+    """Return whether this process speaks for all that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def in_sweep() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,6 +12,7 @@ from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
 from .command import command
+from .words import quote
 
 
 @command("calibrate", "calibrate a chip and keep the result in a file.")
@@ -24,4 +27,5 @@ def _calibrate(config: DictConfig) -> None:
     progress.table(
         "calibration", ("parameter", "target", "median", "spread", "failed circuits"), outcome_rows(outcomes)
     )
-    progress.say(f"written to {escape(str(file))}; use it with chip.calibration={escape(str(file))}")
+    use = shlex.quote(f"chip.calibration={quote(str(file.absolute()))}")
+    progress.say(f"written to {escape(str(file))}; use it with {escape(use)}")

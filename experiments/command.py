@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -152,8 +151,3 @@ def end(text: str, status: int) -> NoReturn:
     """End the program with a text."""
     print(text, file=sys.stderr)
     sys.exit(status)
-
-
-def program() -> str:
-    """Return the name under which the program was called."""
-    return Path(sys.argv[0]).name

@@ -18,7 +18,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from .schema import OPTIONS, SCHEMAS, choices, groups, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
-from .words import MULTIRUN, parsed, quote
+from .words import is_sweep, parsed, quote
 
 ELSEWHERE = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
 """Commands whose network, encoder, loss and data set are not chosen."""
@@ -79,7 +79,8 @@ def misused_groups(command: Command) -> list[str]:
     """Return what is wrong with the choices of groups, some of which Hydra takes without a word."""
     overrides = [(word, parsed(word)) for word in command.words]
     chosen = [(word, override) for word, override in overrides if override and override.key_or_group in command.groups]
-    return list(filter(None, (_group(command, override, word) for word, override in chosen if not override.package)))
+    single = [(word, override) for word, override in chosen if not (override.package or override.is_sweep_override())]
+    return list(filter(None, (_group(command, override, word) for word, override in single)))
 
 
 def unknown(key: str, command: str, backend: str = "") -> str:
@@ -147,7 +148,7 @@ def _word(command: Command, index: int) -> str | None:
 
 
 def _many(command: Command) -> bool:
-    return any(option in MULTIRUN for option in command.options)
+    return is_sweep([*command.options, *command.words])
 
 
 def _syntax(command: Command, index: int) -> str | None:

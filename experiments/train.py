@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from hxtrain.training import Progress, complete, run
 
-from .app import command_line, guarded, in_sweep, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, in_sweep, leads, run_directory, typed, warn_without_effect
 from .command import command
 
 
@@ -23,6 +23,8 @@ def _train(config: DictConfig) -> None:
     progress = Progress(settings.trainer.progress)
     work = complete if in_sweep() else run
     result = work(settings, folder, command_line(), progress)
+    if not leads():
+        return
     progress.say(
         f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], "
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "

@@ -51,8 +51,13 @@ def readable(words: Sequence[str], known: Mapping[str, Setting]) -> list[str]:
         words: as typed.
         known: settings of the command.
     """
-    many = any(word in MULTIRUN for word in words)
+    many = is_sweep(words)
     return [_readable(word, known, many) for word in words]
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Return whether a command is of several runs, as far as its words tell."""
+    return any(word in MULTIRUN or word.startswith(("sweep=", "hydra.mode=")) for word in words)
 
 
 def _readable(word: str, known: Mapping[str, Setting], many: bool) -> str:

@@ -11,6 +11,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from mistakes_table import MISTAKES
 
+from hxtrain.experiments.mistakes import Command, misused_groups
+
 FOREIGN = ("Traceback", "hydra.cc", "omegaconf", "ListConfig", "To append", "mismatched", "search path", "In 'train'")
 
 
@@ -41,3 +43,16 @@ def test_a_mistake_is_answered_with_value_and_remedy(
     assert all(text in said for text in texts), said
     assert not any(text in said for text in FOREIGN), said
     assert len(said) < 600
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep=published", "experiment=digits,mnist16"],
+        ["hydra.mode=MULTIRUN", "data=mnist,digits"],
+        ["--multirun", "seed=0,1", "chip=W66F3,W62F0"],
+        ["regularizer=[burst]", "chip={preset:ideal}"],
+    ],
+)
+def test_what_hydra_takes_is_not_refused(words: list[str]) -> None:
+    assert misused_groups(Command("train", words)) == []
