@@ -330,7 +330,8 @@ class Targets:
     """What a calibration aims at, for all neuron circuits alike (trace units, seconds).
 
     Attributes:
-        leak, threshold, reset: trace units. tau_mem, tau_syn: s.
+        leak, threshold, reset: potentials (trace units).
+        tau_mem, tau_syn: time constants (s).
         rate: rate at which neurons whose leak lies above threshold fire by themselves (1 / s): the leak is then
             tuned by spikes instead of traces, `leak` is where it is expected. None: neurons do not fire by themselves.
     """

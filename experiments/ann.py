@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,12 +9,10 @@ from hxtrain.studies.ann import complete_ann, train_ann
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, in_sweep, run_directory, typed
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="ann")
+@command("ann", "train an artificial neural network, as a baseline or a teacher.")
 def main(config: DictConfig) -> None:
     """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))

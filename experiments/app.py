@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
@@ -21,12 +21,13 @@ from hxtrain.compilation import announced
 from hxtrain.config import BackendConfig
 from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
 
+from .checks import typed as typed
+from .command import end
+from .schema import schema
+from .settings import settings
+from .words import given, pasted, quote
+
 Result = TypeVar("Result")
-
-
-def typed(config: DictConfig) -> Any:
-    """Return the settings as their dataclasses; values are checked by them."""
-    return OmegaConf.to_object(config)
 
 
 def run_directory() -> Path:
@@ -35,7 +36,7 @@ def run_directory() -> Path:
 
 
 def command_line() -> str:
-    """Return the command as typed."""
+    """Return the command in the words that Hydra read."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
@@ -75,21 +76,21 @@ def _guarded(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except Interrupted as stop:
-        _end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
+        end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        end("interrupted", 130)
     except DeviceLostError as error:
-        _end(f"error: {error}. Continue with: {resume_command()}", 3)
+        end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        _end(f"error: {error}", 3)
+        end(f"error: {error}", 3)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
-        _end(f"error: {error}", 2)
+        end(f"error: {error}", 2)
     except OSError as error:
-        _end(f"error: {_of_system(error)}", 2)
+        end(f"error: {_of_system(error)}", 2)
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
-        _end(
+        end(
             "error: there is not enough memory; choose a smaller batch (trainer.batch_size and "
             "trainer.evaluation_batch_size, of an evaluation batch_size), fewer network.steps or a smaller network",
             2,
@@ -122,6 +123,11 @@ def _lacks_memory(error: Exception) -> bool:
     )
 
 
+def leads() -> bool:
+    """Return whether this process speaks for all that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def in_sweep() -> bool:
     """Return whether this is a job of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
@@ -131,20 +137,28 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except KeyboardInterrupt:
-        _end(
+        folder = HydraConfig.get().sweep.dir
+        end(
             "interrupted; the state is saved. The same command continues the sweep, with "
-            f"hydra.sweep.dir={HydraConfig.get().sweep.dir}",
+            f"hydra.sweep.dir={shlex.quote(quote(folder))}, from any folder: {sweep_command(folder)}",
             130,
         )
     raise AssertionError("unreachable")
 
 
 def resume_command() -> str:
-    """Return the command that continues this run."""
-    kept = [word for word in sys.argv[1:] if not word.startswith(("hydra.run.dir=", "trainer.resume="))]
-    return shlex.join([Path(sys.argv[0]).name, *kept, f"hydra.run.dir={run_directory()}", "trainer.resume=true"])
+    """Return the command that continues this run, for a shell in any folder."""
+    known = settings(schema(str(HydraConfig.get().job.config_name)))
+    words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
+    words += ["trainer.resume=true"] if "trainer.resume" in known else []
+    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
 
 
-def _end(text: str, status: int) -> None:
-    print(text, file=sys.stderr)
-    sys.exit(status)
+def sweep_command(folder: str) -> str:
+    """Return the command that continues a sweep, for a shell in any folder."""
+    words = [*_without("hydra.sweep.dir"), f"hydra.sweep.dir={quote(folder)}"]
+    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+
+
+def _without(*keys: str) -> list[str]:
+    return [word for word in sys.argv[1:] if not any(given(key, [word]) for key in keys)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -22,13 +21,11 @@ from hxtrain.studies.bench import (
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .command import command
 from .folders import own_directory
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="bench")
+@command("bench", "time training steps beside other libraries, what realism costs, or a server between chip and host.")
 def main(config: DictConfig) -> None:
     """Run a suite."""
     guarded(lambda: _bench(config))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hydra
+import shlex
+
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,13 +11,12 @@ from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, typed
+from .command import command
 from .folders import own_directory
-from .schema import register
-
-register()
+from .words import quote
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="calibrate")
+@command("calibrate", "calibrate a chip and keep the result in a file.")
 def main(config: DictConfig) -> None:
     """Calibrate the chip that the config names."""
     guarded(lambda: _calibrate(config))
@@ -30,4 +30,5 @@ def _calibrate(config: DictConfig) -> None:
     progress.table(
         "calibration", ("parameter", "target", "median", "spread", "failed circuits"), outcome_rows(outcomes)
     )
-    progress.say(f"written to {escape(str(file))}; use it with chip.calibration={escape(str(file))}")
+    use = shlex.quote(f"chip.calibration={quote(str(file.absolute()))}")
+    progress.say(f"written to {escape(str(file))}; use it with {escape(use)}")

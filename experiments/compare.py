@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,13 +9,11 @@ from hxtrain.studies.compare import compare_checkpoint
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .command import command
 from .folders import alone
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="compare")
+@command("compare", "run the same weights and input on two targets, and find where they part.")
 def main(config: DictConfig) -> None:
     """Compare `checkpoint=PATH` on `backend`, `chip` with `other_backend`, `other_chip`."""
     guarded(alone(lambda: _compare(config), "comparison.json", "comparison.png"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -12,13 +11,11 @@ from hxtrain.studies.conformance import conform, passed, result_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .command import command
 from .folders import alone
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="conformance")
+@command("conformance", "check whether a backend keeps the contract.")
 def main(config: DictConfig) -> None:
     """Run the suite; the exit status is 1 if a check fails."""
     if not guarded(alone(lambda: _conform(config), "conformance.json")):

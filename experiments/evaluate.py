@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -14,13 +13,11 @@ from hxtrain.studies.evaluations import EVALUATION, evaluate_all, finished_evalu
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, in_sweep, typed, warn_without_effect
+from .command import command
 from .folders import own_directory
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@command("evaluate", "evaluate a checkpoint, or all below a folder, on any device.")
 def main(config: DictConfig) -> None:
     """Evaluate `checkpoint=PATH`, a file or a folder of runs, on the device that the config names."""
     guarded(lambda: _evaluate(config))

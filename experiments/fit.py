@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -12,13 +11,11 @@ from hxtrain.studies.fit import fit_device, table
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .command import command
 from .folders import alone
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="fit")
+@command("fit", "measure a device's neurons; the file makes an emulated chip of them.")
 def main(config: DictConfig) -> None:
     """Characterise the device that the config names."""
     guarded(alone(lambda: _fit(config), "fit.json"))

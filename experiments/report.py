@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -11,12 +10,10 @@ from hxtrain.studies.report.report import rows
 from hxtrain.training import Progress
 
 from .app import guarded, typed
-from .schema import register
-
-register()
+from .command import command
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="report")
+@command("report", "make a table and a plot of run directories, with the published values beside.")
 def main(config: DictConfig) -> None:
     """Write the report that `report=NAME` describes."""
     guarded(lambda: _report(config))

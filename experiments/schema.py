@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib.resources import files
+from pkgutil import resolve_name
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
-from hxtrain.backends.conformance import TOLERANCES
 from hxtrain.config import NetworkConfig
 from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.losses import MaxOverTime, MeanOverTime
 from hxtrain.models import CNNConfig, MLPConfig
 from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
-from hxtrain.studies.ann import AnnConfig
-from hxtrain.studies.bench import BenchConfig
-from hxtrain.studies.calibrate import CalibrateConfig
-from hxtrain.studies.compare import CompareConfig
-from hxtrain.studies.conformance import Chosen, ConformanceConfig
-from hxtrain.studies.evaluate import EvaluateConfig
-from hxtrain.studies.fit import FitConfig
-from hxtrain.studies.report import ReportConfig, Series
-from hxtrain.studies.sensitivity import SensitivityConfig
-from hxtrain.studies.serve import ServeConfig
-from hxtrain.studies.transfer import TransferConfig
-from hxtrain.studies.validate import ValidateConfig
-from hxtrain.training import AnnTrainerConfig, Augmentation, Distillation, RunConfig, TrainerConfig
+from hxtrain.training import AnnTrainerConfig, Augmentation, Distillation, TrainerConfig
 
 from .hydra_parser import accept_late_texts
 
@@ -49,28 +40,43 @@ SECOND = ("backend", "chip")
 """Groups of which a comparison has a second one, `other_backend` and `other_chip`, with the same options."""
 
 
-def register() -> None:
-    """Make all structured configs known to Hydra, and Hydra at home on this Python."""
+TRAINING = {"encoder": MISSING, "regularizer": {}}
+"""What a training command takes from its groups alone."""
+SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "train": ("hxtrain.training:RunConfig", TRAINING),
+    "ann": ("hxtrain.studies.ann:AnnConfig", {"model": MISSING}),
+    "evaluate": ("hxtrain.studies.evaluate:EvaluateConfig", {}),
+    "compare": ("hxtrain.studies.compare:CompareConfig", {}),
+    "transfer": ("hxtrain.studies.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
+    "sensitivity": ("hxtrain.studies.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
+    "bench": ("hxtrain.studies.bench.config:BenchConfig", {}),
+    "report": ("hxtrain.studies.report.config:ReportConfig", {"folders": ["???"]}),
+    "validate": ("hxtrain.studies.validate.run:ValidateConfig", {}),
+    "calibrate": ("hxtrain.studies.calibrate:CalibrateConfig", {}),
+    "fit": ("hxtrain.studies.fit:FitConfig", {}),
+    "conformance": ("hxtrain.studies.conformance:ConformanceConfig", {}),
+    "serve": ("hxtrain.studies.serve:ServeConfig", {}),
+}
+"""The dataclass of each command's settings, by the name of its YAML file, and what differs from its defaults."""
+
+
+def schema(command: str) -> type:
+    """Return the dataclass of a command's settings; only this command's study is imported."""
+    kind: type = resolve_name(SCHEMAS[command][0])
+    return kind
+
+
+def register(*commands: str) -> None:
+    """Make structured configs known to Hydra, of all commands without a name, and Hydra at home on this Python."""
     accept_late_texts()
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig(encoder=MISSING, regularizer={}))
-    store.store(name="ann_schema", node=AnnConfig(model=MISSING))
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="compare_schema", node=CompareConfig)
-    store.store(name="transfer_schema", node=TransferConfig(encoder=MISSING, regularizer={}, chips=["A", "B"]))
-    store.store(
-        name="sensitivity_schema", node=SensitivityConfig(encoder=MISSING, regularizer={}, imperfections=["leak"])
-    )
-    store.store(name="bench_schema", node=BenchConfig)
-    store.store(name="report_schema", node=ReportConfig(folders=["???"], series=[Series("runs")]))
-    store.store(name="validate_schema", node=ValidateConfig)
-    store.store(name="calibrate_schema", node=CalibrateConfig)
-    store.store(name="fit_schema", node=FitConfig)
-    store.store(name="conformance_schema", node=ConformanceConfig)
-    store.store(group="tolerances", name="device", node=Chosen)
-    for name, tolerances in TOLERANCES.items():
-        store.store(group="tolerances", name=name, node=Chosen(**asdict(tolerances)))
-    store.store(name="serve_schema", node=ServeConfig)
+    for command in commands or SCHEMAS:
+        store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
+    if not commands or "conformance" in commands:
+        chosen = resolve_name("hxtrain.studies.conformance:Chosen")
+        store.store(group="tolerances", name="device", node=chosen)
+        for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
+            store.store(group="tolerances", name=name, node=chosen(**asdict(tolerances)))
     for group in SECOND:
         for name in options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
@@ -81,7 +87,37 @@ def register() -> None:
         store.store(group="regularizer", name=name, node=regularizer, package=f"regularizer.{name}")
 
 
+def _node(command: str) -> Any:
+    values = dict(SCHEMAS[command][1])
+    if command == "report":
+        values["series"] = [resolve_name("hxtrain.studies.report:Series")("runs")]
+    return schema(command)(**values)
+
+
+@cache
+def groups(command: str) -> Mapping[str, Any]:
+    """Return the groups that a command has, with the default option of each (a list, a name, or None)."""
+    text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
+    entries: Any = OmegaConf.to_container(OmegaConf.create(text))
+    chosen = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
+    return {group: option for entry in chosen for group, option in entry.items()}
+
+
+def choices(command: str, group: str) -> list[str]:
+    """Return the options of one of a command's groups."""
+    if group == "experiment" and command == "ann":
+        return [f"ann/{name}" for name in options("experiment/ann")]
+    if group == "tolerances":
+        return sorted(["device", *resolve_name("hxtrain.backends.conformance:TOLERANCES")])
+    if group == "regularizer":
+        return sorted(REGULARIZERS)
+    if group in OPTIONS:
+        hint = {"trainer": "ann" if command == "ann" else "default"}.get(group)
+        return sorted(name for name in OPTIONS[group] if hint in (None, name))
+    return options(group.removeprefix("other_"))
+
+
 def options(group: str) -> list[str]:
     """Return the options of a group of YAML files."""
-    found = (file.name for file in (files("hxtrain.experiments.conf") / group).iterdir())
+    found = (file.name for file in files("hxtrain.experiments.conf").joinpath(*group.split("/")).iterdir())
     return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))

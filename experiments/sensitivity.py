@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,14 +9,12 @@ from hxtrain.studies.sensitivity import sensitivity, sensitivity_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .command import command
 from .folders import alone
-from .schema import register
 from .teacher import with_teacher
 
-register()
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="sensitivity")
+@command("sensitivity", "measure what each imperfection of a chip costs alone.")
 def main(config: DictConfig) -> None:
     """Deploy and train on chips with one imperfection each."""
     guarded(alone(lambda: _sensitivity(config)))

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
@@ -17,9 +16,8 @@ from hxtrain.studies.serve import report_rows, serve
 from hxtrain.training import Progress
 
 from .app import guarded, typed, warn_without_effect
-from .schema import register
+from .command import command
 
-register()
 USAGE = """hxtrain-serve backend=emulator chip=W66F3 bind=tcp://127.0.0.1:5555 [keys=DIR]   serve (--help lists all)
 hxtrain-serve keys DIR [CLIENT]                         make keys for a server and a client
 hxtrain-serve status address=tcp://... [keys=DIR]       who has the chip, who waits, what was done
@@ -40,7 +38,7 @@ def main() -> None:
         sys.exit(_failed(error, 2))
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="serve")
+@command("serve", "serve a device to other processes and machines.", USAGE)
 def serve_command(config: DictConfig) -> None:
     """Serve the device that the config names."""
     guarded(lambda: _serve(config))

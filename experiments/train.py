@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
 from hxtrain.training import Progress, complete, run
 
-from .app import command_line, guarded, in_sweep, run_directory, typed, warn_without_effect
-from .schema import register
+from .app import command_line, guarded, in_sweep, leads, run_directory, typed, warn_without_effect
+from .command import command
 from .teacher import with_teacher
 
-register()
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@command("train", "train a spiking neural network in the loop with a chip, its emulation, or in software.")
 def main(config: DictConfig) -> None:
     """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))
@@ -27,6 +24,8 @@ def _train(config: DictConfig) -> None:
     progress = Progress(settings.trainer.progress)
     work = complete if in_sweep() else run
     result = work(with_teacher(settings, progress), folder, command_line(), progress)
+    if not leads():
+        return
     progress.say(
         f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], "
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "

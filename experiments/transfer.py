@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -10,14 +9,12 @@ from hxtrain.studies.transfer import transfer, transfer_rows
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .command import command
 from .folders import alone
-from .schema import register
 from .teacher import with_teacher
 
-register()
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="transfer")
+@command("transfer", "train on every chip, evaluate on every chip.")
 def main(config: DictConfig) -> None:
     """Train and evaluate on every one of `chips`."""
     guarded(alone(lambda: _transfer(config)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 from rich.markup import escape
 
@@ -12,13 +11,11 @@ from hxtrain.studies.validate import check_rows, validate
 from hxtrain.training import Progress
 
 from .app import command_line, guarded, run_directory, typed
+from .command import command
 from .folders import alone
-from .schema import register
-
-register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="validate")
+@command("validate", "compare the emulated chip with published measurements.")
 def main(config: DictConfig) -> None:
     """Run all checks; the exit status is 1 if one fails."""
     if not guarded(alone(lambda: _validate(config), "validation.json")):

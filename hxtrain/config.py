@@ -135,7 +135,8 @@ class ChipConfig:
         faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
         fault_seed: which neurons and bits these are.
         decalibrate_time_constants, decalibrate_threshold: relative standard deviation of a deliberate spread of
-            the time constants and of threshold - leak (Cramer et al. 2022, self-calibration); decalibrate_seed: of it.
+            the time constants and of threshold - leak (Cramer et al. 2022, self-calibration).
+        decalibrate_seed: of this spread.
         only: keep only these imperfections of an emulated chip; None keeps all.
         correct_capacitance: make up for the parasitic capacitance of merged circuits.
     """

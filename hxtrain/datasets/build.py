@@ -5,10 +5,13 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from hxtrain.console import write_any_letter
 
 from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, DatasetInfo
 from .dataset import ImageDataset, Split
@@ -102,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     builder.add_argument("--fashion", type=Path, metavar="FOLDER", help="the same for Fashion-MNIST")
     builder.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="where to write")
     commands.add_parser("check", help="load the installed files, print counts and hashes")
+    parser.add_argument("--version", action="version", version=f"hxtrain {version('hxtrain')}")
     options = parser.parse_args(argv)
+    write_any_letter()
     try:
         if options.command == "check":
             return 0 if check() else 1

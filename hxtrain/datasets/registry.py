@@ -69,6 +69,10 @@ class DataConfig:
     """Which data to load; the arguments of `load_dataset`, in a form OmegaConf accepts.
 
     Attributes:
+        name: of a data set, see docs/data.md.
+        size: of the images, so many pixels on each side; None: as shipped.
+        folder: of the original files, for images of another size.
+        download: whether to fetch these files.
         validation: so many training samples are held out, and evaluated on in place of the test samples; of the data's
             own validation part, where there is one.
     """

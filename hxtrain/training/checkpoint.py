@@ -188,7 +188,7 @@ def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {now.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(now))
-        if saved.get(key) != now.get(key)
+        if not _same(key, saved.get(key), now.get(key))
     ]
     if differences:
         raise CheckpointError(
@@ -196,3 +196,11 @@ def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -
             + "\n".join(differences)
             + "\nrepeat the settings of that run, or start a new one in another hydra.run.dir"
         )
+
+
+def _same(key: str, saved: Any, now: Any) -> bool:
+    """Return whether two values of a setting are the same; a path may have become an absolute one."""
+    if key != "trainer.initial" or saved is None or now is None:
+        return bool(saved == now)
+    paths = sorted((Path(saved).parts, Path(now).parts), key=len)
+    return paths[0] == paths[1][-len(paths[0]) :]

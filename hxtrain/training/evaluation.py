@@ -70,7 +70,8 @@ class Observed:
         health: losses and retries.
         costs: time and energy.
         decided: when each answer was found (s) `[S]`.
-        input_events: number of input events within the window. late_input_events: of those after it.
+        input_events: number of input events within the window.
+        late_input_events: number of those after it.
     """
 
     confusion: Tensor
@@ -109,6 +110,8 @@ class Observed:
             health,
             Costs(**values["costs"]),
             torch.tensor(values["decided"], dtype=torch.float64),
+            values["input_events"],
+            values["late_input_events"],
         )
 
     def summary(self) -> Evaluation:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -19,10 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
-from rich.table import Table
 from rich.text import Text
 
 from hxtrain.backends.work import Work, listening
+from hxtrain.console import print_table
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -125,13 +124,9 @@ class Progress:
 
     def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
         """Show a table."""
-        table = Table(title=title, title_justify="left", box=SIMPLE)
-        for column in columns:
-            table.add_column(column)
+        print_table(self.console, title, columns, rows)
         for row in rows:
-            table.add_row(*row)
             log.info("%s: %s", title, ", ".join(row))
-        self.console.print(table)
 
     def say(self, text: str) -> None:
         """Show a line; square brackets are rich's markup."""

@@ -1,0 +1,153 @@
+"""A console script: Hydra composes its settings; what it refuses is said in our own words."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from hxtrain.backends import DeviceError
+from hxtrain.console import write_any_letter
+from hxtrain.training import CheckpointError
+
+from .mistakes import Command, MistakeError, explain, misused_groups
+from .overview import overview
+from .rerun import expanded
+from .resolvers import register_resolvers
+from .schema import register
+from .settings import nearest
+from .words import readable
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Environment variable that makes Hydra raise errors; a user's own makes us raise them, too."""
+EXPECTED = (ValueError, CheckpointError, OmegaConfBaseException, DeviceError, OSError)
+
+
+def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
+    """Return a decorator that makes a console script of what is done with a config.
+
+    Args:
+        name: of the command's YAML file in `conf`.
+        summary: what it does, a sentence for `--help`.
+        usage: other ways to call it.
+    """
+
+    def decorate(work: Callable[[DictConfig], None]) -> Callable[..., None]:
+        register_resolvers()
+        composed = hydra.main(version_base="1.3", config_path="conf", config_name=name)(work)
+
+        @functools.wraps(work)
+        def main() -> None:
+            write_any_letter()
+            with plain_warnings():
+                if {"--help", "-h"} & set(sys.argv):
+                    print(overview(Command(name), summary, usage))
+                elif "--version" in sys.argv:
+                    print(f"hxtrain {version('hxtrain')}")
+                else:
+                    _main(name, composed)
+
+        return main
+
+    return decorate
+
+
+def _main(name: str, composed: Callable[[], None]) -> None:
+    made = Command(name)
+    try:
+        register(name)
+        words = readable(expanded(sys.argv[1:], made), made.known)
+        made = _command(name, words)
+        wrong = misused_groups(made)
+        if wrong:
+            raise MistakeError("; ".join(wrong))
+        with _arguments(words), _raised_errors():
+            composed()
+    except Exception as error:
+        _report(error, made)
+
+
+def _report(error: Exception, made: Command) -> NoReturn:
+    text = explain(error, made)
+    if text is None and isinstance(error, EXPECTED):
+        text = str(error)
+    if text is None or os.environ.get(FULL_ERROR) == "1":
+        raise error
+    end(f"error: {text}", 3 if isinstance(error, DeviceError) else 2)
+
+
+def _command(name: str, words: list[str]) -> Command:
+    """Return a command with its settings and options told apart.
+
+    Raises:
+        ValueError: an option is not known.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[assignment, method-assign]
+    known, strange = parser.parse_known_args(words)
+    made = Command(name, known.overrides, [word for word in words if word.startswith("-")])
+    for word in strange:
+        key = word.lstrip("-").partition("=")[0]
+        close = nearest(key, {*made.known, *made.groups})
+        meant = f"did you mean {close[0]}=VALUE?" if close else f"{made.program} --help lists what can be set"
+        raise ValueError(f"{word} is not an option; settings are written NAME=VALUE, without dashes: {meant}")
+    return made
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text}; settings are written NAME=VALUE, such as trainer.epochs=3")
+
+
+@contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """Let Hydra read these words."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _raised_errors() -> Iterator[None]:
+    """Let Hydra raise errors, not print them."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(FULL_ERROR)
+        if before is not None:
+            os.environ[FULL_ERROR] = before
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning for users as a line, without file and source."""
+    before = warnings.formatwarning
+
+    def line(message: Warning | str, category: type[Warning], *place: Any) -> str:
+        return f"warning: {message}\n" if category is UserWarning else before(message, category, *place)
+
+    warnings.formatwarning = line  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def end(text: str, status: int) -> NoReturn:
+    """End the program with a text."""
+    print(text, file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,107 @@
+"""Which settings a command has: the fields of its dataclasses, with types, texts and names that come close."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from inspect import cleandoc
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from hxtrain.backends import FAULTS, accepted_settings, available_backends
+
+from .schema import OPTIONS, REGULARIZERS
+
+SYNONYMS = {"lr": "learning_rate", "dataset": "data", "device": "backend", "wd": "weight_decay"}
+"""Words of other libraries for settings and groups."""
+
+
+class Setting(NamedTuple):
+    """A setting of a command.
+
+    Attributes:
+        name: such as `trainer.epochs`.
+        kind: its type.
+        text: what it is.
+    """
+
+    name: str
+    kind: Any
+    text: str
+
+
+@cache
+def settings(kind: type) -> Mapping[str, Setting]:
+    """Return the settings of a command by name, in their order; `kind` is its dataclass."""
+    return {setting.name: setting for setting in _settings(kind, "")}
+
+
+def _settings(kind: type, prefix: str) -> Iterator[Setting]:
+    hints, texts = get_type_hints(kind), attribute_texts(kind)
+    for item in fields(kind):
+        name, hint = prefix + item.name, hints[item.name]
+        nodes = [node for node in OPTIONS.get(item.name, {}).values() if issubclass(node, hint)]
+        if item.name == "regularizer":
+            nodes = []
+            for option, node in REGULARIZERS.items():
+                yield from _settings(node, f"{name}.{option}.")
+        elif is_dataclass(hint) and not nodes:
+            nodes = [hint]  # type: ignore[list-item]
+        if nodes:
+            yield from {setting.name: setting for node in nodes for setting in _settings(node, f"{name}.")}.values()
+        elif item.name != "regularizer":
+            yield Setting(name, hint, texts.get(item.name, ""))
+
+
+def attribute_texts(kind: type) -> dict[str, str]:
+    """Return what the docstring of a dataclass, and those of its bases, say of each field."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        section = re.split(r"^Attributes:\n", cleandoc(base.__dict__.get("__doc__") or ""), flags=re.MULTILINE)
+        for entry in re.split(r"\n(?=    \w)", "\n" + section[1].split("\n\n")[0])[1:] if len(section) > 1 else []:
+            names, text = entry.split(":", 1)
+            texts |= dict.fromkeys(re.split(r",\s*", names.strip()), " ".join(text.split()))
+    return texts
+
+
+def entries(name: str, backend: str) -> frozenset[str] | None:
+    """Return the names that a dictionary among the settings may hold; None: what it configures knows them.
+
+    Args:
+        name: of the dictionary, such as `backend.faults`.
+        backend: name of the backend in the same group.
+    """
+    group, _, field = name.removeprefix("other_").partition(".")
+    if (group, field) == ("backend", "faults"):
+        return frozenset(FAULTS)
+    if (group, field) == ("backend", "settings") and backend in available_backends():
+        return frozenset(accepted_settings(backend))
+    return None
+
+
+def nearest(name: str, known: Collection[str]) -> list[str]:
+    """Return the names, at most three, that may be meant by one that is not known."""
+    parent, _, leaf = name.rpartition(".")
+    leaf = SYNONYMS.get(leaf, leaf)
+    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
+    close = [siblings[match] for match in get_close_matches(leaf, siblings, 3, 0.6)]
+    whole = [] if siblings and parent else get_close_matches(name, known, 3, 0.75)
+    return list(dict.fromkeys([*close, *same_leaf] or whole))[:3]
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether a type is that of a list, optional or not."""
+    return list in (get_origin(kind), *map(get_origin, get_args(kind)))
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether a type is that of a text, optional or not."""
+    return kind is str or str in (get_args(kind) if type(None) in get_args(kind) else ())
+
+
+def is_dictionary(kind: Any) -> bool:
+    """Return whether a type is that of a dictionary."""
+    return get_origin(kind) is dict

@@ -1,0 +1,146 @@
+"""Words of the command line: from what a user types to Hydra's grammar, and back into a command that can be pasted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from .settings import Setting, is_dictionary, is_text
+
+PATHS = {"hydra.run.dir", "hydra.sweep.dir", "checkpoint", "file", "out", "keys", "data_folder"} | {
+    "trainer.initial", "distillation.teacher", "data.folder", "chip.calibration", "chip.parameters",
+    "other_chip.calibration", "other_chip.parameters", "backend.settings.keys", "backend.settings.calibration",
+    "other_backend.settings.keys", "other_backend.settings.calibration",
+}  # fmt: skip
+"""Settings that are a path."""
+PATTERNS = {"match"}
+"""Settings that are a shell's pattern of paths."""
+FOLDERS = ("--config-dir", "-cd")
+"""Options of Hydra that are a path."""
+MULTIRUN = ("--multirun", "-m")
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def parsed(word: str) -> Override | None:
+    """Return a word as Hydra reads it; None if it is none of its grammar."""
+    try:
+        return _parser().parse_override(word)
+    except HydraException:
+        return None
+
+
+def readable(words: Sequence[str], known: Mapping[str, Setting]) -> list[str]:
+    """Return words that Hydra's grammar takes as they are meant.
+
+    A path, and a text outside of the grammar, is meant as typed: `checkpoint=a=1,b/checkpoint.pt`. A dictionary's
+    entries need no `+`.
+
+    Args:
+        words: as typed.
+        known: settings of the command.
+    """
+    many = is_sweep(words)
+    return [_readable(word, known, many) for word in words]
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Return whether a command is of several runs, as far as its words tell."""
+    return any(word in MULTIRUN or word.startswith(("sweep=", "hydra.mode=")) for word in words)
+
+
+def _readable(word: str, known: Mapping[str, Setting], many: bool) -> str:
+    match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", word, re.DOTALL)
+    if not match:
+        return word
+    plus, key, value = match.groups()
+    kind = known[key].kind if key in known else None
+    owner = key if is_dictionary(kind) else key.rpartition(".")[0]
+    if not plus and owner in known and is_dictionary(known[owner].kind):
+        return f"++{word}" if key not in PATHS else f"++{_quoted(key, value, many)}"
+    if key in PATHS | PATTERNS:
+        return plus + _quoted(key, value, many)
+    if is_text(kind) and parsed(word) is None:
+        return f"{plus}{key}={quote(value)}"
+    return word
+
+
+def _quoted(key: str, value: str, many: bool) -> str:
+    """Return `key=value` of a path, quoted unless it is written for Hydra: quoted, null, a list or a choice."""
+    word = f"{key}={value}"
+    override = parsed(word)
+    if "${" in value or value in ("", "null") or value[0] + value[-1] in ("''", '""'):
+        return word
+    if override is not None and (override.value() == value or not _is_path(override, many, value)):
+        return word
+    return f"{key}={quote(value)}"
+
+
+def _is_path(override: Override, many: bool, value: str) -> bool:
+    if Path(value).expanduser().exists():
+        return True
+    swept = many and override.is_sweep_override()
+    return not swept and not isinstance(override.value(), list)
+
+
+def quote(value: str) -> str:
+    """Return a text so that Hydra reads it as it is, quoted if need be."""
+    override = parsed(f"key={value}") if value else None
+    plain = override is not None and not override.is_sweep_override() and "${" not in value
+    if plain and override is not None and override.value() == value:
+        return value
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+    mark = Quote.single if '"' in text and "'" not in text else Quote.double
+    return QuotedString(text, mark).with_quotes()
+
+
+def pasted(program: str, words: Sequence[str], folder: Path) -> str:
+    """Return a command for a shell in any folder.
+
+    Args:
+        program: name of the command.
+        words: as typed in `folder`, or as `readable` gave them.
+        folder: in which relative paths begin.
+    """
+    return shlex.join([program, *_absolute(words, folder)])
+
+
+def _absolute(words: Sequence[str], folder: Path) -> list[str]:
+    texts: list[str] = []
+    for previous, word in zip(["", *words], words, strict=False):
+        texts.append(_absolute_word(word, previous, folder))
+    return texts
+
+
+def _absolute_word(word: str, previous: str, folder: Path) -> str:
+    if previous in FOLDERS:
+        return str(folder / word)
+    key, equals, value = word.partition("=")
+    if equals and key in FOLDERS:
+        return f"{key}={folder / value}"
+    if not equals or key.lstrip("+") not in PATHS | {"run"}:
+        return word
+    override = parsed(word)
+    path: Any = value if override is None or key == "run" else override.value()
+    if isinstance(path, list) and path:
+        return f"{key}=[{','.join(quote(str(folder / Path(str(item)).expanduser())) for item in path)}]"
+    if override is not None and (override.is_sweep_override() or path in (None, "") or "${" in value):
+        return word
+    text = str(folder / Path(str(path)).expanduser())
+    return f"{key}={text if key == 'run' else quote(text)}"
+
+
+def given(key: str, words: Collection[str]) -> bool:
+    """Return whether a setting is among the words."""
+    return any(word.lstrip("+").split("=")[0] == key for word in words)

@@ -1,0 +1,36 @@
+"""Output of commands on terminals and into files of any encoding."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+WIDEST = 10_000
+"""Columns of output that is no terminal; a file has no edge."""
+
+
+def write_any_letter() -> None:
+    """Let standard output and error show letters that their encoding lacks as escapes, such as `\\xfc`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: a terminal breaks long entries but those of the first column, a file holds whole lines."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, Measurement.get(console, console.options.update(width=WIDEST), table).maximum)
+    console.print(table)
+    console.width = before
