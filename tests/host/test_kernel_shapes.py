@@ -141,7 +141,7 @@ def test_events_of_different_lengths_are_refused(part):
     parts = {"sample": torch.zeros(4).long(), "unit": torch.zeros(4).long(), "time": torch.zeros(4)}
     spikes = Spikes(**(parts | {part: parts[part][:3]}), samples=B, units=J)
     for group in (compiled.group_events, compiled.bin_spikes):
-        with pytest.raises(ValueError, match="spikes.* expected"):
+        with pytest.raises(ValueError, match=r"spikes.* expected"):
             group(spikes, 1.0, T)
 
 

@@ -20,6 +20,7 @@ import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
+from hxtrain.regularizers import Burst
 from hxtrain.training import (
     CheckpointError,
     Progress,
@@ -35,6 +36,7 @@ from hxtrain.training.augment import Augmentation
 from hxtrain.training.lock import locked
 from hxtrain.training.process import tuned
 from hxtrain.training.schedule import learning_rate
+from hxtrain.training.step import LossNotFiniteError, train_step
 
 
 def quiet():
@@ -450,10 +452,9 @@ def test_training_on_a_gpu_learns_what_the_cpu_learns(tmp_path, backend):
 def test_a_step_whose_numbers_are_none_changes_nothing(name):
     net = hx.Network(hx.Linear(4, 3, mean=1.0), hx.LIF(3), hx.Linear(3, 2), hx.LI(2))
     before = [p.detach().clone() for p in net.parameters()]
-    loss = {"loss": lambda readout, labels: readout.sum() * float("nan")}.get(name, lambda r, labels: r.square().sum())
-    if name == "gradient":
-        loss = lambda readout, labels: (readout.sum() * 0).sqrt()  # noqa: E731 - infinite slope at 0
-    penalty = Burst(strength=float("inf") if name == "Burst" else 1.0)
+    losses = {"loss": lambda x, y: x.sum() * torch.nan, "gradient": lambda x, y: (x.sum() * 0).sqrt()}
+    loss = losses.get(name, lambda x, y: x.square().sum())
+    penalty = Burst(strength=torch.inf if name == "Burst" else 1.0)
     spikes = hx.LatencyEncoder()(torch.ones(2, 4))
     with pytest.raises(LossNotFiniteError, match=name):
         train_step(net, loss, [penalty], torch.optim.Adam(net.parameters()), spikes, torch.zeros(2, dtype=torch.long))
