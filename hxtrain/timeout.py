@@ -50,7 +50,7 @@ class Watch:
             HangingError: it takes longer than the limit, or an earlier call has not come back yet.
         """
         if self._hanging is not None and self._hanging[0].is_alive():
-            raise HangingError(self._text(self._hanging[1], "still"))
+            raise HangingError(self._text(self._hanging[1], "has still not come back"))
         outcome: Future[Result] = Future()
         gradients = torch.is_grad_enabled()  # a setting of each thread
         thread = threading.Thread(target=_work, args=(work, outcome, gradients), name="hxtrain-run", daemon=True)
@@ -61,11 +61,11 @@ class Watch:
         except Late:
             if outcome.done():  # the device's own
                 raise
-            raise HangingError(self._text(name, f"after {self.limit:g} s")) from None
+            raise HangingError(self._text(name, f"has not come back after {self.limit:g} s")) from None
 
-    def _text(self, name: str, when: str) -> str:
+    def _text(self, name: str, state: str) -> str:
         return (
-            f"{name} on {self.device!r} has not come back {when}: the device or its driver hangs. Restart it, and this "
+            f"{name} on {self.device!r}: it {state}; the device or its driver hangs. Restart it, and this "
             f"process with it; if runs do take so long, raise backend.run_timeout={self.limit:g} s"
         )
 

@@ -97,6 +97,8 @@ class Trainer(Loop[TrainerConfig]):
         optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.task, self.team = task, team
+        self._changed = False
+        optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
         self._stop, self._stopped = threading.Event(), False
         self._seen = Seen(0, 0, 0, 0)
@@ -317,13 +319,13 @@ class Trainer(Loop[TrainerConfig]):
         Once the optimiser has begun its step, there is no such state any more: the last checkpoint stays.
         """
         device = self.task.net.device
-        clock, before = device.clock if device else 0, self._versions()
+        clock, self._changed = device.clock if device else 0, False
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
             if device:
                 device.clock = clock
-            saved = self._versions() == before and self._is_finite()
+            saved = not self._changed and self._is_finite()
             if saved:
                 self._save()
             if not isinstance(error, DeviceError):
@@ -331,9 +333,9 @@ class Trainer(Loop[TrainerConfig]):
             state = "The state before the failed step is saved" if saved else "The last checkpoint is as it was"
             raise DeviceLostError(f"{error}. {state}") from error
 
-    def _versions(self) -> list[int]:
-        """Return how often each of the weights was changed."""
-        return [parameter._version for parameter in self.task.net.parameters()]
+    def _note_change(self, *_: Any) -> None:
+        """Note that the optimiser begins to change weights; called by it."""
+        self._changed = True
 
     def _is_finite(self) -> bool:
         return all_finite(list(self.task.net.parameters()))

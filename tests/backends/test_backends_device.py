@@ -173,11 +173,11 @@ def test_a_run_that_does_not_come_back_is_given_up() -> None:
     backend = Faulty(damage=hanging)
     device, net = Device(backend, run_timeout=0.2), make_net()
     device.place(net)
-    text = r"a run of 3 trials on 'reference' has not come back after 0.2 s: the device or its driver hangs"
+    text = r"a run of 3 trials on 'reference': it has not come back after 0.2 s; the device or its driver hangs"
     with pytest.raises(DeviceError, match=text):
         run(device, net)
     assert len(backend.clocks) == 1
-    with pytest.raises(DeviceError, match="has not come back still"):
+    with pytest.raises(DeviceError, match="it has still not come back"):
         run(device, net)
     assert len(backend.clocks) == 1
     came.set()

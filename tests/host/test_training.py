@@ -20,6 +20,7 @@ import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
 from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
+from hxtrain.regularizers import Burst
 from hxtrain.training import (
     CheckpointError,
     Progress,
@@ -35,6 +36,7 @@ from hxtrain.training.augment import Augmentation
 from hxtrain.training.lock import locked
 from hxtrain.training.process import tuned
 from hxtrain.training.schedule import learning_rate
+from hxtrain.training.step import LossNotFiniteError, train_step
 
 
 def quiet():
@@ -455,3 +457,39 @@ def test_training_on_a_gpu_learns_what_the_cpu_learns(tmp_path, backend):
         config = replace(config, backend=BackendConfig(backend, settings))
         found.append(run(config, tmp_path / name, "test", quiet())["test_accuracy"])
     assert abs(found[0] - found[1]) < 0.05
+
+
+@pytest.mark.parametrize("name", ["loss", "Burst", "gradient"])
+def test_a_step_whose_numbers_are_none_changes_nothing(name):
+    net = hx.Network(hx.Linear(4, 3, mean=1.0), hx.LIF(3), hx.Linear(3, 2), hx.LI(2))
+    before = [p.detach().clone() for p in net.parameters()]
+    losses = {"loss": lambda x, y: x.sum() * torch.nan, "gradient": lambda x, y: (x.sum() * 0).sqrt()}
+    loss = losses.get(name, lambda x, y: x.square().sum())
+    penalty = Burst(strength=torch.inf if name == "Burst" else 1.0)
+    spikes = hx.LatencyEncoder()(torch.ones(2, 4))
+    with pytest.raises(LossNotFiniteError, match=name):
+        train_step(net, loss, [penalty], torch.optim.Adam(net.parameters()), spikes, torch.zeros(2, dtype=torch.long))
+    assert all(map(torch.equal, net.parameters(), before))
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt(), DeviceError("gone"), ZeroDivisionError()])
+@pytest.mark.parametrize("begun", [False, True])
+def test_whatever_ends_a_step_the_state_before_it_is_saved_unless_weights_have_changed(tmp_path, mocker, error, begun):
+    """No checkpoint is written at the end of a step here, so one that is there is that of the failure."""
+    mocker.patch("hxtrain.training.step._clamp" if begun else "hxtrain.training.trainer.predictions", side_effect=error)
+    with pytest.raises(DeviceError if isinstance(error, DeviceError) else type(error)):
+        run(digits(1, "software", train_samples=100, test_samples=50), tmp_path, "test", quiet())
+    assert (tmp_path / "checkpoint.pt").exists() is not begun
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path, mocker):
+    def spoil(net):
+        with torch.no_grad():
+            net.stack[0].weight[0, 0] = float("nan")
+
+    mocker.patch("hxtrain.training.step._clamp", side_effect=spoil)
+    config = digits(1, "software", train_samples=100, test_samples=50)
+    config.trainer.checkpoint_steps = 1
+    with pytest.raises(ValueError, match="weights are not finite after epoch 1"):
+        run(config, tmp_path, "test", quiet())
+    assert not (tmp_path / "checkpoint.pt").exists()
