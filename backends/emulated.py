@@ -210,8 +210,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             ValueError: it is of another chip.
         """
         if self._calibration is not None:
-            for individual in self._individuals:
-                self._calibration.require_chip(individual)
+            for chip in self._dies():
+                self._calibration.require_chip(chip)
 
     def close(self) -> None:
         """Forget the configuration."""
@@ -241,12 +241,16 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         if not self._calibrates():
             return self._individuals, []
         self.open()
-        usual = uniform_targets()
-        known = [self._calibration or shipped_for(chip, usual) for chip in self._individuals if isinstance(chip, Chip)]
+        usual, dies = uniform_targets(), self._dies()
+        known = [self._calibration or shipped_for(chip, usual) for chip in dies]
         used = [calibration for calibration in known if calibration is not None]
-        if len(used) < len(self._individuals):
+        if len(used) < len(dies):
             return self._individuals, []
-        return [replace(chip, codes=c.codes) for chip, c in zip(self._individuals, used, strict=True)], used
+        return [replace(chip, codes=c.codes) for chip, c in zip(dies, used, strict=True)], used
+
+    def _dies(self) -> list[Chip]:
+        """Return the individuals that are drawn, not fitted."""
+        return [individual for individual in self._individuals if isinstance(individual, Chip)]
 
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""

@@ -140,31 +140,38 @@ def device_work_shown(console: Console | None = None) -> Iterator[None]:
     Args:
         console: where to write; None: to the standard error stream.
     """
-    bar = Bar(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console or Console(stderr=True),
-        transient=True,
-    )
-    tasks: list[TaskID] = []
+    target = console or Console(stderr=True)
+    bars: list[Bar] = []
 
     def show(work: Work) -> None:
         if work.done == 0:
-            bar.console.print(work.what, style="dim", highlight=False, markup=False, soft_wrap=True)
-            tasks.append(bar.add_task("", total=work.stages))
-            bar.start()
-        bar.update(tasks[-1], completed=work.done, description=escape(work.stage))
+            target.print(work.what, style="dim", highlight=False, markup=False, soft_wrap=True)
+            if target.is_terminal:
+                bars.append(_stages(target, work.stages))
+        for bar in bars:
+            bar.update(bar.task_ids[0], completed=work.done, description=escape(work.stage))
         if work.done == work.stages:
-            bar.stop()
-            bar.remove_task(tasks.pop())
+            _stop(bars)
 
     try:
         with listening(show):
             yield
     finally:
-        bar.stop()
+        _stop(bars)
+
+
+def _stages(console: Console, stages: int) -> Bar:
+    """Return a bar of stages, which is drawn until it is stopped."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    bar = Bar(*columns, console=console, transient=True)
+    bar.add_task("", total=stages)
+    bar.start()
+    return bar
+
+
+def _stop(bars: list[Bar]) -> None:
+    while bars:
+        bars.pop().stop()
 
 
 def _spikes(found: Mapping[str, Any], digits: int) -> str:

@@ -86,12 +86,12 @@ def test_the_page_installs(tmp_path):
     code = "from hxtrain.backends import create_backend; print(create_backend('mychip', chip='B').identity['chip'])"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", code], cwd=site, capture_output=True, text=True, check=False, env=environment
     )
     assert done.stdout.strip() == "B", done.stderr
     (site / "mychip.py").unlink()
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", code], cwd=site, capture_output=True, text=True, check=False, env=environment
     )
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("hxtrain.backends.registry."))
     assert "backend='mychip' cannot be imported: its entry point 'mychip:MyChip' of the package mychip" in line

@@ -113,3 +113,11 @@ def test_a_name_close_to_a_chip_of_the_package_is_asked_about(calibrated: list[s
 @pytest.mark.parametrize("name", ["W99F1", "A", "chip1", "W66F3"])
 def test_other_names_are_not(name: str) -> None:
     assert create_backend("emulator", chip=name, preset="uncalibrated").warnings == ()
+
+
+def test_a_command_without_such_work_writes_nothing() -> None:
+    console = Console(record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with device_work_shown(console):
+        pass
+    assert console.export_text() == ""
+    console.file.close()
