@@ -48,4 +48,4 @@ class Parser(argparse.ArgumentParser):
 
 def accept_late_texts() -> None:
     """Let Hydra, and nothing else, make its options with `Parser`."""
-    utils.argparse = SimpleNamespace(ArgumentParser=Parser)
+    vars(utils)["argparse"] = SimpleNamespace(ArgumentParser=Parser)

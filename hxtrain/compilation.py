@@ -44,7 +44,8 @@ def secure_cache() -> None:
     if _can_keep():
         return
     _private.append(_private_folder())
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"] = _private[0]
+    os.environ["NUMBA_CACHE_DIR"] = _private[0]
+    vars(numba.config)["CACHE_DIR"] = _private[0]
     log.warning(
         "compiled code cannot be kept, since neither the installed package nor the user's cache can be written: "
         "every start compiles anew. To keep it, set NUMBA_CACHE_DIR to a folder that can be written"
@@ -59,7 +60,7 @@ def announced(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]
+class _Announcement(event.Listener):
     """Says that code is compiled when the first function is."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -145,8 +145,8 @@ class Calibration:
         """Return the logical neurons `[N]` for which a parameter failed; of merged circuits one is enough."""
         success = self.success[parameter]
         merged = parameter.startswith(("tau_syn", "gain"))
-        failed: Mask = ((~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]).any(0)
-        return failed
+        failed: Mask = (~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]
+        return np.asarray(failed.any(0), bool)
 
     def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
