@@ -119,7 +119,7 @@ def _content(path: Path) -> tuple[Any, str]:
     data = path.read_bytes()
     if not data.startswith(ZIP_SIGNATURE):
         raise _DamagedError("it does not begin like one (foreign or empty file)")
-    if data[-ZIP_END_BYTES:][:4] != ZIP_END:
+    if not _ends_plainly(data):
         if data[-COMMENT_BYTES:] != _comment(data[:-COMMENT_BYTES]):
             raise _DamagedError("it is damaged, its content is not what its hash says")
         _check_archive(data, sums=False)
@@ -148,9 +148,14 @@ def _check_archive(data: bytes, sums: bool) -> None:
         raise _DamagedError(f"it is damaged, its part {changed!r} is not what was written")
 
 
+def _ends_plainly(archive: bytes) -> bool:
+    """Return whether an archive ends as torch.save leaves it, without a comment."""
+    return archive[-ZIP_END_BYTES:][:4] == ZIP_END and archive[-2:] == b"\0\0"
+
+
 def _with_hash(archive: bytes) -> bytes:
     """Return an archive with its hash as its comment."""
-    if archive[-ZIP_END_BYTES:][:4] != ZIP_END or archive[-2:] != b"\0\0":
+    if not _ends_plainly(archive):
         raise RuntimeError("torch.save wrote no archive that can take a comment; use another version of torch")
     body = archive[:-2] + COMMENT_BYTES.to_bytes(2, "little")
     return body + _comment(body)
