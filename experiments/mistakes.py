@@ -204,7 +204,7 @@ def _positional(command: Command, word: str, following: str) -> str:
 
 def _quoted(word: str) -> str:
     key, _, value = word.partition("=")
-    text = quote(value)
+    text = f'"{value}"' if "${" in value else quote(value)
     return f"'{key}={text}'" if "'" not in text else f"{key}={text}"
 
 
