@@ -27,6 +27,7 @@ from hxtrain.emulator import (
     Events,
     FittedChip,
     Group,
+    InterruptedRunError,
     Layout,
     Wiring,
     make_faults,
@@ -46,6 +47,7 @@ from .contract import (
     Cost,
     DeviceError,
     Health,
+    Interruptible,
     Outcome,
     Projection,
     Recording,
@@ -62,7 +64,7 @@ CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
 PRESETS = ("ideal", "calibrated", "uncalibrated")
 
 
-class EmulatorBackend(Backend, Batching, Calibratable):
+class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     """An emulated chip individual, or a population of them.
 
     Args:
@@ -140,11 +142,12 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             device or "cpu",
             trial_time=CAPABILITIES.trial_time,
         )
+        self._capabilities = replace(CAPABILITIES, spike_interval=CAPABILITIES.trace_interval / substeps)
 
     @property
     def capabilities(self) -> Capabilities:
         """The physical chip's limits."""
-        return CAPABILITIES
+        return self._capabilities
 
     @property
     def torch_device(self) -> torch.device:
@@ -281,16 +284,23 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             return [*self._run(circuit, weights, stimuli)]
         return [self._run(circuit, weights, [stimulus])[0] for stimulus in stimuli]
 
+    def interrupt(self) -> None:
+        """End the run in progress; on the CPU, where runs can take long."""
+        self.emulated.interrupt()
+
     def _run(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording]:
         """Run stimuli, whose trials follow each other, at once."""
         pieces = [stimulus.spikes for stimulus in stimuli]
         spikes = pieces[0] if len(pieces) == 1 else Spikes.cat(pieces)
-        raw = self.emulated.run(
-            [weights[projection.name] for projection in circuit.projections],
-            Events(spikes.sample, spikes.unit, spikes.time),
-            spikes.samples,
-            stimuli[0].clock,
-        )
+        try:
+            raw = self.emulated.run(
+                [weights[projection.name] for projection in circuit.projections],
+                Events(spikes.sample, spikes.unit, spikes.time),
+                spikes.samples,
+                stimuli[0].clock,
+            )
+        except InterruptedRunError as error:
+            raise DeviceError(str(error)) from error
         where = spikes.time.device
         codes = torch.split(raw.codes.to(where), [p.size for p in circuit.populations], dim=2)
         traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
@@ -301,6 +311,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
                 traces={name: part[first:last] for name, part in traces.items()},
                 cost=_cost(circuit, last - first),
                 health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),
+                clock=stimuli[0].clock + first,
             )
             for first, last in pairwise(accumulate((piece.samples for piece in pieces), initial=0))
         ]

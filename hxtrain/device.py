@@ -28,6 +28,7 @@ from hxtrain.backends import (
     Recording,
     Spikes,
     Stimulus,
+    check_recording,
     join,
 )
 
@@ -303,31 +304,12 @@ class Device:
             if found is None:
                 with self._waiting():
                     found = self.backend.run(integers, part)
-            _check(circuit, found, part)
+            found = check_recording(circuit, found, part)
         except DeviceError as error:
             arrivals.fail(part)
             return error
         arrivals.add(part, found)
         return None
-
-
-def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
-    """Refuse a recording of which not even the lost trials can be told."""
-    batch = stimulus.spikes.samples
-    lost = recording.lost
-    if lost is not None and (tuple(lost.shape) != (batch,) or lost.dtype != torch.bool):
-        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {lost.dtype} {tuple(lost.shape)}")
-    for population in circuit.populations:
-        shape = (batch, circuit.samples, population.size)
-        codes = recording.traces.get(population.name)
-        if codes is None or tuple(codes.shape) != shape or codes.dtype != torch.uint8:
-            found = "none" if codes is None else f"{codes.dtype} {tuple(codes.shape)}"
-            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {found}")
-        spikes = recording.spikes.get(population.name)
-        if population.threshold is not None and (
-            spikes is None or (spikes.samples, spikes.units) != (batch, population.size)
-        ):
-            raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
 
 
 def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
