@@ -31,6 +31,11 @@ CLOCK_END = 2**53
 """End of a device's clock: no trial stands there (57,000 years of 200 us each)."""
 
 
+def weight_type(weight_max: int) -> torch.dtype:
+    """Return the smallest integers that hold weights up to a magnitude; all code that makes such weights asks here."""
+    return next(kind for kind in WEIGHT_TYPES if weight_max <= torch.iinfo(kind).max)
+
+
 class DeviceError(RuntimeError):
     """A device failed to do what it was asked to do; its text says what to do next."""
 
@@ -123,7 +128,7 @@ class Capabilities:
     @property
     def weight_type(self) -> torch.dtype:
         """Smallest integers that hold the device's weights, int8 or int16."""
-        return next(kind for kind in WEIGHT_TYPES if self.weight_max <= torch.iinfo(kind).max)
+        return weight_type(self.weight_max)
 
     def most_spikes(self, population: Population, duration: float) -> int:
         """Return how many spikes of a population a trial of that length (s) can give at most.

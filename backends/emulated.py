@@ -83,6 +83,8 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         substeps: sub-steps per trace sample on which threshold crossings are looked for.
         engine: `compiled` (fast; numba on the CPU, Triton on a GPU) or `stepwise` (readable, any torch device).
         device: torch device that emulates, such as `cuda`; None: the CPU.
+        calibrate: make a calibration for targets that there is none for (25 s each, and a kept file); False refuses
+            such a circuit, which suits a server whose clients are not to occupy it so.
 
     Raises:
         ValueError: a setting is not known or out of range; settings exclude each other.
@@ -106,6 +108,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         substeps: int = 4,
         engine: str = "compiled",
         device: str | None = None,
+        calibrate: bool = True,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
@@ -114,7 +117,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset, self._correct_capacitance = preset, correct_capacitance
+        self._preset, self._correct_capacitance, self._calibrates = preset, correct_capacitance, calibrate
         self._calibration = None if calibration is None else Calibration.load(Path(calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
@@ -220,7 +223,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             if isinstance(individual, Chip) and (self._preset == "calibrated" or self._calibration is not None):
                 if self._calibration is not None:
                     self._calibration.require_chip(individual)
-                used = self._calibration or calibration_for(individual, targets)
+                used = self._calibration or calibration_for(individual, targets, self._calibrates)
                 self._used.append(used)
                 individual = replace(individual, codes=used.codes)
             chips.append(individual)

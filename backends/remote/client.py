@@ -179,10 +179,13 @@ class RemoteBackend(Backend, Batching, Interruptible):
             self._interrupted.set()
 
     def _divided(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
-        """Divide a run of which the server might not take the recording; trials that may meet stay together."""
+        """Divide a run of which the server might not take the recording; trials that may meet stay together.
+
+        One that is far too large stays whole: the server says what it takes.
+        """
         limits, spikes = self._welcome().limits, stimulus.spikes
         most = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
-        if spikes.samples <= most or most == 0 or circuit.trial_time is not None:
+        if not most < spikes.samples <= most * p.MOST_PIECES or circuit.trial_time is not None:
             return [stimulus]
         size = -(-spikes.samples // -(-spikes.samples // most))  # pieces of about one size
         clocks = range(stimulus.clock, stimulus.clock + spikes.samples, size)
@@ -229,7 +232,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
     ) -> list[Recording | DeviceError]:
         """Run what one message holds; returns what was run of it, from the first stimulus on."""
         welcome = self._welcome()
-        body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_type)
+        body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
         size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
         if size + HEADS > limit:
             raise ValueError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hxtrain.backends.contract import Capabilities, Circuit, Recording, Stimulus
+from hxtrain.backends.contract import Capabilities, Circuit, Recording, Stimulus, weight_type
 from hxtrain.backends.pieces import join
 from hxtrain.backends.spikes import Spikes
 
@@ -31,7 +31,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Types of tensors on the wire."""
 INDEX = ("int32", "int64")
-WEIGHTS: tuple[DType, ...] = ("int8", "int16", "int32")
+WEIGHTS = ("int8", "int16", "int32")
+WEIGHT_TYPES: dict[torch.dtype, DType] = {torch.int8: "int8", torch.int16: "int16"}
 LARGEST_INDEX = 2**31 - 1
 EVENT = 12
 """Size of an event (bytes)."""
@@ -145,16 +146,10 @@ class Receiver:
 
 
 def write_run(
-    circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_type: torch.dtype
+    circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_max: int
 ) -> tuple[Run, list[memoryview]]:
-    """Return the message of runs that `check_run` has accepted and that follow each other, and its frames.
-
-    Args:
-        circuit, weights, stimuli: of the runs.
-        weight_type: `Capabilities.weight_type`, in which weights travel.
-    """
-    sender = Sender()
-    dtype = next(name for name in WEIGHTS if str(weight_type) == f"torch.{name}")
+    """Return the message of runs that `check_run` has accepted and that follow each other, and its frames."""
+    sender, dtype = Sender(), WEIGHT_TYPES[weight_type(weight_max)]
     blocks = {p.name: sender.add(weights[p.name], dtype) for p in circuit.projections}
     parts = [stimulus.spikes for stimulus in stimuli]
     spikes = parts[0] if len(parts) == 1 else Spikes.cat(parts)

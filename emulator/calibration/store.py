@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from ..chip import Chip, Targets
-from .file import Calibration, CalibrationError
+from .file import Calibration, CalibrationError, same
 from .procedure import calibrate
 
 log = logging.getLogger(__name__)
 
 PROCEDURE = 2
 """Version of the procedure; part of the name of a kept file."""
+KEPT = 256
+"""Most kept calibrations; the ones that were used longest ago make room."""
 SHIPPED = "hxtrain.emulator.calibration.files"
 
 
@@ -27,21 +30,39 @@ def shipped_chips() -> list[str]:
     return sorted(Path(item.name).stem for item in files(SHIPPED).iterdir() if item.name.endswith(".npz"))
 
 
-def calibration_for(chip: Chip, targets: Targets) -> Calibration:
+def calibration_for(chip: Chip, targets: Targets, make: bool = True) -> Calibration:
     """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
 
     It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
     `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
+
+    Args:
+        chip: the individual.
+        targets: what it is calibrated for.
+        make: calibrate it if there is no calibration.
+
+    Raises:
+        CalibrationError: there is none, and none may be made.
     """
     for file in (_shipped(chip), _kept(chip, targets)):
         found = _usable(file, chip, targets)
         if found is not None:
+            if file == _kept(chip, targets):
+                with suppress(OSError):
+                    os.utime(file)
             return found
+    if not make:
+        shown = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
+        raise CalibrationError(
+            f"chip {chip.name} has no calibration for {shown}, and calibrate=false: none is made here. Ask for targets "
+            f"that there is one for, or have it made: hxtrain-calibrate chip.name={chip.name}"
+        )
     log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
     made, _ = calibrate(replace(chip, faults=()), targets)
     file = _kept(chip, targets)
     try:
         made.save(file)
+        _make_room(file.parent)
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
     return made
@@ -57,7 +78,7 @@ def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | No
     except CalibrationError as error:
         log.warning("%s is not used: %s", file, error)
         return None
-    return found if all(np.allclose(found.targets[k], targets[k], rtol=1e-3) for k in found.targets) else None
+    return found if all(same(found.targets[k], targets[k]).all() for k in found.targets) else None
 
 
 def _shipped(chip: Chip) -> Path | None:
@@ -73,3 +94,10 @@ def _kept(chip: Chip, targets: Targets) -> Path:
     for name in sorted(targets):
         sha.update(name.encode() + np.ascontiguousarray(targets[name], dtype="<f8").tobytes())
     return folder / "calibrations" / f"{chip.name}-{sha.hexdigest()[:16]}.npz"
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the calibrations that were used longest ago, beyond `KEPT`."""
+    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files[KEPT:]:
+        file.unlink(missing_ok=True)
