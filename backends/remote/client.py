@@ -257,10 +257,10 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _request_run(self, body: p.Run, tensors: Sequence[memoryview], sequence: int) -> Reply:
         """Have a job done; the server need not go on with one that nobody waits for any more."""
-        longest = self._welcome().limits.run_timeout
+        allowed = self._welcome().limits.run_timeout
         self._running = True
         try:
-            return self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence, longest))
+            return self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence, allowed))
         except (KeyboardInterrupt, SystemExit):
             self._cancel(sequence)
             raise
@@ -344,9 +344,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
         if self._circuit is None or self._configured == self._lease:
             return
         self._sequence += 1
-        longest = self._welcome().limits.run_timeout
+        allowed = self._welcome().limits.run_timeout
         job = p.Configure(self._circuit)
-        reply: Reply = self._link.request("configure", job, (), self._lease, self._sequence, longest)
+        reply: Reply = self._link.request("configure", job, (), self._lease, self._sequence, allowed)
         answer, known = reply.read(p.Configured), self._answer
         if known is not None and known.identity != answer.identity:
             raise DeviceError(

@@ -148,13 +148,13 @@ class Link:
         tensors: Sequence[memoryview] = (),
         lease: str = "",
         sequence: int = 0,
-        longest: float = 0.0,
+        job_time: float = 0.0,
     ) -> Reply:
         """Send a request until it is answered, and return the answer.
 
         Args:
             op, body, tensors, lease, sequence: of the request.
-            longest: time that the server may take for it (s), in which it says that the job is running.
+            job_time: time that the server may take for it (s), in which it says that the job is running.
 
         Raises:
             ConnectionLostError: the server was silent or busy for longer than the patience, or takes too long.
@@ -166,8 +166,8 @@ class Link:
         packed = pack(body)
         known = p.digest([packed, *tensors]) if sequence else ""
         frames = p.request_frames(p.Head(op, self._id, lease, sequence, known), packed, tensors)
-        since, attempt = time.monotonic(), 0
-        end = since + longest + 2 * self.settings.patience
+        begin = since = time.monotonic()
+        attempt, end = 0, begin + job_time + 2 * self.settings.patience
         while True:
             alive, reply, pause = self._attempt(frames, end)
             if reply is not None:
@@ -183,7 +183,7 @@ class Link:
             if now > end:
                 raise p.ConnectionLostError(
                     f"chip server {self.settings.address}: it still says that the job is running, after "
-                    f"{now - end + longest + 2 * self.settings.patience:.1f} s; it allows {longest:g} s. Look after it"
+                    f"{now - begin:.1f} s, and allows {job_time:g} s. Look after it"
                 )
             attempt = 0 if alive else attempt + 1
             longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))

@@ -399,10 +399,10 @@ class Server:
         largest = largest_recording(placed, worker.facts.capabilities, max(run.sizes, default=0))
         if max(needed, largest) > self.settings.max_message:
             text = (
-                f"a run of {run.spikes.samples} samples has {needed} codes and bins and, of one piece, up to {largest}"
+                f"a run of {run.spikes.samples} samples has {needed} codes and bins, and up to {largest} bytes with the"
             )
-            limit = f"bytes with its spikes, the server takes {self.settings.max_message}"
-            raise p.Refusal("too_large", f"{text} {limit}; run fewer at once")
+            limit = f"spikes of its largest piece; the server takes {self.settings.max_message}"
+            raise p.Refusal("too_large", f"{text} {limit}; run fewer at once, or ask for a longer refractory period")
         return lambda: worker.run(placed, run, request.tensors)
 
     def _answer_repeated(self, request: p.Request, lease: Lease, peer: Peer) -> bool:
