@@ -1,6 +1,8 @@
 """The vocabulary between a host and any chip, the registry of devices, and the built-in devices."""
 
+from .checks import check_recording
 from .contract import (
+    CLOCK_END,
     INPUT,
     Backend,
     Batching,
@@ -10,6 +12,7 @@ from .contract import (
     Cost,
     DeviceError,
     Health,
+    Interruptible,
     Outcome,
     Population,
     Projection,
@@ -44,6 +47,7 @@ from .spikes import Spikes
 from .wrapper import BackendWrapper
 
 __all__ = [
+    "CLOCK_END",
     "FAULTS",
     "GROUP",
     "INPUT",
@@ -59,6 +63,7 @@ __all__ = [
     "Fault",
     "FaultyBackend",
     "Health",
+    "Interruptible",
     "LateSamples",
     "LostSamples",
     "NeuronParameters",
@@ -76,6 +81,7 @@ __all__ = [
     "accepted_settings",
     "available_backends",
     "check_circuit",
+    "check_recording",
     "check_run",
     "create_backend",
     "create_faults",

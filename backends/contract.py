@@ -18,9 +18,23 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from .ranges import COUNT, DURATION, FINITE, POSITIVE, Range, misfits
 from .spikes import Spikes
 
 Origin = Literal["measured", "estimated"]
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types that weights may have."""
+WEIGHT_TYPES = (torch.int8, torch.int16)
+"""Types in which integer weights travel: the first that holds a device's largest."""
+LARGEST_WEIGHT = int(torch.iinfo(WEIGHT_TYPES[-1]).max)
+"""Largest `Capabilities.weight_max` that the contract carries."""
+CLOCK_END = 2**53
+"""End of a device's clock: no trial stands there (57,000 years of 200 us each)."""
+
+
+def weight_type(weight_max: int) -> torch.dtype:
+    """Return the smallest integers that hold weights up to a magnitude; all code that makes such weights asks here."""
+    return next(kind for kind in WEIGHT_TYPES if weight_max <= torch.iinfo(kind).max)
 
 
 class DeviceError(RuntimeError):
@@ -53,6 +67,11 @@ class Capabilities:
         traces, recurrence: whether membranes are recorded; whether populations may project onto themselves.
         forced_reset: whether membranes and synaptic currents can be reset between trials.
         deterministic: whether equal seeds and clocks give equal recordings.
+        spike_interval: shortest time between two spikes of a neuron, however short a refractory period a circuit
+            asks for (s); None: the resolution of spike times.
+
+    Raises:
+        ValueError: a field is out of its range, or does not suit another; all are named.
     """
 
     name: str
@@ -79,6 +98,48 @@ class Capabilities:
     recurrence: bool
     forced_reset: bool
     deterministic: bool
+    spike_interval: float | None = None
+
+    def __post_init__(self) -> None:
+        bad = misfits(self, _CAPABILITIES) or self._contradictions()
+        bad += [f"{n}={getattr(self, n)!r} must be True or False" for n in _FLAGS if type(getattr(self, n)) is not bool]
+        if not (isinstance(self.name, str) and self.name):
+            bad.append(f"name={self.name!r} must be a text that is not empty")
+        if bad:
+            raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(bad)}")
+
+    def _contradictions(self) -> list[str]:
+        """Return which fields, each in its range, do not suit each other."""
+        bad, top = [], 2**self.trace_bits - 1
+        potentials = {name: getattr(self, name) for name in ("leak", "reset", "threshold")}
+        shown = ", ".join(f"{name}={value:g}" for name, value in potentials.items())
+        if not all(0 <= value <= top for value in potentials.values()):
+            bad.append(f"{shown} must lie within the codes of {self.trace_bits} trace_bits, 0..{top}")
+        if not max(self.leak, self.reset) < self.threshold:
+            bad.append(f"{shown}: leak and reset must be below the threshold")
+        if not _ascending(self.tau_range):
+            bad.append(f"tau_range={self.tau_range!r} s must be two ascending times > 0")
+        if self.timestamp_resolution > self.trace_interval or self.trial_time < self.trace_interval:
+            bad.append(
+                f"timestamp_resolution={self.timestamp_resolution:g} s <= trace_interval={self.trace_interval:g} s <= "
+                f"trial_time={self.trial_time:g} s must hold"
+            )
+        return bad
+
+    @property
+    def weight_type(self) -> torch.dtype:
+        """Smallest integers that hold the device's weights, int8 or int16."""
+        return weight_type(self.weight_max)
+
+    def most_spikes(self, population: Population, duration: float) -> int:
+        """Return how many spikes of a population a trial of that length (s) can give at most.
+
+        A device looks for spikes at most `spike_interval` apart and ends a refractory period with the same precision.
+        """
+        if population.threshold is None:
+            return 0
+        interval = self.spike_interval or self.timestamp_resolution
+        return population.size * (int(duration / max(population.refractory - interval, interval)) + 2)
 
     def trials_per_run(self, samples: int, neurons: int) -> int | None:
         """Return how many trials of `samples` trace samples one run can store; None for any number."""
@@ -86,6 +147,31 @@ class Capabilities:
             return None
         channels = neurons if self.trace_channels is None else self.trace_channels
         return int(self.trace_memory // (samples * channels * ((self.trace_bits + 7) // 8)))
+
+
+_COUNTS = ("neuron_circuits", "inputs_per_circuit", "max_merged")
+_FLAGS = ("traces", "recurrence", "forced_reset", "deterministic")
+_CAPABILITIES = {
+    **dict.fromkeys(_COUNTS, COUNT),
+    "weight_max": Range(1, LARGEST_WEIGHT, whole=True),
+    "trace_bits": Range(1, 8, whole=True),
+    "trace_interval": Range(0, 1, above=True, unit="s (the unit is the second)"),
+    **dict.fromkeys(("trace_memory", "trace_channels", "max_samples"), Range(1, whole=True, optional=True)),
+    **dict.fromkeys(("timestamp_resolution", "trial_time"), DURATION),
+    **dict.fromkeys(("synaptic_drive", "speedup"), POSITIVE),
+    **dict.fromkeys(("leak", "threshold", "reset"), FINITE),
+    "refractory": Range(0, unit="s"),
+    "power": Range(0, optional=True, unit="W"),
+    "spike_interval": Range(0, above=True, optional=True, unit="s"),
+}
+"""What the fields of `Capabilities` can hold: weights fit `WEIGHT_TYPES`, trace codes are uint8."""
+
+
+def _ascending(times: object) -> bool:
+    """Return whether a pair of times is finite, positive and in order."""
+    if not isinstance(times, tuple) or len(times) != 2 or not all(time in DURATION for time in times):
+        return False
+    return bool(times[0] <= times[1])
 
 
 @dataclass(frozen=True)
@@ -165,10 +251,29 @@ class Stimulus:
         spikes: external events.
         clock: number of trials that the host has run before (the place of trial 0 on the device's
             clock). Emulated devices derive their temporal noise from it; chips ignore it.
+
+    Raises:
+        ValueError: the trials are not on the clock, which runs from 0 to `CLOCK_END`.
     """
 
     spikes: Spikes
     clock: int = 0
+
+    def __post_init__(self) -> None:
+        check_clock(self.clock, self.spikes.samples)
+
+
+def check_clock(clock: int, trials: int) -> None:
+    """Check that so many trials from a place on are on a device's clock.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if clock not in Range(0, CLOCK_END - trials, whole=True):
+        raise ValueError(
+            f"clock={clock!r} with {trials} trials must be a whole number in 0..2^53 - {trials}: the number of trials "
+            "that were run before"
+        )
 
 
 class Cost(NamedTuple):
@@ -207,6 +312,8 @@ class Recording:
         health: losses and retries.
         lost: trials whose data did not arrive whole, bool `[B]`; None: none. What the recording holds of
             them has no meaning. The host repeats them, and fails if that does not help.
+        clock: `Stimulus.clock` of the run that this is the recording of, as far as the device knows; None: it does
+            not. By it the host notices an answer to another run.
     """
 
     spikes: Mapping[str, Spikes]
@@ -214,6 +321,7 @@ class Recording:
     cost: Cost
     health: Health = field(default_factory=Health)
     lost: Tensor | None = None
+    clock: int | None = None
 
     def __repr__(self) -> str:
         """Describe the recording in a line."""
@@ -229,6 +337,11 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
         ValueError: with everything that does not fit.
     """
     caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
+    found = misfits(circuit, _CIRCUIT, "circuit.")
+    for part in (*circuit.populations, *circuit.projections):
+        found += misfits(part, _PARTS[type(part)], f"{type(part).__name__.lower()} {part.name}: ")
+    if found:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
     found = [text for p in circuit.populations for text in _population_misfits(p, caps)]
     if len(sizes) < len(circuit.populations) or INPUT in sizes:
         found.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
@@ -237,11 +350,14 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
         found.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
     for projection in circuit.projections:
         found += _projection_misfits(projection, circuit, caps)
-    if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
+    projections = [projection.name for projection in circuit.projections]
+    if len({*projections}) < len(projections):
+        found.append(f"projections need different names, got {projections}")
+    if not abs(circuit.dt / caps.trace_interval - 1) <= 0.01:
         found.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
-    if circuit.samples < 1 or circuit.samples > (caps.max_samples or circuit.samples):
+    if not 1 <= circuit.samples <= (caps.max_samples or circuit.samples):
         found.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
-    if circuit.trial_time is not None and circuit.trial_time < circuit.duration:
+    if circuit.trial_time is not None and not circuit.trial_time >= circuit.duration:
         found.append(
             f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
             "recorded; record fewer samples (network.steps)"
@@ -250,6 +366,25 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
         found.append("circuit.forced_reset: the device cannot reset membranes between trials")
     if found:
         raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
+
+
+_CIRCUIT = {
+    "inputs": Range(0, whole=True),
+    "samples": Range(whole=True),
+    "dt": DURATION,
+    "trial_time": Range(0, above=True, optional=True, unit="s"),
+}
+_PARTS = {
+    Population: {
+        **dict.fromkeys(("size", "merged"), Range(whole=True)),
+        **dict.fromkeys(("leak", "reset"), FINITE),
+        "threshold": Range(optional=True),
+        **dict.fromkeys(("tau_mem", "tau_syn"), DURATION),
+        "refractory": Range(0, unit="s"),
+    },
+    Projection: {"pre_size": Range(whole=True), "first_input": Range(whole=True)},
+}
+"""What the fields of a circuit can hold on any device; a device's own limits come on top."""
 
 
 def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
@@ -300,9 +435,11 @@ def check_run(
     for projection in circuit.projections:
         matrix = weights.get(projection.name)
         shape = (sizes[projection.post], projection.pre_size)
-        if matrix is None or tuple(matrix.shape) != shape or matrix.is_floating_point():
+        if matrix is None or tuple(matrix.shape) != shape or matrix.dtype not in INTEGERS:
             found = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
             raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {found}")
+        if not matrix.numel():
+            continue
         low, high = torch.stack(torch.aminmax(matrix)).tolist()
         largest = max(high, -low)
         if largest > weight_max:
@@ -406,6 +543,17 @@ class Calibratable(ABC):
     @abstractmethod
     def read_reference(self, potential: float, samples: int) -> Tensor:
         """Connect one common potential (trace units) to all ADC channels; codes uint8 `[samples, circuits]`."""
+
+
+class Interruptible(ABC):
+    """What a backend can do, in addition, whose runs can be ended before they are done."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """End the run in progress, from another thread: it raises DeviceError soon; without one nothing happens.
+
+        The next run is not concerned, and the circuit stays configured.
+        """
 
 
 class Batching(ABC):

@@ -28,6 +28,7 @@ from hxtrain.emulator import (
     Events,
     FittedChip,
     Group,
+    InterruptedRunError,
     Layout,
     Wiring,
     make_faults,
@@ -47,6 +48,7 @@ from .contract import (
     Cost,
     DeviceError,
     Health,
+    Interruptible,
     Outcome,
     Projection,
     Recording,
@@ -65,7 +67,7 @@ CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
 PRESETS = ("ideal", "calibrated", "uncalibrated")
 
 
-class EmulatorBackend(Backend, Batching, Calibratable):
+class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     """An emulated chip individual, or a population of them.
 
     Args:
@@ -84,6 +86,8 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         substeps: sub-steps per trace sample on which threshold crossings are looked for.
         engine: `compiled` (fast; numba on the CPU, Triton on a GPU) or `stepwise` (readable, any torch device).
         device: torch device that emulates, such as `cuda`; None: the CPU.
+        calibrate: make a calibration for targets that there is none for (25 s each, and a kept file); False refuses
+            such a circuit, which suits a server whose clients are not to occupy it so.
 
     Raises:
         ValueError: a setting is not known or out of range; settings exclude each other.
@@ -107,6 +111,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         substeps: int = 4,
         engine: str = "compiled",
         device: str | None = None,
+        calibrate: bool = True,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
@@ -115,7 +120,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset, self._correct_capacitance = preset, correct_capacitance
+        self._preset, self._correct_capacitance, self._may_calibrate = preset, correct_capacitance, calibrate
         self._calibration = None if calibration is None else Calibration.load(Path(calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
@@ -146,6 +151,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             device or "cpu",
             trial_time=CAPABILITIES.trial_time,
         )
+        self._capabilities = replace(CAPABILITIES, spike_interval=CAPABILITIES.trace_interval / substeps)
 
     def __repr__(self) -> str:
         """Describe chip and preset in a line; nothing is calibrated for it."""
@@ -154,7 +160,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
     @property
     def capabilities(self) -> Capabilities:
         """The physical chip's limits."""
-        return CAPABILITIES
+        return self._capabilities
 
     @property
     def tolerances(self) -> str:
@@ -258,8 +264,13 @@ class EmulatorBackend(Backend, Batching, Calibratable):
         used, chips = list[Calibration](), list[Chip | FittedChip]()
         for individual in self._individuals:
             if isinstance(individual, Chip) and self._calibrates():
-                used.append(self._calibration or calibration_for(individual, targets, _telling(individual.name)))
-                individual = replace(individual, codes=used[-1].codes)
+                if self._calibration is not None:
+                    self._calibration.require_chip(individual)
+                calibration = self._calibration or calibration_for(
+                    individual, targets, _telling(individual.name), self._may_calibrate
+                )
+                used.append(calibration)
+                individual = replace(individual, codes=calibration.codes)
             chips.append(individual)
         self.emulated.chips, self._used, self._programmed = chips, used, True
 
@@ -324,16 +335,23 @@ class EmulatorBackend(Backend, Batching, Calibratable):
             return [*self._run(circuit, weights, stimuli)]
         return [self._run(circuit, weights, [stimulus])[0] for stimulus in stimuli]
 
+    def interrupt(self) -> None:
+        """End the run in progress; on the CPU, where runs can take long."""
+        self.emulated.interrupt()
+
     def _run(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording]:
         """Run stimuli, whose trials follow each other, at once."""
         pieces = [stimulus.spikes for stimulus in stimuli]
         spikes = pieces[0] if len(pieces) == 1 else Spikes.cat(pieces)
-        raw = self.emulated.run(
-            [weights[projection.name] for projection in circuit.projections],
-            Events(spikes.sample, spikes.unit, spikes.time),
-            spikes.samples,
-            stimuli[0].clock,
-        )
+        try:
+            raw = self.emulated.run(
+                [weights[projection.name] for projection in circuit.projections],
+                Events(spikes.sample, spikes.unit, spikes.time),
+                spikes.samples,
+                stimuli[0].clock,
+            )
+        except InterruptedRunError as error:
+            raise DeviceError(str(error)) from error
         where = spikes.time.device
         codes = torch.split(raw.codes.to(where), [p.size for p in circuit.populations], dim=2)
         traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
@@ -344,6 +362,7 @@ class EmulatorBackend(Backend, Batching, Calibratable):
                 traces={name: part[first:last] for name, part in traces.items()},
                 cost=_cost(circuit, last - first),
                 health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),
+                clock=stimuli[0].clock + first,
             )
             for first, last in pairwise(accumulate((piece.samples for piece in pieces), initial=0))
         ]

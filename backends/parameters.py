@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .files import replacing
+from .ranges import COUNT, Range, misfits
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain neuron parameters 1"
@@ -58,7 +59,16 @@ class NeuronParameters:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        neurons = self.leak.shape[0]
+        bad = misfits(self, _NUMBERS) + [text for name in _RANGES for text in self._outside(name)]
+        if self.rails is not None and not (
+            len(self.rails) == 2 and -LARGEST <= self.rails[0] < self.rails[1] <= LARGEST
+        ):
+            bad.append(f"rails={self.rails} must be two ascending numbers, or None")
+        if not isinstance(self.device, dict) or not all(isinstance(text, str) for text in self.device.values()):
+            bad.append(f"device={ascii(self.device)[:80]} must map names to texts")
+        if bad:
+            raise ParameterFileError("; ".join(bad))
+        neurons = len(self.leak)
         expected = {
             "leak": (neurons,),
             "reset": (neurons,),
@@ -70,6 +80,21 @@ class NeuronParameters:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ParameterFileError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+
+    def _outside(self, name: str) -> list[str]:
+        """Return a text if an array is none of numbers in their range; NaN never is."""
+        values, (low, high) = getattr(self, name), _RANGES[name]
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.ndim:
+            return [f"{name} must be an array of floats"]
+        good = (values >= low) & (values <= high)
+        if name == "threshold":
+            good |= values == np.inf
+        if good.all():
+            return []
+        also = ", or infinite" if name == "threshold" else ""
+        return [
+            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{also}"
+        ]
 
     @property
     def hash(self) -> str:
@@ -114,6 +139,22 @@ class NeuronParameters:
     def _header(self) -> str:
         plain = {key: value for key, value in asdict(self).items() if key not in _arrays()}
         return json.dumps({"format": FORMAT, **plain}, sort_keys=True)
+
+
+LARGEST = 1e6
+"""Largest potential (trace units)."""
+_RANGES = {
+    **dict.fromkeys(("leak", "reset", "threshold"), (-LARGEST, LARGEST)),
+    **dict.fromkeys(("tau_mem", "tau_syn"), (1e-9, 1.0)),
+    "strength": (-1e3, 1e3),
+}
+"""What arrays can hold; thresholds may be infinite, too."""
+_NUMBERS = {
+    "merged": COUNT,
+    **dict.fromkeys(("membrane_noise", "trace_noise", "threshold_noise"), Range(0, LARGEST)),
+    "spike_jitter": Range(0, 1, unit="s"),
+    "saturation": Range(0, above=True, optional=True),
+}
 
 
 def _arrays() -> list[str]:

@@ -34,6 +34,7 @@ def join(pieces: Sequence[Recording]) -> Recording:
         cost=total([piece.cost for piece in pieces]),
         health=sum((piece.health for piece in pieces), Health()),
         lost=None if whole else torch.cat([_lost(piece) for piece in pieces]),
+        clock=first.clock,
     )
 
 

@@ -44,6 +44,7 @@ CAPABILITIES = replace(
     name="reference",
     trace_memory=None,
     timestamp_resolution=BRAINSCALES2.trace_interval / SUBSTEPS / FRACTIONS,
+    spike_interval=BRAINSCALES2.trace_interval / SUBSTEPS,
     power=None,
     forced_reset=False,
     deterministic=True,
@@ -52,20 +53,33 @@ CAPABILITIES = replace(
 
 
 class ReferenceBackend(Backend):
-    """An ideal chip without mismatch, noise, saturation or memory limit."""
+    """An ideal chip without mismatch, noise, saturation or memory limit.
 
-    def __init__(self) -> None:
+    Args:
+        weight_max: largest integer weight; it is as strong as the chip's, whose weights reach 63.
+
+    Raises:
+        ValueError: `weight_max` is out of the range that a device can have.
+    """
+
+    def __init__(self, weight_max: int = CAPABILITIES.weight_max) -> None:
+        caps = replace(CAPABILITIES, weight_max=weight_max)
+        self._capabilities = replace(
+            caps, synaptic_drive=CAPABILITIES.synaptic_drive * (CAPABILITIES.weight_max / weight_max)
+        )
         self._circuit: Circuit | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         """The chip's limits, but any number of trials per run."""
-        return CAPABILITIES
+        return self._capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
         """Return the device's name; it has no individuals."""
-        return {"backend": "reference", "chip": "ideal", "chip_hash": "none"}
+        widest = self._capabilities.weight_max
+        chip = "ideal" if widest == CAPABILITIES.weight_max else f"ideal with weights up to {widest}"
+        return {"backend": "reference", "chip": chip, "chip_hash": "none"}
 
     @property
     def tolerances(self) -> str:
@@ -85,16 +99,17 @@ class ReferenceBackend(Backend):
         Raises:
             ValueError: it does not fit, or trials that follow closely are asked for; they are independent here.
         """
-        check_circuit(circuit, CAPABILITIES)
+        check_circuit(circuit, self._capabilities)
         if circuit.trial_time is not None:
             raise ValueError("trial_time: trials of the reference device are always independent; use trial_time=None")
         self._circuit = circuit
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
-        circuit = check_run(self._circuit, weights, stimulus, CAPABILITIES.weight_max)
+        circuit = check_run(self._circuit, weights, stimulus, self._capabilities.weight_max)
         batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
-        state = {p.name: _Neurons(p, batch, h) for p in circuit.populations}
+        drive = self._capabilities.synaptic_drive
+        state = {p.name: _Neurons(p, batch, h, drive) for p in circuit.populations}
         driven = [
             state[p.post].arrivals(stimulus.spikes, steps) if p.pre == INPUT else None for p in circuit.projections
         ]
@@ -117,6 +132,7 @@ class ReferenceBackend(Backend):
             spikes={name: _spikes(torch.stack(times[name], dim=1)) for name in spiking},
             traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
             cost=Cost(batch * CAPABILITIES.trial_time, None, "estimated"),
+            clock=stimulus.clock,
         )
 
 
@@ -127,8 +143,8 @@ class _Neurons:
     infinite without one (s), each `[B, N]`.
     """
 
-    def __init__(self, p: Population, batch: int, h: float) -> None:
-        self.p, self.h = p, h
+    def __init__(self, p: Population, batch: int, h: float, drive: float) -> None:
+        self.p, self.h, self.drive = p, h, drive
         self.v = torch.full((batch, p.size), p.leak, dtype=torch.float64)
         self.current, self.held = torch.zeros_like(self.v), torch.zeros_like(self.v)
         self.stamps = torch.full((batch, p.size), torch.inf)
@@ -154,7 +170,7 @@ class _Neurons:
         """Return the membrane (above leak) at times (s) after a current of 1 began to decay."""
         rate = 1 / self.p.tau_mem - 1 / self.p.tau_syn
         integral = time if abs(rate * self.h) < 1e-9 else torch.expm1(time * rate) / rate
-        return CAPABILITIES.synaptic_drive * torch.exp(-time / self.p.tau_mem) * integral
+        return self.drive * torch.exp(-time / self.p.tau_mem) * integral
 
     def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
         """Advance sub-step `k`, until whose end new events add so much to current and membrane."""

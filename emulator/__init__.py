@@ -1,6 +1,7 @@
 """The physics of one analog neuromorphic chip: integer weights and events in, ADC codes and events out."""
 
 from .chip import IMPERFECTIONS, Chip, Decalibration, draw_silicon, uniform_targets
+from .compiled import InterruptedRunError
 from .dynamics import ON_CHIP_DELAY, SYNAPTIC_DRIVE
 from .faults import FAULTS, DeadNeurons, Fault, FiringNeurons, StuckBits, make_faults
 from .fitted import FittedChip
@@ -21,6 +22,7 @@ from .trials import Events
 __all__ = [
     "CADC_INTERVAL", "CIRCUITS", "FABRICATED", "FAULTS", "IDEAL", "IMPERFECTIONS", "ON_CHIP_DELAY",
     "ROWS_PER_CIRCUIT", "SYNAPTIC_DRIVE", "TIMESTAMP_RESOLUTION", "WEIGHT_MAX", "Chip", "DeadNeurons",
-    "Decalibration", "EmulatedChip", "Events", "Fault", "FiringNeurons", "FittedChip", "Group", "Layout",
-    "Preset", "RawRecording", "StuckBits", "Wiring", "draw_silicon", "make_faults", "uniform_targets",
+    "Decalibration", "EmulatedChip", "Events", "Fault", "FiringNeurons", "FittedChip", "Group",
+    "InterruptedRunError", "Layout", "Preset", "RawRecording", "StuckBits", "Wiring", "draw_silicon", "make_faults",
+    "uniform_targets",
 ]  # fmt: skip

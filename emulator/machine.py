@@ -136,6 +136,10 @@ class EmulatedChip:
         """Put another chip (or the same one with other codes) in place; configure it afterwards."""
         self.chips, self.noise, self._program = [chip], chip.noise, None
 
+    def interrupt(self) -> None:
+        """End the run of the compiled engine that is in progress, from another thread."""
+        self._compiled.interrupt()
+
     def read_reference(self, potential: float, samples: int, clock: int = 0) -> npt.NDArray[np.uint8]:
         """Return CADC codes `[samples, 512]` of one potential (LSB) that is connected to all channels.
 

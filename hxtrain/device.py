@@ -25,10 +25,10 @@ from hxtrain.backends import (
     Circuit,
     DeviceError,
     Health,
-    Population,
     Recording,
     Spikes,
     Stimulus,
+    check_recording,
     join,
     nothing,
 )
@@ -344,7 +344,7 @@ class Device:
                 raise found
             if found is None:
                 found = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
-            _check(circuit, found, part)
+            found = check_recording(circuit, found, part)
         except HangingError:
             raise
         except DeviceError as error:
@@ -352,35 +352,6 @@ class Device:
             return error
         arrivals.add(part, found)
         return None
-
-
-def _check(circuit: Circuit, recording: Recording, stimulus: Stimulus) -> None:
-    """Refuse a recording of which not even the lost trials can be told."""
-    batch = stimulus.spikes.samples
-    lost = recording.lost
-    if lost is not None and (tuple(lost.shape) != (batch,) or lost.dtype != torch.bool):
-        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {lost.dtype} {tuple(lost.shape)}")
-    for population in circuit.populations:
-        shape = (batch, circuit.samples, population.size)
-        codes = recording.traces.get(population.name)
-        if codes is None or tuple(codes.shape) != shape or codes.dtype != torch.uint8:
-            found = "none" if codes is None else f"{codes.dtype} {tuple(codes.shape)}"
-            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {found}")
-        if population.threshold is not None:
-            _check_spikes(population, recording.spikes.get(population.name), batch)
-
-
-def _check_spikes(population: Population, spikes: Spikes | None, batch: int) -> None:
-    """Refuse spikes that no trial can have, of which loops would make others."""
-    if spikes is None or (spikes.samples, spikes.units) != (batch, population.size):
-        raise DeviceError(f"spikes of {population.name} are missing or of the wrong size")
-    shapes = {tuple(part.shape) for part in (spikes.sample, spikes.unit, spikes.time)}
-    if shapes != {(len(spikes),)}:
-        raise DeviceError(f"spikes of {population.name}: sample, unit and time need one length, got {sorted(shapes)}")
-    try:
-        spikes.check()
-    except ValueError as error:
-        raise DeviceError(f"spikes of {population.name}: {error}") from error
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class Plan:
         integers, scales = {}, []
         for plan, weight in zip(self.projections, weights, strict=True):
             scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
-            integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, limit)
+            integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, self.capabilities)
             scales.append(scale)
         return integers, scales
 

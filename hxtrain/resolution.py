@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, int8
+from torch import Tensor
 
 from hxtrain.backends import Capabilities
 
@@ -36,12 +36,13 @@ class Resolution:
     trace_bits: int | None = None
     spikes_only: bool = False
 
-    def round_weights(self, scaled: Tensor, weight_max: int) -> Tensor:
-        """Return weights in units of integer weight as int8, rounded and clipped; overwrites them."""
+    def round_weights(self, scaled: Tensor, capabilities: Capabilities) -> Tensor:
+        """Return weights in units of integer weight as the device's integers, rounded and clipped; overwrites them."""
+        limit, kind = capabilities.weight_max, capabilities.weight_type
         if self.weight_bits is None:
-            return scaled.round_().clamp_(-weight_max, weight_max).to(int8)
+            return scaled.round_().clamp_(-limit, limit).to(kind)
         top = 2**self.weight_bits - 1
-        return scaled.mul_(top / weight_max).round_().clamp_(-top, top).mul_(weight_max / top).round_().to(int8)
+        return scaled.mul_(top / limit).round_().clamp_(-top, top).mul_(limit / top).round_().to(kind)
 
     def round_codes(self, codes: Tensor, capabilities: Capabilities) -> Tensor:
         """Return trace codes, uint8, without the bits that are not used."""

@@ -35,7 +35,7 @@ def trials_keep_their_order(bench: Bench) -> str:
     width = bench.width
     bench.require_response(min(1, 2 / (width - 1)) * bench.caps.weight_max, 0.2)
     bench.configure(bench.layer(width, 2))
-    sent = torch.linspace(-bench.caps.weight_max, bench.caps.weight_max, width).round().to(torch.int8)
+    sent = torch.linspace(-bench.caps.weight_max, bench.caps.weight_max, width).round().to(bench.caps.weight_type)
     weights = {"input->neurons": sent.expand(2, -1).contiguous()}
     spikes = bench.trials(width, [[i] for i in range(width)])
     for size in (spikes.samples, 3):
@@ -119,7 +119,7 @@ def noise_follows_the_clock(bench: Bench) -> str:
     if not bench.caps.traces:
         raise NotApplicableError("the device records no traces")
     bench.configure(bench.layer(2, bench.width))
-    weights = {"input->neurons": torch.zeros(bench.width, 2, dtype=torch.int8)}
+    weights = {"input->neurons": torch.zeros(bench.width, 2, dtype=bench.caps.weight_type)}
     runs = [bench.codes(bench.run(weights, bench.quiet(2, 4), clock=clock)) for clock in (0, 4, 1000)]
     noisy = any(bool((codes != codes[:1]).any()) for codes in runs)
     if not noisy:
@@ -133,7 +133,7 @@ def trials_are_independent(bench: Bench) -> str:
     """A trial does not depend on what the one before it did, unless trials follow closely."""
     inputs = bench.group
     bench.configure(bench.layer(inputs, bench.width))
-    weights = {"input->neurons": torch.full((bench.width, inputs), bench.caps.weight_max, dtype=torch.int8)}
+    weights = {"input->neurons": torch.full((bench.width, inputs), bench.caps.weight_max, dtype=bench.caps.weight_type)}
     late = (bench.samples - 3) * bench.caps.trace_interval
     spikes = bench.timed([dict.fromkeys(range(inputs), late), {}], inputs)
     codes = rounds(bench.codes(bench.run(weights, spikes)), 2).mean(0)[1]
@@ -152,7 +152,9 @@ def close_trials_are_honoured(bench: Bench) -> str:
     close = replace(circuit, trial_time=circuit.duration + gap, forced_reset=True)
     end = (bench.samples - 1) * bench.caps.trace_interval
     spikes = bench.timed([dict.fromkeys(range(bench.group), end), {}], bench.group)
-    weights = {"input->neurons": torch.full((bench.width, bench.group), bench.caps.weight_max, dtype=torch.int8)}
+    weights = {
+        "input->neurons": torch.full((bench.width, bench.group), bench.caps.weight_max, dtype=bench.caps.weight_type)
+    }
     bench.configure(close)
     recording = bench.run(weights, spikes)
     found, asked = recording.cost.chip_time / spikes.samples, circuit.duration + gap
@@ -178,7 +180,7 @@ def events_at_the_edges_are_taken(bench: Bench) -> str:
     """Events at the trial's start act; events at and behind its end change nothing in it."""
     bench.require_response(bench.caps.weight_max, 0.1)
     bench.configure(bench.layer(2, bench.width))
-    weights = {"input->neurons": torch.full((bench.width, 2), bench.caps.weight_max, dtype=torch.int8)}
+    weights = {"input->neurons": torch.full((bench.width, 2), bench.caps.weight_max, dtype=bench.caps.weight_type)}
     end = bench.samples * bench.caps.trace_interval
     spikes = bench.timed([{}, {0: 0.0}, {0: end}, {0: 1.2 * end}], 2)
     codes = rounds(bench.codes(bench.run(weights, spikes)), 4).mean(0)

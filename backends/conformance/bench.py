@@ -150,7 +150,7 @@ class Bench:
 
     def diagonal(self, weight: int) -> Tensor:
         """Return weights `[width, width * group]` by which the inputs of group n drive neuron n alone."""
-        return torch.kron(torch.eye(self.width), torch.full((1, self.group), float(weight))).to(torch.int8)
+        return torch.kron(torch.eye(self.width), torch.full((1, self.group), float(weight))).to(self.caps.weight_type)
 
     def configure(self, circuit: Circuit) -> None:
         """Configure the device."""

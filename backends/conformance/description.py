@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 
@@ -16,8 +15,6 @@ def capabilities_are_plausible(bench: Bench) -> str:
     require(isinstance(caps, Capabilities), f"capabilities are a {type(caps).__name__}, not Capabilities")
     require(caps == bench.backend.capabilities, "capabilities differ from one reading to the next")
     require(_frozen(caps), "capabilities can be changed; use the frozen dataclass itself")
-    problems = [text for text, right in _statements(caps) if not right]
-    require(not problems, f"expected {'; '.join(problems)}")
     return f"{caps.neuron_circuits} circuits of {caps.inputs_per_circuit} inputs, weights up to {caps.weight_max}"
 
 
@@ -27,42 +24,6 @@ def _frozen(caps: Capabilities) -> bool:
     except FrozenInstanceError:
         return True
     return False
-
-
-def _statements(caps: Capabilities) -> list[tuple[str, bool]]:
-    top = 2**caps.trace_bits - 1
-    low, high = caps.tau_range
-    counts = ("neuron_circuits", "inputs_per_circuit", "max_merged", "weight_max", "trace_bits")
-    limits = ("trace_memory", "trace_channels", "max_samples", "power")
-    numbers = ("trace_interval", "synaptic_drive", "speedup", "trial_time", "timestamp_resolution")
-    flags = ("traces", "recurrence", "forced_reset", "deterministic")
-    return [
-        ("a name", isinstance(caps.name, str) and bool(caps.name)),
-        *((f"{n}={getattr(caps, n)} a whole number > 0", _count(getattr(caps, n))) for n in counts),
-        *((f"{n}={getattr(caps, n)} None or > 0", _none_or_positive(getattr(caps, n))) for n in limits),
-        *((f"{n}={getattr(caps, n)} finite and > 0", 0 < getattr(caps, n) < math.inf) for n in numbers),
-        *((f"{n}={getattr(caps, n)} True or False", isinstance(getattr(caps, n), bool)) for n in flags),
-        (f"trace_bits={caps.trace_bits} at most 8, since codes are uint8", caps.trace_bits <= 8),
-        (f"weight_max={caps.weight_max} at most 127, since weights are sent as int8", caps.weight_max <= 127),
-        (f"leak={caps.leak}, reset={caps.reset}, threshold={caps.threshold} within the codes 0..{top}",
-         all(0 <= x <= top for x in (caps.leak, caps.reset, caps.threshold))),
-        (f"reset={caps.reset} and leak={caps.leak} below threshold={caps.threshold}",
-         max(caps.reset, caps.leak) < caps.threshold),
-        (f"refractory={caps.refractory} s not negative", 0 <= caps.refractory < math.inf),
-        (f"tau_range={caps.tau_range} two ascending times > 0", 0 < low <= high < math.inf),
-        (f"trace_interval={caps.trace_interval} s below 1 s: the unit is the second", caps.trace_interval < 1),
-        (f"timestamp_resolution={caps.timestamp_resolution} s no coarser than trace_interval={caps.trace_interval} s",
-         caps.timestamp_resolution <= caps.trace_interval),
-        (f"trial_time={caps.trial_time} s no shorter than a trace sample", caps.trial_time >= caps.trace_interval),
-    ]  # fmt: skip
-
-
-def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _none_or_positive(value: float | None) -> bool:
-    return value is None or value > 0
 
 
 def identity_names_the_individual(bench: Bench) -> str:

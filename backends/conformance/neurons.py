@@ -49,7 +49,7 @@ def _quiet(bench: Bench, recording: Recording, what: str) -> str:
 
 def potentials_have_time_and_shape(bench: Bench) -> str:
     """Samples are `trace_interval` apart from the trial's start: a potential peaks tau behind its event."""
-    weights = torch.full((bench.width, 1), bench.caps.weight_max, dtype=torch.int8)
+    weights = torch.full((bench.width, 1), bench.caps.weight_max, dtype=bench.caps.weight_type)
     bench.require_response(bench.caps.weight_max, bench.tolerances.shape)
     bench.configure(bench.layer(1, bench.width))
     swings = bench.swings(bench.run({"input->neurons": weights}, bench.trials(1, [[0]])), 1)[0]
@@ -174,7 +174,7 @@ def on_chip_events_arrive(bench: Bench) -> str:
     """Spikes of one population reach the next: in their place, with the sign of their weight, after the spike."""
     bench.configure(bench.two_layers())
     width, limit = bench.width, bench.caps.weight_max
-    onto = torch.zeros(width - 1, width, dtype=torch.int8)
+    onto = torch.zeros(width - 1, width, dtype=bench.caps.weight_type)
     for neuron in range(width - 1):
         onto[neuron, neuron], onto[neuron, neuron + 1] = limit, -limit
     weights = {**_strong(bench), "neurons->readout": onto}
@@ -201,7 +201,7 @@ def recurrent_events_arrive(bench: Bench) -> str:
     own = Projection("neurons->neurons", "neurons", "neurons", width, circuit.inputs)
     bench.configure(replace(circuit, projections=(*circuit.projections, own)))
     limit = bench.caps.weight_max
-    onto = torch.zeros(width, width, dtype=torch.int8)
+    onto = torch.zeros(width, width, dtype=bench.caps.weight_type)
     for neuron in range(width):
         onto[(neuron + 1) % width, neuron] = -limit
     recording = bench.run({**_strong(bench), "neurons->neurons": onto}, bench.driven(list(range(width))))

@@ -17,7 +17,7 @@ def _recorded(bench: Bench) -> Recording:
     bench.configure(bench.two_layers())
     weights = {
         "input->neurons": bench.diagonal(bench.caps.weight_max),
-        "neurons->readout": torch.ones(bench.width - 1, bench.width, dtype=torch.int8),
+        "neurons->readout": torch.ones(bench.width - 1, bench.width, dtype=bench.caps.weight_type),
     }
     return bench.run(weights, bench.driven(list(range(bench.width))))
 

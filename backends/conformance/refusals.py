@@ -101,15 +101,15 @@ def forced_reset_is_refused(bench: Bench) -> str:
 def weights_are_checked(bench: Bench) -> str:
     """`run` refuses missing, misshapen, float and too large weights, and names the projection."""
     bench.configure(bench.layer(3, 2))
-    limit = bench.caps.weight_max
+    limit, kind = bench.caps.weight_max, bench.caps.weight_type
     cases: list[tuple[str, Mapping[str, Tensor], tuple[str, ...]]] = [
         ("a missing projection", {}, ("input->neurons",)),
-        ("weights [3, 2] for [2, 3]", {"input->neurons": torch.ones(3, 2, dtype=torch.int8)}, ("input->neurons",)),
-        ("weights [2, 4] for [2, 3]", {"input->neurons": torch.ones(2, 4, dtype=torch.int8)}, ("input->neurons",)),
+        ("weights [3, 2] for [2, 3]", {"input->neurons": torch.ones(3, 2, dtype=kind)}, ("input->neurons",)),
+        ("weights [2, 4] for [2, 3]", {"input->neurons": torch.ones(2, 4, dtype=kind)}, ("input->neurons",)),
         ("float weights", {"input->neurons": torch.ones(2, 3)}, ("input->neurons",)),
     ]
     for value in (limit + 1, -limit - 1):
-        matrix = torch.zeros(2, 3, dtype=torch.int16)
+        matrix = torch.zeros(2, 3, dtype=torch.int32)
         matrix[1, 2] = value
         cases.append((f"a weight of {value}", {"input->neurons": matrix}, (str(value), str(limit))))
     for what, weights, words in cases:
@@ -120,7 +120,7 @@ def weights_are_checked(bench: Bench) -> str:
 def number_of_inputs_is_checked(bench: Bench) -> str:
     """`run` refuses a stimulus with another number of inputs than the circuit."""
     bench.configure(bench.layer(3, 2))
-    weights = {"input->neurons": torch.ones(2, 3, dtype=torch.int8)}
+    weights = {"input->neurons": torch.ones(2, 3, dtype=bench.caps.weight_type)}
     for inputs in (2, 4):
         refuses(
             lambda inputs=inputs: bench.backend.run(weights, Stimulus(bench.quiet(inputs))),  # type: ignore[misc]
@@ -168,7 +168,7 @@ def _same(bench: Bench, expected: Recording, found: Recording, what: str) -> Non
 def no_trials_are_no_problem(bench: Bench) -> str:
     """A batch of no trials gives a recording of no trials, or is refused with ValueError."""
     bench.configure(bench.layer(3, 2))
-    weights = {"input->neurons": torch.ones(2, 3, dtype=torch.int8)}
+    weights = {"input->neurons": torch.ones(2, 3, dtype=bench.caps.weight_type)}
     spikes: Spikes = bench.quiet(3, trials=0)
     try:
         found = bench.backend.run(weights, Stimulus(spikes))
@@ -197,7 +197,7 @@ def more_than_the_memory_holds(bench: Bench) -> str:
         raise NotApplicableError(f"the trace memory holds {size} trials, more than the {LARGEST} that are tried")
     require(size > 0, f"the trace memory holds not even one trial of {circuit.samples} samples of 2 neurons")
     bench.configure(circuit)
-    weights = {"input->neurons": torch.ones(2, 2, dtype=torch.int8)}
+    weights = {"input->neurons": torch.ones(2, 2, dtype=bench.caps.weight_type)}
     try:
         found = bench.backend.run(weights, Stimulus(bench.quiet(2, trials=size + 1), bench.clock))
     except (ValueError, DeviceError) as error:

@@ -44,6 +44,7 @@ ALL: tuple[Check, ...] = (
     synapses.weights_arrive_in_their_place,
     synapses.weights_keep_their_sign,
     synapses.weights_keep_their_size,
+    synapses.large_weights_are_whole,
     synapses.zero_weights_are_silent,
     synapses.single_steps_of_weight_count,
     synapses.events_add_up,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Projection
+from ..contract import INPUT, INTEGERS, Projection
 from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require, within
 
@@ -31,7 +31,7 @@ def _random(bench: Bench, size: int) -> Tensor:
     zero = torch.rand(size, size, generator=generator) < 0.2
     if not bool(zero.any()):  # few neurons
         zero[0, -1] = True
-    return (size_of * sign * ~zero).to(torch.int8)
+    return (size_of * sign * ~zero).to(bench.caps.weight_type)
 
 
 def weights_arrive_in_their_place(bench: Bench) -> str:
@@ -74,6 +74,19 @@ def weights_keep_their_size(bench: Bench) -> str:
     return bench.enough(good, f"of responses have the size of their weight ({median})")
 
 
+def large_weights_are_whole(bench: Bench) -> str:
+    """Weights at the ends of shorter integers, such as 127 and 128, have their own size, not that of a wrapped one."""
+    limit = bench.caps.weight_max
+    if limit <= torch.iinfo(torch.int8).max:
+        raise NotApplicableError(f"integer weights up to {limit} fit 8 bits")
+    ends = {end for bits in range(7, 15) for end in (2**bits - 1, 2**bits) if limit // 4 <= end < limit}
+    sizes = torch.tensor([*sorted(ends), limit][-bench.caps.inputs_per_circuit // 2 :])
+    sent = torch.cat([sizes, -sizes])
+    found = _measured(bench, sent.expand(bench.width, -1).to(bench.caps.weight_type))
+    good = within((found / sent - 1).abs(), bench.tolerances.weight)
+    return bench.enough(good, f"of responses to weights of {', '.join(map(str, sizes.tolist()))} have their size")
+
+
 def zero_weights_are_silent(bench: Bench) -> str:
     """A synapse of weight 0 has no effect, though its neighbours do."""
     weights = _random(bench, bench.width)
@@ -90,7 +103,7 @@ def single_steps_of_weight_count(bench: Bench) -> str:
     bound = bench.tolerances.weight + 2 * bench.tolerances.crosstalk
     bench.require_response(inputs, bound / 2)  # a step is the difference of two responses
     sent = torch.arange(1, limit + 1)
-    weights = sent.repeat_interleave(inputs).expand(bench.width, -1).to(torch.int8)
+    weights = sent.repeat_interleave(inputs).expand(bench.width, -1).to(bench.caps.weight_type)
     bench.configure(bench.layer(limit * inputs, bench.width))
     spikes = bench.trials(limit * inputs, [list(range(k * inputs, (k + 1) * inputs)) for k in range(limit)])
     found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), limit)) / inputs
@@ -106,7 +119,7 @@ def events_add_up(bench: Bench) -> str:
     """Two inputs at once act like the sum of each, and two events of one input like two inputs."""
     weight = max(1, bench.caps.weight_max // 3)
     bench.require_response(weight, bench.tolerances.weight + bench.tolerances.crosstalk)
-    weights = torch.full((bench.width, 2), weight, dtype=torch.int8)
+    weights = torch.full((bench.width, 2), weight, dtype=bench.caps.weight_type)
     bench.configure(bench.layer(2, bench.width))
     spikes = bench.trials(2, [[0], [0, 1], [0]])
     third = spikes.sample % 3 == 2
@@ -124,13 +137,13 @@ def integer_types_are_alike(bench: Bench) -> str:
     weights = _random(bench, bench.width)
     spikes = bench.trials(bench.width, [[i] for i in range(bench.width)])
     bench.configure(bench.layer(bench.width, bench.width))
-    types = (torch.int8, torch.int16, torch.int32, torch.int64)
+    types = [kind for kind in INTEGERS if torch.iinfo(kind).max >= bench.caps.weight_max]
     found = [bench.run({"input->neurons": weights.to(kind)}, spikes, clock=0) for kind in types]
     if bench.caps.deterministic:
         for kind, recording in zip(types[1:], found[1:], strict=True):
             changed = difference(found[0], recording)
-            require(changed is None, f"{changed} differ between weights of torch.int8 and {kind}")
-    return "int8, int16, int32, int64"
+            require(changed is None, f"{changed} differ between weights of {types[0]} and {kind}")
+    return ", ".join(str(kind).removeprefix("torch.") for kind in types)
 
 
 def merged_circuits_add_inputs(bench: Bench) -> str:
@@ -143,10 +156,10 @@ def merged_circuits_add_inputs(bench: Bench) -> str:
     bench.require_response(max(1, bench.caps.weight_max // 2), bench.tolerances.weight + bench.tolerances.crosstalk)
     chosen = [0, own - 1, own, own + 1]
     generator = torch.Generator().manual_seed(2)
-    weights = torch.zeros(size, inputs, dtype=torch.int8)
+    weights = torch.zeros(size, inputs, dtype=bench.caps.weight_type)
     sent = torch.randint(max(1, bench.caps.weight_max // 2), bench.caps.weight_max + 1, (size, 4), generator=generator)
     sent = sent * torch.tensor([1, -1, 1, -1])
-    weights[:, chosen] = sent.to(torch.int8)
+    weights[:, chosen] = sent.to(bench.caps.weight_type)
     bench.configure(bench.layer(inputs, size, merged=2))
     recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in chosen]))
     ratio = bench.strengths(bench.swings(recording, 4)) / sent

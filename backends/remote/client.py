@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise, takewhile
 from typing import TypeVar
 
 from torch import Tensor
@@ -21,23 +22,23 @@ from hxtrain.backends.contract import (
     Capabilities,
     Circuit,
     DeviceError,
+    Interruptible,
     Recording,
     Stimulus,
     check_run,
 )
+from hxtrain.backends.pieces import join
 
 from . import protocol as p
-from .link import Link, LinkSettings, Reply
+from .link import Link, LinkSettings, Reply, Setbacks
 from .server import SOFTWARE
-from .tensors import read_recordings, recording_size, write_run
-from .wire import WireError
+from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
+from .wire import LARGEST_PART, WireError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 HEADS = 2**12
 """Room for what travels with the tensors of a run (bytes)."""
-EVENT = 12
-"""Size of an event (bytes)."""
 
 
 @dataclass
@@ -49,7 +50,7 @@ class LinkTimes:
     total: float = 0.0
 
 
-class RemoteBackend(Backend, Batching):
+class RemoteBackend(Backend, Batching, Interruptible):
     """A device behind `hxtrain-serve`.
 
     It survives lost messages, broken connections and restarts of the server: a run is repeated until its
@@ -81,7 +82,9 @@ class RemoteBackend(Backend, Batching):
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
         self._settings = LinkSettings(address, keys, timeout, patience)
         self._queue_patience = queue_patience
-        self._link = Link(self._settings)
+        self._running, self._interrupted = False, threading.Event()
+        self._link = Link(self._settings, self._interrupted.is_set)
+        self._queued = 0.0
         self._client = secrets.token_hex(16)
         self._sequence = 0
         self._hello: p.Welcome | None = None
@@ -168,15 +171,46 @@ class RemoteBackend(Backend, Batching):
         """
         welcome, begin = self._welcome(), time.perf_counter()
         circuit = check_run(self._circuit, weights, stimuli, welcome.capabilities.weight_max)
-        found: list[Recording | DeviceError] = []
+        divided = [self._divided(circuit, stimulus) for stimulus in stimuli]
+        flat = self._run_pieces(circuit, weights, [piece for pieces in divided for piece in pieces])
+        self.times.total += time.perf_counter() - begin
+        edges = pairwise(accumulate(map(len, divided), initial=0))
+        return [_joined(flat[first:last]) for first, last in edges]
+
+    def interrupt(self) -> None:
+        """End the run in progress, here and, if the device can, there."""
+        if self._running:
+            self._interrupted.set()
+
+    def _divided(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
+        """Divide a run of which the server might not take the recording; trials that may meet stay together.
+
+        One that is far too large stays whole: the server says what it takes.
+        """
+        limits, spikes = self._welcome().limits, stimulus.spikes
+        most = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
+        if not most < spikes.samples <= most * p.MOST_PIECES or circuit.trial_time is not None:
+            return [stimulus]
+        size = -(-spikes.samples // -(-spikes.samples // most))  # pieces of about one size
+        clocks = range(stimulus.clock, stimulus.clock + spikes.samples, size)
+        return [Stimulus(piece, clock) for piece, clock in zip(spikes.split(size), clocks, strict=True)]
+
+    def _run_pieces(
+        self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> list[Recording | DeviceError]:
+        """Run stimuli; once the server cannot be reached, the error stands for all that follow."""
+        found, setbacks = list[Recording | DeviceError](), Setbacks(self._settings)
         for group in self._groups(circuit, weights, stimuli):
             try:
-                found += self._run_group(circuit, weights, group)
+                while group:
+                    arrived = self._run_group(circuit, weights, group)
+                    found, group = found + arrived, group[len(arrived) :]
+                    if not arrived:
+                        setbacks.add("it did not run what was asked for")
             except DeviceError as error:
                 if not found:
                     raise
                 return found + [error] * (len(stimuli) - len(found))
-        self.times.total += time.perf_counter() - begin
         return found
 
     def _groups(
@@ -187,7 +221,7 @@ class RemoteBackend(Backend, Batching):
         group, size = list[Stimulus](), 0
         for stimulus in stimuli:
             spikes = stimulus.spikes
-            needed = recording_size(circuit, spikes.samples) + EVENT * len(spikes)
+            needed = grid_size(circuit, spikes.samples) + EVENT * len(spikes)
             apart = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
             if group and (apart or size + needed > limit or len(group) == p.MOST_PIECES):
                 yield group
@@ -200,7 +234,7 @@ class RemoteBackend(Backend, Batching):
     def _run_group(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run what one message holds."""
+        """Run what one message holds; returns what was run of it, from the first stimulus on."""
         welcome = self._welcome()
         body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
         size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
@@ -210,8 +244,7 @@ class RemoteBackend(Backend, Batching):
                 f"{limit}; use smaller batches, or raise the server's max_message"
             )
         self._sequence += 1
-        sequence = self._sequence
-        reply = self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence))
+        reply = self._request_run(body, tensors, self._sequence)
         ran = reply.read(p.Ran)
         try:
             recordings = read_recordings(ran, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
@@ -220,13 +253,36 @@ class RemoteBackend(Backend, Batching):
         done = [piece for piece in ran.pieces if piece is not None]
         self.times.runs += len(done)
         self.times.device += sum(piece.seconds for piece in done)
-        return [
-            DeviceError(text) if recording is None else recording
+        outcomes = [
+            recording if recording is not None else DeviceError(text) if text else None
             for recording, text in zip(recordings, ran.errors, strict=True)
         ]
+        return [outcome for outcome in takewhile(lambda outcome: outcome is not None, outcomes) if outcome is not None]
+
+    def _request_run(self, body: p.Run, tensors: Sequence[memoryview], sequence: int) -> Reply:
+        """Have a job done; the server need not go on with one that nobody waits for any more."""
+        allowed = self._welcome().limits.run_timeout
+        self._running = True
+        try:
+            return self._insist(lambda: self._link.request("run", body, tensors, self._lease, sequence, allowed))
+        except (KeyboardInterrupt, SystemExit):
+            self._cancel(sequence)
+            raise
+        except p.ConnectionLostError as error:
+            if not self._interrupted.is_set():
+                raise
+            self._cancel(sequence)
+            raise DeviceError("the run was interrupted") from error
+        finally:
+            self._running = False
+            self._interrupted.clear()
 
     def _insist(self, work: Callable[[], Result]) -> Result:
-        """Do something with a lease and the circuit configured in it, again whenever the lease was lost."""
+        """Do something with a lease and the circuit configured in it, again whenever the lease was lost.
+
+        Waiting in the queue is no loss: it has a patience of its own.
+        """
+        setbacks, queued = Setbacks(self._settings), self._queued
         while True:
             try:
                 self._ensure_lease()
@@ -235,12 +291,14 @@ class RemoteBackend(Backend, Batching):
             except p.Refusal as refusal:
                 log.info("chip server %s: %s", self._settings.address, refusal.text)
                 self._lease = ""
+                setbacks.add(refusal.text, self._queued - queued)
 
     def _welcome(self) -> p.Welcome:
         """Return who is there; before `open`, the connection does not stay."""
         if self._hello is None:
             try:
                 self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+                self._link.expect(self._hello.limits.max_message + LARGEST_PART)
             finally:
                 if self._heart is None:
                     self._link.close()
@@ -253,6 +311,7 @@ class RemoteBackend(Backend, Batching):
         self._check_same_device()
         since, told = time.monotonic(), -1
         while True:
+            asked = time.monotonic()
             place = self._link.request("lease", p.Ask(self._client, _label())).read(p.Place)
             if place.lease is not None:
                 break
@@ -267,6 +326,7 @@ class RemoteBackend(Backend, Batching):
                     "wait longer with backend.settings.queue_patience"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
+            self._queued += time.monotonic() - asked
         self._lease = place.lease
         if self._heart is None:
             self._heart = Heart(self._settings, self._welcome().limits.heartbeat_timeout, self._link)
@@ -281,13 +341,16 @@ class RemoteBackend(Backend, Batching):
                 f"{dict(known.identity)}; start anew with it, or have the former one served"
             )
         self._hello = found
+        self._link.expect(found.limits.max_message + LARGEST_PART)
 
     def _ensure_circuit(self) -> None:
         """Configure the circuit in this lease; the chip must come out as it was."""
         if self._circuit is None or self._configured == self._lease:
             return
         self._sequence += 1
-        reply: Reply = self._link.request("configure", p.Configure(self._circuit), (), self._lease, self._sequence)
+        allowed = self._welcome().limits.run_timeout
+        job = p.Configure(self._circuit)
+        reply: Reply = self._link.request("configure", job, (), self._lease, self._sequence, allowed)
         answer, known = reply.read(p.Configured), self._answer
         if known is not None and known.identity != answer.identity:
             raise DeviceError(
@@ -298,13 +361,31 @@ class RemoteBackend(Backend, Batching):
 
     def _release(self) -> None:
         """Give the lease back; without a server there is nothing to give back."""
+        self._tell("release", p.Empty(), "the lease was not given back, it ends by itself")
+
+    def _cancel(self, sequence: int) -> None:
+        """Say that a job is not wanted any more."""
+        self._tell("cancel", p.Cancel(sequence), "the job was not cancelled, it ends by itself")
+
+    def _tell(self, op: p.Operation, body: object, otherwise: str) -> None:
+        """Tell the server something by a connection of its own, briefly."""
         last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
         try:
-            last.request("release", p.Empty(), lease=self._lease)
-        except (DeviceError, ValueError, p.Refusal, p.RemoteBugError) as error:
-            log.warning("the lease was not given back, it ends by itself: %s", error)
+            last.request(op, body, lease=self._lease)
+        except (DeviceError, ValueError, p.Refusal) as error:
+            log.warning("%s: %s", otherwise, error)
         finally:
             last.close()
+
+
+def _joined(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
+    """Return the recording of a run that was divided, or its first error."""
+    recordings = list[Recording]()
+    for piece in pieces:
+        if isinstance(piece, DeviceError):
+            return piece
+        recordings.append(piece)
+    return recordings[0] if len(recordings) == 1 else join(recordings)
 
 
 class Heart:
@@ -340,7 +421,7 @@ class Heart:
                 self._link.request("heartbeat", p.Empty(), lease=lease)
             except p.Refusal:
                 lost = lease  # the client learns of it with its next run
-            except (DeviceError, ValueError, p.RemoteBugError) as error:
+            except (DeviceError, ValueError) as error:
                 log.debug("no heartbeat: %s", error)
         self._link.close()
 

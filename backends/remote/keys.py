@@ -6,16 +6,27 @@ mode 600 in ZeroMQ's certificate format), and `authorised/`, the public keys of 
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import re
 import stat
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 import zmq
-from zmq.auth import load_certificate
 
 AUTHORISED = "authorised"
+LONGEST_FILE = 2**16
+"""Most of a key file that is read (bytes)."""
+TEMPORARY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE)
+"""Why a file that is there may not be readable for now."""
+SECRET = (stat.S_IRWXG | stat.S_IRWXO, "read it", "600")
+PUBLIC = (stat.S_IWGRP | stat.S_IWOTH, "change it", "go-w")
+"""Bits that the mode of such a file must not have, what others could do with them, and the mode that mends it."""
+log = logging.getLogger(__name__)
 
 
 class KeyFileError(ValueError):
@@ -39,46 +50,92 @@ def make_keys(folder: Path, name: str = "client") -> list[Path]:
     Raises:
         KeyFileError: the client's keys are there already, or its name cannot be a file's.
     """
-    if not name.replace("-", "").replace("_", "").isalnum() or name == "server":
-        raise KeyFileError(f"client name {name!r} must consist of letters, digits, - and _, and not be 'server'")
+    if not (name[:1].isalnum() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64):
+        raise KeyFileError(
+            f"client name {ascii(name)[:80]} must consist of letters, digits, - and _, at most 64 of them, and begin "
+            "with a letter or digit"
+        )
+    if name == "server":
+        raise KeyFileError("client name 'server' is the server's; choose another one")
     for place in (folder, folder / AUTHORISED):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = [] if (folder / "server.key_secret").exists() else _make(folder, "server")
-    if (folder / f"{name}.key_secret").exists():
-        raise KeyFileError(f"{folder / name}.key_secret is there already; name another client, or remove it first")
-    made += _make(folder, name)
+        _require_private(place)
+    secret = folder / f"{name}.key_secret"
+    if secret.exists() and (folder / AUTHORISED / f"{name}.key").exists():
+        raise KeyFileError(f"{secret} is there already; name another client, or remove it first")
+    made = _complete(folder, "server") + _complete(folder, name)
     authorised = folder / AUTHORISED / f"{name}.key"
     _write(authorised, (folder / f"{name}.key").read_text())
     return [*made, authorised]
 
 
-def _make(folder: Path, name: str) -> list[Path]:
-    public, secret = (key.decode() for key in zmq.curve_keypair())
-    head = f'metadata\n    name = "{name}"\ncurve\n    public-key = "{public}"\n'
-    files = [folder / f"{name}.key", folder / f"{name}.key_secret"]
-    _write(files[0], head)
-    _write(files[1], head + f'    secret-key = "{secret}"\n')
-    return files
+def _complete(folder: Path, name: str) -> list[Path]:
+    """Make a pair of keys, or the public file of a secret one that is there; the secret file comes last.
+
+    What an interruption left is so completed when keys are made again.
+    """
+    public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if secret.exists():
+        if public.exists():
+            return []
+        _write(public, _text(name, load_pair(folder, name).public))
+        return [public]
+    pair = Pair(*zmq.curve_keypair())
+    _write(public, _text(name, pair.public))
+    _write(secret, _text(name, pair.public) + f'    secret-key = "{pair.secret.decode()}"\n')
+    return [public, secret]
+
+
+def _text(name: str, public: bytes) -> str:
+    return f'metadata\n    name = "{name}"\ncurve\n    public-key = "{public.decode()}"\n'
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a new file that only its owner can read, whatever the umask."""
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-        handle.write(text)
+    """Write a file that only its owner can read, whatever the umask; it is there whole or not at all."""
+    with NamedTemporaryFile("w", dir=file.parent, prefix=".", suffix=".part", delete=False) as handle:  # of mode 600
+        try:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+            os.replace(handle.name, file)
+        except BaseException:
+            os.unlink(handle.name)
+            raise
+
+
+def _require_private(place: Path) -> None:
+    """Refuse a folder, or an open file's path, that others could change.
+
+    Raises:
+        KeyFileError: it is another user's, or others can write there.
+    """
+    _check_owner(place, place.stat(), *PUBLIC)
+
+
+def _check_owner(place: Path, status: os.stat_result, forbidden: int, deed: str, remedy: str) -> None:
+    """Refuse what belongs to another user than the own one and root, or has forbidden bits of its mode."""
+    if not hasattr(os, "geteuid"):
+        return  # Windows: access is not described by a mode
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeyFileError(
+            f"{place} belongs to user {status.st_uid}: only its owner and root could be trusted; chown it"
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden:
+        raise KeyFileError(f"{place} has mode {mode:o}: others can {deed}; chmod {remedy} {place}")
 
 
 def load_pair(folder: Path, name: str) -> Pair:
     """Return a pair of keys from its secret file.
 
     Raises:
-        KeyFileError: the file is missing, broken, or others can read it.
+        KeyFileError: the file is missing, broken, another user's, or others can read it or change its folder.
     """
     file = folder / f"{name}.key_secret"
-    _require(file)
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & 0o077:
-        raise KeyFileError(f"{file} has mode {mode:o}: others can read it; chmod 600 {file}")
-    public, secret = _load(file)
+    public, secret = _load(file, *SECRET)
+    _require_private(folder)
+    if (folder / AUTHORISED).exists():
+        _require_private(folder / AUTHORISED)
     if secret is None:
         raise KeyFileError(f"{file} holds no secret key; make new ones with: hxtrain-serve keys DIR")
     return Pair(public, secret)
@@ -90,35 +147,58 @@ def load_public(folder: Path, name: str) -> bytes:
     Raises:
         KeyFileError: the file is missing or broken.
     """
-    file = folder / f"{name}.key"
-    _require(file)
-    return _load(file)[0]
+    return _load(folder / f"{name}.key", *PUBLIC)[0]
 
 
 def load_authorised(folder: Path) -> dict[bytes, str]:
-    """Return the names of authorised clients by public key; broken files are left out."""
-    found = {}
-    for file in sorted((folder / AUTHORISED).glob("*.key")):
-        try:
-            found[_load(file)[0]] = file.stem
-        except KeyFileError:
-            continue
-    return found
+    """Return the names of authorised clients by public key; files that are broken, or others', are left out.
 
+    Nobody is authorised where others could authorise themselves.
 
-def _require(file: Path) -> None:
-    if not file.is_file():
-        raise KeyFileError(f"{file} is missing; make keys with: hxtrain-serve keys DIR (and copy the client's)")
-
-
-def _load(file: Path) -> tuple[bytes, bytes | None]:
+    Raises:
+        OSError: they cannot be read for now: too many files are open, or the disk fails.
+    """
+    if not (folder / AUTHORISED).is_dir():
+        return {}
     try:
-        public, secret = load_certificate(file)
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain-serve keys DIR") from None
-    if any(key is not None and len(key) != 40 for key in (public, secret)):
+        _require_private(folder / AUTHORISED)
+    except KeyFileError as error:
+        log.error("nobody is let in: %s", error)
+        return {}
+    names = {}
+    for file in sorted(Path(entry.path) for entry in os.scandir(folder / AUTHORISED) if entry.name.endswith(".key")):
+        try:
+            names[_load(file, *PUBLIC)[0]] = file.stem
+        except KeyFileError as error:
+            reason = error.__cause__
+            if isinstance(reason, OSError) and reason.errno in TEMPORARY:
+                raise reason from None
+    return names
+
+
+def _load(file: Path, forbidden: int, deed: str, remedy: str) -> tuple[bytes, bytes | None]:
+    """Return the public and, if it is there, the secret key in a file.
+
+    What is checked and what is read is one open file, whatever becomes of its name meanwhile.
+    """
+    try:
+        with file.open("rb") as handle:
+            _check_owner(file, os.fstat(handle.fileno()), forbidden, deed, remedy)
+            text = handle.read(LONGEST_FILE).decode()
+    except FileNotFoundError:
+        text = f"{file} is missing; make keys with: hxtrain-serve keys DIR (and copy the client's)"
+        raise KeyFileError(text) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain-serve keys DIR") from error
+    public, secret = (
+        re.search(rf"""^\s*{kind}-key\s*=\s*["']?([^"'\n]*)""", text, re.M) for kind in ("public", "secret")
+    )
+    if public is None:
+        raise KeyFileError(f"{file} is not a key file (no public key); make new ones with: hxtrain-serve keys DIR")
+    keys = [None if key is None else key[1].encode() for key in (public, secret)]
+    if any(key is not None and len(key) != 40 for key in keys):
         raise KeyFileError(f"{file} holds a key that is not of 40 characters; make new ones")
-    return public, secret
+    return public[1].encode(), keys[1]
 
 
 def is_private(address: str) -> bool:

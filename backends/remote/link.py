@@ -16,13 +16,15 @@ from hxtrain.backends.contract import DeviceError
 
 from . import protocol as p
 from .keys import load_pair, load_public
-from .wire import WireError, pack, unpack
+from .wire import LARGEST_PART, WireError, pack, unpack
 
 Body = TypeVar("Body")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses between attempts (s): they double from the first to the longest, each times 0.5 to 1.5 at random."""
 TICK = 0.1
 """Longest time between two looks at whether the caller still wants the answer (s)."""
+SMALL = 2 * LARGEST_PART
+"""Largest frame that is taken of a server whose limits are not known (bytes)."""
 NO_HANDSHAKE = "the handshake failed: do server and client both use keys, the same ones?"
 EVENTS = {
     zmq.Event.HANDSHAKE_SUCCEEDED: "no answer",
@@ -77,6 +79,40 @@ class Reply:
             raise DeviceError(f"the chip server's answer makes no sense: {error}") from None
 
 
+class Setbacks:
+    """Counts how long something that has to be begun anew again and again goes on, and waits in between.
+
+    Args:
+        settings: of the connection, whose patience it uses up.
+    """
+
+    def __init__(self, settings: LinkSettings) -> None:
+        self._settings, self._count, self._since = settings, 0, 0.0
+
+    def add(self, text: str, excused: float = 0.0) -> None:
+        """Note another one; the first is nothing unusual, before later ones a pause grows.
+
+        Args:
+            text: what happened.
+            excused: time that does not count, in all (s).
+
+        Raises:
+            ConnectionLostError: they have gone on for longer than the patience.
+        """
+        now = time.monotonic() - excused
+        self._since = self._since if self._count else now
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._count, 16)) * random.uniform(0.5, 1.5)
+        if now - self._since + pause > self._settings.patience:
+            raise p.ConnectionLostError(
+                f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
+                f"{now - self._since:.1f} s. See what it does: hxtrain-serve status address={self._settings.address}; "
+                f"wait longer with backend.settings.patience={self._settings.patience:g}"
+            )
+        if self._count:
+            time.sleep(pause)
+        self._count += 1
+
+
 class Link:
     """Sends requests, one at a time; for one thread only.
 
@@ -101,6 +137,7 @@ class Link:
         self._random = random.Random()
         self._id = 0
         self._trouble, self._shaken = "no answer", False
+        self._largest = SMALL
         self.heard = 0.0
         """When the server was last heard of (s, monotonic)."""
 
@@ -111,11 +148,16 @@ class Link:
         tensors: Sequence[memoryview] = (),
         lease: str = "",
         sequence: int = 0,
+        job_time: float = 0.0,
     ) -> Reply:
         """Send a request until it is answered, and return the answer.
 
+        Args:
+            op, body, tensors, lease, sequence: of the request.
+            job_time: time that the server may take for it (s), in which it says that the job is running.
+
         Raises:
-            ConnectionLostError: the server was silent or busy for longer than the patience.
+            ConnectionLostError: the server was silent or busy for longer than the patience, or takes too long.
             DeviceError: the device failed, or server and client do not understand each other.
             ValueError: the device cannot do what was asked for.
             Refusal: the lease is lost.
@@ -124,9 +166,10 @@ class Link:
         packed = pack(body)
         known = p.digest([packed, *tensors]) if sequence else ""
         frames = p.request_frames(p.Head(op, self._id, lease, sequence, known), packed, tensors)
-        since, attempt = time.monotonic(), 0
+        begin = since = time.monotonic()
+        attempt, end = 0, begin + job_time + 2 * self.settings.patience
         while True:
-            alive, reply, pause = self._attempt(frames)
+            alive, reply, pause = self._attempt(frames, end)
             if reply is not None:
                 return reply
             now = time.monotonic()
@@ -136,6 +179,11 @@ class Link:
                     f"chip server {self.settings.address}: {self._trouble}, for {now - since:.1f} s. Is it running "
                     "and is the address right (hxtrain-serve status address=...)? "
                     f"Wait longer with backend.settings.patience={self.settings.patience:g}"
+                )
+            if now > end:
+                raise p.ConnectionLostError(
+                    f"chip server {self.settings.address}: it still says that the job is running, after "
+                    f"{now - begin:.1f} s, and allows {job_time:g} s. Look after it"
                 )
             attempt = 0 if alive else attempt + 1
             longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
@@ -148,14 +196,23 @@ class Link:
             self._context.term()
             self._context = None
 
-    def _attempt(self, frames: Sequence[bytes | memoryview]) -> tuple[bool, Reply | None, float]:
-        """Send once and wait; return whether the job is in progress, the answer if any, and when to ask again (s)."""
+    def expect(self, largest: int) -> None:
+        """Take frames of up to so many bytes from now on; ZeroMQ ends a connection with larger ones."""
+        if largest != self._largest:
+            self._largest = largest
+            self._hang_up()
+
+    def _attempt(self, frames: Sequence[bytes | memoryview], end: float) -> tuple[bool, Reply | None, float]:
+        """Send once and wait; return whether the job is in progress, the answer if any, and when to ask again (s).
+
+        No answer is waited for beyond `end`.
+        """
         socket = self._socket or self._connect()
         timeout = min(self.settings.timeout, self.settings.patience)
         deadline, alive = time.monotonic() + timeout, False
         try:
             socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-            while (parts := self._receive(socket, deadline)) is not None:
+            while (parts := self._receive(socket, min(deadline, end))) is not None:
                 found = self._understand(parts)
                 if isinstance(found, Reply):
                     return True, found, 0.0
@@ -194,7 +251,7 @@ class Link:
         where = f"chip server {self.settings.address}: {failure.text}"
         if failure.code == "busy":
             self._trouble = failure.text
-            return max(failure.retry_after or 0.0, 0.01)
+            return min(max(failure.retry_after or 0.0, 0.01), LONGEST_PAUSE)
         if failure.code == "lease_lost":
             raise p.Refusal("lease_lost", failure.text)
         if failure.code == "device":
@@ -211,6 +268,7 @@ class Link:
             self._context = zmq.Context()
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._largest)
         socket.copy_threshold = p.COPIED
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(LONGEST_PAUSE * 1000))

@@ -37,9 +37,9 @@ class Counters:
         if outcome.code is not None:
             self.refuse(outcome.code, outcome.text)
         for piece in outcome.done:
-            if piece.recording is None:
+            if piece.error:
                 self.refuse("device", piece.error)
-            else:
+            elif piece.recording is not None:
                 self._count(piece.recording, piece.trials, piece.seconds, now)
 
     def _count(self, recording: Recording, trials: int, seconds: float, now: float) -> None:

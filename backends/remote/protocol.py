@@ -1,4 +1,4 @@
-"""The protocol between a chip server and its clients, version 1 (docs/protocol.md).
+"""The protocol between a chip server and its clients, version 2 (docs/protocol.md).
 
 A message is a multipart ZeroMQ message: a prefix with the version, a head, a body (both msgpack), and one frame
 per tensor. Requests have the head `Head`, replies `ReplyHead`; each operation has its own body.
@@ -13,12 +13,13 @@ from typing import Any, Final, Literal
 
 import zmq
 
-from hxtrain.backends.contract import Capabilities, Circuit, Cost, DeviceError, Health
+from hxtrain.backends.contract import Capabilities, Circuit, Cost, DeviceError, Health, check_clock
+from hxtrain.backends.ranges import DURATION, POSITIVE, Range, misfits
 
 from .wire import WireError, pack, unpack
 
 MAGIC: Final = b"hxtrain"
-VERSION: Final = 1
+VERSION: Final = 2
 PREFIX: Final = MAGIC + bytes([VERSION])
 MOST_FRAMES = 256
 """Most frames of one message."""
@@ -27,7 +28,9 @@ MOST_PIECES = 16
 COPIED = 2**20
 """Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
 
-Operation = Literal["hello", "lease", "heartbeat", "configure", "run", "health", "status", "metrics", "release"]
+Operation = Literal[
+    "hello", "lease", "heartbeat", "configure", "run", "cancel", "health", "status", "metrics", "release"
+]
 Code = Literal[
     "device",  # the device failed: DeviceError
     "value",  # what was asked for is not possible: ValueError
@@ -58,7 +61,7 @@ class ConnectionLostError(DeviceError):
     """The server did not answer for longer than the client's patience."""
 
 
-class RemoteBugError(RuntimeError):
+class RemoteBugError(DeviceError):
     """The backend behind the server failed in an unforeseen way; the server's log has the details."""
 
 
@@ -120,6 +123,20 @@ class Limits:
     run_timeout: float
     heartbeat_timeout: float
     lease_time: float
+
+    def __post_init__(self) -> None:
+        bad = misfits(self, _LIMITS)
+        if bad:
+            raise ValueError("; ".join(bad))
+
+
+_LIMITS = {
+    "max_message": Range(1, 2**40, whole=True, unit="bytes"),
+    "max_rate": POSITIVE,
+    "run_timeout": DURATION,
+    "heartbeat_timeout": DURATION,
+    "lease_time": Range(0, unit="s"),
+}
 
 
 @dataclass(frozen=True)
@@ -227,13 +244,24 @@ class Run:
     sizes: tuple[int, ...]
     spikes: Events
 
+    def __post_init__(self) -> None:
+        check_clock(self.clock, self.spikes.samples)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Ends the job of that number, if it is running: what of it has not been run is left out of its answer."""
+
+    sequence: int
+
 
 @dataclass(frozen=True)
 class Piece:
-    """A run that gave a recording: its cost and health, and how long the backend took (s)."""
+    """A run that gave a recording: its cost, health and clock, and how long the backend took (s)."""
 
     cost: Cost
     health: Health
+    clock: int | None
     seconds: float
 
 
@@ -242,7 +270,8 @@ class Ran:
     """Answer to `Run`.
 
     Attributes:
-        pieces, errors: of each run; where the device failed, None and its text, elsewhere an empty one.
+        pieces, errors: of each run; where the device failed, None and its text, elsewhere an empty one. None with an
+            empty text: it was not run, nor was any behind it, since the job was cancelled or its answer is full.
         spikes, traces, lost: of the trials of all runs that gave a recording, one after the other.
     """
 

@@ -22,7 +22,7 @@ from . import protocol as p
 from .keys import Pair, check_bind, load_authorised, load_pair
 from .leases import Desk, Lease
 from .metrics import Counters, exposition
-from .tensors import recording_size
+from .tensors import grid_size, largest_recording
 from .wire import pack
 from .worker import Outcome, Worker, failed
 
@@ -99,6 +99,7 @@ class Job:
     started: float
     waiter: Peer
     outcome: Outcome | None = None
+    cancelled: bool = False
 
     @property
     def size(self) -> int:
@@ -129,7 +130,7 @@ class Server:
         self._router = self._context.socket(zmq.ROUTER)
         try:
             self.address = self._bind(pair)
-            self._worker = Worker(backend, self._context, settings.threads)
+            self._worker = Worker(backend, self._context, settings.threads, settings.max_message)
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -145,6 +146,7 @@ class Server:
             "hello": self._hello,
             "lease": self._ask,
             "heartbeat": self._heartbeat,
+            "cancel": self._cancel,
             "health": self._health,
             "status": self._status,
             "metrics": self._metrics,
@@ -300,6 +302,19 @@ class Server:
         self._log_change(before)
         return p.Empty()
 
+    def _cancel(self, request: p.Request, user: str) -> p.Empty:
+        """Note that the holder does not want the job any more, if it is the one that is running."""
+        cancel: p.Cancel = p.read_body(p.Cancel, request)
+        lease, job = self._desk.holder(request.head.lease, user, time.monotonic()), self._running
+        if job is not None and job.lease is lease and job.sequence == cancel.sequence:
+            job.cancelled = True
+        return p.Empty()
+
+    def _end_unwanted_job(self, job: Job) -> None:
+        """End a job that was cancelled, whose client has gone, or that took too long; asked for again at each look."""
+        if job.cancelled or job.outcome is not None or self._desk.lease is not job.lease:
+            self._worker.cancel()
+
     def _health(self, request: p.Request, user: str) -> p.DeviceHealth:
         p.read_body(p.Empty, request)
         return self._device_health()
@@ -380,11 +395,14 @@ class Server:
         placed = lease.circuit
         if placed is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        samples = run.spikes.samples
-        needed = recording_size(placed, samples)
-        if needed > self.settings.max_message:
-            text = f"a run of {samples} samples has {needed} codes and bins"
-            raise p.Refusal("too_large", f"{text}, the server takes {self.settings.max_message}; run fewer at once")
+        needed = grid_size(placed, run.spikes.samples)
+        largest = largest_recording(placed, worker.facts.capabilities, max(run.sizes, default=0))
+        if max(needed, largest) > self.settings.max_message:
+            text = (
+                f"a run of {run.spikes.samples} samples has {needed} codes and bins, and up to {largest} bytes with the"
+            )
+            limit = f"spikes of its largest piece; the server takes {self.settings.max_message}"
+            raise p.Refusal("too_large", f"{text} {limit}; run fewer at once, or ask for a longer refractory period")
         return lambda: worker.run(placed, run, request.tensors)
 
     def _answer_repeated(self, request: p.Request, lease: Lease, peer: Peer) -> bool:
@@ -415,6 +433,7 @@ class Server:
             return
         outcome = self._worker.collect()
         if outcome is None:
+            self._end_unwanted_job(job)
             if job.outcome is None and now - job.started > self.settings.run_timeout:
                 text = f"the device did not answer within {self.settings.run_timeout:g} s; look after it"
                 self._conclude(job, failed("device", text), now)

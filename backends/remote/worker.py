@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -16,19 +16,21 @@ import torch
 import zmq
 from torch import Tensor
 
+from hxtrain.backends.checks import check_recording
 from hxtrain.backends.contract import (
     Backend,
     Batching,
     Capabilities,
     Circuit,
     DeviceError,
+    Interruptible,
     Recording,
     Stimulus,
     check_circuit,
 )
 
 from .protocol import Code, Configured, Failure, Run, Status
-from .tensors import check_sizes, read_run, write_recordings
+from .tensors import check_sizes, largest_recording, read_run, recording_size, write_recordings
 from .wire import WireError, pack
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,10 @@ LONGEST_ERROR = 2000
 
 
 class Done(NamedTuple):
-    """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s)."""
+    """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s).
+
+    Neither: it was not run.
+    """
 
     recording: Recording | None
     error: str
@@ -79,13 +84,17 @@ class Worker:
         backend: opened, used and closed by the thread only.
         context: of the wake-up socket.
         threads: torch threads of the device.
+        max_message: largest recording of a job (bytes).
 
     Raises:
         Exception: whatever opening the backend raises.
     """
 
-    def __init__(self, backend: Backend, context: zmq.Context[zmq.Socket[bytes]], threads: int) -> None:
+    def __init__(
+        self, backend: Backend, context: zmq.Context[zmq.Socket[bytes]], threads: int, max_message: int
+    ) -> None:
         self.backend, self._context, self._threads = backend, context, threads
+        self._max_message, self._cancelled = max_message, threading.Event()
         self._weights: dict[str, Tensor] = {}
         self.wake = context.socket(zmq.PULL)
         self.wake.bind(WAKE)
@@ -106,7 +115,14 @@ class Worker:
         """Start a job; there must be none."""
         assert not self.busy
         self.busy = True
+        self._cancelled.clear()
         self._jobs.put(job)
+
+    def cancel(self) -> None:
+        """Leave out what of the job has not been run; end the run in progress if the device can. May be repeated."""
+        self._cancelled.set()
+        if isinstance(self.backend, Interruptible):
+            self.backend.interrupt()
 
     def collect(self) -> Outcome | None:
         """Return what came of the job; None while it runs."""
@@ -128,29 +144,71 @@ class Worker:
         """Run trials, piece by piece; one that fails does not keep the others from being run."""
         arrived, stimuli = read_run(run, tensors, circuit)
         weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
-        done = self._run_pieces(weights, stimuli)
+        done, left = list[Done](), self._max_message
+        while group := self._group(circuit, stimuli[len(done) :], left):
+            pieces = self._run_pieces(circuit, weights, group)
+            done += pieces
+            left -= sum(recording_size(piece.recording) for piece in pieces if piece.recording is not None)
+            if left < 0:
+                return failed("too_large", self._excess(circuit, self._max_message - left))
+        done += [Done(None, "", stimulus.spikes.samples, 0.0) for stimulus in stimuli[len(done) :]]
         recordings, errors, _, seconds = zip(*done, strict=True)
         body, frames = write_recordings(recordings, errors, seconds)
         return Outcome("ok", pack(body), frames, done=done)
 
-    def _run_pieces(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Done]:
+    def _group(self, circuit: Circuit, stimuli: Sequence[Stimulus], room: int) -> Sequence[Stimulus]:
+        """Return the first stimuli, as many as have room for the largest recording that they can give (bytes)."""
+        if self._cancelled.is_set():
+            return []
+        capabilities = self.facts.capabilities
+        sizes = accumulate(largest_recording(circuit, capabilities, stimulus.spikes.samples) for stimulus in stimuli)
+        return stimuli[: sum(size <= room for size in sizes)]
+
+    def _excess(self, circuit: Circuit, size: int) -> str:
+        return (
+            f"the recording has {size} bytes or more, the server takes {self._max_message}: neurons fired more often "
+            f"than the device's spike_interval={self.facts.capabilities.spike_interval} s and their refractory periods "
+            f"({', '.join(f'{p.name} {p.refractory:g} s' for p in circuit.populations)}) allow; run fewer at once"
+        )
+
+    def _run_pieces(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Done]:
         """Run pieces, all at once if the device takes them so; their time is then shared between them."""
-        backend, times, found = self.backend, [time.perf_counter()], list[Recording | DeviceError]()
+        backend, times, outcomes = self.backend, [time.perf_counter()], list[Recording | DeviceError]()
         with torch.no_grad():
             if isinstance(backend, Batching) and len(stimuli) > 1:
-                found = backend.run_all(weights, stimuli)
+                outcomes = self._attempt_all(backend, weights, stimuli)
                 times += np.linspace(times[0], time.perf_counter(), len(stimuli) + 1)[1:].tolist()
             else:
                 for stimulus in stimuli:
-                    found.append(self._attempt(weights, stimulus))
+                    if self._cancelled.is_set():
+                        break
+                    outcomes.append(self._attempt(weights, stimulus))
                     times.append(time.perf_counter())
-        trials = (stimulus.spikes.samples for stimulus in stimuli)
-        return [
-            Done(None, _shortened(str(piece) or type(piece).__name__), count, end - begin)
-            if isinstance(piece, DeviceError)
-            else Done(piece, "", count, end - begin)
-            for piece, count, (begin, end) in zip(found, trials, pairwise(times), strict=True)
-        ]
+        done = []
+        for stimulus, piece, (begin, end) in zip(stimuli, outcomes, pairwise(times), strict=False):
+            outcome = _checked(circuit, piece, stimulus)
+            if isinstance(outcome, DeviceError):
+                if self._cancelled.is_set():
+                    break
+                text = _shortened(str(outcome) or type(outcome).__name__)
+                done.append(Done(None, text, stimulus.spikes.samples, end - begin))
+            else:
+                done.append(Done(outcome, "", stimulus.spikes.samples, end - begin))
+        return done
+
+    def _attempt_all(
+        self, backend: Batching, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> list[Recording | DeviceError]:
+        """Run stimuli at once; of a job that was cancelled meanwhile nothing is known, which is no failure."""
+        try:
+            outcomes = backend.run_all(weights, stimuli)
+        except DeviceError:
+            if self._cancelled.is_set():
+                return []
+            raise
+        if len(outcomes) != len(stimuli):
+            raise DeviceError(f"the device returned {len(outcomes)} recordings of {len(stimuli)} runs")
+        return outcomes
 
     def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording | DeviceError:
         try:
@@ -188,6 +246,16 @@ class Worker:
             self.backend.close()
         except Exception:
             log.exception("the device could not be closed")
+
+
+def _checked(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
+    """Return a recording that has the form which the circuit's runs have, else the error."""
+    if isinstance(piece, DeviceError):
+        return piece
+    try:
+        return check_recording(circuit, piece, stimulus)
+    except DeviceError as error:
+        return error
 
 
 def attempt(job: Callable[[], Outcome]) -> Outcome:

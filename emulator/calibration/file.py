@@ -75,6 +75,8 @@ class Calibration:
             for name, values in found.items():
                 if np.shape(values) != (CIRCUITS,):
                     raise CalibrationError(f"{what}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
+        for name, values in self.targets.items():
+            _check_targets(name, values)
 
     @property
     def hash(self) -> str:
@@ -103,7 +105,7 @@ class Calibration:
         for name in self.targets:
             here = used[spiking] if name in ("threshold", "reset") else used
             have, want = self.targets[name][here], wanted[name][here]
-            off = np.abs(have / want - 1) > SAME
+            off = ~same(have, want)
             if off.any():
                 first = int(np.flatnonzero(off)[0])
                 option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
@@ -200,6 +202,24 @@ class Calibration:
             raise CalibrationError(f"there is no {file}; make it with hxtrain-calibrate file={file}") from error
         except Exception as error:  # a damaged archive raises nearly anything
             raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
+
+
+def same(have: Array, want: Array) -> Mask:
+    """Return where targets are the same; NaN and infinity are the same as nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(have - want) <= SAME * np.abs(want))
+
+
+def _check_targets(name: str, values: Array) -> None:
+    """Raise CalibrationError unless targets are numbers that a circuit can have."""
+    if values.dtype.kind not in "fiu":
+        raise CalibrationError(f"targets.{name} are {values.dtype}, expected numbers")
+    good = np.isfinite(values) & (values > 0 if name.startswith("tau") else True)
+    if not good.all():
+        kind = "positive and finite" if name.startswith("tau") else "finite"
+        raise CalibrationError(
+            f"targets.{name} of {int((~good).sum())} circuits, such as {values[~good][0]:g}, are not {kind}"
+        )
 
 
 Mask = npt.NDArray[np.bool_]

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..chip import Chip, Targets
-from .file import Calibration, CalibrationError
+from .file import Calibration, CalibrationError, same
 from .procedure import STAGES, calibrate
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ Report = Callable[[str, int, int], None]
 
 PROCEDURE = 2
 """Version of the procedure; part of the name of a kept file."""
+KEPT = 256
+"""Most kept calibrations; the ones that were used longest ago make room."""
 SHIPPED = "hxtrain.emulator.calibration.files"
 
 
@@ -36,7 +39,12 @@ def shipped_for(chip: Chip, targets: Targets) -> Calibration | None:
     return _usable(_shipped(chip), chip, targets)
 
 
-def calibration_for(chip: Chip, targets: Targets, report: Report = lambda text, done, stages: None) -> Calibration:
+def calibration_for(
+    chip: Chip,
+    targets: Targets,
+    report: Report = lambda text, done, stages: None,
+    make: bool = True,
+) -> Calibration:
     """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
 
     A new one takes from ten seconds to a minute; `report` is told which stage begins (empty at the end), how many are
@@ -44,11 +52,29 @@ def calibration_for(chip: Chip, targets: Targets, report: Report = lambda text, 
 
     It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
     `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
+
+    Args:
+        chip: the individual.
+        targets: what it is calibrated for.
+        report: called with the stage that begins, stages done, and all stages.
+        make: calibrate it if there is no calibration.
+
+    Raises:
+        CalibrationError: there is none, and none may be made.
     """
     for file in (_shipped(chip), _kept(chip, targets)):
         found = _usable(file, chip, targets)
         if found is not None:
+            if file == _kept(chip, targets):
+                with suppress(OSError):
+                    os.utime(file)
             return found
+    if not make:
+        shown = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
+        raise CalibrationError(
+            f"chip {chip.name} has no calibration for {shown}, and calibrate=false: none is made here. Ask for targets "
+            f"that there is one for, or have it made: hxtrain-calibrate chip.name={chip.name}"
+        )
     stages = iter(range(len(STAGES) + 1))  # the last one measures what was reached
     told = lambda text: report(text, next(stages), len(STAGES) + 1)  # noqa: E731
     made, _ = calibrate(replace(chip, faults=()), targets, report=told)
@@ -58,6 +84,7 @@ def calibration_for(chip: Chip, targets: Targets, report: Report = lambda text, 
         if file is None:
             raise OSError("this user has no home; name a folder in HXTRAIN_CACHE")
         made.save(file)
+        _make_room(file.parent)
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
     return made
@@ -73,7 +100,7 @@ def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | No
     except CalibrationError as error:
         log.warning("%s is not used: %s", file, error)
         return None
-    return found if all(np.allclose(found.targets[k], targets[k], rtol=1e-3) for k in found.targets) else None
+    return found if all(same(found.targets[k], targets[k]).all() for k in found.targets) else None
 
 
 def _shipped(chip: Chip) -> Path | None:
@@ -93,3 +120,10 @@ def _kept(chip: Chip, targets: Targets) -> Path | None:
         sha.update(name.encode() + np.ascontiguousarray(targets[name], dtype="<f8").tobytes())
     label = re.sub(r"[^A-Za-z0-9_+-]", "_", chip.name)[:64]  # the hash tells chips apart
     return folder / "calibrations" / f"{label}-{sha.hexdigest()[:16]}.npz"
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the calibrations that were used longest ago, beyond `KEPT`."""
+    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files[KEPT:]:
+        file.unlink(missing_ok=True)

@@ -139,7 +139,7 @@ class Bench:
     ) -> Trials:
         """Run trials with any events."""
         self._configure(spiking, samples or self.samples)
-        rows = np.split(weights.astype(np.int8), np.cumsum([p.size for p in self.populations])[:-1])
+        rows = np.split(weights, np.cumsum([p.size for p in self.populations])[:-1])
         names = [f"{INPUT}->{p.name}" for p in self.populations]
         integers: dict[str, Tensor] = {
             name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in zip(names, rows, strict=True)

@@ -294,6 +294,12 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "weights_arrive_in_their_place": (lambda: Mutant(weights=each(transposed)), "the transposed matrix fits better"),
     "weights_keep_their_sign": (lambda: Mutant(weights=each(torch.abs)), "have the sign of their weight"),
     "weights_keep_their_size": (lambda: Mutant(weights=each(lambda w: (0.8 * w).to(w.dtype))), "median 0.7"),
+    "large_weights_are_whole": (
+        lambda: Mutant(
+            weights=each(lambda w: w.to(torch.int8).to(w.dtype)), inner=create_backend("reference", weight_max=255)
+        ),
+        "of responses to weights of 127, 128, 255 have their size",
+    ),
     "zero_weights_are_silent": (
         lambda: Mutant(weights=each(lambda w: w.where(w != 0, torch.tensor(4, dtype=w.dtype)))),
         "of weight 0 are silent",

@@ -62,6 +62,43 @@ def test_shapes_must_fit_together() -> None:
         replace(parameters(), tau_mem=np.ones(3))
 
 
+def with_first(name: str, value: float) -> np.ndarray:
+    values = np.array(getattr(parameters(), name))
+    values.flat[0] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+@pytest.mark.parametrize("name", ["leak", "reset", "threshold", "tau_mem", "tau_syn", "strength"])
+def test_arrays_hold_numbers_in_their_range(name: str, value: float) -> None:
+    with pytest.raises(ParameterFileError, match=rf"{name} of 1 entries, such as .*, is not in "):
+        replace(parameters(), **{name: with_first(name, value)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"tau_syn": with_first("tau_syn", 0.0)}, "tau_syn of 1 entries, such as 0, is not in 1e-09..1"),
+        ({"tau_mem": with_first("tau_mem", -6e-6)}, "tau_mem of 1 entries"),
+        ({"leak": with_first("leak", np.inf)}, "leak of 1 entries, such as inf"),
+        ({"leak": [80.0] * 6}, "leak must be an array of floats"),
+        ({"leak": np.array(80.0)}, "leak must be an array of floats"),
+        ({"tau_mem": np.ones(6, complex)}, "tau_mem must be an array of floats"),
+        ({"membrane_noise": np.nan}, "membrane_noise=nan must be a finite number >= 0"),
+        ({"trace_noise": -1.0}, "trace_noise=-1"),
+        ({"spike_jitter": 1e300}, "spike_jitter=1e[+]300 s must be a finite number >= 0 and <= 1"),
+        ({"saturation": 0.0}, "saturation=0 must be a finite number > 0, or None"),
+        ({"rails": (228.0, 25.0)}, "rails=.* must be two ascending numbers"),
+        ({"rails": (25.0, np.nan)}, "rails=.* must be two ascending numbers"),
+        ({"merged": 0}, "merged=0 must be a whole number >= 1"),
+        ({"device": ["chip"]}, "device=.* must map names to texts"),
+    ],
+)
+def test_what_is_out_of_range_is_named(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(ParameterFileError, match=text):
+        replace(parameters(), **changes)  # type: ignore[arg-type]
+
+
 def test_a_fitted_chip_refuses_another_circuit(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
     parameters().save(file)

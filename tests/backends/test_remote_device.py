@@ -90,7 +90,7 @@ def test_several_runs_travel_together() -> None:
     assert (report.runs, report.trials, report.errors) == (2, 4, {"device": 1})
 
 
-@pytest.mark.parametrize(("limit", "messages"), [(2**26, 2), (2**17, 7)])
+@pytest.mark.parametrize(("limit", "messages"), [(2**26, 2), (2**18, 4)])
 def test_as_many_runs_in_a_message_as_the_server_takes(limit: int, messages: int) -> None:
     """At most 16, and no more than `max_message`: a run here has 28,800 codes and bins, and 800 events of 12 bytes."""
     device = CountingBackend()

@@ -9,6 +9,7 @@ from remote_bench import CountingBackend, connected, serving
 
 from hxtrain.backends import DeviceError
 from hxtrain.backends.remote import KeyFileError, LinkSettings, RemoteBackend, ServerSettings, ask_status, make_keys
+from hxtrain.backends.remote.keys import load_authorised
 
 BRIEF = {"timeout": 0.5, "patience": 1.0}
 
@@ -81,6 +82,73 @@ def test_keys_that_others_can_read_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(KeyFileError, match=r"client.key_secret is missing; make keys with: hxtrain-serve keys DIR"):
         RemoteBackend("tcp://127.0.0.1:1", keys=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", ["-rf", "_x", "", "a" * 65, "a b", "x.key", "server"])
+def test_names_that_are_no_files_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="client name"):
+        make_keys(tmp_path / "keys", name)
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("place", [".", "authorised"])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_folders_that_others_can_change_are_refused(place: str, mode: int, tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys")
+    (tmp_path / "keys" / place).chmod(mode)
+    text = rf"has mode {mode:o}: others can change it; chmod go-w .*"
+    with pytest.raises(KeyFileError, match=text), serving(CountingBackend(), keys=str(tmp_path / "keys")):
+        pass
+    with pytest.raises(KeyFileError, match=text):
+        make_keys(tmp_path / "keys", "another")
+    if place != ".":
+        assert load_authorised(tmp_path / "keys") == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("place", ["server.key_secret", ".", "authorised"])
+def test_keys_of_other_users_are_refused(place: str, tmp_path: Path) -> None:
+    make_keys(tmp_path)
+    os.chown(tmp_path / place, 4711, -1)
+    with pytest.raises(KeyFileError, match="belongs to user 4711"), serving(CountingBackend(), keys=str(tmp_path)):
+        pass
+
+
+def test_a_public_key_that_others_can_change_is_not_trusted(tmp_path: Path) -> None:
+    make_keys(tmp_path)
+    (tmp_path / "authorised/client.key").chmod(0o666)
+    assert load_authorised(tmp_path) == {}
+    (tmp_path / "authorised/client.key").chmod(0o644)
+    assert list(load_authorised(tmp_path).values()) == ["client"]
+    (tmp_path / "server.key").chmod(0o666)
+    with pytest.raises(KeyFileError, match=r"server.key has mode 666: others can change it; chmod go-w"):
+        RemoteBackend("tcp://127.0.0.1:1", keys=str(tmp_path))
+
+
+@pytest.mark.parametrize("files", range(5))
+def test_keys_whose_making_was_interrupted_are_completed(
+    files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any number of files; what a client has already is not made anew."""
+    left, replace = [files], os.replace
+
+    def interrupted(source: str, target: Path) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_keys(tmp_path / "keys")
+    before = {file: file.read_text() for file in (tmp_path / "keys").glob("*.key_secret")}
+    make_keys(tmp_path / "keys")
+    assert {file: file.read_text() for file in before} == before
+    assert not list((tmp_path / "keys").rglob("*.part"))
+    keys = str(tmp_path / "keys")
+    with serving(CountingBackend(), keys=keys) as server, connected(server, keys=keys) as there:
+        assert there.identity["chip"] == "counting"
 
 
 @pytest.mark.parametrize(

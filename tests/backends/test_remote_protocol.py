@@ -71,7 +71,7 @@ def test_every_error_has_its_code() -> None:
         there.configure(CIRCUIT)
         good = [PREFIX, head(), HELLO]
         cases: list[tuple[str, list[bytes]]] = [
-            ("version", [b"hxtrain\x02", *good[1:]]),
+            ("version", [b"hxtrain\x01", *good[1:]]),
             ("malformed", [b"GET / HTTP/1.1", *good[1:]]),
             ("malformed", [b""]),
             ("malformed", good[:2]),
@@ -130,7 +130,7 @@ def test_another_version_of_the_server_is_said() -> None:
     thread = threading.Thread(target=answer)
     thread.start()
     there = RemoteBackend(f"tcp://127.0.0.1:{port}")
-    with pytest.raises(DeviceError, match="speaks version 3 of the protocol, this client version 1; install the same"):
+    with pytest.raises(DeviceError, match="speaks version 3 of the protocol, this client version 2; install the same"):
         there.open()
     there.close()
     thread.join()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from emulator_bench import US, calibrated, fabricated, shipped
 
+from hxtrain.backends import Circuit, Population, Projection, create_backend
 from hxtrain.emulator import CADC_INTERVAL, CIRCUITS, Chip, Decalibration, make_faults, uniform_targets
 from hxtrain.emulator.calibration import (
     Calibration,
@@ -560,6 +562,73 @@ def test_a_read_only_cache_costs_only_a_warning(
         found = calibration_for(fabricated(UNSHIPPED), TARGETS)
     assert found.chip == UNSHIPPED
     assert f"the calibration of chip {UNSHIPPED} is not kept" in caplog.text
+
+
+def test_without_leave_nothing_is_calibrated(store: list[Chip]) -> None:
+    assert calibration_for(fabricated(), TARGETS, make=False).hash == shipped().hash
+    with pytest.raises(CalibrationError, match=r"has no calibration for leak=80, .* and calibrate=false"):
+        calibration_for(fabricated(UNSHIPPED), TARGETS, make=False)
+    calibration_for(fabricated(UNSHIPPED), TARGETS)
+    assert calibration_for(fabricated(UNSHIPPED), TARGETS, make=False).chip == UNSHIPPED
+    assert len(store) == 1
+
+
+def test_a_device_that_may_not_calibrate_refuses_other_targets(store: list[Chip]) -> None:
+    device = create_backend("emulator", calibrate=False)
+    population = Population("p", 2, 1, 80.0, 150.0, 80.0, 6e-6, 6e-6, 2e-6)
+    circuit = Circuit(2, (population,), (Projection("input->p", "input", "p", 2),), 20, 1.7e-6)
+    with device:
+        device.configure(circuit)
+        with pytest.raises(ValueError, match="calibrate=false"):
+            device.configure(replace(circuit, populations=(replace(population, tau_mem=9e-6),)))
+    assert store == []
+
+
+def test_calibrations_used_longest_ago_make_room(
+    store: list[Chip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hxtrain.emulator.calibration.store.KEPT", 3)
+    names = [f"{UNSHIPPED}{number}" for number in range(5)]
+    for age, name in enumerate(names):
+        calibration_for(fabricated(name), TARGETS)
+        for file in (tmp_path / "calibrations").glob(f"{name}-*.npz"):
+            os.utime(file, (1e9 + age, 1e9 + age))
+        if age == 2:
+            calibration_for(fabricated(names[0]), TARGETS)  # is in use
+    kept = {file.name.rpartition("-")[0] for file in (tmp_path / "calibrations").iterdir()}
+    assert kept == {names[0], names[3], names[4]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("leak", np.nan),
+        ("threshold", np.inf),
+        ("reset", -np.inf),
+        ("tau_mem", np.nan),
+        ("tau_mem", 0.0),
+        ("tau_syn", -1.0),
+    ],
+)
+def test_targets_are_numbers_that_a_circuit_can_have(name: str, value: float) -> None:
+    targets = {key: np.array(values) for key, values in shipped().targets.items()}
+    targets[name][3] = value
+    with pytest.raises(CalibrationError, match=rf"targets.{name} of 1 circuits, such as .*, are not"):
+        replace(shipped(), targets=targets)
+
+
+def test_targets_of_text_are_refused() -> None:
+    targets = {**shipped().targets, "leak": np.full(512, "80")}
+    with pytest.raises(CalibrationError, match="targets.leak are <U2, expected numbers"):
+        replace(shipped(), targets=targets)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_no_target_of_the_calibration(value: float) -> None:
+    wanted = {key: np.array(values) for key, values in shipped().targets.items()}
+    wanted["tau_mem"][:] = value
+    with pytest.raises(CalibrationError, match="is calibrated for tau_mem"):
+        shipped().require_targets(wanted, np.arange(512), np.ones(512, bool))
 
 
 def test_header_is_plain_json(tmp_path: Path) -> None:

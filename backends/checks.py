@@ -1,0 +1,77 @@
+"""What came back from a device, checked before anything looks into its tensors; the same for every device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .contract import INTEGERS, Circuit, Cost, DeviceError, Health, Population, Recording, Stimulus
+from .spikes import Spikes
+
+TYPES = {"sample": INTEGERS, "unit": INTEGERS, "time": (torch.float32, torch.float64)}
+"""Types of the parts of an event that the host takes."""
+
+
+def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:
+    """Return a recording that a run of a circuit can give; codes are not looked at.
+
+    Args:
+        circuit: of the run.
+        recording: what a backend's `run` returned.
+        stimulus: of the run.
+
+    Raises:
+        DeviceError: a part is missing, of another type or size, a spike is out of range, or the recording is of another run.
+    """
+    if not isinstance(recording, Recording):
+        raise DeviceError(f"the device returned {type(recording).__name__}, not a Recording")
+    if not isinstance(recording.cost, Cost) or not isinstance(recording.health, Health):
+        found = f"{type(recording.cost).__name__} and {type(recording.health).__name__}"
+        raise DeviceError(f"cost and health: expected Cost and Health, got {found}")
+    if recording.clock not in (None, stimulus.clock):
+        raise DeviceError(
+            f"the recording is of the run at clock {recording.clock}, not of the one at clock {stimulus.clock}: an "
+            "answer came too late, or twice"
+        )
+    batch = stimulus.spikes.samples
+    lost = recording.lost
+    if lost is not None and not _is(lost, (torch.bool,), (batch,)):
+        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_shown(lost)}")
+    for population in circuit.populations:
+        shape = (batch, circuit.samples, population.size)
+        codes = recording.traces.get(population.name)
+        if not _is(codes, (torch.uint8,), shape):
+            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_shown(codes)}")
+        if population.threshold is not None:
+            _check_spikes(population, recording.spikes.get(population.name), batch)
+    return recording
+
+
+def _check_spikes(population: Population, spikes: object, batch: int) -> None:
+    """Refuse spikes that no trial can have: compiled loops read all parts of an event by one index, and write by them."""
+    if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
+        size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _shown(spikes)
+        raise DeviceError(
+            f"spikes of {population.name} are missing or of the wrong size: expected {batch} trials of "
+            f"{population.size} units, got {size}"
+        )
+    events = spikes.time.numel() if isinstance(spikes.time, Tensor) else 0
+    for name, types in TYPES.items():
+        part = getattr(spikes, name)
+        if not _is(part, types, (events,)):
+            kind = "float32" if name == "time" else "int64"
+            raise DeviceError(f"spikes.{name} of {population.name}: expected {kind} ({events},), got {_shown(part)}")
+    try:
+        spikes.check()
+    except ValueError as error:
+        raise DeviceError(f"spikes of {population.name}: {error}") from error
+
+
+def _is(part: object, types: tuple[torch.dtype, ...], shape: tuple[int, ...]) -> bool:
+    return isinstance(part, Tensor) and part.dtype in types and tuple(part.shape) == shape
+
+
+def _shown(part: object) -> str:
+    if isinstance(part, Tensor):
+        return f"{part.dtype} {tuple(part.shape)}"
+    return "none" if part is None else type(part).__name__

@@ -1,0 +1,65 @@
+"""Ranges of numbers, described once: what a field holds, and the text that says what is taken instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `low` to `high`.
+
+    Attributes:
+        low, high: limits, which belong to the range.
+        above: whether `low` itself does not.
+        whole: whether only whole numbers (`int`) are taken.
+        optional: whether None is taken, too.
+        unit: for texts.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    whole: bool = False
+    optional: bool = False
+    unit: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        """Return whether a value is taken; what is not a number, NaN among it, never is."""
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        return math.isfinite(value) and (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        """Return what is taken."""
+        kind = "a whole number" if self.whole else "a finite number"
+        low = "" if self.low == -math.inf else f" {'>' if self.above else '>='} {self.low:g}"
+        high = "" if self.high == math.inf else f"{' and' if low else ''} <= {_shown(self.high)}"
+        return f"{kind}{low}{high}{', or None' if self.optional else ''}"
+
+
+def misfits(holder: object, ranges: Mapping[str, Range], prefix: str = "") -> list[str]:
+    """Return a text for each attribute that is out of its range: its name, its value, and what is taken."""
+    return [
+        f"{prefix}{name}={_text(getattr(holder, name))}{' ' * bool(taken.unit)}{taken.unit} must be {taken}"
+        for name, taken in ranges.items()
+        if getattr(holder, name) not in taken
+    ]
+
+
+def _text(value: object) -> str:
+    return _shown(value) if isinstance(value, int | float) else ascii(value)[:80]
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) and abs(value) < 10**18 else f"{float(value):.6g}"
+
+
+COUNT = Range(1, whole=True)
+POSITIVE = Range(0, above=True)
+FINITE = Range()
+DURATION = Range(0, above=True, unit="s")

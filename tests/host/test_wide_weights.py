@@ -1,0 +1,72 @@
+"""Devices whose integer weights are wider than 8 bits: nothing wraps on the way to them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hxtrain import LI, LIF, Device, Linear, Network, place
+from hxtrain.backends import Recording, Spikes, Stimulus, create_backend
+from hxtrain.backends.reference import ReferenceBackend
+from hxtrain.training.report import save_weights
+
+SPIKES = Spikes.from_times(torch.rand(5, 8, generator=torch.Generator().manual_seed(2)) * 3e-5)
+
+
+def make_net(**settings: int) -> Network:
+    torch.manual_seed(1)
+    return Network(Linear(8, 6, mean=0.2), LIF(6), Linear(6, 3, gain=2.0), LI(3), **settings)  # type: ignore[arg-type]
+
+
+class Noting(ReferenceBackend):
+    """Notes the weights that it is given."""
+
+    def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
+        self.given = {name: matrix.clone() for name, matrix in weights.items()}
+        return super().run(weights, stimulus)
+
+
+@pytest.mark.parametrize("weight_max", [127, 128, 151, 255, 1023, 32767])
+def test_weights_arrive_as_they_were_rounded(weight_max: int, tmp_path: Path) -> None:
+    net, backend = make_net(), Noting(weight_max)
+    with Device(backend) as device, torch.no_grad():
+        net.attach(device)
+        net.layers[0].linear.weight[0, 0] = 1e3  # is clipped
+        net.layers[0].linear.weight[0, 1] = -1e3
+        net(SPIKES)
+        save_weights(tmp_path / "weights.npz", net)
+    written = np.load(tmp_path / "weights.npz")
+    for (name, sent), weight, scale in zip(backend.given.items(), net.effective_weights(), device.scales, strict=True):
+        expected = (weight.detach().double() * scale).round().clamp(-weight_max, weight_max)
+        assert torch.equal(sent.double(), expected.double()), name
+        assert written[name].dtype == (np.int8 if weight_max <= 127 else np.int16)
+        assert np.array_equal(written[name], sent.numpy())
+    assert backend.given["input->layer0"][0, :2].tolist() == [weight_max, -weight_max]
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7])
+def test_fewer_bits_of_wide_weights_do_not_wrap(bits: int) -> None:
+    net = make_net(weight_bits=bits)
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.linear.weight.mul_(50)
+    plan = place(net, create_backend("reference", weight_max=255).capabilities)
+    integers, scales = plan.quantise(net.effective_weights())
+    for sent, weight, scale in zip(integers.values(), net.effective_weights(), scales, strict=True):
+        assert int(sent.abs().max()) == 255
+        assert bool((sent * weight.detach() >= 0).all())
+        assert float((sent - (weight.detach() * scale).clamp(-255, 255)).abs().max()) <= 255 / (2**bits - 1) / 2 + 1
+
+
+def test_membranes_of_a_wide_device_are_those_of_a_narrow_one() -> None:
+    """A finer grid of the same weights: the same network to rounding."""
+    outputs = []
+    for weight_max in (63, 2047):
+        net = make_net()
+        with Device(create_backend("reference", weight_max=weight_max)) as device, torch.no_grad():
+            net.attach(device)
+            outputs.append(net(SPIKES).readout)
+    assert float((outputs[0] - outputs[1]).abs().max()) < 0.1 * float(outputs[0].abs().max())
