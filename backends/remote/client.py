@@ -30,7 +30,7 @@ from . import protocol as p
 from .link import Link, LinkSettings, Reply
 from .server import SOFTWARE
 from .tensors import read_recordings, recording_size, write_run
-from .wire import WireError
+from .wire import Exact, WireError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -249,7 +249,7 @@ class RemoteBackend(Backend, Batching):
         self._check_same_device()
         since, told = time.monotonic(), -1
         while True:
-            place = self._link.request("lease", p.Ask(self._client, _label())).read(p.Place)
+            place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
             if place.lease is not None:
                 break
             if place.position != told:

@@ -6,9 +6,9 @@ mode 600 in ZeroMQ's certificate format), and `authorised/`, the public keys of 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ import zmq
 from zmq.auth import load_certificate
 
 AUTHORISED = "authorised"
+TEMPORARY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE)
+"""Why a file that is there may not be readable for now."""
 
 
 class KeyFileError(ValueError):
@@ -96,14 +98,20 @@ def load_public(folder: Path, name: str) -> bytes:
 
 
 def load_authorised(folder: Path) -> dict[bytes, str]:
-    """Return the names of authorised clients by public key; broken files are left out."""
-    found = {}
-    for file in sorted((folder / AUTHORISED).glob("*.key")):
+    """Return the names of authorised clients by public key; broken files are left out.
+
+    Raises:
+        OSError: they cannot be read for now: too many files are open, or the disk fails.
+    """
+    names = {}
+    for file in sorted(Path(entry.path) for entry in os.scandir(folder / AUTHORISED) if entry.name.endswith(".key")):
         try:
-            found[_load(file)[0]] = file.stem
-        except KeyFileError:
-            continue
-    return found
+            names[_load(file)[0]] = file.stem
+        except KeyFileError as error:
+            reason = error.__cause__
+            if isinstance(reason, OSError) and reason.errno in TEMPORARY:
+                raise reason from None
+    return names
 
 
 def _require(file: Path) -> None:
@@ -115,35 +123,7 @@ def _load(file: Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = load_certificate(file)
     except (OSError, ValueError) as error:
-        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain-serve keys DIR") from None
+        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain-serve keys DIR") from error
     if any(key is not None and len(key) != 40 for key in (public, secret)):
         raise KeyFileError(f"{file} holds a key that is not of 40 characters; make new ones")
     return public, secret
-
-
-def is_private(address: str) -> bool:
-    """Return whether only this machine reaches an address of ZeroMQ: loopback, or a local socket."""
-    scheme, _, rest = address.partition("://")
-    if scheme in ("ipc", "inproc"):
-        return True
-    host = rest.rpartition(":")[0].strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_bind(address: str, keys: str | None, insecure: bool) -> None:
-    """Refuse to serve others without keys.
-
-    Raises:
-        ValueError: the address is none of ZeroMQ's, or reachable from outside and there are no keys.
-    """
-    if address.partition("://")[0] not in ("tcp", "ipc") or not address.partition("://")[2]:
-        raise ValueError(f"bind={address} is not an address; use e.g. tcp://127.0.0.1:5555 or ipc:///run/chip.sock")
-    if keys is None and not insecure and not is_private(address):
-        raise ValueError(
-            f"bind={address} can be reached from other machines, and without keys anyone there could use the chip. "
-            "Make keys with `hxtrain-serve keys DIR` and serve with keys=DIR, or bind tcp://127.0.0.1:PORT and let "
-            "users come through ssh -L; insecure=true serves anyone"
-        )
