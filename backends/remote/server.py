@@ -107,9 +107,7 @@ class Server:
         self.address = self._listener.address
         descriptor, largest = self._listener.socket.fileno(), settings.max_message
         try:
-            self._front = Front(
-                self._context, descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER
-            )
+            self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
             try:
                 self._worker = Worker(backend, self._context, settings.threads)
             except BaseException:
@@ -142,12 +140,12 @@ class Server:
     def serve(self) -> None:
         """Answer requests until `stop`; then finish the running job and close the device."""
         poller = zmq.Poller()
-        for socket in (self._front.link, self._worker.wake):
-            poller.register(socket, zmq.POLLIN)
+        poller.register(self._front.link.fileno(), zmq.POLLIN)
+        poller.register(self._worker.wake, zmq.POLLIN)
         try:
             while not self._stop.is_set() or self._finishing():
                 ready = dict(poller.poll(int(TICK * 1000)))
-                if self._front.link in ready:
+                if self._front.link.fileno() in ready:
                     self._answer_some()
                 self._look_after_job()
                 if not self._stop.is_set():
@@ -163,10 +161,11 @@ class Server:
     # the front
 
     def _look_after_front(self, poller: zmq.Poller) -> None:
-        link = self._front.link
+        self._front.link.flush()
+        descriptor = self._front.link.fileno()
         if self._front.revive():
-            poller.unregister(link)
-            poller.register(self._front.link, zmq.POLLIN)
+            poller.unregister(descriptor)
+            poller.register(self._front.link.fileno(), zmq.POLLIN)
 
     def _authenticate(self, question: Question) -> None:
         """Say whether a key may connect; keys are read anew each time."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
+import select
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import zmq
 
 from . import relay
+from .channel import KIND, Channel, Memory, make_memory
 
 log = logging.getLogger(__name__)
 START = 60.0
@@ -25,6 +24,14 @@ SOUND = 10.0
 """A relay that ran for so long (s) is replaced at once; else after a pause that doubles."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses before a relay is started again (s)."""
+ROOM = 4
+"""Largest messages that have room on the way to a relay, and back."""
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
+"""Of relays; as the server, they keep the memory of messages (glibc), which costs a third of a millisecond to get anew."""
 MEMORY = 512 * 2**20
 """Memory of a relay besides messages (bytes)."""
 
@@ -76,7 +83,6 @@ class Front:
     """A relay in a process of its own, and its replacement when it ends.
 
     Args:
-        context: of the link to it.
         descriptor: the listening socket; it outlives relays.
         address: of that socket.
         keys: public and secret key of the server; None without keys.
@@ -95,7 +101,6 @@ class Front:
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
         descriptor: int,
         address: str,
         keys: tuple[bytes, bytes] | None,
@@ -105,11 +110,10 @@ class Front:
         linger: float,
     ) -> None:
         public, secret = ("", "") if keys is None else (key.decode() for key in keys)
-        self._context, self._folder = context, Path(tempfile.mkdtemp(prefix="hxtrain-"))
         self._settings = relay.Settings(
             descriptor,
             address,
-            "",
+            (0, 0, 0),
             max_message,
             most_frames,
             MEMORY + 8 * max_message,
@@ -122,8 +126,9 @@ class Front:
         self.restarts, self._pause, self._token = 0, FIRST_PAUSE, b""
         self._started = self._next = 0.0
         self._process: subprocess.Popen[bytes] | None = None
+        self._connect()
         try:
-            self.link = self._start()
+            self._start()
             self._await_relay()
         except BaseException:
             self.close()
@@ -131,20 +136,18 @@ class Front:
 
     def receive(self) -> Event | None:
         """Return the next event; None if there is none."""
-        while True:
-            try:
-                kind, *frames = self.link.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return None
-            letter = kind.bytes
+        self.link.flush()
+        while (message := self._receive()) is not None:
+            letter, *frames = message
             if letter == relay.MESSAGE:
                 self._tell(relay.CREDIT)
                 return _arrival(frames)
             if letter == relay.QUESTION:
-                sender, number, address, key = (frame.bytes for frame in frames)
+                sender, number, address, key = (frame.tobytes() for frame in frames)
                 return Question((sender, number), address.decode("ascii", "replace"), key)
             if letter == relay.DROPPED:
-                return Dropped(int(frames[0].bytes))
+                return Dropped(int(frames[0].tobytes()))
+        return None
 
     def send(self, route: bytes, frames: Sequence[bytes | memoryview]) -> None:
         """Send a message to a peer; it is dropped if that has gone or does not read."""
@@ -162,19 +165,19 @@ class Front:
             self._tell(relay.LEASE, self._token)
 
     def revive(self) -> bool:
-        """Start another relay if the last one has ended and its pause is over; True if `link` is another one now."""
+        """Start another relay if the last one has ended, after a pause; True if `link` is another one now."""
         process, now = self._process, time.monotonic()
-        if process is not None:
-            if process.poll() is None:
-                return False
-            self._process = None
-            self._pause = FIRST_PAUSE if now - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
-            self._next = now + self._pause
-            log.error("the front ended (%s); the device goes on, another front starts", _ending(process.returncode))
-        if now < self._next:
+        if process is None:
+            if now >= self._next:
+                self._start()
             return False
-        self.link.close(0)
-        self.link = self._start()
+        if process.poll() is None:
+            return False
+        self._pause = FIRST_PAUSE if now - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = now + self._pause
+        log.error("the front ended (%s); the device goes on, another front starts", _ending(process.returncode))
+        self._discard()
+        self._connect()
         self.restarts += 1
         return True
 
@@ -187,42 +190,55 @@ class Front:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process = None
-        if hasattr(self, "link"):
-            self.link.close(0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._discard()
 
-    def _start(self) -> zmq.Socket[bytes]:
-        """Start a relay and return the link to it."""
-        place = f"ipc://{self._folder}/{self.restarts}"
-        link = self._context.socket(zmq.DEALER)
-        link.copy_threshold = 2**20
-        for option in (zmq.SNDHWM, zmq.RCVHWM):
-            link.setsockopt(option, 0)  # the relay is bound by credit, and reads whatever comes
-        link.bind(place)
-        settings = {**asdict(self._settings), "link": place}
-        process = subprocess.Popen(
+    def _connect(self) -> None:
+        """Make the link for the next relay."""
+        near, self._far = socket.socketpair(socket.AF_UNIX, KIND)
+        self._memories = [make_memory(ROOM * self._settings.max_message) for _ in range(2)]
+        incoming, outgoing = map(Memory, self._memories)
+        self.link = Channel(near, outgoing, incoming)
+        if self._token:
+            self.link.send(relay.LEASE, self._token)
+
+    def _start(self) -> None:
+        """Start a relay at the other end of the link."""
+        passed = (self._far.fileno(), *self._memories)
+        settings = {**asdict(self._settings), "channel": passed}
+        self._process = subprocess.Popen(
             [sys.executable, relay.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            pass_fds=(self._settings.descriptor,),
+            pass_fds=(self._settings.descriptor, *passed),
             start_new_session=True,  # a terminal's Ctrl-C is for the server
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, **ENVIRONMENT},
         )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(settings).encode() + b"\n")
-        process.stdin.flush()
-        self._process, self._started = process, time.monotonic()
-        if self._token:
-            link.send_multipart([relay.LEASE, self._token])
-        return link
+        self._started = time.monotonic()
+        self._close_far_end()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.write(json.dumps(settings).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _close_far_end(self) -> None:
+        self._far.close()
+        for descriptor in self._memories:
+            os.close(descriptor)
+        self._memories = []
+
+    def _discard(self) -> None:
+        """Forget a relay that has ended, and the link to it."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._process = None
+        self._close_far_end()
+        self.link.close()
 
     def _await_relay(self) -> None:
         assert self._process is not None
         end = time.monotonic() + START
-        while not self.link.poll(50):
+        while not select.select([self.link], [], [], 0.05)[0]:
             if self._process.poll() is not None or time.monotonic() > end:
                 code = self._process.poll()
                 self._process.kill()
@@ -230,15 +246,21 @@ class Front:
 
     def _tell(self, *frames: bytes | memoryview) -> None:
         try:
-            self.link.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:  # no relay is connected: its peers are gone, too
-            log.debug("nothing was sent to the front: %s", error)
+            self.link.send(*frames)
+        except ValueError as error:
+            log.error("a reply is lost: %s", error)
+
+    def _receive(self) -> list[memoryview] | None:
+        try:
+            return self.link.receive()
+        except OSError:  # the relay has ended; `revive` replaces it
+            return None
 
 
-def _arrival(frames: list[zmq.Frame]) -> Arrival:
-    route, user, address, facts = (frame.bytes for frame in frames[:4])
+def _arrival(frames: list[memoryview]) -> Arrival:
+    route, user, address, facts = (frame.tobytes() for frame in frames[:4])
     size, count, leased, whole = relay.FACTS.unpack(facts)
-    parts = [frame.buffer for frame in frames[4:]]
+    parts = [memoryview(bytearray(frame)) for frame in frames[4:]]
     return Arrival(route, user.decode(), address.decode(), size, count, bool(leased), bool(whole), parts)
 
 

@@ -2,19 +2,21 @@
 
 libzmq aborts its process in states that a peer can bring about (a full pipe and a broken connection, among others),
 and it collects unfinished messages without bound. So it runs here, apart from the device, and is started again when it
-ends (`Front`). This file runs as a script and needs nothing but ZeroMQ.
+ends (`Front`). This file runs as a script.
 
 A peer never stops the reading of its connection: the socket has no high-water mark. What waits for the server is bound
 here instead: messages of the lease's holder come first, the others one of each connection in turn. A message that is
 too large, or large and not of the lease's holder, is withheld: the server sees its head and its size only.
 
-Messages between relay and server, both ways, begin with a frame of one letter, below.
+Messages between relay and server, both ways, begin with a frame of one letter, below. This file and `channel` need
+nothing but ZeroMQ.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import struct
 import sys
 from collections import OrderedDict, deque
@@ -23,6 +25,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import zmq
+
+if __package__:
+    from .channel import Channel, Memory
+else:  # as a script
+    from channel import Channel, Memory
 
 READY, MESSAGE, QUESTION, DROPPED = b"R", b"M", b"Q", b"D"
 """To the server: listening; a message of a peer; whether a key is authorised; how many messages were dropped."""
@@ -43,8 +50,13 @@ AT_ONCE = 128
 """Messages that are read before the server's are."""
 HANDSHAKE = 3000
 """Time in which a connection must have said who it is (ms)."""
+RETRY = 2
+"""Time after which a message that had no room is sent again (ms)."""
 UNSENT = 32
 """Replies that wait for one peer; more are dropped."""
+
+
+Message = list[bytes | memoryview]
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Settings:
     Attributes:
         descriptor: the listening socket.
         address: of it.
-        link: address of the server's end.
+        channel: descriptors: a socket, the memory to the server, that to the relay.
         max_message: largest message (bytes).
         most_frames: of a message.
         memory: of this process (bytes).
@@ -65,7 +77,7 @@ class Settings:
 
     descriptor: int
     address: str
-    link: str
+    channel: tuple[int, int, int]
     max_message: int
     most_frames: int
     memory: int
@@ -80,12 +92,12 @@ class Backlog:
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._holder: deque[tuple[int, list[bytes | zmq.Frame]]] = deque()
+        self._holder: deque[tuple[int, Message]] = deque()
         self._holder_size = 0
-        self._others: OrderedDict[bytes, deque[list[bytes | zmq.Frame]]] = OrderedDict()
+        self._others: OrderedDict[bytes, deque[Message]] = OrderedDict()
         self._count = 0
 
-    def put(self, route: bytes, message: list[bytes | zmq.Frame], size: int, leased: bool) -> bool:
+    def put(self, route: bytes, message: Message, size: int, leased: bool) -> bool:
         """Add a message; False if there are too many."""
         if leased:
             if len(self._holder) >= MOST_OF_HOLDER or self._holder_size + size > self._largest:
@@ -100,7 +112,7 @@ class Backlog:
         self._count += 1
         return True
 
-    def take(self) -> list[bytes | zmq.Frame] | None:
+    def take(self) -> Message | None:
         """Return the next message; None if there is none."""
         if self._holder:
             size, message = self._holder.popleft()
@@ -122,7 +134,8 @@ class Relay:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = self._context.socket(zmq.DEALER)
+        end, outgoing, incoming = settings.channel
+        self._link = Channel(socket.socket(fileno=end), Memory(outgoing), Memory(incoming))
         self._authority = self._context.socket(zmq.ROUTER) if settings.public else None
         self._router = self._context.socket(zmq.ROUTER)
         self._backlog = Backlog(4 * settings.max_message)
@@ -133,31 +146,27 @@ class Relay:
         """Pass messages on until the server says that it is the end, or is gone."""
         self._connect()
         poller = zmq.Poller()
-        for source in (self._link, self._router, self._authority, sys.stdin.fileno()):
+        for source in (self._link.fileno(), self._router, self._authority, sys.stdin.fileno()):
             if source is not None:
                 poller.register(source, zmq.POLLIN)
         self._link.send(READY)
         while True:
-            ready = dict(poller.poll())
-            if sys.stdin.fileno() in ready or (self._link in ready and not self._read_server()):
+            ready = dict(poller.poll(RETRY if self._link.is_blocked else None))
+            if sys.stdin.fileno() in ready or (self._link.fileno() in ready and not self._read_server()):
                 break
+            self._link.flush()
             if self._authority is not None and self._authority in ready:
                 self._ask_server(self._authority)
             if self._router in ready:
                 self._drain()
             self._feed()
-        for socket in (self._router, self._link, self._authority):
-            if socket is not None:
-                socket.close()
+        for end in (self._router, self._authority):
+            if end is not None:
+                end.close()
         self._context.term()
 
     def _connect(self) -> None:
         settings, router = self.settings, self._router
-        for option in (zmq.SNDHWM, zmq.RCVHWM):
-            self._link.setsockopt(option, 0)
-        self._link.copy_threshold = 2**20
-        self._link.connect(settings.link)
-        router.copy_threshold = 2**20
         router.setsockopt(zmq.LINGER, settings.linger)
         router.setsockopt(zmq.RCVHWM, 0)  # with a mark, a full pipe and a broken connection end in abort()
         router.setsockopt(zmq.SNDHWM, UNSENT)
@@ -175,30 +184,30 @@ class Relay:
 
     def _read_server(self) -> bool:
         """Do what the server says; False at the end."""
-        while self._link.get(zmq.EVENTS) & zmq.POLLIN:
-            kind, *frames = self._link.recv_multipart(copy=False)
-            letter = kind.bytes
+        while (message := self._link.receive()) is not None:
+            letter, *frames = message
             if letter == ANSWER:
-                self._send([frames[0].bytes, *frames[1:]])
+                self._send([frames[0].tobytes(), *frames[1:]])
             elif letter == CREDIT:
                 self._credit += 1
             elif letter == LEASE:
-                self._token = frames[0].bytes
+                self._token = frames[0].tobytes()
             elif letter == VERDICT and self._authority is not None:
-                self._authority.send_multipart([frames[0].bytes, b"", b"1.0", *frames[1:], b""], zmq.NOBLOCK)
+                sender, *verdict = (frame.tobytes() for frame in frames)
+                self._authority.send_multipart([sender, b"", b"1.0", *verdict, b""], zmq.NOBLOCK)
             elif letter == END:
                 return False
         return True
 
-    def _send(self, frames: list[bytes | zmq.Frame]) -> None:
+    def _send(self, frames: Sequence[bytes | memoryview]) -> None:
         with suppress(zmq.ZMQError):  # the peer has gone or does not read: it asks again if it lives
-            self._router.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            self._router.send_multipart(frames, zmq.NOBLOCK)  # a copy: frames may lie in shared memory
 
     def _ask_server(self, authority: zmq.Socket[bytes]) -> None:
         """Pass a question of ZeroMQ's authentication protocol (RFC 27) on: identity, number, address, key."""
         frames = authority.recv_multipart()
         if len(frames) == 9 and frames[7] == b"CURVE":
-            self._link.send_multipart([QUESTION, frames[0], frames[3], frames[5], frames[8]])
+            self._link.send(QUESTION, frames[0], frames[3], frames[5], frames[8])
         elif len(frames) > 3:
             authority.send_multipart([frames[0], b"", b"1.0", frames[3], b"400", b"not authorised", b"", b""])
 
@@ -219,9 +228,9 @@ class Relay:
         large = size > SMALL and not leased
         whole = not large and size <= self.settings.max_message and len(parts) <= self.settings.most_frames
         facts = FACTS.pack(size, len(parts), leased, whole)
-        content = parts if whole else [part.bytes[:LARGEST_HEAD] for part in parts[:1]] + [head]
+        content = [part.buffer for part in parts] if whole else [*(part.buffer[:16] for part in parts[:1]), head]
         user, address = self._origin(frames[-1])
-        message: list[bytes | zmq.Frame] = [MESSAGE, route, user, address, facts, *content]
+        message = [MESSAGE, route, user, address, facts, *content]
         if not self._backlog.put(route, message, size if whole else 0, leased):
             self._dropped += 1
             self._send([route, *self._busy])
@@ -239,10 +248,10 @@ class Relay:
 
     def _feed(self) -> None:
         if self._dropped and self._credit:
-            self._link.send_multipart([DROPPED, str(self._dropped).encode()])
+            self._link.send(DROPPED, str(self._dropped).encode())
             self._dropped = 0
         while self._credit and (message := self._backlog.take()) is not None:
-            self._link.send_multipart(message, copy=False)
+            self._link.send(*message)
             self._credit -= 1
 
 
