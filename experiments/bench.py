@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hydra
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.bench import (
     BenchConfig,
@@ -37,7 +36,7 @@ def _bench(config: DictConfig) -> None:
     settings, folder, progress = typed(config), run_directory(), Progress()
     title, columns, rows = SUITES[settings.suite](settings)
     progress.table(title, columns, rows)
-    progress.say(f"results: {escape(str(folder))}")
+    progress.say(f"results: {folder}")
 
 
 Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hydra
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
@@ -27,4 +26,4 @@ def _calibrate(config: DictConfig) -> None:
     progress.table(
         "calibration", ("parameter", "target", "median", "spread", "failed circuits"), outcome_rows(outcomes)
     )
-    progress.say(f"written to {escape(str(file))}; use it with chip.calibration={escape(str(file))}")
+    progress.say(f"written to {file}; use it with chip.calibration={file}")

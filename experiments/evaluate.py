@@ -36,8 +36,11 @@ def _evaluate(config: DictConfig) -> None:
     if settings.match != "*":
         warnings.warn(f"match={settings.match} has no effect: checkpoint is a single run", stacklevel=2)
     result = evaluate_checkpoint(settings, run_directory(), command_line(), progress)
-    progress.say(
-        f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "
-        f"chip {result['chip']} ({result['chip_hash']}), "
-        f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+    progress.show(
+        "test accuracy [bold]{}[/] on backend {}, chip {} ({}), {} hidden spikes per image",
+        f"{result['test_accuracy']:.2%}",
+        result["backend"],
+        result["chip"],
+        result["chip_hash"],
+        f"{result['hidden_spikes_per_sample']:.1f}",
     )

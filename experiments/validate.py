@@ -6,7 +6,6 @@ import sys
 
 import hydra
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.validate import check_rows, validate
 from hxtrain.training import Progress
@@ -29,5 +28,5 @@ def _validate(config: DictConfig) -> bool:
     checks = validate(typed(config), folder, command_line(), progress.say)
     progress.table("emulated chip", ("statistic", "measured", "bound", "verdict", "source"), check_rows(checks))
     passed = sum(check.passed for check in checks)
-    progress.say(f"{passed} of {len(checks)} checks pass; validation.json: {escape(str(folder))}")
+    progress.say(f"{passed} of {len(checks)} checks pass; validation.json: {folder}")
     return passed == len(checks)

@@ -126,31 +126,32 @@ def _listen_tcp(rest: str) -> Listener:
 
 def _listen_local(rest: str) -> Listener:
     """Listen at a path, for its owner only; a path that is in use, or no socket, is left alone."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if rest.startswith("@"):
-        try:
-            listener.bind("\0" + rest[1:])
-            _start(listener)
-        except BaseException:
-            listener.close()
-            raise
-        return Listener(listener, f"ipc://{rest}")
+        return Listener(_bound("\0" + rest[1:]), f"ipc://{rest}")
     path = Path(rest)
     _is_socket(path)  # before there is a lock beside it
     lock = _locked(path)
     try:
         _remove_abandoned(path)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(rest)
-        finally:
-            os.umask(mask)
+        return Listener(_bound(rest), f"ipc://{rest}", path, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _bound(name: str) -> socket.socket:
+    """Return a local socket that listens; other users may not connect to its path."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(name)
         _start(listener)
     except BaseException:
         listener.close()
-        lock.close()
         raise
-    return Listener(listener, f"ipc://{rest}", path, lock)
+    finally:
+        os.umask(mask)
+    return listener
 
 
 def _interface(name: str) -> str | None:

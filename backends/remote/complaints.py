@@ -37,7 +37,9 @@ class Complaints:
         self._series: OrderedDict[tuple[str, str], Series] = OrderedDict()
         self._begin, self._lines = -PERIOD, 0
 
-    def warn(self, kind: str, peer: str, text: str, error: BaseException | None = None) -> None:
+    def warn(
+        self, kind: str, peer: str, text: str, error: BaseException | None = None, level: int = logging.WARNING
+    ) -> None:
         """Log a line, unless it would be one too many; the next one says how many there were meanwhile.
 
         Args:
@@ -45,6 +47,7 @@ class Complaints:
             peer: who causes it.
             text: what is said.
             error: an error whose traceback follows.
+            level: of the line.
         """
         now = time.monotonic()
         series = self._series.get((kind, peer))
@@ -57,7 +60,6 @@ class Complaints:
         self._series.move_to_end((kind, peer))
         if len(self._series) > MOST:
             self._series.popitem(last=False)
-        level = logging.WARNING if error is None else logging.ERROR
         shown = printable(text, LONGEST)
         self._log.log(level, "%s: %s%s", printable(peer, 200) or "someone", shown, more, exc_info=error)
 

@@ -94,6 +94,9 @@ class Desk:
             raise Refusal("not_authorised", f"client {ask.client} belongs to another key")
         member.seen, member.origin = now, origin
         self.advance(now, idle)
+        if not any(other is member for other in self._members()):  # its lease has just gone to another one
+            member.since = now
+            self.queue.append(member)
         return self._place(member, now)
 
     def holder(self, token: str, user: str, now: float) -> Lease:

@@ -102,8 +102,8 @@ class Server:
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
         self.settings, self.instance = settings, secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._listener = listen(settings.bind)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.address = self._listener.address
         descriptor, largest = self._listener.socket.fileno(), settings.max_message
         try:
@@ -411,9 +411,12 @@ class Server:
             return
         self._front.admit("" if after is None else after.token)
         if before is not None:
-            log.info("lease of %s ended after %d runs", before.member.label, before.jobs)
+            self._note("lease ended", before, f"its lease ended after {before.jobs} runs")
         if after is not None:
-            log.info("lease given to %s, %d waiting", after.member.label, len(self._desk.queue))
+            self._note("lease given", after, f"it has the lease, {len(self._desk.queue)} waiting")
+
+    def _note(self, kind: str, lease: Lease, text: str) -> None:
+        self._complaints.warn(kind, lease.member.label, text, level=logging.INFO)
 
     def _refuse_when_closing(self) -> None:
         if self._stop.is_set():

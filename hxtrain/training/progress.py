@@ -19,6 +19,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
+
+from hxtrain.backends.text import printable
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -94,20 +97,34 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        line = Text("warning: ").append_text(_plain(text))
+        line.stylize("yellow", 0, len("warning:"))
+        self.console.print(line, highlight=False, soft_wrap=True)
 
-    def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-        """Show a table."""
-        table = Table(title=title, title_justify="left", box=SIMPLE)
+    def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str | Text, ...]]) -> None:
+        """Show a table; a cell that has a style is a `Text`."""
+        table = Table(title=_plain(title), title_justify="left", box=SIMPLE)
         for column in columns:
-            table.add_column(column)
+            table.add_column(_plain(column))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_plain, row))
         self.console.print(table)
 
     def say(self, text: str) -> None:
-        """Show a line; square brackets are rich's markup."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Show a line, as it is."""
+        self.console.print(_plain(text), highlight=False, soft_wrap=True)
+
+    def show(self, markup: str, *values: object) -> None:
+        """Show a line with rich's markup, a literal of the program; each `{}` in it is a value, shown as it is."""
+        plain = (escape(_plain(str(value)).plain) for value in values)
+        self.console.print(markup.format(*plain), highlight=False, soft_wrap=True)
+
+
+def _plain(text: str | Text) -> Text:
+    """Return text of anyone as it is shown: without markup, control characters but newlines as escapes."""
+    if isinstance(text, Text):
+        return text
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def _spikes(found: Mapping[str, Any], digits: int) -> str:

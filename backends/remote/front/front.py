@@ -31,7 +31,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**26),
 }
-"""Of relays; as the server, they keep the memory of messages (glibc), which costs a third of a millisecond to get anew."""
+"""Of relays; as the server, they keep the memory of messages (glibc): to get it anew costs a third of a millisecond."""
 MEMORY = 512 * 2**20
 """Memory of a relay besides messages (bytes)."""
 
