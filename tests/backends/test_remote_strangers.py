@@ -252,7 +252,8 @@ def test_a_lease_without_a_run_goes_on() -> None:
     assert (first, second) == (1, 0)
     assert desk.lease is not None
     desk.lease.worked = 20.0  # it configured, which took a while
-    assert [ask(desk, 1, Origin("a"), now) for now in (20.0, 25.0, 30.0)] == [1, 1, 0]
+    assert ask(desk, 2, Origin("b"), 25.0) == 0
+    assert [ask(desk, 1, Origin("a"), now) for now in (25.0, 30.0)] == [1, 0]
 
 
 def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

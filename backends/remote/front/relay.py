@@ -29,7 +29,7 @@ import zmq
 if __package__:
     from .channel import Channel, Memory
 else:  # as a script
-    from channel import Channel, Memory
+    from channel import Channel, Memory  # type: ignore[import-not-found,no-redef]
 
 READY, MESSAGE, QUESTION, DROPPED = b"R", b"M", b"Q", b"D"
 """To the server: listening; a message of a peer; whether a key is authorised; how many messages were dropped."""
