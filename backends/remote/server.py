@@ -315,6 +315,7 @@ class Server:
             "leases_expired": ("Leases that ended because their holder was silent.", desk.expired),
             "lease_held": ("Whether someone has the chip.", float(desk.lease is not None)),
             "queue_length": ("Clients that wait for the chip.", len(desk.queue)),
+            "front_restarts": ("Fronts that ended and were replaced.", float(self._front.restarts)),
             "device_busy": ("Whether a job is running.", float(self._worker.busy)),
         }
         return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, now)))

@@ -24,6 +24,8 @@ SOUND = 10.0
 """A relay that ran for so long (s) is replaced at once; else after a pause that doubles."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses before a relay is started again (s)."""
+LEAST = 2**22
+"""Room for replies of a server whose messages are small (bytes)."""
 ROOM = 4
 """Largest messages that have room on the way to a relay, and back."""
 ENVIRONMENT = {
@@ -195,7 +197,8 @@ class Front:
     def _connect(self) -> None:
         """Make the link for the next relay."""
         near, self._far = socket.socketpair(socket.AF_UNIX, KIND)
-        self._memories = [make_memory(ROOM * self._settings.max_message) for _ in range(2)]
+        size = max(ROOM * self._settings.max_message, LEAST)
+        self._memories = [make_memory(size) for _ in range(2)]
         incoming, outgoing = map(Memory, self._memories)
         self.link = Channel(near, outgoing, incoming)
         if self._token:
