@@ -381,9 +381,10 @@ def parse_request(frames: Sequence[memoryview], count: int) -> Request:
     if not 0 < len(frames[1]) <= LARGEST_HEAD:
         raise Refusal("malformed", f"a head has 1 to {LARGEST_HEAD} bytes")
     try:
-        return Request(unpack(Head, frames[1]), *(frames[2:3] or [memoryview(b"")]), list(frames[3:]))
+        head = unpack(Head, frames[1])
     except WireError as error:
         raise Refusal("malformed", str(error)) from None
+    return Request(head, frames[2] if len(frames) > 2 else memoryview(b""), list(frames[3:]))
 
 
 def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, list[memoryview]]:
