@@ -21,7 +21,8 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
         stimulus: of the run.
 
     Raises:
-        DeviceError: a part is missing, of another type or size, a spike is out of range, or the recording is of another run.
+        DeviceError: a part is missing, of another type or size, a spike is out of range, or the recording is of
+            another run.
     """
     if not isinstance(recording, Recording):
         raise DeviceError(f"the device returned {type(recording).__name__}, not a Recording")
@@ -48,7 +49,7 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
 
 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:
-    """Refuse spikes that no trial can have: compiled loops read all parts of an event by one index, and write by them."""
+    """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index and write by them."""
     if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
         size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _shown(spikes)
         raise DeviceError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.ann import complete_ann, train_ann
 from hxtrain.training import Progress
@@ -23,8 +22,10 @@ def _train(config: DictConfig) -> None:
     progress = Progress(settings.trainer.progress)
     work = complete_ann if in_sweep() else train_ann
     result = work(settings, folder, command_line(), progress)
-    progress.say(
-        f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], {result['seconds']:.0f} s in all, "
-        f"{result['samples_per_second']:.0f} images/s in training"
+    progress.show(
+        "{} accuracy [bold]{}[/], {}",
+        result["evaluated_on"],
+        f"{result['test_accuracy']:.2%}",
+        f"{result['seconds']:.0f} s in all, {result['samples_per_second']:.0f} images/s in training",
     )
-    progress.say(f"result.json and checkpoint.pt: {escape(str(folder))}")
+    progress.say(f"result.json and checkpoint.pt: {folder}")

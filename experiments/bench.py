@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.bench import (
     BenchConfig,
@@ -37,7 +36,7 @@ def _bench(config: DictConfig) -> None:
     with own_directory(f"{result}.json", f"{result}.png") as folder:
         title, columns, rows = suite(settings)
     progress.table(title, columns, rows)
-    progress.say(f"results: {escape(str(folder))}")
+    progress.say(f"results: {folder}")
 
 
 Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
 from hxtrain.training import Progress
@@ -31,4 +30,4 @@ def _calibrate(config: DictConfig) -> None:
         "calibration", ("parameter", "target", "median", "spread", "failed circuits"), outcome_rows(outcomes)
     )
     use = shlex.quote(f"chip.calibration={quote(str(file.absolute()))}")
-    progress.say(f"written to {escape(str(file))}; use it with {escape(use)}")
+    progress.say(f"written to {file}; use it with {use}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.compare import compare_checkpoint
 from hxtrain.training import Progress
@@ -25,5 +24,5 @@ def _compare(config: DictConfig) -> None:
     warn_without_effect(settings.other_backend, "other_")
     progress = Progress()
     result = compare_checkpoint(settings, folder, command_line(), progress)
-    progress.say(f"[bold]{escape(result['verdict'])}[/]")
-    progress.say(f"comparison.json and comparison.png: {escape(str(folder))}")
+    progress.show("[bold]{}[/]", result["verdict"])
+    progress.say(f"comparison.json and comparison.png: {folder}")

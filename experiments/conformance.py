@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.conformance import conform, passed, result_rows
 from hxtrain.training import Progress
@@ -27,11 +26,11 @@ def _conform(config: DictConfig) -> bool:
     warn_without_effect(settings.backend)
     with progress.console.status("opening the device") as status:
         results = conform(settings, folder, command_line(), status.update)
-    rows = [tuple(map(escape, row)) for row in result_rows(results)]
-    progress.table(f"backend {settings.backend.name}", ("check", "verdict", "found, or the reason"), rows)
+    columns = ("check", "verdict", "found, or the reason")
+    progress.table(f"backend {settings.backend.name}", columns, result_rows(results))
     counts = [
         (kind, sum(r.verdict == kind for r in results)) for kind in ("pass", "fail", "not applicable", "excluded")
     ]
     shown = ", ".join(f"{count} {kind}" for kind, count in counts if count)
-    progress.say(f"{shown}; conformance.json: {escape(str(folder))}")
+    progress.say(f"{shown}; conformance.json: {folder}")
     return passed(results)

@@ -46,8 +46,11 @@ def _evaluate(config: DictConfig) -> None:
     work = finished_evaluation if in_sweep() else evaluate_checkpoint
     with own_directory(*([] if in_sweep() else [EVALUATION])) as folder:
         result = work(settings, folder, command_line(), progress)
-    progress.say(
-        f"test accuracy [bold]{result['test_accuracy']:.2%}[/] on backend {result['backend']}, "
-        f"chip {result['chip']} ({result['chip_hash']}), "
-        f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+    progress.show(
+        "test accuracy [bold]{}[/] on backend {}, chip {} ({}), {} hidden spikes per image",
+        f"{result['test_accuracy']:.2%}",
+        result["backend"],
+        result["chip"],
+        result["chip_hash"],
+        f"{result['hidden_spikes_per_sample']:.1f}",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
@@ -35,7 +34,7 @@ def _fit(config: DictConfig) -> None:
         )
     p = found.parameters
     progress.table(
-        f"chip {escape(p.device['chip'])} ({p.device['chip_hash']}), {len(p.leak)} neurons of {p.merged} circuits, "
+        f"chip {p.device['chip']} ({p.device['chip_hash']}), {len(p.leak)} neurons of {p.merged} circuits, "
         f"{found.measured.trials} trials",
         ("parameter", "median", "spread", "neurons without an estimate"),
         table(found),
@@ -45,5 +44,5 @@ def _fit(config: DictConfig) -> None:
     progress.say(f"saturation of the amplifiers: {saturation}; rails: {rails}")
     for note in p.notes:
         progress.warn(note)
-    file = escape(str(settings.file))
+    file = settings.file
     progress.say(f"written to {file} ({p.hash}); emulate it with backend=emulator chip.parameters={file}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.report import report
 from hxtrain.studies.report.report import rows
@@ -24,4 +23,4 @@ def _report(config: DictConfig) -> None:
     found = report(settings, progress)
     columns = ("", settings.xlabel, settings.ylabel, "std", "runs")
     progress.table(settings.title, columns, rows(settings, found))
-    progress.say(f"{escape(settings.name)}.md, .png and .json: {escape(settings.out)}")
+    progress.say(f"{settings.name}.md, .png and .json: {settings.out}")

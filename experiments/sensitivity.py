@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.sensitivity import sensitivity, sensitivity_rows
 from hxtrain.training import Progress
@@ -26,4 +25,4 @@ def _sensitivity(config: DictConfig) -> None:
     found = sensitivity(with_teacher(settings, progress), folder, command_line(), progress)
     kinds = [f"{preset}, {kind}" for preset in settings.presets for kind in ("deployed", "in the loop")]
     progress.table("test accuracy", ("imperfection alone", *kinds), sensitivity_rows(found["accuracy"]))
-    progress.say(f"sensitivity.json: {escape(str(folder))}")
+    progress.say(f"sensitivity.json: {folder}")

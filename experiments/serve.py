@@ -8,7 +8,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.markup import escape
 
 from hxtrain.backends import DeviceError
 from hxtrain.backends.remote import LinkSettings, ask_metrics, ask_status, make_keys
@@ -47,7 +46,7 @@ def serve_command(config: DictConfig) -> None:
 def _serve(config: DictConfig) -> None:
     settings, progress = typed(config), Progress()
     warn_without_effect(settings.backend)
-    serve(settings, lambda text: progress.say(escape(text)))
+    serve(settings, progress.say)
 
 
 def _keys(words: list[str]) -> None:

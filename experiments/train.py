@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.training import Progress, complete, run
 
@@ -26,9 +25,11 @@ def _train(config: DictConfig) -> None:
     result = work(with_teacher(settings, progress), folder, command_line(), progress)
     if not leads():
         return
-    progress.say(
-        f"{result['evaluated_on']} accuracy [bold]{result['test_accuracy']:.2%}[/], "
+    progress.show(
+        "{} accuracy [bold]{}[/], {}",
+        result["evaluated_on"],
+        f"{result['test_accuracy']:.2%}",
         f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "
-        f"{result['samples_per_second']:.0f} images/s in training"
+        f"{result['samples_per_second']:.0f} images/s in training",
     )
-    progress.say(f"result.json, plots and weights: {escape(str(folder))}")
+    progress.say(f"result.json, plots and weights: {folder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.transfer import transfer, transfer_rows
 from hxtrain.training import Progress
@@ -27,4 +26,4 @@ def _transfer(config: DictConfig) -> None:
     columns = ("trained on", *settings.chips)
     progress.table("test accuracy, evaluated on", columns, transfer_rows(found["accuracy"]))
     progress.say(", ".join(f"{name} {value:.2%}" for name, value in found["summary"].items()))
-    progress.say(f"transfer.json and transfer.png: {escape(str(folder))}")
+    progress.say(f"transfer.json and transfer.png: {folder}")

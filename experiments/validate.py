@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
 from hxtrain.studies.validate import check_rows, validate
 from hxtrain.training import Progress
@@ -27,5 +26,5 @@ def _validate(config: DictConfig) -> bool:
     checks = validate(typed(config), folder, command_line(), progress.say)
     progress.table("emulated chip", ("statistic", "measured", "bound", "verdict", "source"), check_rows(checks))
     passed = sum(check.passed for check in checks)
-    progress.say(f"{passed} of {len(checks)} checks pass; validation.json: {escape(str(folder))}")
+    progress.say(f"{passed} of {len(checks)} checks pass; validation.json: {folder}")
     return passed == len(checks)

@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import TextType
 
 WIDEST = 10_000
 """Columns of output that is no terminal; a file has no edge."""
@@ -22,7 +23,9 @@ def write_any_letter() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    console: Console, title: TextType, columns: Sequence[TextType], rows: Sequence[Sequence[TextType]]
+) -> None:
     """Print a table: a terminal breaks long entries but those of the first column, a file holds whole lines."""
     table = Table(title=title, title_justify="left", box=SIMPLE)
     for index, column in enumerate(columns):

@@ -33,7 +33,7 @@ from . import protocol as p
 from .link import Link, LinkSettings, Reply, Setbacks
 from .server import SOFTWARE
 from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
-from .wire import LARGEST_PART, WireError
+from .wire import LARGEST_PART, Exact, WireError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -312,7 +312,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         since, told = time.monotonic(), -1
         while True:
             asked = time.monotonic()
-            place = self._link.request("lease", p.Ask(self._client, _label())).read(p.Place)
+            place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
             if place.lease is not None:
                 break
             if place.position != told:

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
@@ -199,31 +198,3 @@ def _load(file: Path, forbidden: int, deed: str, remedy: str) -> tuple[bytes, by
     if any(key is not None and len(key) != 40 for key in keys):
         raise KeyFileError(f"{file} holds a key that is not of 40 characters; make new ones")
     return public[1].encode(), keys[1]
-
-
-def is_private(address: str) -> bool:
-    """Return whether only this machine reaches an address of ZeroMQ: loopback, or a local socket."""
-    scheme, _, rest = address.partition("://")
-    if scheme in ("ipc", "inproc"):
-        return True
-    host = rest.rpartition(":")[0].strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_bind(address: str, keys: str | None, insecure: bool) -> None:
-    """Refuse to serve others without keys.
-
-    Raises:
-        ValueError: the address is none of ZeroMQ's, or reachable from outside and there are no keys.
-    """
-    if address.partition("://")[0] not in ("tcp", "ipc") or not address.partition("://")[2]:
-        raise ValueError(f"bind={address} is not an address; use e.g. tcp://127.0.0.1:5555 or ipc:///run/chip.sock")
-    if keys is None and not insecure and not is_private(address):
-        raise ValueError(
-            f"bind={address} can be reached from other machines, and without keys anyone there could use the chip. "
-            "Make keys with `hxtrain-serve keys DIR` and serve with keys=DIR, or bind tcp://127.0.0.1:PORT and let "
-            "users come through ssh -L; insecure=true serves anyone"
-        )

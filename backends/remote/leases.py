@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hxtrain.backends.contract import Circuit
 
@@ -14,14 +15,31 @@ from .protocol import Ask, Client, Place, Refusal
 
 LONGEST_POLL = 0.1
 """Longest time after which a waiting client asks again (s)."""
+FULL_POLL = 2.0
+"""Time after which a client asks again for which there is no place (s)."""
+PLACES_OF_ONE = 4
+"""Places, the lease among them, of one key, or of one connection without keys."""
+
+
+class Origin(NamedTuple):
+    """Where a request comes from: public key of the user (empty without keys), connection, address of its machine."""
+
+    user: str
+    connection: str = ""
+    address: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Return whose places are counted."""
+        return self.user or self.connection
 
 
 @dataclass
 class Member:
-    """A client that waits or holds the lease; `user` is its public key, empty without keys. Times in s."""
+    """A client that waits or holds the lease, and where it was last heard from. Times in s."""
 
     client: str
-    user: str
+    origin: Origin
     label: str
     since: float
     seen: float
@@ -29,12 +47,13 @@ class Member:
 
 @dataclass
 class Lease:
-    """A held lease; `circuit` is what its holder has configured, `jobs` what it has had done."""
+    """A held lease: the circuit that its holder has configured, the runs it has had, when its last job ended (s)."""
 
     member: Member
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     circuit: Circuit | None = None
     jobs: int = 0
+    worked: float = 0.0
 
 
 class Desk:
@@ -43,7 +62,7 @@ class Desk:
     Args:
         heartbeat_timeout: silence after which a client has gone (s).
         lease_time: how long a lease lasts while others wait (s).
-        places: longest queue.
+        places: longest queue; without keys, one machine takes half of it at most.
 
     Attributes:
         lease: the held one. queue: those who wait, in order.
@@ -56,22 +75,28 @@ class Desk:
         self.queue: list[Member] = []
         self.granted, self.expired = 0, 0
 
-    def ask(self, ask: Ask, user: str, now: float, idle: bool) -> Place:
+    def ask(self, ask: Ask, origin: Origin, now: float, idle: bool) -> Place:
         """Return a client's place, after giving it the lease or one in the queue.
 
+        While the queue is full, or the user has as many places as one may have, it is the last place, and not kept.
+
         Raises:
-            Refusal: busy, if the queue is full; not authorised, if another user has this client's name.
+            Refusal: not authorised, if another user has this client's name.
         """
         member = self._find(ask.client)
         if member is None:
-            if len(self.queue) >= self.places:
-                raise Refusal("busy", f"{self.places} clients wait already; try again later", 5.0)
-            member = Member(ask.client, user, ask.label, now, now)
+            if self._is_full(origin):
+                position = len(self.queue) + 1
+                return Place(None, position, position * self.lease_time, FULL_POLL)
+            member = Member(ask.client, origin, ask.label, now, now)
             self.queue.append(member)
-        if member.user != user:
+        if member.origin.user != origin.user:
             raise Refusal("not_authorised", f"client {ask.client} belongs to another key")
-        member.seen = now
+        member.seen, member.origin = now, origin
         self.advance(now, idle)
+        if not any(other is member for other in self._members()):  # its lease has just gone to another one
+            member.since = now
+            self.queue.append(member)
         return self._place(member, now)
 
     def holder(self, token: str, user: str, now: float) -> Lease:
@@ -83,7 +108,7 @@ class Desk:
         lease = self.lease
         if lease is None or not secrets.compare_digest(lease.token.encode(), token.encode()):
             raise Refusal("lease_lost", "this lease is over or was given by an earlier server; ask for a new one")
-        if lease.member.user != user:
+        if lease.member.origin.user != user:
             raise Refusal("not_authorised", "this lease belongs to another key")
         lease.member.seen = now
         return lease
@@ -110,7 +135,7 @@ class Desk:
         if self.lease is None and self.queue and idle:
             member = self.queue.pop(0)
             member.since = now
-            self.lease, self.granted = Lease(member), self.granted + 1
+            self.lease, self.granted = Lease(member, worked=now), self.granted + 1
 
     def clients(self, now: float) -> tuple[Client | None, tuple[Client, ...]]:
         """Return holder and queue for people."""
@@ -120,14 +145,27 @@ class Desk:
     def _had_its_turn(self, lease: Lease, now: float) -> bool:
         """A holder has had at least one run, unless it dawdles: else a short lease time would stop everyone."""
         held = now - lease.member.since
-        return held >= self.lease_time and (lease.jobs > 0 or held >= self.lease_time + self.heartbeat_timeout)
+        if lease.jobs == 0:
+            return now - lease.worked >= self.heartbeat_timeout or held >= self.lease_time + self.heartbeat_timeout
+        return held >= self.lease_time
+
+    def _is_full(self, origin: Origin) -> bool:
+        """Whether there is no place left for another client from there."""
+        members = self._members()
+        same_owner = sum(member.origin.owner == origin.owner for member in members)
+        if len(self.queue) >= self.places or (origin.owner and same_owner >= PLACES_OF_ONE):
+            return True
+        same_address = sum(member.origin.address == origin.address for member in members)
+        return not origin.user and bool(origin.address) and same_address > self.places // 2
 
     def _silent(self, member: Member, now: float) -> bool:
         return now - member.seen > self.heartbeat_timeout
 
     def _find(self, client: str) -> Member | None:
-        members = self.queue if self.lease is None else [self.lease.member, *self.queue]
-        return next((member for member in members if member.client == client), None)
+        return next((member for member in self._members() if member.client == client), None)
+
+    def _members(self) -> list[Member]:
+        return self.queue if self.lease is None else [self.lease.member, *self.queue]
 
     def _place(self, member: Member, now: float) -> Place:
         again = min(LONGEST_POLL, self.heartbeat_timeout / 4)

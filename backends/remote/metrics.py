@@ -27,9 +27,9 @@ class Counters:
         self.bytes_in, self.bytes_out = 0, 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=2**14)
 
-    def refuse(self, code: Code, text: str) -> None:
-        """Count an error reply."""
-        self.errors[code] += 1
+    def refuse(self, code: Code, text: str, count: int = 1) -> None:
+        """Count an error reply, or several."""
+        self.errors[code] += count
         self.last_error = f"{code}: {text}"[:500]
 
     def finish(self, outcome: Outcome, now: float) -> None:

@@ -16,7 +16,7 @@ import zmq
 from hxtrain.backends.contract import Capabilities, Circuit, Cost, DeviceError, Health, check_clock
 from hxtrain.backends.ranges import DURATION, POSITIVE, Range, misfits
 
-from .wire import WireError, pack, unpack
+from .wire import LARGEST_PART, Exact, Lines, WireError, pack, unpack
 
 MAGIC: Final = b"hxtrain"
 VERSION: Final = 2
@@ -25,12 +25,18 @@ MOST_FRAMES = 256
 """Most frames of one message."""
 MOST_PIECES = 16
 """Most runs of the device in one job."""
+LARGEST_HEAD = 2**10
+"""Longest head of a request (bytes)."""
+LARGEST_BODY = 2**10
+"""Longest body of a request that is no job (bytes)."""
 COPIED = 2**20
 """Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
 
 Operation = Literal[
     "hello", "lease", "heartbeat", "configure", "run", "cancel", "health", "status", "metrics", "release"
 ]
+JOBS: Final = ("configure", "run")
+"""Operations for the device; their bodies are read only with a lease."""
 Code = Literal[
     "device",  # the device failed: DeviceError
     "value",  # what was asked for is not possible: ValueError
@@ -167,13 +173,13 @@ class Ask:
     """
 
     client: str
-    label: str
+    label: Exact
 
     def __post_init__(self) -> None:
         if not (8 <= len(self.client) <= 64 and self.client.isalnum()):
             raise ValueError(f"client={ascii(self.client)[:80]} must be 8 to 64 letters and digits")
-        if len(self.label) > 128 or not self.label.isprintable():
-            raise ValueError(f"label={ascii(self.label)[:80]} must be printable and at most 128 characters")
+        if len(self.label) > 128:
+            raise ValueError(f"label={self.label[:80]} must have at most 128 characters")
 
 
 @dataclass(frozen=True)
@@ -337,12 +343,12 @@ class Report:
 class Text:
     """Answer to `metrics`: Prometheus' text format."""
 
-    text: str
+    text: Lines
 
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed request; body and tensors are still as they came."""
+    """A parsed request; body and tensors are still as they came (and empty where they were withheld)."""
 
     head: Head
     body: memoryview
@@ -372,28 +378,42 @@ def reply_frames(head: ReplyHead, body: bytes, tensors: Sequence[memoryview] = (
     return [PREFIX, pack(head), body, *tensors]
 
 
-def parse_request(frames: Sequence[memoryview], max_message: int) -> Request:
-    """Return a request.
+def check_message_size(count: int, size: int, max_message: int) -> None:
+    """Check a message's number of frames and bytes.
 
     Raises:
-        Refusal: version, malformed or too large.
+        Refusal: too large.
     """
-    size = sum(len(frame) for frame in frames)
-    if size > max_message or len(frames) > MOST_FRAMES:
-        text = f"a message of {len(frames)} frames and {size} bytes; {MOST_FRAMES} and {max_message} are taken"
+    if size > max_message or count > MOST_FRAMES:
+        text = f"a message of {count} frames and {size} bytes; {MOST_FRAMES} and {max_message} are taken"
         raise Refusal("too_large", f"{text}. Send fewer samples at once")
+
+
+def parse_request(frames: Sequence[memoryview], count: int) -> Request:
+    """Return a request.
+
+    Args:
+        frames: prefix, head, body and tensors; prefix and head only if the rest was withheld.
+        count: of the frames that were sent.
+
+    Raises:
+        Refusal: version or malformed.
+    """
     prefix = bytes(frames[0][:16]) if frames else b""
     if prefix[: len(MAGIC)] != MAGIC or len(frames[0]) != len(PREFIX):
         raise Refusal("malformed", f"the first frame must be {PREFIX!r}; is this a client of hxtrain?")
     if prefix != PREFIX:
         text = f"the client speaks version {prefix[-1]} of the protocol, the server version {VERSION}"
         raise Refusal("version", f"{text}; install the same hxtrain on both sides")
-    if len(frames) < 3:
-        raise Refusal("malformed", f"a request has at least 3 frames, this one {len(frames)}")
+    if count < 3:
+        raise Refusal("malformed", f"a request has at least 3 frames, this one {count}")
+    if not 0 < len(frames[1]) <= LARGEST_HEAD:
+        raise Refusal("malformed", f"a head has 1 to {LARGEST_HEAD} bytes")
     try:
-        return Request(unpack(Head, frames[1]), frames[2], list(frames[3:]))
+        head = unpack(Head, frames[1])
     except WireError as error:
         raise Refusal("malformed", str(error)) from None
+    return Request(head, frames[2] if len(frames) > 2 else memoryview(b""), list(frames[3:]))
 
 
 def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, list[memoryview]]:
@@ -412,11 +432,16 @@ def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, li
 
 
 def read_body(kind: type[Any], request: Request) -> Any:
-    """Return a request's body.
+    """Return a request's body; what is no job has a small one, and no tensors.
 
     Raises:
-        Refusal: it is malformed, or tensors came that do not belong to it.
+        Refusal: it is malformed or too long, or tensors came that do not belong to it.
     """
+    op = request.head.op
+    if request.tensors and op != "run":
+        raise Refusal("malformed", f"{op} takes no tensors")
+    if len(request.body) > (largest := LARGEST_PART if op in JOBS else LARGEST_BODY):
+        raise Refusal("malformed", f"{op}: a body of {len(request.body)} bytes, at most {largest} are taken")
     try:
         return unpack(kind, request.body)
     except WireError as error:

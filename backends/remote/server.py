@@ -1,4 +1,4 @@
-"""The chip server: one device, one lease at a time, over ZeroMQ."""
+"""The chip server: one device, one lease at a time, behind a front that speaks with the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,23 +16,29 @@ import zmq
 from zmq.utils import z85
 
 from hxtrain.backends.contract import Backend
+from hxtrain.backends.text import printable
 
 from . import protocol as p
-from .keys import Pair, check_bind, load_authorised, load_pair
-from .leases import Desk, Lease
+from .address import check_bind, listen
+from .complaints import Complaints
+from .front import Arrival, Dropped, Front, Question
+from .jobs import Job, Ledger, Peer
+from .keys import load_authorised, load_pair
+from .leases import Desk, Lease, Origin
 from .metrics import Counters, exposition
+from .rates import Rates
 from .tensors import grid_size, largest_recording
-from .wire import pack
-from .worker import Outcome, Worker, failed
+from .wire import Exact, Lines, pack
+from .worker import LONGEST_ERROR, Outcome, Worker, failed
 
 log = logging.getLogger(__name__)
 SOFTWARE = f"hxtrain {version('hxtrain')}"
-KEPT_CLIENTS = 8
-"""Clients whose last replies are kept, besides the one that is running."""
-KEPT_PEERS = 1024
-"""Peers whose rate of requests is known."""
+KNOWN_USERS = 1024
+"""Users whose name is known."""
+HOLDER = "the lease's holder"
+"""Who pays for requests that name the lease."""
 AT_ONCE = 32
-"""Most requests that are answered before the device is looked after again."""
+"""Most events that are answered before the device is looked after again."""
 TICK = 0.1
 """Longest time between two looks at leases and signals (s)."""
 LINGER = 2.0
@@ -79,34 +84,6 @@ class ServerSettings:
         return p.Limits(self.max_message, self.max_rate, self.run_timeout, self.heartbeat_timeout, self.lease_time)
 
 
-@dataclass
-class Peer:
-    """Where a reply goes: routing id of the connection, number of the request."""
-
-    route: bytes
-    request: int
-
-
-@dataclass
-class Job:
-    """A job of a client: what it was, who waits for it, and what came of it (None: it runs)."""
-
-    op: p.Operation
-    client: str
-    lease: Lease
-    sequence: int
-    digest: str
-    started: float
-    waiter: Peer
-    outcome: Outcome | None = None
-    cancelled: bool = False
-
-    @property
-    def size(self) -> int:
-        """Return how much memory its outcome takes (bytes)."""
-        return 0 if self.outcome is None else sum(len(frame) for frame in self.outcome.tensors)
-
-
 class Server:
     """Serves a backend until `stop`.
 
@@ -125,24 +102,32 @@ class Server:
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
         self.settings, self.instance = settings, secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
+        self._listener = listen(settings.bind)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._authority = None if pair is None else self._context.socket(zmq.REP)
-        self._router = self._context.socket(zmq.ROUTER)
+        self.address = self._listener.address
+        descriptor, largest = self._listener.socket.fileno(), settings.max_message
         try:
-            self.address = self._bind(pair)
-            self._worker = Worker(backend, self._context, settings.threads, settings.max_message)
+            self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
+            try:
+                self._worker = Worker(backend, self._context, settings.threads, settings.max_message)
+            except BaseException:
+                self._front.close()
+                raise
         except BaseException:
+            self._listener.close()
             self._context.destroy(linger=0)
             raise
         now = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
         self._counters = Counters(now)
-        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._ledger = Ledger(settings.max_message)
         self._running: Job | None = None
-        self._rates: OrderedDict[bytes | str, tuple[float, float]] = OrderedDict()
+        self._rates = Rates(settings.max_rate)
+        self._complaints = Complaints(log)
         self._stop = threading.Event()
+        self._authorised: dict[bytes, str] | None = None
         self._names: dict[str, str] = {}
-        self._answers: dict[str, Callable[[p.Request, str], object]] = {
+        self._answers: dict[str, Callable[[p.Request, Origin], object]] = {
             "hello": self._hello,
             "lease": self._ask,
             "heartbeat": self._heartbeat,
@@ -156,19 +141,17 @@ class Server:
     def serve(self) -> None:
         """Answer requests until `stop`; then finish the running job and close the device."""
         poller = zmq.Poller()
-        sockets = [self._router, self._worker.wake] + ([] if self._authority is None else [self._authority])
-        for socket in sockets:
-            poller.register(socket, zmq.POLLIN)
+        poller.register(self._front.link.fileno(), zmq.POLLIN)
+        poller.register(self._worker.wake, zmq.POLLIN)
         try:
             while not self._stop.is_set() or self._finishing():
                 ready = dict(poller.poll(int(TICK * 1000)))
-                if self._authority is not None and self._authority in ready:
-                    self._authenticate(self._authority)
-                if self._router in ready:
+                if self._front.link.fileno() in ready:
                     self._answer_some()
                 self._look_after_job()
                 if not self._stop.is_set():
                     self._look_after_lease()
+                self._look_after_front(poller)
         finally:
             self._close()
 
@@ -176,136 +159,132 @@ class Server:
         """Ask `serve` to end; for signal handlers and other threads."""
         self._stop.set()
 
-    # sockets
+    # the front
 
-    def _bind(self, pair: Pair | None) -> str:
-        router, settings = self._router, self.settings
-        router.copy_threshold = p.COPIED
-        router.setsockopt(zmq.LINGER, int(LINGER * 1000))
-        router.setsockopt(zmq.MAXMSGSIZE, 2 * settings.max_message)  # beyond it, ZeroMQ cuts the connection
-        router.setsockopt(zmq.RCVHWM, AT_ONCE)
-        router.setsockopt(zmq.SNDHWM, AT_ONCE)
-        router.setsockopt(zmq.HEARTBEAT_IVL, int(settings.heartbeat_timeout * 500))
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(settings.heartbeat_timeout * 2000))
-        router.setsockopt(zmq.IPV6, int("[" in settings.bind))
-        if pair is not None and self._authority is not None:
-            self._authority.bind("inproc://zeromq.zap.01")
-            router.curve_publickey, router.curve_secretkey = pair
-            router.curve_server = True
-            router.zap_domain = b"hxtrain"
+    def _look_after_front(self, poller: zmq.Poller) -> None:
+        self._front.link.flush()
+        descriptor = self._front.link.fileno()
+        if self._front.revive():
+            poller.unregister(descriptor)
+            poller.register(self._front.link.fileno(), zmq.POLLIN)
+
+    def _authenticate(self, question: Question) -> None:
+        """Say whether a key may connect; keys are read anew each time."""
+        key = z85.encode(question.key)
         try:
-            router.bind(settings.bind)
-        except zmq.ZMQError as error:
-            raise ValueError(f"bind={settings.bind}: {error.strerror}; is another server running there?") from None
-        address: bytes = router.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-        return address.decode()
-
-    def _authenticate(self, authority: zmq.Socket[bytes]) -> None:
-        """Answer one question of ZeroMQ's authentication protocol (RFC 27); keys are read anew each time."""
-        frames = authority.recv_multipart()
-        number = frames[1] if len(frames) > 1 else b""
-        name = None
-        if len(frames) == 7 and frames[5] == b"CURVE" and len(frames[6]) == 32:
-            key = z85.encode(frames[6])
-            name = load_authorised(Path(self.settings.keys or "").expanduser()).get(key)
+            names = load_authorised(Path(self.settings.keys or "").expanduser())
+        except OSError as error:
+            self._complaints.warn("keys", question.address, f"the authorised keys cannot be read for now: {error}")
+            if self._authorised is None:
+                self._front.decide(question, b"300", b"try again", b"")
+                return
+            names = self._authorised
+        self._authorised, name = names, names.get(key)
         if name is None:
-            log.warning("refused a connection without an authorised key")
+            self._complaints.warn("not_authorised", question.address, "refused a connection without an authorised key")
             self._counters.refuse("not_authorised", "a connection without an authorised key")
-            authority.send_multipart([b"1.0", number, b"400", b"not authorised", b"", b""])
+            self._front.decide(question, b"400", b"not authorised", b"")
             return
-        if len(self._names) >= KEPT_PEERS:
+        if len(self._names) >= KNOWN_USERS:
             self._names.clear()
         self._names[key.decode()] = name
-        authority.send_multipart([b"1.0", number, b"200", b"OK", key, b""])
+        self._front.decide(question, b"200", b"OK", key)
 
     def _answer_some(self) -> None:
         for _ in range(AT_ONCE):
-            try:
-                frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            event = self._front.receive()
+            if event is None:
                 return
-            self._answer(frames)
+            if isinstance(event, Question):
+                self._authenticate(event)
+            elif isinstance(event, Dropped):
+                self._counters.refuse("busy", "more requests than the server has time for", event.count)
+            else:
+                self._answer(event)
 
-    def _answer(self, frames: list[zmq.Frame]) -> None:
+    def _answer(self, arrival: Arrival) -> None:
         """Answer one message, whatever it is."""
-        peer = Peer(frames[0].bytes, 0)
-        parts = [frame.buffer for frame in frames[1:]]
-        self._counters.bytes_in += sum(len(part) for part in parts)
+        user, address, begin = arrival.user, arrival.address, time.monotonic()
+        name = self._names.get(user, "unknown key") if user else address
+        peer, payer = Peer(arrival.route, 0, name), HOLDER if arrival.leased else user or address
+        self._counters.bytes_in += arrival.size
         try:
-            user = "" if self._authority is None else str(frames[-1].get("User-Id"))
-            self._admit(user or peer.route)
-            request = p.parse_request(parts, self.settings.max_message)
-            peer.request = request.head.id
-            self._counters.requests[request.head.op] += 1
-            if request.head.op in ("configure", "run"):
-                self._take_job(request, user, peer)
-                return
-            if request.tensors:
-                raise p.Refusal("malformed", f"{request.head.op} takes no tensors")
-            self._send(peer, "ok", pack(self._answers[request.head.op](request, user)))
+            self._rates.admit(payer, begin)
+            self._answer_request(arrival, Origin(user, arrival.route.hex(), address), peer)
         except p.Refusal as refusal:
             self._refuse(peer, refusal)
         except Exception as error:
-            log.exception("a request failed in an unforeseen way; the server goes on")
-            self._refuse(peer, p.Refusal("internal", f"{type(error).__name__}: {error}"[:500]))
+            text = f"{type(error).__name__}: {error}"
+            self._complaints.warn("internal", name, f"a request failed in an unforeseen way ({text})", error)
+            self._refuse(peer, p.Refusal("internal", text))
+        now = time.monotonic()
+        if arrival.leased:
+            self._rates.charge(payer, now)
+        else:
+            self._rates.charge(payer, now, arrival.size, now - begin)
 
-    def _admit(self, who: bytes | str) -> None:
-        """Keep one peer from taking all the server's time: a bucket of one second of requests."""
-        rate, now = self.settings.max_rate, time.monotonic()
-        left, last = self._rates.pop(who, (max(rate, 1.0), now))
-        left = min(max(rate, 1.0), left + (now - last) * rate)
-        self._rates[who] = (max(left - 1, 0.0), now)
-        if len(self._rates) > KEPT_PEERS:
-            self._rates.popitem(last=False)
-        if left < 1:
-            raise p.Refusal("busy", f"more than {rate:g} requests per second; ask less often", (1 - left) / rate)
+    def _answer_request(self, arrival: Arrival, origin: Origin, peer: Peer) -> None:
+        """Answer a request, or start what it asks for.
+
+        Raises:
+            Refusal: it is none, or cannot be answered.
+        """
+        p.check_message_size(arrival.count, arrival.size, self.settings.max_message)
+        request = p.parse_request(arrival.frames, arrival.count)
+        op, peer.request = request.head.op, request.head.id
+        self._counters.requests[op] += 1
+        if op in p.JOBS:
+            self._take_job(request, origin, peer, arrival.whole)
+            return
+        if not arrival.whole:
+            raise p.Refusal("malformed", f"{op}: a message of {arrival.size} bytes; only jobs are so large")
+        self._send(peer, "ok", pack(self._answers[op](request, origin)))
 
     def _refuse(self, peer: Peer, refusal: p.Refusal) -> None:
-        self._counters.refuse(refusal.code, refusal.text)
-        text = refusal.text[:2000]
+        text = printable(refusal.text, LONGEST_ERROR)
+        self._counters.refuse(refusal.code, text)
         self._send(peer, "error", pack(p.Failure(refusal.code, text, refusal.retry_after)))
 
     def _send(self, peer: Peer, status: p.Status, body: bytes, tensors: Sequence[memoryview] = ()) -> None:
         frames = p.reply_frames(p.ReplyHead(peer.request, status), body, tensors)
         self._counters.bytes_out += sum(len(frame) for frame in frames)
-        try:
-            self._router.send_multipart([peer.route, *frames], zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:  # the peer has gone or does not read: it asks again if it lives
-            log.debug("a reply was not sent: %s", error)
+        self._front.send(peer.route, frames)
 
     # requests
 
-    def _hello(self, request: p.Request, user: str) -> p.Welcome:
+    def _hello(self, request: p.Request, origin: Origin) -> p.Welcome:
         p.read_body(p.Hello, request)
         facts = self._worker.facts
         return p.Welcome(SOFTWARE, self.instance, facts.capabilities, facts.identity, self.settings.limits())
 
-    def _ask(self, request: p.Request, user: str) -> p.Place:
+    def _ask(self, request: p.Request, origin: Origin) -> p.Place:
         ask: p.Ask = p.read_body(p.Ask, request)
         self._refuse_when_closing()
-        if user:
-            ask = p.Ask(ask.client, f"{self._names.get(user, 'unknown key')} ({ask.label})"[:128])
+        if origin.user:
+            label = f"{self._names.get(origin.user, 'unknown key')} ({ask.label})"[:128]
+            ask = p.Ask(ask.client, Exact(label))
         before = self._desk.lease
-        place = self._desk.ask(ask, user, time.monotonic(), not self._worker.busy)
+        place = self._desk.ask(ask, origin, time.monotonic(), not self._worker.busy)
         self._log_change(before)
         return place
 
-    def _heartbeat(self, request: p.Request, user: str) -> p.Empty:
+    def _heartbeat(self, request: p.Request, origin: Origin) -> p.Empty:
         p.read_body(p.Empty, request)
-        self._desk.holder(request.head.lease, user, time.monotonic())
+        self._desk.holder(request.head.lease, origin.user, time.monotonic())
         return p.Empty()
 
-    def _release(self, request: p.Request, user: str) -> p.Empty:
+    def _release(self, request: p.Request, origin: Origin) -> p.Empty:
         p.read_body(p.Empty, request)
         before = self._desk.lease
-        self._desk.release(request.head.lease, user, time.monotonic(), not self._worker.busy)
+        self._desk.release(request.head.lease, origin.user, time.monotonic(), not self._worker.busy)
         self._log_change(before)
         return p.Empty()
 
-    def _cancel(self, request: p.Request, user: str) -> p.Empty:
+    def _cancel(self, request: p.Request, origin: Origin) -> p.Empty:
         """Note that the holder does not want the job any more, if it is the one that is running."""
         cancel: p.Cancel = p.read_body(p.Cancel, request)
-        lease, job = self._desk.holder(request.head.lease, user, time.monotonic()), self._running
+        lease = self._desk.holder(request.head.lease, origin.user, time.monotonic())
+        job = self._running
         if job is not None and job.lease is lease and job.sequence == cancel.sequence:
             job.cancelled = True
         return p.Empty()
@@ -315,7 +294,7 @@ class Server:
         if job.cancelled or job.outcome is not None or self._desk.lease is not job.lease:
             self._worker.cancel()
 
-    def _health(self, request: p.Request, user: str) -> p.DeviceHealth:
+    def _health(self, request: p.Request, origin: Origin) -> p.DeviceHealth:
         p.read_body(p.Empty, request)
         return self._device_health()
 
@@ -325,7 +304,7 @@ class Server:
         state: Any = "idle" if job is None else "busy" if job.outcome is None else "stuck"
         return p.DeviceHealth(state, seconds, dict(c.errors), c.last_error, c.dropped_spikes, c.retries, c.lost_trials)
 
-    def _status(self, request: p.Request, user: str) -> p.Report:
+    def _status(self, request: p.Request, origin: Origin) -> p.Report:
         p.read_body(p.Empty, request)
         c, now = self._counters, time.monotonic()
         holder, queue = self._desk.clients(now)
@@ -343,7 +322,7 @@ class Server:
             dict(c.errors),
         )
 
-    def _metrics(self, request: p.Request, user: str) -> p.Text:
+    def _metrics(self, request: p.Request, origin: Origin) -> p.Text:
         p.read_body(p.Empty, request)
         now, desk = time.monotonic(), self._desk
         gauges = {
@@ -351,18 +330,22 @@ class Server:
             "leases_expired": ("Leases that ended because their holder was silent.", desk.expired),
             "lease_held": ("Whether someone has the chip.", float(desk.lease is not None)),
             "queue_length": ("Clients that wait for the chip.", len(desk.queue)),
+            "front_restarts": ("Fronts that ended and were replaced.", float(self._front.restarts)),
             "device_busy": ("Whether a job is running.", float(self._worker.busy)),
         }
-        return p.Text(exposition(self._counters, gauges, self._worker.facts.identity, now))
+        return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, now)))
 
     # jobs
 
-    def _take_job(self, request: p.Request, user: str, peer: Peer) -> None:
+    def _take_job(self, request: p.Request, origin: Origin, peer: Peer, whole: bool) -> None:
         """Start a job, or answer a repeated one."""
         head, now = request.head, time.monotonic()
-        lease = self._desk.holder(head.lease, user, now)
-        client = lease.member.client
-        if self._answer_repeated(request, lease, peer):
+        lease = self._desk.holder(head.lease, origin.user, now)
+        if not whole:  # it was sent before the front knew of the lease
+            raise p.Refusal("busy", "send it again", 0.01)
+        repeated = self._ledger.repeated(head, lease)
+        if repeated is not None:
+            self._answer_again(repeated, peer)
             return
         self._refuse_when_closing()
         if self._worker.busy:
@@ -370,25 +353,14 @@ class Server:
         if not request.digest_matches():
             raise p.Refusal("malformed", "body and tensors do not have the digest of the head; send them again")
         work = self._work(request, lease)
-        job = Job(head.op, client, lease, head.sequence, head.digest, now, peer)
-        self._jobs[client, head.op] = job
-        self._jobs.move_to_end((client, head.op))
-        self._forget_old_jobs()
+        job = Job(head.op, lease.member.client, lease, head.sequence, head.digest, now, peer)
+        self._ledger.add(job)
         self._running = job
         self._worker.submit(work)
-
-    def _forget_old_jobs(self) -> None:
-        """Keep the last replies of a few clients, and no more than two large ones besides the newest."""
-        kept = sum(job.size for job in self._jobs.values())
-        while len(self._jobs) > 1 and (len(self._jobs) > 2 * KEPT_CLIENTS or kept > 2 * self.settings.max_message):
-            _, forgotten = self._jobs.popitem(last=False)
-            kept -= forgotten.size
 
     def _work(self, request: p.Request, lease: Lease) -> Callable[[], Outcome]:
         worker = self._worker
         if request.head.op == "configure":
-            if request.tensors:
-                raise p.Refusal("malformed", "configure takes no tensors")
             circuit = p.read_body(p.Configure, request).circuit
             return lambda: worker.configure(circuit)
         run: p.Run = p.read_body(p.Run, request)
@@ -405,26 +377,14 @@ class Server:
             raise p.Refusal("too_large", f"{text} {limit}; run fewer at once, or ask for a longer refractory period")
         return lambda: worker.run(placed, run, request.tensors)
 
-    def _answer_repeated(self, request: p.Request, lease: Lease, peer: Peer) -> bool:
-        """Answer a job that this client sent before from what is kept; a circuit goes with its lease."""
-        head = request.head
-        job = self._jobs.get((lease.member.client, head.op))
-        if job is None or (head.op == "configure" and job.lease is not lease):
-            return False
-        if head.sequence < job.sequence:
-            text = f"{head.op} {head.sequence} is older than {job.sequence}, the last one of this client"
-            raise p.Refusal("stale", text)
-        if head.sequence > job.sequence:
-            return False
-        if head.digest != job.digest:
-            raise p.Refusal("value", f"{head.op} {head.sequence} was sent before with another content")
+    def _answer_again(self, job: Job, peer: Peer) -> None:
+        """Answer a repeated job from what is kept, or once it is done."""
         self._counters.duplicates += 1
         if job.outcome is None:
             job.waiter = peer
             self._send(peer, "pending", pack(p.Pending(time.monotonic() - job.started)))
         else:
             self._send(peer, job.outcome.status, job.outcome.body, job.outcome.tensors)
-        return True
 
     def _look_after_job(self) -> None:
         """Send what came of the job; say so once if it takes too long."""
@@ -447,7 +407,9 @@ class Server:
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
         errors += [("device", piece.error) for piece in outcome.done if piece.error]
         for code, text in errors:
-            log.warning("%s %d of %s: %s: %s", job.op, job.sequence, job.lease.member.label, code, text)
+            label = job.lease.member.label
+            self._complaints.warn(code, job.waiter.name, f"{job.op} {job.sequence} of {label}: {code}: {text}")
+        job.lease.worked = now
         job.outcome, outcome.done = outcome, ()  # its tensors are in the frames
         if outcome.code is None:
             job.lease.jobs += job.op == "run"
@@ -467,10 +429,14 @@ class Server:
         after = self._desk.lease
         if before is after:
             return
+        self._front.admit("" if after is None else after.token)
         if before is not None:
-            log.info("lease of %s ended after %d runs", before.member.label, before.jobs)
+            self._note("lease ended", before, f"its lease ended after {before.jobs} runs")
         if after is not None:
-            log.info("lease given to %s, %d waiting", after.member.label, len(self._desk.queue))
+            self._note("lease given", after, f"it has the lease, {len(self._desk.queue)} waiting")
+
+    def _note(self, kind: str, lease: Lease, text: str) -> None:
+        self._complaints.warn(kind, lease.member.label, text, level=logging.INFO)
 
     def _refuse_when_closing(self) -> None:
         if self._stop.is_set():
@@ -480,11 +446,17 @@ class Server:
         return self._running is not None and self._running.outcome is None
 
     def _close(self) -> None:
-        if not self._worker.close(LINGER if self._running is not None else self.settings.run_timeout):
+        patience = LINGER if self._running is not None else self.settings.run_timeout
+        closed = self._worker.close(patience)
+        self._front.close()
+        self._listener.close()
+        if closed:
+            self._context.term()
+        else:  # the context cannot end before the worker's socket does
             log.error("the device hangs; it was not closed")
-            self._router.close(0)  # the context cannot end before the worker's socket does
-            return
-        for socket in (self._router, self._authority):
-            if socket is not None:
-                socket.close()
-        self._context.term()
+
+
+def _busy_frames() -> list[bytes]:
+    """Return the reply to a request that nobody has time to read."""
+    failure = p.Failure("busy", "more requests than the server has time for; ask less often", 0.2)
+    return p.reply_frames(p.ReplyHead(0, "error"), pack(failure))

@@ -2,18 +2,22 @@
 
 A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
 tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
-field must be there, no other may, and each must have the declared type. Numbers are finite.
+field must be there, no other may, and each must have the declared type. Numbers are finite. Text comes out printable:
+control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgpack
+
+from hxtrain.backends.text import printable
 
 LARGEST_PART = 2**20
 """Longest packed message (bytes); tensors travel in frames of their own."""
@@ -21,7 +25,15 @@ LONGEST_TEXT = 2**16
 """Longest text in a message (bytes)."""
 MOST_ITEMS = 2**12
 """Most items of a tuple or mapping."""
+MOST_CONTAINERS = 2**14
+"""Most tuples and mappings in a message."""
+LONGEST_SHOWN = 80
+"""Longest value in an error (characters)."""
 INTEGERS = (-(2**63), 2**63 - 1)
+Lines = NewType("Lines", str)
+"""Text of several lines."""
+Exact = NewType("Exact", str)
+"""Text that must be printable as it is."""
 
 Message = TypeVar("Message")
 
@@ -58,9 +70,12 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
     """
     if len(packed) > LARGEST_PART:
         raise WireError(f"{kind.__name__}: {len(packed)} bytes, at most {LARGEST_PART} are taken")
+    count = _Count()
     try:
         value = msgpack.unpackb(
             packed,
+            list_hook=count,
+            object_hook=count,
             strict_map_key=True,
             max_str_len=LONGEST_TEXT,
             max_bin_len=0,
@@ -71,6 +86,19 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise WireError(f"{kind.__name__}: not msgpack as agreed ({type(error).__name__}: {error})"[:300]) from None
     return check(kind, value)
+
+
+class _Count:
+    """Counts containers as they are built, and stops at too many."""
+
+    def __init__(self) -> None:
+        self._left = MOST_CONTAINERS
+
+    def __call__(self, container: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {MOST_CONTAINERS} lists and mappings")
+        return container
 
 
 def check(kind: type[Message], value: object) -> Message:
@@ -109,10 +137,24 @@ def _checker(kind: Any) -> Checker:
     return _message(kind)
 
 
-def _text(value: object) -> str:
+def _exact(value: object) -> str:
+    if type(value) is not str or not value.isprintable():
+        raise WireError(f": expected printable text, got {_shown(value)}")
+    return value
+
+
+def _any_text(value: object) -> str:
     if type(value) is not str:
         raise WireError(f": expected text, got {_shown(value)}")
     return value
+
+
+def _text(value: object) -> str:
+    return printable(_any_text(value))
+
+
+def _lines(value: object) -> str:
+    return "\n".join(map(printable, _any_text(value).split("\n")))
 
 
 def _truth(value: object) -> bool:
@@ -133,7 +175,7 @@ def _number(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-_SCALARS: dict[type, Checker] = {str: _text, bool: _truth, int: _integer, float: _number}
+_SCALARS: dict[Any, Checker] = {str: _text, Lines: _lines, Exact: _exact, bool: _truth, int: _integer, float: _number}
 
 
 def _optional(some: Checker) -> Checker:
@@ -173,7 +215,7 @@ def _mapping(item: Checker) -> Checker:
     def checker(value: object) -> object:
         if type(value) is not dict or not all(type(name) is str for name in value):
             raise WireError(f": expected a mapping from text, got {_shown(value)}")
-        return {name: _inside(f".{name}", item, part) for name, part in value.items()}
+        return {printable(name): _inside(f".{printable(name, LONGEST_SHOWN)}", item, value[name]) for name in value}
 
     return checker
 
@@ -185,8 +227,8 @@ def _message(kind: Any) -> Checker:
         if type(value) is not dict:
             raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
         if value.keys() != inner.keys():
-            missing, unknown = (ascii(set(a) - set(b))[:80] for a, b in ((inner, value), (value, inner)))
-            raise WireError(f": missing fields {missing}, unknown fields {unknown}")
+            missing, unknown = (_names(a.keys() - b.keys()) for a, b in ((inner, value), (value, inner)))
+            raise WireError(f": missing fields: {missing}; unknown fields: {unknown}")
         found = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
         try:
             return kind(**found)
@@ -203,6 +245,14 @@ def _inside(place: str, checker: Checker, value: object) -> Any:
         raise WireError(f"{place}{error}") from None
 
 
+def _names(fields: Collection[object]) -> str:
+    """Return the names of a few fields."""
+    few = heapq.nsmallest(4, map(_shown, fields))
+    return ", ".join(few) + (f" and {len(fields) - len(few)} more" if len(fields) > len(few) else "") or "none"
+
+
 def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    """Return a value for an error; of containers only the length, for they may be large."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if type(value) is list else 'mapping'} of {len(value)}"
+    return printable(repr(value[:LONGEST_SHOWN] if isinstance(value, str) else value), LONGEST_SHOWN)

@@ -28,12 +28,15 @@ from hxtrain.backends.contract import (
     Stimulus,
     check_circuit,
 )
+from hxtrain.backends.text import printable
 
+from .complaints import Complaints
 from .protocol import Code, Configured, Failure, Run, Status
 from .tensors import check_sizes, largest_recording, read_run, recording_size, write_recordings
 from .wire import WireError, pack
 
 log = logging.getLogger(__name__)
+complaints = Complaints(log)
 WAKE = "inproc://worker"
 LONGEST_ERROR = 2000
 """Longest text of an error that is sent (characters)."""
@@ -269,8 +272,9 @@ def attempt(job: Callable[[], Outcome]) -> Outcome:
     except ValueError as error:
         return failed("value", str(error))
     except BaseException as error:
-        log.exception("the backend failed in an unforeseen way; the server goes on")
-        return failed("internal", f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        complaints.warn("internal", "the backend", f"an unforeseen failure, the server goes on ({text})", error)
+        return failed("internal", text)
 
 
 def failed(code: Code, text: str) -> Outcome:
@@ -280,4 +284,4 @@ def failed(code: Code, text: str) -> Outcome:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + "..."
+    return printable(text, LONGEST_ERROR)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from rich.text import Text
+
 from hxtrain import plots
 from hxtrain.backends import Health
 from hxtrain.comparison import Comparison, LayerComparison, Tolerance, compare
@@ -103,9 +105,9 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
 
 def report(found: Comparison, progress: Progress) -> None:
     """Show a comparison as tables."""
-    progress.say(
-        f"first / second, or their difference (that of a repetition on the {found.repeated}); "
-        "[bold]*[/] beyond tolerance and noise"
+    progress.show(
+        "first / second, or their difference (that of a repetition on the {}); [bold]*[/] beyond tolerance and noise",
+        found.repeated,
     )
     columns = ("", *(layer.name for layer in found.layers))
     progress.table("layers", columns, [(name, *(show(layer) for layer in found.layers)) for name, show in ROWS.items()])
@@ -129,17 +131,17 @@ def _both(name: str) -> Callable[[LayerComparison], str]:
     return show
 
 
-def _apart(name: str, form: str, factor: float = 1.0) -> Callable[[LayerComparison], str]:
+def _apart(name: str, form: str, factor: float = 1.0) -> Callable[[LayerComparison], str | Text]:
     """Return what shows a difference beside that of the repetition, and whether it is beyond the tolerance."""
 
-    def show(layer: LayerComparison) -> str:
+    def show(layer: LayerComparison) -> str | Text:
         text = _beside(getattr(layer.between, name), getattr(layer.repeat, name), form, factor)
-        return f"[bold]{text} *[/]" if name in layer.exceeded else text
+        return Text(f"{text} *", style="bold") if name in layer.exceeded else text
 
     return show
 
 
-ROWS: Mapping[str, Callable[[LayerComparison], str]] = {
+ROWS: Mapping[str, Callable[[LayerComparison], str | Text]] = {
     "spikes per sample and neuron": _rates,
     "spikes: correlation over neurons": _apart("rate_correlation", "{:.3f}"),
     "fired on one only": _apart("only_one", "{:.1%}"),

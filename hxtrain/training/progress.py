@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from hxtrain.backends.text import printable
 from hxtrain.backends.work import Work, listening
 from hxtrain.console import print_table
 
@@ -111,26 +112,42 @@ class Progress:
         self._remark("note", "cyan", text)
 
     def _remark(self, kind: str, colour: str, text: str) -> None:
-        """Keep a remark, and show it unless a run before has made the same one."""
-        remark, repeated = f"{kind}: {text}", f"{kind}: {text}" in self.remarks
+        """Keep a remark, and show it unless an earlier run has made the same one."""
+        remark = f"{kind}: {text}"
+        is_repeated = remark in self.remarks
         self.remarks.append(remark)
-        if not repeated:
-            self._print(f"[{colour}]{kind}:[/] {escape(text)}")
+        if not is_repeated:
+            line = _plain(remark)
+            line.stylize(colour, 0, len(kind) + 1)
+            self._print(line)
 
-    def _print(self, text: str) -> None:
-        """Show a line with rich's markup, and log it without."""
-        log.info(Text.from_markup(text).plain)
-        self.console.print(text, highlight=False, soft_wrap=True)
+    def _print(self, line: Text) -> None:
+        """Show a line, and log it."""
+        log.info(line.plain)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
-    def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-        """Show a table."""
-        print_table(self.console, title, columns, rows)
-        for row in rows:
-            log.info("%s: %s", title, ", ".join(row))
+    def table(self, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str | Text, ...]]) -> None:
+        """Show a table; a cell that has a style is a `Text`."""
+        plain = [tuple(map(_plain, row)) for row in rows]
+        print_table(self.console, _plain(title), list(map(_plain, columns)), plain)
+        for row in plain:
+            log.info("%s: %s", title, ", ".join(cell.plain for cell in row))
 
     def say(self, text: str) -> None:
-        """Show a line; square brackets are rich's markup."""
-        self._print(text)
+        """Show a line, as it is."""
+        self._print(_plain(text))
+
+    def show(self, markup: str, *values: object) -> None:
+        """Show a line with rich's markup, a literal of the program; each `{}` in it is a value, shown as it is."""
+        plain = (escape(_plain(str(value)).plain) for value in values)
+        self._print(Text.from_markup(markup.format(*plain)))
+
+
+def _plain(text: str | Text) -> Text:
+    """Return text of anyone as it is shown: without markup, control characters but newlines as escapes."""
+    if isinstance(text, Text):
+        return text
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 @contextmanager

@@ -1,0 +1,271 @@
+"""The server's side of its front: starts the relay, again when it ends, and exchanges messages with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from . import relay
+from .channel import KIND, Channel, Memory, make_memory
+
+log = logging.getLogger(__name__)
+START = 60.0
+"""Longest start of a relay (s)."""
+SOUND = 10.0
+"""A relay that ran for so long (s) is replaced at once; else after a pause that doubles."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Pauses before a relay is started again (s)."""
+LEAST = 2**22
+"""Room for replies of a server whose messages are small (bytes)."""
+ROOM = 4
+"""Largest messages that have room on the way to a relay, and back."""
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
+"""Of relays; as the server, they keep the memory of messages (glibc): to get it anew costs a third of a millisecond."""
+MEMORY = 512 * 2**20
+"""Memory of a relay besides messages (bytes)."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message of a peer.
+
+    Attributes:
+        route: where a reply goes.
+        user: public key of the peer; empty without keys.
+        address: of the peer.
+        size, count: bytes and frames of the message.
+        leased: its head names the lease.
+        whole: frames are all of it; else they are its prefix and head.
+        frames: without the route.
+    """
+
+    route: bytes
+    user: str
+    address: str
+    size: int
+    count: int
+    leased: bool
+    whole: bool
+    frames: list[memoryview]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether a key (32 bytes) is authorised; `ticket` goes back with the verdict."""
+
+    ticket: tuple[bytes, bytes]
+    address: str
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """So many messages were answered with `busy` unread."""
+
+    count: int
+
+
+Event = Arrival | Question | Dropped
+
+
+class Front:
+    """A relay in a process of its own, and its replacement when it ends.
+
+    Args:
+        descriptor: the listening socket; it outlives relays.
+        address: of that socket.
+        keys: public and secret key of the server; None without keys.
+        max_message: largest message (bytes).
+        most_frames: of a message.
+        busy: frames of the reply to a message that is dropped.
+        linger: time in which the last replies may leave (s).
+
+    Attributes:
+        link: readable when there are events; another one after `revive`.
+        restarts: relays that ended and were replaced.
+
+    Raises:
+        ValueError: no relay starts.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        address: str,
+        keys: tuple[bytes, bytes] | None,
+        max_message: int,
+        most_frames: int,
+        busy: Sequence[bytes],
+        linger: float,
+    ) -> None:
+        public, secret = ("", "") if keys is None else (key.decode() for key in keys)
+        self._settings = relay.Settings(
+            descriptor,
+            address,
+            (0, 0, 0),
+            max_message,
+            most_frames,
+            MEMORY + 8 * max_message,
+            int(linger * 1000),
+            public,
+            secret,
+            [frame.hex() for frame in busy],
+        )
+        self._linger = linger
+        self.restarts, self._pause, self._token = 0, FIRST_PAUSE, b""
+        self._started = self._next = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connect()
+        try:
+            self._start()
+            self._await_relay()
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(self) -> Event | None:
+        """Return the next event; None if there is none."""
+        self.link.flush()
+        while (message := self._receive()) is not None:
+            letter, *frames = message
+            if letter == relay.MESSAGE:
+                self._tell(relay.CREDIT)
+                return _arrival(frames)
+            if letter == relay.QUESTION:
+                sender, number, address, key = (frame.tobytes() for frame in frames)
+                return Question((sender, number), address.decode("ascii", "replace"), key)
+            if letter == relay.DROPPED:
+                return Dropped(int(frames[0].tobytes()))
+        return None
+
+    def send(self, route: bytes, frames: Sequence[bytes | memoryview]) -> None:
+        """Send a message to a peer; it is dropped if that has gone or does not read."""
+        self._tell(relay.ANSWER, route, *frames)
+
+    def decide(self, question: Question, status: bytes, text: bytes, user: bytes) -> None:
+        """Answer a question (status 200: welcome, 300: not now, 400: no)."""
+        sender, number = question.ticket
+        self._tell(relay.VERDICT, sender, number, status, text, user)
+
+    def admit(self, token: str) -> None:
+        """Say which lease is held; empty for none."""
+        if token.encode() != self._token:
+            self._token = token.encode()
+            self._tell(relay.LEASE, self._token)
+
+    def revive(self) -> bool:
+        """Start another relay if the last one has ended, after a pause; True if `link` is another one now."""
+        process, now = self._process, time.monotonic()
+        if process is None:
+            if now >= self._next:
+                self._start()
+            return False
+        if process.poll() is None:
+            return False
+        self._pause = FIRST_PAUSE if now - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = now + self._pause
+        log.error("the front ended (%s); the device goes on, another front starts", _ending(process.returncode))
+        self._discard()
+        self._connect()
+        self.restarts += 1
+        return True
+
+    def close(self) -> None:
+        """End the relay, once the last replies have left."""
+        if self._process is not None:
+            self._tell(relay.END)
+            try:
+                self._process.wait(self._linger + 1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._discard()
+
+    def _connect(self) -> None:
+        """Make the link for the next relay."""
+        near, self._far = socket.socketpair(socket.AF_UNIX, KIND)
+        size = max(ROOM * self._settings.max_message, LEAST)
+        self._memories = [make_memory(size) for _ in range(2)]
+        incoming, outgoing = map(Memory, self._memories)
+        self.link = Channel(near, outgoing, incoming)
+        if self._token:
+            self.link.send(relay.LEASE, self._token)
+
+    def _start(self) -> None:
+        """Start a relay at the other end of the link."""
+        passed = (self._far.fileno(), *self._memories)
+        settings = {**asdict(self._settings), "channel": passed}
+        self._process = subprocess.Popen(
+            [sys.executable, relay.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(self._settings.descriptor, *passed),
+            start_new_session=True,  # a terminal's Ctrl-C is for the server
+            env={**os.environ, **ENVIRONMENT},
+        )
+        self._started = time.monotonic()
+        self._close_far_end()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.write(json.dumps(settings).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _close_far_end(self) -> None:
+        self._far.close()
+        for descriptor in self._memories:
+            os.close(descriptor)
+        self._memories = []
+
+    def _discard(self) -> None:
+        """Forget a relay that has ended, and the link to it."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._process = None
+        self._close_far_end()
+        self.link.close()
+
+    def _await_relay(self) -> None:
+        assert self._process is not None
+        end = time.monotonic() + START
+        while not select.select([self.link], [], [], 0.05)[0]:
+            if self._process.poll() is not None or time.monotonic() > end:
+                code = self._process.poll()
+                self._process.kill()
+                raise ValueError(f"the server's front did not start ({_ending(code)}); its reason is above")
+
+    def _tell(self, *frames: bytes | memoryview) -> None:
+        try:
+            self.link.send(*frames)
+        except ValueError as error:
+            log.error("a reply is lost: %s", error)
+
+    def _receive(self) -> list[memoryview] | None:
+        try:
+            return self.link.receive()
+        except OSError:  # the relay has ended; `revive` replaces it
+            return None
+
+
+def _arrival(frames: list[memoryview]) -> Arrival:
+    route, user, address, facts = (frame.tobytes() for frame in frames[:4])
+    size, count, leased, whole = relay.FACTS.unpack(facts)
+    parts = [memoryview(bytearray(frame)) for frame in frames[4:]]
+    return Arrival(route, user.decode(), address.decode(), size, count, bool(leased), bool(whole), parts)
+
+
+def _ending(code: int | None) -> str:
+    return "it hangs" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
