@@ -338,7 +338,8 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
     """
     caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
     found = misfits(circuit, _CIRCUIT, "circuit.")
-    for part in (*circuit.populations, *circuit.projections):
+    parts: tuple[Population | Projection, ...] = (*circuit.populations, *circuit.projections)
+    for part in parts:
         found += misfits(part, _PARTS[type(part)], f"{type(part).__name__.lower()} {part.name}: ")
     if found:
         raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")

@@ -15,7 +15,7 @@ from .ranges import COUNT, Range, misfits
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain neuron parameters 1"
-LARGEST = 2**28
+LARGEST_FILE = 2**28
 """Most bytes that a file may unpack to."""
 
 
@@ -107,7 +107,7 @@ class NeuronParameters:
     def save(self, file: str | Path) -> None:
         """Write an npz file without pickled objects."""
         arrays = {name: getattr(self, name) for name in _arrays()}
-        with replacing(file) as stream:
+        with replacing(Path(file)) as stream:
             np.savez_compressed(stream, header=np.array(self._header()), allow_pickle=False, **arrays)
 
     @classmethod
@@ -120,8 +120,8 @@ class NeuronParameters:
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 size = sum(part.file_size for part in found.zip.infolist())
-                if size > LARGEST:
-                    raise ParameterFileError(f"it unpacks to {size} bytes, at most {LARGEST} are read")
+                if size > LARGEST_FILE:
+                    raise ParameterFileError(f"it unpacks to {size} bytes, at most {LARGEST_FILE} are read")
                 header = json.loads(str(found["header"]))
                 if header.pop("format") != FORMAT:
                     raise ParameterFileError(f"it is not of the format {FORMAT!r}")

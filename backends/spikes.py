@@ -84,7 +84,7 @@ class Spikes:
         Raises:
             TypeError, ValueError: see `Spikes`.
         """
-        spikes = cls.trusted(sample, unit, time, samples, units)  # type: ignore[arg-type]
+        spikes = cls.trusted(sample, unit, time, samples, units)
         spikes._take(time_unit)
         return spikes
 

@@ -48,6 +48,7 @@ class Compiled:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads)
+        self._room: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
         self._forget_room()
         self._progress: _Progress | None = None
 

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from .schema import OPTIONS, SCHEMAS, choices, groups, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings

@@ -21,7 +21,7 @@ def eager(function: F) -> F:
 
     @cache
     def uncompiled() -> Callable[..., Any]:
-        return cast(Callable[..., Any], torch.compiler.disable(function))
+        return cast(Callable[..., Any], torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
     @wraps(function)
     def call(*arguments: Any, **settings: Any) -> Any:

@@ -62,13 +62,14 @@ def calibration_for(
     Raises:
         CalibrationError: there is none, and none may be made.
     """
-    for file in (_shipped(chip), _kept(chip, targets)):
-        found = _usable(file, chip, targets)
-        if found is not None:
-            if file == _kept(chip, targets):
-                with suppress(OSError):
-                    os.utime(file)
-            return found
+    file = _kept(chip, targets)
+    calibration = shipped_for(chip, targets)
+    if calibration is None and file is not None:
+        calibration = _usable(file, chip, targets)
+        with suppress(OSError):
+            os.utime(file)  # those that were used longest ago make room
+    if calibration is not None:
+        return calibration
     if not make:
         shown = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
         raise CalibrationError(
@@ -79,7 +80,6 @@ def calibration_for(
     told = lambda text: report(text, next(stages), len(STAGES) + 1)  # noqa: E731
     made, _ = calibrate(replace(chip, faults=()), targets, report=told)
     report("", len(STAGES) + 1, len(STAGES) + 1)
-    file = _kept(chip, targets)
     try:
         if file is None:
             raise OSError("this user has no home; name a folder in HXTRAIN_CACHE")

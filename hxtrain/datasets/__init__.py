@@ -3,7 +3,8 @@
 from .dataset import ImageDataset, Split, content_sha256
 from .errors import DatasetError
 from .idx import read_images, read_labels, write_idx
-from .registry import NAMES, OWN, DataConfig, load_dataset
+from .own import NAME as OWN
+from .registry import NAMES, DataConfig, load_dataset
 from .resize import resize_images
 
 __all__ = [

@@ -98,5 +98,5 @@ class Quiet(Progress):
     def table(self, title: str, columns: tuple[str, ...], rows: Any) -> None:
         """Show nothing."""
 
-    def _print(self, text: str) -> None:
+    def _print(self, line: Any) -> None:
         """Show nothing."""

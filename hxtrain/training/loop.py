@@ -133,7 +133,7 @@ class Loop(ABC, Generic[Config]):
 
     def _diverged(self, what: str) -> str:
         """Return what a text on a training that went wrong says."""
-        if self.epoch == self.step == 0 and self.config.initial is None:
+        if self.epoch == self.step == 0:
             advice = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
         else:
             advice = f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers"

@@ -96,11 +96,15 @@ class Progress:
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
         """Report a finished epoch, evaluated on `test` or `validation` samples."""
-        self._print(
-            f"epoch {record['epoch']:>3}  loss {record['train_loss']:.4f}  train {record['train_accuracy']:.2%}  "
-            f"{evaluated_on} [bold]{record['test_accuracy']:.2%}[/]  {_spikes(record, 1)}"
-            f"{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
-            + ("  (in software)" if record.get("in_software") else "")
+        self.show(
+            "epoch {}  loss {}  train {}  {} [bold]{}[/]  {}",
+            f"{record['epoch']:>3}",
+            f"{record['train_loss']:.4f}",
+            f"{record['train_accuracy']:.2%}",
+            evaluated_on,
+            f"{record['test_accuracy']:.2%}",
+            f"{_spikes(record, 1)}{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
+            + ("  (in software)" if record.get("in_software") else ""),
         )
 
     def warn(self, text: str) -> None:

@@ -261,11 +261,12 @@ def load_weights(net: Network, checkpoint: str | Path) -> None:
     Raises:
         CheckpointError: the checkpoint cannot be read, or is of another network.
     """
-    content, _ = read_saved(checkpoint)
+    file = Path(checkpoint)
+    content, _ = read_saved(file)
     if is_state_dict(content):
-        take_weights(net, _by_order(net, content, checkpoint), checkpoint)
+        take_weights(net, _by_order(net, content, file), file)
     else:
-        take_weights(net, read_checkpoint(checkpoint).state.get("model"), checkpoint)
+        take_weights(net, read_checkpoint(file).state.get("model"), file)
 
 
 def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

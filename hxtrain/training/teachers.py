@@ -54,6 +54,7 @@ def load_ann(path: str | Path) -> TrainedAnn:
     Raises:
         CheckpointError: it cannot be read, or is of something else.
     """
+    path = Path(path)
     if not path.exists():
         raise CheckpointError(
             f"there is no teacher {path}; train one with `hxtrain-ann hydra.run.dir={path.parent}` (the same data.* "
