@@ -49,7 +49,7 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
 
 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:
-    """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index and write by them."""
+    """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index, and write by it."""
     if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
         size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _shown(spikes)
         raise DeviceError(

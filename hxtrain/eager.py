@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,13 +19,9 @@ def eager(function: F) -> F:
     somebody else did.
     """
 
-    @cache
-    def uncompiled() -> Callable[..., Any]:
-        return cast(Callable[..., Any], torch.compiler.disable(function))  # type: ignore[no-untyped-call]
-
     @wraps(function)
     def call(*arguments: Any, **settings: Any) -> Any:
-        chosen = function if "torch._dynamo" not in sys.modules else uncompiled()
+        chosen = function if "torch._dynamo" not in sys.modules else torch.compiler.disable(function)
         return chosen(*arguments, **settings)
 
     return cast(F, call)
