@@ -14,10 +14,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-
-import numba
-from numba.core import event
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +43,8 @@ def secure_cache() -> None:
         return
     _private.append(_private_folder())
     os.environ["NUMBA_CACHE_DIR"] = _private[0]
+    import numba
+
     vars(numba.config)["CACHE_DIR"] = _private[0]
     log.warning(
         "compiled code cannot be kept, since neither the installed package nor the user's cache can be written: "
@@ -55,29 +55,38 @@ def secure_cache() -> None:
 @contextmanager
 def announced(say: Callable[[str], None]) -> Iterator[None]:
     """Say so when compilation begins, once."""
-    listener = _Announcement(say)
-    with event.install_listener(COMPILATION, listener):
+    from numba.core import event
+
+    class Announcement(event.Listener):
+        said = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.said:
+                self.said = True
+                say(f"compiling for this machine; this takes about {SECONDS} s{', once' if keeps() else ''}")
+
+        def on_end(self, event: Any) -> None:
+            """Nothing to say."""
+
+    with event.install_listener(COMPILATION, Announcement()):
         yield
-
-
-class _Announcement(event.Listener):
-    """Says that code is compiled when the first function is."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._said = False
-
-    def on_start(self, event: Any) -> None:
-        if not self._said:
-            self._said = True
-            self._say(f"compiling for this machine; this takes about {SECONDS} s{', once' if keeps() else ''}")
-
-    def on_end(self, event: Any) -> None:
-        """Nothing to say."""
 
 
 def _can_keep() -> bool:
     """Return whether numba finds a folder for the compiled code of this package."""
+    try:
+        beside = Path(__file__).parent / "__pycache__"
+        beside.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=beside).close()
+    except OSError:
+        return _numba_finds_one()
+    return True
+
+
+def _numba_finds_one() -> bool:
+    """Return whether numba finds a folder; it takes long to import, so it is asked only where it must be."""
+    import numba
+
     try:
         numba.njit(cache=True)(_sample)
     except RuntimeError:
