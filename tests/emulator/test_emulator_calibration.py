@@ -617,7 +617,7 @@ def test_targets_are_numbers_that_a_circuit_can_have(name: str, value: float) ->
 
 def test_targets_of_text_are_refused() -> None:
     targets = {**shipped().targets, "leak": np.full(512, "80")}
-    with pytest.raises(CalibrationError, match="targets.leak are <U2, expected numbers"):
+    with pytest.raises(CalibrationError, match=r"targets\.leak are <U2, expected numbers"):
         replace(shipped(), targets=targets)
 
 
