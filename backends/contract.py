@@ -338,9 +338,10 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
     """
     caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
     found = misfits(circuit, _CIRCUIT, "circuit.")
-    parts: tuple[Population | Projection, ...] = (*circuit.populations, *circuit.projections)
-    for part in parts:
-        found += misfits(part, _PARTS[type(part)], f"{type(part).__name__.lower()} {part.name}: ")
+    for population in circuit.populations:
+        found += misfits(population, _POPULATION, f"population {population.name}: ")
+    for projection in circuit.projections:
+        found += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
     if found:
         raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
     found = [text for p in circuit.populations for text in _population_misfits(p, caps)]
@@ -375,16 +376,14 @@ _CIRCUIT = {
     "dt": DURATION,
     "trial_time": Range(0, above=True, optional=True, unit="s"),
 }
-_PARTS = {
-    Population: {
-        **dict.fromkeys(("size", "merged"), Range(whole=True)),
-        **dict.fromkeys(("leak", "reset"), FINITE),
-        "threshold": Range(optional=True),
-        **dict.fromkeys(("tau_mem", "tau_syn"), DURATION),
-        "refractory": Range(0, unit="s"),
-    },
-    Projection: {"pre_size": Range(whole=True), "first_input": Range(whole=True)},
+_POPULATION = {
+    **dict.fromkeys(("size", "merged"), Range(whole=True)),
+    **dict.fromkeys(("leak", "reset"), FINITE),
+    "threshold": Range(optional=True),
+    **dict.fromkeys(("tau_mem", "tau_syn"), DURATION),
+    "refractory": Range(0, unit="s"),
 }
+_PROJECTION = {"pre_size": Range(whole=True), "first_input": Range(whole=True)}
 """What the fields of a circuit can hold on any device; a device's own limits come on top."""
 
 

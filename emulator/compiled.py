@@ -48,8 +48,7 @@ class Compiled:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads)
-        self._room: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
-        self._forget_room()
+        self._room = _no_room()
         self._progress: _Progress | None = None
 
     def interrupt(self) -> None:
@@ -115,7 +114,7 @@ class Compiled:
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
         kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
         if len(spikes.sample) > KEPT_SPIKES or self._room[0].nbytes + self._room[1].nbytes > KEPT_ROOM:
-            self._forget_room()
+            self._room = _no_room()
         return torch.from_numpy(codes), spikes
 
     def _room_for_spikes(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -126,5 +125,6 @@ class Compiled:
         who, when = self._room
         return who[:batch], when[:batch]
 
-    def _forget_room(self) -> None:
-        self._room = np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)
+
+def _no_room() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)

@@ -207,7 +207,7 @@ class Calibration:
 def same(have: Array, want: Array) -> Mask:
     """Return where targets are the same; NaN and infinity are the same as nothing."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.abs(have - want) <= SAME * np.abs(want))
+        return np.asarray(np.isfinite(want) & (np.abs(have - want) <= SAME * np.abs(want)))
 
 
 def _check_targets(name: str, values: Array) -> None:
