@@ -6,9 +6,10 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -39,16 +40,11 @@ def shipped_for(chip: Chip, targets: Targets) -> Calibration | None:
     return _usable(_shipped(chip), chip, targets)
 
 
-def calibration_for(
-    chip: Chip,
-    targets: Targets,
-    report: Report = lambda text, done, stages: None,
-    make: bool = True,
-) -> Calibration:
+def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, make: bool = True) -> Calibration:
     """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
 
     A new one takes from ten seconds to a minute; `report` is told which stage begins (empty at the end), how many are
-    done, and how many there are.
+    done, and how many there are; without it the log warns.
 
     It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
     `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
@@ -77,7 +73,10 @@ def calibration_for(
             f"that there is one for, or have it made: hxtrain-calibrate chip.name={chip.name}"
         )
     stages = iter(range(len(STAGES) + 1))  # the last one measures what was reached
-    told = lambda text: report(text, next(stages), len(STAGES) + 1)  # noqa: E731
+    if report is None:
+        log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
+        report = _silent
+    told = partial(_numbered, report, stages)
     made, _ = calibrate(replace(chip, faults=()), targets, report=told)
     report("", len(STAGES) + 1, len(STAGES) + 1)
     try:
@@ -88,6 +87,15 @@ def calibration_for(
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
     return made
+
+
+def _silent(stage: str, done: int, stages: int) -> None:
+    """Tell nobody."""
+
+
+def _numbered(report: Report, stages: Iterator[int], text: str) -> None:
+    """Tell which stage begins, and how many are done."""
+    report(text, next(stages), len(STAGES) + 1)
 
 
 def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | None:
