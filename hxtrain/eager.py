@@ -21,7 +21,7 @@ def eager(function: F) -> F:
 
     @wraps(function)
     def call(*arguments: Any, **settings: Any) -> Any:
-        chosen = function if "torch._dynamo" not in sys.modules else torch.compiler.disable(function)
+        chosen = function if "torch._dynamo" not in sys.modules else torch.compiler.disable(function)  # type: ignore[no-untyped-call]
         return chosen(*arguments, **settings)
 
     return cast(F, call)
