@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 Rule = Callable[[str, Any], Any]
@@ -88,14 +87,6 @@ def one_of(choices: Collection[str]) -> Rule:
         return value
 
     return rule
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Return whether no value is NaN or infinite; a sum shows it, unless it overflows."""
-    with torch.no_grad():
-        if math.isfinite(float(sum(tensor.sum() for tensor in tensors))):
-            return True
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def not_finite(*names: str) -> ValueError:

@@ -1,18 +1,26 @@
-"""Whether weights are numbers: asked after each step, before a checkpoint is written, and after one was read."""
+"""Whether tensors hold numbers: asked of gradients and weights in every step, and of what is saved and read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 
 @torch.no_grad()
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether no value is NaN or infinite; a sum shows it, unless it overflows."""
+    if math.isfinite(float(sum(tensor.sum() for tensor in tensors))):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """Return the name of the first tensor that holds a NaN or an infinity; None where all are finite.
 
     Args:
-        tensors: names and values, such as `module.named_parameters()` or `module.state_dict().items()`.
+        tensors: Names and values, such as `module.named_parameters()` or `module.state_dict().items()`.
     """
-    return next((name for name, values in tensors if not bool(torch.isfinite(values).all())), None)
+    return next((name for name, values in tensors if not all_finite([values])), None)

@@ -26,7 +26,6 @@ from .arrival import InputWatch
 from .checks import (
     Constants,
     Rule,
-    all_finite,
     count,
     flag,
     not_finite,
@@ -40,6 +39,7 @@ from .checks import seed as check_seed
 from .description import Description, changes, describe
 from .device import Device
 from .eager import eager
+from .finite import all_finite
 from .learning import GridEvents, Model, Surrogate, decay, full_precision, get_surrogate, measured_layers, psp_matrix
 from .placement import PlacementError, Plan
 from .twin import simulate

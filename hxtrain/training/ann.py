@@ -103,7 +103,6 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self._require_finite_step()
         correct = float((predictions(logits) == labels).sum())
         self.sums.add(len(chosen), value, correct, 0.0, time.perf_counter() - begin)
 

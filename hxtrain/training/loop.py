@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hxtrain.datasets import ImageDataset, Split
-from hxtrain.finite import first_not_finite
 
 from .checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from .config import LoopConfig
@@ -116,20 +115,6 @@ class Loop(ABC, Generic[Config]):
     @abstractmethod
     def _restore(self) -> None:
         """Take up all of the checkpoint."""
-
-    def _require_finite_step(self) -> None:
-        """Refuse weights that a step has made NaN or infinite; they are never saved.
-
-        Raises:
-            ValueError: they are.
-        """
-        name = first_not_finite(
-            (str(number), weight)
-            for group in self.optimizer.param_groups
-            for number, weight in enumerate(group["params"])
-        )
-        if name is not None:
-            raise ValueError(self._diverged("weights became NaN or infinite"))
 
     def _diverged(self, what: str) -> str:
         """Return what a text on a training that went wrong says."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from hxtrain.activity import Activity
 from hxtrain.backends import Spikes
 from hxtrain.backends.intake import as_tensor
-from hxtrain.checks import all_finite
+from hxtrain.finite import all_finite, first_not_finite
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
 
@@ -60,12 +60,10 @@ def train_step(
     value = float(answer.detach())
     if not math.isfinite(value):
         raise LossNotFiniteError(f"the loss is {value}")
-    total = answer
-    for regularizer in regularizers:
-        if regularizer.strength > 0:
-            penalty = regularizer(activity, weights)
-            _check_penalty(regularizer, penalty)
-            total = total + penalty
+    penalties = [(r, r(activity, weights)) for r in regularizers if r.strength > 0]
+    total = sum((penalty for _, penalty in penalties), start=answer)
+    if not math.isfinite(float(total.detach())):
+        raise LossNotFiniteError(_not_finite(penalties))
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None  # what optimizer.zero_grad does, less its bookkeeping for torch's profiler
@@ -78,20 +76,21 @@ def train_step(
     return found
 
 
-def _check_penalty(regularizer: Regularizer, penalty: Tensor) -> None:
-    """Refuse what a regulariser adds to the loss if it is not finite, in the name of its class."""
-    value = float(penalty.detach())
-    if not math.isfinite(value):
-        raise LossNotFiniteError(f"the penalty of {type(regularizer).__name__} is {value}")
+def _not_finite(penalties: Sequence[tuple[Regularizer, Tensor]]) -> str:
+    """Return which penalty is not finite, or that all of them together with the loss are not."""
+    for regularizer, penalty in penalties:
+        value = float(penalty.detach())
+        if not math.isfinite(value):
+            return f"the penalty of {type(regularizer).__name__} is {value}"
+    return "the sum of loss and penalties is not finite"
 
 
 def _check_gradients(net: Network) -> None:
     """Refuse gradients of which some are not finite; an optimiser would spread them over all weights."""
     if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
         return
-    for name, parameter in net.named_parameters():
-        if parameter.grad is not None and not all_finite([parameter.grad]):
-            raise LossNotFiniteError(f"the gradient of {name} is not finite")
+    name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
+    raise LossNotFiniteError(f"the gradient of {name} is not finite")
 
 
 def _clamp(net: Network) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
-from hxtrain.checks import all_finite
 from hxtrain.datasets import ImageDataset
 from hxtrain.encoders import Encoder
+from hxtrain.finite import all_finite
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
@@ -184,7 +184,6 @@ class Trainer(Loop[TrainerConfig]):
             if isinstance(error, LossNotFiniteError):
                 raise ValueError(self._diverged(str(error))) from error
             raise
-        self._require_finite_step()
         seen = self._seen
         means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
         self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
