@@ -103,19 +103,17 @@ class Server:
         self.settings, self.instance = settings, secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
         self._listener = listen(settings.bind)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.address = self._listener.address
         descriptor, largest = self._listener.socket.fileno(), settings.max_message
         try:
             self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
             try:
-                self._worker = Worker(backend, self._context, settings.threads, settings.max_message)
+                self._worker = Worker(backend, settings.threads, settings.max_message)
             except BaseException:
                 self._front.close()
                 raise
         except BaseException:
             self._listener.close()
-            self._context.destroy(linger=0)
             raise
         now = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
@@ -450,9 +448,7 @@ class Server:
         closed = self._worker.close(patience)
         self._front.close()
         self._listener.close()
-        if closed:
-            self._context.term()
-        else:  # the context cannot end before the worker's socket does
+        if not closed:
             log.error("the device hangs; it was not closed")
 
 
