@@ -401,6 +401,8 @@ class Server:
             self._conclude(job, outcome, now)
 
     def _conclude(self, job: Job, outcome: Outcome, now: float) -> None:
+        """Send what came of a job, and then note it."""
+        self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
         self._counters.finish(outcome, now)
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
         errors += [("device", piece.error) for piece in outcome.done if piece.error]
@@ -414,7 +416,6 @@ class Server:
             job.lease.circuit = outcome.circuit or job.lease.circuit
         elif job.op == "configure":
             job.lease.circuit = None
-        self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
 
     # leases and the end
 

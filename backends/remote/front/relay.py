@@ -218,6 +218,7 @@ class Relay:
             except zmq.Again:
                 return
             self._take(frames)
+            self._feed()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         """Let a message wait for the server, or answer that there are too many."""
