@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -189,10 +190,15 @@ class Spikes:
         Raises:
             ValueError: an event is out of range.
         """
+        if not len(self):
+            return
+        spans = torch.stack([*torch.aminmax(self.sample), *torch.aminmax(self.unit)]).tolist()
+        first, last, lowest, highest = spans
+        if 0 <= first <= last < self.samples and 0 <= lowest <= highest < self.units and float(self.time.min()) >= 0:
+            return
         good = (self.sample >= 0) & (self.sample < self.samples) & (self.unit >= 0) & (self.unit < self.units)
         good &= self.time >= 0
-        if not bool(good.all()):
-            raise self.refusal(int((~good).nonzero()[0, 0]))
+        raise self.refusal(int((~good).nonzero()[0, 0]))
 
     def refusal(self, event: int) -> ValueError:
         """Return the error for an event that is out of range."""
@@ -265,10 +271,17 @@ class Spikes:
         """Return samples `first` to before `last`, counted from 0."""
         if (first, last) == (0, self.samples):
             return self
-        edges = torch.searchsorted(self.sample, torch.tensor([first, last], device=self.sample.device))
-        begin, end = edges.tolist()
-        sample = self.sample[begin:end] - first
-        return Spikes.trusted(sample, self.unit[begin:end], self.time[begin:end], last - first, self.units)
+        return self.stretches([first, last])[0]
+
+    def stretches(self, edges: Sequence[int]) -> list[Spikes]:
+        """Return the stretches of samples between ascending edges, each counted from 0."""
+        places = torch.searchsorted(self.sample, torch.tensor(edges, device=self.sample.device)).tolist()
+        return [
+            Spikes.trusted(
+                self.sample[begin:end] - first, self.unit[begin:end], self.time[begin:end], last - first, self.units
+            )
+            for (first, last), (begin, end) in zip(pairwise(edges), pairwise(places), strict=True)
+        ]
 
     @staticmethod
     def cat(pieces: list[Spikes]) -> Spikes:

@@ -21,6 +21,7 @@ from .contract import (
     Capabilities,
     Circuit,
     DeviceError,
+    Interruptible,
     Outcome,
     Recording,
     Stimulus,
@@ -31,9 +32,9 @@ from .contract import (
 class BackendWrapper(Backend):
     """Passes everything on to a device; a subclass overrides what differs.
 
-    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`), as `isinstance` tells. What a
-    subclass does to runs belongs into `sent`, `given` and `received`, which single runs and runs given together meet
-    alike. If it overrides `run` instead, runs given together become single ones.
+    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
+    tells. What a subclass does to runs belongs into `sent`, `given` and `received`, which single runs and runs given
+    together meet alike. If it overrides `run` instead, runs given together become single ones.
 
     Args:
         backend: the device.
@@ -164,7 +165,20 @@ class _Calibratable(BackendWrapper, Calibratable):
         return self.backend
 
 
-ABILITIES: dict[type, type[BackendWrapper]] = {Batching: _Batching, Calibratable: _Calibratable}
+class _Interruptible(BackendWrapper, Interruptible):
+    """Passes on that a run is not wanted any more."""
+
+    def interrupt(self) -> None:
+        """End the run in progress on the device."""
+        assert isinstance(self.backend, Interruptible)  # else this class is not chosen
+        self.backend.interrupt()
+
+
+ABILITIES: dict[type, type[BackendWrapper]] = {
+    Batching: _Batching,
+    Calibratable: _Calibratable,
+    Interruptible: _Interruptible,
+}
 """What a device can do in addition, and how a wrapper passes it on."""
 
 

@@ -225,7 +225,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Events:
-    """Spikes: `sample` ascending and `unit` int32 or int64 `[E]`, `time` float32 `[E]` in s."""
+    """Spikes: `sample` ascending and `unit` int16, int32 or int64 `[E]`, `time` float32 `[E]` in s."""
 
     samples: int
     units: int

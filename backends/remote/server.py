@@ -103,19 +103,17 @@ class Server:
         self.settings, self.instance = settings, secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
         self._listener = listen(settings.bind)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.address = self._listener.address
         descriptor, largest = self._listener.socket.fileno(), settings.max_message
         try:
             self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
             try:
-                self._worker = Worker(backend, self._context, settings.threads, settings.max_message)
+                self._worker = Worker(backend, settings.threads, settings.max_message)
             except BaseException:
                 self._front.close()
                 raise
         except BaseException:
             self._listener.close()
-            self._context.destroy(linger=0)
             raise
         now = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
@@ -403,6 +401,8 @@ class Server:
             self._conclude(job, outcome, now)
 
     def _conclude(self, job: Job, outcome: Outcome, now: float) -> None:
+        """Send what came of a job, and then note it."""
+        self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
         self._counters.finish(outcome, now)
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
         errors += [("device", piece.error) for piece in outcome.done if piece.error]
@@ -416,7 +416,6 @@ class Server:
             job.lease.circuit = outcome.circuit or job.lease.circuit
         elif job.op == "configure":
             job.lease.circuit = None
-        self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
 
     # leases and the end
 
@@ -450,9 +449,7 @@ class Server:
         closed = self._worker.close(patience)
         self._front.close()
         self._listener.close()
-        if closed:
-            self._context.term()
-        else:  # the context cannot end before the worker's socket does
+        if not closed:
             log.error("the device hangs; it was not closed")
 
 

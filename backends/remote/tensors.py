@@ -30,12 +30,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "bool": np.dtype("?"),
 }
 """Types of tensors on the wire."""
-INDEX = ("int32", "int64")
+INDEX = ("int16", "int32", "int64")
 WEIGHTS = ("int8", "int16", "int32")
 WEIGHT_TYPES: dict[torch.dtype, DType] = {torch.int8: "int8", torch.int16: "int16"}
 LARGEST_INDEX = 2**31 - 1
 EVENT = 12
-"""Size of an event (bytes)."""
+"""Room for an event (bytes); most take less."""
 LONGEST_NAME = 128
 MOST_INPUTS, MOST_SAMPLES = 2**16, 2**20
 """Most inputs and trace samples of a circuit."""
@@ -54,14 +54,22 @@ class Sender:
         return Block(len(self.frames) - 1, dtype, tuple(array.shape))
 
     def add_spikes(self, spikes: Spikes) -> Events:
-        """Add spikes, with indices of 32 bits."""
+        """Add spikes; indices have the smallest type that holds them."""
         return Events(
             spikes.samples,
             spikes.units,
-            self.add(spikes.sample, "int32"),
-            self.add(spikes.unit, "int32"),
+            self.add(spikes.sample, _index_type(spikes.sample)),
+            self.add(spikes.unit, _index_type(spikes.unit)),
             self.add(spikes.time, "float32"),
         )
+
+
+def _index_type(indices: Tensor) -> DType:
+    if not indices.numel():
+        return "int16"
+    low, high = torch.aminmax(indices)
+    largest = max(int(high), -int(low))
+    return "int16" if largest < 2**15 else "int32" if largest < 2**31 else "int64"
 
 
 class Receiver:
@@ -179,8 +187,9 @@ def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[
     }
     spikes = receiver.take_spikes(run.spikes, "Run.spikes", None, circuit.inputs)
     receiver.finish()
-    edges = pairwise(accumulate(run.sizes, initial=0))
-    return weights, [Stimulus(spikes.stretch(first, last), run.clock + first) for first, last in edges]
+    edges = list(accumulate(run.sizes, initial=0))
+    pieces = [spikes] if len(run.sizes) == 1 else spikes.stretches(edges)
+    return weights, [Stimulus(piece, run.clock + first) for piece, first in zip(pieces, edges[:-1], strict=True)]
 
 
 def write_recordings(
@@ -217,7 +226,8 @@ def read_recordings(
     unknown = sorted({*ran.spikes, *ran.traces} - set(populations))
     if unknown:
         raise WireError(f"Ran: populations {unknown} are not in the circuit")
-    total = sum(size for piece, size in zip(ran.pieces, sizes, strict=True) if piece is not None)
+    good = [0 if piece is None else size for piece, size in zip(ran.pieces, sizes, strict=True)]
+    total = sum(good)
     spikes = {
         name: receiver.take_spikes(events, f"Ran.spikes.{name}", total, populations[name])
         for name, events in ran.spikes.items()
@@ -228,26 +238,21 @@ def read_recordings(
     }
     lost = None if ran.lost is None else receiver.take_tensor(ran.lost, "Ran.lost", ("bool",), (total,))
     receiver.finish()
-    found, first = list[Recording | None](), 0
-    for piece, size in zip(ran.pieces, sizes, strict=True):
-        last = first + (0 if piece is None else size)
-        found.append(None if piece is None else _cut(piece, spikes, traces, lost, first, last))
-        first = last
-    return found
-
-
-def _cut(
-    piece: Piece, spikes: Mapping[str, Spikes], traces: Mapping[str, Tensor], lost: Tensor | None, first: int, last: int
-) -> Recording:
-    """Return the recording of trials `first` to `last`."""
-    return Recording(
-        {name: part.stretch(first, last) for name, part in spikes.items()},
-        {name: codes[first:last] for name, codes in traces.items()},
-        piece.cost,
-        piece.health,
-        None if lost is None else lost[first:last],
-        piece.clock,
-    )
+    edges = list(accumulate(good, initial=0))
+    parts = {name: [whole] if len(good) == 1 else whole.stretches(edges) for name, whole in spikes.items()}
+    return [
+        None
+        if piece is None
+        else Recording(
+            {name: stretches[number] for name, stretches in parts.items()},
+            {name: codes[first:last] for name, codes in traces.items()},
+            piece.cost,
+            piece.health,
+            None if lost is None else lost[first:last],
+            piece.clock,
+        )
+        for number, (piece, (first, last)) in enumerate(zip(ran.pieces, pairwise(edges), strict=True))
+    ]
 
 
 def check_sizes(circuit: Circuit) -> None:
@@ -281,7 +286,7 @@ def largest_recording(circuit: Circuit, capabilities: Capabilities, samples: int
 
 
 def recording_size(recording: Recording) -> int:
-    """Return the bytes of a recording's tensors on the wire."""
+    """Return the bytes of a recording's tensors, on the wire at most."""
     spikes = sum(len(events) for events in recording.spikes.values())
     lost = 0 if recording.lost is None else recording.lost.numel()
     return EVENT * spikes + lost + sum(codes.numel() for codes in recording.traces.values())

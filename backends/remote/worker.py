@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import zmq
 from torch import Tensor
 
 from hxtrain.backends.checks import check_recording
@@ -37,7 +37,6 @@ from .wire import WireError, pack
 
 log = logging.getLogger(__name__)
 complaints = Complaints(log)
-WAKE = "inproc://worker"
 LONGEST_ERROR = 2000
 """Longest text of an error that is sent (characters)."""
 
@@ -85,7 +84,6 @@ class Worker:
 
     Args:
         backend: opened, used and closed by the thread only.
-        context: of the wake-up socket.
         threads: torch threads of the device.
         max_message: largest recording of a job (bytes).
 
@@ -93,24 +91,21 @@ class Worker:
         Exception: whatever opening the backend raises.
     """
 
-    def __init__(
-        self, backend: Backend, context: zmq.Context[zmq.Socket[bytes]], threads: int, max_message: int
-    ) -> None:
-        self.backend, self._context, self._threads = backend, context, threads
+    def __init__(self, backend: Backend, threads: int, max_message: int) -> None:
+        self.backend, self._threads = backend, threads
         self._max_message, self._cancelled = max_message, threading.Event()
         self._weights: dict[str, Tensor] = {}
-        self.wake = context.socket(zmq.PULL)
-        self.wake.bind(WAKE)
         self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
         self._done: SimpleQueue[Outcome] = SimpleQueue()
         self._started: SimpleQueue[Facts | BaseException] = SimpleQueue()
         self.busy = False
+        self.wake, self._bell = os.pipe()
         self._thread = threading.Thread(target=self._work, name="hxtrain-device", daemon=True)
         self._thread.start()
         facts = self._started.get()
         if isinstance(facts, BaseException):
             self._thread.join()
-            self.wake.close()
+            self._hang_up()
             raise facts
         self.facts = facts
 
@@ -129,11 +124,13 @@ class Worker:
 
     def collect(self) -> Outcome | None:
         """Return what came of the job; None while it runs."""
-        if not self.wake.poll(0):
+        try:
+            outcome = self._done.get_nowait()
+        except Empty:
             return None
-        self.wake.recv()
+        os.read(self.wake, 1)
         self.busy = False
-        return self._done.get()
+        return outcome
 
     def configure(self, circuit: Circuit) -> Outcome:
         """Place a circuit; a job, as `run`, for the thread only."""
@@ -228,8 +225,14 @@ class Worker:
         """Close the device and end the thread; False if it hangs for longer than `patience` (s)."""
         self._jobs.put(None)
         self._thread.join(patience)
-        self.wake.close(0)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._hang_up()
+        return True
+
+    def _hang_up(self) -> None:
+        for end in (self.wake, self._bell):
+            os.close(end)
 
     def _work(self) -> None:
         torch.set_num_threads(self._threads)  # a setting of each thread
@@ -239,12 +242,10 @@ class Worker:
         except BaseException as error:
             self._started.put(error)
             return
-        with self._context.socket(zmq.PUSH) as wake:
-            wake.connect(WAKE)
-            self._started.put(facts)
-            while (job := self._jobs.get()) is not None:
-                self._done.put(attempt(job))
-                wake.send(b"")
+        self._started.put(facts)
+        while (job := self._jobs.get()) is not None:
+            self._done.put(attempt(job))
+            os.write(self._bell, b"\0")
         try:
             self.backend.close()
         except Exception:

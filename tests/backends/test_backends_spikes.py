@@ -171,3 +171,27 @@ def test_to_another_device() -> None:
     moved = Spikes.from_times(torch.tensor([[0.0, 1.0]])).to("meta")
     assert {x.device.type for x in (moved.sample, moved.unit, moved.time)} == {"meta"}
     assert (moved.samples, moved.units) == (1, 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.lists(st.integers(0, 6), min_size=2, max_size=5))
+def test_stretches_are_the_chosen_samples(spikes: Spikes, edges: list[int]) -> None:
+    edges = sorted(min(edge, spikes.samples) for edge in edges)
+    for stretch, first, last in zip(spikes.stretches(edges), edges, edges[1:], strict=False):
+        expected = spikes[first:last]
+        assert (stretch.samples, stretch.units) == (last - first, spikes.units)
+        for name in ("sample", "unit", "time"):
+            assert torch.equal(getattr(stretch, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("sample", -1), ("sample", 2), ("unit", -1), ("unit", 3), ("time", -1e-9), ("time", float("nan"))],
+)
+@pytest.mark.parametrize("event", [0, 1])
+def test_check_names_the_first_event_that_is_out_of_range(part: str, value: float, event: int) -> None:
+    parts = {"sample": torch.tensor([0, 1]), "unit": torch.tensor([0, 2]), "time": torch.tensor([0.0, 1e-6])}
+    Spikes.trusted(**parts, samples=2, units=3).check()
+    parts[part][event] = value
+    with pytest.raises(ValueError, match=f"event {event} of 2"):
+        Spikes.trusted(**parts, samples=2, units=3).check()

@@ -22,6 +22,7 @@ from hxtrain.backends import (
     Recording,
     Targets,
     TimeOut,
+    contract,
     create_backend,
 )
 from hxtrain.backends.conformance.bench import difference
@@ -38,6 +39,11 @@ def test_everything_of_the_contract_is_passed_on() -> None:
     assert public(Backend) <= public(BackendWrapper)
     for ability, passing_on in ABILITIES.items():
         assert public(ability) <= public(passing_on)
+
+
+def test_every_optional_ability_is_passed_on() -> None:
+    kinds = [kind for kind in vars(contract).values() if inspect.isclass(kind) and kind.__module__ == contract.__name__]
+    assert set(ABILITIES) == {kind for kind in kinds if inspect.isabstract(kind)} - {Backend}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hxtrain.backends import Capabilities, Circuit, DeviceError, Spikes, Stimulu
 from hxtrain.backends.reference import CAPABILITIES
 from hxtrain.backends.remote import Server
 from hxtrain.backends.remote.protocol import PREFIX, Ask, Empty, Failure, Head, Hello, ReplyHead, Welcome, digest
-from hxtrain.backends.remote.tensors import read_run, write_run
+from hxtrain.backends.remote.tensors import Receiver, Sender, read_run, write_run
 from hxtrain.backends.remote.wire import WireError, check, pack, unpack
 
 FRAMES = soak(2000, 100_000)
@@ -275,3 +275,16 @@ def test_spikes_are_checked_on_arrival(change: dict[str, Any], text: str) -> Non
     body, frames = write_run(CIRCUIT, WEIGHTS, [Stimulus(spikes)], 63)
     with pytest.raises(WireError, match=text):
         read_run(body, frames, CIRCUIT)
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"),
+    [(2**15 - 1, "int16"), (2**15, "int32"), (2**16 + 1, "int32"), (2**31, "int64")],
+)
+def test_indices_of_spikes_have_the_smallest_type_that_holds_them(largest: int, dtype: str) -> None:
+    index = torch.tensor([0, largest])
+    sender = Sender()
+    events = sender.add_spikes(Spikes.from_events(torch.tensor([0, 1]), index, torch.tensor([1e-6, 0]), 2, largest + 1))
+    assert (events.sample.dtype, events.unit.dtype) == ("int16", dtype)
+    arrived = Receiver(sender.frames).take_spikes(events, "spikes", 2, largest + 1)
+    assert torch.equal(arrived.unit, index)

@@ -361,9 +361,9 @@ def test_keys_that_cannot_be_read_for_now_are_no_refusal(tmp_path: Path, monkeyp
     make_keys(tmp_path)
     assert list(keys.load_authorised(tmp_path).values()) == ["client"]
 
-    def fail(file: Path) -> None:
+    def fail(file: Path, mode: str) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(keys, "load_certificate", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(OSError, match="Too many open files"):
         keys.load_authorised(tmp_path)

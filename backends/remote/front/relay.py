@@ -34,7 +34,7 @@ else:  # as a script
 READY, MESSAGE, QUESTION, DROPPED = b"R", b"M", b"Q", b"D"
 """To the server: listening; a message of a peer; whether a key is authorised; how many messages were dropped."""
 ANSWER, CREDIT, LEASE, VERDICT, END = b"A", b"C", b"L", b"V", b"E"
-"""To the relay: a message for a peer; one more may come; the lease's token; answer to a question; end."""
+"""To the relay: a message for a peer; `WINDOW // 2` more may come; the lease's token; answer to a question; end."""
 FACTS = struct.Struct("<QIBB")
 """Of a message: bytes, frames, whether it names the lease, whether it is whole."""
 WINDOW = 4
@@ -189,7 +189,7 @@ class Relay:
             if letter == ANSWER:
                 self._send([frames[0].tobytes(), *frames[1:]])
             elif letter == CREDIT:
-                self._credit += 1
+                self._credit += WINDOW // 2
             elif letter == LEASE:
                 self._token = frames[0].tobytes()
             elif letter == VERDICT and self._authority is not None:
@@ -218,6 +218,7 @@ class Relay:
             except zmq.Again:
                 return
             self._take(frames)
+            self._feed()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         """Let a message wait for the server, or answer that there are too many."""
