@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from itertools import count
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,6 +95,10 @@ class RunLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: the line is on the terminal."""
+
+
+class RotatedLog(RunLog, RotatingFileHandler):
+    """The log of a command that runs for long: as a `RunLog`, and bounded."""
 
 
 @contextmanager
