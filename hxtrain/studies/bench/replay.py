@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -47,4 +48,10 @@ class ReplayBackend(BackendWrapper, Batching):
         sizes = tuple(stimulus.spikes.samples for stimulus in stimuli)
         if sizes not in self._known:
             self._known[sizes] = [self.backend.run(weights, stimulus) for stimulus in stimuli]
-        return list(self._known[sizes])
+        recordings = zip(self._known[sizes], stimuli, strict=True)
+        return [_at(recording, stimulus.clock) for recording, stimulus in recordings]
+
+
+def _at(recording: Recording | DeviceError, clock: int) -> Recording | DeviceError:
+    """Return a recording as that of a run at another time; an error stays."""
+    return recording if isinstance(recording, DeviceError) else replace(recording, clock=clock)
