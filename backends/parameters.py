@@ -77,6 +77,8 @@ class NeuronParameters:
             "tau_syn": (self.merged, 2, neurons),
             "strength": (self.strength.shape[0], 2, neurons),
         }
+        if not neurons:
+            raise ParameterFileError("leak is of no neurons; expected [N], N at least 1")
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ParameterFileError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")

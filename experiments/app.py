@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shlex
@@ -22,7 +21,7 @@ from hxtrain.config import BackendConfig
 from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
 
 from .checks import typed as typed
-from .command import end
+from .command import end, of_system
 from .schema import schema
 from .settings import settings
 from .words import given, pasted, quote
@@ -86,7 +85,7 @@ def _guarded(work: Callable[[], Result]) -> Result:
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
         end(f"error: {error}", 2)
     except OSError as error:
-        end(f"error: {_of_system(error)}", 2)
+        end(f"error: {of_system(error)}", 2)
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
@@ -102,18 +101,6 @@ def log_reports() -> None:
     """Write what is shown into this job's log file, too (`train.log`, `evaluate.log`)."""
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     logging.getLogger("hxtrain.report").handlers = list(files)
-
-
-def _of_system(error: OSError) -> str:
-    """Return what the system refused, where, and what helps."""
-    where = "" if error.filename is None else f"{error.filename}: "
-    text = f"{where}{error.strerror or error}"
-    name = errno.errorcode.get(error.errno or 0)
-    if name in ("ENOSPC", "EDQUOT"):
-        return f"{text}; free some space, or name another folder. Files that were there are intact"
-    if name in ("EROFS", "EACCES", "EPERM"):
-        return f"{text}; name a folder that can be written"
-    return text
 
 
 def _lacks_memory(error: Exception) -> bool:

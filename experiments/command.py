@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -80,7 +81,7 @@ def _main(name: str, composed: Callable[[], None]) -> None:
 def _report(error: Exception, made: Command) -> NoReturn:
     text = explain(error, made)
     if text is None and isinstance(error, EXPECTED):
-        text = str(error)
+        text = of_system(error) if isinstance(error, OSError) else str(error)
     if text is None or os.environ.get(FULL_ERROR) == "1":
         raise error
     end(f"error: {text}", 3 if isinstance(error, DeviceError) else 2)
@@ -145,6 +146,18 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+def of_system(error: OSError) -> str:
+    """Return what the system refused, where, and what helps."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    text = f"{where}{error.strerror or error}"
+    name = errno.errorcode.get(error.errno or 0)
+    if name in ("ENOSPC", "EDQUOT"):
+        return f"{text}; free some space, or name another folder. Files that were there are intact"
+    if name in ("EROFS", "EACCES", "EPERM"):
+        return f"{text}; name a folder that can be written"
+    return text
 
 
 def end(text: str, status: int) -> NoReturn:

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from itertools import count
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hxtrain.training.lock import locked
 
 Outcome = TypeVar("Outcome")
+EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
+"""Setting of Hydra: what a run's name in a sweep leaves out."""
 
 
 class OwnFolder(Callback):
@@ -36,7 +40,15 @@ class OwnFolder(Callback):
         text = folder.replace("\\", "\\\\").replace("'", "\\'")
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = folder
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{text}'")
+            config.hydra.overrides.hydra += [f"hydra.sweep.dir='{text}'", f"{EXCLUDED}=[{','.join(_unnamed(config))}]"]
+
+
+def _unnamed(config: DictConfig) -> list[str]:
+    """Return the settings that names of a sweep's runs leave out: never one that tells its runs apart."""
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    swept |= set(config.hydra.sweeper.get("params") or {})
+    return [key for key in config.hydra.job.config.override_dirname.exclude_keys if key not in swept]
 
 
 def _made(node: DictConfig) -> str:
@@ -83,6 +95,10 @@ class RunLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say nothing: the line is on the terminal."""
+
+
+class RotatedLog(RunLog, RotatingFileHandler):
+    """The log of a command that runs for long: as a `RunLog`, and bounded."""
 
 
 @contextmanager

@@ -380,7 +380,9 @@ class Network(Constants):
         return self.layers[0].linear.weight.device
 
     def draw(self, seed: int) -> None:
-        """Draw the weights that have no values yet."""
+        """Draw the weights that have no values yet; nothing where there is no room for values (torch's meta device)."""
+        if all(projection.synapses.weight.is_meta for projection in self.projections):
+            return
         generator = torch.Generator().manual_seed(check_seed("Network: seed", seed))
         for layer in self.layers:
             for projection in layer.projections:
@@ -475,7 +477,6 @@ class Network(Constants):
                 another precision than float32 and float64.
             PlacementError: the network has changed since it was attached.
             TypeError: the input is something else than `Spikes`.
-            ValueError: the number of inputs does not match, or an option needs a device.
             DeviceError: a run failed, or another network has been placed on the device.
         """
         with full_precision(self.torch_device):

@@ -63,12 +63,12 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         config.augment.check(data)
         task, settings = _task(config, data, where), {**_settings(config), "data.sha256": data.sha256}
         size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
-        progress.say(
-            f"{settings['model.kind'].removesuffix('Config')} of {size['parameters']} parameters on {data.title}"
-        )
         trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, where)
         trainer.prepare()
         write_config(folder, config)
+        progress.say(
+            f"{settings['model.kind'].removesuffix('Config')} of {size['parameters']} parameters on {data.title}"
+        )
         trainer.fit()
         found = outcome(
             trainer, data, IDENTITY, command, time.perf_counter() - begin, size | {"notes": progress.remarks[told:]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,10 @@ def _content(path: Path) -> tuple[Any, str]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
+    except pickle.UnpicklingError as error:  # torch's text is on how to read it all the same
+        raise _DamagedError(
+            "it holds more than tensors and plain values, or is damaged; nothing of it was run"
+        ) from error
     except Exception as error:  # a foreign archive raises nearly anything
         raise _DamagedError((str(error) or type(error).__name__).splitlines()[0]) from error
     return content, hashlib.sha256(data).hexdigest()

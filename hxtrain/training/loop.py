@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from hxtrain.datasets import ImageDataset, Split
+from hxtrain.finite import first_not_finite
 
 from .checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from .config import LoopConfig
 from .metrics import Sums, write_json_lines
 from .progress import Progress
-from .saved import checked_state, require_finite
+from .saved import checked_state
 from .schedule import learning_rate
 from .versions import versions, warn_of_versions
 
@@ -122,8 +123,17 @@ class Loop(ABC, Generic[Config]):
             advice = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
         else:
             advice = f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers"
-        last = "The last checkpoint is intact" if self.checkpoint.exists() else "There is no checkpoint yet"
-        return f"{what} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {last}"
+        return (
+            f"{what} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {self._last_checkpoint().capitalize()}"
+        )
+
+    def _last_checkpoint(self) -> str:
+        """Return what a text says of the checkpoint when nothing is saved."""
+        return "the last checkpoint is intact" if self.checkpoint.exists() else "there is no checkpoint yet"
+
+    def _not_finite(self, model: Mapping[str, Tensor]) -> str | None:
+        """Return the name of what a checkpoint would hold that is NaN or infinite; None where all are numbers."""
+        return first_not_finite([*model.items(), *_moments(self.optimizer)])
 
     def _write_records(self) -> None:
         write_json_lines(self.folder / METRICS, self.records)
@@ -132,9 +142,16 @@ class Loop(ABC, Generic[Config]):
         """Write the checkpoint: what all loops need to continue, and what this one does.
 
         Raises:
-            CheckpointError: weights are not finite, or the file cannot be written; the one before it is intact.
+            ValueError: weights, or sums of the optimizer, are not finite; the last checkpoint stays.
+            CheckpointError: the file cannot be written; the one before it is intact.
         """
-        require_finite(model, f"not saved in {self.checkpoint}")
+        name = self._not_finite(model)
+        if name is not None:
+            raise ValueError(
+                f"{name} is not finite after epoch {self.epoch + (self.step > 0)}, step "
+                f"{self.step or self.steps_per_epoch}; try a smaller trainer.learning_rate (now "
+                f"{self.config.learning_rate}). Nothing of it is saved: {self._last_checkpoint()}"
+            )
         state = {
             "model": dict(model),
             "optimizer": self.optimizer.state_dict(),
@@ -174,6 +191,14 @@ class Loop(ABC, Generic[Config]):
             self.optimizer.load_state_dict(state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield what an optimizer keeps of earlier gradients, with names for an error."""
+    for moments in optimizer.state.values():
+        for name, values in moments.items():
+            if isinstance(values, Tensor):
+                yield f"the optimizer's {name}", values
 
 
 def shorten(split: Split, count: int, field: str) -> Split:

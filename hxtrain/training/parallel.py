@@ -94,17 +94,26 @@ class Team(NamedTuple):
         """Return the values of all processes, in their order: numbers, text, lists and mappings, which travel as JSON.
 
         Objects are never sent: to read one of another process would mean to run its code.
+
+        Raises:
+            ValueError: a process sends something else, or too much.
         """
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [int(length) for length in self._all(torch.tensor([len(text)]))]
-        if max(lengths) > LONGEST:
-            raise ValueError(f"a process sends {max(lengths)} bytes about its part, at most {LONGEST} are taken")
+        if not 0 < min(lengths) <= max(lengths) <= LONGEST:
+            raise ValueError(f"a process sends {max(lengths)} bytes about its part, 1 to {LONGEST} are taken")
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(text)] = text
         parts = zip(self._all(padded), lengths, strict=True)
-        return [json.loads(part[:length].numpy().tobytes()) for part, length in parts]
+        try:
+            return [json.loads(part[:length].numpy().tobytes()) for part, length in parts]
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                "a process of this run sends something else than JSON about its part; start all of them with the same "
+                "version of hxtrain, and keep others away from the ports of torchrun"
+            ) from error
 
     def _all(self, own: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, all of one shape and type."""

@@ -204,14 +204,14 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(own.backend, own.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
-        introduce(progress, net, data, identity)
-        introduce_teacher(progress, config.distillation, teacher)
         task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
-        trainer.prepare()
+        trainer.prepare()  # before a word is said, since words are logged in the run directory
         if members.leads:
             write_config(folder, config)
+        introduce(progress, net, data, identity)
+        introduce_teacher(progress, config.distillation, teacher)
         final = trainer.fit()
         outcome = result(trainer, final, identity, command, time.perf_counter() - begin, progress.remarks[told:])
         if members.leads:

@@ -19,7 +19,6 @@ from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.datasets import ImageDataset
 from hxtrain.encoders import Encoder
-from hxtrain.finite import all_finite
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
 from hxtrain.regularizers import Regularizer
@@ -324,7 +323,7 @@ class Trainer(Loop[TrainerConfig]):
         except (Exception, KeyboardInterrupt) as error:
             if device:
                 device.clock = clock
-            saved = not self._changed and self._is_finite()
+            saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
             if saved:
                 self._save()
             if not isinstance(error, DeviceError):
@@ -336,23 +335,10 @@ class Trainer(Loop[TrainerConfig]):
         """Note that the optimiser begins to change weights; called by it."""
         self._changed = True
 
-    def _is_finite(self) -> bool:
-        return all_finite(list(self.task.net.parameters()))
-
     def _save(self) -> None:
-        """Write the checkpoint.
-
-        Raises:
-            ValueError: weights are not finite; the last checkpoint stays.
-        """
+        """Write the checkpoint, see `_write_checkpoint`; in the first process alone."""
         if not self.team.leads:
             return
-        if not self._is_finite():
-            raise ValueError(
-                f"weights are not finite after epoch {self.epoch + 1}, step {self.step}; try a smaller "
-                f"trainer.learning_rate (now {self.config.learning_rate}). They are not saved: the last checkpoint, if "
-                "there is one, is as it was"
-            )
         device = self.task.net.device
         self._write_checkpoint(
             model=self.task.net.state_dict(),

@@ -75,6 +75,11 @@ def test_arrays_hold_numbers_in_their_range(name: str, value: float) -> None:
         replace(parameters(), **{name: with_first(name, value)})
 
 
+def test_neurons_must_be_there() -> None:
+    with pytest.raises(ParameterFileError, match="leak is of no neurons"):
+        parameters(neurons=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

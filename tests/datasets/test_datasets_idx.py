@@ -3,6 +3,7 @@
 import gzip
 import struct
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_images_are_no_labels(tmp_path: Path) -> None:
     path.write_bytes(IMAGES)
     with pytest.raises(DatasetError, match=r"uint8 labels .*, found 3 dimension\(s\) \(images\)"):
         read_labels(path)
+
+
+def test_no_more_is_unpacked_than_the_header_declares(tmp_path: Path) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(IMAGES + bytes(50 * 2**20), compresslevel=1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=r"found 23 bytes \(too long\)"):
+            read_images(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**22
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

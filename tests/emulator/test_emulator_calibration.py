@@ -440,6 +440,33 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
         Calibration.load(file)
 
 
+def test_a_file_that_unpacks_to_more_than_a_calibration_is_refused_unread(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", header=np.zeros(2**23, np.uint8))
+    with pytest.raises(CalibrationError, match=r"it unpacks to 8388\d+ bytes, a calibration to 4194304 at most"):
+        Calibration.load(tmp_path / "x.npz")
+
+
+def test_processes_that_keep_the_same_calibration_write_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration, file, write, names = shipped("W66F3"), tmp_path / "x.npz", np.savez_compressed, []
+
+    def write_while_another_saves(stream: Any, **arrays: Any) -> None:
+        names.append(stream.name)
+        stream.write(b"half")
+        if len(names) == 1:
+            calibration.save(file)
+            assert Calibration.load(file).hash == calibration.hash
+        stream.seek(0)
+        write(stream, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", write_while_another_saves)
+    calibration.save(file)
+    assert len(set(names)) == 2
+    assert Calibration.load(file).hash == calibration.hash
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CalibrationError, match=r"there is no .*none.npz; make it with hxtrain-calibrate file=.*none.npz"

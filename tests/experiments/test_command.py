@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from hxtrain.console import print_table
-from hxtrain.experiments.command import plain_warnings
+from hxtrain.experiments.command import of_system, plain_warnings
 from hxtrain.experiments.mistakes import Command
 from hxtrain.experiments.overview import overview
 from hxtrain.experiments.schema import SCHEMAS, groups, schema
@@ -68,3 +68,19 @@ def test_a_warning_is_a_line_without_its_source(capsys: pytest.CaptureFixture[st
         warnings.simplefilter("always")
         said = warnings.formatwarning("chip=W62F0 has no effect", UserWarning, "app.py", 3)
     assert said == "warning: chip=W62F0 has no effect\n"
+
+
+REFUSED = [
+    (
+        OSError(28, "No space left on device", "/x/result.json"),
+        "/x/result.json: No space left on device; free some space",
+    ),
+    (OSError(28, "No space left on device"), "No space left on device; free some space"),
+    (OSError(30, "Read-only file system", "/x"), "/x: Read-only file system; name a folder that can be written"),
+    (OSError("gone"), "gone"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), REFUSED)
+def test_what_the_system_refuses_is_said_with_place_and_remedy(error: OSError, text: str) -> None:
+    assert of_system(error).startswith(text)

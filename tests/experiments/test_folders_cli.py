@@ -1,6 +1,7 @@
 """Run directories: never shared by chance, never with two results, and not touched by what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,3 +97,14 @@ def test_a_process_says_for_whom_it_waits(tmp_path):
         process.communicate()
     assert "process 0 waits for 2 processes at 127.0.0.1:0" in line
     assert "unset WORLD_SIZE" in line
+
+
+def test_runs_of_a_sweep_over_what_names_leave_out_have_folders_of_their_own(folder):
+    shutil.copytree(folder / "run", folder / "other", ignore=shutil.ignore_patterns(".lock"))
+    sweep = ["checkpoint=run/checkpoint.pt,other/checkpoint.pt", *EVALUATE[1:], "hydra.sweep.dir=both"]
+    for _ in range(2):
+        done = call("hxtrain-evaluate", "--multirun", *sweep, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        results = [json.loads(file.read_text()) for file in (folder / "both").rglob("evaluation*.json")]
+        assert sorted(one["checkpoint"] for one in results) == ["other/checkpoint.pt", "run/checkpoint.pt"]
+        assert "anew" not in done.stdout + done.stderr

@@ -1,10 +1,12 @@
 """Folders of the runs of a sweep: short, in letters that every shell takes, one per setting, old ones used again."""
 
+import logging
 import re
 from pathlib import Path
 
 import pytest
 
+from hxtrain.experiments.folders import RotatedLog, RunLog
 from hxtrain.experiments.resolvers import run_folder
 from hxtrain.training.checkpoint import CheckpointError, require_same
 
@@ -52,3 +54,20 @@ def test_a_relative_path_of_weights_may_become_an_absolute_one() -> None:
     for other in ("/work/second/checkpoint.pt", None):
         with pytest.raises(CheckpointError, match=r"trainer\.initial"):
             require_same(Path("x"), saved, {**saved, "trainer.initial": other})
+
+
+@pytest.mark.parametrize(("kind", "more"), [(RunLog, {}), (RotatedLog, {"maxBytes": 200, "backupCount": 1})])
+def test_a_log_that_cannot_be_written_stops_nothing_and_follows_no_link(tmp_path, capsys, mocker, kind, more):
+    record = logging.makeLogRecord({"msg": "x" * 90})
+    (tmp_path / "link.log").symlink_to(tmp_path / "victim")
+    link = kind(tmp_path / "link.log", delay=True, **more)
+    link.emit(record)
+    assert not (tmp_path / "victim").exists()
+    log = kind(tmp_path / "run.log", delay=True, **more)
+    for _ in range(5):
+        log.emit(record)
+    mocker.patch.object(log.stream, "write", side_effect=OSError(28, "No space left on device"))
+    log.emit(record)
+    log.close()
+    assert capsys.readouterr().err == ""
+    assert sorted(file.name for file in tmp_path.glob("run*")) == ["run.log", "run.log.1"][: 1 + bool(more)]

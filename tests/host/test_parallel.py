@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,11 +115,53 @@ def test_each_process_has_its_own_chip(tmp_path: Path) -> None:
 def test_a_lost_device_ends_all_processes_and_nothing_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     output = call(folder, 2, "backend.retries=0", "backend.faults.timeout=0.05", "trainer.epochs=9", status=3)
-    assert "another process has lost its device" in output or "failed 1 times" in output
+    assert "another process has failed" in output or "failed 1 times" in output
     call(folder, 2, "backend.faults.timeout=0.05", "backend.retries=20", "trainer.epochs=2", "trainer.resume=true")
     clean = tmp_path / "clean"
     call(clean, 2, "trainer.epochs=2")
     assert apart(model(folder), model(clean)) < 1e-5
+
+
+GATHER = """
+from hxtrain.training.parallel import team
+with team() as members:
+    print(members.gather({"chip": "W66F3"}))
+"""
+STRANGER = """
+import os, sys
+from torch import distributed
+class Harmful:
+    def __reduce__(self):
+        return os.system, (f"touch {sys.argv[1]}",)
+distributed.init_process_group("gloo")
+try:
+    distributed.all_gather_object([None, None], Harmful())
+finally:
+    os._exit(0)
+"""
+
+
+def test_an_object_of_another_process_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    marker, outputs = tmp_path / "marker", []
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(marker)],
+            env={**shared, "RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank, code in enumerate((GATHER, STRANGER))
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=100)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert "ValueError: a process of this run sends something else than JSON" in outputs[0]
+    assert not marker.exists()
 
 
 @pytest.mark.timeout(600)

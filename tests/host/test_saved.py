@@ -2,6 +2,7 @@
 
 import json
 import random
+import zipfile
 from importlib.metadata import version
 
 import pytest
@@ -15,7 +16,7 @@ from hxtrain.training import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.training.checkpoint import previous_of, read_checkpoint
 from hxtrain.training.lock import locked
 from hxtrain.training.run import load_weights
-from hxtrain.training.saved import component, read_result, read_settings, require_finite, take_weights
+from hxtrain.training.saved import built, component, read_result, read_settings, require_finite, take_weights
 from hxtrain.training.teachers import load_ann
 
 STATE = {"model": {"w": torch.arange(300.0)}, "optimizer": {}, "records": [{"epoch": 1}], "settings": {"a": 1}}
@@ -223,6 +224,45 @@ def test_checkpoints_that_lack_anything_are_refused(tmp_path):
     save_checkpoint(path, {**whole, "kind": "ann"})
     with pytest.raises(CheckpointError, match="lacks"):
         load_ann(path)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"format": 1, **STATE}, tmp_path / "checkpoint.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "checkpoint.pt") as archive,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in archive.namelist():
+            bomb.writestr(name, archive.read(name) if name.endswith("pkl") else bytes(2**24))
+    with pytest.raises(CheckpointError, match=r"is compressed, which torch\.save never does"):
+        load_checkpoint(tmp_path / "bomb.pt")
+
+
+@pytest.mark.parametrize("hidden", [[20_000_000], [20_000] * 4])
+def test_no_memory_is_taken_for_a_network_whose_weights_are_not_there(tmp_path, hidden, mocker):
+    weights, drawn = network().state_dict(), mocker.spy(torch, "randn")
+    with pytest.raises(CheckpointError, match="use the same network settings"):
+        built(lambda: NetworkConfig(hidden=hidden).build(64, 10, seed=0), weights, tmp_path)
+    assert not drawn.called
+
+
+def test_a_checkpoint_neither_runs_code_nor_downloads_data(tmp_path, mocker):
+    class Harmful:
+        def __reduce__(self):
+            return exec, (f"open({str(tmp_path / 'marker')!r}, 'w')",)
+
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": 1, **STATE, "more": Harmful()}, path)
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        load_checkpoint(path)
+    assert not (tmp_path / "marker").exists()
+    settings = {"seed": 0, "data.sha256": "x", "loss.kind": "MaxOverTime", "data.name": "mnist", "data.size": 28}
+    state = {"settings": {**settings, "data.download": True}, "model": {}, "epoch": 1, "records": []}
+    save_checkpoint(path, state)
+    reached = mocker.patch("urllib.request.urlopen")
+    with pytest.raises(CheckpointError, match="its data cannot be loaded"):
+        load_trained(str(path))
+    assert not reached.called
 
 
 def network():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from hxtrain.training import (
     run,
 )
 from hxtrain.training.augment import Augmentation
+from hxtrain.training.distillation import Distillation
 from hxtrain.training.lock import locked
 from hxtrain.training.process import tuned
 from hxtrain.training.schedule import learning_rate
@@ -419,7 +421,7 @@ def test_the_settings_of_the_run_are_beside_it(tmp_path):
 @pytest.mark.parametrize("backend", ["software", "emulator"])
 def test_a_diverging_run_stops_with_a_hint(tmp_path, backend, mocker):
     mocker.patch.object(hx.MaxOverTime, "scores", lambda self, readout: readout.amax(0) * float("nan"))
-    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1; nothing has been learnt before"):
+    with pytest.raises(ValueError, match=r"the loss is nan in epoch 1, step 1; nothing was learnt before"):
         run(digits(1, backend, train_samples=100, test_samples=50), tmp_path, "test", quiet())
 
 
@@ -490,6 +492,68 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, mocker):
     mocker.patch("hxtrain.training.step._clamp", side_effect=spoil)
     config = digits(1, "software", train_samples=100, test_samples=50)
     config.trainer.checkpoint_steps = 1
-    with pytest.raises(ValueError, match="weights are not finite after epoch 1"):
+    with pytest.raises(
+        ValueError, match=r"stack\.0\.weight is not finite after epoch 1, step 1; .*there is no checkpoint"
+    ):
         run(config, tmp_path, "test", quiet())
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_an_optimizer_whose_sums_overflow_is_not_saved(tmp_path, mocker):
+    """Such weights never move again: steps are divided by the root of an infinite square."""
+
+    def explode(net):
+        net.stack[0].weight.grad.fill_(1e30)
+
+    mocker.patch("hxtrain.training.step._check_gradients", side_effect=explode)
+    config = digits(1, "software", train_samples=150, test_samples=50)
+    with pytest.raises(ValueError, match=r"the optimizer's exp_avg_sq is not finite after epoch 1, step 3"):
+        run(config, tmp_path, "test", quiet())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+REFUSALS = {
+    "seed": lambda c: replace(c, seed=9),
+    "network": lambda c: replace(c, network=NetworkConfig(hidden=[5])),
+    "chip": lambda c: replace(c, chip=ChipConfig("W62F0", preset="uncalibrated")),
+    "software": lambda c: replace(c, backend=BackendConfig("software")),
+    "too large": lambda c: replace(c, network=NetworkConfig(hidden=[50000])),
+    "no such server": lambda c: replace(
+        c, backend=BackendConfig("remote", settings={"address": "tcp://127.0.0.1:1", "patience": 0.1})
+    ),
+    "no such teacher": lambda c: replace(c, distillation=Distillation("none.pt")),
+    "samples": lambda c: replace(c, trainer=replace(c.trainer, train_samples=99999)),
+    "augmentation": lambda c: replace(c, augment=Augmentation(rotation=5)),
+    "torch device": lambda c: replace(c, trainer=replace(c.trainer, torch_device="nonsense")),
+    "fewer epochs": lambda c: replace(c, trainer=replace(c.trainer, epochs=1)),
+}
+"""What a run of two epochs cannot be resumed with."""
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    config = digits(2, preset="uncalibrated", train_samples=100, test_samples=50)
+    run(config, folder, "test", quiet())
+    return folder, replace(config, trainer=replace(config.trainer, epochs=3, resume=True))
+
+
+@pytest.mark.parametrize("change", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refused_resume_leaves_every_file_as_it_was(finished_run, change):
+    folder, config = finished_run
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises((ValueError, CheckpointError, DeviceError)):
+        run(change(config), folder, "test", quiet())
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_resume_from_a_damaged_checkpoint_leaves_the_one_before(finished_run, tmp_path):
+    folder, config = finished_run
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    data = bytearray((copy / "checkpoint.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "checkpoint.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"the one before it is intact: move .*checkpoint\.previous\.pt"):
+        run(config, copy, "test", quiet())
+    (copy / "checkpoint.previous.pt").replace(copy / "checkpoint.pt")
+    assert run(config, copy, "test", quiet())["epochs"] == 3
