@@ -16,6 +16,7 @@ PACKAGES = [
     "hxtrain.backends.conformance",
     "hxtrain.backends.brainscales2",
     "hxtrain.backends.remote",
+    "hxtrain.backends.remote.front",
     "hxtrain.characterisation",
     "hxtrain.comparison",
     "hxtrain.datasets",

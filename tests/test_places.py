@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,11 +118,19 @@ def test_without_any_place_to_write_one_line_says_what_to_do(tmp_path: Path) -> 
     assert found.stderr.splitlines()[-1].startswith("ImportError: hxtrain compiles code and finds no folder")
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can write in, and reach: `tmp_path` is its user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes somebody else")
 @pytest.mark.parametrize("home", [None, "/nonexistent"])
-def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None) -> None:
+def test_a_user_without_a_home_trains(open_folder: Path, home: str | None) -> None:
     """Numbers of users that no list has, as in containers."""
-    tmp_path.chmod(0o777)
     code = (
         "import os; os.setgroups([]); os.setgid(54321); os.setuid(54321); import sys; sys.argv[0] = 'hxtrain'; " + TRAIN
     )
@@ -131,7 +141,7 @@ def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None) -> None:
     env = {k: v for k, v in os.environ.items() if k not in ("HOME", "PYTHONPATH", "XDG_CACHE_HOME", "HXTRAIN_CACHE")}
     found = subprocess.run(
         [sys.executable, "-c", code, *words, "trainer.test_samples=10", "trainer.plots=false"],
-        cwd=tmp_path,
+        cwd=open_folder,
         env=env | settings,
         capture_output=True,
         text=True,

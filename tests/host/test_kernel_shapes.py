@@ -139,7 +139,7 @@ def test_grids_counts_and_codes_are_checked_too():
 @pytest.mark.parametrize("part", ["sample", "unit", "time"])
 def test_events_of_different_lengths_are_refused(part):
     parts = {"sample": torch.zeros(4).long(), "unit": torch.zeros(4).long(), "time": torch.zeros(4)}
-    spikes = Spikes(**(parts | {part: parts[part][:3]}), samples=B, units=J)
+    spikes = Spikes.trusted(**(parts | {part: parts[part][:3]}), samples=B, units=J)
     for group in (compiled.group_events, compiled.bin_spikes):
         with pytest.raises(ValueError, match=r"spikes.* expected"):
             group(spikes, 1.0, T)

@@ -255,8 +255,8 @@ REFUSED = [
     ),
     (lambda: hx.Network([hx.Linear(4, 3), hx.LI(3)]), r"modules one by one, not as list: Network\(\*modules\)"),
     (lambda: hx.Network(hx.Linear(4, 3), hx.LI), "Network takes modules, not <class .*LI'>; make one"),
-    (lambda: network()(spikes(), [torch.ones(7), None]), r"masks have the shapes \[\(7,\), None\]"),
-    (lambda: network()(spikes(), [None]), r"masks have the shapes \[None\]"),
+    (lambda: network()(spikes(), [torch.ones(7), None]), r"masks: expected one tensor \[N\] or None for each layer"),
+    (lambda: network()(spikes(), [None]), "make them with net.dropout_masks or net.silenced_masks"),
 ]
 
 
