@@ -58,6 +58,7 @@ from .contract import (
     check_run,
 )
 from .files import path_part
+from .intake import size
 from .parameters import NeuronParameters
 from .spikes import Spikes
 from .work import Work, tell
@@ -113,6 +114,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         device: str | None = None,
         calibrate: bool = True,
     ) -> None:
+        _check_types(chip, seed, changes, faults, only)
         if preset not in PRESETS:
             raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
         if calibration is not None and (parameters is not None or "+" in chip):
@@ -375,6 +377,22 @@ def _telling(name: str) -> Callable[[str, int, int], None]:
     )
     what = f"calibrating chip {name}{known}, for these targets; it takes up to a minute and is kept for later"
     return lambda stage, done, stages: tell(Work(what, stage, done, stages))
+
+
+def _check_types(chip: object, seed: object, changes: object, faults: object, only: object) -> None:
+    """Refuse settings of another type.
+
+    Raises:
+        ValueError: names the setting and its value.
+    """
+    if not isinstance(chip, str):
+        raise ValueError(f"chip={chip!r} must be a text, the name of a chip such as 'W66F3'")
+    size(seed, "chip.seed")
+    for name, values in (("changes", changes), ("faults", faults)):
+        if values is not None and not isinstance(values, Mapping):
+            raise ValueError(f"chip.{name}={values!r} must be a mapping of names to numbers, such as {{'name': 0.1}}")
+    if isinstance(only, str):
+        raise ValueError(f"chip.only={only!r} must be a list; write [{only!r}]")
 
 
 def _unusual_name(name: str) -> str:

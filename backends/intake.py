@@ -144,6 +144,23 @@ def counts(values: Any, name: str) -> Tensor:
     return grid
 
 
+def rows(chosen: Any, samples: int) -> Tensor | None:
+    """Return the samples that indices or a mask choose, int64 `[S]`; None if they are neither."""
+    indices = as_tensor(chosen, "indices of samples")
+    if indices.ndim != 1:
+        return None
+    if indices.dtype == torch.bool:
+        if len(indices) != samples:
+            raise IndexError(f"a mask of {len(indices)} samples cannot choose of {samples}")
+        return indices.nonzero()[:, 0]
+    if indices.numel() and indices.is_floating_point():
+        return None
+    numbers = indices.long()
+    if numbers.numel() and not (-samples <= int(numbers.min()) and int(numbers.max()) < samples):
+        raise IndexError(f"samples {int(numbers.min())}..{int(numbers.max())} of {samples}, allowed 0..{samples - 1}")
+    return numbers.where(numbers >= 0, numbers + samples)
+
+
 def size(value: Any, name: str) -> int:
     """Return a number of things.
 

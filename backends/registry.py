@@ -80,7 +80,7 @@ def _factory(name: str) -> Callable[..., object]:
             f"backend={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
             f"installed; run: pip install {SOURCE}"
         )
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UnknownBackendError(
             f"backend={name!r} is not registered; known: {', '.join(known)}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"

@@ -106,6 +106,13 @@ class Spikes:
         Raises:
             TypeError, ValueError: a field is missing; or see `Spikes`.
         """
+        if not isinstance(recordings, Sequence) or isinstance(recordings, str):
+            raise TypeError(
+                f"recordings: expected one structured array or mapping per sample, got {type(recordings).__name__}; of "
+                "one sample: [recording]"
+            )
+        if not isinstance(sizes, Mapping):
+            raise TypeError(f"sizes={sizes!r}: expected the size of each field, such as {{'x': 34}}")
         limits = {name: intake.size(limit, f"sizes[{name!r}]") for name, limit in sizes.items()}
         parts = [
             intake.recorded(recording, limits, time, time_unit, f"recordings[{number}]")
@@ -172,7 +179,7 @@ class Spikes:
         if isinstance(chosen, slice):
             rows = torch.arange(self.samples)[chosen] if (chosen.step or 1) > 0 else None
         else:
-            rows = _rows(chosen, self.samples)
+            rows = intake.rows(chosen, self.samples)
         if rows is None:
             raise TypeError(
                 f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
@@ -255,6 +262,7 @@ class Spikes:
         Raises:
             ValueError: the size is not positive.
         """
+        size = intake.size(size, "spikes.split: size")
         if size < 1:
             raise ValueError(f"spikes.split: size={size} must be at least 1")
         offsets = self.offsets().tolist()
@@ -288,8 +296,11 @@ class Spikes:
         """Join pieces of consecutive samples (the inverse of `split`).
 
         Raises:
+            TypeError: these are no pieces.
             ValueError: there are none, or they differ in their number of units.
         """
+        if not isinstance(pieces, list | tuple) or not all(isinstance(piece, Spikes) for piece in pieces):
+            raise TypeError(f"Spikes.cat takes a list of Spikes, such as spikes.split(10), not {pieces!r:.60}")
         units = {piece.units for piece in pieces}
         if len(units) != 1:
             raise ValueError(f"Spikes.cat needs pieces of one number of units, got {sorted(units) or 'none'}")
@@ -312,20 +323,3 @@ class Spikes:
         return Spikes.trusted(
             self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units
         )
-
-
-def _rows(chosen: Data, samples: int) -> Tensor | None:
-    """Return the samples that indices or a mask choose, int64 `[S]`; None if they are neither."""
-    indices = intake.as_tensor(chosen, "indices of samples")
-    if indices.ndim != 1:
-        return None
-    if indices.dtype == torch.bool:
-        if len(indices) != samples:
-            raise IndexError(f"a mask of {len(indices)} samples cannot choose of {samples}")
-        return indices.nonzero()[:, 0]
-    if indices.numel() and indices.is_floating_point():
-        return None
-    rows = indices.long()
-    if rows.numel() and not (-samples <= int(rows.min()) and int(rows.max()) < samples):
-        raise IndexError(f"samples {int(rows.min())}..{int(rows.max())} of {samples}, allowed 0..{samples - 1}")
-    return rows.where(rows >= 0, rows + samples)

@@ -28,6 +28,7 @@ from .cells import (
 )
 from .faults import Fault
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT
+from .names import did_you_mean
 from .preset import Preset
 from .rng import derive_key, fixed_normal, fixed_normal_at, fixed_uniform
 
@@ -191,9 +192,10 @@ class Chip:
     def __post_init__(self) -> None:
         noise = self.preset
         if self.only is not None:
-            unknown = sorted(set(self.only) - set(IMPERFECTIONS))
+            unknown = sorted(map(str, set(self.only) - set(IMPERFECTIONS)))
             if unknown:
-                raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}")
+                hint = did_you_mean(unknown, IMPERFECTIONS)
+                raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}{hint}")
             noise = self.preset.only(*(name for kept in self.only for name in IMPERFECTIONS[kept][1]))
         object.__setattr__(self, "_noise", noise)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT
+from .names import did_you_mean
 from .rng import derive_key, fixed_uniform
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class Fault(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"fault {self.name}={self.share} must be a share in 0..1")
+        if not isinstance(self.share, Real) or not 0 <= self.share <= 1:
+            raise ValueError(f"fault {self.name}={self.share!r} must be a share in 0..1")
 
     @abstractmethod
     def apply(self, chip: str, values: Values) -> Values:
@@ -102,7 +104,8 @@ FAULTS: dict[str, type[Fault]] = {kind.name: kind for kind in (DeadNeurons, Firi
 
 def make_faults(shares: dict[str, float], seed: int = 0) -> tuple[Fault, ...]:
     """Return faults from their names and shares; ValueError lists the known names."""
-    unknown = sorted(set(shares) - set(FAULTS))
+    unknown = sorted(map(str, set(shares) - set(FAULTS)))
     if unknown:
-        raise ValueError(f"chip.faults: {', '.join(unknown)} not known; choose from {', '.join(FAULTS)}")
-    return tuple(FAULTS[name](share, seed) for name, share in shares.items() if share > 0)
+        hint = did_you_mean(unknown, FAULTS)
+        raise ValueError(f"chip.faults: {', '.join(unknown)} not known; choose from {', '.join(FAULTS)}{hint}")
+    return tuple(FAULTS[name](share, seed) for name, share in shares.items() if share != 0)

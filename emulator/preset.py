@@ -12,6 +12,8 @@ import hashlib
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from .names import did_you_mean
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -128,18 +130,28 @@ class Preset:
         Raises:
             ValueError: a field is not known; the text lists what is.
         """
-        known = {field.name for field in fields(self)}
-        unknown = sorted(set(values) - known)
+        known = sorted(field.name for field in fields(self))
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"a preset has no field {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
-        rails: Any = values.get("rails")
-        if rails is not None:
-            values["rails"] = (float(rails[0]), float(rails[1]))
+            raise ValueError(
+                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(known)}"
+                f"{did_you_mean(unknown, known)}"
+            )
+        if values.get("rails") is not None:
+            values["rails"] = _rails(values["rails"])
         return replace(self, **values)  # type: ignore[arg-type]
 
     def only(self, *names: str) -> Preset:
         """Return the ideal preset with only these fields as they are here."""
         return IDEAL.changed(**{name: getattr(self, name) for name in names})
+
+
+def _rails(value: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(edge) for edge in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"preset.rails={value!r} must be two numbers, such as [-100, 400]") from None
+    return low, high
 
 
 THRESHOLD_WINDOW = 100

@@ -53,10 +53,12 @@ def load(run: str | Path, data_folder: str | None = None) -> Trained:
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
+        ValueError: this is no path.
     """
     from pathlib import Path
 
+    from .checks import text
     from .studies.evaluate import load_trained  # which needs all that trains
 
-    path = Path(run).expanduser()
+    path = Path(text("run", run)).expanduser()
     return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder)

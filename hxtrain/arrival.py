@@ -10,6 +10,8 @@ from .learning import GridEvents
 log = logging.getLogger(__name__)
 FEW_EVENTS = 0.05
 """Fewer input events per sample than this within the window: the input is silent."""
+SPARSE = 0.05
+"""Fewer input events per sample and input than this may be why the first layer is silent."""
 FEWEST_SAMPLES = 2
 """Of fewer samples than this, silence says nothing."""
 
@@ -30,6 +32,18 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
             "255 once; 8-bit files use all levels up to 255), with values above encoder.threshold"
         )
     return None
+
+
+def sparse_input(passes: Sequence[GridEvents]) -> str | None:
+    """Return why the input of some passes may not be enough to make a layer fire; None if there is enough of it."""
+    samples, events, late = (sum(getattr(x, name) for x in passes) for name in ("samples", "events", "late"))
+    if not samples or events - late >= SPARSE * samples * passes[0].units:
+        return None
+    return (
+        f"only {(events - late) / samples:.2g} input events per sample of {passes[0].units} inputs arrive. Images are "
+        "to span 0..1 (divided by 255 once; 8-bit files use all levels up to 255), with values above "
+        "encoder.threshold, which can be lowered"
+    )
 
 
 class InputWatch:

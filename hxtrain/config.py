@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
 from hxtrain.backends.files import path_part
 
+from .checks import check_types
 from .network import LI, LIF, TRACES, Dropout, Linear, Network, Recurrent
 from .placement import MAX_RUNS
 
@@ -62,6 +63,7 @@ class NetworkConfig:
     saturation: Optional[float] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
+        check_types(self, "network.")
         optional = [name for name in ("scale", "saturation") if getattr(self, name) is not None]
         positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *optional)
         found = {name: getattr(self, name) for name in positive}
@@ -156,6 +158,7 @@ class ChipConfig:
     correct_capacitance: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self, "chip.")
         for name in self.name.split("+"):
             path_part(name, "chip.name")
 
@@ -204,6 +207,7 @@ class BackendConfig:
     run_timeout: Optional[float] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
+        check_types(self, "backend.")
         if self.max_runs < 1:
             raise ValueError(f"backend.max_runs={self.max_runs} must be at least 1")
         if self.run_timeout is not None and not self.run_timeout > 0:

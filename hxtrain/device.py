@@ -34,6 +34,7 @@ from hxtrain.backends import (
 )
 
 from .activity import Activity, LayerActivity, layer_activity
+from .checks import flag, optional, real, whole
 from .drift import LIMIT, DriftMonitor
 from .learning import Codes, Fired, GridEvents, Saturation, compiled
 from .partition import Part, merge, replayed, spikes_of
@@ -85,6 +86,9 @@ class Device:
             raise TypeError(
                 f"Device takes a Backend, not {backend!r:.60}; make one with hxtrain.backends.create_backend(name)"
             )
+        max_runs, retries = whole("max_runs", max_runs), whole("retries", retries)
+        trial_time, forced_reset = optional(real)("trial_time", trial_time), flag("forced_reset", forced_reset)
+        drift_limit = real("drift_limit", drift_limit)
         if max_runs < 1:
             raise ValueError(f"max_runs={max_runs} must be at least 1")
         if retries < 0:

@@ -18,6 +18,8 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import GRID_TOLERANCE, Data
 
+from .checks import check_types, require_kind
+
 
 class Limit(NamedTuple):
     """What a setting must keep.
@@ -48,6 +50,7 @@ class Encoder(ABC):
     grid: Optional[float] = field(default=None, kw_only=True)  # noqa: UP045
 
     def __post_init__(self) -> None:
+        check_types(self, "encoder.")
         limits = [
             *self.limits(),
             Limit("jitter", 0 <= self.jitter < math.inf, "finite jitter >= 0 s"),
@@ -90,6 +93,11 @@ class Encoder(ABC):
             raise TypeError(
                 "expected intensities [B, ...], got Spikes: they are encoded already; give them to the network"
             )
+        if hasattr(intensity, "samples") or hasattr(intensity, "train"):
+            raise TypeError(
+                f"expected intensities [B, ...], got {type(intensity).__name__}; give samples of a split, such as "
+                "data.train.images[:100] / 255"
+            )
         x = as_tensor(intensity, "intensities")
         if x.ndim < 2:
             raise ValueError(f"intensities have shape {list(x.shape)}, expected [B, ...]; of one sample: x[None]")
@@ -103,6 +111,7 @@ class Encoder(ABC):
         if self.jitter > 0:
             if generator is None:
                 raise ValueError(f"encoder.jitter={self.jitter} s needs a generator; pass one to the call")
+            require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
             noise = torch.randn(times.shape, generator=generator, device=generator.device).to(times.device)
             times = (times + self.jitter * noise).clamp(min=0)
         if self.grid is not None:
@@ -178,7 +187,7 @@ class LinearLatencyEncoder(Encoder):
             Limit("early", self.early >= 0, "early >= 0 s"),
             Limit("late", self.early < self.late < math.inf, "early < late"),
             Limit("bias", 0 <= self.bias < math.inf, "bias >= 0 s"),
-            Limit("repeats", self.repeats >= 1 and self.repeats == int(self.repeats), "whole repeats >= 1"),
+            Limit("repeats", self.repeats >= 1, "repeats >= 1"),
         )
 
     def units(self, features: int) -> int:

@@ -12,6 +12,8 @@ from torch.nn.functional import cross_entropy
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import Data
 
+from .checks import check_types
+
 
 @dataclass
 class MaxOverTime:
@@ -26,6 +28,7 @@ class MaxOverTime:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self, "loss.")
         if not 0 < self.readout_scale < math.inf:
             raise ValueError(f"loss.readout_scale={self.readout_scale} must be positive and finite")
         if not 0 <= self.label_smoothing < 1:

@@ -34,6 +34,7 @@ from .checks import (
     one_of,
     optional,
     positive,
+    require_kind,
 )
 from .checks import seed as check_seed
 from .description import Description, changes, describe
@@ -430,6 +431,7 @@ class Network(Constants):
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of kept neurons `[N]` per layer; None where nothing is dropped."""
+        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
         masks: list[Tensor | None] = []
         for layer in self.layers:
             keep = torch.rand(layer.neurons.size, generator=generator) >= layer.dropout if layer.dropout else None
@@ -441,6 +443,9 @@ class Network(Constants):
 
         Of each hidden layer `round(share N)` neurons are silent; those of a smaller share are among them.
         """
+        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
+        if not 0 <= number("share", share) <= 1:
+            raise ValueError(f"share={share} of silenced neurons must be in 0..1")
         masks: list[Tensor | None] = []
         for layer in self.layers:
             size, mask = layer.neurons.size, None
@@ -578,9 +583,13 @@ class Network(Constants):
 
     def _check_masks(self, masks: list[Tensor | None]) -> None:
         sizes = [layer.neurons.size for layer in self.layers]
-        if len(masks) != len(sizes) or any(
-            mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
-            for mask, size in zip(masks, sizes, strict=True)
+        if (
+            not isinstance(masks, list | tuple)
+            or len(masks) != len(sizes)
+            or any(
+                mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
+                for mask, size in zip(masks, sizes, strict=True)
+            )
         ):
             raise ValueError(
                 f"masks: expected one tensor [N] or None for each layer, N = {', '.join(map(str, sizes))}; make them "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 
-from .checks import not_finite
+from .checks import not_finite, optional, real, require_kind, whole
 from .learning import decay
 from .partition import Part, partition, recurrent
 from .resolution import Resolution
@@ -279,7 +279,10 @@ def place(
 
     Raises:
         PlacementError: with every misfit: layer, limit, excess, remedy.
+        TypeError: these are no network and capabilities.
     """
+    _check_kinds(net, capabilities)
+    max_runs, trial_time = whole("max_runs", max_runs), optional(real)("trial_time", trial_time)
     caps, misfits = capabilities, []
     layers: list[LayerPlan] = []
     projections: list[ProjectionPlan] = []
@@ -305,6 +308,13 @@ def place(
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
         raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")
     return plan
+
+
+def _check_kinds(net: Network, capabilities: Capabilities) -> None:
+    from .network import Network  # which places itself
+
+    require_kind(net, Network, "net", "place(net, backend.capabilities)")
+    require_kind(capabilities, Capabilities, "capabilities", "give those of a device: place(net, backend.capabilities)")
 
 
 def _fan_in(layer: Layer) -> int:
@@ -416,7 +426,9 @@ def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
 def _network_misfits(plan: Plan) -> list[str]:
     circuit, caps = plan.circuit, plan.capabilities
     found = []
-    if abs(circuit.dt / caps.trace_interval - 1) > 0.01:
+    step = circuit.dt
+    if abs(step / caps.trace_interval - 1) > 0.01:
+        step = caps.trace_interval  # all else is asked of the right one
         found.append(
             f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
             f"set network.dt={caps.trace_interval:.4g}"
@@ -427,10 +439,12 @@ def _network_misfits(plan: Plan) -> list[str]:
             f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
         )
     trial_time = circuit.trial_time or caps.trial_time
-    if circuit.duration > trial_time * (1 + 1e-9):
+    if circuit.samples * step > trial_time * (1 + 1e-9):
+        steps = int(trial_time / step)
+        shorter = f"network.steps={steps} or less, or " if steps else ""
         found.append(
-            f"network: a trial of {circuit.duration:.4g} s is longer than the {trial_time:.4g} s from trial "
-            f"to trial; set network.steps={int(trial_time / circuit.dt)} or less"
+            f"network: a trial of {circuit.samples * step:.4g} s is longer than the {trial_time:.4g} s from trial "
+            f"to trial; set {shorter}backend.trial_time={circuit.samples * step:.4g} or more"
         )
     if circuit.forced_reset and not caps.forced_reset:
         found.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")

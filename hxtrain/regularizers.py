@@ -7,13 +7,14 @@ hidden neuron i in a trial.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .activity import Activity
+from .checks import check_types, require_kind
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Regularizer:
     strength: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self, f"regularizer {type(self).__name__}: ")
         self._check("strength")
 
     def _check(self, name: str) -> None:
@@ -39,7 +41,12 @@ class Regularizer:
         raise TypeError(f"{type(self).__name__} defines no penalty; use one of its subclasses")
 
     def __call__(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the addition to the loss."""
+        """Return the addition to the loss.
+
+        Raises:
+            TypeError: this is no activity.
+        """
+        require_kind(activity, Activity, "activity", "give what net(spikes) returns, then net.effective_weights()")
         return self.strength * self.penalty(activity, weights)
 
 
@@ -94,6 +101,21 @@ class WeightDecay(Regularizer):
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
         return _sum(w.square().mean() for w in weights[:-1])
+
+
+def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:
+    """Return regularisers as a list; of a mapping its values.
+
+    Raises:
+        TypeError: something else than a regulariser is among them.
+    """
+    several = regularizers.values() if isinstance(regularizers, Mapping) else regularizers
+    if not isinstance(several, Iterable):
+        raise TypeError(f"regularizers: expected several, got {several!r:.60}; give a list, such as [Burst()], or []")
+    found = list(several)
+    for regularizer in found:
+        require_kind(regularizer, Regularizer, "regularizers", "give instances, such as [Burst()], or []")
+    return found
 
 
 def _spike_counts(activity: Activity) -> list[Tensor]:

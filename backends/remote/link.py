@@ -53,6 +53,8 @@ class LinkSettings:
     patience: float = 60.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.address, str):
+            raise ValueError(f"address={self.address!r} must be a text, such as tcp://127.0.0.1:5555")
         if self.address.partition("://")[0] not in ("tcp", "ipc") or not self.address.partition("://")[2]:
             raise ValueError(f"address={self.address!r} is not one of a chip server; use e.g. tcp://127.0.0.1:5555")
         for name in ("timeout", "patience"):

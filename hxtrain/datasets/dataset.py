@@ -4,12 +4,13 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.backends.intake import as_tensor
+from hxtrain.backends.intake import as_tensor, rows
 
 from .errors import DatasetError
 
@@ -55,9 +56,20 @@ class Split:
         """Describe the samples in a line."""
         return f"Split({len(self)} {self.kind}, {'x'.join(map(str, self.samples.shape[1:]))})"
 
-    def __getitem__(self, chosen: slice) -> "Split":
-        """Return some of the samples, in order."""
-        return Split(self.samples[chosen], self.labels[chosen])
+    def __getitem__(self, chosen: Any) -> "Split":
+        """Return some of the samples, in the order given: a slice, indices, or a mask `[N]`.
+
+        Raises:
+            TypeError: these are no indices, such as a single number: take `[[number]]`.
+            IndexError: there is no such sample.
+        """
+        part = chosen if isinstance(chosen, slice) else rows(chosen, len(self))
+        if part is None:
+            raise TypeError(
+                f"split[{chosen!r}]: choose samples by a slice, indices or a mask [N], such as split[[0]]; one sample "
+                "as a tensor is split.samples[0]"
+            )
+        return Split(self.samples[part], self.labels[part])
 
     @property
     def kind(self) -> str:

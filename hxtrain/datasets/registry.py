@@ -1,8 +1,12 @@
 """Load a data set by name."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+
+from hxtrain.checks import check_types, text, whole
 
 from .catalogue import CATALOGUE, DatasetInfo
 from .dataset import ImageDataset, hold_out
@@ -37,11 +41,13 @@ def load_dataset(
     Raises:
         DatasetError: unknown name, a size that is not at hand, or missing or damaged files.
     """
+    size = None if size is None else whole("data.size", size)
+    folder = None if folder is None else text("data.folder", folder)
     if name == OWN:
         return _load_own(size, folder, download)
-    info = CATALOGUE.get(name)
+    info = CATALOGUE.get(name) if isinstance(name, str) else None
     if info is None:
-        raise DatasetError(f"unknown data set '{name}'; known are {', '.join(NAMES)}")
+        raise DatasetError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
     size = info.size if size is None else size
     _check_request(info, size, folder, download)
     if not info.shipped:
@@ -82,6 +88,9 @@ class DataConfig:
     folder: Optional[str] = None  # noqa: UP045
     download: bool = False
     validation: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self, "data.")
 
     def load(self) -> ImageDataset:
         """Load it; see `load_dataset`."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from hxtrain.checks import check_types
 from hxtrain.datasets import ImageDataset
 
 WAVES = 4
@@ -40,6 +41,7 @@ class Augmentation:
     mirror: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self, "augment.")
         for name, most in (("rotation", 180), ("scale", 0.9), ("shift", math.inf), ("shear", math.inf)):
             if not (0 <= getattr(self, name) <= most and getattr(self, name) < math.inf):
                 raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{most}")

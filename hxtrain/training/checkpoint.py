@@ -7,6 +7,7 @@ such a comment, of earlier versions and other programs, are checked by the sums 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import pickle
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hxtrain.backends.files import replacing
+from hxtrain.checks import text
 
 FORMAT = 1
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -52,7 +54,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file cannot be written (for example a full disk); the old one is intact.
     """
-    path = Path(path)
+    path = Path(text("path", path))
     archive = io.BytesIO()
     torch.save({"format": FORMAT, **state}, archive)
     try:
@@ -60,8 +62,10 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
             file.write(_with_hash(archive.getvalue()))
     except OSError as error:
         intact = "; the one before it is intact" if path.exists() else "; there is none before it"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free some space" if full else "Name a folder that is there and can be written"
         raise CheckpointError(
-            f"checkpoint {path} could not be written ({error.strerror}){intact}. Free some space and "
+            f"checkpoint {path} could not be written ({error.strerror}){intact}. {remedy} and "
             + ("resume with trainer.resume=true" if path.exists() else "start again")
         ) from error
 
@@ -72,7 +76,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, it is damaged, or from an unknown version.
     """
-    return read_checkpoint(Path(path)).state
+    return read_checkpoint(Path(text("path", path))).state
 
 
 def read_checkpoint(path: Path) -> Saved:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Optional
 
+from hxtrain.checks import check_types
+
 SCHEDULES = ("exponential", "cosine")
 
 
@@ -56,6 +58,7 @@ class LoopConfig:
     test_samples: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, "trainer.")
         for item in fields(self):
             if item.name in LEAST and not LEAST[item.name] <= getattr(self, item.name) < math.inf:
                 raise ValueError(f"trainer.{item.name}={getattr(self, item.name)} must be at least {LEAST[item.name]}")

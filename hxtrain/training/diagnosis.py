@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from hxtrain.activity import Activity
-from hxtrain.arrival import missing_input
+from hxtrain.arrival import missing_input, sparse_input
+from hxtrain.backends import INPUT
 from hxtrain.learning import GridEvents
 from hxtrain.network import Network
 
@@ -53,9 +54,11 @@ class Observations:
         """
         missing = missing_input(self.inputs)
         warnings = [] if missing is None else [missing]
+        sparse = sparse_input(self.inputs)
         for layer in net.layers:
             if layer.name in self._counts and missing is None:
-                warnings += _spiking(layer.name, torch.cat(self._counts[layer.name]), net.steps, trained)
+                sources = sparse if layer.source == INPUT else None
+                warnings += _spiking(layer.name, torch.cat(self._counts[layer.name]), net.steps, trained, sources)
             if net.device is not None:
                 warnings += _saturation(layer.name, torch.cat(self._traces[layer.name], dim=1), layer.neurons.spiking)
         if any(bool(torch.isnan(trace).any()) for trace in self._traces.get(net.layers[-1].name, [])):
@@ -70,13 +73,18 @@ def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
     return observations.warnings(net, trained)
 
 
-def _spiking(name: str, counts: Tensor, steps: int, trained: bool) -> list[str]:
-    """Return warnings about the numbers of spikes `[B, N]` of a layer."""
+def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str | None) -> list[str]:
+    """Return warnings about the numbers of spikes `[B, N]` of a layer.
+
+    Args:
+        sparse: Why its input may not be enough.
+    """
     per_sample = float(counts.sum()) / len(counts)
     if per_sample < SILENT_SPIKES and trained:
+        remedy = "Try network.init_gain=2, or a smaller regularizer.burst.strength"
         return [
-            f"{name} is silent ({per_sample:.2g} spikes per sample): nothing reaches the layers behind it. "
-            "Try network.init_gain=2, or a smaller regularizer.burst.strength"
+            f"{name} is silent ({per_sample:.2g} spikes per sample): "
+            + (f"nothing reaches the layers behind it. {remedy}" if sparse is None else sparse)
         ]
     if per_sample / counts.shape[1] > BURSTING * steps / 20:
         return [

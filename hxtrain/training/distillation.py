@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from hxtrain.checks import check_types
 from hxtrain.losses import MaxOverTime
 
 
@@ -40,6 +41,7 @@ class Distillation:
     experiment: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
 
     def __post_init__(self) -> None:
+        check_types(self, "distillation.")
         if not all(isinstance(path, str) and path for path in self.paths):
             raise ValueError(
                 f"distillation.teacher={self.teacher!r} must be the path of a checkpoint, or a list of paths; "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Health
+from hxtrain.checks import require_kind, whole
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
@@ -153,18 +154,23 @@ def evaluate(
         TypeError: this is a whole data set, or something else that is no split.
         ValueError: there are no samples, a label beyond the classes, or another number of classes than in the readout.
     """
-    _check(net, split, classes, batch_size)
+    _check(net, encoder, loss, split)
+    _check_sizes(net, split, whole("classes", classes), whole("batch_size", batch_size))
     return observe(net, encoder, loss, split, classes, batch_size, masks).summary()
 
 
-def _check(net: Network, split: Split, classes: int, batch_size: int) -> None:
+def _check(net: Network, encoder: Encoder, loss: MaxOverTime, split: Split) -> None:
     """Refuse what cannot be evaluated."""
-    if not isinstance(net, Network):
-        raise TypeError(f"expected a Network first, got {type(net).__name__}; evaluate(net, encoder, loss, split, ...)")
+    for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, MaxOverTime, "loss")):
+        require_kind(value, kind, name, "evaluate(net, encoder, loss, split, classes, batch_size)")
     if isinstance(split, ImageDataset):
         raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
     if not isinstance(split, Split):
         raise TypeError(f"expected a Split, got {type(split).__name__}; make one with Split(samples, labels)")
+
+
+def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> None:
+    """Refuse sizes that do not go together."""
     if not len(split) or batch_size < 1:
         raise ValueError(f"{len(split)} samples in batches of {batch_size}: at least one of each is needed")
     outputs, largest = net.layers[-1].neurons.size, int(split.labels.max())

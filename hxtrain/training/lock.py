@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     What a killed process left half-written is removed.
 
     Raises:
-        CheckpointError: another process works in this folder, or its lock is a link to somewhere else.
+        CheckpointError: another process works in this folder, it cannot be written, or its lock is a link.
     """
     if fcntl is None:
         yield
@@ -44,7 +44,12 @@ def _open(file: Path) -> int:
     """Return a descriptor of the lock's file, which is neither emptied nor, if it is a link, followed."""
     if file.is_symlink():
         raise CheckpointError(f"{file} is a link to somewhere else, which no run makes; delete it")
-    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise CheckpointError(
+            f"the run directory {file.parent} cannot be written ({error.strerror}); name another one (hydra.run.dir)"
+        ) from error
 
 
 def _take(descriptor: int, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from hxtrain.checks import mapping, text, whole
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.finite import first_not_finite
 
@@ -63,8 +64,9 @@ class Loop(ABC, Generic[Config]):
         optimizer: torch.optim.Optimizer,
         sums: Sums,
     ) -> None:
-        self.config, self.seed, self.optimizer = config, seed, optimizer
-        self.folder, self.settings, self.progress = Path(folder), dict(settings), progress
+        self.config, self.seed, self.optimizer = config, whole("seed", seed), optimizer
+        self.folder, self.settings = Path(text("folder", folder)), dict(mapping("settings", settings))
+        self.progress = progress
         self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
         self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []

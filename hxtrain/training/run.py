@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from torch import Tensor
 
+from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.device import Device
@@ -22,7 +23,7 @@ from hxtrain.encoders import Encoder, LatencyEncoder
 from hxtrain.losses import MaxOverTime
 from hxtrain.network import Network
 from hxtrain.placement import PLAN_COLUMNS
-from hxtrain.regularizers import Burst, Regularizer, WeightDecay
+from hxtrain.regularizers import Burst, Regularizer, WeightDecay, listed
 
 from .augment import Augmentation
 from .checkpoint import CheckpointError, is_state_dict, previous_of, read_checkpoint, read_saved, require_same
@@ -63,6 +64,26 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
+    def __post_init__(self) -> None:
+        check_types(self, "")
+        for name, kind in PARTS.items():
+            require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
+        listed(mapping("regularizer", self.regularizer))
+
+
+PARTS: Mapping[str, type] = {
+    "backend": BackendConfig,
+    "chip": ChipConfig,
+    "network": NetworkConfig,
+    "encoder": Encoder,
+    "loss": MaxOverTime,
+    "data": DataConfig,
+    "augment": Augmentation,
+    "distillation": Distillation,
+    "trainer": TrainerConfig,
+    "parallel": ParallelConfig,
+}
+"""What each part of a run's settings is."""
 
 FREE_TO_CHANGE = {
     "trainer.epochs",
@@ -130,18 +151,30 @@ def run(config: RunConfig, folder: str | Path, command: str = "", progress: Prog
         What `result.json` holds.
 
     Raises:
-        CheckpointError: the directory holds another run, or there is nothing to resume.
+        CheckpointError: the directory cannot be written, holds another run, or there is nothing to resume.
         Interrupted: SIGINT arrived; the state is saved.
+        TypeError, ValueError: these are no settings, or no path.
     """
+    require_kind(config, RunConfig, "config", "run(RunConfig(...), folder)")
+    folder = Path(text("folder", folder)).expanduser()
     progress = progress or Progress(config.trainer.progress)
     with team(progress.say) as members:
         folder = Path(members.gather(str(folder))[0])
         if not members.leads:
             return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         with locked(folder):
             check_folder(config.trainer.resume, folder)
             return _run(config, folder, command, progress, members)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"the run directory {folder} cannot be made ({error.strerror}); name another one (hydra.run.dir)"
+        ) from error
 
 
 def complete(

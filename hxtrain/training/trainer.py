@@ -17,11 +17,12 @@ from torch import Tensor
 
 from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
+from hxtrain.checks import mapping, require_kind
 from hxtrain.datasets import ImageDataset
 from hxtrain.encoders import Encoder
 from hxtrain.losses import MaxOverTime, predictions
 from hxtrain.network import Network
-from hxtrain.regularizers import Regularizer
+from hxtrain.regularizers import Regularizer, listed
 
 from .augment import Augmentation
 from .config import TrainerConfig
@@ -52,6 +53,12 @@ class Task:
     data: ImageDataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {"net": Network, "encoder": Encoder, "loss": MaxOverTime, "data": ImageDataset}
+        for name, kind in kinds.items():
+            require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
+        listed(mapping("regularizers", self.regularizers))
 
 
 class Seen(NamedTuple):
@@ -93,6 +100,8 @@ class Trainer(Loop[TrainerConfig]):
         progress: Progress,
         team: Team = ALONE,
     ) -> None:
+        require_kind(task, Task, "task", "give Task(net, encoder, loss, regularizers, data)")
+        require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
         optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.task, self.team = task, team
