@@ -87,7 +87,7 @@ class Desk:
         if member is None:
             if self._is_full(origin):
                 position = len(self.queue) + 1
-                return Place(None, position, position * self.lease_time, FULL_POLL)
+                return Place(None, position, position * self._longest_turn, FULL_POLL)
             member = Member(ask.client, origin, ask.label, now, now)
             self.queue.append(member)
         if member.origin.user != origin.user:
@@ -149,6 +149,11 @@ class Desk:
             return now - lease.worked >= self.heartbeat_timeout or held >= self.lease_time + self.heartbeat_timeout
         return held >= self.lease_time
 
+    @property
+    def _longest_turn(self) -> float:
+        """Return the time after which a holder has had its turn, whether it has run anything or not (s)."""
+        return max(self.lease_time, self.heartbeat_timeout)
+
     def _is_full(self, origin: Origin) -> bool:
         """Whether there is no place left for another client from there."""
         members = self._members()
@@ -173,7 +178,7 @@ class Desk:
             return Place(self.lease.token, 0, 0.0, again)
         position = 1 + self.queue.index(member)
         held = 0.0 if self.lease is None else now - self.lease.member.since
-        estimate = (position - 1) * self.lease_time + max(0.0, self.lease_time - held)
+        estimate = (position - 1) * self._longest_turn + max(0.0, self._longest_turn - held)
         return Place(None, position, estimate, again)
 
 

@@ -38,6 +38,16 @@ def test_first_come_first_served_with_estimates() -> None:
     assert [client.label for client in queue] == [f"label of {C}"]
 
 
+@pytest.mark.parametrize("lease_time", [0.0, 5.0, 60.0])
+def test_nobody_waits_longer_than_estimated_for_those_who_run_nothing(lease_time: float) -> None:
+    desk = Desk(heartbeat_timeout=10.0, lease_time=lease_time)
+    for client in (A, B):
+        ask(desk, client, 0.0)
+    estimate = ask(desk, C, 0.0).estimate
+    turns = [[ask(desk, client, float(second)).lease for client in (A, B, C)] for second in range(int(estimate) + 1)]
+    assert any(last is not None for _, _, last in turns)
+
+
 def test_who_is_silent_loses_lease_or_place() -> None:
     desk = Desk(heartbeat_timeout=10.0, lease_time=60.0)
     held = ask(desk, A, 0.0).lease
