@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
     assert [text.split(" (")[0] for text in diagnose(net, net(spikes(0, 40)), trained=True)] == ["layer0 is silent"]
 
 
+@pytest.mark.parametrize("events", [1, 3])
+def test_a_layer_that_is_silent_for_a_few_events_blames_the_input(events: int) -> None:
+    net = hx.Network(hx.Linear(64, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
+    few = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
+    text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* encoder.threshold"
+    (warning,) = diagnose(net, net(few), trained=True)
+    assert re.match(text, warning)
+    assert "init_gain" not in warning
+
+
 def test_passes_are_judged_together_by_their_samples() -> None:
     """One silent sample after fifty that fire is no silent layer; alone it would be."""
     net = hx.Network(hx.Linear(8, 6, mean=0.1, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
@@ -142,7 +153,7 @@ def test_a_training_run_names_its_input_and_counts_it(
             monkeypatch.setattr(module, "intensities", lambda samples: intensities(samples) / 255)
     warnings, result = trained(tmp_path, batch_size, **encoder)
     assert [warning[: len(text)] for warning in warnings] == [text]
-    assert caplog.messages == []  # said once, not by network and trainer
+    assert not any(record.name == "hxtrain.arrival" for record in caplog.records)  # once, not by network and trainer
     assert result["input_events_per_sample"] < 1
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     names = ("input_events_per_sample", "late_input_events_per_sample")
