@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict  # noqa: UP035
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from rich.console import Console
 from torch import Tensor
 
@@ -67,8 +67,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types(self, "")
         for name, kind in PARTS.items():
-            require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
-        listed(mapping("regularizer", self.regularizer))
+            if getattr(self, name) != MISSING:  # in a schema, whose groups are chosen later
+                require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
+        if self.regularizer != MISSING:
+            listed(mapping("regularizer", self.regularizer))
 
 
 PARTS: Mapping[str, type] = {

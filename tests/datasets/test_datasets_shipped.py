@@ -41,7 +41,7 @@ def loaded() -> dict[str, ImageDataset]:
 
 
 def test_names() -> None:
-    assert set(NAMES) == {*EXPECTED, "yin_yang"}
+    assert set(NAMES) == {*EXPECTED, "yin_yang", "folder"}
     assert {name for name, info in CATALOGUE.items() if info.shipped} == set(EXPECTED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_a_diagnosis_looks_at_the_input_first(batch: hx.Spikes, text: str, train
 def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
     net = hx.Network(hx.Linear(8, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
     assert [text.split(" (")[0] for text in diagnose(net, net(spikes(0, 40)), trained=True)] == ["layer0 is silent"]
+
+
+@pytest.mark.parametrize("events", [1, 3])
+def test_a_layer_that_is_silent_for_a_few_events_blames_the_input(events: int) -> None:
+    net = hx.Network(hx.Linear(64, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
+    few = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
+    text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* encoder.threshold"
+    (warning,) = diagnose(net, net(few), trained=True)
+    assert re.match(text, warning)
+    assert "init_gain" not in warning
 
 
 def test_passes_are_judged_together_by_their_samples() -> None:

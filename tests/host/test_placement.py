@@ -42,6 +42,7 @@ MISFITS = [
     ),
     ({}, {"dt": 1e-6}, r"dt=1e-06 s differs from the trace interval 1.7e-06 s; set network.dt=1.7e-06"),
     ({"max_samples": 10}, {}, r"20 trace samples per trial exceed 10 by 10; set network.steps=10"),
+    ({}, {"dt": 1e-3}, r"1\. network: dt=0.001 s differs from .* set network.dt=1.7e-06$"),
     ({}, {"steps": 200}, r"a trial of 0.00034 s is longer than the 0.0002 s .* network.steps=117"),
     ({"trace_memory": 4000}, {}, r"does not fit 4000 bytes of trace memory"),
     ({"traces": False}, {}, r"records no membrane traces"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backend
 from hxtrain.backends.contract import Cost
-from hxtrain.datasets import DatasetError, Split, load_dataset, read_images, write_idx
+from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
 from hxtrain.learning import Codes
 from hxtrain.regularizers import Burst, Regularizer, UpperActivity, WeightDecay
 from hxtrain.training import (
     AnnTrainerConfig,
     Augmentation,
     Distillation,
+    RunConfig,
+    Step,
+    Task,
     TrainerConfig,
     evaluate,
     load_checkpoint,
+    run,
     save_checkpoint,
     train_step,
 )
@@ -31,6 +37,8 @@ DATA = load_dataset("digits")
 IMAGES, LABELS = DATA.train.images[:10] / 255, DATA.train.labels[:10]
 ENCODE, LOSS = hx.LatencyEncoder(), hx.MaxOverTime()
 SPIKES = ENCODE(IMAGES)
+REFERENCE = create_backend("reference")
+REGULARIZERS = (Burst(),)
 NAN, INF = float("nan"), float("inf")
 
 
@@ -42,9 +50,17 @@ def readout() -> torch.Tensor:
     return network()(SPIKES).readout
 
 
-def step(spikes: Any, labels: Any) -> object:
+def step(
+    spikes: Any,
+    labels: Any,
+    loss: Any = LOSS,
+    regularizers: Any = REGULARIZERS,
+    optimizer: Any = None,
+    masks: Any = None,
+) -> Step:
     net = network()
-    return train_step(net, LOSS, [Burst()], torch.optim.Adam(net.parameters()), spikes, labels)
+    adam = torch.optim.Adam(net.parameters())
+    return train_step(net, loss, regularizers, optimizer or adam, spikes, labels, masks)
 
 
 def of_split(split: Any, classes: int = 10, batch_size: int = 5, net: Any = None) -> object:
@@ -60,10 +76,18 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "arrays to a network": (lambda: network()(IMAGES.numpy()), TypeError, r"expected Spikes, got ndarray \[10, 8, 8\]"),
     "a list to a network": (lambda: network()([SPIKES]), TypeError, r"expected Spikes, got list; give"),
     "images to a step": (lambda: step(IMAGES, LABELS), TypeError, "expected Spikes, got Tensor"),
-    "modules in a list": (lambda: hx.Network([hx.LIF(3)]), TypeError, r"give Network\(\*modules\), not a list"),
+    "modules in a list": (
+        lambda: hx.Network([hx.LIF(3)]),
+        ValueError,
+        r"not as list: Network\(\*modules\)",
+    ),
     "masks of another length": (lambda: network()(SPIKES, [None]), ValueError, r"masks: .* N = 20, 10; make them"),
     "masks of another shape": (lambda: network()(SPIKES, [torch.ones(3), None]), ValueError, "masks: expected one"),
-    "name of a backend": (lambda: hx.Device("emulator"), TypeError, r"expected a backend, got str; .*create_backend"),
+    "name of a backend": (
+        lambda: hx.Device("emulator"),
+        TypeError,
+        "takes a Backend, not 'emulator'; .*create_b",
+    ),
     "8-bit images": (lambda: ENCODE(DATA.train.images), ValueError, r"span 0..255, expected 0..1; divide 8-bit"),
     "nan images": (lambda: ENCODE(IMAGES * NAN), ValueError, r"intensities hold nan \(640 of 640 values\)"),
     "infinite images": (lambda: ENCODE(IMAGES + INF), ValueError, r"intensities span inf..inf, expected 0..1"),
@@ -93,8 +117,156 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "no batches": (lambda: of_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
     "no samples": (lambda: of_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
-    "another order": (lambda: of_split(DATA.test, net=ENCODE), TypeError, "expected a Network first, got LatencyEnc"),
+    "another order": (lambda: of_split(DATA.test, net=ENCODE), TypeError, "net: expected Network, got LatencyEnc"),
     "float labels of a split": (lambda: Split(np.zeros((2, 3)), [0.5, 1]), DatasetError, "feature vectors float32"),
+    "another order to evaluate": (
+        lambda: evaluate(network(), LOSS, ENCODE, DATA.test, 10, 5),
+        TypeError,
+        r"encoder: expected Encoder, got MaxOverTime; evaluate\(net, encoder",
+    ),
+    "no loss": (
+        lambda: evaluate(network(), ENCODE, None, DATA.test, 10, 5),
+        TypeError,
+        "loss: expected MaxOverTime, got NoneType",
+    ),
+    "batches in words": (lambda: of_split(DATA.test, batch_size="5"), ValueError, "batch_size='5' must be a whole"),
+    "half batches": (lambda: of_split(DATA.test, batch_size=2.5), ValueError, "batch_size=2.5 must be a whole number"),
+    "a split to an encoder": (lambda: ENCODE(DATA.train), TypeError, "got Split; give samples of a split, such as"),
+    "a data set to an encoder": (lambda: ENCODE(DATA), TypeError, "got ImageDataset; give samples of a split"),
+    "seed as a generator": (
+        lambda: hx.LatencyEncoder(jitter=1e-6)(IMAGES, 0),
+        TypeError,
+        "generator: expected Generator, got int 0; write torch.Generator",
+    ),
+    "one sample of a split": (lambda: DATA.train[5], TypeError, r"split\[5\]: choose samples by .* split.samples\[0\]"),
+    "words to a split": (lambda: DATA.train["a"], TypeError, "indices of samples is str"),
+    "samples beyond": (lambda: DATA.train[[9999]], IndexError, r"samples 9999..9999 of 1297, allowed 0..1296"),
+    "a mask of another length": (lambda: DATA.train[[True]], IndexError, "a mask of 1 samples cannot choose of 1297"),
+    "place without capabilities": (
+        lambda: hx.place(network(), None),
+        TypeError,
+        r"capabilities: expected Capabilities, got NoneType; .* place\(net, backend.capabilities\)",
+    ),
+    "place on a backend": (lambda: hx.place(network(), REFERENCE), TypeError, "got ReferenceBackend; give those of"),
+    "place in another order": (
+        lambda: hx.place(REFERENCE.capabilities, network()),
+        TypeError,
+        "net: expected Network, got Capabilities",
+    ),
+    "repeats in words": (lambda: hx.Device(REFERENCE, retries="5"), ValueError, "retries='5' must be a whole number"),
+    "no limit of runs": (lambda: hx.Device(REFERENCE, max_runs=None), ValueError, "max_runs=None must be a whole"),
+    "trial time in words": (lambda: hx.Device(REFERENCE, trial_time="1e-4"), ValueError, "trial_time='1e-4' must"),
+    "a backend's number": (
+        lambda: create_backend(["emulator"]),
+        ValueError,
+        r"backend=\['emulator'\] is not regist",
+    ),
+    "a chip's number": (lambda: create_backend("emulator", chip=3), ValueError, "chip=3 must be a text"),
+    "a chip's seed in words": (
+        lambda: create_backend("emulator", seed="a"),
+        ValueError,
+        "chip.seed='a' must be a",
+    ),
+    "changes in a list": (lambda: create_backend("emulator", changes=["x"]), ValueError, "chip.changes=.* mapping of"),
+    "faults in a list": (lambda: create_backend("emulator", faults=["x"]), ValueError, "chip.faults=.* mapping of"),
+    "one imperfection": (
+        lambda: create_backend("emulator", only="leak"),
+        ValueError,
+        r"'leak' .* write \['leak'\]",
+    ),
+    "an address's number": (lambda: create_backend("remote", address=3), ValueError, "address=3 must be a text"),
+    "name of an optimiser": (
+        lambda: step(SPIKES, LABELS, optimizer="adam"),
+        TypeError,
+        "optimizer: .* str 'adam'",
+    ),
+    "class of an optimiser": (
+        lambda: step(SPIKES, LABELS, optimizer=torch.optim.Adam),
+        TypeError,
+        r"optimizer: expected Optimizer, got the class Adam; give torch.optim.Adam\(net.parameters\(\)\)",
+    ),
+    "name of a loss": (
+        lambda: step(SPIKES, LABELS, loss="max"),
+        TypeError,
+        r"loss: .* got 'max'; give MaxOverTime",
+    ),
+    "class of a loss": (lambda: step(SPIKES, LABELS, loss=hx.MaxOverTime), TypeError, "loss: expected a function"),
+    "a loss of each sample": (
+        lambda: step(SPIKES, LABELS, loss=lambda readout, labels: readout.amax((0, 2))),
+        ValueError,
+        r"the loss function gave Tensor \[10\], expected a tensor of one number",
+    ),
+    "a loss out of the graph": (
+        lambda: step(SPIKES, LABELS, loss=lambda readout, labels: LOSS(readout.detach(), labels)),
+        ValueError,
+        r"expected a tensor of one number with a gradient; .* without .detach\(\)",
+    ),
+    "a loss in Python": (lambda: step(SPIKES, LABELS, loss=lambda *_: 1.0), ValueError, "the loss function gave float"),
+    "a step without gradients": (
+        lambda: torch.no_grad()(step)(SPIKES, LABELS),
+        ValueError,
+        r"gradients are switched off; .* outside torch.no_grad\(\)",
+    ),
+    "one regulariser": (lambda: step(SPIKES, LABELS, regularizers=Burst()), TypeError, r"give a list, such as \[Burst"),
+    "no regularisers": (
+        lambda: step(SPIKES, LABELS, regularizers=None),
+        TypeError,
+        r"None; give a list, .* or \[\]",
+    ),
+    "names of regularisers": (lambda: step(SPIKES, LABELS, regularizers=["burst"]), TypeError, "got str 'burst'; give"),
+    "class of a regulariser": (lambda: step(SPIKES, LABELS, regularizers=[Burst]), TypeError, "got the class Burst"),
+    "masks that are none": (lambda: step(SPIKES, LABELS, masks=3), ValueError, "masks: expected one tensor"),
+    "a readout to a regulariser": (
+        lambda: Burst()(readout(), []),
+        TypeError,
+        "activity: expected Activity, got Tens",
+    ),
+    "seed of dropped neurons": (
+        lambda: network().dropout_masks(0),
+        TypeError,
+        "generator: expected Generator, got",
+    ),
+    "more than all silenced": (
+        lambda: network().silenced_masks(1.5, torch.Generator()),
+        ValueError,
+        "share=1.5 of silenced neurons must be in 0..1",
+    ),
+    "pieces that are none": (lambda: hx.Spikes.cat([IMAGES]), TypeError, "Spikes.cat takes a list of Spikes"),
+    "one recording": (
+        lambda: hx.Spikes.from_recordings({"t": [1], "x": [1]}, {"x": 3}),
+        TypeError,
+        r"recordings: expected one .* per sample, got dict; of one sample: \[recording\]",
+    ),
+    "sizes in a list": (
+        lambda: hx.Spikes.from_recordings([{"t": [1], "x": [1]}], [3]),
+        TypeError,
+        r"sizes=\[3\]: expected the size of each field",
+    ),
+    "parts of a run in words": (
+        lambda: RunConfig(backend="emulator"),
+        TypeError,
+        "backend: .* got str 'emulator'",
+    ),
+    "class of an encoder": (lambda: RunConfig(encoder=hx.LatencyEncoder), TypeError, "got the class LatencyEncoder"),
+    "a dictionary to a run": (
+        lambda: run({"seed": 0}, "x"),
+        TypeError,
+        "config: expected RunConfig, got dict;",
+    ),
+    "a run without folder": (lambda: run(RunConfig(), None), ValueError, "folder=None must be a text"),
+    "a run nowhere": (lambda: run(RunConfig(), "/proc/xyz"), Exception, "the run directory /proc/xyz cannot be made"),
+    "a run in a file": (lambda: run(RunConfig(), __file__), Exception, "test_python_interface.py cannot be made"),
+    "a task in another order": (
+        lambda: Task(ENCODE, network(), LOSS, {}, DATA),
+        TypeError,
+        "net: expected Network, got LatencyEncoder; Task",
+    ),
+    "a task's regularisers": (lambda: Task(network(), ENCODE, LOSS, [Burst()], DATA), ValueError, "must be a mapping"),
+    "a part of the data": (lambda: Task(network(), ENCODE, LOSS, {}, DATA.train), TypeError, "data: expected ImageDa"),
+    "a number to load": (lambda: hx.load(3), ValueError, "run=3 must be a text"),
+    "nothing to load": (lambda: load_checkpoint(None), ValueError, "path=None must be a text"),
+    "several data sets": (lambda: load_dataset(["digits"]), DatasetError, r"unknown data set \['digits'\]; known are"),
+    "a size in words": (lambda: load_dataset("mnist", "16"), ValueError, "data.size='16' must be a whole number"),
     "missing checkpoint": (lambda: load_checkpoint("no.pt"), Exception, "there is no checkpoint no.pt; give the path"),
     "missing run": (lambda: hx.load("nowhere"), Exception, "there is no checkpoint nowhere"),
     "missing parameters": (lambda: NeuronParameters.load("no.npz"), ValueError, "there is no no.npz; make it with"),
@@ -133,6 +305,55 @@ def test_a_surrogate_may_be_a_function_of_ones_own() -> None:
     net = hx.Network(hx.Linear(64, 20, gain=1.4), hx.LIF(20, surrogate=wide), hx.Linear(20, 10), hx.LI(10))
     LOSS(net(SPIKES).readout, LABELS).backward()
     assert net.layers[0].linear.weight.grad.abs().sum() > 0
+
+
+def test_regularisers_may_be_a_mapping() -> None:
+    assert step(SPIKES, LABELS, regularizers={"burst": Burst()}).loss == step(SPIKES, LABELS).loss
+
+
+TYPES: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
+    "encoder.tau": (lambda x: hx.LatencyEncoder(tau=x), ("8e-6", None, [8e-6])),
+    "encoder.shift_first": (lambda x: hx.LatencyEncoder(shift_first=x), ("no", 1)),
+    "encoder.grid": (lambda x: hx.LatencyEncoder(grid=x), ("1e-6",)),
+    "encoder.repeats": (lambda x: hx.LinearLatencyEncoder(repeats=x), ("5", 2.5, None)),
+    "loss.readout_scale": (lambda x: hx.MaxOverTime(x), ("10", None)),
+    "strength": (lambda x: Burst(x), ("1e-3", None)),
+    "trainer.epochs": (lambda x: TrainerConfig(epochs=x), ("5", 1.5, None, True)),
+    "trainer.resume": (lambda x: TrainerConfig(resume=x), ("yes", 1)),
+    "trainer.initial": (lambda x: TrainerConfig(initial=x), (3,)),
+    "augment.rotation": (lambda x: Augmentation(rotation=x), ("10",)),
+    "distillation.weight": (lambda x: Distillation(weight=x), ("x",)),
+    "network.hidden": (lambda x: NetworkConfig(hidden=x), (20, "20")),
+    "network.tau_mem": (lambda x: NetworkConfig(tau_mem=x), ("6e-6",)),
+    "network.recurrent": (lambda x: NetworkConfig(recurrent=x), ("yes",)),
+    "backend.retries": (lambda x: BackendConfig(retries=x), ("5", 1.5)),
+    "backend.settings": (lambda x: BackendConfig(settings=x), (3, ["x"])),
+    "backend.faults": (lambda x: BackendConfig(faults=x), (["timeout"],)),
+    "chip.name": (lambda x: ChipConfig(name=x), (3,)),
+    "chip.only": (lambda x: ChipConfig(only=x), ("leak",)),
+    "chip.changes": (lambda x: ChipConfig(changes=x), (3,)),
+    "data.validation": (lambda x: DataConfig(validation=x), ("5", 0.2)),
+    "seed": (lambda x: RunConfig(seed=x), ("0", None)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "value"), [(name, build, x) for name, (build, values) in TYPES.items() for x in values]
+)
+def test_settings_of_another_type_are_named_when_they_are_made(
+    name: str, build: Callable[[Any], object], value: Any
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}") + " must be "):
+        build(value)
+
+
+def test_scalars_of_numpy_are_settings_too() -> None:
+    assert type(hx.LatencyEncoder(tau=np.float32(8e-6)).tau) is float
+    assert type(TrainerConfig(epochs=np.int64(3)).epochs) is int
+    assert NetworkConfig(hidden=(np.int32(4),)).hidden == [4]
+    assert TrainerConfig(initial=Path("a.pt")).initial == "a.pt"
+    with pytest.raises(ValueError, match=r"encoder.tau is a Tensor; .* give a float"):
+        hx.LatencyEncoder(tau=torch.tensor(8e-6))
 
 
 SETTINGS: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
