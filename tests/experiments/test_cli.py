@@ -120,7 +120,7 @@ REFUSALS = [
     (["backend.settings.substeps=2.5"], "substeps=2.5 must be a whole number"),
     (["network.hidden=[0]"], "network.hidden=[0] must hold positive sizes"),
     (["network.dropout=-1"], "network.dropout=-1.0 must be in 0 <= x < 1"),
-    (["regularizer.burst.strength=-1"], "regularizer Burst: strength=-1.0 must not be negative"),
+    (["regularizer.burst.strength=-1"], "regularizer Burst: strength=-1.0 must be finite and not negative"),
     (["backend.name=loihi"], "backend='loihi' is not registered; known: brainscales2, emulator, reference"),
     (["chip.preset=perfect"], "chip.preset='perfect' is not known"),
     (["network.hidden=[500]", "backend.max_runs=1"], "(layer0 500 x 1, layer1 10 x 4) exceed 512 by 28"),
