@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -97,8 +97,8 @@ def test_replaces_a_file_and_leaves_nothing_when_it_fails(tmp_path: Path, monkey
     path = tmp_path / "curves.png"
     path.write_text("old")
 
-    def fail(self: Figure, file: Path, **_: object) -> None:
-        Path(file).write_text("half")
+    def fail(self: Figure, file: IO[bytes], **_: object) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:

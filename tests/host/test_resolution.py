@@ -97,7 +97,7 @@ def test_misfits_are_reported_with_all_others_and_the_device_is_not_touched(mock
 
 
 def test_the_limit_is_the_device_s():
-    coarse = replace(CHIP, weight_max=15, trace_bits=6)
+    coarse = replace(CHIP, weight_max=15, trace_bits=6, leak=20, reset=20, threshold=37)
     assert place(network(weight_bits=4, trace_bits=6), coarse).resolution == Resolution(4, 6)
     with pytest.raises(hx.PlacementError, match=r"magnitudes up to 31, .* reach 15; set network.weight_bits=4"):
         place(network(weight_bits=5), coarse)
