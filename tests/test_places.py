@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TRAINING = "hxtrain.experiments.train, hxtrain.training.trainer, hxtrain.backends.emulated"
 UNIX_ONLY = ("_posixsubprocess", "fcntl", "grp", "pwd", "resource", "termios", "pty", "tty", "syslog", "readline")
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -135,7 +136,7 @@ def test_a_user_without_a_home_trains(open_folder: Path, home: str | None) -> No
         "import os; os.setgroups([]); os.setgid(54321); os.setuid(54321); import sys; sys.argv[0] = 'hxtrain'; " + TRAIN
     )
     # All is imported before, for an interpreter in root's home is out of reach afterwards.
-    code = "import encodings.cp437, hxtrain.experiments.train, hxtrain.training.trainer, hxtrain.backends.emulated; " + code
+    code = f"import encodings.cp437, {TRAINING}; " + code
     words = ["experiment=digits", "network.hidden=[10]", "trainer.epochs=1", "trainer.train_samples=50"]
     settings = {} if home is None else {"HOME": home}
     env = {k: v for k, v in os.environ.items() if k not in ("HOME", "PYTHONPATH", "XDG_CACHE_HOME", "HXTRAIN_CACHE")}
