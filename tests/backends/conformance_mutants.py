@@ -275,7 +275,9 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "more_than_the_memory_holds": (CutShort, r"6 trials were run, the traces hold \{5\}"),
     "traces_have_shape_and_type": (lambda: Mutant(recording=codes(lambda c: c.short())), "torch.int16, expected"),
     "spikes_have_form_and_types": (
-        lambda: Mutant(recording=events(lambda s: replace(s, time=s.time.double()))),
+        lambda: Mutant(
+            recording=events(lambda s: Spikes.trusted(s.sample, s.unit, s.time.double(), s.samples, s.units))
+        ),
         "'time': torch.float64",
     ),
     "spike_times_are_seconds_of_the_trial": (

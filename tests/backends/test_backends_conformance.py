@@ -23,7 +23,7 @@ DEVICES = {
     "emulator-faulty": (
         lambda: FaultyBackend(create_backend("emulator"), [DroppedSpikes(0.05), TimeOut(0.05), LostSamples(0.01)], 3),
         ANALOG,
-        3,
+        4,
     ),
 }
 

@@ -69,7 +69,7 @@ def test_the_plug_in_fails_and_skips_with_the_reason(outcome):
     assert {file for file, *_ in failed} == {"test_wrong"}
     assert "Weights are `[post, pre]`: neither transposed nor permuted" in outcome
     assert "too busy" in outcome
-    assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 4
+    assert outcome.count("PASSED test_wrong.py::test_named") == len(CHECKS) - 5
 
 
 def test_the_page_installs(tmp_path):

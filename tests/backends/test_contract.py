@@ -126,7 +126,7 @@ def recording(**changes: Any) -> Recording:
 
 def events(**changes: Any) -> dict[str, Spikes]:
     parts = {"sample": torch.tensor([0, 1]), "unit": torch.tensor([0, 1]), "time": torch.tensor([1e-6, 2e-6])}
-    return {"hidden": Spikes(**{**parts, "samples": 2, "units": 3, **changes})}
+    return {"hidden": Spikes.trusted(**{**parts, "samples": 2, "units": 3, **changes})}
 
 
 def test_a_good_recording_is_taken() -> None:

@@ -73,7 +73,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["hydra/launcher=joblb"], ["hydra/launcher=joblb is not known; did you mean hydra/launcher=joblib?"]),
     (T, ["~chip"], ["~chip"]),
     ("hxtrain-compare", ["checkpoint=x", "other_chip=W99X9"], ["other_chip.name=W99X9"]),
-    ("hxtrain-conformance", ["tolerances=foo"], ["tolerances=foo is not known", "analog, ideal"]),
+    ("hxtrain-conformance", ["tolerances=foo"], ["tolerances=foo is not known", "analog, device, ideal"]),
     ("hxtrain-report", ["report=foo"], ["report=foo is not known", "best"]),
     ("hxtrain-report", [], ["report=NAME is missing; choose one of best"]),
     # types

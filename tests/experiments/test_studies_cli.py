@@ -20,7 +20,7 @@ def calibrated(tmp_path_factory):
 
 def test_calibrate_writes_a_file_that_trains(calibrated):
     folder, text = calibrated
-    assert "use it with chip.calibration=t1.npz" in text
+    assert f"use it with chip.calibration={folder / 't1.npz'}" in text
     record = json.loads((folder / "calibration.json").read_text())
     assert record["stages"] == ["cadc"]
     assert record["chip"] == "T1"
