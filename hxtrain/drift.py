@@ -37,7 +37,7 @@ class DriftMonitor:
 
     def __init__(self, limit: float = LIMIT) -> None:
         if not limit > 0:
-            raise ValueError(f"drift_limit={limit} trace units must be positive")
+            raise ValueError(f"drift_limit={limit:g} trace units must be positive")
         self.limit = limit
         self.chip_time = 0.0
         self._first: Tensor | None = None
