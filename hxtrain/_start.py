@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .compilation import secure_cache
+from .compilation import secure_cache, secure_plots
 
 LAYERS = ("backends", "emulator", "experiments")
 """Layers that an installation puts into this package, and a clone beside it (decision 0001)."""
@@ -35,3 +35,4 @@ def complete_clone(package: Path, path: list[str]) -> None:
 
 complete_clone(Path(__file__).parent, sys.modules[__package__].__path__)  # type: ignore[arg-type]
 secure_cache()
+secure_plots()

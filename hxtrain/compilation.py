@@ -52,6 +52,15 @@ def secure_cache() -> None:
     )
 
 
+def secure_plots() -> None:
+    """Give matplotlib a private temporary folder for a user who has no home, of which it asks when it is imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        if not os.environ.get("MPLCONFIGDIR"):
+            os.environ["MPLCONFIGDIR"] = _private_folder()
+
+
 @contextmanager
 def announced(say: Callable[[str], None]) -> Iterator[None]:
     """Say so when compilation begins, once."""
