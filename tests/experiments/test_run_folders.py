@@ -50,8 +50,8 @@ def test_a_folder_of_earlier_versions_is_used_again(tmp_path: Path, settings: st
 
 def test_a_relative_path_of_weights_may_become_an_absolute_one() -> None:
     saved = {"trainer.initial": "first/checkpoint.pt", "seed": 1}
-    require_same(Path("x"), saved, {**saved, "trainer.initial": "/work/first/checkpoint.pt"})
-    for other in ("/work/second/checkpoint.pt", None):
+    require_same(Path("x"), saved, {**saved, "trainer.initial": "/runs/first/checkpoint.pt"})
+    for other in ("/runs/second/checkpoint.pt", None):
         with pytest.raises(CheckpointError, match=r"trainer\.initial"):
             require_same(Path("x"), saved, {**saved, "trainer.initial": other})
 
