@@ -18,7 +18,7 @@ FEWEST_SAMPLES = 2
 
 def missing_input(passes: Sequence[GridEvents]) -> str | None:
     """Return a warning about the input of some passes, with a remedy; None if it arrives."""
-    samples, events, late = (sum(getattr(x, name) for x in passes) for name in ("samples", "events", "late"))
+    samples, events, late = _totals(passes)
     if 2 * late > events:
         dt, steps = passes[0].dt, passes[0].steps
         return (
@@ -36,7 +36,7 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
 
 def sparse_input(passes: Sequence[GridEvents]) -> str | None:
     """Return why the input of some passes may not be enough to make a layer fire; None if there is enough of it."""
-    samples, events, late = (sum(getattr(x, name) for x in passes) for name in ("samples", "events", "late"))
+    samples, events, late = _totals(passes)
     if not samples or events - late >= SPARSE * samples * passes[0].units:
         return None
     return (
@@ -44,6 +44,16 @@ def sparse_input(passes: Sequence[GridEvents]) -> str | None:
         "to span 0..1 (divided by 255 once; 8-bit files use all levels up to 255), with values above "
         "encoder.threshold, which can be lowered"
     )
+
+
+def _totals(passes: Sequence[GridEvents]) -> tuple[int, int, int]:
+    """Return the numbers of samples, of events and of late events."""
+    samples = events = late = 0
+    for grid in passes:
+        samples += grid.samples
+        events += grid.events
+        late += grid.late
+    return samples, events, late
 
 
 class InputWatch:

@@ -12,7 +12,10 @@ from torch import Tensor
 @torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Return whether no value is NaN or infinite; a sum shows it, unless it overflows."""
-    if math.isfinite(float(sum(tensor.sum() for tensor in tensors))):
+    sums = [tensor.sum() for tensor in tensors]
+    if any(value.is_cuda for value in sums):
+        sums = [torch.stack(sums).sum()]  # the host waits once
+    if all(math.isfinite(value.item()) for value in sums):
         return True
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 

@@ -365,7 +365,7 @@ class Network(Constants):
         Raises:
             ValueError: the modules do not form a chain.
         """
-        modules = tuple(self.stack)
+        modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
         if modules != self._paired[0]:
             self._paired = modules, _pair(list(modules))
         return self._paired[1]

@@ -31,9 +31,11 @@ def require_events(name: str, events: Grouped | None, groups: int, sources: int)
         return
     if events.sources != sources:
         raise ValueError(f"{name} have {events.sources} sources, the weights {sources}; they must match")
-    offsets, units = events.offsets, events.units
-    require(f"{name}: offsets", offsets, (groups + 1,), torch.int64)
-    require(f"{name}: units", units, (len(units),), torch.int64)
-    last = int(offsets[-1])
-    if last > len(units):
-        raise ValueError(f"{name}: offsets reach {last}, but there are {len(units)} events")
+    offsets = events.offsets
+    units = events.units
+    if offsets.shape != (groups + 1,) or units.dim() != 1 or not offsets.dtype == units.dtype == torch.int64:
+        require(f"{name}: offsets", offsets, (groups + 1,), torch.int64)
+        require(f"{name}: units", units, (units.numel(),), torch.int64)
+    last = offsets[-1].item()
+    if last > units.shape[0]:
+        raise ValueError(f"{name}: offsets reach {last}, but there are {units.shape[0]} events")
