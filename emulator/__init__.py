@@ -1,7 +1,8 @@
 """The physics of one analog neuromorphic chip: integer weights and events in, ADC codes and events out."""
 
+from hxtrain.emulator.engines.cpu import InterruptedRunError
+
 from .chip import IMPERFECTIONS, Chip, Decalibration, draw_silicon, uniform_targets
-from .compiled import InterruptedRunError
 from .dynamics import ON_CHIP_DELAY, SYNAPTIC_DRIVE
 from .faults import FAULTS, DeadNeurons, Fault, FiringNeurons, StuckBits, make_faults
 from .fitted import FittedChip

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hxtrain.emulator.engines.cpu_kernel import write_charges
+
 from .chip import Chip, Values
 from .faults import NEVER
-from .kernel import write_charges
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
 
 Array = npt.NDArray[np.float64]

@@ -16,9 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from . import kernel
+from hxtrain.emulator.engines import cpu_kernel as kernel
+from hxtrain.emulator.engines.cpu import Compiled
+from hxtrain.emulator.engines.gpu import BadEventsError, Fused
+from hxtrain.emulator.engines.readable import run_stepwise
+
 from .chip import Chip, uniform_targets
-from .compiled import Compiled
 from .drift import drift_walk
 from .dynamics import (
     ON_CHIP_DELAY,
@@ -31,11 +34,9 @@ from .dynamics import (
     synapse_blocks,
 )
 from .fitted import FittedChip
-from .fused import BadEventsError, Fused
 from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
-from .stepwise import run_stepwise
 from .trials import Events, Trials
 from .volley import crowded_spikes, surviving_spikes
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from . import kernel
+from hxtrain.emulator.engines import cpu_kernel as kernel
 
 
 class Events(NamedTuple):

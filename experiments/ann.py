@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.ann import complete_ann, train_ann
-from hxtrain.training import Progress
+from hxtrain.commands.ann import complete_ann, train_ann
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, in_sweep, run_directory, typed
 from .command import command

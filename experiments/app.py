@@ -17,8 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.compilation import announced
-from hxtrain.config import BackendConfig
-from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
+from hxtrain.execution.config import BackendConfig
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import device_work_shown
+from hxtrain.training.loop import Interrupted
+from hxtrain.training.trainer import DeviceLostError
 
 from .checks import typed as typed
 from .command import end, of_system

@@ -6,8 +6,8 @@ import shlex
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.calibrate import calibrate_chip, outcome_rows
-from hxtrain.training import Progress
+from hxtrain.commands.calibrate import calibrate_chip, outcome_rows
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, typed
 from .command import command

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.console import write_any_letter
-from hxtrain.training import CheckpointError
+from hxtrain.runs.checkpoint import CheckpointError
 
 from .mistakes import Command, MistakeError, explain, misused_groups
 from .overview import overview

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.compare import compare_checkpoint
-from hxtrain.training import Progress
+from hxtrain.commands.compare import compare_checkpoint
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
 from .command import command

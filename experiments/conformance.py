@@ -6,8 +6,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.conformance import conform, passed, result_rows
-from hxtrain.training import Progress
+from hxtrain.commands.conformance import conform, passed, result_rows
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
 from .command import command

@@ -8,9 +8,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hxtrain.studies.evaluate import evaluate_checkpoint
-from hxtrain.studies.evaluations import EVALUATION, evaluate_all, finished_evaluation
-from hxtrain.training import Progress
+from hxtrain.commands.evaluate import evaluate_checkpoint
+from hxtrain.commands.evaluations import EVALUATION, evaluate_all, finished_evaluation
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, in_sweep, typed, warn_without_effect
 from .command import command

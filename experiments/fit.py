@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from hxtrain.studies.fit import fit_device, table
-from hxtrain.training import Progress
+from hxtrain.commands.fit import fit_device, table
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed, warn_without_effect
 from .command import command

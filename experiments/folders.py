@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hxtrain.training.lock import locked
+from hxtrain.runs.lock import locked
 
 Outcome = TypeVar("Outcome")
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"

@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from hxtrain.backends import Capabilities, available_backends, create_backend, required_settings
-from hxtrain.config import SOFTWARE
 from hxtrain.console import print_table, write_any_letter
-from hxtrain.training import versions
+from hxtrain.execution.config import SOFTWARE
+from hxtrain.runs.versions import versions
 
 from .schema import options
 from .settings import attribute_texts

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.report import report
-from hxtrain.studies.report.report import rows
-from hxtrain.training import Progress
+from hxtrain.commands.report.report import report, rows
+from hxtrain.runs.progress import Progress
 
 from .app import guarded, typed
 from .command import command

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from hxtrain.training import load_checkpoint
+from hxtrain.runs.checkpoint import load_checkpoint
 
 from .mistakes import Command, MistakeError, program
 from .schema import OPTIONS

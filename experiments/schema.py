@@ -12,12 +12,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from hxtrain.config import NetworkConfig
-from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
-from hxtrain.losses import MaxOverTime, MeanOverTime
-from hxtrain.models import CNNConfig, MLPConfig
-from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
-from hxtrain.training import AnnTrainerConfig, Augmentation, Distillation, TrainerConfig
+from hxtrain.ann.models import CNNConfig, MLPConfig
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
+from hxtrain.execution.config import NetworkConfig
+from hxtrain.objectives import Burst, MaxOverTime, MeanOverTime, UpperActivity, WeightDecay
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.objectives.regularizers import ReadoutAmplitude
+from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 
 from .hydra_parser import accept_late_texts
 
@@ -44,18 +46,18 @@ TRAINING = {"encoder": MISSING, "regularizer": {}}
 """What a training command takes from its groups alone."""
 SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("hxtrain.training:RunConfig", TRAINING),
-    "ann": ("hxtrain.studies.ann:AnnConfig", {"model": MISSING}),
-    "evaluate": ("hxtrain.studies.evaluate:EvaluateConfig", {}),
-    "compare": ("hxtrain.studies.compare:CompareConfig", {}),
-    "transfer": ("hxtrain.studies.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
-    "sensitivity": ("hxtrain.studies.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
-    "bench": ("hxtrain.studies.bench.config:BenchConfig", {}),
-    "report": ("hxtrain.studies.report.config:ReportConfig", {"folders": ["???"]}),
-    "validate": ("hxtrain.studies.validate.run:ValidateConfig", {}),
-    "calibrate": ("hxtrain.studies.calibrate:CalibrateConfig", {}),
-    "fit": ("hxtrain.studies.fit:FitConfig", {}),
-    "conformance": ("hxtrain.studies.conformance:ConformanceConfig", {}),
-    "serve": ("hxtrain.studies.serve:ServeConfig", {}),
+    "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
+    "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
+    "compare": ("hxtrain.commands.compare:CompareConfig", {}),
+    "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
+    "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
+    "bench": ("hxtrain.experiments.bench.config:BenchConfig", {}),
+    "report": ("hxtrain.commands.report.config:ReportConfig", {"folders": ["???"]}),
+    "validate": ("hxtrain.commands.validate.run:ValidateConfig", {}),
+    "calibrate": ("hxtrain.commands.calibrate:CalibrateConfig", {}),
+    "fit": ("hxtrain.commands.fit:FitConfig", {}),
+    "conformance": ("hxtrain.commands.conformance:ConformanceConfig", {}),
+    "serve": ("hxtrain.commands.serve:ServeConfig", {}),
 }
 """The dataclass of each command's settings, by the name of its YAML file, and what differs from its defaults."""
 
@@ -73,7 +75,7 @@ def register(*commands: str) -> None:
     for command in commands or SCHEMAS:
         store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
     if not commands or "conformance" in commands:
-        chosen = resolve_name("hxtrain.studies.conformance:Chosen")
+        chosen = resolve_name("hxtrain.commands.conformance:Chosen")
         store.store(group="tolerances", name="device", node=chosen)
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
             store.store(group="tolerances", name=name, node=chosen(**asdict(tolerances)))
@@ -90,7 +92,7 @@ def register(*commands: str) -> None:
 def _node(command: str) -> Any:
     values = dict(SCHEMAS[command][1])
     if command == "report":
-        values["series"] = [resolve_name("hxtrain.studies.report:Series")("runs")]
+        values["series"] = [resolve_name("hxtrain.commands.report:Series")("runs")]
     return schema(command)(**values)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.sensitivity import sensitivity, sensitivity_rows
-from hxtrain.training import Progress
+from hxtrain.commands.sensitivity import sensitivity, sensitivity_rows
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed
 from .command import command

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import DeviceError
 from hxtrain.backends.remote import LinkSettings, ask_metrics, ask_status, make_keys
-from hxtrain.studies.serve import report_rows, serve
-from hxtrain.training import Progress
+from hxtrain.commands.serve import report_rows, serve
+from hxtrain.runs.progress import Progress
 
 from .app import guarded, typed, warn_without_effect
 from .command import command

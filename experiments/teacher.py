@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from hxtrain.datasets import DataConfig
-from hxtrain.training import CheckpointError, Distillation, Interrupted, Progress
-from hxtrain.training.lock import locked
-from hxtrain.training.loop import CHECKPOINT
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.lock import locked
+from hxtrain.runs.progress import Progress
+from hxtrain.training.loop import CHECKPOINT, Interrupted
 
 CODE = "import sys; sys.argv[0] = 'hxtrain-ann'; from hxtrain.experiments.ann import main; main()"
 PATIENCE = 5.0

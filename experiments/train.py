@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.training import Progress, complete, run
+from hxtrain.commands.train import complete, run
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, in_sweep, leads, run_directory, typed, warn_without_effect
 from .command import command

@@ -6,8 +6,9 @@ import sys
 
 from omegaconf import DictConfig
 
-from hxtrain.studies.validate import check_rows, validate
-from hxtrain.training import Progress
+from hxtrain.commands.validate.check import check_rows
+from hxtrain.commands.validate.run import validate
+from hxtrain.runs.progress import Progress
 
 from .app import command_line, guarded, run_directory, typed
 from .command import command

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hxtrain.datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
+from hxtrain.execution import Device, PlacementError, Plan, place
+from hxtrain.network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, Recurrent
+from hxtrain.objectives import MaxOverTime, MeanOverTime
+
 from . import _start  # noqa: F401 - before all others
-from .activity import Activity, LayerActivity
 from .backends import Spikes
-from .device import Device
-from .encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
-from .losses import MaxOverTime, MeanOverTime
-from .network import LI, LIF, Dropout, Linear, Network, Recurrent
-from .placement import PlacementError, Plan, place
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .studies.evaluate import Trained
+    from hxtrain.commands.evaluate import Trained
 
 __version__ = "0.1.0"
 
@@ -57,8 +56,9 @@ def load(run: str | Path, data_folder: str | None = None) -> Trained:
     """
     from pathlib import Path
 
+    from hxtrain.commands.evaluate import load_trained  # which needs all that trains
+
     from .checks import text
-    from .studies.evaluate import load_trained  # which needs all that trains
 
     path = Path(text("run", run)).expanduser()
     return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder)

@@ -27,11 +27,11 @@ PACKAGES = [
     "hxtrain.experiments",
     "hxtrain.experiments.conf",
     "hxtrain.learning",
-    "hxtrain.studies",
-    "hxtrain.studies.bench",
-    "hxtrain.studies.bench.peers",
-    "hxtrain.studies.report",
-    "hxtrain.studies.validate",
+    "hxtrain.commands",
+    "hxtrain.experiments.bench",
+    "hxtrain.experiments.bench.peers",
+    "hxtrain.commands.report",
+    "hxtrain.commands.validate",
     "hxtrain.training",
 ]
 SCRIPTS = {

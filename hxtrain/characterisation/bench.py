@@ -1,7 +1,7 @@
 """A device as a measuring bench: circuits with external inputs only, stimuli of simultaneous events.
 
 Nothing here or above knows more of a device than the contract says. Splitting by trace memory, retries and checks are
-those of `hxtrain.device.Device`.
+those of `hxtrain.execution.device.Device`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import INPUT, Backend, Circuit, Health, Population, Projection, Spikes
-from hxtrain.device import Device
-from hxtrain.placement import Plan
+from hxtrain.execution import Device, Plan
 
 Array = npt.NDArray[np.float64]
 START = 2

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hxtrain.backends import Health, Spikes
-from hxtrain.device import Device
-from hxtrain.losses import MaxOverTime
+from hxtrain.execution import Device
 from hxtrain.network import Network
+from hxtrain.objectives import MaxOverTime
 
 from .difference import Difference, cosine, difference, neuron_rates
 from .passes import LayerPass, Pass, run_pass

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hxtrain.activity import Activity, LayerActivity
 from hxtrain.backends import INPUT, Health, Spikes
-from hxtrain.losses import MaxOverTime, predictions
-from hxtrain.network import Network
+from hxtrain.network import Activity, LayerActivity, Network
+from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives.losses import predictions
 
 from .response import Response, first_spikes, linear_response, measure_response
 

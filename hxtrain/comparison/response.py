@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import GRID_TOLERANCE
-from hxtrain.learning import decay, over_time, psp_matrix
+from hxtrain.neurons import decay, over_time, psp_matrix
 
 
 class Response(NamedTuple):

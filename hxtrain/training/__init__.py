@@ -1,18 +1,19 @@
 """Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
 
-from .augment import Augmentation
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from hxtrain.commands.train import RunConfig, attached, build_network, complete, run
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.objectives.distillation import Distillation, Teacher
+from hxtrain.rules import LossNotFiniteError, Step, train_step
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from hxtrain.runs.progress import Progress, device_work_shown
+from hxtrain.runs.randomness import epoch_order, generator
+from hxtrain.runs.versions import versions
+
 from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
-from .distillation import Distillation, Teacher
 from .evaluation import Evaluation, evaluate, intensities
 from .loop import CHECKPOINT, METRICS, Interrupted
-from .progress import Progress, device_work_shown
-from .randomness import epoch_order, generator
-from .run import RunConfig, attached, build_network, complete, run
-from .step import LossNotFiniteError, Step, train_step
 from .trainer import DeviceLostError, Task, Trainer
-from .versions import versions
 
 __all__ = [
     "CHECKPOINT",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Cost, total
-from hxtrain.device import Device
-from hxtrain.losses import MaxOverTime, predictions
+from hxtrain.execution import Device
+from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives.losses import predictions
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hxtrain.activity import Activity
-from hxtrain.arrival import missing_input, sparse_input
 from hxtrain.backends import INPUT
-from hxtrain.learning import GridEvents
-from hxtrain.network import Network
+from hxtrain.network import Activity, Network
+from hxtrain.network.arrival import missing_input, sparse_input
+from hxtrain.neurons import GridEvents
 
 SILENT_SPIKES = 0.05
 """Fewer spikes per sample than this from a whole layer: it is silent."""

@@ -11,9 +11,10 @@ from torch import Tensor
 from hxtrain.backends import Health
 from hxtrain.checks import require_kind, whole
 from hxtrain.datasets import ImageDataset, Split
-from hxtrain.encoders import Encoder
-from hxtrain.losses import MaxOverTime, predictions
+from hxtrain.datasets.encoders import Encoder
 from hxtrain.network import Network
+from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives.losses import predictions
 
 from .cost import CostMeter, Costs, decision_times
 

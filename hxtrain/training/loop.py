@@ -13,14 +13,14 @@ from torch import Tensor
 from hxtrain.checks import mapping, text, whole
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.finite import first_not_finite
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
+from hxtrain.runs.metrics import Sums, write_json_lines
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.saved import checked_state
+from hxtrain.runs.versions import versions, warn_of_versions
 
-from .checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from .config import LoopConfig
-from .metrics import Sums, write_json_lines
-from .progress import Progress
-from .saved import checked_state
 from .schedule import learning_rate
-from .versions import versions, warn_of_versions
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"

@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hxtrain.activity import Activity
 from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.checks import mapping, require_kind
 from hxtrain.datasets import ImageDataset
-from hxtrain.encoders import Encoder
-from hxtrain.losses import MaxOverTime, predictions
-from hxtrain.network import Network
-from hxtrain.regularizers import Regularizer, listed
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.encoders import Encoder
+from hxtrain.network import Activity, Network
+from hxtrain.objectives import MaxOverTime, Regularizer
+from hxtrain.objectives.distillation import Teacher
+from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.regularizers import listed
+from hxtrain.rules import LossNotFiniteError, Step, train_step
+from hxtrain.runs.metrics import Sums
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.randomness import epoch_order, generator
+from hxtrain.runs.saved import required, take_weights
 
-from .augment import Augmentation
 from .config import TrainerConfig
 from .diagnosis import ENOUGH_SAMPLES, Observations
-from .distillation import Teacher
 from .evaluation import Evaluation, Observed, intensities, observe
 from .loop import METRICS, Interrupted, Loop
-from .metrics import Sums
 from .parallel import ALONE, Team
-from .progress import Progress
-from .randomness import epoch_order, generator
-from .saved import required, take_weights
-from .step import LossNotFiniteError, Step, train_step
 
 
 class DeviceLostError(DeviceError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hxtrain.backends.conformance import CHECKS, TOLERANCES, Tolerances, asks
-from hxtrain.studies.conformance import another_process_knows_the_device, training_lowers_a_loss
+from hxtrain.commands.conformance import another_process_knows_the_device, training_lowers_a_loss
 
 OF_HOST = (training_lowers_a_loss, another_process_knows_the_device)
 PAGE = (Path(__file__).parents[2] / "docs" / "write-a-backend.md").read_text("utf-8")

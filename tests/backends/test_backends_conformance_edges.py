@@ -8,7 +8,7 @@ from backends_bench import CIRCUIT, WEIGHTS, stimulus
 
 from hxtrain.backends import BackendWrapper, FaultyBackend, check_circuit, check_run, create_backend, join
 from hxtrain.backends.conformance import IDEAL, TOLERANCES, Tolerances, run_suite, verify
-from hxtrain.studies.conformance import Chosen, bounds
+from hxtrain.commands.conformance import Chosen, bounds
 
 
 class Limited(BackendWrapper):

@@ -23,7 +23,7 @@ from hxtrain.backends import (
     create_backend,
     join,
 )
-from hxtrain.repeats import Arrivals
+from hxtrain.execution.repeats import Arrivals
 
 INPUTS, HIDDEN, OUTPUTS, STEPS = 6, 5, 3, 20
 

@@ -20,7 +20,7 @@ from hxtrain.backends.reference import CAPABILITIES, ReferenceBackend
 from hxtrain.backends.remote import LinkSettings, RemoteBackend, RemoteBugError, ask_status
 from hxtrain.backends.remote.protocol import PREFIX, Failure, Limits, Pending, Place, ReplyHead, Welcome
 from hxtrain.backends.remote.wire import pack
-from hxtrain.emulator.compiled import KEPT_SPIKES
+from hxtrain.emulator.engines.cpu import KEPT_SPIKES
 
 NONE = torch.zeros(0)
 

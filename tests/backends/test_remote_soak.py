@@ -18,9 +18,12 @@ from remote_bench import FREE_PORT, CountingBackend, Proxy, connected, serving
 from rich.console import Console
 from soak import soak
 
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.training import Progress, RunConfig, Trainer, TrainerConfig, run
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
+from hxtrain.training.trainer import Trainer
 
 KILLS = soak(2, 20)
 STEPS_PER_KILL = 12

@@ -27,8 +27,8 @@ from hxtrain.backends.remote.leases import PLACES_OF_ONE, Desk, Origin
 from hxtrain.backends.remote.protocol import PREFIX, Ask, Failure, Refusal, Report, Text
 from hxtrain.backends.remote.rates import Rates
 from hxtrain.backends.remote.wire import MOST_CONTAINERS, Exact, WireError, pack, unpack
-from hxtrain.studies.serve import report_rows
-from hxtrain.training import Progress
+from hxtrain.commands.serve import report_rows
+from hxtrain.runs.progress import Progress
 
 BOMB = msgpack.packb([[{}] * 4096] * 250)
 """A million empty maps in 1 MiB."""

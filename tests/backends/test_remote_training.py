@@ -11,9 +11,12 @@ from remote_bench import PATIENT, serving
 from rich.console import Console
 
 from hxtrain.backends import create_backend
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 STEPS, BATCH = 10, 50
 

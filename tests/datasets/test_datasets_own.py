@@ -107,10 +107,13 @@ def test_a_network_of_one_s_own_data_is_trained_and_read_back(tmp_path: Path) ->
 
     from rich.console import Console
 
-    from hxtrain.config import BackendConfig, NetworkConfig
+    from hxtrain.commands.evaluate import load_trained
+    from hxtrain.commands.train import RunConfig, run
     from hxtrain.datasets import DataConfig
-    from hxtrain.studies.evaluate import load_trained
-    from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
+    from hxtrain.execution.config import BackendConfig, NetworkConfig
+    from hxtrain.runs.checkpoint import CheckpointError
+    from hxtrain.runs.progress import Progress
+    from hxtrain.training.config import TrainerConfig
 
     data_npz(tmp_path)
     config = RunConfig(

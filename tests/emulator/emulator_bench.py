@@ -27,7 +27,7 @@ from hxtrain.emulator import (
 )
 from hxtrain.emulator.calibration import Calibration
 from hxtrain.emulator.dynamics import Neurons
-from hxtrain.emulator.stepwise import Stepwise
+from hxtrain.emulator.engines.readable import Stepwise
 
 US = 1e-6
 SUBSTEP = CADC_INTERVAL / 4

@@ -21,8 +21,9 @@ from emulator_bench import (
     same,
 )
 
-from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring, kernel
-from hxtrain.emulator.compiled import Compiled
+from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
+from hxtrain.emulator.engines import cpu_kernel as kernel
+from hxtrain.emulator.engines.cpu import Compiled
 
 BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
 LAYOUT = Layout(

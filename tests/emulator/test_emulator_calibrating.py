@@ -12,7 +12,7 @@ from rich.console import Console
 from hxtrain.backends import Circuit, Population, Projection, create_backend
 from hxtrain.backends.work import Work, listening, tell
 from hxtrain.emulator.calibration import STAGES, Calibration, shipped_chips, store
-from hxtrain.training import device_work_shown
+from hxtrain.runs.progress import device_work_shown
 
 CIRCUIT = Circuit(
     2,

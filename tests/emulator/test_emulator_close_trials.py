@@ -29,7 +29,7 @@ from emulator_bench import (
 )
 
 from hxtrain.emulator import CADC_INTERVAL, ON_CHIP_DELAY, Layout, Wiring
-from hxtrain.emulator.compiled import Compiled
+from hxtrain.emulator.engines.cpu import Compiled
 
 ENGINES = pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 NETWORK = Layout(

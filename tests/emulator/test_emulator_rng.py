@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hxtrain.emulator import kernel
+from hxtrain.emulator.engines import cpu_kernel as kernel
+from hxtrain.emulator.engines.readable import mix, noise_words
 from hxtrain.emulator.rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64
-from hxtrain.emulator.stepwise import mix, noise_words
 
 WORDS = [0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xDEADBEEF, 0xFFFFFFFE, 0xFFFFFFFF]
 

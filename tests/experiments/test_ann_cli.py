@@ -6,9 +6,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from test_cli import TINY, call
 
+from hxtrain.ann.models import CNNConfig, MLPConfig
+from hxtrain.commands.ann import AnnConfig
 from hxtrain.experiments.schema import options, register
-from hxtrain.models import CNNConfig, MLPConfig
-from hxtrain.studies.ann import AnnConfig
 
 ANN = ["data=digits", "trainer.epochs=10", "trainer.batch_size=50", "trainer.progress=false"]
 

@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from hxtrain.commands.train import RunConfig
 from hxtrain.experiments.schema import register
-from hxtrain.training import RunConfig
 
 SCRIPTS = Path(sys.executable).parent
 TINY = ["experiment=digits", "trainer.epochs=1", "trainer.train_samples=200", "trainer.test_samples=50"]

@@ -12,11 +12,13 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.compare import CompareConfig, compare_checkpoint
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
+from hxtrain.execution.config import BackendConfig, NetworkConfig
 from hxtrain.experiments.schema import register
-from hxtrain.studies.compare import CompareConfig, compare_checkpoint
-from hxtrain.training import Progress, RunConfig, TrainerConfig, run
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 SCRIPT = Path(sys.executable).parent / "hxtrain-compare"
 

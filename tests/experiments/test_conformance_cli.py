@@ -7,7 +7,7 @@ import pytest
 from test_cli import call
 
 from hxtrain.backends.conformance import CHECKS, IDEAL
-from hxtrain.studies.conformance import ConformanceConfig
+from hxtrain.commands.conformance import ConformanceConfig
 
 SLOPPY = """
 from hxtrain.backends import create_backend

@@ -8,7 +8,7 @@ import pytest
 
 from hxtrain.experiments.folders import RotatedLog, RunLog
 from hxtrain.experiments.resolvers import run_folder
-from hxtrain.training.checkpoint import CheckpointError, require_same
+from hxtrain.runs.checkpoint import CheckpointError, require_same
 
 SETTINGS = [
     "network.weight_bits=2",

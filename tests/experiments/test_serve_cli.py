@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from hxtrain.backends.remote import RemoteBackend
+from hxtrain.commands.serve import ServeConfig
 from hxtrain.experiments.schema import register
-from hxtrain.studies.serve import ServeConfig
 
 SERVE = str(Path(sys.executable).parent / "hxtrain-serve")
 

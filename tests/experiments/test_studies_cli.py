@@ -5,8 +5,9 @@ import json
 import pytest
 from test_cli import TINY, call
 
-from hxtrain.studies.bench import BenchConfig, bench_scale, plot_scale
-from hxtrain.studies.bench.scale import Point
+from hxtrain.experiments.bench.config import BenchConfig
+from hxtrain.experiments.bench.plot import plot_scale
+from hxtrain.experiments.bench.scale import Point, bench_scale
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hxtrain.ann.teachers import load_ann
+from hxtrain.commands.train import RunConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.experiments import teacher
 from hxtrain.experiments.teacher import with_teacher
-from hxtrain.training import CheckpointError, Distillation, Progress, RunConfig
-from hxtrain.training.teachers import load_ann
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
 
 SMALL = ["trainer.epochs=1", "trainer.train_samples=100", "trainer.test_samples=50", "trainer.progress=false"]
 

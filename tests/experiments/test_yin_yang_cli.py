@@ -10,9 +10,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
+from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.experiments.schema import register
-from hxtrain.losses import MeanOverTime
+from hxtrain.objectives import MeanOverTime
 
 SCRIPTS = Path(sys.executable).parent
 SHORT = ["experiment=yin_yang", "trainer.epochs=2", "trainer.test_samples=200", "hydra.run.dir=one"]

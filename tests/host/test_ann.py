@@ -9,13 +9,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from hxtrain.ann.models import MODELS, CNNConfig, MLPConfig
+from hxtrain.ann.trainer import AnnTrainer
+from hxtrain.commands.ann import AnnConfig, train_ann
+from hxtrain.commands.evaluate import load_trained
 from hxtrain.datasets import DataConfig
-from hxtrain.models import MODELS, CNNConfig, MLPConfig
-from hxtrain.studies.ann import AnnConfig, train_ann
-from hxtrain.studies.evaluate import load_trained
-from hxtrain.training import AnnTrainerConfig, Augmentation, CheckpointError, Interrupted, Progress, load_checkpoint
-from hxtrain.training.ann import AnnTrainer
-from hxtrain.training.randomness import seeded
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.randomness import seeded
+from hxtrain.training.config import AnnTrainerConfig
+from hxtrain.training.loop import Interrupted
 
 
 def quiet():

@@ -17,10 +17,14 @@ from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.training import Progress, RunConfig, TrainerConfig, diagnose, evaluation, intensities, run, trainer
-from hxtrain.training.diagnosis import Observations
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.runs.progress import Progress
+from hxtrain.training import evaluation, trainer
+from hxtrain.training.config import TrainerConfig
+from hxtrain.training.diagnosis import Observations, diagnose
+from hxtrain.training.evaluation import intensities
 
 DEVICES = (None, "reference", "emulator")
 
@@ -55,7 +59,11 @@ SILENT = r"the input is silent: 0 events in 4 samples. Images are to span 0..1"
 def test_a_network_says_once_that_its_input_does_not_arrive(
     backend: str | None, graph: bool, late: int, inside: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with running(backend) as net, caplog.at_level(logging.WARNING, "hxtrain.arrival"), torch.set_grad_enabled(graph):
+    with (
+        running(backend) as net,
+        caplog.at_level(logging.WARNING, "hxtrain.network.arrival"),
+        torch.set_grad_enabled(graph),
+    ):
         net(spikes(0, 40))
         assert caplog.messages == []
         activity = net(spikes(late, inside))
@@ -153,7 +161,9 @@ def test_a_training_run_names_its_input_and_counts_it(
             monkeypatch.setattr(module, "intensities", lambda samples: intensities(samples) / 255)
     warnings, result = trained(tmp_path, batch_size, **encoder)
     assert [warning[: len(text)] for warning in warnings] == [text]
-    assert not [record for record in caplog.records if record.name == "hxtrain.arrival"]  # the trainer says it, once
+    assert not [
+        record for record in caplog.records if record.name == "hxtrain.network.arrival"
+    ]  # the trainer says it, once
     assert result["input_events_per_sample"] < 1
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     names = ("input_events_per_sample", "late_input_events_per_sample")

@@ -11,10 +11,10 @@ from hxtrain.backends import Circuit, Population, Spikes, create_backend
 from hxtrain.backends.parameters import NeuronParameters
 from hxtrain.characterisation import Bench, MembraneModel, bench_circuit, characterise
 from hxtrain.characterisation.response import response
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.fit import FitConfig, fit_device, table
 from hxtrain.emulator import Group, Layout, Wiring
 from hxtrain.emulator.dynamics import build_neurons
-from hxtrain.studies.fit import FitConfig, fit_device, table
+from hxtrain.execution.config import BackendConfig, NetworkConfig
 
 NEURONS, MERGED = 48, 2
 CHIP = "W62F0"

@@ -5,9 +5,8 @@ import pickle
 import pytest
 import torch
 
-from hxtrain.training import CheckpointError, load_checkpoint, save_checkpoint
-from hxtrain.training.checkpoint import require_same
-from hxtrain.training.versions import versions
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
+from hxtrain.runs.versions import versions
 
 
 def test_round_trip(tmp_path):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain import plots
 from hxtrain.backends import Backend, BackendWrapper, DeviceError, Spikes, create_backend
 from hxtrain.comparison import Tolerance, compare
 from hxtrain.comparison.response import linear_response
-from hxtrain.placement import PlacementError
+from hxtrain.execution import PlacementError
+from hxtrain.plots import training as plots
 
 DT, STEPS = 1.7e-6, 20
 LOSS = hx.MaxOverTime()

@@ -11,18 +11,10 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import (
-    SURROGATES,
-    Fired,
-    GridEvents,
-    Measured,
-    Model,
-    Unrecorded,
-    compiled,
-    gradient,
-    measured_layers,
-)
-from hxtrain.twin import respond, simulate
+from hxtrain.gradients import gradient, measured_layers
+from hxtrain.network.twin import respond, simulate
+from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, Unrecorded
+from hxtrain.neurons.engines import cpu as compiled
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]

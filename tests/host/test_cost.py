@@ -9,10 +9,12 @@ from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import Cost, create_backend
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.training import Progress, RunConfig, TrainerConfig, run
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 from hxtrain.training.cost import CostMeter, decision_times, energy_of
 
 DECISIONS = [

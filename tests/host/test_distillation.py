@@ -14,27 +14,19 @@ from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.ann.models import MLPConfig
+from hxtrain.ann.teachers import load_ann, load_teacher
+from hxtrain.commands.ann import AnnConfig, train_ann
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.losses import MaxOverTime
-from hxtrain.models import MLPConfig
-from hxtrain.studies.ann import AnnConfig, train_ann
-from hxtrain.training import (
-    AnnTrainerConfig,
-    Augmentation,
-    CheckpointError,
-    Distillation,
-    Progress,
-    RunConfig,
-    Teacher,
-    Trainer,
-    TrainerConfig,
-    load_checkpoint,
-    run,
-    save_checkpoint,
-)
-from hxtrain.training.distillation import distillation_loss
-from hxtrain.training.teachers import load_ann, load_teacher
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives.distillation import Distillation, Teacher, distillation_loss
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
+from hxtrain.training.trainer import Trainer
 
 
 def quiet():

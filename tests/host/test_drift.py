@@ -12,10 +12,12 @@ from rich.console import Console
 
 from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import BackendWrapper, Cost, Recording, Spikes, Stimulus, create_backend
-from hxtrain.config import NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.drift import DriftMonitor
-from hxtrain.training import Progress, RunConfig, TrainerConfig, run
+from hxtrain.execution.config import NetworkConfig
+from hxtrain.execution.drift import DriftMonitor
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 STEPS = 20
 

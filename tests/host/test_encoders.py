@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hxtrain as hx
-from hxtrain.encoders import ENCODERS
+from hxtrain.datasets.encoders import ENCODERS
 
 ALL = [
     pytest.param(hx.LatencyEncoder(), 1, id="latency"),

@@ -8,11 +8,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.evaluate import EvaluateConfig
+from hxtrain.commands.evaluations import evaluate_all
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.studies.evaluate import EvaluateConfig
-from hxtrain.studies.evaluations import evaluate_all
-from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint, run, save_checkpoint
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.config import NetworkConfig
-from hxtrain.device import Device
-from hxtrain.placement import PlacementError
+from hxtrain.execution import Device, PlacementError
+from hxtrain.execution.config import NetworkConfig
 
 FAST = 11.9e-6
 STEPS = 6

@@ -8,25 +8,21 @@ import pytest
 import torch
 from rich.console import Console
 
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.ann.models import MLPConfig
+from hxtrain.ann.teachers import load_teacher
+from hxtrain.commands.ann import AnnConfig, train_ann
+from hxtrain.commands.compare import CompareConfig, compare_checkpoint
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, load_trained
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.encoders import LatencyEncoder, LinearLatencyEncoder
-from hxtrain.losses import MeanOverTime
-from hxtrain.models import MLPConfig
-from hxtrain.studies.ann import AnnConfig, train_ann
-from hxtrain.studies.compare import CompareConfig, compare_checkpoint
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint, load_trained
-from hxtrain.training import (
-    AnnTrainerConfig,
-    Augmentation,
-    Distillation,
-    Progress,
-    RunConfig,
-    TrainerConfig,
-    intensities,
-    run,
-)
-from hxtrain.training.teachers import load_teacher
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.objectives import MeanOverTime
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
+from hxtrain.training.evaluation import intensities
 
 ENCODER = LinearLatencyEncoder(late=24e-6, bias=10e-6, repeats=5)
 

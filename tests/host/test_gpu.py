@@ -8,10 +8,13 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.device import membranes
-from hxtrain.learning import SURROGATES, Fired, Model, compiled, gpu, gradient
-from hxtrain.studies.bench.workload import Workload
-from hxtrain.twin import respond
+from hxtrain.execution.device import membranes
+from hxtrain.experiments.bench.workload import Workload
+from hxtrain.gradients import gradient
+from hxtrain.network.twin import respond
+from hxtrain.neurons import SURROGATES, Fired, Model
+from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.neurons.engines import gpu
 
 GPU = torch.cuda.is_available()
 if not GPU:
@@ -102,8 +105,8 @@ def test_spikes_as_grids_give_what_events_give(on_chip, settings, mocker):
     for dense in (False, True):
         if dense:
             mocker.patch.object(compiled, "supports", return_value=False)
-            mocker.patch("hxtrain.device._fired", side_effect=as_grid)
-            mocker.patch("hxtrain.device.Codes", side_effect=membranes)
+            mocker.patch("hxtrain.execution.device._fired", side_effect=as_grid)
+            mocker.patch("hxtrain.execution.device.Codes", side_effect=membranes)
         with ExitStack() as stack:
             load = Workload(stack, 30)
             net = load.network(create_backend("emulator") if on_chip else None, **settings)

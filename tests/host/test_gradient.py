@@ -11,7 +11,8 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import SURROGATES, Fired, GridEvents, Measured, Model, decay, get_surrogate, measured_layers
+from hxtrain.gradients import measured_layers
+from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, decay, get_surrogate
 
 
 def inject(model, measured):

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from hxtrain.backends import Spikes
-from hxtrain.learning import Codes, Fired, GridEvents, Measured, Model, Saturation, compiled, measured_layers
-from hxtrain.learning.compiled import Grads
+from hxtrain.gradients import measured_layers
+from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Model, Saturation
+from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.neurons.engines.cpu import Grads
 
 T, B, N, J, M = 6, 3, 5, 4, 2
 LINEAR = Model(0.7, 0.8)

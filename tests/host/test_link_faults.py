@@ -13,11 +13,14 @@ import torch
 from rich.console import Console
 
 from hxtrain.backends import DeviceError
-from hxtrain.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.train import RunConfig
+from hxtrain.commands.train import run as train
 from hxtrain.datasets import DataConfig
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint
-from hxtrain.training import run as train
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 LOSSES = {"timeout": 0.1, "partial_run": 0.1, "lost_samples": 0.05, "late_samples": 0.05}
 STEPS = 10

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from hxtrain import Activity, LayerActivity, MaxOverTime, MeanOverTime
-from hxtrain.activity import layer_activity
-from hxtrain.learning import Fired
-from hxtrain.losses import predictions
-from hxtrain.regularizers import Burst, ReadoutAmplitude, UpperActivity, WeightDecay
+from hxtrain.network.activity import layer_activity
+from hxtrain.neurons import Fired
+from hxtrain.objectives import Burst, UpperActivity, WeightDecay
+from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.regularizers import ReadoutAmplitude
 
 # T = 3, B = 2, two hidden neurons: spike counts [[2, 0], [3, 1]]
 SPIKES = torch.tensor([[[1, 0], [1, 1]], [[1, 0], [1, 0]], [[0, 0], [1, 0]]]).float()

@@ -6,7 +6,7 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import DeviceError, create_backend
 from hxtrain.backends.emulated import EmulatorBackend
-from hxtrain.learning import decay
+from hxtrain.neurons import decay
 
 
 def small(dropout=0.0, **kw):

@@ -7,9 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from test_training import digits, quiet
 
-from hxtrain.config import BackendConfig, ChipConfig
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint, with_device
-from hxtrain.training import CheckpointError, run
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, with_device
+from hxtrain.commands.train import run
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.runs.checkpoint import CheckpointError
 
 CHIP = ChipConfig("W62F0", "uncalibrated", seed=4)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hxtrain.studies.evaluate import EvaluateConfig, with_device
-from hxtrain.training import CheckpointError, load_checkpoint, parallel
+from hxtrain.commands.evaluate import EvaluateConfig, with_device
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.training import parallel
 from hxtrain.training.parallel import Team
 
 SETTINGS = (

@@ -23,13 +23,16 @@ from hxtrain.backends import (
 )
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import CAPABILITIES, SUBSTEPS, ReferenceBackend
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, write_idx
 from hxtrain.datasets.catalogue import IDX_NAMES
-from hxtrain.partition import replayed
-from hxtrain.placement import place
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, load_checkpoint, run
+from hxtrain.execution import place
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.partition import replayed
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 CHIP = create_backend("emulator").capabilities
 

@@ -7,7 +7,8 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.placement import nominal_scale, place
+from hxtrain.execution import place
+from hxtrain.execution.placement import nominal_scale
 
 CHIP = create_backend("emulator").capabilities
 

@@ -14,9 +14,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hxtrain import plots
-from hxtrain._plot_style import BLUE, DPI, VERMILLION
-from hxtrain.plots import SampleView
+from hxtrain.plots import training as plots
+from hxtrain.plots.style import BLUE, DPI, VERMILLION
+from hxtrain.plots.training import SampleView
 
 DT = 1.7e-6
 

@@ -14,24 +14,18 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backend
 from hxtrain.backends.contract import Cost
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
-from hxtrain.learning import Codes
-from hxtrain.regularizers import Burst, Regularizer, UpperActivity, WeightDecay
-from hxtrain.training import (
-    AnnTrainerConfig,
-    Augmentation,
-    Distillation,
-    RunConfig,
-    Step,
-    Task,
-    TrainerConfig,
-    evaluate,
-    load_checkpoint,
-    run,
-    save_checkpoint,
-    train_step,
-)
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.neurons import Codes
+from hxtrain.objectives import Burst, Regularizer, UpperActivity, WeightDecay
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.rules import Step, train_step
+from hxtrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
+from hxtrain.training.evaluation import evaluate
+from hxtrain.training.trainer import Task
 
 DATA = load_dataset("digits")
 IMAGES, LABELS = DATA.train.images[:10] / 255, DATA.train.labels[:10]

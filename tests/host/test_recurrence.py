@@ -11,14 +11,19 @@ from test_gradient import InjectedSpike, as_measured, inject, loss_of, worst_rel
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.evaluate import clipped_shares
+from hxtrain.commands.result import sent_weights
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.learning import GridEvents, Model, decay, get_surrogate, measured_layers
-from hxtrain.placement import place
-from hxtrain.regularizers import WeightDecay
-from hxtrain.studies.evaluate import clipped_shares
-from hxtrain.training import Progress, RunConfig, TrainerConfig, diagnose, load_checkpoint, run
-from hxtrain.training.report import sent_weights
+from hxtrain.execution import place
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.gradients import measured_layers
+from hxtrain.neurons import GridEvents, Model, decay, get_surrogate
+from hxtrain.objectives import WeightDecay
+from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
+from hxtrain.training.diagnosis import diagnose
 
 DT = 1.7e-6
 CHIP = create_backend("emulator").capabilities

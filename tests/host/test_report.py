@@ -7,8 +7,10 @@ import re
 import pytest
 from rich.console import Console
 
-from hxtrain.studies.report import Column, Published, ReportConfig, Series, report
-from hxtrain.training import CheckpointError, Progress
+from hxtrain.commands.report.config import Column, Published, ReportConfig, Series
+from hxtrain.commands.report.report import report
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
 
 
 def quiet():

@@ -8,13 +8,16 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.config import BackendConfig, NetworkConfig
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.transfer import TransferConfig
 from hxtrain.datasets import DataConfig
-from hxtrain.placement import place
-from hxtrain.resolution import Resolution
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.studies.transfer import TransferConfig
-from hxtrain.training import Progress, RunConfig, TrainerConfig, load_checkpoint, run
+from hxtrain.execution import place
+from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.resolution import Resolution
+from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 CHIP = create_backend("emulator").capabilities
 QUIET = Progress(show=False)

@@ -8,16 +8,10 @@ from test_gradient import as_measured
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.config import NetworkConfig
-from hxtrain.learning import (
-    GridEvents,
-    Model,
-    Saturation,
-    compiled,
-    get_surrogate,
-    measured_layers,
-    saturation,
-)
+from hxtrain.execution.config import NetworkConfig
+from hxtrain.gradients import measured_layers, saturation
+from hxtrain.neurons import GridEvents, Model, Saturation, get_surrogate
+from hxtrain.neurons.engines import cpu as compiled
 
 DT, STEPS, SAMPLES, ALPHA, BETA = 1.7e-6, 11, 6, 0.75, 0.7
 DTYPES = [(torch.float64, 1e-11), (torch.float32, 3e-5)]

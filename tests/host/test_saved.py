@@ -8,16 +8,15 @@ from importlib.metadata import version
 import pytest
 import torch
 
+from hxtrain.ann.teachers import load_ann
 from hxtrain.backends.files import path_part, remove_leftovers, replacing
-from hxtrain.config import ChipConfig, NetworkConfig
-from hxtrain.studies.evaluate import load_trained
-from hxtrain.studies.report import ReportConfig, Series
-from hxtrain.training import CheckpointError, load_checkpoint, save_checkpoint
-from hxtrain.training.checkpoint import previous_of, read_checkpoint
-from hxtrain.training.lock import locked
-from hxtrain.training.run import load_weights
-from hxtrain.training.saved import built, component, read_result, read_settings, require_finite, take_weights
-from hxtrain.training.teachers import load_ann
+from hxtrain.commands.evaluate import load_trained
+from hxtrain.commands.report.config import ReportConfig, Series
+from hxtrain.commands.train import load_weights
+from hxtrain.execution.config import ChipConfig, NetworkConfig
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of, read_checkpoint, save_checkpoint
+from hxtrain.runs.lock import locked
+from hxtrain.runs.saved import built, component, read_result, read_settings, require_finite, take_weights
 
 STATE = {"model": {"w": torch.arange(300.0)}, "optimizer": {}, "records": [{"epoch": 1}], "settings": {"a": 1}}
 

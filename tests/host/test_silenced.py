@@ -9,9 +9,9 @@ from test_training import digits, quiet
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.config import BackendConfig
-from hxtrain.studies.evaluate import EvaluateConfig, evaluate_checkpoint, silenced
-from hxtrain.training import run
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, silenced
+from hxtrain.commands.train import run
+from hxtrain.execution.config import BackendConfig
 
 
 def network(second=False):

@@ -7,9 +7,10 @@ from test_training import digits, quiet
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.learning import Fired, GridEvents, Model, compiled, decay, get_surrogate
-from hxtrain.training import run
-from hxtrain.twin import follow, simulate
+from hxtrain.commands.train import run
+from hxtrain.network.twin import follow, simulate
+from hxtrain.neurons import Fired, GridEvents, Model, decay, get_surrogate
+from hxtrain.neurons.engines import cpu as compiled
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]

@@ -19,26 +19,21 @@ from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
-from hxtrain.regularizers import Burst
-from hxtrain.training import (
-    CheckpointError,
-    Progress,
-    RunConfig,
-    TrainerConfig,
-    diagnose,
-    epoch_order,
-    generator,
-    load_checkpoint,
-    run,
-)
-from hxtrain.training.augment import Augmentation
-from hxtrain.training.distillation import Distillation
-from hxtrain.training.lock import locked
-from hxtrain.training.process import tuned
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.objectives import Burst
+from hxtrain.objectives.distillation import Distillation
+from hxtrain.rules import LossNotFiniteError, train_step
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.runs.lock import locked
+from hxtrain.runs.process import tuned
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.randomness import epoch_order, generator
+from hxtrain.training.config import TrainerConfig
+from hxtrain.training.diagnosis import diagnose
 from hxtrain.training.schedule import learning_rate
-from hxtrain.training.step import LossNotFiniteError, train_step
 
 
 def quiet():
@@ -480,7 +475,9 @@ def test_a_step_whose_numbers_are_none_changes_nothing(name, mocker):
 @pytest.mark.parametrize("begun", [False, True])
 def test_whatever_ends_a_step_the_state_before_it_is_saved_unless_weights_have_changed(tmp_path, mocker, error, begun):
     """No checkpoint is written at the end of a step here, so one that is there is that of the failure."""
-    mocker.patch("hxtrain.training.step._clamp" if begun else "hxtrain.training.trainer.predictions", side_effect=error)
+    mocker.patch(
+        "hxtrain.rules.backprop._clamp" if begun else "hxtrain.training.trainer.predictions", side_effect=error
+    )
     with pytest.raises(DeviceError if isinstance(error, DeviceError) else type(error)):
         run(digits(1, "software", train_samples=100, test_samples=50), tmp_path, "test", quiet())
     assert (tmp_path / "checkpoint.pt").exists() is not begun
@@ -491,7 +488,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, mocker):
         with torch.no_grad():
             net.stack[0].weight[0, 0] = float("nan")
 
-    mocker.patch("hxtrain.training.step._clamp", side_effect=spoil)
+    mocker.patch("hxtrain.rules.backprop._clamp", side_effect=spoil)
     config = digits(1, "software", train_samples=100, test_samples=50)
     config.trainer.checkpoint_steps = 1
     with pytest.raises(
@@ -507,7 +504,7 @@ def test_an_optimizer_whose_sums_overflow_is_not_saved(tmp_path, mocker):
     def explode(net):
         net.stack[0].weight.grad.fill_(1e30)
 
-    mocker.patch("hxtrain.training.step._check_gradients", side_effect=explode)
+    mocker.patch("hxtrain.rules.backprop._check_gradients", side_effect=explode)
     config = digits(1, "software", train_samples=150, test_samples=50)
     with pytest.raises(ValueError, match=r"the optimizer's exp_avg_sq is not finite after epoch 1, step 3"):
         run(config, tmp_path, "test", quiet())

@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hxtrain.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.commands.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
+from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 from hxtrain.datasets import DataConfig
-from hxtrain.studies.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
-from hxtrain.studies.transfer import POPULATION, TransferConfig, transfer, transfer_rows
-from hxtrain.training import CheckpointError, Progress, RunConfig, TrainerConfig, run
+from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
+from hxtrain.training.config import TrainerConfig
 
 NETWORK = NetworkConfig(hidden=[40], init_gain=1.4)
 TRAINER = TrainerConfig(
@@ -39,8 +42,10 @@ def test_matrix_of_two_chips_and_what_is_not_repeated(tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("a finished part was done again")
 
-    monkeypatch.setattr(sys.modules["hxtrain.training.run"], "run", fail)  # its package exports a function of this name
-    monkeypatch.setattr("hxtrain.studies.evaluations.evaluate_checkpoint", fail)
+    monkeypatch.setattr(
+        sys.modules["hxtrain.commands.train"], "run", fail
+    )  # its package exports a function of this name
+    monkeypatch.setattr("hxtrain.commands.evaluations.evaluate_checkpoint", fail)
     again = transfer(config, tmp_path, "again", Progress(False))
     assert again["accuracy"] == found["accuracy"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hxtrain import LI, LIF, Device, Linear, Network, place
 from hxtrain.backends import Recording, Spikes, Stimulus, create_backend
 from hxtrain.backends.reference import ReferenceBackend
-from hxtrain.training.report import save_weights
+from hxtrain.commands.result import save_weights
 
 SPIKES = Spikes.from_times(torch.rand(5, 8, generator=torch.Generator().manual_seed(2)) * 3e-5)
 

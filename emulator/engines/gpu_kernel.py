@@ -1,0 +1,267 @@
+"""The fast engine on a GPU: the equations of `dynamics.py` in Triton.
+
+A program simulates a trial from start to end, all neurons side by side, their state in registers: nothing but events,
+rows of charges, samples and spikes goes to memory. `stepwise.py` says the same readably, `kernel.py` does it on CPUs.
+
+State of neurons is `[WIDTH]`, of their merged circuits `[WIDTH, CIRCUITS]`, both padded to powers of two; lanes without
+a neuron have infinite thresholds. Times are in sub-steps.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .cpu_kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE
+
+MEMBRANE, CADC, JITTER = (tl.constexpr(s << 28) for s in (STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER))
+FIELDS = tl.constexpr(7)
+"""Numbers of a neuron: reset, refractory, mem, noise, cadc_gain, cadc_offset, early."""
+ROW_FIELDS = tl.constexpr(3)
+"""What the clock moves: rest, start, threshold."""
+CIRCUIT_FIELDS = tl.constexpr(4)
+"""Numbers of a merged circuit: decay and drive, each of excitation and inhibition."""
+TRIAL_FIELDS = tl.constexpr(5)
+"""Of a trial: chip, row, two noise keys, phase (float32)."""
+BAD, TOTAL, MOST = (tl.constexpr(i) for i in range(3))
+"""What is noted of a run: whether an event is out of range, all spikes, most spikes of a trial."""
+
+
+@triton.jit
+def _mix(x):
+    x = x ^ (x >> 16)
+    x = x * 0x7FEB352D
+    x = x ^ (x >> 15)
+    x = x * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _words(stream, step, n, key0, key1):
+    """Return a random word of each neuron."""
+    counter = stream | (step << 12) | n
+    return _mix(_mix(counter.to(tl.uint32) ^ key0) + key1)
+
+
+@triton.jit
+def _normal(table, word):
+    return tl.load(table + (word & 0xFFFF).to(tl.int32))
+
+
+@triton.jit
+def _pade_tanh(x):
+    square = x * x
+    return tl.minimum(x * (15.0 + square) / (15.0 + 6.0 * square), 1.0)
+
+
+@triton.jit
+def _compress(x, low, high):
+    """Soft limit of the readout: the outer 10 LSB approach the rail."""
+    top, bottom = high - 10.0, low + 10.0
+    above, below = tl.maximum(x - top, 0.0), tl.maximum(bottom - x, 0.0)
+    x = tl.minimum(tl.maximum(x, bottom), top)
+    return x + 10.0 * (_pade_tanh(above * 0.1) - _pade_tanh(below * 0.1))
+
+
+@triton.jit
+def _reached(charges, circuits, row, neurons, n, a, within):
+    """Return the charges `[WIDTH, CIRCUITS]` that a source brings to each merged circuit."""
+    here = tl.load(circuits + row * neurons + n, mask=n < neurons, other=-1).to(tl.int32)
+    charge = tl.load(charges + row * neurons + n, mask=n < neurons, other=0.0)
+    return tl.where((here[:, None] == a[None, :]) & within, charge[:, None], 0.0)
+
+
+@triton.jit
+def sort_in(sample, unit, time, trials, place, when, noted, events, batch, inputs, steps, substep, BLOCK: tl.constexpr):
+    """Find the trial and sub-step of events in seconds, grouped by sample; what does not count lies behind all others.
+
+    Args:
+        sample, unit: int64 `[E]`. time: float32 `[E]`.
+        place: int32 `[E]` (out). when: float32 `[E]`, in sub-steps (out). noted: int32 `[3]` (out).
+        substep: s.
+    """
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = at < events
+    s, u = tl.load(sample + at, mask=here, other=0), tl.load(unit + at, mask=here, other=0)
+    t, before = tl.load(time + at, mask=here, other=0.0), tl.load(sample + at - 1, mask=here & (at > 0), other=0)
+    good = (s >= before) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
+    if tl.sum((here & ~good).to(tl.int32), 0) > 0:
+        tl.store(noted + BAD, 1)
+    late = tl.load(trials + s * TRIAL_FIELDS + 4, mask=here & good, other=0).to(tl.float32, bitcast=True)
+    x = (t + late) / substep
+    inside = good & (x < steps)
+    tl.store(place + at, tl.where(inside, s * steps + tl.where(inside, x, 0.0).to(tl.int32), batch * steps), mask=here)
+    tl.store(when + at, x, mask=here)
+
+
+@triton.jit
+def collect(
+    trials, counts, ends, who, when, sample, unit, time, capacity, substep, resolution, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the spikes of all trials one after the other, with their stamps in seconds.
+
+    Args:
+        counts, ends: spikes of each trial, and of all up to it `[B]`.
+        sample, unit: int64 `[S]` (out). time: float32 `[S]` (out).
+        substep, resolution: of the stamps, s.
+    """
+    b = tl.program_id(0).to(tl.int64)
+    number = tl.load(counts + b)
+    first = tl.load(ends + b) - number
+    phase = tl.load(trials + b * TRIAL_FIELDS + 4).to(tl.float32, bitcast=True)
+    for begin in range(0, number, BLOCK):
+        at = begin + tl.arange(0, BLOCK)
+        here = at < number
+        t = tl.load(when + b * capacity + at, mask=here, other=0.0) * substep - phase
+        stamp = tl.floor(tl.maximum(t, 0.0) / resolution + 0.5) * resolution
+        tl.store(sample + first + at, tl.zeros([BLOCK], tl.int64) + b, mask=here)
+        tl.store(unit + first + at, tl.load(who + b * capacity + at, mask=here, other=0).to(tl.int64), mask=here)
+        tl.store(time + first + at, stamp, mask=here)
+
+
+@triton.jit
+def simulate(
+    trials, first, units, times, external, internal, external_circuit, internal_circuit, neuron, circuit, rows, table,
+    codes, counts, who, when, noted,
+    per_program, inputs, neurons, merged, capacity, samples, per_sample, steps,
+    clamped, delay, jitter, cadc_noise, saturation, inverse, low, high,
+    CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
+    NOISY: tl.constexpr, SKEWED: tl.constexpr, RAILED: tl.constexpr, WIDTH: tl.constexpr, CIRCUITS: tl.constexpr,
+):  # fmt: skip
+    """Simulate the trials of a program: one, or all that follow each other.
+
+    Args:
+        trials: int32 `[B, TRIAL_FIELDS]`.
+        first: int32 `[B steps + 1]`; events of trial b in sub-step k are `first[b steps + k]` to before the next.
+        units, times: int64, float32 `[E]`.
+        external, internal: signed charges `[C, J, N]`, `[C, N, N]`.
+        external_circuit, internal_circuit: int8 `[J, N]`, `[N, N]`: circuit that a source drives, -1 for none.
+        neuron: `[C, FIELDS, N]`. circuit: `[C, CIRCUIT_FIELDS, A, N]`. rows: `[R, ROW_FIELDS, N]`. table: `[65536]`.
+        codes: uint8 `[B, T, N]` (out). counts: int32 `[B]` (out). who, when: int32, float32 `[B, capacity]` (out).
+        noted: int32 `[3]` (out).
+        per_program: trials of a program. inputs, neurons, merged: J, N, A. steps: sub-steps of a trial.
+        others: as in `kernel.Scalars`; inverse: of the saturation.
+    """
+    n, a = tl.arange(0, WIDTH), tl.arange(0, CIRCUITS)
+    here, within = n < neurons, (n[:, None] < neurons) & (a[None, :] < merged)
+    v, held = tl.zeros([WIDTH], tl.float32), tl.full([WIDTH], -1.0, tl.float32)
+    exc, inh = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
+    due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
+    recorded = samples * per_sample
+    for i in range(per_program):
+        b = (tl.program_id(0) * per_program + i).to(tl.int64)
+        trial = trials + b * TRIAL_FIELDS
+        chip, row = tl.load(trial), tl.load(trial + 1)
+        key0, key1 = tl.load(trial + 2).to(tl.uint32, bitcast=True), tl.load(trial + 3).to(tl.uint32, bitcast=True)
+        own = neuron + chip * FIELDS * neurons + n
+        reset = tl.load(own, mask=here, other=0.0)
+        refractory = tl.load(own + neurons, mask=here, other=0.0)
+        mem = tl.load(own + 2 * neurons, mask=here, other=0.0)
+        noise = tl.load(own + 3 * neurons, mask=here, other=0.0)
+        gain = tl.load(own + 4 * neurons, mask=here, other=0.0)
+        offset = tl.load(own + 5 * neurons, mask=here, other=0.0)
+        early = tl.load(own + 6 * neurons, mask=here, other=0.0)
+        slow = rows + row * ROW_FIELDS * neurons + n
+        rest = tl.load(slow, mask=here, other=0.0)
+        start = tl.load(slow + neurons, mask=here, other=0.0)
+        threshold = tl.load(slow + 2 * neurons, mask=here, other=float("inf"))
+        plane = merged * neurons
+        wide = circuit + chip * CIRCUIT_FIELDS * plane + a[None, :] * neurons + n[:, None]
+        exc_decay = tl.load(wide, mask=within, other=0.0)
+        inh_decay = tl.load(wide + plane, mask=within, other=0.0)
+        exc_drive = tl.load(wide + 2 * plane, mask=within, other=0.0)
+        inh_drive = tl.load(wide + 3 * plane, mask=within, other=0.0)
+        if i == 0:
+            v = start
+        elif CLAMPED:
+            v, held = reset, tl.full([WIDTH], -1.0, tl.float32)
+            exc, inh = exc * clamped, inh * clamped
+            due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
+        before, spikes = v, 0
+        exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
+        word = n.to(tl.uint32)
+        for k in range(steps):
+            if (k % per_sample == 0) & (k < recorded):
+                seen = v
+                if SKEWED:
+                    seen = v - early * (v - before)
+                if RAILED:
+                    seen = _compress(seen, low, high)
+                seen += cadc_noise * _normal(table, _words(CADC, k // per_sample, n, key0, key1))
+                code = gain * (seen - 128.0) + 128.0 + offset + 0.5
+                code = tl.minimum(tl.maximum(code, 0.0), 255.0).to(tl.int32).to(tl.uint8)
+                tl.store(codes + (b * samples + k // per_sample) * neurons + n, code, mask=here)
+
+            # events of this sub-step, and what those of the last one left for it
+            exc += exc_rest
+            inh += inh_rest
+            exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
+            for e in range(tl.load(first + b * steps + k), tl.load(first + b * steps + k + 1)):
+                share = tl.load(times + e) - k
+                source = tl.load(units + e)
+                base = external + chip * inputs * neurons
+                x = _reached(base, external_circuit, source, neurons, n, a, within)
+                positive, negative = tl.maximum(x, 0.0), tl.maximum(-x, 0.0)
+                exc += (1.0 - share) * positive
+                inh += (1.0 - share) * negative
+                exc_rest += share * positive
+                inh_rest += share * negative
+            if CONNECTED:
+                waiting = due != 0
+                left = tl.sum(waiting.to(tl.int32), 0)
+                while left > 0:
+                    source = tl.min(tl.where(waiting, n, WIDTH), 0)
+                    chosen = n == source
+                    share = tl.sum(tl.where(chosen, due, 0.0), 0)
+                    base = internal + chip * neurons * neurons
+                    x = _reached(base, internal_circuit, source, neurons, n, a, within)
+                    exc += share * tl.maximum(x, 0.0)
+                    inh += share * tl.maximum(-x, 0.0)
+                    waiting = waiting & (n != source)
+                    left -= 1
+            due, later = later, tl.zeros([WIDTH], tl.float32)
+
+            # membranes
+            if SATURATING:
+                flow = exc_drive * (_pade_tanh(exc * inverse) * saturation)
+                flow += inh_drive * (_pade_tanh(inh * inverse) * saturation)
+            else:
+                flow = exc_drive * exc + inh_drive * inh
+            exc, inh = exc * exc_decay, inh * inh_decay
+            moved = v * mem + rest + tl.sum(flow, 1)
+            if NOISY:
+                if k % 2 == 0:
+                    word = _words(MEMBRANE, k // 2, n, key0, key1)
+                moved += noise * _normal(table, word)
+                word = word >> 16
+            moved = tl.minimum(tl.maximum(moved, low), high)
+            share = tl.minimum(tl.maximum(held, 0.0), 1.0)
+            rise = moved - reset  # what a refractory membrane would have gained over the whole sub-step
+            moved = tl.where(share > 0, moved - rise * share, moved)
+            # start of the straight line that reaches it at the sub-step's end; held all the time, it is flat
+            before = tl.where(share > 0, tl.where(share < 1, moved - rise, moved), v)
+            held = tl.maximum(held - 1.0, -1.0)
+            v = moved
+
+            fired = (v > threshold) & (held < 0)
+            number = tl.sum(fired.to(tl.int32), 0)
+            if number > 0:
+                rise = v - before
+                part = tl.where(rise > 0, (threshold - before) / tl.where(rise > 0, rise, 1.0), 1.0)
+                part = tl.minimum(tl.maximum(part, 0.0), 1.0)
+                deviation = jitter * _normal(table, _words(JITTER, k, n, key0, key1))
+                if k < recorded:
+                    place = spikes + tl.cumsum(fired.to(tl.int32), 0) - 1
+                    room = fired & (place < capacity)
+                    tl.store(who + b * capacity + place, n, mask=room)
+                    tl.store(when + b * capacity + place, k + part + deviation, mask=room)
+                    spikes += number
+                v, before = tl.where(fired, reset, v), tl.where(fired, reset, before)
+                held = tl.where(fired, tl.maximum(refractory - (1.0 - part), 0.0), held)
+                # arrival relative to the next sub-step; the two shares keep charge and mean time
+                late = part + deviation + delay - 1.0
+                due += tl.where(fired, 1.0 - late, 0.0)
+                later = tl.where(fired, late, 0.0)
+        tl.store(counts + b, spikes)
+        tl.atomic_add(noted + TOTAL, spikes)
+        tl.atomic_max(noted + MOST, spikes)

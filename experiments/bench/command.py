@@ -1,0 +1,71 @@
+"""`hxtrain-bench`: steps and answers beside other libraries, what realism costs, or a server between chip and host."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from hxtrain.experiments.app import command_line, guarded, run_directory, typed
+from hxtrain.experiments.command import command
+from hxtrain.experiments.folders import own_directory
+from hxtrain.runs.progress import Progress
+
+from .config import BenchConfig
+from .link import bench_link, link_rows
+from .plot import plot_scale, plot_speed
+from .realism import bench_realism, timing_rows
+from .scale import bench_scale, scale_rows
+from .speed import bench_speed, speed_rows
+
+
+@command("bench", "time training steps beside other libraries, what realism costs, or a server between chip and host.")
+def main(config: DictConfig) -> None:
+    """Run a suite."""
+    guarded(lambda: _bench(config))
+
+
+def _bench(config: DictConfig) -> None:
+    settings, progress = typed(config), Progress()
+    suite, result = SUITES[settings.suite]
+    with own_directory(f"{result}.json", f"{result}.png") as folder:
+        title, columns, rows = suite(settings)
+    progress.table(title, columns, rows)
+    progress.say(f"results: {folder}")
+
+
+Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+"""A table: title, columns, rows."""
+
+
+def _speed(config: BenchConfig) -> Outcome:
+    found = bench_speed(config, run_directory(), command_line())
+    plot_speed(found, run_directory() / "bench.png")
+    columns = ("task", "who", "time", "quartiles", "samples", "time / our software's")
+    return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(found)
+
+
+def _scale(config: BenchConfig) -> Outcome:
+    growths = bench_scale(config, run_directory(), command_line())
+    plot_scale(growths, run_directory() / "bench_scale.png")
+    columns = ("what", "axis", "size", "time per step", "samples", "memory", "exponent")
+    return "training step, 256-246-10 at batch 100 and 20 steps but for one axis", columns, scale_rows(growths)
+
+
+def _realism(config: BenchConfig) -> Outcome:
+    timings = bench_realism(config, run_directory(), command_line())
+    columns = ("feature", "without", "with", "ratio", "quartiles")
+    return f"one run of {config.batch} samples, 256-246-10", columns, timing_rows(timings)
+
+
+def _remote(config: BenchConfig) -> Outcome:
+    timings = bench_link(config, run_directory(), command_line())
+    columns = ("work", "in the process", "behind a server", "ratio of throughputs", "quartiles")
+    return "256-246-10", columns, link_rows(timings)
+
+
+SUITES = {
+    "speed": (_speed, "bench"),
+    "scale": (_scale, "bench_scale"),
+    "realism": (_realism, "bench"),
+    "remote": (_remote, "bench_link"),
+}
+"""Suites by name, and the name of each one's results."""

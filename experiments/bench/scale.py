@@ -1,0 +1,210 @@
+"""How the cost of a training step grows with batch, time steps, neurons and layers, and what chips in parallel give.
+
+Every point is measured in a process of its own, which tells its peak memory, too.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from hxtrain.backends import create_backend
+from hxtrain.datasets import load_dataset
+from hxtrain.datasets.encoders import LatencyEncoder
+from hxtrain.execution import Device
+from hxtrain.execution.config import NetworkConfig
+from hxtrain.objectives import Burst, MaxOverTime
+from hxtrain.rules import train_step
+from hxtrain.runs.metrics import write_json
+from hxtrain.runs.process import tuned
+from hxtrain.runs.versions import versions
+from hxtrain.training.evaluation import intensities
+
+from .config import BenchConfig
+from .rounds import Report
+from .workload import INIT_MEAN, RATE
+
+KINDS = ("software", "calibrated emulated chip")
+LEAST = 0.5
+"""Time that a point is measured for at least (s), in `rounds` steps at least."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training step of a certain size.
+
+    Attributes:
+        kind: one of `KINDS`. axis: what is varied.
+        batch: samples. steps: time steps. hidden: sizes of hidden layers. processes: that train at the same time.
+    """
+
+    kind: str
+    axis: str
+    batch: int = 100
+    steps: int = 20
+    hidden: tuple[int, ...] = (246,)
+    processes: int = 1
+
+    @property
+    def size(self) -> int:
+        """Value of what is varied."""
+        found = {"batch": self.batch, "time steps": self.steps, "layers": len(self.hidden), "processes": self.processes}
+        return found.get(self.axis, self.hidden[0])
+
+
+class Scaling(NamedTuple):
+    """A point, its time per step (s), throughput of all processes (samples / s) and peak memory of one (bytes).
+
+    The memory is None where the system does not tell it.
+    """
+
+    point: Point
+    seconds: float
+    throughput: float
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How time grows: `seconds ~ size ** exponent` over the larger half of the points."""
+
+    kind: str
+    axis: str
+    exponent: float
+    points: list[Scaling] = field(default_factory=list)
+
+
+def points() -> list[Point]:
+    """Return what is measured: up to the steps of a trial on the chip, and beyond its neurons; layers have 64."""
+    found = []
+    for kind in KINDS:
+        found += [Point(kind, "batch", batch=batch) for batch in (25, 50, 100, 200, 400, 800, 1600)]
+        found += [Point(kind, "time steps", steps=steps) for steps in (7, 14, 28, 56, 112)]
+        found += [Point(kind, "neurons", hidden=(size,)) for size in (32, 64, 128, 246, 492, 984)]
+        found += [Point(kind, "layers", hidden=(64,) * count) for count in (1, 2, 3, 4, 6)]
+        found += [Point(kind, "processes", processes=count) for count in (1, 2, 4)]
+    return found
+
+
+def bench_scale(
+    config: BenchConfig,
+    folder: Path,
+    command: str,
+    report: Report = lambda done, total: None,
+    chosen: Sequence[Point] | None = None,
+) -> list[Growth]:
+    """Measure all points; write `bench_scale.json` into `folder`.
+
+    Args:
+        config: all settings; `rounds` is the least number of steps of a point.
+        folder: where the result goes.
+        command: how it was started, for the record.
+        report: is told how many points of how many are done.
+        chosen: other points.
+    """
+    wanted = points() if chosen is None else list(chosen)
+    found = []
+    for done, point in enumerate(wanted, 1):
+        found.append(_measured(point, config))
+        report(done, len(wanted))
+    groups = dict.fromkeys((scaling.point.kind, scaling.point.axis) for scaling in found)
+    growths = [_growth(*group, [s for s in found if (s.point.kind, s.point.axis) == group]) for group in groups]
+    content = {"growth": [asdict(growth) for growth in growths], "chip": config.chip, "rounds": config.rounds}
+    write_json(folder / "bench_scale.json", {**content, "command": command, "versions": versions()})
+    return growths
+
+
+def scale_rows(growths: list[Growth]) -> list[tuple[str, ...]]:
+    """Return the table: kind, axis, size, time, throughput, memory and exponent."""
+    return [
+        (
+            growth.kind,
+            growth.axis,
+            str(s.point.size),
+            f"{1e3 * s.seconds:.2f} ms",
+            f"{s.throughput:,.0f} / s",
+            "unknown" if s.memory is None else f"{s.memory / 2**20:,.0f} MiB",
+            f"{growth.exponent:.2f}" if s is growth.points[-1] else "",
+        )
+        for growth in growths
+        for s in growth.points
+    ]
+
+
+def _measured(point: Point, config: BenchConfig) -> Scaling:
+    """Measure a point, in as many fresh processes at the same time as it asks for."""
+    context = multiprocessing.get_context("spawn")
+    begin = context.Barrier(point.processes)
+    with ProcessPoolExecutor(point.processes, context, initializer=_meet, initargs=(begin,)) as pool:
+        works = [pool.submit(_work, point, config) for _ in range(point.processes)]
+        results = [work.result() for work in works]
+    times, memory = zip(*results, strict=True)
+    throughput = sum(point.batch / seconds for seconds in times)
+    return Scaling(point, statistics.median(times), throughput, _largest(memory))
+
+
+_barrier: Any = None
+
+
+def _meet(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _work(point: Point, config: BenchConfig) -> tuple[float, int | None]:
+    """Return the median time of a training step (s) and the peak memory of this process (bytes)."""
+    with tuned(config.threads), ExitStack() as stack:
+        images = load_dataset("mnist").train
+        spikes = LatencyEncoder()(intensities(images.images[: point.batch]))
+        labels = images.labels[: point.batch]
+        settings = NetworkConfig(hidden=list(point.hidden), steps=point.steps, init_mean=INIT_MEAN)
+        net = settings.build(spikes.units, 10, seed=0)
+        if point.kind != KINDS[0]:
+            net.attach(stack.enter_context(Device(create_backend("emulator", chip=config.chip))))
+        optimizer = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
+
+        def step() -> float:
+            begin = time.perf_counter()
+            train_step(net, MaxOverTime(), [Burst()], optimizer, spikes, labels)
+            return time.perf_counter() - begin
+
+        step()
+        _barrier.wait()
+        times = [step() for _ in range(2)][1:]
+        while len(times) < config.rounds or sum(times) < LEAST:
+            times.append(step())
+    return statistics.median(times), peak_memory()
+
+
+def peak_memory() -> int | None:
+    """Return the peak memory of this process (bytes); None on Windows, whose Python cannot tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _largest(memory: Sequence[int | None]) -> int | None:
+    return max((size for size in memory if size is not None), default=None)
+
+
+def _growth(kind: str, axis: str, found: list[Scaling]) -> Growth:
+    upper = found[len(found) // 2 :] if len(found) > 3 else found
+    x = [math.log(s.point.size) for s in upper]
+    y = [math.log(s.seconds) for s in upper]
+    middle, level = statistics.mean(x), statistics.mean(y)
+    spread = sum((a - middle) ** 2 for a in x)
+    slope = sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True)) / spread if spread else math.nan
+    return Growth(kind, axis, slope, found)

@@ -1,0 +1,75 @@
+"""What is timed: 256-246-10 on 16x16 MNIST, the published network, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from hxtrain.backends import Backend, Stimulus
+from hxtrain.commands.train import torch_device
+from hxtrain.datasets import load_dataset
+from hxtrain.datasets.encoders import LatencyEncoder
+from hxtrain.execution import Device
+from hxtrain.execution.config import NetworkConfig
+from hxtrain.network import Network
+from hxtrain.objectives import Burst, MaxOverTime
+from hxtrain.rules import train_step
+from hxtrain.training.evaluation import intensities
+
+INIT_MEAN = 8e-3
+"""Mean of the initial weights: about 40 hidden spikes per image on the chips, as a trained network has."""
+RATE = 1e-5
+"""Learning rate, so small that the activity stays what it is."""
+
+
+class Workload:
+    """Images as spikes, and networks on devices.
+
+    Args:
+        stack: closes the devices.
+        samples: images, the first of the training data.
+        where: torch device of images and networks.
+    """
+
+    def __init__(self, stack: ExitStack, samples: int, where: str = "cpu") -> None:
+        self._stack, self.where = stack, torch_device(where)
+        data = load_dataset("mnist").train
+        self.spikes = LatencyEncoder()(intensities(data.images[:samples].to(self.where)))
+        self.labels = data.labels[:samples].to(self.where)
+
+    def network(self, backend: Backend | None, **settings: Any) -> Network:
+        """Return a new network with these other settings, attached to a device (None: in software)."""
+        net = NetworkConfig(**{"init_mean": INIT_MEAN, **settings}).build(self.spikes.units, 10, seed=0).to(self.where)
+        if backend is not None:
+            net.attach(self._stack.enter_context(Device(backend)))
+        return net
+
+    def training(self, net: Network, batch: int) -> Callable[[], object]:
+        """Return a training step: encoded images in, new weights out."""
+        loss, regularizers = MaxOverTime(), [Burst()]
+        optimizer = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
+        spikes, labels = self.spikes.split(batch)[0], self.labels[:batch]
+        return lambda: train_step(net, loss, regularizers, optimizer, spikes, labels)
+
+    def inference(self, net: Network, batch: int) -> Callable[[], object]:
+        """Return the answers to encoded images."""
+        loss, spikes = MaxOverTime(), self.spikes.split(batch)[0]
+
+        def work() -> object:
+            with torch.no_grad():
+                return loss.scores(net(spikes).readout).argmax(1)
+
+        return work
+
+    def single_run(self, net: Network, batch: int) -> Callable[[], object]:
+        """Return one run of the network's device, without the host's part."""
+        device = net.device
+        assert device is not None
+        plan = device.plan
+        assert plan is not None
+        integers, _ = plan.quantise(net.effective_weights())
+        spikes = self.spikes.split(batch)[0]
+        return lambda: device.backend.run(integers, Stimulus(spikes))

@@ -1,0 +1,1 @@
+"""Artificial neural networks: baselines of the same size, and teachers."""

@@ -1,0 +1,186 @@
+"""Checkpoints of artificial neural networks, read as teachers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hxtrain.datasets import ImageDataset
+from hxtrain.objectives.distillation import Distillation, Teacher
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.saved import built, checked_state, chosen_kind, component, required
+
+from .models import MODELS
+
+ANN = "ann"
+"""Kind of a checkpoint of an artificial neural network, and its backend in results."""
+
+
+class TrainedAnn(NamedTuple):
+    """An artificial neural network of a checkpoint, and what it has learnt.
+
+    Attributes:
+        model: in evaluation mode.
+        settings: of its run.
+        shape: of a sample.
+        classes: class names, indexed by label.
+        sha256: hash of its weights.
+        accuracy: at the end of its last epoch, on `evaluated_on` samples.
+    """
+
+    model: nn.Module
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    sha256: str
+    accuracy: float
+    evaluated_on: str
+
+    @property
+    def name(self) -> str:
+        """What it is, such as `CNN`."""
+        return str(self.settings["model.kind"]).removesuffix("Config")
+
+
+def load_ann(path: str | Path) -> TrainedAnn:
+    """Read a checkpoint of `hxtrain-ann`.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no teacher {path}; train one with `hxtrain-ann hydra.run.dir={path.parent}` (the same data.* "
+            "settings), or name another distillation.teacher"
+        )
+    state = load_checkpoint(path)
+    if state.get("kind") != ANN:
+        raise CheckpointError(
+            f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, "
+            f"expected {ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR`, then give "
+            "distillation.teacher=DIR/checkpoint.pt"
+        )
+    checked_state(path, state, shape=(list, tuple), classes=(list, tuple), evaluated_on=str)
+    settings, sizes = state["settings"], {"data.validation": int, "data.sha256": str, "data.name": str}
+    required(path, settings, sizes)
+    shape, classes = _shape(path, state["shape"]), tuple(map(str, state["classes"]))
+    config = component(path, state, "model", chosen_kind(path, state, "model.kind", MODELS))
+    model = built(lambda: config.build(shape, len(classes)), state["model"], path)
+    return TrainedAnn(
+        model.eval(),
+        settings,
+        shape,
+        classes,
+        weights_sha256(state["model"]),
+        _last_accuracy(path, state["records"]),
+        state["evaluated_on"],
+    )
+
+
+def _shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
+    if not 1 <= len(shape) <= 2 or not all(type(side) is int and side > 0 for side in shape):
+        raise CheckpointError(f"{path}: shape={str(shape)[:80]} is none of a sample; the file is damaged")
+    return tuple(shape)
+
+
+def _last_accuracy(path: Path, records: Sequence[Any]) -> float:
+    accuracy = records[-1].get("test_accuracy") if records and isinstance(records[-1], dict) else None
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        raise CheckpointError(f"{path} has no record of a finished epoch; finish the run with trainer.resume=true")
+    return accuracy
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of a model's weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def teacher_settings(config: Distillation) -> dict[str, Any]:
+    """Return what identifies a run's teacher: weights stand for paths; nothing without one.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read, or the teacher is yet to be trained.
+    """
+    if not config.paths:
+        if config.experiment is not None:
+            raise CheckpointError(
+                f"distillation.experiment={config.experiment} names a teacher that is not trained yet; run "
+                f"`hxtrain-ann experiment={config.experiment} hydra.run.dir=DIR`, then give "
+                "distillation.teacher=DIR/checkpoint.pt"
+            )
+        return {}
+    return {
+        "distillation.weight": config.weight,
+        "distillation.temperature": config.temperature,
+        "distillation.sha256": [load_ann(Path(path).expanduser()).sha256 for path in config.paths],
+    }
+
+
+def load_teacher(config: Distillation, data: ImageDataset, validation: int, where: torch.device) -> Teacher | None:
+    """Return the teacher that the settings name; None if they name none.
+
+    Args:
+        config: paths, share and temperature.
+        data: what the student learns.
+        validation: number of training samples that are held out from it.
+        where: device of the teacher's maths.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read, or its network has learnt something else.
+    """
+    if not config.paths:
+        return None
+    found = []
+    for path in config.paths:
+        ann = load_ann(Path(path).expanduser())
+        _check(path, ann, data, validation)
+        found.append(ann)
+    return Teacher(
+        tuple(_ready(ann.model, where) for ann in found),
+        config,
+        tuple(f"{ann.name} ({ann.sha256[:16]}), {ann.evaluated_on} accuracy {ann.accuracy:.2%}" for ann in found),
+        where,
+    )
+
+
+def _ready(model: nn.Module, where: torch.device) -> nn.Module:
+    """Return a model on its device, in the memory format in which convolutions are 2.8 times as fast on a CPU core."""
+    return model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher | None) -> None:
+    """Say from which teacher the network learns, and which settings of it have no effect."""
+    for name in () if teacher is None else teacher.names:
+        progress.say(f"teacher {name}")
+    for setting in config.without_effect():
+        progress.warn(f"{setting} has no effect: there is no distillation.teacher")
+
+
+def _check(path: str, ann: TrainedAnn, data: ImageDataset, validation: int) -> None:
+    """Refuse a teacher that has learnt something else than its student, or seen samples held out from the student."""
+    held_out = ann.settings["data.validation"]
+    fault = None
+    if ann.shape != data.shape:
+        fault = f"takes samples {list(ann.shape)}, {data.name} has {list(data.shape)}"
+    elif ann.classes != data.classes:
+        fault = f"knows the classes {', '.join(ann.classes)}, {data.name} has {', '.join(data.classes)}"
+    elif ann.settings["data.sha256"] != data.sha256:
+        theirs = ann.settings["data.sha256"][:16]
+        fault = f"was trained on {ann.settings['data.name']} {theirs}, the data here are {data.name} {data.sha256[:16]}"
+    elif held_out < validation and data.validation is None:
+        fault = f"was trained with data.validation={held_out}: it knows some of the {validation} samples held out here"
+    if fault is not None:
+        raise CheckpointError(
+            f"distillation.teacher={path} {fault}; give a teacher trained with the same data.* settings (hxtrain-ann)"
+        )

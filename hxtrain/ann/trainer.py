@@ -1,0 +1,138 @@
+"""The training loop of an artificial neural network: a baseline or a teacher, one checkpointed epoch after another."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hxtrain.datasets import ImageDataset, Split
+from hxtrain.datasets.augment import Augmentation
+from hxtrain.objectives.losses import predictions
+from hxtrain.runs.metrics import Sums
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.randomness import epoch_order, generator, seeded
+from hxtrain.runs.saved import take_weights
+from hxtrain.training.config import AnnTrainerConfig
+from hxtrain.training.evaluation import intensities
+from hxtrain.training.loop import Interrupted, Loop
+
+from .teachers import ANN
+
+
+@dataclass
+class AnnTask:
+    """What is learnt: model (intensities of samples to logits `[B, classes]`), data, distortion of training images."""
+
+    model: nn.Module
+    data: ImageDataset
+    augment: Augmentation = field(default_factory=Augmentation)
+
+
+class AnnTrainer(Loop[AnnTrainerConfig]):
+    """Trains an artificial neural network in a run directory; cross-entropy, AdamW.
+
+    Args:
+        task: what is learnt.
+        config: how to train.
+        seed: of data order, dropout and augmentation.
+        folder: run directory; checkpoint and metrics are written there.
+        settings: plain values that identify the run; a resumed run must have the same.
+        progress: where to report.
+        where: device of the maths; the model is there already.
+    """
+
+    def __init__(
+        self,
+        task: AnnTask,
+        config: AnnTrainerConfig,
+        seed: int,
+        folder: Path,
+        settings: dict[str, Any],
+        progress: Progress,
+        where: torch.device,
+    ) -> None:
+        optimizer = torch.optim.AdamW(
+            task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums(hidden_spikes=None))
+        self.task, self.where = task, where
+
+    def fit(self) -> None:
+        """Train until the last epoch.
+
+        Raises:
+            Interrupted: by SIGINT, and there is a checkpoint to continue from.
+            ValueError: the loss is not finite.
+        """
+        self.prepare()
+        try:
+            with self.progress.training(self):
+                while self.epoch < self.config.epochs:
+                    self._run_epoch()
+        except KeyboardInterrupt:
+            if not self.checkpoint.exists():
+                raise
+            raise Interrupted(f"interrupted in epoch {self.epoch + 1}, which is run anew") from None
+
+    def _run_epoch(self) -> None:
+        self.task.model.train()
+        order = epoch_order(self.seed, self.epoch, len(self.train))
+        for chosen in torch.split(order, self.config.batch_size):
+            self._set_learning_rate()
+            self._train_step(chosen)
+            self.step += 1
+            self.progress.step(self)
+        self._finish_epoch()
+
+    def _train_step(self, chosen: Tensor) -> None:
+        begin, place = time.perf_counter(), (self.epoch, self.step)
+        images = self.task.augment(intensities(self.train.samples[chosen]), generator(self.seed, "augment", *place))
+        labels = self.train.labels[chosen].to(self.where)
+        with seeded(self.seed, "dropout", *place):
+            logits = self.task.model(images.to(self.where))
+        loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        value = loss.item()
+        if not torch.isfinite(loss):
+            raise ValueError(self._diverged(f"the loss is {value}"))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        correct = float((predictions(logits) == labels).sum())
+        self.sums.add(len(chosen), value, correct, 0.0, time.perf_counter() - begin)
+
+    def _finish_epoch(self) -> None:
+        data = self.task.data
+        self._record(accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.where))
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums(hidden_spikes=None)
+        self._write_checkpoint(
+            kind=ANN,
+            model=self.task.model.state_dict(),
+            shape=list(data.shape),
+            classes=list(data.classes),
+            evaluated_on=data.evaluated_on,
+        )
+        self._write_records()
+        self.progress.epoch(self.records[-1], data.evaluated_on)
+
+    def _restore(self) -> None:
+        state = self._read_checkpoint()
+        take_weights(self.task.model, state["model"], self.checkpoint)
+        self._write_records()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, split: Split, batch_size: int, where: torch.device) -> float:
+    """Return the fraction of right answers on a split, without dropout."""
+    model.eval()
+    correct = 0
+    for first in range(0, len(split), batch_size):
+        part = split[first : first + batch_size]
+        answers = predictions(model(intensities(part.samples).to(where))).cpu()
+        correct += int((answers == part.labels).sum())
+    return correct / len(split)

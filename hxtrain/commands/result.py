@@ -1,0 +1,240 @@
+"""What a finished run leaves behind: `result.json`, the weights as sent, plots."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.backends.files import replacing
+from hxtrain.datasets import ImageDataset, Split
+from hxtrain.network import Network
+from hxtrain.neurons import over_time
+from hxtrain.objectives.losses import predictions
+from hxtrain.plots import training as plots
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.versions import processor, versions
+from hxtrain.training.evaluation import Evaluation, intensities
+from hxtrain.training.trainer import Trainer
+
+SHOWN_SAMPLES = 4
+PLANE_SIDE = 80
+"""Points per side of the grid that is classified for a plot."""
+
+
+class Finished(Protocol):
+    """What a result needs to know of a training loop after its last epoch."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One per epoch."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+
+    @property
+    def train(self) -> Split:
+        """Samples trained on."""
+
+    @property
+    def test(self) -> Split:
+        """Samples evaluated on."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that identify the run."""
+
+
+def result(
+    trainer: Trainer,
+    final: Evaluation,
+    identity: Mapping[str, str],
+    command: str,
+    seconds: float,
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the content of `result.json`.
+
+    Args:
+        trainer: after its last epoch.
+        final: its last evaluation.
+        identity: of the device.
+        command: how the run was started.
+        seconds: of this process, from start to end.
+        remarks: warnings and notes of this process.
+    """
+    records = trainer.records
+    measured = {
+        "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
+        **device_cost(final, len(trainer.test)),
+        **input_events(final),
+        "dropped_spikes": sum(record["dropped_spikes"] for record in records),
+        "retries": sum(record["retries"] for record in records),
+        "notes": all_notes((note for record in records for note in record["notes"]), remarks),
+    }
+    return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
+
+
+def outcome(
+    loop: Finished,
+    data: ImageDataset,
+    identity: Mapping[str, str],
+    command: str,
+    seconds: float,
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the result of any training run; arguments as those of `result`, and what else was measured."""
+    records = loop.records
+    training = sum(record["seconds"] for record in records)
+    return {
+        "test_accuracy": records[-1]["test_accuracy"],
+        "train_accuracy": records[-1]["train_accuracy"],
+        "train_accuracy_meaning": "running mean over the last epoch, during training",
+        "epochs": len(records),
+        **identity,
+        "seed": loop.seed,
+        "seconds": seconds,
+        "training_seconds": training,
+        "samples_per_second": len(records) * len(loop.train) / training,
+        "command": command,
+        **measured,
+        "data": data.name,
+        "data_size": data.size,
+        "data_sha256": data.sha256,
+        "data_note": data.note,
+        "evaluated_on": data.evaluated_on,
+        "train_samples": len(loop.train),
+        "test_samples": len(loop.test),
+        "settings": loop.settings,
+        "versions": versions(),
+        "processor": processor(),
+    }
+
+
+def input_events(final: Evaluation) -> dict[str, float | None]:
+    """Return how much input a test sample had: events within the window, and those after it, which are lost."""
+    return {
+        "input_events_per_sample": final.input_events_per_sample,
+        "late_input_events_per_sample": final.late_input_events_per_sample,
+    }
+
+
+def all_notes(device: Iterable[str], remarks: Iterable[str]) -> list[str]:
+    """Return what a device noted and what a user was told, each once."""
+    noted = list(dict.fromkeys(device))
+    return noted + [remark for remark in dict.fromkeys(remarks) if not any(remark.endswith(note) for note in noted)]
+
+
+def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
+    """Return what a test sample cost, and when its answer was found; the chip's energy says how it was obtained."""
+    costs = final.costs
+    each = {
+        "chip_seconds": costs.chip_time,
+        "wait_seconds": costs.wait_time,
+        "host_seconds": costs.host_time,
+        "chip_joules": costs.energy,
+    }
+    return {
+        **{f"{name}_per_sample": None if value is None else value / samples for name, value in each.items()},
+        "energy_origin": costs.energy_origin,
+        "energy_assumption": costs.energy_assumption,
+        "decision_seconds": final.decision_time,
+        "decision_seconds_95": final.decision_time_95,
+    }
+
+
+def sent_weights(net: Network) -> dict[str, Tensor]:
+    """Return the integer weights as sent to the device; the float weights in software."""
+    if net.device is not None and net.device.plan is not None:
+        return net.device.plan.quantise(net.effective_weights())[0]
+    return {projection.name: projection.synapses.weight.detach() for projection in net.projections}
+
+
+def save_weights(path: Path, net: Network) -> None:
+    """Write the weights as sent, one array `[post, pre]` per projection (`.npz`, no pickle)."""
+    arrays: dict[str, Any] = {name: weight.cpu().numpy() for name, weight in sent_weights(net).items()}
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
+@contextmanager
+def optional_plots(progress: Progress) -> Iterator[None]:
+    """Warn, and go on, where plots cannot be written: the results are there already."""
+    try:
+        yield
+    except OSError as error:
+        progress.warn(f"plots are missing, all else is written: {error.filename}: {error.strerror}")
+
+
+def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
+    """Draw learning curves, some samples, weights, the confusion matrix, and the plane of data that lie in one."""
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    net, device = trainer.task.net, trainer.task.net.device
+    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
+    plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
+    plots.plot_samples(sample_views(trainer), folder / "samples.png")
+    if device is not None and device.plan is not None:
+        limit = device.plan.capabilities.weight_max
+        plots.plot_weights(sent_weights(net), folder / "weights.png", limit)
+    if trainer.task.data.plane is not None:
+        grid = trainer.task.data.plane(PLANE_SIDE)
+        plots.plot_plane(answer_grid(trainer, grid), grid.labels, trainer.task.data.classes, folder / "plane.png")
+
+
+@torch.no_grad()
+def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
+    """Run the points of a grid that have a class, and return the answers; -1 at the others."""
+    task, inside = trainer.task, (grid.labels >= 0).nonzero()[:, 0]
+    answers = torch.full_like(grid.labels, -1)
+    for chosen in torch.split(inside, trainer.config.evaluation_batch_size):
+        activity = task.net(task.encoder.still()(intensities(grid.samples[chosen])))
+        answers[chosen] = predictions(task.loss.scores(activity.readout)).cpu()
+    return answers
+
+
+@torch.no_grad()
+def sample_views(trainer: Trainer) -> list[plots.SampleView]:
+    """Run the first test samples and return what they did."""
+    task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
+    shown = intensities(trainer.test.samples[:count])
+    spikes = task.encoder.still()(shown.to(task.net.torch_device))
+    activity = task.net(spikes)
+    answers = predictions(task.loss.scores(activity.readout))
+    last = task.net.layers[-1]
+    hidden = activity.hidden[-1].spikes if activity.hidden else None
+    inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
+    modelled = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
+    measured = activity.hidden[-1].events if activity.hidden else None
+    events = Spikes.from_grid(inputs, task.net.dt) if measured is None else measured
+    window = task.net.steps * task.net.dt
+    views = []
+    for index in range(count):
+        mine = (spikes.sample == index) & (spikes.time < window)
+        theirs = (events.sample == index) & (events.time < window)
+        views.append(
+            plots.SampleView(
+                values=shown[index],
+                input_times=spikes.time[mine],
+                input_units=spikes.unit[mine],
+                hidden_times=events.time[theirs],
+                hidden_units=events.unit[theirs],
+                measured=activity.readout[:, index],
+                modelled=modelled[:, index],
+                dt=task.net.dt,
+                label=int(trainer.test.labels[index]),
+                prediction=int(answers[index]),
+                inputs=spikes.units,
+                hidden=events.units,
+            )
+        )
+    return views

@@ -1,0 +1,94 @@
+"""A device as a server, and what can be asked of one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from hxtrain.backends.remote import Report, Server, ServerSettings
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.runs.process import keep_freed_memory
+
+
+@dataclass
+class ServeConfig(ServerSettings):
+    """Settings of `hxtrain-serve`: the server's, and which device it serves."""
+
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    chip: ChipConfig = field(default_factory=ChipConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backend.name == SOFTWARE:
+            raise ValueError(f"backend={SOFTWARE} is no device; there is nothing to serve")
+        default = BackendConfig()
+        for name in ("retries", "trial_time", "forced_reset"):
+            if getattr(self.backend, name) != getattr(default, name):
+                raise ValueError(f"backend.{name} is the client's choice; give it there, with backend=remote")
+
+
+def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
+    """Serve a device until SIGINT or SIGTERM; a running batch is finished first.
+
+    Raises:
+        DeviceError: the device cannot be opened.
+        ValueError: keys are missing, or the address cannot be bound.
+    """
+    keep_freed_memory()
+    backend = config.backend.create(config.chip)
+    assert backend is not None  # the config refuses software
+    server = Server(backend, config)
+    chip = backend.identity
+    say(f"serving {chip['backend']} {chip['chip']} ({chip['chip_hash']}) at {server.address}")
+    with _on_signals(server.stop):
+        server.serve()
+    say("closed")
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def report_rows(report: Report) -> list[tuple[str, str]]:
+    """Return a server's status as a table of two columns."""
+    health = report.health
+    holder = report.holder
+    rows = [
+        ("device", " ".join(f"{key}={value}" for key, value in report.identity.items())),
+        ("server", f"{report.software}, up for {_duration(report.uptime)}"),
+        ("state", health.state + (f" for {health.job_seconds:.1f} s" if health.state != "idle" else "")),
+        ("lease", "free" if holder is None else f"{holder.label}, for {_duration(holder.seconds)}"),
+    ]
+    rows += [
+        (f"queue {place}", f"{client.label}, for {_duration(client.seconds)}")
+        for place, client in enumerate(report.queue, 1)
+    ]
+    rows += [
+        ("done", f"{report.runs} runs, {report.trials} trials, {report.trials_per_second:.1f} trials/s lately"),
+        ("repeated requests", str(report.duplicates)),
+        ("losses", f"{health.dropped_spikes} spikes dropped, {health.lost_trials} trials lost"),
+        ("errors", ", ".join(f"{code} {count}" for code, count in sorted(report.errors.items())) or "none"),
+    ]
+    return [*rows, ("last error", health.last_error)] if health.last_error else rows
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h"

@@ -1,0 +1,126 @@
+"""Trained on one chip, evaluated on another: the transfer matrix of a population of chips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, List  # noqa: UP035 - OmegaConf resolves these on every Python
+
+import numpy as np
+
+from hxtrain.backends.files import path_part
+from hxtrain.execution.config import SOFTWARE, BackendConfig
+from hxtrain.plots import training as plots
+from hxtrain.runs.metrics import write_json
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.versions import versions
+from hxtrain.training.loop import CHECKPOINT
+
+from .evaluate import EvaluateConfig
+from .evaluations import finished_evaluation
+from .result import optional_plots
+from .train import RunConfig, complete
+
+POPULATION = "population"
+"""Name of the network that was trained on all chips, every sample on a random one."""
+
+
+@dataclass
+class TransferConfig(RunConfig):
+    """Settings of a transfer matrix: those of the training runs, and which chips.
+
+    Attributes:
+        chips: serial numbers; `chip` gives everything else of them.
+        population: train on all of them at once, too.
+        software: train in software, too.
+    """
+
+    chips: List[str] = field(default_factory=list)  # noqa: UP006
+    population: bool = True
+    software: bool = True
+
+    def __post_init__(self) -> None:
+        if len(set(self.chips)) != len(self.chips) or len(self.chips) < 2:
+            raise ValueError(f"chips={list(self.chips)} must name at least two different chips")
+        for name in self.chips:
+            path_part(name, "chips")
+        bits = {"weight_bits": self.network.weight_bits, "trace_bits": self.network.trace_bits}
+        set_bits = ", ".join(f"network.{name}={value}" for name, value in bits.items() if value is not None)
+        if self.software and set_bits:
+            raise ValueError(f"{set_bits}: software has floats in their place; set software=false, or leave this out")
+
+
+def transfer(config: TransferConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+    """Train on every chip, evaluate on every chip, and write `transfer.json` and `transfer.png` into `folder`.
+
+    Runs that are finished in `folder` already are not repeated, an interrupted one is continued.
+
+    Returns:
+        What `transfer.json` holds; `accuracy[trained][evaluated]`.
+
+    Raises:
+        ValueError: the backend has no chip individuals.
+    """
+    if not config.backend.takes_chip():
+        raise ValueError(f"backend={config.backend.name} has no chip individuals to transfer between")
+    trained = {name: replace(config.chip, name=name) for name in config.chips}
+    if config.population:
+        trained[POPULATION] = replace(config.chip, name="+".join(config.chips))
+    results = {}
+    for name, chip in trained.items():
+        results[name] = complete(_run_config(config, chip=chip), folder / "trained" / name, command, progress)
+    if config.software:
+        software = _run_config(config, backend=BackendConfig(SOFTWARE))
+        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress)
+    accuracy: dict[str, dict[str, float]] = {}
+    hashes = {}
+    for name in results:
+        accuracy[name] = {}
+        for on in config.chips:
+            place = folder / "evaluated" / name / on
+            evaluation = EvaluateConfig(
+                checkpoint=str(folder / "trained" / name / CHECKPOINT),
+                backend=config.backend,
+                chip=replace(config.chip, name=on),
+                batch_size=config.trainer.evaluation_batch_size,
+                test_samples=config.trainer.test_samples,
+            )
+            found = finished_evaluation(evaluation, place, command, progress)
+            accuracy[name][on] = found["test_accuracy"]
+            hashes[on] = found["chip_hash"]
+    outcome = {
+        "accuracy": accuracy,
+        "summary": _summary(accuracy, config.chips),
+        "chips": hashes,
+        "preset": config.chip.preset,
+        "seed": config.seed,
+        "epochs": config.trainer.epochs,
+        "data": next(iter(results.values()))["data"],
+        "command": command,
+        "versions": versions(),
+    }
+    write_json(folder / "transfer.json", outcome)
+    with optional_plots(progress):
+        plots.plot_transfer(accuracy, folder / "transfer.png")
+    return outcome
+
+
+def _run_config(config: TransferConfig, **changes: Any) -> RunConfig:
+    names = RunConfig.__dataclass_fields__
+    return RunConfig(**{**{name: getattr(config, name) for name in names}, **changes})
+
+
+def _summary(accuracy: dict[str, dict[str, float]], chips: list[str]) -> dict[str, float]:
+    """Return mean accuracies: on the own chip, on another one, of the population's and the software's network."""
+    own = [accuracy[name][name] for name in chips]
+    other = [accuracy[name][on] for name in chips for on in chips if name != on]
+    found = {"own_chip": float(np.mean(own)), "other_chip": float(np.mean(other))}
+    for name in (POPULATION, SOFTWARE):
+        if name in accuracy:
+            found[name] = float(np.mean(list(accuracy[name].values())))
+    return found
+
+
+def transfer_rows(accuracy: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """Return the matrix as a table: one row per trained network, one column per chip."""
+    return [(name, *(f"{value:.2%}" for value in row.values())) for name, row in accuracy.items()]

@@ -1,0 +1,108 @@
+"""Augmentation: each training image is distorted anew whenever it is shown; test images never are.
+
+One affine map per image (rotation, size, shear, shift), and a smooth random displacement of its points
+(Simard, Steinkraus and Platt 2003), in one bilinear resampling with zeros outside.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+
+from hxtrain.checks import check_types
+
+from . import ImageDataset
+
+WAVES = 4
+"""Points per side of the coarse grid on which elastic displacements are drawn; smooth in between."""
+
+
+@dataclass
+class Augmentation:
+    """How far training images are distorted; uniform within +- each value, independently for each image.
+
+    Attributes:
+        rotation: largest angle (degrees).
+        shift: largest shift along each axis (pixels).
+        scale: largest relative change of size, along each axis.
+        shear: largest shear, shift along x per shift along y.
+        elastic: standard deviation of a smooth displacement of the image's points (pixels).
+        mirror: whether an image is mirrored left to right, in one case out of two.
+    """
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self, "augment.")
+        for name, most in (("rotation", 180), ("scale", 0.9), ("shift", math.inf), ("shear", math.inf)):
+            if not (0 <= getattr(self, name) <= most and getattr(self, name) < math.inf):
+                raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{most}")
+        if not 0 <= self.elastic < math.inf:
+            raise ValueError(f"augment.elastic={self.elastic} must be finite and not negative")
+
+    @property
+    def active(self) -> bool:
+        """Whether images are changed at all."""
+        return any(getattr(self, item.name) for item in fields(self))
+
+    def check(self, data: ImageDataset) -> None:
+        """Refuse to distort what are no images.
+
+        Raises:
+            ValueError: the samples are features.
+        """
+        if self.active and data.train.kind != "images":
+            values = {item.name: getattr(self, item.name) for item in fields(self)}
+            asked = ", ".join(f"augment.{name}={value}" for name, value in values.items() if value)
+            raise ValueError(f"{asked}: only images can be distorted, not {data.title}; leave this out")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Distort images.
+
+        Args:
+            images: float `[B, H, W]` in 0..1.
+            generator: source of all randomness, on the CPU.
+        """
+        if not self.active:
+            return images
+        maps = self._maps(len(images), images.shape[1:], generator)
+        grid = affine_grid(maps.to(images), [len(images), 1, *images.shape[1:]], align_corners=False)
+        if self.elastic > 0:
+            grid = grid + self._displacements(images.shape, generator).to(images)
+        return grid_sample(images[:, None], grid, align_corners=False)[:, 0].clamp_(0, 1)
+
+    def _maps(self, count: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Return for each image the matrix `[B, 2, 3]` that leads from its new points to its old ones."""
+
+        def uniform(most: float) -> Tensor:
+            if most == 0:
+                return torch.zeros(count)
+            return (torch.rand(count, generator=generator) * 2 - 1) * most
+
+        angle = uniform(math.radians(self.rotation))
+        cos, sin = angle.cos(), angle.sin()
+        wide, high = 1 + uniform(self.scale), 1 + uniform(self.scale)
+        shear = uniform(self.shear)
+        if self.mirror:
+            wide = torch.where(torch.rand(count, generator=generator) < 0.5, -wide, wide)
+        across, down = uniform(2 * self.shift / shape[1]), uniform(2 * self.shift / shape[0])
+        along_x = torch.stack([cos * wide, (shear - sin) * high, across], 1)
+        along_y = torch.stack([sin * wide, cos * high, down], 1)
+        return torch.stack([along_x, along_y], 1)
+
+    def _displacements(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Return a smooth displacement of every point `[B, H, W, 2]`, in half image sizes."""
+        height, width = shape[1:]
+        coarse = torch.randn(shape[0], 2, WAVES, WAVES, generator=generator)
+        coarse = coarse * torch.tensor([2 * self.elastic / width, 2 * self.elastic / height])[:, None, None]
+        smooth = interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+        return smooth.permute(0, 2, 3, 1)

@@ -1,0 +1,204 @@
+"""Encoders: samples to spikes.
+
+An encoder gives every network input at most one spike; the network has as many inputs as `Encoder.units` says.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.backends.intake import as_tensor
+from hxtrain.backends.spikes import GRID_TOLERANCE, Data
+from hxtrain.checks import check_types, require_kind
+
+
+class Limit(NamedTuple):
+    """What a setting must keep.
+
+    Attributes:
+        name: of the setting.
+        kept: whether it does.
+        text: the condition, for an error.
+    """
+
+    name: str
+    kept: bool
+    text: str
+
+
+@dataclass
+class Encoder(ABC):
+    """Base: checked settings, jitter, and the way from times to spikes.
+
+    Attributes:
+        jitter: standard deviation of Gaussian noise on the times (s), drawn from the generator
+            given to the call; times are kept >= 0.
+        grid: width of bins (s) at whose start spikes are sent, as in Cramer et al. 2022 (published code); None
+            sends them at their own times.
+    """
+
+    jitter: float = field(default=0.0, kw_only=True)
+    grid: Optional[float] = field(default=None, kw_only=True)  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        check_types(self, "encoder.")
+        limits = [
+            *self.limits(),
+            Limit("jitter", 0 <= self.jitter < math.inf, "finite jitter >= 0 s"),
+            Limit("grid", self.grid is None or 0 < self.grid < math.inf, "finite grid > 0 s or null"),
+        ]
+        conditions = ", ".join(limit.text for limit in limits)
+        for name, kept, _ in limits:
+            if not kept:
+                raise ValueError(f"encoder.{name}={getattr(self, name)} is out of range ({conditions})")
+
+    @abstractmethod
+    def limits(self) -> Sequence[Limit]:
+        """Return what the settings must keep, except for the jitter."""
+
+    @abstractmethod
+    def units(self, features: int) -> int:
+        """Return the number of network inputs `N` for samples of so many values `F`."""
+
+    @abstractmethod
+    def times(self, intensity: Tensor) -> Tensor:
+        """Return spike times `[B, N]` (s) of intensities `[B, F]` in 0..1, without jitter; infinite where silent."""
+
+    def still(self) -> Encoder:
+        """Return this encoder without jitter."""
+        return replace(self, jitter=0.0)
+
+    def __call__(self, intensity: Data, generator: torch.Generator | None = None) -> Spikes:
+        """Encode intensities in 0..1.
+
+        Args:
+            intensity: tensor, numpy array or lists `[B, ...]`, flattened to `[B, F]`.
+            generator: source of the jitter; needed where `jitter` is not 0.
+
+        Raises:
+            TypeError: the intensities are no numbers.
+            ValueError: an intensity is outside 0..1, intensities wait for a gradient, which spikes do not carry, or
+                jitter is asked for without a generator.
+        """
+        if isinstance(intensity, Spikes):
+            raise TypeError(
+                "expected intensities [B, ...], got Spikes: they are encoded already; give them to the network"
+            )
+        if hasattr(intensity, "samples") or hasattr(intensity, "train"):
+            raise TypeError(
+                f"expected intensities [B, ...], got {type(intensity).__name__}; give samples of a split, such as "
+                "data.train.images[:100] / 255"
+            )
+        x = as_tensor(intensity, "intensities")
+        if x.ndim < 2:
+            raise ValueError(f"intensities have shape {list(x.shape)}, expected [B, ...]; of one sample: x[None]")
+        x = x.flatten(1)
+        low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
+        if math.isnan(low):
+            raise ValueError(f"intensities hold nan ({int(torch.isnan(x).sum())} of {x.numel()} values), expected 0..1")
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"intensities span {low:.4g}..{high:.4g}, expected 0..1; divide 8-bit images by 255")
+        times = self.times(x)
+        if self.jitter > 0:
+            if generator is None:
+                raise ValueError(f"encoder.jitter={self.jitter} s needs a generator; pass one to the call")
+            require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
+            noise = torch.randn(times.shape, generator=generator, device=generator.device).to(times.device)
+            times = (times + self.jitter * noise).clamp(min=0)
+        if self.grid is not None:
+            times = ((times.double() / self.grid + GRID_TOLERANCE).floor() * self.grid).float()
+        return Spikes.from_times(times)
+
+
+@dataclass
+class LatencyEncoder(Encoder):
+    """Time-to-first-spike code: the stronger an input, the earlier its only spike.
+
+    `t = tau ln(x / (x - threshold))` for x > threshold; weaker inputs stay silent. This is the time
+    at which a leaky integrator with constant input x reaches its threshold. The first spike of
+    every sample is shifted to t = 0 (Cramer et al. 2022).
+
+    Attributes:
+        tau: time constant of the code (s).
+        threshold: intensity (0..1) below which an input is silent.
+        shift_first: whether the first spike of each sample is moved to t = 0.
+        jitter, grid: see `Encoder`.
+    """
+
+    tau: float = 8e-6
+    threshold: float = 0.2
+    shift_first: bool = True
+
+    def limits(self) -> Sequence[Limit]:
+        """Return what the settings must keep."""
+        return (
+            Limit("tau", 0 < self.tau < math.inf, "finite tau > 0 s"),
+            Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
+        )
+
+    def units(self, features: int) -> int:
+        """Return the number of network inputs: one for each value of a sample."""
+        return features
+
+    def times(self, intensity: Tensor) -> Tensor:
+        """Return spike times in seconds, same shape as `intensity` `[B, F]`; infinite where silent."""
+        x = intensity.float()
+        times = torch.where(
+            x > self.threshold, self.tau * torch.log(x / (x - self.threshold).clamp(min=1e-30)), torch.inf
+        )
+        if not self.shift_first:
+            return times
+        first = times.amin(dim=1, keepdim=True)
+        return times - torch.where(torch.isfinite(first), first, 0.0)
+
+
+@dataclass
+class LinearLatencyEncoder(Encoder):
+    """Linear code: every value becomes one spike, the smaller the earlier, and a spike at a fixed time is added.
+
+    `t = early + x (late - early)`. The default times are 0.15, 2 and 0.9 times 6 us (Göltz et al. 2021, Yin-Yang).
+
+    Attributes:
+        early, late: time of the spike for x = 0 and x = 1 (s).
+        bias: time of the additional spike (s), which stands for a bias.
+        repeats: number of network inputs that get the same spike, each with weights of its own: one 6-bit synapse is
+            too weak where samples have few values (Göltz et al. 2021 take 5 on BrainScaleS-2). The F values and the
+            bias take the inputs 0 to F, their repetition F + 1 to 2 F + 1, and so on.
+        jitter, grid: see `Encoder`; each repetition has its own.
+    """
+
+    early: float = 0.9e-6
+    late: float = 12e-6
+    bias: float = 5.4e-6
+    repeats: int = 1
+
+    def limits(self) -> Sequence[Limit]:
+        """Return what the settings must keep."""
+        return (
+            Limit("early", self.early >= 0, "early >= 0 s"),
+            Limit("late", self.early < self.late < math.inf, "early < late"),
+            Limit("bias", 0 <= self.bias < math.inf, "bias >= 0 s"),
+            Limit("repeats", self.repeats >= 1, "repeats >= 1"),
+        )
+
+    def units(self, features: int) -> int:
+        """Return the number of network inputs: every value and the bias, repeated."""
+        return self.repeats * (features + 1)
+
+    def times(self, intensity: Tensor) -> Tensor:
+        """Return spike times `[B, repeats (F + 1)]` (s) of intensities `[B, F]`."""
+        values = self.early + intensity.float() * (self.late - self.early)
+        bias = values.new_full((len(values), 1), self.bias)
+        return torch.cat([values, bias], 1).repeat(1, self.repeats)
+
+
+ENCODERS: dict[str, type[Encoder]] = {kind.__name__: kind for kind in (LatencyEncoder, LinearLatencyEncoder)}
+"""Encoders by class name, as checkpoints name them."""

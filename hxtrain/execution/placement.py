@@ -1,0 +1,466 @@
+"""Placement: a network against a device's limits, before anything runs.
+
+`place` finds every misfit at once; `Plan` says what the device will be configured with, and how
+float weights become integers and trace codes become membranes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Capabilities, Circuit, Population, Projection
+from hxtrain.checks import not_finite, optional, real, require_kind, whole
+from hxtrain.neurons import decay
+
+from .partition import Part, partition, recurrent
+from .resolution import Resolution
+
+if TYPE_CHECKING:
+    from hxtrain.network import Layer, Network
+
+
+MAX_RUNS = 64
+"""Runs per sample from which on a network is taken to be too large by mistake."""
+
+
+class PlacementError(ValueError):
+    """The network does not fit the device; the text lists every misfit with a remedy."""
+
+
+PLAN_COLUMNS = ("what", "used", "limit")
+"""Columns of a plan's rows."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is realised.
+
+    Attributes:
+        population: what the device is asked for.
+        nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
+            potential is as large as the model's.
+        automatic: whether the integer weights onto it are scaled such that the largest just fits.
+    """
+
+    population: Population
+    nominal_scale: float
+    automatic: bool
+
+
+@dataclass(frozen=True)
+class ProjectionPlan:
+    """How one projection is realised.
+
+    Attributes:
+        projection: what the device is asked for.
+        fixed_scale: integer weight per unit of float weight; None: chosen such that the largest weight
+            onto the population just fits.
+        max_scale: limit of that automatic scale.
+    """
+
+    projection: Projection
+    fixed_scale: float | None
+    max_scale: float
+
+    def scale(self, largest: float, weight_max: int) -> float:
+        """Return the scale in use where the largest float weight onto the population is `largest`."""
+        if self.fixed_scale is not None:
+            return self.fixed_scale
+        return min(weight_max / largest, self.max_scale) if largest > 0 else self.max_scale
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """A network that fits a device, in one run or in several.
+
+    `circuit` is the whole network; where it is larger than the device, `parts` are what runs.
+
+    Weights, scales and limits are lists with one entry per projection, in the order of `projections`.
+
+    Attributes:
+        capabilities: of the device.
+        circuit: what it is asked for.
+        layers, projections: how they are realised.
+        resolution: what of the device's resolution is used.
+    """
+
+    capabilities: Capabilities
+    circuit: Circuit
+    layers: tuple[LayerPlan, ...]
+    projections: tuple[ProjectionPlan, ...]
+    resolution: Resolution = field(default_factory=Resolution)
+
+    def __repr__(self) -> str:
+        """Describe the plan in a line; `print` shows its table."""
+        sizes = "-".join(str(population.size) for population in self.circuit.populations)
+        runs = f"{len(self.parts)} run{'s' * (len(self.parts) > 1)}"
+        return f"Plan({self.circuit.inputs}-{sizes}, {circuits(self.circuit)} neuron circuits, {runs} per sample)"
+
+    def __str__(self) -> str:
+        """Return the plan as a table."""
+        rows = [PLAN_COLUMNS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(PLAN_COLUMNS))]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a table of a notebook."""
+        lines = [
+            f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+            for tag, rows in (("th", [PLAN_COLUMNS]), ("td", self.rows()))
+            for row in rows
+        ]
+        return f"<table>{''.join(lines)}</table>"
+
+    @property
+    def trace_unit(self) -> float:
+        """Trace codes between leak and threshold: the model's unit of membrane."""
+        return self.capabilities.threshold - self.capabilities.leak
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What runs, one after the other; a single part where the network fits."""
+        return partition(self.circuit, self.capabilities)
+
+    @property
+    def trials_per_run(self) -> int | None:
+        """Trials that one run of the device can record, in every part."""
+        found = [part.trials_per_run(self.capabilities) for part in self.parts]
+        return min((trials for trials in found if trials is not None), default=None)
+
+    def quantise(self, weights: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
+        """Return integer weights by projection (rounded, clipped to the range) and their scales.
+
+        Raises:
+            ValueError: a weight is not finite.
+        """
+        limit = self.capabilities.weight_max
+        largest: dict[str, float] = {}
+        bounds = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights]).tolist()
+        for plan, (low, high) in zip(self.projections, bounds, strict=True):  # NaN if a weight is
+            name, post = plan.projection.name, plan.projection.post
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise not_finite(name)
+            if plan.fixed_scale is None:
+                largest[post] = max(largest.get(post, 0.0), -low, high)
+        integers, scales = {}, []
+        for plan, weight in zip(self.projections, weights, strict=True):
+            scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
+            integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, self.capabilities)
+            scales.append(scale)
+        return integers, scales
+
+    def as_sent(self, integers: dict[str, Tensor], scales: list[float]) -> dict[str, list[Tensor]]:
+        """Return by layer what integer weights onto it stand for, in the model's unit of membrane, float32.
+
+        Feed-forward weights, then recurrent ones, if any. Without automatic scale these are the float weights, rounded
+        and clipped, but for a fixed scale that is not the nominal one: they are what the device's membranes show.
+        """
+        nominal = {layer.population.name: layer.nominal_scale for layer in self.layers}
+        found: dict[str, list[Tensor]] = {name: [] for name in nominal}
+        for plan, scale in zip(self.projections, scales, strict=True):
+            unit = scale if plan.fixed_scale is None else nominal[plan.projection.post]
+            found[plan.projection.post].append(integers[plan.projection.name].to(torch.float32) / unit)
+        return found
+
+    def trace_units(self, scales: list[float]) -> list[float]:
+        """Return per layer the trace codes of the model's unit of membrane, at these scales of its projections."""
+        onto = {plan.projection.post: scale for plan, scale in zip(self.projections, scales, strict=True)}
+        return [
+            self.trace_unit * (onto[layer.population.name] / layer.nominal_scale if layer.automatic else 1.0)
+            for layer in self.layers
+        ]
+
+    def weight_limits(self) -> list[float | None]:
+        """Return the largest float weight that is not clipped; None where the scale adapts."""
+        limit = self.capabilities.weight_max
+        return [None if plan.fixed_scale is None else limit / plan.fixed_scale for plan in self.projections]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return the plan as rows (what, used, limit)."""
+        caps, circuit = self.capabilities, self.circuit
+        rows = self._rows_of_parts()
+        for population in circuit.populations:
+            rows += self._rows_of(population)
+        rows += self.resolution.rows(caps)
+        per_run, trial_time = self.trials_per_run, circuit.trial_time or caps.trial_time
+        rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
+        rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
+        rows.append(("recorded window", f"{circuit.duration * 1e6:.4g} us", f"{trial_time * 1e6:.4g} us per trial"))
+        return rows
+
+    def _rows_of_parts(self) -> list[tuple[str, str, str]]:
+        """Return how many neuron circuits are in use and, where there are several parts, what they hold and cost."""
+        caps, parts = self.capabilities, self.parts
+        used = str(circuits(self.circuit))
+        if len(parts) == 1:
+            return [("neuron circuits", used, str(caps.neuron_circuits))]
+        trial_time = self.circuit.trial_time or caps.trial_time
+        rows = [
+            ("neuron circuits of all runs", used, f"{caps.neuron_circuits} per run"),
+            ("runs per sample", str(len(parts)), ""),
+            ("time per sample", f"{len(parts) * trial_time * 1e6:.4g} us", f"{trial_time * 1e6:.4g} us per run"),
+        ]
+        number = 1
+        for circuit, alike in groupby(parts, key=lambda part: part.circuit):
+            group = list(alike)
+            which = f"run {number}" if len(group) == 1 else f"runs {number}-{number + len(group) - 1}"
+            rows.append(
+                (f"{which}: {self._content(group[0])}", f"{circuits(circuit)} circuits", str(caps.neuron_circuits))
+            )
+            number += len(group)
+        return rows
+
+    def _content(self, part: Part) -> str:
+        """Return what a part holds, and behind which source, e.g. `layer0 (64 of 256) behind input`."""
+        sizes = {population.name: population.size for population in self.circuit.populations}
+        names = [
+            p.name if p.size == sizes[p.name] else f"{p.name} ({p.size} of {sizes[p.name]})"
+            for p in part.circuit.populations
+        ]
+        return f"{', '.join(names)} behind {part.source}"
+
+    def _rows_of(self, p: Population) -> list[tuple[str, str, str]]:
+        caps = self.capabilities
+        plans = [plan for plan in self.projections if plan.projection.post == p.name]
+        kind = "readout" if p.threshold is None else "spiking"
+        inputs = " + ".join(str(plan.projection.pre_size) for plan in plans)
+        rows = [
+            (f"{p.name}: {p.size} {kind} neurons", f"{p.merged} circuits each", f"{caps.max_merged}"),
+            (f"{p.name}: signed inputs", inputs, str(p.merged * caps.inputs_per_circuit)),
+        ]
+        for plan in plans:
+            what = "recurrent weights" if plan.projection.pre == p.name else "integer weights"
+            scale = "largest just fits" if plan.fixed_scale is None else f"{plan.fixed_scale:.4g} per unit"
+            rows.append((f"{p.name}: {what}", scale, f"+-{caps.weight_max}"))
+        return rows
+
+
+def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:
+    """Return the integer weight at which a chip's post-synaptic potential equals the model's for weight 1.
+
+    The model's response `(beta^k - alpha^k) / (beta - alpha)` and the chip's `drive
+    (exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` have one shape at t = k dt.
+    """
+    mem, syn = layer.neurons.tau_mem, layer.neurons.tau_syn
+    alpha, beta = decay(dt, syn), decay(dt, mem)
+    equal = abs(mem / syn - 1) < 1e-6
+    ratio = dt * beta if equal else (beta - alpha) / (1 / syn - 1 / mem)
+    return (capabilities.threshold - capabilities.leak) / (capabilities.synaptic_drive * ratio)
+
+
+def circuits(circuit: Circuit) -> int:
+    """Return the number of neuron circuits that a circuit needs."""
+    return sum(p.size * p.merged for p in circuit.populations)
+
+
+def place(
+    net: Network,
+    capabilities: Capabilities,
+    trial_time: float | None = None,
+    forced_reset: bool = False,
+    max_runs: int = MAX_RUNS,
+) -> Plan:
+    """Plan a network for a device; one that is larger than the device is divided into several runs.
+
+    Args:
+        net: the network.
+        capabilities: of the device.
+        trial_time: time from trial to trial (s), if so short that they may meet; None: far apart.
+        forced_reset: reset the device between trials.
+        max_runs: runs that a sample may take.
+
+    Raises:
+        PlacementError: with every misfit: layer, limit, excess, remedy.
+        TypeError: these are no network and capabilities.
+    """
+    _check_kinds(net, capabilities)
+    max_runs, trial_time = whole("max_runs", max_runs), optional(real)("trial_time", trial_time)
+    caps, misfits = capabilities, []
+    layers: list[LayerPlan] = []
+    projections: list[ProjectionPlan] = []
+    for layer in net.layers:
+        misfits += _layer_misfits(layer, caps)
+        layers.append(_plan_layer(layer, net.dt, caps))
+        projections += _plan_projections(layer, layers[-1].nominal_scale)
+    circuit = Circuit(
+        inputs=net.layers[0].linear.inputs,
+        populations=tuple(plan.population for plan in layers),
+        projections=tuple(plan.projection for plan in projections),
+        samples=net.steps,
+        dt=net.dt,
+        trial_time=trial_time,
+        forced_reset=forced_reset,
+    )
+    resolution = Resolution(net.weight_bits, net.trace_bits, net.traces == "spikes_only")
+    plan = Plan(caps, circuit, tuple(layers), tuple(projections), resolution)
+    misfits += _size_misfits(plan, max_runs)
+    misfits += _network_misfits(plan)
+    misfits += resolution.misfits(caps)
+    if misfits:
+        lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
+        raise PlacementError(f"the network does not fit the device {caps.name!r}:\n{lines}")
+    return plan
+
+
+def _check_kinds(net: Network, capabilities: Capabilities) -> None:
+    from hxtrain.network import Network  # which places itself
+
+    require_kind(net, Network, "net", "place(net, backend.capabilities)")
+    require_kind(capabilities, Capabilities, "capabilities", "give those of a device: place(net, backend.capabilities)")
+
+
+def _fan_in(layer: Layer) -> int:
+    return sum(projection.synapses.inputs for projection in layer.projections)
+
+
+def _merged(layer: Layer, caps: Capabilities) -> int:
+    return -(-_fan_in(layer) // caps.inputs_per_circuit)
+
+
+def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
+    neurons = layer.neurons
+    population = Population(
+        name=layer.name,
+        size=neurons.size,
+        merged=_merged(layer, caps),
+        leak=caps.leak,
+        threshold=caps.threshold if neurons.spiking else None,
+        reset=caps.reset,
+        tau_mem=neurons.tau_mem,
+        tau_syn=neurons.tau_syn,
+        refractory=caps.refractory,
+    )
+    return LayerPlan(population, nominal_scale(layer, dt, caps), layer.linear.autoscale)
+
+
+def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:
+    """Place the projections onto a layer behind one another on its neurons' signed inputs."""
+    plans, first = [], 0
+    for incoming in layer.projections:
+        synapses = incoming.synapses
+        fixed = nominal if synapses.scale is None else synapses.scale
+        projection = Projection(incoming.name, incoming.pre, incoming.post, synapses.inputs, first)
+        plans.append(ProjectionPlan(projection, None if synapses.autoscale else fixed, synapses.max_scale))
+        first += synapses.inputs
+    return plans
+
+
+def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
+    found = []
+    fan_in, limit = _fan_in(layer), caps.max_merged * caps.inputs_per_circuit
+    if fan_in > limit:
+        own = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
+        remedy = "the inputs (for images: a smaller data.size)" if layer.recurrent is None else "inputs or neurons"
+        found.append(
+            f"{layer.name}: fan-in {fan_in}{own} exceeds {limit} signed inputs per neuron "
+            f"by {fan_in - limit}; reduce {remedy}"
+        )
+    if layer.recurrent is not None and not caps.recurrence:
+        found.append(
+            f"{layer.name}: its neurons project onto themselves, which the device cannot do; "
+            "set network.recurrent=false, or use a device with recurrence"
+        )
+    low, high = caps.tau_range
+    for name in ("tau_mem", "tau_syn"):
+        tau = getattr(layer.neurons, name)
+        if not low <= tau <= high:
+            found.append(
+                f"{layer.name}: {name}={tau:.3g} s is outside {low:.3g}..{high:.3g} s; "
+                f"choose a value in this range (biological constants are divided by {caps.speedup:g})"
+            )
+    return found
+
+
+def _size_misfits(plan: Plan, max_runs: int) -> list[str]:
+    """Return which neurons and recurrent populations no run can hold, or that there are too many runs."""
+    circuit, caps = plan.circuit, plan.capabilities
+    found = []
+    for p in circuit.populations:
+        if p.merged > caps.neuron_circuits:
+            found.append(
+                f"{p.name}: one neuron needs {p.merged} merged neuron circuits, {p.merged - caps.neuron_circuits} more "
+                f"than there are; use at most {caps.neuron_circuits * caps.inputs_per_circuit} inputs"
+            )
+        elif recurrent(p, circuit) and p.size * p.merged > caps.neuron_circuits:
+            found.append(
+                f"{p.name}: {p.size} neurons that project onto themselves need {p.size * p.merged} neuron circuits "
+                f"({p.merged} each) in one run, {p.size * p.merged - caps.neuron_circuits} more than there are; such a "
+                f"population cannot be split over several runs; use at most {_largest_recurrent(p, circuit, caps)} "
+                "neurons, or fewer inputs"
+            )
+    return found or _run_misfits(plan, max_runs)
+
+
+def _largest_recurrent(population: Population, circuit: Circuit, caps: Capabilities) -> int:
+    """Return how many neurons, each of which projects onto all of them, fit one run behind the same inputs."""
+    outside = sum(p.pre_size for p in circuit.projections if p.post == population.name != p.pre)
+    sizes = range(population.size, 0, -1)
+    return next((n for n in sizes if n * -(-(outside + n) // caps.inputs_per_circuit) <= caps.neuron_circuits), 0)
+
+
+def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
+    caps, circuit, runs = plan.capabilities, plan.circuit, len(plan.parts)
+    if runs <= max_runs:
+        return []
+    used, neurons = circuits(circuit), sum(p.size for p in circuit.populations)
+    shares = ", ".join(f"{p.name} {p.size} x {p.merged}" for p in circuit.populations)
+    excess = (
+        f"{used} neuron circuits ({shares}) exceed {caps.neuron_circuits} by {used - caps.neuron_circuits}"
+        if used > caps.neuron_circuits
+        else f"one trial of {circuit.samples} samples of {neurons} neurons exceeds {caps.trace_memory} bytes of memory"
+    )
+    return [
+        f"network: {excess}, which takes {runs} runs per sample; backend.max_runs={max_runs}; use fewer neurons, at "
+        f"most {caps.inputs_per_circuit} inputs per merged circuit, or set backend.max_runs={runs}"
+    ]
+
+
+def _network_misfits(plan: Plan) -> list[str]:
+    circuit, caps = plan.circuit, plan.capabilities
+    found = []
+    step = circuit.dt
+    if abs(step / caps.trace_interval - 1) > 0.01:
+        step = caps.trace_interval  # all else is asked of the right one
+        found.append(
+            f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
+            f"set network.dt={caps.trace_interval:.4g}"
+        )
+    if caps.max_samples is not None and circuit.samples > caps.max_samples:
+        found.append(
+            f"network: {circuit.samples} trace samples per trial exceed {caps.max_samples} by "
+            f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
+        )
+    trial_time = circuit.trial_time or caps.trial_time
+    if circuit.samples * step > trial_time * (1 + 1e-9):
+        steps = int(trial_time / step)
+        shorter = f"network.steps={steps} or less, or " if steps else ""
+        found.append(
+            f"network: a trial of {circuit.samples * step:.4g} s is longer than the {trial_time:.4g} s from trial "
+            f"to trial; set {shorter}backend.trial_time={circuit.samples * step:.4g} or more"
+        )
+    if circuit.forced_reset and not caps.forced_reset:
+        found.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
+    if circuit.forced_reset and circuit.trial_time is None:
+        found.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
+    if plan.trials_per_run == 0:
+        neurons = max(sum(p.size for p in part.circuit.populations) for part in plan.parts)
+        found.append(
+            f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
+            f"{caps.trace_memory} bytes of trace memory; use fewer steps"
+        )
+    if not caps.traces:
+        hidden = "" if plan.resolution.spikes_only else " (hidden layers can do without: network.traces=spikes_only)"
+        found.append(
+            "network: the device records no membrane traces, but a readout LI is its membrane, and gradients see those "
+            f"of hidden layers{hidden}; use a device that records the readout's traces, or train in software "
+            "(backend=software)"
+        )
+    return found

@@ -1,0 +1,6 @@
+"""What is asked for: layers, the network that they form, and what it did in a pass."""
+
+from .activity import Activity, LayerActivity
+from .network import LI, LIF, Dropout, Layer, Linear, Network, Recurrent
+
+__all__ = ["LI", "LIF", "Activity", "Dropout", "Layer", "LayerActivity", "Linear", "Network", "Recurrent"]

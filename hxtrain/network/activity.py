@@ -1,0 +1,66 @@
+"""What a network did in one forward pass. Shape letters: `T` time steps, `B` samples, `N` neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from hxtrain.backends import Cost, Health, Spikes
+from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Unrecorded
+
+
+@dataclass(eq=False, repr=False)
+class LayerActivity(Measured):
+    """What a layer did.
+
+    Attributes:
+        events: spikes with the times that the device measured; None in software and for a readout.
+    """
+
+    events: Spikes | None = None
+
+
+def layer_activity(
+    fired: Fired | None, membrane: Tensor | Codes | Unrecorded, events: Spikes | None = None
+) -> LayerActivity:
+    """Return what a layer did, its spikes counted."""
+    return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
+
+
+@dataclass(repr=False)
+class Activity:
+    """Result of a forward pass, in the autograd graph.
+
+    Attributes:
+        layers: one per layer, the readout last.
+        cost: time and energy on the device; None in software.
+        health: losses and retries on the device.
+        inputs: the input events, of which `inputs.late` lie after the window; None if they are not known.
+    """
+
+    layers: list[LayerActivity]
+    cost: Cost | None = None
+    health: Health = field(default_factory=Health)
+    inputs: GridEvents | None = None
+
+    def __repr__(self) -> str:
+        """Describe the pass in a line; its layers are to be looked at one by one."""
+        sizes = "-".join(str(layer.membrane.shape[2]) for layer in self.layers)
+        steps, samples = self.layers[0].membrane.shape[:2] if self.layers else (0, 0)
+        origin = "in software" if self.cost is None else "measured"
+        return f"Activity({samples} samples, {steps} steps, layers {sizes}, {origin})"
+
+    @property
+    def readout(self) -> Tensor:
+        """Membrane of the last layer `[T, B, N]`."""
+        return self.layers[-1].trace
+
+    @property
+    def hidden(self) -> list[LayerActivity]:
+        """All layers but the last."""
+        return self.layers[:-1]
+
+    def hidden_spikes(self) -> float:
+        """Return how many spikes all hidden neurons had, of all samples."""
+        return sum(float(layer.counts.detach().sum()) for layer in self.hidden if layer.counts is not None)

@@ -1,0 +1,79 @@
+"""Input that does not arrive: events after the recorded window, or none at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from hxtrain.neurons import GridEvents
+
+log = logging.getLogger(__name__)
+FEW_EVENTS = 0.05
+"""Fewer input events per sample than this within the window: the input is silent."""
+SPARSE = 0.05
+"""Fewer input events per sample and input than this may be why the first layer is silent."""
+FEWEST_SAMPLES = 2
+"""Of fewer samples than this, silence says nothing."""
+
+
+def missing_input(passes: Sequence[GridEvents]) -> str | None:
+    """Return a warning about the input of some passes, with a remedy; None if it arrives."""
+    samples, events, late = _totals(passes)
+    if 2 * late > events:
+        dt, steps = passes[0].dt, passes[0].steps
+        return (
+            f"the input is late: {late} of {events} events lie after the window of {steps * dt:.3g} s "
+            f"({steps} steps of {dt:.3g} s). Times are in seconds from the start of each sample: "
+            "Spikes.from_events(..., time_unit=1e-6) takes microseconds, encoder.tau and the like are in seconds"
+        )
+    if samples >= FEWEST_SAMPLES and events - late < FEW_EVENTS * samples:
+        return (
+            f"the input is silent: {events - late} events in {samples} samples. Images are to span 0..1 (divided by "
+            "255 once; 8-bit files use all levels up to 255), with values above encoder.threshold"
+        )
+    return None
+
+
+def sparse_input(passes: Sequence[GridEvents]) -> str | None:
+    """Return why the input of some passes may not be enough to make a layer fire; None if there is enough of it."""
+    samples, events, late = _totals(passes)
+    if not samples or events - late >= SPARSE * samples * passes[0].units:
+        return None
+    return (
+        f"only {(events - late) / samples:.2g} input events per sample of {passes[0].units} inputs arrive. Images are "
+        "to span 0..1 (divided by 255 once; 8-bit files use all levels up to 255), with values above "
+        "encoder.threshold, which can be lowered"
+    )
+
+
+def _totals(passes: Sequence[GridEvents]) -> tuple[int, int, int]:
+    """Return the numbers of samples, of events and of late events."""
+    samples = events = late = 0
+    for grid in passes:
+        samples += grid.samples
+        events += grid.events
+        late += grid.late
+    return samples, events, late
+
+
+class InputWatch:
+    """Says once, in the log, that the input of a network does not arrive.
+
+    Attributes:
+        active: whether it still looks: until it has spoken, or others do it, such as a trainer.
+    """
+
+    def __init__(self) -> None:
+        self.active, self._passes = True, 0
+
+    def look(self, events: GridEvents) -> None:
+        """Look at a pass; on a GPU ever more seldom, for there the host has to wait for the answer."""
+        if not self.active:
+            return
+        self._passes += 1
+        if events.on_gpu and self._passes & (self._passes - 1):
+            return
+        text = missing_input([events])
+        if text is not None:
+            self.active = False
+            log.warning("%s", text)

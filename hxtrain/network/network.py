@@ -1,0 +1,715 @@
+"""Networks: linear projections, spiking populations, recurrent or not, and a leaky-integrator readout.
+
+    net = Network(Linear(256, 246), LIF(246), Linear(246, 10), LI(10))
+    activity = net(spikes)          # in software: the twin
+    net.attach(device)
+    activity = net(spikes)          # the same on a chip
+
+Weights are floats on the host (threshold - leak = 1); shape letters: `T` time steps, `B` samples,
+`N` neurons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hxtrain.backends import INPUT, DeviceError, Spikes
+from hxtrain.checks import (
+    Constants,
+    Rule,
+    count,
+    flag,
+    not_finite,
+    not_negative,
+    number,
+    one_of,
+    optional,
+    positive,
+    require_kind,
+)
+from hxtrain.checks import seed as check_seed
+from hxtrain.eager import eager
+from hxtrain.execution import Device, PlacementError, Plan
+from hxtrain.finite import all_finite
+from hxtrain.gradients import measured_layers
+from hxtrain.neurons import GridEvents, Model, Surrogate, decay, full_precision, get_surrogate, psp_matrix
+
+from .activity import Activity, LayerActivity
+from .arrival import InputWatch
+from .description import Description, changes, describe
+from .twin import simulate
+
+M = TypeVar("M", bound=nn.Module)
+TRACES = ("measured", "spikes_only")
+"""Where the membranes of hidden layers come from that gradients see, see `Network`."""
+GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
+LONGEST = 100.0
+"""Longest time constant, in windows of a pass: one that is longer does not show within a window."""
+PRECISIONS = (torch.float32, torch.float64)
+"""Of weights, and of what is computed with them."""
+
+
+class Synapses(Constants):
+    """Common part of projections: all-to-all synapses without bias.
+
+    Weights start normal with the given mean and a standard deviation of
+    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the neurons behind them: they are drawn when a
+    network is made, and NaN until then. Values that are set before then stay.
+
+    Args:
+        inputs, outputs: number of sources and targets.
+        mean, gain: of the initial weights.
+        autoscale: scale the integer weights so that the largest just fits (published for the
+            readout), instead of at a fixed scale at which larger weights are clipped.
+        scale: integer weight per unit of float weight; None: follow from the device's synaptic strength.
+        max_scale: limit of an automatic scale.
+    """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "inputs": count,
+        "outputs": count,
+        "mean": number,
+        "gain": not_negative,
+        "autoscale": flag,
+        "scale": optional(positive),
+        "max_scale": positive,
+    }
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        mean: float,
+        gain: float,
+        autoscale: bool,
+        scale: float | None,
+        max_scale: float,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
+        self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
+        self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
+        self._drawn = False
+
+    def extra_repr(self) -> str:
+        """Describe sizes and initial weights."""
+        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}"
+
+    @property
+    def lacks_values(self) -> bool:
+        """Whether weights have neither been drawn nor set."""
+        return not self._drawn and bool(self.weight.isnan().any())
+
+    def draw(self, leakage: float, generator: torch.Generator) -> None:
+        """Draw the weights that have no values; `leakage` is `1 - exp(-dt / tau_mem)` of the targets.
+
+        The generator is used alike whether there are some or not, so that other projections do not depend on it.
+        """
+        noise = torch.randn(self.weight.shape, generator=generator, device=generator.device)
+        if self.weight.is_meta:  # has no values yet: they are loaded
+            return
+        drawn = (self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise).to(self.weight)
+        with torch.no_grad():
+            if self.lacks_values:
+                self.weight.copy_(torch.where(self.weight.isnan(), drawn, self.weight))
+        self._drawn = True
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        self._drawn = self._drawn or f"{prefix}weight" in state_dict
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+class Linear(Synapses):
+    """Synapses from the inputs, or from the population before; see `Synapses`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        mean: float = 0.0,
+        gain: float = 0.7,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+    ) -> None:
+        super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale)
+
+
+class Recurrent(Synapses):
+    """Synapses of the `size` neurons of the LIF population before it onto themselves; see `Synapses`.
+
+    A population's membrane has one unit, so `autoscale` and an automatic scale's limit must be those of
+    the `Linear` onto it; both then share one automatic scale.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: float = 0.0,
+        gain: float = 0.7,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+    ) -> None:
+        size = count("Recurrent: size", size)
+        super().__init__(size, size, mean, gain, autoscale, scale, max_scale)
+
+
+def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
+    """Return a surrogate derivative, or the name of one that is known."""
+    get_surrogate(value)
+    found: str | Surrogate = value
+    return found
+
+
+def share(label: str, value: Any) -> float:
+    """Return a share below 1."""
+    found = number(label, value)
+    if not 0 <= found < 1:
+        raise ValueError(f"dropout p={value} must be in 0 <= p < 1")
+    return found
+
+
+class _Neurons(Constants):
+    """Common part of populations."""
+
+    RULES: ClassVar[Mapping[str, Rule]] = {"size": count, "tau_mem": positive, "tau_syn": positive}
+    spiking = False
+
+    def __init__(self, size: int, tau_mem: float, tau_syn: float) -> None:
+        super().__init__()
+        self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
+
+    def extra_repr(self) -> str:
+        """Describe size and time constants."""
+        return f"{self.size}, tau_mem={self.tau_mem:g} s, tau_syn={self.tau_syn:g} s"
+
+
+class LIF(_Neurons):
+    """Leaky integrate-and-fire neurons with exponential synapses.
+
+    Args:
+        size: number of neurons.
+        tau_mem, tau_syn: time constants of membrane and synapses (s).
+        surrogate: derivative of the spike: a name, see `hxtrain.learning.SURROGATES`, or a function of (distance from
+            the threshold, slope). Like all constants, a function is not in a `state_dict`: a network that loads one
+            is built with the same function. It runs in torch, not in the compiled loops.
+        slope: its inverse width.
+        at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
+            the spike), or `trace` (the bin's sample, as published).
+    """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        **_Neurons.RULES,
+        "surrogate": surrogate_or_name,
+        "slope": positive,
+        "at_spike": one_of(("threshold", "trace")),
+    }
+    spiking = True
+
+    def __init__(
+        self,
+        size: int,
+        tau_mem: float = 6e-6,
+        tau_syn: float = 6e-6,
+        surrogate: str | Surrogate = "superspike",
+        slope: float = 10.0,
+        at_spike: str = "threshold",
+    ) -> None:
+        super().__init__(size, tau_mem, tau_syn)
+        self.surrogate, self.slope, self.at_spike = surrogate, slope, at_spike
+
+
+class LI(_Neurons):
+    """Leaky integrators without spikes: a readout.
+
+    Args:
+        size: number of neurons.
+        tau_mem, tau_syn: time constants of membrane and synapses (s).
+    """
+
+    def __init__(self, size: int, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> None:
+        super().__init__(size, tau_mem, tau_syn)
+
+
+class Dropout(Constants):
+    """Silence neurons of the population before it for a whole batch, where masks are given to the pass.
+
+    `net(spikes, net.dropout_masks(generator))` drops, `net(spikes)` does not; there is no mode to forget.
+
+    On a chip, all synapses onto a silenced neuron, recurrent ones included, are written as zero. Kept
+    neurons are not scaled up: the chip's weights have no headroom, and the readout's maximum over
+    time decides by rank.
+    """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {"p": share}
+
+    def __init__(self, p: float = 0.4) -> None:
+        super().__init__()
+        self.p = p
+
+    def extra_repr(self) -> str:
+        """Describe the share."""
+        return f"p={self.p:g}"
+
+
+class Incoming(NamedTuple):
+    """A projection onto a layer: names of source and target, and its synapses."""
+
+    pre: str
+    post: str
+    synapses: Synapses
+
+    @property
+    def name(self) -> str:
+        """Return the projection's name."""
+        return f"{self.pre}->{self.post}"
+
+
+class Layer(NamedTuple):
+    """A population with the projections onto it; `source` names what is before it."""
+
+    name: str
+    source: str
+    linear: Linear
+    neurons: LIF | LI
+    recurrent: Recurrent | None
+    dropping: Dropout | None
+
+    @property
+    def dropout(self) -> float:
+        """Share of the neurons that is silenced per batch."""
+        return 0.0 if self.dropping is None else self.dropping.p
+
+    @property
+    def projections(self) -> list[Incoming]:
+        """Return the feed-forward projection, then the recurrent one, if any."""
+        found = [Incoming(self.source, self.name, self.linear)]
+        return found if self.recurrent is None else [*found, Incoming(self.name, self.name, self.recurrent)]
+
+
+class Network(Constants):
+    """A spiking network: a chain of layers, each of which may project onto itself.
+
+    Weights that have values keep them, also those that modules share with another network; all others are drawn. What
+    stands in `stack` is what runs: modules may be exchanged there. What a device must know of a network is fixed once
+    it is attached, see `describe`; later changes are refused until it is attached again. A copy (`copy.deepcopy`,
+    `pickle`, `torch.save`) of an attached network is its twin: the device stays with the original.
+
+    Args:
+        modules: `Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI`.
+        dt: width of a time step, the device's trace interval (s).
+        steps: number of time steps `T`.
+        seed: seed of the weights that are drawn.
+        weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
+        trace_bits: resolution of membranes (bits); None: the device's.
+        traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
+            (in software, whose membranes are the model's, both are one).
+        saturation: current at which a synaptic input of the device saturates (weight LSB, `hxtrain-fit` measures it),
+            which gradients then take into account; None: they take synapses to be linear (decision 0010).
+
+    The last four take effect when the network runs on a device.
+
+    Attributes:
+        device: what it is attached to; None: it runs in software, as its twin.
+        in_software: run in software although attached; the device's limits of weights stay in force.
+        input_watch: warns once, in the log, if most input events lie after the window, or there are none.
+
+    Raises:
+        ValueError: the modules do not form such a chain, or sizes do not match.
+    """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {
+        "dt": positive,
+        "steps": count,
+        "weight_bits": optional(count),
+        "trace_bits": optional(count),
+        "traces": one_of(TRACES),
+        "saturation": optional(positive),
+    }
+
+    def __init__(
+        self,
+        *modules: nn.Module,
+        dt: float = 1.7e-6,
+        steps: int = 20,
+        seed: int = 0,
+        weight_bits: int | None = None,
+        trace_bits: int | None = None,
+        traces: str = "measured",
+        saturation: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.dt, self.steps = dt, steps
+        self.weight_bits, self.trace_bits, self.traces = weight_bits, trace_bits, traces
+        self.saturation = saturation
+        self.stack = nn.ModuleList(_modules(modules))
+        self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
+        self.device: Device | None = None
+        self.in_software = False
+        self.input_watch = InputWatch()
+        self._plan: Plan | None = None
+        self._description = self._checked(describe(self))
+        self.draw(seed)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The populations of `stack`, the readout last.
+
+        Raises:
+            ValueError: the modules do not form a chain.
+        """
+        modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
+        if modules != self._paired[0]:
+            self._paired = modules, _pair(list(modules))
+        return self._paired[1]
+
+    @property
+    def projections(self) -> list[Incoming]:
+        """All projections in the order in which weights are listed everywhere."""
+        return [projection for layer in self.layers for projection in layer.projections]
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the weights are, and the host's maths is done."""
+        return self.layers[0].linear.weight.device
+
+    def draw(self, seed: int) -> None:
+        """Draw the weights that have no values yet; nothing where there is no room for values (torch's meta device)."""
+        if all(projection.synapses.weight.is_meta for projection in self.projections):
+            return
+        generator = torch.Generator().manual_seed(check_seed("Network: seed", seed))
+        for layer in self.layers:
+            for projection in layer.projections:
+                projection.synapses.draw(1 - decay(self.dt, layer.neurons.tau_mem), generator)
+
+    def attach(self, device: Device | None) -> None:
+        """Run on `device` from now on, after placing the network on it; None: in software.
+
+        Raises:
+            TypeError: it is no `Device`, which a backend becomes by `Device(backend)`.
+            PlacementError: the network does not fit.
+        """
+        if device is not None and not isinstance(device, Device):
+            raise TypeError(
+                f"attach takes a Device, not {device!r:.60}; write net.attach(hx.Device(backend)), where backend is "
+                "what hxtrain.backends.create_backend(name) returns"
+            )
+        description = self._checked(describe(self))
+        self._plan = None if device is None else device.place(self)
+        self.device, self._description = device, description
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies hold: all but the device."""
+        return {**vars(self), "device": None, "_plan": None}
+
+    def extra_repr(self) -> str:
+        """Describe the time grid."""
+        return f"dt={self.dt:.3g} s, steps={self.steps}"
+
+    def decays(self, layer: Layer) -> tuple[float, float]:
+        """Return the factors by which the layer's synaptic currents and membranes decay in a step."""
+        return decay(self.dt, layer.neurons.tau_syn), decay(self.dt, layer.neurons.tau_mem)
+
+    def model(self, layer: Layer) -> Model:
+        """Return the model of a layer, through which its gradient runs."""
+        neurons, decays = layer.neurons, self.decays(layer)
+        if not isinstance(neurons, LIF):
+            return Model(*decays)
+        return Model(*decays, get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold")
+
+    def psp(self, layer: Layer) -> Tensor:
+        """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
+        weight = layer.linear.weight
+        return psp_matrix(self.steps, *self.decays(layer), weight.dtype, weight.device)
+
+    def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
+        """Draw one mask of kept neurons `[N]` per layer; None where nothing is dropped."""
+        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
+        masks: list[Tensor | None] = []
+        for layer in self.layers:
+            keep = torch.rand(layer.neurons.size, generator=generator) >= layer.dropout if layer.dropout else None
+            masks.append(None if keep is None else keep.to(layer.linear.weight))
+        return masks
+
+    def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
+        """Draw one mask of kept neurons `[N]` per hidden layer, and None for the readout.
+
+        Of each hidden layer `round(share N)` neurons are silent; those of a smaller share are among them.
+        """
+        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
+        if not 0 <= number("share", share) <= 1:
+            raise ValueError(f"share={share} of silenced neurons must be in 0..1")
+        masks: list[Tensor | None] = []
+        for layer in self.layers:
+            size, mask = layer.neurons.size, None
+            if layer.neurons.spiking:
+                mask = torch.ones(size)
+                mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
+            masks.append(None if mask is None else mask.to(layer.linear.weight))
+        return masks
+
+    def check_software(self) -> None:
+        """Refuse options that need a device.
+
+        Raises:
+            ValueError: weights or membranes are to have fewer bits.
+        """
+        found = {"weight_bits": self.weight_bits, "trace_bits": self.trace_bits}
+        bad = [f"network.{name}={value}" for name, value in found.items() if value is not None]
+        if bad:
+            raise ValueError(
+                f"{' and '.join(bad)}: in software (backend=software) weights and membranes are floats; choose a "
+                "device, or leave this out (hxtrain-evaluate: weight_bits=0, trace_bits=0)"
+            )
+
+    @eager
+    def forward(self, spikes: Spikes, masks: list[Tensor | None] | None = None) -> Activity:
+        """Run a batch.
+
+        Args:
+            spikes: input events of `B` samples.
+            masks: kept neurons of each layer, from `dropout_masks` or `silenced_masks`; None keeps all.
+
+        Raises:
+            ValueError: the number of inputs does not match, an option needs a device, or weights are not finite, or of
+                another precision than float32 and float64.
+            PlacementError: the network has changed since it was attached.
+            TypeError: the input is something else than `Spikes`.
+            DeviceError: a run failed, or another network has been placed on the device.
+        """
+        with full_precision(self.torch_device):
+            return self._pass(spikes, masks)
+
+    def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
+        first = self.layers[0].linear
+        if not isinstance(spikes, Spikes):
+            raise TypeError(_no_spikes(spikes))
+        if spikes.units != first.inputs:
+            raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
+        self._check_unchanged()
+        if self.device is None:
+            self.check_software()
+        device = None if self.in_software else self.device
+        weights = self.effective_weights(masks)
+        self._check_weights(weights, finite=device is None)  # else `Plan.quantise` looks at their values
+        spikes = spikes.to(self.torch_device)
+        events = GridEvents(spikes, self.dt, self.steps)
+        graph = torch.is_grad_enabled()
+        with torch.no_grad():
+            if device is None:
+                found = Activity(simulate(self, weights, events, graph))
+            else:
+                found = device.run(weights, spikes, events)
+        self.input_watch.look(events)
+        found.inputs = events
+        if not graph:
+            return found
+        models = [self.model(layer) for layer in self.layers]
+        if device is not None and self.saturation is not None:
+            found_out = zip(models, device.saturations(self.saturation), strict=True)
+            models = [model._replace(saturation=saturation) for model, saturation in found_out]
+        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health, events)
+
+    def _check_unchanged(self) -> None:
+        """Refuse to run on a device what was not placed on it; in software, check what has changed."""
+        if self.device is not None and self.device.plan is not self._plan:
+            raise DeviceError("another network was placed on this device since; call net.attach(device) again")
+        description = describe(self)
+        if description == self._description:
+            return
+        if self.device is not None:
+            raise PlacementError(
+                f"the network has changed since it was attached: {changes(self._description, description)}; call "
+                "net.attach(device) again"
+            )
+        self._description = self._checked(description)
+
+    def _checked(self, description: Description) -> Description:
+        """Return a description after a check of what depends on several modules.
+
+        Raises:
+            ValueError: sizes do not match, a time constant is too long for the window, or saturation is not known to
+                the gradients.
+        """
+        _check_chain(self.layers)
+        window = self.dt * self.steps
+        for layer in description.layers:
+            for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
+                if tau > LONGEST * window:
+                    raise ValueError(
+                        f"{layer.name}: {name}={tau:g} s is more than {LONGEST:g} times the window of {window:.3g} s "
+                        "(steps dt); time constants are those of the device in seconds (6e-6), so biological ones are "
+                        "divided by its speed-up"
+                    )
+        if self.saturation is not None and any(layer.recurrent for layer in self.layers):
+            raise ValueError(
+                f"Network: saturation={self.saturation:g} is not known to gradients of recurrent layers; leave it out"
+            )
+        return description
+
+    def _check_weights(self, weights: list[Tensor], finite: bool) -> None:
+        """Refuse weights of a precision in which nothing is computed and, with `finite`, such as are not."""
+        if any(weight.dtype != weights[0].dtype for weight in weights) or weights[0].dtype not in PRECISIONS:
+            kinds = ", ".join(sorted({str(weight.dtype) for weight in weights}))
+            raise ValueError(
+                f"weights are {kinds}; networks compute in torch.float32 or in torch.float64: call net.float() or "
+                "net.double()"
+            )
+        if finite and not all_finite(weights):
+            names = (projection.name for projection in self.projections)
+            raise not_finite(*(name for name, weight in zip(names, weights, strict=True) if not all_finite([weight])))
+
+    def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
+        """Return the float weights of each projection, rows of dropped neurons zero.
+
+        Raises:
+            ValueError: there is not one mask of N neurons, or None, for each layer.
+        """
+        kept: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
+        if masks is not None:
+            self._check_masks(masks)
+        return [
+            p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
+            for layer, mask in zip(self.layers, kept, strict=True)
+            for p in layer.projections
+        ]
+
+    def _check_masks(self, masks: list[Tensor | None]) -> None:
+        sizes = [layer.neurons.size for layer in self.layers]
+        if (
+            not isinstance(masks, list | tuple)
+            or len(masks) != len(sizes)
+            or any(
+                mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
+                for mask, size in zip(masks, sizes, strict=True)
+            )
+        ):
+            raise ValueError(
+                f"masks: expected one tensor [N] or None for each layer, N = {', '.join(map(str, sizes))}; make them "
+                "with net.dropout_masks or net.silenced_masks"
+            )
+
+    def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
+        """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""
+        rest = iter(weights)
+        return [list(islice(rest, len(layer.projections))) for layer in self.layers]
+
+    def _inject(
+        self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity], models: list[Model]
+    ) -> list[LayerActivity]:
+        pairs = [(weight, own[0] if own else None) for weight, *own in self.by_layer(weights)]
+        return measured_layers(pairs, events, found, models)
+
+
+def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
+    """Return what a network is made of.
+
+    Raises:
+        ValueError: something is no module.
+    """
+    if len(modules) == 1 and isinstance(modules[0], list | tuple | nn.Sequential | nn.ModuleList):
+        raise ValueError(f"Network takes its modules one by one, not as {type(modules[0]).__name__}: Network(*modules)")
+    for module in modules:
+        if not isinstance(module, nn.Module):
+            hint = "; make one, such as LIF(100)" if isinstance(module, type) else ""
+            raise ValueError(f"Network takes modules, not {module!r:.60}{hint}; {GRAMMAR}")
+    return modules
+
+
+def _pair(modules: list[nn.Module]) -> list[Layer]:
+    """Group modules to layers.
+
+    Raises:
+        ValueError: their order is wrong.
+    """
+    layers: list[Layer] = []
+    queue = list(modules)
+    while queue:
+        linear = queue.pop(0)
+        neurons = queue.pop(0) if queue else None
+        if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
+            raise ValueError(f"network is {', '.join(map(_kind, modules)) or 'empty'}; {GRAMMAR}")
+        recurrent, dropping = _take(queue, Recurrent), _take(queue, Dropout)
+        source = layers[-1].name if layers else INPUT
+        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, dropping))
+    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropping:
+        raise ValueError(f"the last population must be a readout LI without dropout; {GRAMMAR}")
+    return layers
+
+
+def _kind(module: nn.Module) -> str:
+    """Return a module's class, with its package if it is another one's: torch has a Linear, too."""
+    kind = type(module)
+    package = kind.__module__.split(".")[0]
+    return kind.__name__ if package == __package__ else f"{package}'s {kind.__name__}"
+
+
+def _check_chain(layers: list[Layer]) -> None:
+    """Refuse layers whose sizes do not match, and what no layer can be.
+
+    Raises:
+        ValueError: names the layer and its sizes.
+    """
+    previous = layers[0].linear.inputs
+    for layer in layers:
+        if layer.linear.inputs != previous or layer.linear.outputs != layer.neurons.size:
+            raise ValueError(
+                f"{layer.name} is Linear({layer.linear.inputs}, {layer.linear.outputs}) onto {layer.neurons.size} "
+                f"neurons behind {previous} units; sizes must match"
+            )
+        if layer is not layers[-1] and not isinstance(layer.neurons, LIF):
+            raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {GRAMMAR}")
+        if layer.recurrent is not None:
+            _check_recurrent(layer, layer.recurrent)
+        for projection in layer.projections:
+            _check_shape(projection)
+        previous = layer.neurons.size
+
+
+def _check_shape(projection: Incoming) -> None:
+    synapses, found = projection.synapses, tuple(projection.synapses.weight.shape)
+    if found != (synapses.outputs, synapses.inputs):
+        raise ValueError(
+            f"weights of {projection.name} are {found}, but its {type(synapses).__name__} has {synapses.outputs} "
+            f"targets and {synapses.inputs} sources; for other sizes put other modules into net.stack"
+        )
+
+
+def _no_spikes(values: object) -> str:
+    """Return the error for what a network takes for its input, but is none."""
+    shape = getattr(values, "shape", None)
+    described = type(values).__name__ + ("" if shape is None else f" {list(shape)}")
+    return (
+        f"expected Spikes, got {described}; give net(encode(images)), or of a grid of spikes [T, B, N]: "
+        "net(Spikes.from_grid(grid, net.dt))"
+    )
+
+
+def _take(queue: list[nn.Module], kind: type[M]) -> M | None:
+    """Take the first module out of the queue if it is of this kind."""
+    head = queue[0] if queue else None
+    if not isinstance(head, kind):
+        return None
+    del queue[0]
+    return head
+
+
+def _check_recurrent(layer: Layer, recurrent: Recurrent) -> None:
+    if not layer.neurons.spiking:
+        raise ValueError(f"{layer.name} is a readout LI, which has no spikes to feed back; {GRAMMAR}")
+    if recurrent.inputs != layer.neurons.size:
+        raise ValueError(f"{layer.name} is Recurrent({recurrent.inputs}) on {layer.neurons.size} neurons; use its size")
+    automatic = {(s.autoscale, s.max_scale if s.autoscale else None) for s in (layer.linear, recurrent)}
+    if len(automatic) > 1:
+        raise ValueError(
+            f"{layer.name}: Linear(autoscale={layer.linear.autoscale}, max_scale={layer.linear.max_scale}) and "
+            f"Recurrent(autoscale={recurrent.autoscale}, max_scale={recurrent.max_scale}) differ, but a population "
+            "has one unit of membrane; give both the same"
+        )

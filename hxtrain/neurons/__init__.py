@@ -1,0 +1,27 @@
+"""What a neuron does: the model of a layer, its potentials on the time grid, spikes and membranes as measured."""
+
+from .engines.cpu import Codes, Grouped, Unrecorded
+from .measured import Fired, Measured
+from .model import Model, Saturation
+from .precision import full_precision
+from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
+from .surrogate import SURROGATES, Surrogate, get_surrogate
+
+__all__ = [
+    "SURROGATES",
+    "Codes",
+    "Fired",
+    "GridEvents",
+    "Grouped",
+    "Measured",
+    "Model",
+    "Saturation",
+    "Surrogate",
+    "Unrecorded",
+    "decay",
+    "full_precision",
+    "get_surrogate",
+    "over_time",
+    "psp_kernel",
+    "psp_matrix",
+]

@@ -1,0 +1,1 @@
+"""Engines: how a layer is computed, by torch, on the CPU or on a GPU."""

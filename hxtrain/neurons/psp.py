@@ -1,0 +1,140 @@
+r"""The post-synaptic potential on the time grid of the traces, and sums over it.
+
+The model of a layer between its input spikes x and its membrane U (leak 0, threshold 1)::
+
+    I[t+1] = alpha I[t] + W x[t]          alpha = exp(-dt / tau_syn)
+    U[t+1] = beta U[t] + I[t+1]           beta  = exp(-dt / tau_mem)
+
+is linear and time-invariant (resets are in the measured trace, or in the twin's loop), so
+`U = K (W x)` with the Toeplitz matrix `K[t, s] = kernel[t - s]`. Shape letters: `T` time steps,
+`B` samples, `J` inputs, `N` neurons, `E` events.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from hxtrain.backends import Spikes
+from hxtrain.neurons.engines.cpu import Grouped, group_events
+
+from .shapes import require
+
+
+def decay(dt: float, tau: float) -> float:
+    """Return `exp(-dt / tau)`."""
+    return math.exp(-dt / tau)
+
+
+def psp_kernel(steps: int, alpha: float, beta: float) -> Tensor:
+    """Return the membrane's response `[T]` to one unit-weight spike in bin 0 (0 in bin 0)."""
+    response, current, membrane = [0.0], 1.0, 1.0
+    for _ in range(steps - 1):
+        response.append(membrane)
+        current *= alpha
+        membrane = beta * membrane + current
+    return torch.tensor(response, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def psp_matrix(steps: int, alpha: float, beta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the lower-triangular Toeplitz matrix `[T, T]` of the post-synaptic potential."""
+    with torch.inference_mode(False):  # the cached matrix must serve training, too
+        kernel = psp_kernel(steps, alpha, beta)
+        lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
+        return torch.where(lag > 0, kernel[lag.clamp(min=0)], 0.0).to(device, dtype)
+
+
+def over_time(matrix: Tensor, x: Tensor) -> Tensor:
+    """Return `matrix [T, T]` applied to the first dimension of `x [T, B, N]`."""
+    return (matrix @ x.reshape(x.shape[0], -1)).view(x.shape)
+
+
+class GridEvents:
+    """Input events on the time grid, grouped once for the sums of a forward and a backward pass.
+
+    Args:
+        spikes: events; those after the window are left out.
+        dt: width of a bin (s).
+        steps: number of bins `T`.
+    """
+
+    def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
+        self._spikes, self.dt = spikes, dt
+        self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
+
+    def __repr__(self) -> str:
+        """Describe the events in a line."""
+        return f"GridEvents({self._spikes!r}, {self.steps} steps of {self.dt:.3g} s)"
+
+    @property
+    def events(self) -> int:
+        """Number of events, late ones included."""
+        return len(self._spikes)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the events are on a GPU."""
+        return self._spikes.time.device.type == "cuda"
+
+    @cached_property
+    def late(self) -> int:
+        """Number of events after the window; on a GPU the host waits for it."""
+        if "grouped" in vars(self):
+            return self.events - len(self.grouped.units)
+        return self.events - int(self._spikes.inside(self.dt, self.steps))
+
+    @cached_property
+    def grouped(self) -> Grouped:
+        """The events grouped by sample and step; on the CPU."""
+        return group_events(self._spikes, self.dt, self.steps)
+
+    @cached_property
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Row `step * B + sample` and unit of each event within the window."""
+        bins = self._spikes.bins(self.dt)
+        inside = (bins < self.steps).nonzero()[:, 0]
+        return (bins * self.samples + self._spikes.sample)[inside], self._spikes.unit[inside]
+
+    @cached_property
+    def _dense(self) -> Tensor | None:
+        """The events as a grid `[T, B, J]` on a GPU, where a product with many zeros beats sorting; elsewhere None."""
+        return self._spikes.to_grid(self.dt, self.steps) if self.on_gpu else None
+
+    def drive(self, weight: Tensor) -> Tensor:
+        """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`.
+
+        Raises:
+            ValueError: the weights are of another number of inputs.
+        """
+        require("weights", weight, (len(weight), self.units), weight.dtype)
+        if self._dense is not None:
+            return self._dense.to(weight.dtype) @ weight.t()
+        row, unit = self._rows
+        order, offsets = _bags(row, self.steps * self.samples)
+        summed = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
+        return summed.view(self.steps, self.samples, -1)
+
+    def weight_gradient(self, gradient: Tensor) -> Tensor:
+        """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`.
+
+        Raises:
+            ValueError: the gradient has other steps or samples.
+        """
+        require("gradient", gradient, (self.steps, self.samples, gradient.shape[-1]), gradient.dtype)
+        if self._dense is not None:
+            return gradient.flatten(0, 1).t() @ self._dense.to(gradient.dtype).flatten(0, 1)
+        row, unit = self._rows
+        order, offsets = _bags(unit, self.units)
+        flat = gradient.reshape(self.steps * self.samples, -1)
+        return embedding_bag(row[order], flat, offsets, mode="sum").t()
+
+
+def _bags(index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the order that sorts events into `count` bags, and where each bag begins."""
+    ordered, order = torch.sort(index, stable=True)
+    return order, torch.searchsorted(ordered, torch.arange(count, device=index.device))

@@ -1,0 +1,41 @@
+"""Shapes of what compiled loops are given: loops do not look at bounds, and would read foreign memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from hxtrain.neurons.engines.cpu import Grouped
+
+
+def require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Refuse a tensor, if there is one, of another shape or type.
+
+    Raises:
+        ValueError: says what was expected.
+    """
+    if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
+        raise ValueError(f"{name}: expected {dtype} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def require_events(name: str, events: Grouped | None, groups: int, sources: int) -> None:
+    """Refuse events, if there are some, that are grouped otherwise than by so many bins, or of other sources.
+
+    Raises:
+        ValueError: says what was expected.
+    """
+    if events is None:
+        return
+    if events.sources != sources:
+        raise ValueError(f"{name} have {events.sources} sources, the weights {sources}; they must match")
+    offsets = events.offsets
+    units = events.units
+    if offsets.shape != (groups + 1,) or units.dim() != 1 or not offsets.dtype == units.dtype == torch.int64:
+        require(f"{name}: offsets", offsets, (groups + 1,), torch.int64)
+        require(f"{name}: units", units, (units.numel(),), torch.int64)
+    last = offsets[-1].item()
+    if last > units.shape[0]:
+        raise ValueError(f"{name}: offsets reach {last}, but there are {units.shape[0]} events")

@@ -1,0 +1,129 @@
+"""Regularisers: additions to the loss that shape activity or weights.
+
+Each is called with the activity of a pass and the weights of each projection. `S_i` is the number of spikes of
+hidden neuron i in a trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hxtrain.checks import check_types, require_kind
+from hxtrain.network import Activity
+
+
+@dataclass
+class Regularizer:
+    """Base: a strength, checked.
+
+    Attributes:
+        strength: factor; 0 switches the regulariser off.
+    """
+
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self, f"regularizer {type(self).__name__}: ")
+        self._check("strength")
+
+    def _check(self, name: str) -> None:
+        value = getattr(self, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"regularizer {type(self).__name__}: {name}={value} must be finite and not negative")
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the penalty without its strength."""
+        raise TypeError(f"{type(self).__name__} defines no penalty; use one of its subclasses")
+
+    def __call__(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the addition to the loss.
+
+        Raises:
+            TypeError: this is no activity.
+        """
+        require_kind(activity, Activity, "activity", "give what net(spikes) returns, then net.effective_weights()")
+        return self.strength * self.penalty(activity, weights)
+
+
+@dataclass
+class Burst(Regularizer):
+    """`mean over neurons and trials of S_i^2`: can only reduce activity (Cramer et al. 2022)."""
+
+    strength: float = 5e-4
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared number of spikes per neuron."""
+        return _sum(counts.square().mean() for counts in _spike_counts(activity))
+
+
+@dataclass
+class UpperActivity(Regularizer):
+    """`mean of max(0, S_i - allowed)^2`: leaves neurons below the limit alone (Cramer et al. 2022).
+
+    Attributes:
+        allowed: spikes of a neuron per trial that cost nothing.
+    """
+
+    strength: float = 1e-3
+    allowed: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("allowed")
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared excess of spikes per neuron."""
+        return _sum((counts - self.allowed).relu().square().mean() for counts in _spike_counts(activity))
+
+
+@dataclass
+class ReadoutAmplitude(Regularizer):
+    """`mean of (max over time of the readout)^2`: keeps the readout within the ADC's range."""
+
+    strength: float = 1e-3
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared maximum of the readout's membranes."""
+        return activity.readout.amax(0).square().mean()
+
+
+@dataclass
+class WeightDecay(Regularizer):
+    """`mean of w^2` of the projections onto hidden neurons, recurrent ones included."""
+
+    strength: float = 0.1
+
+    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
+        """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
+        return _sum(w.square().mean() for w in weights[:-1])
+
+
+def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:
+    """Return regularisers as a list; of a mapping its values.
+
+    Raises:
+        TypeError: something else than a regulariser is among them.
+    """
+    several = regularizers.values() if isinstance(regularizers, Mapping) else regularizers
+    if not isinstance(several, Iterable):
+        raise TypeError(f"regularizers: expected several, got {several!r:.60}; give a list, such as [Burst()], or []")
+    found = list(several)
+    for regularizer in found:
+        require_kind(regularizer, Regularizer, "regularizers", "give instances, such as [Burst()], or []")
+    return found
+
+
+def _spike_counts(activity: Activity) -> list[Tensor]:
+    return [layer.counts for layer in activity.hidden if layer.counts is not None]
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    values = list(parts)
+    if len(values) == 1:
+        return values[0]
+    return torch.stack(values).sum() if values else torch.zeros(())

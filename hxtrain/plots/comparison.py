@@ -1,0 +1,103 @@
+"""The figure of a comparison: one row per layer, blue for the first target, vermillion for the second."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from . import style as style
+from .style import BLUE, GREY, VERMILLION
+
+if TYPE_CHECKING:
+    from hxtrain.comparison import Comparison, LayerComparison
+
+LITTLE = 0.1
+"""Neurons whose modelled membranes have less than this share of the mean energy on a target show no gain."""
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Draw where two targets part.
+
+    A row per layer: mean spikes of each neuron on both, differences of first-spike times, gain of each
+    neuron on both, membranes of one neuron in one sample that differ as much as the median does. In the
+    readout's row the cosines of the gradients take the place of spikes. Grey is a repetition on one target.
+    """
+    rows = len(comparison.layers)
+    figure = style.new_figure(15, 3.1 * rows + 0.5)
+    figure.suptitle(comparison.verdict, fontsize=10, wrap=True)
+    grid = figure.add_gridspec(rows, 4, width_ratios=[1.0, 1.2, 1.0, 1.5])
+    for row, layer in enumerate(comparison.layers):
+        if layer.rates is None:
+            _draw_cosines(figure.add_subplot(grid[row, :2]), comparison)
+        else:
+            _draw_pairs(figure.add_subplot(grid[row, 0]), layer.name, *layer.rates, "spikes per sample")
+            _draw_first_spikes(figure.add_subplot(grid[row, 1]), layer)
+        enough = [r.energy > LITTLE * r.energy.mean() for r in layer.responses]
+        chosen = enough[0] & enough[1]
+        first, second = (r.gains[chosen] for r in layer.responses)
+        _draw_pairs(figure.add_subplot(grid[row, 2]), layer.name, first, second, "own gain")
+        _draw_example(figure.add_subplot(grid[row, 3]), layer, comparison.dt)
+    return figure
+
+
+def _draw_pairs(axes: Axes, layer: str, first: Tensor, second: Tensor, name: str) -> None:
+    """Draw a number of each neuron on the second target over that on the first."""
+    x, y = style.array(first), style.array(second)
+    axes.plot(x, y, "o", markersize=3.0, alpha=0.6, color=BLUE, markeredgewidth=0)
+    low, high = (float(f(np.concatenate([x, y]))) if x.size else 0.0 for f in (np.min, np.max))
+    axes.axline((low, low), (high + 1e-9, high + 1e-9), color=GREY, linewidth=1.0, zorder=0)
+    axes.set(xlabel=f"{name}, first", ylabel=f"{name}, second", title=f"{layer}, {len(x)} neurons")
+    axes.grid(alpha=0.3)
+
+
+def _draw_first_spikes(axes: Axes, layer: LayerComparison) -> None:
+    """Draw the histograms of first-spike-time differences: between the targets, and in the repetition."""
+    found = [style.array(d.first_spikes) * 1e6 for d in (layer.repeat, layer.between)]
+    widest = max((float(np.quantile(np.abs(t), 0.99)) for t in found if t.size), default=0.0)
+    edges = np.linspace(-1, 1, 42) * max(widest, 0.1)
+    for times, colour, fill, name in zip(
+        found, (GREY, BLUE), (True, False), ("repeated", "second - first"), strict=True
+    ):
+        counts, _ = np.histogram(np.clip(times, edges[0], edges[-1]), edges)
+        axes.stairs(counts, edges, fill=fill, color=colour, linewidth=1.6, label=name)
+    axes.set(xlabel="first spike, difference (µs)", ylabel="neurons and samples", title=layer.name)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+
+
+def _draw_cosines(axes: Axes, comparison: Comparison) -> None:
+    """Draw the cosine of each projection's gradients; one that is not defined has no bar."""
+    names = list(comparison.gradients)
+    places = np.arange(len(names))
+    for shift, colour, which in ((-0.2, BLUE, "between"), (0.2, GREY, "repeat")):
+        values = [getattr(comparison.gradients[name], which) for name in names]
+        label = "second and first" if which == "between" else "repeated"
+        axes.barh(places + shift, [v or 0.0 for v in values], height=0.38, color=colour, label=label)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set(xlabel="cosine of the gradients", xlim=(min(0.0, *_cosines(comparison)) - 0.02, 1.02))
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False)
+    axes.grid(alpha=0.3, axis="x")
+
+
+def _cosines(comparison: Comparison) -> list[float]:
+    return [0.0, *(value for pair in comparison.gradients.values() for value in pair if value is not None)]
+
+
+def _draw_example(axes: Axes, layer: LayerComparison, dt: float) -> None:
+    """Draw the membranes of the layer's example."""
+    example = layer.example
+    times = np.arange(len(example.first)) * dt * 1e6
+    curves = ((example.again, GREY, "repeated"), (example.first, BLUE, "first"), (example.second, VERMILLION, "second"))
+    for trace, colour, name in curves:
+        axes.plot(times, style.array(trace), "o-", markersize=2.5, color=colour, linewidth=1.5, label=name)
+    if layer.rates is not None:
+        axes.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="time (µs)", ylabel="membrane (threshold = 1)")
+    axes.set_title(f"{layer.name}, neuron {example.neuron}, sample {example.sample}")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)

@@ -1,0 +1,134 @@
+"""One training step: forward on the device, loss, gradient, optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.backends.intake import as_tensor
+from hxtrain.checks import require_kind
+from hxtrain.finite import all_finite, first_not_finite
+from hxtrain.network import Activity, Network
+from hxtrain.objectives import Regularizer
+from hxtrain.objectives.regularizers import listed
+
+
+class LossNotFiniteError(ValueError):
+    """The loss, a penalty, or a gradient is NaN or infinite; nothing was changed."""
+
+
+class Step(NamedTuple):
+    """What a step saw: the network's activity, and the loss without regularisers."""
+
+    activity: Activity
+    loss: float
+
+
+def train_step(
+    net: Network,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
+    optimizer: torch.optim.Optimizer,
+    spikes: Spikes,
+    labels: Tensor,
+    masks: list[Tensor | None] | None = None,
+    before_step: Callable[[Step], None] = lambda step: None,
+) -> Step:
+    """Run a batch, and change the weights by the gradient of what was measured.
+
+    Args:
+        net: network, attached to a device or not.
+        loss: of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        regularizers: what is minimised in addition: a list, or a mapping by name as in `RunConfig`.
+        optimizer: of the network's parameters, whose gradients of before are dropped.
+        spikes: input events of `B` samples. labels: true classes `[B]`.
+        masks: kept neurons of each layer; None keeps all.
+        before_step: called when the gradients are there, before the optimiser uses them.
+
+    Raises:
+        DeviceError: the device failed; nothing was changed.
+        TypeError: an argument is of another kind.
+        ValueError: the loss is not a single number that follows from the readout, or gradients are switched off.
+        LossNotFiniteError: the loss, with what regularisers add, or a gradient is not finite; nothing was changed.
+    """
+    several = _check_kinds(net, loss, regularizers, optimizer)
+    activity: Activity = net(spikes, masks)
+    weights = net.effective_weights()
+    answer = loss(activity.readout, as_tensor(labels, "labels").to(activity.readout.device))
+    _check_answer(answer)
+    value = float(answer.detach())
+    if not math.isfinite(value):
+        raise LossNotFiniteError(f"the loss is {value}")
+    penalties = [(r, r(activity, weights)) for r in several if r.strength > 0]
+    total = sum((penalty for _, penalty in penalties), start=answer)
+    if not math.isfinite(float(total.detach())):
+        raise LossNotFiniteError(_not_finite(penalties))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None  # what optimizer.zero_grad does, less its bookkeeping for torch's profiler
+    total.backward()  # type: ignore[no-untyped-call]
+    found = Step(activity, value)
+    before_step(found)
+    _check_gradients(net)
+    optimizer.step()
+    _clamp(net)
+    return found
+
+
+def _check_kinds(
+    net: Network,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
+    optimizer: torch.optim.Optimizer,
+) -> list[Regularizer]:
+    """Refuse arguments of another kind, and return the regularisers."""
+    require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
+    require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(f"loss: expected a function of readout and labels, got {loss!r:.60}; give MaxOverTime()")
+    return listed(regularizers)
+
+
+def _check_answer(answer: Tensor) -> None:
+    """Refuse what a loss function gave, unless it is one number with a gradient."""
+    if not torch.is_grad_enabled():
+        raise ValueError("gradients are switched off; call train_step outside torch.no_grad()")
+    if not isinstance(answer, Tensor) or answer.numel() != 1 or not answer.requires_grad:
+        shape = f" {list(answer.shape)}" if isinstance(answer, Tensor) else ""
+        raise ValueError(
+            f"the loss function gave {type(answer).__name__}{shape}, expected a tensor of one number with a gradient; "
+            "compute it from the readout [T, B, classes] by torch's functions, without .detach() or .item()"
+        )
+
+
+def _not_finite(penalties: Sequence[tuple[Regularizer, Tensor]]) -> str:
+    """Return which penalty is not finite, or that all of them together with the loss are not."""
+    for regularizer, penalty in penalties:
+        value = float(penalty.detach())
+        if not math.isfinite(value):
+            return f"the penalty of {type(regularizer).__name__} is {value}"
+    return "the sum of loss and penalties is not finite"
+
+
+def _check_gradients(net: Network) -> None:
+    """Refuse gradients of which some are not finite; an optimiser would spread them over all weights."""
+    if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
+        return
+    name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
+    raise LossNotFiniteError(f"the gradient of {name} is not finite")
+
+
+def _clamp(net: Network) -> None:
+    """Keep float weights within what the device can represent."""
+    device = net.device
+    if device is None or device.plan is None:
+        return
+    with torch.no_grad():
+        for projection, limit in zip(net.projections, device.plan.weight_limits(), strict=True):
+            if limit is not None:
+                projection.synapses.weight.clamp_(-limit, limit)

@@ -1,0 +1,1 @@
+"""Run directories: checkpoints, metrics, locks, progress, randomness, versions."""
