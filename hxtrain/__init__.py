@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
-from hxtrain.execution import Device, PlacementError, Plan, place
-from hxtrain.network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, Recurrent
+from hxtrain.execution import Device, Plan, place
+from hxtrain.network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, PlacementError, Recurrent
 from hxtrain.objectives import MaxOverTime, MeanOverTime
 
 from . import _start  # noqa: F401 - before all others
+from ._version import __version__
 from .backends import Spikes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hxtrain.commands.evaluate import Trained
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LI",

@@ -12,7 +12,7 @@ from hxtrain.backends import Backend, Stimulus
 from hxtrain.commands.train import torch_device
 from hxtrain.datasets import load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
-from hxtrain.execution import Device
+from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import NetworkConfig
 from hxtrain.network import Network
 from hxtrain.objectives import Burst, MaxOverTime
@@ -66,7 +66,7 @@ class Workload:
 
     def single_run(self, net: Network, batch: int) -> Callable[[], object]:
         """Return one run of the network's device, without the host's part."""
-        device = net.device
+        device = device_of(net)
         assert device is not None
         plan = device.plan
         assert plan is not None

@@ -287,7 +287,7 @@ def clipped_shares(net: Network) -> dict[str, float]:
     """Return per projection with a fixed scale the share of weights beyond the device's range; empty in software."""
     if net.device is None or net.device.plan is None:
         return {}
-    limits = zip(net.projections, net.device.plan.weight_limits(), strict=True)
+    limits = zip(net.projections, net.weight_limits(), strict=True)
     return {
         projection.name: float((projection.synapses.weight.detach().abs() > limit * (1 + 1e-6)).float().mean())
         for projection, limit in limits

@@ -15,6 +15,7 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.files import replacing
 from hxtrain.datasets import ImageDataset, Split
+from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.neurons import over_time
 from hxtrain.objectives.losses import predictions
@@ -153,8 +154,9 @@ def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
 
 def sent_weights(net: Network) -> dict[str, Tensor]:
     """Return the integer weights as sent to the device; the float weights in software."""
-    if net.device is not None and net.device.plan is not None:
-        return net.device.plan.quantise(net.effective_weights())[0]
+    device = device_of(net)
+    if device is not None and device.plan is not None:
+        return device.plan.quantise(net.effective_weights())[0]
     return {projection.name: projection.synapses.weight.detach() for projection in net.projections}
 
 
@@ -179,7 +181,7 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    net, device = trainer.task.net, trainer.task.net.device
+    net, device = trainer.task.net, device_of(trainer.task.net)
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")

@@ -20,7 +20,7 @@ from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
-from hxtrain.execution import Device
+from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
 from hxtrain.network import Network
@@ -345,9 +345,10 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
         f"network {'-'.join(map(str, sizes))} on {data.title}, "
         f"backend {identity['backend']}{chip if identity['backend'] != SOFTWARE else ''}"
     )
-    if net.device is not None and net.device.plan is not None:
-        progress.table("placement", PLAN_COLUMNS, net.device.plan.rows())
-        for text in net.device.warnings:
+    device = device_of(net)
+    if device is not None and device.plan is not None:
+        progress.table("placement", PLAN_COLUMNS, device.plan.rows())
+        for text in device.warnings:
             progress.note(text)
 
 

@@ -1,6 +1,6 @@
 """Who runs a network: a device, with placement, partition, repeats and drift."""
 
-from .device import Device
-from .placement import PlacementError, Plan, place
+from .device import Device, device_of
+from .placement import Plan, place
 
-__all__ = ["Device", "PlacementError", "Plan", "place"]
+__all__ = ["Device", "Plan", "device_of", "place"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from hxtrain.backends import (
     nothing,
 )
 from hxtrain.checks import flag, optional, real, whole
-from hxtrain.network import Activity, LayerActivity
+from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.network.activity import layer_activity
 from hxtrain.network.twin import hidden_membranes
 from hxtrain.neurons import Codes, Fired, GridEvents, Saturation
@@ -44,9 +44,6 @@ from .partition import Part, merge, replayed, spikes_of
 from .placement import MAX_RUNS, Plan, place
 from .repeats import Arrivals
 from .timeout import HangingError, Watch
-
-if TYPE_CHECKING:
-    from hxtrain.network import Network
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -204,6 +201,10 @@ class Device:
             layers.append(layer_activity(fired.get(name), membrane, recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
+    def weight_limits(self) -> list[float | None]:
+        """Return by projection the largest float weight that is not clipped; None where the scale adapts."""
+        return self._placed().weight_limits()
+
     def saturations(self, current: float) -> list[Saturation]:
         """Return by layer, in the units of its weights at their last run, where its synaptic inputs saturate.
 
@@ -358,6 +359,11 @@ class Device:
             return error
         arrivals.add(part, found)
         return None
+
+
+def device_of(net: Network) -> Device | None:
+    """Return the device that a network is attached to; None in software."""
+    return net.device if isinstance(net.device, Device) else None
 
 
 @contextmanager

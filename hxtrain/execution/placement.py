@@ -11,28 +11,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 from hxtrain.checks import not_finite, optional, real, require_kind, whole
+from hxtrain.network import Layer, Network
+from hxtrain.network.runner import PlacementError
 from hxtrain.neurons import decay
 
 from .partition import Part, partition, recurrent
 from .resolution import Resolution
 
-if TYPE_CHECKING:
-    from hxtrain.network import Layer, Network
-
-
 MAX_RUNS = 64
 """Runs per sample from which on a network is taken to be too large by mistake."""
-
-
-class PlacementError(ValueError):
-    """The network does not fit the device; the text lists every misfit with a remedy."""
 
 
 PLAN_COLUMNS = ("what", "used", "limit")

@@ -43,7 +43,7 @@ from torch.autograd.function import once_differentiable
 from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Model, Unrecorded, full_precision, over_time, psp_matrix
 from hxtrain.neurons.engines import cpu as compiled
 from hxtrain.neurons.engines import gpu
-from hxtrain.neurons.engines.cpu import Grads
+from hxtrain.neurons.events import Grads
 from hxtrain.neurons.shapes import require
 
 from . import saturation

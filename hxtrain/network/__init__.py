@@ -2,5 +2,18 @@
 
 from .activity import Activity, LayerActivity
 from .network import LI, LIF, Dropout, Layer, Linear, Network, Recurrent
+from .runner import PlacementError, Runner
 
-__all__ = ["LI", "LIF", "Activity", "Dropout", "Layer", "LayerActivity", "Linear", "Network", "Recurrent"]
+__all__ = [
+    "LI",
+    "LIF",
+    "Activity",
+    "Dropout",
+    "Layer",
+    "LayerActivity",
+    "Linear",
+    "Network",
+    "PlacementError",
+    "Recurrent",
+    "Runner",
+]

@@ -35,7 +35,6 @@ from hxtrain.checks import (
 )
 from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
-from hxtrain.execution import Device, PlacementError, Plan
 from hxtrain.finite import all_finite
 from hxtrain.gradients import measured_layers
 from hxtrain.neurons import GridEvents, Model, Surrogate, decay, full_precision, get_surrogate, psp_matrix
@@ -43,6 +42,7 @@ from hxtrain.neurons import GridEvents, Model, Surrogate, decay, full_precision,
 from .activity import Activity, LayerActivity
 from .arrival import InputWatch
 from .description import Description, changes, describe
+from .runner import PlacementError, Runner
 from .twin import simulate
 
 M = TypeVar("M", bound=nn.Module)
@@ -351,10 +351,10 @@ class Network(Constants):
         self.saturation = saturation
         self.stack = nn.ModuleList(_modules(modules))
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
-        self.device: Device | None = None
+        self.device: Runner[Network] | None = None
         self.in_software = False
         self.input_watch = InputWatch()
-        self._plan: Plan | None = None
+        self._plan: Any = None
         self._description = self._checked(describe(self))
         self.draw(seed)
 
@@ -389,14 +389,14 @@ class Network(Constants):
             for projection in layer.projections:
                 projection.synapses.draw(1 - decay(self.dt, layer.neurons.tau_mem), generator)
 
-    def attach(self, device: Device | None) -> None:
+    def attach(self, device: Runner[Network] | None) -> None:
         """Run on `device` from now on, after placing the network on it; None: in software.
 
         Raises:
             TypeError: it is no `Device`, which a backend becomes by `Device(backend)`.
             PlacementError: the network does not fit.
         """
-        if device is not None and not isinstance(device, Device):
+        if device is not None and not isinstance(device, Runner):
             raise TypeError(
                 f"attach takes a Device, not {device!r:.60}; write net.attach(hx.Device(backend)), where backend is "
                 "what hxtrain.backends.create_backend(name) returns"
@@ -404,6 +404,12 @@ class Network(Constants):
         description = self._checked(describe(self))
         self._plan = None if device is None else device.place(self)
         self.device, self._description = device, description
+
+    def weight_limits(self) -> list[float | None]:
+        """Return by projection the largest float weight that the device can represent; None where there is none."""
+        if self.device is None or self.device.plan is None:
+            return [None] * len(self.projections)
+        return self.device.weight_limits()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies hold: all but the device."""

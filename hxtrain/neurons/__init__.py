@@ -1,6 +1,7 @@
 """What a neuron does: the model of a layer, its potentials on the time grid, spikes and membranes as measured."""
 
-from .engines.cpu import Codes, Grouped, Unrecorded
+from .engines.cpu import Codes, Unrecorded
+from .events import Grads, Grouped
 from .measured import Fired, Measured
 from .model import Model, Saturation
 from .precision import full_precision
@@ -11,6 +12,7 @@ __all__ = [
     "SURROGATES",
     "Codes",
     "Fired",
+    "Grads",
     "GridEvents",
     "Grouped",
     "Measured",

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hxtrain.neurons.engines import cpu as compiled
-from hxtrain.neurons.engines.cpu import Codes, Grouped, Unrecorded
+from hxtrain.neurons.engines.cpu import Codes, Unrecorded
+from hxtrain.neurons.events import Grouped
 
 
 class Fired:

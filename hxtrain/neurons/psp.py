@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
-from hxtrain.neurons.engines.cpu import Grouped, group_events
+from hxtrain.neurons.engines.cpu import group_events
+from hxtrain.neurons.events import Grouped
 
 from .shapes import require
 

@@ -125,10 +125,7 @@ def _check_gradients(net: Network) -> None:
 
 def _clamp(net: Network) -> None:
     """Keep float weights within what the device can represent."""
-    device = net.device
-    if device is None or device.plan is None:
-        return
     with torch.no_grad():
-        for projection, limit in zip(net.projections, device.plan.weight_limits(), strict=True):
+        for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
             if limit is not None:
                 projection.synapses.weight.clamp_(-limit, limit)

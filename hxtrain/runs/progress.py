@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,13 +24,42 @@ from hxtrain.backends.text import printable
 from hxtrain.backends.work import Work, listening
 from hxtrain.console import print_table
 
-if TYPE_CHECKING:
-    from hxtrain.training.loop import Loop
-
 log = logging.getLogger("hxtrain.report")
 """What is shown, as plain text: for the log file of a command. It reaches no terminal a second time."""
 log.propagate = False
 log.setLevel(logging.INFO)
+
+
+class Extent(Protocol):
+    """How long a training is to be; `epochs` of its settings."""
+
+    epochs: int
+
+
+class Means(Protocol):
+    """Sums over an epoch so far."""
+
+    def means(self) -> Mapping[str, Any]:
+        """Return the means per sample."""
+
+
+class Course(Protocol):
+    """A training in progress, as a progress bar sees it: `epoch` and `step` from 0."""
+
+    epoch: int
+    step: int
+
+    @property
+    def config(self) -> Extent:
+        """Return the settings."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return the number of steps of an epoch."""
+
+    @property
+    def sums(self) -> Means:
+        """Return what the epoch's steps add up to."""
 
 
 class Progress:
@@ -52,7 +81,7 @@ class Progress:
         self.remarks: list[str] = []
 
     @contextmanager
-    def training(self, trainer: Loop[Any]) -> Iterator[None]:
+    def training(self, trainer: Course) -> Iterator[None]:
         """Show progress of a trainer from where it stands to its last epoch."""
         steps = trainer.steps_per_epoch
         bar = Bar(
@@ -80,7 +109,7 @@ class Progress:
             yield
         self._bar = None
 
-    def step(self, trainer: Loop[Any]) -> None:
+    def step(self, trainer: Course) -> None:
         """Report a finished step."""
         if self._bar is None or self._task is None:
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hxtrain import __version__
+from hxtrain._version import __version__
 
 from .progress import Progress
 

@@ -118,7 +118,7 @@ def _clipping(net: Network) -> list[str]:
     if net.device is None or net.device.plan is None:
         return []
     warnings = []
-    for projection, limit in zip(net.projections, net.device.plan.weight_limits(), strict=True):
+    for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
         if limit is None:
             continue
         share = float((projection.synapses.weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())

@@ -12,6 +12,7 @@ from hxtrain.backends import Health
 from hxtrain.checks import require_kind, whole
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.datasets.encoders import Encoder
+from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import MaxOverTime
 from hxtrain.objectives.losses import predictions
@@ -194,7 +195,7 @@ def observe(
     """Run all samples of a split, which may be empty; arguments as those of `evaluate`."""
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes, health, inputs = 0.0, Health(), [0, 0]
-    meter, decided = CostMeter(net.device), [torch.zeros(0, dtype=torch.float64)]
+    meter, decided = CostMeter(device_of(net)), [torch.zeros(0, dtype=torch.float64)]
     still = encoder.still()
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]

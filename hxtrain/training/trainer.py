@@ -20,6 +20,7 @@ from hxtrain.checks import mapping, require_kind
 from hxtrain.datasets import ImageDataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
+from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import MaxOverTime, Regularizer
 from hxtrain.objectives.distillation import Teacher
@@ -146,8 +147,10 @@ class Trainer(Loop[TrainerConfig]):
     def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
         """Run a part of a batch on this process's device."""
         net = self.task.net
-        alone = net.device is None or net.in_software or self.team.size == 1
-        return nullcontext() if alone or net.device is None else net.device.sharing(first, total)
+        device = device_of(net)
+        if device is None or net.in_software or self.team.size == 1:
+            return nullcontext()
+        return device.sharing(first, total)
 
     def _run_epoch(self) -> None:
         self.task.net.in_software = self.epoch < self.config.software_epochs
@@ -325,7 +328,7 @@ class Trainer(Loop[TrainerConfig]):
 
         Once the optimiser has begun its step, there is no such state any more: the last checkpoint stays.
         """
-        device = self.task.net.device
+        device = device_of(self.task.net)
         clock, self._changed = device.clock if device else 0, False
         try:
             yield
@@ -348,7 +351,7 @@ class Trainer(Loop[TrainerConfig]):
         """Write the checkpoint, see `_write_checkpoint`; in the first process alone."""
         if not self.team.leads:
             return
-        device = self.task.net.device
+        device = device_of(self.task.net)
         self._write_checkpoint(
             model=self.task.net.state_dict(),
             step=self.step,
@@ -365,8 +368,9 @@ class Trainer(Loop[TrainerConfig]):
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         if self.team.leads:
             self._write_records()
-        if self.task.net.device is not None:
-            self.task.net.device.clock = state["clock"]
+        device = device_of(self.task.net)
+        if device is not None:
+            device.clock = state["clock"]
 
     @contextmanager
     def _on_sigint(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import hxtrain as hx
 from hxtrain.backends import Backend, BackendWrapper, DeviceError, Spikes, create_backend
 from hxtrain.comparison import Tolerance, compare
 from hxtrain.comparison.response import linear_response
-from hxtrain.execution import PlacementError
+from hxtrain.network import PlacementError
 from hxtrain.plots import training as plots
 
 DT, STEPS = 1.7e-6, 20

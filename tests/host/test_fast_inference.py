@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.execution import Device, PlacementError
+from hxtrain.execution import Device
 from hxtrain.execution.config import NetworkConfig
+from hxtrain.network import PlacementError
 
 FAST = 11.9e-6
 STEPS = 6

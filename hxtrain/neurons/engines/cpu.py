@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import GRID_TOLERANCE
+from hxtrain.neurons.events import Grads, Grouped
 from hxtrain.neurons.model import Model
 from hxtrain.neurons.shapes import require, require_events
 from hxtrain.neurons.surrogate import SURROGATES, Surrogate
@@ -36,20 +37,6 @@ def supports(tensor: Tensor, model: Model) -> bool:
     """Return whether the kernels take a tensor and know a model's surrogate."""
     known = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
     return known and model.surrogate in KINDS
-
-
-class Grouped(NamedTuple):
-    """Events grouped by sample and step.
-
-    Attributes:
-        offsets: int64 `[B T + 1]`: events of sample b in step t begin at `offsets[b * T + t]`.
-        units: sources, int64 `[E]`.
-        sources: number of sources.
-    """
-
-    offsets: Tensor
-    units: Tensor
-    sources: int
 
 
 class Codes(NamedTuple):
@@ -100,15 +87,6 @@ class Unrecorded(NamedTuple):
     def trace(self) -> Tensor:
         """Return the membranes `[T, B, N]`."""
         return follow(self.weight, self.inputs, self.fired, self.shape, self.model, self.recurrent)
-
-
-class Grads(NamedTuple):
-    """Gradients of the loss with respect to a layer's spikes `[T, B, N]`, membranes `[T, B, N]` and numbers of spikes
-    `[B, N]`; None where it does not depend on them."""
-
-    spikes: Tensor | None = None
-    traces: Tensor | None = None
-    counts: Tensor | None = None
 
 
 NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)

@@ -1,0 +1,53 @@
+"""What runs a network: the protocol that devices keep, so that a network need not know them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.neurons import GridEvents, Saturation
+
+from .activity import Activity
+
+N_contra = TypeVar("N_contra", contravariant=True)
+
+
+class PlacementError(ValueError):
+    """The network does not fit the device; the text lists every misfit with a remedy."""
+
+
+@runtime_checkable
+class Runner(Protocol[N_contra]):
+    """Runs networks of a kind; `hxtrain.execution.Device` is one.
+
+    Attributes:
+        plan: How the network is placed, as `place` returned it; None before.
+    """
+
+    @property
+    def plan(self) -> Any:
+        """Return the placement of the network that is configured."""
+
+    def place(self, net: N_contra) -> Any:
+        """Plan a network and configure what runs it; returns the plan.
+
+        Raises:
+            PlacementError: The network does not fit.
+        """
+
+    def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
+        """Run a batch of the placed network; returns an activity without a graph.
+
+        Args:
+            weights: Float weights of each projection.
+            spikes: Input events of `B` samples.
+            events: The same events on the time grid, if they are at hand.
+        """
+
+    def saturations(self, current: float) -> list[Saturation]:
+        """Return by layer where synaptic inputs saturate, for a current (weight LSB)."""
+
+    def weight_limits(self) -> list[float | None]:
+        """Return by projection the largest float weight that is not clipped; None where there is none."""
