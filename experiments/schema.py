@@ -45,7 +45,7 @@ SECOND = ("backend", "chip")
 TRAINING = {"encoder": MISSING, "regularizer": {}}
 """What a training command takes from its groups alone."""
 SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
-    "train": ("hxtrain.training:RunConfig", TRAINING),
+    "train": ("hxtrain.commands.train:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),

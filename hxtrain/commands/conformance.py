@@ -110,7 +110,7 @@ def training_lowers_a_loss(backend: Backend) -> str:
 def another_process_knows_the_device(config: ConformanceConfig, known: Mapping[str, str]) -> str:
     """Another process that makes the same device tells the same identity: no hash of it depends on the process."""
     settings = {"path": sys.path, "backend": asdict(config.backend), "chip": asdict(config.chip)}
-    command = [sys.executable, "-c", "from hxtrain.studies.conformance import tell_identity; tell_identity()"]
+    command = [sys.executable, "-c", "from hxtrain.commands.conformance import tell_identity; tell_identity()"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run(
         command, input=json.dumps(settings), capture_output=True, text=True, check=False, env=environment

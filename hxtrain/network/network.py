@@ -197,7 +197,7 @@ class LIF(_Neurons):
     Args:
         size: number of neurons.
         tau_mem, tau_syn: time constants of membrane and synapses (s).
-        surrogate: derivative of the spike: a name, see `hxtrain.learning.SURROGATES`, or a function of (distance from
+        surrogate: derivative of the spike: a name, see `hxtrain.neurons.SURROGATES`, or a function of (distance from
             the threshold, slope). Like all constants, a function is not in a `state_dict`: a network that loads one
             is built with the same function. It runs in torch, not in the compiled loops.
         slope: its inverse width.
@@ -654,7 +654,7 @@ def _kind(module: nn.Module) -> str:
     """Return a module's class, with its package if it is another one's: torch has a Linear, too."""
     kind = type(module)
     package = kind.__module__.split(".")[0]
-    return kind.__name__ if package == __package__ else f"{package}'s {kind.__name__}"
+    return kind.__name__ if package == __name__.split(".")[0] else f"{package}'s {kind.__name__}"
 
 
 def _check_chain(layers: list[Layer]) -> None:
