@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _start  # noqa: F401 - before all others
+from . import _start  # noqa: F401 - must be the first import
 from .activity import Activity, LayerActivity
 from .backends import Spikes
 from .device import Device
@@ -45,20 +45,20 @@ __all__ = [
 
 
 def load(run: str | Path, data_folder: str | None = None) -> Trained:
-    """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
+    """Return the result of a training run: network with its weights, encoder, loss, data and origin.
 
     Args:
-        run: the run directory of `hxtrain`, or its `checkpoint.pt`.
-        data_folder: folder of the original files; None: the data of the package.
+        run: run directory of `hxtrain`, or its `checkpoint.pt`.
+        data_folder: folder of the original data files; None: the data of the package.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
-        ValueError: this is no path.
+        ValueError: `run` is not a path.
     """
     from pathlib import Path
 
     from .checks import text
-    from .studies.evaluate import load_trained  # which needs all that trains
+    from .studies.evaluate import load_trained  # it imports all training code
 
     path = Path(text("run", run)).expanduser()
     return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder)
