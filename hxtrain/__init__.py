@@ -43,15 +43,15 @@ __all__ = [
 
 
 def load(run: str | Path, data_folder: str | None = None) -> Trained:
-    """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
+    """Return the result of a training run: network with its weights, encoder, loss, data and origin.
 
     Args:
-        run: the run directory of `hxtrain`, or its `checkpoint.pt`.
-        data_folder: folder of the original files; None: the data of the package.
+        run: run directory of `hxtrain`, or its `checkpoint.pt`.
+        data_folder: folder of the original data files; None: the data of the package.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
-        ValueError: this is no path.
+        ValueError: `run` is not a path.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What comes before all other modules: the layers of a clone are found, and compiled code has a place."""
+"""Set-up that precedes all other modules: layers of a clone are located, compiled code gets a folder."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from .compilation import secure_cache, secure_plots
 
 LAYERS = ("backends", "emulator", "experiments")
-"""Layers that an installation puts into this package, and a clone beside it (decision 0001)."""
+"""Layers that an installation puts into this package, and that a clone has beside it (decision 0001)."""
 
 
 def complete_clone(package: Path, path: list[str]) -> None:
-    """Find the other layers beside the package, where it is that of a clone.
+    """Add the folder beside the package to its search path if the package is in a clone.
 
     Args:
         package: folder of `hxtrain`.
-        path: folders in which its sub-packages are looked for (`__path__`), extended here.
+        path: search path of the sub-packages (`__path__`); the function extends it.
 
     Raises:
         ImportError: a layer is missing.
@@ -24,10 +24,10 @@ def complete_clone(package: Path, path: list[str]) -> None:
     missing = [layer for layer in LAYERS if not (package / layer / "__init__.py").exists()]
     if not missing:
         return
-    lost = [layer for layer in missing if not (package.parent / layer / "__init__.py").exists()]
-    if lost:
+    absent = [layer for layer in missing if not (package.parent / layer / "__init__.py").exists()]
+    if absent:
         raise ImportError(
-            f"{package} is incomplete: hxtrain.{', hxtrain.'.join(lost)} are neither in it nor beside it; "
+            f"{package} is incomplete: hxtrain.{', hxtrain.'.join(absent)} are neither in it nor beside it; "
             "run `pip install .` in a whole clone, and import hxtrain from another folder"
         )
     path.append(str(package.parent))

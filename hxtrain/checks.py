@@ -1,4 +1,4 @@
-"""Rules for constants of networks and settings: what a value must be, said once, and checked where it is set."""
+"""Rules for constants of networks and settings: each is stated once, and checked wherever a value is set."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 Rule = Callable[[str, Any], Any]
-"""Takes a label, such as `LIF: tau_mem`, and a value; returns the value to keep, or raises ValueError."""
-SHOWN = 60
-"""Characters of a value that an error shows."""
+"""Function of a label, such as `LIF: tau_mem`, and a value: returns the checked value, or raises ValueError."""
+MAX_CHARACTERS = 60
+"""Number of characters of a value that an error shows."""
 
 
 def real(label: str, value: Any) -> float:
@@ -22,102 +22,102 @@ def real(label: str, value: Any) -> float:
     if isinstance(value, Tensor):
         raise ValueError(f"{label} is a {type(value).__name__}; it is a constant, which is not learnt; give a float")
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{label}={_shown(value)} must be a number")
+        raise ValueError(f"{label}={_short_text(value)} must be a number")
     return float(value)
 
 
 def number(label: str, value: Any) -> float:
     """Return a finite number as float."""
-    found = real(label, value)
-    if not math.isfinite(found):
+    result = real(label, value)
+    if not math.isfinite(result):
         raise ValueError(f"{label}={value} must be a finite number")
-    return found
+    return result
 
 
 def positive(label: str, value: Any) -> float:
     """Return a number above 0 as float."""
-    found = number(label, value)
-    if not found > 0:
+    result = number(label, value)
+    if not result > 0:
         raise ValueError(f"{label}={value} must be positive")
-    return found
+    return result
 
 
 def not_negative(label: str, value: Any) -> float:
     """Return a number of at least 0 as float."""
-    found = number(label, value)
-    if found < 0:
+    result = number(label, value)
+    if result < 0:
         raise ValueError(f"{label}={value} must not be negative")
-    return found
+    return result
 
 
 def count(label: str, value: Any) -> int:
     """Return a whole number above 0 as int."""
-    found = whole(label, value)
-    if not found > 0:
+    result = whole(label, value)
+    if not result > 0:
         raise ValueError(f"{label}={value} must be positive")
-    return found
+    return result
 
 
 def seed(label: str, value: Any) -> int:
-    """Return a seed that torch takes."""
-    found = whole(label, value)
-    if not -(2**63) <= found < 2**64:
+    """Return a seed that torch accepts."""
+    result = whole(label, value)
+    if not -(2**63) <= result < 2**64:
         raise ValueError(f"{label}={value} must be within -2^63 .. 2^64 - 1")
-    return found
+    return result
 
 
 def whole(label: str, value: Any) -> int:
     """Return a whole number as int."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         hint = f"; give {int(value)}" if isinstance(value, float) and value.is_integer() else ""
-        raise ValueError(f"{label}={_shown(value)} must be a whole number{hint}")
+        raise ValueError(f"{label}={_short_text(value)} must be a whole number{hint}")
     return int(value)
 
 
 def flag(label: str, value: Any) -> bool:
     """Return True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{label}={_shown(value)} must be True or False")
+        raise ValueError(f"{label}={_short_text(value)} must be True or False")
     return value
 
 
 def text(label: str, value: Any) -> str:
-    """Return a text; of a path its text."""
-    found = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(found, str):
-        raise ValueError(f"{label}={_shown(value)} must be a text")
-    return found
+    """Return a text; a path becomes its text."""
+    result = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(result, str):
+        raise ValueError(f"{label}={_short_text(value)} must be a text")
+    return result
 
 
 def mapping(label: str, value: Any) -> Mapping[str, Any]:
     """Return a mapping of names to values."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{label}={_shown(value)} must be a mapping of names to values, such as {{'name': 1}}")
+        raise ValueError(f"{label}={_short_text(value)} must be a mapping of names to values, such as {{'name': 1}}")
     return value
 
 
 def list_of(rule: Rule) -> Rule:
-    """Return the rule of a list, each entry of which obeys another rule."""
+    """Return the rule of a list whose entries all obey `rule`."""
 
     def entries(label: str, value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{label}={_shown(value)} must be a list, such as [{_shown(value)}]")
+            raise ValueError(f"{label}={_short_text(value)} must be a list, such as [{_short_text(value)}]")
         return [rule(f"{label}[{place}]", entry) for place, entry in enumerate(value)]
 
     return entries
 
 
 def optional(rule: Rule) -> Rule:
-    """Return a rule that takes None, too."""
+    """Return a rule that also accepts None."""
     return lambda label, value: None if value is None else rule(label, value)
 
 
 def one_of(choices: Collection[str]) -> Rule:
-    """Return the rule of a word out of several."""
+    """Return the rule of a word that must be among `choices`."""
 
     def rule(label: str, value: Any) -> Any:
         if value not in choices:
-            raise ValueError(f"{label}={_shown(value)} is not known; choose one of {', '.join(choices)}")
+            raise ValueError(f"{label}={_short_text(value)} is not known; choose one of {', '.join(choices)}")
         return value
 
     return rule
@@ -133,7 +133,7 @@ def not_finite(*names: str) -> ValueError:
 
 
 PLAIN = (int, float, str, bool)
-"""Values of these types stay as they are."""
+"""Types whose values stay as they are."""
 _SIMPLE: Mapping[str, Rule] = {"float": real, "int": whole, "bool": flag, "str": text}
 _OF_TYPES: Mapping[str, Rule] = {
     **_SIMPLE,
@@ -142,24 +142,25 @@ _OF_TYPES: Mapping[str, Rule] = {
     **{f"Optional[List[{name}]]": optional(list_of(rule)) for name, rule in _SIMPLE.items()},
     **{f"Dict[str, {name}]": mapping for name in (*_SIMPLE, "Any")},
 }
-"""What a field of a dataclass must be, by its annotation."""
+"""Rule of a field of a dataclass, by its annotation."""
 
 
 def check_types(settings: Any, prefix: str) -> None:
     """Check numbers, flags, texts and lists of a dataclass, and set them as plain Python values.
 
-    Numpy's scalars become floats and whole numbers, paths become texts. OmegaConf does so for a command line; this is
-    for the constructor. A field of another annotation is left alone, and so is a default.
+    Numpy's scalars become floats and whole numbers, paths become texts. OmegaConf does this for a command line; this
+    function does it for the constructor. Defaults, and fields of other annotations, are not checked.
 
     Args:
-        settings: Instance of a dataclass, which is not frozen.
-        prefix: What stands before the name of a field in errors, such as `encoder.`.
+        settings: Instance of a dataclass that is not frozen.
+        prefix: Text before the name of a field in errors, such as `encoder.`.
 
     Raises:
-        ValueError: a value is of another type than its field.
+        ValueError: a value does not have the type of its field.
     """
     for item in fields(settings):
-        annotation, value = item.type, getattr(settings, item.name)
+        annotation = item.type
+        value = getattr(settings, item.name)
         rule = _OF_TYPES.get(annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""))
         if rule is not None and (item.default is MISSING or value is not item.default):
             checked = rule(f"{prefix}{item.name}", value)
@@ -171,24 +172,24 @@ def require_kind(value: Any, kind: type, name: str, remedy: str) -> None:
     """Refuse an argument of another type.
 
     Args:
-        value: The argument.
-        kind: What it must be an instance of.
-        name: The argument's name.
-        remedy: What to write instead.
+        value: Argument to check.
+        kind: Class of which the argument must be an instance.
+        name: Name of the argument, for the error.
+        remedy: Advice at the end of the error.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the argument is not an instance of `kind`.
     """
     if not isinstance(value, kind):
-        given = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
-        raise TypeError(f"{name}: expected {kind.__name__}, got {given}; {remedy}")
+        description = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+        raise TypeError(f"{name}: expected {kind.__name__}, got {description}; {remedy}")
 
 
 class Constants(nn.Module):
-    """A module whose constants obey rules, in its constructor and whenever one is set later.
+    """Module whose constants obey rules, in the constructor and whenever one is set later.
 
     Attributes:
-        RULES: the rule of each constant.
+        RULES: Rule of each constant, by name.
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {}
@@ -204,11 +205,12 @@ class Constants(nn.Module):
 
 
 def _kind(value: Any) -> str:
-    """Return a value's class; of a short text or a number the value, too."""
+    """Return a value's class, and for a text or a number also the value."""
     name = type(value).__name__
-    return f"{name} {_shown(value)}" if isinstance(value, str | Real) else name
+    return f"{name} {_short_text(value)}" if isinstance(value, str | Real) else name
 
 
-def _shown(value: Any) -> str:
+def _short_text(value: Any) -> str:
+    """Return the text of a value, cut after `MAX_CHARACTERS` characters."""
     text = repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."

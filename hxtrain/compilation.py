@@ -1,8 +1,8 @@
-"""Compiled code: where numba keeps it, and what a user hears while it is made.
+"""Compiled code: the folder in which numba keeps it, and the message that a user sees during compilation.
 
-numba writes the loops of the emulator and of the host to `__pycache__` beside them, or else to the user's cache, and
-refuses to define them where it can write to neither: in a container with a foreign user, in a read-only image. It is
-given a folder then, before the first loop is defined.
+numba writes the loops of the emulator and of the host to `__pycache__` beside their modules, or else to the user's
+cache. It refuses to define them if it can write to neither, as in a container with a foreign user or in a read-only
+image. In that case it gets a private folder before the first loop is defined.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 COMPILATION = "numba:compile"
-"""numba's name for the events of a function that is compiled, and not read from a file."""
+"""numba's name for the event that a function is compiled, rather than read from a file."""
 SECONDS = 13
-"""What the loops of a training run take to compile on two cores, s."""
-
+"""Time to compile the loops of a training run on two cores (s)."""
 
 _private: list[str] = []
 
@@ -34,10 +33,10 @@ def keeps() -> bool:
 
 
 def secure_cache() -> None:
-    """Give numba a private temporary folder where it finds none to keep compiled code in.
+    """Give numba a private temporary folder if it has no other place for compiled code.
 
     Raises:
-        ImportError: there is no temporary folder either.
+        ImportError: no temporary folder can be made either.
     """
     if _can_keep():
         return
@@ -53,7 +52,7 @@ def secure_cache() -> None:
 
 
 def secure_plots() -> None:
-    """Give matplotlib a private temporary folder for a user who has no home, of which it asks when it is imported."""
+    """Give matplotlib a private temporary folder if the user has no home; its import looks for one."""
     try:
         Path.home()
     except RuntimeError:
@@ -63,37 +62,37 @@ def secure_plots() -> None:
 
 @contextmanager
 def announced(say: Callable[[str], None]) -> Iterator[None]:
-    """Say so when compilation begins, once."""
+    """Call `say` once, with a message, when compilation begins."""
     from numba.core import event
 
     class Announcement(event.Listener):
-        said = False
+        is_announced = False
 
         def on_start(self, event: Any) -> None:
-            if not self.said:
-                self.said = True
+            if not self.is_announced:
+                self.is_announced = True
                 say(f"compiling for this machine; this takes about {SECONDS} s{', once' if keeps() else ''}")
 
         def on_end(self, event: Any) -> None:
-            """Nothing to say."""
+            """Do nothing."""
 
     with event.install_listener(COMPILATION, Announcement()):
         yield
 
 
 def _can_keep() -> bool:
-    """Return whether numba finds a folder for the compiled code of this package."""
+    """Return whether numba can keep the compiled code of this package."""
     try:
-        beside = Path(__file__).parent / "__pycache__"
-        beside.mkdir(exist_ok=True)
-        tempfile.TemporaryFile(dir=beside).close()
+        cache = Path(__file__).parent / "__pycache__"
+        cache.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
     except OSError:
-        return _numba_finds_one()
+        return _numba_has_folder()
     return True
 
 
-def _numba_finds_one() -> bool:
-    """Return whether numba finds a folder; it takes long to import, so it is asked only where it must be."""
+def _numba_has_folder() -> bool:
+    """Return whether numba finds a folder; numba takes long to import, so this is the last resort."""
     import numba
 
     try:
@@ -104,11 +103,11 @@ def _numba_finds_one() -> bool:
 
 
 def _sample() -> None:
-    """Stand for all functions to compile; it never is."""
+    """Stand for all functions that numba compiles; this one never is."""
 
 
 def _private_folder() -> str:
-    """Return a folder that only this user can read or write, and that goes with the process."""
+    """Return a folder that only this user can read or write, and that is removed with the process."""
     try:
         folder = tempfile.mkdtemp(prefix="hxtrain-numba-")
     except OSError as error:

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import TextType
 
 WIDEST = 10_000
-"""Columns of output that is no terminal; a file has no edge."""
+"""Columns of output that is not a terminal, since a file has no edge."""
 
 
 def write_any_letter() -> None:
-    """Let standard output and error show letters that their encoding lacks as escapes, such as `\\xfc`."""
+    """Make standard output and error escape letters that their encoding lacks, such as `\\xfc`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -26,14 +26,14 @@ def write_any_letter() -> None:
 def print_table(
     console: Console, title: TextType, columns: Sequence[TextType], rows: Sequence[Sequence[TextType]]
 ) -> None:
-    """Print a table: a terminal breaks long entries but those of the first column, a file holds whole lines."""
+    """Print a table: a terminal folds long entries outside the first column, a file gets whole lines."""
     table = Table(title=title, title_justify="left", box=SIMPLE)
     for index, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
-    before = console.width
+    width = console.width
     if not console.is_terminal:
-        console.width = max(before, Measurement.get(console, console.options.update(width=WIDEST), table).maximum)
+        console.width = max(width, Measurement.get(console, console.options.update(width=WIDEST), table).maximum)
     console.print(table)
-    console.width = before
+    console.width = width

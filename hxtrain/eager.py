@@ -12,10 +12,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def eager(function: F) -> F:
-    """Let a function run as it is written within `torch.compile`, too: its loops are compiled already.
+    """Make `torch.compile` leave a function as it is; its loops are compiled already.
 
-    `torch.compiler.disable` does this, but imports the compiler, which takes seconds, and costs microseconds in every
-    call; here it is used only while something is compiled.
+    `torch.compiler.disable` does the same, but it imports the compiler, which takes seconds, and costs microseconds in
+    every call. The wrapper therefore uses it only while torch compiles.
     """
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Whether tensors hold numbers: asked of gradients and weights in every step, and of what is saved and read."""
+"""Checks for NaN and infinity: of gradients and weights in every step, and of tensors that are saved or loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Return whether no value is NaN or infinite; a sum shows it, unless it overflows."""
+    """Return whether no value is NaN or infinite; the sum of each tensor shows this unless it overflows."""
     sums = [tensor.sum() for tensor in tensors]
     if any(value.is_cuda for value in sums):
         sums = [torch.stack(sums).sum()]  # the host waits once
@@ -21,7 +21,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor that holds a NaN or an infinity; None where all are finite.
+    """Return the name of the first tensor that holds a NaN or an infinity; None if all are finite.
 
     Args:
         tensors: Names and values, such as `module.named_parameters()` or `module.state_dict().items()`.

@@ -38,7 +38,10 @@ def add_argument(self, *names, **options):
 argparse.ArgumentParser.add_argument = add_argument
 """
 TRAIN = "from hxtrain.experiments.train import main; main()"
-KERNELS = "import hxtrain.neurons.engines.forward_kernels, hxtrain.emulator.engines.cpu_kernel, hxtrain.emulator.volley; print('started')"
+KERNELS = (
+    "import hxtrain.neurons.engines.forward_kernels, hxtrain.emulator.engines.cpu_kernel, hxtrain.emulator.volley; "
+    "print('started')"
+)
 
 
 def python(code: str, folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Artificial neural networks of torch's own modules: fully connected as a spiking network is, or convolutional.
+"""Artificial neural networks of torch's modules: fully connected like a spiking network, or convolutional.
 
 They take intensities in 0..1 of images `[B, H, W]` or features `[B, F]`, and return logits `[B, classes]`.
 """
@@ -19,7 +19,7 @@ class ModelConfig(ABC):
     """Base: checked settings.
 
     Attributes:
-        dropout: share of the hidden units (those of fully connected layers) silenced in training.
+        dropout: share of the hidden units in fully connected layers that is silenced in training.
     """
 
     dropout: float = field(default=0.0, kw_only=True)
@@ -33,28 +33,28 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def sizes(self) -> Mapping[str, Sequence[int]]:
-        """Return the sizes of layers, by the setting that gives them."""
+        """Return the sizes of layers by setting."""
 
     @abstractmethod
     def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
         """Return the network, with torch's initial weights from its global generator (see `randomness.seeded`).
 
         Args:
-            shape: of one sample, `(H, W)` or `(F,)`.
+            shape: shape of one sample, `(H, W)` or `(F,)`.
             classes: number of classes.
 
         Raises:
-            ValueError: it cannot take samples of this shape.
+            ValueError: the network cannot take samples of this shape.
         """
 
 
 @dataclass
 class MLPConfig(ModelConfig):
-    """Fully connected layers with ReLU and biases; as 256-246-10 the published baseline (Cramer et al. 2022, Table 1).
+    """Fully connected layers with ReLU and biases; 256-246-10 is the published baseline (Cramer et al. 2022, Table 1).
 
     Attributes:
         hidden: size of each hidden layer.
-        dropout: see `ModelConfig`.
+        dropout: share of the hidden units silenced in training.
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
@@ -64,7 +64,7 @@ class MLPConfig(ModelConfig):
         return {"hidden": self.hidden}
 
     def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
-        """Return the network; arguments as those of `ModelConfig.build`."""
+        """Return the network; see `ModelConfig.build` for the arguments."""
         modules: list[nn.Module] = [nn.Flatten()]
         inputs = math.prod(shape)
         for size in self.hidden:
@@ -78,9 +78,9 @@ class CNNConfig(ModelConfig):
     """Two blocks of two 3x3 convolutions with batch normalisation, ReLU and pooling; one hidden layer.
 
     Attributes:
-        channels: of the first block; the second one has twice as many.
+        channels: number of channels of the first block; the second block has twice as many.
         hidden: size of the fully connected hidden layer.
-        dropout: of this layer's inputs and outputs.
+        dropout: share of the hidden layer's inputs and outputs silenced in training.
     """
 
     channels: int = 16
@@ -92,7 +92,7 @@ class CNNConfig(ModelConfig):
         return {"channels": [self.channels], "hidden": [self.hidden]}
 
     def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
-        """Return the network; arguments as those of `ModelConfig.build`."""
+        """Return the network; see `ModelConfig.build` for the arguments."""
         if len(shape) != 2 or min(shape) < 4:
             raise ValueError(
                 f"model=cnn takes images of 4x4 pixels or more, the data's samples are {list(shape)}; take model=mlp"
@@ -115,10 +115,10 @@ class CNNConfig(ModelConfig):
 def _block(inputs: int, channels: int) -> list[nn.Module]:
     """Return two convolutions with normalisation and ReLU, and a pooling that halves both sides."""
     modules: list[nn.Module] = []
-    for before in (inputs, channels):
-        modules += [nn.Conv2d(before, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+    for previous in (inputs, channels):
+        modules += [nn.Conv2d(previous, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
     return [*modules, nn.MaxPool2d(2)]
 
 
 MODELS: dict[str, type[ModelConfig]] = {kind.__name__: kind for kind in (MLPConfig, CNNConfig)}
-"""Models by the class name of their settings, as checkpoints name them."""
+"""Models by the class name of their settings, the key in checkpoints."""

@@ -68,7 +68,7 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
     trained = load_trained(config.checkpoint, config.data_folder)
     net, test = trained.net, shorten(trained.data.test, config.samples, "samples")
     net.traces = "measured"  # what the devices did, not what the model makes of it
-    spikes = trained.encoder.still()(intensities(test.samples))
+    spikes = trained.encoder.without_jitter()(intensities(test.samples))
     with (
         tuned(1),
         attached(config.backend, config.chip, net) as first,

@@ -199,7 +199,7 @@ def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
     task, inside = trainer.task, (grid.labels >= 0).nonzero()[:, 0]
     answers = torch.full_like(grid.labels, -1)
     for chosen in torch.split(inside, trainer.config.evaluation_batch_size):
-        activity = task.net(task.encoder.still()(intensities(grid.samples[chosen])))
+        activity = task.net(task.encoder.without_jitter()(intensities(grid.samples[chosen])))
         answers[chosen] = predictions(task.loss.scores(activity.readout)).cpu()
     return answers
 
@@ -209,7 +209,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     """Run the first test samples and return what they did."""
     task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
     shown = intensities(trainer.test.samples[:count])
-    spikes = task.encoder.still()(shown.to(task.net.torch_device))
+    spikes = task.encoder.without_jitter()(shown.to(task.net.torch_device))
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.readout))
     last = task.net.layers[-1]

@@ -1,6 +1,6 @@
 """Encoders: samples to spikes.
 
-An encoder gives every network input at most one spike; the network has as many inputs as `Encoder.units` says.
+An encoder gives every network input at most one spike; `Encoder.units` is the number of network inputs.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from hxtrain.checks import check_types, require_kind
 
 
 class Limit(NamedTuple):
-    """What a setting must keep.
+    """A condition on a setting.
 
     Attributes:
-        name: of the setting.
-        kept: whether it does.
+        name: name of the setting.
+        is_met: whether the setting meets the condition.
         text: the condition, for an error.
     """
 
     name: str
-    kept: bool
+    is_met: bool
     text: str
 
 
@@ -39,10 +39,10 @@ class Encoder(ABC):
     """Base: checked settings, jitter, and the way from times to spikes.
 
     Attributes:
-        jitter: standard deviation of Gaussian noise on the times (s), drawn from the generator
-            given to the call; times are kept >= 0.
+        jitter: standard deviation of Gaussian noise on the times (s), drawn from the generator that the call gets;
+            times stay >= 0.
         grid: width of bins (s) at whose start spikes are sent, as in Cramer et al. 2022 (published code); None
-            sends them at their own times.
+            sends each spike at its exact time.
     """
 
     jitter: float = field(default=0.0, kw_only=True)
@@ -56,23 +56,23 @@ class Encoder(ABC):
             Limit("grid", self.grid is None or 0 < self.grid < math.inf, "finite grid > 0 s or null"),
         ]
         conditions = ", ".join(limit.text for limit in limits)
-        for name, kept, _ in limits:
-            if not kept:
+        for name, is_met, _ in limits:
+            if not is_met:
                 raise ValueError(f"encoder.{name}={getattr(self, name)} is out of range ({conditions})")
 
     @abstractmethod
     def limits(self) -> Sequence[Limit]:
-        """Return what the settings must keep, except for the jitter."""
+        """Return the conditions on the settings of this class; those on jitter and grid are added."""
 
     @abstractmethod
     def units(self, features: int) -> int:
-        """Return the number of network inputs `N` for samples of so many values `F`."""
+        """Return the number of network inputs `N` for samples of `features` values each, `F`."""
 
     @abstractmethod
     def times(self, intensity: Tensor) -> Tensor:
-        """Return spike times `[B, N]` (s) of intensities `[B, F]` in 0..1, without jitter; infinite where silent."""
+        """Return spike times `[B, N]` (s) of intensities `[B, F]` in 0..1, without jitter; infinite for silence."""
 
-    def still(self) -> Encoder:
+    def without_jitter(self) -> Encoder:
         """Return this encoder without jitter."""
         return replace(self, jitter=0.0)
 
@@ -81,12 +81,12 @@ class Encoder(ABC):
 
         Args:
             intensity: tensor, numpy array or lists `[B, ...]`, flattened to `[B, F]`.
-            generator: source of the jitter; needed where `jitter` is not 0.
+            generator: source of the jitter; required if `jitter` is not 0.
 
         Raises:
-            TypeError: the intensities are no numbers.
-            ValueError: an intensity is outside 0..1, intensities wait for a gradient, which spikes do not carry, or
-                jitter is asked for without a generator.
+            TypeError: the intensities are not numbers.
+            ValueError: an intensity is outside 0..1, the intensities require a gradient, which spikes do not carry, or
+                jitter has no generator.
         """
         if isinstance(intensity, Spikes):
             raise TypeError(
@@ -122,15 +122,16 @@ class Encoder(ABC):
 class LatencyEncoder(Encoder):
     """Time-to-first-spike code: the stronger an input, the earlier its only spike.
 
-    `t = tau ln(x / (x - threshold))` for x > threshold; weaker inputs stay silent. This is the time
-    at which a leaky integrator with constant input x reaches its threshold. The first spike of
-    every sample is shifted to t = 0 (Cramer et al. 2022).
+    `t = tau ln(x / (x - threshold))` for x > threshold; weaker inputs stay silent. A leaky integrator with constant
+    input x reaches its threshold at this time. The first spike of every sample is shifted to t = 0 (Cramer et al.
+    2022).
 
     Attributes:
         tau: time constant of the code (s).
         threshold: intensity (0..1) below which an input is silent.
         shift_first: whether the first spike of each sample is moved to t = 0.
-        jitter, grid: see `Encoder`.
+        jitter: standard deviation of noise on the times (s), see `Encoder`.
+        grid: width of bins (s), see `Encoder`.
     """
 
     tau: float = 8e-6
@@ -138,7 +139,7 @@ class LatencyEncoder(Encoder):
     shift_first: bool = True
 
     def limits(self) -> Sequence[Limit]:
-        """Return what the settings must keep."""
+        """Return the conditions on the settings."""
         return (
             Limit("tau", 0 < self.tau < math.inf, "finite tau > 0 s"),
             Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
@@ -149,7 +150,7 @@ class LatencyEncoder(Encoder):
         return features
 
     def times(self, intensity: Tensor) -> Tensor:
-        """Return spike times in seconds, same shape as `intensity` `[B, F]`; infinite where silent."""
+        """Return spike times (s) of intensities `[B, F]`, in the same shape; silent inputs get infinity."""
         x = intensity.float()
         times = torch.where(
             x > self.threshold, self.tau * torch.log(x / (x - self.threshold).clamp(min=1e-30)), torch.inf
@@ -162,17 +163,19 @@ class LatencyEncoder(Encoder):
 
 @dataclass
 class LinearLatencyEncoder(Encoder):
-    """Linear code: every value becomes one spike, the smaller the earlier, and a spike at a fixed time is added.
+    """Linear code: every value becomes one spike, smaller values earlier, and a spike at a fixed time is added.
 
     `t = early + x (late - early)`. The default times are 0.15, 2 and 0.9 times 6 us (Göltz et al. 2021, Yin-Yang).
 
     Attributes:
-        early, late: time of the spike for x = 0 and x = 1 (s).
-        bias: time of the additional spike (s), which stands for a bias.
-        repeats: number of network inputs that get the same spike, each with weights of its own: one 6-bit synapse is
-            too weak where samples have few values (Göltz et al. 2021 take 5 on BrainScaleS-2). The F values and the
-            bias take the inputs 0 to F, their repetition F + 1 to 2 F + 1, and so on.
-        jitter, grid: see `Encoder`; each repetition has its own.
+        early: time of the spike for x = 0 (s).
+        late: time of the spike for x = 1 (s).
+        bias: time of the additional spike, which acts as a bias (s).
+        repeats: number of network inputs that get the same spike, with separate weights: one 6-bit synapse is too weak
+            for samples of few values (Göltz et al. 2021 use 5 on BrainScaleS-2). The F values and the bias use the
+            inputs 0 to F, their first repetition F + 1 to 2 F + 1, and so on.
+        jitter: standard deviation of noise on the times (s), drawn for each repetition, see `Encoder`.
+        grid: width of bins (s), see `Encoder`.
     """
 
     early: float = 0.9e-6
@@ -181,7 +184,7 @@ class LinearLatencyEncoder(Encoder):
     repeats: int = 1
 
     def limits(self) -> Sequence[Limit]:
-        """Return what the settings must keep."""
+        """Return the conditions on the settings."""
         return (
             Limit("early", self.early >= 0, "early >= 0 s"),
             Limit("late", self.early < self.late < math.inf, "early < late"),
@@ -201,4 +204,4 @@ class LinearLatencyEncoder(Encoder):
 
 
 ENCODERS: dict[str, type[Encoder]] = {kind.__name__: kind for kind in (LatencyEncoder, LinearLatencyEncoder)}
-"""Encoders by class name, as checkpoints name them."""
+"""Encoders by class name, the key in checkpoints."""

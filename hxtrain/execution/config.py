@@ -14,7 +14,7 @@ from hxtrain.network.network import TRACES
 from .placement import MAX_RUNS
 
 SOFTWARE = "software"
-"""Name of the backend that is none: the network runs as its software twin."""
+"""Name for no backend: the network runs as its software twin."""
 
 
 @dataclass
@@ -23,24 +23,27 @@ class NetworkConfig:
 
     Attributes:
         hidden: size of each hidden population.
-        recurrent: whether each hidden population projects onto itself, too.
-        tau_mem, tau_syn: time constants (s).
+        recurrent: whether each hidden population also projects onto itself.
+        tau_mem: time constant of the membranes (s).
+        tau_syn: time constant of the synaptic currents (s).
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps.
-        surrogate, slope: derivative of the spike.
-        at_spike: membrane that this derivative sees in a bin with a spike, `threshold` or `trace`.
+        surrogate: name of the surrogate derivative of the spike.
+        slope: inverse width of the surrogate derivative.
+        at_spike: membrane that the derivative sees in a bin with a spike, `threshold` or `trace`.
         dropout: share of hidden neurons silenced per batch.
-        init_mean, init_gain: of the initial weights, see `Linear`; the mean is for hidden layers.
-        init_gain_recurrent: of recurrent weights, whose mean is 0; None: as `init_gain`.
+        init_mean: mean of the initial weights of hidden layers, see `Linear`.
+        init_gain: gain of the initial weights, see `Linear`.
+        init_gain_recurrent: gain of the initial recurrent weights, whose mean is 0; None: `init_gain`.
         scale: integer weight per unit of float weight of hidden layers; None: from the device.
         autoscale_readout: scale the readout's integer weights so that the largest just fits.
         weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
         trace_bits: resolution of membranes (bits); None: the device's.
-        traces: membranes of hidden layers that gradients see, `measured`, or `spikes_only`: the model's, of the
-            measured spikes (docs/resolution.md).
+        traces: membranes of hidden layers that gradients see: `measured`, or `spikes_only` for the model's response to
+            the measured spikes (docs/resolution.md).
         saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain-fit` measures
-            it), which gradients then take into account; None: they take synapses to be linear, as published (decision
-            0010). In software, where synapses are linear, it has no effect.
+            it), for the gradients; None: gradients assume linear synapses, as published (decision 0010). It has no
+            effect in software, where synapses are linear.
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
@@ -67,8 +70,8 @@ class NetworkConfig:
         check_types(self, "network.")
         optional = [name for name in ("scale", "saturation") if getattr(self, name) is not None]
         positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *optional)
-        found = {name: getattr(self, name) for name in positive}
-        bad = [f"network.{name}={value} must be positive" for name, value in found.items() if not value > 0]
+        values = {name: getattr(self, name) for name in positive}
+        bad = [f"network.{name}={value} must be positive" for name, value in values.items() if not value > 0]
         if not all(size > 0 for size in self.hidden):
             bad.append(f"network.hidden={list(self.hidden)} must hold positive sizes")
         if not 0 <= self.dropout < 1:
@@ -99,12 +102,12 @@ class NetworkConfig:
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`."""
         modules: list[Any] = []
-        own_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
+        recurrent_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
         for size in self.hidden:
             modules.append(Linear(inputs, size, self.init_mean, self.init_gain, scale=self.scale))
             modules.append(LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike))
             if self.recurrent:
-                modules.append(Recurrent(size, gain=own_gain, scale=self.scale))
+                modules.append(Recurrent(size, gain=recurrent_gain, scale=self.scale))
             if self.dropout > 0:
                 modules.append(Dropout(self.dropout))
             inputs = size
@@ -124,24 +127,25 @@ class NetworkConfig:
 
 @dataclass
 class ChipConfig:
-    """Which chip individual, for devices that have some.
+    """A chip individual, for backends that have chips.
 
     Attributes:
-        name: serial number; determines an emulated chip's die. Several, joined by `+`, are a population:
-            every trial meets one of them at random.
-        preset: what an emulated chip's parameter cells are set to: `ideal` (a die without imperfections),
-            `calibrated` (by the procedure of `hxtrain-calibrate`), `uncalibrated` (common codes).
+        name: serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
+            every trial runs on one of them at random.
+        preset: codes in an emulated chip's parameter cells: `ideal` (a die without imperfections), `calibrated`
+            (by the procedure of `hxtrain-calibrate`), `uncalibrated` (common codes).
         seed: seed of an emulated chip's temporal noise.
-        calibration: a file of `hxtrain-calibrate`, in place of the preset's codes.
-        parameters: a file of `hxtrain-fit`: emulate the chip that was measured.
+        calibration: file of `hxtrain-calibrate` that replaces the preset's codes.
+        parameters: file of `hxtrain-fit`, to emulate the chip that it describes.
         changes: other values of an emulated die's spreads and noise levels, by field (docs/emulator.md).
         faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
-        fault_seed: which neurons and bits these are.
-        decalibrate_time_constants, decalibrate_threshold: relative standard deviation of a deliberate spread of
-            the time constants and of threshold - leak (Cramer et al. 2022, self-calibration).
-        decalibrate_seed: of this spread.
-        only: keep only these imperfections of an emulated chip; None keeps all.
-        correct_capacitance: make up for the parasitic capacitance of merged circuits.
+        fault_seed: seed of the choice of faulty neurons and bits.
+        decalibrate_time_constants: relative standard deviation of a deliberate spread of the time constants (Cramer et
+            al. 2022, self-calibration).
+        decalibrate_threshold: relative standard deviation of a deliberate spread of threshold - leak.
+        decalibrate_seed: seed of the deliberate spread.
+        only: imperfections that an emulated chip keeps; None keeps all.
+        correct_capacitance: whether to compensate for the parasitic capacitance of merged circuits.
     """
 
     name: str = "W66F3"
@@ -164,12 +168,15 @@ class ChipConfig:
             path_part(name, "chip.name")
 
     def settings(self, accepted: set[str]) -> dict[str, Any]:
-        """Return a backend's keyword settings: name, preset and seed, and whatever differs from the default.
+        """Return a backend's keyword settings: name, preset, seed, and all values that differ from the default.
+
+        Args:
+            accepted: names of settings that the backend accepts.
 
         Raises:
-            ValueError: the backend does not accept something that is set.
+            ValueError: the backend does not accept a setting with another value than the default.
         """
-        found: dict[str, Any] = {"chip": self.name, "preset": self.preset, "seed": self.seed}
+        keywords: dict[str, Any] = {"chip": self.name, "preset": self.preset, "seed": self.seed}
         default = ChipConfig()
         for item in fields(self):
             value = getattr(self, item.name)
@@ -177,24 +184,24 @@ class ChipConfig:
                 continue
             if item.name not in accepted:
                 raise ValueError(f"chip.{item.name}={value} is not a setting of this backend; leave it out")
-            found[item.name] = value
-        return found
+            keywords[item.name] = value
+        return keywords
 
 
 @dataclass
 class BackendConfig:
-    """Which device runs the network.
+    """The device that runs the network.
 
     Attributes:
-        name: a registered backend, or `software` for the twin.
+        name: name of a registered backend, or `software` for the twin.
         settings: keyword settings of the backend.
-        retries: how often a run that failed or lost trials is repeated.
-        faults: probabilities of faults of the link by name, see `hxtrain.backends.FAULTS`.
+        retries: number of repeats of a run that failed or lost trials.
+        faults: probabilities of faults of the link, by name, see `hxtrain.backends.FAULTS`.
         fault_seed: seed of the faults.
-        trial_time: time from trial to trial (s) for fast inference; None: so long that trials do not meet.
-        forced_reset: reset membranes and synaptic currents between trials.
-        max_runs: runs of the device that a sample may take if the network is larger than it.
-        run_timeout: time (s) after which a run that has not come back counts as hanging; None: no limit.
+        trial_time: time from trial to trial (s) for fast inference; None: long enough to keep trials independent.
+        forced_reset: whether membranes and synaptic currents are reset between trials.
+        max_runs: largest number of runs per sample, for a network that is larger than the device.
+        run_timeout: time (s) after which an unfinished run counts as hanging; None: no limit.
     """
 
     name: str = "emulator"
@@ -221,9 +228,9 @@ class BackendConfig:
         except ValueError as error:
             raise ValueError(f"backend.faults: {error}") from error
         if self.faulty() and self.name == SOFTWARE:
-            met = ", ".join(name for name, p in self.faults.items() if p > 0)
+            names = ", ".join(name for name, p in self.faults.items() if p > 0)
             raise ValueError(
-                f"backend.faults: {met} cannot happen in software, where there is no link; "
+                f"backend.faults: {names} cannot happen in software, where there is no link; "
                 "choose a device, or set these probabilities to 0"
             )
 
@@ -239,7 +246,7 @@ class BackendConfig:
         """Return the backend; None for software.
 
         Raises:
-            UnknownBackendError: the name or a setting is not known.
+            UnknownBackendError: no backend has this name, or the backend does not have one of the settings.
         """
         if self.name == SOFTWARE:
             return None

@@ -1,4 +1,4 @@
-"""A device in the loop: everything above a backend that is written once.
+"""A device in the loop: the code that all backends share.
 
 Float weights become integers, batches are split by the device's trace memory, networks larger than the
 device run in parts, runs are retried and checked, and codes become membranes.
@@ -53,22 +53,22 @@ class Device:
     """Drives one backend for one network.
 
     Args:
-        backend: the device.
-        retries: how often a run that failed or lost trials is repeated before the error is passed on.
-        drift_limit: change of the resting potentials from which on recalibration is due (trace units, rms);
+        backend: driver of the device.
+        retries: number of repeats of a run that failed or lost trials, before its error is raised.
+        drift_limit: change of the resting potentials above which recalibration is due (trace units, rms);
             an estimate, see `hxtrain.execution.drift`.
-        trial_time: time from trial to trial (s) for fast inference, in which a trial may meet what the one before
-            left behind; None: trials are far apart.
-        forced_reset: reset membranes and synaptic currents between trials.
-        max_runs: runs of the device that a sample may take if the network is larger than it.
-        run_timeout: time (s) after which a run that has not come back counts as hanging, and is given up; runs are then
-            in a thread of their own. None: the host waits for as long as it takes.
+        trial_time: time from trial to trial (s) for fast inference, in which the state that a trial leaves may affect
+            the next one; None: trials are far apart.
+        forced_reset: whether membranes and synaptic currents are reset between trials.
+        max_runs: largest number of runs per sample, for a network that is larger than the device.
+        run_timeout: time (s) after which an unfinished run counts as hanging and is abandoned; each run then has a
+            thread. None: the host waits without a limit.
 
     Attributes:
-        clock: trials run so far, those of all parts; part of a checkpoint, since emulated noise follows from it.
-        plan: the placement; None before a network is attached.
-        waited: wall-clock time (s) in which the host waited for the device.
-        warnings: what a user should know of the device as it is configured for the network.
+        clock: number of trials so far, summed over all parts; checkpoints hold it because emulated noise depends on it.
+        plan: placement of the network; None until a network is attached.
+        waited: wall-clock time in which the host waited for the device (s).
+        warnings: messages for the user about the device in its configuration for the network.
     """
 
     def __init__(
@@ -85,8 +85,10 @@ class Device:
             raise TypeError(
                 f"Device takes a Backend, not {backend!r:.60}; make one with hxtrain.backends.create_backend(name)"
             )
-        max_runs, retries = whole("max_runs", max_runs), whole("retries", retries)
-        trial_time, forced_reset = optional(real)("trial_time", trial_time), flag("forced_reset", forced_reset)
+        max_runs = whole("max_runs", max_runs)
+        retries = whole("retries", retries)
+        trial_time = optional(real)("trial_time", trial_time)
+        forced_reset = flag("forced_reset", forced_reset)
         drift_limit = real("drift_limit", drift_limit)
         if max_runs < 1:
             raise ValueError(f"max_runs={max_runs} must be at least 1")
@@ -94,10 +96,15 @@ class Device:
             raise ValueError(f"retries={retries} must not be negative")
         if trial_time is not None and not trial_time > 0:
             raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
-        self.trial_time, self.forced_reset, self.max_runs = trial_time, forced_reset, max_runs
-        self.backend, self.retries, self.drift_limit = backend, retries, drift_limit
+        self.trial_time = trial_time
+        self.forced_reset = forced_reset
+        self.max_runs = max_runs
+        self.backend = backend
+        self.retries = retries
+        self.drift_limit = drift_limit
         self._watch = None if run_timeout is None else Watch(run_timeout, backend.capabilities.name)
-        self.clock, self.waited = 0, 0.0
+        self.clock = 0
+        self.waited = 0.0
         self.drift = DriftMonitor(drift_limit)
         self.plan: Plan | None = None
         self.scales: list[float] = []
@@ -121,36 +128,37 @@ class Device:
         self.backend.close()
 
     def place(self, net: Network) -> Plan:
-        """Plan the network and configure the device with it, with each of its parts if there are several.
+        """Plan the network and configure the device with it, or with each of its parts in turn.
 
         Raises:
-            PlacementError: the network does not fit; the device is not touched.
+            PlacementError: the network does not fit; the device keeps its configuration.
         """
         plan = place(net, self.backend.capabilities, self.trial_time, self.forced_reset, self.max_runs)
         self.plan = None
         self.warnings = self._try_parts(plan)
-        self.plan, self.drift = plan, DriftMonitor(self.drift_limit)
+        self.plan = plan
+        self.drift = DriftMonitor(self.drift_limit)
         return plan
 
     def _try_parts(self, plan: Plan) -> tuple[str, ...]:
         """Configure every part, the first one last, and return the device's warnings."""
-        found: dict[str, list[int]] = {}
+        warnings: dict[str, list[int]] = {}
         numbered = list(enumerate((part.circuit for part in plan.parts), 1))
         self._configured = None
         for number, circuit in reversed(numbered):
             self._configure(circuit)
             for text in self.backend.warnings:
-                found.setdefault(text, []).insert(0, number)
+                warnings.setdefault(text, []).insert(0, number)
         return tuple(
             text if len(runs) == len(plan.parts) else f"run{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}: {text}"
-            for text, runs in found.items()
+            for text, runs in warnings.items()
         )
 
     def _configure(self, circuit: Circuit) -> None:
-        """Configure the device with a circuit, unless it is, and nobody has configured or closed it since.
+        """Configure the device with a circuit, unless it still has this configuration.
 
         Raises:
-            DeviceError: it was closed.
+            DeviceError: the device is closed.
         """
         if self.backend.closed:
             raise DeviceError(
@@ -159,31 +167,33 @@ class Device:
             )
         if self._configured != (circuit, self.backend.configuration):
             self._configured = None
-            with self._waiting(), _as_device_error("be configured"):
+            with self._timing(), _as_device_error("be configured"):
                 self.backend.configure(circuit)
             self._configured = circuit, self.backend.configuration
 
     def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
-        """Run a batch and return what was measured, in the model's units and the precision of the weights.
+        """Run a batch and return the measured activity, in the model's units and the precision of the weights.
 
-        With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's, of the measured spikes and
-        the weights as sent. The contract has no way to ask for fewer traces: the device records all of them, and the
-        host looks at no more of those than the first samples, which tell of drift.
+        With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's response to the measured
+        spikes and the weights as sent. The contract cannot request fewer traces: the device records all of them, and
+        the host reads only the first samples of hidden traces, to observe drift.
 
         Args:
             weights: float weights of each projection.
             spikes: input events.
-            events: the same on the time grid, if at hand.
+            events: input events on the time grid; None: computed from `spikes` if needed.
 
         Raises:
             DeviceError: a run failed on every attempt.
         """
-        plan = self._placed()
+        plan = self._require_plan()
         integers, self.scales = plan.quantise(weights)
         recording = self.record(integers, spikes)
-        circuit, device, layers = plan.circuit, weights[0].device, list[LayerActivity]()
+        circuit = plan.circuit
+        device = weights[0].device
         dtype = weights[0].dtype
-        fired = {name: _fired(found.to(device), circuit).to(dtype) for name, found in recording.spikes.items()}
+        layers: list[LayerActivity] = []
+        fired = {name: _fired(measured.to(device), circuit).to(dtype) for name, measured in recording.spikes.items()}
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
@@ -195,59 +205,61 @@ class Device:
                 membrane = modelled[name].to(dtype)
             else:
                 codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
-                # those of hidden layers are seldom looked at as membranes, but for gradients, which take codes
-                kept = name in fired and device.type == codes.device.type == "cpu" and dtype == torch.float32
-                membrane = Codes(codes, unit) if kept else membranes(codes.to(device), unit).to(dtype)
+                # membranes of hidden layers are rarely needed except for gradients, which take codes
+                is_lazy = name in fired and device.type == codes.device.type == "cpu" and dtype == torch.float32
+                membrane = Codes(codes, unit) if is_lazy else membranes(codes.to(device), unit).to(dtype)
             layers.append(layer_activity(fired.get(name), membrane, recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that is not clipped; None where the scale adapts."""
-        return self._placed().weight_limits()
+        return self._require_plan().weight_limits()
 
     def saturations(self, current: float) -> list[Saturation]:
-        """Return by layer, in the units of its weights at their last run, where its synaptic inputs saturate.
+        """Return the saturation of each projection's synaptic inputs, in the units of its weights in the last run.
 
         Args:
-            current: at which one does (weight LSB).
+            current: current at which a synaptic input saturates (weight LSB).
         """
-        per_circuit = self._placed().capabilities.inputs_per_circuit
+        per_circuit = self._require_plan().capabilities.inputs_per_circuit
         return [
             Saturation(current / scale, per_circuit, plan.projection.first_input)
-            for plan, scale in zip(self._placed().projections, self.scales, strict=True)
+            for plan, scale in zip(self._require_plan().projections, self.scales, strict=True)
         ]
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
-        """Run integer weights; splits the batch as the device needs and joins the pieces.
+        """Run a batch with integer weights; the batch is split to fit the device, and the recordings are joined.
 
-        Of a network in parts, the whole batch runs through one part before the next one is configured.
+        If the network has several parts, the whole batch runs through one part before the next one is configured.
 
         Raises:
             DeviceError: trials are missing after the last attempt.
         """
-        plan = self._placed()
-        where = self.backend.torch_device if len(plan.parts) == 1 else "cpu"
-        integers = {name: matrix.to(where) for name, matrix in integers.items()}
-        spikes = spikes.to(where)
+        plan = self._require_plan()
+        torch_device = self.backend.torch_device if len(plan.parts) == 1 else "cpu"
+        integers = {name: matrix.to(torch_device) for name, matrix in integers.items()}
+        spikes = spikes.to(torch_device)
         if spikes.samples == 0:
             return nothing(plan.circuit, spikes.time.device)
         if len(plan.parts) == 1:
             self._configure(plan.parts[0].circuit)
-            return self._watched(self._record_part(plan.parts[0], integers, spikes))
-        measured, found = {INPUT: spikes}, list[tuple[Part, Recording]]()
+            return self._with_drift_note(self._record_part(plan.parts[0], integers, spikes))
+        measured = {INPUT: spikes}
+        recordings: list[tuple[Part, Recording]] = []
         for part in plan.parts:
             self._configure(part.circuit)
             if part.source not in measured:
-                measured[part.source] = replayed(spikes_of(part.source, found), plan.circuit.duration)
-            found.append((part, self._record_part(part, part.weights(integers), measured[part.source])))
-        return self._watched(merge(plan.circuit, found))
+                measured[part.source] = replayed(spikes_of(part.source, recordings), plan.circuit.duration)
+            recordings.append((part, self._record_part(part, part.weights(integers), measured[part.source])))
+        return self._with_drift_note(merge(plan.circuit, recordings))
 
     def _record_part(self, part: Part, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
-        """Run a batch through the configured part; its trials follow those before on the clock."""
-        size = part.trials_per_run(self._placed().capabilities)
+        """Run a batch through the configured part; its trials continue the clock."""
+        size = part.trials_per_run(self._require_plan().capabilities)
         if not size or (self.backend.takes_any_batch and part.circuit.trial_time is None):
             size = max(spikes.samples, 1)
-        stimuli, clock = [], self.clock
+        stimuli = []
+        clock = self.clock
         for piece in spikes.split(size):
             stimuli.append(Stimulus(piece, clock))
             clock += piece.samples
@@ -260,7 +272,7 @@ class Device:
     def _run_ahead(
         self, integers: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> Sequence[Recording | DeviceError | None]:
-        """Return what came of the first attempt at each run if the device takes several at once, else None for each."""
+        """Return the outcome of the first attempt at each run if the device runs several at once, else Nones."""
         backend = self.backend
         if not isinstance(backend, Batching) or len(stimuli) == 1:
             return [None] * len(stimuli)
@@ -271,12 +283,13 @@ class Device:
         except DeviceError as error:
             return [error, *[None] * (len(stimuli) - 1)]
 
-    def _watched(self, recording: Recording) -> Recording:
-        """Note in a recording's health when recalibration has become due.
+    def _with_drift_note(self, recording: Recording) -> Recording:
+        """Add a note to a recording's health when recalibration becomes due.
 
-        Trials that follow closely without a reset do not begin at rest, but where the trial before them ended.
+        Trials that follow closely without a reset start where the previous trial ended, rather than at rest; drift is
+        not observed then.
         """
-        circuit = self._placed().circuit
+        circuit = self._require_plan().circuit
         if circuit.trial_time is not None and not circuit.forced_reset:
             return recording
         note = self.drift.add(recording)
@@ -284,31 +297,37 @@ class Device:
 
     @contextmanager
     def sharing(self, first: int, total: int) -> Iterator[None]:
-        """Run a part of `total` trials that several devices share, from trial `first` on: each keeps its place."""
-        parts, before = len(self._placed().parts), self.clock
-        self.clock = before + first * parts
+        """Set the clock for one of several devices that share `total` trials.
+
+        Args:
+            first: index of the first trial on this device.
+            total: number of trials on all devices.
+        """
+        parts = len(self._require_plan().parts)
+        start = self.clock
+        self.clock = start + first * parts
         yield
-        self.clock = before + total * parts
+        self.clock = start + total * parts
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Count the time in which the host waits for the device."""
-        begin = time.perf_counter()
+    def _timing(self) -> Iterator[None]:
+        """Add the time that the host waits for the device to `waited`."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.waited += time.perf_counter() - begin
+            self.waited += time.perf_counter() - start
 
     def _call(self, work: Callable[[], Result], trials: int) -> Result:
-        """Return what a call of the backend does, in a thread if it may hang.
+        """Return the result of a call of the backend, made in a thread if it may hang.
 
         Raises:
-            DeviceError: it failed in any way but by a ValueError, with which a backend refuses what it is asked for.
+            DeviceError: the call failed, except with a ValueError, by which a backend refuses a request.
         """
-        with self._waiting(), _as_device_error("run"):
+        with self._timing(), _as_device_error("run"):
             return work() if self._watch is None else self._watch.call(work, f"a run of {trials} trials")
 
-    def _placed(self) -> Plan:
+    def _require_plan(self) -> Plan:
         if self.plan is None:
             raise DeviceError("no network is placed on the device; call net.attach(device) first")
         return self.plan
@@ -320,7 +339,14 @@ class Device:
         stimulus: Stimulus,
         first: Recording | DeviceError | None,
     ) -> Recording:
-        """Run until every trial has arrived whole; trials that have are kept, `first` is what has come already."""
+        """Run until every trial has arrived whole; complete trials are kept.
+
+        Args:
+            circuit: circuit of the configured part.
+            integers: integer weights by projection.
+            stimulus: trials of the run.
+            first: outcome of the first attempt if it has been made, else None.
+        """
         arrivals = Arrivals(stimulus, independent=circuit.trial_time is None)
         for attempt in range(self.retries + 1):
             error = self._run_missing(circuit, integers, arrivals, first)
@@ -342,22 +368,22 @@ class Device:
         circuit: Circuit,
         integers: Mapping[str, Tensor],
         arrivals: Arrivals,
-        found: Recording | DeviceError | None,
+        outcome: Recording | DeviceError | None,
     ) -> DeviceError | None:
-        """Run once what is missing, unless its outcome is `found` already; an error of the device is returned."""
-        part = arrivals.wanted()
+        """Run the missing trials once, unless their `outcome` is available; return an error of the device."""
+        part = arrivals.next_part()
         try:
-            if isinstance(found, DeviceError):
-                raise found
-            if found is None:
-                found = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
-            found = check_recording(circuit, found, part)
+            if isinstance(outcome, DeviceError):
+                raise outcome
+            if outcome is None:
+                outcome = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
+            recording = check_recording(circuit, outcome, part)
         except HangingError:
             raise
         except DeviceError as error:
             arrivals.fail(part)
             return error
-        arrivals.add(part, found)
+        arrivals.add(part, recording)
         return None
 
 
@@ -368,10 +394,10 @@ def device_of(net: Network) -> Device | None:
 
 @contextmanager
 def _as_device_error(action: str) -> Iterator[None]:
-    """Turn whatever a backend raises into DeviceError; a ValueError refuses what it was asked for, and stays.
+    """Turn every exception of a backend into a DeviceError, except a ValueError, which refuses a request.
 
     Args:
-        action: what could not be done to the device.
+        action: verb phrase for the error, after "the device could not".
     """
     try:
         yield
@@ -382,7 +408,7 @@ def _as_device_error(action: str) -> Iterator[None]:
 
 
 def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
-    """Return measured spikes on the time grid; those of a neuron in one bin count once."""
+    """Return measured spikes on the time grid; several spikes of a neuron in one bin count once."""
     if spikes.time.device.type == "cpu":
         grouped = compiled.bin_spikes(spikes, circuit.dt, circuit.samples)
         return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units))

@@ -1,7 +1,7 @@
-"""Drift of a chip, watched from the host: the resting potentials, which every recording contains.
+"""Drift of a chip, observed from the host through the resting potentials that every recording contains.
 
-The first trace sample of a trial shows each neuron at rest. Its mean over trials, against the same mean from
-when the network was attached, says how far the chip's operating point has moved since.
+The first trace sample of a trial shows each neuron at rest. The difference between its mean over recent trials and its
+mean when the network was attached shows how far the chip's operating point has moved.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from torch import Tensor
 from hxtrain.backends import Recording
 
 LIMIT = 2.0
-"""Change from which on recalibration is due (trace units, rms over neurons). An estimate: about what a
-calibration leaves as spread of the thresholds, and under 3 % of threshold - leak."""
+"""Change above which recalibration is due (trace units, rms over neurons). An estimate: about the spread of the
+thresholds after a calibration, and under 3 % of threshold - leak."""
 WATCHED = 32
-"""Trials of a recording that are looked at, the first ones; more would cost time and tell little."""
+"""Number of trials at the start of a recording that are evaluated; more would cost time and add little."""
 TRIALS = 256
-"""Least number of trials that a mean is taken over; noise of 1 LSB becomes 0.06 LSB."""
+"""Smallest number of trials for a mean; noise of 1 LSB becomes 0.06 LSB."""
 PRECISION = 0.1
-"""Largest standard error of a mean (rms over neurons, in units of the limit); more trials are added until then.
-Chips that take turns from trial to trial need thousands."""
+"""Largest standard error of a mean (rms over neurons, in units of the limit); trials are added until it is reached.
+A population of chips, which changes from trial to trial, needs thousands."""
 
 
 class DriftMonitor:
-    """Says once when the resting potentials have moved too far.
+    """Reports once that the resting potentials have moved too far.
 
     Args:
-        limit: change from which on recalibration is due (trace units, rms over neurons).
+        limit: change above which recalibration is due (trace units, rms over neurons).
 
     Attributes:
-        chip_time: of all recordings (s).
+        chip_time: chip time of all recordings (s).
     """
 
     def __init__(self, limit: float = LIMIT) -> None:
@@ -45,24 +45,25 @@ class DriftMonitor:
         self._reported = False
 
     def add(self, recording: Recording) -> str | None:
-        """Take the resting potentials of a whole recording; return a text when recalibration has become due."""
+        """Add the resting potentials of a whole recording; return a text when recalibration becomes due."""
         self.chip_time += recording.cost.chip_time
         if self._reported:
             return None
         self._block.add(torch.cat([codes[:WATCHED, 0] for codes in recording.traces.values()], dim=1))
         if self._block.trials < TRIALS or self._block.standard_error() > PRECISION * self.limit:
             return None
-        mean, self._block = self._block.mean(), _Block()
+        mean = self._block.mean()
+        self._block = _Block()
         if self._first is None:
             self._first = mean
             return None
-        moved = float((mean - self._first).square().mean().sqrt())
-        if moved <= self.limit:
+        shift = float((mean - self._first).square().mean().sqrt())
+        if shift <= self.limit:
             return None
         self._reported = True
         return (
-            f"recalibration is due: the resting potentials moved by {moved:.1f} LSB (rms) in {self.chip_time:.3g} s of "
-            "chip time; the thresholds have probably moved alike; recalibrate and attach again"
+            f"recalibration is due: the resting potentials moved by {shift:.1f} LSB (rms) in {self.chip_time:.3g} s of "
+            "chip time; the thresholds have probably shift alike; recalibrate and attach again"
         )
 
 
@@ -70,24 +71,28 @@ class _Block:
     """Sums over consecutive trials."""
 
     def __init__(self) -> None:
-        self.trials, self._sum, self._changes = 0, torch.zeros(()), 0.0
-        self._waiting: list[Tensor] = []
+        self.trials = 0
+        self._sum = torch.zeros(())
+        self._changes = 0.0
+        self._queue: list[Tensor] = []
         self._last: Tensor | None = None
 
     def add(self, codes: Tensor) -> None:
-        """Add codes `[B, N]`; they are looked at when a sum is asked for."""
+        """Add codes `[B, N]`; they are summed when a mean or its error is needed."""
         self.trials += len(codes)
-        self._waiting.append(codes)
+        self._queue.append(codes)
 
     def _sum_up(self) -> None:
-        if not self._waiting:
+        """Add the queued codes to the sums."""
+        if not self._queue:
             return
-        values = torch.cat(self._waiting).double()
+        values = torch.cat(self._queue).double()
         self._sum = self._sum + values.sum(0)
         rows = values if self._last is None else torch.cat([self._last, values])
         change = (rows[1:] - rows[:-1]).view(-1)
         self._changes += float(change.dot(change)) / values.shape[1]
-        self._waiting, self._last = [], values[-1:]
+        self._queue = []
+        self._last = values[-1:]
 
     def mean(self) -> Tensor:
         """Return each neuron's mean `[N]`."""

@@ -1,13 +1,13 @@
 """Partition: a circuit that is larger than the device, as parts that share the device in turn.
 
-Every part is a circuit of its own. Its external inputs are the input events, or the spikes that were measured
-of a population in an earlier part. Two rules, in the order of the populations:
+Every part is a separate circuit. Its external inputs are the input events, or the spikes measured of a population in
+an earlier part. Two rules apply, in the order of the populations:
 
-- populations that fit together share a part; within it, spikes travel on the chip as usual;
+- populations that fit together share a part; within the part, spikes travel on the chip as usual;
 - a population that does not fit alone is split into slices of (almost) equal size, one part each.
 
-No other division into such parts has fewer of them. Slices of equal size are one and the same circuit, with other
-weights: they use the same physical neurons, and the device is not configured between them.
+No other division into such parts has fewer of them. Slices of equal size are the same circuit with different weights:
+they use the same physical neurons, and the device is not configured again between them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hxtrain.backends import INPUT, Capabilities, Circuit, Health, Population, P
 
 @dataclass(frozen=True)
 class Part:
-    """What one run of the device holds of a circuit.
+    """The part of a circuit that one run of the device holds.
 
     Attributes:
-        circuit: populations, or a slice of one; its external inputs are the spikes of `source`.
-        source: a population of an earlier part, or `INPUT`.
-        first: neuron of the whole population with which the slice begins; 0 for whole populations.
+        circuit: whole populations, or a slice of one; its external inputs are the spikes of `source`.
+        source: name of a population in an earlier part, or `INPUT`.
+        first: index in the whole population of the slice's first neuron; 0 for whole populations.
     """
 
     circuit: Circuit
@@ -38,21 +38,22 @@ class Part:
     def weights(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this part's rows of the weights `[post, pre]` of all projections."""
         sizes = {population.name: population.size for population in self.circuit.populations}
-        found = {}
+        weights = {}
         for projection in self.circuit.projections:
-            matrix, rows = whole[projection.name], sizes[projection.post]
-            found[projection.name] = matrix if rows == len(matrix) else matrix[self.first : self.first + rows]
-        return found
+            matrix = whole[projection.name]
+            rows = sizes[projection.post]
+            weights[projection.name] = matrix if rows == len(matrix) else matrix[self.first : self.first + rows]
+        return weights
 
     def trials_per_run(self, capabilities: Capabilities) -> int | None:
-        """Return how many trials one run can record; None for any number."""
+        """Return the number of trials that one run can record; None for any number."""
         return capabilities.trials_per_run(self.circuit.samples, sum(p.size for p in self.circuit.populations))
 
 
 def partition(circuit: Circuit, capabilities: Capabilities) -> tuple[Part, ...]:
-    """Return the parts of a circuit, in the order in which they run; one where all of it fits.
+    """Return the parts of a circuit in the order in which they run; a single one if the whole circuit fits.
 
-    No neuron may be larger than the device. Populations that project onto themselves are not split.
+    Every neuron must fit the device. Populations that project onto themselves are not split.
     """
     groups: list[list[Population]] = []
     for population in circuit.populations:
@@ -71,14 +72,16 @@ def recurrent(population: Population, circuit: Circuit) -> bool:
 
 
 def replayed(spikes: Spikes, duration: float) -> Spikes:
-    """Return measured spikes as events for a later part: at the times measured, within the recorded window (s)."""
+    """Return measured spikes as events for a later part, at their times, if these are below `duration` (s)."""
     inside = spikes.time < duration
     return replace(spikes, sample=spikes.sample[inside], unit=spikes.unit[inside], time=spikes.time[inside])
 
 
-def spikes_of(population: str, found: Sequence[tuple[Part, Recording]]) -> Spikes:
-    """Return the spikes of a population, from the recordings of all parts that hold neurons of it."""
-    slices = [(part.first, recording.spikes[population]) for part, recording in found if population in recording.spikes]
+def spikes_of(population: str, recordings: Sequence[tuple[Part, Recording]]) -> Spikes:
+    """Return the spikes of a population, from the recordings of all parts with neurons of it."""
+    slices = [
+        (part.first, recording.spikes[population]) for part, recording in recordings if population in recording.spikes
+    ]
     if len(slices) == 1:
         return slices[0][1]
     units = sum(spikes.units for _, spikes in slices)
@@ -87,34 +90,35 @@ def spikes_of(population: str, found: Sequence[tuple[Part, Recording]]) -> Spike
     return Spikes.from_events(sample, unit, time, slices[0][1].samples, units)
 
 
-def merge(circuit: Circuit, found: Sequence[tuple[Part, Recording]]) -> Recording:
-    """Return one recording of a circuit from whole recordings of all its parts, of the same trials."""
+def merge(circuit: Circuit, recordings: Sequence[tuple[Part, Recording]]) -> Recording:
+    """Return one recording of a circuit from complete recordings of all its parts, of the same trials."""
     traces: dict[str, list[Tensor]] = {population.name: [] for population in circuit.populations}
-    for _, recording in found:
+    for _, recording in recordings:
         for name, codes in recording.traces.items():
             traces[name].append(codes)
     return Recording(
-        spikes={p.name: spikes_of(p.name, found) for p in circuit.populations if p.threshold is not None},
+        spikes={p.name: spikes_of(p.name, recordings) for p in circuit.populations if p.threshold is not None},
         traces={name: torch.cat(codes, dim=2) for name, codes in traces.items()},
-        cost=total([recording.cost for _, recording in found]),
-        health=sum((recording.health for _, recording in found), Health()),
+        cost=total([recording.cost for _, recording in recordings]),
+        health=sum((recording.health for _, recording in recordings), Health()),
     )
 
 
 def _fit(group: Sequence[Population], circuit: Circuit, caps: Capabilities) -> bool:
-    """Return whether populations fit the neuron circuits, and one trial of them the trace memory."""
+    """Return whether populations fit the neuron circuits, and their traces of one trial the trace memory."""
     used = sum(p.size * p.merged for p in group)
     return used <= caps.neuron_circuits and caps.trials_per_run(circuit.samples, sum(p.size for p in group)) != 0
 
 
 def _parts(group: list[Population], circuit: Circuit, caps: Capabilities) -> list[Part]:
-    """Return the part of populations that share one, or the parts of a single one."""
+    """Return the part that several populations share, or the parts of a single population."""
     population = group[0]
     if len(group) > 1 or _fit(group, circuit, caps) or recurrent(population, circuit):
         return [_part(group, circuit)]
     count = -(-population.size // _room(population, circuit, caps))
     small, larger = divmod(population.size, count)
-    parts, first = [], 0
+    parts = []
+    first = 0
     for index in range(count):
         size = small + (index < larger)
         parts.append(_part([replace(population, size=size)], circuit, first))
@@ -123,7 +127,7 @@ def _parts(group: list[Population], circuit: Circuit, caps: Capabilities) -> lis
 
 
 def _room(population: Population, circuit: Circuit, caps: Capabilities) -> int:
-    """Return how many neurons of a population one part can hold, at least one."""
+    """Return the number of a population's neurons that one part can hold, at least one."""
     room = caps.neuron_circuits // population.merged
     if caps.trace_channels is None:
         recorded = caps.trials_per_run(circuit.samples, 1)
@@ -132,7 +136,7 @@ def _room(population: Population, circuit: Circuit, caps: Capabilities) -> int:
 
 
 def _part(group: Sequence[Population], circuit: Circuit, first: int = 0) -> Part:
-    """Cut populations out of a circuit; their source outside becomes the external input."""
+    """Cut populations out of a circuit; their upstream source becomes the external input."""
     inside = {population.name for population in group}
     onto = [projection for projection in circuit.projections if projection.post in inside]
     source = next(projection for projection in onto if projection.pre not in inside)

@@ -1,7 +1,7 @@
-"""Placement: a network against a device's limits, before anything runs.
+"""Placement: check of a network against a device's limits, before anything runs.
 
-`place` finds every misfit at once; `Plan` says what the device will be configured with, and how
-float weights become integers and trace codes become membranes.
+`place` reports every misfit at once; `Plan` holds the configuration of the device, and converts float weights to
+integers and trace codes to membranes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .partition import Part, partition, recurrent
 from .resolution import Resolution
 
 MAX_RUNS = 64
-"""Runs per sample from which on a network is taken to be too large by mistake."""
+"""Largest number of runs per sample; above it, the size of a network is probably a mistake."""
 
 
 PLAN_COLUMNS = ("what", "used", "limit")
@@ -34,13 +34,13 @@ PLAN_COLUMNS = ("what", "used", "limit")
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """How one layer is realised.
+    """Realisation of one layer on the device.
 
     Attributes:
-        population: what the device is asked for.
+        population: population that the device is configured with.
         nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
             potential is as large as the model's.
-        automatic: whether the integer weights onto it are scaled such that the largest just fits.
+        automatic: whether the integer weights onto the layer are scaled so that the largest just fits.
     """
 
     population: Population
@@ -50,13 +50,13 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class ProjectionPlan:
-    """How one projection is realised.
+    """Realisation of one projection on the device.
 
     Attributes:
-        projection: what the device is asked for.
-        fixed_scale: integer weight per unit of float weight; None: chosen such that the largest weight
-            onto the population just fits.
-        max_scale: limit of that automatic scale.
+        projection: projection that the device is configured with.
+        fixed_scale: integer weight per unit of float weight; None: chosen so that the largest weight onto the
+            population just fits.
+        max_scale: limit of the automatic scale.
     """
 
     projection: Projection
@@ -64,7 +64,7 @@ class ProjectionPlan:
     max_scale: float
 
     def scale(self, largest: float, weight_max: int) -> float:
-        """Return the scale in use where the largest float weight onto the population is `largest`."""
+        """Return the scale for a population whose largest incoming float weight is `largest`."""
         if self.fixed_scale is not None:
             return self.fixed_scale
         return min(weight_max / largest, self.max_scale) if largest > 0 else self.max_scale
@@ -74,15 +74,16 @@ class ProjectionPlan:
 class Plan:
     """A network that fits a device, in one run or in several.
 
-    `circuit` is the whole network; where it is larger than the device, `parts` are what runs.
+    The device runs `parts`: the whole circuit, or parts of it if the circuit is larger than the device.
 
     Weights, scales and limits are lists with one entry per projection, in the order of `projections`.
 
     Attributes:
-        capabilities: of the device.
-        circuit: what it is asked for.
-        layers, projections: how they are realised.
-        resolution: what of the device's resolution is used.
+        capabilities: capabilities of the device.
+        circuit: whole network, as populations and projections.
+        layers: realisation of each layer.
+        projections: realisation of each projection.
+        resolution: resolution of weights and traces in use.
     """
 
     capabilities: Capabilities
@@ -119,14 +120,14 @@ class Plan:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """What runs, one after the other; a single part where the network fits."""
+        """Parts that run one after the other; a single part if the network fits."""
         return partition(self.circuit, self.capabilities)
 
     @property
     def trials_per_run(self) -> int | None:
         """Trials that one run of the device can record, in every part."""
-        found = [part.trials_per_run(self.capabilities) for part in self.parts]
-        return min((trials for trials in found if trials is not None), default=None)
+        counts = [part.trials_per_run(self.capabilities) for part in self.parts]
+        return min((trials for trials in counts if trials is not None), default=None)
 
     def quantise(self, weights: list[Tensor]) -> tuple[dict[str, Tensor], list[float]]:
         """Return integer weights by projection (rounded, clipped to the range) and their scales.
@@ -137,13 +138,14 @@ class Plan:
         limit = self.capabilities.weight_max
         largest: dict[str, float] = {}
         bounds = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights]).tolist()
-        for plan, (low, high) in zip(self.projections, bounds, strict=True):  # NaN if a weight is
-            name, post = plan.projection.name, plan.projection.post
+        for plan, (low, high) in zip(self.projections, bounds, strict=True):  # NaN if a weight is NaN
+            post = plan.projection.post
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise not_finite(name)
+                raise not_finite(plan.projection.name)
             if plan.fixed_scale is None:
                 largest[post] = max(largest.get(post, 0.0), -low, high)
-        integers, scales = {}, []
+        integers = {}
+        scales = []
         for plan, weight in zip(self.projections, weights, strict=True):
             scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
             integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, self.capabilities)
@@ -151,47 +153,51 @@ class Plan:
         return integers, scales
 
     def as_sent(self, integers: dict[str, Tensor], scales: list[float]) -> dict[str, list[Tensor]]:
-        """Return by layer what integer weights onto it stand for, in the model's unit of membrane, float32.
+        """Return by layer the weights that integer weights represent, in the model's unit of membrane, float32.
 
-        Feed-forward weights, then recurrent ones, if any. Without automatic scale these are the float weights, rounded
-        and clipped, but for a fixed scale that is not the nominal one: they are what the device's membranes show.
+        Each list holds feed-forward weights, then recurrent ones if any. With an automatic or the nominal
+        scale these are the float weights, rounded and clipped. With another fixed scale they are the weights that the
+        device's membranes show.
         """
         nominal = {layer.population.name: layer.nominal_scale for layer in self.layers}
-        found: dict[str, list[Tensor]] = {name: [] for name in nominal}
+        weights: dict[str, list[Tensor]] = {name: [] for name in nominal}
         for plan, scale in zip(self.projections, scales, strict=True):
             unit = scale if plan.fixed_scale is None else nominal[plan.projection.post]
-            found[plan.projection.post].append(integers[plan.projection.name].to(torch.float32) / unit)
-        return found
+            weights[plan.projection.post].append(integers[plan.projection.name].to(torch.float32) / unit)
+        return weights
 
     def trace_units(self, scales: list[float]) -> list[float]:
-        """Return per layer the trace codes of the model's unit of membrane, at these scales of its projections."""
-        onto = {plan.projection.post: scale for plan, scale in zip(self.projections, scales, strict=True)}
+        """Return per layer the model's unit of membrane in trace codes, for the scales of the projections."""
+        incoming = {plan.projection.post: scale for plan, scale in zip(self.projections, scales, strict=True)}
         return [
-            self.trace_unit * (onto[layer.population.name] / layer.nominal_scale if layer.automatic else 1.0)
+            self.trace_unit * (incoming[layer.population.name] / layer.nominal_scale if layer.automatic else 1.0)
             for layer in self.layers
         ]
 
     def weight_limits(self) -> list[float | None]:
-        """Return the largest float weight that is not clipped; None where the scale adapts."""
+        """Return the largest float weight of each projection that is not clipped; None for an automatic scale."""
         limit = self.capabilities.weight_max
         return [None if plan.fixed_scale is None else limit / plan.fixed_scale for plan in self.projections]
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the plan as rows (what, used, limit)."""
-        caps, circuit = self.capabilities, self.circuit
+        caps = self.capabilities
+        circuit = self.circuit
         rows = self._rows_of_parts()
         for population in circuit.populations:
             rows += self._rows_of(population)
         rows += self.resolution.rows(caps)
-        per_run, trial_time = self.trials_per_run, circuit.trial_time or caps.trial_time
+        per_run = self.trials_per_run
+        trial_time = circuit.trial_time or caps.trial_time
         rows.append(("trace samples per trial", str(circuit.samples), str(caps.max_samples or "any")))
         rows.append(("trials per run (trace memory)", str(per_run or "any"), f"{caps.trace_memory or 'any'} bytes"))
         rows.append(("recorded window", f"{circuit.duration * 1e6:.4g} us", f"{trial_time * 1e6:.4g} us per trial"))
         return rows
 
     def _rows_of_parts(self) -> list[tuple[str, str, str]]:
-        """Return how many neuron circuits are in use and, where there are several parts, what they hold and cost."""
-        caps, parts = self.capabilities, self.parts
+        """Return the number of neuron circuits in use and, for several parts, their contents and durations."""
+        caps = self.capabilities
+        parts = self.parts
         used = str(circuits(self.circuit))
         if len(parts) == 1:
             return [("neuron circuits", used, str(caps.neuron_circuits))]
@@ -204,15 +210,15 @@ class Plan:
         number = 1
         for circuit, alike in groupby(parts, key=lambda part: part.circuit):
             group = list(alike)
-            which = f"run {number}" if len(group) == 1 else f"runs {number}-{number + len(group) - 1}"
+            label = f"run {number}" if len(group) == 1 else f"runs {number}-{number + len(group) - 1}"
             rows.append(
-                (f"{which}: {self._content(group[0])}", f"{circuits(circuit)} circuits", str(caps.neuron_circuits))
+                (f"{label}: {self._content(group[0])}", f"{circuits(circuit)} circuits", str(caps.neuron_circuits))
             )
             number += len(group)
         return rows
 
     def _content(self, part: Part) -> str:
-        """Return what a part holds, and behind which source, e.g. `layer0 (64 of 256) behind input`."""
+        """Return the populations of a part and its source, e.g. `layer0 (64 of 256) behind input`."""
         sizes = {population.name: population.size for population in self.circuit.populations}
         names = [
             p.name if p.size == sizes[p.name] else f"{p.name} ({p.size} of {sizes[p.name]})"
@@ -230,9 +236,9 @@ class Plan:
             (f"{p.name}: signed inputs", inputs, str(p.merged * caps.inputs_per_circuit)),
         ]
         for plan in plans:
-            what = "recurrent weights" if plan.projection.pre == p.name else "integer weights"
+            label = "recurrent weights" if plan.projection.pre == p.name else "integer weights"
             scale = "largest just fits" if plan.fixed_scale is None else f"{plan.fixed_scale:.4g} per unit"
-            rows.append((f"{p.name}: {what}", scale, f"+-{caps.weight_max}"))
+            rows.append((f"{p.name}: {label}", scale, f"+-{caps.weight_max}"))
         return rows
 
 
@@ -250,7 +256,7 @@ def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:
 
 
 def circuits(circuit: Circuit) -> int:
-    """Return the number of neuron circuits that a circuit needs."""
+    """Return the number of neuron circuits that a circuit occupies."""
     return sum(p.size * p.merged for p in circuit.populations)
 
 
@@ -261,22 +267,24 @@ def place(
     forced_reset: bool = False,
     max_runs: int = MAX_RUNS,
 ) -> Plan:
-    """Plan a network for a device; one that is larger than the device is divided into several runs.
+    """Plan a network for a device; a network that is larger than the device is divided into several runs.
 
     Args:
-        net: the network.
-        capabilities: of the device.
-        trial_time: time from trial to trial (s), if so short that they may meet; None: far apart.
-        forced_reset: reset the device between trials.
-        max_runs: runs that a sample may take.
+        net: network to place.
+        capabilities: capabilities of the device.
+        trial_time: time from trial to trial (s) if trials may affect each other; None: trials are far apart.
+        forced_reset: whether the device is reset between trials.
+        max_runs: largest number of runs per sample.
 
     Raises:
-        PlacementError: with every misfit: layer, limit, excess, remedy.
-        TypeError: these are no network and capabilities.
+        PlacementError: the network does not fit; the text gives layer, limit, excess and remedy of every misfit.
+        TypeError: an argument is not a network, or not capabilities.
     """
     _check_kinds(net, capabilities)
-    max_runs, trial_time = whole("max_runs", max_runs), optional(real)("trial_time", trial_time)
-    caps, misfits = capabilities, []
+    max_runs = whole("max_runs", max_runs)
+    trial_time = optional(real)("trial_time", trial_time)
+    caps = capabilities
+    misfits: list[str] = []
     layers: list[LayerPlan] = []
     projections: list[ProjectionPlan] = []
     for layer in net.layers:
@@ -304,8 +312,6 @@ def place(
 
 
 def _check_kinds(net: Network, capabilities: Capabilities) -> None:
-    from hxtrain.network import Network  # which places itself
-
     require_kind(net, Network, "net", "place(net, backend.capabilities)")
     require_kind(capabilities, Capabilities, "capabilities", "give those of a device: place(net, backend.capabilities)")
 
@@ -335,8 +341,9 @@ def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
 
 
 def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:
-    """Place the projections onto a layer behind one another on its neurons' signed inputs."""
-    plans, first = [], 0
+    """Place the projections onto a layer one after another on its neurons' signed inputs."""
+    plans = []
+    first = 0
     for incoming in layer.projections:
         synapses = incoming.synapses
         fixed = nominal if synapses.scale is None else synapses.scale
@@ -347,17 +354,18 @@ def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:
 
 
 def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
-    found = []
-    fan_in, limit = _fan_in(layer), caps.max_merged * caps.inputs_per_circuit
+    misfits = []
+    fan_in = _fan_in(layer)
+    limit = caps.max_merged * caps.inputs_per_circuit
     if fan_in > limit:
-        own = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
+        split = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
         remedy = "the inputs (for images: a smaller data.size)" if layer.recurrent is None else "inputs or neurons"
-        found.append(
-            f"{layer.name}: fan-in {fan_in}{own} exceeds {limit} signed inputs per neuron "
+        misfits.append(
+            f"{layer.name}: fan-in {fan_in}{split} exceeds {limit} signed inputs per neuron "
             f"by {fan_in - limit}; reduce {remedy}"
         )
     if layer.recurrent is not None and not caps.recurrence:
-        found.append(
+        misfits.append(
             f"{layer.name}: its neurons project onto themselves, which the device cannot do; "
             "set network.recurrent=false, or use a device with recurrence"
         )
@@ -365,45 +373,49 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
     for name in ("tau_mem", "tau_syn"):
         tau = getattr(layer.neurons, name)
         if not low <= tau <= high:
-            found.append(
+            misfits.append(
                 f"{layer.name}: {name}={tau:.3g} s is outside {low:.3g}..{high:.3g} s; "
                 f"choose a value in this range (biological constants are divided by {caps.speedup:g})"
             )
-    return found
+    return misfits
 
 
 def _size_misfits(plan: Plan, max_runs: int) -> list[str]:
-    """Return which neurons and recurrent populations no run can hold, or that there are too many runs."""
-    circuit, caps = plan.circuit, plan.capabilities
-    found = []
+    """Return the neurons and recurrent populations that no run can hold; if all fit, an excess of runs."""
+    circuit = plan.circuit
+    caps = plan.capabilities
+    misfits = []
     for p in circuit.populations:
         if p.merged > caps.neuron_circuits:
-            found.append(
+            misfits.append(
                 f"{p.name}: one neuron needs {p.merged} merged neuron circuits, {p.merged - caps.neuron_circuits} more "
                 f"than there are; use at most {caps.neuron_circuits * caps.inputs_per_circuit} inputs"
             )
         elif recurrent(p, circuit) and p.size * p.merged > caps.neuron_circuits:
-            found.append(
+            misfits.append(
                 f"{p.name}: {p.size} neurons that project onto themselves need {p.size * p.merged} neuron circuits "
                 f"({p.merged} each) in one run, {p.size * p.merged - caps.neuron_circuits} more than there are; such a "
                 f"population cannot be split over several runs; use at most {_largest_recurrent(p, circuit, caps)} "
                 "neurons, or fewer inputs"
             )
-    return found or _run_misfits(plan, max_runs)
+    return misfits or _run_misfits(plan, max_runs)
 
 
 def _largest_recurrent(population: Population, circuit: Circuit, caps: Capabilities) -> int:
-    """Return how many neurons, each of which projects onto all of them, fit one run behind the same inputs."""
+    """Return the largest size of a recurrent population that fits one run with the same inputs."""
     outside = sum(p.pre_size for p in circuit.projections if p.post == population.name != p.pre)
     sizes = range(population.size, 0, -1)
     return next((n for n in sizes if n * -(-(outside + n) // caps.inputs_per_circuit) <= caps.neuron_circuits), 0)
 
 
 def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
-    caps, circuit, runs = plan.capabilities, plan.circuit, len(plan.parts)
+    caps = plan.capabilities
+    circuit = plan.circuit
+    runs = len(plan.parts)
     if runs <= max_runs:
         return []
-    used, neurons = circuits(circuit), sum(p.size for p in circuit.populations)
+    used = circuits(circuit)
+    neurons = sum(p.size for p in circuit.populations)
     shares = ", ".join(f"{p.name} {p.size} x {p.merged}" for p in circuit.populations)
     excess = (
         f"{used} neuron circuits ({shares}) exceed {caps.neuron_circuits} by {used - caps.neuron_circuits}"
@@ -417,17 +429,18 @@ def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
 
 
 def _network_misfits(plan: Plan) -> list[str]:
-    circuit, caps = plan.circuit, plan.capabilities
-    found = []
+    circuit = plan.circuit
+    caps = plan.capabilities
+    misfits = []
     step = circuit.dt
     if abs(step / caps.trace_interval - 1) > 0.01:
-        step = caps.trace_interval  # all else is asked of the right one
-        found.append(
+        step = caps.trace_interval  # the other checks assume the correct interval
+        misfits.append(
             f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
             f"set network.dt={caps.trace_interval:.4g}"
         )
     if caps.max_samples is not None and circuit.samples > caps.max_samples:
-        found.append(
+        misfits.append(
             f"network: {circuit.samples} trace samples per trial exceed {caps.max_samples} by "
             f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
         )
@@ -435,25 +448,25 @@ def _network_misfits(plan: Plan) -> list[str]:
     if circuit.samples * step > trial_time * (1 + 1e-9):
         steps = int(trial_time / step)
         shorter = f"network.steps={steps} or less, or " if steps else ""
-        found.append(
+        misfits.append(
             f"network: a trial of {circuit.samples * step:.4g} s is longer than the {trial_time:.4g} s from trial "
             f"to trial; set {shorter}backend.trial_time={circuit.samples * step:.4g} or more"
         )
     if circuit.forced_reset and not caps.forced_reset:
-        found.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
+        misfits.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
     if circuit.forced_reset and circuit.trial_time is None:
-        found.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
+        misfits.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
     if plan.trials_per_run == 0:
         neurons = max(sum(p.size for p in part.circuit.populations) for part in plan.parts)
-        found.append(
+        misfits.append(
             f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
             f"{caps.trace_memory} bytes of trace memory; use fewer steps"
         )
     if not caps.traces:
         hidden = "" if plan.resolution.spikes_only else " (hidden layers can do without: network.traces=spikes_only)"
-        found.append(
+        misfits.append(
             "network: the device records no membrane traces, but a readout LI is its membrane, and gradients see those "
             f"of hidden layers{hidden}; use a device that records the readout's traces, or train in software "
             "(backend=software)"
         )
-    return found
+    return misfits

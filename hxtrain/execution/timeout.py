@@ -1,11 +1,11 @@
-"""Calls of a device that may never come back: made in a thread, and given up after a time."""
+"""Calls of a device that may never return: a thread makes them, and the caller stops waiting at a time limit."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
 import torch
@@ -17,17 +17,17 @@ Result = TypeVar("Result")
 
 
 class HangingError(DeviceError):
-    """A call of a device has not come back; repeating it would only wait behind it."""
+    """A call of a device has not returned; a repetition would only wait for it."""
 
 
 class Watch:
-    """Calls functions of a device, one at a time, and stops to wait for one that hangs.
+    """Calls functions of a device, one at a time, and stops waiting for a call that hangs.
 
-    The waiting thread can be interrupted, whatever the call does. A thread that hangs cannot be ended; it does not keep
-    the process from ending.
+    The waiting thread can be interrupted whatever the call does. A hanging thread cannot be stopped, but it does not
+    keep the process alive.
 
     Args:
-        limit: longest time of a call (s).
+        limit: longest duration of a call (s).
         device: name of the device, for errors.
 
     Raises:
@@ -35,30 +35,31 @@ class Watch:
     """
 
     def __init__(self, limit: float, device: str) -> None:
-        self.limit, self.device = positive("run_timeout", limit), device
+        self.limit = positive("run_timeout", limit)
+        self.device = device
         self._hanging: tuple[threading.Thread, str] | None = None
 
     def call(self, work: Callable[[], Result], name: str) -> Result:
         """Return what `work` returns.
 
         Args:
-            work: call of the device.
-            name: what it is, for errors.
+            work: function that calls the device.
+            name: name of the call, for errors.
 
         Raises:
-            HangingError: it takes longer than the limit, or an earlier call has not come back yet.
+            HangingError: the call takes longer than the limit, or an earlier call has not returned yet.
         """
         if self._hanging is not None and self._hanging[0].is_alive():
             raise HangingError(self._text(self._hanging[1], "has still not come back"))
         outcome: Future[Result] = Future()
-        gradients = torch.is_grad_enabled()  # a setting of each thread
+        gradients = torch.is_grad_enabled()  # each thread has its setting
         thread = threading.Thread(target=_work, args=(work, outcome, gradients), name="hxtrain-run", daemon=True)
         self._hanging = thread, name
         thread.start()
         try:
             return outcome.result(self.limit)
-        except Late:
-            if outcome.done():  # the device's own
+        except FutureTimeoutError:
+            if outcome.done():  # an error of the device
                 raise
             raise HangingError(self._text(name, f"has not come back after {self.limit:g} s")) from None
 

@@ -1,4 +1,4 @@
-"""What a network did in one forward pass. Shape letters: `T` time steps, `B` samples, `N` neurons."""
+"""Activity of a network in one forward pass. Shape letters: `T` time steps, `B` samples, `N` neurons."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Unrecorded
 
 @dataclass(eq=False, repr=False)
 class LayerActivity(Measured):
-    """What a layer did.
+    """Activity of a layer.
 
     Attributes:
-        events: spikes with the times that the device measured; None in software and for a readout.
+        events: Spikes with the times that the device measured; None in software and for a readout.
     """
 
     events: Spikes | None = None
@@ -24,7 +24,7 @@ class LayerActivity(Measured):
 def layer_activity(
     fired: Fired | None, membrane: Tensor | Codes | Unrecorded, events: Spikes | None = None
 ) -> LayerActivity:
-    """Return what a layer did, its spikes counted."""
+    """Return the activity of a layer, with its spikes counted."""
     return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
 
 
@@ -33,10 +33,10 @@ class Activity:
     """Result of a forward pass, in the autograd graph.
 
     Attributes:
-        layers: one per layer, the readout last.
-        cost: time and energy on the device; None in software.
-        health: losses and retries on the device.
-        inputs: the input events, of which `inputs.late` lie after the window; None if they are not known.
+        layers: Activity of each layer, the readout last.
+        cost: Time and energy on the device; None in software.
+        health: Losses and retries on the device.
+        inputs: Input events, of which `inputs.late` lie after the window; None if they are not available.
     """
 
     layers: list[LayerActivity]
@@ -45,7 +45,7 @@ class Activity:
     inputs: GridEvents | None = None
 
     def __repr__(self) -> str:
-        """Describe the pass in a line; its layers are to be looked at one by one."""
+        """Describe the pass in a line, without the values of its layers."""
         sizes = "-".join(str(layer.membrane.shape[2]) for layer in self.layers)
         steps, samples = self.layers[0].membrane.shape[:2] if self.layers else (0, 0)
         origin = "in software" if self.cost is None else "measured"
@@ -62,5 +62,5 @@ class Activity:
         return self.layers[:-1]
 
     def hidden_spikes(self) -> float:
-        """Return how many spikes all hidden neurons had, of all samples."""
+        """Return the number of spikes of all hidden neurons in all samples."""
         return sum(float(layer.counts.detach().sum()) for layer in self.hidden if layer.counts is not None)

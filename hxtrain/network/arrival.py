@@ -9,15 +9,15 @@ from hxtrain.neurons import GridEvents
 
 log = logging.getLogger(__name__)
 FEW_EVENTS = 0.05
-"""Fewer input events per sample than this within the window: the input is silent."""
+"""Number of input events per sample within the window below which the input counts as silent."""
 SPARSE = 0.05
-"""Fewer input events per sample and input than this may be why the first layer is silent."""
-FEWEST_SAMPLES = 2
-"""Of fewer samples than this, silence says nothing."""
+"""Number of events per sample and input below which sparse input may explain a silent first layer."""
+MIN_SAMPLES = 2
+"""Number of samples below which silence is no evidence."""
 
 
 def missing_input(passes: Sequence[GridEvents]) -> str | None:
-    """Return a warning about the input of some passes, with a remedy; None if it arrives."""
+    """Return a warning, with a remedy, if the input of some passes does not arrive; None if it does."""
     samples, events, late = _totals(passes)
     if 2 * late > events:
         dt, steps = passes[0].dt, passes[0].steps
@@ -26,7 +26,7 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
             f"({steps} steps of {dt:.3g} s). Times are in seconds from the start of each sample: "
             "Spikes.from_events(..., time_unit=1e-6) takes microseconds, encoder.tau and the like are in seconds"
         )
-    if samples >= FEWEST_SAMPLES and events - late < FEW_EVENTS * samples:
+    if samples >= MIN_SAMPLES and events - late < FEW_EVENTS * samples:
         return (
             f"the input is silent: {events - late} events in {samples} samples. Images are to span 0..1 (divided by "
             "255 once; 8-bit files use all levels up to 255), with values above encoder.threshold"
@@ -35,7 +35,7 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
 
 
 def sparse_input(passes: Sequence[GridEvents]) -> str | None:
-    """Return why the input of some passes may not be enough to make a layer fire; None if there is enough of it."""
+    """Return a warning if the input of some passes may be too sparse to make a layer fire; None if it is not."""
     samples, events, late = _totals(passes)
     if not samples or events - late >= SPARSE * samples * passes[0].units:
         return None
@@ -57,17 +57,18 @@ def _totals(passes: Sequence[GridEvents]) -> tuple[int, int, int]:
 
 
 class InputWatch:
-    """Says once, in the log, that the input of a network does not arrive.
+    """Logs one warning if the input of a network does not arrive.
 
     Attributes:
-        active: whether it still looks: until it has spoken, or others do it, such as a trainer.
+        active: Whether passes are checked: False once a warning is logged, or if a trainer checks them instead.
     """
 
     def __init__(self) -> None:
-        self.active, self._passes = True, 0
+        self.active = True
+        self._passes = 0
 
     def look(self, events: GridEvents) -> None:
-        """Look at a pass; on a GPU ever more seldom, for there the host has to wait for the answer."""
+        """Check a pass; on a GPU, where each check makes the host wait, at ever longer intervals."""
         if not self.active:
             return
         self._passes += 1

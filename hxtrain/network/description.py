@@ -1,7 +1,7 @@
-"""What a network is for a device: taken when it is attached, and compared in every pass.
+"""Description of a network for a device: made when the network is attached, and compared in every pass.
 
-Nothing else of a network reaches a device, but the values of its weights, which a pass sends. All that is left out,
-such as surrogate derivatives, concerns the host, and takes effect whenever it is changed.
+Besides the description, only the values of the weights reach a device; a pass sends them. Everything else, such as
+surrogate derivatives, concerns the host, and a change of it takes effect at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ProjectionDescription(NamedTuple):
-    """A projection: shape of its weights `(targets, sources)`, and how they become integers; see `Synapses`."""
+    """A projection: shape of its weights `(targets, sources)`, and their scale to integers; see `Synapses`."""
 
     name: str
     weight: tuple[int, ...]
@@ -35,7 +35,7 @@ class LayerDescription(NamedTuple):
 
 
 class Description(NamedTuple):
-    """A network; attributes as those of `Network`."""
+    """A network; the attributes are those of `Network`."""
 
     steps: int
     dt: float
@@ -46,7 +46,7 @@ class Description(NamedTuple):
 
 
 def describe(net: Network) -> Description:
-    """Return what a network is for a device."""
+    """Return the description of a network for a device."""
     layers = tuple([_describe_layer(layer) for layer in net.layers])
     return Description(net.steps, net.dt, net.weight_bits, net.trace_bits, net.traces, layers)
 
@@ -63,27 +63,27 @@ def _describe_layer(layer: Layer) -> LayerDescription:
     return LayerDescription(layer.name, neurons.size, neurons.spiking, neurons.tau_mem, neurons.tau_syn, projections)
 
 
-def changes(before: Description, after: Description) -> str:
-    """Return what differs, such as `steps 20 -> 10, layer0.tau_mem 6e-06 -> 3e-05`."""
-    return ", ".join(_changes("", before, after))
+def changes(previous: Description, current: Description) -> str:
+    """Return the differences, such as `steps 20 -> 10, layer0.tau_mem 6e-06 -> 3e-05`."""
+    return ", ".join(_changes("", previous, current))
 
 
-def _changes(path: str, before: Any, after: Any) -> Iterator[str]:
-    """Return the differences below a path, each with its own."""
-    if before == after:
+def _changes(path: str, previous: Any, current: Any) -> Iterator[str]:
+    """Return the differences below a path, each with its full path."""
+    if previous == current:
         return
-    if isinstance(before, tuple) and hasattr(before, "_fields"):
-        for name, old, new in zip(before._fields, before, after, strict=True):
+    if isinstance(previous, tuple) and hasattr(previous, "_fields"):
+        for name, old, new in zip(previous._fields, previous, current, strict=True):
             yield from _changes(f"{path}.{name}" if path else name, old, new)
-    elif _listed(before) and _listed(after) and len(before) == len(after):
-        for old, new in zip(before, after, strict=True):
+    elif _is_list(previous) and _is_list(current) and len(previous) == len(current):
+        for old, new in zip(previous, current, strict=True):
             yield from _changes(old.name, old, new)
-    elif _listed(before) or _listed(after):
-        yield f"{path} {', '.join(x.name for x in before)} -> {', '.join(x.name for x in after)}"
+    elif _is_list(previous) or _is_list(current):
+        yield f"{path} {', '.join(x.name for x in previous)} -> {', '.join(x.name for x in current)}"
     else:
-        yield f"{path} {before} -> {after}"
+        yield f"{path} {previous} -> {current}"
 
 
-def _listed(value: Any) -> bool:
+def _is_list(value: Any) -> bool:
     """Return whether a value is a list of layers or projections."""
     return isinstance(value, Sequence) and bool(value) and hasattr(value[0], "_fields")

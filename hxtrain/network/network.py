@@ -3,7 +3,7 @@
     net = Network(Linear(256, 246), LIF(246), Linear(246, 10), LI(10))
     activity = net(spikes)          # in software: the twin
     net.attach(device)
-    activity = net(spikes)          # the same on a chip
+    activity = net(spikes)          # on a chip
 
 Weights are floats on the host (threshold - leak = 1); shape letters: `T` time steps, `B` samples,
 `N` neurons.
@@ -47,27 +47,29 @@ from .twin import simulate
 
 M = TypeVar("M", bound=nn.Module)
 TRACES = ("measured", "spikes_only")
-"""Where the membranes of hidden layers come from that gradients see, see `Network`."""
+"""Sources of the hidden membranes that gradients see, see `Network`."""
 GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
-LONGEST = 100.0
-"""Longest time constant, in windows of a pass: one that is longer does not show within a window."""
+MAX_WINDOWS = 100.0
+"""Longest time constant, in windows of a pass; longer ones have no visible effect within a window."""
 PRECISIONS = (torch.float32, torch.float64)
-"""Of weights, and of what is computed with them."""
+"""Types of weights and of computations with them."""
 
 
 class Synapses(Constants):
     """Common part of projections: all-to-all synapses without bias.
 
-    Weights start normal with the given mean and a standard deviation of
-    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the neurons behind them: they are drawn when a
-    network is made, and NaN until then. Values that are set before then stay.
+    Initial weights are normally distributed with mean `mean` and standard deviation
+    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the target neurons: weights are drawn when a
+    network is made, and are NaN until then. Values that are set earlier stay.
 
     Args:
-        inputs, outputs: number of sources and targets.
-        mean, gain: of the initial weights.
-        autoscale: scale the integer weights so that the largest just fits (published for the
-            readout), instead of at a fixed scale at which larger weights are clipped.
-        scale: integer weight per unit of float weight; None: follow from the device's synaptic strength.
+        inputs: number of sources.
+        outputs: number of targets.
+        mean: mean of the initial weights.
+        gain: factor of the standard deviation of the initial weights.
+        autoscale: whether integer weights are scaled so that the largest just fits (published for the readout),
+            instead of at a fixed scale at which larger weights are clipped.
+        scale: integer weight per unit of float weight; None: derived from the device's synaptic strength.
         max_scale: limit of an automatic scale.
     """
 
@@ -92,8 +94,13 @@ class Synapses(Constants):
         max_scale: float,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.mean, self.gain = inputs, outputs, mean, gain
-        self.autoscale, self.scale, self.max_scale = autoscale, scale, max_scale
+        self.inputs = inputs
+        self.outputs = outputs
+        self.mean = mean
+        self.gain = gain
+        self.autoscale = autoscale
+        self.scale = scale
+        self.max_scale = max_scale
         self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
         self._drawn = False
 
@@ -103,16 +110,20 @@ class Synapses(Constants):
 
     @property
     def lacks_values(self) -> bool:
-        """Whether weights have neither been drawn nor set."""
+        """Whether some weights have neither been drawn nor set."""
         return not self._drawn and bool(self.weight.isnan().any())
 
     def draw(self, leakage: float, generator: torch.Generator) -> None:
-        """Draw the weights that have no values; `leakage` is `1 - exp(-dt / tau_mem)` of the targets.
+        """Draw the weights that have no values.
 
-        The generator is used alike whether there are some or not, so that other projections do not depend on it.
+        The generator advances equally whether or not weights have values, so other projections do not depend on it.
+
+        Args:
+            leakage: `1 - exp(-dt / tau_mem)` of the targets.
+            generator: source of the weights.
         """
         noise = torch.randn(self.weight.shape, generator=generator, device=generator.device)
-        if self.weight.is_meta:  # has no values yet: they are loaded
+        if self.weight.is_meta:  # the values are loaded later
             return
         drawn = (self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise).to(self.weight)
         with torch.no_grad():
@@ -120,13 +131,13 @@ class Synapses(Constants):
                 self.weight.copy_(torch.where(self.weight.isnan(), drawn, self.weight))
         self._drawn = True
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         self._drawn = self._drawn or f"{prefix}weight" in state_dict
-        super()._load_from_state_dict(state_dict, prefix, *others)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 class Linear(Synapses):
-    """Synapses from the inputs, or from the population before; see `Synapses`."""
+    """Synapses from the inputs or the previous population; see `Synapses`."""
 
     def __init__(
         self,
@@ -142,10 +153,10 @@ class Linear(Synapses):
 
 
 class Recurrent(Synapses):
-    """Synapses of the `size` neurons of the LIF population before it onto themselves; see `Synapses`.
+    """Synapses of the previous module's `size` LIF neurons onto themselves; see `Synapses`.
 
-    A population's membrane has one unit, so `autoscale` and an automatic scale's limit must be those of
-    the `Linear` onto it; both then share one automatic scale.
+    A population's membrane has one unit, so `autoscale` and the limit of an automatic scale must be the same as in
+    the `Linear` onto the population; both then share one automatic scale.
     """
 
     def __init__(
@@ -162,18 +173,18 @@ class Recurrent(Synapses):
 
 
 def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
-    """Return a surrogate derivative, or the name of one that is known."""
+    """Return a surrogate derivative or its name, after a check."""
     get_surrogate(value)
-    found: str | Surrogate = value
-    return found
+    surrogate: str | Surrogate = value
+    return surrogate
 
 
 def share(label: str, value: Any) -> float:
     """Return a share below 1."""
-    found = number(label, value)
-    if not 0 <= found < 1:
+    result = number(label, value)
+    if not 0 <= result < 1:
         raise ValueError(f"dropout p={value} must be in 0 <= p < 1")
-    return found
+    return result
 
 
 class _Neurons(Constants):
@@ -184,7 +195,9 @@ class _Neurons(Constants):
 
     def __init__(self, size: int, tau_mem: float, tau_syn: float) -> None:
         super().__init__()
-        self.size, self.tau_mem, self.tau_syn = size, tau_mem, tau_syn
+        self.size = size
+        self.tau_mem = tau_mem
+        self.tau_syn = tau_syn
 
     def extra_repr(self) -> str:
         """Describe size and time constants."""
@@ -196,13 +209,14 @@ class LIF(_Neurons):
 
     Args:
         size: number of neurons.
-        tau_mem, tau_syn: time constants of membrane and synapses (s).
-        surrogate: derivative of the spike: a name, see `hxtrain.neurons.SURROGATES`, or a function of (distance from
-            the threshold, slope). Like all constants, a function is not in a `state_dict`: a network that loads one
-            is built with the same function. It runs in torch, not in the compiled loops.
-        slope: its inverse width.
-        at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (where it was at
-            the spike), or `trace` (the bin's sample, as published).
+        tau_mem: time constant of the membranes (s).
+        tau_syn: time constant of the synaptic currents (s).
+        surrogate: derivative of the spike: a name in `hxtrain.neurons.SURROGATES`, or a function of (distance from
+            the threshold, slope). A `state_dict` does not hold the function, nor other constants: a network that loads
+            a `state_dict` must be built with the same function. Functions run in torch, not in the compiled loops.
+        slope: inverse width of the derivative.
+        at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (its value at the spike), or
+            `trace` (the sample of the bin, as published).
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -223,7 +237,9 @@ class LIF(_Neurons):
         at_spike: str = "threshold",
     ) -> None:
         super().__init__(size, tau_mem, tau_syn)
-        self.surrogate, self.slope, self.at_spike = surrogate, slope, at_spike
+        self.surrogate = surrogate
+        self.slope = slope
+        self.at_spike = at_spike
 
 
 class LI(_Neurons):
@@ -231,7 +247,8 @@ class LI(_Neurons):
 
     Args:
         size: number of neurons.
-        tau_mem, tau_syn: time constants of membrane and synapses (s).
+        tau_mem: time constant of the membranes (s).
+        tau_syn: time constant of the synaptic currents (s).
     """
 
     def __init__(self, size: int, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> None:
@@ -239,11 +256,11 @@ class LI(_Neurons):
 
 
 class Dropout(Constants):
-    """Silence neurons of the population before it for a whole batch, where masks are given to the pass.
+    """Silences neurons of the previous population for a whole batch, in passes that get masks.
 
-    `net(spikes, net.dropout_masks(generator))` drops, `net(spikes)` does not; there is no mode to forget.
+    `net(spikes, net.dropout_masks(generator))` drops neurons, `net(spikes)` does not; there is no mode to set.
 
-    On a chip, all synapses onto a silenced neuron, recurrent ones included, are written as zero. Kept
+    On a chip, all synapses onto a silenced neuron, recurrent ones included, are written as zero. The other
     neurons are not scaled up: the chip's weights have no headroom, and the readout's maximum over
     time decides by rank.
     """
@@ -273,7 +290,7 @@ class Incoming(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A population with the projections onto it; `source` names what is before it."""
+    """A population with the projections onto it; `source` is the name of the upstream population or of the input."""
 
     name: str
     source: str
@@ -284,23 +301,23 @@ class Layer(NamedTuple):
 
     @property
     def dropout(self) -> float:
-        """Share of the neurons that is silenced per batch."""
+        """Share of the neurons silenced per batch."""
         return 0.0 if self.dropping is None else self.dropping.p
 
     @property
     def projections(self) -> list[Incoming]:
         """Return the feed-forward projection, then the recurrent one, if any."""
-        found = [Incoming(self.source, self.name, self.linear)]
-        return found if self.recurrent is None else [*found, Incoming(self.name, self.name, self.recurrent)]
+        forward = Incoming(self.source, self.name, self.linear)
+        return [forward] if self.recurrent is None else [forward, Incoming(self.name, self.name, self.recurrent)]
 
 
 class Network(Constants):
     """A spiking network: a chain of layers, each of which may project onto itself.
 
-    Weights that have values keep them, also those that modules share with another network; all others are drawn. What
-    stands in `stack` is what runs: modules may be exchanged there. What a device must know of a network is fixed once
-    it is attached, see `describe`; later changes are refused until it is attached again. A copy (`copy.deepcopy`,
-    `pickle`, `torch.save`) of an attached network is its twin: the device stays with the original.
+    Weights that have values keep them, even if another network shares their modules; all others are drawn. The modules
+    in `stack` are the ones that run, and may be exchanged there. Attaching a network fixes its description for the
+    device, see `describe`; later changes are refused until the network is attached again. A copy (`copy.deepcopy`,
+    `pickle`, `torch.save`) of an attached network runs in software: the device stays with the original.
 
     Args:
         modules: `Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI`.
@@ -310,19 +327,19 @@ class Network(Constants):
         weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
-            (in software, whose membranes are the model's, both are one).
-        saturation: current at which a synaptic input of the device saturates (weight LSB, `hxtrain-fit` measures it),
-            which gradients then take into account; None: they take synapses to be linear (decision 0010).
+            (both are the same in software, whose membranes are the model's).
+        saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain-fit`),
+            for the gradients; None: gradients assume linear synapses (decision 0010).
 
     The last four take effect when the network runs on a device.
 
     Attributes:
-        device: what it is attached to; None: it runs in software, as its twin.
-        in_software: run in software although attached; the device's limits of weights stay in force.
-        input_watch: warns once, in the log, if most input events lie after the window, or there are none.
+        device: device that runs the network; None: the network runs in software, as its twin.
+        in_software: whether an attached network runs in software; the device's limits of weights stay in force.
+        input_watch: check that logs one warning if most input events lie after the window, or if there are none.
 
     Raises:
-        ValueError: the modules do not form such a chain, or sizes do not match.
+        ValueError: the modules do not form a chain, or sizes do not match.
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -346,8 +363,11 @@ class Network(Constants):
         saturation: float | None = None,
     ) -> None:
         super().__init__()
-        self.dt, self.steps = dt, steps
-        self.weight_bits, self.trace_bits, self.traces = weight_bits, trace_bits, traces
+        self.dt = dt
+        self.steps = steps
+        self.weight_bits = weight_bits
+        self.trace_bits = trace_bits
+        self.traces = traces
         self.saturation = saturation
         self.stack = nn.ModuleList(_modules(modules))
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
@@ -372,16 +392,16 @@ class Network(Constants):
 
     @property
     def projections(self) -> list[Incoming]:
-        """All projections in the order in which weights are listed everywhere."""
+        """All projections, in the order of every list of weights."""
         return [projection for layer in self.layers for projection in layer.projections]
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the weights are, and the host's maths is done."""
+        """Accelerator that holds the weights and computes on the host."""
         return self.layers[0].linear.weight.device
 
     def draw(self, seed: int) -> None:
-        """Draw the weights that have no values yet; nothing where there is no room for values (torch's meta device)."""
+        """Draw the weights that have no values yet; torch's meta device cannot hold values and is skipped."""
         if all(projection.synapses.weight.is_meta for projection in self.projections):
             return
         generator = torch.Generator().manual_seed(check_seed("Network: seed", seed))
@@ -390,10 +410,13 @@ class Network(Constants):
                 projection.synapses.draw(1 - decay(self.dt, layer.neurons.tau_mem), generator)
 
     def attach(self, device: Runner[Network] | None) -> None:
-        """Run on `device` from now on, after placing the network on it; None: in software.
+        """Place the network on a device, which runs it from then on.
+
+        Args:
+            device: device for the network; None: the network runs in software.
 
         Raises:
-            TypeError: it is no `Device`, which a backend becomes by `Device(backend)`.
+            TypeError: the argument is not a `Device`; a backend becomes one by `Device(backend)`.
             PlacementError: the network does not fit.
         """
         if device is not None and not isinstance(device, Runner):
@@ -403,7 +426,8 @@ class Network(Constants):
             )
         description = self._checked(describe(self))
         self._plan = None if device is None else device.place(self)
-        self.device, self._description = device, description
+        self.device = device
+        self._description = description
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that the device can represent; None where there is none."""
@@ -412,7 +436,7 @@ class Network(Constants):
         return self.device.weight_limits()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies hold: all but the device."""
+        """Return the state of a copy: all attributes except the device."""
         return {**vars(self), "device": None, "_plan": None}
 
     def extra_repr(self) -> str:
@@ -424,8 +448,9 @@ class Network(Constants):
         return decay(self.dt, layer.neurons.tau_syn), decay(self.dt, layer.neurons.tau_mem)
 
     def model(self, layer: Layer) -> Model:
-        """Return the model of a layer, through which its gradient runs."""
-        neurons, decays = layer.neurons, self.decays(layer)
+        """Return the model of a layer, which defines its gradient."""
+        neurons = layer.neurons
+        decays = self.decays(layer)
         if not isinstance(neurons, LIF):
             return Model(*decays)
         return Model(*decays, get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold")
@@ -436,7 +461,7 @@ class Network(Constants):
         return psp_matrix(self.steps, *self.decays(layer), weight.dtype, weight.device)
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
-        """Draw one mask of kept neurons `[N]` per layer; None where nothing is dropped."""
+        """Draw one mask of active neurons `[N]` per layer; None for a layer without dropout."""
         require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
         masks: list[Tensor | None] = []
         for layer in self.layers:
@@ -445,16 +470,22 @@ class Network(Constants):
         return masks
 
     def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
-        """Draw one mask of kept neurons `[N]` per hidden layer, and None for the readout.
+        """Draw one mask of active neurons `[N]` per hidden layer; the readout's is None.
 
-        Of each hidden layer `round(share N)` neurons are silent; those of a smaller share are among them.
+        In each hidden layer `round(share N)` neurons are silent. With the same generator state, a larger share silences
+        all neurons of a smaller one.
+
+        Args:
+            share: share of silent neurons, 0..1.
+            generator: source of the choice.
         """
         require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
         if not 0 <= number("share", share) <= 1:
             raise ValueError(f"share={share} of silenced neurons must be in 0..1")
         masks: list[Tensor | None] = []
         for layer in self.layers:
-            size, mask = layer.neurons.size, None
+            size = layer.neurons.size
+            mask = None
             if layer.neurons.spiking:
                 mask = torch.ones(size)
                 mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
@@ -465,10 +496,10 @@ class Network(Constants):
         """Refuse options that need a device.
 
         Raises:
-            ValueError: weights or membranes are to have fewer bits.
+            ValueError: fewer bits are set for weights or membranes.
         """
-        found = {"weight_bits": self.weight_bits, "trace_bits": self.trace_bits}
-        bad = [f"network.{name}={value}" for name, value in found.items() if value is not None]
+        options = {"weight_bits": self.weight_bits, "trace_bits": self.trace_bits}
+        bad = [f"network.{name}={value}" for name, value in options.items() if value is not None]
         if bad:
             raise ValueError(
                 f"{' and '.join(bad)}: in software (backend=software) weights and membranes are floats; choose a "
@@ -481,13 +512,13 @@ class Network(Constants):
 
         Args:
             spikes: input events of `B` samples.
-            masks: kept neurons of each layer, from `dropout_masks` or `silenced_masks`; None keeps all.
+            masks: active neurons of each layer, from `dropout_masks` or `silenced_masks`; None: all neurons.
 
         Raises:
-            ValueError: the number of inputs does not match, an option needs a device, or weights are not finite, or of
-                another precision than float32 and float64.
+            ValueError: the number of inputs does not match, an option needs a device, or weights are not finite or
+                neither float32 nor float64.
             PlacementError: the network has changed since it was attached.
-            TypeError: the input is something else than `Spikes`.
+            TypeError: the input is not `Spikes`.
             DeviceError: a run failed, or another network has been placed on the device.
         """
         with full_precision(self.torch_device):
@@ -504,27 +535,28 @@ class Network(Constants):
             self.check_software()
         device = None if self.in_software else self.device
         weights = self.effective_weights(masks)
-        self._check_weights(weights, finite=device is None)  # else `Plan.quantise` looks at their values
+        self._check_weights(weights, finite=device is None)  # else `Plan.quantise` checks their values
         spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
         graph = torch.is_grad_enabled()
         with torch.no_grad():
             if device is None:
-                found = Activity(simulate(self, weights, events, graph))
+                activity = Activity(simulate(self, weights, events, graph))
             else:
-                found = device.run(weights, spikes, events)
+                activity = device.run(weights, spikes, events)
         self.input_watch.look(events)
-        found.inputs = events
+        activity.inputs = events
         if not graph:
-            return found
+            return activity
         models = [self.model(layer) for layer in self.layers]
         if device is not None and self.saturation is not None:
-            found_out = zip(models, device.saturations(self.saturation), strict=True)
-            models = [model._replace(saturation=saturation) for model, saturation in found_out]
-        return Activity(self._inject(weights, events, found.layers, models), found.cost, found.health, events)
+            pairs = zip(models, device.saturations(self.saturation), strict=True)
+            models = [model._replace(saturation=saturation) for model, saturation in pairs]
+        layers = self._inject(weights, events, activity.layers, models)
+        return Activity(layers, activity.cost, activity.health, events)
 
     def _check_unchanged(self) -> None:
-        """Refuse to run on a device what was not placed on it; in software, check what has changed."""
+        """Refuse a network that is not the one placed on the device; in software, check its changes."""
         if self.device is not None and self.device.plan is not self._plan:
             raise DeviceError("another network was placed on this device since; call net.attach(device) again")
         description = describe(self)
@@ -538,21 +570,21 @@ class Network(Constants):
         self._description = self._checked(description)
 
     def _checked(self, description: Description) -> Description:
-        """Return a description after a check of what depends on several modules.
+        """Return a description after the checks that involve several modules.
 
         Raises:
-            ValueError: sizes do not match, a time constant is too long for the window, or saturation is not known to
-                the gradients.
+            ValueError: sizes do not match, a time constant is too long for the window, or gradients cannot
+                use the saturation.
         """
         _check_chain(self.layers)
         window = self.dt * self.steps
         for layer in description.layers:
             for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
-                if tau > LONGEST * window:
+                if tau > MAX_WINDOWS * window:
                     raise ValueError(
-                        f"{layer.name}: {name}={tau:g} s is more than {LONGEST:g} times the window of {window:.3g} s "
-                        "(steps dt); time constants are those of the device in seconds (6e-6), so biological ones are "
-                        "divided by its speed-up"
+                        f"{layer.name}: {name}={tau:g} s is more than {MAX_WINDOWS:g} times the window of "
+                        f"{window:.3g} s (steps dt); time constants are those of the device in seconds (6e-6), so "
+                        "biological ones are divided by its speed-up"
                     )
         if self.saturation is not None and any(layer.recurrent for layer in self.layers):
             raise ValueError(
@@ -561,7 +593,7 @@ class Network(Constants):
         return description
 
     def _check_weights(self, weights: list[Tensor], finite: bool) -> None:
-        """Refuse weights of a precision in which nothing is computed and, with `finite`, such as are not."""
+        """Refuse weights that are neither float32 nor float64 and, with `finite`, weights that are not finite."""
         if any(weight.dtype != weights[0].dtype for weight in weights) or weights[0].dtype not in PRECISIONS:
             kinds = ", ".join(sorted({str(weight.dtype) for weight in weights}))
             raise ValueError(
@@ -573,17 +605,17 @@ class Network(Constants):
             raise not_finite(*(name for name, weight in zip(names, weights, strict=True) if not all_finite([weight])))
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
-        """Return the float weights of each projection, rows of dropped neurons zero.
+        """Return the float weights of each projection; the rows of dropped neurons are zero.
 
         Raises:
-            ValueError: there is not one mask of N neurons, or None, for each layer.
+            ValueError: `masks` does not hold one mask `[N]` or None for each layer.
         """
-        kept: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
+        row_masks: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
         if masks is not None:
             self._check_masks(masks)
         return [
             p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
-            for layer, mask in zip(self.layers, kept, strict=True)
+            for layer, mask in zip(self.layers, row_masks, strict=True)
             for p in layer.projections
         ]
 
@@ -603,22 +635,22 @@ class Network(Constants):
             )
 
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
-        """Group the weights of each projection by layer: feed-forward and, if there are, recurrent ones."""
-        rest = iter(weights)
-        return [list(islice(rest, len(layer.projections))) for layer in self.layers]
+        """Group the weights of the projections by layer: feed-forward weights, then recurrent ones if any."""
+        queue = iter(weights)
+        return [list(islice(queue, len(layer.projections))) for layer in self.layers]
 
     def _inject(
-        self, weights: list[Tensor], events: GridEvents, found: list[LayerActivity], models: list[Model]
+        self, weights: list[Tensor], events: GridEvents, layers: list[LayerActivity], models: list[Model]
     ) -> list[LayerActivity]:
-        pairs = [(weight, own[0] if own else None) for weight, *own in self.by_layer(weights)]
-        return measured_layers(pairs, events, found, models)
+        pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
+        return measured_layers(pairs, events, layers, models)
 
 
 def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
-    """Return what a network is made of.
+    """Return the modules of a network, after a check of their types.
 
     Raises:
-        ValueError: something is no module.
+        ValueError: an argument is not a module.
     """
     if len(modules) == 1 and isinstance(modules[0], list | tuple | nn.Sequential | nn.ModuleList):
         raise ValueError(f"Network takes its modules one by one, not as {type(modules[0]).__name__}: Network(*modules)")
@@ -630,7 +662,7 @@ def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
 
 
 def _pair(modules: list[nn.Module]) -> list[Layer]:
-    """Group modules to layers.
+    """Group modules into layers.
 
     Raises:
         ValueError: their order is wrong.
@@ -651,17 +683,17 @@ def _pair(modules: list[nn.Module]) -> list[Layer]:
 
 
 def _kind(module: nn.Module) -> str:
-    """Return a module's class, with its package if it is another one's: torch has a Linear, too."""
+    """Return a module's class, with its package if it is not this one: torch also has a Linear."""
     kind = type(module)
     package = kind.__module__.split(".")[0]
     return kind.__name__ if package == __name__.split(".")[0] else f"{package}'s {kind.__name__}"
 
 
 def _check_chain(layers: list[Layer]) -> None:
-    """Refuse layers whose sizes do not match, and what no layer can be.
+    """Refuse layers whose sizes do not match, and layers in the wrong place.
 
     Raises:
-        ValueError: names the layer and its sizes.
+        ValueError: a layer does not fit; the text names it and its sizes.
     """
     previous = layers[0].linear.inputs
     for layer in layers:
@@ -680,16 +712,17 @@ def _check_chain(layers: list[Layer]) -> None:
 
 
 def _check_shape(projection: Incoming) -> None:
-    synapses, found = projection.synapses, tuple(projection.synapses.weight.shape)
-    if found != (synapses.outputs, synapses.inputs):
+    synapses = projection.synapses
+    shape = tuple(synapses.weight.shape)
+    if shape != (synapses.outputs, synapses.inputs):
         raise ValueError(
-            f"weights of {projection.name} are {found}, but its {type(synapses).__name__} has {synapses.outputs} "
+            f"weights of {projection.name} are {shape}, but its {type(synapses).__name__} has {synapses.outputs} "
             f"targets and {synapses.inputs} sources; for other sizes put other modules into net.stack"
         )
 
 
 def _no_spikes(values: object) -> str:
-    """Return the error for what a network takes for its input, but is none."""
+    """Return the error for an input that is not `Spikes`."""
     shape = getattr(values, "shape", None)
     described = type(values).__name__ + ("" if shape is None else f" {list(shape)}")
     return (
@@ -699,7 +732,7 @@ def _no_spikes(values: object) -> str:
 
 
 def _take(queue: list[nn.Module], kind: type[M]) -> M | None:
-    """Take the first module out of the queue if it is of this kind."""
+    """Remove and return the first module of the queue if it is of a kind, else None."""
     head = queue[0] if queue else None
     if not isinstance(head, kind):
         return None

@@ -1,4 +1,4 @@
-"""Losses: how a readout's membranes answer a question."""
+"""Losses of the readout's membranes, and the scores of classes."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class MaxOverTime:
         return _membranes(readout).amax(dim=0)
 
     def logits(self, readout: Tensor) -> Tensor:
-        """Return what the softmax sees `[B, classes]`, of membranes `[T, B, classes]`."""
+        """Return the inputs of the softmax `[B, classes]` for membranes `[T, B, classes]`."""
         return self.readout_scale * self.scores(readout)
 
     def __call__(self, readout: Tensor, labels: Data) -> Tensor:
         """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`, or probabilities `[B, classes]`.
 
         Raises:
-            TypeError: the readout is no tensor, but an activity or a layer.
-            ValueError: labels are no class numbers of these classes, or not one per sample.
+            TypeError: the readout is not a tensor, but an activity or a layer.
+            ValueError: the labels are not numbers of these classes, or not one per sample.
         """
         logits = self.logits(readout)
         targets = class_labels(labels, logits)
         try:
             return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        except IndexError:  # looked at by torch anyway; on a GPU it says so in its own way
+        except IndexError:  # torch checks the values anyway; on a GPU it raises another error
             raise ValueError(
                 f"labels span {int(targets.min())}..{int(targets.max())}, but the readout has {logits.shape[1]} "
                 f"classes, 0..{logits.shape[1] - 1}; give it as many neurons as there are classes"
@@ -69,10 +69,10 @@ class MeanOverTime(MaxOverTime):
 
 
 def class_labels(labels: Data, logits: Tensor) -> Tensor:
-    """Return labels as int64 `[B]` beside logits `[B, classes]`; probabilities `[B, classes]` as they are.
+    """Return labels as int64 `[B]` on the accelerator of the logits; probabilities `[B, classes]` get their type.
 
     Raises:
-        ValueError: they are no whole numbers, or of another length.
+        ValueError: the labels are not whole numbers, or their number differs from that of the logits.
     """
     targets = as_tensor(labels, "labels").to(logits.device)
     if targets.is_floating_point() and targets.shape == logits.shape:
@@ -86,11 +86,11 @@ def class_labels(labels: Data, logits: Tensor) -> Tensor:
 
 
 def _membranes(readout: Tensor) -> Tensor:
-    """Return a readout; refuse what is taken for one.
+    """Return a readout after a check of its type and shape.
 
     Raises:
-        TypeError: it is no tensor, but an activity or a layer.
-        ValueError: it has another number of dimensions.
+        TypeError: the readout is not a tensor, but an activity or a layer.
+        ValueError: the readout does not have three dimensions.
     """
     if not isinstance(readout, Tensor):
         raise TypeError(f"expected a readout [T, B, classes], got {type(readout).__name__}; give activity.readout")
@@ -105,4 +105,4 @@ def predictions(scores: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, type[MaxOverTime]] = {"MaxOverTime": MaxOverTime, "MeanOverTime": MeanOverTime}
-"""Losses by class name, as checkpoints name them."""
+"""Losses by class name, the key in checkpoints."""

@@ -1,7 +1,7 @@
 """Regularisers: additions to the loss that shape activity or weights.
 
-Each is called with the activity of a pass and the weights of each projection. `S_i` is the number of spikes of
-hidden neuron i in a trial.
+A regulariser is called with the activity of a pass and the weights of each projection. `S_i` is the number of spikes
+of hidden neuron i in a trial.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Regularizer:
     """Base: a strength, checked.
 
     Attributes:
-        strength: factor; 0 switches the regulariser off.
+        strength: factor of the penalty; 0 switches the regulariser off.
     """
 
     strength: float = 0.0
@@ -44,7 +44,7 @@ class Regularizer:
         """Return the addition to the loss.
 
         Raises:
-            TypeError: this is no activity.
+            TypeError: the first argument is not an activity.
         """
         require_kind(activity, Activity, "activity", "give what net(spikes) returns, then net.effective_weights()")
         return self.strength * self.penalty(activity, weights)
@@ -66,7 +66,7 @@ class UpperActivity(Regularizer):
     """`mean of max(0, S_i - allowed)^2`: leaves neurons below the limit alone (Cramer et al. 2022).
 
     Attributes:
-        allowed: spikes of a neuron per trial that cost nothing.
+        allowed: number of spikes of a neuron per trial without a penalty.
     """
 
     strength: float = 1e-3
@@ -104,18 +104,18 @@ class WeightDecay(Regularizer):
 
 
 def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:
-    """Return regularisers as a list; of a mapping its values.
+    """Return regularisers as a list; a mapping is replaced by its values.
 
     Raises:
-        TypeError: something else than a regulariser is among them.
+        TypeError: a value is not a regulariser.
     """
-    several = regularizers.values() if isinstance(regularizers, Mapping) else regularizers
-    if not isinstance(several, Iterable):
-        raise TypeError(f"regularizers: expected several, got {several!r:.60}; give a list, such as [Burst()], or []")
-    found = list(several)
-    for regularizer in found:
+    values = regularizers.values() if isinstance(regularizers, Mapping) else regularizers
+    if not isinstance(values, Iterable):
+        raise TypeError(f"regularizers: expected several, got {values!r:.60}; give a list, such as [Burst()], or []")
+    result = list(values)
+    for regularizer in result:
         require_kind(regularizer, Regularizer, "regularizers", "give instances, such as [Burst()], or []")
-    return found
+    return result
 
 
 def _spike_counts(activity: Activity) -> list[Tensor]:

@@ -15,16 +15,16 @@ from .style import BLUE, GREY, VERMILLION
 if TYPE_CHECKING:
     from hxtrain.comparison import Comparison, LayerComparison
 
-LITTLE = 0.1
-"""Neurons whose modelled membranes have less than this share of the mean energy on a target show no gain."""
+MIN_ENERGY = 0.1
+"""Share of the mean energy of modelled membranes below which a neuron's gain is not drawn."""
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
-    """Draw where two targets part.
+    """Draw where two targets differ.
 
-    A row per layer: mean spikes of each neuron on both, differences of first-spike times, gain of each
-    neuron on both, membranes of one neuron in one sample that differ as much as the median does. In the
-    readout's row the cosines of the gradients take the place of spikes. Grey is a repetition on one target.
+    Each layer has a row: mean spikes of each neuron on both targets, differences of first-spike times, gain of each
+    neuron on both targets, and membranes of one neuron in one sample whose difference is close to the median. In the
+    readout's row the cosines of the gradients take the place of spikes. Grey marks a repetition on one target.
     """
     rows = len(comparison.layers)
     figure = style.new_figure(15, 3.1 * rows + 0.5)
@@ -36,16 +36,16 @@ def comparison_figure(comparison: Comparison) -> Figure:
         else:
             _draw_pairs(figure.add_subplot(grid[row, 0]), layer.name, *layer.rates, "spikes per sample")
             _draw_first_spikes(figure.add_subplot(grid[row, 1]), layer)
-        enough = [r.energy > LITTLE * r.energy.mean() for r in layer.responses]
-        chosen = enough[0] & enough[1]
-        first, second = (r.gains[chosen] for r in layer.responses)
+        masks = [r.energy > MIN_ENERGY * r.energy.mean() for r in layer.responses]
+        mask = masks[0] & masks[1]
+        first, second = (r.gains[mask] for r in layer.responses)
         _draw_pairs(figure.add_subplot(grid[row, 2]), layer.name, first, second, "own gain")
         _draw_example(figure.add_subplot(grid[row, 3]), layer, comparison.dt)
     return figure
 
 
 def _draw_pairs(axes: Axes, layer: str, first: Tensor, second: Tensor, name: str) -> None:
-    """Draw a number of each neuron on the second target over that on the first."""
+    """Draw a quantity of each neuron: the value on the second target over the value on the first."""
     x, y = style.array(first), style.array(second)
     axes.plot(x, y, "o", markersize=3.0, alpha=0.6, color=BLUE, markeredgewidth=0)
     low, high = (float(f(np.concatenate([x, y]))) if x.size else 0.0 for f in (np.min, np.max))
@@ -56,11 +56,11 @@ def _draw_pairs(axes: Axes, layer: str, first: Tensor, second: Tensor, name: str
 
 def _draw_first_spikes(axes: Axes, layer: LayerComparison) -> None:
     """Draw the histograms of first-spike-time differences: between the targets, and in the repetition."""
-    found = [style.array(d.first_spikes) * 1e6 for d in (layer.repeat, layer.between)]
-    widest = max((float(np.quantile(np.abs(t), 0.99)) for t in found if t.size), default=0.0)
+    differences = [style.array(d.first_spikes) * 1e6 for d in (layer.repeat, layer.between)]
+    widest = max((float(np.quantile(np.abs(t), 0.99)) for t in differences if t.size), default=0.0)
     edges = np.linspace(-1, 1, 42) * max(widest, 0.1)
     for times, colour, fill, name in zip(
-        found, (GREY, BLUE), (True, False), ("repeated", "second - first"), strict=True
+        differences, (GREY, BLUE), (True, False), ("repeated", "second - first"), strict=True
     ):
         counts, _ = np.histogram(np.clip(times, edges[0], edges[-1]), edges)
         axes.stairs(counts, edges, fill=fill, color=colour, linewidth=1.6, label=name)
@@ -73,9 +73,9 @@ def _draw_cosines(axes: Axes, comparison: Comparison) -> None:
     """Draw the cosine of each projection's gradients; one that is not defined has no bar."""
     names = list(comparison.gradients)
     places = np.arange(len(names))
-    for shift, colour, which in ((-0.2, BLUE, "between"), (0.2, GREY, "repeat")):
-        values = [getattr(comparison.gradients[name], which) for name in names]
-        label = "second and first" if which == "between" else "repeated"
+    for shift, colour, pair in ((-0.2, BLUE, "between"), (0.2, GREY, "repeat")):
+        values = [getattr(comparison.gradients[name], pair) for name in names]
+        label = "second and first" if pair == "between" else "repeated"
         axes.barh(places + shift, [v or 0.0 for v in values], height=0.38, color=colour, label=label)
     axes.set_yticks(places, names)
     axes.invert_yaxis()

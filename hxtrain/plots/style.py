@@ -1,4 +1,4 @@
-"""What the plots have in common: colours, figures without global state, panels, files written in one step."""
+"""Common parts of the plots: colours, figures without global state, panels, files written in one step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from torch import Tensor
 from hxtrain.backends.files import replacing
 
 DPI = 120
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9A9A9A"
-"""Colours of Okabe and Ito, which colour-blind readers tell apart; grey for what stands back."""
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+GREEN = "#009E73"
+GREY = "#9A9A9A"
+"""Colours of Okabe and Ito, which colour-blind readers can tell apart; grey is for the background."""
 COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of curves, in turn."""
 
@@ -51,7 +54,7 @@ def draw_curve(
     factor: float,
     form: str,
 ) -> None:
-    """Draw `factor * record[key]` over `epoch` where given; the legend says the last value."""
+    """Draw `factor * record[key]` over `epoch` for the records that have the key; the legend shows the last value."""
     points = [(r["epoch"], factor * r[key]) for r in records if r.get(key) is not None]
     if points:
         epochs, values = zip(*points, strict=True)
@@ -61,7 +64,7 @@ def draw_curve(
 
 
 def draw_values(axes: Axes, sample: Tensor | None) -> None:
-    """Draw an image `[H, W]` dark on white, features `[F]` as bars over 0..1; nothing for None."""
+    """Draw an image `[H, W]` dark on white, or features `[F]` as bars over 0..1; None draws nothing."""
     if sample is not None and sample.ndim == 1:
         axes.barh(np.arange(len(sample)), array(sample), color=GREY)
         axes.set(xlim=(0, 1), ylabel="feature")
@@ -74,7 +77,7 @@ def draw_values(axes: Axes, sample: Tensor | None) -> None:
 
 
 def draw_raster(axes: Axes, times: Tensor, units: Tensor, count: int) -> None:
-    """Draw spikes `[E]` (s) of `count` units over time in us."""
+    """Draw spikes `[E]` (s) of `count` units over time (us)."""
     marker, size = ("|", 8.0) if count <= 32 else (".", 3.5)
     axes.plot(array(times) * 1e6, array(units), marker, markersize=size, color="black")
     axes.set_ylim(-0.02 * count - 0.5, 1.02 * count - 0.5)

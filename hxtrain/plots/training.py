@@ -1,7 +1,7 @@
-"""Plots of a training run: learning curves, samples, weights, confusions, a classified plane; and of a comparison.
+"""Plots of a training run (learning curves, samples, weights, confusions, a classified plane) and of a comparison.
 
 `*_figure` builds a figure without touching files or global state; `plot_*` writes it as a PNG.
-Lines use the colours of Okabe and Ito, which colour-blind readers tell apart.
+Lines use the colours of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ if TYPE_CHECKING:
     from hxtrain.comparison import Comparison
 
 MAX_SAMPLES = 4
-"""Rows of `plot_samples`; further samples are left out."""
+"""Number of rows of `plot_samples`; further samples are left out."""
 MAX_LABELLED_CLASSES = 30
-"""A confusion matrix of more classes has no counts written into its cells."""
+"""Number of classes above which the cells of a confusion matrix show no counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleView:
-    """What one sample did in the network; `T` time steps, `E` input and `S` hidden spikes.
+    """Activity of the network for one sample; `T` time steps, `E` input and `S` hidden spikes.
 
     Attributes:
-        values: of the sample in 0..1, an image `[H, W]` or features `[F]`; None shows none.
-        input_times, input_units: input spikes `[E]`: seconds, index of the input.
-        hidden_times, hidden_units: hidden spikes `[S]`: seconds, index of the neuron.
-        measured, modelled: readout membranes `[T, classes]` of the device and of the twin (leak 0,
-            threshold 1); row k is taken `k * dt` after the start.
-        dt: time between two rows (s).
-        label, prediction: true and decided class.
-        inputs, hidden: number of inputs and of hidden neurons.
+        values: values of the sample in 0..1, an image `[H, W]` or features `[F]`; None draws no values.
+        input_times: times of the input spikes `[E]` (s).
+        input_units: indices of the inputs that spike `[E]`.
+        hidden_times: times of the hidden spikes `[S]` (s).
+        hidden_units: indices of the hidden neurons that spike `[S]`.
+        measured: readout membranes of the device `[T, classes]` (leak 0, threshold 1); row k is at time `k * dt`.
+        modelled: readout membranes of the twin `[T, classes]`, likewise.
+        dt: time between two rows of membranes (s).
+        label: true class.
+        prediction: predicted class.
+        inputs: number of inputs.
+        hidden: number of hidden neurons.
     """
 
     values: Tensor | None
@@ -63,7 +67,7 @@ class SampleView:
 
     @property
     def end(self) -> float:
-        """Time up to which there is something to show (s)."""
+        """End of the membranes or of the last spike (s)."""
         spikes = torch.cat([self.input_times.cpu().double(), self.hidden_times.cpu().double()])
         return max(len(self.measured) * self.dt, float(spikes.max()) if spikes.numel() else 0.0)
 
@@ -102,8 +106,8 @@ def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
     """Draw loss, accuracy (percent) and hidden spikes per image over epochs.
 
     Args:
-        records: one per epoch with `epoch` (from 1), `train_loss`, `train_accuracy` and `test_accuracy`
-            (fractions 0..1), `hidden_spikes_per_sample`; a value missing in an epoch is not drawn there.
+        records: mappings, one per epoch, with `epoch` (from 1), `train_loss`, `train_accuracy` and `test_accuracy`
+            (fractions 0..1), `hidden_spikes_per_sample`; a missing value is not drawn.
 
     Raises:
         ValueError: there are no records.
@@ -130,20 +134,20 @@ def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def samples_figure(samples: Sequence[SampleView]) -> Figure:
-    """Draw up to four samples, one a row: its values (where any are given), input and hidden spikes, readout.
+    """Draw up to four samples, one per row: values (if a sample has some), input and hidden spikes, readout.
 
     Raises:
         ValueError: there are no samples.
     """
     if not samples:
         raise ValueError("no samples to plot; give at least one")
-    shown = samples[:MAX_SAMPLES]
-    values = any(s.values is not None for s in shown)
-    widths = ([1.0] if values else []) + [1.5, 1.5, 2.0]
-    figure = style.new_figure(2.1 * sum(widths) + 1.5, 2.6 * len(shown) + 0.4)
-    grid = figure.subplots(len(shown), len(widths), squeeze=False, width_ratios=widths)
-    for row, sample in zip(grid, shown, strict=True):
-        if values:
+    samples = samples[:MAX_SAMPLES]
+    has_values = any(sample.values is not None for sample in samples)
+    widths = ([1.0] if has_values else []) + [1.5, 1.5, 2.0]
+    figure = style.new_figure(2.1 * sum(widths) + 1.5, 2.6 * len(samples) + 0.4)
+    grid = figure.subplots(len(samples), len(widths), squeeze=False, width_ratios=widths)
+    for row, sample in zip(grid, samples, strict=True):
+        if has_values:
             style.draw_values(row[0], sample.values)
         inputs, hidden, readout = row[-3:]
         style.draw_raster(inputs, sample.input_times, sample.input_units, sample.inputs)
@@ -165,11 +169,11 @@ def weights_figure(weights: Mapping[str, Tensor], weight_max: int) -> Figure:
     """Draw the integer weights of each projection as a matrix and as a histogram.
 
     Args:
-        weights: integers as sent `[post, pre]` by the projection's name.
-        weight_max: largest magnitude the device can hold (LSB).
+        weights: integer weights on the device `[post, pre]`, by name of the projection.
+        weight_max: largest magnitude of a weight on the device (LSB).
 
     Raises:
-        ValueError: there are no projections, or a weight is beyond the limit.
+        ValueError: there are no projections, or a weight exceeds the limit.
     """
     if not weights:
         raise ValueError("no weights to plot; give at least one projection")
@@ -217,7 +221,8 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
         for name in axes.get_xticklabels():
             name.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlabel="predicted class", ylabel="true class")
-    right, total = int(np.trace(counts)), int(counts.sum())
+    right = int(np.trace(counts))
+    total = int(counts.sum())
     axes.set_title(f"accuracy {100 * right / total:.2f} % ({right} of {total})" if total else "no samples")
     if size <= MAX_LABELLED_CLASSES:
         for (y, x), count in np.ndenumerate(counts):
@@ -227,7 +232,7 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
 
 
 def _draw_readout(axes: Axes, sample: SampleView) -> None:
-    """Draw the readout's membranes, the true class on top, a wrongly predicted one next."""
+    """Draw the readout's membranes: the true class on top, a wrong prediction below it."""
     looks = {sample.prediction: (VERMILLION, 1.4, 3), sample.label: (BLUE, 1.8, 4)}
     for traces, dashes, wider, alpha in ((sample.measured, "-", 1.0, 0.5), (sample.modelled, "--", 0.0, 1.0)):
         times = np.arange(len(traces)) * sample.dt * 1e6
@@ -247,7 +252,7 @@ def _draw_readout(axes: Axes, sample: SampleView) -> None:
 
 
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], weight_max: int) -> None:
-    """Draw the histogram of integer weights `[post, pre]`, one bar per LSB; limits are marked by colour."""
+    """Draw the histogram of integer weights `[post, pre]`, one bar per LSB; a colour marks the limits."""
     edges = np.arange(-weight_max, weight_max + 2) - 0.5
     counts, _ = np.histogram(values, edges)
     axes.stairs(counts, edges, fill=True, color=BLUE)
@@ -262,7 +267,8 @@ def _draw_histogram(axes: Axes, values: NDArray[np.float64], weight_max: int) ->
 
 def transfer_figure(accuracy: Mapping[str, Mapping[str, float]]) -> Figure:
     """Return a matrix of accuracies `accuracy[trained][evaluated]`; the cells hold percent."""
-    rows, columns = list(accuracy), list(next(iter(accuracy.values())))
+    rows = list(accuracy)
+    columns = list(next(iter(accuracy.values())))
     values = np.array([[100 * accuracy[row][column] for column in columns] for row in rows])
     figure = style.new_figure(1.8 + 0.75 * len(columns), 1.4 + 0.42 * len(rows))
     axes = figure.add_subplot()
@@ -279,5 +285,5 @@ def transfer_figure(accuracy: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def plot_transfer(accuracy: Mapping[str, Mapping[str, float]], path: str | Path) -> None:
-    """Write `transfer_figure` as a PNG."""
+    """Write `transfer_figure(accuracy)` to `path`, a PNG."""
     style.save(transfer_figure(accuracy), path)

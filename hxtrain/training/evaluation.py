@@ -196,7 +196,7 @@ def observe(
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes, health, inputs = 0.0, Health(), [0, 0]
     meter, decided = CostMeter(device_of(net)), [torch.zeros(0, dtype=torch.float64)]
-    still = encoder.still()
+    still = encoder.without_jitter()
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
         samples = split.samples[first : first + batch_size].to(net.torch_device)
