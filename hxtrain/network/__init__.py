@@ -1,7 +1,8 @@
 """What is asked for: layers, the network that they form, and what it did in a pass."""
 
 from .activity import Activity, LayerActivity
-from .network import LI, LIF, Dropout, Layer, Linear, Network, Recurrent
+from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
+from .network import Network
 from .runner import PlacementError, Runner
 
 __all__ = [

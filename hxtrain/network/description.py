@@ -7,10 +7,9 @@ surrogate derivatives, concerns the host, and a change of it takes effect at onc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from .network import Layer, Network
+from .layers import Layer
 
 
 class ProjectionDescription(NamedTuple):
@@ -45,10 +44,16 @@ class Description(NamedTuple):
     layers: tuple[LayerDescription, ...]
 
 
-def describe(net: Network) -> Description:
-    """Return the description of a network for a device."""
-    layers = tuple([_describe_layer(layer) for layer in net.layers])
-    return Description(net.steps, net.dt, net.weight_bits, net.trace_bits, net.traces, layers)
+def describe(
+    layers: Sequence[Layer],
+    steps: int,
+    dt: float,
+    weight_bits: int | None,
+    trace_bits: int | None,
+    traces: str,
+) -> Description:
+    """Return the description of a network for a device; arguments as the attributes of `Network`."""
+    return Description(steps, dt, weight_bits, trace_bits, traces, tuple([_describe_layer(layer) for layer in layers]))
 
 
 def _describe_layer(layer: Layer) -> LayerDescription:

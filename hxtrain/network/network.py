@@ -11,22 +11,19 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hxtrain.backends import INPUT, DeviceError, Spikes
+from hxtrain.backends import DeviceError, Spikes
 from hxtrain.checks import (
     Constants,
     Rule,
     count,
-    flag,
     not_finite,
-    not_negative,
     number,
     one_of,
     optional,
@@ -37,278 +34,21 @@ from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
 from hxtrain.finite import all_finite
 from hxtrain.gradients import measured_layers
-from hxtrain.neurons import GridEvents, Model, Surrogate, decay, full_precision, get_surrogate, psp_matrix
+from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, psp_matrix
 
 from .activity import Activity, LayerActivity
 from .arrival import InputWatch
 from .description import Description, changes, describe
+from .layers import GRAMMAR, LIF, Incoming, Layer, check_chain, pair_modules
 from .runner import PlacementError, Runner
 from .twin import simulate
 
-M = TypeVar("M", bound=nn.Module)
 TRACES = ("measured", "spikes_only")
 """Sources of the hidden membranes that gradients see, see `Network`."""
-GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
 MAX_WINDOWS = 100.0
 """Longest time constant, in windows of a pass; longer ones have no visible effect within a window."""
 PRECISIONS = (torch.float32, torch.float64)
 """Types of weights and of computations with them."""
-
-
-class Synapses(Constants):
-    """Common part of projections: all-to-all synapses without bias.
-
-    Initial weights are normally distributed with mean `mean` and standard deviation
-    `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the target neurons: weights are drawn when a
-    network is made, and are NaN until then. Values that are set earlier stay.
-
-    Args:
-        inputs: number of sources.
-        outputs: number of targets.
-        mean: mean of the initial weights.
-        gain: factor of the standard deviation of the initial weights.
-        autoscale: whether integer weights are scaled so that the largest just fits (published for the readout),
-            instead of at a fixed scale at which larger weights are clipped.
-        scale: integer weight per unit of float weight; None: derived from the device's synaptic strength.
-        max_scale: limit of an automatic scale.
-    """
-
-    RULES: ClassVar[Mapping[str, Rule]] = {
-        "inputs": count,
-        "outputs": count,
-        "mean": number,
-        "gain": not_negative,
-        "autoscale": flag,
-        "scale": optional(positive),
-        "max_scale": positive,
-    }
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        mean: float,
-        gain: float,
-        autoscale: bool,
-        scale: float | None,
-        max_scale: float,
-    ) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.outputs = outputs
-        self.mean = mean
-        self.gain = gain
-        self.autoscale = autoscale
-        self.scale = scale
-        self.max_scale = max_scale
-        self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
-        self._drawn = False
-
-    def extra_repr(self) -> str:
-        """Describe sizes and initial weights."""
-        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}"
-
-    @property
-    def lacks_values(self) -> bool:
-        """Whether some weights have neither been drawn nor set."""
-        return not self._drawn and bool(self.weight.isnan().any())
-
-    def draw(self, leakage: float, generator: torch.Generator) -> None:
-        """Draw the weights that have no values.
-
-        The generator advances equally whether or not weights have values, so other projections do not depend on it.
-
-        Args:
-            leakage: `1 - exp(-dt / tau_mem)` of the targets.
-            generator: source of the weights.
-        """
-        noise = torch.randn(self.weight.shape, generator=generator, device=generator.device)
-        if self.weight.is_meta:  # the values are loaded later
-            return
-        drawn = (self.mean + self.gain * leakage / math.sqrt(self.inputs) * noise).to(self.weight)
-        with torch.no_grad():
-            if self.lacks_values:
-                self.weight.copy_(torch.where(self.weight.isnan(), drawn, self.weight))
-        self._drawn = True
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
-        self._drawn = self._drawn or f"{prefix}weight" in state_dict
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-
-class Linear(Synapses):
-    """Synapses from the inputs or the previous population; see `Synapses`."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        mean: float = 0.0,
-        gain: float = 0.7,
-        autoscale: bool = False,
-        scale: float | None = None,
-        max_scale: float = 250.0,
-    ) -> None:
-        super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale)
-
-
-class Recurrent(Synapses):
-    """Synapses of the previous module's `size` LIF neurons onto themselves; see `Synapses`.
-
-    A population's membrane has one unit, so `autoscale` and the limit of an automatic scale must be the same as in
-    the `Linear` onto the population; both then share one automatic scale.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        mean: float = 0.0,
-        gain: float = 0.7,
-        autoscale: bool = False,
-        scale: float | None = None,
-        max_scale: float = 250.0,
-    ) -> None:
-        size = count("Recurrent: size", size)
-        super().__init__(size, size, mean, gain, autoscale, scale, max_scale)
-
-
-def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
-    """Return a surrogate derivative or its name, after a check."""
-    get_surrogate(value)
-    surrogate: str | Surrogate = value
-    return surrogate
-
-
-def share(label: str, value: Any) -> float:
-    """Return a share below 1."""
-    result = number(label, value)
-    if not 0 <= result < 1:
-        raise ValueError(f"dropout p={value} must be in 0 <= p < 1")
-    return result
-
-
-class _Neurons(Constants):
-    """Common part of populations."""
-
-    RULES: ClassVar[Mapping[str, Rule]] = {"size": count, "tau_mem": positive, "tau_syn": positive}
-    spiking = False
-
-    def __init__(self, size: int, tau_mem: float, tau_syn: float) -> None:
-        super().__init__()
-        self.size = size
-        self.tau_mem = tau_mem
-        self.tau_syn = tau_syn
-
-    def extra_repr(self) -> str:
-        """Describe size and time constants."""
-        return f"{self.size}, tau_mem={self.tau_mem:g} s, tau_syn={self.tau_syn:g} s"
-
-
-class LIF(_Neurons):
-    """Leaky integrate-and-fire neurons with exponential synapses.
-
-    Args:
-        size: number of neurons.
-        tau_mem: time constant of the membranes (s).
-        tau_syn: time constant of the synaptic currents (s).
-        surrogate: derivative of the spike: a name in `hxtrain.neurons.SURROGATES`, or a function of (distance from
-            the threshold, slope). A `state_dict` does not hold the function, nor other constants: a network that loads
-            a `state_dict` must be built with the same function. Functions run in torch, not in the compiled loops.
-        slope: inverse width of the derivative.
-        at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (its value at the spike), or
-            `trace` (the sample of the bin, as published).
-    """
-
-    RULES: ClassVar[Mapping[str, Rule]] = {
-        **_Neurons.RULES,
-        "surrogate": surrogate_or_name,
-        "slope": positive,
-        "at_spike": one_of(("threshold", "trace")),
-    }
-    spiking = True
-
-    def __init__(
-        self,
-        size: int,
-        tau_mem: float = 6e-6,
-        tau_syn: float = 6e-6,
-        surrogate: str | Surrogate = "superspike",
-        slope: float = 10.0,
-        at_spike: str = "threshold",
-    ) -> None:
-        super().__init__(size, tau_mem, tau_syn)
-        self.surrogate = surrogate
-        self.slope = slope
-        self.at_spike = at_spike
-
-
-class LI(_Neurons):
-    """Leaky integrators without spikes: a readout.
-
-    Args:
-        size: number of neurons.
-        tau_mem: time constant of the membranes (s).
-        tau_syn: time constant of the synaptic currents (s).
-    """
-
-    def __init__(self, size: int, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> None:
-        super().__init__(size, tau_mem, tau_syn)
-
-
-class Dropout(Constants):
-    """Silences neurons of the previous population for a whole batch, in passes that get masks.
-
-    `net(spikes, net.dropout_masks(generator))` drops neurons, `net(spikes)` does not; there is no mode to set.
-
-    On a chip, all synapses onto a silenced neuron, recurrent ones included, are written as zero. The other
-    neurons are not scaled up: the chip's weights have no headroom, and the readout's maximum over
-    time decides by rank.
-    """
-
-    RULES: ClassVar[Mapping[str, Rule]] = {"p": share}
-
-    def __init__(self, p: float = 0.4) -> None:
-        super().__init__()
-        self.p = p
-
-    def extra_repr(self) -> str:
-        """Describe the share."""
-        return f"p={self.p:g}"
-
-
-class Incoming(NamedTuple):
-    """A projection onto a layer: names of source and target, and its synapses."""
-
-    pre: str
-    post: str
-    synapses: Synapses
-
-    @property
-    def name(self) -> str:
-        """Return the projection's name."""
-        return f"{self.pre}->{self.post}"
-
-
-class Layer(NamedTuple):
-    """A population with the projections onto it; `source` is the name of the upstream population or of the input."""
-
-    name: str
-    source: str
-    linear: Linear
-    neurons: LIF | LI
-    recurrent: Recurrent | None
-    dropping: Dropout | None
-
-    @property
-    def dropout(self) -> float:
-        """Share of the neurons silenced per batch."""
-        return 0.0 if self.dropping is None else self.dropping.p
-
-    @property
-    def projections(self) -> list[Incoming]:
-        """Return the feed-forward projection, then the recurrent one, if any."""
-        forward = Incoming(self.source, self.name, self.linear)
-        return [forward] if self.recurrent is None else [forward, Incoming(self.name, self.name, self.recurrent)]
 
 
 class Network(Constants):
@@ -375,7 +115,7 @@ class Network(Constants):
         self.in_software = False
         self.input_watch = InputWatch()
         self._plan: Any = None
-        self._description = self._checked(describe(self))
+        self._description = self._checked(self._describe())
         self.draw(seed)
 
     @property
@@ -387,7 +127,7 @@ class Network(Constants):
         """
         modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
         if modules != self._paired[0]:
-            self._paired = modules, _pair(list(modules))
+            self._paired = modules, pair_modules(list(modules))
         return self._paired[1]
 
     @property
@@ -424,10 +164,14 @@ class Network(Constants):
                 f"attach takes a Device, not {device!r:.60}; write net.attach(hx.Device(backend)), where backend is "
                 "what hxtrain.backends.create_backend(name) returns"
             )
-        description = self._checked(describe(self))
+        description = self._checked(self._describe())
         self._plan = None if device is None else device.place(self)
         self.device = device
         self._description = description
+
+    def _describe(self) -> Description:
+        """Return what the network is for a device."""
+        return describe(self.layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.traces)
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that the device can represent; None where there is none."""
@@ -538,17 +282,17 @@ class Network(Constants):
         self._check_weights(weights, finite=device is None)  # else `Plan.quantise` checks their values
         spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
+        models = [self.model(layer) for layer in self.layers]
         graph = torch.is_grad_enabled()
         with torch.no_grad():
             if device is None:
-                activity = Activity(simulate(self, weights, events, graph))
+                activity = Activity(simulate(self.layers, models, self.by_layer(weights), events, graph))
             else:
                 activity = device.run(weights, spikes, events)
         self.input_watch.look(events)
         activity.inputs = events
         if not graph:
             return activity
-        models = [self.model(layer) for layer in self.layers]
         if device is not None and self.saturation is not None:
             pairs = zip(models, device.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in pairs]
@@ -559,7 +303,7 @@ class Network(Constants):
         """Refuse a network that is not the one placed on the device; in software, check its changes."""
         if self.device is not None and self.device.plan is not self._plan:
             raise DeviceError("another network was placed on this device since; call net.attach(device) again")
-        description = describe(self)
+        description = self._describe()
         if description == self._description:
             return
         if self.device is not None:
@@ -576,7 +320,7 @@ class Network(Constants):
             ValueError: sizes do not match, a time constant is too long for the window, or gradients cannot
                 use the saturation.
         """
-        _check_chain(self.layers)
+        check_chain(self.layers)
         window = self.dt * self.steps
         for layer in description.layers:
             for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
@@ -661,66 +405,6 @@ def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
     return modules
 
 
-def _pair(modules: list[nn.Module]) -> list[Layer]:
-    """Group modules into layers.
-
-    Raises:
-        ValueError: their order is wrong.
-    """
-    layers: list[Layer] = []
-    queue = list(modules)
-    while queue:
-        linear = queue.pop(0)
-        neurons = queue.pop(0) if queue else None
-        if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
-            raise ValueError(f"network is {', '.join(map(_kind, modules)) or 'empty'}; {GRAMMAR}")
-        recurrent, dropping = _take(queue, Recurrent), _take(queue, Dropout)
-        source = layers[-1].name if layers else INPUT
-        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, dropping))
-    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropping:
-        raise ValueError(f"the last population must be a readout LI without dropout; {GRAMMAR}")
-    return layers
-
-
-def _kind(module: nn.Module) -> str:
-    """Return a module's class, with its package if it is not this one: torch also has a Linear."""
-    kind = type(module)
-    package = kind.__module__.split(".")[0]
-    return kind.__name__ if package == __name__.split(".")[0] else f"{package}'s {kind.__name__}"
-
-
-def _check_chain(layers: list[Layer]) -> None:
-    """Refuse layers whose sizes do not match, and layers in the wrong place.
-
-    Raises:
-        ValueError: a layer does not fit; the text names it and its sizes.
-    """
-    previous = layers[0].linear.inputs
-    for layer in layers:
-        if layer.linear.inputs != previous or layer.linear.outputs != layer.neurons.size:
-            raise ValueError(
-                f"{layer.name} is Linear({layer.linear.inputs}, {layer.linear.outputs}) onto {layer.neurons.size} "
-                f"neurons behind {previous} units; sizes must match"
-            )
-        if layer is not layers[-1] and not isinstance(layer.neurons, LIF):
-            raise ValueError(f"{layer.name} is a readout LI in the middle of the network; {GRAMMAR}")
-        if layer.recurrent is not None:
-            _check_recurrent(layer, layer.recurrent)
-        for projection in layer.projections:
-            _check_shape(projection)
-        previous = layer.neurons.size
-
-
-def _check_shape(projection: Incoming) -> None:
-    synapses = projection.synapses
-    shape = tuple(synapses.weight.shape)
-    if shape != (synapses.outputs, synapses.inputs):
-        raise ValueError(
-            f"weights of {projection.name} are {shape}, but its {type(synapses).__name__} has {synapses.outputs} "
-            f"targets and {synapses.inputs} sources; for other sizes put other modules into net.stack"
-        )
-
-
 def _no_spikes(values: object) -> str:
     """Return the error for an input that is not `Spikes`."""
     shape = getattr(values, "shape", None)
@@ -729,26 +413,3 @@ def _no_spikes(values: object) -> str:
         f"expected Spikes, got {described}; give net(encode(images)), or of a grid of spikes [T, B, N]: "
         "net(Spikes.from_grid(grid, net.dt))"
     )
-
-
-def _take(queue: list[nn.Module], kind: type[M]) -> M | None:
-    """Remove and return the first module of the queue if it is of a kind, else None."""
-    head = queue[0] if queue else None
-    if not isinstance(head, kind):
-        return None
-    del queue[0]
-    return head
-
-
-def _check_recurrent(layer: Layer, recurrent: Recurrent) -> None:
-    if not layer.neurons.spiking:
-        raise ValueError(f"{layer.name} is a readout LI, which has no spikes to feed back; {GRAMMAR}")
-    if recurrent.inputs != layer.neurons.size:
-        raise ValueError(f"{layer.name} is Recurrent({recurrent.inputs}) on {layer.neurons.size} neurons; use its size")
-    automatic = {(s.autoscale, s.max_scale if s.autoscale else None) for s in (layer.linear, recurrent)}
-    if len(automatic) > 1:
-        raise ValueError(
-            f"{layer.name}: Linear(autoscale={layer.linear.autoscale}, max_scale={layer.linear.max_scale}) and "
-            f"Recurrent(autoscale={recurrent.autoscale}, max_scale={recurrent.max_scale}) differ, but a population "
-            "has one unit of membrane; give both the same"
-        )

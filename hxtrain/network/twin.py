@@ -17,7 +17,6 @@ the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,24 +27,28 @@ from hxtrain.neurons.engines import cpu as compiled
 from hxtrain.neurons.engines import gpu
 
 from .activity import LayerActivity, layer_activity
-
-if TYPE_CHECKING:
-    from .network import Network
+from .layers import Layer
 
 
-def simulate(net: Network, weights: list[Tensor], events: GridEvents, recorded: bool = True) -> list[LayerActivity]:
-    """Run the network in software; returns spikes and membranes `[T, B, N]` of each layer.
+def simulate(
+    layers: Sequence[Layer],
+    models: Sequence[Model],
+    weights: Sequence[Sequence[Tensor]],
+    events: GridEvents,
+    recorded: bool = True,
+) -> list[LayerActivity]:
+    """Run layers in software; returns spikes and membranes `[T, B, N]` of each layer.
 
     Args:
-        net: network to run.
-        weights: float weights of each projection.
+        layers: layers from the first to the readout.
+        models: model of each layer.
+        weights: float weights onto each layer: feed-forward ones and, if there are, recurrent ones.
         events: input events.
         recorded: whether membranes of hidden layers are stored; if not, they are computed again on demand.
     """
     result: list[LayerActivity] = []
     upstream: GridEvents | Fired = events
-    for layer, (weight, *recurrent_weights) in zip(net.layers, net.by_layer(weights), strict=True):
-        model = net.model(layer)
+    for layer, model, (weight, *recurrent_weights) in zip(layers, models, weights, strict=True):
         recurrent = recurrent_weights[0] if recurrent_weights else None
         spiking = layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size

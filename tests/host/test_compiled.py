@@ -319,7 +319,8 @@ def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
     weight, found = next(net.parameters()), []
     for recorded in (True, False):
         events = GridEvents(spikes, net.dt, net.steps)
-        hidden = simulate(net, net.effective_weights(), events, recorded)[0]
+        models = [net.model(layer) for layer in net.layers]
+        hidden = simulate(net.layers, models, net.by_layer(net.effective_weights()), events, recorded)[0]
         assert isinstance(hidden.membrane, Unrecorded) is not recorded
         [layer] = measured_layers([(weight, None)], events, [hidden], [net.model(net.layers[0])])
         found.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
