@@ -187,7 +187,7 @@ def test_gradients(
 
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
     code = (
-        "import sys, torch, hxtrain as hx; from hxtrain.learning import compiled;"
+        "import sys, torch, hxtrain as hx; from hxtrain.neurons.engines import cpu as compiled;"
         "compiled._cores = lambda: int(sys.argv[1]); compiled.LEAST = 1;"
         "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
         "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
