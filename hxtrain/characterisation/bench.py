@@ -1,7 +1,7 @@
 """A device as a measuring bench: circuits with external inputs only, stimuli of simultaneous events.
 
 Nothing here or above knows more of a device than the contract says. Splitting by trace memory, retries and checks are
-those of `hxtrain.execution.device.Device`.
+those of `hxtrain.execution.session.Session`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import INPUT, Backend, Circuit, Health, Population, Projection, Spikes
-from hxtrain.execution import Device, Plan
+from hxtrain.execution import Session
+from hxtrain.execution.partition import Part, partition
 
 Array = npt.NDArray[np.float64]
 START = 2
@@ -60,7 +61,7 @@ class Bench:
 
     Attributes:
         neurons, merged, inputs: `N`, `A` and `J = A * inputs_per_circuit`.
-        device: counts the trials run so far in `device.clock`.
+        session: drives the backend, and counts the trials so far in `session.clock`.
         health: what went wrong so far.
 
     Raises:
@@ -76,7 +77,10 @@ class Bench:
             )
         if not caps.traces:
             raise ValueError(f"device {caps.name!r} records no membrane traces, which a characterisation needs")
-        self.device, self.capabilities = Device(backend, retries), caps
+        self.session = Session(backend, retries)
+        self.capabilities = caps
+        self.circuit: Circuit | None = None
+        self._parts: tuple[Part, ...] = ()
         self.populations = tuple(replace(p, threshold=p.threshold or caps.threshold) for p in circuit.populations)
         self.merged = merged.pop()
         self.neurons = sum(p.size for p in circuit.populations)
@@ -129,7 +133,7 @@ class Bench:
 
     def align(self, block: int, spiking: bool) -> None:
         """Run quiet trials until the clock is a multiple of `block`."""
-        missing = -self.device.clock % block
+        missing = -self.session.clock % block
         if missing:
             self.quiet(missing, spiking)
 
@@ -137,24 +141,27 @@ class Bench:
         self, weights: npt.NDArray[np.int64], spikes: Spikes, spiking: bool, samples: int | None = None
     ) -> Trials:
         """Run trials with any events."""
-        self._configure(spiking, samples or self.samples)
+        circuit = self._circuit(spiking, samples or self.samples)
         rows = np.split(weights, np.cumsum([p.size for p in self.populations])[:-1])
         names = [f"{INPUT}->{p.name}" for p in self.populations]
         integers: dict[str, Tensor] = {
             name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in zip(names, rows, strict=True)
         }
-        recording = self.device.record(integers, spikes)
+        recording = self.session.record(circuit, self._parts, integers, spikes)
         self.health = self.health + recording.health
         codes = torch.cat([recording.traces[p.name].cpu() for p in self.populations], dim=2)
         found = [recording.spikes[p.name].to("cpu") for p in self.populations] if spiking else []
         return Trials(codes.numpy(), _joined(found, spikes.samples, self.neurons))
 
-    def _configure(self, spiking: bool, samples: int) -> None:
+    def _circuit(self, spiking: bool, samples: int) -> Circuit:
+        """Return the circuit of a run, and keep it with its parts for the next one."""
         populations = tuple(p if spiking else replace(p, threshold=None) for p in self.populations)
         projections = tuple(Projection(f"{INPUT}->{p.name}", INPUT, p.name, self.inputs) for p in self.populations)
         circuit = Circuit(self.inputs, populations, projections, samples, self.dt)
-        if self.device.plan is None or self.device.plan.circuit != circuit:
-            self.device.plan = Plan(self.capabilities, circuit, (), ())
+        if self.circuit != circuit:
+            self.circuit = circuit
+            self._parts = partition(circuit, self.capabilities)
+        return circuit
 
 
 def bench_circuit(size: int, merged: int, backend: Backend, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> Circuit:

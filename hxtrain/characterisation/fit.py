@@ -120,7 +120,7 @@ def characterise(
         bursts=bursts,
         jitter=spike_jitter(bench, bursts, timed - baseline.leak, noise[0]),
         refractory=refractory_period(bursts, baseline.leak, resets.reset, timed),
-        trials=bench.device.clock,
+        trials=bench.session.clock,
     )
     missing = without_estimate(measured, bench.times[-1] - bench.start)
     parameters = to_parameters(measured, missing, dict(backend.identity), bench.merged, (noise[0], noise[1]))

@@ -2,5 +2,6 @@
 
 from .device import Device, device_of
 from .placement import Plan, place
+from .session import Session
 
-__all__ = ["Device", "Plan", "device_of", "place"]
+__all__ = ["Device", "Plan", "Session", "device_of", "place"]

@@ -181,9 +181,9 @@ def test_a_run_that_does_not_come_back_is_given_up() -> None:
         run(device, net)
     assert len(backend.clocks) == 1
     came.set()
-    assert device._watch is not None
-    assert device._watch._hanging is not None
-    device._watch._hanging[0].join()
+    assert device.session._watch is not None
+    assert device.session._watch._hanging is not None
+    device.session._watch._hanging[0].join()
     backend.damage = lambda recording: recording
     assert same(run(device, net), run(attached(Faulty())[0], net))
 
