@@ -37,7 +37,7 @@ def test_an_answer_is_found_when_it_no_longer_changes():
 def test_the_decision_is_the_losss():
     readout = torch.tensor([[(0.0, 0.0)], [(1.0, 0.0)], [(0.0, 0.9)], [(0.0, 0.9)]])
     assert decision_times(hx.MaxOverTime(), readout, 1.0).tolist() == [1]
-    assert decision_times(hx.losses.MeanOverTime(), readout, 1.0).tolist() == [3]
+    assert decision_times(hx.MeanOverTime(), readout, 1.0).tolist() == [3]
 
 
 ENERGIES = [
