@@ -63,7 +63,7 @@ class DriftMonitor:
         self._reported = True
         return (
             f"recalibration is due: the resting potentials moved by {shift:.1f} LSB (rms) in {self.chip_time:.3g} s of "
-            "chip time; the thresholds have probably shift alike; recalibrate and attach again"
+            "chip time; the thresholds have probably moved alike; recalibrate and attach again"
         )
 
 
