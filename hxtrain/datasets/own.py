@@ -74,7 +74,7 @@ Parts = tuple[tuple[Part, Part], tuple[str, ...]]
 
 
 def _parts(folder: Path) -> Parts | None:
-    """Return samples and labels of contents parts, and the names of the classes if the folder has names; None without data."""
+    """Return samples and labels of both parts, and the names of the classes, if any; None without data."""
     if (folder / "data.npz").is_file():
         arrays = _arrays(folder / "data.npz")
         train, test = (
