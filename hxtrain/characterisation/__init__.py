@@ -1,4 +1,4 @@
-"""Measuring a device's neurons through the contract alone, and a fitted emulator from the result."""
+"""Characterisation: measurements of a device's neurons through the contract alone, and a fitted emulator."""
 
 from .baseline import Baseline, TraceRange, measure_baseline, measure_range
 from .bench import Bench, bench_circuit

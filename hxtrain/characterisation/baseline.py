@@ -11,12 +11,12 @@ from .bench import Bench
 
 Array = npt.NDArray[np.float64]
 LAGS = 5
-"""Autocovariances: lags 0 to 4 trace intervals."""
+"""Number of lags of the autocovariance: 0 to 4 trace intervals."""
 ROUNDING = 1 / 12
 """Variance of rounding to whole codes."""
 LINEAR_MARGIN = 11.0
-"""Distance of a sample from the end of the traces' range from which on it counts as linear (trace units).
-The outer 10 LSB before a rail are compressed (`docs/emulator.md`); the visible end lies 2.4 LSB inside."""
+"""Distance from the end of the traces' range above which a sample counts as linear (trace units).
+The last 10 LSB before a rail are compressed (`docs/emulator.md`); the visible end lies 2.4 LSB inside."""
 COMPRESSED_END = 10.0 * (1 - 16 / 21)
 """Distance of the visible end of the range from the rail: `10 (1 - pade_tanh(1))` (trace units)."""
 ADC_MAX = 255
@@ -27,8 +27,9 @@ class Baseline:
     """The quiet membrane.
 
     Attributes:
-        leak: mean code `[N]`. sd: standard deviation of single samples `[N]`.
-        autocovariance: over trace intervals `[LAGS, N]` (trace units squared).
+        leak: mean code `[N]` (trace units).
+        sd: standard deviation of single samples `[N]` (trace units).
+        autocovariance: autocovariance by lag in trace intervals `[LAGS, N]` (trace units squared).
     """
 
     leak: Array
@@ -38,7 +39,7 @@ class Baseline:
     def noise(self, tau_mem: Array, dt: float) -> tuple[Array, Array]:
         """Return standard deviations `[N]` of membrane (an Ornstein-Uhlenbeck process with tau_mem) and single sample.
 
-        Both have the limited precision of one neuron's quiet samples; means of their squares are precise.
+        Both have the limited precision of one neuron's quiet samples; means of their squares over neurons are precise.
         """
         decay = np.exp(-np.arange(1, LAGS)[:, None] * dt / tau_mem)
         membrane = (self.autocovariance[1:] * decay).sum(0) / (decay**2).sum(0)
@@ -49,10 +50,10 @@ class Baseline:
 def measure_baseline(bench: Bench, trials: int = 160) -> Baseline:
     """Measure leak and noise on quiet trials without spiking.
 
-    The first samples of a trial are left out, so that a membrane has forgotten how the trial began.
+    The first samples of a trial are left out, so that the initial state of a membrane has decayed.
     """
-    settled = bench.samples
-    codes = bench.quiet(trials, spiking=False, samples=settled + 24).codes[:, settled - 1 :].astype(np.float64)
+    start = bench.samples
+    codes = bench.quiet(trials, spiking=False, samples=start + 24).codes[:, start - 1 :].astype(np.float64)
     leak = codes.mean((0, 1))
     deviation = codes - leak
     last = codes.shape[1]
@@ -62,13 +63,13 @@ def measure_baseline(bench: Bench, trials: int = 160) -> Baseline:
 
 @dataclass(frozen=True)
 class TraceRange:
-    """Ends of the traces' range: smallest and largest mean code that a neuron reaches `[N]` each."""
+    """Ends of the traces' range: smallest and largest mean code that each neuron reaches `[N]`."""
 
     low: Array
     high: Array
 
     def linear(self, mean_codes: Array) -> npt.NDArray[np.bool_]:
-        """Return where mean codes `[..., N]` are so far from both ends that they are not compressed."""
+        """Return the mask of mean codes `[..., N]` that are far enough from both ends not to be compressed."""
         inside: npt.NDArray[np.bool_] = (mean_codes > self.low + LINEAR_MARGIN) & (
             mean_codes < self.high - LINEAR_MARGIN
         )
@@ -76,7 +77,7 @@ class TraceRange:
 
     @property
     def rails(self) -> tuple[float, float] | None:
-        """Limits of the membranes (trace units, median); None where the traces end at the ADC's limits."""
+        """Limits of the membranes (trace units, median); None if the traces end at the ADC's limits."""
         low, high = float(np.median(self.low)), float(np.median(self.high))
         if low < 1 and high > ADC_MAX - 1:
             return None

@@ -1,7 +1,6 @@
-"""A device as a measuring bench: circuits with external inputs only, stimuli of simultaneous events.
+"""A device as a test bench: circuits with external inputs only, stimuli of simultaneous events.
 
-Nothing here or above knows more of a device than the contract says. Splitting by trace memory, retries and checks are
-those of `hxtrain.execution.session.Session`.
+The measurements use the contract alone. `hxtrain.execution.session.Session` splits runs by trace memory, repeats and checks them.
 """
 
 from __future__ import annotations
@@ -20,49 +19,52 @@ from hxtrain.execution.partition import Part, partition
 
 Array = npt.NDArray[np.float64]
 START = 2
-"""Trace interval in which stimuli begin."""
+"""Index of the trace interval in which stimuli begin."""
 OFFSETS = 4
-"""Sub-sample offsets of a stimulus, in equal steps of the trace interval (equivalent-time sampling)."""
-SETTLED = 5.0
+"""Number of sub-sample offsets of a stimulus, equally spaced in a trace interval (equivalent-time sampling)."""
+TRIAL_LENGTH = 5.0
 """Length of a trial after the stimulus, in units of the longest target time constant."""
 
 
 class Trials(NamedTuple):
-    """What some trials gave: codes uint8 `[B, T, N]`; spikes of all neurons (no events where spiking is disabled)."""
+    """Recorded trials: codes uint8 `[B, T, N]`, and spikes of all neurons (no events if spiking is disabled)."""
 
     codes: npt.NDArray[np.uint8]
     spikes: Spikes
 
     def spike_times(self, count: int) -> Array:
-        """Return the first `count` spike times of every trial and neuron (s) `[count, B, N]`; infinite where none."""
+        """Return the first `count` spike times of every trial and neuron (s) `[count, B, N]`; infinite if missing."""
         spikes = self.spikes.ordered()
         row = (spikes.sample * spikes.units + spikes.unit).numpy()
         order = np.argsort(row, kind="stable")
-        row, time = row[order], spikes.time.double().numpy()[order]
+        row = row[order]
+        time = spikes.time.double().numpy()[order]
         first = np.searchsorted(row, row, side="left")
         rank = np.arange(len(row)) - first
-        kept = rank < count
-        found = np.full((count, spikes.samples * spikes.units), np.inf)
-        found[rank[kept], row[kept]] = time[kept]
-        return found.reshape(count, spikes.samples, spikes.units)
+        mask = rank < count
+        times = np.full((count, spikes.samples * spikes.units), np.inf)
+        times[rank[mask], row[mask]] = time[mask]
+        return times.reshape(count, spikes.samples, spikes.units)
 
 
 class Bench:
-    """Drives a device for measurements on the neurons of a circuit, at the circuit's own targets.
+    """Drives a device for measurements on the neurons of a circuit, at the circuit's targets.
 
     Populations keep their order and thus their physical circuits; all signed inputs of every neuron are external.
-    A readout population (no threshold) gets the device's usual threshold where spikes are measured.
+    A readout population (no threshold) gets the device's usual threshold when spikes are measured.
 
     Args:
-        backend: an open device.
-        circuit: populations to characterise; all with one number of merged circuits.
-        seed: of the order of trials and of the estimators' random numbers.
-        retries: how often a failed run is repeated.
+        backend: open device.
+        circuit: populations to characterise, all with the same number of merged circuits.
+        seed: seed of the order of trials and of the estimators' random numbers.
+        retries: number of repeats of a failed run.
 
     Attributes:
-        neurons, merged, inputs: `N`, `A` and `J = A * inputs_per_circuit`.
-        session: drives the backend, and counts the trials so far in `session.clock`.
-        health: what went wrong so far.
+        neurons: number of neurons `N`.
+        merged: number of merged circuits per neuron `A`.
+        inputs: number of inputs `J = A * inputs_per_circuit`.
+        session: driver of the backend; `session.clock` counts the trials.
+        health: losses and retries of all runs.
 
     Raises:
         ValueError: populations differ in their merged circuits, or the device records no traces.
@@ -89,7 +91,7 @@ class Bench:
         self.health = Health()
         self.dt = caps.trace_interval
         longest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
-        self.samples = START + int(np.ceil(SETTLED * longest / self.dt)) + 1
+        self.samples = START + int(np.ceil(TRIAL_LENGTH * longest / self.dt)) + 1
 
     def target(self, name: str) -> Array:
         """Return a target of each neuron `[N]`, by its name in `Population`."""
@@ -107,7 +109,7 @@ class Bench:
         return np.arange(self.samples, dtype=np.float64) * self.dt
 
     def offsets(self, count: int) -> Array:
-        """Return the offsets of `count` trials (s): the sub-sample offsets in turn."""
+        """Return the offsets of `count` trials (s), which cycle through the sub-sample offsets."""
         return np.arange(count, dtype=np.float64) % OFFSETS * (self.dt / OFFSETS)
 
     def run(
@@ -120,27 +122,27 @@ class Bench:
             fired: inputs of each trial, bool `[B, J]`.
             offsets: time of the events after `start` `[B]` (s).
             spiking: whether neurons may spike.
-            samples: trace samples per trial; None for `self.samples`.
+            samples: number of trace samples per trial; None for `self.samples`.
         """
         times = np.where(fired, self.start + offsets[:, None], np.inf)
         return self.stimulate(weights, Spikes.from_times(torch.from_numpy(times)), spiking, samples)
 
     def quiet(self, trials: int, spiking: bool, samples: int | None = None) -> Trials:
-        """Run trials without any event."""
-        none = torch.zeros(0, dtype=torch.int64)
-        spikes = Spikes(none, none, none.float(), trials, self.inputs)
+        """Run trials without events."""
+        empty = torch.zeros(0, dtype=torch.int64)
+        spikes = Spikes(empty, empty, empty.float(), trials, self.inputs)
         return self.stimulate(np.zeros((self.neurons, self.inputs), np.int64), spikes, spiking, samples)
 
     def align(self, block: int, spiking: bool) -> None:
         """Run quiet trials until the clock is a multiple of `block`."""
-        missing = -self.session.clock % block
-        if missing:
-            self.quiet(missing, spiking)
+        trials = -self.session.clock % block
+        if trials:
+            self.quiet(trials, spiking)
 
     def stimulate(
         self, weights: npt.NDArray[np.int64], spikes: Spikes, spiking: bool, samples: int | None = None
     ) -> Trials:
-        """Run trials with any events."""
+        """Run trials with arbitrary events."""
         circuit = self._circuit(spiking, samples or self.samples)
         rows = np.split(weights, np.cumsum([p.size for p in self.populations])[:-1])
         names = [f"{INPUT}->{p.name}" for p in self.populations]
@@ -150,8 +152,8 @@ class Bench:
         recording = self.session.record(circuit, self._parts, integers, spikes)
         self.health = self.health + recording.health
         codes = torch.cat([recording.traces[p.name].cpu() for p in self.populations], dim=2)
-        found = [recording.spikes[p.name].to("cpu") for p in self.populations] if spiking else []
-        return Trials(codes.numpy(), _joined(found, spikes.samples, self.neurons))
+        spikes_of_parts = [recording.spikes[p.name].to("cpu") for p in self.populations] if spiking else []
+        return Trials(codes.numpy(), _join(spikes_of_parts, spikes.samples, self.neurons))
 
     def _circuit(self, spiking: bool, samples: int) -> Circuit:
         """Return the circuit of a run, and keep it with its parts for the next one."""
@@ -165,7 +167,7 @@ class Bench:
 
 
 def bench_circuit(size: int, merged: int, backend: Backend, tau_mem: float = 6e-6, tau_syn: float = 6e-6) -> Circuit:
-    """Return a circuit of one population with the targets that the device asks for."""
+    """Return a circuit of one population with the targets of the device."""
     caps = backend.capabilities
     population = Population(
         "neurons", size, merged, caps.leak, caps.threshold, caps.reset, tau_mem, tau_syn, caps.refractory
@@ -173,10 +175,13 @@ def bench_circuit(size: int, merged: int, backend: Backend, tau_mem: float = 6e-
     return Circuit(0, (population,), (), 1, caps.trace_interval)
 
 
-def _joined(parts: list[Spikes], samples: int, neurons: int) -> Spikes:
-    """Return the events of several populations as those of one."""
-    none = torch.zeros(0, dtype=torch.int64)
-    sample, unit, time, first = [none], [none], [none.float()], 0
+def _join(parts: list[Spikes], samples: int, neurons: int) -> Spikes:
+    """Return the events of several populations as events of one population."""
+    empty = torch.zeros(0, dtype=torch.int64)
+    sample = [empty]
+    unit = [empty]
+    time = [empty.float()]
+    first = 0
     for part in parts:
         sample.append(part.sample)
         unit.append(part.unit + first)

@@ -1,4 +1,4 @@
-"""The whole characterisation: what is measured when."""
+"""The whole characterisation: order of the measurements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .thresholds import measure_thresholds
 from .timing import measure_bursts, refractory_period, spike_jitter
 
 Report = Callable[[str, int, int], None]
-"""Called before every step with what comes, how many steps are done, and how many there are."""
+"""Function called before every step with its name, the number of finished steps and the number of all steps."""
 STEPS = (
     "leak and noise",
     "range of the traces",
@@ -37,11 +37,11 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Characterisation:
-    """What is known of a device's neurons.
+    """Result of a characterisation of a device's neurons.
 
     Attributes:
-        parameters: the result, complete.
-        missing: neurons `[N]` of which a parameter could not be measured, by its name.
+        parameters: complete parameters of the neurons.
+        missing: masks of the neurons without a measurement `[N]`, by name of the parameter.
         measured: single measurements.
     """
 
@@ -56,17 +56,17 @@ def fit_emulator(
     """Measure the parameters with which an emulated chip behaves like the device.
 
     Args:
-        backend: an open device.
-        circuit: the circuit in question; None: as many neurons of two merged circuits as there are, which is the
-            placement of a network with up to 256 inputs and as many neurons, e.g. 256-246-10.
-        seed: of the order of trials.
-        progress: told before every step.
+        backend: open device.
+        circuit: circuit to characterise; None: all circuits of the device as neurons of two merged circuits, which is
+            the placement of a network with up to 256 inputs and as many neurons, e.g. 256-246-10.
+        seed: seed of the order of trials.
+        progress: function called before every step.
     """
     return characterise(backend, circuit, seed, progress).parameters
 
 
 def default_circuit(backend: Backend) -> Circuit:
-    """Return all circuits of a device as neurons of two, with its usual targets."""
+    """Return a circuit of all a device's neuron circuits, merged in pairs, with its usual targets."""
     return bench_circuit(backend.capabilities.neuron_circuits // 2, 2, backend)
 
 
@@ -77,14 +77,14 @@ def characterise(
     progress: Report | None = None,
     retries: int = 5,
 ) -> Characterisation:
-    """Measure everything; see `fit_emulator`. A run that failed is repeated `retries` times at most."""
+    """Measure everything; see `fit_emulator`. A failed run is repeated at most `retries` times."""
     bench = Bench(backend, circuit or default_circuit(backend), seed, retries)
     remaining = iter(enumerate(STEPS))
 
     def begin() -> None:
-        done, step = next(remaining)
+        finished, step = next(remaining)
         if progress is not None:
-            progress(step, done, len(STEPS))
+            progress(step, finished, len(STEPS))
 
     begin()
     baseline = measure_baseline(bench)
@@ -101,12 +101,12 @@ def characterise(
     resets = measure_resets(bench, model, baseline, limits, rough.threshold)
     begin()
     shapes, model = fitted_model(bench, psps, baseline, saturation, resets)
-    noise = [float(np.median(each)) for each in baseline.noise(shapes.tau_mem, bench.dt)]
+    noise = [float(np.median(deviations)) for deviations in baseline.noise(shapes.tau_mem, bench.dt)]
     thresholds = measure_thresholds(bench, model, baseline, noise[0])
     begin()
     bursts = measure_bursts(bench)
     free_running = resets.free_running_threshold(baseline.leak, shapes.tau_mem)
-    timed = np.where(thresholds.restless | np.isinf(thresholds.threshold), np.nan, thresholds.threshold)
+    timed_threshold = np.where(thresholds.restless | np.isinf(thresholds.threshold), np.nan, thresholds.threshold)
     thresholds = replace(thresholds, threshold=np.where(thresholds.restless, free_running, thresholds.threshold))
     measured = Measured(
         baseline=baseline,
@@ -118,8 +118,8 @@ def characterise(
         thresholds=thresholds,
         resets=resets,
         bursts=bursts,
-        jitter=spike_jitter(bench, bursts, timed - baseline.leak, noise[0]),
-        refractory=refractory_period(bursts, baseline.leak, resets.reset, timed),
+        jitter=spike_jitter(bench, bursts, timed_threshold - baseline.leak, noise[0]),
+        refractory=refractory_period(bursts, baseline.leak, resets.reset, timed_threshold),
         trials=bench.session.clock,
     )
     missing = without_estimate(measured, bench.times[-1] - bench.start)
@@ -130,7 +130,7 @@ def characterise(
 def fitted_model(
     bench: Bench, psps: Psps, baseline: Baseline, saturation: float | None, resets: Resets | None = None
 ) -> tuple[Shapes, MembraneModel]:
-    """Fit shapes and strengths to what has been measured so far."""
+    """Fit shapes and strengths to the potentials and, if measured, the recoveries after spikes."""
     data = ShapeData.of(bench, psps, baseline.sd, saturation, None if resets is None else resets.recovery)
     shapes = fit_shapes(data)
     strength = fit_strengths(psps, data, shapes)

@@ -1,4 +1,4 @@
-"""Linearity of the synapses: the potential's amplitude against the integer weight."""
+"""Linearity of the synapses: the potential's amplitude as a function of the integer weight."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .shapes import Shapes
 
 Array = npt.NDArray[np.float64]
 STEPS = 7
-"""Integer weights, in equal steps up to the one of `psp_weight`."""
+"""Number of integer weights, in equal steps up to `psp_weight`."""
 INPUTS = 16
-"""Inputs of the first circuit that are averaged."""
+"""Number of inputs of the first circuit that are averaged."""
 
 
 @dataclass(frozen=True)
 class Linearity:
-    """Amplitudes against weights.
+    """Amplitudes of potentials by weight.
 
     Attributes:
         weights: integer weights `[W]`.
-        amplitude: of the excitatory potential, in units of the response that the fitted shape has for the
-            largest weight `[W, N]`.
+        amplitude: amplitude of the excitatory potential, in units of the fitted shape's response to the largest
+            weight `[W, N]`.
     """
 
     weights: npt.NDArray[np.int64]
@@ -49,13 +49,15 @@ def measure_linearity(bench: Bench, shapes: Shapes, baseline: Baseline) -> Linea
     fired = np.tile(np.eye(bench.inputs, dtype=bool)[:INPUTS], (OFFSETS, 1))
     offsets = np.repeat(bench.offsets(OFFSETS), INPUTS)
     times = (bench.times - bench.start - offsets[::INPUTS, None])[:, :, None] - shapes.delay
-    mem, syn, gain = shapes.tau_mem, shapes.tau_syn[0, 0], shapes.gain[0, 0]
+    mem = shapes.tau_mem
+    syn = shapes.tau_syn[0, 0]
+    gain = shapes.gain[0, 0]
     template = response(times, mem, syn, gain * float(largest), bench.capabilities.synaptic_drive, 0.0)
     norm = (template**2).sum((0, 1))
-    found = []
+    amplitudes = []
     for weight in weights:
         matrix = np.full((bench.neurons, bench.inputs), weight)
         codes = bench.run(matrix, fired, offsets, spiking=False).codes
         mean = codes.reshape(OFFSETS, INPUTS, *codes.shape[1:]).mean(1) - baseline.leak
-        found.append((template * mean).sum((0, 1)) / norm)
-    return Linearity(weights, np.stack(found))
+        amplitudes.append((template * mean).sum((0, 1)) / norm)
+    return Linearity(weights, np.stack(amplitudes))

@@ -14,13 +14,13 @@ from .stimuli import weights_for_peaks
 
 Array = npt.NDArray[np.float64]
 FACTOR = 1.5
-"""Peak of the stimulus over threshold - leak: one spike for sure, and a large current that outlives it."""
+"""Peak of the stimulus over threshold - leak: certain to cause a spike, with a large current after it."""
 GUARD = 0.12
-"""Share of the refractory period left out at its start and end."""
+"""Share of the refractory period that is excluded at its start and at its end."""
 SPREAD = 12
-"""Inputs per circuit that share the stimulus."""
-BELOW = 5.0
-"""How far below leak and reset the threshold is assumed of a neuron that fires all the time (trace units)."""
+"""Number of inputs per circuit that share the stimulus."""
+FREE_RUNNING_GAP = 5.0
+"""Assumed distance of the threshold below leak and reset in a neuron that fires all the time (trace units)."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class Recovery:
     """Mean traces after a spike, relative to leak.
 
     Attributes:
-        deviation, weight: mean trace and 1 / its standard error, 0 where not valid `[OFFSETS, T, N]`.
-        since_release: time after the end of the refractory period `[OFFSETS, T, N]` (s).
-        since_event: from the stimulus to that end `[OFFSETS, N]` (s).
-        reset: relative to leak `[N]`.
-        charge: of the stimulus in each circuit, for a gain of 1 `[A, N]` (weight LSB).
+        deviation: mean trace relative to leak `[OFFSETS, T, N]` (trace units).
+        weight: 1 / standard error of `deviation`, 0 for invalid samples `[OFFSETS, T, N]`.
+        since_release: time since the end of the refractory period `[OFFSETS, T, N]` (s).
+        since_event: time from the stimulus to the end of the refractory period `[OFFSETS, N]` (s).
+        reset: reset potential relative to leak `[N]` (trace units).
+        charge: charge of the stimulus in each circuit, for a gain of 1 `[A, N]` (weight LSB).
     """
 
     deviation: Array
@@ -45,24 +46,24 @@ class Recovery:
     def model(
         self, tau_mem: Array, tau_syn: Array, gain: Array, delay: Array, drive: float, nonlinearity: float
     ) -> Array:
-        """Return the model of `deviation`; tau_syn and gain are the excitatory ones `[A, N]`."""
+        """Return the model of `deviation`, for excitatory tau_syn and gain `[A, N]`."""
         since = self.since_release - delay
         total: Array = self.reset * np.exp(-np.maximum(since, 0.0) / tau_mem)
         for charge, syn, factor in zip(self.charge, tau_syn, gain, strict=True):
-            left = charge * factor * np.exp(-self.since_event / syn)
-            total = total + response(since, tau_mem, syn, left[:, None], drive, nonlinearity)
+            residual = charge * factor * np.exp(-self.since_event / syn)
+            total = total + response(since, tau_mem, syn, residual[:, None], drive, nonlinearity)
         return total
 
 
 @dataclass(frozen=True)
 class Resets:
-    """Reset potentials and what followed.
+    """Reset potentials, and the recovery after spikes.
 
     Attributes:
-        reset: trace units `[N]`; not a number where `count` is 0.
-        count: samples within refractory periods, of which the reset is the mean `[N]`.
-        release: from the first spike's refractory period to the second spike, mean (s) `[N]`; not a number where
-            second spikes were rare.
+        reset: reset potential `[N]` (trace units); NaN if `count` is 0.
+        count: number of samples within refractory periods, whose mean is the reset `[N]`.
+        release: mean time from the end of the first spike's refractory period to the second spike `[N]` (s); NaN if
+            second spikes are rare.
         recovery: mean traces after a spike.
     """
 
@@ -74,13 +75,13 @@ class Resets:
     def free_running_threshold(self, leak: Array, tau_mem: Array) -> Array:
         """Return thresholds `[N]` of neurons that fire without stimulus, from their inter-spike intervals.
 
-        After a spike the membrane goes from reset towards a leak above threshold. Where it fires again at once, the
-        reset is above threshold, too; then all that is known is that the threshold lies below both.
+        After a spike the membrane moves from reset towards a leak above threshold. If it fires again at once, the
+        reset is also above threshold, and the threshold is only known to lie below both.
         """
-        risen = leak + (self.reset - leak) * np.exp(-self.release / tau_mem)
-        rises = self.reset < risen - 1
-        below = np.fmin(self.reset, leak) - BELOW
-        threshold: Array = np.where(rises, np.fmin(risen, leak), below)
+        end = leak + (self.reset - leak) * np.exp(-self.release / tau_mem)
+        is_rising = self.reset < end - 1
+        bound = np.fmin(self.reset, leak) - FREE_RUNNING_GAP
+        threshold: Array = np.where(is_rising, np.fmin(end, leak), bound)
         return threshold
 
 
@@ -95,9 +96,12 @@ def measure_resets(
     """Measure the potential within refractory periods, and the recovery from it.
 
     Args:
-        bench: the device. model: predicts peaks. baseline, limits: of the traces.
-        threshold: trace units `[N]`; neurons with an infinite one are not stimulated.
-        repeats: trials per sub-sample offset.
+        bench: device with the circuit to measure.
+        model: fitted neurons, which predict peaks.
+        baseline: leak and noise of the traces.
+        limits: range of the traces.
+        threshold: thresholds `[N]` (trace units); neurons with an infinite threshold are not stimulated.
+        repeats: number of trials per sub-sample offset.
     """
     caps = bench.capabilities
     height = np.where(np.isfinite(threshold), FACTOR * np.maximum(threshold - baseline.leak, 0.0), 0.0)
@@ -106,22 +110,23 @@ def measure_resets(
     offsets = bench.offsets(OFFSETS * repeats)
     trials = bench.run(weights, np.repeat(fired, len(offsets), 0), offsets, spiking=True)
     first, second = trials.spike_times(2)
-    codes, refractory = trials.codes.astype(np.float64), bench.target("refractory")
-    since = bench.times[:, None] - first[:, None]  # [B, T, N], -inf where there was no spike
-    held: npt.NDArray[np.bool_] = (since > GUARD * refractory) & (since < (1 - GUARD) * refractory)
-    count = held.sum((0, 1))
-    reset = np.where(count > 0, (codes * held).sum((0, 1)) / np.maximum(count, 1), np.nan)
+    codes = trials.codes.astype(np.float64)
+    refractory = bench.target("refractory")
+    since = bench.times[:, None] - first[:, None]  # [B, T, N], -inf without a spike
+    is_held: npt.NDArray[np.bool_] = (since > GUARD * refractory) & (since < (1 - GUARD) * refractory)
+    count = is_held.sum((0, 1))
+    reset = np.where(count > 0, (codes * is_held).sum((0, 1)) / np.maximum(count, 1), np.nan)
 
-    both = np.isfinite(second)
-    frequent = both.mean(0) > 0.5
-    interval = np.where(both, second, 0.0).sum(0) - np.where(both, first, 0.0).sum(0)
-    release = np.where(frequent, interval / np.maximum(both.sum(0), 1), np.nan) - refractory
+    has_two_spikes = np.isfinite(second)
+    frequent = has_two_spikes.mean(0) > 0.5
+    interval = np.where(has_two_spikes, second, 0.0).sum(0) - np.where(has_two_spikes, first, 0.0).sum(0)
+    release = np.where(frequent, interval / np.maximum(has_two_spikes.sum(0), 1), np.nan) - refractory
 
     by_offset = (repeats, OFFSETS, bench.neurons)
     first, second = first.reshape(by_offset), second.reshape(by_offset)
-    sure = np.isfinite(first).all(0) & np.isfinite(reset)
-    released = np.where(sure, np.where(np.isfinite(first), first, 0.0).mean(0) + refractory, 0.0)
-    latest = np.where(sure, first.max(0), np.inf) + (1 + GUARD) * refractory
+    is_valid = np.isfinite(first).all(0) & np.isfinite(reset)
+    release_time = np.where(is_valid, np.where(np.isfinite(first), first, 0.0).mean(0) + refractory, 0.0)
+    latest = np.where(is_valid, first.max(0), np.inf) + (1 + GUARD) * refractory
     earliest = second.min(0) - GUARD * refractory
     times = bench.times[:, None]
     mean = codes.reshape(repeats, OFFSETS, *codes.shape[1:]).mean(0)
@@ -131,8 +136,8 @@ def measure_resets(
     recovery = Recovery(
         deviation=mean - baseline.leak,
         weight=valid * np.sqrt(repeats) / np.maximum(baseline.sd, np.sqrt(1 / 12)),
-        since_release=times - released[:, None],
-        since_event=released - bench.start - bench.offsets(OFFSETS)[:, None],
+        since_release=times - release_time[:, None],
+        since_event=release_time - bench.start - bench.offsets(OFFSETS)[:, None],
         reset=np.where(np.isfinite(reset), reset - baseline.leak, 0.0),
         charge=per_input.reshape(bench.merged, -1, bench.neurons).sum(1),
     )

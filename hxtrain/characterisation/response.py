@@ -1,4 +1,4 @@
-r"""How a membrane answers to simultaneous events: in closed form, with a saturating amplifier.
+r"""Response of a membrane to simultaneous events: closed form, with a saturating amplifier.
 
 Events that reach one merged circuit at t = 0 with charge q (weight LSB) give (deviation from leak, trace units)::
 
@@ -8,7 +8,7 @@ Events that reach one merged circuit at t = 0 with charge q (weight LSB) give (d
 With `pade_tanh(x) = x (15 + x^2) / (15 + 6 x^2) = sum_m b_m x^(2m+1)` (`docs/emulator.md`), each power of I is
 an exponential again, so V is a sum of double exponentials `D(t; tau_m, tau_s / (2m+1))`. The series converges for
 q < 1.58 I_sat; its error is below 0.1 % of V for q < 0.9 I_sat. For q << I_sat a response is symmetric in tau_m and
-tau_s: it tells the pair, not which of them is the membrane's.
+tau_s: it determines the pair, but not which of the two belongs to the membrane.
 
 Shape letters: `N` neurons, `A` merged circuits, `J` inputs, `L` stimuli, `K` times.
 """
@@ -22,17 +22,17 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 TERMS = 8
-"""Terms of the amplifier's series, at most."""
+"""Largest number of terms of the amplifier's series."""
 NEGLIGIBLE = 1e-5
 """Share of the linear response below which further terms are left out."""
 PEAK_TIMES = np.geomspace(0.3, 6.0, 40)
-"""Where a response's peak is looked for, in units of the geometric mean of tau_mem and the shortest tau_syn."""
+"""Times at which a response's peak is searched, in units of the geometric mean of tau_mem and the shortest tau_syn."""
 
 
 def _decaying(t: Array, decayed: Array, tau_mem: Array, tau_syn: Array) -> Array:
-    """Return `(exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` (s) for t >= 0; equal taus too.
+    """Return `(exp(-t/tau_mem) - exp(-t/tau_syn)) / (1/tau_syn - 1/tau_mem)` (s) for t >= 0, also for equal taus.
 
-    `decayed` is `t exp(-t / tau_mem)`, which all terms of the series share.
+    `decayed` is `t exp(-t / tau_mem)`, a factor of all terms of the series.
     """
     x = t * (1 / tau_mem - 1 / tau_syn)
     small = np.abs(x) < 1e-6
@@ -46,7 +46,10 @@ def response(
     """Return the membrane's deviation from leak (trace units); arguments broadcast.
 
     Args:
-        times: since the events (s). tau_mem, tau_syn: s. charge: weight LSB, of one circuit and sign.
+        times: times since the events (s).
+        tau_mem: time constant of the membranes (s).
+        tau_syn: time constant of the synaptic currents (s).
+        charge: charge of the events in one circuit, of one sign (weight LSB).
         drive: slope of the membrane per weight LSB (trace units / s).
         nonlinearity: `1 / I_sat^2`; 0 for a linear amplifier.
     """
@@ -57,7 +60,8 @@ def response(
     if not np.any(nonlinearity):
         return total
     square = charge**2 * nonlinearity
-    linear, factor = float(np.abs(factor).max(initial=0.0)), -factor * square / 3
+    linear = float(np.abs(factor).max(initial=0.0))
+    factor = -factor * square / 3
     for m in range(1, TERMS):
         if np.abs(factor).max(initial=0.0) <= NEGLIGIBLE * linear:
             break
@@ -68,12 +72,14 @@ def response(
 
 @dataclass(frozen=True)
 class MembraneModel:
-    """Synapses and membranes of `N` neurons as far as they are known.
+    """Fitted synapses and membranes of `N` neurons.
 
     Attributes:
         drive: slope of a membrane per weight LSB of synaptic current (trace units / s).
-        tau_mem: s `[N]`. tau_syn: s `[A, 2, N]`. strength: of each synapse `[J, 2, N]`.
-        saturation: current at which the amplifier saturates (weight LSB); None for linear.
+        tau_mem: time constants of the membranes `[N]` (s).
+        tau_syn: time constants of the synaptic currents by circuit and sign `[A, 2, N]` (s).
+        strength: strength of each synapse `[J, 2, N]`.
+        saturation: current at which the amplifier saturates (weight LSB); None for a linear amplifier.
     """
 
     drive: float

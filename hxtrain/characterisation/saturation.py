@@ -1,4 +1,4 @@
-"""The amplifier's saturation, from potentials near the end of the linear range."""
+"""Saturation of the amplifier, from potentials near the end of the linear range."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .stimuli import weights_for_peaks
 
 Array = npt.NDArray[np.float64]
 SHARE = 0.9
-"""Peaks as a share of the linear range above leak."""
+"""Peak of the stimuli, as a share of the linear range above leak."""
 SPREAD = 12
-"""Inputs that share the stimulus."""
+"""Number of inputs that share the stimulus."""
 ITERATIONS = 8
 MAD_TO_ERROR = 1.4826 * 1.2533
 """Standard error of a median, times the root of the count, over the median absolute deviation (normal numbers)."""
-FARTHEST = 10.0
-"""A saturation at more than so many times the stimulus cannot be told from a linear amplifier."""
-STRONGEST = 1.2
-"""Largest charge that is believed, in units of the saturation (the response is a series)."""
+MAX_SATURATION = 10.0
+"""Saturation in units of the stimulus above which an amplifier cannot be distinguished from a linear one."""
+MAX_CHARGE = 1.2
+"""Largest charge of the fit, in units of the saturation (the response is a series)."""
 
 
 def measure_saturation(
@@ -34,16 +34,18 @@ def measure_saturation(
 ) -> float | None:
     """Measure the current at which the synaptic amplifier saturates (weight LSB).
 
-    Every circuit alone excites its neuron up to the end of the linear range; what is missing there against the
-    linear prediction gives the saturation of each neuron. One number stands for all: the median of `1 / I_sat^2`.
+    Every circuit alone excites its neuron up to the end of the linear range; the deviation from the linear prediction
+    gives the saturation of each neuron. The result for all neurons is the median of `1 / I_sat^2`.
 
     Returns:
-        The saturation; None where responses are linear within the error.
+        Saturation; None if responses are linear within the error.
     """
     caps = bench.capabilities
     linear = replace(model, saturation=None)
     height = SHARE * np.maximum(limits.high - LINEAR_MARGIN - baseline.leak, 1.0)
-    index, found, strongest = np.arange(bench.inputs), [], 0.0
+    index = np.arange(bench.inputs)
+    fits = []
+    largest_charge = 0.0
     offsets = bench.offsets(OFFSETS * repeats)
     for a in range(bench.merged):
         fired = ((index // caps.inputs_per_circuit == a) & (index % caps.inputs_per_circuit < SPREAD))[None]
@@ -53,30 +55,30 @@ def measure_saturation(
         charge = linear.charges(weights.astype(float), fired.astype(float))[0, a, 0]
         times = (bench.times - bench.start - offsets[:OFFSETS, None])[:, :, None] - delay
         predict = partial(response, times, linear.tau_mem, linear.tau_syn[a, 0], charge, linear.drive)
-        strongest = max(strongest, float(np.median(charge)))
-        found.append(_nonlinearity(predict, charge, mean - baseline.leak, limits.linear(mean)))
-    each = np.concatenate(found)
-    each = each[np.isfinite(each)]
-    if len(each) == 0:
+        largest_charge = max(largest_charge, float(np.median(charge)))
+        fits.append(_nonlinearity(predict, charge, mean - baseline.leak, limits.linear(mean)))
+    nonlinearity = np.concatenate(fits)
+    nonlinearity = nonlinearity[np.isfinite(nonlinearity)]
+    if len(nonlinearity) == 0:
         return None
-    middle = float(np.median(each))
-    error = float(np.median(np.abs(each - middle))) * MAD_TO_ERROR / math.sqrt(len(each))
-    return middle**-0.5 if middle > max(3 * error, FARTHEST**-2 * strongest**-2) else None
+    middle = float(np.median(nonlinearity))
+    error = float(np.median(np.abs(nonlinearity - middle))) * MAD_TO_ERROR / math.sqrt(len(nonlinearity))
+    return middle**-0.5 if middle > max(3 * error, MAX_SATURATION**-2 * largest_charge**-2) else None
 
 
 def _nonlinearity(
     predict: Callable[[Array], Array], charge: Array, deviation: Array, valid: npt.NDArray[np.bool_]
 ) -> Array:
-    """Return the `1 / I_sat^2` `[N]` that fits mean traces `[OFFSETS, T, N]` best; not a number without samples.
+    """Return the `1 / I_sat^2` `[N]` that fits mean traces `[OFFSETS, T, N]` best; NaN without samples.
 
     Gauss-Newton in one parameter per neuron.
     """
     unit = 1 / np.maximum(charge, 1.0) ** 2
-    found = np.zeros_like(unit)
+    result = np.zeros_like(unit)
     for _ in range(ITERATIONS):
-        model = predict(found)
-        slope = np.where(valid, (predict(found + 0.01 * unit) - model) / 0.01, 0.0)
+        model = predict(result)
+        slope = np.where(valid, (predict(result + 0.01 * unit) - model) / 0.01, 0.0)
         norm = (slope**2).sum((0, 1))
         step = (slope * (deviation - model)).sum((0, 1)) / np.where(norm > 0, norm, 1.0)
-        found = np.clip(found + np.clip(step, -0.3, 0.3) * unit, -0.3 * unit, STRONGEST**2 * unit)
-    return np.where(norm > 0, found, np.nan)
+        result = np.clip(result + np.clip(step, -0.3, 0.3) * unit, -0.3 * unit, MAX_CHARGE**2 * unit)
+    return np.where(norm > 0, result, np.nan)

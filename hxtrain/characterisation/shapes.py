@@ -1,10 +1,10 @@
 """Time constants and gains of all neurons at once, from averaged traces.
 
 Damped Gauss-Newton (Levenberg-Marquardt), batched over the neurons, in the logarithms of tau_mem `[N]`, tau_syn and
-gain `[A, 2, N]`, and in the delay of stimuli behind the trace samples `[N]`. Residuals are those of the mean
-potentials (`psp.py`), where every circuit and sign knows its own tau_syn, its gain, the common tau_mem and delay, and
-once there are some, those of the membrane after a spike (`resets.py`): the potential alone is symmetric in tau_mem and
-tau_syn, the synaptic current that outlives the reset is not.
+gain `[A, 2, N]`, and in the delay of stimuli relative to the trace samples `[N]`. Residuals are those of the mean
+potentials (`psp.py`), with a tau_syn and a gain for every circuit and sign and a common tau_mem and delay, and those of
+the membrane after a spike (`resets.py`), if measured: the potential alone is symmetric in tau_mem and tau_syn, but the
+synaptic current that remains after the reset is not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Array = npt.NDArray[np.float64]
 STEP = 1e-4
 """Relative step of the numerical derivatives."""
 PRIOR = 1.0
-"""Width of a weak prior around target and nominal gain (natural logarithm): keeps what the data do not tell finite."""
+"""Width of a weak prior around target and nominal gain (natural logarithm), which keeps undetermined values finite."""
 DELAY = 1e-7
 """Unit of the delay, and width of its prior around 0 (s)."""
 ITERATIONS = 25
 SMALL_GAIN = 0.02
-"""Gain below which single synapses drown in noise: they get their mean."""
+"""Gain below which single synapses are too noisy; they get their mean."""
 FLOOR = 0.05
 """Systematic error of an averaged sample (trace units)."""
 
@@ -38,8 +38,10 @@ class Shapes:
     """Fitted shapes.
 
     Attributes:
-        tau_mem: s `[N]`. tau_syn: s, gain: mean strength of the synapses, `[A, 2, N]`.
-        delay: of stimuli behind the trace samples, mean over trials (s) `[N]`.
+        tau_mem: time constants of the membranes `[N]` (s).
+        tau_syn: time constants of the synaptic currents `[A, 2, N]` (s).
+        gain: mean strength of the synapses `[A, 2, N]`.
+        delay: delay of stimuli relative to the trace samples, mean over trials `[N]` (s).
         cost: half the sum of squared residuals `[N]`.
     """
 
@@ -52,12 +54,17 @@ class Shapes:
 
 @dataclass(frozen=True)
 class ShapeData:
-    """What is fitted: mean potentials and, once there are some, recoveries after a spike.
+    """Data of the fit: mean potentials and, if measured, recoveries after a spike.
 
     Attributes:
-        mean: `[OFFSETS, A, 2, T, N]`; weight: 1 / standard error of each, 0 where not valid.
-        psp_times: time since the event `[OFFSETS, T]` (s). charge: of the input (weight LSB).
-        target: tau_mem, tau_syn s `[2, N]`. drive, nonlinearity: see `response`.
+        mean: mean potentials `[OFFSETS, A, 2, T, N]` (trace units).
+        weight: 1 / standard error of `mean`, 0 for invalid samples `[OFFSETS, A, 2, T, N]`.
+        psp_times: time since the event `[OFFSETS, T]` (s).
+        charge: charge of the input (weight LSB).
+        target: targets of tau_mem and tau_syn `[2, N]` (s).
+        drive: slope of the membrane per weight LSB (trace units / s).
+        nonlinearity: `1 / I_sat^2`; 0 for a linear amplifier.
+        recovery: mean traces after a spike; None if not measured.
     """
 
     mean: Array
@@ -102,21 +109,22 @@ def fit_strengths(psps: Psps, data: ShapeData, shapes: Shapes) -> Array:
     model = np.where(psps.valid, model, 0.0)
     norm = (model**2).sum((0, 3)) * (repeats // OFFSETS)
     filters = (model / np.where(norm > 0, norm, 1.0)[:, :, None]).astype(np.float32)
-    found = np.zeros((merged, inputs // merged, 2, neurons))
+    filtered = np.zeros((merged, inputs // merged, 2, neurons))
     for r in range(repeats):
         traces = psps.deviation[r].reshape(merged, inputs // merged, 2, -1, neurons)
-        found += np.einsum("ajstn,astn->ajsn", traces, filters[r % OFFSETS])
-    relative = np.where((norm > 0) & (shapes.gain > SMALL_GAIN), found.swapaxes(0, 1), 1.0).swapaxes(0, 1)
+        filtered += np.einsum("ajstn,astn->ajsn", traces, filters[r % OFFSETS])
+    relative = np.where((norm > 0) & (shapes.gain > SMALL_GAIN), filtered.swapaxes(0, 1), 1.0).swapaxes(0, 1)
     strength: Array = (relative / relative.mean(1, keepdims=True) * shapes.gain[:, None]).reshape(inputs, 2, neurons)
     return strength
 
 
 def fit_shapes(data: ShapeData) -> Shapes:
-    """Fit all neurons, from the targets on.
+    """Fit all neurons, starting from the targets.
 
     Parameters `[N, P]`: log tau_mem, log tau_syn (A, 2), log gain (A, 2), delay.
     """
-    merged, neurons = data.mean.shape[1], data.mean.shape[-1]
+    merged = data.mean.shape[1]
+    neurons = data.mean.shape[-1]
     channels = 2 * merged
     centre = np.zeros((neurons, 2 + 2 * channels))
     centre[:, 0] = np.log(data.target[0])
@@ -128,47 +136,49 @@ def fit_shapes(data: ShapeData) -> Shapes:
         diagonal = np.einsum("npp->np", normal)
         damped = normal + damping[:, None, None] * diagonal[:, :, None] * np.eye(p.shape[1])
         step = np.clip(np.linalg.solve(damped, slope[:, :, None])[:, :, 0], -0.5, 0.5)
-        tried = _linearise(data, p + step, centre)
-        better = tried[0] < cost
-        gained = np.where(better, cost - tried[0], 0.0)
-        p = np.where(better[:, None], p + step, p)
-        cost = np.where(better, tried[0], cost)
-        normal = np.where(better[:, None, None], tried[1], normal)
-        slope = np.where(better[:, None], tried[2], slope)
-        damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-6, 1e6)
-        if np.all((gained < 1e-4 * cost + 1e-6) & (better | (damping > 1e3))):
+        trial = _linearise(data, p + step, centre)
+        is_better = trial[0] < cost
+        decrease = np.where(is_better, cost - trial[0], 0.0)
+        p = np.where(is_better[:, None], p + step, p)
+        cost = np.where(is_better, trial[0], cost)
+        normal = np.where(is_better[:, None, None], trial[1], normal)
+        slope = np.where(is_better[:, None], trial[2], slope)
+        damping = np.clip(np.where(is_better, damping / 5, damping * 5), 1e-6, 1e6)
+        if np.all((decrease < 1e-4 * cost + 1e-6) & (is_better | (damping > 1e3))):
             break
     return Shapes(*_unpack(p, merged), cost)
 
 
 def _unpack(p: Array, merged: int) -> tuple[Array, Array, Array, Array]:
     """Return tau_mem `[N]`, tau_syn and gain `[A, 2, N]`, delay (s) `[N]`."""
-    channels, shape = 2 * merged, (merged, 2, -1)
+    channels = 2 * merged
+    shape = (merged, 2, -1)
     values = np.exp(p[:, :-1].T)
     return values[0], values[1 : 1 + channels].reshape(shape), values[1 + channels :].reshape(shape), DELAY * p[:, -1]
 
 
 def _linearise(data: ShapeData, p: Array, centre: Array) -> tuple[Array, Array, Array]:
     """Return cost `[N]`, normal matrix `[N, P, P]` and descent direction `[N, P]`."""
-    merged, channels = data.mean.shape[1], 2 * data.mean.shape[1]
+    merged = data.mean.shape[1]
+    channels = 2 * merged
     mem, syn, gain, delay = _unpack(p, merged)
     model = data.potentials(mem, syn, gain, delay)
     slopes = (
         (data.potentials(mem * (1 + STEP), syn, gain, delay) - model) / STEP,
         (data.potentials(mem, syn * (1 + STEP), gain, delay) - model) / STEP,
-        model,  # derivative by log gain, but for the small share that saturates
+        model,  # derivative by log gain, without the small share that saturates
         (data.potentials(mem, syn, gain, delay + STEP * DELAY) - model) / STEP,
     )
     j = np.stack([slope * data.weight for slope in slopes])  # [4, O, A, 2, T, N]
     residual = (data.mean - model) * data.weight
     products = np.einsum("poastn,qoastn->pqasn", j, j, optimize=True).reshape(4, 4, channels, -1)
-    towards = np.einsum("poastn,oastn->pasn", j, residual, optimize=True).reshape(4, channels, -1)
+    descent = np.einsum("poastn,oastn->pasn", j, residual, optimize=True).reshape(4, channels, -1)
     normal = np.zeros((p.shape[0], p.shape[1], p.shape[1]))
     slope = (centre - p) / PRIOR**2
-    own = np.arange(channels)
-    index = (np.zeros_like(own), 1 + own, 1 + channels + own, np.full_like(own, p.shape[1] - 1))
+    channel = np.arange(channels)
+    index = (np.zeros_like(channel), 1 + channel, 1 + channels + channel, np.full_like(channel, p.shape[1] - 1))
     for a, row in enumerate(index):
-        np.add.at(slope.T, row, towards[a])
+        np.add.at(slope.T, row, descent[a])
         for b, column in enumerate(index):
             np.add.at(normal.transpose(1, 2, 0), (row, column), products[a, b])
     normal += np.eye(p.shape[1]) / PRIOR**2
@@ -187,13 +197,13 @@ def _add_recovery(data: ShapeData, recovery: Recovery, p: Array, cost: Array, no
         predicted = recovery.model(mem, syn[:, 0], gain[:, 0], delay, data.drive, data.nonlinearity)
         return predicted * recovery.weight
 
-    here = model(p)
-    residual = recovery.deviation * recovery.weight - here
+    current = model(p)
+    residual = recovery.deviation * recovery.weight - current
     columns = []
     for k in range(p.shape[1]):
-        moved = p.copy()
-        moved[:, k] += STEP
-        columns.append((model(moved) - here) / STEP)
+        shifted = p.copy()
+        shifted[:, k] += STEP
+        columns.append((model(shifted) - current) / STEP)
     j = np.stack(columns)  # [P, O, T, N]
     normal += np.einsum("potn,qotn->npq", j, j, optimize=True)
     slope += np.einsum("potn,otn->np", j, residual, optimize=True)

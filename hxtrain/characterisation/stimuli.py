@@ -1,4 +1,4 @@
-"""Stimuli of a wanted size for every neuron at once: through each neuron's own integer weights."""
+"""Stimuli of a requested size for every neuron at once, by the choice of each neuron's integer weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ def groups(inputs: int, count: int) -> npt.NDArray[np.bool_]:
     """Return `count` disjoint groups of equally many inputs, spread over all circuits: bool `[count, J]`."""
     size = inputs // count
     index = np.arange(inputs)
-    chosen: npt.NDArray[np.bool_] = (index % count == np.arange(count)[:, None]) & (index // count < size)
-    return chosen
+    masks: npt.NDArray[np.bool_] = (index % count == np.arange(count)[:, None]) & (index // count < size)
+    return masks
 
 
 def weights_for_peaks(
     model: MembraneModel, fired: npt.NDArray[np.bool_], heights: Array, weight_max: int
 ) -> tuple[npt.NDArray[np.int64], Array]:
-    """Choose integer weights with which disjoint groups of inputs raise membranes to wanted peaks.
+    """Choose integer weights with which disjoint groups of inputs raise membranes to requested peaks.
 
     Args:
-        model: what is known of the neurons.
-        fired: groups `[L, J]`. heights: wanted peaks above leak (trace units) `[L, N]`.
+        model: fitted neurons.
+        fired: mask of the inputs in each group `[L, J]`.
+        heights: requested peaks above leak `[L, N]` (trace units).
         weight_max: largest weight.
 
     Returns:
-        Weights `[N, J]`, and the peaks `[L, N]` that the model expects of them: not quite those wanted, since
+        Weights `[N, J]`, and the peaks `[L, N]` that the model expects. They deviate from the requested peaks, since
         weights are integers and limited.
     """
     ones = np.ones((heights.shape[1], fired.shape[1]))
@@ -47,8 +48,8 @@ def _round(weight: Array, fired: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]
     """Return integers `[N, J]` whose sum over each group is as close as possible to that of `weight` `[L, N]`."""
     rank = np.where(fired, fired.cumsum(1) - 1, 0)
     total = np.rint(weight * fired.sum(1)[:, None]).astype(np.int64)
-    base, more = np.divmod(total, fired.sum(1)[:, None])
-    found = np.zeros((weight.shape[1], fired.shape[1]), np.int64)
-    for group, ranks, low, extra in zip(fired, rank, base, more, strict=True):
-        found[:, group] = low[:, None] + (ranks[group] < extra[:, None])
-    return found
+    base, remainder = np.divmod(total, fired.sum(1)[:, None])
+    integers = np.zeros((weight.shape[1], fired.shape[1]), np.int64)
+    for group, ranks, low, extra in zip(fired, rank, base, remainder, strict=True):
+        integers[:, group] = low[:, None] + (ranks[group] < extra[:, None])
+    return integers

@@ -1,7 +1,7 @@
-"""From single measurements to a complete set of parameters, and what had to be filled in.
+"""Complete set of parameters from single measurements, with estimates for missing ones.
 
-Everything is in the neuron's own trace codes. Gain and offset of its ADC channel cannot be told from its own
-parameters from outside, and need not: a prediction in the same codes is the same.
+All potentials are in each neuron's trace codes. Gain and offset of its ADC channel cannot be separated from its
+parameters, and this is not necessary: a prediction in the same codes is the same.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 DEAD_GAIN = 0.1
 """Gain below which a circuit's inputs count as dead."""
-FEWEST = 12
-"""Samples in the linear range that a shape needs."""
-SHOWN = 8
-"""Neurons that a note names at most."""
+MIN_SAMPLES = 12
+"""Smallest number of samples in the linear range for a shape."""
+MAX_NAMES = 8
+"""Largest number of neurons that a note names."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,18 @@ class Measured:
     """All measurements.
 
     Attributes:
-        baseline, limits, shapes, thresholds, resets, bursts: see there.
-        samples: of the mean potentials in the linear range `[A, 2, N]`.
-        strength: of every synapse `[J, 2, N]`. saturation: weight LSB; None for linear.
-        jitter: noise of a spike's time, refractory: period, s `[N]`; not a number where a neuron did not fire.
-        trials: run in all.
+        baseline: leak and noise of the membranes.
+        limits: range of the traces.
+        samples: number of samples of the mean potentials in the linear range `[A, 2, N]`.
+        shapes: fitted time constants and gains.
+        strength: strength of every synapse `[J, 2, N]`.
+        saturation: current at which the amplifier saturates (weight LSB); None for a linear amplifier.
+        thresholds: thresholds of the neurons.
+        resets: reset potentials and recoveries.
+        bursts: first two spikes under strong drive.
+        jitter: noise of a spike's time `[N]` (s); NaN for a neuron that did not fire.
+        refractory: refractory period `[N]` (s); NaN for a neuron that did not fire.
+        trials: number of all trials.
     """
 
     baseline: Baseline
@@ -57,21 +64,21 @@ class Measured:
 
 
 def without_estimate(m: Measured, window: float) -> dict[str, Mask]:
-    """Return by parameter the neurons `[N]` of which it could not be measured.
+    """Return masks of the neurons `[N]` without a measurement, by parameter.
 
     Args:
-        m: the measurements.
-        window: recorded time after a stimulus (s); longer time constants cannot be told.
+        m: measurements.
+        window: recorded time after a stimulus (s); longer time constants cannot be measured.
     """
-    blind = (m.samples < FEWEST) | (m.shapes.gain < DEAD_GAIN)
-    recovered = (m.resets.recovery.weight > 0).sum((0, 1)) >= FEWEST
+    blind = (m.samples < MIN_SAMPLES) | (m.shapes.gain < DEAD_GAIN)
+    recovered = (m.resets.recovery.weight > 0).sum((0, 1)) >= MIN_SAMPLES
     return {
         "leak": ~m.limits.linear(m.baseline.leak),
         "threshold": ~np.isfinite(m.thresholds.threshold),
         "reset": m.resets.count == 0,
         "tau_mem": blind.all((0, 1)) | ~recovered | (m.shapes.tau_mem > window),
         "tau_syn": (blind | (m.shapes.tau_syn > window)).any((0, 1)),
-        "strength": (m.samples < FEWEST).any((0, 1)),
+        "strength": (m.samples < MIN_SAMPLES).any((0, 1)),
     }
 
 
@@ -80,17 +87,20 @@ def to_parameters(
 ) -> NeuronParameters:
     """Return complete parameters.
 
-    What could not be measured is the best guess: a leak is the code at the end of the range; a threshold of a
-    neuron that never fired is infinite; a reset, and a time constant behind dead synapses or without valid samples,
-    is the median of the others. Dead synapses stay dead.
+    Missing measurements are replaced by estimates: a leak by the code at the end of the range, the threshold of a
+    neuron that never fired by infinity, a reset, and a time constant of dead synapses or without valid samples, by the
+    median of the other neurons. Dead synapses stay dead.
 
     Args:
-        m: the measurements. missing: see `without_estimate`. device: where they are from. merged: circuits per
-            neuron. noise: of membranes and of single samples (trace units).
+        m: measurements.
+        missing: masks of neurons without a measurement, see `without_estimate`.
+        device: identity of the measured device.
+        merged: number of merged circuits per neuron.
+        noise: standard deviations of membranes and of single samples (trace units).
     """
-    blind = (m.samples < FEWEST) | (m.shapes.gain < DEAD_GAIN)
-    sure = ~np.any(list(missing.values()), axis=0)
-    thresholds = m.thresholds.noise[sure & ~m.thresholds.restless]
+    blind = (m.samples < MIN_SAMPLES) | (m.shapes.gain < DEAD_GAIN)
+    is_complete = ~np.any(list(missing.values()), axis=0)
+    thresholds = m.thresholds.noise[is_complete & ~m.thresholds.restless]
     return NeuronParameters(
         device=device,
         merged=merged,
@@ -110,18 +120,18 @@ def to_parameters(
     )
 
 
-def _filled(values: Array, without: Mask) -> Array:
-    """Return values `[..., N]` with the median over the other neurons where there is none; all if there are none."""
-    if without.all() or not without.any():
+def _filled(values: Array, missing: Mask) -> Array:
+    """Return values `[..., N]` with missing ones replaced by the median of the others, unless all are missing."""
+    if missing.all() or not missing.any():
         return values
-    known = np.where(without, np.nan, values)
-    with_median: Array = np.where(without, np.nanmedian(known), values)
+    measured = np.where(missing, np.nan, values)
+    with_median: Array = np.where(missing, np.nanmedian(measured), values)
     return with_median
 
 
 def _median(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else 0.0
+    measured = values[np.isfinite(values)]
+    return float(np.median(measured)) if len(measured) else 0.0
 
 
 def _notes(m: Measured, missing: Mapping[str, Mask]) -> tuple[str, ...]:
@@ -133,13 +143,13 @@ def _notes(m: Measured, missing: Mapping[str, Mask]) -> tuple[str, ...]:
         "tau_syn": "have a tau_syn longer than a trial or not visible",
         "strength": "have inputs whose potentials lie outside the linear range",
     }
-    found = [(missing[name], text) for name, text in texts.items()]
-    found.append((m.thresholds.restless, "fire without a stimulus; their threshold follows from the intervals"))
+    entries = [(missing[name], text) for name, text in texts.items()]
+    entries.append((m.thresholds.restless, "fire without a stimulus; their threshold follows from the intervals"))
     dead: Mask = np.any(m.shapes.gain < DEAD_GAIN, axis=(0, 1))
-    found.append((dead, "have a circuit with dead inputs"))
-    return tuple(f"{mask.sum()} of {mask.size} neurons {text}: {_names(mask)}" for mask, text in found if mask.any())
+    entries.append((dead, "have a circuit with dead inputs"))
+    return tuple(f"{mask.sum()} of {mask.size} neurons {text}: {_names(mask)}" for mask, text in entries if mask.any())
 
 
 def _names(mask: Mask) -> str:
     index = np.flatnonzero(mask)
-    return ", ".join(map(str, index[:SHOWN])) + (", ..." if len(index) > SHOWN else "")
+    return ", ".join(map(str, index[:MAX_NAMES])) + (", ..." if len(index) > MAX_NAMES else "")

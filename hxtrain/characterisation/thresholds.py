@@ -1,8 +1,8 @@
 """Spike thresholds: the height of a stimulus at which a neuron fires with probability 1/2.
 
-Heights are the peaks that the fitted membrane predicts, relative to leak. Trials come in blocks over which a slow
-noise of the threshold is constant; the scatter of the blocks is that noise. Membrane noise makes a neuron fire before
-its mean trace reaches the threshold: the mean of this gain follows from the fitted shape and noise, and is added.
+Heights are the peaks that the fitted membrane predicts, relative to leak. A slow noise of the threshold is constant
+within a block of trials, and the scatter of the blocks measures it. Membrane noise makes a neuron fire before its mean
+trace reaches the threshold: the mean of this gain follows from the fitted shape and noise, and is added.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from .stimuli import groups, weights_for_peaks
 
 Array = npt.NDArray[np.float64]
 BLOCK = 100
-"""Trials of one block."""
+"""Number of trials in one block."""
 LEVELS = 20
-"""Heights per block."""
-HIGHEST = 2.4
-"""First ramp: from 0 to this multiple of the target threshold - leak."""
-COARSE, FINE = 10.0, 5.0
-"""Half widths of the second ramp and of those that count (trace units)."""
+"""Number of heights per block."""
+TOP = 2.4
+"""End of the first ramp, which begins at 0, in units of the target threshold - leak."""
+COARSE = 10.0
+"""Half width of the second ramp (trace units)."""
+FINE = 5.0
+"""Half width of the ramps of the measurement (trace units)."""
 PATHS = 300
-"""Simulated paths of membrane noise."""
+"""Number of simulated paths of membrane noise."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Thresholds:
     """Thresholds of all neurons.
 
     Attributes:
-        threshold: trace units `[N]`; infinite where a neuron never fired.
-        blocks: threshold in every block of trials `[W, N]`. noise: from block to block `[N]` (trace units).
-        restless: neurons that fire without any stimulus, bool `[N]`; their threshold is at the leak, or below.
+        threshold: threshold `[N]` (trace units); infinite for a neuron that never fired.
+        blocks: threshold in every block of trials `[W, N]` (trace units).
+        noise: standard deviation from block to block `[N]` (trace units).
+        restless: mask of the neurons that fire without a stimulus `[N]`; their threshold is at or below the leak.
     """
 
     threshold: Array
@@ -52,12 +55,14 @@ def measure_thresholds(
     """Measure thresholds with ramps of stimuli: one wide, two narrower, and `blocks` narrow ones.
 
     Args:
-        bench: the device. model: predicts peaks. baseline: leak.
-        membrane_noise: standard deviation (trace units).
-        blocks: blocks of `BLOCK` trials that count.
+        bench: device with the circuit to measure.
+        model: fitted neurons, which predict peaks.
+        baseline: leak of the membranes.
+        membrane_noise: standard deviation of the membranes (trace units).
+        blocks: number of narrow ramps, each a block of `BLOCK` trials.
     """
-    wanted = bench.target("threshold") - bench.target("leak")
-    heights = np.linspace(0, HIGHEST, LEVELS)[:, None] * wanted
+    target = bench.target("threshold") - bench.target("leak")
+    heights = np.linspace(0, TOP, LEVELS)[:, None] * target
     reached, fired = _ramp(bench, model, heights, 1)
     silent = fired[0, -2:].mean(0) < 0.5
     restless = fired[0, 0] > 0.5
@@ -78,7 +83,7 @@ def _ramp(bench: Bench, model: MembraneModel, heights: Array, blocks: int) -> tu
     """Stimulate with `heights` `[LEVELS, N]`, in random order within every block.
 
     Returns:
-        Heights that the model expects `[LEVELS, N]`, and the share of trials with a spike `[W, LEVELS, N]`.
+        Peaks that the model expects `[LEVELS, N]`, and the share of trials with a spike `[W, LEVELS, N]`.
     """
     stimuli = groups(bench.inputs, LEVELS)
     weights, reached = weights_for_peaks(model, stimuli, heights, bench.capabilities.weight_max)
@@ -95,8 +100,8 @@ def _ramp(bench: Bench, model: MembraneModel, heights: Array, blocks: int) -> tu
 def _spearman_kaerber(heights: Array, shares: Array) -> tuple[Array, Array]:
     """Return mean and variance of the critical height `[W, N]` from shares `[W, L, N]` at heights `[L, N]`.
 
-    The mean of a distribution from its increments; Spearman 1908, Kaerber 1931. Beyond the ends of the ramp the next
-    height would give 0 or 1.
+    The mean of a distribution follows from its increments (Spearman 1908, Kaerber 1931). The shares at the heights just
+    beyond the ramp are taken as 0 and 1.
     """
     order = np.argsort(heights, axis=0, kind="stable")
     x = np.take_along_axis(heights, order, 0)
@@ -112,7 +117,7 @@ def _spearman_kaerber(heights: Array, shares: Array) -> tuple[Array, Array]:
 
 
 def noise_gain(model: MembraneModel, height: Array, noise: float, dt: float, rng: np.random.Generator) -> Array:
-    """Return by how much membrane noise lowers the mean critical height `[N]` (trace units).
+    """Return the reduction of the mean critical height by membrane noise `[N]` (trace units).
 
     A path n(t) of the noise lets a stimulus of shape p(t), peak 1, fire if its height exceeds
     `min_t (height - n(t)) / p(t)`. Paths are Ornstein-Uhlenbeck processes on steps of `dt / 4`.

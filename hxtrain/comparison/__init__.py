@@ -1,4 +1,4 @@
-"""The same weights and input on two targets: where do they part?"""
+"""Comparison of two targets with the same weights and input."""
 
 from .compare import Comparison, LayerComparison, Tolerance, compare
 

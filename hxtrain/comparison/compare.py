@@ -1,9 +1,9 @@
 r"""Two targets compared: the same weights and the same input spikes on two devices, or a device and the twin.
 
-Each layer is compared twice. What it *did* (spikes, membranes: `OUTCOME`) it inherits from the layers
-before it. What it *makes of the spikes that it measurably received* (`OWN`, see `response`) it does not, so
-that this shows which layers are themselves different. One target runs twice: a layer disagrees where the
-difference between the targets is larger than a tolerance and than a multiple of that of a repetition.
+Each layer is compared in two ways. Its *outcome* (spikes, membranes: `OUTCOME`) also depends on the upstream layers.
+Its *response to the spikes that it measurably received* (`RESPONSE`, see `response`) does not, and therefore shows
+which layers differ themselves. One target runs twice: a layer disagrees if the difference between the targets exceeds
+both a tolerance and a multiple of the difference between the repetitions.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from .passes import LayerPass, Pass, run_pass
 from .response import Response, first_spikes
 
 OUTCOME = ("trace", "only_one", "first_spike")
-"""Differences of what a layer did, by their names in `Difference` and `Tolerance`."""
-OWN = ("gain", "threshold", "residual")
-"""Differences of what a layer makes of its input."""
+"""Differences in the outcome of a layer, by their names in `Difference` and `Tolerance`."""
+RESPONSE = ("gain", "threshold", "residual")
+"""Differences in the response of a layer to its input."""
 
 
 @dataclass
 class Tolerance:
-    """From which difference on a layer disagrees, see `Difference`.
+    """Largest differences at which a layer still agrees, see `Difference`.
 
-    The defaults let two ideal devices agree that resolve time differently (the reference device stamps spikes
-    0.4 us early, the emulated chip's ideal preset to 8 ns), on networks of up to about one spike per sample
+    With the defaults, two ideal devices of different time resolution agree (the reference device stamps spikes
+    0.4 us early, the emulated chip's ideal preset to 8 ns), in networks of up to about one spike per sample
     and neuron.
 
     Attributes:
-        trace, residual, threshold: threshold - leak.
-        only_one: share.
-        first_spike: magnitude of the median (s).
-        gain: of gain 1.
-        multiple: of the difference between two passes on one target.
+        trace: difference of the traces (threshold - leak).
+        only_one: share of pairs that fired in exactly one pass.
+        first_spike: magnitude of the median difference of first spikes (s).
+        gain: difference of the gains, in units of gain 1.
+        threshold: difference of the thresholds (threshold - leak).
+        residual: difference of the residuals (threshold - leak).
+        multiple: limit in units of the difference between two passes on one target.
     """
 
     trace: float = 0.15
@@ -60,24 +62,24 @@ class Tolerance:
                 raise ValueError(f"tolerance.{name}={value} must not be negative")
 
     def exceeded(self, between: Difference, repeat: Difference) -> tuple[str, ...]:
-        """Return the names of the differences that are beyond the tolerance."""
+        """Return the names of the differences that exceed the tolerance."""
         return tuple(
-            name for name in OUTCOME + OWN if self._beyond(name, getattr(between, name), getattr(repeat, name))
+            name for name in OUTCOME + RESPONSE if self._exceeds(name, getattr(between, name), getattr(repeat, name))
         )
 
-    def _beyond(self, name: str, between: float | None, repeat: float | None) -> bool:
+    def _exceeds(self, name: str, between: float | None, repeat: float | None) -> bool:
         limit = max(getattr(self, name), self.multiple * abs(repeat or 0.0))
         return between is not None and not abs(between) <= limit
 
 
 class Example(NamedTuple):
-    """Membranes `[T]` of one neuron in one sample: on both targets, and again on the one that ran twice."""
+    """Membranes `[T]` of one neuron in one sample: on both targets, and repeated on the target that ran twice."""
 
     sample: int
     neuron: int
     first: Tensor
     second: Tensor
-    again: Tensor
+    repeat: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class LayerComparison:
     """A layer on both targets; a pair is (first, second).
 
     Attributes:
-        name: the layer's name.
+        name: name of the layer.
         rates: mean spikes per sample of each neuron, two tensors `[N]`; None for a readout.
-        responses: the layer against the model of its measured input.
-        between: the second target's difference from the first.
-        repeat: the difference of two passes on one target.
-        exceeded: names of the differences in `between` that are beyond the tolerance.
-        example: the neuron and sample whose membranes differ as much as the median does, among those that
-            fired on any target (for a readout, among all).
+        responses: responses of the layer, relative to the model with its measured input.
+        between: difference of the second target from the first.
+        repeat: difference between two passes on one target.
+        exceeded: names of the differences in `between` that exceed the tolerance.
+        example: neuron and sample whose difference of membranes is the median, among pairs that fired on
+            any target (in a readout, among all pairs).
     """
 
     name: str
@@ -105,13 +107,13 @@ class LayerComparison:
 
     @property
     def agrees(self) -> bool:
-        """Return whether the layer did the same on both, within the tolerance."""
+        """Return whether the layer's outcome is the same on both targets, within the tolerance."""
         return not set(self.exceeded) & set(OUTCOME)
 
     @property
     def responds_alike(self) -> bool:
-        """Return whether the layer makes the same of its input on both, within the tolerance."""
-        return not set(self.exceeded) & set(OWN)
+        """Return whether the layer responds to its input equally on both targets, within the tolerance."""
+        return not set(self.exceeded) & set(RESPONSE)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -122,12 +124,12 @@ class LayerComparison:
             "exceeded": list(self.exceeded),
             "between": _scalars(self.between),
             "repeat": _scalars(self.repeat),
-            "responses": [{name: getattr(r, name) for name in OWN} for r in self.responses],
+            "responses": [{name: getattr(r, name) for name in RESPONSE} for r in self.responses],
         }
 
 
 class Similarity(NamedTuple):
-    """Of the two targets, and of two passes on one target; None where it is not defined."""
+    """Similarity of the two targets, and of two passes on one target; None if it is not defined."""
 
     between: float | None
     repeat: float | None
@@ -135,17 +137,17 @@ class Similarity(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two targets made of the same weights and the same input.
+    """Result of a comparison of two targets with the same weights and the same input.
 
     Attributes:
-        layers: in the network's order.
+        layers: comparison of each layer, in the network's order.
         gradients: cosine of the loss's gradients in the weights of each projection, by name.
         same_answers: share of samples with the same answer.
-        accuracies: share of right answers (first, second); None without labels.
+        accuracies: share of correct answers (first, second); None without labels.
         samples: number of samples `B`.
-        repeated: the target that ran twice, `first` or `second`.
+        repeated: target that ran twice, `first` or `second`.
         dt: time between two membrane samples (s).
-        tolerance: from which difference on a layer disagrees.
+        tolerance: largest differences at which a layer agrees.
         health: losses and retries of all three passes.
     """
 
@@ -161,23 +163,23 @@ class Comparison:
 
     @property
     def first_disagreeing(self) -> str | None:
-        """Return the first layer that did something else; the layers behind it inherit that."""
+        """Return the first layer with a different outcome; downstream layers inherit the difference."""
         return next((layer.name for layer in self.layers if not layer.agrees), None)
 
     @property
     def responding_differently(self) -> list[str]:
-        """Return the layers that make something else of the spikes that they received."""
+        """Return the layers that respond differently to the spikes that they received."""
         return [layer.name for layer in self.layers if not layer.responds_alike]
 
     @property
     def verdict(self) -> str:
-        """Return one line: the first layer that disagrees, and the layers whose own response differs."""
+        """Return a line about the first layer that disagrees and the layers with different responses."""
         first = next((layer for layer in self.layers if not layer.agrees), None)
-        own = [f"{layer.name} ({_reasons(layer, OWN)})" for layer in self.layers if not layer.responds_alike]
+        differing = [f"{layer.name} ({_reasons(layer, RESPONSE)})" for layer in self.layers if not layer.responds_alike]
         text = "no layer disagrees beyond tolerance and noise"
         if first is not None:
             text = f"{first.name} is the first layer that disagrees ({_reasons(first, OUTCOME)})"
-        return f"{text}; own response differs in {', '.join(own) or 'no layer'}"
+        return f"{text}; own response differs in {', '.join(differing) or 'no layer'}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -204,25 +206,26 @@ def compare(
     labels: Tensor | None = None,
     tolerance: Tolerance | None = None,
 ) -> Comparison:
-    """Run a network on two targets and say where they part.
+    """Run a network on two targets and compare the passes.
 
-    The first target runs twice, at consecutive places on its clock; where it is the twin, which repeats
-    itself exactly, the second does. Spikes after the recorded window are left out. The twin's spikes lie on
-    the grid of time steps: where it takes part, first-spike times of both are floored to the grid. The
-    model that own responses are measured against has the host's float weights, so that rounding and clipping
-    count as the device's. All samples are one batch, whose membranes are kept in memory. Nothing is dropped
-    out, `.grad` is left alone, and afterwards the network runs where it did before.
+    The first target runs twice, at consecutive times on its clock. If it is the twin, which repeats itself exactly, the
+    second target runs twice. Spikes after the recorded window are left out. The twin's spikes lie on the grid of time
+    steps: if one target is the twin, first-spike times of both are floored to the grid. Responses are relative to a
+    model with the host's float weights, so rounding and clipping count as differences of the device. All samples form
+    one batch, whose membranes stay in memory. There is no dropout, `.grad` is not changed, and the network is attached
+    to its previous device at the end.
 
     Args:
-        net: the network.
-        first, second: open devices; None for the twin.
+        net: network to run.
+        first: open device; None for the twin.
+        second: open device; None for the twin.
         spikes: input of `B` samples.
-        loss: how readouts become answers, and whose gradient is compared.
-        labels: true classes `[B]`; None: the gradient is that of the first target's answers.
-        tolerance: from which difference on a layer disagrees; None for the defaults.
+        loss: loss that defines the answers and the gradients.
+        labels: true classes `[B]`; None: the gradient is for the first target's answers.
+        tolerance: largest differences at which a layer agrees; None for the defaults.
 
     Raises:
-        ValueError: there are no samples, or not one label for each.
+        ValueError: there are no samples, or the number of labels differs.
         PlacementError: the network does not fit one of the devices.
         DeviceError: a run failed.
     """
@@ -231,49 +234,51 @@ def compare(
     if labels is not None and len(labels) != spikes.samples:
         raise ValueError(f"{len(labels)} labels for {spikes.samples} samples; give one for each")
     tolerance = tolerance or Tolerance()
-    with _put_back(net):
+    with _restored_device(net):
         net.attach(first)
-        one = run_pass(net, spikes, loss, labels)
-        wanted = one.answers if labels is None else labels
-        again = None if first is None else run_pass(net, spikes, loss, wanted)
+        first_pass = run_pass(net, spikes, loss, labels)
+        classes = first_pass.answers if labels is None else labels
+        repeat = None if first is None else run_pass(net, spikes, loss, classes)
         net.attach(second)
-        two = run_pass(net, spikes, loss, wanted)
-        repeated = (two, run_pass(net, spikes, loss, wanted)) if again is None else (one, again)
-    pairs = ((one, two), repeated)
+        second_pass = run_pass(net, spikes, loss, classes)
+        repeated = (second_pass, run_pass(net, spikes, loss, classes)) if repeat is None else (first_pass, repeat)
+    pairs = ((first_pass, second_pass), repeated)
     return Comparison(
         layers=tuple(_compare_layer(net, place, pairs, tolerance) for place in range(len(net.layers))),
         gradients={
             name: Similarity(*(cosine(a.gradients[name], b.gradients[name]) for a, b in pairs))
-            for name in one.gradients
+            for name in first_pass.gradients
         },
         same_answers=Similarity(*(_share(a.answers, b.answers) for a, b in pairs)),
-        accuracies=None if labels is None else (_share(one.answers, labels), _share(two.answers, labels)),
+        accuracies=None
+        if labels is None
+        else (_share(first_pass.answers, labels), _share(second_pass.answers, labels)),
         samples=spikes.samples,
-        repeated="second" if again is None else "first",
+        repeated="second" if repeat is None else "first",
         dt=net.dt,
         tolerance=tolerance,
-        health=one.health + two.health + repeated[1].health,
+        health=first_pass.health + second_pass.health + repeated[1].health,
     )
 
 
 @contextmanager
-def _put_back(net: Network) -> Iterator[None]:
-    """Attach the network afterwards to what it ran on before."""
-    before = net.device
+def _restored_device(net: Network) -> Iterator[None]:
+    """Attach the network to its previous device at the end."""
+    previous = net.device
     try:
         yield
     finally:
-        net.attach(before)
+        net.attach(previous)
 
 
 def _compare_layer(
     net: Network, place: int, pairs: tuple[tuple[Pass, Pass], tuple[Pass, Pass]], tolerance: Tolerance
 ) -> LayerComparison:
-    """Compare the layer at a place of the network: between the targets, and in the repetition."""
-    (one, two), (_, again) = pairs
-    grid = net.dt if one.in_software != two.in_software else None
+    """Compare the layer with index `place`: between the targets, and between the repetitions."""
+    (first, second), (_, repetition) = pairs
+    grid = net.dt if first.in_software != second.in_software else None
     between, repeat = (difference(a.layers[place], b.layers[place], grid) for a, b in pairs)
-    a, b = one.layers[place], two.layers[place]
+    a, b = first.layers[place], second.layers[place]
     rates = None
     if a.spikes is not None and b.spikes is not None:
         rates = neuron_rates(a.spikes), neuron_rates(b.spikes)
@@ -284,28 +289,29 @@ def _compare_layer(
         between=between,
         repeat=repeat,
         exceeded=tolerance.exceeded(between, repeat),
-        example=_example(a, b, again.layers[place]),
+        example=_example(a, b, repetition.layers[place]),
     )
 
 
-def _example(one: LayerPass, two: LayerPass, again: LayerPass) -> Example:
-    """Return the neuron and sample that differ as much as the median does."""
-    apart = (two.trace - one.trace).square().sum(0)
-    if one.spikes is not None and two.spikes is not None:
-        active = first_spikes(one.spikes).isfinite() | first_spikes(two.spikes).isfinite()
-        apart = apart.where(active, -1.0)  # sorted before all others
-    order = apart.flatten().argsort(stable=True)
-    counted = max(int((apart >= 0).sum()), 1)
-    sample, neuron = divmod(int(order[len(order) - (counted + 1) // 2]), apart.shape[1])
-    return Example(sample, neuron, *(found.trace[:, sample, neuron].cpu() for found in (one, two, again)))
+def _example(first: LayerPass, second: LayerPass, repeat: LayerPass) -> Example:
+    """Return the neuron and sample whose difference is the median."""
+    distances = (second.trace - first.trace).square().sum(0)
+    if first.spikes is not None and second.spikes is not None:
+        active = first_spikes(first.spikes).isfinite() | first_spikes(second.spikes).isfinite()
+        distances = distances.where(active, -1.0)  # the smallest value, first in the order
+    order = distances.flatten().argsort(stable=True)
+    counted = max(int((distances >= 0).sum()), 1)
+    sample, neuron = divmod(int(order[len(order) - (counted + 1) // 2]), distances.shape[1])
+    return Example(sample, neuron, *(layer.trace[:, sample, neuron].cpu() for layer in (first, second, repeat)))
 
 
-def _share(answers: Tensor, others: Tensor) -> float:
-    return float((answers.cpu() == others.cpu()).double().mean())
+def _share(answers: Tensor, labels: Tensor) -> float:
+    """Return the share of equal answers."""
+    return float((answers.cpu() == labels.cpu()).double().mean())
 
 
 def _reasons(layer: LayerComparison, names: tuple[str, ...]) -> str:
-    """Return the differences that are beyond the tolerance, each against that of the repetition."""
+    """Return a text of the differences that exceed the tolerance, each with the difference of the repetition."""
     texts = []
     for name in names:
         if name in layer.exceeded:
@@ -315,5 +321,5 @@ def _reasons(layer: LayerComparison, names: tuple[str, ...]) -> str:
     return "; ".join(texts)
 
 
-def _scalars(found: Difference) -> dict[str, float | None]:
-    return {f.name: getattr(found, f.name) for f in fields(found) if f.name != "first_spikes"}
+def _scalars(values: Difference) -> dict[str, float | None]:
+    return {f.name: getattr(values, f.name) for f in fields(values) if f.name != "first_spikes"}

@@ -1,4 +1,4 @@
-"""How a layer's pass differs from another: spikes, membranes, and what it makes of its input.
+"""Differences between two passes of a layer: spikes, membranes, and responses to the input.
 
 Shape letters: `T` time steps, `B` samples, `N` neurons, `P` pairs (sample, neuron).
 """
@@ -18,21 +18,22 @@ from .response import first_spikes
 
 @dataclass(frozen=True)
 class Difference:
-    """How a layer's pass 2 differs from its pass 1; None where it is not defined, such as spikes of a readout.
+    """Difference of a layer's pass 2 from its pass 1; None if it is not defined, such as spikes of a readout.
 
     Attributes:
         trace: `sqrt(mean((U2 - U1)^2))` over time, samples and neurons (threshold - leak).
-        trace_percent: the same in percent of the standard deviation of U1.
+        trace_percent: `trace` in percent of the standard deviation of U1.
         trace_correlation: Pearson's r of U1 and U2.
         rate_correlation: Pearson's r over neurons of the mean spikes per sample.
-        only_one: pairs (sample, neuron) that fired in exactly one pass, over those that fired in any.
-        first_spike, first_spike_rms: median and root mean square of `first_spikes` (s).
-        gain: `sqrt(sum_n w_n (g2_n - g1_n)^2 / sum_n w_n)` of the neurons' gains g, with the smaller of the two
-            energies as weights w.
-        threshold: the same of the neurons' thresholds, with the smaller number of first spikes as weights
-            (threshold - leak).
+        only_one: number of pairs (sample, neuron) that fired in exactly one pass, over the number that fired in any.
+        first_spike: median of `first_spikes` (s).
+        first_spike_rms: root mean square of `first_spikes` (s).
+        gain: `sqrt(sum_n w_n (g2_n - g1_n)^2 / sum_n w_n)` of the neurons' gains g; the weights w are the
+            smaller of the two energies.
+        threshold: weighted root mean square, as in `gain`, of the differences of the neurons' thresholds; the weights
+            are the smaller numbers of first spikes (threshold - leak).
         residual: `|r2 - r1|` of the layer's residuals (threshold - leak).
-        first_spikes: `t2 - t1` of the first spikes of the pairs that fired in both `[P]` (s).
+        first_spikes: `t2 - t1` of the first spikes, for pairs that fired in both passes `[P]` (s).
     """
 
     trace: float
@@ -48,35 +49,37 @@ class Difference:
     first_spikes: Tensor = field(repr=False)
 
 
-def difference(one: LayerPass, two: LayerPass, grid: float | None = None) -> Difference:
-    """Return how pass `two` differs from pass `one`.
+def difference(first: LayerPass, second: LayerPass, grid: float | None = None) -> Difference:
+    """Return the difference of the second pass from the first.
 
     Args:
-        one, two: the same layer, the same input, the same time steps.
-        grid: times of spikes are floored to multiples of this (s); None: as measured.
+        first: pass 1 of a layer.
+        second: pass 2 of the same layer, with the same input and time steps.
+        grid: step to multiples of which spike times are floored (s); None: exact times.
     """
-    trace, spread = rms(two.trace - one.trace), float(one.trace.double().std(correction=0))
+    trace = rms(second.trace - first.trace)
+    spread = float(first.trace.double().std(correction=0))
     rates = only_one = None
-    apart = one.trace.new_zeros(0)
-    if one.spikes is not None and two.spikes is not None:
-        rates = correlation(neuron_rates(one.spikes), neuron_rates(two.spikes))
-        t1, t2 = first_times(one.spikes, grid), first_times(two.spikes, grid)
+    lags = first.trace.new_zeros(0)
+    if first.spikes is not None and second.spikes is not None:
+        rates = correlation(neuron_rates(first.spikes), neuron_rates(second.spikes))
+        t1, t2 = first_times(first.spikes, grid), first_times(second.spikes, grid)
         fired = torch.stack((t1.isfinite(), t2.isfinite())).sum(0)
         only_one = float((fired == 1).sum() / (fired > 0).sum()) if bool((fired > 0).any()) else None
-        apart = (t2 - t1)[fired == 2]
-    r1, r2 = one.response, two.response
+        lags = (t2 - t1)[fired == 2]
+    r1, r2 = first.response, second.response
     return Difference(
         trace=trace,
         trace_percent=100 * trace / spread if spread > 0 else None,
-        trace_correlation=correlation(one.trace, two.trace),
+        trace_correlation=correlation(first.trace, second.trace),
         rate_correlation=rates,
         only_one=only_one,
-        first_spike=float(apart.median()) if len(apart) else None,
-        first_spike_rms=rms(apart) if len(apart) else None,
+        first_spike=float(lags.median()) if len(lags) else None,
+        first_spike_rms=rms(lags) if len(lags) else None,
         gain=_weighted_rms(r2.gains - r1.gains, torch.minimum(r1.energy, r2.energy)),
         threshold=_weighted_rms(r2.thresholds - r1.thresholds, torch.minimum(r1.spikes, r2.spikes)),
         residual=abs(r2.residual - r1.residual),
-        first_spikes=apart,
+        first_spikes=lags,
     )
 
 
@@ -98,13 +101,13 @@ def rms(x: Tensor) -> float:
 
 
 def correlation(x: Tensor, y: Tensor) -> float | None:
-    """Return Pearson's r of two tensors of one shape; None where one of them is constant."""
+    """Return Pearson's r of two tensors of one shape; None if one of them is constant."""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     return cosine(x, y)
 
 
 def cosine(x: Tensor, y: Tensor) -> float | None:
-    """Return the cosine of the angle between two tensors of one shape; None where one of them is zero."""
+    """Return the cosine of the angle between two tensors of one shape; None if one of them is zero."""
     x, y = x.double(), y.double()
     lengths = float(x.norm() * y.norm())
     return max(-1.0, min(1.0, float((x * y).sum()) / lengths)) if lengths > 0 else None

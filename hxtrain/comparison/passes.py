@@ -1,4 +1,4 @@
-"""One pass of a network on one target, taken apart for comparisons.
+"""One pass of a network on one target, with the details that comparisons need.
 
 Shape letters: `T` time steps, `B` samples, `N` neurons.
 """
@@ -19,12 +19,12 @@ from .response import Response, first_spikes, linear_response, measure_response
 
 
 class LayerPass(NamedTuple):
-    """What a layer did in a pass.
+    """Activity and response of a layer in a pass.
 
     Attributes:
-        spikes: those within the recorded window; None for a readout.
+        spikes: spikes within the recorded window; None for a readout.
         trace: membrane `[T, B, N]` (leak 0, threshold 1).
-        response: the layer against the model of its measured input.
+        response: response of the layer, relative to the model with its measured input.
     """
 
     spikes: Spikes | None
@@ -33,14 +33,14 @@ class LayerPass(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What a network did in a pass.
+    """Result of a pass of a network.
 
     Attributes:
-        layers: in the network's order.
-        gradients: of the loss in the weights of each projection, by name.
-        answers: `[B]`.
+        layers: pass of each layer, in the network's order.
+        gradients: gradients of the loss in the weights of each projection, by name.
+        answers: predicted classes `[B]`.
         health: losses and retries of the device.
-        in_software: whether this was the twin.
+        in_software: whether the twin ran.
     """
 
     layers: list[LayerPass]
@@ -52,19 +52,19 @@ class Pass(NamedTuple):
 
 @torch.enable_grad()
 def run_pass(net: Network, spikes: Spikes, loss: MaxOverTime, labels: Tensor | None) -> Pass:
-    """Run a network where it is attached; `.grad` is left alone.
+    """Run a network on its device or in software; `.grad` is not changed.
 
     Args:
-        net: the network.
+        net: network to run.
         spikes: input of `B` samples.
-        loss: how readouts become answers, and whose gradient is taken.
+        loss: loss that defines the answers and the gradients.
         labels: true classes `[B]`; None: the answers of this pass.
     """
     activity = net(spikes)
     answers = predictions(loss.scores(activity.readout.detach()))
-    wanted = answers if labels is None else labels.to(answers.device)
+    classes = answers if labels is None else labels.to(answers.device)
     weights = [projection.synapses.weight for projection in net.projections]
-    gradients = torch.autograd.grad(loss(activity.readout, wanted), weights)
+    gradients = torch.autograd.grad(loss(activity.readout, classes), weights)
     with torch.no_grad():
         layers = _layers(net, spikes.to(answers.device), activity)
     names = (projection.name for projection in net.projections)
@@ -72,25 +72,27 @@ def run_pass(net: Network, spikes: Spikes, loss: MaxOverTime, labels: Tensor | N
 
 
 def _layers(net: Network, spikes: Spikes, activity: Activity) -> list[LayerPass]:
-    """Return what each layer did, in itself and against the model of its measured input."""
+    """Return the activity of each layer, and its response relative to the model with its measured input."""
     sources = {INPUT: spikes if net.device else Spikes.from_grid(spikes.to_grid(net.dt, net.steps), net.dt)}
-    found = []
-    for layer, did in zip(net.layers, activity.layers, strict=True):
-        own, trace = _measured_spikes(did, net), did.trace.detach()
-        if own is not None:
-            sources[layer.name] = own
+    passes = []
+    for layer, outcome in zip(net.layers, activity.layers, strict=True):
+        fired = _measured_spikes(outcome, net)
+        trace = outcome.trace.detach()
+        if fired is not None:
+            sources[layer.name] = fired
         taus = layer.neurons.tau_mem, layer.neurons.tau_syn
         modelled = torch.zeros_like(trace)
         for projection in layer.projections:
-            weight, arrived = projection.synapses.weight, sources[projection.pre]
-            modelled += linear_response(weight, arrived, net.dt, net.steps, *taus)
-        first = None if own is None else first_spikes(own)
-        found.append(LayerPass(own, trace, measure_response(modelled, trace, first, net.dt)))
-    return found
+            weight = projection.synapses.weight
+            events = sources[projection.pre]
+            modelled += linear_response(weight, events, net.dt, net.steps, *taus)
+        first = None if fired is None else first_spikes(fired)
+        passes.append(LayerPass(fired, trace, measure_response(modelled, trace, first, net.dt)))
+    return passes
 
 
 def _measured_spikes(layer: LayerActivity, net: Network) -> Spikes | None:
-    """Return a layer's spikes within the window: at measured times, or in software on the grid."""
+    """Return a layer's spikes within the window, at measured times, or in software on the grid."""
     if layer.events is None:
         return None if layer.spikes is None else Spikes.from_grid(layer.spikes.detach(), net.dt)
     events = layer.events.to(layer.trace.device)

@@ -1,12 +1,12 @@
-r"""What a layer makes of the spikes that it measurably received, whatever came before it.
+r"""Response of a layer to the spikes that it measurably received, independent of the upstream layers.
 
-Up to its first own spike a neuron knows no reset, so that its membrane is the model's linear response to
+Up to its first spike a neuron has no reset, so its membrane is the model's linear response to
 its input, `U(t) = sum_e W[:, unit_e] h(t - t_e)`, with the response to one spike::
 
     h(t) = (exp(-t / tau_mem) - exp(-t / tau_syn)) / (beta - alpha)        t > 0; 1 at t = dt
 
 and `alpha = exp(-dt / tau_syn)`, `beta = exp(-dt / tau_mem)`: at multiples of dt the kernel of `psp_kernel`.
-Events count at their exact time. For an event a fraction f of a bin after the start of bin j, and a sample
+Events act at their exact times. For an event a fraction f of a bin after the start of bin j, and a sample
 at the start of bin k > j, ::
 
     h((k - j - f) dt) = beta^-f h((k - j) dt) - alpha^(k - j) g(f)     g(f) = (alpha^-f - beta^-f) / (beta - alpha)
@@ -29,18 +29,20 @@ from hxtrain.neurons import decay, over_time, psp_matrix
 
 
 class Response(NamedTuple):
-    """A layer's measured membrane and spikes against the model's response to its measured input.
+    """A layer's measured membrane and spikes, relative to the model's response to its measured input.
 
-    A neuron's numbers rest on unequal evidence: slopes on `energy`, thresholds on `spikes`.
+    The precision of a neuron's values varies: that of gains with `energy`, that of thresholds with `spikes`.
 
     Attributes:
-        gain: slope of measured over modelled membrane, through the origin, over all samples that count;
-            1 for the model; None where the layer received nothing.
-        residual: root mean square of what this line leaves over (threshold - leak).
-        threshold: mean of the modelled membrane at the first spikes (threshold - leak), thus the layer's
+        gain: slope of the line through the origin of measured over modelled membrane, over all samples that count;
+            1 for the model; None if the layer received nothing.
+        residual: root mean square of the deviations from this line (threshold - leak).
+        threshold: mean of the modelled membrane at the first spikes (threshold - leak), which is the layer's
             threshold over its gain; None without spikes.
-        gains, energy: slope of each neuron `[N]`, and the sum of squares of its modelled membrane.
-        thresholds, spikes: mean of each neuron's modelled membrane at its first spikes `[N]`, and their number.
+        gains: slope of each neuron `[N]`.
+        energy: sum of squares of each neuron's modelled membrane `[N]`.
+        thresholds: mean of each neuron's modelled membrane at its first spikes `[N]`.
+        spikes: number of each neuron's first spikes `[N]`.
     """
 
     gain: float | None
@@ -56,21 +58,23 @@ def linear_response(weight: Tensor, events: Spikes, dt: float, steps: int, tau_m
     """Return the model's membrane `[T, B, N]` (leak 0, threshold 1) without resets.
 
     Args:
-        weight: `[N, J]`; one unit raises the membrane by 1 after `dt`.
-        events: spikes of the `J` inputs; those after the window are left out.
+        weight: weights `[N, J]`; one unit raises the membrane by 1 after `dt`.
+        events: spikes of the `J` inputs; spikes after the window are left out.
         dt: time between two samples (s).
-        steps: number of samples `T`; sample k is taken `k * dt` after the trial's start.
-        tau_mem, tau_syn: time constants (s).
+        steps: number of samples `T`; sample k is at `k * dt` after the trial's start.
+        tau_mem: time constant of the membranes (s).
+        tau_syn: time constant of the synaptic currents (s).
     """
     alpha, beta = decay(dt, tau_syn), decay(dt, tau_mem)
-    late = events.time.double() / dt - events.bins(dt)
-    grown, faster = torch.exp(late * dt / tau_mem), dt * (1 / tau_syn - 1 / tau_mem)
-    share = late / beta if faster == 0 else torch.expm1(late * faster) / (-beta * math.expm1(-faster))
+    fraction = events.time.double() / dt - events.bins(dt)
+    growth = torch.exp(fraction * dt / tau_mem)
+    rate = dt * (1 / tau_syn - 1 / tau_mem)
+    share = fraction / beta if rate == 0 else torch.expm1(fraction * rate) / (-beta * math.expm1(-rate))
     lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
     current = torch.where(lag > 0, alpha ** lag.clamp(min=0).double(), 0.0).to(weight)
     membrane = psp_matrix(steps, alpha, beta, weight.dtype, weight.device)
-    arrived = _binned(events, grown, dt, steps).to(weight) @ weight.t()
-    advanced = _binned(events, grown * share, dt, steps).to(weight) @ weight.t()
+    arrived = _binned(events, growth, dt, steps).to(weight) @ weight.t()
+    advanced = _binned(events, growth * share, dt, steps).to(weight) @ weight.t()
     return over_time(membrane, arrived) - over_time(current, advanced)
 
 
@@ -82,13 +86,13 @@ def first_spikes(events: Spikes) -> Tensor:
 
 
 def measure_response(modelled: Tensor, trace: Tensor, first: Tensor | None, dt: float) -> Response:
-    """Compare a layer with the model of its measured input.
+    """Compare a layer with the model that has its measured input.
 
     Args:
-        modelled: `linear_response` to what the layer received `[T, B, N]`.
-        trace: the measured membrane `[T, B, N]` (leak 0, threshold 1); sample 0, the leak, does not count.
-        first: times of the first spikes `[B, N]` (s); samples from that bin on do not count. None for a
-            readout, of which all samples count.
+        modelled: `linear_response` to the spikes that the layer received `[T, B, N]`.
+        trace: measured membrane `[T, B, N]` (leak 0, threshold 1); sample 0, the leak, does not count.
+        first: times of the first spikes `[B, N]` (s); samples from the bin of this spike on do not count. None for
+            a readout, whose samples all count.
         dt: time between two samples (s).
     """
     free = torch.ones_like(trace, dtype=torch.bool)
@@ -96,27 +100,29 @@ def measure_response(modelled: Tensor, trace: Tensor, first: Tensor | None, dt: 
         free = torch.arange(len(trace), device=trace.device)[:, None, None] < _bin(first, dt)
     free[0] = False
     x, y = torch.where(free, modelled, 0.0).double(), torch.where(free, trace, 0.0).double()
-    energy, product = x.square().sum((0, 1)), (x * y).sum((0, 1))
+    energy = x.square().sum((0, 1))
+    product = (x * y).sum((0, 1))
     gain = _ratio(product.sum(), energy.sum())
-    left = (y - x * (gain or 0.0)).square().sum() / free.sum().clamp(min=1)
+    variance = (y - x * (gain or 0.0)).square().sum() / free.sum().clamp(min=1)
     thresholds, spikes = torch.zeros_like(energy), torch.zeros_like(energy)
     if first is not None:
         thresholds, spikes = _at_first_spikes(modelled, first, dt)
     threshold = _ratio((thresholds * spikes).sum(), spikes.sum())
     gains = product / energy.clamp(min=torch.finfo(energy.dtype).tiny)
-    return Response(gain, float(left.sqrt()), threshold, gains, energy, thresholds, spikes)
+    return Response(gain, float(variance.sqrt()), threshold, gains, energy, thresholds, spikes)
 
 
 def _at_first_spikes(modelled: Tensor, first: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    """Return each neuron's mean modelled membrane at its first spikes `[N]`, and the number of these.
+    """Return each neuron's mean modelled membrane at its first spikes `[N]`, and the number of first spikes.
 
-    Between two samples the membrane is taken as a straight line; spikes in the last bin do not count.
+    Between two samples the membrane is interpolated linearly; spikes in the last bin do not count.
     """
     sample, neuron = (_bin(first, dt) < len(modelled) - 1).nonzero(as_tuple=True)
     time = first[sample, neuron].double()
     low = _bin(time, dt).long()
-    before, after = modelled[low, sample, neuron].double(), modelled[low + 1, sample, neuron].double()
-    reached = before + (time / dt - low) * (after - before)
+    start = modelled[low, sample, neuron].double()
+    end = modelled[low + 1, sample, neuron].double()
+    reached = start + (time / dt - low) * (end - start)
     spikes = torch.bincount(neuron, minlength=first.shape[1]).double()
     return torch.zeros_like(spikes).index_add_(0, neuron, reached) / spikes.clamp(min=1), spikes
 
@@ -131,7 +137,7 @@ def _binned(events: Spikes, values: Tensor, dt: float, steps: int) -> Tensor:
 
 
 def _bin(time: Tensor, dt: float) -> Tensor:
-    """Return the bin of each time as in `Spikes.bins`, but in floating point: infinite stays infinite."""
+    """Return the bin of each time as in `Spikes.bins`, but in floating point: infinity remains infinity."""
     return torch.floor(time.double() / dt + GRID_TOLERANCE)
 
 

@@ -1,4 +1,4 @@
-"""Samples to learn from: MNIST, Fashion-MNIST, scikit-learn's digits, shipped or from IDX files; Yin-Yang points."""
+"""Data sets: MNIST, Fashion-MNIST and scikit-learn's digits, shipped or from IDX files; Yin-Yang; user's files."""
 
 from .dataset import ImageDataset, Split, content_sha256
 from .errors import DatasetError

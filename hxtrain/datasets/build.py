@@ -32,7 +32,7 @@ def build_idx(info: DatasetInfo, folder: Path, out: Path) -> ImageDataset:
     """Resize the IDX files of `folder` to the shipped size and write them to `out`.
 
     Raises:
-        DatasetError: as `read_folder`.
+        DatasetError: `read_folder` refuses the files.
     """
     data = read_folder(info, folder, info.size)
     write_dataset(out / info.shipped, data)
@@ -57,13 +57,13 @@ def build_digits(out: Path) -> ImageDataset:
 
 
 def digit_order(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A random order of 0..count-1 [count] that no library version can change: sorted by SHA-256."""
+    """Return a random order of 0..count-1 [count], sorted by SHA-256, that does not depend on library versions."""
     keys = [hashlib.sha256(f"digits {index}".encode()).digest() for index in range(count)]
     return np.array(sorted(range(count), key=keys.__getitem__), dtype=np.int64)
 
 
 def describe(data: ImageDataset) -> str:
-    """Counts, classes, hash and provenance of a data set, for people."""
+    """Return a text with counts, classes, hash and provenance of a data set."""
     lines = [f"{data.title}, sha256 {data.sha256}"]
     for part, split in (("train", data.train), ("test", data.test)):
         counts = torch.bincount(split.labels, minlength=len(data.classes)).tolist()
@@ -73,7 +73,7 @@ def describe(data: ImageDataset) -> str:
 
 
 def build(mnist: Path | None, fashion: Path | None, out: Path) -> None:
-    """Make the files that the arguments allow, and the digits if scikit-learn is installed."""
+    """Make the shipped files whose sources are named, and the digits if scikit-learn is installed."""
     out.mkdir(parents=True, exist_ok=True)
     for info, folder in ((MNIST, mnist), (FASHION, fashion)):
         if folder is not None:
@@ -85,25 +85,25 @@ def build(mnist: Path | None, fashion: Path | None, out: Path) -> None:
 
 
 def check() -> bool:
-    """Print every data set that needs no files; False if one differs from the hash the package knows."""
-    good = True
+    """Print every data set of the package; return False if the hash of one differs from the catalogue."""
+    is_valid = True
     for info in CATALOGUE.values():
         data = load_dataset(info.name)
-        same = data.sha256 == info.sha256
-        good &= same
+        is_equal = data.sha256 == info.sha256
+        is_valid &= is_equal
         print(describe(data))
-        print("  check: " + ("ok" if same else f"FAILED, expected sha256 {info.sha256}"))
-    return good
+        print("  check: " + ("ok" if is_equal else f"FAILED, expected sha256 {info.sha256}"))
+    return is_valid
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status (0: fine, 1: refused or a check failed)."""
+    """Run the command; return the exit status (0: success, 1: an error or a failed check)."""
     parser = argparse.ArgumentParser(prog="hxtrain-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="make the shipped files from IDX files and scikit-learn")
     builder.add_argument("--mnist", type=Path, metavar="FOLDER", help="folder of the four MNIST files")
     builder.add_argument("--fashion", type=Path, metavar="FOLDER", help="the same for Fashion-MNIST")
-    builder.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="where to write")
+    builder.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="folder for the files")
     commands.add_parser("check", help="load the installed files, print counts and hashes")
     parser.add_argument("--version", action="version", version=f"hxtrain {version('hxtrain')}")
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""What the package knows about each data set: facts only, no loading."""
+"""Facts about each data set, without loading."""
 
 from dataclasses import dataclass, field
 
@@ -26,11 +26,18 @@ FASHION_NOTE = (
 class DatasetInfo:
     """Facts about one data set.
 
-    shipped: name of the shipped file; empty for data that are generated.
-    size: side of the shipped images in pixels, or number of features; crop: pixels taken off each side before resizing.
-    md5: of the gzipped published files, in the order of `IDX_NAMES`; mirrors: their base addresses.
-    releases: MD5 of the four uncompressed files -> what is known of them.
-    sha256: content hash of the shipped file, or of what is generated.
+    Attributes:
+        name: name in settings and checkpoints.
+        shipped: name of the shipped file; empty for generated data.
+        size: side of the shipped images in pixels, or number of features.
+        classes: names of the classes, by label.
+        origin: source of the data.
+        licence: terms of use.
+        sha256: content hash of the shipped file, or of the generated samples.
+        crop: number of pixels removed from each side before resizing.
+        mirrors: base addresses of the published files.
+        md5: MD5 of the gzipped published files, in the order of `IDX_NAMES`.
+        releases: note about each known release, by the MD5 of its four uncompressed files.
     """
 
     name: str

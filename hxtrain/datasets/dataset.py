@@ -1,4 +1,4 @@
-"""Samples and labels in memory, with the hash that names them."""
+"""Samples and labels in memory, with a hash that identifies them."""
 
 import hashlib
 import math
@@ -17,12 +17,11 @@ from .errors import DatasetError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """One part of a data set.
+    """One part of a data set, made of tensors, numpy arrays or lists.
 
-    Tensors, numpy arrays or lists.
-
-    samples: images, uint8 [N, H, W], 0 (background) to 255; or feature vectors, float32 [N, F] in 0..1.
-    labels: int64 [N], class numbers from 0.
+    Attributes:
+        samples: images, uint8 [N, H, W], 0 (background) to 255; or feature vectors, float32 [N, F] in 0..1.
+        labels: class numbers from 0, int64 [N].
 
     Raises:
         DatasetError: a shape or dtype is wrong, a feature is out of range, or the counts disagree.
@@ -38,7 +37,8 @@ class Split:
             raise DatasetError(str(error)) from None
         whole = not labels.is_floating_point() and labels.dtype != torch.bool
         vars(self).update(samples=samples, labels=labels.long() if whole else labels)
-        kind, shape = self.samples.dtype, list(self.samples.shape)
+        kind = self.samples.dtype
+        shape = list(self.samples.shape)
         if (kind, len(shape)) not in ((torch.uint8, 3), (torch.float32, 2)):
             raise DatasetError(f"images must be uint8 [N, H, W], feature vectors float32 [N, F]; got {kind} {shape}")
         if len(shape) == 2 and self.samples.numel() and not bool(((self.samples >= 0) & (self.samples <= 1)).all()):
@@ -57,11 +57,14 @@ class Split:
         return f"Split({len(self)} {self.kind}, {'x'.join(map(str, self.samples.shape[1:]))})"
 
     def __getitem__(self, chosen: Any) -> "Split":
-        """Return some of the samples, in the order given: a slice, indices, or a mask `[N]`.
+        """Return some of the samples, in the order of the index.
+
+        Args:
+            chosen: slice, indices, or mask `[N]`.
 
         Raises:
-            TypeError: these are no indices, such as a single number: take `[[number]]`.
-            IndexError: there is no such sample.
+            TypeError: the index is none of these; a single number is written `[[number]]`.
+            IndexError: an index exceeds the number of samples.
         """
         part = chosen if isinstance(chosen, slice) else rows(chosen, len(self))
         if part is None:
@@ -73,15 +76,15 @@ class Split:
 
     @property
     def kind(self) -> str:
-        """What the samples are: `images` or `feature vectors`."""
+        """Kind of the samples: `images` or `feature vectors`."""
         return "images" if self.samples.ndim == 3 else "feature vectors"
 
     @property
     def images(self) -> Tensor:
-        """The samples, uint8 [N, H, W], where they are images.
+        """The samples if they are images, uint8 [N, H, W].
 
         Raises:
-            DatasetError: they are not.
+            DatasetError: the samples are feature vectors.
         """
         if self.kind != "images":
             raise DatasetError(
@@ -92,17 +95,22 @@ class Split:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
-    """A train and a test split with their provenance; of square images, or of feature vectors.
+    """A train and a test split of square images or feature vectors, with their provenance.
 
-    size: side of the images in pixels, or number of features.
-    classes: class names, indexed by label.
-    origin, licence: where the data come from and under which terms.
-    note: what a reader of results must know about this copy (its partition above all).
-    sha256: hash of all training and test samples and labels, see `content_sha256`; write it next to results.
-    evaluated_on: which samples `test` holds: `test`, or `validation`, see `hold_out`.
-    validation: a part for choices of settings, where the data have one of their own.
-    plane: for data that lie in the unit square: returns the points of a grid of S x S, row by row (y, then x
-        ascending), as samples, with their true class or -1 where there is none.
+    Attributes:
+        name: name of the data set.
+        train: training samples.
+        test: samples for evaluation.
+        classes: class names, indexed by label.
+        size: side of the images in pixels, or number of features.
+        origin: source of the data.
+        licence: terms of use.
+        note: remarks that a reader of results needs about this copy, above all about its partition.
+        sha256: hash of all training and test samples and labels, see `content_sha256`; results record it.
+        evaluated_on: kind of the samples in `test`: `test` or `validation`, see `hold_out`.
+        validation: part for the choice of settings; None if the data set has no such part.
+        plane: for data in the unit square, function that returns the points of a grid of S x S, row by row (y, then x
+            ascending), as samples with their true class, or -1 outside all classes; None for other data.
     """
 
     name: str
@@ -154,9 +162,9 @@ class ImageDataset:
 
 
 def content_sha256(train: Split, test: Split) -> str:
-    """SHA-256 (hex) of both parts: name and shape, pixels or little-endian features, labels as little-endian int64.
+    """Return the SHA-256 (hex) of both parts: name and shape, pixels or features, labels as int64.
 
-    It depends on content and order only, not on the file format or compression.
+    Numbers are little-endian. The hash depends on content and order only, not on the file format or compression.
     """
     digest = hashlib.sha256()
     for part, split in (("train", train), ("test", test)):
@@ -168,23 +176,24 @@ def content_sha256(train: Split, test: Split) -> str:
 
 
 def hold_out(data: ImageDataset, count: int) -> ImageDataset:
-    """Return a data set whose test samples are the last `count` training samples, which are then not trained on.
+    """Return a data set whose test samples are the last `count` training samples, removed from the training part.
 
-    Where the data have a validation part of their own, it is the first `count` samples of that instead. For choices of
-    settings, which must not be made on test samples. The hash stays that of all samples.
+    If the data set has a validation part, the first `count` samples of it are used instead. Settings are chosen on held
+    out samples, since they must not be chosen on test samples. The hash remains the hash of all samples.
 
     Raises:
-        DatasetError: there are not so many.
+        DatasetError: `count` exceeds the number of samples.
     """
     if count == 0:
         return data
-    own, train = data.validation, data.train
-    most, part = (len(train) - 1, "training") if own is None else (len(own), "validation")
-    if not 0 < count <= most:
+    train = data.train
+    validation = data.validation
+    available = len(train if validation is None else validation)
+    limit, part = (available - 1, "training") if validation is None else (available, "validation")
+    if not 0 < count <= limit:
         raise DatasetError(
-            f"validation={count} of {len(train if own is None else own)} {part} {train.kind}; hold out fewer, or 0 to "
-            f"use the test {train.kind}"
+            f"validation={count} of {available} {part} {train.kind}; hold out fewer, or 0 to use the test {train.kind}"
         )
-    if own is not None:
-        return replace(data, test=own[:count], evaluated_on="validation")
+    if validation is not None:
+        return replace(data, test=validation[:count], evaluated_on="validation")
     return replace(data, train=train[:-count], test=train[-count:], evaluated_on="validation")

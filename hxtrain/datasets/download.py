@@ -12,15 +12,15 @@ from .catalogue import IDX_NAMES, DatasetInfo
 from .errors import DatasetError
 from .folder import find_idx
 
-TIMEOUT = 30.0  # seconds without a byte before a mirror is given up
+TIMEOUT = 30.0  # seconds without a byte after which a mirror has failed
 BLOCK = 1 << 20  # bytes
 
 
 def cache_folder(name: str) -> Path:
-    """Where downloads go when no folder is named: `$HXTRAIN_DATA/<name>` or `~/.cache/hxtrain/<name>`.
+    """Return the default folder of downloads: `$HXTRAIN_DATA/<name>` or `~/.cache/hxtrain/<name>`.
 
     Raises:
-        DatasetError: this user has no home, and no variable names a folder.
+        DatasetError: the user has no home, and no variable names a folder.
     """
     root = os.environ.get("HXTRAIN_DATA")
     if root:
@@ -33,10 +33,10 @@ def cache_folder(name: str) -> Path:
 
 
 def download_dataset(info: DatasetInfo, folder: Path, timeout: float = TIMEOUT) -> None:
-    """Fetch those of the four IDX files that `folder` lacks; files already there are left alone.
+    """Fetch the IDX files, out of four, that `folder` lacks; existing files stay unchanged.
 
     Raises:
-        DatasetError: the data set has no mirrors, or a file could not be had from any of them.
+        DatasetError: the data set has no mirrors, or no mirror delivers a file.
     """
     if not info.mirrors:
         raise DatasetError(f"'{info.name}' has nothing to download; leave download out")
@@ -52,7 +52,7 @@ def download_files(
     """Fetch each file of `checksums` (file name -> MD5) from the first mirror that delivers it.
 
     Raises:
-        DatasetError: all mirrors failed for a file; the text lists every failure.
+        DatasetError: all mirrors fail for a file; the text lists every failure.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,12 +78,13 @@ def download_files(
 
 
 def fetch(url: str, target: Path, md5: str, timeout: float = TIMEOUT) -> None:
-    """Fetch one file; `target` appears only once it is complete and its MD5 is right.
+    """Fetch one file; `target` appears only when it is complete and its MD5 is correct.
 
-    `timeout` (seconds) bounds each wait for the network, not the whole transfer.
+    `timeout` (seconds) limits each wait for the network, not the whole transfer.
 
     Raises:
-        DatasetError: the checksum is wrong. OSError, http.client.HTTPException: the transfer failed.
+        DatasetError: the checksum is wrong.
+        OSError, http.client.HTTPException: the transfer fails.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     digest = hashlib.md5(usedforsecurity=False)

@@ -1,5 +1,5 @@
-"""The one error type of this package."""
+"""The error type of this package."""
 
 
 class DatasetError(ValueError):
-    """Data are missing, damaged or not what they claim to be. The text names the remedy."""
+    """Data are missing, damaged, or not of the expected kind. The text names the remedy."""

@@ -13,9 +13,9 @@ from .shipped import assemble
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
-    """Find `train-images-idx3-ubyte` (for example) in a folder under one of its spellings.
+    """Return the path of an IDX file, such as `train-images-idx3-ubyte`, under one of its spellings; None if missing.
 
-    Accepted: this name, the name with `.idx3-ubyte` for `-idx3-ubyte`, each plain (preferred) or `.gz`.
+    Accepted spellings are the name, and the name with `.idx3-ubyte` for `-idx3-ubyte`, plain (preferred) or with `.gz`.
     """
     for spelling in spellings(name):
         path = folder / spelling
@@ -25,7 +25,7 @@ def find_idx(folder: Path, name: str) -> Path | None:
 
 
 def spellings(name: str) -> list[str]:
-    """The accepted file names of one IDX file, in the order they are looked for."""
+    """Return the accepted file names of one IDX file, in order of preference."""
     dotted = name.replace("-idx", ".idx")
     return [name, dotted, f"{name}.gz", f"{dotted}.gz"]
 
@@ -33,9 +33,9 @@ def spellings(name: str) -> list[str]:
 def read_folder(info: DatasetInfo, folder: Path, size: int) -> ImageDataset:
     """Read the four IDX files of a folder and resize the images to [N, size, size].
 
-    Any number of images is accepted. `info.crop` pixels are taken off each side first where the cropped
-    picture still has at least `size` pixels; see `crop_for`. The note says whether the files are a known
-    release (by the MD5 of their uncompressed bytes).
+    Any number of images is accepted. First, `info.crop` pixels are removed from each side if the cropped image
+    has at least `size` pixels; see `crop_for`. The note says whether the files are a known release, which is recognised
+    by the MD5 of the uncompressed files.
 
     Raises:
         DatasetError: a file is missing, damaged or of the wrong kind, or images and labels disagree.
@@ -51,7 +51,7 @@ def read_folder(info: DatasetInfo, folder: Path, size: int) -> ImageDataset:
 
 
 def crop_for(info: DatasetInfo, height: int, width: int, size: int) -> int:
-    """Pixels to crop off each side: `info.crop`, or 0 where the target would not fit the cropped picture."""
+    """Return the number of pixels to crop off each side: `info.crop`, or 0 if the cropped image is below `size`."""
     return info.crop if size <= min(height, width) - 2 * info.crop else 0
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from .errors import DatasetError
 
 UINT8 = 0x08
-LARGEST = 2**31
-"""Longest file that is unpacked (bytes)."""
+MAX_BYTES = 2**31
+"""Size of the largest file that is unpacked (bytes)."""
 TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 KINDS = {1: "labels", 3: "images"}
-AGAIN = "Fetch the file again, or load with download=true into an empty folder."
-RIGHT_FILE = "Put the right file under this name, or load with download=true into an empty folder."
+FETCH_REMEDY = "Fetch the file again, or load with download=true into an empty folder."
+FILE_REMEDY = "Put the right file under this name, or load with download=true into an empty folder."
 
 
 def read_images(path: str | Path) -> Tensor:
@@ -45,7 +45,7 @@ def read_labels(path: str | Path) -> Tensor:
 
 
 def read_raw(path: Path) -> bytes:
-    """Read the IDX bytes of a file; gzip is recognised by content, whatever the name says.
+    """Read the IDX bytes of a file; gzip is recognised by content, not by name.
 
     Raises:
         DatasetError: the file is missing or its gzip stream is damaged.
@@ -53,31 +53,31 @@ def read_raw(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise _refusal(path, "an IDX file", "no such file", RIGHT_FILE) from error
+        raise _refusal(path, "an IDX file", "no such file", FILE_REMEDY) from error
     if data[:2] != b"\x1f\x8b":
         return data
     try:
         with gzip.open(io.BytesIO(data)) as stream:
             head = stream.read(16)
-            return head + stream.read(max(_declared(head) + 1 - len(head), 0))
+            return head + stream.read(max(_declared_length(head) + 1 - len(head), 0))
     except (OSError, EOFError, zlib.error) as error:
-        raise _refusal(path, "a complete gzip stream", f"a damaged one ({error})", AGAIN) from error
+        raise _refusal(path, "a complete gzip stream", f"a damaged one ({error})", FETCH_REMEDY) from error
 
 
-def _declared(head: bytes) -> int:
-    """Return how long a file is, by its first 16 bytes; no longer than those if they say nothing."""
+def _declared_length(head: bytes) -> int:
+    """Return the length of a file (bytes) that its first 16 bytes declare; 0 if they declare none."""
     rank = head[3] if len(head) > 3 else 0
     start = 4 + 4 * rank
     if rank not in KINDS or len(head) < start:
         return 0
-    declared = start + math.prod(struct.unpack(f">{rank}I", head[4:start]))
-    return declared if declared <= LARGEST else 0
+    length = start + math.prod(struct.unpack(f">{rank}I", head[4:start]))
+    return length if length <= MAX_BYTES else 0
 
 
 def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:
     """Turn IDX bytes into a uint8 tensor of `rank` dimensions (1: labels [N], 3: images [N, H, W]).
 
-    `path` is only named in errors.
+    `path` is used only in errors.
 
     Raises:
         DatasetError: wrong magic number, element type, rank or length.
@@ -85,14 +85,14 @@ def parse_idx(path: Path, data: bytes, rank: int) -> Tensor:
     _check_magic(path, data, rank)
     start = 4 + 4 * rank
     if len(data) < start:
-        raise _refusal(path, f"a header of {start} bytes", f"{len(data)} bytes in all (truncated)", AGAIN)
+        raise _refusal(path, f"a header of {start} bytes", f"{len(data)} bytes in all (truncated)", FETCH_REMEDY)
     shape = struct.unpack(f">{rank}I", data[4:start])
     if 0 in shape:
-        raise _refusal(path, f"at least one of {KINDS[rank]}", f"the empty shape {list(shape)}", RIGHT_FILE)
+        raise _refusal(path, f"at least one of {KINDS[rank]}", f"the empty shape {list(shape)}", FILE_REMEDY)
     expected = start + math.prod(shape)
     if len(data) != expected:
         state = "truncated" if len(data) < expected else "too long"
-        raise _refusal(path, f"{expected} bytes for shape {list(shape)}", f"{len(data)} bytes ({state})", AGAIN)
+        raise _refusal(path, f"{expected} bytes for shape {list(shape)}", f"{len(data)} bytes ({state})", FETCH_REMEDY)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).reshape(shape)
 
 
@@ -110,23 +110,23 @@ def write_idx(path: str | Path, values: Tensor) -> None:
 
 
 def raw_md5(data: bytes) -> str:
-    """MD5 (hex) of the uncompressed file, by which published releases are recognised."""
+    """Return the MD5 (hex) of an uncompressed file, which identifies published releases."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _check_magic(path: Path, data: bytes, rank: int) -> None:
-    wanted = f"an IDX file of uint8 {KINDS[rank]} (first bytes 00 00 08 {rank:02x})"
+    expected = f"an IDX file of uint8 {KINDS[rank]} (first bytes 00 00 08 {rank:02x})"
     if len(data) < 4:
-        raise _refusal(path, wanted, f"only {len(data)} bytes (truncated)", AGAIN)
+        raise _refusal(path, expected, f"only {len(data)} bytes (truncated)", FETCH_REMEDY)
     if data[:2] != b"\0\0":
-        raise _refusal(path, wanted, f"a foreign file starting with {data[:4].hex(' ')}", RIGHT_FILE)
+        raise _refusal(path, expected, f"a foreign file starting with {data[:4].hex(' ')}", FILE_REMEDY)
     if data[2] != UINT8:
-        found = TYPES.get(data[2], "unknown")
-        raise _refusal(path, wanted, f"element type 0x{data[2]:02x} ({found})", RIGHT_FILE)
+        name = TYPES.get(data[2], "unknown")
+        raise _refusal(path, expected, f"element type 0x{data[2]:02x} ({name})", FILE_REMEDY)
     if data[3] != rank:
-        found = KINDS.get(data[3], "neither images nor labels")
-        raise _refusal(path, wanted, f"{data[3]} dimension(s) ({found})", RIGHT_FILE)
+        name = KINDS.get(data[3], "neither images nor labels")
+        raise _refusal(path, expected, f"{data[3]} dimension(s) ({name})", FILE_REMEDY)
 
 
-def _refusal(path: Path, expected: str, found: str, remedy: str) -> DatasetError:
-    return DatasetError(f"{path}: expected {expected}, found {found}. {remedy}")
+def _refusal(path: Path, expected: str, content: str, remedy: str) -> DatasetError:
+    return DatasetError(f"{path}: expected {expected}, found {content}. {remedy}")

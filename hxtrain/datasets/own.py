@@ -1,14 +1,14 @@
-"""A user's own data set from a folder: arrays, a picture per sample, or IDX files; any number of classes, any size.
+"""A user's data set in a folder: arrays, one picture per sample, or IDX files; any number of classes, any size.
 
-One of these is looked for, in this order::
+The folder has one of these layouts, tried in this order::
 
     data.npz                    train_images, train_labels, test_images, test_labels (or x_train, y_train, ...)
     train.npz, test.npz         images, labels
-    train/CLASS/*.png, test/... one folder per class; its name is the class's
-    train-images-idx3-ubyte     and the three others, as for MNIST (`folder.py`)
+    train/CLASS/*.png, test/... one folder per class, with the name of the class
+    train-images-idx3-ubyte     and three more, as for MNIST (`folder.py`)
 
 Arrays: images uint8 `[N, H, W]`, or float in 0..1; feature vectors, float `[N, F]` in 0..1, in place of images; labels
-of any integer type `[N]`, from 0; names of the classes as `classes`, if wanted.
+of any integer type `[N]`, from 0; optionally the names of the classes as `classes`.
 """
 
 from collections.abc import Mapping
@@ -40,17 +40,17 @@ def read_own(folder: Path, size: int | None) -> ImageDataset:
     """Read the data set of a folder.
 
     Args:
-        folder: holds one of the layouts above.
-        size: side of the images in pixels; None: as they are, if they are square.
+        folder: folder with one of the layouts above.
+        size: side of the images in pixels; None: size of the files, which must then be square.
 
     Raises:
-        DatasetError: nothing that is known is there, or it is damaged or does not fit together.
+        DatasetError: the folder has none of the layouts, a file is damaged, or files do not match.
     """
-    found = _parts(folder)
-    if found is None:
+    content = _parts(folder)
+    if content is None:
         state = "none of them" if folder.is_dir() else "no such folder"
         raise DatasetError(f"data.folder={folder}: expected {KINDS}; found {state}")
-    (train, test), classes = found
+    (train, test), classes = content
     splits = [Split(_sized(folder, samples, size), labels) for samples, labels in (train, test)]
     for part, split in zip(PARTS, splits, strict=True):
         if not len(split):
@@ -74,7 +74,7 @@ Parts = tuple[tuple[Part, Part], tuple[str, ...]]
 
 
 def _parts(folder: Path) -> Parts | None:
-    """Return samples and labels of both parts, and the names of the classes where they have some."""
+    """Return samples and labels of both parts, and the names of the classes, if any; None without data."""
     if (folder / "data.npz").is_file():
         arrays = _arrays(folder / "data.npz")
         train, test = (
@@ -83,9 +83,9 @@ def _parts(folder: Path) -> Parts | None:
         return (train, test), _classes(arrays)
     files = [folder / f"{part}.npz" for part in PARTS]
     if all(file.is_file() for file in files):
-        both = [_arrays(file) for file in files]
-        train, test = (_part(f, a, ("images", "x"), ("labels", "y")) for f, a in zip(files, both, strict=True))
-        return (train, test), _classes(both[0])
+        contents = [_arrays(file) for file in files]
+        train, test = (_part(f, a, ("images", "x"), ("labels", "y")) for f, a in zip(files, contents, strict=True))
+        return (train, test), _classes(contents[0])
     if all((folder / part).is_dir() for part in PARTS):
         return _pictures(folder)
     paths = [find_idx(folder, name) for name in IDX_NAMES]
@@ -97,7 +97,7 @@ def _parts(folder: Path) -> Parts | None:
 
 
 def _arrays(file: Path) -> dict[str, Array]:
-    """Read all arrays of an npz file; objects, which could run code, are refused."""
+    """Read all arrays of an npz file; objects are refused, since they could run code."""
     try:
         with np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
@@ -110,18 +110,18 @@ def _classes(arrays: Mapping[str, Array]) -> tuple[str, ...]:
 
 
 def _part(file: Path, arrays: Mapping[str, Array], samples: tuple[str, ...], labels: tuple[str, ...]) -> Part:
-    """Return the samples and labels of a part, under the first of their names that is there."""
-    chosen = []
+    """Return the samples and labels of a part, each from the array with the first matching name."""
+    arrays_of_part = []
     for names in (samples, labels):
-        there = [name for name in names if name in arrays]
-        if not there:
+        matches = [name for name in names if name in arrays]
+        if not matches:
             raise DatasetError(f"{file}: expected an array {' or '.join(names)}, found {', '.join(arrays) or 'none'}")
-        chosen.append((there[0], arrays[there[0]]))
-    return _samples(file, *chosen[0]), _labels(file, *chosen[1])
+        arrays_of_part.append((matches[0], arrays[matches[0]]))
+    return _samples(file, *arrays_of_part[0]), _labels(file, *arrays_of_part[1])
 
 
 def _samples(file: Path, name: str, array: Array) -> Tensor:
-    """Return uint8 images `[N, H, W]`, or float32 features `[N, F]`; a channel of one is dropped."""
+    """Return uint8 images `[N, H, W]`, or float32 features `[N, F]`; a single channel is dropped."""
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
         array = array.squeeze(1 if array.shape[1] == 1 else 3)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
@@ -150,7 +150,7 @@ def _labels(file: Path, name: str, array: Array) -> Tensor:
 
 
 def _pictures(folder: Path) -> Parts:
-    """Read a picture per sample from one folder per class; classes and pictures in the order of their names."""
+    """Read one picture per sample from one folder per class; classes and pictures are ordered by name."""
     names = sorted({entry.name for part in PARTS for entry in (folder / part).iterdir() if entry.is_dir()}, key=_order)
     parts: list[Part] = []
     for part in PARTS:
@@ -160,8 +160,8 @@ def _pictures(folder: Path) -> Parts:
         images = [_picture(file) for file, _ in files]
         shapes = {image.shape: file for image, (file, _) in zip(images, files, strict=True)}
         if len(shapes) > 1:
-            first, other = list(shapes.items())[:2]
-            raise DatasetError(f"{first[1]} has {first[0]} pixels, {other[1]} {other[0]}; make all pictures one size")
+            first, second = list(shapes.items())[:2]
+            raise DatasetError(f"{first[1]} has {first[0]} pixels, {second[1]} {second[0]}; make all pictures one size")
         if not images:
             raise DatasetError(f"{folder / part}: expected CLASS/*.png, found none")
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
@@ -170,7 +170,7 @@ def _pictures(folder: Path) -> Parts:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Return a key that sorts numbers as such, before words."""
+    """Return a sort key: numbers by value, before words."""
     return (int(name), "") if name.isdecimal() else (1 << 62, name)
 
 
@@ -180,7 +180,7 @@ def _picture(file: Path) -> npt.NDArray[np.uint8]:
 
     try:
         picture = np.asarray(imread(file), np.float32)
-    except Exception as error:  # of Pillow's or matplotlib's many kinds
+    except Exception as error:  # Pillow and matplotlib raise many kinds
         raise DatasetError(f"{file} is no readable picture ({error}); write it again") from error
     if picture.ndim == 3:
         picture = picture[..., 0] if picture.shape[2] < 3 else picture[..., :3] @ np.array(LUMINANCE, np.float32)
@@ -188,7 +188,7 @@ def _picture(file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _sized(folder: Path, samples: Tensor, size: int | None) -> Tensor:
-    """Return square images of a size; features as they are."""
+    """Return images resized to squares of `size`; features stay unchanged."""
     if samples.ndim == 2:
         if size not in (None, samples.shape[1]):
             raise DatasetError(f"{folder}: data.size={size}, but its samples have {samples.shape[1]} features")

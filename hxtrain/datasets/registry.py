@@ -24,27 +24,27 @@ NAMES = (*CATALOGUE, OWN)
 def load_dataset(
     name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
 ) -> ImageDataset:
-    """Load `mnist`, `fashion`, `digits`, `yin_yang`, or with `folder` a data set of your own (`own.py`).
+    """Load `mnist`, `fashion`, `digits`, `yin_yang`, or a user's data set, `folder` (`own.py`).
 
     Args:
         name: one of `NAMES`.
-        size: side of the images in pixels; None is the shipped size (16, digits: 8) in every case. Of feature
-            vectors their length (yin_yang: 4). Of your own images None is the size they have.
-        folder: folder of the four IDX files, or of your own data. Without it (and without `download`) the shipped
-            data are used.
-        download: fetch the files that `folder` lacks first; without `folder` they go to `cache_folder(name)`.
-            The published files are then used, never the shipped ones.
+        size: side of the images in pixels, or length of the feature vectors (yin_yang: 4); None is the shipped size
+            (16, digits: 8), or the size of a user's images.
+        folder: folder of the four IDX files, or of a user's data. Without `folder` and `download` the shipped data are
+            used.
+        download: whether to fetch the files that `folder` lacks, into `folder` or `cache_folder(name)`; the published
+            files are then used, never the shipped ones.
 
     Returns:
-        images uint8 [N, size, size] or features float32 [N, size], labels int64 [N], for train and test.
+        Images uint8 [N, size, size] or features float32 [N, size], labels int64 [N], for train and test.
 
     Raises:
-        DatasetError: unknown name, a size that is not at hand, or missing or damaged files.
+        DatasetError: the name is unknown, the size is not available, or files are missing or damaged.
     """
     size = None if size is None else whole("data.size", size)
     folder = None if folder is None else text("data.folder", folder)
     if name == OWN:
-        return _load_own(size, folder, download)
+        return _load_folder(size, folder, download)
     info = CATALOGUE.get(name) if isinstance(name, str) else None
     if info is None:
         raise DatasetError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
@@ -60,7 +60,7 @@ def load_dataset(
     return read_folder(info, place, size)
 
 
-def _load_own(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
+def _load_folder(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
     if folder is None:
         raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
     if download:
@@ -72,19 +72,19 @@ def _load_own(size: int | None, folder: str | Path | None, download: bool) -> Im
 
 @dataclass
 class DataConfig:
-    """Which data to load; the arguments of `load_dataset`, in a form OmegaConf accepts.
+    """Settings of the data: the arguments of `load_dataset`, in a form that OmegaConf accepts.
 
     Attributes:
-        name: of a data set, see docs/data.md.
-        size: of the images, so many pixels on each side; None: as shipped.
-        folder: of the original files, for images of another size.
-        download: whether to fetch these files.
-        validation: so many training samples are held out, and evaluated on in place of the test samples; of the data's
-            own validation part, where there is one.
+        name: name of a data set, see docs/data.md.
+        size: side of the images in pixels; None: the shipped size.
+        folder: folder of the original files, for images of another size.
+        download: whether to fetch the original files.
+        validation: number of training samples that are held out and evaluated in place of the test samples; if the data
+            set has a validation part, samples of that part.
     """
 
     name: str = "mnist"
-    size: Optional[int] = None  # noqa: UP045 - spelt so for every OmegaConf
+    size: Optional[int] = None  # noqa: UP045 - the form for every OmegaConf
     folder: Optional[str] = None  # noqa: UP045
     download: bool = False
     validation: int = 0
@@ -93,7 +93,7 @@ class DataConfig:
         check_types(self, "data.")
 
     def load(self) -> ImageDataset:
-        """Load it; see `load_dataset`."""
+        """Load the data; see `load_dataset`."""
         return hold_out(load_dataset(self.name, self.size, self.folder, self.download), self.validation)
 
 

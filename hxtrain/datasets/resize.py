@@ -6,8 +6,8 @@ from torch.nn.functional import interpolate
 
 from .errors import DatasetError
 
-# Added before rounding down, in grey levels: exact halves go up on every machine,
-# whatever the last bit of the float32 sum is.
+# Grey levels added before rounding down: exact halves are rounded up on every machine,
+# regardless of the last bit of the float32 sum.
 TIE = 0.5 + 2.0**-10
 
 
@@ -15,16 +15,16 @@ def resize_images(images: Tensor, size: int, crop: int = 0, chunk: int = 4096) -
     """Crop, then resize to square images with an antialiased bilinear filter.
 
     Args:
-        images: uint8 [N, H, W].
+        images: grey images, uint8 [N, H, W].
         size: side of the result in pixels.
-        crop: pixels taken off each of the four sides first.
-        chunk: images converted to float at a time (bounds the memory).
+        crop: number of pixels removed from each of the four sides first.
+        chunk: number of images converted to float at a time (limits the memory).
 
     Returns:
-        uint8 [N, size, size], rounded to the nearest level (halves up), clamped to 0..255.
+        Images uint8 [N, size, size], rounded to the nearest level (halves up), clamped to 0..255.
 
     Raises:
-        DatasetError: wrong dtype or rank, `size` below 1, or a crop that leaves nothing.
+        DatasetError: dtype or rank are wrong, `size` is below 1, or the crop leaves nothing.
     """
     if images.dtype != torch.uint8 or images.ndim != 3:
         raise DatasetError(f"expected uint8 [N, H, W], found {images.dtype} {list(images.shape)}")

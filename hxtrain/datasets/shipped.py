@@ -1,4 +1,4 @@
-"""The package's own .npz files: read without pickle, written byte for byte reproducibly."""
+"""The .npz files of the package: read without pickle, written with reproducible bytes."""
 
 import io
 import zipfile
@@ -17,7 +17,7 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 def shipped_file(info: DatasetInfo) -> Path:
-    """Where the installed package keeps the file of a data set."""
+    """Return the path of a data set's file in the installed package."""
     return Path(__file__).parent / "files" / info.shipped
 
 
@@ -42,7 +42,7 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> ImageDataset:
 
 
 def assemble(info: DatasetInfo, train: Split, test: Split, note: str) -> ImageDataset:
-    """Put two splits, images [N, S, S] or feature vectors [N, S], together with the facts of `info` and their hash."""
+    """Combine two splits, images [N, S, S] or feature vectors [N, S], with the facts of `info` and their hash."""
     return ImageDataset(
         name=info.name,
         train=train,
@@ -73,7 +73,7 @@ def write_dataset(path: Path, data: ImageDataset, extra: Arrays | None = None) -
 def write_npz(path: Path, arrays: Arrays) -> None:
     """Write arrays as an LZMA-compressed .npz without times, so that equal arrays give equal bytes.
 
-    Equal bytes hold for one version of Python's lzma library; the content is the same with all.
+    The bytes may differ between versions of Python's lzma library; the content does not.
     """
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():

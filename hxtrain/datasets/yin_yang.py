@@ -7,12 +7,12 @@ distances d_left and d_right of a point (x, y) from the dots' centres, its class
     1 (yang)   otherwise, if r < d_left <= R/2, or y > R and d_right > R/2
     0 (yin)    otherwise
 
-A sample is (x, y, 1 - x, 1 - y): the mirrored axes are for neurons without a bias. For each sample a class is drawn,
-and then points of the square around the disc until one has this class; so classes are balanced.
+A sample is (x, y, 1 - x, 1 - y): the mirrored axes replace a bias of the neurons. For each sample a class is drawn,
+then points of the square around the disc until one has this class; so the classes are balanced.
 
-The points are bit by bit those of the authors' code and files (github.com/lkriener/yin_yang_data_set): the same
-numbers in the same order from numpy's `RandomState`, whose stream never changes. Only samples are rounded, from double
-to single precision. A test pins some of them, and the hash all.
+The points equal those of the authors' code and files (github.com/lkriener/yin_yang_data_set) in every bit: numpy's
+`RandomState`, whose stream never changes, draws the same numbers in the same order. Only the samples are rounded, from
+double to single precision. A test checks some of them, and the hash covers all.
 """
 
 from dataclasses import replace
@@ -28,8 +28,12 @@ from .shipped import assemble
 Floats = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
 
-BIG, SMALL = 0.5, 0.1  # radii of the disc and of the dots
-TRAIN, VALIDATION, TEST = (5000, 42), (1000, 41), (1000, 40)  # samples and seed of each part
+BIG = 0.5  # radius of the disc
+SMALL = 0.1  # radius of the dots
+# number of samples and seed of each part
+TRAIN = (5000, 42)
+VALIDATION = (1000, 41)
+TEST = (1000, 40)
 OUTSIDE = -1
 NOTE = (
     "Generated: bit by bit the points of the published training (seed 42), validation (41) and test part (40), "
@@ -46,7 +50,8 @@ def generate() -> ImageDataset:
 def draw(count: int, seed: int) -> tuple[Floats, Classes]:
     """Return points `[N, 2]` of the disc and their classes `[N]`."""
     numbers = np.random.RandomState(seed)
-    points, classes = np.empty((count, 2)), np.empty(count, np.int64)
+    points = np.empty((count, 2))
+    classes = np.empty(count, np.int64)
     for index in range(count):
         classes[index] = numbers.randint(len(YIN_YANG.classes))
         points[index] = numbers.random_sample(2)
@@ -56,11 +61,12 @@ def draw(count: int, seed: int) -> tuple[Floats, Classes]:
 
 
 def region(x: Floats, y: Floats) -> Classes:
-    """Return the class of points, elementwise; `OUTSIDE` for those outside of the disc."""
-    left, right = _distance(x - BIG / 2, y - BIG), _distance(x - 3 * BIG / 2, y - BIG)
+    """Return the class of points, elementwise; `OUTSIDE` for points outside the disc."""
+    left = _distance(x - BIG / 2, y - BIG)
+    right = _distance(x - 3 * BIG / 2, y - BIG)
     yang = ((left > SMALL) & (left <= BIG / 2)) | ((y > BIG) & (right > BIG / 2))
-    found: Classes = np.where((left < SMALL) | (right < SMALL), 2, yang)
-    return np.where(_distance(x - BIG, y - BIG) > BIG, OUTSIDE, found)
+    classes: Classes = np.where((left < SMALL) | (right < SMALL), 2, yang)
+    return np.where(_distance(x - BIG, y - BIG) > BIG, OUTSIDE, classes)
 
 
 def plane(side: int) -> Split:
@@ -71,9 +77,9 @@ def plane(side: int) -> Split:
 
 
 def _distance(x: Floats, y: Floats) -> Floats:
-    """Return lengths; not by `hypot`, whose rounding is the platform's."""
-    found: Floats = np.sqrt(x * x + y * y)
-    return found
+    """Return the lengths of vectors; `hypot` is avoided, since its rounding depends on the platform."""
+    lengths: Floats = np.sqrt(x * x + y * y)
+    return lengths
 
 
 def _split(points: Floats, classes: Classes) -> Split:

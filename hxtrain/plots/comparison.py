@@ -92,7 +92,11 @@ def _draw_example(axes: Axes, layer: LayerComparison, dt: float) -> None:
     """Draw the membranes of the layer's example."""
     example = layer.example
     times = np.arange(len(example.first)) * dt * 1e6
-    curves = ((example.again, GREY, "repeated"), (example.first, BLUE, "first"), (example.second, VERMILLION, "second"))
+    curves = (
+        (example.repeat, GREY, "repeated"),
+        (example.first, BLUE, "first"),
+        (example.second, VERMILLION, "second"),
+    )
     for trace, colour, name in curves:
         axes.plot(times, style.array(trace), "o-", markersize=2.5, color=colour, linewidth=1.5, label=name)
     if layer.rates is not None:
