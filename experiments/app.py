@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hxtrain.backends import DeviceError
 from hxtrain.compilation import announced
 from hxtrain.config import BackendConfig
-from hxtrain.training import CheckpointError, DeviceLostError, Interrupted, device_work_shown
+from hxtrain.training import CheckpointError, DeviceLostError, TrainingInterrupt, device_work_shown
 
 from .checks import typed as typed
 from .command import end, of_system
@@ -74,7 +74,7 @@ def _guarded(work: Callable[[], Result]) -> Result:
         return _guarded_job(work)
     try:
         return work()
-    except Interrupted as stop:
+    except TrainingInterrupt as stop:
         end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
         end("interrupted", 130)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from hxtrain.datasets import DataConfig
-from hxtrain.training import CheckpointError, Distillation, Interrupted, Progress
+from hxtrain.training import CheckpointError, Distillation, Progress, TrainingInterrupt
 from hxtrain.training.lock import locked
 from hxtrain.training.loop import CHECKPOINT
 
@@ -46,7 +46,7 @@ def with_teacher(settings: Settings, progress: Progress, words: Sequence[str] = 
     Raises:
         ValueError: there is no folder to keep it in.
         CheckpointError: its training failed.
-        Interrupted: by SIGINT; its training goes on with the same command.
+        TrainingInterrupt: by SIGINT; its training goes on with the same command.
     """
     config = settings.distillation
     if config.experiment is None or config.paths:
@@ -126,6 +126,6 @@ def _train(folder: Path, words: Sequence[str], progress: Progress) -> None:
     command = [sys.executable, "-c", CODE, *words, f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"]
     status = subprocess.run([*command, f"trainer.resume={str(resume).lower()}"], check=False).returncode
     if status == 130:
-        raise Interrupted("interrupted while the teacher was trained")
+        raise TrainingInterrupt("interrupted while the teacher was trained")
     if status:
         raise CheckpointError(f"the teacher could not be trained (`{shown}`, exit status {status}; its text is above)")

@@ -51,7 +51,7 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
 
     Raises:
         CheckpointError: the directory holds another run, or none to continue, or is in use.
-        Interrupted: by SIGINT, and there is a checkpoint to continue from.
+        TrainingInterrupt: by SIGINT, and there is a checkpoint to continue from.
         ValueError: a setting or the loss is not usable.
     """
     folder.mkdir(parents=True, exist_ok=True)

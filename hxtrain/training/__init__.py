@@ -1,4 +1,4 @@
-"""Training: the loop, checkpoints, metrics, evaluation, diagnosis."""
+"""Training: training loop, checkpoints, metrics, evaluation and diagnosis."""
 
 from .augment import Augmentation
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -6,7 +6,7 @@ from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
 from .distillation import Distillation, Teacher
 from .evaluation import Evaluation, evaluate, intensities
-from .loop import CHECKPOINT, METRICS, Interrupted
+from .loop import CHECKPOINT, METRICS, TrainingInterrupt
 from .progress import Progress, device_work_shown
 from .randomness import epoch_order, generator
 from .run import RunConfig, attached, build_network, complete, run
@@ -23,7 +23,6 @@ __all__ = [
     "DeviceLostError",
     "Distillation",
     "Evaluation",
-    "Interrupted",
     "LossNotFiniteError",
     "Progress",
     "RunConfig",
@@ -32,6 +31,7 @@ __all__ = [
     "Teacher",
     "Trainer",
     "TrainerConfig",
+    "TrainingInterrupt",
     "attached",
     "build_network",
     "complete",

@@ -13,7 +13,14 @@ from hxtrain.datasets import DataConfig
 from hxtrain.models import MODELS, CNNConfig, MLPConfig
 from hxtrain.studies.ann import AnnConfig, train_ann
 from hxtrain.studies.evaluate import load_trained
-from hxtrain.training import AnnTrainerConfig, Augmentation, CheckpointError, Interrupted, Progress, load_checkpoint
+from hxtrain.training import (
+    AnnTrainerConfig,
+    Augmentation,
+    CheckpointError,
+    Progress,
+    TrainingInterrupt,
+    load_checkpoint,
+)
 from hxtrain.training.ann import AnnTrainer
 from hxtrain.training.randomness import seeded
 
@@ -79,7 +86,7 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, m
         step(self, chosen)
 
     patch = mocker.patch.object(AnnTrainer, "_train_step", interrupted)
-    with pytest.raises(Interrupted, match="interrupted in epoch 2, which is run anew"):
+    with pytest.raises(TrainingInterrupt, match="interrupted in epoch 2, which is run anew"):
         train_ann(config, broken, "test", quiet())
     mocker.stop(patch)
     resumed = replace(config, trainer=replace(config.trainer, resume=True))
