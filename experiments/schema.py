@@ -73,7 +73,7 @@ def register(*commands: str) -> None:
     for command in commands or SCHEMAS:
         store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
     if not commands or "conformance" in commands:
-        chosen = resolve_name("hxtrain.studies.conformance:Chosen")
+        chosen = resolve_name("hxtrain.studies.conformance:ToleranceSettings")
         store.store(group="tolerances", name="device", node=chosen)
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
             store.store(group="tolerances", name=name, node=chosen(**asdict(tolerances)))

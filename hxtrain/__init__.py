@@ -16,7 +16,7 @@ from .placement import PlacementError, Plan, place
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .studies.evaluate import Trained
+    from .studies.evaluate import TrainedNetwork
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-def load(run: str | Path, data_folder: str | None = None) -> Trained:
+def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:

@@ -192,7 +192,7 @@ def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Compo
             f"{file} has settings that this version does not know: {', '.join(unknown)} ({written_by(state)}); read "
             "it with the version that wrote it, or train anew"
         )
-    return typed(file, group, kind, {name: value for name, value in values.items() if name in fields})
+    return typed_component(file, group, kind, {name: value for name, value in values.items() if name in fields})
 
 
 def chosen_kind(
@@ -212,7 +212,7 @@ def chosen_kind(
     return kinds[name]
 
 
-def typed(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:
+def typed_component(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:
     """Return a dataclass with values of a file, after the same checks as for values of the command line.
 
     Raises:
@@ -251,7 +251,7 @@ def take_weights(module: nn.Module, weights: object, file: Path) -> None:
     require_finite(module.state_dict(), str(file))
 
 
-def built(build: Callable[[], Module], weights: object, file: Path) -> Module:
+def module_with_weights(build: Callable[[], Module], weights: object, file: Path) -> Module:
     """Return a module with the weights of a file; its memory is allocated only after a check of the sizes.
 
     Args:

@@ -16,7 +16,7 @@ from hxtrain.models import MODELS
 from .checkpoint import CheckpointError, load_checkpoint
 from .distillation import Distillation, Teacher
 from .progress import Progress
-from .saved import built, checked_state, chosen_kind, component, required
+from .saved import checked_state, chosen_kind, component, module_with_weights, required
 
 ANN = "ann"
 """Kind of a checkpoint of an artificial neural network, and its backend in results."""
@@ -74,7 +74,7 @@ def load_ann(path: str | Path) -> TrainedAnn:
     shape = _shape(path, state["shape"])
     classes = tuple(map(str, state["classes"]))
     config = component(path, state, "model", chosen_kind(path, state, "model.kind", MODELS))
-    model = built(lambda: config.build(shape, len(classes)), state["model"], path)
+    model = module_with_weights(lambda: config.build(shape, len(classes)), state["model"], path)
     return TrainedAnn(
         model.eval(),
         settings,
