@@ -106,7 +106,7 @@ def origin(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -
     if config.commands:
         lines += ["```bash", *config.commands, "```", ""]
     if not records:
-        return [*lines, "No runs were series_points."]
+        return [*lines, "No runs were found."]
     lines += [f"- {len(records)} finished runs or evaluations, {_hours(records):.2f} hours of wall-clock time in all."]
     lines += [f"- Seeds: {_listed(run.get('seed') for run in records)}."]
     lines += [f"- Chips: {_listed(_chip(run) for run in records)}."]

@@ -16,7 +16,7 @@ from .common import Peer, Task
 
 
 class PeerEntry(NamedTuple):
-    """A peer that can be timed: distribution, module and function that build it, and whether it uses torch's threads."""
+    """A peer: distribution, module and function that build it, and whether it uses torch's threads."""
 
     package: str
     module: str
