@@ -1,4 +1,4 @@
-"""Run directories: one per run, locked_work by a single process, with one result."""
+"""Run directories: one per run, held by a single process, with one result."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Row:
 
 
 def rows(characterisation: Characterisation) -> list[Row]:
-    """Return one row per parameter; noise levels are scalars numbers, without spread."""
+    """Return one row per parameter; noise levels are single numbers, without spread."""
     p = characterisation.parameters
     m = characterisation.measured
     none = np.zeros(len(p.leak), bool)

@@ -112,7 +112,7 @@ def bench_realism(
 
 
 def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) -> Callable[[], object]:
-    """Open a device and return the timed function: one run with newly copies weights."""
+    """Open a device and return the timed function: one run with newly written weights."""
     options = dict(settings)
     trial_settings = {name: options.pop(name) for name in ("trial_time", "forced_reset") if name in options}
     name = options.pop("chip", chip)
