@@ -7,18 +7,19 @@ from omegaconf import DictConfig
 from hxtrain.commands.ann import complete_ann, train_ann
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, in_sweep, run_directory, typed
+from .app import command_line, guarded, in_sweep, run_directory, typed_settings
 from .command import command
 
 
 @command("ann", "train an artificial neural network, as a baseline or a teacher.")
 def main(config: DictConfig) -> None:
-    """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
+    """Train with these settings; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))
 
 
 def _train(config: DictConfig) -> None:
-    settings, folder = typed(config), run_directory()
+    settings = typed_settings(config)
+    folder = run_directory()
     progress = Progress(settings.trainer.progress)
     work = complete_ann if in_sweep() else train_ann
     result = work(settings, folder, command_line(), progress)

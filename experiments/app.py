@@ -1,4 +1,4 @@
-"""What the console scripts share: from a Hydra config to typed settings, and errors to readable text."""
+"""Common functions of the console scripts: run directories, command lines, warnings, and readable errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hxtrain.compilation import announced
 from hxtrain.execution.config import BackendConfig
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import device_work_shown
-from hxtrain.training.loop import Interrupted
+from hxtrain.training.loop import TrainingInterrupt
 from hxtrain.training.trainer import DeviceLostError
 
-from .checks import typed as typed
+from .checks import typed_settings as typed_settings
 from .command import end, of_system
 from .schema import schema
 from .settings import settings
-from .words import given, pasted, quote
+from .words import is_set, pasted, quote
 
 Result = TypeVar("Result")
 
@@ -38,14 +38,14 @@ def run_directory() -> Path:
 
 
 def command_line() -> str:
-    """Return the command in the words that Hydra read."""
+    """Return the command in the words that Hydra reads."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
-    """Warn of options on the command line that change nothing with the chosen backend.
+    """Warn of options on the command line that have no effect with the chosen backend.
 
-    `prefix` is that of the config groups: `other_` for `other_backend` and `other_chip`.
+    `prefix` is the prefix of the config groups: `other_` for `other_backend` and `other_chip`.
     """
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").split("=")[0]
@@ -62,10 +62,10 @@ def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
 
 
 def guarded(work: Callable[[], Result]) -> Result:
-    """Run; expected errors end the program with their text.
+    """Return the result of a function; expected errors end the program with their text.
 
     Exit status: 2 for settings and files, 3 for a failed device, 130 for an interruption. In a sweep
-    (`--multirun`) errors are passed on, so that the other jobs still run; an interruption ends it.
+    (`--multirun`) errors are passed on, so that the remaining jobs still run; an interruption ends the sweep.
     """
     log_reports()
     with announced(lambda text: print(text, file=sys.stderr, flush=True)):
@@ -77,7 +77,7 @@ def _guarded(work: Callable[[], Result]) -> Result:
         return _guarded_job(work)
     try:
         return work()
-    except Interrupted as stop:
+    except TrainingInterrupt as stop:
         end(f"{stop}; the state is saved. Continue with: {resume_command()}", 130)
     except KeyboardInterrupt:
         end("interrupted", 130)
@@ -101,20 +101,20 @@ def _guarded(work: Callable[[], Result]) -> Result:
 
 
 def log_reports() -> None:
-    """Write what is shown into this job's log file, too (`train.log`, `evaluate.log`)."""
+    """Write all reports also into the log file of this job (`train.log`, `evaluate.log`)."""
     files = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
     logging.getLogger("hxtrain.report").handlers = list(files)
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Return whether memory was refused; torch says so in a text of its own."""
+    """Return whether an error means a lack of memory; torch raises a RuntimeError with one of these texts."""
     return isinstance(error, MemoryError) or any(
         part in str(error) for part in ("can't allocate memory", "out of memory", "not enough memory")
     )
 
 
 def leads() -> bool:
-    """Return whether this process speaks for all that torchrun has started."""
+    """Return whether this process reports for all processes of torchrun."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -138,9 +138,9 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
 
 def resume_command() -> str:
     """Return the command that continues this run, for a shell in any folder."""
-    known = settings(schema(str(HydraConfig.get().job.config_name)))
+    names = settings(schema(str(HydraConfig.get().job.config_name)))
     words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
-    words += ["trainer.resume=true"] if "trainer.resume" in known else []
+    words += ["trainer.resume=true"] if "trainer.resume" in names else []
     return pasted(Path(sys.argv[0]).name, words, Path.cwd())
 
 
@@ -151,4 +151,4 @@ def sweep_command(folder: str) -> str:
 
 
 def _without(*keys: str) -> list[str]:
-    return [word for word in sys.argv[1:] if not any(given(key, [word]) for key in keys)]
+    return [word for word in sys.argv[1:] if not any(is_set(key, [word]) for key in keys)]

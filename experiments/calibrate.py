@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.calibrate import calibrate_chip, outcome_rows
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, typed
+from .app import command_line, guarded, typed_settings
 from .command import command
 from .folders import own_directory
 from .words import quote
@@ -22,7 +22,8 @@ def main(config: DictConfig) -> None:
 
 
 def _calibrate(config: DictConfig) -> None:
-    settings, progress = typed(config), Progress()
+    settings = typed_settings(config)
+    progress = Progress()
     results = ["calibration.json", *([] if settings.file else [f"{settings.chip.name}.npz"])]
     with own_directory(*results) as folder:
         file, outcomes = calibrate_chip(settings, folder, command_line(), progress.say)

@@ -1,4 +1,4 @@
-"""From a composed config to typed settings: keys that no dataclass has, values that are missing or no numbers."""
+"""Conversion of a composed config to typed settings, with checks of unknown keys, missing values and numbers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .settings import entries, settings
 
 LARGEST_SEED = 2**63 - 1
 FINITE = {"network", "encoder", "loss", "regularizer", "augment", "distillation", "trainer", "targets"}
-"""Groups whose numbers are finite; a limit or a patience may be infinite."""
+"""Groups with finite numbers only; limits and patience in other groups may be infinite."""
 
 
-def typed(config: DictConfig) -> Any:
-    """Return the settings as their dataclasses; values are checked by them.
+def typed_settings(config: DictConfig) -> Any:
+    """Return the settings as dataclasses, which check the values.
 
     Raises:
-        MistakeError: a key is no setting, a value is missing or cannot be meant; the text names all of these.
-        ValueError: a dataclass refuses a value.
+        MistakeError: A key is no setting, or a value is missing or invalid; the text names all such keys.
+        ValueError: A dataclass refuses a value.
     """
     kind = OmegaConf.get_type(config)
     if not is_dataclass(kind):
@@ -33,17 +33,17 @@ def typed(config: DictConfig) -> Any:
             "run again with run=FOLDER/config.yaml, in place of --config-dir and --config-name"
         )
     command = _command(kind)
-    wrong = [*_strange(config, "", command), *_removed(config, ""), *_missing(config, kind, command)]
-    if wrong:
-        raise MistakeError("; ".join(wrong))
+    faults = [*_unknown_keys(config, "", command), *_removed(config, ""), *_missing(config, kind, command)]
+    if faults:
+        raise MistakeError("; ".join(faults))
     try:
-        found = OmegaConf.to_object(config)
+        values = OmegaConf.to_object(config)
     except (InterpolationResolutionError, ValidationError) as error:
         raise MistakeError(f"{error.full_key}: {str(error.msg or error).splitlines()[0]}") from None
-    wrong = list(_numbers(found, ""))
-    if wrong:
-        raise MistakeError("; ".join(wrong))
-    return found
+    faults = list(_numbers(values, ""))
+    if faults:
+        raise MistakeError("; ".join(faults))
+    return values
 
 
 def _command(kind: type) -> str:
@@ -51,14 +51,14 @@ def _command(kind: type) -> str:
 
 
 def _nodes(config: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values that are there, without resolving interpolations."""
+    """Yield the nested configs, without resolving interpolations."""
     for key in map(str, config):
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
             yield f"{prefix}{key}", node
 
 
-def _strange(config: DictConfig, prefix: str, command: str) -> Iterator[str]:
+def _unknown_keys(config: DictConfig, prefix: str, command: str) -> Iterator[str]:
     """Yield a text on every key that is not a setting."""
     kind = OmegaConf.get_type(config)
     if is_dataclass(kind):
@@ -67,23 +67,23 @@ def _strange(config: DictConfig, prefix: str, command: str) -> Iterator[str]:
             if key not in names:
                 yield unknown(f"{prefix}{key}", command)
     else:
-        yield from _strange_entries(config, prefix.rstrip("."), command)
+        yield from _unknown_entries(config, prefix.rstrip("."), command)
     for name, node in _nodes(config, prefix):
         if is_dataclass(kind) or is_dataclass(OmegaConf.get_type(node)):
-            yield from _strange(node, f"{name}.", command)
+            yield from _unknown_keys(node, f"{name}.", command)
 
 
-def _strange_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:
-    """Yield a text on every entry of a dictionary that what it configures does not have."""
+def _unknown_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:
+    """Yield a text on every entry of a dictionary that is not allowed."""
     if name == "regularizer":
-        untyped = [key for key in map(str, config) if not is_dataclass(OmegaConf.get_type(config, key))]
-        yield from (unknown(f"{name}.{key}", command) for key in untyped)
+        invalid_names = [key for key in map(str, config) if not is_dataclass(OmegaConf.get_type(config, key))]
+        yield from (unknown(f"{name}.{key}", command) for key in invalid_names)
         return
     parent = config._get_parent()
     backend = str(parent.get("name", "")) if isinstance(parent, DictConfig) else ""
     names = entries(name, backend)
-    strange = [key for key in map(str, config) if names is not None and key not in names]
-    yield from (unknown(f"{name}.{key}", command, backend) for key in strange)
+    unknown_names = [key for key in map(str, config) if names is not None and key not in names]
+    yield from (unknown(f"{name}.{key}", command, backend) for key in unknown_names)
 
 
 def _removed(config: DictConfig, prefix: str) -> Iterator[str]:
@@ -105,9 +105,10 @@ def _missing(config: DictConfig, kind: type, command: str) -> Iterator[str]:
 
 
 def _numbers(config: Any, prefix: str) -> Iterator[str]:
-    """Yield a text on every number that none can be, and every seed that generators do not take."""
+    """Yield a text on every number that is not finite, and on every seed that generators do not accept."""
     for item in fields(config):
-        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        value = getattr(config, item.name)
+        name = f"{prefix}{item.name}"
         if is_dataclass(value):
             yield from _numbers(value, f"{name}.")
         elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A console script: Hydra composes its settings; what it refuses is said in our own words."""
+"""A console script: Hydra composes its settings, and `mistakes` replaces the texts of Hydra's errors."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from .settings import nearest
 from .words import readable
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""Environment variable that makes Hydra raise errors; a user's own makes us raise them, too."""
+"""Environment variable that makes Hydra raise errors; if a user sets it, so do the commands."""
 EXPECTED = (ValueError, CheckpointError, OmegaConfBaseException, DeviceError, OSError)
 
 
 def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
-    """Return a decorator that makes a console script of what is done with a config.
+    """Return a decorator that makes a console script of a function of a config.
 
     Args:
-        name: of the command's YAML file in `conf`.
-        summary: what it does, a sentence for `--help`.
-        usage: other ways to call it.
+        name: Name of the command's YAML file in `conf`.
+        summary: Description for `--help`, one sentence.
+        usage: Further forms of the command.
     """
 
     def decorate(work: Callable[[DictConfig], None]) -> Callable[..., None]:
         register_resolvers()
-        composed = hydra.main(version_base="1.3", config_path="conf", config_name=name)(work)
+        run = hydra.main(version_base="1.3", config_path="conf", config_name=name)(work)
 
         @functools.wraps(work)
         def main() -> None:
@@ -56,30 +56,30 @@ def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[Dic
                 elif "--version" in sys.argv:
                     print(f"hxtrain {version('hxtrain')}")
                 else:
-                    _main(name, composed)
+                    _main(name, run)
 
         return main
 
     return decorate
 
 
-def _main(name: str, composed: Callable[[], None]) -> None:
-    made = Command(name)
+def _main(name: str, run: Callable[[], None]) -> None:
+    invocation = Command(name)
     try:
         register(name)
-        words = readable(expanded(sys.argv[1:], made), made.known)
-        made = _command(name, words)
-        wrong = misused_groups(made)
-        if wrong:
-            raise MistakeError("; ".join(wrong))
+        words = readable(expanded(sys.argv[1:], invocation), invocation.settings)
+        invocation = _command(name, words)
+        faults = misused_groups(invocation)
+        if faults:
+            raise MistakeError("; ".join(faults))
         with _arguments(words), _raised_errors():
-            composed()
+            run()
     except Exception as error:
-        _report(error, made)
+        _report(error, invocation)
 
 
-def _report(error: Exception, made: Command) -> NoReturn:
-    text = explain(error, made)
+def _report(error: Exception, invocation: Command) -> NoReturn:
+    text = explain(error, invocation)
     if text is None and isinstance(error, EXPECTED):
         text = of_system(error) if isinstance(error, OSError) else str(error)
     if text is None or os.environ.get(FULL_ERROR) == "1":
@@ -88,21 +88,21 @@ def _report(error: Exception, made: Command) -> NoReturn:
 
 
 def _command(name: str, words: list[str]) -> Command:
-    """Return a command with its settings and options told apart.
+    """Return a command with separate settings and options.
 
     Raises:
-        ValueError: an option is not known.
+        ValueError: An option is unknown.
     """
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[assignment, method-assign]
-    known, strange = parser.parse_known_args(words)
-    made = Command(name, known.overrides, [word for word in words if word.startswith("-")])
-    for word in strange:
+    arguments, unknown_words = parser.parse_known_args(words)
+    invocation = Command(name, arguments.overrides, [word for word in words if word.startswith("-")])
+    for word in unknown_words:
         key = word.lstrip("-").partition("=")[0]
-        close = nearest(key, {*made.known, *made.groups})
-        meant = f"did you mean {close[0]}=VALUE?" if close else f"{made.program} --help lists what can be set"
-        raise ValueError(f"{word} is not an option; settings are written NAME=VALUE, without dashes: {meant}")
-    return made
+        close = nearest(key, {*invocation.settings, *invocation.groups})
+        remedy = f"did you mean {close[0]}=VALUE?" if close else f"{invocation.program} --help lists what can be set"
+        raise ValueError(f"{word} is not an option; settings are written NAME=VALUE, without dashes: {remedy}")
+    return invocation
 
 
 def _refuse(text: str) -> NoReturn:
@@ -111,47 +111,47 @@ def _refuse(text: str) -> NoReturn:
 
 @contextmanager
 def _arguments(words: list[str]) -> Iterator[None]:
-    """Let Hydra read these words."""
-    before = sys.argv
-    sys.argv = [before[0], *words]
+    """Let Hydra read these words within the block."""
+    previous = sys.argv
+    sys.argv = [previous[0], *words]
     try:
         yield
     finally:
-        sys.argv = before
+        sys.argv = previous
 
 
 @contextmanager
 def _raised_errors() -> Iterator[None]:
-    """Let Hydra raise errors, not print them."""
-    before = os.environ.get(FULL_ERROR)
+    """Let Hydra raise errors within the block, not print them."""
+    previous = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:
         yield
     finally:
         os.environ.pop(FULL_ERROR)
-        if before is not None:
-            os.environ[FULL_ERROR] = before
+        if previous is not None:
+            os.environ[FULL_ERROR] = previous
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show a warning for users as a line, without file and source."""
-    before = warnings.formatwarning
+    """Show warnings for users as lines without file and source, within the block."""
+    previous = warnings.formatwarning
 
     def line(message: Warning | str, category: type[Warning], *place: Any) -> str:
-        return f"warning: {message}\n" if category is UserWarning else before(message, category, *place)
+        return f"warning: {message}\n" if category is UserWarning else previous(message, category, *place)
 
     warnings.formatwarning = line  # type: ignore[assignment]
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning = previous
 
 
 def of_system(error: OSError) -> str:
-    """Return what the system refused, where, and what helps."""
-    where = "" if error.filename is None else f"{error.filename}: "
-    text = f"{where}{error.strerror or error}"
+    """Return the text of a system error: file, reason and remedy."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    text = f"{place}{error.strerror or error}"
     name = errno.errorcode.get(error.errno or 0)
     if name in ("ENOSPC", "EDQUOT"):
         return f"{text}; free some space, or name another folder. Files that were there are intact"

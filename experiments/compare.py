@@ -1,4 +1,4 @@
-"""`hxtrain-compare`: the same weights and input on two targets; where do they part?"""
+"""`hxtrain-compare`: compare two devices on the same weights and input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.compare import compare_checkpoint
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, run_directory, typed_settings, warn_without_effect
 from .command import command
 from .folders import alone
 
@@ -19,7 +19,8 @@ def main(config: DictConfig) -> None:
 
 
 def _compare(config: DictConfig) -> None:
-    settings, folder = typed(config), run_directory()
+    settings = typed_settings(config)
+    folder = run_directory()
     warn_without_effect(settings.backend)
     warn_without_effect(settings.other_backend, "other_")
     progress = Progress()

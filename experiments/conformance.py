@@ -1,4 +1,4 @@
-"""`hxtrain-conformance`: does a backend keep the contract?"""
+"""`hxtrain-conformance`: check whether a backend keeps the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.conformance import conform, passed, result_rows
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, run_directory, typed_settings, warn_without_effect
 from .command import command
 from .folders import alone
 
@@ -22,7 +22,9 @@ def main(config: DictConfig) -> None:
 
 
 def _conform(config: DictConfig) -> bool:
-    settings, progress, folder = typed(config), Progress(), run_directory()
+    settings = typed_settings(config)
+    progress = Progress()
+    folder = run_directory()
     warn_without_effect(settings.backend)
     with progress.console.status("opening the device") as status:
         results = conform(settings, folder, command_line(), status.update)
@@ -31,6 +33,6 @@ def _conform(config: DictConfig) -> bool:
     counts = [
         (kind, sum(r.verdict == kind for r in results)) for kind in ("pass", "fail", "not applicable", "excluded")
     ]
-    shown = ", ".join(f"{count} {kind}" for kind, count in counts if count)
-    progress.say(f"{shown}; conformance.json: {folder}")
+    verdicts = ", ".join(f"{count} {kind}" for kind, count in counts if count)
+    progress.say(f"{verdicts}; conformance.json: {folder}")
     return passed(results)

@@ -12,7 +12,7 @@ from hxtrain.commands.evaluate import evaluate_checkpoint
 from hxtrain.commands.evaluations import EVALUATION, evaluate_all, finished_evaluation
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, in_sweep, typed, warn_without_effect
+from .app import command_line, guarded, in_sweep, typed_settings, warn_without_effect
 from .command import command
 from .folders import own_directory
 
@@ -24,13 +24,13 @@ def main(config: DictConfig) -> None:
 
 
 def _names_device() -> bool:
-    """Return whether the command line says something about the device."""
+    """Return whether the command line has a setting of the device."""
     keys = (override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task)
     return any(key.split(".")[0] in ("backend", "chip", "own_chip") for key in keys)
 
 
 def _evaluate(config: DictConfig) -> None:
-    settings = typed(config)
+    settings = typed_settings(config)
     if settings.own_device is None and _names_device():
         settings.own_device = False
     warn_without_effect(settings.backend)

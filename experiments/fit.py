@@ -1,4 +1,4 @@
-"""`hxtrain-fit`: measure a device's neurons; the file makes an emulated chip of them."""
+"""`hxtrain-fit`: measure a device's neurons; the output file defines an emulated chip with the same parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.progress import Progress as Bar
 from hxtrain.commands.fit import fit_device, table
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, run_directory, typed_settings, warn_without_effect
 from .command import command
 from .folders import alone
 
@@ -21,23 +21,24 @@ def main(config: DictConfig) -> None:
 
 
 def _fit(config: DictConfig) -> None:
-    settings, progress = typed(config), Progress()
+    settings = typed_settings(config)
+    progress = Progress()
     warn_without_effect(settings.backend)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=progress.console, transient=True) as bar:
         task = bar.add_task("opening the device", total=None)
-        found = fit_device(
+        characterisation = fit_device(
             settings,
             run_directory(),
             command_line(),
-            lambda step, done, steps: bar.update(task, description=step, completed=done, total=steps),
+            lambda stage, count, stages: bar.update(task, description=stage, completed=count, total=stages),
         )
-    p = found.parameters
+    p = characterisation.parameters
     progress.table(
         f"chip {p.device['chip']} ({p.device['chip_hash']}), {len(p.leak)} neurons of {p.merged} circuits, "
-        f"{found.measured.trials} trials",
+        f"{characterisation.measured.trials} trials",
         ("parameter", "median", "spread", "neurons without an estimate"),
-        table(found),
+        table(characterisation),
     )
     saturation = "linear" if p.saturation is None else f"{p.saturation:.0f} weight LSB"
     rails = "none" if p.rails is None else f"{p.rails[0]:.1f} and {p.rails[1]:.1f}"

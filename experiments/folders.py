@@ -1,4 +1,4 @@
-"""Run directories: one for each run, in which one process works, with one result."""
+"""Run directories: one per run, held by a single process, with one result."""
 
 from __future__ import annotations
 
@@ -22,43 +22,47 @@ from hxtrain.runs.lock import locked
 
 Outcome = TypeVar("Outcome")
 EXCLUDED = "hydra.job.config.override_dirname.exclude_keys"
-"""Setting of Hydra: what a run's name in a sweep leaves out."""
+"""Setting of Hydra: keys that the name of a run in a sweep omits."""
 
 
 class OwnFolder(Callback):
-    """Makes the folder of a run or a sweep before Hydra does (`conf/common.yaml`), so that none is shared by chance."""
+    """Creates the folder of a run or a sweep in place of Hydra (`conf/common.yaml`), so that none is shared."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the folder of a run."""
-        folder = _made(config.hydra.run)
+        """Create the folder of a run."""
+        folder = _create(config.hydra.run)
         with read_write(config), open_dict(config):
             config.hydra.run.dir = folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the folder of a sweep, whose jobs are composed anew: they learn of it as of a setting."""
-        folder = _made(config.hydra.sweep)
+        """Create the folder of a sweep, and pass it to the jobs as a setting, since Hydra composes them anew."""
+        folder = _create(config.hydra.sweep)
         text = folder.replace("\\", "\\\\").replace("'", "\\'")
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = folder
-            config.hydra.overrides.hydra += [f"hydra.sweep.dir='{text}'", f"{EXCLUDED}=[{','.join(_unnamed(config))}]"]
+            config.hydra.overrides.hydra += [
+                f"hydra.sweep.dir='{text}'",
+                f"{EXCLUDED}=[{','.join(_omitted_keys(config))}]",
+            ]
 
 
-def _unnamed(config: DictConfig) -> list[str]:
-    """Return the settings that names of a sweep's runs leave out: never one that tells its runs apart."""
+def _omitted_keys(config: DictConfig) -> list[str]:
+    """Return the settings that the names of runs omit: never a setting that varies in the sweep."""
     overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
     swept |= set(config.hydra.sweeper.get("params") or {})
     return [key for key in config.hydra.job.config.override_dirname.exclude_keys if key not in swept]
 
 
-def _made(node: DictConfig) -> str:
-    """Return the folder that `dir` names, which is there now; a new one beside it if the name comes from the clock."""
-    folder, written = Path(node.dir), OmegaConf.to_container(node, resolve=False)
-    by_clock = isinstance(written, dict) and "${now:" in str(written["dir"])
-    leads = os.environ.get("RANK", "0") == "0"  # of parallel processes the first one's folder counts
+def _create(node: DictConfig) -> str:
+    """Create and return the folder that `dir` names; a name from the clock always gets a new folder."""
+    folder = Path(node.dir)
+    template = OmegaConf.to_container(node, resolve=False)
+    is_by_clock = isinstance(template, dict) and "${now:" in str(template["dir"])
+    leads = os.environ.get("RANK", "0") == "0"  # parallel processes share the folder of the first one
     try:
-        if by_clock and leads:
-            return str(_new(folder))
+        if is_by_clock and leads:
+            return str(_create_new(folder))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         print(
@@ -70,8 +74,8 @@ def _made(node: DictConfig) -> str:
     return str(folder)
 
 
-def _new(folder: Path) -> Path:
-    """Make a folder that was not there, with a number behind its name if it was, and return it."""
+def _create_new(folder: Path) -> Path:
+    """Create and return a new folder, with a number after its name if the name is taken."""
     for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         with suppress(FileExistsError):
@@ -81,7 +85,7 @@ def _new(folder: Path) -> Path:
 
 
 class RunLog(logging.FileHandler):
-    """A run's log: made with its first line, never through a link; a disk that is full stops no run."""
+    """Log of a run: created with its first line, never through a link; a full disk stops no run."""
 
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -94,34 +98,34 @@ class RunLog(logging.FileHandler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say nothing: the line is on the terminal."""
+        """Do nothing: the line is on the terminal."""
 
 
 class RotatedLog(RunLog, RotatingFileHandler):
-    """The log of a command that runs for long: as a `RunLog`, and bounded."""
+    """Log of a command that runs for a long time: a `RunLog` of limited size."""
 
 
 @contextmanager
 def own_directory(*results: str) -> Iterator[Path]:
-    """Hold the run directory for this process alone, and keep what results there are already, under a number.
+    """Lock the run directory for this process, and keep existing results under numbered names.
 
     Args:
-        results: files that will be written.
+        results: Files that the command writes.
 
     Raises:
-        CheckpointError: another process works there.
+        CheckpointError: Another process works in the directory.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     with locked(folder):
         number = next(n for n in count(1) if not any(_numbered(folder / name, n).exists() for name in results))
-        older = {folder / name: _numbered(folder / name, number) for name in results if (folder / name).exists()}
-        for file, place in older.items():
-            file.rename(place)
+        archive = {folder / name: _numbered(folder / name, number) for name in results if (folder / name).exists()}
+        for file, numbered_file in archive.items():
+            file.rename(numbered_file)
         try:
             yield folder
         finally:
-            for file, place in older.items():
-                _settle(file, place)
+            for file, numbered_file in archive.items():
+                _settle(file, numbered_file)
 
 
 def _numbered(file: Path, number: int) -> Path:
@@ -129,18 +133,18 @@ def _numbered(file: Path, number: int) -> Path:
 
 
 def _settle(file: Path, older: Path) -> None:
-    """Say where an older result is; without a new one it stays where it was."""
+    """Report the new name of an older result; without a new result, restore its name."""
     if file.exists():
-        print(f"note: {file} is new, the one that was there is {older.name} now", file=sys.stderr)
+        print(f"note: {file} is new, the previous one is {older.name} now", file=sys.stderr)
     else:
         older.rename(file)
 
 
 def alone(work: Callable[[], Outcome], *results: str) -> Callable[[], Outcome]:
-    """Return work that holds the run directory for itself; results as those of `own_directory`."""
+    """Return a function that locks the run directory while it works. The results are those of `own_directory`."""
 
-    def held() -> Outcome:
+    def locked_work() -> Outcome:
         with own_directory(*results):
             return work()
 
-    return held
+    return locked_work

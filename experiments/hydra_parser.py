@@ -1,7 +1,7 @@
 """Hydra's command line on Python 3.14 and later.
 
-Hydra (1.3.8 and before) gives argparse an object as a help text, to write it only when it is shown. From 3.14 on
-argparse looks into each text when its option is added, and refuses what is no text.
+Hydra (up to 1.3.8) gives argparse an object as a help text, which is converted to text only when it is shown. Since
+Python 3.14, argparse checks each help text when its option is added, and refuses other types.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from hydra._internal import utils
 
 
 class LateText(str):
-    """A help text that is written when it is shown.
+    """A help text that is created when it is shown.
 
     Args:
-        source: what writes it (`str`).
+        source: Object whose `str` is the text.
     """
 
     source: object
@@ -36,10 +36,10 @@ class LateText(str):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes help texts of any type."""
+    """Parser that accepts help texts of any type."""
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
-        """Add an option; its help may be an object that is written when it is shown."""
+        """Add an option; its help may be an object that is converted to text when it is shown."""
         text = options.get("help")
         if text is not None and not isinstance(text, str):
             options["help"] = LateText(text)
@@ -47,5 +47,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def accept_late_texts() -> None:
-    """Let Hydra, and nothing else, make its options with `Parser`."""
+    """Let Hydra, and no other module, create its options with `Parser`."""
     vars(utils)["argparse"] = SimpleNamespace(ArgumentParser=Parser)

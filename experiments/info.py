@@ -1,4 +1,4 @@
-"""`hxtrain-info`: devices, presets, chip capabilities, versions."""
+"""`hxtrain-info`: devices, presets, capabilities of chips, versions."""
 
 from __future__ import annotations
 
@@ -21,38 +21,41 @@ from .settings import attribute_texts
 
 
 def main() -> None:
-    """Print what is installed, as tables or as JSON."""
+    """Print devices, chips and versions, as tables or as JSON."""
     parser = argparse.ArgumentParser(prog="hxtrain-info", description="devices, capabilities, versions")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--version", action="version", version=f"hxtrain {version('hxtrain')}")
     as_json = parser.parse_args().json
     write_any_letter()
-    found = collect()
+    content = collect()
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(content, indent=2))
         return
     console = Console()
-    print_table(console, "versions", ("package", "version"), list(found["versions"].items()))
-    names = [name for name, device in found["backends"].items() if "capabilities" in device]
-    capabilities, texts = [found["backends"][name]["capabilities"] for name in names], attribute_texts(Capabilities)
-    rows = [(key, _unit(texts.get(key, "")), *(_value(each[key]) for each in capabilities)) for key in capabilities[0]]
+    print_table(console, "versions", ("package", "version"), list(content["versions"].items()))
+    names = [name for name, device in content["backends"].items() if "capabilities" in device]
+    capabilities = [content["backends"][name]["capabilities"] for name in names]
+    texts = attribute_texts(Capabilities)
+    rows = [
+        (key, _unit(texts.get(key, "")), *(_value(values[key]) for values in capabilities)) for key in capabilities[0]
+    ]
     print_table(console, "devices (backend=NAME)", ("capability", "unit", *names), rows)
-    for name, device in found["backends"].items():
+    for name, device in content["backends"].items():
         if name not in names:
             console.print(f"backend={name}: limits depend on {', '.join(device['needs'])}")
     console.print(f"backend={SOFTWARE}: no device, the software twin")
-    individuals = [(c["chip"], c["preset"], c["chip_hash"], c.get("calibration", "")) for c in found["chips"]]
+    individuals = [(c["chip"], c["preset"], c["chip_hash"], c.get("calibration", "")) for c in content["chips"]]
     title = "chips that come calibrated (chip=NAME chip.preset=PRESET; any other with chip.name=NAME)"
     print_table(console, title, ("name", "preset", "hash", "calibration"), individuals)
 
 
 def collect() -> dict[str, Any]:
-    """Return versions, devices with capabilities or the settings they need first, and the chips of the package."""
+    """Return versions, devices with their capabilities or required settings, and the chips of the package."""
     backends = {}
     for name, point in available_backends().items():
         needs = sorted(required_settings(name))
-        known = {"needs": needs} if needs else {"capabilities": asdict(create_backend(name).capabilities)}
-        backends[name] = {"provided_by": point.value, **known}
+        details = {"needs": needs} if needs else {"capabilities": asdict(create_backend(name).capabilities)}
+        backends[name] = {"provided_by": point.value, **details}
     presets = ("calibrated", "uncalibrated")
     names = options("chip")
     chips = [dict(create_backend("emulator", chip=n, preset=preset).identity) for n in names for preset in presets]
@@ -60,7 +63,7 @@ def collect() -> dict[str, Any]:
 
 
 def _value(value: object) -> str:
-    """Return a capability's value as people write it."""
+    """Return the value of a capability as a text."""
     if isinstance(value, tuple | list):
         return " .. ".join(map(_value, value))
     if value is None or isinstance(value, bool):
@@ -69,6 +72,6 @@ def _value(value: object) -> str:
 
 
 def _unit(text: str) -> str:
-    """Return the unit that a docstring gives in brackets."""
+    """Return the unit in brackets in a description."""
     match = re.search(r"\((s|W|bits|bytes|trace units(?: / s)?)\)", text)
     return match[1] if match else ""

@@ -1,6 +1,7 @@
-"""What a wrong command line should have been: texts in place of those of Hydra and OmegaConf.
+"""Texts on mistakes in a command line, in place of the error texts of Hydra and OmegaConf.
 
-Hydra composes first. Only when it refuses are the words looked at, so that nothing it takes is refused here.
+Hydra composes the settings first. The words are analysed only after an error, so that every line that Hydra
+accepts is valid.
 """
 
 from __future__ import annotations
@@ -20,91 +21,97 @@ from .schema import OPTIONS, SCHEMAS, choices, groups, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .words import is_sweep, parsed, quote
 
-ELSEWHERE = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
-"""Commands whose network, encoder, loss and data set are not chosen."""
+ORIGINS = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
+"""Commands whose network, encoder, loss and data set are determined elsewhere."""
 REMARKS = {"chip": "any other chip: chip.name={value}", "distillation": "a teacher: distillation.teacher={value}"}
-"""What else may be meant by an option of a group that is not there."""
+"""Further remedy for an unknown option of a group."""
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
 EXAMPLE = "trainer.epochs=3"
 
 
 class MistakeError(ValueError):
-    """A command line that cannot be meant; the text says what to write."""
+    """A mistake in a command line; the text names the correct form."""
 
 
 class Command:
-    """A command as the texts on its mistakes know it.
+    """A command line with the settings and groups of its command.
 
     Args:
-        name: of its YAML file, such as `train`.
-        words: settings and group options as typed, in order.
-        options: options of Hydra, such as `--multirun`.
+        name: Name of the YAML file of the command, such as `train`.
+        words: Settings and group options as typed, in order.
+        options: Options of Hydra, such as `--multirun`.
     """
 
     def __init__(self, name: str, words: Sequence[str] = (), options: Sequence[str] = ()) -> None:
-        self.name, self.words, self.options = name, words, options
+        self.name = name
+        self.words = words
+        self.options = options
 
     @property
     def program(self) -> str:
-        """What the shell calls it."""
+        """Name of the command in a shell."""
         return program(self.name)
 
     @cached_property
-    def known(self) -> Mapping[str, Setting]:
-        """Its settings."""
+    def settings(self) -> Mapping[str, Setting]:
+        """Settings of the command, by name."""
         return settings(schema(self.name))
 
     @property
     def groups(self) -> Mapping[str, Any]:
-        """Its groups, with the default option of each."""
+        """Groups of the command, with the default option of each."""
         return groups(self.name)
 
 
 def program(name: str) -> str:
-    """Return what the shell calls a command."""
+    """Return the name of a command in a shell."""
     return "hxtrain" if name == "train" else f"hxtrain-{name}"
 
 
 def explain(error: Exception, command: Command) -> str | None:
-    """Return what a user should know of an error of composing; None if it is none of composing."""
-    composing = (HydraException, OmegaConfBaseException, YAMLError)
-    if not isinstance(error, composing) and not str(error).startswith("Config group override must be"):
+    """Return the text for a user on an error of composition; None for other errors."""
+    composition_errors = (HydraException, OmegaConfBaseException, YAMLError)
+    if not isinstance(error, composition_errors) and not str(error).startswith("Config group override must be"):
         return None
     texts = list(dict.fromkeys(filter(None, (_word(command, index) for index in range(len(command.words))))))
     return "; ".join(texts) or _of_error(error, command)
 
 
 def misused_groups(command: Command) -> list[str]:
-    """Return what is wrong with the choices of groups, some of which Hydra takes without a word."""
+    """Return texts on wrong choices of groups, some of which Hydra accepts silently."""
     overrides = [(word, parsed(word)) for word in command.words]
-    chosen = [(word, override) for word, override in overrides if override and override.key_or_group in command.groups]
-    single = [(word, override) for word, override in chosen if not (override.package or override.is_sweep_override())]
-    return list(filter(None, (_group(command, override, word) for word, override in single)))
+    group_overrides = [
+        (word, override) for word, override in overrides if override and override.key_or_group in command.groups
+    ]
+    single_overrides = [
+        (word, override) for word, override in group_overrides if not (override.package or override.is_sweep_override())
+    ]
+    return list(filter(None, (_group(command, override, word) for word, override in single_overrides)))
 
 
 def unknown(key: str, command: str, backend: str = "") -> str:
     """Return a text on a key that is not a setting of a command.
 
     Args:
-        key: such as `trainer.epoch`.
-        command: name of its YAML file.
-        backend: name of the chosen backend.
+        key: Key such as `trainer.epoch`.
+        command: Name of the YAML file of the command.
+        backend: Name of the chosen backend.
     """
-    known = settings(schema(command))
+    names = settings(schema(command))
     owner, _, leaf = key.rpartition(".")
-    if owner in known and is_dictionary(known[owner].kind):
+    if owner in names and is_dictionary(names[owner].kind):
         return _unknown_entry(owner, leaf, backend)
-    if owner in known:
+    if owner in names:
         return f"{key}: {owner} has no parts; write {owner}=VALUE"
-    close = nearest(key, {*known, *groups(command)})
+    close = nearest(key, {*names, *groups(command)})
     if close:
         return f"{key} is not a setting; did you mean {_or(close)}?"
-    others = [name for name in SCHEMAS if key in groups(name)]
-    if command in ELSEWHERE and key.split(".")[0] in groups("train"):
-        return f"{key} is not a setting of {program(command)}: it is {ELSEWHERE[command]}"
-    if others:
-        return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, others))}"
+    commands = [name for name in SCHEMAS if key in groups(name)]
+    if command in ORIGINS and key.split(".")[0] in groups("train"):
+        return f"{key} is not a setting of {program(command)}: it is {ORIGINS[command]}"
+    if commands:
+        return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"
     return f"{key} is not a setting of {program(command)}; {program(command)} --help lists them"
 
 
@@ -118,58 +125,68 @@ def _unknown_entry(owner: str, leaf: str, backend: str) -> str:
 
 
 def _word(command: Command, index: int) -> str | None:
-    """Return what is wrong with a word by itself or with its neighbours; None if nothing is."""
+    """Return a text on the mistake in a word, alone or with its neighbours; None for a correct word."""
     word = command.words[index]
     override = parsed(word)
     if override is None:
         return _syntax(command, index)
     if not override.key_or_group:
-        before = "".join(command.words[max(index - 1, 0) : index])
-        return None if before and "=" not in before else f"{word}: the name of a setting is missing, as in {EXAMPLE}"
+        previous = "".join(command.words[max(index - 1, 0) : index])
+        return (
+            None if previous and "=" not in previous else f"{word}: the name of a setting is missing, as in {EXAMPLE}"
+        )
     key = override.key_or_group.replace("/", ".") if "@" not in word else override.key_or_group
     if override.package is not None or key.startswith("hydra"):
         return None
     if key in command.groups:
         return _group(command, override, word)
-    if override.is_sweep_override() and not _many(command):
+    if override.is_sweep_override() and not _is_multirun(command):
         return f"{word}: several values need --multirun; for one value with commas, quote it: {_quoted(word)}"
-    if word[0] == "+" and word[1] != "+" and key in command.known:
+    if word[0] == "+" and word[1] != "+" and key in command.settings:
         return f"{key} is a setting already; write {word.lstrip('+')}, without +" if "." in key else None
     if word[0] == "~":
         return f"{word}: a setting cannot be removed; give it a value, or leave it out"
-    if key in command.known or any(name.startswith(f"{key}.") for name in command.known):
+    if key in command.settings or any(name.startswith(f"{key}.") for name in command.settings):
         return None
     owner = key.rpartition(".")[0]
-    if owner in command.known and is_dictionary(command.known[owner].kind):
+    if owner in command.settings and is_dictionary(command.settings[owner].kind):
         return None
-    if "/" in override.key_or_group and key in command.known:
+    if "/" in override.key_or_group and key in command.settings:
         return f"write {key}={word.partition('=')[2]}"
     return unknown(key, command.name)
 
 
-def _many(command: Command) -> bool:
+def _is_multirun(command: Command) -> bool:
     return is_sweep([*command.options, *command.words])
 
 
 def _syntax(command: Command, index: int) -> str | None:
-    """Return what is meant by words that are not of the grammar; None for the rest of such a group of words."""
+    """Return the correct form of words that violate the grammar; None for further words of the same group."""
     words = command.words
-    word, after = words[index], [*words[index + 1 :], "", ""]
-    before = words[index - 1] if index else ""
-    if before.endswith("=") and "=" not in word and before != "=":
-        return f"{before} {word}: write {before}{word}, without a space"
-    if before == "=" or (before.endswith(",") and "=" not in word):
+    word = words[index]
+    following = [*words[index + 1 :], "", ""]
+    previous = words[index - 1] if index else ""
+    if previous.endswith("=") and "=" not in word and previous != "=":
+        return f"{previous} {word}: write {previous}{word}, without a space"
+    if previous == "=" or (previous.endswith(",") and "=" not in word):
         return None
-    if "=" not in word and before and "=" not in before and before.lstrip("-") in {*command.known, *command.groups}:
+    if (
+        "=" not in word
+        and previous
+        and "=" not in previous
+        and previous.lstrip("-") in {*command.settings, *command.groups}
+    ):
         return None
-    joined = {"=": f"{word}={after[1]}"}.get(after[0], word + after[0] if after[0].startswith("=") else "")
-    if word.endswith(",") and after[0]:
-        many = "" if _many(command) else ", and add --multirun"
-        return f"{word} {after[0]}: write {word}{after[0]}, without a space{many}"
+    joined = {"=": f"{word}={following[1]}"}.get(
+        following[0], word + following[0] if following[0].startswith("=") else ""
+    )
+    if word.endswith(",") and following[0]:
+        remedy = "" if _is_multirun(command) else ", and add --multirun"
+        return f"{word} {following[0]}: write {word}{following[0]}, without a space{remedy}"
     if joined:
         return f"{joined.replace('=', ' = ', 1)}: write {joined}, without spaces"
     if "=" not in word:
-        return _positional(command, word, after[0])
+        return _positional(command, word, following[0])
     key, _, value = word.partition("=")
     if value.startswith("="):
         return f"{word}: write {key}={value.lstrip('=')}, with a single ="
@@ -182,24 +199,24 @@ def _syntax(command: Command, index: int) -> str | None:
 
 def _positional(command: Command, word: str, following: str) -> str:
     name = word.lstrip("-")
-    if name in command.known or name in command.groups:
+    if name in command.settings or name in command.groups:
         value = following if following and "=" not in following else "VALUE"
         return f"{word}{' ' + value if value == following else ''}: write {name}={value}"
     colon = re.fullmatch(r"([\w.]+):\s*(.+)", word)
-    if colon and (colon[1] in command.known or colon[1] in command.groups):
+    if colon and (colon[1] in command.settings or colon[1] in command.groups):
         return f"{word}: write {colon[1]}={colon[2]}"
     if word.endswith((".yaml", ".yml")):
         return f"{word}: a run is started again by run={word}"
-    if "checkpoint" in command.known and ("/" in word or word.endswith(".pt") or Path(word).exists()):
+    if "checkpoint" in command.settings and ("/" in word or word.endswith(".pt") or Path(word).exists()):
         return f"{word}: write checkpoint={quote(word)}"
     options = [f"{group}={word}" for group in command.groups if word in choices(command.name, group)]
     if options:
         return f"{word}: write {_or(options)}"
     if word in SCHEMAS and word != command.name:
         return f"{word}: did you mean the command {program(word)}?"
-    close = nearest(name, {*command.known, *command.groups})
-    meant = f"; did you mean {_or([f'{name}=VALUE' for name in close])}?" if close else ""
-    return f"{word!r} is not a setting; write NAME=VALUE, such as {EXAMPLE}{meant}"
+    close = nearest(name, {*command.settings, *command.groups})
+    suggestion = f"; did you mean {_or([f'{name}=VALUE' for name in close])}?" if close else ""
+    return f"{word!r} is not a setting; write NAME=VALUE, such as {EXAMPLE}{suggestion}"
 
 
 def _quoted(word: str) -> str:
@@ -209,10 +226,11 @@ def _quoted(word: str) -> str:
 
 
 def _group(command: Command, override: Override, word: str) -> str | None:
-    """Return what is wrong with the choice of a group's option, as far as no file is needed to see it."""
-    group, default = override.key_or_group, command.groups[override.key_or_group]
+    """Return a text on a wrong choice of a group's option that is visible without reading a file; None otherwise."""
+    group = override.key_or_group
+    default = command.groups[group]
     if override.is_sweep_override():
-        return None if _many(command) else f"{word}: several values need --multirun"
+        return None if _is_multirun(command) else f"{word}: several values need --multirun"
     value = override.value()
     if word.startswith("~"):
         return f"{word}: the group cannot be removed; choose one of {_listed(command, group)}"
@@ -224,9 +242,9 @@ def _group(command: Command, override: Override, word: str) -> str | None:
         return _no_option(command, group, str(override.get_value_element_as_str()))
     if word.startswith("+") and isinstance(value, str):
         return f"{group} is a group already; write {group}={value}, without +"
-    every = {*OPTIONS.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
+    option_names = {*OPTIONS.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
-        if name in every and name not in choices(command.name, group):
+        if name in option_names and name not in choices(command.name, group):
             return f"{group}={name} is for hxtrain-ann; choose one of {_listed(command, group)}"
     return None
 
@@ -235,19 +253,19 @@ def _listed(command: Command, group: str) -> str:
     return ", ".join(choices(command.name, group))
 
 
-def _no_option(command: Command, group: str, value: str, found: Sequence[str] | None = None) -> str:
-    names = list(found or choices(command.name, group))
+def _no_option(command: Command, group: str, value: str, names: Sequence[str] | None = None) -> str:
+    names = list(names or choices(command.name, group))
     if command.name == "ann" and group == "experiment":
         names = choices(command.name, group)
     match = [name for name in names if name.lower() == value.lower()] or nearest(value, names)
-    meant = f"did you mean {_or([f'{group}={name}' for name in match])}? " if match else ""
+    suggestion = f"did you mean {_or([f'{group}={name}' for name in match])}? " if match else ""
     remark = REMARKS.get(group.removeprefix("other_"), "")
-    other = f"; {remark.format(value=value)}".replace("; any other chip: chip", f"; any other chip: {group}")
-    return f"{group}={value} is not known; {meant}choose one of {', '.join(names)}{other if remark else ''}"
+    remark_text = f"; {remark.format(value=value)}".replace("; any other chip: chip", f"; any other chip: {group}")
+    return f"{group}={value} is not known; {suggestion}choose one of {', '.join(names)}{remark_text if remark else ''}"
 
 
 def _of_error(error: Exception, command: Command) -> str:
-    """Return a text from what an error holds."""
+    """Return a text from the attributes of an error."""
     cause = error.__cause__ or error.__context__ or error
     place = re.match(r"In '([^']+)'", str(error))
     file = f" (in {place[1]}.yaml)" if place and isinstance(cause, OmegaConfBaseException) else ""
@@ -284,7 +302,7 @@ def _missing(error: MissingConfigException, command: Command) -> str:
 
 def _missing_key(key: str, command: Command) -> str:
     parts = key.split(".")
-    if parts[0] == "regularizer" and len(parts) > 1 and f"regularizer.{parts[1]}.strength" in command.known:
+    if parts[0] == "regularizer" and len(parts) > 1 and f"regularizer.{parts[1]}.strength" in command.settings:
         return f"{key} is not chosen; choose it beside the others: regularizer=[burst,weight_decay,{parts[1]}]"
     if parts[0] == "hydra":
         return f"{key} is not a setting of Hydra; {command.program} --cfg hydra lists them"
@@ -301,7 +319,7 @@ def _wrong_type(error: ValidationError, command: Command) -> str:
     key = re.sub(r"\[\d+\]", "", str(error.full_key))
     word = next((word.lstrip("+") for word in command.words if word.lstrip("+").startswith(f"{key}=")), "")
     value = word.partition("=")[2] if word else error.value
-    setting = command.known.get(key)
+    setting = command.settings.get(key)
     if setting is None:
         inner = next((word for word in command.words if word.lstrip("+").startswith(f"{key}.")), None)
         return f"{inner or f'{key}={value}'} does not fit: {str(error.msg).splitlines()[0]}"
@@ -313,7 +331,7 @@ def _wrong_type(error: ValidationError, command: Command) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """Return a type in words."""
+    """Return the description of a type."""
     arguments = [argument for argument in get_args(kind) if argument is not type(None)]
     if type(None) in get_args(kind):
         return f"{type_text(arguments[0])}, or null"

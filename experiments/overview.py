@@ -1,4 +1,4 @@
-"""What `--help` prints: a sentence, the command's own groups, and a line on each of its settings."""
+"""Text of `--help`: a sentence, the groups of the command, and a line on each of its settings."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def overview(command: Command, summary: str, usage: str = "") -> str:
     """Return the help of a command.
 
     Args:
-        command: of which.
-        summary: what it does, a sentence.
-        usage: other ways to call it.
+        command: Command of the help.
+        summary: Description, one sentence.
+        usage: Further forms of the command.
     """
     width = max(60, min(WIDEST, shutil.get_terminal_size().columns))
     ways = usage or f"{command.program} [GROUP=OPTION ...] [SETTING=VALUE ...] [--multirun]"
@@ -45,16 +45,16 @@ def overview(command: Command, summary: str, usage: str = "") -> str:
 
 def _groups(command: Command) -> Iterator[tuple[str, str]]:
     for group, default in command.groups.items():
-        chosen = default if isinstance(default, list) else [default]
+        defaults = default if isinstance(default, list) else [default]
         names = choices(command.name, group)
-        yield group, ", ".join(f"{name}*" if name in chosen else name for name in names)
+        yield group, ", ".join(f"{name}*" if name in defaults else name for name in names)
 
 
 def _settings(command: Command) -> Iterator[tuple[str, str]]:
     defaults = _defaults(command)
-    for name, setting in command.known.items():
+    for name, setting in command.settings.items():
         value = OmegaConf.select(defaults, name, default="")
-        yield f"{name}={_shown(value)}", setting.text
+        yield f"{name}={_text(value)}", setting.text
 
 
 def _defaults(command: Command) -> Any:
@@ -67,7 +67,7 @@ def _defaults(command: Command) -> Any:
     return OmegaConf.create(config)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if OmegaConf.is_config(value):
         container = OmegaConf.to_container(value)
         return str(container).replace("'", "").replace(" ", "") if len(str(container)) < 40 else "..."
@@ -79,7 +79,7 @@ def _shown(value: Any) -> str:
 
 
 def _columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Return two columns; the text begins on a line of its own behind a long name."""
+    """Return two columns; after a long name, the text starts on a separate line."""
     lines: list[str] = []
     for name, text in rows:
         first, *rest = wrap(text, width - 36) or [""]

@@ -1,4 +1,4 @@
-"""`hxtrain-report`: from run directories to a table and a plot, with the published values beside."""
+"""`hxtrain-report`: a table and a plot of run directories, beside published values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.report.report import report, rows
 from hxtrain.runs.progress import Progress
 
-from .app import guarded, typed
+from .app import guarded, typed_settings
 from .command import command
 
 
@@ -18,8 +18,9 @@ def main(config: DictConfig) -> None:
 
 
 def _report(config: DictConfig) -> None:
-    settings, progress = typed(config), Progress()
-    found = report(settings, progress)
+    settings = typed_settings(config)
+    progress = Progress()
+    points = report(settings, progress)
     columns = ("", settings.xlabel, settings.ylabel, "std", "runs")
-    progress.table(settings.title, columns, rows(settings, found))
+    progress.table(settings.title, columns, rows(settings, points))
     progress.say(f"{settings.name}.md, .png and .json: {settings.out}")

@@ -1,4 +1,4 @@
-"""`run=FOLDER/config.yaml`: the settings of a run in the words of its command, so that it can be started again."""
+"""`run=FOLDER/config.yaml`: the settings of a run as words of its command, to start the run again."""
 
 from __future__ import annotations
 
@@ -15,48 +15,50 @@ from hxtrain.runs.checkpoint import load_checkpoint
 from .mistakes import Command, MistakeError, program
 from .schema import OPTIONS
 from .settings import is_dictionary
-from .words import given, quote
+from .words import is_set, quote
 
 RUN = "run"
 CONFIG = "config.yaml"
 MERGED = ("experiment", "substrate", "replica", "sweep")
-"""Groups whose choice a run's settings hold already."""
+"""Groups whose choice is already part of the settings of a run."""
 KINDS = ("encoder", "loss", "model")
-"""Groups whose option is a dataclass of its own."""
+"""Groups whose options are separate dataclasses."""
 
 
 def expanded(words: Sequence[str], command: Command) -> list[str]:
-    """Return the words with `run=FOLDER/config.yaml` replaced by that run's settings; later words change them.
+    """Return the words with `run=FOLDER/config.yaml` replaced by the settings of the run, which further words change.
 
     Raises:
-        MistakeError: the file is not there, or of another command.
+        MistakeError: The file does not exist, or belongs to another command.
     """
-    found = [word for word in words if word.startswith(f"{RUN}=")]
-    if not found:
+    run_words = [word for word in words if word.startswith(f"{RUN}=")]
+    if not run_words:
         return list(words)
-    others = [word for word in words if word not in found]
-    merged = [group for group in MERGED if given(group, others)]
-    if merged:
-        raise MistakeError(f"{found[0]} holds all settings of an experiment already; leave {', '.join(merged)}= out")
-    file = Path(found[-1].partition("=")[2].strip("'\"")).expanduser()
+    remaining = [word for word in words if word not in run_words]
+    conflicts = [group for group in MERGED if is_set(group, remaining)]
+    if conflicts:
+        raise MistakeError(
+            f"{run_words[0]} holds all settings of an experiment already; leave {', '.join(conflicts)}= out"
+        )
+    file = Path(run_words[-1].partition("=")[2].strip("'\"")).expanduser()
     file = file if file.suffix == ".yaml" else (file if file.is_dir() else file.parent) / CONFIG
-    return [*_words(_settings(file, command), file, others, command), *others]
+    return [*_words(_settings(file, command), file, remaining, command), *remaining]
 
 
 def _settings(file: Path, command: Command) -> dict[str, Any]:
     if not file.is_file():
-        raise MistakeError(f"{RUN}={file}: there is no such file{_made_by(file.parent)}")
+        raise MistakeError(f"{RUN}={file}: there is no such file{_origin(file.parent)}")
     settings: Any = OmegaConf.to_container(OmegaConf.load(file))
     owner = "ann" if isinstance(settings, dict) and "model" in settings else "train"
     if not isinstance(settings, dict) or "trainer" not in settings:
-        raise MistakeError(f"{RUN}={file} is not the {CONFIG} of a run{_made_by(file.parent)}")
+        raise MistakeError(f"{RUN}={file} is not the {CONFIG} of a run{_origin(file.parent)}")
     if command.name != owner:
-        raise MistakeError(f"{RUN}={file} is of {program(owner)}{_made_by(file.parent)}")
+        raise MistakeError(f"{RUN}={file} is of {program(owner)}{_origin(file.parent)}")
     return settings
 
 
-def _made_by(folder: Path) -> str:
-    """Return which command wrote the results in a folder."""
+def _origin(folder: Path) -> str:
+    """Return the clause of an error text on the command that wrote the results in a folder."""
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         result = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(result, dict) and result.get("command"):
@@ -64,26 +66,26 @@ def _made_by(folder: Path) -> str:
     return ""
 
 
-def _words(settings: Mapping[str, Any], file: Path, others: Sequence[str], command: Command) -> Iterator[str]:
-    chosen = {group for group in command.groups if given(group, others)}
-    settings = {group: value for group, value in settings.items() if group not in chosen or group == "chip"}
+def _words(settings: Mapping[str, Any], file: Path, remaining: Sequence[str], command: Command) -> Iterator[str]:
+    chosen_groups = {group for group in command.groups if is_set(group, remaining)}
+    settings = {group: value for group, value in settings.items() if group not in chosen_groups or group == "chip"}
     for group in KINDS:
         if group in settings:
             yield f"{group}={_option(group, settings[group], file)}"
     if "backend" in settings:
-        yield "backend=reference"  # the option without settings of its own
+        yield "backend=reference"  # the option without settings
     if "regularizer" in settings:
         yield f"regularizer=[{','.join(settings['regularizer'])}]"
     for name, value in _leaves(settings, "", command):
-        if not (name == "chip.name" and "chip" in chosen) and name != "trainer.resume":
+        if not (name == "chip.name" and "chip" in chosen_groups) and name != "trainer.resume":
             yield f"{'++' if isinstance(value, dict) else ''}{name}={hydra_value(value)}"
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str, command: Command) -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        dictionary = name in command.known and is_dictionary(command.known[name].kind)
-        if isinstance(value, dict) and not dictionary:
+        is_leaf = name in command.settings and is_dictionary(command.settings[name].kind)
+        if isinstance(value, dict) and not is_leaf:
             yield from _leaves(value, f"{name}.", command)
         else:
             yield name, value
@@ -103,7 +105,7 @@ def hydra_value(value: Any) -> str:
 
 
 def _option(group: str, settings: Mapping[str, Any], file: Path) -> str:
-    """Return the option of a group from the fields of its settings, or from what the run recorded."""
+    """Return the option of a group, from the fields of its settings or from the record of the run."""
     nodes = OPTIONS[group]
     names = [name for name, node in nodes.items() if {item.name for item in fields(node)} == set(settings)]
     if len(names) > 1:
@@ -115,8 +117,9 @@ def _option(group: str, settings: Mapping[str, Any], file: Path) -> str:
 
 
 def _recorded(folder: Path, key: str) -> Any:
-    """Return a setting from the result or checkpoint in a run's folder; None if there is neither."""
-    result, checkpoint = folder / "result.json", folder / "checkpoint.pt"
+    """Return a setting from the result or the checkpoint in the folder of a run; None without both."""
+    result = folder / "result.json"
+    checkpoint = folder / "checkpoint.pt"
     if result.is_file():
         return json.loads(result.read_text(encoding="utf-8"))["settings"].get(key)
     return load_checkpoint(checkpoint)["settings"].get(key) if checkpoint.is_file() else None

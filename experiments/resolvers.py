@@ -9,23 +9,23 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 LONGEST = 150
-"""Characters of a run's folder in a sweep; file systems take 255 bytes."""
+"""Largest length of the name of a run's folder in a sweep; file systems allow 255 bytes."""
 
 
 def register_resolvers() -> None:
-    """Make them known to OmegaConf."""
+    """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
 def run_folder(sweep: str, settings: str) -> str:
-    """Return the name of a run's folder in a sweep: its settings, in letters that every shell and file system takes.
+    """Return the name of a run's folder in a sweep: its settings, in letters that every shell and file system accepts.
 
-    A name that lost letters ends in a hash of the settings. A folder that is called as the settings, as those of
-    earlier versions, is used again.
+    A shortened name ends in a hash of the settings. An existing folder with the unchanged settings as its name, from an
+    earlier version, is used again.
 
     Args:
-        sweep: folder of the sweep.
-        settings: of the run, such as `network.hidden=[10],seed=1` (Hydra's `override_dirname`).
+        sweep: Folder of the sweep.
+        settings: Settings of the run, such as `network.hidden=[10],seed=1` (Hydra's `override_dirname`).
     """
     if _exists(Path(sweep) / settings):
         return settings

@@ -1,4 +1,4 @@
-"""The structured configs of the command line: each group's options are the components' own dataclasses."""
+"""The structured configs of the command line: the options of a group are dataclasses of components."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ REGULARIZERS = {
     "readout_amplitude": ReadoutAmplitude,
     "weight_decay": WeightDecay,
 }
-SECOND = ("backend", "chip")
-"""Groups of which a comparison has a second one, `other_backend` and `other_chip`, with the same options."""
+PAIRED = ("backend", "chip")
+"""Groups that a comparison has twice: `other_backend` and `other_chip` have the same options."""
 
 
 TRAINING = {"encoder": MISSING, "regularizer": {}}
-"""What a training command takes from its groups alone."""
+"""Settings that a training command takes only from its groups."""
 SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
@@ -59,7 +59,7 @@ SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "conformance": ("hxtrain.commands.conformance:ConformanceConfig", {}),
     "serve": ("hxtrain.commands.serve:ServeConfig", {}),
 }
-"""The dataclass of each command's settings, by the name of its YAML file, and what differs from its defaults."""
+"""The dataclass of each command's settings, by the name of its YAML file, and changes of its defaults."""
 
 
 def schema(command: str) -> type:
@@ -69,17 +69,17 @@ def schema(command: str) -> type:
 
 
 def register(*commands: str) -> None:
-    """Make structured configs known to Hydra, of all commands without a name, and Hydra at home on this Python."""
+    """Register structured configs with Hydra, for all commands by default, and adapt Hydra to this Python."""
     accept_late_texts()
     store = ConfigStore.instance()
     for command in commands or SCHEMAS:
         store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
     if not commands or "conformance" in commands:
-        chosen = resolve_name("hxtrain.commands.conformance:Chosen")
-        store.store(group="tolerances", name="device", node=chosen)
+        kind = resolve_name("hxtrain.commands.conformance:ToleranceSettings")
+        store.store(group="tolerances", name="device", node=kind)
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
-            store.store(group="tolerances", name=name, node=chosen(**asdict(tolerances)))
-    for group in SECOND:
+            store.store(group="tolerances", name=name, node=kind(**asdict(tolerances)))
+    for group in PAIRED:
         for name in options(group):
             store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
     for group, nodes in OPTIONS.items():
@@ -101,8 +101,8 @@ def groups(command: str) -> Mapping[str, Any]:
     """Return the groups that a command has, with the default option of each (a list, a name, or None)."""
     text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
     entries: Any = OmegaConf.to_container(OmegaConf.create(text))
-    chosen = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
-    return {group: option for entry in chosen for group, option in entry.items()}
+    defaults = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
+    return {group: option for entry in defaults for group, option in entry.items()}
 
 
 def choices(command: str, group: str) -> list[str]:
@@ -121,5 +121,5 @@ def choices(command: str, group: str) -> list[str]:
 
 def options(group: str) -> list[str]:
     """Return the options of a group of YAML files."""
-    found = (file.name for file in files("hxtrain.experiments.conf").joinpath(*group.split("/")).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+    file_names = (file.name for file in files("hxtrain.experiments.conf").joinpath(*group.split("/")).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))

@@ -1,4 +1,4 @@
-"""`hxtrain-sensitivity`: what each imperfection of a chip costs alone."""
+"""`hxtrain-sensitivity`: measure the cost of each imperfection of a chip alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.sensitivity import sensitivity, sensitivity_rows
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed
+from .app import command_line, guarded, run_directory, typed_settings
 from .command import command
 from .folders import alone
 from .teacher import with_teacher
@@ -20,9 +20,10 @@ def main(config: DictConfig) -> None:
 
 
 def _sensitivity(config: DictConfig) -> None:
-    settings, folder = typed(config), run_directory()
+    settings = typed_settings(config)
+    folder = run_directory()
     progress = Progress(settings.trainer.progress)
-    found = sensitivity(with_teacher(settings, progress), folder, command_line(), progress)
+    result = sensitivity(with_teacher(settings, progress), folder, command_line(), progress)
     kinds = [f"{preset}, {kind}" for preset in settings.presets for kind in ("deployed", "in the loop")]
-    progress.table("test accuracy", ("imperfection alone", *kinds), sensitivity_rows(found["accuracy"]))
+    progress.table("test accuracy", ("imperfection alone", *kinds), sensitivity_rows(result["accuracy"]))
     progress.say(f"sensitivity.json: {folder}")

@@ -14,7 +14,7 @@ from hxtrain.backends.remote import LinkSettings, ask_metrics, ask_status, make_
 from hxtrain.commands.serve import report_rows, serve
 from hxtrain.runs.progress import Progress
 
-from .app import guarded, typed, warn_without_effect
+from .app import guarded, typed_settings, warn_without_effect
 from .command import command
 
 USAGE = """hxtrain-serve backend=emulator chip=W66F3 bind=tcp://127.0.0.1:5555 [keys=DIR]   serve (--help lists all)
@@ -24,7 +24,7 @@ hxtrain-serve metrics address=tcp://... [keys=DIR]      the same in Prometheus' 
 
 
 def main() -> None:
-    """Serve, or do what the first word says."""
+    """Serve, or run the command in the first word."""
     commands: dict[str, Callable[[list[str]], None]] = {"keys": _keys, "status": _status, "metrics": _metrics}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         serve_command()
@@ -44,7 +44,8 @@ def serve_command(config: DictConfig) -> None:
 
 
 def _serve(config: DictConfig) -> None:
-    settings, progress = typed(config), Progress()
+    settings = typed_settings(config)
+    progress = Progress()
     warn_without_effect(settings.backend)
     serve(settings, progress.say)
 

@@ -1,4 +1,4 @@
-"""Which settings a command has: the fields of its dataclasses, with types, texts and names that come close."""
+"""Settings of a command: the fields of its dataclasses, with types, texts, and search for similar names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from hxtrain.backends import FAULTS, accepted_settings, available_backends
 from .schema import OPTIONS, REGULARIZERS
 
 SYNONYMS = {"lr": "learning_rate", "dataset": "data", "device": "backend", "wd": "weight_decay"}
-"""Words of other libraries for settings and groups."""
+"""Names of settings and groups in other libraries."""
 
 
 class Setting(NamedTuple):
     """A setting of a command.
 
     Attributes:
-        name: such as `trainer.epochs`.
-        kind: its type.
-        text: what it is.
+        name: Name such as `trainer.epochs`.
+        kind: Type of the value.
+        text: Description.
     """
 
     name: str
@@ -39,9 +39,11 @@ def settings(kind: type) -> Mapping[str, Setting]:
 
 
 def _settings(kind: type, prefix: str) -> Iterator[Setting]:
-    hints, texts = get_type_hints(kind), attribute_texts(kind)
+    hints = get_type_hints(kind)
+    texts = attribute_texts(kind)
     for item in fields(kind):
-        name, hint = prefix + item.name, hints[item.name]
+        name = prefix + item.name
+        hint = hints[item.name]
         nodes = [node for node in OPTIONS.get(item.name, {}).values() if issubclass(node, hint)]
         if item.name == "regularizer":
             nodes = []
@@ -56,7 +58,7 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
 
 
 def attribute_texts(kind: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass, and those of its bases, say of each field."""
+    """Return the description of each field, from the docstrings of a dataclass and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         section = re.split(r"^Attributes:\n", cleandoc(base.__dict__.get("__doc__") or ""), flags=re.MULTILINE)
@@ -67,11 +69,11 @@ def attribute_texts(kind: type) -> dict[str, str]:
 
 
 def entries(name: str, backend: str) -> frozenset[str] | None:
-    """Return the names that a dictionary among the settings may hold; None: what it configures knows them.
+    """Return the allowed names in a dictionary of settings; None if only the configured object can check them.
 
     Args:
-        name: of the dictionary, such as `backend.faults`.
-        backend: name of the backend in the same group.
+        name: Name of the dictionary, such as `backend.faults`.
+        backend: Name of the backend in the same group.
     """
     group, _, field = name.removeprefix("other_").partition(".")
     if (group, field) == ("backend", "faults"):
@@ -81,27 +83,29 @@ def entries(name: str, backend: str) -> frozenset[str] | None:
     return None
 
 
-def nearest(name: str, known: Collection[str]) -> list[str]:
-    """Return the names, at most three, that may be meant by one that is not known."""
+def nearest(name: str, candidates: Collection[str]) -> list[str]:
+    """Return up to three candidates that are similar to an unknown name."""
     parent, _, leaf = name.rpartition(".")
     leaf = SYNONYMS.get(leaf, leaf)
-    same_leaf = [other for other in known if other.rpartition(".")[2] == leaf]
-    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
+    same_leaf = [candidate for candidate in candidates if candidate.rpartition(".")[2] == leaf]
+    siblings = {
+        candidate.rpartition(".")[2]: candidate for candidate in candidates if candidate.rpartition(".")[0] == parent
+    }
     close = [siblings[match] for match in get_close_matches(leaf, siblings, 3, 0.6)]
-    whole = [] if siblings and parent else get_close_matches(name, known, 3, 0.75)
+    whole = [] if siblings and parent else get_close_matches(name, candidates, 3, 0.75)
     return list(dict.fromkeys([*close, *same_leaf] or whole))[:3]
 
 
 def is_list(kind: Any) -> bool:
-    """Return whether a type is that of a list, optional or not."""
+    """Return whether a type is a list, optional or not."""
     return list in (get_origin(kind), *map(get_origin, get_args(kind)))
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether a type is that of a text, optional or not."""
+    """Return whether a type is a text, optional or not."""
     return kind is str or str in (get_args(kind) if type(None) in get_args(kind) else ())
 
 
 def is_dictionary(kind: Any) -> bool:
-    """Return whether a type is that of a dictionary."""
+    """Return whether a type is a dictionary."""
     return get_origin(kind) is dict

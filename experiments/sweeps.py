@@ -1,7 +1,7 @@
-"""Sweeps: how far one has come. Hydra calls this when a sweep and each of its jobs begin and end (`conf/train.yaml`).
+"""Progress of sweeps. Hydra calls this at start and end of a sweep and of each of its jobs (`conf/train.yaml`).
 
-A job finishes its run: it skips what is finished, continues what was interrupted. So the same command with the same
-`hydra.sweep.dir` goes on where it stopped, whichever launcher runs the jobs.
+A job finishes its run: it skips a finished run, and continues an interrupted one. So the same command with the same
+`hydra.sweep.dir` continues an interrupted sweep, with any launcher.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-RESULTS = "result.json", "evaluation.json"
+RESULTS = ("result.json", "evaluation.json")
 SWEEP = "HXTRAIN_SWEEP"
-"""Environment variable by which the jobs of a sweep, in whichever process, know the sweep's own files."""
+"""Environment variable that tells the jobs of a sweep, in any process, the names of the sweep's files."""
 FOLDER = ".sweeps"
 
 
 class SweepProgress(Callback):
-    """Says after each job of a sweep how many are done, and about how long the rest will take.
+    """Reports after each job of a sweep the number of finished jobs, and an estimate of the remaining time.
 
     Several sweeps may share a folder at the same time; each counts its own jobs.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write how many jobs there are; say how many results."""
+        """Write the number of jobs, and report the number of results."""
         folder = Path(config.hydra.sweep.dir)
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         state = {"jobs": jobs([*words, *config.hydra.overrides.task]), "begin": time.time()}
@@ -44,19 +44,19 @@ class SweepProgress(Callback):
         print(f"sweep: {state['jobs']} runs, {finished(folder)} results are in {folder} already", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Say how far the sweep has come."""
+        """Report the progress of the sweep."""
         folder = Path(config.hydra.sweep.dir)
         if config.hydra.mode != RunMode.MULTIRUN or not _file(folder, "json").exists():
             return
         state = json.loads(_file(folder, "json").read_text())
-        anew = any(_newer(Path(config.hydra.runtime.output_dir) / name, state["begin"]) for name in RESULTS)
-        with _file(folder, "log").open("a") as file:  # one line per job, from whichever process
-            file.write("run\n" if anew else "found\n")
-        ended = _file(folder, "log").read_text().splitlines()
-        print(progress(state, len(ended), ended.count("run"), time.time()), flush=True)
+        is_new = any(_newer(Path(config.hydra.runtime.output_dir) / name, state["begin"]) for name in RESULTS)
+        with _file(folder, "log").open("a") as file:  # one line per job, from any process
+            file.write("run\n" if is_new else "found\n")
+        lines = _file(folder, "log").read_text().splitlines()
+        print(progress(state, len(lines), lines.count("run"), time.time()), flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remove the sweep's own files."""
+        """Remove the files of the sweep."""
         folder = Path(config.hydra.sweep.dir)
         for kind in ("json", "log"):
             _file(folder, kind).unlink(missing_ok=True)
@@ -72,31 +72,31 @@ def _newer(file: Path, begin: float) -> bool:
     return file.exists() and file.stat().st_mtime >= begin
 
 
-def progress(state: dict[str, Any], ended: int, new: int, now: float) -> str:
-    """Return a line on a sweep.
+def progress(state: dict[str, Any], ended: int, new: int, clock: float) -> str:
+    """Return a line on the progress of a sweep.
 
     Args:
-        state: that at its beginning.
-        ended: jobs that came to their end, finished before or now, or failed.
-        new: those of them that gave a result now.
-        now: the time (s since 1970).
+        state: State at the start of the sweep.
+        ended: Number of ended jobs: skipped, finished or failed.
+        new: Number of ended jobs with a new result.
+        clock: Current time (s since 1970).
     """
-    left = state["jobs"] - ended
+    remaining = state["jobs"] - ended
     text = f"sweep: {ended} of {state['jobs']} runs done"
-    if new > 0 and left > 0:
-        text += f", about {(now - state['begin']) / new * left / 60:.0f} min left"
+    if new > 0 and remaining > 0:
+        text += f", about {(clock - state['begin']) / new * remaining / 60:.0f} min left"
     return text
 
 
 def finished(folder: Path) -> int:
-    """Return how many runs below a folder have a result."""
+    """Return the number of runs below a folder that have a result."""
     return len({file.parent for name in RESULTS for file in folder.rglob(name)})
 
 
 def jobs(words: list[str]) -> int:
-    """Return how many combinations the overrides of a sweep have; a key that comes twice counts once, the last."""
+    """Return the number of combinations of the overrides of a sweep; of a repeated key, the last one counts."""
     sizes = {}
     for override in OverridesParser.create().parse_overrides(words):
-        swept = override.is_sweep_override()
-        sizes[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if swept else 1
+        is_sweep = override.is_sweep_override()
+        sizes[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if is_sweep else 1
     return prod(sizes.values())

@@ -1,4 +1,4 @@
-"""The teacher of a named experiment: trained once, before the first run that learns from it."""
+"""The teacher of a named experiment: trained once, before the first run that uses it."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.lock import locked
 from hxtrain.runs.progress import Progress
-from hxtrain.training.loop import CHECKPOINT, Interrupted
+from hxtrain.training.loop import CHECKPOINT, TrainingInterrupt
 
 CODE = "import sys; sys.argv[0] = 'hxtrain-ann'; from hxtrain.experiments.ann import main; main()"
 PATIENCE = 5.0
-"""Time after which is looked again whether another process has trained the teacher, s."""
+"""Interval of checks whether another process has trained the teacher (s)."""
 
 
-class Learning(Protocol):
+class StudentConfig(Protocol):
     """Settings of a network that may learn from a teacher."""
 
     distillation: Distillation
     data: DataConfig
 
 
-Settings = TypeVar("Settings", bound=Learning)
+Settings = TypeVar("Settings", bound=StudentConfig)
 
 
 def with_teacher(settings: Settings, progress: Progress, words: Sequence[str] = ()) -> Settings:
-    """Return settings with the teacher of `distillation.experiment`, which is trained now if it never was.
+    """Return settings with the teacher of `distillation.experiment`, which is trained first if necessary.
 
-    A teacher that is named by its path comes first, and is never trained here.
+    A teacher in `distillation.teacher` takes precedence, and is never trained here.
 
     Args:
-        settings: a dataclass; the teacher learns the same data.
-        progress: where to say what happens.
-        words: further settings of the teacher.
+        settings: Dataclass of the student; the teacher learns the same data.
+        progress: Receiver of all reports.
+        words: Further settings of the teacher.
 
     Raises:
-        ValueError: there is no folder to keep it in.
-        CheckpointError: its training failed.
-        Interrupted: by SIGINT; its training goes on with the same command.
+        ValueError: No folder can hold the teacher.
+        CheckpointError: The training of the teacher fails.
+        TrainingInterrupt: SIGINT arrives; the same command continues the training of the teacher.
     """
     config = settings.distillation
     if config.experiment is None or config.paths:
@@ -57,15 +57,15 @@ def with_teacher(settings: Settings, progress: Progress, words: Sequence[str] = 
     folder = teacher_folder(config.experiment, words)
     if not (folder / "result.json").exists():
         _alone(folder, progress, lambda: _train(folder, words, progress))
-    taught = replace(config, teacher=str(folder / CHECKPOINT))
-    return cast(Settings, replace(cast(Any, settings), distillation=taught))
+    distillation = replace(config, teacher=str(folder / CHECKPOINT))
+    return cast(Settings, replace(cast(Any, settings), distillation=distillation))
 
 
 def teacher_folder(experiment: str, words: Sequence[str]) -> Path:
-    """Return where a teacher is kept: in `$HXTRAIN_CACHE/teachers`, by default `~/.cache/hxtrain/teachers`.
+    """Return the folder of a teacher, in `$HXTRAIN_CACHE/teachers`, by default `~/.cache/hxtrain/teachers`.
 
     Raises:
-        ValueError: it cannot be made.
+        ValueError: The folder cannot be created.
     """
     root = os.environ.get("HXTRAIN_CACHE")
     name = experiment.rpartition("/")[2]
@@ -83,7 +83,7 @@ def teacher_folder(experiment: str, words: Sequence[str]) -> Path:
 
 
 def _data_words(data: DataConfig) -> list[str]:
-    """Return the settings of the data that are not those of the experiment."""
+    """Return the settings of the data that differ from the experiment."""
     default = asdict(DataConfig(data.name))
     return [
         f"data.{key}={json.dumps(value, ensure_ascii=False)}"
@@ -93,10 +93,10 @@ def _data_words(data: DataConfig) -> list[str]:
 
 
 def _alone(folder: Path, progress: Progress, work: Callable[[], None]) -> None:
-    """Do a work that only one process at a time does in a folder; the others wait and need not do it."""
+    """Do a work in a folder in a single process; other processes wait for its result."""
     guard = folder.with_name(f".{folder.name}")
     guard.mkdir(exist_ok=True)
-    waiting = False
+    is_waiting = False
     while not (folder / "result.json").exists():
         try:
             with locked(guard):
@@ -105,14 +105,14 @@ def _alone(folder: Path, progress: Progress, work: Callable[[], None]) -> None:
         except CheckpointError:
             if _failed(guard):
                 raise
-            if not waiting:
+            if not is_waiting:
                 progress.say(f"waiting for another process, which trains the teacher in {guard.parent}")
-            waiting = True
+            is_waiting = True
             time.sleep(PATIENCE)
 
 
 def _failed(guard: Path) -> bool:
-    """Return whether nobody holds the guard: then it was the training itself that failed."""
+    """Return whether no process holds the guard, which means that the training failed."""
     try:
         with locked(guard):
             return True
@@ -122,12 +122,14 @@ def _failed(guard: Path) -> bool:
 
 def _train(folder: Path, words: Sequence[str], progress: Progress) -> None:
     resume = (folder / CHECKPOINT).exists()
-    shown = f"hxtrain-ann {' '.join(words)}"
+    command_text = f"hxtrain-ann {' '.join(words)}"
     progress.say(f"this experiment learns from a teacher, which is {'continued' if resume else 'trained'} first, once:")
-    progress.say(rf"  {shown} \[{folder}]")
+    progress.say(rf"  {command_text} \[{folder}]")
     command = [sys.executable, "-c", CODE, *words, f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"]
     status = subprocess.run([*command, f"trainer.resume={str(resume).lower()}"], check=False).returncode
     if status == 130:
-        raise Interrupted("interrupted while the teacher was trained")
+        raise TrainingInterrupt("interrupted while the teacher was trained")
     if status:
-        raise CheckpointError(f"the teacher could not be trained (`{shown}`, exit status {status}; its text is above)")
+        raise CheckpointError(
+            f"the teacher could not be trained (`{command_text}`, exit status {status}; its text is above)"
+        )

@@ -7,19 +7,20 @@ from omegaconf import DictConfig
 from hxtrain.commands.train import complete, run
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, in_sweep, leads, run_directory, typed, warn_without_effect
+from .app import command_line, guarded, in_sweep, leads, run_directory, typed_settings, warn_without_effect
 from .command import command
 from .teacher import with_teacher
 
 
 @command("train", "train a spiking neural network in the loop with a chip, its emulation, or in software.")
 def main(config: DictConfig) -> None:
-    """Train as the config says; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
+    """Train with these settings; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))
 
 
 def _train(config: DictConfig) -> None:
-    settings, folder = typed(config), run_directory()
+    settings = typed_settings(config)
+    folder = run_directory()
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
     work = complete if in_sweep() else run

@@ -1,4 +1,4 @@
-"""`hxtrain-transfer`: trained on one chip, evaluated on another."""
+"""`hxtrain-transfer`: train on one chip, evaluate on another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.transfer import transfer, transfer_rows
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed
+from .app import command_line, guarded, run_directory, typed_settings
 from .command import command
 from .folders import alone
 from .teacher import with_teacher
@@ -20,10 +20,11 @@ def main(config: DictConfig) -> None:
 
 
 def _transfer(config: DictConfig) -> None:
-    settings, folder = typed(config), run_directory()
+    settings = typed_settings(config)
+    folder = run_directory()
     progress = Progress(settings.trainer.progress)
-    found = transfer(with_teacher(settings, progress), folder, command_line(), progress)
+    result = transfer(with_teacher(settings, progress), folder, command_line(), progress)
     columns = ("trained on", *settings.chips)
-    progress.table("test accuracy, evaluated on", columns, transfer_rows(found["accuracy"]))
-    progress.say(", ".join(f"{name} {value:.2%}" for name, value in found["summary"].items()))
+    progress.table("test accuracy, evaluated on", columns, transfer_rows(result["accuracy"]))
+    progress.say(", ".join(f"{name} {value:.2%}" for name, value in result["summary"].items()))
     progress.say(f"transfer.json and transfer.png: {folder}")

@@ -1,4 +1,4 @@
-"""`hxtrain-validate`: the emulated chip against published measurements."""
+"""`hxtrain-validate`: compare the emulated chip with published measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hxtrain.commands.validate.check import check_rows
 from hxtrain.commands.validate.run import validate
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, run_directory, typed
+from .app import command_line, guarded, run_directory, typed_settings
 from .command import command
 from .folders import alone
 
@@ -23,9 +23,10 @@ def main(config: DictConfig) -> None:
 
 
 def _validate(config: DictConfig) -> bool:
-    progress, folder = Progress(), run_directory()
-    checks = validate(typed(config), folder, command_line(), progress.say)
+    progress = Progress()
+    folder = run_directory()
+    checks = validate(typed_settings(config), folder, command_line(), progress.say)
     progress.table("emulated chip", ("statistic", "measured", "bound", "verdict", "source"), check_rows(checks))
-    passed = sum(check.passed for check in checks)
-    progress.say(f"{passed} of {len(checks)} checks pass; validation.json: {folder}")
-    return passed == len(checks)
+    n_passed = sum(check.passed for check in checks)
+    progress.say(f"{n_passed} of {len(checks)} checks pass; validation.json: {folder}")
+    return n_passed == len(checks)

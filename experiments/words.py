@@ -1,4 +1,4 @@
-"""Words of the command line: from what a user types to Hydra's grammar, and back into a command that can be pasted."""
+"""Words of the command line: conversion from typed words to Hydra's grammar, and back to a command for a shell."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PATHS = {"hydra.run.dir", "hydra.sweep.dir", "checkpoint", "file", "out", "keys"
     "other_chip.calibration", "other_chip.parameters", "backend.settings.keys", "backend.settings.calibration",
     "other_backend.settings.keys", "other_backend.settings.calibration",
 }  # fmt: skip
-"""Settings that are a path."""
+"""Settings with a path."""
 PATTERNS = {"match"}
-"""Settings that are a shell's pattern of paths."""
+"""Settings with a shell pattern of paths."""
 FOLDERS = ("--config-dir", "-cd")
-"""Options of Hydra that are a path."""
+"""Options of Hydra with a path."""
 MULTIRUN = ("--multirun", "-m")
 
 
@@ -34,71 +34,71 @@ def _parser() -> OverridesParser:
 
 
 def parsed(word: str) -> Override | None:
-    """Return a word as Hydra reads it; None if it is none of its grammar."""
+    """Return the override that Hydra reads in a word; None if the word violates its grammar."""
     try:
         return _parser().parse_override(word)
     except HydraException:
         return None
 
 
-def readable(words: Sequence[str], known: Mapping[str, Setting]) -> list[str]:
-    """Return words that Hydra's grammar takes as they are meant.
+def readable(words: Sequence[str], schema: Mapping[str, Setting]) -> list[str]:
+    """Return the words in Hydra's grammar, with the meaning that a user intends.
 
-    A path, and a text outside of the grammar, is meant as typed: `checkpoint=a=1,b/checkpoint.pt`. A dictionary's
-    entries need no `+`.
+    A path, and a text outside of the grammar, is taken literally: `checkpoint=a=1,b/checkpoint.pt`. Entries of a
+    dictionary need no `+`.
 
     Args:
-        words: as typed.
-        known: settings of the command.
+        words: Words of the command line.
+        schema: Settings of the command, by name.
     """
-    many = is_sweep(words)
-    return [_readable(word, known, many) for word in words]
+    multirun = is_sweep(words)
+    return [_readable(word, schema, multirun) for word in words]
 
 
 def is_sweep(words: Sequence[str]) -> bool:
-    """Return whether a command is of several runs, as far as its words tell."""
+    """Return whether the words of a command ask for several runs."""
     return any(word in MULTIRUN or word.startswith(("sweep=", "hydra.mode=")) for word in words)
 
 
-def _readable(word: str, known: Mapping[str, Setting], many: bool) -> str:
+def _readable(word: str, schema: Mapping[str, Setting], multirun: bool) -> str:
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", word, re.DOTALL)
     if not match:
         return word
     plus, key, value = match.groups()
-    kind = known[key].kind if key in known else None
+    kind = schema[key].kind if key in schema else None
     owner = key if is_dictionary(kind) else key.rpartition(".")[0]
-    if not plus and owner in known and is_dictionary(known[owner].kind):
-        return f"++{word}" if key not in PATHS else f"++{_quoted(key, value, many)}"
+    if not plus and owner in schema and is_dictionary(schema[owner].kind):
+        return f"++{word}" if key not in PATHS else f"++{_quoted(key, value, multirun)}"
     if key in PATHS | PATTERNS:
-        return plus + _quoted(key, value, many)
+        return plus + _quoted(key, value, multirun)
     if is_text(kind) and parsed(word) is None:
         return f"{plus}{key}={quote(value)}"
     return word
 
 
-def _quoted(key: str, value: str, many: bool) -> str:
-    """Return `key=value` of a path, quoted unless it is written for Hydra: quoted, null, a list or a choice."""
+def _quoted(key: str, value: str, multirun: bool) -> str:
+    """Return `key=value` of a path, quoted unless it is in Hydra's grammar: quoted, null, a list or a choice."""
     word = f"{key}={value}"
     override = parsed(word)
     if "${" in value or value in ("", "null") or value[0] + value[-1] in ("''", '""'):
         return word
-    if override is not None and (override.value() == value or not _is_path(override, many, value)):
+    if override is not None and (override.value() == value or not _is_path(override, multirun, value)):
         return word
     return f"{key}={quote(value)}"
 
 
-def _is_path(override: Override, many: bool, value: str) -> bool:
+def _is_path(override: Override, multirun: bool, value: str) -> bool:
     if Path(value).expanduser().exists():
         return True
-    swept = many and override.is_sweep_override()
-    return not swept and not isinstance(override.value(), list)
+    is_sweep_value = multirun and override.is_sweep_override()
+    return not is_sweep_value and not isinstance(override.value(), list)
 
 
 def quote(value: str) -> str:
-    """Return a text so that Hydra reads it as it is, quoted if need be."""
+    """Return a text in a form that Hydra reads literally, quoted if necessary."""
     override = parsed(f"key={value}") if value else None
-    plain = override is not None and not override.is_sweep_override() and "${" not in value
-    if plain and override is not None and override.value() == value:
+    is_plain = override is not None and not override.is_sweep_override() and "${" not in value
+    if is_plain and override is not None and override.value() == value:
         return value
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     mark = Quote.single if '"' in text and "'" not in text else Quote.double
@@ -109,9 +109,9 @@ def pasted(program: str, words: Sequence[str], folder: Path) -> str:
     """Return a command for a shell in any folder.
 
     Args:
-        program: name of the command.
-        words: as typed in `folder`, or as `readable` gave them.
-        folder: in which relative paths begin.
+        program: Name of the command.
+        words: Words as typed in `folder`, or as returned by `readable`.
+        folder: Folder in which relative paths start.
     """
     return shlex.join([program, *_absolute(words, folder)])
 
@@ -141,6 +141,6 @@ def _absolute_word(word: str, previous: str, folder: Path) -> str:
     return f"{key}={text if key == 'run' else quote(text)}"
 
 
-def given(key: str, words: Collection[str]) -> bool:
+def is_set(key: str, words: Collection[str]) -> bool:
     """Return whether a setting is among the words."""
     return any(word.lstrip("+").split("=")[0] == key for word in words)

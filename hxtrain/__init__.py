@@ -16,7 +16,7 @@ from .backends import Spikes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hxtrain.commands.evaluate import Trained
+    from hxtrain.commands.evaluate import TrainedNetwork
 
 __all__ = [
     "LI",
@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 
-def load(run: str | Path, data_folder: str | None = None) -> Trained:
-    """Return the result of a training run: network with its weights, encoder, loss, data and origin.
+def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:
+    """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:
         run: run directory of `hxtrain`, or its `checkpoint.pt`.

@@ -1,4 +1,4 @@
-"""The benchmark: one module per suite, on common turns (`rounds`) and a common workload."""
+"""The benchmark: one module per suite, with common timing (`rounds`) and a common workload."""
 
 from .config import SUITES, BenchConfig
 from .link import bench_link, link_rows

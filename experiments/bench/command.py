@@ -1,10 +1,10 @@
-"""`hxtrain-bench`: steps and answers beside other libraries, what realism costs, or a server between chip and host."""
+"""`hxtrain-bench`: time training beside other libraries, the features of an emulated chip, or a chip server."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.experiments.app import command_line, guarded, run_directory, typed
+from hxtrain.experiments.app import command_line, guarded, run_directory, typed_settings
 from hxtrain.experiments.command import command
 from hxtrain.experiments.folders import own_directory
 from hxtrain.runs.progress import Progress
@@ -24,7 +24,8 @@ def main(config: DictConfig) -> None:
 
 
 def _bench(config: DictConfig) -> None:
-    settings, progress = typed(config), Progress()
+    settings = typed_settings(config)
+    progress = Progress()
     suite, result = SUITES[settings.suite]
     with own_directory(f"{result}.json", f"{result}.png") as folder:
         title, columns, rows = suite(settings)
@@ -37,10 +38,10 @@ Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 
 def _speed(config: BenchConfig) -> Outcome:
-    found = bench_speed(config, run_directory(), command_line())
-    plot_speed(found, run_directory() / "bench.png")
+    speeds = bench_speed(config, run_directory(), command_line())
+    plot_speed(speeds, run_directory() / "bench.png")
     columns = ("task", "who", "time", "quartiles", "samples", "time / our software's")
-    return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(found)
+    return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(speeds)
 
 
 def _scale(config: BenchConfig) -> Outcome:
@@ -68,4 +69,4 @@ SUITES = {
     "realism": (_realism, "bench"),
     "remote": (_remote, "bench_link"),
 }
-"""Suites by name, and the name of each one's results."""
+"""Suites by name, each with the name of its result files."""

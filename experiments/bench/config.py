@@ -12,15 +12,15 @@ class BenchConfig:
     """Settings of the benchmark.
 
     Attributes:
-        suite: `speed` (steps and answers beside other libraries), `scale` (how cost grows), `realism` (what each
-            feature of an emulated chip costs) or `remote` (what a chip server costs).
-        chip: name of the emulated chip, calibrated.
-        rounds: how often every variant is timed.
-        batch: samples per run (suite realism).
-        threads: torch threads (the emulated chip and the host's loops use all cores anyway).
-        torch_device: where everything runs, the emulated chip and other libraries, too; `cpu` or e.g. `cuda` (suite
-            speed).
-        peers: whether other libraries that are installed are timed, too (suite speed).
+        suite: `speed` (steps and answers, beside other libraries), `scale` (growth of costs), `realism` (cost of each
+            feature of an emulated chip) or `remote` (cost of a chip server).
+        chip: Name of the emulated chip, calibrated.
+        rounds: Number of timings of every variant.
+        batch: Samples per run (suite realism).
+        threads: Torch threads (the emulated chip and the host's loops always use all cores).
+        torch_device: Device of all arithmetic, including the emulated chip and other libraries; `cpu` or e.g. `cuda`
+            (suite speed).
+        peers: Whether to time other installed libraries (suite speed).
     """
 
     suite: str = "speed"

@@ -1,4 +1,4 @@
-"""What a server costs: the same work on an emulated chip in this process and behind a server on this machine."""
+"""Cost of a chip server: the same work on an emulated chip in this process, and through a server on this machine."""
 
 from __future__ import annotations
 
@@ -23,40 +23,42 @@ from .workload import Workload
 
 BATCHES = (25, 100)
 """Trials of single runs; the trace memory holds 25 of them."""
-TRAINING, INFERENCE = 100, 500
-"""Samples of a training step and of a batch of evaluation."""
+TRAINING = 100
+"""Samples of a training step."""
+INFERENCE = 500
+"""Samples of a batch of evaluation."""
 START = 120.0
-"""Longest start of the server (s)."""
+"""Time limit for the start of the server (s)."""
 
 
 class LinkTiming(NamedTuple):
-    """Medians of the time of a work here and behind the server (s), and of the throughput there over that here."""
+    """Median times of a work (s), in this process and through the server, and throughput ratio, remote over local."""
 
     work: str
-    here: float
-    there: float
+    local: float
+    remote: float
     ratio: float
     low: float
     high: float
 
 
 def bench_link(
-    config: BenchConfig, folder: Path, command: str, report: Report = lambda done, total: None
+    config: BenchConfig, folder: Path, command: str, report: Report = lambda count, total: None
 ) -> list[LinkTiming]:
-    """Time work on a chip with and without a server between; write `bench_link.json` into `folder`.
+    """Time work on a chip with and without a server; write `bench_link.json` into `folder`.
 
     Args:
-        config: all settings; the numbers of samples are fixed.
-        folder: where the result goes.
-        command: how it was started, for the record.
-        report: is told how many rounds of how many are done.
+        config: All settings; the numbers of samples are fixed.
+        folder: Folder of `bench_link.json`.
+        command: Command that started the benchmark, for the record.
+        report: Called with the number of finished rounds and the number of all rounds.
     """
     with tuned(config.threads), ExitStack() as stack:
         address = stack.enter_context(_server(config))
         load = Workload(stack, INFERENCE)
         places = {
-            "here": create_backend("emulator", chip=config.chip),
-            "there": create_backend("remote", address=address),
+            "local": create_backend("emulator", chip=config.chip),
+            "remote": create_backend("remote", address=address),
         }
         works = {
             (name, place): work
@@ -65,19 +67,19 @@ def bench_link(
         }
         times = in_turns(works, config.rounds, report)
     names = list(dict.fromkeys(work for work, _ in works))
-    timings = [_timing(name, times[name, "here"], times[name, "there"]) for name in names]
-    content = {"link": [timing._asdict() for timing in timings], "chip": config.chip, "rounds": config.rounds}
+    timings = [_timing(name, times[name, "local"], times[name, "remote"]) for name in names]
+    content = {"link": [_plain(timing) for timing in timings], "chip": config.chip, "rounds": config.rounds}
     write_json(folder / "bench_link.json", {**content, "command": command, "versions": versions()})
     return timings
 
 
 def link_rows(timings: list[LinkTiming]) -> list[tuple[str, ...]]:
-    """Return the table: work, times here and there, ratio of the throughputs and its quartiles."""
+    """Return the table: work, local and remote time, ratio of the throughputs and its quartiles."""
     return [
         (
             t.work,
-            f"{1e3 * t.here:.1f} ms",
-            f"{1e3 * t.there:.1f} ms",
+            f"{1e3 * t.local:.1f} ms",
+            f"{1e3 * t.remote:.1f} ms",
             f"{t.ratio:.2f}",
             f"{t.low:.2f}..{t.high:.2f}",
         )
@@ -93,24 +95,30 @@ def _works(load: Workload, net: Network) -> dict[str, Callable[[], object]]:
     }
 
 
-def _timing(work: str, here: list[float], there: list[float]) -> LinkTiming:
-    return LinkTiming(work, spread(here).middle, spread(there).middle, *ratios(here, there))
+def _timing(work: str, local: list[float], remote: list[float]) -> LinkTiming:
+    return LinkTiming(work, spread(local).middle, spread(remote).middle, *ratios(local, remote))
+
+
+def _plain(timing: LinkTiming) -> dict[str, str | float]:
+    """Return a timing with the keys of the file."""
+    names = {"local": "here", "remote": "there"}
+    return {names.get(name, name): value for name, value in timing._asdict().items()}
 
 
 @contextmanager
 def _server(config: BenchConfig) -> Iterator[str]:
-    """Serve the chip in a process of its own; yields the address."""
+    """Serve the chip in a separate process; yield the address."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, config.chip, config.threads), daemon=True)
+    receiver, sender = context.Pipe()
+    process = context.Process(target=_serve, args=(sender, config.chip, config.threads), daemon=True)
     process.start()
-    theirs.close()
+    sender.close()
     try:
-        if not ours.poll(START):
+        if not receiver.poll(START):
             raise DeviceError(f"the server did not start within {START:g} s; is the machine busy?")
-        yield ours.recv()
+        yield receiver.recv()
     finally:
-        ours.close()
+        receiver.close()
         process.join(START)
 
 

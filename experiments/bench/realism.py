@@ -1,6 +1,6 @@
-"""What realism costs: the time of a run of an emulated chip with each of its features on and off.
+"""Cost of realism: time of a run of an emulated chip with and without each of its features.
 
-All variants are timed in turns in one process, so that other work on the machine meets them alike.
+All variants are timed in turns in one process, so that other work on the machine affects them alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .rounds import Report, in_turns, ratios, spread
 from .workload import INIT_MEAN, Workload
 
 CLOSE = 40e-6
-"""Time from trial to trial in the variant whose trials follow closely (s)."""
+"""Time between trials in the variant of close trials (s)."""
 
 
 class Variant(NamedTuple):
@@ -49,12 +49,12 @@ class Timing(NamedTuple):
 
 
 def variants(chip: str) -> list[Variant]:
-    """Return the features that can be switched; the first is the same chip twice: the error of the method."""
+    """Return all variants; the first compares a chip with itself, which shows the error of the method."""
 
     def without(**changes: Any) -> dict[str, Any]:
         return {"changes": changes}
 
-    others = "+".join([chip, *(f"{chip}-{i}" for i in range(5))])
+    chips = "+".join([chip, *(f"{chip}-{i}" for i in range(5))])
     return [
         Variant("nothing (error of the method)", {}, {}),
         Variant("membrane noise", without(membrane_noise=0.0), {}),
@@ -69,7 +69,7 @@ def variants(chip: str) -> list[Variant]:
         Variant("drift", {}, without(drift_sd=0.4)),
         Variant("stuck weight bits", {}, {"faults": {"stuck_bits": 0.001}}),
         Variant("dead neurons", {}, {"faults": {"dead_neurons": 0.05}}),
-        Variant("population of 6 chips", {"preset": "uncalibrated"}, {"preset": "uncalibrated", "chip": others}),
+        Variant("population of 6 chips", {"preset": "uncalibrated"}, {"preset": "uncalibrated", "chip": chips}),
         Variant("close trials", {}, {"trial_time": CLOSE}),
         Variant("close trials, forced reset", {}, {"trial_time": CLOSE, "forced_reset": True}),
         Variant("all imperfections", {"preset": "ideal"}, {}),
@@ -77,26 +77,26 @@ def variants(chip: str) -> list[Variant]:
 
 
 def bench_realism(
-    config: BenchConfig, folder: Path, command: str, report: Report = lambda done, total: None
+    config: BenchConfig, folder: Path, command: str, report: Report = lambda count, total: None
 ) -> list[Timing]:
     """Time every feature of an emulated chip in turns; write `bench.json` into `folder`.
 
     Args:
-        config: all settings.
-        folder: where `bench.json` goes.
-        command: how it was started, for the record.
-        report: is told how many rounds of how many are done.
+        config: All settings.
+        folder: Folder of `bench.json`.
+        command: Command that started the benchmark, for the record.
+        report: Called with the number of finished rounds and the number of all rounds.
     """
-    known = variants(config.chip)
+    pairs = variants(config.chip)
     with tuned(config.threads), ExitStack() as stack:
         spikes = Workload(stack, config.batch).spikes
         works = {
             (v.name, on): _run(stack, config.chip, settings, spikes)
-            for v in known
+            for v in pairs
             for on, settings in ((False, v.off), (True, v.on))
         }
         times = in_turns(works, config.rounds, report)
-    timings = [_timing(v.name, times[v.name, False], times[v.name, True]) for v in known]
+    timings = [_timing(v.name, times[v.name, False], times[v.name, True]) for v in pairs]
     write_json(
         folder / "bench.json",
         {
@@ -112,22 +112,22 @@ def bench_realism(
 
 
 def _run(stack: ExitStack, chip: str, settings: dict[str, Any], spikes: Spikes) -> Callable[[], object]:
-    """Open a device and return what is timed: one run with newly written weights."""
-    wanted = dict(settings)
-    close = {name: wanted.pop(name) for name in ("trial_time", "forced_reset") if name in wanted}
-    name = wanted.pop("chip", chip)
-    created = BackendConfig("emulator").create(replace(ChipConfig(name=name), **wanted))
-    assert created is not None
-    backend: Backend = stack.enter_context(created)
+    """Open a device and return the timed function: one run with newly written weights."""
+    options = dict(settings)
+    trial_settings = {name: options.pop(name) for name in ("trial_time", "forced_reset") if name in options}
+    name = options.pop("chip", chip)
+    device = BackendConfig("emulator").create(replace(ChipConfig(name=name), **options))
+    assert device is not None
+    backend: Backend = stack.enter_context(device)
     net = NetworkConfig(init_mean=INIT_MEAN).build(spikes.units, 10, seed=0)
-    plan = place(net, backend.capabilities, **close, max_runs=1)
+    plan = place(net, backend.capabilities, **trial_settings, max_runs=1)
     backend.configure(plan.circuit)
     integers, _ = plan.quantise(net.effective_weights())
 
     def work() -> object:
-        written: dict[str, Tensor] = {name: weight.clone() for name, weight in integers.items()}
+        copies: dict[str, Tensor] = {name: weight.clone() for name, weight in integers.items()}
         with torch.no_grad():
-            return backend.run(written, Stimulus(spikes))
+            return backend.run(copies, Stimulus(spikes))
 
     return work
 

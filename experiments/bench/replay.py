@@ -1,4 +1,4 @@
-"""A device that takes no time: it gives the recordings of its first runs again."""
+"""A device that takes no time: it repeats the recordings of its first runs."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from hxtrain.backends import Backend, BackendWrapper, Batching, Circuit, DeviceE
 
 
 class ReplayBackend(BackendWrapper, Batching):
-    """What is left of a training step on it is the host's share, which a real chip would wait for.
+    """Device with recorded runs, so that the time of a training step is the host's share alone.
 
     Args:
-        backend: the device that is recorded.
+        backend: Device whose runs are recorded.
     """
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
-        self._known: dict[tuple[int, ...], list[Recording | DeviceError]] = {}
+        self._recordings: dict[tuple[int, ...], list[Recording | DeviceError]] = {}
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return the device's, marked."""
+        """Return the identity of the recorded device, with a mark."""
         return {**super().identity, "replay": "yes"}
 
     @property
     def takes_any_batch(self) -> bool:
-        """No: it stands for a chip, whose host splits batches."""
+        """Return False: the device stands for a chip, whose host splits batches."""
         return False
 
     def configure(self, circuit: Circuit) -> None:
-        """Configure the device, and forget."""
+        """Configure the recorded device, and discard all recordings."""
         super().configure(circuit)
-        self._known = {}
+        self._recordings = {}
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        """Return the first recording of so many trials."""
-        (found,) = self.run_all(weights, [stimulus])
-        if isinstance(found, DeviceError):
-            raise found
-        return found
+        """Return the first recording of the same number of trials."""
+        (outcome,) = self.run_all(weights, [stimulus])
+        if isinstance(outcome, DeviceError):
+            raise outcome
+        return outcome
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Return the first recordings of runs of so many trials."""
+        """Return the first recordings of runs of the same numbers of trials."""
         sizes = tuple(stimulus.spikes.samples for stimulus in stimuli)
-        if sizes not in self._known:
-            self._known[sizes] = [self.backend.run(weights, stimulus) for stimulus in stimuli]
-        recordings = zip(self._known[sizes], stimuli, strict=True)
+        if sizes not in self._recordings:
+            self._recordings[sizes] = [self.backend.run(weights, stimulus) for stimulus in stimuli]
+        recordings = zip(self._recordings[sizes], stimuli, strict=True)
         return [_at(recording, stimulus.clock) for recording, stimulus in recordings]
 
 
 def _at(recording: Recording | DeviceError, clock: int) -> Recording | DeviceError:
-    """Return a recording as that of a run at another time; an error stays."""
+    """Return a recording with another clock; an error is returned unchanged."""
     return recording if isinstance(recording, DeviceError) else replace(recording, clock=clock)

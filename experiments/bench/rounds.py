@@ -1,6 +1,6 @@
-"""Timing in turns: what is compared runs in one process, one after the other in every round, in changing order.
+"""Timing in turns: all compared works run in one process, one after another in every round, in random order.
 
-Other work on the machine then meets all alike, and ratios hold where absolute times do not.
+Other work on the machine then affects all of them alike, and ratios are more reliable than absolute times.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 Name = TypeVar("Name")
 Report = Callable[[int, int], None]
-"""Is told how many rounds of how many are done."""
+"""Called with the number of finished rounds and the number of all rounds."""
 
 
 class Spread(NamedTuple):
@@ -27,26 +27,27 @@ class Spread(NamedTuple):
 def in_turns(
     works: Mapping[Name, Callable[[], object]],
     rounds: int,
-    report: Report = lambda done, total: None,
+    report: Report = lambda count, total: None,
     warm_up: int = 1,
     turn: float = 0.0,
 ) -> dict[Name, list[float]]:
     """Time works in turns.
 
     Args:
-        works: what is timed, by name.
-        rounds: how often each.
-        report: is told of progress.
-        warm_up: rounds before, which compile and fill caches; not counted.
-        turn: length of a turn (s), which begins with a call that is not counted; 0: a single call, which is.
+        works: Timed functions, by name.
+        rounds: Number of timings of each work.
+        report: Called with the number of finished rounds and the number of all rounds.
+        warm_up: Number of initial rounds without timing, which compile code and fill caches.
+        turn: Shortest length of a turn (s), which starts with a call without timing; 0 for a single timed call.
 
     Returns:
-        Times (s) by name, one per round, in the order of the rounds: of the call, or the median of a turn's calls.
+        Times (s) by name, one per round, in the order of the rounds: time of the call, or median over a turn's calls.
     """
-    order, draw = list(works), random.Random(0)
+    order = list(works)
+    generator = random.Random(0)
     times: dict[Name, list[float]] = {name: [] for name in works}
-    for done in range(-warm_up, rounds):
-        draw.shuffle(order)
+    for index in range(-warm_up, rounds):
+        generator.shuffle(order)
         for name in order:
             if turn > 0:
                 works[name]()
@@ -54,25 +55,25 @@ def in_turns(
             while sum(calls) < turn:
                 calls.append(_seconds(works[name]))
             seconds = statistics.median(calls)
-            if done >= 0:
+            if index >= 0:
                 times[name].append(seconds)
-        report(max(done + 1, 0), rounds)
+        report(max(index + 1, 0), rounds)
     return times
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def spread(values: Sequence[float]) -> Spread:
     """Return median and quartiles of values."""
-    found = sorted(values)
-    quarter = len(found) // 4
-    return Spread(statistics.median(found), found[quarter], found[-1 - quarter])
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    return Spread(statistics.median(ordered), ordered[quarter], ordered[-1 - quarter])
 
 
-def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Return median and quartiles of the ratios of two works' times, round by round."""
-    return spread([a / b for a, b in zip(over, under, strict=True)])
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """Return median and quartiles of the ratios of the times of two works in the same round."""
+    return spread([a / b for a, b in zip(numerators, denominators, strict=True)])

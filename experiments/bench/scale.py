@@ -1,6 +1,6 @@
-"""How the cost of a training step grows with batch, time steps, neurons and layers, and what chips in parallel give.
+"""Growth of the cost of a training step with batch, time steps, neurons and layers, and throughput of parallel chips.
 
-Every point is measured in a process of its own, which tells its peak memory, too.
+Every point is measured in a separate process, which also reports its peak memory.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from .rounds import Report
 from .workload import INIT_MEAN, RATE
 
 KINDS = ("software", "calibrated emulated chip")
-LEAST = 0.5
-"""Time that a point is measured for at least (s), in `rounds` steps at least."""
+SHORTEST = 0.5
+"""Shortest time of the measurement of a point (s), which has `rounds` steps or more."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,12 @@ class Point:
     """A training step of a certain size.
 
     Attributes:
-        kind: one of `KINDS`. axis: what is varied.
-        batch: samples. steps: time steps. hidden: sizes of hidden layers. processes: that train at the same time.
+        kind: One of `KINDS`.
+        axis: Name of the varied quantity.
+        batch: Number of samples.
+        steps: Number of time steps.
+        hidden: Sizes of hidden layers.
+        processes: Number of processes that train at the same time.
     """
 
     kind: str
@@ -58,15 +62,15 @@ class Point:
 
     @property
     def size(self) -> int:
-        """Value of what is varied."""
-        found = {"batch": self.batch, "time steps": self.steps, "layers": len(self.hidden), "processes": self.processes}
-        return found.get(self.axis, self.hidden[0])
+        """Value of the varied quantity."""
+        sizes = {"batch": self.batch, "time steps": self.steps, "layers": len(self.hidden), "processes": self.processes}
+        return sizes.get(self.axis, self.hidden[0])
 
 
 class Scaling(NamedTuple):
     """A point, its time per step (s), throughput of all processes (samples / s) and peak memory of one (bytes).
 
-    The memory is None where the system does not tell it.
+    The memory is None on systems that do not report it.
     """
 
     point: Point
@@ -77,7 +81,7 @@ class Scaling(NamedTuple):
 
 @dataclass(frozen=True)
 class Growth:
-    """How time grows: `seconds ~ size ** exponent` over the larger half of the points."""
+    """Growth of time: `seconds ~ size ** exponent` over the larger half of the points."""
 
     kind: str
     axis: str
@@ -86,40 +90,40 @@ class Growth:
 
 
 def points() -> list[Point]:
-    """Return what is measured: up to the steps of a trial on the chip, and beyond its neurons; layers have 64."""
-    found = []
+    """Return all points: up to the steps of a trial on the chip, and beyond its neurons; layers have 64 neurons."""
+    grid = []
     for kind in KINDS:
-        found += [Point(kind, "batch", batch=batch) for batch in (25, 50, 100, 200, 400, 800, 1600)]
-        found += [Point(kind, "time steps", steps=steps) for steps in (7, 14, 28, 56, 112)]
-        found += [Point(kind, "neurons", hidden=(size,)) for size in (32, 64, 128, 246, 492, 984)]
-        found += [Point(kind, "layers", hidden=(64,) * count) for count in (1, 2, 3, 4, 6)]
-        found += [Point(kind, "processes", processes=count) for count in (1, 2, 4)]
-    return found
+        grid += [Point(kind, "batch", batch=batch) for batch in (25, 50, 100, 200, 400, 800, 1600)]
+        grid += [Point(kind, "time steps", steps=steps) for steps in (7, 14, 28, 56, 112)]
+        grid += [Point(kind, "neurons", hidden=(size,)) for size in (32, 64, 128, 246, 492, 984)]
+        grid += [Point(kind, "layers", hidden=(64,) * count) for count in (1, 2, 3, 4, 6)]
+        grid += [Point(kind, "processes", processes=count) for count in (1, 2, 4)]
+    return grid
 
 
 def bench_scale(
     config: BenchConfig,
     folder: Path,
     command: str,
-    report: Report = lambda done, total: None,
-    chosen: Sequence[Point] | None = None,
+    report: Report = lambda count, total: None,
+    selection: Sequence[Point] | None = None,
 ) -> list[Growth]:
     """Measure all points; write `bench_scale.json` into `folder`.
 
     Args:
-        config: all settings; `rounds` is the least number of steps of a point.
-        folder: where the result goes.
-        command: how it was started, for the record.
-        report: is told how many points of how many are done.
-        chosen: other points.
+        config: All settings; `rounds` is the smallest number of steps of a point.
+        folder: Folder of `bench_scale.json`.
+        command: Command that started the benchmark, for the record.
+        report: Called with the number of finished points and the number of all points.
+        selection: Points to measure; None for `points()`.
     """
-    wanted = points() if chosen is None else list(chosen)
-    found = []
-    for done, point in enumerate(wanted, 1):
-        found.append(_measured(point, config))
-        report(done, len(wanted))
-    groups = dict.fromkeys((scaling.point.kind, scaling.point.axis) for scaling in found)
-    growths = [_growth(*group, [s for s in found if (s.point.kind, s.point.axis) == group]) for group in groups]
+    grid = points() if selection is None else list(selection)
+    scalings = []
+    for count, point in enumerate(grid, 1):
+        scalings.append(_measure(point, config))
+        report(count, len(grid))
+    groups = dict.fromkeys((scaling.point.kind, scaling.point.axis) for scaling in scalings)
+    growths = [_growth(*group, [s for s in scalings if (s.point.kind, s.point.axis) == group]) for group in groups]
     content = {"growth": [asdict(growth) for growth in growths], "chip": config.chip, "rounds": config.rounds}
     write_json(folder / "bench_scale.json", {**content, "command": command, "versions": versions()})
     return growths
@@ -142,11 +146,11 @@ def scale_rows(growths: list[Growth]) -> list[tuple[str, ...]]:
     ]
 
 
-def _measured(point: Point, config: BenchConfig) -> Scaling:
-    """Measure a point, in as many fresh processes at the same time as it asks for."""
+def _measure(point: Point, config: BenchConfig) -> Scaling:
+    """Measure a point in fresh processes, which train at the same time."""
     context = multiprocessing.get_context("spawn")
-    begin = context.Barrier(point.processes)
-    with ProcessPoolExecutor(point.processes, context, initializer=_meet, initargs=(begin,)) as pool:
+    barrier = context.Barrier(point.processes)
+    with ProcessPoolExecutor(point.processes, context, initializer=_meet, initargs=(barrier,)) as pool:
         works = [pool.submit(_work, point, config) for _ in range(point.processes)]
         results = [work.result() for work in works]
     times, memory = zip(*results, strict=True)
@@ -175,20 +179,20 @@ def _work(point: Point, config: BenchConfig) -> tuple[float, int | None]:
         optimizer = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
 
         def step() -> float:
-            begin = time.perf_counter()
+            start = time.perf_counter()
             train_step(net, MaxOverTime(), [Burst()], optimizer, spikes, labels)
-            return time.perf_counter() - begin
+            return time.perf_counter() - start
 
         step()
         _barrier.wait()
         times = [step() for _ in range(2)][1:]
-        while len(times) < config.rounds or sum(times) < LEAST:
+        while len(times) < config.rounds or sum(times) < SHORTEST:
             times.append(step())
     return statistics.median(times), peak_memory()
 
 
 def peak_memory() -> int | None:
-    """Return the peak memory of this process (bytes); None on Windows, whose Python cannot tell."""
+    """Return the peak memory of this process (bytes); None on Windows, where Python cannot measure it."""
     try:
         import resource
     except ImportError:
@@ -200,11 +204,11 @@ def _largest(memory: Sequence[int | None]) -> int | None:
     return max((size for size in memory if size is not None), default=None)
 
 
-def _growth(kind: str, axis: str, found: list[Scaling]) -> Growth:
-    upper = found[len(found) // 2 :] if len(found) > 3 else found
+def _growth(kind: str, axis: str, scalings: list[Scaling]) -> Growth:
+    upper = scalings[len(scalings) // 2 :] if len(scalings) > 3 else scalings
     x = [math.log(s.point.size) for s in upper]
     y = [math.log(s.seconds) for s in upper]
-    middle, level = statistics.mean(x), statistics.mean(y)
-    spread = sum((a - middle) ** 2 for a in x)
-    slope = sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True)) / spread if spread else math.nan
-    return Growth(kind, axis, slope, found)
+    x_mean, y_mean = statistics.mean(x), statistics.mean(y)
+    spread = sum((a - x_mean) ** 2 for a in x)
+    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / spread if spread else math.nan
+    return Growth(kind, axis, slope, scalings)

@@ -1,7 +1,7 @@
-"""How fast a training step and an answer are: in software, on emulated chips, in other libraries, and at the least.
+"""Speed of training and inference: in software, on emulated chips, in other libraries, and of matrix products alone.
 
-All are timed in turns in one process, in changing order. Works whose torch threads matter are timed with one and with
-two threads, and the better of both medians counts.
+All works are timed in turns in one process, in random order. Works that use torch threads are timed with one thread and
+with all cores, and the better median counts.
 """
 
 from __future__ import annotations
@@ -32,21 +32,24 @@ from .workload import RATE, Workload
 
 log = logging.getLogger(__name__)
 OURS = "hxtrain, "
-SOFTWARE, IDEAL, CALIBRATED = OURS + "software", OURS + "ideal emulated chip", OURS + "calibrated emulated chip"
-HOST, FLOOR = OURS + "host's share alone", "floor: matrix products"
+SOFTWARE = OURS + "software"
+IDEAL = OURS + "ideal emulated chip"
+CALIBRATED = OURS + "calibrated emulated chip"
+HOST = OURS + "host's share alone"
+FLOOR = "floor: matrix products"
 TRAINING, LARGE = "training step, 100 samples", "training step, 1000 samples"
 INFERENCE, THROUGHPUT = "inference, 100 samples", "inference, 1000 samples"
 RECURRENT = "recurrent training step, 100 samples"
 SIZES = {TRAINING: 100, LARGE: 1000, INFERENCE: 100, THROUGHPUT: 1000, RECURRENT: 100}
-"""Samples of each task."""
+"""Number of samples of each task."""
 RECURRENT_NEURONS = 120
-"""Hidden neurons of the recurrent network, 256-120-10: as many as fit the chip at once with 376 inputs each."""
+"""Hidden neurons of the recurrent network, 256-120-10: the most that fit the chip in one run, with 376 inputs each."""
 TURN = 0.1
-"""How long a work's turn lasts at least (s)."""
+"""Shortest turn of a work (s)."""
 
 
 class Work(NamedTuple):
-    """What is timed, and the numbers of torch threads with which it is."""
+    """A timed function, and the numbers of torch threads of its timings."""
 
     run: Callable[[], object]
     threads: tuple[int, ...]
@@ -67,22 +70,22 @@ class Speed(NamedTuple):
 
 
 def bench_speed(
-    config: BenchConfig, folder: Path, command: str, report: Report = lambda done, total: None
+    config: BenchConfig, folder: Path, command: str, report: Report = lambda count, total: None
 ) -> list[Speed]:
     """Time all works; write `bench.json` into `folder`.
 
     Args:
-        config: all settings.
-        folder: where `bench.json` goes.
-        command: how it was started, for the record.
-        report: is told how many rounds of how many are done.
+        config: All settings.
+        folder: Folder of `bench.json`.
+        command: Command that started the benchmark, for the record.
+        report: Called with the number of finished rounds and the number of all rounds.
     """
     keep_freed_memory()
-    before = torch.get_num_threads()
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         with ExitStack() as stack:
-            works, skipped = _works(config, stack)
+            works, errors = _works(config, stack)
             turns = {
                 (task, name, threads): _timed(work.run, threads, config.torch_device)
                 for (task, name), work in works.items()
@@ -90,15 +93,15 @@ def bench_speed(
             }
             times = in_turns(turns, config.rounds, report, turn=TURN)
     finally:
-        torch.set_num_threads(before)
-    found = _best([Speed(task, name, spread(seconds), threads) for (task, name, threads), seconds in times.items()])
-    write_json(folder / "bench.json", {**_machine(config, command), "skipped": skipped, "speed": [*map(_plain, found)]})
-    return found
+        torch.set_num_threads(previous_threads)
+    speeds = _best([Speed(task, name, spread(seconds), threads) for (task, name, threads), seconds in times.items()])
+    write_json(folder / "bench.json", {**_machine(config, command), "skipped": errors, "speed": [*map(_plain, speeds)]})
+    return speeds
 
 
-def speed_rows(found: list[Speed]) -> list[tuple[str, ...]]:
-    """Return the table: task, work, time, quartiles, samples per second and time over that of our software."""
-    ours = {speed.task: speed.time.middle for speed in found if speed.work == SOFTWARE}
+def speed_rows(speeds: list[Speed]) -> list[tuple[str, ...]]:
+    """Return the table: task, work, time, quartiles, samples per second, and time relative to our software."""
+    references = {speed.task: speed.time.middle for speed in speeds if speed.work == SOFTWARE}
     return [
         (
             s.task,
@@ -106,60 +109,60 @@ def speed_rows(found: list[Speed]) -> list[tuple[str, ...]]:
             f"{1e3 * s.time.middle:.2f} ms",
             f"{1e3 * s.time.low:.2f}..{1e3 * s.time.high:.2f}",
             f"{s.throughput:,.0f} / s",
-            f"{s.time.middle / ours[s.task]:.2f}",
+            f"{s.time.middle / references[s.task]:.2f}",
         )
-        for s in found
+        for s in speeds
     ]
 
 
 def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str], Work], dict[str, str]]:
-    """Return all works by task and name, and the peers that do not work here with the reason."""
-    where = config.torch_device
-    load = Workload(stack, max(SIZES.values()), where)
-    own = (config.threads,)
+    """Return all works by task and name, and the errors of peers that do not work on this machine."""
+    device = config.torch_device
+    load = Workload(stack, max(SIZES.values()), device)
+    threads = (config.threads,)
     nets = {
         SOFTWARE: load.network(None),
-        IDEAL: load.network(create_backend("emulator", preset="ideal", device=where)),
-        CALIBRATED: load.network(create_backend("emulator", chip=config.chip, device=where)),
+        IDEAL: load.network(create_backend("emulator", preset="ideal", device=device)),
+        CALIBRATED: load.network(create_backend("emulator", chip=config.chip, device=device)),
     }
-    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip, device=where)))
+    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip, device=device)))
     works: dict[tuple[str, str], Work] = {}
     for task in (TRAINING, LARGE):
-        works |= {(task, name): Work(load.training(net, SIZES[task]), own) for name, net in nets.items()}
-        works[task, HOST] = Work(load.training(replay, SIZES[task]), own)
+        works |= {(task, name): Work(load.training(net, SIZES[task]), threads) for name, net in nets.items()}
+        works[task, HOST] = Work(load.training(replay, SIZES[task]), threads)
     for task in (INFERENCE, THROUGHPUT):
-        works |= {(task, name): Work(load.inference(net, SIZES[task]), own) for name, net in nets.items()}
-    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip, device=where))):
+        works |= {(task, name): Work(load.inference(net, SIZES[task]), threads) for name, net in nets.items()}
+    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip, device=device))):
         recurrent = load.network(backend, hidden=[RECURRENT_NEURONS], recurrent=True)
-        works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), own)
-    cores = tuple(sorted({1, os.cpu_count() or 1})) if load.where.type == "cpu" else own
+        works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), threads)
+    cores = tuple(sorted({1, os.cpu_count() or 1})) if load.torch_device.type == "cpu" else threads
     tasks = {task: _task(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, LARGE, INFERENCE, THROUGHPUT)}
-    for task, given in tasks.items():
-        floor = floor_works(load.spikes.stretch(0, SIZES[task]), given)
+    for task, content in tasks.items():
+        floor = floor_works(load.spikes.stretch(0, SIZES[task]), content)
         works[task, FLOOR] = Work(floor["training" if task in (TRAINING, LARGE) else "inference"], cores)
-    skipped: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for name in installed() if config.peers else ():
         try:
             works |= _peer_works(name, tasks, cores)
         except Exception as error:
-            skipped[name] = f"{type(error).__name__}: {error}"[:200]
-            log.warning("%s is installed, but not timed: %s", name, skipped[name])
-    return works, skipped
+            errors[name] = f"{type(error).__name__}: {error}"[:200]
+            log.warning("%s is installed, but not timed: %s", name, errors[name])
+    return works, errors
 
 
 def _peer_works(name: str, tasks: dict[str, Task], cores: tuple[int, ...]) -> dict[tuple[str, str], Work]:
-    """Return a peer's works; each is tried once."""
+    """Return the works of a peer, after a first call of each."""
     threads = cores if PEERS[name].torch_threads else (cores[-1],)
     works = {}
-    for task, given in tasks.items():
-        peer = build(name, given)
+    for task, content in tasks.items():
+        peer = build(name, content)
         works[task, name] = Work(peer.train if task in (TRAINING, LARGE) else peer.infer, threads)
         works[task, name].run()
     return works
 
 
 def _task(load: Workload, net: Network, samples: int) -> Task:
-    """Return what peers are given: the spikes and weights of our software, and its activity."""
+    """Return the task of the peers: spikes, weights and activity of our software."""
     spikes = load.spikes.stretch(0, samples)
     with torch.no_grad():
         activity = net(spikes).hidden_spikes() / samples
@@ -170,32 +173,32 @@ def _task(load: Workload, net: Network, samples: int) -> Task:
     return Task(dense, load.labels[:samples], hidden, readout, net.dt, tau, decay, activity, RATE)
 
 
-def _timed(run: Callable[[], object], threads: int, where: str) -> Callable[[], object]:
-    """Return a call that uses so many torch threads, and waits for what it has started on a GPU."""
+def _timed(run: Callable[[], object], threads: int, device: str) -> Callable[[], object]:
+    """Return a function with a number of torch threads, which waits for the work that it starts on a GPU."""
 
     def work() -> object:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        found = run()
-        if where != "cpu":
-            torch.cuda.synchronize(where)
-        return found
+        result = run()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        return result
 
     return work
 
 
-def _best(found: list[Speed]) -> list[Speed]:
-    """Keep the better number of threads of each work, and sort by task and time."""
+def _best(speeds: list[Speed]) -> list[Speed]:
+    """Return the speed of each work with its better number of threads, sorted by task and time."""
     best: dict[tuple[str, str], Speed] = {}
-    for speed in found:
-        place = speed.task, speed.work
-        if place not in best or speed.time.middle < best[place].time.middle:
-            best[place] = speed
+    for speed in speeds:
+        key = (speed.task, speed.work)
+        if key not in best or speed.time.middle < best[key].time.middle:
+            best[key] = speed
     return sorted(best.values(), key=lambda speed: ([*SIZES].index(speed.task), speed.time.middle))
 
 
 def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
-    """Return what it ran on."""
+    """Return machine, settings and versions of the benchmark."""
     return {
         "command": command,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
@@ -209,12 +212,12 @@ def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
 
 
 def _torch_device(name: str) -> str:
-    """Return a torch device's name, and that of the card."""
+    """Return the name of a torch device, with the name of its card."""
     return name if torch.device(name).type != "cuda" else f"{name}: {torch.cuda.get_device_name(name)}"
 
 
 def _processor() -> str:
-    """Return the processor's name, where the system tells it."""
+    """Return the name of the processor, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

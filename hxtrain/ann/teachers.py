@@ -14,7 +14,7 @@ from hxtrain.datasets import ImageDataset
 from hxtrain.objectives.distillation import Distillation, Teacher
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
-from hxtrain.runs.saved import built, checked_state, chosen_kind, component, required
+from hxtrain.runs.saved import checked_state, chosen_kind, component, module_with_weights, required
 
 from .models import MODELS
 
@@ -23,15 +23,16 @@ ANN = "ann"
 
 
 class TrainedAnn(NamedTuple):
-    """An artificial neural network of a checkpoint, and what it has learnt.
+    """An artificial neural network from a checkpoint, with its task.
 
     Attributes:
-        model: in evaluation mode.
-        settings: of its run.
-        shape: of a sample.
-        classes: class names, indexed by label.
-        sha256: hash of its weights.
-        accuracy: at the end of its last epoch, on `evaluated_on` samples.
+        model: Network in evaluation mode.
+        settings: Settings of its training run.
+        shape: Shape of a sample.
+        classes: Class names, indexed by label.
+        sha256: Hash of the weights.
+        accuracy: Accuracy at the end of the last epoch, on `evaluated_on` samples.
+        evaluated_on: Kind of the samples of the evaluation, `test` or `validation`.
     """
 
     model: nn.Module
@@ -44,7 +45,7 @@ class TrainedAnn(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is, such as `CNN`."""
+        """Kind of the network, such as `CNN`."""
         return str(self.settings["model.kind"]).removesuffix("Config")
 
 
@@ -52,7 +53,7 @@ def load_ann(path: str | Path) -> TrainedAnn:
     """Read a checkpoint of `hxtrain-ann`.
 
     Raises:
-        CheckpointError: it cannot be read, or is of something else.
+        CheckpointError: The checkpoint cannot be read, or holds no artificial neural network.
     """
     path = Path(path)
     if not path.exists():
@@ -68,11 +69,12 @@ def load_ann(path: str | Path) -> TrainedAnn:
             "distillation.teacher=DIR/checkpoint.pt"
         )
     checked_state(path, state, shape=(list, tuple), classes=(list, tuple), evaluated_on=str)
-    settings, sizes = state["settings"], {"data.validation": int, "data.sha256": str, "data.name": str}
-    required(path, settings, sizes)
-    shape, classes = _shape(path, state["shape"]), tuple(map(str, state["classes"]))
+    settings = state["settings"]
+    required(path, settings, {"data.validation": int, "data.sha256": str, "data.name": str})
+    shape = _shape(path, state["shape"])
+    classes = tuple(map(str, state["classes"]))
     config = component(path, state, "model", chosen_kind(path, state, "model.kind", MODELS))
-    model = built(lambda: config.build(shape, len(classes)), state["model"], path)
+    model = module_with_weights(lambda: config.build(shape, len(classes)), state["model"], path)
     return TrainedAnn(
         model.eval(),
         settings,
@@ -107,10 +109,10 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def teacher_settings(config: Distillation) -> dict[str, Any]:
-    """Return what identifies a run's teacher: weights stand for paths; nothing without one.
+    """Return the settings that identify the teacher of a run, with hashes for paths; empty without a teacher.
 
     Raises:
-        CheckpointError: a checkpoint cannot be read, or the teacher is yet to be trained.
+        CheckpointError: A checkpoint cannot be read, or the teacher is not trained yet.
     """
     if not config.paths:
         if config.experiment is not None:
@@ -127,40 +129,42 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
     }
 
 
-def load_teacher(config: Distillation, data: ImageDataset, validation: int, where: torch.device) -> Teacher | None:
-    """Return the teacher that the settings name; None if they name none.
+def load_teacher(
+    config: Distillation, data: ImageDataset, validation: int, accelerator: torch.device
+) -> Teacher | None:
+    """Return the teacher that the settings name; None without a teacher.
 
     Args:
-        config: paths, share and temperature.
-        data: what the student learns.
-        validation: number of training samples that are held out from it.
-        where: device of the teacher's maths.
+        config: Paths, share and temperature.
+        data: Data set of the student.
+        validation: Number of training samples that are held out from the student.
+        accelerator: Device of the teacher's arithmetic.
 
     Raises:
-        CheckpointError: a checkpoint cannot be read, or its network has learnt something else.
+        CheckpointError: A checkpoint cannot be read, or its network was trained on other data.
     """
     if not config.paths:
         return None
-    found = []
+    anns = []
     for path in config.paths:
         ann = load_ann(Path(path).expanduser())
         _check(path, ann, data, validation)
-        found.append(ann)
+        anns.append(ann)
     return Teacher(
-        tuple(_ready(ann.model, where) for ann in found),
+        tuple(_ready(ann.model, accelerator) for ann in anns),
         config,
-        tuple(f"{ann.name} ({ann.sha256[:16]}), {ann.evaluated_on} accuracy {ann.accuracy:.2%}" for ann in found),
-        where,
+        tuple(f"{ann.name} ({ann.sha256[:16]}), {ann.evaluated_on} accuracy {ann.accuracy:.2%}" for ann in anns),
+        accelerator,
     )
 
 
-def _ready(model: nn.Module, where: torch.device) -> nn.Module:
-    """Return a model on its device, in the memory format in which convolutions are 2.8 times as fast on a CPU core."""
-    return model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _ready(model: nn.Module, accelerator: torch.device) -> nn.Module:
+    """Return a model on a device, in the memory format that makes convolutions 2.8 times as fast on a CPU core."""
+    return model.to(accelerator, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher | None) -> None:
-    """Say from which teacher the network learns, and which settings of it have no effect."""
+    """Report the teacher of the network, and warn of settings without effect."""
     for name in () if teacher is None else teacher.names:
         progress.say(f"teacher {name}")
     for setting in config.without_effect():
@@ -168,7 +172,7 @@ def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher
 
 
 def _check(path: str, ann: TrainedAnn, data: ImageDataset, validation: int) -> None:
-    """Refuse a teacher that has learnt something else than its student, or seen samples held out from the student."""
+    """Raise an error for a teacher that was trained on other data, or on samples that are held out from the student."""
     held_out = ann.settings["data.validation"]
     fault = None
     if ann.shape != data.shape:
@@ -176,8 +180,8 @@ def _check(path: str, ann: TrainedAnn, data: ImageDataset, validation: int) -> N
     elif ann.classes != data.classes:
         fault = f"knows the classes {', '.join(ann.classes)}, {data.name} has {', '.join(data.classes)}"
     elif ann.settings["data.sha256"] != data.sha256:
-        theirs = ann.settings["data.sha256"][:16]
-        fault = f"was trained on {ann.settings['data.name']} {theirs}, the data here are {data.name} {data.sha256[:16]}"
+        sha256 = ann.settings["data.sha256"][:16]
+        fault = f"was trained on {ann.settings['data.name']} {sha256}, the data here are {data.name} {data.sha256[:16]}"
     elif held_out < validation and data.validation is None:
         fault = f"was trained with data.validation={held_out}: it knows some of the {validation} samples held out here"
     if fault is not None:

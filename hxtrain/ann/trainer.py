@@ -20,14 +20,20 @@ from hxtrain.runs.randomness import epoch_order, generator, seeded
 from hxtrain.runs.saved import take_weights
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.evaluation import intensities
-from hxtrain.training.loop import Interrupted, Loop
+from hxtrain.training.loop import Loop, TrainingInterrupt
 
 from .teachers import ANN
 
 
 @dataclass
 class AnnTask:
-    """What is learnt: model (intensities of samples to logits `[B, classes]`), data, distortion of training images."""
+    """A learning task of an artificial neural network.
+
+    Attributes:
+        model: Network from intensities of samples to logits `[B, classes]`.
+        data: Data set with training and test part.
+        augment: Distortion of training images.
+    """
 
     model: nn.Module
     data: ImageDataset
@@ -35,16 +41,16 @@ class AnnTask:
 
 
 class AnnTrainer(Loop[AnnTrainerConfig]):
-    """Trains an artificial neural network in a run directory; cross-entropy, AdamW.
+    """Trains an artificial neural network in a run directory, with cross-entropy and AdamW.
 
     Args:
-        task: what is learnt.
-        config: how to train.
-        seed: of data order, dropout and augmentation.
-        folder: run directory; checkpoint and metrics are written there.
-        settings: plain values that identify the run; a resumed run must have the same.
-        progress: where to report.
-        where: device of the maths; the model is there already.
+        task: Learning task.
+        config: Settings of the training loop.
+        seed: Seed of data order, dropout and augmentation.
+        folder: Run directory for checkpoint and metrics.
+        settings: Plain values that identify the run; a resumed run must have the same.
+        progress: Receiver of all reports.
+        accelerator: Device of the arithmetic, on which the model already is.
     """
 
     def __init__(
@@ -55,20 +61,21 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         folder: Path,
         settings: dict[str, Any],
         progress: Progress,
-        where: torch.device,
+        accelerator: torch.device,
     ) -> None:
         optimizer = torch.optim.AdamW(
             task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums(hidden_spikes=None))
-        self.task, self.where = task, where
+        self.task = task
+        self.accelerator = accelerator
 
     def fit(self) -> None:
         """Train until the last epoch.
 
         Raises:
-            Interrupted: by SIGINT, and there is a checkpoint to continue from.
-            ValueError: the loss is not finite.
+            TrainingInterrupt: SIGINT arrives, and there is a checkpoint to continue from.
+            ValueError: The loss is not finite.
         """
         self.prepare()
         try:
@@ -78,24 +85,25 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         except KeyboardInterrupt:
             if not self.checkpoint.exists():
                 raise
-            raise Interrupted(f"interrupted in epoch {self.epoch + 1}, which is run anew") from None
+            raise TrainingInterrupt(f"interrupted in epoch {self.epoch + 1}, which is run anew") from None
 
     def _run_epoch(self) -> None:
         self.task.model.train()
         order = epoch_order(self.seed, self.epoch, len(self.train))
-        for chosen in torch.split(order, self.config.batch_size):
+        for indices in torch.split(order, self.config.batch_size):
             self._set_learning_rate()
-            self._train_step(chosen)
+            self._train_step(indices)
             self.step += 1
             self.progress.step(self)
         self._finish_epoch()
 
-    def _train_step(self, chosen: Tensor) -> None:
-        begin, place = time.perf_counter(), (self.epoch, self.step)
-        images = self.task.augment(intensities(self.train.samples[chosen]), generator(self.seed, "augment", *place))
-        labels = self.train.labels[chosen].to(self.where)
+    def _train_step(self, indices: Tensor) -> None:
+        start = time.perf_counter()
+        place = (self.epoch, self.step)
+        images = self.task.augment(intensities(self.train.samples[indices]), generator(self.seed, "augment", *place))
+        labels = self.train.labels[indices].to(self.accelerator)
         with seeded(self.seed, "dropout", *place):
-            logits = self.task.model(images.to(self.where))
+            logits = self.task.model(images.to(self.accelerator))
         loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         value = loss.item()
         if not torch.isfinite(loss):
@@ -104,12 +112,14 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         correct = float((predictions(logits) == labels).sum())
-        self.sums.add(len(chosen), value, correct, 0.0, time.perf_counter() - begin)
+        self.sums.add(len(indices), value, correct, 0.0, time.perf_counter() - start)
 
     def _finish_epoch(self) -> None:
         data = self.task.data
-        self._record(accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.where))
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums(hidden_spikes=None)
+        self._record(accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.accelerator))
+        self.epoch += 1
+        self.step = 0
+        self.sums = Sums(hidden_spikes=None)
         self._write_checkpoint(
             kind=ANN,
             model=self.task.model.state_dict(),
@@ -127,12 +137,12 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split, batch_size: int, where: torch.device) -> float:
+def accuracy(model: nn.Module, split: Split, batch_size: int, accelerator: torch.device) -> float:
     """Return the fraction of right answers on a split, without dropout."""
     model.eval()
     correct = 0
     for first in range(0, len(split), batch_size):
         part = split[first : first + batch_size]
-        answers = predictions(model(intensities(part.samples).to(where))).cpu()
+        answers = predictions(model(intensities(part.samples).to(accelerator))).cpu()
         correct += int((answers == part.labels).sum())
     return correct / len(split)

@@ -1,6 +1,7 @@
 """A device as a test bench: circuits with external inputs only, stimuli of simultaneous events.
 
-The measurements use the contract alone. `hxtrain.execution.session.Session` splits runs by trace memory, repeats and checks them.
+The measurements use the contract alone. `hxtrain.execution.Session` splits runs by trace memory, repeats and checks
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An artificial neural network on the same data: the baseline of the same size, or a teacher for distillation."""
+"""Training of an artificial neural network on the same data: a baseline of the same size, or a teacher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .result import outcome
 from .train import check_folder, finished, step_settings, torch_device, write_config
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
-"""Where it runs, in the terms of the spiking networks' results."""
+"""Identity of the device in results, in the terms of spiking networks."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class AnnConfig:
     """All settings of a run.
 
     Attributes:
-        seed: of the initial weights, data order, dropout and augmentation.
+        seed: Seed of initial weights, data order, dropout and augmentation.
     """
 
     seed: int = 0
@@ -45,60 +45,61 @@ class AnnConfig:
 
 
 def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Train, evaluate, and write `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `result.json` into `folder`.
+    """Train and evaluate a network; write `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `result.json` into `folder`.
 
     Returns:
-        What `result.json` holds.
+        Content of `result.json`.
 
     Raises:
-        CheckpointError: the directory holds another run, or none to continue, or is in use.
-        Interrupted: by SIGINT, and there is a checkpoint to continue from.
-        ValueError: a setting or the loss is not usable.
+        CheckpointError: The directory holds another run, has no run to continue, or is in use.
+        TrainingInterrupt: SIGINT arrives, and there is a checkpoint to continue from.
+        ValueError: A setting is invalid, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), tuned(config.trainer.threads):
         check_folder(config.trainer.resume, folder)
-        begin = time.perf_counter()
-        told = len(progress.remarks)
-        data, where = config.data.load(), torch_device(config.trainer.torch_device)
+        start = time.perf_counter()
+        n_previous_remarks = len(progress.remarks)
+        data = config.data.load()
+        accelerator = torch_device(config.trainer.torch_device)
         config.augment.check(data)
-        task, settings = _task(config, data, where), {**_settings(config), "data.sha256": data.sha256}
-        size = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
-        trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, where)
+        task = _task(config, data, accelerator)
+        settings = {**_settings(config), "data.sha256": data.sha256}
+        measured: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
+        trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, accelerator)
         trainer.prepare()
         write_config(folder, config)
         progress.say(
-            f"{settings['model.kind'].removesuffix('Config')} of {size['parameters']} parameters on {data.title}"
+            f"{settings['model.kind'].removesuffix('Config')} of {measured['parameters']} parameters on {data.title}"
         )
         trainer.fit()
-        found = outcome(
-            trainer, data, IDENTITY, command, time.perf_counter() - begin, size | {"notes": progress.remarks[told:]}
-        )
-        write_json(folder / "result.json", found)
-    return found
+        measured["notes"] = progress.remarks[n_previous_remarks:]
+        result = outcome(trainer, data, IDENTITY, command, time.perf_counter() - start, measured)
+        write_json(folder / "result.json", result)
+    return result
 
 
 def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Finish a run: start it, continue it, or return its result if it is finished; arguments as those of `train_ann`.
+    """Start or continue a run, or return its result if it is finished. The arguments are those of `train_ann`.
 
     Raises:
-        CheckpointError: the directory holds a run with other settings.
+        CheckpointError: The directory holds a run with other settings.
     """
-    found = finished(folder, config.trainer.epochs, _settings(config))
-    if found is not None:
-        progress.say(f"{folder.name}: finished before, {found['test_accuracy']:.2%}")
-        return found
+    result = finished(folder, config.trainer.epochs, _settings(config))
+    if result is not None:
+        progress.say(f"{folder.name}: finished before, {result['test_accuracy']:.2%}")
+        return result
     trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
     return train_ann(replace(config, trainer=trainer), folder, command, progress)
 
 
-def _task(config: AnnConfig, data: ImageDataset, where: torch.device) -> AnnTask:
-    """Return what is learnt, with weights drawn from the seed."""
+def _task(config: AnnConfig, data: ImageDataset, accelerator: torch.device) -> AnnTask:
+    """Return the learning task, with weights drawn from the seed."""
     with seeded(config.seed, "weights"):
         model = config.model.build(data.shape, len(data.classes))
-    return AnnTask(model.to(where), data, config.augment)
+    return AnnTask(model.to(accelerator), data, config.augment)
 
 
 def _settings(config: AnnConfig) -> dict[str, Any]:
-    """Return all settings, flat, that change a step."""
+    """Return all settings that change a step, flat."""
     return {**step_settings(config, config.trainer), "model.kind": type(config.model).__name__}

@@ -1,4 +1,4 @@
-"""Calibration of a chip from settings to a file: what `hxtrain-calibrate` calls."""
+"""Calibration of a chip from settings to a file, for `hxtrain-calibrate`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class CalibrateConfig:
     """Settings of a calibration.
 
     Attributes:
-        backend, chip: the device.
-        targets: what to aim at.
-        file: where the calibration goes; None: `NAME.npz` in the run directory.
-        stages: what to calibrate, the rest stays at common codes; None for all.
-        seed: of the temporal noise that an emulated chip's measurements meet.
+        backend: Kind of the device.
+        chip: Chip of the device.
+        targets: Target values of the parameters.
+        file: Output file of the calibration; None for `NAME.npz` in the run directory.
+        stages: Stages of the calibration, the remaining ones keep common codes; None for all.
+        seed: Seed of the temporal noise in measurements of an emulated chip.
     """
 
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -39,17 +40,17 @@ def calibrate_chip(
     """Calibrate a chip; write the calibration and `calibration.json`.
 
     Args:
-        config: all settings.
-        folder: run directory.
-        command: how it was started, for the record.
-        report: is told what happens.
+        config: All settings.
+        folder: Run directory.
+        command: Command that started the calibration, for the record.
+        report: Called with a line of text at each stage.
 
     Returns:
-        The calibration's file and what was reached.
+        File of the calibration, and the outcome of each parameter.
 
     Raises:
-        DeviceError: the backend cannot be calibrated from here.
-        ValueError: a target is out of reach, or a stage not known.
+        DeviceError: The backend cannot be calibrated from this host.
+        ValueError: A target is out of reach, or a stage is unknown.
     """
     backend = device = config.backend.create(config.chip)
     if device is None or not isinstance(backend, Calibratable):
@@ -85,7 +86,7 @@ def _words(targets: Targets) -> str:
 
 
 def outcome_rows(outcomes: list[Outcome]) -> list[tuple[str, ...]]:
-    """Return the table of what a calibration reached: parameter, target, median, spread, failed circuits."""
+    """Return the table of a calibration: parameter, target, median, spread, failed circuits."""
     rows = []
     for outcome in outcomes:
         scale, unit = (1e6, "us") if outcome.unit == "s" else (1.0, outcome.unit)

@@ -1,4 +1,4 @@
-"""Any checkpoint on two targets: where do they part?"""
+"""Comparison of two devices on any checkpoint."""
 
 from __future__ import annotations
 
@@ -25,20 +25,22 @@ from .result import optional_plots
 from .train import attached, device_identity
 
 NONE = "-"
-"""What a table shows where a number is not defined."""
+"""Cell of a table for an undefined number."""
 
 
 @dataclass
 class CompareConfig:
-    """Settings of a comparison; network, encoder, loss and data set are the checkpoint's.
+    """Settings of a comparison; the checkpoint determines network, encoder, loss and data set.
 
     Attributes:
-        checkpoint: a run's `checkpoint.pt`.
-        backend, chip: the first target, which runs twice.
-        other_backend, other_chip: the second target.
-        samples: use the first so many test samples; 0 for all.
-        tolerance: from which difference on a layer disagrees.
-        data_folder: folder of the original files, for images of a size that the package does not hold.
+        checkpoint: `checkpoint.pt` of a run.
+        backend: Kind of the first device, which runs twice.
+        chip: Chip of the first device.
+        other_backend: Kind of the second device.
+        other_chip: Chip of the second device.
+        samples: Number of test samples in use, from the start of the data set; 0 for all.
+        tolerance: Largest differences at which layers agree.
+        data_folder: Folder of the original files, for image sizes that the package does not contain.
     """
 
     checkpoint: str = "???"
@@ -56,74 +58,79 @@ class CompareConfig:
 
 
 def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Compare two targets with a checkpoint; write `comparison.json` and `comparison.png` into `folder`.
+    """Compare two devices on a checkpoint; write `comparison.json` and `comparison.png` into `folder`.
 
     Returns:
-        What `comparison.json` holds.
+        Content of `comparison.json`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        PlacementError: its network does not fit one of the devices.
+        CheckpointError: The checkpoint cannot be read.
+        PlacementError: The network does not fit one of the devices.
     """
     trained = load_trained(config.checkpoint, config.data_folder)
-    net, test = trained.net, shorten(trained.data.test, config.samples, "samples")
-    net.traces = "measured"  # what the devices did, not what the model makes of it
+    net = trained.net
+    test = shorten(trained.data.test, config.samples, "samples")
+    net.traces = "measured"  # compares measurements, not the model's traces
     spikes = trained.encoder.without_jitter()(intensities(test.samples))
     with (
         tuned(1),
         attached(config.backend, config.chip, net) as first,
         attached(config.other_backend, config.other_chip, net) as second,
     ):
-        targets = {}
+        devices = {}
         for name, device, chip in (("first", first, config.chip), ("second", second, config.other_chip)):
             net.attach(device)
             clipped = clipped_shares(net)
             identity = device_identity(device)
             progress.say(f"{name}: backend {identity['backend']}, chip {identity['chip']} ({identity['chip_hash']})")
             warn_clipped(clipped, progress)
-            targets[name] = {**identity, "noise_seed": chip.seed, "clipped_weights": clipped}
-        found = compare(net, first, second, spikes, trained.loss, test.labels, config.tolerance)
-    if found.health != Health():
-        progress.warn(f"the devices dropped {found.health.dropped_spikes} spikes, repeated {found.health.retries} runs")
-    report(found, progress)
+            devices[name] = {**identity, "noise_seed": chip.seed, "clipped_weights": clipped}
+        comparison = compare(net, first, second, spikes, trained.loss, test.labels, config.tolerance)
+    if comparison.health != Health():
+        progress.warn(
+            f"the devices dropped {comparison.health.dropped_spikes} spikes, repeated {comparison.health.retries} runs"
+        )
+    report(comparison, progress)
     outcome = {
-        **found.as_dict(),
-        **targets,
+        **comparison.as_dict(),
+        **devices,
         **trained.origin,
         "command": command,
         "settings": asdict(config),
-        "dropped_spikes": found.health.dropped_spikes,
-        "retries": found.health.retries,
-        "notes": list(dict.fromkeys(found.health.notes)),
+        "dropped_spikes": comparison.health.dropped_spikes,
+        "retries": comparison.health.retries,
+        "notes": list(dict.fromkeys(comparison.health.notes)),
         "versions": versions(),
     }
     write_json(folder / "comparison.json", outcome)
     with optional_plots(progress):
-        plots.plot_comparison(found, folder / "comparison.png")
+        plots.plot_comparison(comparison, folder / "comparison.png")
     return outcome
 
 
-def report(found: Comparison, progress: Progress) -> None:
+def report(comparison: Comparison, progress: Progress) -> None:
     """Show a comparison as tables."""
     progress.show(
         "first / second, or their difference (that of a repetition on the {}); [bold]*[/] beyond tolerance and noise",
-        found.repeated,
+        comparison.repeated,
     )
-    columns = ("", *(layer.name for layer in found.layers))
-    progress.table("layers", columns, [(name, *(show(layer) for layer in found.layers)) for name, show in ROWS.items()])
-    cosines = [(name, _beside(pair.between, pair.repeat, "{:.4f}")) for name, pair in found.gradients.items()]
+    columns = ("", *(layer.name for layer in comparison.layers))
+    progress.table(
+        "layers", columns, [(name, *(show(layer) for layer in comparison.layers)) for name, show in ROWS.items()]
+    )
+    cosines = [(name, _beside(pair.between, pair.repeat, "{:.4f}")) for name, pair in comparison.gradients.items()]
     progress.table("cosine of the gradients", ("projection", "cosine"), cosines)
-    right = NONE if found.accuracies is None else "{:.2%} / {:.2%}".format(*found.accuracies)
-    same = _beside(found.same_answers.between, found.same_answers.repeat, "{:.2%}")
-    progress.say(f"same answer in {same} of {found.samples} samples, accuracy {right}")
+    accuracies = NONE if comparison.accuracies is None else "{:.2%} / {:.2%}".format(*comparison.accuracies)
+    agreement = _beside(comparison.same_answers.between, comparison.same_answers.repeat, "{:.2%}")
+    progress.say(f"same answer in {agreement} of {comparison.samples} samples, accuracy {accuracies}")
 
 
 def _rates(layer: LayerComparison) -> str:
     return NONE if layer.rates is None else " / ".join(f"{float(rate.mean()):.3f}" for rate in layer.rates)
 
 
-def _both(name: str) -> Callable[[LayerComparison], str]:
-    """Return what shows a number of both responses."""
+def _responses(name: str) -> Callable[[LayerComparison], str]:
+    """Return a formatter of a number of both responses."""
 
     def show(layer: LayerComparison) -> str:
         return " / ".join(_number(getattr(response, name), "{:.3f}") for response in layer.responses)
@@ -131,11 +138,11 @@ def _both(name: str) -> Callable[[LayerComparison], str]:
     return show
 
 
-def _apart(name: str, form: str, factor: float = 1.0) -> Callable[[LayerComparison], str | Text]:
-    """Return what shows a difference beside that of the repetition, and whether it is beyond the tolerance."""
+def _difference(name: str, template: str, factor: float = 1.0) -> Callable[[LayerComparison], str | Text]:
+    """Return a formatter of a difference beside the difference of the repetition, in bold beyond the tolerance."""
 
     def show(layer: LayerComparison) -> str | Text:
-        text = _beside(getattr(layer.between, name), getattr(layer.repeat, name), form, factor)
+        text = _beside(getattr(layer.between, name), getattr(layer.repeat, name), template, factor)
         return Text(f"{text} *", style="bold") if name in layer.exceeded else text
 
     return show
@@ -143,28 +150,28 @@ def _apart(name: str, form: str, factor: float = 1.0) -> Callable[[LayerComparis
 
 ROWS: Mapping[str, Callable[[LayerComparison], str | Text]] = {
     "spikes per sample and neuron": _rates,
-    "spikes: correlation over neurons": _apart("rate_correlation", "{:.3f}"),
-    "fired on one only": _apart("only_one", "{:.1%}"),
-    "first spike, median (us)": _apart("first_spike", "{:+.3f}", 1e6),
-    "first spike, rms (us)": _apart("first_spike_rms", "{:.3f}", 1e6),
-    "membrane, rms (threshold - leak)": _apart("trace", "{:.3f}"),
-    "membrane, rms (% of its SD)": _apart("trace_percent", "{:.1f}"),
-    "membrane: correlation": _apart("trace_correlation", "{:.3f}"),
-    "own gain": _both("gain"),
-    "own gain, rms over neurons": _apart("gain", "{:.3f}"),
-    "own threshold": _both("threshold"),
-    "own threshold, rms over neurons": _apart("threshold", "{:.3f}"),
-    "own residual": _both("residual"),
-    "own residual, difference": _apart("residual", "{:.3f}"),
+    "spikes: correlation over neurons": _difference("rate_correlation", "{:.3f}"),
+    "fired on one only": _difference("only_one", "{:.1%}"),
+    "first spike, median (us)": _difference("first_spike", "{:+.3f}", 1e6),
+    "first spike, rms (us)": _difference("first_spike_rms", "{:.3f}", 1e6),
+    "membrane, rms (threshold - leak)": _difference("trace", "{:.3f}"),
+    "membrane, rms (% of its SD)": _difference("trace_percent", "{:.1f}"),
+    "membrane: correlation": _difference("trace_correlation", "{:.3f}"),
+    "own gain": _responses("gain"),
+    "own gain, rms over neurons": _difference("gain", "{:.3f}"),
+    "own threshold": _responses("threshold"),
+    "own threshold, rms over neurons": _difference("threshold", "{:.3f}"),
+    "own residual": _responses("residual"),
+    "own residual, difference": _difference("residual", "{:.3f}"),
 }
-"""Rows of the table; `own` is against the model of the layer's own measured input."""
+"""Rows of the table; `own` refers to the model of a layer, driven by the measured input of the layer."""
 
 
-def _beside(between: float | None, repeat: float | None, form: str, factor: float = 1.0) -> str:
+def _beside(between: float | None, repeat: float | None, template: str, factor: float = 1.0) -> str:
     if between is None:
         return NONE
-    return f"{_number(between, form, factor)} ({_number(repeat, form, factor)})"
+    return f"{_number(between, template, factor)} ({_number(repeat, template, factor)})"
 
 
-def _number(value: float | None, form: str, factor: float = 1.0) -> str:
-    return NONE if value is None else form.format(factor * value)
+def _number(value: float | None, template: str, factor: float = 1.0) -> str:
+    return NONE if value is None else template.format(factor * value)

@@ -1,7 +1,7 @@
-"""The conformance suite from settings to files: what `hxtrain-conformance` calls.
+"""The conformance suite from settings to files, for `hxtrain-conformance`.
 
-The checks of the suite see the device contract alone. One more is of the host: training through the device lowers a
-loss.
+The checks of the suite use the device contract alone. Two further checks belong to the host: training through the
+device lowers a loss, and another process obtains the same identity of the device.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ STEPS = 30
 """Steps of the training smoke test."""
 
 
-Chosen: Any = make_dataclass(
-    "Chosen",
+ToleranceSettings: Any = make_dataclass(
+    "ToleranceSettings",
     [(bound.name, Optional[type(bound.default)], field(default=None)) for bound in fields(Bounds)],  # noqa: UP045
 )
-"""`Tolerances` of which each is None for the device's own."""
+"""`Tolerances`, each of which is None for the value that the device states."""
 
 
 @dataclass
@@ -54,31 +54,34 @@ class ConformanceConfig:
     """Settings of a run through the suite.
 
     Attributes:
-        backend, chip: the device.
-        tolerances: how far it may be off; those that are None are what the device says (`Backend.tolerances`).
-        checks: names of the checks to run; None for all.
-        exclude: checks not to run, each with the reason.
+        backend: Kind of the device.
+        chip: Chip of the device.
+        tolerances: Tolerances of the checks; None selects the value that the device states (`Backend.tolerances`).
+        checks: Names of the checks to run; None for all.
+        exclude: Checks to skip, each with the reason.
     """
 
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
-    tolerances: Any = field(default_factory=Chosen)
+    tolerances: Any = field(default_factory=ToleranceSettings)
     checks: Optional[List[str]] = None  # noqa: UP006, UP045
     exclude: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
-        select(self.checks, self.exclude, OF_HOST)
+        select(self.checks, self.exclude, HOST_CHECKS)
 
 
 def training_lowers_a_loss(backend: Backend) -> str:
     """Training in the loop lowers a loss: gradients of what the device measured point downhill."""
     if not backend.capabilities.traces:
         raise NotApplicableError("the device records no traces, which the surrogate gradient needs")
-    caps, inputs, classes = backend.capabilities, 16, 2
+    caps = backend.capabilities
+    inputs = 16
+    classes = 2
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % classes
-    bright = torch.arange(inputs) % classes == labels[:, None]
-    images = torch.where(bright, 0.9, 0.1) + 0.1 * torch.rand(32, inputs, generator=generator)
+    is_bright = torch.arange(inputs) % classes == labels[:, None]
+    images = torch.where(is_bright, 0.9, 0.1) + 0.1 * torch.rand(32, inputs, generator=generator)
     dt = caps.trace_interval
     tau = min(max(float(f"{3.5 * dt:.1g}"), caps.tau_range[0]), caps.tau_range[1])
     steps = min(20, caps.max_samples or 20, int(caps.trial_time / dt + 1e-6))
@@ -90,7 +93,8 @@ def training_lowers_a_loss(backend: Backend) -> str:
         steps=steps,
         seed=0,
     )
-    spikes, loss = LatencyEncoder(tau=4 * dt)(images), MaxOverTime()
+    spikes = LatencyEncoder(tau=4 * dt)(images)
+    loss = MaxOverTime()
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     losses = []
     with Device(backend) as device:
@@ -101,35 +105,36 @@ def training_lowers_a_loss(backend: Backend) -> str:
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(value.detach()))
-    first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+    first = sum(losses[:3]) / 3
+    last = sum(losses[-3:]) / 3
     if not last < 0.8 * first:
         raise ConformanceError(f"the loss went from {first:.3f} to {last:.3f} in {STEPS} steps")
     return f"loss {first:.3f} to {last:.3f} in {STEPS} steps"
 
 
-def another_process_knows_the_device(config: ConformanceConfig, known: Mapping[str, str]) -> str:
-    """Another process that makes the same device tells the same identity: no hash of it depends on the process."""
+def another_process_knows_the_device(config: ConformanceConfig, identity: Mapping[str, str]) -> str:
+    """Another process that creates the same device obtains the same identity: no hash depends on the process."""
     settings = {"path": sys.path, "backend": asdict(config.backend), "chip": asdict(config.chip)}
     command = [sys.executable, "-c", "from hxtrain.commands.conformance import tell_identity; tell_identity()"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    done = subprocess.run(
+    completion = subprocess.run(
         command, input=json.dumps(settings), capture_output=True, text=True, check=False, env=environment
     )
-    if done.returncode:
-        raise ConformanceError(f"the device cannot be opened in another process: {done.stderr.strip()[-500:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
+    if completion.returncode:
+        raise ConformanceError(f"the device cannot be opened in another process: {completion.stderr.strip()[-500:]}")
+    received = json.loads(completion.stdout.splitlines()[-1])
     changed = [
-        f"{key}={told.get(key)!r} instead of {known.get(key)!r}"
-        for key in {**known, **told}
-        if told.get(key) != known.get(key)
+        f"{key}={received.get(key)!r} instead of {identity.get(key)!r}"
+        for key in {**identity, **received}
+        if received.get(key) != identity.get(key)
     ]
     if changed:
         raise ConformanceError(f"in another process the identity has {', '.join(changed)}")
-    return f"{len(known)} entries are the same"
+    return f"{len(identity)} entries are the same"
 
 
 def tell_identity() -> None:
-    """Print the identity of the device that standard input describes, as JSON; for another process to call."""
+    """Print the identity of the device that standard input describes, as JSON; main function of a second process."""
     settings = json.load(sys.stdin)
     sys.path[:] = settings["path"]
     backend = BackendConfig(**settings["backend"]).create(ChipConfig(**settings["chip"]))
@@ -140,38 +145,39 @@ def tell_identity() -> None:
 
 TRAINING = training_lowers_a_loss.__name__
 PROCESS = another_process_knows_the_device.__name__
-OF_HOST = (TRAINING, PROCESS)
-"""Names of the checks that are the host's."""
+HOST_CHECKS = (TRAINING, PROCESS)
+"""Names of the checks of the host."""
 
 
 def conform(config: ConformanceConfig, folder: Path, command: str, report: Callable[[str], None]) -> list[Result]:
     """Run the suite on a device, and write `conformance.json` into `folder`.
 
     Args:
-        config: device, tolerances, exclusions.
-        folder: where `conformance.json` goes.
-        command: how it was started, for the record.
-        report: is told which check begins.
+        config: Device, tolerances and exclusions.
+        folder: Folder of `conformance.json`.
+        command: Command that started the suite, for the record.
+        report: Called with the name of each check before it runs.
 
     Raises:
-        DeviceError: there is no device, or it cannot be opened.
-        ValueError: a check is not known, or an exclusion has no reason.
+        DeviceError: There is no device, or it cannot be opened.
+        ValueError: A check is unknown, or an exclusion has no reason.
     """
     backend = config.backend.create(config.chip)
     if backend is None:
         raise DeviceError(f"backend={SOFTWARE} is no device; name one to be checked")
-    checks, exclude = config.checks, {name: why for name, why in config.exclude.items() if name not in OF_HOST}
-    names = None if checks is None else [name for name in checks if name not in OF_HOST]
+    checks = config.checks
+    exclude = {name: reason for name, reason in config.exclude.items() if name not in HOST_CHECKS}
+    names = None if checks is None else [name for name in checks if name not in HOST_CHECKS]
     with backend:
         report("a device that can be opened")
         identity = dict(backend.identity)
     config = replace(config, tolerances=bounds(config.tolerances, backend))
     with tuned(1):
         results = run_suite(backend, config.tolerances, exclude, names, report)
-        for name in OF_HOST:
+        for name in HOST_CHECKS:
             if checks is None or name in checks:
                 report(name)
-                results.append(_of_host(name, config, backend, identity))
+                results.append(_host_check(name, config, backend, identity))
     write_json(
         folder / "conformance.json",
         {
@@ -186,27 +192,27 @@ def conform(config: ConformanceConfig, folder: Path, command: str, report: Calla
     return results
 
 
-def bounds(chosen: Any, backend: Backend) -> Bounds:
-    """Return tolerances, where they are not chosen those of the device.
+def bounds(settings: Any, backend: Backend) -> Bounds:
+    """Return the tolerances of the settings; the device states those that are None.
 
     Raises:
-        ValueError: the device names tolerances that are not known, or one is out of range.
+        ValueError: The device names unknown tolerances, or a tolerance is out of range.
     """
     if backend.tolerances not in TOLERANCES:
         raise ValueError(
             f"the device's tolerances={backend.tolerances!r} are not known; one of {', '.join(TOLERANCES)}"
         )
-    values = {name: value for name, value in asdict(chosen).items() if value is not None}
+    values = {name: value for name, value in asdict(settings).items() if value is not None}
     return replace(TOLERANCES[backend.tolerances], **values)
 
 
-def _of_host(name: str, config: ConformanceConfig, backend: Backend, identity: Mapping[str, str]) -> Result:
-    asked = asks(training_lowers_a_loss if name == TRAINING else another_process_knows_the_device)
+def _host_check(name: str, config: ConformanceConfig, backend: Backend, identity: Mapping[str, str]) -> Result:
+    question = asks(training_lowers_a_loss if name == TRAINING else another_process_knows_the_device)
     if name in config.exclude:
-        return Result(name, asked, "excluded", config.exclude[name])
+        return Result(name, question, "excluded", config.exclude[name])
     if name == TRAINING:
-        return judge(name, asked, lambda: training_lowers_a_loss(backend))
-    return judge(name, asked, lambda: another_process_knows_the_device(config, identity))
+        return judge(name, question, lambda: training_lowers_a_loss(backend))
+    return judge(name, question, lambda: another_process_knows_the_device(config, identity))
 
 
 def passed(results: list[Result]) -> bool:
@@ -215,9 +221,9 @@ def passed(results: list[Result]) -> bool:
 
 
 def result_rows(results: list[Result]) -> list[tuple[str, ...]]:
-    """Return the table: check, verdict, what was found or why it was not checked."""
-    return [(result.name, _shown(result), result.text) for result in results]
+    """Return the table: check, verdict, and measurement or reason of an omission."""
+    return [(result.name, _verdict(result), result.text) for result in results]
 
 
-def _shown(result: Result) -> str:
+def _verdict(result: Result) -> str:
     return "FAIL" if result.verdict == "fail" else result.verdict

@@ -1,4 +1,4 @@
-"""Any checkpoint on any device."""
+"""Evaluation of any checkpoint on any device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import generator
-from hxtrain.runs.saved import built, checked_state, chosen_kind, component, read_settings, required, typed
+from hxtrain.runs.saved import (
+    checked_state,
+    chosen_kind,
+    component,
+    module_with_weights,
+    read_settings,
+    required,
+    typed_component,
+)
 from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import shorten
@@ -31,23 +39,27 @@ from .train import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
 
 @dataclass
 class EvaluateConfig:
-    """Settings of an evaluation; network, encoder, loss and data set are the checkpoint's.
+    """Settings of an evaluation; the checkpoint determines network, encoder, loss and data set.
 
     Attributes:
-        checkpoint: a run's `checkpoint.pt`, or a folder: every run below it (`evaluate_all`).
-        backend, chip: the device.
-        own_device: use the device of the training instead of `backend` and `chip`, with all its settings (from the
-            run's `config.yaml`); None: if it was one, and no setting of it names a file, code or an address.
-        own_chip: use the chip of the training instead of `chip`, with all its settings (from the run's `config.yaml`).
-        batch_size: samples per batch.
-        test_samples: use only the first so many test samples; 0 for all.
-        steps: time steps to record, at most those of the training (the answer is read earlier); 0 for as many.
-        data_folder: folder of the original files, for images of a size that the package does not hold.
-        weight_bits: resolution of the magnitude of integer weights (bits, the sign aside), and
-        trace_bits: of membranes (bits); None as in training, 0 for the device's.
-        silenced: share of the neurons of each hidden layer that are silent.
-        silenced_seed: which ones these are; those of a smaller share are among them.
-        match: of a folder, which runs: a shell's pattern of their paths below it, such as `*mnist16*calibrated`.
+        checkpoint: `checkpoint.pt` of a run, or a folder, for every run below it (`evaluate_all`).
+        backend: Kind of the device.
+        chip: Chip of the device.
+        own_device: Whether to use the device of the training instead of `backend` and `chip`, with all its settings
+            (from the run's `config.yaml`). None uses it if the training ran on a device, and refuses settings that
+            name a file, code or an address.
+        own_chip: Whether to use the chip of the training instead of `chip`, with all its settings (from the run's
+            `config.yaml`).
+        batch_size: Samples per batch.
+        test_samples: Number of test samples in use, from the start of the data set; 0 for all.
+        steps: Time steps to record, at most as many as in the training; fewer steps give an earlier answer, 0 records
+            all.
+        data_folder: Folder of the original files, for image sizes that the package does not contain.
+        weight_bits: Magnitude bits of integer weights, without the sign; None as in training, 0 as on the device.
+        trace_bits: Bits of membranes; None as in training, 0 as on the device.
+        silenced: Share of silent neurons in each hidden layer.
+        silenced_seed: Seed that draws the silent neurons; a larger share includes the neurons of a smaller one.
+        match: Shell pattern of the paths of the runs below a folder, such as `*mnist16*calibrated`.
     """
 
     checkpoint: str = "???"
@@ -66,9 +78,9 @@ class EvaluateConfig:
     match: str = "*"
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        for name, minimum in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
         for name in ("weight_bits", "trace_bits"):
             bits = getattr(self, name)
             if bits is not None and bits < 0:
@@ -77,14 +89,15 @@ class EvaluateConfig:
             raise ValueError(f"silenced={self.silenced} must be a share, in 0 <= x <= 1")
 
 
-class Trained(NamedTuple):
-    """A checkpoint's network and what belongs to it.
+class TrainedNetwork(NamedTuple):
+    """Network of a checkpoint, with the components of its training.
 
     Attributes:
-        net: with the checkpoint's weights, attached to nothing.
-        data: the data set it was trained on.
-        encoder, loss: how samples become spikes, and readouts become answers.
-        origin: where it comes from, as plain values for a result: file, device, epochs, seed, data.
+        net: Network with the weights of the checkpoint, in software.
+        data: Data set of the training.
+        encoder: Code from samples to input events.
+        loss: Loss function that turns readouts into answers.
+        origin: Origin as plain values for a result: file, device, epochs, seed, data.
     """
 
     net: Network
@@ -94,15 +107,15 @@ class Trained(NamedTuple):
     origin: dict[str, Any]
 
 
-def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
-    """Return the network of a checkpoint that `hxtrain` wrote, and what belongs to it.
+def load_trained(checkpoint: str, data_folder: str | None = None) -> TrainedNetwork:
+    """Return the network of a checkpoint of `hxtrain`, with the components of its training.
 
     Args:
-        checkpoint: a run's `checkpoint.pt`.
-        data_folder: folder of the original files; None: the data of the package.
+        checkpoint: `checkpoint.pt` of a run.
+        data_folder: Folder of the original files; None for the data of the package.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or its data set has changed.
+        CheckpointError: The checkpoint cannot be read, or its data set has changed.
     """
     path = Path(checkpoint).expanduser()
     state, sha256 = read_checkpoint(path)
@@ -118,7 +131,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     loss = component(path, state, "loss", chosen_kind(path, state, "loss.kind", losses.LOSSES))
     network = component(path, state, "network", NetworkConfig)
     try:
-        folder = data_folder or _own_folder(path, str(settings.get("data.name")))
+        folder = data_folder or _data_folder(path, str(settings.get("data.name")))
         data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
     except DatasetError as error:
         raise CheckpointError(f"{path}: its data cannot be loaded: {error} (here: data_folder=FOLDER)") from error
@@ -127,10 +140,11 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
             f"{path} was trained on data {settings['data.sha256'][:16]}, {data.name} here is {data.sha256[:16]}; "
             "use the same files"
         )
-    inputs, classes, seed = encoder.units(data.inputs), len(data.classes), settings["seed"]
-    net = built(lambda: network.build(inputs, classes, seed), state["model"], path)
-    trained_on = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
-    return Trained(
+    inputs = encoder.units(data.inputs)
+    classes = len(data.classes)
+    net = module_with_weights(lambda: network.build(inputs, classes, settings["seed"]), state["model"], path)
+    software_identity = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
+    return TrainedNetwork(
         net,
         data,
         encoder,
@@ -138,7 +152,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
         {
             "checkpoint": str(path),
             "checkpoint_sha256": sha256,
-            "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in trained_on.items()},
+            "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in software_identity.items()},
             "trained_epochs": state["epoch"],
             "trained_settings": settings,
             "seed": settings["seed"],
@@ -148,8 +162,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> Trained:
     )
 
 
-def _own_folder(checkpoint: Path, name: str) -> str | None:
-    """Return the folder of a user's own data, from the run's `config.yaml`; None for data of the package."""
+def _data_folder(checkpoint: Path, name: str) -> str | None:
+    """Return the data folder of the user, from the run's `config.yaml`; None for data of the package."""
     file = checkpoint.parent / "config.yaml"
     if name != OWN or not file.exists():
         return None
@@ -161,11 +175,11 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     """Evaluate a checkpoint on a device and write `evaluation.json` into `folder`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        PlacementError: its network does not fit the device.
+        CheckpointError: The checkpoint cannot be read.
+        PlacementError: The network does not fit the device.
     """
-    begin = time.perf_counter()
-    told = len(progress.remarks)
+    start = time.perf_counter()
+    n_previous_remarks = len(progress.remarks)
     config = with_device(config)
     trained = load_trained(config.checkpoint, config.data_folder)
     net, data = trained.net, trained.data
@@ -179,18 +193,18 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
-        clipped = clipped_shares(net)
-        warn_clipped(clipped, progress)
-        found = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size, masks)
+        clipped_weights = clipped_shares(net)
+        warn_clipped(clipped_weights, progress)
+        evaluation = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size, masks)
     outcome = {
-        "test_accuracy": found.accuracy,
-        "hidden_spikes_per_sample": found.hidden_spikes_per_sample,
+        "test_accuracy": evaluation.accuracy,
+        "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
         **identity,
         **trained.origin,
         "noise_seed": config.chip.seed,
         "steps": net.steps,
         "readout_seconds": (net.steps - 1) * net.dt,
-        "seconds": time.perf_counter() - begin,
+        "seconds": time.perf_counter() - start,
         "weight_bits": net.weight_bits,
         "trace_bits": net.trace_bits,
         "silenced": config.silenced,
@@ -199,16 +213,16 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "trial_time": config.backend.trial_time,
         "forced_reset": config.backend.forced_reset,
         "command": command,
-        "clipped_weights": clipped,
-        **input_events(found),
-        **device_cost(found, len(test)),
-        "dropped_spikes": found.health.dropped_spikes,
-        "retries": found.health.retries,
-        "notes": all_notes(found.health.notes, progress.remarks[told:]),
+        "clipped_weights": clipped_weights,
+        **input_events(evaluation),
+        **device_cost(evaluation, len(test)),
+        "dropped_spikes": evaluation.health.dropped_spikes,
+        "retries": evaluation.health.retries,
+        "notes": all_notes(evaluation.health.notes, progress.remarks[n_previous_remarks:]),
         "settings": flatten(asdict(config)),
         "test_samples": len(test),
         "evaluated_on": data.evaluated_on,
-        "confusion": found.confusion.tolist(),
+        "confusion": evaluation.confusion.tolist(),
         "versions": versions(),
         "processor": processor(),
     }
@@ -217,11 +231,11 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
 
 
 def with_device(config: EvaluateConfig) -> EvaluateConfig:
-    """Return the settings with the device or the chip of the training, if they ask for it.
+    """Return the settings with the device or the chip of the training, if they select it.
 
     Raises:
-        CheckpointError: the run's `config.yaml` is missing or of other settings, there were several chips, or the
-            device has settings that name files, code or addresses, which only `own_device=true` takes.
+        CheckpointError: The run's `config.yaml` is missing or has other settings, the training used several chips, or
+            the device has settings that name files, code or addresses, which only `own_device=true` accepts.
     """
     path = Path(config.checkpoint).expanduser()
     file = path.parent / "config.yaml"
@@ -240,51 +254,53 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     groups = ["backend", "chip"] if config.own_device else ["chip"]
     settings = checked_state(path, load_checkpoint(path))["settings"]
     saved = {key: value for key, value in settings.items() if key.split(".")[0] in groups}
-    given = flatten({group: run[group] for group in groups})
-    require_same(path, saved, {key: value for key, value in given.items() if key in saved or key not in FREE_TO_CHANGE})
-    backend = typed(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
-    return replace(config, backend=backend, chip=typed(file, "chip", ChipConfig, run["chip"]))
+    run_settings = flatten({group: run[group] for group in groups})
+    require_same(
+        path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in FREE_TO_CHANGE}
+    )
+    backend = typed_component(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
+    return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 
 
 def _names_device(file: Path) -> bool:
-    """Return whether a run's `config.yaml` names one device that an evaluation takes unasked.
+    """Return whether a run's `config.yaml` names a single device, which an evaluation uses by default.
 
     Raises:
-        CheckpointError: it is damaged, or its settings name files, code or addresses.
+        CheckpointError: The file is damaged, or its settings name files, code or addresses.
     """
     run = required(file, read_settings(file), {"backend": dict, "parallel": dict})
-    backend = typed(file, "backend", BackendConfig, run["backend"])
+    backend = typed_component(file, "backend", BackendConfig, run["backend"])
     if backend.name == SOFTWARE or run["parallel"].get("chips") or run["parallel"].get("addresses"):
         return False
-    told = {
+    paths = {
         key: value for key, value in backend.settings.items() if isinstance(value, str) and set(value) & set("/\\:")
     }
-    if told:
-        listed = ", ".join(f"{key}={value}" for key, value in told.items())
+    if paths:
+        text = ", ".join(f"{key}={value}" for key, value in paths.items())
         raise CheckpointError(
-            f"the run was on backend={backend.name} with {listed}; use them with own_device=true if you trust "
+            f"the run was on backend={backend.name} with {text}; use them with own_device=true if you trust "
             f"{file}, or name a device, such as backend=emulator"
         )
     return True
 
 
 def silenced(net: Network, share: float, seed: int) -> list[Tensor | None] | None:
-    """Return masks of kept neurons `[N]` of each layer, a share of each hidden layer silent; None without any."""
+    """Return masks of active neurons `[N]` of each layer, with silent ones in hidden layers; None for share 0."""
     return net.silenced_masks(share, generator(seed, "silenced")) if share > 0 else None
 
 
 def silent_neurons(net: Network, masks: list[Tensor | None] | None) -> dict[str, int]:
-    """Return how many neurons of each hidden layer masks silence."""
-    given = [None] * len(net.layers) if masks is None else masks
+    """Return the number of silent neurons of each hidden layer."""
+    layer_masks = [None] * len(net.layers) if masks is None else masks
     return {
         layer.name: 0 if mask is None else int((mask == 0).sum())
-        for layer, mask in zip(net.layers, given, strict=True)
+        for layer, mask in zip(net.layers, layer_masks, strict=True)
         if layer.neurons.spiking
     }
 
 
 def clipped_shares(net: Network) -> dict[str, float]:
-    """Return per projection with a fixed scale the share of weights beyond the device's range; empty in software."""
+    """Return the share of weights beyond the device's range, by projection of fixed scale; empty in software."""
     if net.device is None or net.device.plan is None:
         return {}
     limits = zip(net.projections, net.weight_limits(), strict=True)
@@ -296,7 +312,7 @@ def clipped_shares(net: Network) -> dict[str, float]:
 
 
 def warn_clipped(clipped: dict[str, float], progress: Progress) -> None:
-    """Warn of weights that do not fit the device, see `clipped_shares`."""
+    """Warn of weights beyond the range of the device, see `clipped_shares`."""
     for name, share in clipped.items():
         if share > 0:
             progress.warn(f"{name}: {share:.2%} of the weights exceed the device's range and are clipped")

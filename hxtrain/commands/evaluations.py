@@ -1,4 +1,4 @@
-"""Many checkpoints on a device: those of a sweep, one after the other; what is done already is not repeated."""
+"""Evaluation of all checkpoints of a sweep on a device; finished evaluations are not repeated."""
 
 from __future__ import annotations
 
@@ -17,71 +17,72 @@ from .train import flatten
 
 EVALUATION = "evaluation.json"
 RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}
-"""Settings of how runs are done, which change no recording."""
+"""Settings of the execution of runs, which change no recording."""
 FREE_TO_CHANGE = {"own_device", "own_chip", "checkpoint", "match", "batch_size", "data_folder"} | RUNS
-"""Settings that may differ from those of a finished evaluation; the checkpoint's hash is looked at instead."""
+"""Settings that may differ from a finished evaluation; the hash of the checkpoint is compared instead."""
 
 
 def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> list[dict[str, Any]]:
-    """Evaluate every finished run below the folder `config.checkpoint`, each in its own sub-folder of `folder`.
+    """Evaluate every finished run below the folder `config.checkpoint`, each in a separate sub-folder of `folder`.
 
-    Those whose path below the folder does not fit `config.match` are left aside.
+    Runs whose path below the folder does not match `config.match` are skipped.
 
     Returns:
-        What each `evaluation.json` holds.
+        Content of each `evaluation.json`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: There is no finished run.
     """
     runs = Path(config.checkpoint).expanduser()
-    there = sorted(
+    candidates = sorted(
         path for path in runs.rglob(CHECKPOINT) if fnmatchcase(str(path.parent.relative_to(runs)), config.match)
     )
-    checkpoints = [path for path in there if path.with_name("result.json").exists()]
-    for path in there:
+    checkpoints = [path for path in candidates if path.with_name("result.json").exists()]
+    for path in candidates:
         if path not in checkpoints:
             progress.warn(f"{path.parent} is left out: the run is not finished")
     if not checkpoints:
-        which = "" if config.match == "*" else f" that matches {config.match!r}"
+        condition = "" if config.match == "*" else f" that matches {config.match!r}"
         raise CheckpointError(
-            f"checkpoint={runs} is a folder without any finished run{which}; name a run's, or a sweep's folder"
+            f"checkpoint={runs} is a folder without any finished run{condition}; name a run's, or a sweep's folder"
         )
-    found = []
+    evaluations = []
     for number, checkpoint in enumerate(checkpoints, 1):
         name = checkpoint.parent.relative_to(runs)
-        one = finished_evaluation(replace(config, checkpoint=str(checkpoint)), folder / name, command, progress)
+        evaluation = finished_evaluation(replace(config, checkpoint=str(checkpoint)), folder / name, command, progress)
         progress.say(
-            f"{number} of {len(checkpoints)}: {name} {one['test_accuracy']:.2%}, "
-            f"{one['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+            f"{number} of {len(checkpoints)}: {name} {evaluation['test_accuracy']:.2%}, "
+            f"{evaluation['hidden_spikes_per_sample']:.1f} hidden spikes per image"
         )
-        found.append(one)
-    return found
+        evaluations.append(evaluation)
+    return evaluations
 
 
 def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Return an evaluation: from `evaluation.json` if it is of this very checkpoint, made now otherwise.
+    """Return the evaluation of a checkpoint: from `evaluation.json` if the hash matches, otherwise a new one.
 
     Raises:
-        CheckpointError: the folder holds an evaluation with other settings.
+        CheckpointError: The folder holds an evaluation with other settings.
     """
     config = with_device(config)
     file = folder / EVALUATION
     if file.exists():
-        found = read_result(file, {"settings": dict, "test_accuracy": float, "hidden_spikes_per_sample": float})
-        require_same(file, _compared(found["settings"]), _compared(flatten(asdict(config))))
-        if _is_of(found, config, progress):
-            return found
+        evaluation = read_result(file, {"settings": dict, "test_accuracy": float, "hidden_spikes_per_sample": float})
+        require_same(file, _compared(evaluation["settings"]), _compared(flatten(asdict(config))))
+        if _is_of(evaluation, config, progress):
+            return evaluation
     folder.mkdir(parents=True, exist_ok=True)
-    return evaluate_checkpoint(config, folder, command, Quiet(progress))
+    return evaluate_checkpoint(config, folder, command, SilentProgress(progress))
 
 
-def _is_of(found: dict[str, Any], config: EvaluateConfig, progress: Progress) -> bool:
-    """Return whether an evaluation is of the checkpoint; say why not."""
-    saved, (_, sha256) = found.get("checkpoint_sha256"), read_checkpoint(Path(config.checkpoint).expanduser())
+def _is_of(evaluation: dict[str, Any], config: EvaluateConfig, progress: Progress) -> bool:
+    """Return whether an evaluation belongs to the checkpoint; otherwise report the reason."""
+    saved = evaluation.get("checkpoint_sha256")
+    sha256 = read_checkpoint(Path(config.checkpoint).expanduser()).sha256
     if saved == sha256:
         return True
-    why = "does not say which checkpoint it is of" if saved is None else "is of another checkpoint"
-    progress.warn(f"{config.checkpoint} is evaluated anew: the evaluation that is there {why}")
+    reason = "does not say which checkpoint it is of" if saved is None else "is of another checkpoint"
+    progress.warn(f"{config.checkpoint} is evaluated anew: the existing evaluation {reason}")
     return False
 
 
@@ -89,8 +90,8 @@ def _compared(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in FREE_TO_CHANGE}
 
 
-class Quiet(Progress):
-    """Reports nothing: the training has said it."""
+class SilentProgress(Progress):
+    """Progress without output, since the training has already reported the same."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(show=False, console=progress.console)

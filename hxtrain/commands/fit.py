@@ -1,4 +1,4 @@
-"""A characterisation from settings to files: what `hxtrain-fit` calls."""
+"""Characterisation of a device from settings to files, for `hxtrain-fit`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class FitConfig:
     """Settings of a characterisation.
 
     Attributes:
-        backend, chip: the device.
-        network: the network in whose placement neurons are characterised.
-        inputs, classes: of that network.
-        file: where the parameters go.
-        seed: of the order of trials.
+        backend: Kind of the device.
+        chip: Chip of the device.
+        network: Network in whose placement neurons are characterised.
+        inputs: Number of inputs of the network.
+        classes: Number of classes of the network.
+        file: Output file of the parameters.
+        seed: Seed of the order of trials.
     """
 
     backend: BackendConfig = field(default_factory=BackendConfig)
@@ -48,8 +50,8 @@ def fit_device(config: FitConfig, folder: Path, command: str, report: Report | N
     """Characterise a device; write the parameters to `config.file` and `fit.json` into `folder`.
 
     Raises:
-        DeviceError: there is no device, or it failed.
-        PlacementError: the network does not fit the device.
+        DeviceError: There is no device, or it fails.
+        PlacementError: The network does not fit the device.
     """
     file = Path(config.file).expanduser()
     if not file.absolute().parent.is_dir():
@@ -59,29 +61,29 @@ def fit_device(config: FitConfig, folder: Path, command: str, report: Report | N
         raise DeviceError(f"backend={SOFTWARE} is no device; name one to be characterised")
     net = config.network.build(config.inputs, config.classes, seed=0)
     circuit = place(net, backend.capabilities, max_runs=1).circuit
-    begin = time.perf_counter()
+    start = time.perf_counter()
     with tuned(1), backend:
-        found = characterise(backend, circuit, config.seed, report, config.backend.retries)
-    found.parameters.save(file)
+        characterisation = characterise(backend, circuit, config.seed, report, config.backend.retries)
+    characterisation.parameters.save(file)
     write_json(
         folder / "fit.json",
         {
-            **found.parameters.device,
+            **characterisation.parameters.device,
             "file": str(file.absolute()),
-            "hash": found.parameters.hash,
-            "parameters": [asdict(row) for row in rows(found)],
-            "saturation": found.parameters.saturation,
-            "rails": found.parameters.rails,
-            "notes": list(found.parameters.notes),
-            "trials": found.measured.trials,
-            "seconds": time.perf_counter() - begin,
+            "hash": characterisation.parameters.hash,
+            "parameters": [asdict(row) for row in rows(characterisation)],
+            "saturation": characterisation.parameters.saturation,
+            "rails": characterisation.parameters.rails,
+            "notes": list(characterisation.parameters.notes),
+            "trials": characterisation.measured.trials,
+            "seconds": time.perf_counter() - start,
             "seed": config.seed,
             "settings": {name: asdict(getattr(config, name)) for name in ("backend", "chip", "network")},
             "command": command,
             "versions": versions(),
         },
     )
-    return found
+    return characterisation
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class Row:
     missing: int
 
 
-def rows(found: Characterisation) -> list[Row]:
+def rows(characterisation: Characterisation) -> list[Row]:
     """Return one row per parameter; noise levels are single numbers, without spread."""
-    p, m, none = found.parameters, found.measured, np.zeros(len(found.parameters.leak), bool)
-    missing = found.missing
+    p = characterisation.parameters
+    m = characterisation.measured
+    none = np.zeros(len(p.leak), bool)
+    missing = characterisation.missing
     arrays: list[tuple[str, str, Any, Any]] = [
         ("leak", "", p.leak, missing["leak"]),
         ("threshold", "", p.threshold, missing["threshold"]),
@@ -112,14 +116,14 @@ def rows(found: Characterisation) -> list[Row]:
         ("refractory period", "us", 1e6 * m.refractory, ~np.isfinite(m.refractory)),
         ("delay of samples", "us", 1e6 * m.shapes.delay, none),
     ]
-    single = [
+    scalars = [
         ("membrane noise", "", p.membrane_noise),
         ("sample noise", "", p.trace_noise),
         ("threshold noise", "", p.threshold_noise),
         ("spike jitter", "us", 1e6 * p.spike_jitter),
     ]
-    table = [_row(name, unit, values[..., ~without], int(without.sum())) for name, unit, values, without in arrays]
-    return table + [Row(name, unit, value, None, 0) for name, unit, value in single]
+    table = [_row(name, unit, values[..., ~absent], int(absent.sum())) for name, unit, values, absent in arrays]
+    return table + [Row(name, unit, value, None, 0) for name, unit, value in scalars]
 
 
 def _row(name: str, unit: str, values: Any, missing: int) -> Row:
@@ -128,11 +132,11 @@ def _row(name: str, unit: str, values: Any, missing: int) -> Row:
     return Row(name, unit, float(np.median(values)), float(np.std(values)), missing)
 
 
-def table(found: Characterisation) -> list[tuple[str, ...]]:
+def table(characterisation: Characterisation) -> list[tuple[str, ...]]:
     """Return the rows as text: parameter, median, spread, neurons without an estimate."""
     return [
         (row.parameter, _text(row.median, row.unit), _text(row.spread, row.unit), str(row.missing or "-"))
-        for row in rows(found)
+        for row in rows(characterisation)
     ]
 
 

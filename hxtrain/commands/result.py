@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: `result.json`, the weights as sent, plots."""
+"""Files of a finished run: `result.json`, the weights as sent, plots."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation, intensities
 from hxtrain.training.trainer import Trainer
 
-SHOWN_SAMPLES = 4
+PLOTTED_SAMPLES = 4
 PLANE_SIDE = 80
 """Points per side of the grid that is classified for a plot."""
 
 
-class Finished(Protocol):
-    """What a result needs to know of a training loop after its last epoch."""
+class TrainedRun(Protocol):
+    """A training loop after its last epoch, as a result needs it."""
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """One per epoch."""
+        """One record per epoch."""
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
 
     @property
     def train(self) -> Split:
-        """Samples trained on."""
+        """Training samples in use."""
 
     @property
     def test(self) -> Split:
-        """Samples evaluated on."""
+        """Test samples in use."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,12 +65,12 @@ def result(
     """Return the content of `result.json`.
 
     Args:
-        trainer: after its last epoch.
-        final: its last evaluation.
-        identity: of the device.
-        command: how the run was started.
-        seconds: of this process, from start to end.
-        remarks: warnings and notes of this process.
+        trainer: Trainer after its last epoch.
+        final: Last evaluation of the trainer.
+        identity: Identity of the device.
+        command: Command that started the run.
+        seconds: Elapsed time of this process (s).
+        remarks: Warnings and notes of this process.
     """
     records = trainer.records
     measured = {
@@ -85,16 +85,16 @@ def result(
 
 
 def outcome(
-    loop: Finished,
+    loop: TrainedRun,
     data: ImageDataset,
     identity: Mapping[str, str],
     command: str,
     seconds: float,
     measured: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the result of any training run; arguments as those of `result`, and what else was measured."""
+    """Return the result of any training run. The arguments are those of `result`, and further measurements."""
     records = loop.records
-    training = sum(record["seconds"] for record in records)
+    training_time = sum(record["seconds"] for record in records)
     return {
         "test_accuracy": records[-1]["test_accuracy"],
         "train_accuracy": records[-1]["train_accuracy"],
@@ -103,8 +103,8 @@ def outcome(
         **identity,
         "seed": loop.seed,
         "seconds": seconds,
-        "training_seconds": training,
-        "samples_per_second": len(records) * len(loop.train) / training,
+        "training_seconds": training_time,
+        "samples_per_second": len(records) * len(loop.train) / training_time,
         "command": command,
         **measured,
         "data": data.name,
@@ -121,7 +121,7 @@ def outcome(
 
 
 def input_events(final: Evaluation) -> dict[str, float | None]:
-    """Return how much input a test sample had: events within the window, and those after it, which are lost."""
+    """Return the mean numbers of input events of a test sample: within the window, and after it (lost)."""
     return {
         "input_events_per_sample": final.input_events_per_sample,
         "late_input_events_per_sample": final.late_input_events_per_sample,
@@ -129,22 +129,22 @@ def input_events(final: Evaluation) -> dict[str, float | None]:
 
 
 def all_notes(device: Iterable[str], remarks: Iterable[str]) -> list[str]:
-    """Return what a device noted and what a user was told, each once."""
-    noted = list(dict.fromkeys(device))
-    return noted + [remark for remark in dict.fromkeys(remarks) if not any(remark.endswith(note) for note in noted)]
+    """Return the notes of a device and the remarks to the user, without repetitions."""
+    notes = list(dict.fromkeys(device))
+    return notes + [remark for remark in dict.fromkeys(remarks) if not any(remark.endswith(note) for note in notes)]
 
 
 def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
-    """Return what a test sample cost, and when its answer was found; the chip's energy says how it was obtained."""
+    """Return the costs and the decision time of a test sample, with the origin of the energy."""
     costs = final.costs
-    each = {
+    totals = {
         "chip_seconds": costs.chip_time,
         "wait_seconds": costs.wait_time,
         "host_seconds": costs.host_time,
         "chip_joules": costs.energy,
     }
     return {
-        **{f"{name}_per_sample": None if value is None else value / samples for name, value in each.items()},
+        **{f"{name}_per_sample": None if value is None else value / samples for name, value in totals.items()},
         "energy_origin": costs.energy_origin,
         "energy_assumption": costs.energy_assumption,
         "decision_seconds": final.decision_time,
@@ -153,7 +153,7 @@ def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
 
 
 def sent_weights(net: Network) -> dict[str, Tensor]:
-    """Return the integer weights as sent to the device; the float weights in software."""
+    """Return the integer weights as sent to the device, or the float weights in software."""
     device = device_of(net)
     if device is not None and device.plan is not None:
         return device.plan.quantise(net.effective_weights())[0]
@@ -169,7 +169,7 @@ def save_weights(path: Path, net: Network) -> None:
 
 @contextmanager
 def optional_plots(progress: Progress) -> Iterator[None]:
-    """Warn, and go on, where plots cannot be written: the results are there already."""
+    """Turn an error of writing plots into a warning: the results are already written."""
     try:
         yield
     except OSError as error:
@@ -177,11 +177,12 @@ def optional_plots(progress: Progress) -> Iterator[None]:
 
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
-    """Draw learning curves, some samples, weights, the confusion matrix, and the plane of data that lie in one."""
+    """Draw learning curves, some samples, weights, the confusion matrix, and the plane of two-dimensional data."""
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    net, device = trainer.task.net, device_of(trainer.task.net)
+    net = trainer.task.net
+    device = device_of(net)
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")
@@ -195,43 +196,45 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
 
 @torch.no_grad()
 def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
-    """Run the points of a grid that have a class, and return the answers; -1 at the others."""
-    task, inside = trainer.task, (grid.labels >= 0).nonzero()[:, 0]
+    """Run the points of a grid that have a class, and return their answers; -1 at points without a class."""
+    task = trainer.task
+    inner_points = (grid.labels >= 0).nonzero()[:, 0]
     answers = torch.full_like(grid.labels, -1)
-    for chosen in torch.split(inside, trainer.config.evaluation_batch_size):
-        activity = task.net(task.encoder.without_jitter()(intensities(grid.samples[chosen])))
-        answers[chosen] = predictions(task.loss.scores(activity.readout)).cpu()
+    for indices in torch.split(inner_points, trainer.config.evaluation_batch_size):
+        activity = task.net(task.encoder.without_jitter()(intensities(grid.samples[indices])))
+        answers[indices] = predictions(task.loss.scores(activity.readout)).cpu()
     return answers
 
 
 @torch.no_grad()
 def sample_views(trainer: Trainer) -> list[plots.SampleView]:
-    """Run the first test samples and return what they did."""
-    task, count = trainer.task, min(SHOWN_SAMPLES, len(trainer.test))
-    shown = intensities(trainer.test.samples[:count])
-    spikes = task.encoder.without_jitter()(shown.to(task.net.torch_device))
+    """Run the first test samples and return their spikes and membranes."""
+    task = trainer.task
+    count = min(PLOTTED_SAMPLES, len(trainer.test))
+    images = intensities(trainer.test.samples[:count])
+    spikes = task.encoder.without_jitter()(images.to(task.net.torch_device))
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.readout))
     last = task.net.layers[-1]
     hidden = activity.hidden[-1].spikes if activity.hidden else None
     inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
-    modelled = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
-    measured = activity.hidden[-1].events if activity.hidden else None
-    events = Spikes.from_grid(inputs, task.net.dt) if measured is None else measured
+    model_traces = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
+    hidden_events = activity.hidden[-1].events if activity.hidden else None
+    events = Spikes.from_grid(inputs, task.net.dt) if hidden_events is None else hidden_events
     window = task.net.steps * task.net.dt
     views = []
     for index in range(count):
-        mine = (spikes.sample == index) & (spikes.time < window)
-        theirs = (events.sample == index) & (events.time < window)
+        is_input = (spikes.sample == index) & (spikes.time < window)
+        is_hidden = (events.sample == index) & (events.time < window)
         views.append(
             plots.SampleView(
-                values=shown[index],
-                input_times=spikes.time[mine],
-                input_units=spikes.unit[mine],
-                hidden_times=events.time[theirs],
-                hidden_units=events.unit[theirs],
+                values=images[index],
+                input_times=spikes.time[is_input],
+                input_units=spikes.unit[is_input],
+                hidden_times=events.time[is_hidden],
+                hidden_units=events.unit[is_hidden],
                 measured=activity.readout[:, index],
-                modelled=modelled[:, index],
+                modelled=model_traces[:, index],
                 dt=task.net.dt,
                 label=int(trainer.test.labels[index]),
                 prediction=int(answers[index]),

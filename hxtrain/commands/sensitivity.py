@@ -1,4 +1,4 @@
-"""What each imperfection of a chip costs alone, and how much of it training in the loop wins back."""
+"""Loss of accuracy by each imperfection of a chip alone, and its recovery by training in the loop."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class SensitivityConfig(RunConfig):
     """Settings of a sensitivity study.
 
     Attributes:
-        imperfections: each is kept alone on a chip that is ideal otherwise (`chip.only`).
-        presets: of the chip, one column each.
-        tune_epochs: epochs of training in the loop, from the software-trained weights on.
-        tune_learning_rate: in the first of them.
+        imperfections: Imperfections, each of which is studied on an otherwise ideal chip (`chip.only`).
+        presets: Presets of the chip, one per column.
+        tune_epochs: Epochs of training in the loop, which starts from the weights of a training in software.
+        tune_learning_rate: Initial learning rate of the training in the loop.
     """
 
     imperfections: List[str] = field(default_factory=list)  # noqa: UP006
@@ -46,10 +46,10 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     """Measure every imperfection alone, none and all of them, and write `sensitivity.json` into `folder`.
 
     The network is trained in software, evaluated on the chip (deployed), and trained further there (in the loop).
-    Finished parts in `folder` are not repeated.
+    Parts that are already finished in `folder` are not repeated.
 
     Returns:
-        What `sensitivity.json` holds; `accuracy[preset][imperfection]` has `deployed` and `in_the_loop`.
+        Content of `sensitivity.json`; `accuracy[preset][imperfection]` has `deployed` and `in_the_loop`.
     """
     names = RunConfig.__dataclass_fields__
     base = RunConfig(**{name: getattr(config, name) for name in names})
@@ -101,9 +101,9 @@ def _cases(imperfections: list[str]) -> list[tuple[str, Optional[list[str]]]]:  
 
 
 def sensitivity_rows(accuracy: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
-    """Return one row per imperfection: for each preset accuracy deployed and after training in the loop."""
+    """Return one row per imperfection, with the accuracies of each preset: deployed, and after training in the loop."""
     first = next(iter(accuracy.values()))
     return [
-        (name, *(f"{found[name][kind]:.2%}" for found in accuracy.values() for kind in ("deployed", "in_the_loop")))
+        (name, *(f"{cases[name][kind]:.2%}" for cases in accuracy.values() for kind in ("deployed", "in_the_loop")))
         for name in first
     ]

@@ -1,4 +1,4 @@
-"""A device as a server, and what can be asked of one."""
+"""A device as a server, and the status of a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hxtrain.runs.process import keep_freed_memory
 
 @dataclass
 class ServeConfig(ServerSettings):
-    """Settings of `hxtrain-serve`: the server's, and which device it serves."""
+    """Settings of `hxtrain-serve`: settings of the server, and the device that it serves."""
 
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
@@ -35,8 +35,8 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
     """Serve a device until SIGINT or SIGTERM; a running batch is finished first.
 
     Raises:
-        DeviceError: the device cannot be opened.
-        ValueError: keys are missing, or the address cannot be bound.
+        DeviceError: The device cannot be opened.
+        ValueError: Keys are missing, or the address cannot be bound.
     """
     keep_freed_memory()
     backend = config.backend.create(config.chip)
@@ -57,11 +57,11 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

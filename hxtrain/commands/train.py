@@ -1,4 +1,4 @@
-"""A whole run from settings to `result.json`: what the command line calls, for library users too."""
+"""A whole training run from settings to `result.json`, for the command line and for library users."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RunConfig:
     """All settings of a run.
 
     Attributes:
-        seed: of the initial weights, data order, dropout, augmentation and jitter.
+        seed: Seed of initial weights, data order, dropout, augmentation and jitter.
     """
 
     seed: int = 0
@@ -74,7 +74,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types(self, "")
         for name, kind in PARTS.items():
-            if getattr(self, name) != MISSING:  # in a schema, whose groups are chosen later
+            if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
                 require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
         if self.regularizer != MISSING:
             listed(mapping("regularizer", self.regularizer))
@@ -92,7 +92,7 @@ PARTS: Mapping[str, type] = {
     "trainer": TrainerConfig,
     "parallel": ParallelConfig,
 }
-"""What each part of a run's settings is."""
+"""Type of each part of the settings of a run."""
 
 FREE_TO_CHANGE = {
     "trainer.epochs",
@@ -105,7 +105,7 @@ FREE_TO_CHANGE = {
     "backend.retries",
     "backend.max_runs",
     "backend.run_timeout",
-    "backend.settings.address",  # of a chip behind a server; which chip it is stays checked
+    "backend.settings.address",  # address of a chip server; the identity of the chip is still checked
     "backend.settings.keys",
     "backend.settings.patience",
     "backend.settings.queue_patience",
@@ -114,7 +114,7 @@ FREE_TO_CHANGE = {
     "parallel.chips",
     "parallel.addresses",
 }
-"""Settings that may differ when a run is resumed, since they do not change a step (the epochs of a cosine do)."""
+"""Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
@@ -127,16 +127,16 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
     """Open a device and attach the network to it; None in software.
 
     Raises:
-        PlacementError: the network does not fit the device.
-        ValueError: an option of the network needs a device.
+        PlacementError: The network does not fit the device.
+        ValueError: An option of the network needs a device.
     """
-    created = backend.create(chip)
-    if created is None:
+    device_backend = backend.create(chip)
+    if device_backend is None:
         net.check_software()
         yield None
         return
     with Device(
-        created,
+        device_backend,
         backend.retries,
         trial_time=backend.trial_time,
         forced_reset=backend.forced_reset,
@@ -148,21 +148,22 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
 
 
 def run(config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
-    """Train, evaluate, and write everything into the run directory.
+    """Train and evaluate a network, and write everything into the run directory.
 
     Args:
-        config: all settings.
-        folder: run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
-        command: how the run was started, for the record.
-        progress: where to report.
+        config: All settings.
+        folder: Run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
+        command: Command that starts the run, for the record.
+        progress: Receiver of all reports.
 
     Returns:
-        What `result.json` holds.
+        Content of `result.json`.
 
     Raises:
-        CheckpointError: the directory cannot be written, holds another run, or there is nothing to resume.
-        Interrupted: SIGINT arrived; the state is saved.
-        TypeError, ValueError: these are no settings, or no path.
+        CheckpointError: The directory cannot be written, holds another run, or has no run to resume.
+        TrainingInterrupt: SIGINT arrives; the state is saved.
+        TypeError: An argument is of the wrong type.
+        ValueError: A setting is out of range.
     """
     require_kind(config, RunConfig, "config", "run(RunConfig(...), folder)")
     folder = Path(text("folder", folder)).expanduser()
@@ -189,44 +190,44 @@ def _make(folder: Path) -> None:
 def complete(
     config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Finish a run: start it, continue it, or return its result if it is finished; arguments as those of `run`.
+    """Start or continue a run, or return its result if it is finished. The arguments are those of `run`.
 
     Raises:
-        CheckpointError: the directory holds a run with other settings.
+        CheckpointError: The directory holds a run with other settings.
     """
     folder = Path(folder)
-    found = finished(folder, config.trainer.epochs, _settings(config))
-    if found is not None:
+    outcome = finished(folder, config.trainer.epochs, _settings(config))
+    if outcome is not None:
         (progress or Progress(config.trainer.progress)).say(
-            f"{folder.name}: finished before, {found['test_accuracy']:.2%}"
+            f"{folder.name}: finished before, {outcome['test_accuracy']:.2%}"
         )
-        return found
+        return outcome
     trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
     return run(replace(config, trainer=trainer), folder, command, progress)
 
 
 def finished(folder: Path, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the result of a run that has done all epochs; None if it has not.
+    """Return the result of a run that has trained all epochs; None for an unfinished run.
 
     Raises:
-        CheckpointError: it has other settings.
+        CheckpointError: The run has other settings.
     """
     file = folder / "result.json"
     if not file.exists():
         return None
-    found = read_result(file, {"epochs": int, "settings": dict, "test_accuracy": float})
-    if found["epochs"] != epochs:
+    outcome = read_result(file, {"epochs": int, "settings": dict, "test_accuracy": float})
+    if outcome["epochs"] != epochs:
         return None
-    found_out = ("identity.", "data.sha256")  # by running; the settings are what can be compared before
-    saved = {key: value for key, value in found["settings"].items() if not key.startswith(found_out)}
+    runtime_prefixes = ("identity.", "data.sha256")  # known only after a start; not comparable with settings
+    saved = {key: value for key, value in outcome["settings"].items() if not key.startswith(runtime_prefixes)}
     require_same(file, saved, settings)
-    return found
+    return outcome
 
 
-def _own_devices(config: RunConfig, members: Team) -> RunConfig:
-    """Return the settings with the devices of this process."""
-    chip = members.own(config.parallel.chips, "chips")
-    address = members.own(config.parallel.addresses, "addresses")
+def _with_devices(config: RunConfig, members: Team) -> RunConfig:
+    """Return the settings, with chip and address of this process."""
+    chip = members.entry(config.parallel.chips, "chips")
+    address = members.entry(config.parallel.addresses, "addresses")
     if chip is not None:
         config = replace(config, chip=replace(config.chip, name=chip))
     if address is not None:
@@ -236,26 +237,29 @@ def _own_devices(config: RunConfig, members: Team) -> RunConfig:
 
 
 def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
-    begin, own, told = time.perf_counter(), _own_devices(config, members), len(progress.remarks)
+    start = time.perf_counter()
+    devices = _with_devices(config, members)
+    n_previous_remarks = len(progress.remarks)
     data = config.data.load()
     config.augment.check(data)
-    where = torch_device(config.trainer.torch_device)
-    teacher = load_teacher(config.distillation, data, config.data.validation, where)
-    net = build_network(config, data).to(where)
+    accelerator = torch_device(config.trainer.torch_device)
+    teacher = load_teacher(config.distillation, data, config.data.validation, accelerator)
+    net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
-    with tuned(config.trainer.threads), attached(own.backend, own.chip, net) as device:
+    with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
         task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
-        trainer.prepare()  # before a word is said, since words are logged in the run directory
+        trainer.prepare()  # precedes all reports, since they are logged in the run directory
         if members.leads:
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
         final = trainer.fit()
-        outcome = result(trainer, final, identity, command, time.perf_counter() - begin, progress.remarks[told:])
+        remarks = progress.remarks[n_previous_remarks:]
+        outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
         if members.leads:
             save_weights(folder / "weights.npz", net)
             write_json(folder / "result.json", outcome)
@@ -266,15 +270,15 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write a run's settings (a dataclass) into its directory, once nothing speaks against the run any more."""
+    """Write the settings of a run (a dataclass) into its directory."""
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
 
 
 def torch_device(name: str) -> torch.device:
-    """Return a torch device that is there.
+    """Return an available torch device.
 
     Raises:
-        ValueError: the name is none, or there is no such device.
+        ValueError: The name is unknown, or the device is not available.
     """
     try:
         device = torch.device(name)
@@ -288,20 +292,20 @@ def torch_device(name: str) -> torch.device:
 
 
 def _joined(identities: list[dict[str, str]]) -> dict[str, str]:
-    """Return the devices' common properties, and the others one after the other."""
+    """Return the properties of all devices; properties that differ are joined with `|`."""
     return {
         key: identities[0][key]
-        if len({each.get(key) for each in identities}) == 1
-        else "|".join(str(each.get(key)) for each in identities)
+        if len({identity.get(key) for identity in identities}) == 1
+        else "|".join(str(identity.get(key)) for identity in identities)
         for key in identities[0]
     }
 
 
 def load_weights(net: Network, checkpoint: str | Path) -> None:
-    """Give a network the weights of a checkpoint, or of a state_dict that torch saved elsewhere.
+    """Load the weights of a checkpoint, or of a state_dict of another program, into a network.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or is of another network.
+        CheckpointError: The checkpoint cannot be read, or belongs to another network.
     """
     file = Path(checkpoint)
     content, _ = read_saved(file)
@@ -312,33 +316,35 @@ def load_weights(net: Network, checkpoint: str | Path) -> None:
 
 
 def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """Return the weights of another program's state_dict under the network's names; their order decides.
+    """Return the weights of another program's state_dict under the names of the network, matched by their order.
 
     Raises:
-        CheckpointError: they are not as many, or of other shapes.
+        CheckpointError: Number or shapes of the weights differ.
     """
     expected = net.state_dict()
     if weights.keys() == expected.keys():
         return weights
-    have, want = ([tuple(weight.shape) for weight in each.values()] for each in (weights, expected))
-    if have != want:
-        named = {name: tuple(weight.shape) for name, weight in weights.items()}
+    shapes = [tuple(weight.shape) for weight in weights.values()]
+    expected_shapes = [tuple(weight.shape) for weight in expected.values()]
+    if shapes != expected_shapes:
+        named_shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         raise CheckpointError(
-            f"{file} is a state_dict with weights {named}; the network takes matrices [post, pre] of the shapes "
-            f"{want}, in this order, and no biases: use the same sizes in network.hidden, and remove all else from it"
+            f"{file} is a state_dict with weights {named_shapes}; the network takes matrices [post, pre] of the shapes "
+            f"{expected_shapes}, in this order, and no biases: use the same sizes in network.hidden, and remove all "
+            "else from it"
         )
     return dict(zip(expected, weights.values(), strict=True))
 
 
 def device_identity(device: Device | None) -> dict[str, str]:
-    """Return which individual runs the network."""
+    """Return the identity of the device that runs the network."""
     if device is None:
         return {"backend": SOFTWARE, "chip": "none", "chip_hash": "none"}
     return dict(device.backend.identity)
 
 
 def introduce(progress: Progress, net: Network, data: ImageDataset, identity: dict[str, str]) -> None:
-    """Say what runs where, and print the plan."""
+    """Report the network, its data and its device, and print the plan."""
     sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
     chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
     progress.say(
@@ -353,42 +359,42 @@ def introduce(progress: Progress, net: Network, data: ImageDataset, identity: di
 
 
 def check_folder(resume: bool, folder: Path) -> None:
-    """Refuse a directory that holds another run, or none to continue.
+    """Raise an error for a directory that holds another run, or no run to continue.
 
     Raises:
-        CheckpointError: `resume` (trainer.resume) does not go with what is there.
+        CheckpointError: `resume` (trainer.resume) contradicts the content of the directory.
     """
-    there = (folder / CHECKPOINT).exists()
-    if there and not resume:
+    has_checkpoint = (folder / CHECKPOINT).exists()
+    if has_checkpoint and not resume:
         raise CheckpointError(
             f"{folder} holds a run already; continue it with trainer.resume=true, or name another hydra.run.dir"
         )
-    if resume and not there:
+    if resume and not has_checkpoint:
         previous = previous_of(folder / CHECKPOINT)
         remedy = f"move {previous} there" if previous.exists() else "name the run's directory with hydra.run.dir"
         raise CheckpointError(f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; {remedy}")
 
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
-    """Return flat plain values that a resumed run must share."""
-    individual = {
+    """Return the flat plain values that identify a run; a resumed run must have the same."""
+    device_values = {
         f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in FREE_TO_CHANGE
     }
-    return {**_settings(config), **individual, "data.sha256": data.sha256}
+    return {**_settings(config), **device_values, "data.sha256": data.sha256}
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return all settings, flat, that change a step; of a teacher its content."""
-    found = step_settings(config, config.trainer)
-    flat = {key: value for key, value in found.items() if not key.startswith("distillation.")}
+    """Return all settings that change a step, flat; a teacher is identified by its content."""
+    settings = step_settings(config, config.trainer)
+    flat = {key: value for key, value in settings.items() if not key.startswith("distillation.")}
     flat |= teacher_settings(config.distillation)
-    kinds = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    found_kinds = {"encoder.kind": type(config.encoder).__name__, "loss.kind": type(config.loss).__name__}
-    return {**flat, **found_kinds, "regularizer.kinds": kinds}
+    regularizer_names = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
+    class_names = {"encoder.kind": type(config.encoder).__name__, "loss.kind": type(config.loss).__name__}
+    return {**flat, **class_names, "regularizer.kinds": regularizer_names}
 
 
 def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:
-    """Return those settings of a config (a dataclass), flat, that are not free to change."""
+    """Return the settings of a config (a dataclass) that are not free to change, flat."""
     free = FREE_TO_CHANGE - ({"trainer.epochs"} if trainer.schedule == "cosine" else set())
     return {key: value for key, value in flatten(asdict(config)).items() if key not in free}
 

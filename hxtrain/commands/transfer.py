@@ -1,4 +1,4 @@
-"""Trained on one chip, evaluated on another: the transfer matrix of a population of chips."""
+"""Transfer matrix of a population of chips: networks trained on one chip, evaluated on another."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .result import optional_plots
 from .train import RunConfig, complete
 
 POPULATION = "population"
-"""Name of the network that was trained on all chips, every sample on a random one."""
+"""Name of the network that is trained on all chips, with a random chip for every sample."""
 
 
 @dataclass
 class TransferConfig(RunConfig):
-    """Settings of a transfer matrix: those of the training runs, and which chips.
+    """Settings of a transfer matrix: settings of the training runs, and the chips.
 
     Attributes:
-        chips: serial numbers; `chip` gives everything else of them.
-        population: train on all of them at once, too.
-        software: train in software, too.
+        chips: Serial numbers; `chip` has the remaining settings of all chips.
+        population: Whether to train a further network on all chips at once.
+        software: Whether to train a further network in software.
     """
 
     chips: List[str] = field(default_factory=list)  # noqa: UP006
@@ -53,13 +53,13 @@ class TransferConfig(RunConfig):
 def transfer(config: TransferConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
     """Train on every chip, evaluate on every chip, and write `transfer.json` and `transfer.png` into `folder`.
 
-    Runs that are finished in `folder` already are not repeated, an interrupted one is continued.
+    Runs that are already finished in `folder` are not repeated; an interrupted run is continued.
 
     Returns:
-        What `transfer.json` holds; `accuracy[trained][evaluated]`.
+        Content of `transfer.json`; `accuracy[trained][evaluated]`.
 
     Raises:
-        ValueError: the backend has no chip individuals.
+        ValueError: The backend has no chip individuals.
     """
     if not config.backend.takes_chip():
         raise ValueError(f"backend={config.backend.name} has no chip individuals to transfer between")
@@ -76,18 +76,18 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
     hashes = {}
     for name in results:
         accuracy[name] = {}
-        for on in config.chips:
-            place = folder / "evaluated" / name / on
+        for chip_name in config.chips:
+            place = folder / "evaluated" / name / chip_name
             evaluation = EvaluateConfig(
                 checkpoint=str(folder / "trained" / name / CHECKPOINT),
                 backend=config.backend,
-                chip=replace(config.chip, name=on),
+                chip=replace(config.chip, name=chip_name),
                 batch_size=config.trainer.evaluation_batch_size,
                 test_samples=config.trainer.test_samples,
             )
-            found = finished_evaluation(evaluation, place, command, progress)
-            accuracy[name][on] = found["test_accuracy"]
-            hashes[on] = found["chip_hash"]
+            result = finished_evaluation(evaluation, place, command, progress)
+            accuracy[name][chip_name] = result["test_accuracy"]
+            hashes[chip_name] = result["chip_hash"]
     outcome = {
         "accuracy": accuracy,
         "summary": _summary(accuracy, config.chips),
@@ -111,14 +111,14 @@ def _run_config(config: TransferConfig, **changes: Any) -> RunConfig:
 
 
 def _summary(accuracy: dict[str, dict[str, float]], chips: list[str]) -> dict[str, float]:
-    """Return mean accuracies: on the own chip, on another one, of the population's and the software's network."""
-    own = [accuracy[name][name] for name in chips]
-    other = [accuracy[name][on] for name in chips for on in chips if name != on]
-    found = {"own_chip": float(np.mean(own)), "other_chip": float(np.mean(other))}
+    """Return mean accuracies: on the chip of the training, on another chip, of the population network, of software."""
+    diagonal = [accuracy[name][name] for name in chips]
+    off_diagonal = [accuracy[name][chip] for name in chips for chip in chips if name != chip]
+    means = {"own_chip": float(np.mean(diagonal)), "other_chip": float(np.mean(off_diagonal))}
     for name in (POPULATION, SOFTWARE):
         if name in accuracy:
-            found[name] = float(np.mean(list(accuracy[name].values())))
-    return found
+            means[name] = float(np.mean(list(accuracy[name].values())))
+    return means
 
 
 def transfer_rows(accuracy: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:

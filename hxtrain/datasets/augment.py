@@ -1,4 +1,4 @@
-"""Augmentation: each training image is distorted anew whenever it is shown; test images never are.
+"""Augmentation: each training image is distorted anew in every epoch; test images are never distorted.
 
 One affine map per image (rotation, size, shear, shift), and a smooth random displacement of its points
 (Simard, Steinkraus and Platt 2003), in one bilinear resampling with zeros outside.
@@ -23,15 +23,15 @@ WAVES = 4
 
 @dataclass
 class Augmentation:
-    """How far training images are distorted; uniform within +- each value, independently for each image.
+    """Distortion of training images, uniform within +- each value and independent for each image.
 
     Attributes:
-        rotation: largest angle (degrees).
-        shift: largest shift along each axis (pixels).
-        scale: largest relative change of size, along each axis.
-        shear: largest shear, shift along x per shift along y.
-        elastic: standard deviation of a smooth displacement of the image's points (pixels).
-        mirror: whether an image is mirrored left to right, in one case out of two.
+        rotation: Largest angle (degrees).
+        shift: Largest shift along each axis (pixels).
+        scale: Largest relative change of size, along each axis.
+        shear: Largest shear: shift along x per shift along y.
+        elastic: Standard deviation of a smooth displacement of the image's points (pixels).
+        mirror: Whether half of the images, drawn at random, are mirrored left to right.
     """
 
     rotation: float = 0.0
@@ -43,9 +43,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         check_types(self, "augment.")
-        for name, most in (("rotation", 180), ("scale", 0.9), ("shift", math.inf), ("shear", math.inf)):
-            if not (0 <= getattr(self, name) <= most and getattr(self, name) < math.inf):
-                raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{most}")
+        for name, limit in (("rotation", 180), ("scale", 0.9), ("shift", math.inf), ("shear", math.inf)):
+            if not (0 <= getattr(self, name) <= limit and getattr(self, name) < math.inf):
+                raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{limit}")
         if not 0 <= self.elastic < math.inf:
             raise ValueError(f"augment.elastic={self.elastic} must be finite and not negative")
 
@@ -55,22 +55,22 @@ class Augmentation:
         return any(getattr(self, item.name) for item in fields(self))
 
     def check(self, data: ImageDataset) -> None:
-        """Refuse to distort what are no images.
+        """Check that the samples of a data set can be distorted.
 
         Raises:
-            ValueError: the samples are features.
+            ValueError: The samples are features.
         """
         if self.active and data.train.kind != "images":
             values = {item.name: getattr(self, item.name) for item in fields(self)}
-            asked = ", ".join(f"augment.{name}={value}" for name, value in values.items() if value)
-            raise ValueError(f"{asked}: only images can be distorted, not {data.title}; leave this out")
+            distortions = ", ".join(f"augment.{name}={value}" for name, value in values.items() if value)
+            raise ValueError(f"{distortions}: only images can be distorted, not {data.title}; leave this out")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Distort images.
 
         Args:
-            images: float `[B, H, W]` in 0..1.
-            generator: source of all randomness, on the CPU.
+            images: Images, float `[B, H, W]` in 0..1.
+            generator: Source of all random numbers, on the CPU.
         """
         if not self.active:
             return images
@@ -81,22 +81,22 @@ class Augmentation:
         return grid_sample(images[:, None], grid, align_corners=False)[:, 0].clamp_(0, 1)
 
     def _maps(self, count: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Return for each image the matrix `[B, 2, 3]` that leads from its new points to its old ones."""
+        """Return the matrix of each image that maps its new points to its old ones `[B, 2, 3]`."""
 
-        def uniform(most: float) -> Tensor:
-            if most == 0:
+        def uniform(limit: float) -> Tensor:
+            if limit == 0:
                 return torch.zeros(count)
-            return (torch.rand(count, generator=generator) * 2 - 1) * most
+            return (torch.rand(count, generator=generator) * 2 - 1) * limit
 
         angle = uniform(math.radians(self.rotation))
         cos, sin = angle.cos(), angle.sin()
-        wide, high = 1 + uniform(self.scale), 1 + uniform(self.scale)
+        width_factors, height_factors = 1 + uniform(self.scale), 1 + uniform(self.scale)
         shear = uniform(self.shear)
         if self.mirror:
-            wide = torch.where(torch.rand(count, generator=generator) < 0.5, -wide, wide)
-        across, down = uniform(2 * self.shift / shape[1]), uniform(2 * self.shift / shape[0])
-        along_x = torch.stack([cos * wide, (shear - sin) * high, across], 1)
-        along_y = torch.stack([sin * wide, cos * high, down], 1)
+            width_factors = torch.where(torch.rand(count, generator=generator) < 0.5, -width_factors, width_factors)
+        x_shifts, y_shifts = uniform(2 * self.shift / shape[1]), uniform(2 * self.shift / shape[0])
+        along_x = torch.stack([cos * width_factors, (shear - sin) * height_factors, x_shifts], 1)
+        along_y = torch.stack([sin * width_factors, cos * height_factors, y_shifts], 1)
         return torch.stack([along_x, along_y], 1)
 
     def _displacements(self, shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -1,11 +1,12 @@
-r"""Knowledge distillation: a network learns from the labels, and from how sure a teacher is of every class.
+r"""Knowledge distillation: a network learns from the labels and from a teacher's probability of every class.
 
 Hinton, Vinyals and Dean 2015 (arXiv:1503.02531), with the student's and the teacher's logits s and t, temperature T::
 
     L = (1 - w) L_labels + w T^2 KL(softmax(t / T) || softmax(s / T))
 
-T^2 keeps the gradient's size, which falls with 1 / T^2. Several teachers are one whose logits are the mean of their
-log-probabilities. A teacher runs on the host and sees the samples that the student's spikes are made of.
+The factor T^2 preserves the size of the gradient, which falls with 1 / T^2. Several teachers act as a single one, whose
+logits are the mean of their log-probabilities. A teacher runs on the host, on the samples that the student's input
+events encode.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from .losses import MaxOverTime
 
 @dataclass
 class Distillation:
-    """From which teacher a network learns, and how much.
+    """Teacher of a network, and its weight in the loss.
 
     Attributes:
-        teacher: checkpoint of an artificial neural network (`hxtrain-ann`), or a list of such; None: no teacher.
-        experiment: experiment of `hxtrain-ann` whose network is the teacher where none is named by its path; the
-            command line trains it first (`experiments/teacher.py`).
-        weight: share of the teacher in the loss.
-        temperature: factor by which both sides' logits are divided before the softmax.
+        teacher: Checkpoint of an artificial neural network (`hxtrain-ann`), or a list of checkpoints; None without
+            a teacher.
+        experiment: Experiment of `hxtrain-ann` whose network is the teacher if `teacher` is None; the command line
+            trains it first (`experiments/teacher.py`).
+        weight: Share of the teacher in the loss.
+        temperature: Divisor of the logits of teacher and student before the softmax.
     """
 
     teacher: Any = None  # Optional[Union[str, List[str]]], which OmegaConf cannot express
@@ -63,19 +65,19 @@ class Distillation:
         return list(self.teacher) if isinstance(self.teacher, (list, tuple)) else [self.teacher]
 
     def without_effect(self) -> list[str]:
-        """Return the settings that change nothing, since there is no teacher."""
-        own = {
+        """Return the settings that have no effect without a teacher."""
+        values = {
             item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("teacher", "experiment")
         }
         default = Distillation()
-        changed = [name for name, value in own.items() if value != getattr(default, name)]
-        return [] if self.paths else [f"distillation.{name}={own[name]}" for name in changed]
+        changed = [name for name, value in values.items() if value != getattr(default, name)]
+        return [] if self.paths else [f"distillation.{name}={values[name]}" for name in changed]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return `T^2 KL(teacher || student)`, mean over samples, of logits `[B, classes]`."""
-    target, answer = (log_softmax(logits / temperature, 1) for logits in (teacher, student))
-    return temperature**2 * kl_div(answer, target, reduction="batchmean", log_target=True)
+    target_logs, student_logs = (log_softmax(logits / temperature, 1) for logits in (teacher, student))
+    return temperature**2 * kl_div(student_logs, target_logs, reduction="batchmean", log_target=True)
 
 
 @dataclass(frozen=True)
@@ -83,35 +85,37 @@ class Teacher:
     """Artificial neural networks that a network learns from.
 
     Attributes:
-        models: intensities `[B, ...]` to logits `[B, classes]`, in evaluation mode.
-        config: share and temperature.
-        names: what each model is, for readers.
-        where: device of the models.
+        models: Modules from intensities `[B, ...]` to logits `[B, classes]`, in evaluation mode.
+        config: Share and temperature.
+        names: Description of each model.
+        torch_device: Device of the models.
     """
 
     models: tuple[nn.Module, ...]
     config: Distillation
     names: tuple[str, ...]
-    where: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    torch_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @torch.no_grad()
     def logits(self, samples: Tensor) -> Tensor:
         """Return the mean of all models' log-probabilities `[B, classes]` of intensities `[B, ...]`."""
-        seen = samples.to(self.where)
-        return torch.stack([log_softmax(model(seen), 1) for model in self.models]).mean(0)
+        samples = samples.to(self.torch_device)
+        return torch.stack([log_softmax(model(samples), 1) for model in self.models]).mean(0)
 
     def loss(self, labels_loss: MaxOverTime, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of a batch, a function of readout `[T, B, classes]` and labels `[B]`.
 
         Args:
-            labels_loss: how a readout becomes logits, and the loss without a teacher.
-            logits: the teacher's of this batch `[B, classes]`.
+            labels_loss: Loss without a teacher, which also turns a readout into logits.
+            logits: Logits of the teacher for this batch `[B, classes]`.
         """
         share = self.config.weight
 
-        def mixed(readout: Tensor, labels: Tensor) -> Tensor:
-            """Return both parts of the loss, each times its share."""
-            taught = distillation_loss(labels_loss.logits(readout), logits.to(readout.device), self.config.temperature)
-            return (1 - share) * labels_loss(readout, labels) + share * taught
+        def mixture(readout: Tensor, labels: Tensor) -> Tensor:
+            """Return the sum of both parts of the loss, each times its share."""
+            teacher_loss = distillation_loss(
+                labels_loss.logits(readout), logits.to(readout.device), self.config.temperature
+            )
+            return (1 - share) * labels_loss(readout, labels) + share * teacher_loss
 
-        return mixed
+        return mixture

@@ -19,11 +19,11 @@ from hxtrain.objectives.regularizers import listed
 
 
 class LossNotFiniteError(ValueError):
-    """The loss, a penalty, or a gradient is NaN or infinite; nothing was changed."""
+    """The loss, a penalty or a gradient is NaN or infinite; no weight is changed."""
 
 
 class Step(NamedTuple):
-    """What a step saw: the network's activity, and the loss without regularisers."""
+    """Measurements of a step: activity of the network, and loss without regularisers."""
 
     activity: Activity
     loss: float
@@ -39,24 +39,25 @@ def train_step(
     masks: list[Tensor | None] | None = None,
     before_step: Callable[[Step], None] = lambda step: None,
 ) -> Step:
-    """Run a batch, and change the weights by the gradient of what was measured.
+    """Run a batch, and change the weights by the gradient of the measured pass.
 
     Args:
-        net: network, attached to a device or not.
-        loss: of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
-        regularizers: what is minimised in addition: a list, or a mapping by name as in `RunConfig`.
-        optimizer: of the network's parameters, whose gradients of before are dropped.
-        spikes: input events of `B` samples. labels: true classes `[B]`.
-        masks: kept neurons of each layer; None keeps all.
-        before_step: called when the gradients are there, before the optimiser uses them.
+        net: Network, attached to a device or in software.
+        loss: Function of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`.
+        optimizer: Optimiser over `net.parameters()`; existing gradients are cleared.
+        spikes: Input events of `B` samples.
+        labels: True classes `[B]`.
+        masks: Active neurons of each layer; None keeps all.
+        before_step: Called with the step once the gradients exist, before the optimiser uses them.
 
     Raises:
-        DeviceError: the device failed; nothing was changed.
-        TypeError: an argument is of another kind.
-        ValueError: the loss is not a single number that follows from the readout, or gradients are switched off.
-        LossNotFiniteError: the loss, with what regularisers add, or a gradient is not finite; nothing was changed.
+        DeviceError: The device fails; no weight is changed.
+        TypeError: An argument is of the wrong type.
+        ValueError: The loss is not a single number that depends on the readout, or gradients are switched off.
+        LossNotFiniteError: The loss, its sum with the penalties, or a gradient is not finite; no weight is changed.
     """
-    several = _check_kinds(net, loss, regularizers, optimizer)
+    penalty_functions = _check_kinds(net, loss, regularizers, optimizer)
     activity: Activity = net(spikes, masks)
     weights = net.effective_weights()
     answer = loss(activity.readout, as_tensor(labels, "labels").to(activity.readout.device))
@@ -64,20 +65,20 @@ def train_step(
     value = float(answer.detach())
     if not math.isfinite(value):
         raise LossNotFiniteError(f"the loss is {value}")
-    penalties = [(r, r(activity, weights)) for r in several if r.strength > 0]
+    penalties = [(r, r(activity, weights)) for r in penalty_functions if r.strength > 0]
     total = sum((penalty for _, penalty in penalties), start=answer)
     if not math.isfinite(float(total.detach())):
         raise LossNotFiniteError(_not_finite(penalties))
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            parameter.grad = None  # what optimizer.zero_grad does, less its bookkeeping for torch's profiler
+            parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
     total.backward()  # type: ignore[no-untyped-call]
-    found = Step(activity, value)
-    before_step(found)
+    step = Step(activity, value)
+    before_step(step)
     _check_gradients(net)
     optimizer.step()
     _clamp(net)
-    return found
+    return step
 
 
 def _check_kinds(
@@ -86,7 +87,7 @@ def _check_kinds(
     regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
     optimizer: torch.optim.Optimizer,
 ) -> list[Regularizer]:
-    """Refuse arguments of another kind, and return the regularisers."""
+    """Return the regularisers after a check of the types of all arguments."""
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
     if isinstance(loss, type) or not callable(loss):
@@ -95,7 +96,7 @@ def _check_kinds(
 
 
 def _check_answer(answer: Tensor) -> None:
-    """Refuse what a loss function gave, unless it is one number with a gradient."""
+    """Raise an error unless the result of a loss function is a single number with a gradient."""
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off; call train_step outside torch.no_grad()")
     if not isinstance(answer, Tensor) or answer.numel() != 1 or not answer.requires_grad:
@@ -107,7 +108,7 @@ def _check_answer(answer: Tensor) -> None:
 
 
 def _not_finite(penalties: Sequence[tuple[Regularizer, Tensor]]) -> str:
-    """Return which penalty is not finite, or that all of them together with the loss are not."""
+    """Return a text that names the penalty that is not finite, or the sum of loss and penalties."""
     for regularizer, penalty in penalties:
         value = float(penalty.detach())
         if not math.isfinite(value):
@@ -116,7 +117,7 @@ def _not_finite(penalties: Sequence[tuple[Regularizer, Tensor]]) -> str:
 
 
 def _check_gradients(net: Network) -> None:
-    """Refuse gradients of which some are not finite; an optimiser would spread them over all weights."""
+    """Raise an error if a gradient is not finite; an optimiser would spread it over all weights."""
     if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
         return
     name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
@@ -124,7 +125,7 @@ def _check_gradients(net: Network) -> None:
 
 
 def _clamp(net: Network) -> None:
-    """Keep float weights within what the device can represent."""
+    """Clamp float weights to the range that the device can represent."""
     with torch.no_grad():
         for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
             if limit is not None:

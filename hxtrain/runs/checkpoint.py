@@ -1,8 +1,8 @@
 """Checkpoints: written in one step, checked against their hash, read without executing code, resumed bit-equally.
 
-A checkpoint is an archive of `torch.save`; the archive's comment holds the SHA-256 of all that stands before it, so
-that whatever a bad sector or a broken copy changes in a file is noticed before anything of it is used. Files without
-such a comment, of earlier versions and other programs, are checked by the sums (CRC-32) that every archive has.
+A checkpoint is an archive of `torch.save`. The comment of the archive holds the SHA-256 of all preceding bytes, so that
+any damage by a bad sector or a broken copy is noticed before the content is used. Files without such a comment, from
+earlier versions and other programs, are checked by the sums (CRC-32) that every archive has.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or does not belong to this run."""
 
 
-class Saved(NamedTuple):
-    """What a file holds: its content, and the SHA-256 of the file."""
+class CheckpointContent(NamedTuple):
+    """Content of a checkpoint file, and SHA-256 of the file."""
 
     state: dict[str, Any]
     sha256: str
 
 
 def previous_of(path: Path) -> Path:
-    """Return where the checkpoint before the last one is kept, `checkpoint.previous.pt`."""
+    """Return the path of the previous checkpoint, `checkpoint.previous.pt`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values; an interruption leaves the old file or the new one, never half of one.
 
-    The file that was there becomes `previous_of(path)`.
+    An existing file is moved to `previous_of(path)`.
 
     Raises:
-        CheckpointError: the file cannot be written (for example a full disk); the old one is intact.
+        CheckpointError: The file cannot be written (for example on a full disk); the old one is intact.
     """
     path = Path(text("path", path))
     archive = io.BytesIO()
@@ -74,12 +74,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint; only tensors and plain values are accepted, no code is run.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or from an unknown version.
+        CheckpointError: The file does not exist, is damaged, or has an unknown version.
     """
     return read_checkpoint(Path(text("path", path))).state
 
 
-def read_checkpoint(path: Path) -> Saved:
+def read_checkpoint(path: Path) -> CheckpointContent:
     """Return a checkpoint and its SHA-256; see `load_checkpoint`."""
     state, sha256 = read_saved(path)
     version = state.get("format") if isinstance(state, dict) else type(state).__name__
@@ -88,11 +88,11 @@ def read_checkpoint(path: Path) -> Saved:
             f"{path} has checkpoint format {_short(version)}, this version reads {FORMAT}"
             + ("; it is a state_dict, which trainer.initial takes" if is_state_dict(state) else "")
         )
-    return Saved(state, sha256)
+    return CheckpointContent(state, sha256)
 
 
 def is_state_dict(content: object) -> bool:
-    """Return whether a file's content is that of torch's `module.state_dict()`: tensors by name, nothing else."""
+    """Return whether the content of a file is a torch `state_dict`: tensors by name, nothing else."""
     return (
         isinstance(content, dict)
         and len(content) > 0
@@ -101,10 +101,10 @@ def is_state_dict(content: object) -> bool:
 
 
 def read_saved(path: Path) -> tuple[Any, str]:
-    """Return what `torch.save` wrote, a checkpoint or anything else, and the SHA-256 of the file.
+    """Return the content of any file of `torch.save`, such as a checkpoint, and the SHA-256 of the file.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
+        CheckpointError: The file does not exist, is damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
@@ -117,7 +117,7 @@ def read_saved(path: Path) -> tuple[Any, str]:
 
 
 class _DamagedError(ValueError):
-    """The bytes are not those that were written, or of no archive of tensors."""
+    """The bytes are damaged, or are no archive of tensors."""
 
 
 def _content(path: Path) -> tuple[Any, str]:
@@ -134,7 +134,7 @@ def _content(path: Path) -> tuple[Any, str]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except pickle.UnpicklingError as error:  # torch's text is on how to read it all the same
+    except pickle.UnpicklingError as error:  # torch's own text tells how to bypass this check
         raise _DamagedError(
             "it holds more than tensors and plain values, or is damaged; nothing of it was run"
         ) from error
@@ -144,21 +144,21 @@ def _content(path: Path) -> tuple[Any, str]:
 
 
 def _check_archive(data: bytes, sums: bool) -> None:
-    """Refuse an archive whose content would be larger than the file, or is not what its sums say."""
+    """Raise an error for an archive with compressed parts, or with content that contradicts its sums."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            packed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
-            changed = archive.testzip() if sums and not packed else None
+            compressed = [item.filename for item in archive.infolist() if item.compress_type != zipfile.ZIP_STORED]
+            damaged = archive.testzip() if sums and not compressed else None
     except Exception as error:  # a damaged archive raises nearly anything
         raise _DamagedError(f"it is damaged or no archive of tensors ({error})") from error
-    if packed:
-        raise _DamagedError(f"its part {packed[0]!r} is compressed, which torch.save never does")
-    if changed is not None:
-        raise _DamagedError(f"it is damaged, its part {changed!r} is not what was written")
+    if compressed:
+        raise _DamagedError(f"its part {compressed[0]!r} is compressed, which torch.save never does")
+    if damaged is not None:
+        raise _DamagedError(f"it is damaged, its part {damaged!r} is not what was written")
 
 
 def _ends_plainly(archive: bytes) -> bool:
-    """Return whether an archive ends as torch.save leaves it, without a comment."""
+    """Return whether an archive ends without a comment, as after torch.save."""
     return archive[-ZIP_END_BYTES:][:4] == ZIP_END and archive[-2:] == b"\0\0"
 
 
@@ -175,7 +175,7 @@ def _comment(body: bytes) -> bytes:
 
 
 def _way_back(path: Path) -> str:
-    """Return what a text on a damaged checkpoint says of the one before it."""
+    """Return the clause of an error text on the checkpoint that precedes a damaged one."""
     previous = previous_of(path)
     if not previous.is_file():
         return ""
@@ -191,18 +191,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to resume with other settings; the text names every difference.
+def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Check that a run is resumed with the same settings; the error names every difference.
 
-    A setting that one side does not know, since it is of another version, is as good as None on the other side.
+    A setting that is missing on one side, since the version differs, equals None on the other side.
 
     Raises:
-        CheckpointError: a setting differs.
+        CheckpointError: A setting differs.
     """
     differences = [
-        f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {now.get(key, 'absent')!r}"
-        for key in sorted(set(saved) | set(now))
-        if not _same(key, saved.get(key), now.get(key))
+        f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {current.get(key, 'absent')!r}"
+        for key in sorted(set(saved) | set(current))
+        if not _is_same(key, saved.get(key), current.get(key))
     ]
     if differences:
         raise CheckpointError(
@@ -212,9 +212,9 @@ def require_same(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -
         )
 
 
-def _same(key: str, saved: Any, now: Any) -> bool:
-    """Return whether two values of a setting are the same; a path may have become an absolute one."""
-    if key != "trainer.initial" or saved is None or now is None:
-        return bool(saved == now)
-    paths = sorted((Path(saved).parts, Path(now).parts), key=len)
+def _is_same(key: str, saved: Any, current: Any) -> bool:
+    """Return whether two values of a setting are equal; a relative path equals an absolute one with the same end."""
+    if key != "trainer.initial" or saved is None or current is None:
+        return bool(saved == current)
+    paths = sorted((Path(saved).parts, Path(current).parts), key=len)
     return paths[0] == paths[1][-len(paths[0]) :]

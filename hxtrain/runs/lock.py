@@ -21,12 +21,12 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system frees it even if the process is killed.
+    """Hold the lock of a folder; the system frees it even if the process is killed.
 
-    What a killed process left half-written is removed.
+    Incomplete files of a killed process are removed.
 
     Raises:
-        CheckpointError: another process works in this folder, it cannot be written, or its lock is a link.
+        CheckpointError: Another process works in the folder, the folder cannot be written, or its lock is a link.
     """
     if fcntl is None:
         yield
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _open(file: Path) -> int:
-    """Return a descriptor of the lock's file, which is neither emptied nor, if it is a link, followed."""
+    """Return a descriptor of the lock file; its content is preserved, and a link is refused."""
     if file.is_symlink():
         raise CheckpointError(f"{file} is a link to somewhere else, which no run makes; delete it")
     try:

@@ -1,4 +1,4 @@
-"""What a run reports: sums over an epoch, one record per epoch, JSON lines."""
+"""Metrics of a run: sums over an epoch, one record per epoch, JSON lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hxtrain.backends.files import replacing
 
 @dataclass
 class Sums:
-    """Sums over the samples of an epoch so far; `hidden_spikes` is None where nothing spikes."""
+    """Sums over the samples of the current epoch; `hidden_spikes` is None for networks without spikes."""
 
     samples: int = 0
     loss: float = 0.0

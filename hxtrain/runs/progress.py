@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar while it is a terminal, a line per epoch anyway."""
+"""Progress of a run: one line per epoch, and a bar if the console is a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hxtrain.backends.work import Work, listening
 from hxtrain.console import print_table
 
 log = logging.getLogger("hxtrain.report")
-"""What is shown, as plain text: for the log file of a command. It reaches no terminal a second time."""
+"""Logger of all reports as plain text, for the log file of a command; it does not write to the terminal."""
 log.propagate = False
 log.setLevel(logging.INFO)
 
@@ -66,11 +66,11 @@ class Progress:
     """Reports a training run.
 
     Args:
-        show: whether to draw a bar (epoch, loss, accuracy, spikes and images per second, time left).
-        console: where to write.
+        show: Whether to draw a bar (epoch, loss, accuracy, spikes and images per second, time left).
+        console: Console for all output; None for the standard output.
 
     Attributes:
-        remarks: all warnings and notes so far, each with its kind.
+        remarks: All warnings and notes of this run, each with its kind.
     """
 
     def __init__(self, show: bool = True, console: Console | None = None) -> None:
@@ -82,7 +82,7 @@ class Progress:
 
     @contextmanager
     def training(self, trainer: Course) -> Iterator[None]:
-        """Show progress of a trainer from where it stands to its last epoch."""
+        """Show the progress of a trainer from its current step to its last epoch."""
         steps = trainer.steps_per_epoch
         bar = Bar(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -116,9 +116,10 @@ class Progress:
         if trainer.step % 5:
             self._bar.update(self._task, advance=1)
             return
-        m = trainer.sums.means()
+        means = trainer.sums.means()
         text = (
-            f"loss {m['loss']:.3f}  accuracy {m['accuracy']:.1%}  {_spikes(m, 0)}{m['samples_per_second']:.0f} images/s"
+            f"loss {means['loss']:.3f}  accuracy {means['accuracy']:.1%}  "
+            f"{_spikes(means, 0)}{means['samples_per_second']:.0f} images/s"
         )
         epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
         self._bar.update(self._task, advance=1, text=text, epoch=epoch)
@@ -137,15 +138,15 @@ class Progress:
         )
 
     def warn(self, text: str) -> None:
-        """Show a warning: something is amiss, and the text says what to do."""
+        """Show a warning: the text names a problem and a remedy."""
         self._remark("warning", "yellow", text)
 
     def note(self, text: str) -> None:
-        """Show a note: good to know, nothing to do."""
+        """Show a note: information that needs no action."""
         self._remark("note", "cyan", text)
 
     def _remark(self, kind: str, colour: str, text: str) -> None:
-        """Keep a remark, and show it unless an earlier run has made the same one."""
+        """Record a remark, and show it unless the same one was shown before."""
         remark = f"{kind}: {text}"
         is_repeated = remark in self.remarks
         self.remarks.append(remark)
@@ -167,17 +168,17 @@ class Progress:
             log.info("%s: %s", title, ", ".join(cell.plain for cell in row))
 
     def say(self, text: str) -> None:
-        """Show a line, as it is."""
+        """Show a line of plain text."""
         self._print(_plain(text))
 
     def show(self, markup: str, *values: object) -> None:
-        """Show a line with rich's markup, a literal of the program; each `{}` in it is a value, shown as it is."""
+        """Show a line with rich's markup, a literal of the program; each `{}` in it takes a value as plain text."""
         plain = (escape(_plain(str(value)).plain) for value in values)
         self._print(Text.from_markup(markup.format(*plain)))
 
 
 def _plain(text: str | Text) -> Text:
-    """Return text of anyone as it is shown: without markup, control characters but newlines as escapes."""
+    """Return text of any origin in a safe form: without markup, with control characters except newlines as escapes."""
     if isinstance(text, Text):
         return text
     return Text("\n".join(map(printable, text.split("\n"))))
@@ -185,10 +186,10 @@ def _plain(text: str | Text) -> Text:
 
 @contextmanager
 def device_work_shown(console: Console | None = None) -> Iterator[None]:
-    """Show what takes long in a device meanwhile, such as a calibration: a line when it begins, and a bar.
+    """Show long work of a device within the block, such as a calibration: a line at its start, and a bar.
 
     Args:
-        console: where to write; None: to the standard error stream.
+        console: Console for all output; None for the standard error stream.
     """
     target = console or Console(stderr=True)
     bars: list[Bar] = []
@@ -211,7 +212,7 @@ def device_work_shown(console: Console | None = None) -> Iterator[None]:
 
 
 def _stages(console: Console, stages: int) -> Bar:
-    """Return a bar of stages, which is drawn until it is stopped."""
+    """Return a running bar of stages; `stop` ends it."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     bar = Bar(*columns, console=console, transient=True)
     bar.add_task("", total=stages)
@@ -224,8 +225,8 @@ def _stop(bars: list[Bar]) -> None:
         bars.pop().stop()
 
 
-def _spikes(found: Mapping[str, Any], digits: int) -> str:
-    """Return the spikes per image as a text; nothing for networks without spikes."""
-    if "hidden_spikes_per_sample" not in found:
+def _spikes(record: Mapping[str, Any], digits: int) -> str:
+    """Return the spikes per image as a text; empty for networks without spikes."""
+    if "hidden_spikes_per_sample" not in record:
         return ""
-    return f"{found['hidden_spikes_per_sample']:.{digits}f} spikes/image  "
+    return f"{record['hidden_spikes_per_sample']:.{digits}f} spikes/image  "

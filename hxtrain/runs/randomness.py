@@ -20,7 +20,7 @@ def generator(seed: int, *place: object) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, *place: object) -> Iterator[None]:
-    """Seed torch's global generators for a block, for modules that take no other; they are as before afterwards."""
+    """Seed torch's global generators within a block, for modules that take no generator; the state is restored."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(_number(seed, *place))
         yield

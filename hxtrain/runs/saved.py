@@ -1,7 +1,7 @@
-"""What files of runs say, read with suspicion: they may be damaged, of another version, or a stranger's.
+"""Readers of the files of runs, which check everything: a file may be damaged, of another version, or hostile.
 
 `read_result` is for `result.json` and `evaluation.json`, `read_settings` for `config.yaml`, `required` and `component`
-for the content of checkpoints, `take_weights` for weights from wherever.
+for the content of checkpoints, `take_weights` for weights of any origin.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from hxtrain.finite import first_not_finite
 from .checkpoint import CheckpointError
 
 LARGEST_FILE = 64 * 2**20
-"""Longest file of JSON or YAML that is read (bytes)."""
+"""Largest file of JSON or YAML that is read (bytes)."""
 DEEPEST = 12
-"""How far lists and mappings may be nested."""
+"""Greatest depth of nested lists and mappings."""
 MOST_VALUES = 10**6
-"""Most values in a file, each counted as often as it is written out."""
+"""Greatest number of values in a file, each counted as often as it is written out."""
 SHARES = ("test_accuracy", "train_accuracy")
 """Entries of a result that lie in 0..1."""
 GROUPS = ("settings", "trained_settings")
@@ -39,14 +39,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def read_result(file: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """Return what a `result.json` or `evaluation.json` says.
+    """Return the content of a `result.json` or `evaluation.json`.
 
     Args:
-        file: its path.
-        kinds: entries that must be there, with their types; see `required`.
+        file: Path of the file.
+        kinds: Required entries with their types, see `required`.
 
     Raises:
-        CheckpointError: it is damaged, or no result.
+        CheckpointError: The file is damaged, or is no result.
     """
     try:
         values = json.loads(_text(file), parse_constant=_no_number)
@@ -60,10 +60,10 @@ def read_result(file: Path, kinds: Mapping[str, type] | None = None) -> dict[str
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Return what a run's `config.yaml` says; nothing in it is resolved.
+    """Return the content of a run's `config.yaml`; interpolations are not resolved.
 
     Raises:
-        CheckpointError: it is damaged, or no mapping of settings.
+        CheckpointError: The file is damaged, or is no mapping of settings.
     """
     try:
         text = _text(file).decode()
@@ -102,12 +102,13 @@ def _check_result(values: Mapping[str, Any]) -> None:
 
 
 def check_plain(value: object) -> None:
-    """Refuse what is not made of text, numbers of 64 bits, truth values, None, and lists and mappings of them.
+    """Check that a value consists of text, 64-bit numbers, truth values, None, and lists and mappings of these.
 
     Raises:
-        ValueError: there is something else, it is nested too deeply, or there is too much.
+        ValueError: The value holds another type, is nested too deeply, or is too large.
     """
-    waiting, count = [(value, 0)], 0
+    waiting = [(value, 0)]
+    count = 0
     while waiting:
         item, depth = waiting.pop()
         count += 1
@@ -126,15 +127,15 @@ def check_plain(value: object) -> None:
 
 
 def required(file: Path, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values after a check that these are there and of these types.
+    """Return values after a check that required entries exist and have the right types.
 
     Args:
-        file: where they come from, for the error.
-        values: what it holds.
-        kinds: type, or types, of each entry that must be there; those that are mappings or lists must be plain.
+        file: Origin of the values, for the error text.
+        values: Content of the file.
+        kinds: Type, or types, of each required entry.
 
     Raises:
-        CheckpointError: an entry is missing, or of another type.
+        CheckpointError: An entry is missing, or has another type.
     """
     missing = sorted(set(kinds) - set(values))
     if missing:
@@ -146,24 +147,24 @@ def required(file: Path, values: Mapping[str, Any], kinds: Mapping[str, Any]) ->
     return dict(values)
 
 
-def checked_state(file: Path, state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a checkpoint's content after a check of what every loop writes, and of further entries with their types.
+def checked_state(file: Path, state: Mapping[str, Any], **entries: Any) -> dict[str, Any]:
+    """Return a checkpoint's content after a check of the entries of every loop, and of further entries by type.
 
     Raises:
-        CheckpointError: something is missing, or of another type.
+        CheckpointError: An entry is missing, or has another type.
     """
-    kinds = {"settings": dict, "model": dict, "epoch": int, "records": list, **more}
-    found = required(file, state, kinds)
+    kinds = {"settings": dict, "model": dict, "epoch": int, "records": list, **entries}
+    content = required(file, state, kinds)
     for name in ("settings", "records"):
         try:
-            check_plain(found[name])
+            check_plain(content[name])
         except ValueError as error:
             raise CheckpointError(f"{file}: {name}: {error}; the file is damaged") from error
-    return found
+    return content
 
 
 def written_by(state: Mapping[str, Any]) -> str:
-    """Return which version wrote a checkpoint, and which one this is."""
+    """Return the clause of an error text on the version that wrote a checkpoint, and on the current version."""
     versions = state.get("versions")
     writer = versions.get("hxtrain", "unknown") if isinstance(versions, dict) else "unknown"
     return f"it was written by hxtrain {str(writer)[:40]}, this is {version('hxtrain')}"
@@ -173,13 +174,13 @@ def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Compo
     """Return a component from the settings `group.name` of a checkpoint.
 
     Args:
-        file: of the checkpoint, for errors.
-        state: its content, after `checked_state`.
-        group: such as `network`.
-        kind: dataclass of the component.
+        file: Path of the checkpoint, for errors.
+        state: Content of the checkpoint, after `checked_state`.
+        group: Group of settings, such as `network`.
+        kind: Dataclass of the component.
 
     Raises:
-        CheckpointError: a setting is not known here, or has a value that is none.
+        CheckpointError: A setting is unknown to this version, or has an invalid value.
     """
     start = f"{group}."
     flat = {key[len(start) :]: value for key, value in state["settings"].items() if key.startswith(start)}
@@ -191,16 +192,16 @@ def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Compo
             f"{file} has settings that this version does not know: {', '.join(unknown)} ({written_by(state)}); read "
             "it with the version that wrote it, or train anew"
         )
-    return typed(file, group, kind, {name: value for name, value in values.items() if name in fields})
+    return typed_component(file, group, kind, {name: value for name, value in values.items() if name in fields})
 
 
 def chosen_kind(
     file: Path, state: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], default: str = ""
 ) -> type[Component]:
-    """Return the class that a checkpoint names, such as its encoder's.
+    """Return the class that a checkpoint names, such as the class of its encoder.
 
     Raises:
-        CheckpointError: it is none of those known here.
+        CheckpointError: The class is none of `kinds`.
     """
     name = state["settings"].get(key, default)
     if not isinstance(name, str) or name not in kinds:
@@ -211,25 +212,26 @@ def chosen_kind(
     return kinds[name]
 
 
-def typed(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:
-    """Return a dataclass of values from a file, checked as the command line's are.
+def typed_component(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:
+    """Return a dataclass with values of a file, after the same checks as for values of the command line.
 
     Raises:
-        CheckpointError: a value is not of its type, out of range, or not known.
+        CheckpointError: A value has another type, is out of range, or is unknown.
     """
-    bad = [name for name, value in values.items() if not _literal(value)]
-    if bad:
-        raise CheckpointError(f"{file}: {group}.{bad[0]}={str(values[bad[0]])[:80]!r} is no value; the file is damaged")
+    invalid_names = [name for name, value in values.items() if not _literal(value)]
+    if invalid_names:
+        text = str(values[invalid_names[0]])[:80]
+        raise CheckpointError(f"{file}: {group}.{invalid_names[0]}={text!r} is no value; the file is damaged")
     try:
-        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(values)))
+        instance = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(values)))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{file}: {group}: {reason}") from error
-    return found  # type: ignore[return-value]
+    return instance  # type: ignore[return-value]
 
 
 def _literal(value: object) -> bool:
-    """Return whether a value means itself: no reference to another, and no number that is none."""
+    """Return whether a value is literal: it refers to no other value, and its numbers are finite."""
     parts = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
     return all(
         math.isfinite(part)
@@ -240,32 +242,32 @@ def _literal(value: object) -> bool:
 
 
 def take_weights(module: nn.Module, weights: object, file: Path) -> None:
-    """Give a module the weights of a file.
+    """Load the weights of a file into a module.
 
     Raises:
-        CheckpointError: they are of another network, of another type, or not all finite.
+        CheckpointError: The weights belong to another network, have another type, or are not all finite.
     """
     module.load_state_dict(require_shapes(module, weights, file))
     require_finite(module.state_dict(), str(file))
 
 
-def built(build: Callable[[], Module], weights: object, file: Path) -> Module:
-    """Return a module with the weights of a file; its memory is taken only once the sizes are known to be the same.
+def module_with_weights(build: Callable[[], Module], weights: object, file: Path) -> Module:
+    """Return a module with the weights of a file; its memory is allocated only after a check of the sizes.
 
     Args:
-        build: makes the module, with any weights.
-        weights: tensors by name.
-        file: where they come from, for errors.
+        build: Function that builds the module, with arbitrary weights.
+        weights: Tensors by name.
+        file: Origin of the weights, for errors.
 
     Raises:
-        CheckpointError: the settings make no module, or one of other sizes; or see `take_weights`.
+        CheckpointError: The settings make no module, or one of other sizes; or see `take_weights`.
     """
     try:
         with torch.device("meta"):
-            sizes = build()
+            skeleton = build()
     except (ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{file}: its settings make no network: {str(error).splitlines()[0]}") from error
-    require_shapes(sizes, weights, file)
+    require_shapes(skeleton, weights, file)
     module = build()
     take_weights(module, weights, file)
     return module
@@ -275,15 +277,17 @@ def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, 
     """Return the weights of a file after a check that a module has the same, by name, shape and type.
 
     Raises:
-        CheckpointError: they are of another network, or of another type.
+        CheckpointError: The weights belong to another network, or have another type.
     """
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{file} holds no weights by name; give a checkpoint that `hxtrain` wrote")
     expected = module.state_dict()
-    have = {str(name): tuple(weight.shape) for name, weight in weights.items()}
-    want = {name: tuple(weight.shape) for name, weight in expected.items()}
-    if have != want:
-        raise CheckpointError(f"{file} holds weights {have}, the network has {want}; use the same network settings")
+    shapes = {str(name): tuple(weight.shape) for name, weight in weights.items()}
+    expected_shapes = {name: tuple(weight.shape) for name, weight in expected.items()}
+    if shapes != expected_shapes:
+        raise CheckpointError(
+            f"{file} holds weights {shapes}, the network has {expected_shapes}; use the same network settings"
+        )
     for name, weight in weights.items():
         if weight.is_complex() or weight.is_floating_point() != expected[name].is_floating_point():
             raise CheckpointError(f"{file}: {name} is of {weight.dtype}, the network has {expected[name].dtype}")
@@ -291,10 +295,10 @@ def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, 
 
 
 def require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights that are NaN or infinite.
+    """Check that all weights are finite.
 
     Raises:
-        CheckpointError: they are; the text names `origin` and the weights.
+        CheckpointError: A weight is NaN or infinite; the text names `origin` and the tensor.
     """
     name = first_not_finite(weights.items())
     if name is not None:

@@ -1,4 +1,4 @@
-"""The versions that a result depends on."""
+"""Versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .progress import Progress
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of hxtrain, torch, numba and Python; where there is a GPU, also its name and Triton's."""
-    found = {"hxtrain": __version__, "torch": version("torch"), "numba": version("numba")}
-    found["python"] = platform.python_version()
+    """Return the versions of hxtrain, torch, numba and Python; with a GPU, also its name and the version of Triton."""
+    entries = {"hxtrain": __version__, "torch": version("torch"), "numba": version("numba")}
+    entries["python"] = platform.python_version()
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
+        entries["gpu"] = torch.cuda.get_device_name()
         if find_spec("triton") is not None:
-            found["triton"] = version("triton")
-    return found
+            entries["triton"] = version("triton")
+    return entries
 
 
 @cache
 def processor() -> str:
-    """Return the name of the CPU, on which the last bits of float sums depend."""
+    """Return the name of the CPU, which affects the last bits of float sums."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def processor() -> str:
 
 
 def warn_of_versions(saved: dict[str, str], progress: Progress) -> None:
-    """Warn if a checkpoint to continue was written by other versions."""
+    """Warn if other versions wrote the checkpoint of a resumed run."""
     if saved != versions():
         progress.warn(
             f"the checkpoint is of {saved}, this is {versions()}: "

@@ -3,7 +3,7 @@
 from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate, intensities
-from .loop import CHECKPOINT, METRICS, Interrupted
+from .loop import CHECKPOINT, METRICS, TrainingInterrupt
 from .trainer import DeviceLostError, Task, Trainer
 
 __all__ = [
@@ -12,10 +12,10 @@ __all__ = [
     "AnnTrainerConfig",
     "DeviceLostError",
     "Evaluation",
-    "Interrupted",
     "Task",
     "Trainer",
     "TrainerConfig",
+    "TrainingInterrupt",
     "diagnose",
     "evaluate",
     "intensities",

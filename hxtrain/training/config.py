@@ -11,7 +11,7 @@ from hxtrain.checks import check_types
 SCHEDULES = ("exponential", "cosine")
 
 
-LEAST = {
+MINIMA = {
     "epochs": 1,
     "batch_size": 1,
     "evaluation_batch_size": 1,
@@ -21,26 +21,28 @@ LEAST = {
     "test_samples": 0,
     "weight_decay": 0,
 }
-"""Least value of settings."""
+"""Smallest allowed value of each setting."""
 
 
 @dataclass
 class LoopConfig:
-    """What any training loop needs to know.
+    """Settings of every training loop.
 
     Attributes:
-        epochs: passes over the training data.
-        batch_size: samples per step.
-        learning_rate: Adam's step size at the beginning.
-        schedule: how it falls, `exponential` or `cosine` (to 0 at the end of the last epoch), see `learning_rate`.
-        learning_rate_decay: factor on it per epoch of the exponential schedule.
-        warmup: epochs in which it rises linearly from 0.
-        evaluation_batch_size: samples per batch of evaluation.
-        resume: continue the run in the run directory from its checkpoint.
-        progress: show a progress bar.
-        threads: torch threads on the host (an emulated chip and the host's compiled loops use all cores in addition).
-        torch_device: where the host's maths runs, `cpu` or e.g. `cuda`; a spiking network's device is `backend`.
-        train_samples, test_samples: use only the first so many samples; 0 for all.
+        epochs: Number of passes over the training data.
+        batch_size: Samples per step.
+        learning_rate: Initial learning rate of Adam.
+        schedule: Decay of the learning rate, `exponential` or `cosine` (to 0 at the end of the last epoch), see
+            `schedule.learning_rate`.
+        learning_rate_decay: Factor of the learning rate per epoch of the exponential schedule.
+        warmup: Epochs in which the learning rate rises linearly from 0.
+        evaluation_batch_size: Samples per batch of an evaluation.
+        resume: Whether to continue the run in the run directory from its checkpoint.
+        progress: Whether to show a progress bar.
+        threads: Torch threads on the host (an emulated chip and the host's compiled loops use all cores in addition).
+        torch_device: Device of the host's arithmetic, `cpu` or e.g. `cuda`; a spiking network runs on `backend`.
+        train_samples: Number of training samples in use, from the start of the data set; 0 for all.
+        test_samples: Number of test samples in use, from the start of the data set; 0 for all.
     """
 
     epochs: int = 5
@@ -60,8 +62,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         check_types(self, "trainer.")
         for item in fields(self):
-            if item.name in LEAST and not LEAST[item.name] <= getattr(self, item.name) < math.inf:
-                raise ValueError(f"trainer.{item.name}={getattr(self, item.name)} must be at least {LEAST[item.name]}")
+            if item.name in MINIMA and not MINIMA[item.name] <= getattr(self, item.name) < math.inf:
+                raise ValueError(f"trainer.{item.name}={getattr(self, item.name)} must be at least {MINIMA[item.name]}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"trainer.learning_rate={self.learning_rate} must be positive and finite")
         if not 0 < self.learning_rate_decay <= 1:
@@ -74,14 +76,14 @@ class LoopConfig:
 
 @dataclass
 class TrainerConfig(LoopConfig):
-    """How to train a spiking network; for all else see `LoopConfig`.
+    """Settings of the training of a spiking network. `LoopConfig` has the other attributes.
 
     Attributes:
-        checkpoint_steps: steps between two checkpoints (another one follows each epoch).
-        plots: draw plots at the end.
-        initial: start from the weights of this checkpoint; None: from new ones.
-        software_epochs: so many epochs first run in software, within the device's range of weights, which saves time
-            on the device; the others run on the device.
+        checkpoint_steps: Steps between two checkpoints (a further one follows each epoch).
+        plots: Whether to draw plots at the end.
+        initial: Checkpoint with the initial weights; None for random weights.
+        software_epochs: Number of first epochs in software, within the device's range of weights, which saves time on
+            the device; the remaining epochs run on the device.
     """
 
     checkpoint_steps: int = 200
@@ -100,11 +102,11 @@ class TrainerConfig(LoopConfig):
 
 @dataclass
 class AnnTrainerConfig(LoopConfig):
-    """How to train an artificial neural network with AdamW; for all else see `LoopConfig`.
+    """Settings of the training of an artificial neural network with AdamW. `LoopConfig` has the other attributes.
 
     Attributes:
-        weight_decay: of AdamW, per unit of learning rate (Loshchilov and Hutter 2019).
-        label_smoothing: share of probability spread over all classes.
+        weight_decay: Weight decay of AdamW, per unit of learning rate (Loshchilov and Hutter 2019).
+        label_smoothing: Share of probability that is spread over all classes.
     """
 
     epochs: int = 50

@@ -1,4 +1,4 @@
-"""What an answer costs: time on the chip, of waiting for it and on the host, energy, time to a decision."""
+"""Costs of an answer: chip time, waiting time, host time, energy, and time to a decision."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Costs:
     """Costs of a set of samples, all together.
 
     Attributes:
-        chip_time: on the chip (s), as the device says; None in software.
-        wait_time: wall-clock time in which the host waited for the device (s): chip, link, driver; of an emulated
-            device, its emulation. None in software.
-        host_time: the rest of the wall-clock time (s): the host's own work.
-        energy: of the chip alone (J); None in software or where unknown.
+        chip_time: Time on the chip (s), as reported by the device; None in software.
+        wait_time: Wall-clock time in which the host waits for the device (s): chip, link and driver, or the emulation
+            of an emulated device. None in software.
+        host_time: Remaining wall-clock time (s), which the host computes.
+        energy: Energy of the chip alone (J); None in software or if unknown.
         energy_origin: `measured` or `estimated`; None without energy.
-        energy_assumption: what an estimate rests on.
+        energy_assumption: Assumption of an estimate.
     """
 
     chip_time: float | None = None
@@ -49,32 +49,32 @@ class Costs:
 
 
 class CostMeter:
-    """Measures from its creation on.
+    """Meter of costs, which starts at its creation.
 
     Args:
-        device: what the network runs on; None: software.
+        device: Device that the network runs on; None in software.
     """
 
     def __init__(self, device: Device | None) -> None:
         self._device = device
-        self._begin = time.perf_counter()
-        self._waited = 0.0 if device is None else device.waited
+        self._start = time.perf_counter()
+        self._previous_wait_time = 0.0 if device is None else device.waited
         self._costs: list[Cost] = []
 
     def add(self, cost: Cost | None) -> None:
-        """Take what a pass cost on the device."""
+        """Add the cost of a pass on the device."""
         if cost is not None:
             self._costs.append(cost)
 
     def costs(self) -> Costs:
-        """Return the costs until now."""
-        passed = time.perf_counter() - self._begin
+        """Return the costs since the creation of the meter."""
+        elapsed = time.perf_counter() - self._start
         if self._device is None:
-            return Costs(host_time=passed)
-        waited = self._device.waited - self._waited
-        spent = total(self._costs)
-        energy, origin, assumption = energy_of(spent, self._device.backend.capabilities.power)
-        return Costs(spent.chip_time, waited, passed - waited, energy, origin, assumption)
+            return Costs(host_time=elapsed)
+        wait_time = self._device.waited - self._previous_wait_time
+        cost = total(self._costs)
+        energy, origin, assumption = energy_of(cost, self._device.backend.capabilities.power)
+        return Costs(cost.chip_time, wait_time, elapsed - wait_time, energy, origin, assumption)
 
 
 def _sum(first: float | None, second: float | None) -> float | None:
@@ -82,13 +82,14 @@ def _sum(first: float | None, second: float | None) -> float | None:
 
 
 def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None, str | None]:
-    """Return energy (J), origin and assumption of a cost; `power` is the device's published one (W), where known.
+    """Return energy (J), origin and assumption of a cost; `power` is the published power of the device (W), if known.
 
-    A device that tells no energy is taken to draw its published power during the chip time.
+    Without an energy, the device is assumed to draw its published power during the chip time.
     """
     energy = cost.energy
     if energy is None and power is not None:
-        energy, cost = cost.chip_time * power, cost._replace(origin="estimated")
+        energy = cost.chip_time * power
+        cost = cost._replace(origin="estimated")
     if energy is None:
         return None, None, None
     if cost.origin == "measured":
@@ -98,17 +99,19 @@ def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None
 
 
 def decision_times(loss: MaxOverTime, readout: Tensor, dt: float) -> Tensor:
-    """Return for each sample when its answer was found (s) `[B]`.
+    """Return the decision time of each sample (s) `[B]`.
 
-    This is the time of the first trace sample from which on the answer, to all samples until then, stays the final
-    one. A tie is no answer; where the last one is a tie, it is the end of the recorded window.
+    The answer at a trace sample rests on all trace samples up to it. The decision time is the time of the first trace
+    sample from which on the answer stays the final one. A tie is no answer: if the final answer is a tie, the decision
+    time is the end of the recorded window.
 
     Args:
-        loss: how readouts become answers.
-        readout: membranes `[T, B, classes]`; sample k is taken at `k * dt`.
+        loss: Loss function that turns readouts into answers.
+        readout: Membranes `[T, B, classes]`; trace sample k is taken at `k * dt`.
+        dt: Interval of trace samples (s).
     """
     scores = torch.stack([loss.scores(readout[: t + 1]) for t in range(len(readout))])
-    answers = torch.stack([predictions(found) for found in scores])
-    tied = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
+    answers = torch.stack([predictions(step_scores) for step_scores in scores])
+    is_tie = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
     open_until = torch.arange(1, len(readout) + 1, device=readout.device)[:, None]
-    return ((answers != answers[-1]) | tied).mul(open_until).amax(0) * dt
+    return ((answers != answers[-1]) | is_tie).mul(open_until).amax(0) * dt

@@ -1,4 +1,4 @@
-"""Diagnosis: missing input, silent, saturated or clipped layers, each with a fix to try."""
+"""Diagnosis of missing input and of silent, saturated or clipped layers, each with a remedy to try."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hxtrain.network.arrival import missing_input, sparse_input
 from hxtrain.neurons import GridEvents
 
 SILENT_SPIKES = 0.05
-"""Fewer spikes per sample than this from a whole layer: it is silent."""
+"""Spikes per sample of a whole layer below which the layer is silent."""
 BURSTING = 8.0
-"""More spikes than this per neuron and sample in a window of 20 steps: it is driven to its limit."""
+"""Spikes per neuron and sample, in a window of 20 steps, above which a layer is driven to its limit."""
 CLIPPED_SHARE = 0.05
-"""Share of integer weights at their limit from which on a layer counts as clipped."""
+"""Share of integer weights at their limit above which a layer counts as clipped."""
 SATURATED_SHARE = 0.10
-"""Share of trace samples at the edge of the recorded range from which on a layer counts as saturated."""
+"""Share of trace samples at the edge of the recorded range from which a layer counts as saturated."""
 EDGE = 0.1
-"""Width of that edge in units of the threshold."""
-ENOUGH_SAMPLES = 100
-"""Samples that a judgement rests on, if there are so many."""
+"""Width of the edge of the recorded range, in units of the threshold."""
+JUDGED_SAMPLES = 100
+"""Number of samples that a diagnosis rests on, if the epoch has as many."""
 
 
 class Observations:
-    """What passes did, gathered until they say something about the network: one of few samples says little."""
+    """Activity of passes, gathered until there are enough samples for a diagnosis."""
 
     def __init__(self) -> None:
         self.inputs: list[GridEvents] = []
@@ -34,22 +34,22 @@ class Observations:
 
     @torch.no_grad()
     def add(self, net: Network, activity: Activity) -> None:
-        """Take what a pass of the network did; membranes of hidden layers only if they were measured."""
+        """Add the activity of a pass; membranes of hidden layers only if they are measured."""
         if activity.inputs is not None:
             self.inputs.append(activity.inputs)
-        for layer, did in zip(net.layers, activity.layers, strict=True):
-            if did.counts is not None:
-                self._counts.setdefault(layer.name, []).append(did.counts.detach())
-            if net.device is not None or did.fired is None:
-                self._traces.setdefault(layer.name, []).append(did.trace.detach())
+        for layer, recording in zip(net.layers, activity.layers, strict=True):
+            if recording.counts is not None:
+                self._counts.setdefault(layer.name, []).append(recording.counts.detach())
+            if net.device is not None or recording.fired is None:
+                self._traces.setdefault(layer.name, []).append(recording.trace.detach())
 
     @torch.no_grad()
     def warnings(self, net: Network, trained: bool) -> list[str]:
-        """Return warnings about the network; those of its input first, for without input layers cannot do anything.
+        """Return warnings about the network, input first: without input, no layer can spike.
 
         Args:
-            net: the network of all passes.
-            trained: whether training has begun (a hidden layer may start silent).
+            net: Network of all passes.
+            trained: Whether training has begun (a hidden layer may start silent).
         """
         missing = missing_input(self.inputs)
         warnings = [] if missing is None else [missing]
@@ -66,7 +66,7 @@ class Observations:
 
 
 def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
-    """Return warnings about one pass; arguments as those of `Observations`."""
+    """Return warnings about one pass. The arguments are those of `Observations`."""
     observations = Observations()
     observations.add(net, activity)
     return observations.warnings(net, trained)
@@ -76,14 +76,18 @@ def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str |
     """Return warnings about the numbers of spikes `[B, N]` of a layer.
 
     Args:
-        sparse: Why its input may not be enough.
+        name: Name of the layer.
+        counts: Spikes of each sample and neuron `[B, N]`.
+        steps: Steps of the window.
+        trained: Whether training has begun.
+        sparse: Reason for which the input may be insufficient; None if it is sufficient.
     """
     per_sample = float(counts.sum()) / len(counts)
     if per_sample < SILENT_SPIKES and trained:
         remedy = "Try network.init_gain=2, or a smaller regularizer.burst.strength"
         return [
             f"{name} is silent ({per_sample:.2g} spikes per sample): "
-            + (f"nothing reaches the layers behind it. {remedy}" if sparse is None else sparse)
+            + (f"nothing reaches the downstream layers. {remedy}" if sparse is None else sparse)
         ]
     if per_sample / counts.shape[1] > BURSTING * steps / 20:
         return [
@@ -96,19 +100,19 @@ def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str |
 def _saturation(name: str, trace: Tensor, spiking: bool) -> list[str]:
     """Return warnings about the range of a layer's membranes `[T, B, N]`.
 
-    Of a readout only the highest membrane of each sample counts: it is the answer. Wrong classes far below rest are
-    what training is for: 8 % of all membrane samples lie there after two epochs of the default recipe.
+    In a readout, only the highest membrane of each sample counts, which is the answer. Training drives the membranes of
+    wrong classes far below rest: after two epochs of the default recipe, 8 % of all membrane samples lie there.
     """
     low, high = trace.amin(), trace.amax()
     if float(high - low) < 1:
         return []
-    top = trace > high - EDGE
-    share = float((top | (trace < low + EDGE)).float().mean() if spiking else top.any(-1).any(0).float().mean())
+    is_top = trace > high - EDGE
+    share = float((is_top | (trace < low + EDGE)).float().mean() if spiking else is_top.any(-1).any(0).float().mean())
     if share < SATURATED_SHARE:
         return []
-    meant = "membrane samples lie" if spiking else "answers lie"
+    subject = "membrane samples lie" if spiking else "answers lie"
     return [
-        f"{name} is saturated: {share:.0%} of its {meant} at the edge of the recorded range "
+        f"{name} is saturated: {share:.0%} of its {subject} at the edge of the recorded range "
         f"({float(low):.2f}..{float(high):.2f} thresholds). Try regularizer=[burst,weight_decay,readout_amplitude] "
         "or a smaller network.scale"
     ]

@@ -25,15 +25,15 @@ class Evaluation:
     """Result of an evaluation.
 
     Attributes:
-        accuracy: fraction of right answers.
-        hidden_spikes_per_sample: mean number of spikes of all hidden neurons.
-        confusion: counts `[classes, classes]`, rows are true classes.
-        health: losses and retries.
-        costs: time and energy of all samples together.
-        decision_time, decision_time_95: when an answer was found (s after the start of the readout's trial), mean
-            and 95th percentile over the samples; see `decision_times`.
-        input_events_per_sample: mean number of input events within the window; None in a checkpoint that lacks it.
-        late_input_events_per_sample: mean number of those after it, which change nothing.
+        accuracy: Fraction of right answers.
+        hidden_spikes_per_sample: Mean number of spikes of all hidden neurons.
+        confusion: Counts `[classes, classes]`; rows are true classes.
+        health: Losses and retries of the device.
+        costs: Time and energy of all samples together.
+        decision_time: Mean time of a decision (s after the start of the readout's trial), see `decision_times`.
+        decision_time_95: 95th percentile of the decision times (s).
+        input_events_per_sample: Mean number of input events within the window; None in a checkpoint that lacks it.
+        late_input_events_per_sample: Mean number of input events after the window, which have no effect.
     """
 
     accuracy: float
@@ -53,7 +53,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
-        """Return what `as_dict` was made of."""
+        """Return the evaluation of which `as_dict` returned these values."""
         health = Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})
         return cls(**{**values, "health": health, "costs": Costs(**values["costs"])})
 
@@ -64,70 +64,70 @@ def intensities(samples: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What was seen of some samples; sums up.
+class EvaluationSums:
+    """Sums over evaluated samples; the sums of several parts are added with `+`.
 
     Attributes:
-        confusion: counts `[classes, classes]`, rows are true classes.
-        hidden_spikes: number of spikes of all hidden neurons.
-        health: losses and retries.
-        costs: time and energy.
-        decided: when each answer was found (s) `[S]`.
-        input_events: number of input events within the window.
-        late_input_events: number of those after it.
+        confusion: Counts `[classes, classes]`; rows are true classes.
+        hidden_spikes: Number of spikes of all hidden neurons.
+        health: Losses and retries of the device.
+        costs: Time and energy.
+        decision_times: Decision time of each sample (s) `[S]`.
+        input_events: Number of input events within the window.
+        late_input_events: Number of input events after the window.
     """
 
     confusion: Tensor
     hidden_spikes: float
     health: Health
     costs: Costs
-    decided: Tensor
+    decision_times: Tensor
     input_events: int
     late_input_events: int
 
-    def __add__(self, other: Observed) -> Observed:
-        """Return what was seen of the samples of both."""
-        return Observed(
+    def __add__(self, other: EvaluationSums) -> EvaluationSums:
+        """Return the sums over the samples of both."""
+        return EvaluationSums(
             self.confusion + other.confusion,
             self.hidden_spikes + other.hidden_spikes,
             self.health + other.health,
             self.costs + other.costs,
-            torch.cat([self.decided, other.decided]),
+            torch.cat([self.decision_times, other.decision_times]),
             self.input_events + other.input_events,
             self.late_input_events + other.late_input_events,
         )
 
     def as_plain(self) -> dict[str, Any]:
-        """Return numbers, text, lists and mappings, for another process."""
+        """Return the sums as numbers, text, lists and mappings, which another process can read."""
         health = asdict(self.health) | {"notes": list(self.health.notes)}
-        lists = {"confusion": self.confusion.tolist(), "decided": self.decided.tolist()}
+        lists = {"confusion": self.confusion.tolist(), "decision_times": self.decision_times.tolist()}
         return {**vars(self), **lists, "health": health, "costs": asdict(self.costs)}
 
     @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> Observed:
-        """Return what `as_plain` was made of."""
+    def from_plain(cls, values: dict[str, Any]) -> EvaluationSums:
+        """Return the sums of which `as_plain` returned these values."""
         health = Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})
         return cls(
             torch.tensor(values["confusion"], dtype=torch.long),
             values["hidden_spikes"],
             health,
             Costs(**values["costs"]),
-            torch.tensor(values["decided"], dtype=torch.float64),
+            torch.tensor(values["decision_times"], dtype=torch.float64),
             values["input_events"],
             values["late_input_events"],
         )
 
     def summary(self) -> Evaluation:
         """Return means over the samples."""
-        samples = len(self.decided)
+        samples = len(self.decision_times)
         return Evaluation(
             accuracy=float(self.confusion.diag().sum()) / samples,
             hidden_spikes_per_sample=self.hidden_spikes / samples,
             confusion=self.confusion,
             health=self.health,
             costs=self.costs,
-            decision_time=float(self.decided.mean()),
-            decision_time_95=float(self.decided.quantile(0.95)),
+            decision_time=float(self.decision_times.mean()),
+            decision_time_95=float(self.decision_times.quantile(0.95)),
             input_events_per_sample=self.input_events / samples,
             late_input_events_per_sample=self.late_input_events / samples,
         )
@@ -142,19 +142,20 @@ def evaluate(
     batch_size: int,
     masks: list[Tensor | None] | None = None,
 ) -> Evaluation:
-    """Run all samples of a split and compare the answers with the labels; nothing is jittered.
+    """Run all samples of a split, without jitter, and compare the answers with the labels.
 
     Args:
-        net: network, attached to a device or not.
-        encoder, loss: how samples become spikes, and readouts become answers.
+        net: Network, attached to a device or in software.
+        encoder: Code from samples to input events.
+        loss: Loss function that turns readouts into answers.
         split: `S` samples and their labels.
-        classes: number of classes.
-        batch_size: samples per batch.
-        masks: kept neurons of each layer, see `Network.forward`; None keeps all.
+        classes: Number of classes.
+        batch_size: Samples per batch.
+        masks: Active neurons of each layer, see `Network.forward`; None keeps all.
 
     Raises:
-        TypeError: this is a whole data set, or something else that is no split.
-        ValueError: there are no samples, a label beyond the classes, or another number of classes than in the readout.
+        TypeError: An argument is of the wrong type, such as a whole data set in place of a split.
+        ValueError: The split is empty, a label exceeds the classes, or the readout has another number of classes.
     """
     _check(net, encoder, loss, split)
     _check_sizes(net, split, whole("classes", classes), whole("batch_size", batch_size))
@@ -162,7 +163,7 @@ def evaluate(
 
 
 def _check(net: Network, encoder: Encoder, loss: MaxOverTime, split: Split) -> None:
-    """Refuse what cannot be evaluated."""
+    """Raise an error for arguments of the wrong type."""
     for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, MaxOverTime, "loss")):
         require_kind(value, kind, name, "evaluate(net, encoder, loss, split, classes, batch_size)")
     if isinstance(split, ImageDataset):
@@ -172,10 +173,11 @@ def _check(net: Network, encoder: Encoder, loss: MaxOverTime, split: Split) -> N
 
 
 def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> None:
-    """Refuse sizes that do not go together."""
+    """Raise an error for sizes that contradict each other."""
     if not len(split) or batch_size < 1:
         raise ValueError(f"{len(split)} samples in batches of {batch_size}: at least one of each is needed")
-    outputs, largest = net.layers[-1].neurons.size, int(split.labels.max())
+    outputs = net.layers[-1].neurons.size
+    largest = int(split.labels.max())
     if not largest < classes == outputs:
         raise ValueError(
             f"classes={classes}, but labels go up to {largest} and the readout has {outputs} neurons; all are to agree"
@@ -191,22 +193,28 @@ def observe(
     classes: int,
     batch_size: int,
     masks: list[Tensor | None] | None = None,
-) -> Observed:
-    """Run all samples of a split, which may be empty; arguments as those of `evaluate`."""
+) -> EvaluationSums:
+    """Run all samples of a split, which may be empty. The arguments are those of `evaluate`."""
     confusion = torch.zeros(classes, classes, dtype=torch.long)
-    spikes, health, inputs = 0.0, Health(), [0, 0]
-    meter, decided = CostMeter(device_of(net)), [torch.zeros(0, dtype=torch.float64)]
-    still = encoder.without_jitter()
+    spikes = 0.0
+    health = Health()
+    input_events = 0
+    late_input_events = 0
+    meter = CostMeter(device_of(net))
+    times = [torch.zeros(0, dtype=torch.float64)]
+    jitterless = encoder.without_jitter()
     for first in range(0, len(split), batch_size):
         labels = split.labels[first : first + batch_size]
         samples = split.samples[first : first + batch_size].to(net.torch_device)
-        activity = net(still(intensities(samples)), masks)
+        activity = net(jitterless(intensities(samples)), masks)
         answers = predictions(loss.scores(activity.readout)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()
         if activity.inputs is not None:
-            inputs = [inputs[0] + activity.inputs.events - activity.inputs.late, inputs[1] + activity.inputs.late]
+            input_events += activity.inputs.events - activity.inputs.late
+            late_input_events += activity.inputs.late
         health = health + activity.health
         meter.add(activity.cost)
-        decided.append(decision_times(loss, activity.readout, net.dt).cpu().double())
-    return Observed(confusion, spikes, health, meter.costs(), torch.cat(decided), *inputs)
+        times.append(decision_times(loss, activity.readout, net.dt).cpu().double())
+    costs = meter.costs()
+    return EvaluationSums(confusion, spikes, health, costs, torch.cat(times), input_events, late_input_events)

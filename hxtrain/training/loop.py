@@ -1,4 +1,4 @@
-"""What every training loop has in common: data, optimizer, place in the run, records, and the run directory."""
+"""Base of all training loops: data, optimizer, position in the run, records, and the run directory."""
 
 from __future__ import annotations
 
@@ -27,30 +27,31 @@ METRICS = "metrics.jsonl"
 Config = TypeVar("Config", bound=LoopConfig)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted and its state is saved."""
+class TrainingInterrupt(KeyboardInterrupt):
+    """A training is interrupted; its state is saved."""
 
 
 class Loop(ABC, Generic[Config]):
-    """A training loop's state and its run directory; what a step does is its children's.
+    """State of a training loop and its run directory; subclasses define a step.
 
     Args:
-        data: with training and test part.
-        config: how to train.
-        seed: of all that is drawn at random.
-        folder: run directory; checkpoint and metrics are written there.
-        settings: plain values that identify the run; a resumed run must have the same.
-        progress: where to report.
-        optimizer: of the parameters that are learnt.
-        sums: of an epoch that has not begun.
+        data: Data set with training and test part.
+        config: Settings of the training loop.
+        seed: Seed of all random numbers.
+        folder: Run directory for checkpoint and metrics.
+        settings: Plain values that identify the run; a resumed run must have the same.
+        progress: Receiver of all reports.
+        optimizer: Optimiser over the learnt parameters.
+        sums: Sums over an empty epoch.
 
     Attributes:
-        config: how to train.
-        train, test: data in use.
-        records: one per finished epoch.
-        epoch: finished epochs.
-        step: finished steps of this epoch.
-        sums: over this epoch so far.
+        config: Settings of the training loop.
+        train: Training samples in use.
+        test: Test samples in use.
+        records: One record per finished epoch.
+        epoch: Number of finished epochs.
+        step: Number of finished steps in the current epoch.
+        sums: Sums over the current epoch.
     """
 
     def __init__(
@@ -64,13 +65,18 @@ class Loop(ABC, Generic[Config]):
         optimizer: torch.optim.Optimizer,
         sums: Sums,
     ) -> None:
-        self.config, self.seed, self.optimizer = config, whole("seed", seed), optimizer
-        self.folder, self.settings = Path(text("folder", folder)), dict(mapping("settings", settings))
+        self.config = config
+        self.seed = whole("seed", seed)
+        self.optimizer = optimizer
+        self.folder = Path(text("folder", folder))
+        self.settings = dict(mapping("settings", settings))
         self.progress = progress
         self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
         self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []
-        self.epoch, self.step, self.sums = 0, 0, sums
+        self.epoch = 0
+        self.step = 0
+        self.sums = sums
         self._prepared = False
 
     @property
@@ -84,13 +90,13 @@ class Loop(ABC, Generic[Config]):
         return self.folder / CHECKPOINT
 
     def _set_learning_rate(self) -> None:
-        """Set the optimizer's step size to that of the next step."""
+        """Set the optimizer's learning rate for the next step."""
         rate = learning_rate(self.config, self.epoch, self.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _record(self, accuracy: float, **more: Any) -> None:
-        """Add the record of an epoch whose steps are done."""
+    def _record(self, accuracy: float, **entries: Any) -> None:
+        """Add the record of an epoch after its last step."""
         means = self.sums.means()
         self.records.append(
             {
@@ -101,15 +107,15 @@ class Loop(ABC, Generic[Config]):
                 "samples_per_second": means["samples_per_second"],
                 "seconds": self.sums.seconds,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
-                **more,
+                **entries,
             }
         )
 
     def prepare(self) -> None:
-        """Take up the run from its checkpoint, if it is to be resumed; `fit` does so, unless it was done before.
+        """Restore the state of the checkpoint if the run is to be resumed; `fit` calls this, further calls do nothing.
 
         Raises:
-            CheckpointError: there is none, or it is another run's; nothing was changed.
+            CheckpointError: There is no checkpoint, or it belongs to another run; nothing is changed.
         """
         if self.config.resume and not self._prepared:
             self._restore()
@@ -117,35 +123,35 @@ class Loop(ABC, Generic[Config]):
 
     @abstractmethod
     def _restore(self) -> None:
-        """Take up all of the checkpoint."""
+        """Restore the whole state of the checkpoint."""
 
-    def _diverged(self, what: str) -> str:
-        """Return what a text on a training that went wrong says."""
+    def _diverged(self, fault: str) -> str:
+        """Return the error text of a diverged training: fault, place and advice."""
         if self.epoch == self.step == 0:
             advice = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
         else:
             advice = f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers"
         return (
-            f"{what} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {self._last_checkpoint().capitalize()}"
+            f"{fault} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {self._last_checkpoint().capitalize()}"
         )
 
     def _last_checkpoint(self) -> str:
-        """Return what a text says of the checkpoint when nothing is saved."""
+        """Return the clause of an error text on the state of the checkpoint."""
         return "the last checkpoint is intact" if self.checkpoint.exists() else "there is no checkpoint yet"
 
     def _not_finite(self, model: Mapping[str, Tensor]) -> str | None:
-        """Return the name of what a checkpoint would hold that is NaN or infinite; None where all are numbers."""
+        """Return the name of the first tensor of a checkpoint that is not finite; None if all are finite."""
         return first_not_finite([*model.items(), *_moments(self.optimizer)])
 
     def _write_records(self) -> None:
         write_json_lines(self.folder / METRICS, self.records)
 
-    def _write_checkpoint(self, model: Mapping[str, Tensor], **more: Any) -> None:
-        """Write the checkpoint: what all loops need to continue, and what this one does.
+    def _write_checkpoint(self, model: Mapping[str, Tensor], **entries: Any) -> None:
+        """Write the checkpoint: the state of every loop, and further entries of this one.
 
         Raises:
-            ValueError: weights, or sums of the optimizer, are not finite; the last checkpoint stays.
-            CheckpointError: the file cannot be written; the one before it is intact.
+            ValueError: Weights, or moments of the optimizer, are not finite; the last checkpoint is kept.
+            CheckpointError: The file cannot be written; the previous one is intact.
         """
         name = self._not_finite(model)
         if name is not None:
@@ -163,28 +169,29 @@ class Loop(ABC, Generic[Config]):
             "seed": self.seed,
             "settings": self.settings,
         }
-        save_checkpoint(self.checkpoint, state | more)
+        save_checkpoint(self.checkpoint, state | entries)
 
     def _read_checkpoint(self) -> dict[str, Any]:
-        """Take up what all loops need from the checkpoint, and return it.
+        """Restore the state of every loop from the checkpoint, and return the content of the checkpoint.
 
         Raises:
-            CheckpointError: it cannot be read, or is another run's.
+            CheckpointError: The checkpoint cannot be read, or belongs to another run.
         """
         state = checked_state(self.checkpoint, load_checkpoint(self.checkpoint), optimizer=dict, versions=dict)
         require_same(self.checkpoint, state["settings"], self.settings)
-        self._require_more(state["epoch"], state.get("step", 0))
+        self._require_epochs(state["epoch"], state.get("step", 0))
         warn_of_versions(state["versions"], self.progress)
         self._take_optimizer(state["optimizer"])
-        self.epoch, self.records = state["epoch"], state["records"]
+        self.epoch = state["epoch"]
+        self.records = state["records"]
         return state
 
-    def _require_more(self, epoch: int, step: int) -> None:
-        """Refuse fewer epochs than are done already."""
+    def _require_epochs(self, epoch: int, step: int) -> None:
+        """Raise an error if the settings ask for fewer epochs than the checkpoint has."""
         if epoch + (step > 0) > self.config.epochs:
-            done = f"{epoch} epochs" + (f" and {step} steps" if step else "")
+            progress = f"{epoch} epochs" + (f" and {step} steps" if step else "")
             raise CheckpointError(
-                f"{self.checkpoint} has done {done}, trainer.epochs={self.config.epochs} is fewer; give at least "
+                f"{self.checkpoint} has done {progress}, trainer.epochs={self.config.epochs} is fewer; give at least "
                 f"{epoch + (step > 0)}, or start a new run in another hydra.run.dir"
             )
 
@@ -196,7 +203,7 @@ class Loop(ABC, Generic[Config]):
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Yield what an optimizer keeps of earlier gradients, with names for an error."""
+    """Yield the moments of an optimizer, with names for an error text."""
     for moments in optimizer.state.values():
         for name, values in moments.items():
             if isinstance(values, Tensor):
@@ -207,8 +214,8 @@ def shorten(split: Split, count: int, field: str) -> Split:
     """Return the first `count` samples; 0 for all.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: `count` exceeds the number of samples.
     """
     if count > len(split):
-        raise ValueError(f"{field}={count} exceeds the {len(split)} samples there are; 0 takes all")
+        raise ValueError(f"{field}={count} exceeds the {len(split)} available samples; 0 takes all")
     return split[:count] if count else split

@@ -1,4 +1,4 @@
-"""Data parallelism: processes that share every batch, each with a chip or server of its own.
+"""Data parallelism: processes that share every batch, each with a separate chip or server.
 
     torchrun --nproc-per-node 2 --no-python hxtrain parallel.chips=[W66F3,W62F0]
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: for the slowest chip, or its repeats."""
+"""How long a process waits for the slowest process: its chip, or its repeated runs."""
 LONGEST = 2**28
 """Longest text that a process may send about its part (bytes)."""
 
@@ -32,8 +32,8 @@ class ParallelConfig:
     """Which device each process uses; without effect in a single process.
 
     Attributes:
-        chips: name of the emulated chip of each process; empty: all use `chip.name`.
-        addresses: address of the chip server of each process (`backend=remote`); empty: all use the same.
+        chips: Name of the emulated chip of each process; if empty, all processes use `chip.name`.
+        addresses: Address of the chip server of each process (`backend=remote`); if empty, all use the same server.
     """
 
     chips: List[str] = field(default_factory=list)  # noqa: UP006
@@ -41,7 +41,7 @@ class ParallelConfig:
 
 
 class Team(NamedTuple):
-    """The processes of a run: this one's number, and how many there are."""
+    """The processes of a run: rank of this process, and number of processes."""
 
     rank: int = 0
     size: int = 1
@@ -51,11 +51,11 @@ class Team(NamedTuple):
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def own(self, values: list[str], name: str) -> str | None:
-        """Return this process's entry of a list with one for each; None if the list is empty.
+    def entry(self, values: list[str], name: str) -> str | None:
+        """Return the entry of this process from a list with one entry per process; None if the list is empty.
 
         Raises:
-            ValueError: the list has another length.
+            ValueError: The list has another length.
         """
         if not values:
             return None
@@ -67,36 +67,36 @@ class Team(NamedTuple):
         return values[self.rank]
 
     def part(self, count: int) -> tuple[int, int]:
-        """Return first and last (exclusive) of this process's part of `count` items; parts follow each other."""
+        """Return first and last (exclusive) index of this process's part of `count` samples; the parts are adjacent."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def sum_gradients(self, parameters: Iterable[Tensor], share: float, values: list[float]) -> list[float]:
-        """Replace gradients by their sum over all processes, each times its share; return sums of further values.
+        """Replace gradients by their weighted sum over all processes; return the sums of further values.
 
         Args:
-            parameters: with gradients, or none; the same in all processes.
-            share: weight of this process's gradients, its part of the batch.
-            values: what else is to be summed up.
+            parameters: Parameters with or without gradients; the same in all processes.
+            share: Weight of the gradients of this process: its share of the batch.
+            values: Further values, which are summed over all processes.
         """
         if self.size == 1:
             return values
-        given = list(parameters)
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in given]
+        tensors = list(parameters)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in tensors]
         flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), torch.tensor(values, dtype=torch.float32)])
         distributed.all_reduce(flat)
-        at = 0
-        for parameter, grad in zip(given, grads, strict=True):
-            parameter.grad = flat[at : at + grad.numel()].view_as(parameter).to(parameter)
-            at += grad.numel()
-        return [float(value) for value in flat[at:]]
+        offset = 0
+        for parameter, grad in zip(tensors, grads, strict=True):
+            parameter.grad = flat[offset : offset + grad.numel()].view_as(parameter).to(parameter)
+            offset += grad.numel()
+        return [float(value) for value in flat[offset:]]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in their order: numbers, text, lists and mappings, which travel as JSON.
 
-        Objects are never sent: to read one of another process would mean to run its code.
+        Objects are never sent: reading an object of another process would run its code.
 
         Raises:
-            ValueError: a process sends something else, or too much.
+            ValueError: A process sends other types, or more than `LONGEST` bytes.
         """
         if self.size == 1:
             return [value]
@@ -115,10 +115,10 @@ class Team(NamedTuple):
                 "version of hxtrain, and keep others away from the ports of torchrun"
             ) from error
 
-    def _all(self, own: Tensor) -> list[Tensor]:
+    def _all(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, all of one shape and type."""
-        parts = [torch.empty_like(own) for _ in range(self.size)]
-        distributed.all_gather(parts, own)
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        distributed.all_gather(parts, tensor)
         return parts
 
 
@@ -128,16 +128,16 @@ ALONE = Team()
 
 @contextmanager
 def team(say: Callable[[str], None] = lambda text: None) -> Iterator[Team]:
-    """Join the processes that torchrun has started (`RANK`, `WORLD_SIZE`, ...); alone without it.
+    """Join the processes that torchrun has started (`RANK`, `WORLD_SIZE`, ...); without torchrun, return `ALONE`.
 
     Args:
-        say: is told for whom this process waits.
+        say: Called with a line of text before this process waits for the remaining ones.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    _take_own_gpu()
+    _select_gpu()
     place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     say(
         f"process {os.environ.get('RANK', '?')} waits for {size} processes at {place}, since the environment has "
@@ -150,7 +150,7 @@ def team(say: Callable[[str], None] = lambda text: None) -> Iterator[Team]:
         distributed.destroy_process_group()
 
 
-def _take_own_gpu() -> None:
-    """Make `cuda` mean another GPU in each process of a machine, as far as there are."""
+def _select_gpu() -> None:
+    """Let `cuda` mean a separate GPU in each process of a machine, as far as there are enough GPUs."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the place in a run, so that a resumed run needs no state of it."""
+"""The learning rate as a pure function of epoch and step, so that a resumed run needs no state of a schedule."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def learning_rate(config: LoopConfig, epoch: int, step: int, steps_per_epoch: in
     first `warmup` epochs.
 
     Args:
-        config: of the run.
-        epoch, step: finished ones; steps of this epoch.
-        steps_per_epoch: steps of an epoch.
+        config: Settings of the run.
+        epoch: Number of finished epochs.
+        step: Number of finished steps in the current epoch.
+        steps_per_epoch: Number of steps in an epoch.
     """
-    passed = epoch + step / steps_per_epoch
+    position = epoch + step / steps_per_epoch
     rate = config.learning_rate
     if config.schedule == "exponential":
         rate *= config.learning_rate_decay**epoch
     else:
-        rate *= (1 + math.cos(math.pi * passed / config.epochs)) / 2
-    if passed < config.warmup:
-        rate *= (passed + 1 / steps_per_epoch) / config.warmup
+        rate *= (1 + math.cos(math.pi * position / config.epochs)) / 2
+    if position < config.warmup:
+        rate *= (position + 1 / steps_per_epoch) / config.warmup
     return rate

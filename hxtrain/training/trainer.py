@@ -1,4 +1,4 @@
-"""The training loop: forward on the device, gradient on the host, one checkpointed step after another."""
+"""The training loop of a spiking network: forward pass on the device, gradient on the host, with checkpoints."""
 
 from __future__ import annotations
 
@@ -33,19 +33,29 @@ from hxtrain.runs.randomness import epoch_order, generator
 from hxtrain.runs.saved import required, take_weights
 
 from .config import TrainerConfig
-from .diagnosis import ENOUGH_SAMPLES, Observations
-from .evaluation import Evaluation, Observed, intensities, observe
-from .loop import METRICS, Interrupted, Loop
+from .diagnosis import JUDGED_SAMPLES, Observations
+from .evaluation import Evaluation, EvaluationSums, intensities, observe
+from .loop import METRICS, Loop, TrainingInterrupt
 from .parallel import ALONE, Team
 
 
 class DeviceLostError(DeviceError):
-    """The device failed for good; the state before the failed step is saved."""
+    """The device fails permanently; the state at the start of the failed step is saved."""
 
 
 @dataclass
 class Task:
-    """What is learnt: network, code, loss, regularisers, data, how training images are distorted, and from whom."""
+    """A learning task.
+
+    Attributes:
+        net: Network to train.
+        encoder: Code from samples to input events.
+        loss: Loss function, which also turns readouts into answers.
+        regularizers: Regularisers by name.
+        data: Data set with training and test part.
+        augment: Distortion of training images.
+        teacher: Artificial neural networks to distil from; None without distillation.
+    """
 
     net: Network
     encoder: Encoder
@@ -62,8 +72,8 @@ class Task:
         listed(mapping("regularizers", self.regularizers))
 
 
-class Seen(NamedTuple):
-    """What processes tell each other of a step: sums over samples, and whether to stop, or to give up."""
+class StepSums(NamedTuple):
+    """Sums over the samples of a step, which processes add up; a positive `stop` or `failed` ends all of them."""
 
     samples: float
     loss: float
@@ -79,16 +89,16 @@ class Trainer(Loop[TrainerConfig]):
     """Trains a task in a run directory.
 
     Args:
-        task: what is learnt; its network runs on a device if it is attached to one.
-        config: how to train.
-        seed: of data order, dropout, augmentation and jitter (the network has its own).
-        folder: run directory; checkpoint and metrics are written there.
-        settings: plain values that identify the run; a resumed run must have the same.
-        progress: where to report.
-        team: the processes that share every batch; only the first one writes.
+        task: Learning task; its network runs on a device if it is attached to one.
+        config: Settings of the training loop.
+        seed: Seed of data order, dropout, augmentation and jitter (the network has a separate one).
+        folder: Run directory for checkpoint and metrics.
+        settings: Plain values that identify the run; a resumed run must have the same.
+        progress: Receiver of all reports.
+        team: Processes that share every batch; only the first one writes.
 
     Attributes:
-        final: the last epoch's evaluation; for all else see `Loop`.
+        final: Evaluation of the last epoch. `Loop` has the other attributes.
     """
 
     def __init__(
@@ -105,24 +115,27 @@ class Trainer(Loop[TrainerConfig]):
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
         optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
-        self.task, self.team = task, team
+        self.task = task
+        self.team = team
         self._changed = False
         optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
-        self._stop, self._stopped = threading.Event(), False
-        self._seen = Seen(0, 0, 0, 0)
-        self._answers: Tensor | None = None
+        self._stop = threading.Event()
+        self._stopped = False
+        self._step_sums = StepSums(0, 0, 0, 0)
+        self._teacher_logits: Tensor | None = None
         self._warned: set[str] = set()
-        self._begin, self._end = Observations(), Observations()
+        self._start_observations = Observations()
+        self._end_observations = Observations()
         task.net.input_watch.active = False  # the trainer counts the input itself
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
 
         Raises:
-            Interrupted: SIGINT arrived; the state is saved.
-            DeviceLostError: the device failed for good; the state before the failed step is saved.
-            ValueError: the loss is not finite.
+            TrainingInterrupt: SIGINT arrives; the state is saved.
+            DeviceLostError: The device fails permanently; the state at the start of the failed step is saved.
+            ValueError: The loss is not finite.
         """
         self.prepare()
         with self._on_sigint(), self.progress.training(self):
@@ -132,20 +145,20 @@ class Trainer(Loop[TrainerConfig]):
         return self.final
 
     def evaluate(self) -> Evaluation:
-        """Evaluate on the test data, of which each process runs its part."""
+        """Evaluate the network on the test data; each process runs one part of them."""
         task = self.task
         first, last = self.team.part(len(self.test))
-        own = self.test[first:last]
-        classes, size = len(task.data.classes), self.config.evaluation_batch_size
+        part = self.test[first:last]
+        classes = len(task.data.classes)
         with self._sharing(first, len(self.test)):
-            found = observe(task.net, task.encoder, task.loss, own, classes, size)
-        whole, *others = map(Observed.from_plain, self.team.gather(found.as_plain()))
-        for other in others:
-            whole = whole + other
-        return whole.summary()
+            sums = observe(task.net, task.encoder, task.loss, part, classes, self.config.evaluation_batch_size)
+        total, *addends = map(EvaluationSums.from_plain, self.team.gather(sums.as_plain()))
+        for addend in addends:
+            total = total + addend
+        return total.summary()
 
     def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
-        """Run a part of a batch on this process's device."""
+        """Return a context in which the device of this process runs a part of a batch of `total` samples."""
         net = self.task.net
         device = device_of(net)
         if device is None or net.in_software or self.team.size == 1:
@@ -162,145 +175,151 @@ class Trainer(Loop[TrainerConfig]):
                 self._train_step(order[first : first + self.config.batch_size])
             self.step += 1
             self.progress.step(self)
-            last = self.step == self.steps_per_epoch
-            if self._stopped or (not last and self.step % self.config.checkpoint_steps == 0):
+            is_last = self.step == self.steps_per_epoch
+            if self._stopped or (not is_last and self.step % self.config.checkpoint_steps == 0):
                 self._save()
             if self._stopped:
-                raise Interrupted(f"interrupted after step {self.step} of epoch {self.epoch + 1}")
+                raise TrainingInterrupt(f"interrupted after step {self.step} of epoch {self.epoch + 1}")
         self._finish_epoch()
 
-    def _train_step(self, chosen: Tensor) -> None:
-        begin = time.perf_counter()
-        task, first, last, share = self.task, *self._own_part(len(chosen))
-        labels, joined = self.train.labels[chosen[first:last]], False
+    def _train_step(self, indices: Tensor) -> None:
+        start = time.perf_counter()
+        task = self.task
+        first, last, share = self._part(len(indices))
+        labels = self.train.labels[indices[first:last]]
+        is_joined = False
 
         def join(step: Step) -> None:
-            """Sum up what all processes saw, and their gradients."""
-            nonlocal joined
-            joined = True
+            """Add up the sums and the gradients of all processes."""
+            nonlocal is_joined
+            is_joined = True
             self._join(step, labels, share)
 
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         try:
-            with self._sharing(first, len(chosen)):
-                spikes, images = self._shown(chosen, first, last)
+            with self._sharing(first, len(indices)):
+                spikes, images = self._batch(indices, first, last)
                 loss: Callable[[Tensor, Tensor], Tensor] = task.loss
                 if task.teacher is not None:
-                    loss = task.teacher.loss(task.loss, self._taught(task.teacher, chosen[first:last], images))
+                    loss = task.teacher.loss(task.loss, self._logits(task.teacher, indices[first:last], images))
                 regularizers = task.regularizers.values()
                 step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
         except Exception as error:
-            if not joined:  # the others wait for this process
-                self.team.sum_gradients(task.net.parameters(), 0.0, [*Seen(0, 0, 0, 0, failed=1.0)])
+            if not is_joined:  # the remaining processes wait for this one
+                self.team.sum_gradients(task.net.parameters(), 0.0, [*StepSums(0, 0, 0, 0, failed=1.0)])
             if isinstance(error, LossNotFiniteError):
                 raise ValueError(self._diverged(str(error))) from error
             raise
-        seen = self._seen
-        means = seen.loss / seen.samples, seen.correct, seen.hidden_spikes
-        self.sums.add(round(seen.samples), *means, time.perf_counter() - begin)
-        health = Health(round(seen.dropped_spikes), round(seen.retries), step.activity.health.notes)
+        sums = self._step_sums
+        elapsed = time.perf_counter() - start
+        self.sums.add(round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed)
+        health = Health(round(sums.dropped_spikes), round(sums.retries), step.activity.health.notes)
         self._report_health("training", health)
-        self._look(step.activity, len(chosen))
+        self._diagnose(step.activity, len(indices))
 
-    def _own_part(self, count: int) -> tuple[int, int, float]:
-        """Return first and last of this process's samples in a batch, and their share of it.
+    def _part(self, count: int) -> tuple[int, int, float]:
+        """Return the first and the last (exclusive) sample of this process in a batch, and their share of the batch.
 
-        Where there are fewer samples than processes, some run one again, with no weight.
+        In a batch of fewer samples than processes, some processes repeat a sample, which gets a share of 0.
         """
         first, last = self.team.part(count)
         if first == last:
-            return min(first, count - 1), min(first, count - 1) + 1, 0.0
+            index = min(first, count - 1)
+            return index, index + 1, 0.0
         return first, last, (last - first) / count
 
-    def _shown(self, chosen: Tensor, first: int, last: int) -> tuple[Spikes, Tensor]:
-        """Return spikes and intensities of samples `first` to `last` of a batch.
+    def _batch(self, indices: Tensor, first: int, last: int) -> tuple[Spikes, Tensor]:
+        """Return input events and intensities of samples `first` to `last` of a batch.
 
-        Distortions and jitter are drawn for all of it.
+        Distortions and jitter are drawn for the whole batch.
         """
-        place, encoder, where = (self.epoch, self.step), self.task.encoder, self.task.net.torch_device
+        encoder = self.task.encoder
+        device = self.task.net.torch_device
         if encoder.jitter == 0 and not self.task.augment.active:
-            images = intensities(self.train.samples[chosen[first:last]].to(where))
+            images = intensities(self.train.samples[indices[first:last]].to(device))
             return encoder(images), images
-        shown = intensities(self.train.samples[chosen].to(where))
-        images = self.task.augment(shown, generator(self.seed, "augment", *place))
-        jitter = generator(self.seed, "jitter", *place) if encoder.jitter > 0 else None
+        originals = intensities(self.train.samples[indices].to(device))
+        images = self.task.augment(originals, generator(self.seed, "augment", self.epoch, self.step))
+        jitter = generator(self.seed, "jitter", self.epoch, self.step) if encoder.jitter > 0 else None
         return encoder(images, jitter).stretch(first, last), images[first:last]
 
-    def _taught(self, teacher: Teacher, chosen: Tensor, images: Tensor) -> Tensor:
-        """Return the teacher's logits of these samples; without distortions it is asked once for each."""
+    def _logits(self, teacher: Teacher, indices: Tensor, images: Tensor) -> Tensor:
+        """Return the teacher's logits of some samples; without distortions they are computed once per run."""
         if self.task.augment.active:
             return teacher.logits(images)
-        if self._answers is None:
+        if self._teacher_logits is None:
             parts = torch.split(self.train.samples, self.config.evaluation_batch_size)
-            self._answers = torch.cat([teacher.logits(intensities(part)) for part in parts])
-        return self._answers[chosen.to(self._answers.device)]
+            self._teacher_logits = torch.cat([teacher.logits(intensities(part)) for part in parts])
+        return self._teacher_logits[indices.to(self._teacher_logits.device)]
 
     def _join(self, step: Step, labels: Tensor, share: float) -> None:
-        """Average the gradients of all processes, and sum up what they saw of a step.
+        """Average the gradients of all processes, and add up their sums over the samples of a step.
 
         Raises:
-            DeviceError: another process has failed.
+            DeviceError: Another process has failed.
         """
-        net, health = self.task.net, step.activity.health
+        net = self.task.net
+        health = step.activity.health
         with torch.no_grad():
             answers = predictions(self.task.loss.scores(step.activity.readout))
             correct = float((answers == labels.to(answers.device)).sum())
-        counted = len(labels) * (share > 0)
-        own = Seen(
-            counted,
-            step.loss * counted,
+        n_counted = len(labels) * (share > 0)
+        sums = StepSums(
+            n_counted,
+            step.loss * n_counted,
             correct * (share > 0),
             step.activity.hidden_spikes() * (share > 0),
             health.dropped_spikes,
             health.retries,
             float(self._stop.is_set()),
         )
-        self._seen = Seen(*self.team.sum_gradients(net.parameters(), share, [*own]))
-        if self._seen.failed:
+        self._step_sums = StepSums(*self.team.sum_gradients(net.parameters(), share, [*sums]))
+        if self._step_sums.failed:
             raise DeviceError("another process has failed, see its error")
-        self._stopped = self._seen.stop > 0
+        self._stopped = self._step_sums.stop > 0
 
-    def _look(self, activity: Activity, count: int) -> None:
-        """Warn of missing input and unhealthy layers, at the run's begin and at the end of each epoch.
+    def _diagnose(self, activity: Activity, count: int) -> None:
+        """Warn of missing input and unhealthy layers, at the start of the run and at the end of each epoch.
 
-        Steps of few samples are judged together; a run's only step so far says nothing of what training did.
+        Steps of few samples are judged together. A first epoch of a single step is not judged as trained.
         """
-        net, first = self.task.net, self.step * self.config.batch_size
-        left = len(self.train) - first - count
-        if self.epoch == 0 and first < ENOUGH_SAMPLES:
-            self._begin.add(net, activity)
-            if first + count >= ENOUGH_SAMPLES or left == 0:
-                self._warn(self._begin.warnings(net, trained=False))
-                self._begin = Observations()
-        if left < ENOUGH_SAMPLES and not (self.epoch == 0 and self.steps_per_epoch == 1):
-            self._end.add(net, activity)
-            if left == 0:
-                self._warn(self._end.warnings(net, trained=True))
-                self._end = Observations()
+        net = self.task.net
+        first = self.step * self.config.batch_size
+        remaining = len(self.train) - first - count
+        if self.epoch == 0 and first < JUDGED_SAMPLES:
+            self._start_observations.add(net, activity)
+            if first + count >= JUDGED_SAMPLES or remaining == 0:
+                self._warn(self._start_observations.warnings(net, trained=False))
+                self._start_observations = Observations()
+        if remaining < JUDGED_SAMPLES and not (self.epoch == 0 and self.steps_per_epoch == 1):
+            self._end_observations.add(net, activity)
+            if remaining == 0:
+                self._warn(self._end_observations.warnings(net, trained=True))
+                self._end_observations = Observations()
 
     def _warn(self, texts: Iterable[str]) -> None:
-        """Show warnings, one of each kind in a run."""
+        """Show warnings; each kind is shown once in a run."""
         for text in texts:
             kind = " ".join(text.split()[:3])
             if kind not in self._warned:
                 self._warned.add(kind)
                 self.progress.warn(text)
 
-    def _report_health(self, what: str, health: Health) -> None:
-        """Count what the device lost or had to repeat; warn of it once per epoch, and once of each note."""
-        where = f"{what}, epoch {self.epoch + 1}, step {self.step + 1}"
-        first = self.sums.dropped_spikes == self.sums.retries == 0
+    def _report_health(self, phase: str, health: Health) -> None:
+        """Count lost spikes and repeated runs; warn of them once per epoch, and of each note once per epoch."""
+        place = f"{phase}, epoch {self.epoch + 1}, step {self.step + 1}"
+        is_first = self.sums.dropped_spikes == self.sums.retries == 0
         self.sums.dropped_spikes += health.dropped_spikes
         self.sums.retries += health.retries
-        if first and (health.dropped_spikes or health.retries):
+        if is_first and (health.dropped_spikes or health.retries):
             self.progress.warn(
-                f"{where}: the device dropped {health.dropped_spikes} spikes, runs repeated {health.retries} times "
+                f"{place}: the device dropped {health.dropped_spikes} spikes, runs repeated {health.retries} times "
                 f"({METRICS} has the sums of each epoch)"
             )
         for note in health.notes:
             if note not in self.sums.notes:
                 self.sums.notes.append(note)
-                self.progress.warn(f"{where}: {note}")
+                self.progress.warn(f"{place}: {note}")
 
     def _finish_epoch(self) -> None:
         with self._saved_on_failure():
@@ -316,7 +335,10 @@ class Trainer(Loop[TrainerConfig]):
             input_events_per_sample=evaluation.input_events_per_sample,
             late_input_events_per_sample=evaluation.late_input_events_per_sample,
         )
-        self.epoch, self.step, self.sums, self.final = self.epoch + 1, 0, Sums(), evaluation
+        self.epoch += 1
+        self.step = 0
+        self.sums = Sums()
+        self.final = evaluation
         self._save()
         if self.team.leads:
             self._write_records()
@@ -324,31 +346,32 @@ class Trainer(Loop[TrainerConfig]):
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
-        """Save the state from before the block if it fails, so that nothing else is lost.
+        """Save the state at the start of the block if the block fails, so that only the failed step is lost.
 
-        Once the optimiser has begun its step, there is no such state any more: the last checkpoint stays.
+        This state is gone when the optimiser has begun its step; the last checkpoint is kept then.
         """
         device = device_of(self.task.net)
-        clock, self._changed = device.clock if device else 0, False
+        clock = device.clock if device else 0
+        self._changed = False
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
             if device:
                 device.clock = clock
-            saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
-            if saved:
+            is_saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
+            if is_saved:
                 self._save()
             if not isinstance(error, DeviceError):
                 raise
-            state = "The state before the failed step is saved" if saved else "The last checkpoint is as it was"
+            state = "The state before the failed step is saved" if is_saved else "The last checkpoint is as it was"
             raise DeviceLostError(f"{error}. {state}") from error
 
     def _note_change(self, *_: Any) -> None:
-        """Note that the optimiser begins to change weights; called by it."""
+        """Note that the optimiser begins to change weights; the optimiser calls this."""
         self._changed = True
 
     def _save(self) -> None:
-        """Write the checkpoint, see `_write_checkpoint`; in the first process alone."""
+        """Write the checkpoint, see `_write_checkpoint`; only the first process does."""
         if not self.team.leads:
             return
         device = device_of(self.task.net)
@@ -364,7 +387,8 @@ class Trainer(Loop[TrainerConfig]):
         state = self._read_checkpoint()
         required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
         take_weights(self.task.net, state["model"], self.checkpoint)
-        self.step, self.sums = state["step"], Sums(**state["sums"])
+        self.step = state["step"]
+        self.sums = Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
         if self.team.leads:
             self._write_records()
@@ -374,7 +398,7 @@ class Trainer(Loop[TrainerConfig]):
 
     @contextmanager
     def _on_sigint(self) -> Iterator[None]:
-        """Finish the step and save when SIGINT arrives; a second one ends at once."""
+        """Finish the step and save when SIGINT arrives; a second SIGINT ends the run at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -384,8 +408,8 @@ class Trainer(Loop[TrainerConfig]):
                 raise KeyboardInterrupt
             self._stop.set()
 
-        before = signal.signal(signal.SIGINT, handle)
+        previous = signal.signal(signal.SIGINT, handle)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, previous)

@@ -8,7 +8,7 @@ from backends_bench import CIRCUIT, WEIGHTS, stimulus
 
 from hxtrain.backends import BackendWrapper, FaultyBackend, check_circuit, check_run, create_backend, join
 from hxtrain.backends.conformance import IDEAL, TOLERANCES, Tolerances, run_suite, verify
-from hxtrain.commands.conformance import Chosen, bounds
+from hxtrain.commands.conformance import ToleranceSettings, bounds
 
 
 class Limited(BackendWrapper):
@@ -113,8 +113,10 @@ def test_an_offset_of_exactly_the_tolerance_passes(name, offset):
 )
 def test_a_device_names_its_tolerances_and_single_ones_can_be_chosen(name, settings, expected):
     for device in (create_backend(name, **settings), FaultyBackend(create_backend(name, **settings), [])):
-        assert bounds(Chosen(), device) == TOLERANCES[expected]
-        assert bounds(Chosen(weight=0.25, trials=3), device) == replace(TOLERANCES[expected], weight=0.25, trials=3)
+        assert bounds(ToleranceSettings(), device) == TOLERANCES[expected]
+        assert bounds(ToleranceSettings(weight=0.25, trials=3), device) == replace(
+            TOLERANCES[expected], weight=0.25, trials=3
+        )
 
 
 def test_tolerances_that_are_not_known_are_refused():
@@ -122,7 +124,7 @@ def test_tolerances_that_are_not_known_are_refused():
         tolerances = "odd"
 
     with pytest.raises(ValueError, match="tolerances='odd' are not known; one of ideal, analog, uncalibrated"):
-        bounds(Chosen(), Odd())
+        bounds(ToleranceSettings(), Odd())
 
 
 def test_pieces_without_traces_are_joined_with_their_losses():

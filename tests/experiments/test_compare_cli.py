@@ -117,7 +117,7 @@ def test_the_twin_is_a_target(trained, tmp_path):
 
 
 def test_numbers_of_samples_that_there_are_not(trained, tmp_path):
-    with pytest.raises(ValueError, match="samples=501 exceeds the 500 samples there are"):
+    with pytest.raises(ValueError, match="samples=501 exceeds the 500 available samples"):
         compare_checkpoint(CompareConfig(str(trained), samples=501), tmp_path, "test", quiet())
     with pytest.raises(ValueError, match="samples=-1 must not be negative"):
         CompareConfig(samples=-1)

@@ -42,7 +42,7 @@ def test_a_second_result_in_a_folder_keeps_the_first(folder):
     for samples in (10, 9):
         done = call("hxtrain-evaluate", *EVALUATE, f"test_samples={samples}", "hydra.run.dir=twice", cwd=folder)
         assert done.returncode == 0, done.stderr
-    assert "the one that was there is evaluation-1.json now" in done.stderr
+    assert "the previous one is evaluation-1.json now" in done.stderr
     saved = [json.loads((folder / "twice" / name).read_text()) for name in ("evaluation-1.json", "evaluation.json")]
     assert [one["test_samples"] for one in saved] == [10, 9]
     failed = call("hxtrain-evaluate", "checkpoint=none.pt", "hydra.run.dir=twice", cwd=folder)

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from hxtrain.experiments.checks import typed
+from hxtrain.experiments.checks import typed_settings
 from hxtrain.experiments.mistakes import Command, MistakeError
 from hxtrain.experiments.rerun import expanded
 from hxtrain.experiments.schema import register
@@ -28,7 +28,7 @@ RUNS = [
 def settings(command: str, words: list[str]) -> object:
     register()
     with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
-        return typed(compose(command, overrides=words))
+        return typed_settings(compose(command, overrides=words))
 
 
 def kept(config: object, folder: Path) -> str:

@@ -91,7 +91,7 @@ def test_bench_times_steps_and_answers(tmp_path):
 
 def test_bench_measures_growth(tmp_path):
     points = [Point("software", "batch", batch=batch, hidden=(16,)) for batch in (10, 40)]
-    [growth] = bench_scale(BenchConfig(rounds=1), tmp_path, "test", chosen=points)
+    [growth] = bench_scale(BenchConfig(rounds=1), tmp_path, "test", selection=points)
     assert (growth.kind, growth.axis) == ("software", "batch")
     assert [scaling.point.size for scaling in growth.points] == [10, 40]
     assert all(scaling.memory > 2**24 for scaling in growth.points)

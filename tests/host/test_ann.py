@@ -19,7 +19,7 @@ from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import seeded
 from hxtrain.training.config import AnnTrainerConfig
-from hxtrain.training.loop import Interrupted
+from hxtrain.training.loop import TrainingInterrupt
 
 
 def quiet():
@@ -83,7 +83,7 @@ def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, m
         step(self, chosen)
 
     patch = mocker.patch.object(AnnTrainer, "_train_step", interrupted)
-    with pytest.raises(Interrupted, match="interrupted in epoch 2, which is run anew"):
+    with pytest.raises(TrainingInterrupt, match="interrupted in epoch 2, which is run anew"):
         train_ann(config, broken, "test", quiet())
     mocker.stop(patch)
     resumed = replace(config, trainer=replace(config.trainer, resume=True))

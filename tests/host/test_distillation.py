@@ -157,7 +157,7 @@ def test_of_undistorted_images_the_teacher_is_asked_once(tmp_path, teachers, moc
     asked = mocker.spy(Teacher, "logits")
     run(config, tmp_path / "once", "test", quiet())
     assert sum(len(call.args[1]) for call in asked.call_args_list) == 130
-    mocker.patch.object(Trainer, "_taught", lambda self, teacher, chosen, images: teacher.logits(images))
+    mocker.patch.object(Trainer, "_logits", lambda self, teacher, chosen, images: teacher.logits(images))
     run(config, tmp_path / "always", "test", quiet())
     once, always = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("once", "always"))
     for name in once:

@@ -66,9 +66,9 @@ def test_parts_follow_each_other_and_cover_everything() -> None:
             assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
             assert parts[-1][1] == count
     with pytest.raises(ValueError, match=r"parallel.chips has 3 entries, there are 2 processes; give one for each"):
-        Team(0, 2).own(["A", "B", "C"], "chips")
-    assert Team(1, 2).own(["A", "B"], "chips") == "B"
-    assert Team(1, 2).own([], "chips") is None
+        Team(0, 2).entry(["A", "B", "C"], "chips")
+    assert Team(1, 2).entry(["A", "B"], "chips") == "B"
+    assert Team(1, 2).entry([], "chips") is None
 
 
 @pytest.mark.timeout(600)

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from hxtrain.commands.report.config import Column, Published, ReportConfig, Series
+from hxtrain.commands.report.config import Column, PublishedValue, ReportConfig, Series
 from hxtrain.commands.report.report import report
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import Progress
@@ -32,7 +32,7 @@ def config(tmp_path, **changes):
     settings = {
         "name": "table", "out": str(tmp_path / "out"), "folders": [str(tmp_path / "runs")],
         "series": [
-            Series("chip", {"backend.name": "emulator"}, [Published(97.2, 0.1, source="Table 1")]),
+            Series("chip", {"backend.name": "emulator"}, [PublishedValue(97.2, 0.1, source="Table 1")]),
             Series("software", {"backend.name": "software"}),
         ],
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_curves_over_a_setting_and_over_a_measured_quantity(tmp_path):
         for strength in (1e-3, 0.0):
             place = tmp_path / f"runs/{seed}-{strength}"
             write(place, 0.9 + seed / 100, seed, **{"regularizer.burst.strength": strength})
-    series = [Series("chip", {}, [Published(90, None, x=0.0), Published(50, None, x=7.0)])]
+    series = [Series("chip", {}, [PublishedValue(90, None, x=0.0), PublishedValue(50, None, x=7.0)])]
     group = "regularizer.burst.strength"
     found = report(config(tmp_path, series=series, group=group), quiet())["chip"]
     assert [point.x for point in found] == [0.0, 1e-3]

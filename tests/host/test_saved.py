@@ -16,7 +16,7 @@ from hxtrain.commands.train import load_weights
 from hxtrain.execution.config import ChipConfig, NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of, read_checkpoint, save_checkpoint
 from hxtrain.runs.lock import locked
-from hxtrain.runs.saved import built, component, read_result, read_settings, require_finite, take_weights
+from hxtrain.runs.saved import component, module_with_weights, read_result, read_settings, require_finite, take_weights
 
 STATE = {"model": {"w": torch.arange(300.0)}, "optimizer": {}, "records": [{"epoch": 1}], "settings": {"a": 1}}
 
@@ -241,7 +241,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
 def test_no_memory_is_taken_for_a_network_whose_weights_are_not_there(tmp_path, hidden, mocker):
     weights, drawn = network().state_dict(), mocker.spy(torch, "randn")
     with pytest.raises(CheckpointError, match="use the same network settings"):
-        built(lambda: NetworkConfig(hidden=hidden).build(64, 10, seed=0), weights, tmp_path)
+        module_with_weights(lambda: NetworkConfig(hidden=hidden).build(64, 10, seed=0), weights, tmp_path)
     assert not drawn.called
 
 

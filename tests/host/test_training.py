@@ -153,7 +153,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
     assert process.returncode != 0
-    assert "Interrupted: interrupted after step" in error
+    assert "TrainingInterrupt: interrupted after step" in error
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert f"after step {state['step']} of epoch {state['epoch'] + 1}" in error
 
@@ -353,7 +353,7 @@ def test_bad_trainer_settings_are_named(name, value):
 
 
 def test_more_samples_than_there_are(tmp_path):
-    with pytest.raises(ValueError, match=r"trainer\.train_samples=99999 exceeds the 1297 samples there are"):
+    with pytest.raises(ValueError, match=r"trainer\.train_samples=99999 exceeds the 1297 available samples"):
         run(digits(1, train_samples=99999), tmp_path, "test", quiet())
 
 

@@ -1,6 +1,6 @@
-"""Other libraries on the same task, for comparison; whichever are installed (extra `bench`).
+"""Other installed libraries on the same task, for comparison (extra `bench`).
 
-A module per library, imported only when it is timed. Each is used the fastest way that its documentation shows.
+Each library has a module, which is imported only for its timing. It uses the library in the fastest documented way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from .common import Peer, Task
 
 
-class Known(NamedTuple):
-    """A peer that can be timed: distribution, module and function that build it, and whether torch's threads apply."""
+class PeerEntry(NamedTuple):
+    """A peer: distribution, module and function that build it, and whether it uses torch's threads."""
 
     package: str
     module: str
@@ -25,41 +25,41 @@ class Known(NamedTuple):
 
 
 PEERS = {
-    "norse": Known("norse", "norse_peer"),
-    "snnTorch": Known("snntorch", "snntorch_peer"),
-    "sinabs": Known("sinabs", "sinabs_peer"),
-    "SpikingJelly": Known("spikingjelly", "spikingjelly_peer"),
-    "Rockpool": Known("rockpool", "rockpool_peer"),
-    "spyx (JAX)": Known("spyx", "spyx_peer", torch_threads=False),
-    "torch, loop by hand": Known("torch", "torch_peer"),
-    "torch.compile, loop by hand": Known("torch", "torch_peer", "build_compiled"),
+    "norse": PeerEntry("norse", "norse_peer"),
+    "snnTorch": PeerEntry("snntorch", "snntorch_peer"),
+    "sinabs": PeerEntry("sinabs", "sinabs_peer"),
+    "SpikingJelly": PeerEntry("spikingjelly", "spikingjelly_peer"),
+    "Rockpool": PeerEntry("rockpool", "rockpool_peer"),
+    "spyx (JAX)": PeerEntry("spyx", "spyx_peer", torch_threads=False),
+    "torch, loop by hand": PeerEntry("torch", "torch_peer"),
+    "torch.compile, loop by hand": PeerEntry("torch", "torch_peer", "build_compiled"),
 }
-"""By the name that tables show."""
+"""Peers by the name in tables."""
 
 
 def installed() -> dict[str, str]:
     """Return the versions of the peers that are installed."""
-    found = {}
-    for name, known in PEERS.items():
+    packages = {}
+    for name, entry in PEERS.items():
         try:
-            found[name] = f"{known.package} {version(known.package)}"
+            packages[name] = f"{entry.package} {version(entry.package)}"
         except PackageNotFoundError:
             continue
-    return found
+    return packages
 
 
 def build(name: str, task: Task) -> Peer:
-    """Return a peer whose hidden neurons are as active as ours.
+    """Return a peer whose hidden neurons have the same activity as ours.
 
     Raises:
-        Exception: whatever a library raises that is installed, but does not work here.
+        Exception: Any error of a library that is installed, but does not work on this machine.
     """
-    known = PEERS[name]
-    function: Callable[[Task], Peer] = getattr(import_module(f"{__name__}.{known.module}"), known.function)
+    entry = PEERS[name]
+    function: Callable[[Task], Peer] = getattr(import_module(f"{__name__}.{entry.module}"), entry.function)
     with torch.device(task.hidden.device):
         peer = function(task)
     peer.match(task.activity)
     return peer
 
 
-__all__ = ["PEERS", "Known", "Peer", "Task", "build", "installed"]
+__all__ = ["PEERS", "Peer", "PeerEntry", "Task", "build", "installed"]

@@ -1,4 +1,4 @@
-"""What peers share: the same task, loss and optimiser, and as many hidden spikes."""
+"""Base of all peers: the same task, loss and optimiser, and the same number of hidden spikes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ SLOPE = 10.0
 
 
 class Task(NamedTuple):
-    """What every peer is given.
+    """Input of every peer.
 
     Attributes:
-        spikes: dense input spikes `[T, B, J]`. labels: `[B]`.
-        hidden: weights `[N, J]`. readout: weights `[C, N]`.
-        dt, tau: time step and both time constants (s). decay: `exp(-dt / tau)`.
-        activity: hidden spikes per sample.
-        rate: learning rate of Adam, so small that the activity stays what it is.
+        spikes: Dense input spikes `[T, B, J]`.
+        labels: True classes `[B]`.
+        hidden: Weights of the hidden layer `[N, J]`.
+        readout: Weights of the readout `[C, N]`.
+        dt: Time step (s).
+        tau: Both time constants (s).
+        decay: Decay per time step, `exp(-dt / tau)`.
+        activity: Hidden spikes per sample.
+        rate: Learning rate of Adam, small enough to leave the activity unchanged.
     """
 
     spikes: Tensor
@@ -45,7 +49,7 @@ class Peer(ABC):
 
     @abstractmethod
     def infer(self) -> object:
-        """Return the readouts' maxima."""
+        """Return the maximum of each readout over time."""
 
     @abstractmethod
     def set_gain(self, gain: float) -> None:
@@ -56,7 +60,7 @@ class Peer(ABC):
         """Return hidden spikes per sample."""
 
     def match(self, activity: float) -> None:
-        """Find the gain at which the hidden neurons are as active as ours (reset and discretisation differ)."""
+        """Set the gain at which the hidden neurons have the same activity as ours (reset and discretisation differ)."""
         low, high = 0.1, 30.0
         for _ in range(14):
             gain = (low * high) ** 0.5
@@ -68,39 +72,42 @@ class TorchPeer(Peer):
     """A peer on PyTorch.
 
     Args:
-        task: what is computed.
-        hidden: the parameter that holds the hidden weights.
-        others: further parameters.
-        forward: from spikes in the library's own order of axes to readout and hidden spikes, likewise.
-        batch_first: whether that order is `[B, T, N]` instead of `[T, B, N]`.
+        task: Task to compute.
+        hidden: Parameter with the hidden weights.
+        parameters: Further parameters.
+        forward: Function from input spikes to readout and hidden spikes, all in the library's order of axes.
+        batch_first: Whether the order of axes is `[B, T, N]` instead of `[T, B, N]`.
     """
 
     def __init__(
         self,
         task: Task,
         hidden: Tensor,
-        others: list[Tensor],
+        parameters: list[Tensor],
         forward: Callable[[Tensor], tuple[Tensor, Tensor]],
         batch_first: bool = False,
     ) -> None:
-        self._hidden, self._initial, self._forward = hidden, hidden.detach().clone(), forward
+        self._hidden = hidden
+        self._initial = hidden.detach().clone()
+        self._forward = forward
         self._spikes = task.spikes.transpose(0, 1).contiguous() if batch_first else task.spikes
-        self._labels, self._time = task.labels, int(batch_first)
-        self._optimizer = torch.optim.Adam([hidden, *others], lr=task.rate)
+        self._labels = task.labels
+        self._time_axis = int(batch_first)
+        self._optimizer = torch.optim.Adam([hidden, *parameters], lr=task.rate)
 
     def train(self) -> object:
         """Do one training step."""
         self._optimizer.zero_grad()
         readout, _ = self._forward(self._spikes)
-        loss: Any = cross_entropy(readout.amax(self._time), self._labels)
+        loss: Any = cross_entropy(readout.amax(self._time_axis), self._labels)
         loss.backward()
         self._optimizer.step()
         return loss.detach()
 
     def infer(self) -> object:
-        """Return the readouts' maxima."""
+        """Return the maximum of each readout over time."""
         with torch.no_grad():
-            return self._forward(self._spikes)[0].amax(self._time)
+            return self._forward(self._spikes)[0].amax(self._time_axis)
 
     def set_gain(self, gain: float) -> None:
         """Multiply the initial hidden weights."""
@@ -114,7 +121,7 @@ class TorchPeer(Peer):
 
 
 def linear(weight: Tensor, factor: float = 1.0) -> torch.nn.Linear:
-    """Return a layer without bias that holds `factor` times a weight."""
+    """Return a layer without bias, with `factor` times a weight."""
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     with torch.no_grad():
         layer.weight.copy_(factor * weight)

@@ -1,4 +1,4 @@
-"""norse: Linear, LIF (resets to zero, the only reset it has), Linear, LI."""
+"""norse: Linear, LIF (with reset to zero, the only available reset), Linear, LI."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .common import SLOPE, Peer, Task, TorchPeer, linear
 
 
 def build(task: Task) -> Peer:
-    """Return the peer; norse's Euler step scales inputs by dt / tau, which the weights make up for."""
-    rate, factor = torch.tensor(1 / task.tau), task.tau / task.dt
+    """Return the peer; the weights compensate that norse's Euler step scales inputs by dt / tau."""
+    rate = torch.tensor(1 / task.tau)
+    factor = task.tau / task.dt
     times = {"tau_syn_inv": rate, "tau_mem_inv": rate}
     first, second = linear(task.hidden, factor), linear(task.readout, factor)
     hidden: Any = norse.LIF(norse.LIFParameters(**times, method="super", alpha=torch.tensor(SLOPE)), dt=task.dt)

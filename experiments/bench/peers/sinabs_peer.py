@@ -13,7 +13,9 @@ from .common import Peer, Task, TorchPeer, linear
 
 def build(task: Task) -> Peer:
     """Return the peer."""
-    first, second, steps = linear(task.hidden), linear(task.readout), task.tau / task.dt
+    first = linear(task.hidden)
+    second = linear(task.readout)
+    steps = task.tau / task.dt
     times = {"tau_mem": steps, "tau_syn": steps, "norm_input": False}
     hidden: Any = LIF(spike_fn=SingleSpike, reset_fn=MembraneSubtract(), **times)
     readout: Any = LIF(spike_fn=None, reset_fn=None, **times)

@@ -26,11 +26,11 @@ def build(task: Task) -> Peer:
         for drive in first(x).unbind(0):
             spike, current, membrane = hidden(drive, current, membrane)
             spikes.append(spike)
-        fired = torch.stack(spikes)
+        hidden_spikes = torch.stack(spikes)
         current, membrane = readout.reset_mem()
-        for drive in second(fired).unbind(0):
+        for drive in second(hidden_spikes).unbind(0):
             _, current, membrane = readout(drive, current, membrane)
             traces.append(membrane)
-        return torch.stack(traces), fired
+        return torch.stack(traces), hidden_spikes
 
     return TorchPeer(task, first.weight, [second.weight], forward)

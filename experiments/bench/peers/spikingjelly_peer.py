@@ -15,15 +15,16 @@ def build(task: Task) -> Peer:
     first, second = linear(task.hidden), linear(task.readout)
 
     def node(threshold: float) -> Any:
-        made: Any = neuron.CUBALIFNode(
+        layer: Any = neuron.CUBALIFNode(
             c_decay=task.decay,
             v_decay=task.decay,
             v_threshold=threshold,
             v_reset=None,
             surrogate_function=surrogate.SuperSpike(alpha=SLOPE),
         )
-        made.detach_reset, made.step_mode = True, "m"
-        return made
+        layer.detach_reset = True
+        layer.step_mode = "m"
+        return layer
 
     hidden, readout = node(1.0), node(1e30)
     readout.store_v_seq = True

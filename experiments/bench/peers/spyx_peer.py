@@ -37,7 +37,8 @@ class SpyxPeer(Peer):
         optimizer = optax.adam(task.rate)
         self._state: Any = optimizer.init(self._weights)
         self._spikes = jnp.asarray(np.ascontiguousarray(task.spikes.cpu().numpy()))
-        self._labels, self._samples = jnp.asarray(task.labels.cpu().numpy()), len(task.labels)
+        self._labels = jnp.asarray(task.labels.cpu().numpy())
+        self._samples = len(task.labels)
 
         def scores(weights: Any, x: Any) -> Any:
             return spyx.nn.run(nnx.merge(graph, weights, rest), x)[0].max(0)
@@ -56,7 +57,9 @@ class SpyxPeer(Peer):
             layers = nnx.merge(graph, weights, rest).layers
             return spyx.nn.run(spyx.nn.Sequential(layers[0], layers[1]), x)[0].sum()
 
-        self._step, self._scores, self._count = step, jax.jit(scores), count
+        self._step = step
+        self._scores = jax.jit(scores)
+        self._count = count
 
     def train(self) -> object:
         """Do one training step."""
@@ -64,7 +67,7 @@ class SpyxPeer(Peer):
         return jax.block_until_ready(loss)
 
     def infer(self) -> object:
-        """Return the readouts' maxima."""
+        """Return the maximum of each readout over time."""
         return jax.block_until_ready(self._scores(self._weights, self._spikes))
 
     def set_gain(self, gain: float) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch alone: the loop that one writes by hand, plain and under torch.compile."""
+"""PyTorch alone: a loop written by hand, plain and under torch.compile."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ def build(task: Task) -> Peer:
 
 
 def build_compiled(task: Task) -> Peer:
-    """Return the peer whose loops torch.compile has compiled, for these very shapes."""
+    """Return the peer with loops that torch.compile compiles for the shapes of the task."""
     compiled: Any = lambda function: torch.compile(function, dynamic=False)  # noqa: E731
     return _build(task, compiled)
 
 
 def _spike(distance: Tensor) -> Tensor:
-    """Return a step whose derivative is that of the SuperSpike surrogate."""
+    """Return a step function with the derivative of the SuperSpike surrogate."""
     soft = distance / (SLOPE * distance.abs() + 1.0)
     return ((distance > 0).to(distance.dtype) - soft).detach() + soft
 
 
-def _build(task: Task, prepared: Callable[[Any], Any]) -> Peer:
-    first, second, decay = linear(task.hidden), linear(task.readout), task.decay
+def _build(task: Task, prepare: Callable[[Any], Any]) -> Peer:
+    first = linear(task.hidden)
+    second = linear(task.readout)
+    decay = task.decay
 
     def fire(drives: Tensor) -> Tensor:
         current = membrane = spikes = torch.zeros_like(drives[0])
-        found = []
+        spike_trains = []
         for drive in drives.unbind(0):
             current = decay * current + drive
             membrane = decay * membrane + current - spikes.detach()
             spikes = _spike(membrane - 1.0)
-            found.append(spikes)
-        return torch.stack(found)
+            spike_trains.append(spikes)
+        return torch.stack(spike_trains)
 
     def integrate(drives: Tensor) -> Tensor:
         current = membrane = torch.zeros_like(drives[0])
-        found = []
+        traces = []
         for drive in drives.unbind(0):
             current = decay * current + drive
             membrane = decay * membrane + current
-            found.append(membrane)
-        return torch.stack(found)
+            traces.append(membrane)
+        return torch.stack(traces)
 
-    hidden, readout = prepared(fire), prepared(integrate)
+    hidden, readout = prepare(fire), prepare(integrate)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         spikes = hidden(first(x))

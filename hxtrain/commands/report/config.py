@@ -1,4 +1,4 @@
-"""Settings of a report: which runs, in which rows and curves, beside which published values."""
+"""Settings of a report: runs, rows and curves, and published values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from hxtrain.backends.files import path_part
 
 
 @dataclass
-class Published:
+class PublishedValue:
     """A published value.
 
     Attributes:
-        mean, std: in the unit of the report's `y`; std None where none is given.
-        x: where it belongs on a curve, in the unit shown.
-        source: whence.
+        mean: Mean in the unit of the report's `y`.
+        std: Standard deviation in the unit of the report's `y`; None if it is not published.
+        x: Position on a curve, in the unit of the axis; None in a row.
+        source: Publication.
     """
 
     mean: float = 0.0
@@ -29,26 +30,29 @@ class Series:
     """A row of a table, or a curve.
 
     Attributes:
-        label: what it is.
-        where: what a run must have to belong to it, by key; a list allows several values.
-        published: to compare with.
-        folders: its runs are below one of these; empty: below any of the report's.
-        group: setting whose values are told apart on this curve, if not the report's.
+        label: Name of the row or curve.
+        where: Values that a run must have to belong to the series, by key; a list allows several values.
+        published: Published values for comparison.
+        folders: Folders of the runs; if empty, the folders of the report.
+        group: Setting whose values are separate points of this curve; None for the report's `group`.
     """
 
     label: str = ""
     where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
-    published: List[Published] = field(default_factory=list)  # noqa: UP006
+    published: List[PublishedValue] = field(default_factory=list)  # noqa: UP006
     folders: List[str] = field(default_factory=list)  # noqa: UP006
     group: Optional[str] = None  # noqa: UP045
 
 
 @dataclass
 class Column:
-    """A further quantity that the table shows.
+    """A further quantity of the table.
 
     Attributes:
-        key: of a run. label: what it is, with its unit. scale: factor on the value. digits: after the point.
+        key: Key of a run.
+        label: Name of the quantity, with its unit.
+        scale: Factor of the value.
+        digits: Number of decimal places.
     """
 
     key: str = ""
@@ -59,22 +63,30 @@ class Column:
 
 @dataclass
 class ReportConfig:
-    """Settings of a report. A key is `test_accuracy` or any other of `result.json` and `evaluation.json`, a setting
-    such as `chip.preset`, or, of an evaluation, a setting of the training such as `trained.network.dropout`.
+    """Settings of a report.
+
+    A key is an entry of `result.json` and `evaluation.json` such as `test_accuracy`, a setting such as `chip.preset`,
+    or, for an evaluation, a setting of the training such as `trained.network.dropout`.
 
     Attributes:
-        name: of the files written.
-        out: folder of the files written.
-        folders: where the runs are; everything below is looked through.
-        where: what all runs must have.
-        series: rows or curves.
-        group: setting whose values are told apart on a curve; None: a series is one row.
-        x: key whose mean is a point's place on the axis; None: the value of `group` itself.
-        xlabel, xscale, xlog: of that axis.
-        y, ylabel, yscale, digits: quantity shown.
-        columns: further quantities.
-        title, text: what it is.
-        commands: how the runs were made and this report, for the record.
+        name: Stem of the output files.
+        out: Folder of the output files.
+        folders: Folders with runs at any depth.
+        where: Values that all runs must have, by key.
+        series: Rows or curves.
+        group: Setting whose values are separate points of a curve; None if a series is one row.
+        x: Key whose mean is the position of a point on the axis; None for the value of `group`.
+        xlabel: Label of the x axis.
+        xscale: Factor of the x values.
+        xlog: Whether the x axis is logarithmic.
+        y: Key of the reported quantity.
+        ylabel: Label of the reported quantity.
+        yscale: Factor of the reported quantity.
+        digits: Decimal places of the reported quantity.
+        columns: Further quantities.
+        title: Title of the report.
+        text: Description below the title.
+        commands: Commands of the runs and of this report, for the record.
     """
 
     name: str = "report"

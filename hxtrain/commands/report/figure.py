@@ -1,4 +1,4 @@
-"""The report as a figure: curves with bands, or rows with bars; published values in the same colour, open."""
+"""The report as a figure: curves or rows with error bars; published values have open markers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .config import ReportConfig, Series
 from .summary import Point
 
 
-def draw(config: ReportConfig, found: Mapping[str, Sequence[Point]], file: Path) -> None:
+def draw(config: ReportConfig, points: Mapping[str, Sequence[Point]], file: Path) -> None:
     """Write the figure as a PNG."""
     figure = style.new_figure(7, 4.5 if config.group is not None else 1.2 + 0.4 * len(config.series))
     axes: Axes = figure.subplots()
     colours = [style.COLOURS[i % len(style.COLOURS)] for i in range(len(config.series))]
     if config.group is None:
-        _rows(config, found, axes)
+        _rows(config, points, axes)
     else:
         for series, colour in zip(config.series, colours, strict=True):
-            _curve(series, found[series.label], axes, colour)
+            _curve(series, points[series.label], axes, colour)
         axes.set(xlabel=config.xlabel or config.x or config.group, ylabel=config.ylabel)
         if config.xlog:
             axes.set_xscale("log")
@@ -38,12 +38,12 @@ def _curve(series: Series, points: Sequence[Point], axes: Axes, colour: str) -> 
     spreads = [point.std or 0.0 for point in points]
     if points:
         axes.errorbar(places, means, spreads, color=colour, marker="o", capsize=3, label=series.label)
-    known = [value for value in series.published if value.x is not None]
-    if known:
+    published = [value for value in series.published if value.x is not None]
+    if published:
         axes.errorbar(
-            [value.x or 0.0 for value in known],
-            [value.mean for value in known],
-            [value.std or 0.0 for value in known],
+            [value.x or 0.0 for value in published],
+            [value.mean for value in published],
+            [value.std or 0.0 for value in published],
             color=colour,
             marker="s",
             mfc="white",
@@ -53,11 +53,11 @@ def _curve(series: Series, points: Sequence[Point], axes: Axes, colour: str) -> 
         )
 
 
-def _rows(config: ReportConfig, found: Mapping[str, Sequence[Point]], axes: Axes) -> None:
+def _rows(config: ReportConfig, points: Mapping[str, Sequence[Point]], axes: Axes) -> None:
     """Draw a row per series, the first on top."""
     names = [series.label for series in config.series]
     for place, series in enumerate(config.series):
-        for point in found[series.label]:
+        for point in points[series.label]:
             label = "here" if place == 0 else None
             axes.errorbar(
                 point.mean, place, xerr=point.std or 0.0, color=style.BLUE, marker="o", capsize=3, label=label

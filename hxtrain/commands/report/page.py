@@ -1,35 +1,35 @@
-"""The report as a page of Markdown: table, plot, and how the values were obtained."""
+"""The report as a page of Markdown: table, plot, and origin of the values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .config import Published, ReportConfig
+from .config import PublishedValue, ReportConfig
 from .records import Record
 from .summary import Point
 
 NONE = "-"
 
 
-def page(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> str:
-    """Return the page."""
+def page(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -> str:
+    """Return the page as Markdown."""
     lines = [f"# {config.title or config.name}", ""]
     if config.text:
         lines += [config.text.strip(), ""]
-    lines += [*table(config, found), "", f"![{config.title or config.name}]({config.name}.png)", ""]
-    return "\n".join([*lines, *origin(config, found)]) + "\n"
+    lines += [*table(config, series_points), "", f"![{config.title or config.name}]({config.name}.png)", ""]
+    return "\n".join([*lines, *origin(config, series_points)]) + "\n"
 
 
-def table(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
+def table(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -> list[str]:
     """Return the table as lines of Markdown."""
-    curve = config.group is not None
-    heads = ["", *([config.xlabel or config.x or str(config.group)] if curve else []), config.ylabel, "runs"]
-    if curve and config.x is not None:
+    is_curve = config.group is not None
+    heads = ["", *([config.xlabel or config.x or str(config.group)] if is_curve else []), config.ylabel, "runs"]
+    if is_curve and config.x is not None:
         heads.insert(1, str(config.group))
     heads += [*(column.label for column in config.columns), "published"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for series in config.series:
-        points = found[series.label]
+        points = series_points[series.label]
         if not points:
             published = _published(config, series.published)
             lines.append(
@@ -37,40 +37,41 @@ def table(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[st
             )
         lines += [_row(_cells(config, series.label, series.published, point)) for point in points]
         lines += [
-            _row(_elsewhere(config, series.label, value, len(heads))) for value in _left(series.published, points)
+            _row(_isolated_cells(config, series.label, value, len(heads)))
+            for value in _isolated_values(series.published, points)
         ]
     return lines
 
 
-def _left(published: Sequence[Published], points: Sequence[Point]) -> list[Published]:
-    """Return the published values of a curve at places where there is no point."""
-    return [v for v in published if v.x is not None and not any(_same(v.x, point.x) for point in points)]
+def _isolated_values(published: Sequence[PublishedValue], points: Sequence[Point]) -> list[PublishedValue]:
+    """Return the published values of a curve at positions without a point."""
+    return [v for v in published if v.x is not None and not any(_is_close(v.x, point.x) for point in points)]
 
 
-def _elsewhere(config: ReportConfig, label: str, value: Published, width: int) -> list[str]:
-    """Return the cells of a published value at a place of its own."""
+def _isolated_cells(config: ReportConfig, label: str, value: PublishedValue, width: int) -> list[str]:
+    """Return the cells of a published value at a position without a point."""
     place = [NONE, f"{value.x:.4g}"] if config.x is not None else [f"{value.x:.4g}"]
     return [label, *place, *[NONE] * (width - len(place) - 2), _published(config, [value])]
 
 
-def _cells(config: ReportConfig, label: str, published: Sequence[Published], point: Point) -> list[str]:
+def _cells(config: ReportConfig, label: str, published: Sequence[PublishedValue], point: Point) -> list[str]:
     cells = [label]
     if config.group is not None:
         if config.x is not None:
             cells.append(str(point.group))
         cells.append(NONE if point.x is None else f"{point.x:.4g}")
-        published = [value for value in published if value.x is not None and _same(value.x, point.x)]
+        published = [value for value in published if value.x is not None and _is_close(value.x, point.x)]
     cells += [number(point.mean, point.std, config.digits), str(len(point.records))]
     for column, value in zip(config.columns, point.columns, strict=True):
         cells.append(NONE if value is None else f"{value:.{column.digits}f}")
     return [*cells, _published(config, published)]
 
 
-def _same(x: float, y: float | None) -> bool:
+def _is_close(x: float, y: float | None) -> bool:
     return y is not None and abs(x - y) <= 1e-9 + 1e-3 * abs(x)
 
 
-def _published(config: ReportConfig, values: Sequence[Published]) -> str:
+def _published(config: ReportConfig, values: Sequence[PublishedValue]) -> str:
     texts = [
         number(value.mean, value.std, 1) + (f" ({value.source})" if value.source else "")
         for value in values
@@ -89,13 +90,15 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return a text as one that Markdown and HTML show as it is, on one line."""
+    """Return a text with escapes for Markdown and HTML, on one line."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
-def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[str]:
-    """Return lines that say how the values were obtained."""
-    records = list({run.path: run for points in found.values() for point in points for run in point.records}.values())
+def origin(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Return lines on the origin of the values."""
+    records = list(
+        {run.path: run for points in series_points.values() for point in points for run in point.records}.values()
+    )
     lines = [
         "How obtained: `±` is the standard deviation over a row's runs, which differ in seed, chip, or as said above.",
         "",
@@ -115,10 +118,10 @@ def origin(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[s
 
 
 def _hours(records: Sequence[Record]) -> float:
-    """Return the hours of all runs; those of a run that was interrupted are in its training time."""
+    """Return the total hours of all runs; the training time of an interrupted run includes all its parts."""
     times = [[run.get(key) for key in ("seconds", "training_seconds")] for run in records]
     return (
-        sum(max((float(value) for value in both if isinstance(value, int | float)), default=0.0) for both in times)
+        sum(max((float(value) for value in pair if isinstance(value, int | float)), default=0.0) for pair in times)
         / 3600
     )
 

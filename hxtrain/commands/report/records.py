@@ -1,4 +1,4 @@
-"""What finished runs and evaluations say, found below folders."""
+"""Records of finished runs and evaluations below folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.saved import read_result
 
-FILES = "result.json", "evaluation.json"
+FILES = ("result.json", "evaluation.json")
 ABSENT = "absent"
 
 
@@ -19,17 +19,17 @@ class Record:
     """A finished run or evaluation.
 
     Attributes:
-        path: of its file.
-        values: content of the file.
+        path: Path of the file.
+        values: Content of the file.
     """
 
     path: Path
     values: Mapping[str, Any]
 
     def get(self, key: str) -> Any:
-        """Return a value by key; `absent` where there is none.
+        """Return a value by key; `absent` for a missing key.
 
-        Searched in turn: the file's own entries, its settings, and after `trained.` those of the training.
+        The search covers the entries of the file, then its settings. A key `trained.NAME` is a setting of the training.
         """
         trained = self.values.get("trained_settings", {})
         if key.startswith("trained."):
@@ -38,14 +38,14 @@ class Record:
         return self.values.get(key, settings.get(key, ABSENT))
 
     def below(self, folders: Sequence[str]) -> bool:
-        """Return whether it is below one of these folders; below none of none, it is."""
+        """Return whether the file is below one of the folders; always true for an empty list."""
         return not folders or any(self.path.is_relative_to(Path(folder).expanduser()) for folder in folders)
 
-    def matches(self, where: Mapping[str, Any]) -> bool:
-        """Return whether all these keys have these values; of a list, any of its values will do."""
-        for key, wanted in where.items():
-            found = self.get(key)
-            if found != wanted and not (isinstance(wanted, list) and found in wanted):
+    def matches(self, conditions: Mapping[str, Any]) -> bool:
+        """Return whether all keys have the required values; a list allows any of its values."""
+        for key, required in conditions.items():
+            value = self.get(key)
+            if value != required and not (isinstance(required, list) and value in required):
                 return False
         return True
 
@@ -54,12 +54,12 @@ def read_records(folders: Sequence[str]) -> list[Record]:
     """Return all results below folders, in the order of their paths.
 
     Raises:
-        CheckpointError: there is none below any of them, or a file is damaged.
+        CheckpointError: No folder contains a result, or a file is damaged.
     """
-    found = sorted({file for folder in folders for name in FILES for file in Path(folder).expanduser().rglob(name)})
-    if not found:
+    files = sorted({file for folder in folders for name in FILES for file in Path(folder).expanduser().rglob(name)})
+    if not files:
         raise CheckpointError(
             f"there is no finished run below {', '.join(folders)}; run the report's commands first, or name other "
             "folders"
         )
-    return [Record(file, read_result(file)) for file in found]
+    return [Record(file, read_result(file)) for file in files]

@@ -1,4 +1,4 @@
-"""Reads runs, writes `NAME.md`, `NAME.png` and `NAME.json`."""
+"""A report from runs to the files `NAME.md`, `NAME.png` and `NAME.json`."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def report(config: ReportConfig, progress: Progress) -> dict[str, list[Point]]:
         The points of each series.
 
     Raises:
-        CheckpointError: there are no runs.
-        ValueError: a quantity is missing in a run.
+        CheckpointError: There are no runs.
+        ValueError: A run lacks a quantity.
     """
-    found = summarise(config, read_records(config.folders))
+    points = summarise(config, read_records(config.folders))
     for series in config.series:
-        if not found[series.label]:
-            where = ", ".join(series.folders or config.folders)
-            progress.warn(f"series {series.label!r} has no runs below {where}; its row says so")
+        if not points[series.label]:
+            folders = ", ".join(series.folders or config.folders)
+            progress.warn(f"series {series.label!r} has no runs below {folders}; its row says so")
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{config.name}.md", page(config, found))
-    write_json(folder / f"{config.name}.json", _plain(config, found))
+    write_text(folder / f"{config.name}.md", page(config, points))
+    write_json(folder / f"{config.name}.json", _plain(config, points))
     with optional_plots(progress):
-        draw(config, found, folder / f"{config.name}.png")
-    return found
+        draw(config, points, folder / f"{config.name}.png")
+    return points
 
 
-def rows(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[tuple[str, ...]]:
-    """Return label, place on the axis, mean, standard deviation and number of runs, for the terminal."""
+def rows(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -> list[tuple[str, ...]]:
+    """Return label, position on the axis, mean, standard deviation and number of runs, for the terminal."""
     return [
         (
             label,
@@ -51,12 +51,12 @@ def rows(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> list[tup
             "" if point.std is None else f"{point.std:.{config.digits}f}",
             str(len(point.records)),
         )
-        for label, points in found.items()
+        for label, points in series_points.items()
         for point in points
     ]
 
 
-def _plain(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+def _plain(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
     return {
         "title": config.title,
         "y": config.y,
@@ -76,6 +76,6 @@ def _plain(config: ReportConfig, found: Mapping[str, Sequence[Point]]) -> dict[s
                 }
                 for point in points
             ]
-            for label, points in found.items()
+            for label, points in series_points.items()
         },
     }

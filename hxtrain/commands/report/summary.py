@@ -14,14 +14,15 @@ from .records import ABSENT, Record
 
 @dataclass(frozen=True)
 class Point:
-    """The runs of a series that differ in seed and chip only, together.
+    """Summary of the runs of a series that differ only in seed and chip.
 
     Attributes:
-        group: value of the report's `group`; None for a row.
-        x: place on the axis; None for a row.
-        mean, std: of the report's `y` (scaled) over the runs; std None for a single run.
-        columns: means of the further quantities (scaled); None where a run lacks one.
-        records: the runs.
+        group: Value of the report's `group`; None for a row.
+        x: Position on the axis; None for a row.
+        mean: Mean of the report's `y` over the runs (scaled).
+        std: Standard deviation of the report's `y` over the runs (scaled); None for a single run.
+        columns: Means of the further quantities (scaled); None if a run lacks the quantity.
+        records: Records of the runs.
     """
 
     group: Any
@@ -34,8 +35,8 @@ class Point:
 
 def summarise(config: ReportConfig, records: Sequence[Record]) -> dict[str, list[Point]]:
     """Return the points of each series, in the order of the axis; a series without runs has none."""
-    chosen = [record for record in records if record.matches(config.where)]
-    return {series.label: _points(config, series, chosen) for series in config.series}
+    selection = [record for record in records if record.matches(config.where)]
+    return {series.label: _points(config, series, selection) for series in config.series}
 
 
 def _points(config: ReportConfig, series: Series, records: Sequence[Record]) -> list[Point]:
@@ -66,14 +67,14 @@ def _point(config: ReportConfig, key: str | None, group: Any, runs: list[Record]
 
 
 def _number(run: Record, key: str) -> float:
-    found = run.get(key)
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        raise ValueError(f"{run.path}: {key} is {found!r}, expected a number; check the report's x, y and group")
-    return float(found)
+    value = run.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{run.path}: {key} is {value!r}, expected a number; check the report's x, y and group")
+    return float(value)
 
 
 def _column(runs: list[Record], key: str, scale: float) -> float | None:
-    found = [run.get(key) for run in runs]
-    if any(value is None or value == ABSENT for value in found):
+    values = [run.get(key) for run in runs]
+    if any(value is None or value == ABSENT for value in values):
         return None
-    return scale * fmean(float(value) for value in found)
+    return scale * fmean(float(value) for value in values)

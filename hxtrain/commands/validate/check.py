@@ -9,11 +9,13 @@ class Check(NamedTuple):
     """One statistic.
 
     Attributes:
-        name, unit: what it is.
-        value: on the emulator.
-        low, high: the bound.
-        source: of the bound.
-        control: a negative control, which is right if the value is *outside* the bound.
+        name: Name of the statistic.
+        unit: Unit of the value.
+        value: Value on the emulator.
+        low: Lower bound.
+        high: Upper bound.
+        source: Source of the bounds.
+        control: Whether the check is a negative control, which passes if the value is *outside* the bounds.
     """
 
     name: str
@@ -26,7 +28,7 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Return whether the value is inside its bound (outside, for a negative control)."""
+        """Return whether the value is inside its bounds (outside, for a negative control)."""
         return bool(self.low <= self.value <= self.high) != self.control
 
 

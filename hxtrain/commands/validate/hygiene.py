@@ -1,4 +1,4 @@
-"""The emulator as a program: equality with the reference neuron, and with itself."""
+"""Checks of the emulator as a program: equality with the reference neuron, and repeatability."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .laboratory import Laboratory
 
 
 def hygiene_checks(lab: Laboratory) -> list[Check]:
-    """The ideal chip is the reference neuron; recordings depend on nothing that they should not depend on."""
+    """Return checks that the ideal chip equals the reference neuron, and that recordings are repeatable."""
     lab.report("hygiene: ideal chip, batches, seeds, sub-steps")
     weights, spikes = _random_task(lab.seed)
-    ideal, reference = _both(lab, weights, spikes)
+    ideal, reference = _ideal_and_reference(lab, weights, spikes)
     difference = (ideal.traces["hidden"].int() - reference.traces["hidden"].int()).abs().double()
     counts = [float(len(r.spikes["hidden"])) for r in (ideal, reference)]
     whole = _run(lab.open("W66F3"), weights, spikes)
-    again = _run(lab.open("W66F3"), weights, spikes)
+    repetition = _run(lab.open("W66F3"), weights, spikes)
     pieces = _pieces(lab.open("W66F3"), weights, spikes)
     quiet = {
         "membrane_noise": 0.0,
@@ -41,17 +41,17 @@ def hygiene_checks(lab: Laboratory) -> list[Check]:
             "equality",
         ),
         Check("the same, difference of spike counts", "%", 100 * abs(counts[0] / counts[1] - 1), 0, 3, "equality"),
-        Check("same seed, codes that differ", "", _differing(whole, again), 0, 0, "equality"),
-        Check("split into batches of 7, codes that differ", "", _differing(whole, pieces), 0, 0, "equality"),
+        Check("same seed, codes that differ", "", _difference_count(whole, repetition), 0, 0, "equality"),
+        Check("split into batches of 7, codes that differ", "", _difference_count(whole, pieces), 0, 0, "equality"),
         Check("4x finer sub-steps, change of spike counts", "%", 100 * abs(coarse / fine - 1), 0, 1, "< 1 %"),
     ]
 
 
 def _stepped(changes: dict[str, float], substeps: int) -> Backend:
-    created = BackendConfig("emulator", {"substeps": substeps}).create(ChipConfig(changes=dict(changes)))
-    assert created is not None
-    created.open()
-    return created
+    backend = BackendConfig("emulator", {"substeps": substeps}).create(ChipConfig(changes=dict(changes)))
+    assert backend is not None
+    backend.open()
+    return backend
 
 
 def _random_task(seed: int) -> tuple[dict[str, torch.Tensor], Spikes]:
@@ -83,24 +83,27 @@ def _run(backend: Backend, weights: dict[str, torch.Tensor], spikes: Spikes) -> 
 
 
 def _pieces(backend: Backend, weights: dict[str, torch.Tensor], spikes: Spikes) -> Recording:
-    """Run in batches of 7 trials."""
+    """Run trials in batches of 7, and return the joined recording."""
     with backend:
         backend.configure(_circuit(backend))
-        clock, found = 0, []
+        clock = 0
+        recordings = []
         for piece in spikes.split(7):
-            found.append(backend.run(weights, Stimulus(piece, clock)))
+            recordings.append(backend.run(weights, Stimulus(piece, clock)))
             clock += piece.samples
-    return join(found)
+    return join(recordings)
 
 
-def _both(lab: Laboratory, weights: dict[str, torch.Tensor], spikes: Spikes) -> tuple[Recording, Recording]:
+def _ideal_and_reference(
+    lab: Laboratory, weights: dict[str, torch.Tensor], spikes: Spikes
+) -> tuple[Recording, Recording]:
     reference = BackendConfig("reference").create(ChipConfig())
     assert reference is not None
     return _run(lab.open("W66F3", "ideal"), weights, spikes), _run(reference, weights, spikes)
 
 
-def _differing(first: Recording, second: Recording) -> float:
-    """Return how many codes and spike times differ."""
+def _difference_count(first: Recording, second: Recording) -> float:
+    """Return the number of codes and spike times that differ."""
     codes = sum(int((first.traces[name] != second.traces[name]).sum()) for name in first.traces)
     for name in first.spikes:
         a, b = first.spikes[name].ordered(), second.spikes[name].ordered()

@@ -1,4 +1,4 @@
-"""Devices that a validation opens as it needs them."""
+"""Devices of a validation."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ Report = Callable[[str], None]
 
 
 class Laboratory:
-    """Opens devices as they are needed.
+    """Opens devices on demand, and records their identities.
 
     Args:
-        seed: of the temporal noise.
-        folder: for calibrations.
-        report: is told what is measured.
+        seed: Seed of the temporal noise.
+        folder: Folder of calibrations.
+        report: Called with a line of text before each measurement.
 
     Attributes:
-        identities: of all devices that were opened.
+        identities: Identities of all opened devices.
     """
 
     def __init__(self, seed: int, folder: Path, report: Report) -> None:
-        self.seed, self.folder, self.report = seed, folder, report
+        self.seed = seed
+        self.folder = folder
+        self.report = report
         self.identities: list[dict[str, str]] = []
 
     def open(self, chip: str, preset: str = "calibrated", **settings: Any) -> Backend:
         """Return an open emulated chip."""
-        created = BackendConfig("emulator").create(replace(ChipConfig(chip, preset, self.seed), **settings))
-        assert created is not None
-        created.open()
-        self.identities.append(dict(created.identity))
-        return created
+        backend = BackendConfig("emulator").create(replace(ChipConfig(chip, preset, self.seed), **settings))
+        assert backend is not None
+        backend.open()
+        self.identities.append(dict(backend.identity))
+        return backend
 
     def calibrated(
         self, chip: str, targets: Targets | None = None, stages: list[str] | None = None, **settings: Any
     ) -> Backend:
-        """Return an open chip that is calibrated for targets (only in some stages)."""
+        """Return an open chip that is calibrated for targets, in all or some stages."""
         file = self.folder / f"{chip}-{len(self.identities)}.npz"
-        maker = self.open(chip, "uncalibrated")
-        if not isinstance(maker, Calibratable):
+        raw_chip = self.open(chip, "uncalibrated")
+        if not isinstance(raw_chip, Calibratable):
             raise DeviceError("the emulator backend is not Calibratable; this is a bug")
-        maker.calibrate(targets or Targets(), file, stages, self.seed)
-        maker.close()
+        raw_chip.calibrate(targets or Targets(), file, stages, self.seed)
+        raw_chip.close()
         return self.open(chip, "calibrated", calibration=str(file), **settings)
 
-    def single(self, chip: str, what: str, stages: list[str] | None = None) -> Measured:
-        """Characterise all 512 circuits of a chip, each a neuron."""
-        self.report(f"chip {chip}, {what}: characterising 512 circuits")
+    def single(self, chip: str, label: str, stages: list[str] | None = None) -> Measured:
+        """Characterise all 512 circuits of a chip, each as a neuron."""
+        self.report(f"chip {chip}, {label}: characterising 512 circuits")
         backend = self.open(chip) if stages is None else self.calibrated(chip, stages=stages)
         circuit = bench_circuit(backend.capabilities.neuron_circuits, 1, backend)
         try:

@@ -1,4 +1,4 @@
-"""The whole validation: which checks run, and their record."""
+"""The whole validation: selection of checks, and their record."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ValidateConfig:
     """Settings of a validation.
 
     Attributes:
-        chips: serial numbers of the emulated chips; the published spreads are of four.
-        short: only what takes a few seconds, on one chip.
-        seed: of the temporal noise.
+        chips: Serial numbers of the emulated chips; the published spreads are from four chips.
+        short: Whether to run only the checks that take a few seconds, on one chip.
+        seed: Seed of the temporal noise.
     """
 
     chips: List[str] = field(default_factory=lambda: ["W66F3", "W62F0", "W63F1", "W64F2"])  # noqa: UP006
@@ -44,10 +44,10 @@ def validate(config: ValidateConfig, folder: Path, command: str, report: Report)
     """Run all checks, and write `validation.json` into `folder`.
 
     Args:
-        config: which chips, and how much.
-        folder: where `validation.json` goes.
-        command: how it was started, for the record.
-        report: is told what is measured.
+        config: All settings.
+        folder: Folder of `validation.json`.
+        command: Command that started the validation, for the record.
+        report: Called with a line of text before each measurement.
     """
     with tempfile.TemporaryDirectory() as scratch:
         lab = Laboratory(config.seed, Path(scratch), report)
@@ -70,19 +70,19 @@ def validate(config: ValidateConfig, folder: Path, command: str, report: Report)
 
 
 def all_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
-    """Return every check."""
+    """Return all checks."""
     raw = {chip: lab.single(chip, "neurons at common codes", stages=["cadc", "reference"]) for chip in chips}
-    good = {chip: lab.single(chip, "calibrated") for chip in chips}
-    other = Laboratory(lab.seed + 1, lab.folder, lab.report)  # a measurement of its own, not the same noise again
-    overwritten = other.single(chips[0], "calibration overwritten by common codes", stages=["cadc", "reference"])
+    calibrated = {chip: lab.single(chip, "calibrated") for chip in chips}
+    repetition = Laboratory(lab.seed + 1, lab.folder, lab.report)  # an independent measurement, with other noise
+    overwritten = repetition.single(chips[0], "calibration overwritten by common codes", stages=["cadc", "reference"])
     return [
         *cadc_checks(lab, chips),
-        *ratio_checks(raw, good, overwritten),
+        *ratio_checks(raw, calibrated, overwritten),
         *population_checks(raw),
         *dynamics_checks(lab, chips[0]),
-        *weight_checks(lab, chips[0], good[chips[0]]),
+        *weight_checks(lab, chips[0], calibrated[chips[0]]),
         *target_checks(lab, chips[0]),
-        *noise_checks(good[chips[0]]),
-        *merge_checks(lab, chips[0], good[chips[0]]),
+        *noise_checks(calibrated[chips[0]]),
+        *merge_checks(lab, chips[0], calibrated[chips[0]]),
         *hygiene_checks(lab),
     ]

@@ -1,4 +1,4 @@
-"""How much the parameters of neurons differ, calibrated or not."""
+"""Checks of the spread of neuron parameters, with and without calibration."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from .statistics import QUADRANTS, Array, correlation, spread, trimmed_sd, withi
 
 
 def cadc_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
-    """CADC channels, seen at a common reference potential."""
+    """Return checks of CADC channels at a common reference potential."""
     lab.report("CADC channels")
     raw: list[Array] = []
-    good: list[Array] = []
+    calibrated: list[Array] = []
     overwritten: list[Array] = []
     for chip in chips:
-        for preset, found in (("uncalibrated", raw), ("calibrated", good), ("uncalibrated", overwritten)):
+        for preset, readings in (("uncalibrated", raw), ("calibrated", calibrated), ("uncalibrated", overwritten)):
             backend = lab.open(chip, preset)
             assert isinstance(backend, Calibratable)
-            found.append(backend.read_reference(128.0, 64).double().mean(0).numpy())
+            readings.append(backend.read_reference(128.0, 64).double().mean(0).numpy())
             backend.close()
-    quadrants = [values.reshape(QUADRANTS, -1).mean(1) for values in good]
+    quadrants = [values.reshape(QUADRANTS, -1).mean(1) for values in calibrated]
     offset = max(float(np.ptp(values)) for values in quadrants)
-    mean = [float(values.mean()) for values in good]
+    mean = [float(values.mean()) for values in calibrated]
     return [
         Check("CADC uncalibrated, SD of channels", "LSB", _mean(np.std, raw), 9.0, 10.5, "[D] 9.25-9.95"),
-        Check("CADC calibrated, SD of channels (worst)", "LSB", max(float(x.std()) for x in good), 0, 3, "[C] calix"),
+        Check(
+            "CADC calibrated, SD of channels (worst)", "LSB", max(float(x.std()) for x in calibrated), 0, 3, "[C] calix"
+        ),
         Check("CADC calibrated, largest difference of quadrants", "LSB", offset, 0, 5, "[C] calix"),
         Check("CADC calibrated, mean", "LSB", float(np.mean(mean)), 88, 168, "[C] calix"),
         Check(
@@ -70,22 +72,22 @@ RATIOS = {"leak": 0.30, "reset": 0.20, "threshold": 0.35, "tau_mem": 0.45, "tau_
 """Largest ratio of calibrated and uncalibrated spread that the chip's calibration accepts [C]."""
 
 
-def ratio_checks(raw: dict[str, Measured], good: dict[str, Measured], overwritten: Measured) -> list[Check]:
-    """What the calibration leaves over, as a share of what there was; 5 % trimmed on both sides.
+def ratio_checks(raw: dict[str, Measured], calibrated: dict[str, Measured], overwritten: Measured) -> list[Check]:
+    """Return checks of the ratio of calibrated and uncalibrated spread, with 5 % trimmed on both sides.
 
-    `overwritten` is measured on its own, on the first chip with common codes in place of the calibration's.
+    `overwritten` is a separate measurement of the first chip, with common codes in place of the calibration.
     """
-    before = {chip: _columns(measured) for chip, measured in raw.items()}
-    after = {chip: _columns(measured) for chip, measured in good.items()}
+    raw_columns = {chip: _columns(measured) for chip, measured in raw.items()}
+    calibrated_columns = {chip: _columns(measured) for chip, measured in calibrated.items()}
     checks = []
     for name, bound in RATIOS.items():
-        ratios = [trimmed_sd(after[chip][name]) / trimmed_sd(before[chip][name]) for chip in raw]
+        ratios = [trimmed_sd(calibrated_columns[chip][name]) / trimmed_sd(raw_columns[chip][name]) for chip in raw]
         checks.append(Check(f"{name}, calibrated / uncalibrated SD (worst)", "", max(ratios), 0, bound, "[C] calix"))
     first = next(iter(raw))
     for name, bound in RATIOS.items():
-        same = trimmed_sd(_columns(overwritten)[name]) / trimmed_sd(before[first][name])
+        ratio = trimmed_sd(_columns(overwritten)[name]) / trimmed_sd(raw_columns[first][name])
         text = f"{name}, calibration overwritten / uncalibrated SD"
-        checks.append(Check(text, "", same, 0, bound, "[C] calix: must fail", control=True))
+        checks.append(Check(text, "", ratio, 0, bound, "[C] calix: must fail", control=True))
     return checks
 
 
@@ -101,11 +103,11 @@ SPREADS = {
 }
 """Spread of uncalibrated parameters on four chips: smallest and largest [D] (threshold: outliers trimmed)."""
 MARGIN = 0.25
-"""By how much a spread may lie outside the range of four chips."""
+"""Share by which a spread may exceed the range of four chips."""
 
 
 def population_checks(raw: dict[str, Measured]) -> list[Check]:
-    """Spreads and correlations of uncalibrated neurons behind a calibrated CADC."""
+    """Return checks of spreads and correlations of uncalibrated neurons, measured with a calibrated CADC."""
     chips = [_columns(measured) for measured in raw.values()]
     checks = []
 
@@ -116,11 +118,11 @@ def population_checks(raw: dict[str, Measured]) -> list[Check]:
         value = mean(lambda chip, name=name: spread(chip[name]))  # type: ignore[misc]
         text = f"{name}, uncalibrated spread (mean of chips)"
         checks.append(Check(text, unit, value, low * (1 - MARGIN), high * (1 + MARGIN), f"[D] {low}-{high}, +-25 %"))
-    distance = mean(lambda chip: spread(chip["threshold"] - chip["leak"]))
-    below = mean(lambda chip: spread(chip["leak"] - chip["reset"]))
-    pairs: list[tuple[str, str, float, float, float, str]] = [
-        ("threshold - leak, spread", "LSB", distance, 13.3 * 0.75, 17.6 * 1.25, "[D] 13.3-17.6, +-25 %"),
-        ("leak - reset, spread", "LSB", below, 8.7 * 0.75, 12.6 * 1.25, "[D] 8.7-12.6, +-25 %"),
+    threshold_distance = mean(lambda chip: spread(chip["threshold"] - chip["leak"]))
+    reset_distance = mean(lambda chip: spread(chip["leak"] - chip["reset"]))
+    statistics: list[tuple[str, str, float, float, float, str]] = [
+        ("threshold - leak, spread", "LSB", threshold_distance, 13.3 * 0.75, 17.6 * 1.25, "[D] 13.3-17.6, +-25 %"),
+        ("leak - reset, spread", "LSB", reset_distance, 8.7 * 0.75, 12.6 * 1.25, "[D] 8.7-12.6, +-25 %"),
         ("corr(leak, reset)", "", mean(lambda c: correlation(c["leak"], c["reset"])), 0.6, 0.9, "[D] 0.68-0.88"),
         (
             "corr(leak, threshold)",
@@ -163,7 +165,7 @@ def population_checks(raw: dict[str, Measured]) -> list[Check]:
             "[D] about 0",
         ),
     ]
-    checks += [Check(*each) for each in pairs]
+    checks += [Check(*arguments) for arguments in statistics]
     neighbours = max(
         abs(float(np.mean([correlation(within(c[name])[1:], within(c[name])[:-1]) for c in chips]))) for name in SPREADS
     )

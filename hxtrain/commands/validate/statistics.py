@@ -1,4 +1,4 @@
-"""Statistics of 512 circuits that a few bad ones do not move."""
+"""Robust statistics of 512 circuits, insensitive to a few outliers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ Array = npt.NDArray[np.float64]
 
 QUADRANTS = 4
 TRIM = 0.05
-"""Share left out on each side before a standard deviation is compared [C]."""
+"""Share of outer values on each side that a standard deviation omits [C]."""
 
 
 def trimmed_sd(values: Array) -> float:
-    """Return the standard deviation without the outer 5 % on each side; numbers that are not finite do not count."""
-    kept = np.sort(values[np.isfinite(values)])
-    cut = int(len(kept) * TRIM)
-    return float(np.std(kept[cut : len(kept) - cut]))
+    """Return the standard deviation of the finite values, without the outer 5 % on each side."""
+    ordered = np.sort(values[np.isfinite(values)])
+    cut = int(len(ordered) * TRIM)
+    return float(np.std(ordered[cut : len(ordered) - cut]))
 
 
 def spread(values: Array) -> float:
-    """Return a standard deviation that a few bad neurons do not move: trimmed, rescaled to that of a normal."""
+    """Return a robust standard deviation: trimmed, and rescaled so that it is exact for a normal distribution."""
     return trimmed_sd(values) / TRIMMED_NORMAL
 
 
@@ -36,9 +36,9 @@ def within(values: Array) -> Array:
 
 
 def correlation(x: Array, y: Array) -> float:
-    """Return Pearson's correlation of the pairs that are finite and not among the outer 1 % of either."""
-    good = np.isfinite(x) & np.isfinite(y)
+    """Return Pearson's correlation of the pairs that are finite and not among the outer 1 % of either variable."""
+    is_typical = np.isfinite(x) & np.isfinite(y)
     for values in (x, y):
         low, high = np.nanpercentile(values[np.isfinite(values)], [1, 99])
-        good &= (values >= low) & (values <= high)
-    return float(np.corrcoef(x[good], y[good])[0, 1])
+        is_typical &= (values >= low) & (values <= high)
+    return float(np.corrcoef(x[is_typical], y[is_typical])[0, 1])

@@ -1,4 +1,4 @@
-"""What neurons do that are calibrated for other targets."""
+"""Checks of neurons that are calibrated for other targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .statistics import Array
 
 
 def target_checks(lab: Laboratory, chip: str) -> list[Check]:
-    """What needs other calibration targets."""
+    """Return checks that need other calibration targets."""
     lab.report(f"chip {chip}: leak over threshold")
     rates = _free_rates(lab.calibrated(chip, LEAK_OVER_THRESHOLD), LEAK_OVER_THRESHOLD)
     inside = float(np.mean((rates > 90e3) & (rates < 115e3)))
@@ -38,7 +38,7 @@ def target_checks(lab: Laboratory, chip: str) -> list[Check]:
 MARGIN_LSB = 40 * 200 / 480
 """40 codes of a potential's cell (LSB)."""
 LEAK_OVER_THRESHOLD = Targets(leak=161.7, threshold=125.0, reset=80.0, tau_mem=10e-6, tau_syn=10e-6, rate=100e3)
-"""Neurons that fire at 100 kHz by themselves: 2 us + 10 us ln((161.7 - 80) / (161.7 - 125)) = 10 us."""
+"""Targets of neurons that fire at 100 kHz without input: 2 us + 10 us ln((161.7 - 80) / (161.7 - 125)) = 10 us."""
 
 
 def _circuit_for(backend: Backend, targets: Targets, spiking: bool, samples: int) -> Circuit:
@@ -54,20 +54,21 @@ def _circuit_for(backend: Backend, targets: Targets, spiking: bool, samples: int
 
 def _quiet(backend: Backend, targets: Targets, spiking: bool, samples: int, trials: int) -> Recording:
     backend.configure(_circuit_for(backend, targets, spiking, samples))
-    none = torch.zeros(0, dtype=torch.int64)
-    found = backend.run({}, Stimulus(Spikes(none, none, none.float(), trials, 0)))
+    no_events = torch.zeros(0, dtype=torch.int64)
+    recording = backend.run({}, Stimulus(Spikes(no_events, no_events, no_events.float(), trials, 0)))
     backend.close()
-    return found
+    return recording
 
 
 def _free_rates(backend: Backend, targets: Targets) -> Array:
-    """Return the firing rate of every neuron without input (1 / s) `[512]`: spikes after the first, by time."""
+    """Return the firing rate of every neuron without input (1 / s) `[512]`: later spikes per time since the first."""
     samples, trials = 100, 4
     spikes = _quiet(backend, targets, True, samples, trials).spikes["neurons"].ordered()
     place = (spikes.sample * spikes.units + spikes.unit).numpy()
     time = spikes.time.double().numpy()
     count = np.bincount(place, minlength=trials * spikes.units)
-    first, last = np.full(len(count), np.inf), np.full(len(count), -np.inf)
+    first = np.full(len(count), np.inf)
+    last = np.full(len(count), -np.inf)
     np.minimum.at(first, place, time)
     np.maximum.at(last, place, time)
     rates = np.where(count > 1, (count - 1) / np.where(count > 1, last - first, 1.0), 0.0)
@@ -86,9 +87,9 @@ def _unprovoked(backend: Backend, targets: Targets) -> float:
 
 def _threshold_distance(backend: Backend, seed: int) -> float:
     targets = Targets(threshold=125.0, reset=70.0)
-    found = characterise(backend, _circuit_for(backend, targets, True, 1), seed).measured
+    measurements = characterise(backend, _circuit_for(backend, targets, True, 1), seed).measured
     backend.close()
-    distance = found.thresholds.threshold - found.baseline.leak
+    distance = measurements.thresholds.threshold - measurements.baseline.leak
     return float(np.median(distance[np.isfinite(distance)]))
 
 
