@@ -246,7 +246,7 @@ def respond(
     if not spiking:
         return None, traces
     offsets, units = np.empty(samples * steps + 1, np.int64), np.empty(counts.sum(), np.int64)
-    _kernels().join_rooms(counts, rooms, offsets, units)
+    _kernels().join_buffers(counts, rooms, offsets, units)
     return Grouped(torch.from_numpy(offsets), torch.from_numpy(units), neurons), traces
 
 
