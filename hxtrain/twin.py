@@ -78,7 +78,7 @@ def respond(
         spiking: whether it fires. recurrent: weights `[N, N]`, if any.
     """
     drive = inputs @ weight.t() if isinstance(inputs, Tensor) else inputs.drive(weight)
-    if gpu.takes(drive, model, recurrent):
+    if gpu.supports(drive, model, recurrent):
         found: tuple[Tensor | None, Tensor] = gpu.kernels().respond(drive.detach(), model, spiking)
         return found
     matrix = psp_matrix(shape[0], model.alpha, model.beta, weight.dtype, weight.device)

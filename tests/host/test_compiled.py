@@ -196,7 +196,7 @@ def test_gradients(
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
     code = (
         "import sys, torch, hxtrain as hx; from hxtrain.learning import compiled;"
-        "compiled._cores = lambda: int(sys.argv[1]); compiled.LEAST = 1;"
+        "compiled._cores = lambda: int(sys.argv[1]); compiled.MIN_SHARE = 1;"
         "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
         "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
         "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
