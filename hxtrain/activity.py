@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
 
-from .learning import Codes, Fired, GridEvents, Measured, Unrecorded
+from .learning import Codes, Fired, GridEvents, Measured, UnrecordedMembranes
 
 
 @dataclass(eq=False, repr=False)
@@ -23,7 +23,7 @@ class LayerActivity(Measured):
 
 
 def layer_activity(
-    fired: Fired | None, membrane: Tensor | Codes | Unrecorded, events: Spikes | None = None
+    fired: Fired | None, membrane: Tensor | Codes | UnrecordedMembranes, events: Spikes | None = None
 ) -> LayerActivity:
     """Return what a layer did, its spikes counted."""
     return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)

@@ -25,7 +25,7 @@ from torch import Tensor
 from hxtrain.backends import Circuit
 
 from .activity import LayerActivity, layer_activity
-from .learning import Fired, GridEvents, Model, Unrecorded, compiled, decay, gpu, over_time, psp_matrix
+from .learning import Fired, GridEvents, Model, UnrecordedMembranes, compiled, decay, gpu, over_time, psp_matrix
 
 if TYPE_CHECKING:
     from .network import Network
@@ -43,14 +43,14 @@ def simulate(net: Network, weights: list[Tensor], events: GridEvents, recorded: 
     for layer, (weight, *own) in zip(net.layers, net.by_layer(weights), strict=True):
         model, recurrent, spiking = net.model(layer), own[0] if own else None, layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size
-        membrane: Tensor | Unrecorded
+        membrane: Tensor | UnrecordedMembranes
         if compiled.supports(weight, model):
             keep = recorded or not spiking
             grouped, membrane = compiled.respond(weight, before.grouped, shape, model, spiking, recurrent, keep)
             fired = None if grouped is None else Fired(None, grouped, shape, weight.dtype)
             if grouped is not None and not keep:
                 copy = None if recurrent is None else recurrent.detach().clone()
-                membrane = Unrecorded(weight.detach().clone(), copy, before.grouped, grouped, shape, model)
+                membrane = UnrecordedMembranes(weight.detach().clone(), copy, before.grouped, grouped, shape, model)
         else:
             inputs = before.grid if isinstance(before, Fired) else before
             spikes, membrane = respond(weight, inputs, shape, model, spiking, recurrent)

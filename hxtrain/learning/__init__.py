@@ -1,7 +1,7 @@
 """Learning rules: the gradient of a measured pass, and surrogate derivatives."""
 
 from . import compiled, gpu
-from .compiled import Codes, Grouped, Unrecorded
+from .compiled import Codes, GroupedEvents, UnrecordedMembranes
 from .injection import gradient, measured_layers
 from .measured import Fired, Measured
 from .model import Model, Saturation
@@ -14,12 +14,12 @@ __all__ = [
     "Codes",
     "Fired",
     "GridEvents",
-    "Grouped",
+    "GroupedEvents",
     "Measured",
     "Model",
     "Saturation",
     "Surrogate",
-    "Unrecorded",
+    "UnrecordedMembranes",
     "compiled",
     "decay",
     "full_precision",

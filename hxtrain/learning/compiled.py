@@ -39,7 +39,7 @@ def supports(tensor: Tensor, model: Model) -> bool:
     return is_supported and model.surrogate in KINDS
 
 
-class Grouped(NamedTuple):
+class GroupedEvents(NamedTuple):
     """Events grouped by sample and step.
 
     Attributes:
@@ -79,8 +79,8 @@ class Codes(NamedTuple):
         return membranes(self.codes, self.unit)
 
 
-class Unrecorded(NamedTuple):
-    """Unrecorded membranes of a layer of the twin, as the values from which they can be computed.
+class UnrecordedMembranes(NamedTuple):
+    """UnrecordedMembranes membranes of a layer of the twin, as the values from which they can be computed.
 
     Attributes:
         weight: Copy of the layer's weights `[N, J]`; the weights of the network may change.
@@ -93,14 +93,14 @@ class Unrecorded(NamedTuple):
 
     weight: Tensor
     recurrent: Tensor | None
-    inputs: Grouped
-    fired: Grouped
+    inputs: GroupedEvents
+    fired: GroupedEvents
     shape: tuple[int, int, int]
     model: Model
 
     def __repr__(self) -> str:
         """Describe the membranes in a line."""
-        return f"Unrecorded({list(self.shape)} [T, B, N])"
+        return f"UnrecordedMembranes({list(self.shape)} [T, B, N])"
 
     def trace(self) -> Tensor:
         """Return the membranes `[T, B, N]`."""
@@ -121,13 +121,13 @@ class Grads(NamedTuple):
     counts: Tensor | None = None
 
 
-NO_EVENTS = Grouped(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
+NO_EVENTS = GroupedEvents(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), 0)
 NO_SPIKES = NO_EVENTS[:2]
 NO_TRACES = torch.empty(0, 0, 0)
 NO_CODES = Codes(torch.empty(0, 0, 0, dtype=torch.uint8), 1.0)
 
 
-def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
+def group_events(spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
     """Group events by sample and step; events after the window are left out.
 
     Raises:
@@ -136,7 +136,7 @@ def group_events(spikes: Spikes, dt: float, steps: int) -> Grouped:
     return _group(_kernels().group_events, spikes, dt, steps)
 
 
-def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
+def bin_spikes(spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
     """Group spikes by sample and step; several spikes of a neuron in one step count once.
 
     Raises:
@@ -145,7 +145,7 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> Grouped:
     return _group(_kernels().bin_spikes, spikes, dt, steps)
 
 
-def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) -> Grouped:
+def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
     if not (dt > 0 and steps >= 1):
         raise ValueError(f"a time grid needs dt > 0 and at least one step, got dt={dt} s, steps={steps}")
     for name, part in (("sample", spikes.sample), ("unit", spikes.unit), ("time", spikes.time)):
@@ -156,10 +156,10 @@ def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) ->
     invalid_event = kernel(*events, spikes.samples, spikes.units, dt, GRID_TOLERANCE, offsets, units)
     if invalid_event >= 0:
         raise spikes.refusal(invalid_event)
-    return Grouped(torch.from_numpy(offsets), torch.from_numpy(units[: offsets[-1]]), spikes.units)
+    return GroupedEvents(torch.from_numpy(offsets), torch.from_numpy(units[: offsets[-1]]), spikes.units)
 
 
-def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+def to_grid(events: GroupedEvents, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
     """Return a grid `[T, B, N]` with 1 for each event, and 0 elsewhere.
 
     Raises:
@@ -171,7 +171,7 @@ def to_grid(events: Grouped, shape: tuple[int, int, int], dtype: torch.dtype) ->
     return grid
 
 
-def group_grid(grid: Tensor) -> Grouped:
+def group_grid(grid: Tensor) -> GroupedEvents:
     """Group the ones of a grid of zeros and ones `[T, B, N]` by sample and step.
 
     Raises:
@@ -184,10 +184,10 @@ def group_grid(grid: Tensor) -> Grouped:
         invalid = values[values != 1][0].item()
         raise ValueError(f"a grid of spikes has the value {invalid:g}, but only zeros and ones are spikes; use those")
     counts = torch.bincount(sample * steps + step, minlength=samples * steps)
-    return Grouped(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), unit, sources)
+    return GroupedEvents(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), unit, sources)
 
 
-def count_events(events: Grouped, steps: int, samples: int) -> Tensor:
+def count_events(events: GroupedEvents, steps: int, samples: int) -> Tensor:
     """Return the number of events of each source in each sample, float32 `[B, N]`.
 
     Raises:
@@ -216,13 +216,13 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
 
 def respond(
     weight: Tensor,
-    inputs: Grouped | Tensor,
+    inputs: GroupedEvents | Tensor,
     shape: tuple[int, int, int],
     model: Model,
     spiking: bool,
     recurrent: Tensor | None,
     recorded: bool = True,
-) -> tuple[Grouped | None, Tensor]:
+) -> tuple[GroupedEvents | None, Tensor]:
     """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin.
 
     Args:
@@ -263,13 +263,13 @@ def respond(
     offsets = np.empty(samples * steps + 1, np.int64)
     units = np.empty(counts.sum(), np.int64)
     _kernels().join_buffers(counts, buffers, offsets, units)
-    return Grouped(torch.from_numpy(offsets), torch.from_numpy(units), neurons), traces
+    return GroupedEvents(torch.from_numpy(offsets), torch.from_numpy(units), neurons), traces
 
 
 def follow(
     weight: Tensor,
-    inputs: Grouped | Tensor,
-    fired: Grouped,
+    inputs: GroupedEvents | Tensor,
+    fired: GroupedEvents,
     shape: tuple[int, int, int],
     model: Model,
     recurrent: Tensor | None,
@@ -302,7 +302,7 @@ def follow(
 
 
 def _check_drive(
-    weight: Tensor, inputs: Grouped | Tensor, shape: tuple[int, int, int], recurrent: Tensor | None
+    weight: Tensor, inputs: GroupedEvents | Tensor, shape: tuple[int, int, int], recurrent: Tensor | None
 ) -> None:
     """Refuse a drive whose shapes do not belong to one layer of the twin; the arguments are as in `respond`."""
     steps, samples, neurons = shape
@@ -310,7 +310,7 @@ def _check_drive(
     sources = weight.shape[-1]
     require("weights", weight, (neurons, sources), weight.dtype)
     require("recurrent weights", recurrent, (neurons, neurons), weight.dtype)
-    if isinstance(inputs, Grouped):
+    if isinstance(inputs, GroupedEvents):
         require_events("events", inputs, steps * samples, sources)
     else:
         require("inputs", inputs, (steps, samples, sources), weight.dtype)
@@ -321,10 +321,10 @@ def _check_grid(shape: tuple[int, int, int]) -> None:
         raise ValueError(f"a layer needs at least one step, got T, B, N = {tuple(shape)}")
 
 
-def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None) -> list[Any]:
+def _sources(weight: Tensor, inputs: GroupedEvents | Tensor, recurrent: Tensor | None) -> list[Any]:
     """Return the drive of a layer as arguments of the kernels: offsets, units, weights, drive, recurrent weights."""
     no_weights = weight.new_empty(0, 0)
-    if isinstance(inputs, Grouped):
+    if isinstance(inputs, GroupedEvents):
         events = inputs
         synapses = weight
         drive = weight.new_empty(0, 0, 0)
@@ -338,11 +338,11 @@ def _sources(weight: Tensor, inputs: Grouped | Tensor, recurrent: Tensor | None)
 
 def gradient(
     model: Model,
-    fired: Grouped | None,
+    fired: GroupedEvents | None,
     membrane: Tensor | Codes,
     grads: Grads,
     downstream: tuple[Tensor, Tensor] | None,
-    events: Grouped | None,
+    events: GroupedEvents | None,
     charges: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of each step's charge `[T, B, N]` and of the weights `[N, J]`; None if not requested.
@@ -376,11 +376,11 @@ def gradient(
 def saturating_gradient(
     model: Model,
     weight: Tensor,
-    fired: Grouped | None,
+    fired: GroupedEvents | None,
     membrane: Tensor | Codes,
     grads: Grads,
     downstream: tuple[Tensor, Tensor] | None,
-    events: Grouped,
+    events: GroupedEvents,
     charges: bool,
 ) -> tuple[Tensor | None, Tensor]:
     """Return the gradients of charges (None if not requested) and of the weights `[N, J]`, as `saturation.gradient`.
@@ -419,11 +419,11 @@ def saturating_gradient(
 
 
 def _check_backward(
-    fired: Grouped | None,
+    fired: GroupedEvents | None,
     membrane: Tensor | Codes,
     grads: Grads,
     downstream: tuple[Tensor, Tensor] | None,
-    events: Grouped | None,
+    events: GroupedEvents | None,
 ) -> None:
     """Refuse data of a backward pass whose shapes do not belong to one layer; the arguments are as in `gradient`."""
     if len(membrane.shape) != 3:
@@ -453,7 +453,7 @@ def _like(membrane: Tensor | Codes) -> Tensor:
 
 def _backward_arguments(
     model: Model,
-    fired: Grouped | None,
+    fired: GroupedEvents | None,
     membrane: Tensor | Codes,
     grads: Grads,
     downstream: tuple[Tensor, Tensor] | None,

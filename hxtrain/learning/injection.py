@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled, gpu, saturation
-from .compiled import Codes, Grads, Unrecorded
+from .compiled import Codes, Grads, UnrecordedMembranes
 from .measured import Fired, Measured
 from .model import Model
 from .precision import full_precision
@@ -337,14 +337,16 @@ def measured_layers(
         ValueError: the shapes or types of the arguments do not match.
     """
     _check_layers(weights, inputs, measured)
-    dense, events = (None, inputs) if isinstance(inputs, GridEvents) else (inputs, None)
+    events = inputs if isinstance(inputs, GridEvents) else None
+    grid = None if isinstance(inputs, GridEvents) else inputs
     measured = [
-        replace(layer, membrane=layer.trace) if isinstance(layer.membrane, Unrecorded) else layer for layer in measured
+        replace(layer, membrane=layer.trace) if isinstance(layer.membrane, UnrecordedMembranes) else layer
+        for layer in measured
     ]
-    flat = _Stack.apply(  # type: ignore[no-untyped-call]
-        events, models, measured, dense, *(weight for pair in weights for weight in pair)
+    results = _Stack.apply(  # type: ignore[no-untyped-call]
+        events, models, measured, grid, *(weight for pair in weights for weight in pair)
     )
-    return [_layer_in_graph(layer, *flat[3 * i : 3 * i + 3]) for i, layer in enumerate(measured)]
+    return [_layer_in_graph(layer, *results[3 * i : 3 * i + 3]) for i, layer in enumerate(measured)]
 
 
 def _check_layers(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import compiled
-from .compiled import Codes, Grouped, Unrecorded
+from .compiled import Codes, GroupedEvents, UnrecordedMembranes
 
 
 class Fired:
@@ -33,7 +33,7 @@ class Fired:
     def __init__(
         self,
         grid: Tensor | None = None,
-        grouped: Grouped | None = None,
+        grouped: GroupedEvents | None = None,
         shape: tuple[int, int, int] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -74,7 +74,7 @@ class Fired:
             return compiled.to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
-    def grouped(self) -> Grouped:
+    def grouped(self) -> GroupedEvents:
         """Spikes as events; a grid must be on the CPU."""
         with torch.inference_mode(False):
             return compiled.group_grid(self.grid)
@@ -100,7 +100,7 @@ class Measured:
     """
 
     fired: Fired | None
-    membrane: Tensor | Codes | Unrecorded
+    membrane: Tensor | Codes | UnrecordedMembranes
     counts: Tensor | None = None
     anchors: tuple[Tensor | None, Tensor | None] = (None, None)
 

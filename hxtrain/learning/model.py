@@ -13,16 +13,16 @@ class Saturation(NamedTuple):
     Attributes:
         limit: Synaptic current at which an input saturates, in the units of the weights.
         per_circuit: Number of signed inputs of a circuit.
-        first: Signed input that source 0 uses.
+        first_input: Signed input that source 0 uses.
     """
 
     limit: float
     per_circuit: int
-    first: int = 0
+    first_input: int = 0
 
     def circuits(self, sources: int) -> int:
         """Return the number of circuits that `sources` sources reach, counted from circuit 0."""
-        return (self.first + sources - 1) // self.per_circuit + 1
+        return (self.first_input + sources - 1) // self.per_circuit + 1
 
 
 class Model(NamedTuple):

@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
 
-from .compiled import Grouped, group_events
+from .compiled import GroupedEvents, group_events
 from .shapes import require
 
 
@@ -94,7 +94,7 @@ class GridEvents:
         return self.events - int(self._spikes.inside(self.dt, self.steps))
 
     @cached_property
-    def grouped(self) -> Grouped:
+    def grouped(self) -> GroupedEvents:
         """Events grouped by sample and step; only on the CPU."""
         return group_events(self._spikes, self.dt, self.steps)
 
@@ -102,8 +102,8 @@ class GridEvents:
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Row `step * B + sample` and unit of each event within the window."""
         bins = self._spikes.bins(self.dt)
-        inside = (bins < self.steps).nonzero()[:, 0]
-        return (bins * self.samples + self._spikes.sample)[inside], self._spikes.unit[inside]
+        indices = (bins < self.steps).nonzero()[:, 0]
+        return (bins * self.samples + self._spikes.sample)[indices], self._spikes.unit[indices]
 
     @cached_property
     def _dense(self) -> Tensor | None:
@@ -121,8 +121,8 @@ class GridEvents:
             return self._dense.to(weight.dtype) @ weight.t()
         row, unit = self._rows
         order, offsets = _bags(row, self.steps * self.samples)
-        summed = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
-        return summed.view(self.steps, self.samples, -1)
+        sums = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
+        return sums.view(self.steps, self.samples, -1)
 
     def weight_gradient(self, gradient: Tensor) -> Tensor:
         """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`.

@@ -70,7 +70,7 @@ def slope(x: Tensor) -> Tensor:
 
 def _members(weight: Tensor, saturation: Saturation) -> Tensor:
     """Return the synaptic input that each weight belongs to, as zeros and ones `[G, N, J]`."""
-    sources = torch.arange(weight.shape[1], device=weight.device) + saturation.first
+    sources = torch.arange(weight.shape[1], device=weight.device) + saturation.first_input
     circuits = torch.arange(saturation.circuits(weight.shape[1]), device=weight.device)
     is_source = circuits[:, None] == sources // saturation.per_circuit
     exciting = (weight >= 0)[None]

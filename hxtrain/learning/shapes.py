@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .compiled import Grouped
+    from .compiled import GroupedEvents
 
 
 def require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -21,7 +21,7 @@ def require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: tor
         raise ValueError(f"{name}: expected {dtype} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
 
 
-def require_events(name: str, events: Grouped | None, groups: int, sources: int) -> None:
+def require_events(name: str, events: GroupedEvents | None, groups: int, sources: int) -> None:
     """Refuse events with another number of groups or sources; None is accepted.
 
     Raises:

@@ -17,7 +17,7 @@ from hxtrain.learning import (
     GridEvents,
     Measured,
     Model,
-    Unrecorded,
+    UnrecordedMembranes,
     compiled,
     gradient,
     measured_layers,
@@ -244,7 +244,7 @@ def test_membranes_that_nobody_asked_for_are_those_that_were(recurrent: bool) ->
         assert (one.spikes is None) is (other.spikes is None)
         assert one.spikes is None or torch.equal(one.spikes, other.spikes)
         assert not other.trace.requires_grad
-    assert isinstance(quick[0].membrane, Unrecorded)
+    assert isinstance(quick[0].membrane, UnrecordedMembranes)
     assert quick[0].spikes.sum() > 10
 
 
@@ -328,7 +328,7 @@ def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
     for recorded in (True, False):
         events = GridEvents(spikes, net.dt, net.steps)
         hidden = simulate(net, net.effective_weights(), events, recorded)[0]
-        assert isinstance(hidden.membrane, Unrecorded) is not recorded
+        assert isinstance(hidden.membrane, UnrecordedMembranes) is not recorded
         [layer] = measured_layers([(weight, None)], events, [hidden], [net.model(net.layers[0])])
         found.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
     assert found[0].abs().max() > 0

@@ -55,7 +55,7 @@ class Fire(torch.autograd.Function):
 
 def stepwise(weight, inputs, spikes, trace, limits):
     """One layer, step by step and input by input: spikes and membranes `[T, B, N]` in the graph."""
-    sources = torch.arange(weight.shape[1]) + limits.first
+    sources = torch.arange(weight.shape[1]) + limits.first_input
     currents = {}
     membrane, membranes, fired = trace[0], [trace[0]], []
     for t in range(len(trace)):
