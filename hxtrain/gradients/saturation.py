@@ -6,16 +6,16 @@ With the saturation q (`Model.saturation`)::
     I_g[t+1] = alpha I_g[t] + W_g x[t]                          W_g >= 0: the weights of one circuit and sign
     U[t+1]   = beta U[t] + sum_g sign_g q tanh(I_g[t+1] / q)
 
-Backward, with `F = dL/dU` of all later steps, a charge that arrives at input g in step t counts ::
+Backward, with `F = dL/dU` through all later steps, the gradient of a charge that arrives at input g in step t is ::
 
     F[t]     = dL/dU_direct[t] + beta F[t+1]
     G_g[t-1] = alpha G_g[t] + (1 - tanh(I_g[t] / q)^2) F[t]     (sign_g is in the weights)
 
-where the currents are the model's, of the measured input spikes; all else is as in `injection.py`. For q to infinity
-`G_g` is the linear model's gradient for every g. `tanh` is the [5/4] Pade approximant, limited to 1, whose slope is
-within 0.005 of the true one.
+where the currents are those of the model for the measured input spikes; all else is as in `injection.py`. In the limit
+of infinite q, `G_g` is the gradient of the linear model for every g. The code computes `tanh` by its [5/4] Pade
+approximant, limited to 1, whose slope differs from the exact one by less than 0.005.
 
-Groups are ordered by circuit, excitation first. A weight of 0 counts as excitatory.
+Synaptic inputs are ordered by circuit, excitation first. A weight of 0 counts as excitatory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hxtrain.neurons import GridEvents, Model, Saturation, over_time
 
 
 def by_input(weight: Tensor, saturation: Saturation) -> Tensor:
-    """Return weights `[N, J]`, signs kept, once for each synaptic input `[G N, J]`: zero where they are another's."""
+    """Return signed weights `[N, J]` for each synaptic input `[G N, J]`; weights of other inputs are zero."""
     return (weight * _members(weight, saturation)).flatten(0, 1)
 
 
@@ -40,25 +40,25 @@ def gradient(
     """Return the gradients of each step's charge at each synaptic input `[T, B, G N]` and of the weights `[N, J]`.
 
     Args:
-        model: of the layer; it has a saturation.
-        weight: `[N, J]`.
-        inputs: spikes `[T, B, J]`, or input events.
-        grad_membrane: of the loss, surrogate derivatives included `[T, B, N]`.
+        model: Model of the layer, with a saturation.
+        weight: Weights of the layer `[N, J]`.
+        inputs: Spikes `[T, B, J]`, or input events.
+        grad_membrane: Gradient of the loss with respect to the membranes `[T, B, N]`, surrogate derivatives included.
     """
     assert model.saturation is not None
     steps, batch, neurons = grad_membrane.shape
     rows = by_input(weight, model.saturation)
     drive = inputs.drive(rows.abs()) if isinstance(inputs, GridEvents) else inputs @ rows.abs().t()
     current = over_time(_decays(steps, model.alpha, drive, 1), drive).view(steps, batch, -1, neurons)
-    later = over_time(_decays(steps, model.beta, drive, 0).t(), grad_membrane)
-    passed = slope(current / model.saturation.limit) * later[:, :, None]
-    charge = over_time(_decays(steps, model.alpha, drive, 1).t(), passed.flatten(2)).contiguous()
+    grad_total = over_time(_decays(steps, model.beta, drive, 0).t(), grad_membrane)
+    grad_current = slope(current / model.saturation.limit) * grad_total[:, :, None]
+    charge = over_time(_decays(steps, model.alpha, drive, 1).t(), grad_current.flatten(2)).contiguous()
     if isinstance(inputs, GridEvents):
-        each = inputs.weight_gradient(charge)
+        grad_rows = inputs.weight_gradient(charge)
     else:
-        each = charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
+        grad_rows = charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
     members = _members(weight, model.saturation)
-    return charge, (each.view(members.shape) * members).sum(0)
+    return charge, (grad_rows.view(members.shape) * members).sum(0)
 
 
 def slope(x: Tensor) -> Tensor:
@@ -68,16 +68,16 @@ def slope(x: Tensor) -> Tensor:
 
 
 def _members(weight: Tensor, saturation: Saturation) -> Tensor:
-    """Return which weights belong to which synaptic input: zeros and ones `[G, N, J]`."""
-    sources = torch.arange(weight.shape[1], device=weight.device) + saturation.first
+    """Return the synaptic input that each weight belongs to, as zeros and ones `[G, N, J]`."""
+    sources = torch.arange(weight.shape[1], device=weight.device) + saturation.first_input
     circuits = torch.arange(saturation.circuits(weight.shape[1]), device=weight.device)
-    here = circuits[:, None] == sources // saturation.per_circuit
+    is_source = circuits[:, None] == sources // saturation.per_circuit
     exciting = (weight >= 0)[None]
     signs = torch.stack([exciting, ~exciting], 1)
-    return (here[:, None, None] & signs).flatten(0, 1).to(weight.dtype)
+    return (is_source[:, None, None] & signs).flatten(0, 1).to(weight.dtype)
 
 
-def _decays(steps: int, decay: float, like: Tensor, least: int) -> Tensor:
-    """Return the Toeplitz matrix `[T, T]` of `decay^(lag - least)` for lags of at least so many steps."""
+def _decays(steps: int, decay: float, like: Tensor, min_lag: int) -> Tensor:
+    """Return the Toeplitz matrix `[T, T]` of `decay^(lag - min_lag)` for lags of at least `min_lag` steps."""
     lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
-    return torch.where(lag >= least, decay ** (lag - least).clamp(min=0).double(), 0.0).to(like)
+    return torch.where(lag >= min_lag, decay ** (lag - min_lag).clamp(min=0).double(), 0.0).to(like)

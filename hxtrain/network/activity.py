@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
-from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Unrecorded
+from hxtrain.neurons import Codes, Fired, GridEvents, Measured, UnrecordedMembranes
 
 
 @dataclass(eq=False, repr=False)
@@ -22,7 +22,7 @@ class LayerActivity(Measured):
 
 
 def layer_activity(
-    fired: Fired | None, membrane: Tensor | Codes | Unrecorded, events: Spikes | None = None
+    fired: Fired | None, membrane: Tensor | Codes | UnrecordedMembranes, events: Spikes | None = None
 ) -> LayerActivity:
     """Return the activity of a layer, with its spikes counted."""
     return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)

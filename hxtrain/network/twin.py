@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Circuit
-from hxtrain.neurons import Fired, GridEvents, Model, Unrecorded, decay, over_time, psp_matrix
+from hxtrain.neurons import Fired, GridEvents, Model, UnrecordedMembranes, decay, over_time, psp_matrix
 from hxtrain.neurons.engines import cpu as compiled
 from hxtrain.neurons.engines import gpu
 
@@ -52,14 +52,14 @@ def simulate(
         recurrent = recurrent_weights[0] if recurrent_weights else None
         spiking = layer.neurons.spiking
         shape = events.steps, events.samples, layer.neurons.size
-        membrane: Tensor | Unrecorded
+        membrane: Tensor | UnrecordedMembranes
         if compiled.supports(weight, model):
             is_stored = recorded or not spiking
             grouped, membrane = compiled.respond(weight, upstream.grouped, shape, model, spiking, recurrent, is_stored)
             fired = None if grouped is None else Fired(None, grouped, shape, weight.dtype)
             if grouped is not None and not is_stored:
                 copy = None if recurrent is None else recurrent.detach().clone()
-                membrane = Unrecorded(weight.detach().clone(), copy, upstream.grouped, grouped, shape, model)
+                membrane = UnrecordedMembranes(weight.detach().clone(), copy, upstream.grouped, grouped, shape, model)
         else:
             inputs = upstream.grid if isinstance(upstream, Fired) else upstream
             spikes, membrane = respond(weight, inputs, shape, model, spiking, recurrent)
@@ -88,7 +88,7 @@ def respond(
         recurrent: recurrent weights `[N, N]`; None if there are none.
     """
     drive = inputs @ weight.t() if isinstance(inputs, Tensor) else inputs.drive(weight)
-    if gpu.takes(drive, model, recurrent):
+    if gpu.supports(drive, model, recurrent):
         response: tuple[Tensor | None, Tensor] = gpu.kernels().respond(drive.detach(), model, spiking)
         return response
     matrix = psp_matrix(shape[0], model.alpha, model.beta, weight.dtype, weight.device)

@@ -1,7 +1,7 @@
 """What a neuron does: the model of a layer, its potentials on the time grid, spikes and membranes as measured."""
 
-from .engines.cpu import Codes, Unrecorded
-from .events import Grads, Grouped
+from .engines.cpu import Codes, UnrecordedMembranes
+from .events import Grads, GroupedEvents
 from .measured import Fired, Measured
 from .model import Model, Saturation
 from .precision import full_precision
@@ -14,12 +14,12 @@ __all__ = [
     "Fired",
     "Grads",
     "GridEvents",
-    "Grouped",
+    "GroupedEvents",
     "Measured",
     "Model",
     "Saturation",
     "Surrogate",
-    "Unrecorded",
+    "UnrecordedMembranes",
     "decay",
     "full_precision",
     "get_surrogate",

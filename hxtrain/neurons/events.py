@@ -1,4 +1,4 @@
-"""Events grouped by sample and step, and gradients of a layer: what engines take and give."""
+"""Events grouped by sample and step, and gradients of a layer: arguments and results of engines."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Grouped(NamedTuple):
+class GroupedEvents(NamedTuple):
     """Events grouped by sample and step.
 
     Attributes:
-        offsets: int64 `[B T + 1]`: events of sample b in step t begin at `offsets[b * T + t]`.
-        units: sources, int64 `[E]`.
-        sources: number of sources.
+        offsets: Start of each group, int64 `[B T + 1]`: events of sample b in step t begin at `offsets[b * T + t]`.
+        units: Source of each event, int64 `[E]`.
+        sources: Number of sources.
     """
 
     offsets: Tensor
@@ -22,8 +22,13 @@ class Grouped(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients of the loss with respect to a layer's spikes `[T, B, N]`, membranes `[T, B, N]` and numbers of spikes
-    `[B, N]`; None where it does not depend on them."""
+    """Gradients of the loss with respect to a layer's outputs; None for an output that the loss does not depend on.
+
+    Attributes:
+        spikes: Gradient of the spikes `[T, B, N]`.
+        traces: Gradient of the membranes `[T, B, N]`.
+        counts: Gradient of the numbers of spikes `[B, N]`.
+    """
 
     spikes: Tensor | None = None
     traces: Tensor | None = None

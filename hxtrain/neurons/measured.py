@@ -1,4 +1,4 @@
-"""A layer as measured: what a graph or a user wants of it in another form is made when it is asked for."""
+"""A measured layer. Another form of its spikes and membranes is computed when a graph or a user reads it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,47 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hxtrain.neurons.engines import cpu as compiled
-from hxtrain.neurons.engines.cpu import Codes, Unrecorded
-from hxtrain.neurons.events import Grouped
+from hxtrain.neurons.engines.cpu import Codes, UnrecordedMembranes
+from hxtrain.neurons.events import GroupedEvents
 
 
 class Fired:
     """Spikes of a layer on the time grid, at most one per neuron and step: as a grid, or on the CPU as events.
 
-    The loops want events, for a grid is nearly all zeros; what is not at hand is made when it is asked for, for good:
-    neither is to be changed in place.
+    The compiled loops use events, since a grid is nearly all zeros. The other form is computed when it is first read,
+    and is kept. Neither form may be changed in place.
 
     Args:
-        grid: zeros and ones `[T, B, N]`.
-        grouped: the same as events, if there is no grid; with it `shape` (T, B, N) and the `dtype` of a grid.
+        grid: Zeros and ones `[T, B, N]`.
+        grouped: Spikes as events; used without a grid.
+        shape: T, B, N; required with `grouped`.
+        dtype: Type of the grid; used with `grouped`.
 
     Raises:
-        ValueError: neither is given.
+        ValueError: there is neither a grid nor events with a shape.
     """
 
     def __init__(
         self,
         grid: Tensor | None = None,
-        grouped: Grouped | None = None,
+        grouped: GroupedEvents | None = None,
         shape: tuple[int, int, int] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if grid is not None:
             steps, samples, neurons = grid.shape
-            self.grid, self.shape, self.dtype = grid, (steps, samples, neurons), grid.dtype
+            self.grid = grid
+            self.shape = (steps, samples, neurons)
+            self.dtype = grid.dtype
         elif grouped is not None and shape is not None:
-            self.grouped, self.shape, self.dtype = grouped, shape, dtype
+            self.grouped = grouped
+            self.shape = shape
+            self.dtype = dtype
         else:
             raise ValueError("spikes need a grid, or events and their shape; neither is given")
 
     def to(self, dtype: torch.dtype) -> Fired:
-        """Return the same spikes, of which a grid has another precision."""
+        """Return the same spikes with a grid of type `dtype`."""
         if dtype == self.dtype:
             return self
         if "grouped" in vars(self):
@@ -65,12 +71,12 @@ class Fired:
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
-        with torch.inference_mode(False):  # it must serve training, too
+        with torch.inference_mode(False):  # the grid must serve training, too
             return compiled.to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
-    def grouped(self) -> Grouped:
-        """The spikes as events; of a grid on the CPU, and of no other."""
+    def grouped(self) -> GroupedEvents:
+        """Spikes as events; a grid must be on the CPU."""
         with torch.inference_mode(False):
             return compiled.group_grid(self.grid)
 
@@ -84,18 +90,18 @@ class Fired:
 
 @dataclass(eq=False, repr=False)
 class Measured:
-    """A layer as measured.
+    """A measured layer.
 
     Attributes:
-        fired: spikes; None for a readout.
-        membrane: `[T, B, N]`, leak 0, threshold 1, or what it follows from.
-        counts: numbers of spikes `[B, N]`, the sum of `spikes` over time; None if not wanted in the graph, and for a
-            readout. Their gradient costs less than that of the sum.
-        anchors: what stands for spikes and membranes in the graph, of their shape.
+        fired: Spikes; None for a readout.
+        membrane: Membranes `[T, B, N]` with leak 0 and threshold 1, or the data from which they are computed.
+        counts: Numbers of spikes `[B, N]`, the sum of `spikes` over time; None for a readout, and if they are not
+            requested in the graph. Their gradient costs less than that of the sum.
+        anchors: Tensors that represent spikes and membranes in the graph, with their shapes.
     """
 
     fired: Fired | None
-    membrane: Tensor | Codes | Unrecorded
+    membrane: Tensor | Codes | UnrecordedMembranes
     counts: Tensor | None = None
     anchors: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -108,7 +114,7 @@ class Measured:
     @cached_property
     def spikes(self) -> Tensor | None:
         """Spikes on the time grid `[T, B, N]`, in the graph if the layer is; None for a readout."""
-        return None if self.fired is None else _valued(self.anchors[0], self.fired.grid)
+        return None if self.fired is None else _with_gradient(self.fired.grid, self.anchors[0])
 
     @cached_property
     def trace(self) -> Tensor:
@@ -117,16 +123,19 @@ class Measured:
             return self.membrane
         with torch.inference_mode(False):
             value = self.membrane.trace()
-        return _valued(self.anchors[1], value)
+        return _with_gradient(value, self.anchors[1])
 
 
-def _valued(anchor: Tensor | None, value: Tensor) -> Tensor:
-    """Return a value with the gradient of its anchor, if it has one; in the graph whoever was the first to ask."""
+def _with_gradient(value: Tensor, anchor: Tensor | None) -> Tensor:
+    """Return a value with the gradient of its anchor, if any.
+
+    The value is in the graph even if it is first read in a context without gradients.
+    """
     if anchor is None:
         return value
     with torch.inference_mode(False), torch.enable_grad():
-        found: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
-    return found
+        result: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Value(torch.autograd.Function):

@@ -8,32 +8,34 @@ from .surrogate import Surrogate, superspike
 
 
 class Saturation(NamedTuple):
-    """Where a layer's synaptic inputs saturate: each merged circuit has two, for excitation and inhibition.
+    """The saturation of a layer's synaptic inputs; each merged circuit has two, for excitation and inhibition.
 
     Attributes:
-        limit: synaptic current at which one saturates, in the units of the weights.
-        per_circuit: signed inputs of one circuit.
-        first: signed input that source 0 uses.
+        limit: Synaptic current at which an input saturates, in the units of the weights.
+        per_circuit: Number of signed inputs of a circuit.
+        first_input: Signed input that source 0 uses.
     """
 
     limit: float
     per_circuit: int
-    first: int = 0
+    first_input: int = 0
 
     def circuits(self, sources: int) -> int:
-        """Return how many circuits so many sources reach, counted from circuit 0."""
-        return (self.first + sources - 1) // self.per_circuit + 1
+        """Return the number of circuits that `sources` sources reach, counted from circuit 0."""
+        return (self.first_input + sources - 1) // self.per_circuit + 1
 
 
 class Model(NamedTuple):
-    """A layer's model.
+    """The model of a layer.
 
     Attributes:
-        alpha, beta: decay of synaptic current and membrane per step.
-        surrogate, slope: derivative of the spike (unused by a readout).
-        at_threshold: take the membrane to be at its threshold in bins with a spike, instead of the sample of that
-            bin (decision 0002).
-        saturation: of the synaptic inputs (decision 0010); None: they are linear.
+        alpha: Decay of the synaptic current per step.
+        beta: Decay of the membrane per step.
+        surrogate: Surrogate derivative of the spike; unused by a readout.
+        slope: Slope of the surrogate; unused by a readout.
+        at_threshold: Whether the membrane is taken to be at its threshold in bins with a spike, instead of at the trace
+            sample of the bin (decision 0002).
+        saturation: Saturation of the synaptic inputs (decision 0010); None for linear inputs.
     """
 
     alpha: float

@@ -1,4 +1,4 @@
-"""The precision of the host's maths: that of the weights, also where autocast is on."""
+"""The precision of the host's arithmetic: the precision of the weights, even if autocast is on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context without autocast: loops over time add up many small numbers, and take no other precision."""
+    """Return a context without autocast: loops over time add up many small numbers, and need full precision."""
     if not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

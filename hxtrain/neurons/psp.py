@@ -5,7 +5,7 @@ The model of a layer between its input spikes x and its membrane U (leak 0, thre
     I[t+1] = alpha I[t] + W x[t]          alpha = exp(-dt / tau_syn)
     U[t+1] = beta U[t] + I[t+1]           beta  = exp(-dt / tau_mem)
 
-is linear and time-invariant (resets are in the measured trace, or in the twin's loop), so
+is linear and time-invariant, since the resets are in the measured trace or in the twin's loop. So
 `U = K (W x)` with the Toeplitz matrix `K[t, s] = kernel[t - s]`. Shape letters: `T` time steps,
 `B` samples, `J` inputs, `N` neurons, `E` events.
 """
@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
 from hxtrain.neurons.engines.cpu import group_events
-from hxtrain.neurons.events import Grouped
+from hxtrain.neurons.events import GroupedEvents
 
 from .shapes import require
 
@@ -33,7 +33,9 @@ def decay(dt: float, tau: float) -> float:
 
 def psp_kernel(steps: int, alpha: float, beta: float) -> Tensor:
     """Return the membrane's response `[T]` to one unit-weight spike in bin 0 (0 in bin 0)."""
-    response, current, membrane = [0.0], 1.0, 1.0
+    response = [0.0]
+    current = 1.0
+    membrane = 1.0
     for _ in range(steps - 1):
         response.append(membrane)
         current *= alpha
@@ -59,14 +61,17 @@ class GridEvents:
     """Input events on the time grid, grouped once for the sums of a forward and a backward pass.
 
     Args:
-        spikes: events; those after the window are left out.
-        dt: width of a bin (s).
-        steps: number of bins `T`.
+        spikes: Events; events after the window are left out.
+        dt: Width of a bin (s).
+        steps: Number of bins `T`.
     """
 
     def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
-        self._spikes, self.dt = spikes, dt
-        self.steps, self.samples, self.units = steps, spikes.samples, spikes.units
+        self._spikes = spikes
+        self.dt = dt
+        self.steps = steps
+        self.samples = spikes.samples
+        self.units = spikes.units
 
     def __repr__(self) -> str:
         """Describe the events in a line."""
@@ -84,41 +89,41 @@ class GridEvents:
 
     @cached_property
     def late(self) -> int:
-        """Number of events after the window; on a GPU the host waits for it."""
+        """Number of events after the window; the host waits for the GPU to count them."""
         if "grouped" in vars(self):
             return self.events - len(self.grouped.units)
         return self.events - int(self._spikes.inside(self.dt, self.steps))
 
     @cached_property
-    def grouped(self) -> Grouped:
-        """The events grouped by sample and step; on the CPU."""
+    def grouped(self) -> GroupedEvents:
+        """Events grouped by sample and step; only on the CPU."""
         return group_events(self._spikes, self.dt, self.steps)
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Row `step * B + sample` and unit of each event within the window."""
         bins = self._spikes.bins(self.dt)
-        inside = (bins < self.steps).nonzero()[:, 0]
-        return (bins * self.samples + self._spikes.sample)[inside], self._spikes.unit[inside]
+        indices = (bins < self.steps).nonzero()[:, 0]
+        return (bins * self.samples + self._spikes.sample)[indices], self._spikes.unit[indices]
 
     @cached_property
     def _dense(self) -> Tensor | None:
-        """The events as a grid `[T, B, J]` on a GPU, where a product with many zeros beats sorting; elsewhere None."""
+        """Events as a grid `[T, B, J]` on a GPU, where a product with many zeros is faster than sorting; else None."""
         return self._spikes.to_grid(self.dt, self.steps) if self.on_gpu else None
 
     def drive(self, weight: Tensor) -> Tensor:
         """Return `W x`, the summed weights of each bin's events: `[N, J]` to `[T, B, N]`.
 
         Raises:
-            ValueError: the weights are of another number of inputs.
+            ValueError: the weights have another number of inputs.
         """
         require("weights", weight, (len(weight), self.units), weight.dtype)
         if self._dense is not None:
             return self._dense.to(weight.dtype) @ weight.t()
         row, unit = self._rows
         order, offsets = _bags(row, self.steps * self.samples)
-        summed = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
-        return summed.view(self.steps, self.samples, -1)
+        sums = embedding_bag(unit[order], weight.t().contiguous(), offsets, mode="sum")
+        return sums.view(self.steps, self.samples, -1)
 
     def weight_gradient(self, gradient: Tensor) -> Tensor:
         """Return `sum over events of gradient[bin, sample]` per input: `[T, B, N]` to `[N, J]`.
@@ -136,6 +141,6 @@ class GridEvents:
 
 
 def _bags(index: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the order that sorts events into `count` bags, and where each bag begins."""
+    """Return the order that sorts events into `count` bags, and the start of each bag."""
     ordered, order = torch.sort(index, stable=True)
     return order, torch.searchsorted(ordered, torch.arange(count, device=index.device))

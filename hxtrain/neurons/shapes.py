@@ -1,28 +1,28 @@
-"""Shapes of what compiled loops are given: loops do not look at bounds, and would read foreign memory."""
+"""Checks of the shapes of arguments of compiled loops, which do not check bounds and would read foreign memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .events import Grouped
+from .events import GroupedEvents
 
 
 def require(name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Refuse a tensor, if there is one, of another shape or type.
+    """Refuse a tensor with another shape or type; None is accepted.
 
     Raises:
-        ValueError: says what was expected.
+        ValueError: the shape or type differs; the message has the expected one.
     """
     if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype):
         raise ValueError(f"{name}: expected {dtype} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
 
 
-def require_events(name: str, events: Grouped | None, groups: int, sources: int) -> None:
-    """Refuse events, if there are some, that are grouped otherwise than by so many bins, or of other sources.
+def require_events(name: str, events: GroupedEvents | None, groups: int, sources: int) -> None:
+    """Refuse events with another number of groups or sources; None is accepted.
 
     Raises:
-        ValueError: says what was expected.
+        ValueError: the events differ; the message has the expected shape.
     """
     if events is None:
         return

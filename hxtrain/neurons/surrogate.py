@@ -1,7 +1,7 @@
-"""Surrogate derivatives of the spike: what takes the place of the step function's derivative.
+"""Surrogate derivatives of the spike, which replace the derivative of the step function.
 
-All are 1 at the threshold; `x` is the membrane's distance from it, `slope` the inverse width. They
-overwrite `x`, to spare the gradient's inner loop an allocation.
+All are 1 at the threshold. `x` is the membrane's distance from the threshold, and `slope` is the inverse width. The
+functions overwrite `x`, to save an allocation in the inner loop of the gradient.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def arctan(x: Tensor, slope: float) -> Tensor:
 
 
 def boxcar(x: Tensor, slope: float) -> Tensor:
-    """Return 1 where `slope |x| < 1`, else 0."""
+    """Return 1 for `slope |x| < 1`, else 0."""
     return (x.abs_() * slope < 1).to(x.dtype)
 
 
@@ -55,10 +55,10 @@ SURROGATES: dict[str, Surrogate] = {
 
 
 def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
-    """Return a surrogate derivative by name; a function of one's own, `f(x, slope)`, is one already.
+    """Return the surrogate derivative with a name; a function `f(x, slope)` of the user is returned unchanged.
 
     Raises:
-        ValueError: the name is not known.
+        ValueError: the name is unknown.
     """
     if callable(surrogate):
         return surrogate

@@ -13,7 +13,7 @@ import pytest
 import torch
 from backends_bench import CIRCUIT, INTERVAL, SAMPLES, SUBSTEP, WEIGHTS, population
 from fake_hxtorch import CLOCK, FakeChip, make_modules, refusing_router
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import zmq
 from backends_bench import CIRCUIT, WEIGHTS, stimulus
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from remote_bench import CountingBackend, connected, serving
 from soak import soak

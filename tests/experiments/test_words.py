@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 from hypothesis import settings as searched
 from hypothesis import strategies as st
 from omegaconf import OmegaConf

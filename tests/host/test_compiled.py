@@ -13,7 +13,7 @@ import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.gradients import gradient, measured_layers
 from hxtrain.network.twin import respond, simulate
-from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, Unrecorded
+from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, UnrecordedMembranes
 from hxtrain.neurons.engines import cpu as compiled
 
 DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
@@ -188,7 +188,7 @@ def test_gradients(
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
     code = (
         "import sys, torch, hxtrain as hx; from hxtrain.neurons.engines import cpu as compiled;"
-        "compiled._cores = lambda: int(sys.argv[1]); compiled.LEAST = 1;"
+        "compiled._cores = lambda: int(sys.argv[1]); compiled.MIN_SHARE = 1;"
         "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
         "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
         "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
@@ -236,7 +236,7 @@ def test_membranes_that_nobody_asked_for_are_those_that_were(recurrent: bool) ->
         assert (one.spikes is None) is (other.spikes is None)
         assert one.spikes is None or torch.equal(one.spikes, other.spikes)
         assert not other.trace.requires_grad
-    assert isinstance(quick[0].membrane, Unrecorded)
+    assert isinstance(quick[0].membrane, UnrecordedMembranes)
     assert quick[0].spikes.sum() > 10
 
 
@@ -321,7 +321,7 @@ def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
         events = GridEvents(spikes, net.dt, net.steps)
         models = [net.model(layer) for layer in net.layers]
         hidden = simulate(net.layers, models, net.by_layer(net.effective_weights()), events, recorded)[0]
-        assert isinstance(hidden.membrane, Unrecorded) is not recorded
+        assert isinstance(hidden.membrane, UnrecordedMembranes) is not recorded
         [layer] = measured_layers([(weight, None)], events, [hidden], [net.model(net.layers[0])])
         found.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
     assert found[0].abs().max() > 0

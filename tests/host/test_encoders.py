@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hxtrain as hx

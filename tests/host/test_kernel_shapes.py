@@ -35,7 +35,7 @@ def arguments():
         "fired": events(N),
         "membrane": torch.rand(T, B, N),
         "grads": Grads(torch.rand(T, B, N), torch.rand(T, B, N), torch.rand(B, N)),
-        "behind": (torch.rand(T, B, M), torch.rand(M, N)),
+        "downstream": (torch.rand(T, B, M), torch.rand(M, N)),
         "events": events(),
         "charges": True,
     }
@@ -96,9 +96,9 @@ BACKWARD = [
     {"grads": Grads(traces=torch.rand(T - 1, B, N))},
     {"grads": Grads(counts=torch.rand(B - 1, N))},
     {"grads": Grads(counts=torch.rand(B, N).double())},
-    {"behind": (torch.rand(T - 1, B, M), torch.rand(M, N))},
-    {"behind": (torch.rand(T, B, M), torch.rand(M + 1, N))},
-    {"behind": (torch.rand(T, B, M), torch.rand(M, N + 1))},
+    {"downstream": (torch.rand(T - 1, B, M), torch.rand(M, N))},
+    {"downstream": (torch.rand(T, B, M), torch.rand(M + 1, N))},
+    {"downstream": (torch.rand(T, B, M), torch.rand(M, N + 1))},
     {"events": events(steps=T - 1)},
     {"events": events(samples=B - 1)},
 ]

@@ -49,7 +49,7 @@ class Fire(torch.autograd.Function):
 
 def stepwise(weight, inputs, spikes, trace, limits):
     """One layer, step by step and input by input: spikes and membranes `[T, B, N]` in the graph."""
-    sources = torch.arange(weight.shape[1]) + limits.first
+    sources = torch.arange(weight.shape[1]) + limits.first_input
     currents = {}
     membrane, membranes, fired = trace[0], [trace[0]], []
     for t in range(len(trace)):
@@ -144,7 +144,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
     fired, grads = compiled.group_grid(spikes_of_layer), compiled.Grads(torch.ones_like(trace))
     found = []
     for least in (10**9, 1):
-        mocker.patch.object(compiled, "LEAST", least)
+        mocker.patch.object(compiled, "MIN_SHARE", least)
         mocker.patch.object(compiled, "_cores", return_value=3)
         found.append(compiled.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))

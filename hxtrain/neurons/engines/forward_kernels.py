@@ -1,11 +1,12 @@
 """Loops of a layer's forward pass, compiled for the CPU with numba (decision 0008).
 
-Each call does its part of the neurons or of a batch from the first step to the last (or back), so that their state
-stays in the first-level cache; the innermost loops run over neurons and become vector instructions. `psp.py` and
+Each call computes its part of the neurons or of the batch from the first step to the last, so that the state of this
+part stays in the first-level cache. The innermost loops run over neurons and become vector instructions. `psp.py` and
 `twin.py` say the same in torch; `backward_kernels.py` has the loops of the backward pass.
 
-A loop over neurons is a function of its own on whole, flat arrays and an unsigned offset: slices would cost more than
-the loop itself, and a signed offset might count from the end.
+A loop over neurons is a function of its own on whole, flat arrays and an unsigned start: slices would cost more than
+the loop itself, and a signed start might count from the end. In these functions `n_neurons` is the number of neurons of
+the part, and `width` is the same padded to whole vectors.
 
 Shape letters: `T` steps, `B` samples, `J` inputs, `N` neurons, `E` events. Events are grouped by sample and step:
 those of sample b in step t are `units[offsets[b * T + t]:offsets[b * T + t + 1]]`.
@@ -34,10 +35,10 @@ BLOCK = uptr(16)
 
 @exact
 def _place(sample, unit, time, samples, units, dt, tolerance, steps, rows):
-    """Write each event's row in groups by sample and step, -1 after the window.
+    """Write the row of each event, in groups by sample and step; the row is -1 after the window.
 
     Returns:
-        The first event that is out of range, for the loops do not look at bounds; -1 if none is.
+        Index of the first event that is out of range, -1 if there is none; the loops do not check bounds.
     """
     for e in range(time.shape[0]):
         if not (0 <= sample[e] < samples and 0 <= unit[e] < units and time[e] >= 0):
@@ -49,7 +50,7 @@ def _place(sample, unit, time, samples, units, dt, tolerance, steps, rows):
 
 @exact
 def _fill(rows, unit, offsets, units):
-    """Write events to their groups, of which `offsets` [R + 1] has the sizes from place 1 on; -1 is left out."""
+    """Write events to their groups; events with row -1 are left out. `offsets[1:]` [R] has the sizes of the groups."""
     for row in range(offsets.shape[0] - 1):
         offsets[row + 1] += offsets[row]
     for e in range(rows.shape[0]):
@@ -63,19 +64,27 @@ def _fill(rows, unit, offsets, units):
 
 @exact
 def group_events(sample, unit, time, samples, sources, dt, tolerance, offsets, units):
-    """Group events (in any order within their sample) by sample and step; those after the window are left out.
+    """Group events (in any order within their sample) by sample and step; events after the window are left out.
 
     Args:
-        sample, unit: int64 [E]. time: float32 [E], s. dt: s. tolerance: of a bin's lower edge, in bins.
-        offsets: int64 [B T + 1] (out). units: int64 [E] (out).
+        sample: Sample of each event, int64 [E].
+        unit: Source of each event, int64 [E].
+        time: Time of each event, float32 [E] (s).
+        samples: Number of samples B.
+        sources: Number of sources J.
+        dt: Width of a bin (s).
+        tolerance: Tolerance of a bin's lower edge, in bins.
+        offsets: Start of each group, int64 [B T + 1] (out).
+        units: Sources of the grouped events, int64 [E] (out).
 
     Returns:
-        The first event that is out of range; -1 if none is.
+        Index of the first event that is out of range, -1 if there is none.
     """
-    steps, rows = (offsets.shape[0] - 1) // max(samples, 1), np.empty(time.shape[0], np.int64)
-    bad = _place(sample, unit, time, samples, sources, dt, tolerance, steps, rows)
-    if bad >= 0:
-        return bad
+    steps = (offsets.shape[0] - 1) // max(samples, 1)
+    rows = np.empty(time.shape[0], np.int64)
+    invalid_event = _place(sample, unit, time, samples, sources, dt, tolerance, steps, rows)
+    if invalid_event >= 0:
+        return invalid_event
     offsets[:] = 0
     for e in range(rows.shape[0]):
         if rows[e] >= 0:
@@ -86,21 +95,22 @@ def group_events(sample, unit, time, samples, sources, dt, tolerance, offsets, u
 
 @exact
 def bin_spikes(sample, unit, time, samples, neurons, dt, tolerance, offsets, units):
-    """Group spikes as `group_events` does; those of a neuron in one step count once."""
-    steps, rows = (offsets.shape[0] - 1) // max(samples, 1), np.empty(time.shape[0], np.int64)
-    bad = _place(sample, unit, time, samples, neurons, dt, tolerance, steps, rows)
-    if bad >= 0:
-        return bad
+    """Group spikes as `group_events` does; several spikes of a neuron in one step count once."""
+    steps = (offsets.shape[0] - 1) // max(samples, 1)
+    rows = np.empty(time.shape[0], np.int64)
+    invalid_event = _place(sample, unit, time, samples, neurons, dt, tolerance, steps, rows)
+    if invalid_event >= 0:
+        return invalid_event
     offsets[:] = 0
-    seen = np.zeros(((offsets.shape[0] - 1) * neurons + 7) // 8, np.uint8)
+    occupied = np.zeros(((offsets.shape[0] - 1) * neurons + 7) // 8, np.uint8)
     for e in range(rows.shape[0]):
         if rows[e] >= 0:
             place = rows[e] * neurons + unit[e]
             bit = np.uint8(1 << (place & 7))
-            if seen[place >> 3] & bit:
+            if occupied[place >> 3] & bit:
                 rows[e] = -1
             else:
-                seen[place >> 3] |= bit
+                occupied[place >> 3] |= bit
                 offsets[rows[e] + 1] += 1
     _fill(rows, unit, offsets, units)
     return -1
@@ -108,7 +118,7 @@ def bin_spikes(sample, unit, time, samples, neurons, dt, tolerance, offsets, uni
 
 @exact
 def to_grid(offsets, units, grid):
-    """Write 1 where there is an event into a grid [T, B, N], zero before."""
+    """Write 1 for each event into a grid [T, B, N] of zeros."""
     for b in range(grid.shape[1]):
         for t in range(grid.shape[0]):
             row = b * grid.shape[0] + t
@@ -118,7 +128,7 @@ def to_grid(offsets, units, grid):
 
 @exact
 def count_events(offsets, units, steps, counts):
-    """Count each source's events in each sample, [B, N] (out)."""
+    """Count the events of each source in each sample, [B, N] (out)."""
     counts[:] = 0
     for b in range(counts.shape[0]):
         for e in range(offsets[b * steps], offsets[(b + 1) * steps]):
@@ -126,23 +136,26 @@ def count_events(offsets, units, steps, counts):
 
 
 @exact
-def join_rooms(counts, rooms, offsets, units):
-    """Join the spikes that `respond` left in a room for each part of the neurons or samples.
+def join_buffers(counts, buffers, offsets, units):
+    """Join the spikes that `respond` wrote to one buffer for each part of the neurons or samples.
 
     Args:
-        counts: [P, B, T] spikes of a part in each step. rooms: [P, ...] its neurons that spiked, in order.
-        offsets: int64 [B T + 1] (out). units: int64 [E] (out).
+        counts: Number of spikes of each part in each step, [P, B, T].
+        buffers: Neurons of each part that spiked, in order, [P, ...].
+        offsets: Start of each group, int64 [B T + 1] (out).
+        units: Neurons of the grouped spikes, int64 [E] (out).
     """
     parts, samples, steps = counts.shape
-    spent, total = np.zeros(parts, np.int64), 0
+    n_read = np.zeros(parts, np.int64)
+    total = 0
     for b in range(samples):
         for t in range(steps):
             offsets[b * steps + t] = total
             for p in range(parts):
-                for i in range(spent[p], spent[p] + counts[p, b, t]):
-                    units[total] = rooms[p, i]
+                for i in range(n_read[p], n_read[p] + counts[p, b, t]):
+                    units[total] = buffers[p, i]
                     total += 1
-                spent[p] += counts[p, b, t]
+                n_read[p] += counts[p, b, t]
     offsets[-1] = total
 
 
@@ -153,39 +166,43 @@ def membranes(begin, end, codes, unit, traces):
     The first sample of each trial is its leak.
     """
     steps, batch, neurons = traces.shape
-    rest, trace, stride = np.empty(neurons, traces.dtype), traces.reshape(-1), uptr(batch * neurons)
+    rest = np.empty(neurons, traces.dtype)
+    flat_traces = traces.reshape(-1)
+    stride = uptr(batch * neurons)
     for b in range(begin, end):
         for n in range(uptr(neurons)):
             rest[n] = codes[b, 0, n]
         for t in range(steps):
-            to_membrane(codes[b, t], rest, unit, trace, uptr(t) * stride + uptr(b * neurons))
+            to_membrane(codes[b, t], rest, unit, flat_traces, uptr(t) * stride + uptr(b * neurons))
 
 
 @compiled
-def to_membrane(code, rest, unit, traces, at):
+def to_membrane(code, rest, unit, traces, start):
     for n in range(uptr(rest.shape[0])):
-        traces[at + n] = (np.float32(code[n]) - rest[n]) * unit
+        traces[start + n] = (np.float32(code[n]) - rest[n]) * unit
 
 
 @compiled
 def padded(count):
-    """Return the width of rows that hold so many neurons and are whole vectors: a loop's rest would be slow."""
+    """Return the width of rows that hold `count` neurons and are whole vectors: the remainder of a loop is slow."""
     return uptr((count + 31) // 32 * 32)
 
 
 @compiled
-def add_row(x, rows, at, some):
-    for n in range(some):
-        x[n] += rows[at + n]
+def add_row(x, rows, start, n_neurons):
+    for n in range(n_neurons):
+        x[n] += rows[start + n]
 
 
 @compiled
 def columns_of(weight, first, last, width):
-    """Return rows `first` to `last` of weights `[N, J]` as the columns of `[J, width]`, flat, zeros behind them."""
-    columns, rows = np.zeros(uptr(weight.shape[1]) * width, weight.dtype), weight.reshape(-1)
-    inputs, count = uptr(weight.shape[1]), uptr(last - first)
-    for block in range(uptr(0), count, BLOCK):
-        end = min(block + BLOCK, count)
+    """Return rows `first` to `last` of weights `[N, J]` as the columns of `[J, width]`, flat, padded with zeros."""
+    columns = np.zeros(uptr(weight.shape[1]) * width, weight.dtype)
+    rows = weight.reshape(-1)
+    inputs = uptr(weight.shape[1])
+    n_neurons = uptr(last - first)
+    for block in range(uptr(0), n_neurons, BLOCK):
+        end = min(block + BLOCK, n_neurons)
         for j in range(inputs):
             for n in range(block, end):
                 columns[j * width + n] = rows[(uptr(first) + n) * inputs + j]
@@ -208,46 +225,47 @@ def _arrive(current, alpha, rows, units, begin, end):
     for n in range(width):
         current[n] *= alpha
     for e in range(begin, end):
-        at = uptr(units[e]) * width
+        start = uptr(units[e]) * width
         for n in range(width):
-            current[n] += rows[at + n]
+            current[n] += rows[start + n]
 
 
 @compiled
-def _record(membrane, traces, at, some):
+def _record(membrane, traces, start, n_neurons):
     """Record the membranes; return how many are above the threshold."""
     count = 0
-    for n in range(some):
-        traces[at + n] = membrane[n]
+    for n in range(n_neurons):
+        traces[start + n] = membrane[n]
         count += 1 if membrane[n] > membrane.dtype.type(1) else 0
     return count
 
 
 @compiled
-def _above(membrane, some):
+def _count_above(membrane, n_neurons):
     """Return how many membranes are above the threshold."""
     count = 0
-    for n in range(some):
+    for n in range(n_neurons):
         count += 1 if membrane[n] > membrane.dtype.type(1) else 0
     return count
 
 
 @compiled
-def _collect(membrane, first, some, room, spent):
-    """Write the neurons above threshold into a room, behind `spent` others; the first neuron's number is `first`."""
-    for n in range(some):
+def _collect(membrane, first, n_neurons, buffer, position):
+    """Write the neurons above the threshold into a buffer from `position` on; the first neuron has number `first`."""
+    for n in range(n_neurons):
         if membrane[n] > membrane.dtype.type(1):
-            room[spent] = first + n
-            spent += 1
+            buffer[position] = first + n
+            position += 1
 
 
 @compiled
-def _advance(membrane, current, beta, firing):
-    """Advance the membranes by a step; those above threshold are reset, if neurons fire."""
-    one, zero = membrane.dtype.type(1), membrane.dtype.type(0)
-    if firing:
+def _advance(membrane, current, beta, spiking):
+    """Advance the membranes by a step; if neurons spike, membranes above the threshold are reset."""
+    threshold = membrane.dtype.type(1)
+    zero = membrane.dtype.type(0)
+    if spiking:
         for n in range(uptr(membrane.shape[0])):
-            reset = one if membrane[n] > one else zero
+            reset = threshold if membrane[n] > threshold else zero
             membrane[n] = beta * membrane[n] + current[n] - reset
     else:
         for n in range(uptr(membrane.shape[0])):
@@ -255,86 +273,121 @@ def _advance(membrane, current, beta, firing):
 
 
 @compiled
-def _advance_and_reset(membrane, current, fired, beta):
+def _advance_and_reset(membrane, current, reset, beta):
     for n in range(uptr(membrane.shape[0])):
-        membrane[n] = beta * membrane[n] + current[n] - fired[n]
+        membrane[n] = beta * membrane[n] + current[n] - reset[n]
 
 
 @compiled
 def respond(
-    begin, end, first, last, shape, offsets, units, weight, drive, recurrent, alpha, beta, traces, firing, counts, room
-):
+    begin, end, first, last, shape, offsets, units, weight, drive, recurrent, alpha, beta, traces, spiking, counts,
+    buffer,
+):  # fmt: skip
     """Run samples `begin` to `end` through neurons `first` to `last` of a layer of the twin.
 
     Args:
+        begin: First sample.
+        end: End of the samples.
+        first: First neuron; 0 with recurrent weights, since all neurons then run together.
+        last: End of the neurons; N with recurrent weights.
         shape: T, B, N.
-        offsets, units: input events. weight: [N, J]. Without inputs as events, weight is empty, and `drive` in use:
-            [T, B, N], summed weights of each step's inputs.
-        recurrent: [N, N] weights; empty without. With them, all neurons run together.
-        alpha, beta: decay of synaptic current and membrane per step.
-        traces: [T, B, N] (out); empty if not wanted. firing: whether neurons fire.
-        counts: [B, T], these neurons' spikes of each step (out). room: which of them spiked, in order (out).
+        offsets: Start of each group of input events, int64 [B T + 1].
+        units: Sources of the input events, int64 [E].
+        weight: Weights [N, J] of input events; empty if the inputs are given as `drive`.
+        drive: Summed weights of the inputs of each step, [T, B, N]; unused with input events.
+        recurrent: Recurrent weights [N, N]; empty without recurrence.
+        alpha: Decay of the synaptic current per step.
+        beta: Decay of the membrane per step.
+        traces: Membranes [T, B, N] (out); empty if they are not recorded.
+        spiking: Whether neurons spike.
+        counts: Number of spikes of these neurons in each step, [B, T] (out).
+        buffer: Neurons that spiked, in order (out).
     """
     steps, batch, neurons = shape
-    some, width = uptr(last - first), padded(last - first)
-    from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
-    rows = columns_of(weight, first, last if from_events else first, width)
-    own = columns_of(recurrent, first, last if feeding else first, width)
-    driven, trace = drive.reshape(-1), traces.reshape(-1)
-    current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    spent = 0
+    n_neurons = uptr(last - first)
+    width = padded(last - first)
+    has_events = weight.shape[0] > 0
+    is_recurrent = recurrent.shape[0] > 0
+    rows = columns_of(weight, first, last if has_events else first, width)
+    recurrent_rows = columns_of(recurrent, first, last if is_recurrent else first, width)
+    flat_drive = drive.reshape(-1)
+    flat_traces = traces.reshape(-1)
+    current = np.zeros(width, traces.dtype)
+    membrane = np.zeros(width, traces.dtype)
+    position = 0
     for b in range(begin, end):
-        current[:], membrane[:] = 0, 0
+        current[:] = 0
+        membrane[:] = 0
         for t in range(steps):
-            at, row = uptr((t * batch + b) * neurons + first), b * steps + t
-            count = _record(membrane, trace, at, some) if trace.shape[0] > 0 else _above(membrane, some)
-            if from_events:
-                _arrive(current, alpha, rows, units, offsets[row], offsets[row + 1])
+            start = uptr((t * batch + b) * neurons + first)
+            group = b * steps + t
+            if flat_traces.shape[0] > 0:
+                count = _record(membrane, flat_traces, start, n_neurons)
+            else:
+                count = _count_above(membrane, n_neurons)
+            if has_events:
+                _arrive(current, alpha, rows, units, offsets[group], offsets[group + 1])
             else:
                 decay(current, alpha)
-                add_row(current, driven, at, some)
-            if firing:
+                add_row(current, flat_drive, start, n_neurons)
+            if spiking:
                 counts[b, t] = count
                 if count > 0:
-                    _collect(membrane, first, some, room, spent)
-                    if feeding:
-                        for i in range(spent, spent + count):
-                            add_row(current, own, uptr(room[i]) * width, width)
-                    spent += count
-            _advance(membrane, current, beta, firing)
+                    _collect(membrane, first, n_neurons, buffer, position)
+                    if is_recurrent:
+                        for i in range(position, position + count):
+                            add_row(current, recurrent_rows, uptr(buffer[i]) * width, width)
+                    position += count
+            _advance(membrane, current, beta, spiking)
 
 
 @compiled
-def follow(begin, end, offsets, units, weight, drive, recurrent, fired_offsets, fired_units, alpha, beta, traces):
-    """Run samples `begin` to `end` through a layer of the twin whose spikes are given.
+def follow(begin, end, offsets, units, weight, drive, recurrent, spike_offsets, spike_units, alpha, beta, traces):
+    """Run samples `begin` to `end` through a layer of the twin with prescribed spikes.
 
     Args:
-        offsets, units, weight, drive, recurrent, alpha, beta: as of `respond`.
-        fired_offsets, fired_units: the layer's spikes, at most one per neuron and step.
-        traces: [T, B, N] (out).
+        begin: First sample.
+        end: End of the samples.
+        offsets: As in `respond`.
+        units: As in `respond`.
+        weight: As in `respond`.
+        drive: As in `respond`.
+        recurrent: As in `respond`.
+        spike_offsets: Start of each group of the layer's spikes, int64 [B T + 1].
+        spike_units: Neurons of the layer's spikes, at most one spike per neuron and step, int64.
+        alpha: Decay of the synaptic current per step.
+        beta: Decay of the membrane per step.
+        traces: Membranes [T, B, N] (out).
     """
     steps, batch, neurons = traces.shape
-    some, width, one = uptr(neurons), padded(neurons), traces.dtype.type(1)
-    from_events, feeding = weight.shape[0] > 0, recurrent.shape[0] > 0
-    rows = columns_of(weight, 0, neurons if from_events else 0, width)
-    own = columns_of(recurrent, 0, neurons if feeding else 0, width)
-    driven, trace = drive.reshape(-1), traces.reshape(-1)
-    current, membrane = np.zeros(width, traces.dtype), np.zeros(width, traces.dtype)
-    fired = np.zeros(width, traces.dtype)
+    n_neurons = uptr(neurons)
+    width = padded(neurons)
+    threshold = traces.dtype.type(1)
+    has_events = weight.shape[0] > 0
+    is_recurrent = recurrent.shape[0] > 0
+    rows = columns_of(weight, 0, neurons if has_events else 0, width)
+    recurrent_rows = columns_of(recurrent, 0, neurons if is_recurrent else 0, width)
+    flat_drive = drive.reshape(-1)
+    flat_traces = traces.reshape(-1)
+    current = np.zeros(width, traces.dtype)
+    membrane = np.zeros(width, traces.dtype)
+    reset = np.zeros(width, traces.dtype)
     for b in range(begin, end):
-        current[:], membrane[:] = 0, 0
+        current[:] = 0
+        membrane[:] = 0
         for t in range(steps):
-            at, row = uptr((t * batch + b) * neurons), b * steps + t
-            _record(membrane, trace, at, some)
-            if from_events:
-                _arrive(current, alpha, rows, units, offsets[row], offsets[row + 1])
+            start = uptr((t * batch + b) * neurons)
+            group = b * steps + t
+            _record(membrane, flat_traces, start, n_neurons)
+            if has_events:
+                _arrive(current, alpha, rows, units, offsets[group], offsets[group + 1])
             else:
                 decay(current, alpha)
-                add_row(current, driven, at, some)
-            for e in range(fired_offsets[row], fired_offsets[row + 1]):
-                fired[uptr(fired_units[e])] = one
-                if feeding:
-                    add_row(current, own, uptr(fired_units[e]) * width, width)
-            _advance_and_reset(membrane, current, fired, beta)
-            for e in range(fired_offsets[row], fired_offsets[row + 1]):
-                fired[uptr(fired_units[e])] = 0
+                add_row(current, flat_drive, start, n_neurons)
+            for e in range(spike_offsets[group], spike_offsets[group + 1]):
+                reset[uptr(spike_units[e])] = threshold
+                if is_recurrent:
+                    add_row(current, recurrent_rows, uptr(spike_units[e]) * width, width)
+            _advance_and_reset(membrane, current, reset, beta)
+            for e in range(spike_offsets[group], spike_offsets[group + 1]):
+                reset[uptr(spike_units[e])] = 0

@@ -1,6 +1,7 @@
-"""Which layers run on a GPU's own kernels.
+"""The layers that run in Triton kernels on a GPU.
 
-Triton, which comes with torch for CUDA on Linux, is imported with the first of them. Without it, layers run in torch.
+Triton comes with torch for CUDA on Linux, and is imported with the first of these layers. Without Triton, all layers
+run in torch.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from hxtrain.neurons.model import Model
 from .cpu import KINDS
 
 
-def takes(tensor: Tensor, model: Model, recurrent: Tensor | None) -> bool:
-    """Return whether the kernels take a layer: its tensor, model and recurrent weights, if any."""
-    known = tensor.device.type == "cuda" and tensor.dtype == torch.float32 and model.surrogate in KINDS
-    return known and recurrent is None and model.saturation is None and _installed()
+def supports(tensor: Tensor, model: Model, recurrent: Tensor | None) -> bool:
+    """Return whether the kernels support a layer: its tensor, model and recurrent weights, if any."""
+    is_supported = tensor.device.type == "cuda" and tensor.dtype == torch.float32 and model.surrogate in KINDS
+    return is_supported and recurrent is None and model.saturation is None and _has_triton()
 
 
 @cache
-def _installed() -> bool:
+def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 

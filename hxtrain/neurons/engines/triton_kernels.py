@@ -1,7 +1,7 @@
-"""A layer's loops over time on a GPU, in Triton (decision 0011): one kernel each, a neuron's state stays in registers.
+"""A layer's loops over time on a GPU, in Triton (decision 0011).
 
-For float32, and layers without recurrent synapses and saturation. `twin.py`, `psp.py` and `injection.py` say the
-same in torch.
+Each loop is one kernel, and the state of a neuron stays in registers. The kernels support float32, and layers without
+recurrent synapses and saturation. `twin.py`, `psp.py` and `injection.py` say the same in torch.
 """
 
 from __future__ import annotations
@@ -19,44 +19,46 @@ from hxtrain.neurons.shapes import require
 from .cpu import KINDS
 
 BLOCK = 256
-"""Neurons of a program, those of all samples in a row."""
+"""Number of neurons of a program; the neurons of all samples are numbered consecutively."""
 TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = (tl.constexpr(kind) for kind in range(1, 6))  # as in `KINDS`
 
 
 @triton.jit
 def _respond(drive, trace, spikes, steps, size, alpha, beta, SPIKING: tl.constexpr, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    current, membrane = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    fired = tl.zeros([BLOCK], tl.float32)
-    here = at.to(tl.int64)
+    neuron = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = neuron < size
+    current = tl.zeros([BLOCK], tl.float32)
+    membrane = tl.zeros([BLOCK], tl.float32)
+    spike = tl.zeros([BLOCK], tl.float32)
+    offset = neuron.to(tl.int64)
     for _ in range(steps):
-        tl.store(trace + here, membrane, mask=inside)
+        tl.store(trace + offset, membrane, mask=mask)
         if SPIKING:
-            fired = tl.where(membrane > 1.0, 1.0, 0.0)
-            tl.store(spikes + here, fired, mask=inside)
-        current = alpha * current + tl.load(drive + here, mask=inside, other=0.0)
-        membrane = beta * membrane + current - fired
-        here += size
+            spike = tl.where(membrane > 1.0, 1.0, 0.0)
+            tl.store(spikes + offset, spike, mask=mask)
+        current = alpha * current + tl.load(drive + offset, mask=mask, other=0.0)
+        membrane = beta * membrane + current - spike
+        offset += size
 
 
 @triton.jit
 def _charge(
-    trace, spikes, by_spike, by_trace, charge, steps, size, last, slope, alpha, beta,
+    trace, spikes, grad_spikes, grad_traces, charge, steps, size, last_step, slope, alpha, beta,
     KIND: tl.constexpr, AT_THRESHOLD: tl.constexpr, BY_SPIKE: tl.constexpr, BY_TRACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    membrane, now = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    here = at.to(tl.int64) + last
+    neuron = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = neuron < size
+    grad_membrane = tl.zeros([BLOCK], tl.float32)
+    grad_charge = tl.zeros([BLOCK], tl.float32)
+    offset = neuron.to(tl.int64) + last_step
     for _ in range(steps):
-        tl.store(charge + here, now, mask=inside)
+        tl.store(charge + offset, grad_charge, mask=mask)
         direct = tl.zeros([BLOCK], tl.float32)
         if BY_SPIKE:
-            distance = tl.load(trace + here, mask=inside, other=0.0) - 1.0
+            distance = tl.load(trace + offset, mask=mask, other=0.0) - 1.0
             if AT_THRESHOLD:
-                distance = distance * (1.0 - tl.load(spikes + here, mask=inside, other=0.0))
+                distance = distance * (1.0 - tl.load(spikes + offset, mask=mask, other=0.0))
             y = slope * tl.abs(distance)
             if KIND == TRIANGLE:
                 y = tl.maximum(1.0 - y, 0.0)
@@ -71,16 +73,16 @@ def _charge(
                 y = tl.where(y < 1.0, 1.0, 0.0)
             else:
                 y = 1.0 / ((1.0 + y) * (1.0 + y))
-            direct += y * tl.load(by_spike + here, mask=inside, other=0.0)
+            direct += y * tl.load(grad_spikes + offset, mask=mask, other=0.0)
         if BY_TRACE:
-            direct += tl.load(by_trace + here, mask=inside, other=0.0)
-        membrane = beta * membrane + direct
-        now = alpha * now + membrane
-        here -= size
+            direct += tl.load(grad_traces + offset, mask=mask, other=0.0)
+        grad_membrane = beta * grad_membrane + direct
+        grad_charge = alpha * grad_charge + grad_membrane
+        offset -= size
 
 
 def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, Tensor]:
-    """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin, of its inputs' `W x`."""
+    """Return spikes (None for a readout) and membranes `[T, B, N]` of a layer of the twin with the drive `W x`."""
     if drive.dim() != 3:
         raise ValueError(f"drive: expected [T, B, N], got {tuple(drive.shape)}")
     drive = drive.contiguous()
@@ -93,19 +95,21 @@ def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, 
 def charges(
     model: Model, spikes: Tensor | None, trace: Tensor, grad_spikes: Tensor | None, grad_trace: Tensor | None
 ) -> Tensor:
-    """Return the gradient of each step's charge `[T, B, N]`; arguments as of `injection.gradient`.
+    """Return the gradient of each step's charge `[T, B, N]`; the arguments are as in `injection.gradient`.
 
     Raises:
-        ValueError: something has not the shape and type of the membranes.
+        ValueError: the shape or type of a tensor differs from that of the membranes.
     """
     shape = tuple(trace.shape)
-    for name, given in (("spikes", spikes), ("gradient of spikes", grad_spikes), ("gradient of membranes", grad_trace)):
-        require(name, given, shape, trace.dtype)
+    tensors = {"spikes": spikes, "gradient of spikes": grad_spikes, "gradient of membranes": grad_trace}
+    for name, tensor in tensors.items():
+        require(name, tensor, shape, trace.dtype)
     trace = trace.contiguous()
-    others = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
-    charge, last = torch.empty_like(trace), trace.numel() - trace[0].numel()
+    arguments = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
+    charge = torch.empty_like(trace)
+    last_step = trace.numel() - trace[0].numel()
     _launch(
-        _charge, trace, *others, charge, *_shape(trace), last, model.slope, model.alpha, model.beta,
+        _charge, trace, *arguments, charge, *_shape(trace), last_step, model.slope, model.alpha, model.beta,
         KIND=KINDS.get(model.surrogate, 0), AT_THRESHOLD=model.at_threshold and spikes is not None,
         BY_SPIKE=grad_spikes is not None, BY_TRACE=grad_trace is not None,
     )  # fmt: skip
@@ -113,13 +117,13 @@ def charges(
 
 
 def _shape(x: Tensor) -> tuple[int, int]:
-    """Return steps, and values of a step."""
+    """Return the number of steps, and the number of values of a step."""
     return len(x), x[0].numel()
 
 
 def _launch(kernel: Any, first: Tensor, *arguments: Any, **settings: Any) -> None:
-    """Start as many programs as cover a step."""
-    with torch.cuda.device_of(first):  # Triton takes the current one
+    """Start as many programs as cover a step; `first` is the first argument of the kernel."""
+    with torch.cuda.device_of(first):  # Triton uses the current GPU
         _start(kernel, first, *arguments, **settings)
 
 
