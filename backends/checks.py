@@ -27,8 +27,8 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
     if not isinstance(recording, Recording):
         raise DeviceError(f"the device returned {type(recording).__name__}, not a Recording")
     if not isinstance(recording.cost, Cost) or not isinstance(recording.health, Health):
-        found = f"{type(recording.cost).__name__} and {type(recording.health).__name__}"
-        raise DeviceError(f"cost and health: expected Cost and Health, got {found}")
+        types = f"{type(recording.cost).__name__} and {type(recording.health).__name__}"
+        raise DeviceError(f"cost and health: expected Cost and Health, got {types}")
     if recording.clock not in (None, stimulus.clock):
         raise DeviceError(
             f"the recording is of the run at clock {recording.clock}, not of the one at clock {stimulus.clock}: an "
@@ -37,12 +37,12 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
     batch = stimulus.spikes.samples
     lost = recording.lost
     if lost is not None and not _is(lost, (torch.bool,), (batch,)):
-        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_shown(lost)}")
+        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_describe(lost)}")
     for population in circuit.populations:
         shape = (batch, circuit.samples, population.size)
         codes = recording.traces.get(population.name)
         if not _is(codes, (torch.uint8,), shape):
-            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_shown(codes)}")
+            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_describe(codes)}")
         if population.threshold is not None:
             _check_spikes(population, recording.spikes.get(population.name), batch)
     return recording
@@ -51,7 +51,7 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:
     """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index, and write by it."""
     if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
-        size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _shown(spikes)
+        size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _describe(spikes)
         raise DeviceError(
             f"spikes of {population.name} are missing or of the wrong size: expected {batch} trials of "
             f"{population.size} units, got {size}"
@@ -61,7 +61,7 @@ def _check_spikes(population: Population, spikes: object, batch: int) -> None:
         part = getattr(spikes, name)
         if not _is(part, types, (events,)):
             kind = "float32" if name == "time" else "int64"
-            raise DeviceError(f"spikes.{name} of {population.name}: expected {kind} ({events},), got {_shown(part)}")
+            raise DeviceError(f"spikes.{name} of {population.name}: expected {kind} ({events},), got {_describe(part)}")
     try:
         spikes.check()
     except ValueError as error:
@@ -72,7 +72,7 @@ def _is(part: object, types: tuple[torch.dtype, ...], shape: tuple[int, ...]) ->
     return isinstance(part, Tensor) and part.dtype in types and tuple(part.shape) == shape
 
 
-def _shown(part: object) -> str:
+def _describe(part: object) -> str:
     if isinstance(part, Tensor):
         return f"{part.dtype} {tuple(part.shape)}"
     return "none" if part is None else type(part).__name__

@@ -101,30 +101,33 @@ class Capabilities:
     spike_interval: float | None = None
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _CAPABILITIES) or self._contradictions()
-        bad += [f"{n}={getattr(self, n)!r} must be True or False" for n in _FLAGS if type(getattr(self, n)) is not bool]
+        problems = misfits(self, _CAPABILITIES) or self._contradictions()
+        problems += [
+            f"{n}={getattr(self, n)!r} must be True or False" for n in _FLAGS if type(getattr(self, n)) is not bool
+        ]
         if not (isinstance(self.name, str) and self.name):
-            bad.append(f"name={self.name!r} must be a text that is not empty")
-        if bad:
-            raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(bad)}")
+            problems.append(f"name={self.name!r} must be a text that is not empty")
+        if problems:
+            raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(problems)}")
 
     def _contradictions(self) -> list[str]:
         """Return which fields, each in its range, do not suit each other."""
-        bad, top = [], 2**self.trace_bits - 1
+        problems = []
+        largest = 2**self.trace_bits - 1
         potentials = {name: getattr(self, name) for name in ("leak", "reset", "threshold")}
-        shown = ", ".join(f"{name}={value:g}" for name, value in potentials.items())
-        if not all(0 <= value <= top for value in potentials.values()):
-            bad.append(f"{shown} must lie within the codes of {self.trace_bits} trace_bits, 0..{top}")
+        listing = ", ".join(f"{name}={value:g}" for name, value in potentials.items())
+        if not all(0 <= value <= largest for value in potentials.values()):
+            problems.append(f"{listing} must lie within the codes of {self.trace_bits} trace_bits, 0..{largest}")
         if not max(self.leak, self.reset) < self.threshold:
-            bad.append(f"{shown}: leak and reset must be below the threshold")
+            problems.append(f"{listing}: leak and reset must be below the threshold")
         if not _ascending(self.tau_range):
-            bad.append(f"tau_range={self.tau_range!r} s must be two ascending times > 0")
+            problems.append(f"tau_range={self.tau_range!r} s must be two ascending times > 0")
         if self.timestamp_resolution > self.trace_interval or self.trial_time < self.trace_interval:
-            bad.append(
+            problems.append(
                 f"timestamp_resolution={self.timestamp_resolution:g} s <= trace_interval={self.trace_interval:g} s <= "
                 f"trial_time={self.trial_time:g} s must hold"
             )
-        return bad
+        return problems
 
     @property
     def weight_type(self) -> torch.dtype:
@@ -336,38 +339,39 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
     Raises:
         ValueError: with everything that does not fit.
     """
-    caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
-    found = misfits(circuit, _CIRCUIT, "circuit.")
+    caps = capabilities
+    sizes = {p.name: p.size for p in circuit.populations}
+    problems = misfits(circuit, _CIRCUIT, "circuit.")
     for population in circuit.populations:
-        found += misfits(population, _POPULATION, f"population {population.name}: ")
+        problems += misfits(population, _POPULATION, f"population {population.name}: ")
     for projection in circuit.projections:
-        found += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
-    if found:
-        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
-    found = [text for p in circuit.populations for text in _population_misfits(p, caps)]
+        problems += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
+    problems = [text for p in circuit.populations for text in _population_misfits(p, caps)]
     if len(sizes) < len(circuit.populations) or INPUT in sizes:
-        found.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
+        problems.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
     used = sum(p.size * p.merged for p in circuit.populations)
     if used > caps.neuron_circuits:
-        found.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
+        problems.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
     for projection in circuit.projections:
-        found += _projection_misfits(projection, circuit, caps)
+        problems += _projection_misfits(projection, circuit, caps)
     projections = [projection.name for projection in circuit.projections]
     if len({*projections}) < len(projections):
-        found.append(f"projections need different names, got {projections}")
+        problems.append(f"projections need different names, got {projections}")
     if not abs(circuit.dt / caps.trace_interval - 1) <= 0.01:
-        found.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
+        problems.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
     if not 1 <= circuit.samples <= (caps.max_samples or circuit.samples):
-        found.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
+        problems.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
     if circuit.trial_time is not None and not circuit.trial_time >= circuit.duration:
-        found.append(
+        problems.append(
             f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
             "recorded; record fewer samples (network.steps)"
         )
     if circuit.forced_reset and not caps.forced_reset:
-        found.append("circuit.forced_reset: the device cannot reset membranes between trials")
-    if found:
-        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
+        problems.append("circuit.forced_reset: the device cannot reset membranes between trials")
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
 
 
 _CIRCUIT = {
@@ -388,32 +392,34 @@ _PROJECTION = {"pre_size": Range(whole=True), "first_input": Range(whole=True)}
 
 
 def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
-    found = []
+    problems = []
     if p.size < 1:
-        found.append(f"population {p.name} has {p.size} neurons")
+        problems.append(f"population {p.name} has {p.size} neurons")
     if not 1 <= p.merged <= caps.max_merged:
-        found.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
-    return found
+        problems.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
+    return problems
 
 
 def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabilities) -> list[str]:
-    name, populations = projection.name, {p.name: p for p in circuit.populations}
+    name = projection.name
+    populations = {p.name: p for p in circuit.populations}
     missing = {projection.pre, projection.post} - {*populations, INPUT} | {projection.post} - set(populations)
     if missing:
         return [f"projection {name}: there is no population {', '.join(map(repr, sorted(missing)))}"]
-    found = []
+    problems = []
     sources = circuit.inputs if projection.pre == INPUT else populations[projection.pre].size
     if projection.pre_size != sources:
-        found.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
-    rows, end = populations[projection.post].merged * caps.inputs_per_circuit, projection.first_input + sources
+        problems.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
+    rows = populations[projection.post].merged * caps.inputs_per_circuit
+    end = projection.first_input + sources
     if projection.first_input < 0 or end > rows:
-        found.append(
+        problems.append(
             f"projection {name} uses signed inputs {projection.first_input}..{end - 1} of {projection.post}, whose "
             f"neurons have {rows} each; merge more circuits per neuron"
         )
     if projection.pre == projection.post and not caps.recurrence:
-        found.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
-    return found
+        problems.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
+    return problems
 
 
 def check_run(
@@ -428,16 +434,16 @@ def check_run(
     """
     if circuit is None:
         raise DeviceError("the device is not configured; call configure(circuit) before run")
-    for given in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
-        if given.spikes.units != circuit.inputs:
-            raise ValueError(f"stimulus has {given.spikes.units} inputs, the circuit {circuit.inputs}")
+    for batch in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
+        if batch.spikes.units != circuit.inputs:
+            raise ValueError(f"stimulus has {batch.spikes.units} inputs, the circuit {circuit.inputs}")
     sizes = {population.name: population.size for population in circuit.populations}
     for projection in circuit.projections:
         matrix = weights.get(projection.name)
         shape = (sizes[projection.post], projection.pre_size)
         if matrix is None or tuple(matrix.shape) != shape or matrix.dtype not in INTEGERS:
-            found = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
-            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {found}")
+            form = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
+            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {form}")
         if not matrix.numel():
             continue
         low, high = torch.stack(torch.aminmax(matrix)).tolist()
@@ -454,10 +460,10 @@ def _marking(method: Callable[..., Any], opens: bool, closes: bool) -> Callable[
     def call(self: Backend, *arguments: Any, **settings: Any) -> Any:
         if not opens:
             self._configuration = object()
-        found = method(self, *arguments, **settings)
+        result = method(self, *arguments, **settings)
         if opens or closes:
             self._closed = closes
-        return found
+        return result
 
     return call
 

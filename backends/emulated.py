@@ -122,7 +122,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset, self._correct_capacitance, self._may_calibrate = preset, correct_capacitance, calibrate
+        self._preset = preset
+        self._correct_capacitance = correct_capacitance
+        self._may_calibrate = calibrate
         self._calibration = None if calibration is None else Calibration.load(Path(calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
@@ -138,9 +140,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             self._preset = "fitted"
         else:
             die_faults = make_faults(dict(faults or {}), fault_seed)
-            kept = None if only is None else tuple(only)
+            imperfections = None if only is None else tuple(only)
             for name in names:
-                self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, kept))
+                self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, imperfections))
         self._used: list[Calibration] = []
         self._programmed = False
         self._notes = tuple(note for note in map(_unusual_name, names) if note) if parameters is None else ()
@@ -192,19 +194,19 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         hashes = [chip.hash for chip in chips]
         expected = self._calibrates() and len(used) < len(chips)
         if expected:
-            hashes = [hashlib.sha256(f"die of {known}".encode()).hexdigest()[:16] for known in hashes]
+            hashes = [hashlib.sha256(f"die of {code_hash}".encode()).hexdigest()[:16] for code_hash in hashes]
         whole = hashes[0] if len(chips) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
-        found = {
+        names = {
             "backend": "emulator",
             "chip": "+".join(chip.name for chip in chips),
             "chip_hash": whole,
             "preset": self._preset,
         }
         if expected:
-            found["calibration"] = "made when a circuit is configured"
+            names["calibration"] = "made when a circuit is configured"
         elif len(used) == 1:
-            found["calibration"] = f"{used[0].hash} of {used[0].date}"
-        return found
+            names["calibration"] = f"{used[0].hash} of {used[0].date}"
+        return names
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -249,9 +251,10 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         if not self._calibrates():
             return self._individuals, []
         self.open()
-        usual, dies = uniform_targets(), self._dies()
-        known = [self._calibration or shipped_for(chip, usual) for chip in dies]
-        used = [calibration for calibration in known if calibration is not None]
+        usual = uniform_targets()
+        dies = self._dies()
+        calibrations = [self._calibration or shipped_for(chip, usual) for chip in dies]
+        used = [calibration for calibration in calibrations if calibration is not None]
         if len(used) < len(dies):
             return self._individuals, []
         return [replace(chip, codes=c.codes) for chip, c in zip(dies, used, strict=True)], used
@@ -263,32 +266,35 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""
         self.open()
-        used, chips = list[Calibration](), list[Chip | FittedChip]()
+        used = list[Calibration]()
+        chips = list[Chip | FittedChip]()
         for individual in self._individuals:
             if isinstance(individual, Chip) and self._calibrates():
                 if self._calibration is not None:
                     self._calibration.require_chip(individual)
                 calibration = self._calibration or calibration_for(
-                    individual, targets, _telling(individual.name), self._may_calibrate
+                    individual, targets, _make_report(individual.name), self._may_calibrate
                 )
                 used.append(calibration)
                 individual = replace(individual, codes=calibration.codes)
             chips.append(individual)
-        self.emulated.chips, self._used, self._programmed = chips, used, True
+        self.emulated.chips = chips
+        self._used = used
+        self._programmed = True
 
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
         """Refuse codes for other targets, and return what failed in the calibration of circuits in use."""
         circuits = assign_circuits(layout)
         names = [f"{p.name}[{i}]" for p in circuit.populations for i in range(p.size)]
         spiking = np.concatenate([np.full(p.size, p.threshold is not None) for p in circuit.populations])
-        found: list[str] = []
+        failures: list[str] = []
         for individual, used in zip(self._individuals, self._used, strict=False):
-            here = circuits >= 0
-            everywhere = np.broadcast_to(spiking, circuits.shape)[here]
-            used.require_targets(circuit_targets(layout), circuits[here], everywhere)
+            in_use = circuits >= 0
+            everywhere = np.broadcast_to(spiking, circuits.shape)[in_use]
+            used.require_targets(circuit_targets(layout), circuits[in_use], everywhere)
             only = individual.only if isinstance(individual, Chip) else None
-            found += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
-        return tuple(found)
+            failures += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
+        return tuple(failures)
 
     def calibrate(
         self,
@@ -307,11 +313,12 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         chip = self._individuals[0]
         if len(self._individuals) != 1 or not isinstance(chip, Chip):
             raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
-        wanted = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
-        made, results = calibrate(chip, wanted, stages, seed, report, targets.rate)
-        made.save(file)
-        self._calibration, self._circuit = made, None
-        self._use_codes(wanted)
+        cell_targets = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
+        calibration, results = calibrate(chip, cell_targets, stages, seed, report, targets.rate)
+        calibration.save(file)
+        self._calibration = calibration
+        self._circuit = None
+        self._use_codes(cell_targets)
         return [_outcome(result) for result in results]
 
     def read_reference(self, potential: float, samples: int) -> Tensor:
@@ -354,13 +361,15 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             )
         except InterruptedRunError as error:
             raise DeviceError(str(error)) from error
-        where = spikes.time.device
-        codes = torch.split(raw.codes.to(where), [p.size for p in circuit.populations], dim=2)
+        torch_device = spikes.time.device
+        codes = torch.split(raw.codes.to(torch_device), [p.size for p in circuit.populations], dim=2)
         traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
-        found = _by_population(circuit, Events(*(part.to(where) for part in raw.spikes)), spikes.samples)
+        spikes_by_name = _by_population(
+            circuit, Events(*(part.to(torch_device) for part in raw.spikes)), spikes.samples
+        )
         return [
             Recording(
-                spikes={name: part.stretch(first, last) for name, part in found.items()},
+                spikes={name: part.stretch(first, last) for name, part in spikes_by_name.items()},
                 traces={name: part[first:last] for name, part in traces.items()},
                 cost=_cost(circuit, last - first),
                 health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),
@@ -370,13 +379,13 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         ]
 
 
-def _telling(name: str) -> Callable[[str, int, int], None]:
+def _make_report(name: str) -> Callable[[str, int, int], None]:
     """Return a report of a chip's calibration."""
-    known = (
+    origin = (
         "" if name in shipped_chips() else f", which is none of those that come with the package{_did_you_mean(name)}"
     )
-    what = f"calibrating chip {name}{known}, for these targets; it takes up to a minute and is kept for later"
-    return lambda stage, done, stages: tell(Work(what, stage, done, stages))
+    task = f"calibrating chip {name}{origin}, for these targets; it takes up to a minute and is kept for later"
+    return lambda stage, n_done, stages: tell(Work(task, stage, n_done, stages))
 
 
 def _check_types(chip: object, seed: object, changes: object, faults: object, only: object) -> None:
@@ -504,11 +513,11 @@ def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Sp
         return {
             population.name: Spikes.trusted(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)
         }
-    found = {}
+    by_name = {}
     for population, first in spiking:
-        here = (spikes.unit >= first) & (spikes.unit < first + population.size)
+        mask = (spikes.unit >= first) & (spikes.unit < first + population.size)
         chosen = Spikes.trusted(
-            spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size
+            spikes.sample[mask], spikes.unit[mask] - first, spikes.time[mask], batch, population.size
         )
-        found[population.name] = chosen
-    return found
+        by_name[population.name] = chosen
+    return by_name

@@ -46,7 +46,7 @@ class Draw:
         clocks = torch.arange(self.clock, self.clock + self.trials, device=self.device)
         return _uniform(_key(self.key, stream), clocks)
 
-    def once(self, stream: int = 0) -> float:
+    def per_run(self, stream: int = 0) -> float:
         """Return one number in 0 <= u < 1 for the whole run: the stream's first."""
         return float(self.per_trial(stream)[0])
 
@@ -94,7 +94,7 @@ class TimeOut(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Raise with probability `p`."""
-        if draw.once() < self.p:
+        if draw.per_run() < self.p:
             raise DeviceError("the device did not answer in time (injected fault 'timeout')")
         return recording
 
@@ -107,10 +107,10 @@ class PartialRun(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Lose the trials from a random one on with probability `p`."""
-        if draw.once() >= self.p:
+        if draw.per_run() >= self.p:
             return recording
-        stop = int(draw.once(1) * draw.trials)
-        return _garbled(recording, torch.arange(draw.trials, device=draw.device) >= stop, draw)
+        stop = int(draw.per_run(1) * draw.trials)
+        return _garble(recording, torch.arange(draw.trials, device=draw.device) >= stop, draw)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LostSamples(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Lose trials with probability `p` each."""
-        return _garbled(recording, draw.per_trial() < self.p, draw)
+        return _garble(recording, draw.per_trial() < self.p, draw)
 
 
 @dataclass(frozen=True)
@@ -168,17 +168,17 @@ class DroppedSpikes(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Drop spikes with probability `p` each."""
-        kept = {name: draw.per_spike(name, spikes) >= self.p for name, spikes in recording.spikes.items()}
-        dropped = sum(int((~here).sum()) for here in kept.values())
+        masks = {name: draw.per_spike(name, spikes) >= self.p for name, spikes in recording.spikes.items()}
+        dropped = sum(int((~mask).sum()) for mask in masks.values())
         if dropped == 0:
             return recording
-        spikes = {name: _chosen(recording.spikes[name], here) for name, here in kept.items()}
+        spikes = {name: _select(recording.spikes[name], mask) for name, mask in masks.items()}
         return replace(recording, spikes=spikes, health=recording.health + Health(dropped_spikes=dropped))
 
 
-def lose(recording: Recording, which: Tensor) -> Recording:
+def lose(recording: Recording, mask: Tensor) -> Recording:
     """Flag trials (bool `[B]`) as lost, in addition to those that are."""
-    return replace(recording, lost=which if recording.lost is None else recording.lost | which)
+    return replace(recording, lost=mask if recording.lost is None else recording.lost | mask)
 
 
 FAULTS: dict[str, type[Fault]] = {
@@ -213,9 +213,9 @@ class FaultyBackend(BackendWrapper):
 
     def __init__(self, backend: Backend, faults: Sequence[Fault], seed: int = 0) -> None:
         names = [fault.name for fault in faults]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"fault {', '.join(map(repr, twice))} is given twice; give each kind once")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"fault {', '.join(map(repr, repeated))} is given twice; give each kind per_run")
         super().__init__(backend)
         self.seed = seed
         self.faults = tuple(fault for fault in faults if fault.p > 0)
@@ -250,18 +250,19 @@ class FaultyBackend(BackendWrapper):
         """Whether the device does and nothing is faulty: some faults hit runs, which are as long as a chip's."""
         return not self.faults and super().takes_any_batch
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
         """Return the stimulus, whose place on the clock is noted."""
         self._attempts.expect(stimulus.clock, stimulus.spikes.samples)
         return stimulus
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
         """Lose some of what the device recorded.
 
         Raises:
             DeviceError: nothing arrived.
         """
-        trials, attempt = stimulus.spikes.samples, self._attempts.count(stimulus.clock)
+        trials = stimulus.spikes.samples
+        attempt = self._attempts.count(stimulus.clock)
         for fault in self.faults if trials else ():
             key = _key(self.seed, fault.name, attempt)
             recording = fault.apply(recording, Draw(key, stimulus.clock, trials, stimulus.spikes.time.device))
@@ -284,7 +285,7 @@ class _Attempts:
 
     def expect(self, clock: int, trials: int) -> None:
         """Note a stretch that is to be recorded, unless it repeats one; runs given together follow one another."""
-        if self._known(clock) is not None:
+        if self._stretch_at(clock) is not None:
             return
         last, recorded = next(reversed(self._stretches.items()), ((clock, clock), 0))
         if recorded or last[1] != clock:
@@ -293,38 +294,38 @@ class _Attempts:
 
     def count(self, clock: int) -> int:
         """Return how often the stretch with `clock` in it was recorded before."""
-        stretch = self._known(clock)
+        stretch = self._stretch_at(clock)
         if stretch is None:  # no trials
             return 0
         self._stretches[stretch] += 1
         return self._stretches[stretch] - 1
 
-    def _known(self, clock: int) -> tuple[int, int] | None:
+    def _stretch_at(self, clock: int) -> tuple[int, int] | None:
         return next((stretch for stretch in self._stretches if stretch[0] <= clock < stretch[1]), None)
 
 
-def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:
+def _garble(recording: Recording, mask: Tensor, draw: Draw) -> Recording:
     """Lose trials and overwrite their codes, so that nobody uses them unnoticed."""
-    rows = which.nonzero()[:, 0]
+    rows = mask.nonzero()[:, 0]
     if len(rows) == 0:
         return recording
     traces = {
         name: codes.index_copy(0, rows, draw.codes(name, (len(rows), *codes.shape[1:])))
         for name, codes in recording.traces.items()
     }
-    return lose(replace(recording, traces=traces), which)
+    return lose(replace(recording, traces=traces), mask)
 
 
 def _without_spikes_of_lost_trials(recording: Recording) -> Recording:
     lost = recording.lost
     if lost is None:
         return recording
-    spikes = {name: _chosen(found, ~lost[found.sample]) for name, found in recording.spikes.items()}
+    spikes = {name: _select(events, ~lost[events.sample]) for name, events in recording.spikes.items()}
     return replace(recording, spikes=spikes)
 
 
-def _chosen(spikes: Spikes, which: Tensor) -> Spikes:
-    return replace(spikes, sample=spikes.sample[which], unit=spikes.unit[which], time=spikes.time[which])
+def _select(spikes: Spikes, mask: Tensor) -> Spikes:
+    return replace(spikes, sample=spikes.sample[mask], unit=spikes.unit[mask], time=spikes.time[mask])
 
 
 def _key(*parts: object) -> int:
@@ -348,12 +349,12 @@ def _uniform(key: int, *places: Tensor) -> Tensor:
     z = torch.full_like(places[0], key)
     for place in places:
         z = z + place * _GOLDEN
-        z = (z ^ _shifted(z, 30)) * _FIRST
-        z = (z ^ _shifted(z, 27)) * _SECOND
-        z = z ^ _shifted(z, 31)
-    return _shifted(z, 11).double() * 2.0**-53
+        z = (z ^ _shift_right(z, 30)) * _FIRST
+        z = (z ^ _shift_right(z, 27)) * _SECOND
+        z = z ^ _shift_right(z, 31)
+    return _shift_right(z, 11).double() * 2.0**-53
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
+def _shift_right(z: Tensor, bits: int) -> Tensor:
     """Shift to the right without the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

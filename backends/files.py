@@ -97,8 +97,8 @@ def path_part(name: str, field: str) -> str:
     """
     if len(name) <= LONGEST_NAME and _NAME.fullmatch(name) and not name.startswith(".") and ".." not in name:
         return name
-    shown = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
+    excerpt = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
     raise ValueError(
-        f"{field}={shown} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
+        f"{field}={excerpt} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
         f"front, at most {LONGEST_NAME} characters"
     )

@@ -59,15 +59,15 @@ class NeuronParameters:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _NUMBERS) + [text for name in _RANGES for text in self._outside(name)]
+        problems = misfits(self, _NUMBERS) + [text for name in _RANGES for text in self._outside(name)]
         if self.rails is not None and not (
             len(self.rails) == 2 and -LARGEST <= self.rails[0] < self.rails[1] <= LARGEST
         ):
-            bad.append(f"rails={self.rails} must be two ascending numbers, or None")
+            problems.append(f"rails={self.rails} must be two ascending numbers, or None")
         if not isinstance(self.device, dict) or not all(isinstance(text, str) for text in self.device.values()):
-            bad.append(f"device={ascii(self.device)[:80]} must map names to texts")
-        if bad:
-            raise ParameterFileError("; ".join(bad))
+            problems.append(f"device={ascii(self.device)[:80]} must map names to texts")
+        if problems:
+            raise ParameterFileError("; ".join(problems))
         neurons = len(self.leak)
         expected = {
             "leak": (neurons,),
@@ -85,7 +85,8 @@ class NeuronParameters:
 
     def _outside(self, name: str) -> list[str]:
         """Return a text if an array is none of numbers in their range; NaN never is."""
-        values, (low, high) = getattr(self, name), _RANGES[name]
+        values = getattr(self, name)
+        (low, high) = _RANGES[name]
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.ndim:
             return [f"{name} must be an array of floats"]
         good = (values >= low) & (values <= high)
@@ -93,9 +94,9 @@ class NeuronParameters:
             good |= values == np.inf
         if good.all():
             return []
-        also = ", or infinite" if name == "threshold" else ""
+        alternative = ", or infinite" if name == "threshold" else ""
         return [
-            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{also}"
+            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{alternative}"
         ]
 
     @property
@@ -120,14 +121,14 @@ class NeuronParameters:
             ParameterFileError: the file is missing or holds something else.
         """
         try:
-            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                size = sum(part.file_size for part in found.zip.infolist())
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                size = sum(part.file_size for part in archive.zip.infolist())
                 if size > LARGEST_FILE:
                     raise ParameterFileError(f"it unpacks to {size} bytes, at most {LARGEST_FILE} are read")
-                header = json.loads(str(found["header"]))
+                header = json.loads(str(archive["header"]))
                 if header.pop("format") != FORMAT:
                     raise ParameterFileError(f"it is not of the format {FORMAT!r}")
-                arrays = {name: found[name].astype(np.float64) for name in _arrays()}
+                arrays = {name: archive[name].astype(np.float64) for name in _arrays()}
                 header["rails"] = None if header["rails"] is None else tuple(header["rails"])
                 header["notes"] = tuple(header["notes"])
                 return cls(**header, **arrays)

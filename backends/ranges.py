@@ -38,24 +38,24 @@ class Range:
         """Return what is taken."""
         kind = "a whole number" if self.whole else "a finite number"
         low = "" if self.low == -math.inf else f" {'>' if self.above else '>='} {self.low:g}"
-        high = "" if self.high == math.inf else f"{' and' if low else ''} <= {_shown(self.high)}"
+        high = "" if self.high == math.inf else f"{' and' if low else ''} <= {_format(self.high)}"
         return f"{kind}{low}{high}{', or None' if self.optional else ''}"
 
 
 def misfits(holder: object, ranges: Mapping[str, Range], prefix: str = "") -> list[str]:
     """Return a text for each attribute that is out of its range: its name, its value, and what is taken."""
     return [
-        f"{prefix}{name}={_text(getattr(holder, name))}{' ' * bool(taken.unit)}{taken.unit} must be {taken}"
-        for name, taken in ranges.items()
-        if getattr(holder, name) not in taken
+        f"{prefix}{name}={_text(getattr(holder, name))}{' ' * bool(allowed.unit)}{allowed.unit} must be {allowed}"
+        for name, allowed in ranges.items()
+        if getattr(holder, name) not in allowed
     ]
 
 
 def _text(value: object) -> str:
-    return _shown(value) if isinstance(value, int | float) else ascii(value)[:80]
+    return _format(value) if isinstance(value, int | float) else ascii(value)[:80]
 
 
-def _shown(value: float) -> str:
+def _format(value: float) -> str:
     return str(value) if isinstance(value, int) and abs(value) < 10**18 else f"{float(value):.6g}"
 
 

@@ -107,7 +107,9 @@ class ReferenceBackend(Backend):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
         circuit = check_run(self._circuit, weights, stimulus, self._capabilities.weight_max)
-        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
+        batch = stimulus.spikes.samples
+        h = circuit.dt / SUBSTEPS
+        steps = circuit.samples * SUBSTEPS
         drive = self._capabilities.synaptic_drive
         state = {p.name: _Neurons(p, batch, h, drive) for p in circuit.populations}
         driven = [
@@ -144,7 +146,9 @@ class _Neurons:
     """
 
     def __init__(self, p: Population, batch: int, h: float, drive: float) -> None:
-        self.p, self.h, self.drive = p, h, drive
+        self.p = p
+        self.h = h
+        self.drive = drive
         self.v = torch.full((batch, p.size), p.leak, dtype=torch.float64)
         self.current, self.held = torch.zeros_like(self.v), torch.zeros_like(self.v)
         self.stamps = torch.full((batch, p.size), torch.inf)
@@ -153,7 +157,8 @@ class _Neurons:
         """Return the effects of external events in each sub-step `[2, steps, B, inputs]`."""
         k = spikes.bins(self.h)
         inside = k < steps
-        k, place = k[inside], (k[inside], spikes.sample[inside], spikes.unit[inside])
+        place = (k[inside], spikes.sample[inside], spikes.unit[inside])
+        k = k[inside]
         grid = torch.zeros(2, steps, spikes.samples, spikes.units, dtype=torch.float64)
         for total, effect in zip(grid, self.effects(spikes.time[inside], k), strict=True):
             total.index_put_(place, effect, accumulate=True)
@@ -174,20 +179,22 @@ class _Neurons:
 
     def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
         """Advance sub-step `k`, until whose end new events add so much to current and membrane."""
-        p, h, before = self.p, self.h, self.v
+        p = self.p
+        h = self.h
+        previous = self.v
         free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
         released = self.current * torch.exp((free - h) / p.tau_syn)
-        self.v = p.leak + (before - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
+        self.v = p.leak + (previous - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
         self.v = self.v + membrane * (free / h)
         self.current = self.current * math.exp(-h / p.tau_syn) + current
         self.held = (self.held - h).clamp(min=0)
         if p.threshold is not None:
-            self._spike(before, free, p.threshold, k)
+            self._spike(previous, free, p.threshold, k)
 
-    def _spike(self, before: Tensor, free: Tensor, threshold: float, k: int) -> None:
+    def _spike(self, previous: Tensor, free: Tensor, threshold: float, k: int) -> None:
         """Reset what exceeds its threshold; the crossing lies on a straight line in the free part of the sub-step."""
         fired = self.v > threshold
-        since = free * (self.v - threshold) / torch.where(fired, self.v - before, 1)
+        since = free * (self.v - threshold) / torch.where(fired, self.v - previous, 1)
         since = (since * (FRACTIONS / self.h)).round().clamp(1, FRACTIONS) * (self.h / FRACTIONS)
         self.stamps = torch.where(fired, (k + 1) * self.h - since, torch.inf).float()
         self.v = torch.where(fired, self.p.reset, self.v)

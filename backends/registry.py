@@ -47,8 +47,8 @@ def required_settings(name: str) -> set[str]:
     Raises:
         UnknownBackendError: no device of that name is registered.
     """
-    found = inspect.signature(_factory(name)).parameters.values()
-    return {p.name for p in found if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    parameters = inspect.signature(_factory(name)).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def create_backend(name: str, **settings: Any) -> Backend:
@@ -74,18 +74,18 @@ def create_backend(name: str, **settings: Any) -> Backend:
 
 
 def _factory(name: str) -> Callable[..., object]:
-    known = available_backends()
-    if not known:
+    backends = available_backends()
+    if not backends:
         raise UnknownBackendError(
             f"backend={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
             f"installed; run: pip install {SOURCE}"
         )
-    if not isinstance(name, str) or name not in known:
+    if not isinstance(name, str) or name not in backends:
         raise UnknownBackendError(
-            f"backend={name!r} is not registered; known: {', '.join(known)}. "
+            f"backend={name!r} is not registered; known: {', '.join(backends)}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"
         )
-    point = known[name]
+    point = backends[name]
     try:
         factory: Callable[..., object] = point.load()
     except Exception as error:  # a package of another author may raise anything

@@ -61,7 +61,9 @@ class Spikes:
             raise ValueError(f"sample, unit and time need one length, got {sorted(lengths)}")
         if bool((sample[1:] < sample[:-1]).any()):
             order = torch.argsort(sample, stable=True)
-            sample, unit, time = sample[order], unit[order], time[order]
+            sample = sample[order]
+            unit = unit[order]
+            time = time[order]
         vars(self).update(sample=sample, unit=unit, time=time, samples=samples, units=units)
 
     @classmethod
@@ -184,8 +186,10 @@ class Spikes:
             raise TypeError(
                 f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
             )
-        rows, offsets = rows.to(self.time.device), self.offsets()
-        first, count = offsets[rows], offsets[rows + 1] - offsets[rows]
+        rows = rows.to(self.time.device)
+        offsets = self.offsets()
+        first = offsets[rows]
+        count = offsets[rows + 1] - offsets[rows]
         sample = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
         shift = first - (count.cumsum(0) - count)
         events = torch.arange(len(sample), device=rows.device) + shift[sample]
@@ -304,7 +308,8 @@ class Spikes:
         units = {piece.units for piece in pieces}
         if len(units) != 1:
             raise ValueError(f"Spikes.cat needs pieces of one number of units, got {sorted(units) or 'none'}")
-        sample, first = [], 0
+        sample = []
+        first = 0
         for piece in pieces:
             sample.append(piece.sample + first)
             first += piece.samples

@@ -15,14 +15,14 @@ class Work(NamedTuple):
     """How far something is.
 
     Attributes:
-        what: is done, and why, in one sentence.
-        stage: that begins; empty when all is done.
-        done, stages: stages that are done, of how many.
+        task: is n_done, and why, in one sentence.
+        stage: that begins; empty when all is n_done.
+        n_done, stages: stages that are n_done, of how many.
     """
 
-    what: str
+    task: str
     stage: str
-    done: int
+    n_done: int
     stages: int
 
 
@@ -31,9 +31,9 @@ Listener = Callable[[Work], None]
 
 def _log(work: Work) -> None:
     """Log the begin as a warning, which Python shows by default, and the rest as information."""
-    if work.done == 0:
-        log.warning("%s", work.what)
-    log.info("%d of %d stages done%s", work.done, work.stages, f", next: {work.stage}" if work.stage else "")
+    if work.n_done == 0:
+        log.warning("%s", work.task)
+    log.info("%d of %d stages n_done%s", work.n_done, work.stages, f", next: {work.stage}" if work.stage else "")
 
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=_log)

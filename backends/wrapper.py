@@ -1,7 +1,7 @@
 """A device in front of another one: everything is passed on, and what the other one can do in addition is kept.
 
 class Inverting(BackendWrapper):
-    def sent(self, weights):
+    def map_weights(self, weights):
         return {name: -matrix for name, matrix in weights.items()}
 """
 
@@ -33,8 +33,8 @@ class BackendWrapper(Backend):
     """Passes everything on to a device; a subclass overrides what differs.
 
     A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
-    tells. What a subclass does to runs belongs into `sent`, `given` and `received`, which single runs and runs given
-    together meet alike. If it overrides `run` instead, runs given together become single ones.
+    tells. What a subclass does to runs belongs into `map_weights`, `map_stimulus` and `map_recording`, which single runs and runs map_stimulus
+    together meet alike. If it overrides `run` instead, runs map_stimulus together become single ones.
 
     Args:
         backend: the device.
@@ -42,13 +42,13 @@ class BackendWrapper(Backend):
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        lacking = tuple(
+        missing = tuple(
             passing_on
             for ability, passing_on in ABILITIES.items()
             if isinstance(backend, ability) and not isinstance(self, ability)
         )
-        if lacking:
-            self.__class__ = _with(type(self), lacking)
+        if missing:
+            self.__class__ = _with(type(self), missing)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,17 +104,17 @@ class BackendWrapper(Backend):
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run the device."""
-        return self.received(self.backend.run(self.sent(weights), self.given(stimulus)), stimulus)
+        return self.map_recording(self.backend.run(self.map_weights(weights), self.map_stimulus(stimulus)), stimulus)
 
-    def sent(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def map_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the weights that the device gets in place of `weights`."""
         return weights
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
         """Return the stimulus that the device gets in place of `stimulus`."""
         return stimulus
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
         """Return what arrives of a recording.
 
         Args:
@@ -128,16 +128,18 @@ class BackendWrapper(Backend):
 
 
 class _Batching(BackendWrapper, Batching):
-    """Passes on runs that are given together."""
+    """Passes on runs that are map_stimulus together."""
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
         """Do what `run` does with each stimulus, at once unless a subclass has a `run` of its own."""
         device = self.backend
         if type(self).run is not BackendWrapper.run or not isinstance(device, Batching):
             return [_outcome(lambda s=stimulus: self.run(weights, s)) for stimulus in stimuli]  # type: ignore[misc]
-        outcomes = device.run_all(self.sent(weights), [self.given(stimulus) for stimulus in stimuli])
+        outcomes = device.run_all(self.map_weights(weights), [self.map_stimulus(stimulus) for stimulus in stimuli])
         return [
-            outcome if isinstance(outcome, DeviceError) else _outcome(lambda o=outcome, s=stimulus: self.received(o, s))  # type: ignore[misc]
+            outcome
+            if isinstance(outcome, DeviceError)
+            else _outcome(lambda o=outcome, s=stimulus: self.map_recording(o, s))  # type: ignore[misc]
             for outcome, stimulus in zip(outcomes, stimuli, strict=True)
         ]
 

@@ -32,7 +32,7 @@ from ..contract import (
 )
 from ..spikes import Spikes
 from .calibration import infeasible, requirements
-from .network import ChipCalibrationError, HardwareNetwork, Measured, Operation
+from .network import ChipCalibrationError, HardwareNetwork, Measurement, Operation
 from .sdk import HINT, Sdk, connect, disconnect, listed, load_sdk
 
 log = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ ATTEMPTS = 3
 MISFITS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError)
 """Errors that tell of software that does not fit, which no repeat mends."""
 
-KEPT = 16
+PLACED = 16
 """Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
 
 
-class Configured(NamedTuple):
+class PlacedCircuit(NamedTuple):
     """A circuit in place: its network, the time from trial to trial (s), and what a user should know."""
 
     circuit: Circuit
@@ -112,7 +112,7 @@ class BrainScaleS2Backend(Backend):
     ) -> None:
         _choice("memory", memory, tuple(INTERVAL))
         _choice("interpolation", interpolation, ("linear", "nn"))
-        file = None if calibration is None else _existing(Path(calibration))
+        file = None if calibration is None else _require_file(Path(calibration))
         _check_router(hw_routing_func)
         for name, value in (("substeps", substeps), ("reconnect_after", reconnect_after)):
             if value < 1:
@@ -153,8 +153,8 @@ class BrainScaleS2Backend(Backend):
         self._sdk: Sdk | None = None
         self._individual: dict[str, str] = {"chip": "not connected", "chip_hash": "unknown"}
         self._calibration_hash = "" if file is None else content_hash(file)
-        self._used: Configured | None = None
-        self._kept: dict[Circuit, Configured] = {}
+        self._current: PlacedCircuit | None = None
+        self._placed: dict[Circuit, PlacedCircuit] = {}
         self._failures = 0
 
     @property
@@ -175,7 +175,7 @@ class BrainScaleS2Backend(Backend):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is uncertain about the circuit as it is configured."""
-        return () if self._used is None else self._used.warnings
+        return () if self._current is None else self._current.warnings
 
     def open(self) -> None:
         """Import the chip's software, check it, and connect.
@@ -190,7 +190,7 @@ class BrainScaleS2Backend(Backend):
         sdk = load_sdk(calibrates=self._operation.calibration is None)
         chip = connect(sdk, self)
         try:
-            self._operation = replace(self._operation, router=_imported(self._router))
+            self._operation = replace(self._operation, router=_import_router(self._router))
         except ValueError:
             disconnect(sdk, self)
             raise
@@ -203,15 +203,16 @@ class BrainScaleS2Backend(Backend):
         """Return what is known of an individual once it is connected."""
         file = self._operation.calibration
         content = b"by hxtorch" if file is None else file.read_bytes()
-        known = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
+        digest = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
         versions = {f"version_{name}": version for name, version in sdk.versions.items()}
-        return {"chip": chip, "chip_hash": known, **versions}
+        return {"chip": chip, "chip_hash": digest, **versions}
 
     def close(self) -> None:
         """Release the chip and forget the configuration."""
-        sdk, self._sdk = self._sdk, None
-        self._used, self._failures = None, 0
-        self._kept.clear()
+        sdk = self._sdk
+        self._sdk = None
+        self._current, self._failures = None, 0
+        self._placed.clear()
         atexit.unregister(self.close)
         if sdk is not None:
             disconnect(sdk, self)
@@ -225,16 +226,17 @@ class BrainScaleS2Backend(Backend):
             ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
             DeviceError: not open, the run without spikes or a calibration fails, or the chip's software does not fit.
         """
-        sdk = self._opened()
-        self._used = None
+        sdk = self._require_sdk()
+        self._current = None
         self._check(circuit)
-        found = self._kept.pop(circuit, None) or self._realise(sdk, circuit)
-        self._kept[circuit] = found
-        if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._used, self._failures = found, 0
+        placed = self._placed.pop(circuit, None) or self._realise(sdk, circuit)
+        self._placed[circuit] = placed
+        if len(self._placed) > PLACED:
+            del self._placed[next(iter(self._placed))]
+        self._current = placed
+        self._failures = 0
 
-    def _realise(self, sdk: Sdk, circuit: Circuit) -> Configured:
+    def _realise(self, sdk: Sdk, circuit: Circuit) -> PlacedCircuit:
         """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
         self._require_calibration()
         period = self._period(circuit)
@@ -262,7 +264,7 @@ class BrainScaleS2Backend(Backend):
                 self._reconnect(sdk)
         log.info("configured on chip %s: %d routing(s)", self._individual["chip"], network.routings)
         warnings = tuple(self._findings(network, circuit, quiet, period))
-        return Configured(circuit, network, period, warnings)
+        return PlacedCircuit(circuit, network, period, warnings)
 
     def _require_calibration(self) -> None:
         """Refuse a calibration file that is another one than when the backend was made.
@@ -271,7 +273,7 @@ class BrainScaleS2Backend(Backend):
             ValueError: it is.
         """
         file = self._operation.calibration
-        if file is not None and content_hash(_existing(file)) != self._calibration_hash:
+        if file is not None and content_hash(_require_file(file)) != self._calibration_hash:
             raise ValueError(
                 f"backend.settings.calibration={file} has changed since this backend was made, and `identity` names "
                 "the former content; make the backend anew"
@@ -283,25 +285,29 @@ class BrainScaleS2Backend(Backend):
         Raises:
             DeviceError: not open or configured, or the run failed; it can be repeated.
         """
-        sdk = self._opened()
-        used = self._used
-        circuit = check_run(None if used is None else used.circuit, weights, stimulus, self._capabilities.weight_max)
-        assert used is not None  # there is a circuit
+        sdk = self._require_sdk()
+        current = self._current
+        circuit = check_run(
+            None if current is None else current.circuit, weights, stimulus, self._capabilities.weight_max
+        )
+        assert current is not None  # there is a circuit
         batch = stimulus.spikes.samples
-        found = self._run(sdk, used, weights, stimulus) if batch else _nothing(circuit)
-        chip_time = batch * used.trial_time
+        measurement = self._run(sdk, current, weights, stimulus) if batch else _nothing(circuit)
+        chip_time = batch * current.trial_time
         energy = None if self._capabilities.power is None else chip_time * self._capabilities.power
-        lost = found.lost if bool(found.lost.any()) else None
-        return Recording(found.spikes, found.traces, Cost(chip_time, energy, "estimated"), found.health, lost)
+        lost = measurement.lost if bool(measurement.lost.any()) else None
+        return Recording(
+            measurement.spikes, measurement.traces, Cost(chip_time, energy, "estimated"), measurement.health, lost
+        )
 
-    def _run(self, sdk: Sdk, used: Configured, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measured:
+    def _run(self, sdk: Sdk, used: PlacedCircuit, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measurement:
         try:
-            found = used.network.run(weights, stimulus.spikes)
+            measurement = used.network.run(weights, stimulus.spikes)
         except Exception as error:
             self._recover(sdk, error)
             raise DeviceError(f"the run failed: {_describe(error)}") from error
         self._failures = 0
-        return found
+        return measurement
 
     def _recover(self, sdk: Sdk, error: Exception) -> None:
         """Make the next run possible: the network has cleaned up; the connection is made anew if that did not help."""
@@ -317,12 +323,13 @@ class BrainScaleS2Backend(Backend):
             DeviceError: no connection, or another chip answers.
         """
         disconnect(sdk, self)
-        chip, former = connect(sdk, self), self._individual["chip"]
+        chip = connect(sdk, self)
+        former = self._individual["chip"]
         if chip != former:
             disconnect(sdk, self)
             raise DeviceError(f"after connecting anew chip {chip} answers instead of {former}; close and open again")
 
-    def _opened(self) -> Sdk:
+    def _require_sdk(self) -> Sdk:
         if self._sdk is None:
             raise DeviceError("the chip is not open; call open() first, or use the backend in a with statement")
         return self._sdk
@@ -342,10 +349,10 @@ class BrainScaleS2Backend(Backend):
         """
         caps = self._capabilities
         if caps.max_samples is not None and circuit.samples > caps.max_samples:
-            other = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
+            alternative = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
             raise ValueError(
                 f"network.steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
-                f"which traces freeze; use at most {caps.max_samples}{other}"
+                f"which traces freeze; use at most {caps.max_samples}{alternative}"
             )
         check_circuit(circuit, caps)
         misfits = infeasible("chip", self._operation.common_requirements())
@@ -358,67 +365,70 @@ class BrainScaleS2Backend(Backend):
 
     def _misfits_of(self, p: Population, circuit: Circuit) -> list[str]:
         """Say what is wrong with the projections onto a population."""
-        found, limit = [], self._capabilities.inputs_per_circuit
+        problems = []
+        limit = self._capabilities.inputs_per_circuit
         names = [population.name for population in circuit.populations]
-        before = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
+        upstream = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
         incoming = [projection for projection in circuit.projections if projection.post == p.name]
         if not incoming:
-            found.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
+            problems.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
         for projection in incoming:
-            if projection.pre not in before:
-                found.append(
+            if projection.pre not in upstream:
+                problems.append(
                     f"{projection.name}: {projection.pre} is not a spiking population before {p.name}; "
                     "only feed-forward networks are supported (network.recurrent=false)"
                 )
         fan_in = sum(projection.pre_size for projection in incoming)
         if fan_in > p.merged * limit:
-            found.append(f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits")
-        return found
+            problems.append(
+                f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits"
+            )
+        return problems
 
-    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, period: float) -> list[str]:
+    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measurement, period: float) -> list[str]:
         """Return what a run without spikes showed, and what is not known."""
-        found = []
+        notes = []
         if not network.checked:
-            found.append(
+            notes.append(
                 f"calibration {self._operation.calibration} does not tell what it was made for and cannot be checked "
                 "against the circuit; give a .pkl file"
             )
         if not network.timed:
-            found.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
+            notes.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
         if not network.counted:
-            found.append(
+            notes.append(
                 "the health counters of this grenade cannot be read: events that the chip drops are not counted"
             )
         if network.routings != 1:
-            found.append(f"the network was routed {network.routings} times, once was expected")
+            notes.append(f"the network was routed {network.routings} times, once was expected")
         if circuit.trial_time is None and period > self._capabilities.trial_time:
-            found.append(
+            notes.append(
                 f"trials follow {period * 1e6:.4g} us after one another instead of "
                 f"{self._capabilities.trial_time * 1e6:.4g}, so that membranes come to rest"
             )
         if circuit.trial_time is not None:
-            found.append(
+            notes.append(
                 "the chip starts sampling anew for each trial, which takes a time that is not known: where the time "
                 "asked for leaves too little for it behind the recorded window, the true time from trial to trial is "
                 "longer"
             )
         for p in circuit.populations:
-            found += _at_rest(p, quiet)
-        return found
+            notes += _at_rest(p, quiet)
+        return notes
 
 
-def _at_rest(p: Population, quiet: Measured) -> list[str]:
+def _at_rest(p: Population, quiet: Measurement) -> list[str]:
     """Say which neurons of a population are not at rest without input."""
-    found = []
+    problems = []
     codes = quiet.traces[p.name][0]
     stuck = ((codes == 0) | (codes == 255)).all(0)
     if bool(stuck.any()):
-        found.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
+        problems.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
     if p.threshold is not None:
         active = torch.unique(quiet.spikes[p.name].unit).numel()
         if active:
-            found.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
-    return found
+            problems.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
+    return problems
 
 
 def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
@@ -427,29 +437,29 @@ def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
 
 
 def _no_spikes(circuit: Circuit) -> Spikes:
-    none = torch.zeros(0)
-    return Spikes.from_events(none.long(), none.long(), none, 1, circuit.inputs)
+    empty = torch.zeros(0)
+    return Spikes.from_events(empty.long(), empty.long(), empty, 1, circuit.inputs)
 
 
-def _nothing(circuit: Circuit) -> Measured:
+def _nothing(circuit: Circuit) -> Measurement:
     """Return what no trials give."""
-    none = torch.zeros(0)
+    empty = torch.zeros(0)
     traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
     spiking = [p for p in circuit.populations if p.threshold is not None]
-    spikes = {p.name: Spikes.from_events(none.long(), none.long(), none, 0, p.size) for p in spiking}
-    return Measured(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
+    spikes = {p.name: Spikes.from_events(empty.long(), empty.long(), empty, 0, p.size) for p in spiking}
+    return Measurement(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
 
 
 def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
 
 
-def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(known)}")
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(choices)}")
 
 
-def _existing(file: Path) -> Path:
+def _require_file(file: Path) -> Path:
     if not file.is_file():
         raise ValueError(f"backend.settings.calibration={file} does not exist; give a file, or null to calibrate")
     return file
@@ -460,16 +470,18 @@ def content_hash(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def _check_router(given: object) -> None:
+def _check_router(router: object) -> None:
     """Refuse what is neither a function nor the name of one; nothing is imported."""
-    if given is None or callable(given):
+    if router is None or callable(router):
         return
-    module, _, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+    module, _, name = router.partition(":") if isinstance(router, str) else ("", "", "")
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise ValueError(f"backend.settings.hw_routing_func={given!r} names no function; write package.module:function")
+        raise ValueError(
+            f"backend.settings.hw_routing_func={router!r} names no function; write package.module:function"
+        )
 
 
-def _imported(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def _import_router(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
     """Return the routing function that is given or named.
 
     Raises:
@@ -487,5 +499,5 @@ def _imported(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any]
         ) from error
     if not callable(function):
         raise ValueError(f"backend.settings.hw_routing_func={router!r} is a {type(function).__name__}, not a function")
-    named: Callable[[Any], Any] = function
-    return named
+    router_function: Callable[[Any], Any] = function
+    return router_function

@@ -55,32 +55,32 @@ class Requirement(NamedTuple):
 
 def requirements(p: Population) -> list[Requirement]:
     """Return what a population asks of a calibration."""
-    wanted = [
+    needs = [
         Requirement("leak", p.leak, "LSB", "backend.settings.leak"),
         Requirement("tau_mem", p.tau_mem, "s", "network.tau_mem"),
         Requirement("tau_syn", p.tau_syn, "s", "network.tau_syn"),
     ]
     if p.threshold is not None:
-        wanted += [
+        needs += [
             Requirement("reset", p.reset, "LSB", "backend.settings.reset"),
             Requirement("threshold", p.threshold, "LSB", "backend.settings.threshold"),
             Requirement("refractory_time", p.refractory, "s", "backend.settings.refractory"),
         ]
-    return wanted
+    return needs
 
 
-def infeasible(who: str, wanted: Sequence[Requirement]) -> list[str]:
+def infeasible(owner: str, needs: Sequence[Requirement]) -> list[str]:
     """Say which values cannot be calibrated at all."""
-    found = []
-    for need in wanted:
+    misfits = []
+    for need in needs:
         low, high = FEASIBLE[need.name]
         if not low <= need.value <= high:
             unit = f" {need.unit}" if need.unit else ""
-            found.append(
-                f"{who}: {need.name}={need.value:.4g}{unit} is outside {low:.4g}..{high:.4g}{unit}; "
+            misfits.append(
+                f"{owner}: {need.name}={need.value:.4g}{unit} is outside {low:.4g}..{high:.4g}{unit}; "
                 f"change {need.setting}"
             )
-    return found
+    return misfits
 
 
 def calibrated_targets(instance: Any) -> dict[str, Array]:
@@ -88,17 +88,17 @@ def calibrated_targets(instance: Any) -> dict[str, Array]:
     if instance.calib is None:
         return {}
     target = instance.calib.target.neuron_target
-    found = {}
+    targets = {}
     for name in (*TIMES, *POTENTIALS, *CODES):
         value = getattr(target, name, None)
         if value is not None:
             plain = value.rescale("s").magnitude if name in TIMES else value
-            found[name] = np.ravel(np.asarray(plain, dtype=np.float64))
-    return found
+            targets[name] = np.ravel(np.asarray(plain, dtype=np.float64))
+    return targets
 
 
 def check_targets(
-    file: Path, found: Mapping[str, Array], populations: Sequence[Population], common: Sequence[Requirement]
+    file: Path, file_targets: Mapping[str, Array], populations: Sequence[Population], common: Sequence[Requirement]
 ) -> None:
     """Refuse a file that was made for other targets than the populations'.
 
@@ -109,17 +109,17 @@ def check_targets(
         ValueError: with every difference.
     """
     misfits = []
-    for who, wanted in [(p.name, requirements(p)) for p in populations] + [("chip", list(common))]:
-        for need in wanted:
-            values = found.get(need.name)
+    for owner, needs in [(p.name, requirements(p)) for p in populations] + [("chip", list(common))]:
+        for need in needs:
+            values = file_targets.get(need.name)
             if values is None or not np.isfinite(values).any():
                 continue
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
             if not low * (1 - TOLERANCE) <= need.value <= high * (1 + TOLERANCE):
-                made = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
+                span = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
                 misfits.append(
-                    f"{who}: {need.name}={need.value:.4g} {need.unit}".rstrip()
-                    + f", the file has {made}; set {need.setting} to it, or calibrate for this circuit"
+                    f"{owner}: {need.name}={need.value:.4g} {need.unit}".rstrip()
+                    + f", the file has {span}; set {need.setting} to it, or calibrate for this circuit"
                 )
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))

@@ -72,7 +72,7 @@ class Operation:
         ]
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """One run: codes uint8 `[B, T, N]` and spikes by population, trials that did not arrive whole, health."""
 
     traces: dict[str, Tensor]
@@ -99,7 +99,9 @@ class HardwareNetwork:
     """
 
     def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, period: float) -> None:
-        self._sdk, self._circuit, self._operation = sdk, circuit, operation
+        self._sdk = sdk
+        self._circuit = circuit
+        self._operation = operation
         self.routings = 0
         self.timed = self.counted = self.checked = True
         self._experiment = self._make_experiment(period)
@@ -112,11 +114,12 @@ class HardwareNetwork:
         self._calibrated_once = operation.calibration is not None
 
     def _make_experiment(self, period: float) -> Any:
-        spiking, operation = self._sdk.spiking, self._operation
+        spiking = self._sdk.spiking
+        operation = self._operation
         chosen = {} if operation.router is None else {"hw_routing_func": operation.router}
         step = self._circuit.dt / operation.substeps
         experiment = spiking.Experiment(mock=False, dt=step, **chosen)
-        experiment.hw_routing_func = self._watched(experiment.hw_routing_func)
+        experiment.hw_routing_func = self._watch(experiment.hw_routing_func)
         experiment.inter_batch_entry_wait = math.ceil(period * CLOCK - 1e-6)  # which grenade counts from start to start
         if operation.calibration is not None:
             self._load(experiment.default_execution_instance, operation.calibration)
@@ -125,7 +128,7 @@ class HardwareNetwork:
                 calib_cache_dir=[operation.calibration_cache]
             )
         instance = experiment.default_execution_instance
-        instance.calibrate = _told(instance.calibrate)
+        instance.calibrate = _wrap_calibration(instance.calibrate)
         return experiment
 
     def _load(self, instance: Any, file: Path) -> None:
@@ -137,27 +140,28 @@ class HardwareNetwork:
                 f"backend.settings.calibration={file} cannot be loaded ({type(error).__name__}: {error}); give a file "
                 "of this release of calix: .pkl, or .pbin (a binary coco list)"
             ) from error
-        found = calibrated_targets(instance)
-        self.checked = bool(found)
-        check_targets(file, found, self._circuit.populations, self._operation.common_requirements())
+        targets = calibrated_targets(instance)
+        self.checked = bool(targets)
+        check_targets(file, targets, self._circuit.populations, self._operation.common_requirements())
 
-    def _watched(self, router: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _watch(self, router: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return the router, which counts and times itself and says what it was asked for when it fails."""
 
         def route(network: Any) -> Any:
             self.routings += 1
             begin = time.perf_counter()
             try:
-                found = router(network)
+                routing = router(network)
             except Exception as error:
                 raise RoutingError(_unroutable(self._circuit, error)) from error
             log.info("routing %d took %.1f s", self.routings, time.perf_counter() - begin)
-            return found
+            return routing
 
         return route
 
     def _make_population(self, p: Population) -> Any:
-        spiking, operation = self._sdk.spiking, self._operation
+        spiking = self._sdk.spiking
+        operation = self._operation
         mixed = spiking.MixedHXModelParameter
         settings = {
             "leak": p.leak,
@@ -183,7 +187,7 @@ class HardwareNetwork:
         module.read_params_from_calibration = False  # it would stumble over files that hxtorch itself has made
         return module
 
-    def run(self, weights: Mapping[str, Tensor], spikes: Spikes) -> Measured:
+    def run(self, weights: Mapping[str, Tensor], spikes: Spikes) -> Measurement:
         """Run a batch of trials.
 
         Args:
@@ -195,7 +199,8 @@ class HardwareNetwork:
             DeviceError: what arrived cannot be told apart by trials.
             Exception: whatever the chip's software raises. The network can be run again.
         """
-        circuit, substeps = self._circuit, self._operation.substeps
+        circuit = self._circuit
+        substeps = self._operation.substeps
         steps = circuit.samples * substeps
         grid = spikes.to_grid(circuit.dt / substeps, steps, binary=True)
         merged = int((spikes.bins(circuit.dt / substeps) < steps).sum()) - int(grid.sum())
@@ -238,8 +243,9 @@ class HardwareNetwork:
             log.info("no calibration file: hxtorch calibrates the chip for this circuit, which takes minutes")
             self._calibrated_once = True
 
-    def _collect(self, handles: Mapping[str, Any], batch: int, info: Any, merged: int) -> Measured:
-        circuit, substeps = self._circuit, self._operation.substeps
+    def _collect(self, handles: Mapping[str, Any], batch: int, info: Any, merged: int) -> Measurement:
+        circuit = self._circuit
+        substeps = self._operation.substeps
         traces, spikes = {}, {}
         lost = torch.zeros(batch, dtype=torch.bool)
         for p in circuit.populations:
@@ -254,7 +260,7 @@ class HardwareNetwork:
                 spikes[p.name] = to_spikes(module.events, batch, p.size, circuit.duration)
         if not self.timed:
             lost |= frozen(traces.values())
-        return Measured(traces, spikes, lost, self._health(info, merged, int(lost.sum()), batch))
+        return Measurement(traces, spikes, lost, self._health(info, merged, int(lost.sum()), batch))
 
     def _health(self, info: Any, merged: int, lost: int, batch: int) -> Health:
         drops = dropped_spikes(info.health)
@@ -279,10 +285,10 @@ class HardwareNetwork:
         self._instance.cadc_neurons.clear()
 
 
-def _told(calibrate: Callable[[], None]) -> Callable[[], None]:
+def _wrap_calibration(calibrate: Callable[[], None]) -> Callable[[], None]:
     """Return hxtorch's calibration of a chip, whose failure says that it is one."""
 
-    def told() -> None:
+    def wrapper() -> None:
         try:
             calibrate()
         except Exception as error:
@@ -291,7 +297,7 @@ def _told(calibrate: Callable[[], None]) -> Callable[[], None]:
                 "itself, since it takes minutes. Check the targets, or give a file with backend.settings.calibration"
             ) from error
 
-    return told
+    return wrapper
 
 
 def _make_synapse(spiking: Any, inputs: int, outputs: int, experiment: Any) -> Any:

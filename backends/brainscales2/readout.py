@@ -76,8 +76,8 @@ class Samples:
         within = torch.arange(len(times)) - first[series[order]]
         padded[within, series[order]] = times
         last = padded.gather(0, (counts - 1)[None])
-        behind = torch.arange(len(padded))[:, None] >= counts
-        padded = torch.where(behind, last, padded)
+        is_padding = torch.arange(len(padded))[:, None] >= counts
+        padded = torch.where(is_padding, last, padded)
         return _gaps(padded.view(-1, batch, size), window, limit)
 
 
@@ -92,7 +92,8 @@ def _common_times(handle: Any) -> Tensor | None:
 def _gaps(clocks: Tensor, window: float, limit: float) -> Tensor:
     """Return which trials have a gap beyond `limit` between 0 and `window` (s), bool `[B]`, from clocks `[S, B, N]`."""
     times = clocks.double() / CLOCK
-    begin, end = times.new_zeros((1, *times.shape[1:])), times.new_full((1, *times.shape[1:]), window)
+    begin = times.new_zeros((1, *times.shape[1:]))
+    end = times.new_full((1, *times.shape[1:]), window)
     inside = torch.cat([begin, times.clamp(0.0, window), end])
     return (inside.diff(dim=0) > limit).any(0).any(1)
 

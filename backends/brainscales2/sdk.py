@@ -24,7 +24,7 @@ from ..contract import DeviceError
 
 log = logging.getLogger(__name__)
 
-NEEDED = (
+REQUIRED_NAMES = (
     "ExecutionInstance",
     "Experiment",
     "Handle",
@@ -37,13 +37,13 @@ NEEDED = (
     "run",
 )
 """Names of `hxtorch.spiking` in use."""
-USED = {
+REQUIRED_METHODS = {
     "ExecutionInstance": ("calibrate", "load_calib"),
     "LI": ("calib_changed_since_last_run", "forward_func", "post_process"),
     "LIF": ("calib_changed_since_last_run", "forward_func", "post_process"),
 }
 """Methods in use of classes of `hxtorch.spiking`."""
-ASKED = {
+REQUIRED_ARGUMENTS = {
     "Experiment": ("dt", "hw_routing_func", "mock"),
     "LI": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
     "LIF": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
@@ -110,18 +110,18 @@ def load_sdk(calibrates: bool) -> Sdk:
 
 def _missing(core: Any, spiking: Any, morphology: Any) -> Iterator[str]:
     """Say what this hxtorch does not have."""
-    wanted = {
+    modules = {
         "hxtorch": (core, ("init_hardware", "release_hardware", "get_unique_identifier")),
-        "hxtorch.spiking": (spiking, NEEDED),
+        "hxtorch.spiking": (spiking, REQUIRED_NAMES),
         "hxtorch.spiking.morphology": (morphology, ("SingleCompartmentNeuron",)),
     }
-    for name, (module, needed) in wanted.items():
-        yield from _lacking(name, [item for item in needed if not hasattr(module, item)])
-    for name, methods in USED.items():
+    for name, (module, names) in modules.items():
+        yield from _lacking(name, [item for item in names if not hasattr(module, item)])
+    for name, methods in REQUIRED_METHODS.items():
         owner = getattr(spiking, name, None)
         if owner is not None:
             yield from _lacking(f"hxtorch.spiking.{name}", [item for item in methods if not hasattr(owner, item)])
-    for name, arguments in ASKED.items():
+    for name, arguments in REQUIRED_ARGUMENTS.items():
         owner = getattr(spiking, name, None)
         if inspect.isclass(owner):
             yield from _lacking(f"hxtorch.spiking.{name}", sorted(set(arguments) - _parameters(owner, arguments)))
@@ -137,9 +137,9 @@ def _misfits(calibrates: bool) -> Iterator[str]:
     """Say which parts do not fit together."""
     network = sys.modules.get("pygrenade_vx.network")
     if network is not None:
-        lacking = [name for name in ("NetworkBuilder", "requires_routing") if not hasattr(network, name)]
-        if lacking:
-            yield f"grenade has no {', '.join(lacking)}, which hxtorch calls: the two are of different releases"
+        missing = [name for name in ("NetworkBuilder", "requires_routing") if not hasattr(network, name)]
+        if missing:
+            yield f"grenade has no {', '.join(missing)}, which hxtorch calls: the two are of different releases"
     target = getattr(sys.modules.get("calix.spiking"), "SpikingCalibTarget", None)
     if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target, ("neuron_target",)):
         yield (
@@ -148,14 +148,14 @@ def _misfits(calibrates: bool) -> Iterator[str]:
         )
 
 
-def _parameters(target: type, asked: Sequence[str]) -> set[str]:
+def _parameters(target: type, names: Sequence[str]) -> set[str]:
     """Return the names of a class's arguments; one that does not tell, or takes any, counts as taking those asked."""
     try:
         parameters = inspect.signature(target).parameters
     except ValueError:
-        return set(asked)
+        return set(names)
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return {*parameters, *asked} if takes_any else set(parameters)
+    return {*parameters, *names} if takes_any else set(parameters)
 
 
 def _version(name: str) -> str:
@@ -211,9 +211,9 @@ def disconnect(sdk: Sdk, owner: object) -> None:
 
 
 @contextmanager
-def _failure(what: str, remedy: str) -> Iterator[None]:
+def _failure(problem: str, remedy: str) -> Iterator[None]:
     """Turn the software's errors, of many types, into DeviceError."""
     try:
         yield
     except Exception as error:
-        raise DeviceError(f"{what} ({type(error).__name__}: {error}); {remedy}") from error
+        raise DeviceError(f"{problem} ({type(error).__name__}: {error}); {remedy}") from error

@@ -171,12 +171,13 @@ class Bench:
         Raises:
             ConformanceError: the run still failed when it was repeated.
         """
-        first = self.clock if clock is None else clock
-        pieces, size = [], self._size or spikes.samples
+        position = self.clock if clock is None else clock
+        pieces = []
+        size = self._size or spikes.samples
         for piece in spikes.split(size) if spikes.samples else [spikes]:
-            pieces.append(self._attempt(weights, Stimulus(piece, first)))
-            first += piece.samples
-        self.clock = max(self.clock, first)
+            pieces.append(self._attempt(weights, Stimulus(piece, position)))
+            position += piece.samples
+        self.clock = max(self.clock, position)
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
@@ -216,8 +217,8 @@ class Bench:
 
     def quiet(self, inputs: int, trials: int | None = None) -> Spikes:
         """Return trials without any event."""
-        none = torch.zeros(0, dtype=torch.int64)
-        return Spikes(none, none, none.float(), self.tolerances.trials if trials is None else trials, inputs)
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Spikes(empty, empty, empty.float(), self.tolerances.trials if trials is None else trials, inputs)
 
     # what recordings show
 
@@ -263,13 +264,13 @@ class Bench:
         first = none.scatter_reduce(0, place, spikes.time.double(), "amin", include_self=False)
         return first.view(spikes.samples, spikes.units)
 
-    def enough(self, good: Tensor, text: str) -> str:
+    def require_share(self, good: Tensor, text: str) -> str:
         """Require that a share `tolerances.share` is good; return what was found."""
         require(good.numel() > 0, f"there is nothing to measure {text}")
-        found = float(good.double().mean())
-        report = f"{100 * found:.0f} % {text}"
-        least = self.tolerances.share
-        require(found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
+        share = float(good.double().mean())
+        report = f"{100 * share:.0f} % {text}"
+        minimum = self.tolerances.share
+        require(share >= minimum - 1e-9, f"{report}; at least {100 * minimum:.0f} % should")
         return report
 
 

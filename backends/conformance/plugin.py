@@ -66,8 +66,8 @@ def _device(arguments: tuple[Any, ...], settings: dict[str, Any]) -> Backend:
     if len(arguments) != 1:
         raise pytest.UsageError(f"the marker needs one device, got {len(arguments)}; use {USE}")
     name = arguments[0]
-    made: Backend = name(**settings) if callable(name) else create_backend(name, **settings)
-    return made
+    backend: Backend = name(**settings) if callable(name) else create_backend(name, **settings)
+    return backend
 
 
 def _tolerances(chosen: str | Tolerances) -> Tolerances:

@@ -100,20 +100,20 @@ def asks(check: Callable[..., object]) -> str:
     return " ".join((inspect.getdoc(check) or "").split("\n\n")[0].split())
 
 
-def select(names: Sequence[str] | None, exclude: Mapping[str, str], known: Sequence[str] = ()) -> list[str]:
+def select(names: Sequence[str] | None, exclude: Mapping[str, str], extra: Sequence[str] = ()) -> list[str]:
     """Return the names of the checks to run or to report as excluded.
 
     Raises:
         ValueError: a name is not known, or an exclusion has no reason.
     """
-    every = [*CHECKS, *known]
-    unknown = sorted({*(names or ()), *exclude} - set(every))
+    available = [*CHECKS, *extra]
+    unknown = sorted({*(names or ()), *exclude} - set(available))
     if unknown:
-        raise ValueError(f"checks {', '.join(unknown)} are not known; there are: {', '.join(every)}")
+        raise ValueError(f"checks {', '.join(unknown)} are not known; there are: {', '.join(available)}")
     silent = sorted(name for name, reason in exclude.items() if not reason.strip())
     if silent:
         raise ValueError(f"exclude: {', '.join(silent)} needs a reason; say why this device is excused")
-    return [name for name in every if names is None or name in names]
+    return [name for name in available if names is None or name in names]
 
 
 def verify(name: str, backend: Backend, tolerances: Tolerances = IDEAL) -> Result:
@@ -128,19 +128,22 @@ def _verified(check: Check, backend: Backend, tolerances: Tolerances) -> str:
     return f"{text} ({bench.repeats} runs repeated)" if bench.repeats else text
 
 
-def judge(name: str, asked: str, work: Callable[[], str]) -> Result:
+def judge(name: str, requirement: str, work: Callable[[], str]) -> Result:
     """Return what `work` found; any other error than those of a check is a failure of the device."""
     begin = time.perf_counter()
     verdict: Verdict = "pass"
     try:
         text = work()
     except NotApplicableError as reason:
-        verdict, text = "not applicable", str(reason)
+        verdict = "not applicable"
+        text = str(reason)
     except ConformanceError as failure:
-        verdict, text = "fail", str(failure)
+        verdict = "fail"
+        text = str(failure)
     except Exception as error:
-        verdict, text = "fail", f"raised {type(error).__name__}: {error}"
-    return Result(name, asked, verdict, text, time.perf_counter() - begin)
+        verdict = "fail"
+        text = f"raised {type(error).__name__}: {error}"
+    return Result(name, requirement, verdict, text, time.perf_counter() - begin)
 
 
 def run_suite(

@@ -127,19 +127,19 @@ def _listen_tcp(rest: str) -> Listener:
 def _listen_local(rest: str) -> Listener:
     """Listen at a path, for its owner only; a path that is in use, or no socket, is left alone."""
     if rest.startswith("@"):
-        return Listener(_bound("\0" + rest[1:]), f"ipc://{rest}")
+        return Listener(_bind_local("\0" + rest[1:]), f"ipc://{rest}")
     path = Path(rest)
     _is_socket(path)  # before there is a lock beside it
-    lock = _locked(path)
+    lock = _lock(path)
     try:
         _remove_abandoned(path)
-        return Listener(_bound(rest), f"ipc://{rest}", path, lock)
+        return Listener(_bind_local(rest), f"ipc://{rest}", path, lock)
     except BaseException:
         lock.close()
         raise
 
 
-def _bound(name: str) -> socket.socket:
+def _bind_local(name: str) -> socket.socket:
     """Return a local socket that listens; other users may not connect to its path."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
@@ -158,7 +158,7 @@ def _interface(name: str) -> str | None:
     """Return the IPv4 address of a network interface (Linux); None if there is none of this name."""
     import fcntl
 
-    if name not in (known for _, known in socket.if_nameindex()):
+    if name not in (interface for _, interface in socket.if_nameindex()):
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
@@ -170,7 +170,7 @@ def _start(listener: socket.socket) -> None:
     listener.listen(BACKLOG)
 
 
-def _locked(path: Path) -> IO[str]:
+def _lock(path: Path) -> IO[str]:
     """Return the held lock of a path; its file stays, for a removed one could be held twice.
 
     Raises:

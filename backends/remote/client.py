@@ -82,7 +82,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
         self._settings = LinkSettings(address, keys, timeout, patience)
         self._queue_patience = queue_patience
-        self._running, self._interrupted = False, threading.Event()
+        self._running = False
+        self._interrupted = threading.Event()
         self._link = Link(self._settings, self._interrupted.is_set)
         self._queued = 0.0
         self._client = secrets.token_hex(16)
@@ -106,8 +107,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
     @property
     def identity(self) -> Mapping[str, str]:
         """Return the device's, and the server's address."""
-        known = self._welcome().identity if self._answer is None else self._answer.identity
-        return {**known, "address": self._settings.address}
+        identity = self._welcome().identity if self._answer is None else self._answer.identity
+        return {**identity, "address": self._settings.address}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -133,7 +134,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
             self._heart = None
         if self._lease:
             self._release()
-        self._lease, self._circuit, self._answer = "", None, None
+        self._lease = ""
+        self._circuit = None
+        self._answer = None
         self._link.close()
 
     def configure(self, circuit: Circuit) -> None:
@@ -143,7 +146,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
             ValueError: the device cannot do it.
             DeviceError: the device failed, or the server cannot be reached.
         """
-        self._circuit, self._answer, self._configured = circuit, None, ""
+        self._circuit = circuit
+        self._answer = None
+        self._configured = ""
         try:
             self._insist(lambda: None)
         except Exception:
@@ -157,10 +162,10 @@ class RemoteBackend(Backend, Batching, Interruptible):
             ValueError: weights or stimulus do not fit the circuit, or are too large for the server.
             DeviceError: the device failed, or the server cannot be reached.
         """
-        (found,) = self.run_all(weights, [stimulus])
-        if isinstance(found, DeviceError):
-            raise found
-        return found
+        (outcome,) = self.run_all(weights, [stimulus])
+        if isinstance(outcome, DeviceError):
+            raise outcome
+        return outcome
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
         """Run stimuli one after the other, as many in one message as the server takes.
@@ -171,27 +176,28 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """
         welcome, begin = self._welcome(), time.perf_counter()
         circuit = check_run(self._circuit, weights, stimuli, welcome.capabilities.weight_max)
-        divided = [self._divided(circuit, stimulus) for stimulus in stimuli]
+        divided = [self._divide(circuit, stimulus) for stimulus in stimuli]
         flat = self._run_pieces(circuit, weights, [piece for pieces in divided for piece in pieces])
         self.times.total += time.perf_counter() - begin
         edges = pairwise(accumulate(map(len, divided), initial=0))
-        return [_joined(flat[first:last]) for first, last in edges]
+        return [_join(flat[first:last]) for first, last in edges]
 
     def interrupt(self) -> None:
         """End the run in progress, here and, if the device can, there."""
         if self._running:
             self._interrupted.set()
 
-    def _divided(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
+    def _divide(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
         """Divide a run of which the server might not take the recording; trials that may meet stay together.
 
         One that is far too large stays whole: the server says what it takes.
         """
-        limits, spikes = self._welcome().limits, stimulus.spikes
-        most = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
-        if not most < spikes.samples <= most * p.MOST_PIECES or circuit.trial_time is not None:
+        limits = self._welcome().limits
+        spikes = stimulus.spikes
+        capacity = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
+        if not capacity < spikes.samples <= capacity * p.MOST_PIECES or circuit.trial_time is not None:
             return [stimulus]
-        size = -(-spikes.samples // -(-spikes.samples // most))  # pieces of about one size
+        size = -(-spikes.samples // -(-spikes.samples // capacity))  # pieces of about one size
         clocks = range(stimulus.clock, stimulus.clock + spikes.samples, size)
         return [Stimulus(piece, clock) for piece, clock in zip(spikes.split(size), clocks, strict=True)]
 
@@ -199,35 +205,39 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
         """Run stimuli; once the server cannot be reached, the error stands for all that follow."""
-        found, setbacks = list[Recording | DeviceError](), Setbacks(self._settings)
+        outcomes = list[Recording | DeviceError]()
+        setbacks = Setbacks(self._settings)
         for group in self._groups(circuit, weights, stimuli):
             try:
                 while group:
-                    arrived = self._run_group(circuit, weights, group)
-                    found, group = found + arrived, group[len(arrived) :]
-                    if not arrived:
+                    answered = self._run_group(circuit, weights, group)
+                    outcomes = outcomes + answered
+                    group = group[len(answered) :]
+                    if not answered:
                         setbacks.add("it did not run what was asked for")
             except DeviceError as error:
-                if not found:
+                if not outcomes:
                     raise
-                return found + [error] * (len(stimuli) - len(found))
-        return found
+                return outcomes + [error] * (len(stimuli) - len(outcomes))
+        return outcomes
 
     def _groups(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> Iterator[list[Stimulus]]:
         """Divide runs into what the server takes at once: runs that follow each other; a too large one stays alone."""
         limit = self._welcome().limits.max_message - HEADS - 4 * sum(matrix.numel() for matrix in weights.values())
-        group, size = list[Stimulus](), 0
+        group = list[Stimulus]()
+        size = 0
         for stimulus in stimuli:
             spikes = stimulus.spikes
-            needed = grid_size(circuit, spikes.samples) + EVENT * len(spikes)
-            apart = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
-            if group and (apart or size + needed > limit or len(group) == p.MOST_PIECES):
+            demand = grid_size(circuit, spikes.samples) + EVENT * len(spikes)
+            is_gap = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
+            if group and (is_gap or size + demand > limit or len(group) == p.MOST_PIECES):
                 yield group
-                group, size = [], 0
+                group = []
+                size = 0
             group.append(stimulus)
-            size += needed
+            size += demand
         if group:
             yield group
 
@@ -237,7 +247,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Run what one message holds; returns what was run of it, from the first stimulus on."""
         welcome = self._welcome()
         body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
-        size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
+        size = sum(len(tensor) for tensor in tensors)
+        limit = welcome.limits.max_message
         if size + HEADS > limit:
             raise ValueError(
                 f"a run of {sum(s.spikes.samples for s in stimuli)} samples has {size} bytes, the chip server takes "
@@ -245,17 +256,17 @@ class RemoteBackend(Backend, Batching, Interruptible):
             )
         self._sequence += 1
         reply = self._request_run(body, tensors, self._sequence)
-        ran = reply.read(p.Ran)
+        answer = reply.read(p.Ran)
         try:
-            recordings = read_recordings(ran, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
+            recordings = read_recordings(answer, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
         except WireError as error:
             raise DeviceError(f"the chip server's recording makes no sense: {error}") from None
-        done = [piece for piece in ran.pieces if piece is not None]
-        self.times.runs += len(done)
-        self.times.device += sum(piece.seconds for piece in done)
+        pieces = [piece for piece in answer.pieces if piece is not None]
+        self.times.runs += len(pieces)
+        self.times.device += sum(piece.seconds for piece in pieces)
         outcomes = [
             recording if recording is not None else DeviceError(text) if text else None
-            for recording, text in zip(recordings, ran.errors, strict=True)
+            for recording, text in zip(recordings, answer.errors, strict=True)
         ]
         return [outcome for outcome in takewhile(lambda outcome: outcome is not None, outcomes) if outcome is not None]
 
@@ -282,7 +293,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
         Waiting in the queue is no loss: it has a patience of its own.
         """
-        setbacks, queued = Setbacks(self._settings), self._queued
+        setbacks = Setbacks(self._settings)
+        queued = self._queued
         while True:
             try:
                 self._ensure_lease()
@@ -309,39 +321,42 @@ class RemoteBackend(Backend, Batching, Interruptible):
         if self._lease:
             return
         self._check_same_device()
-        since, told = time.monotonic(), -1
+        start = time.monotonic()
+        last_position = -1
         while True:
-            asked = time.monotonic()
+            attempt_start = time.monotonic()
             place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
             if place.lease is not None:
                 break
-            if place.position != told:
-                told = place.position
+            if place.position != last_position:
+                last_position = place.position
                 level = logging.INFO if self._answer is not None else logging.WARNING  # turns are no news
-                log.log(level, "place %d in the queue for the chip, at most about %.0f s", told, place.estimate)
-            if time.monotonic() - since > self._queue_patience:
+                log.log(
+                    level, "place %d in the queue for the chip, at most about %.0f s", last_position, place.estimate
+                )
+            if time.monotonic() - start > self._queue_patience:
                 raise DeviceError(
                     f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
                     f"(place {place.position}). See who: hxtrain-serve status address={self._settings.address}; "
                     "wait longer with backend.settings.queue_patience"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
-            self._queued += time.monotonic() - asked
+            self._queued += time.monotonic() - attempt_start
         self._lease = place.lease
         if self._heart is None:
             self._heart = Heart(self._settings, self._welcome().limits.heartbeat_timeout, self._link)
         self._heart.lease = self._lease
 
     def _check_same_device(self) -> None:
-        known = self._welcome()
-        found = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
-        if (found.capabilities, found.identity) != (known.capabilities, known.identity):
+        previous = self._welcome()
+        current = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+        if (current.capabilities, current.identity) != (previous.capabilities, previous.identity):
             raise DeviceError(
-                f"chip server {self._settings.address} serves another device now: {dict(found.identity)}, it was "
-                f"{dict(known.identity)}; start anew with it, or have the former one served"
+                f"chip server {self._settings.address} serves another device now: {dict(current.identity)}, it was "
+                f"{dict(previous.identity)}; start anew with it, or have the former one served"
             )
-        self._hello = found
-        self._link.expect(found.limits.max_message + LARGEST_PART)
+        self._hello = current
+        self._link.expect(current.limits.max_message + LARGEST_PART)
 
     def _ensure_circuit(self) -> None:
         """Configure the circuit in this lease; the chip must come out as it was."""
@@ -351,13 +366,15 @@ class RemoteBackend(Backend, Batching, Interruptible):
         allowed = self._welcome().limits.run_timeout
         job = p.Configure(self._circuit)
         reply: Reply = self._link.request("configure", job, (), self._lease, self._sequence, allowed)
-        answer, known = reply.read(p.Configured), self._answer
-        if known is not None and known.identity != answer.identity:
+        answer = reply.read(p.Configured)
+        previous = self._answer
+        if previous is not None and previous.identity != answer.identity:
             raise DeviceError(
                 f"chip server {self._settings.address}: configured again, the chip is {dict(answer.identity)}, it was "
-                f"{dict(known.identity)}; start anew with it"
+                f"{dict(previous.identity)}; start anew with it"
             )
-        self._answer, self._configured = answer, self._lease
+        self._answer = answer
+        self._configured = self._lease
 
     def _release(self) -> None:
         """Give the lease back; without a server there is nothing to give back."""
@@ -378,7 +395,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
             last.close()
 
 
-def _joined(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
+def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
     """Return the recording of a run that was divided, or its first error."""
     recordings = list[Recording]()
     for piece in pieces:
@@ -399,7 +416,8 @@ class Heart:
 
     def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
         self.lease = ""
-        self._interval, self._used = timeout / 4, link
+        self._interval = timeout / 4
+        self._used = link
         self._stop = threading.Event()
         patient = LinkSettings(settings.address, settings.keys, self._interval, self._interval)
         self._link = Link(patient, self._stop.is_set)
@@ -415,7 +433,7 @@ class Heart:
         lost = ""
         while not self._stop.wait(self._interval):
             lease = self.lease
-            if lease == lost or time.monotonic() - self._used.heard < self._interval:
+            if lease == lost or time.monotonic() - self._used.last_contact < self._interval:
                 continue
             try:
                 self._link.request("heartbeat", p.Empty(), lease=lease)

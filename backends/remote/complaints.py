@@ -35,7 +35,8 @@ class Complaints:
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._series: OrderedDict[tuple[str, str], Series] = OrderedDict()
-        self._begin, self._lines = -PERIOD, 0
+        self._begin = -PERIOD
+        self._lines = 0
 
     def warn(
         self, kind: str, peer: str, text: str, error: BaseException | None = None, level: int = logging.WARNING
@@ -49,22 +50,25 @@ class Complaints:
             error: an error whose traceback follows.
             level: of the line.
         """
-        now = time.monotonic()
+        moment = time.monotonic()
         series = self._series.get((kind, peer))
-        if (series is not None and now - series.logged < PERIOD) or not self._has_room(now):
+        if (series is not None and moment - series.logged < PERIOD) or not self._has_room(moment):
             if series is not None:
                 series.silent += 1
             return
-        more = f" (and {series.silent} times since the last such line)" if series is not None and series.silent else ""
-        self._series[kind, peer] = Series(now)
+        suffix = (
+            f" (and {series.silent} times since the last such line)" if series is not None and series.silent else ""
+        )
+        self._series[kind, peer] = Series(moment)
         self._series.move_to_end((kind, peer))
         if len(self._series) > MOST:
             self._series.popitem(last=False)
-        shown = printable(text, LONGEST)
-        self._log.log(level, "%s: %s%s", printable(peer, 200) or "someone", shown, more, exc_info=error)
+        message = printable(text, LONGEST)
+        self._log.log(level, "%s: %s%s", printable(peer, 200) or "someone", message, suffix, exc_info=error)
 
-    def _has_room(self, now: float) -> bool:
-        if now - self._begin >= PERIOD:
-            self._begin, self._lines = now, 0
+    def _has_room(self, moment: float) -> bool:
+        if moment - self._begin >= PERIOD:
+            self._begin = moment
+            self._lines = 0
         self._lines += 1
         return self._lines <= MOST

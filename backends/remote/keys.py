@@ -62,10 +62,10 @@ def make_keys(folder: Path, name: str = "client") -> list[Path]:
     secret = folder / f"{name}.key_secret"
     if secret.exists() and (folder / AUTHORISED / f"{name}.key").exists():
         raise KeyFileError(f"{secret} is there already; name another client, or remove it first")
-    made = _complete(folder, "server") + _complete(folder, name)
+    files = _complete(folder, "server") + _complete(folder, name)
     authorised = folder / AUTHORISED / f"{name}.key"
     _write(authorised, (folder / f"{name}.key").read_text())
-    return [*made, authorised]
+    return [*files, authorised]
 
 
 def _complete(folder: Path, name: str) -> list[Path]:

@@ -42,7 +42,7 @@ class Member:
     origin: Origin
     label: str
     since: float
-    seen: float
+    last_contact: float
 
 
 @dataclass
@@ -70,12 +70,14 @@ class Desk:
     """
 
     def __init__(self, heartbeat_timeout: float, lease_time: float, places: int = 64) -> None:
-        self.heartbeat_timeout, self.lease_time, self.places = heartbeat_timeout, lease_time, places
+        self.heartbeat_timeout = heartbeat_timeout
+        self.lease_time = lease_time
+        self.places = places
         self.lease: Lease | None = None
         self.queue: list[Member] = []
         self.granted, self.expired = 0, 0
 
-    def ask(self, ask: Ask, origin: Origin, now: float, idle: bool) -> Place:
+    def ask(self, ask: Ask, origin: Origin, moment: float, idle: bool) -> Place:
         """Return a client's place, after giving it the lease or one in the queue.
 
         While the queue is full, or the user has as many places as one may have, it is the last place, and not kept.
@@ -88,18 +90,18 @@ class Desk:
             if self._is_full(origin):
                 position = len(self.queue) + 1
                 return Place(None, position, position * self._longest_turn, FULL_POLL)
-            member = Member(ask.client, origin, ask.label, now, now)
+            member = Member(ask.client, origin, ask.label, moment, moment)
             self.queue.append(member)
         if member.origin.user != origin.user:
             raise Refusal("not_authorised", f"client {ask.client} belongs to another key")
-        member.seen, member.origin = now, origin
-        self.advance(now, idle)
-        if not any(other is member for other in self._members()):  # its lease has just gone to another one
-            member.since = now
+        member.last_contact, member.origin = moment, origin
+        self.advance(moment, idle)
+        if not any(candidate is member for candidate in self._members()):  # its lease has just gone to another one
+            member.since = moment
             self.queue.append(member)
-        return self._place(member, now)
+        return self._place(member, moment)
 
-    def holder(self, token: str, user: str, now: float) -> Lease:
+    def holder(self, token: str, user: str, moment: float) -> Lease:
         """Return the lease with a token, whose holder is hereby heard of.
 
         Raises:
@@ -110,43 +112,45 @@ class Desk:
             raise Refusal("lease_lost", "this lease is over or was given by an earlier server; ask for a new one")
         if lease.member.origin.user != user:
             raise Refusal("not_authorised", "this lease belongs to another key")
-        lease.member.seen = now
+        lease.member.last_contact = moment
         return lease
 
-    def release(self, token: str, user: str, now: float, idle: bool) -> None:
+    def release(self, token: str, user: str, moment: float, idle: bool) -> None:
         """End a lease; one that is over already stays so."""
         try:
-            self.holder(token, user, now)
+            self.holder(token, user, moment)
         except Refusal as refusal:
             if refusal.code != "lease_lost":
                 raise
             return
         self.lease = None
-        self.advance(now, idle)
+        self.advance(moment, idle)
 
-    def advance(self, now: float, idle: bool) -> None:
+    def advance(self, moment: float, idle: bool) -> None:
         """Forget who is silent, end a lease whose time is over, give it to the next when the device is idle."""
-        self.queue = [member for member in self.queue if not self._silent(member, now)]
+        self.queue = [member for member in self.queue if not self._silent(member, moment)]
         lease = self.lease
-        if lease is not None and self._silent(lease.member, now):
-            self.lease, self.expired = None, self.expired + 1
-        elif lease is not None and self.queue and idle and self._had_its_turn(lease, now):
+        if lease is not None and self._silent(lease.member, moment):
+            self.lease = None
+            self.expired = self.expired + 1
+        elif lease is not None and self.queue and idle and self._had_its_turn(lease, moment):
             self.lease = None
         if self.lease is None and self.queue and idle:
             member = self.queue.pop(0)
-            member.since = now
-            self.lease, self.granted = Lease(member, worked=now), self.granted + 1
+            member.since = moment
+            self.lease = Lease(member, worked=moment)
+            self.granted = self.granted + 1
 
-    def clients(self, now: float) -> tuple[Client | None, tuple[Client, ...]]:
+    def clients(self, moment: float) -> tuple[Client | None, tuple[Client, ...]]:
         """Return holder and queue for people."""
-        holder = None if self.lease is None else _shown(self.lease.member, now)
-        return holder, tuple(_shown(member, now) for member in self.queue)
+        holder = None if self.lease is None else _describe(self.lease.member, moment)
+        return holder, tuple(_describe(member, moment) for member in self.queue)
 
-    def _had_its_turn(self, lease: Lease, now: float) -> bool:
+    def _had_its_turn(self, lease: Lease, moment: float) -> bool:
         """A holder has had at least one run, unless it dawdles: else a short lease time would stop everyone."""
-        held = now - lease.member.since
+        held = moment - lease.member.since
         if lease.jobs == 0:
-            return now - lease.worked >= self.heartbeat_timeout or held >= self.lease_time + self.heartbeat_timeout
+            return moment - lease.worked >= self.heartbeat_timeout or held >= self.lease_time + self.heartbeat_timeout
         return held >= self.lease_time
 
     @property
@@ -163,8 +167,8 @@ class Desk:
         same_address = sum(member.origin.address == origin.address for member in members)
         return not origin.user and bool(origin.address) and same_address > self.places // 2
 
-    def _silent(self, member: Member, now: float) -> bool:
-        return now - member.seen > self.heartbeat_timeout
+    def _silent(self, member: Member, moment: float) -> bool:
+        return moment - member.last_contact > self.heartbeat_timeout
 
     def _find(self, client: str) -> Member | None:
         return next((member for member in self._members() if member.client == client), None)
@@ -172,15 +176,15 @@ class Desk:
     def _members(self) -> list[Member]:
         return self.queue if self.lease is None else [self.lease.member, *self.queue]
 
-    def _place(self, member: Member, now: float) -> Place:
-        again = min(LONGEST_POLL, self.heartbeat_timeout / 4)
+    def _place(self, member: Member, moment: float) -> Place:
+        pause = min(LONGEST_POLL, self.heartbeat_timeout / 4)
         if self.lease is not None and self.lease.member is member:
-            return Place(self.lease.token, 0, 0.0, again)
+            return Place(self.lease.token, 0, 0.0, pause)
         position = 1 + self.queue.index(member)
-        held = 0.0 if self.lease is None else now - self.lease.member.since
+        held = 0.0 if self.lease is None else moment - self.lease.member.since
         estimate = (position - 1) * self._longest_turn + max(0.0, self._longest_turn - held)
-        return Place(None, position, estimate, again)
+        return Place(None, position, estimate, pause)
 
 
-def _shown(member: Member, now: float) -> Client:
-    return Client(member.label, now - member.since)
+def _describe(member: Member, moment: float) -> Client:
+    return Client(member.label, moment - member.since)

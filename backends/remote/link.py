@@ -89,7 +89,9 @@ class Setbacks:
     """
 
     def __init__(self, settings: LinkSettings) -> None:
-        self._settings, self._count, self._since = settings, 0, 0.0
+        self._settings = settings
+        self._count = 0
+        self._since = 0.0
 
     def add(self, text: str, excused: float = 0.0) -> None:
         """Note another one; the first is nothing unusual, before later ones a pause grows.
@@ -101,13 +103,13 @@ class Setbacks:
         Raises:
             ConnectionLostError: they have gone on for longer than the patience.
         """
-        now = time.monotonic() - excused
-        self._since = self._since if self._count else now
+        moment = time.monotonic() - excused
+        self._since = self._since if self._count else moment
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._count, 16)) * random.uniform(0.5, 1.5)
-        if now - self._since + pause > self._settings.patience:
+        if moment - self._since + pause > self._settings.patience:
             raise p.ConnectionLostError(
                 f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
-                f"{now - self._since:.1f} s. See what it does: hxtrain-serve status address={self._settings.address}; "
+                f"{moment - self._since:.1f} s. See what it does: hxtrain-serve status address={self._settings.address}; "
                 f"wait longer with backend.settings.patience={self._settings.patience:g}"
             )
         if self._count:
@@ -140,8 +142,8 @@ class Link:
         self._id = 0
         self._trouble, self._shaken = "no answer", False
         self._largest = SMALL
-        self.heard = 0.0
-        """When the server was last heard of (s, monotonic)."""
+        self.last_contact = 0.0
+        """When the server was last last_contact of (s, monotonic)."""
 
     def request(
         self,
@@ -166,26 +168,27 @@ class Link:
         """
         self._id += 1
         packed = pack(body)
-        known = p.digest([packed, *tensors]) if sequence else ""
-        frames = p.request_frames(p.Head(op, self._id, lease, sequence, known), packed, tensors)
+        checksum = p.digest([packed, *tensors]) if sequence else ""
+        frames = p.request_frames(p.Head(op, self._id, lease, sequence, checksum), packed, tensors)
         begin = since = time.monotonic()
-        attempt, end = 0, begin + job_time + 2 * self.settings.patience
+        attempt = 0
+        end = begin + job_time + 2 * self.settings.patience
         while True:
             alive, reply, pause = self._attempt(frames, end)
             if reply is not None:
                 return reply
-            now = time.monotonic()
-            since = now if alive else since
-            if self._cancelled() or now - since + pause > self.settings.patience:
+            moment = time.monotonic()
+            since = moment if alive else since
+            if self._cancelled() or moment - since + pause > self.settings.patience:
                 raise p.ConnectionLostError(
-                    f"chip server {self.settings.address}: {self._trouble}, for {now - since:.1f} s. Is it running "
+                    f"chip server {self.settings.address}: {self._trouble}, for {moment - since:.1f} s. Is it running "
                     "and is the address right (hxtrain-serve status address=...)? "
                     f"Wait longer with backend.settings.patience={self.settings.patience:g}"
                 )
-            if now > end:
+            if moment > end:
                 raise p.ConnectionLostError(
                     f"chip server {self.settings.address}: it still says that the job is running, after "
-                    f"{now - begin:.1f} s, and allows {job_time:g} s. Look after it"
+                    f"{moment - begin:.1f} s, and allows {job_time:g} s. Look after it"
                 )
             attempt = 0 if alive else attempt + 1
             longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
@@ -211,17 +214,19 @@ class Link:
         """
         socket = self._socket or self._connect()
         timeout = min(self.settings.timeout, self.settings.patience)
-        deadline, alive = time.monotonic() + timeout, False
+        deadline = time.monotonic() + timeout
+        alive = False
         try:
             socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
             while (parts := self._receive(socket, min(deadline, end))) is not None:
-                found = self._understand(parts)
-                if isinstance(found, Reply):
-                    return True, found, 0.0
-                if isinstance(found, float):
-                    return False, None, found
-                if found is p.Pending:
-                    alive, deadline = True, time.monotonic() + timeout
+                answer = self._understand(parts)
+                if isinstance(answer, Reply):
+                    return True, answer, 0.0
+                if isinstance(answer, float):
+                    return False, None, answer
+                if answer is p.Pending:
+                    alive = True
+                    deadline = time.monotonic() + timeout
         except zmq.Again:
             self._trouble = "nothing could be sent"
         if not alive:
@@ -234,7 +239,7 @@ class Link:
             head, body, tensors = p.parse_reply(parts)
             if head.id not in (self._id, 0) or (head.id == 0 and head.status != "error"):
                 return None  # the answer to a request that was repeated
-            self.heard = time.monotonic()
+            self.last_contact = time.monotonic()
             if head.status == "ok":
                 return Reply(body, tensors)
             if head.status == "pending":
@@ -250,7 +255,7 @@ class Link:
 
     def _complain(self, failure: p.Failure) -> float:
         """Raise what an error reply stands for; return the pause (s) if the request may be repeated."""
-        where = f"chip server {self.settings.address}: {failure.text}"
+        prefix = f"chip server {self.settings.address}: {failure.text}"
         if failure.code == "busy":
             self._trouble = failure.text
             return min(max(failure.retry_after or 0.0, 0.01), LONGEST_PAUSE)
@@ -261,8 +266,8 @@ class Link:
         if failure.code in ("value", "too_large"):
             raise ValueError(failure.text)
         if failure.code == "internal":
-            raise p.RemoteBugError(f"{where}. The server's log has the details")
-        raise DeviceError(f"{where} ({failure.code})")
+            raise p.RemoteBugError(f"{prefix}. The server's log has the details")
+        raise DeviceError(f"{prefix} ({failure.code})")
 
     def _connect(self) -> zmq.Socket[bytes]:
         """Open a connection; what happens to it is read from its monitor."""
@@ -282,7 +287,9 @@ class Link:
             events |= event
         self._monitor = socket.get_monitor_socket(events)
         socket.connect(self.settings.address)
-        self._socket, self._shaken, self._poller = socket, False, zmq.Poller()
+        self._socket = socket
+        self._shaken = False
+        self._poller = zmq.Poller()
         for source in (socket, self._monitor):
             self._poller.register(source, zmq.POLLIN)
         return socket

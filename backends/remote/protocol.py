@@ -131,9 +131,9 @@ class Limits:
     lease_time: float
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _LIMITS)
-        if bad:
-            raise ValueError("; ".join(bad))
+        problems = misfits(self, _LIMITS)
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 _LIMITS = {
@@ -361,11 +361,11 @@ class Request:
 
 def digest(parts: Sequence[bytes | memoryview]) -> str:
     """Return the SHA-256 of body and tensors, each behind its length (64 bits, little endian)."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for part in parts:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return found.hexdigest()
+        sha.update(len(part).to_bytes(8, "little"))
+        sha.update(part)
+    return sha.hexdigest()
 
 
 def request_frames(head: Head, body: bytes, tensors: Sequence[memoryview] = ()) -> list[Any]:

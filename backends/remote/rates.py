@@ -22,28 +22,29 @@ class Rates:
     """
 
     def __init__(self, rate: float) -> None:
-        self.rate, self._size = rate, max(rate, 1.0)
+        self.rate = rate
+        self._size = max(rate, 1.0)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def admit(self, user: str, now: float) -> None:
+    def admit(self, user: str, moment: float) -> None:
         """Let a user's request in.
 
         Raises:
             Refusal: busy, if there were too many.
         """
-        level = self._level(user, now)
+        level = self._level(user, moment)
         if level < 1:
             text = f"more than {self.rate:g} requests per second, or as much work; ask less often"
             raise Refusal("busy", text, (1 - level) / self.rate)
 
-    def charge(self, user: str, now: float, size: int = 0, seconds: float = 0.0) -> None:
+    def charge(self, user: str, moment: float, size: int = 0, seconds: float = 0.0) -> None:
         """Count a request, of so many bytes and so much work (s)."""
         cost = 1 + size / BYTES + seconds * self.rate / SHARE
-        self._buckets[user] = (max(self._level(user, now) - cost, -self._size), now)
+        self._buckets[user] = (max(self._level(user, moment) - cost, -self._size), moment)
         self._buckets.move_to_end(user)
         if len(self._buckets) > MOST:
             self._buckets.popitem(last=False)
 
-    def _level(self, user: str, now: float) -> float:
-        level, last = self._buckets.get(user, (self._size, now))
-        return min(self._size, level + (now - last) * self.rate)
+    def _level(self, user: str, moment: float) -> float:
+        level, last = self._buckets.get(user, (self._size, moment))
+        return min(self._size, level + (moment - last) * self.rate)

@@ -100,11 +100,13 @@ class Server:
     """
 
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
-        self.settings, self.instance = settings, secrets.token_hex(8)
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
         self._listener = listen(settings.bind)
         self.address = self._listener.address
-        descriptor, largest = self._listener.socket.fileno(), settings.max_message
+        descriptor = self._listener.socket.fileno()
+        largest = settings.max_message
         try:
             self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
             try:
@@ -115,9 +117,9 @@ class Server:
         except BaseException:
             self._listener.close()
             raise
-        now = time.monotonic()
+        moment = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
-        self._counters = Counters(now)
+        self._counters = Counters(moment)
         self._ledger = Ledger(settings.max_message)
         self._running: Job | None = None
         self._rates = Rates(settings.max_rate)
@@ -177,7 +179,8 @@ class Server:
                 self._front.decide(question, b"300", b"try again", b"")
                 return
             names = self._authorised
-        self._authorised, name = names, names.get(key)
+        self._authorised = names
+        name = names.get(key)
         if name is None:
             self._complaints.warn("not_authorised", question.address, "refused a connection without an authorised key")
             self._counters.refuse("not_authorised", "a connection without an authorised key")
@@ -202,9 +205,12 @@ class Server:
 
     def _answer(self, arrival: Arrival) -> None:
         """Answer one message, whatever it is."""
-        user, address, begin = arrival.user, arrival.address, time.monotonic()
+        user = arrival.user
+        address = arrival.address
+        begin = time.monotonic()
         name = self._names.get(user, "unknown key") if user else address
-        peer, payer = Peer(arrival.route, 0, name), HOLDER if arrival.leased else user or address
+        peer = Peer(arrival.route, 0, name)
+        payer = HOLDER if arrival.leased else user or address
         self._counters.bytes_in += arrival.size
         try:
             self._rates.admit(payer, begin)
@@ -215,11 +221,11 @@ class Server:
             text = f"{type(error).__name__}: {error}"
             self._complaints.warn("internal", name, f"a request failed in an unforeseen way ({text})", error)
             self._refuse(peer, p.Refusal("internal", text))
-        now = time.monotonic()
+        moment = time.monotonic()
         if arrival.leased:
-            self._rates.charge(payer, now)
+            self._rates.charge(payer, moment)
         else:
-            self._rates.charge(payer, now, arrival.size, now - begin)
+            self._rates.charge(payer, moment, arrival.size, moment - begin)
 
     def _answer_request(self, arrival: Arrival, origin: Origin, peer: Peer) -> None:
         """Answer a request, or start what it asks for.
@@ -261,9 +267,9 @@ class Server:
         if origin.user:
             label = f"{self._names.get(origin.user, 'unknown key')} ({ask.label})"[:128]
             ask = p.Ask(ask.client, Exact(label))
-        before = self._desk.lease
+        previous = self._desk.lease
         place = self._desk.ask(ask, origin, time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
         return place
 
     def _heartbeat(self, request: p.Request, origin: Origin) -> p.Empty:
@@ -273,9 +279,9 @@ class Server:
 
     def _release(self, request: p.Request, origin: Origin) -> p.Empty:
         p.read_body(p.Empty, request)
-        before = self._desk.lease
+        previous = self._desk.lease
         self._desk.release(request.head.lease, origin.user, time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
         return p.Empty()
 
     def _cancel(self, request: p.Request, origin: Origin) -> p.Empty:
@@ -304,25 +310,27 @@ class Server:
 
     def _status(self, request: p.Request, origin: Origin) -> p.Report:
         p.read_body(p.Empty, request)
-        c, now = self._counters, time.monotonic()
-        holder, queue = self._desk.clients(now)
+        c = self._counters
+        moment = time.monotonic()
+        holder, queue = self._desk.clients(moment)
         return p.Report(
             SOFTWARE,
             self._worker.facts.identity,
-            now - c.start,
+            moment - c.start,
             self._device_health(),
             holder,
             queue,
             c.runs,
             c.trials,
-            c.trials_per_second(now),
+            c.trials_per_second(moment),
             c.duplicates,
             dict(c.errors),
         )
 
     def _metrics(self, request: p.Request, origin: Origin) -> p.Text:
         p.read_body(p.Empty, request)
-        now, desk = time.monotonic(), self._desk
+        moment = time.monotonic()
+        desk = self._desk
         gauges = {
             "leases": ("Leases that were given.", desk.granted),
             "leases_expired": ("Leases that ended because their holder was silent.", desk.expired),
@@ -331,14 +339,15 @@ class Server:
             "front_restarts": ("Fronts that ended and were replaced.", float(self._front.restarts)),
             "device_busy": ("Whether a job is running.", float(self._worker.busy)),
         }
-        return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, now)))
+        return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, moment)))
 
     # jobs
 
     def _take_job(self, request: p.Request, origin: Origin, peer: Peer, whole: bool) -> None:
         """Start a job, or answer a repeated one."""
-        head, now = request.head, time.monotonic()
-        lease = self._desk.holder(head.lease, origin.user, now)
+        head = request.head
+        moment = time.monotonic()
+        lease = self._desk.holder(head.lease, origin.user, moment)
         if not whole:  # it was sent before the front knew of the lease
             raise p.Refusal("busy", "send it again", 0.01)
         repeated = self._ledger.repeated(head, lease)
@@ -351,7 +360,7 @@ class Server:
         if not request.digest_matches():
             raise p.Refusal("malformed", "body and tensors do not have the digest of the head; send them again")
         work = self._work(request, lease)
-        job = Job(head.op, lease.member.client, lease, head.sequence, head.digest, now, peer)
+        job = Job(head.op, lease.member.client, lease, head.sequence, head.digest, moment, peer)
         self._ledger.add(job)
         self._running = job
         self._worker.submit(work)
@@ -362,18 +371,18 @@ class Server:
             circuit = p.read_body(p.Configure, request).circuit
             return lambda: worker.configure(circuit)
         run: p.Run = p.read_body(p.Run, request)
-        placed = lease.circuit
-        if placed is None:
+        configured = lease.circuit
+        if configured is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        needed = grid_size(placed, run.spikes.samples)
-        largest = largest_recording(placed, worker.facts.capabilities, max(run.sizes, default=0))
-        if max(needed, largest) > self.settings.max_message:
+        grid = grid_size(configured, run.spikes.samples)
+        largest = largest_recording(configured, worker.facts.capabilities, max(run.sizes, default=0))
+        if max(grid, largest) > self.settings.max_message:
             text = (
-                f"a run of {run.spikes.samples} samples has {needed} codes and bins, and up to {largest} bytes with the"
+                f"a run of {run.spikes.samples} samples has {grid} codes and bins, and up to {largest} bytes with the"
             )
             limit = f"spikes of its largest piece; the server takes {self.settings.max_message}"
             raise p.Refusal("too_large", f"{text} {limit}; run fewer at once, or ask for a longer refractory period")
-        return lambda: worker.run(placed, run, request.tensors)
+        return lambda: worker.run(configured, run, request.tensors)
 
     def _answer_again(self, job: Job, peer: Peer) -> None:
         """Answer a repeated job from what is kept, or once it is done."""
@@ -386,31 +395,33 @@ class Server:
 
     def _look_after_job(self) -> None:
         """Send what came of the job; say so once if it takes too long."""
-        job, now = self._running, time.monotonic()
+        job = self._running
+        moment = time.monotonic()
         if job is None:
             return
         outcome = self._worker.collect()
         if outcome is None:
             self._end_unwanted_job(job)
-            if job.outcome is None and now - job.started > self.settings.run_timeout:
+            if job.outcome is None and moment - job.started > self.settings.run_timeout:
                 text = f"the device did not answer within {self.settings.run_timeout:g} s; look after it"
-                self._conclude(job, failed("device", text), now)
+                self._conclude(job, failed("device", text), moment)
             return
         self._running = None
         if job.outcome is None:
-            self._conclude(job, outcome, now)
+            self._conclude(job, outcome, moment)
 
-    def _conclude(self, job: Job, outcome: Outcome, now: float) -> None:
+    def _conclude(self, job: Job, outcome: Outcome, moment: float) -> None:
         """Send what came of a job, and then note it."""
         self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
-        self._counters.finish(outcome, now)
+        self._counters.finish(outcome, moment)
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
-        errors += [("device", piece.error) for piece in outcome.done if piece.error]
+        errors += [("device", piece.error) for piece in outcome.pieces if piece.error]
         for code, text in errors:
             label = job.lease.member.label
             self._complaints.warn(code, job.waiter.name, f"{job.op} {job.sequence} of {label}: {code}: {text}")
-        job.lease.worked = now
-        job.outcome, outcome.done = outcome, ()  # its tensors are in the frames
+        job.lease.worked = moment
+        job.outcome = outcome  # its tensors are in the frames
+        outcome.pieces = ()
         if outcome.code is None:
             job.lease.jobs += job.op == "run"
             job.lease.circuit = outcome.circuit or job.lease.circuit
@@ -420,19 +431,19 @@ class Server:
     # leases and the end
 
     def _look_after_lease(self) -> None:
-        before = self._desk.lease
+        previous = self._desk.lease
         self._desk.advance(time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
 
-    def _log_change(self, before: Lease | None) -> None:
-        after = self._desk.lease
-        if before is after:
+    def _log_change(self, previous: Lease | None) -> None:
+        current = self._desk.lease
+        if previous is current:
             return
-        self._front.admit("" if after is None else after.token)
-        if before is not None:
-            self._note("lease ended", before, f"its lease ended after {before.jobs} runs")
-        if after is not None:
-            self._note("lease given", after, f"it has the lease, {len(self._desk.queue)} waiting")
+        self._front.admit("" if current is None else current.token)
+        if previous is not None:
+            self._note("lease ended", previous, f"its lease ended after {previous.jobs} runs")
+        if current is not None:
+            self._note("lease given", current, f"it has the lease, {len(self._desk.queue)} waiting")
 
     def _note(self, kind: str, lease: Lease, text: str) -> None:
         self._complaints.warn(kind, lease.member.label, text, level=logging.INFO)

@@ -104,12 +104,12 @@ class Receiver:
         Raises:
             WireError: the block or its frame is not that.
         """
-        found = self.take(block, place, dtypes, shape)
-        if block.dtype == "bool" and found.view(np.uint8).max(initial=0) > 1:
+        array = self.take(block, place, dtypes, shape)
+        if block.dtype == "bool" and array.view(np.uint8).max(initial=0) > 1:
             raise WireError(f"{place}: a truth value must be 0 or 1")
-        if found.itemsize > 1 or not found.flags.writeable:  # of unknown alignment, or another's
-            found = found.astype(found.dtype.newbyteorder("="))
-        return torch.from_numpy(found)
+        if array.itemsize > 1 or not array.flags.writeable:  # of unknown alignment, or another's
+            array = array.astype(array.dtype.newbyteorder("="))
+        return torch.from_numpy(array)
 
     def take_spikes(self, events: Events, place: str, samples: int | None, units: int) -> Spikes:
         """Return spikes of so many samples (None: any number) and units.
@@ -118,9 +118,9 @@ class Receiver:
             WireError: they are none.
         """
         if events.units != units or samples not in (None, events.samples):
-            wanted = "any number of" if samples is None else samples
+            expected = "any number of" if samples is None else samples
             raise WireError(
-                f"{place}: expected {wanted} samples and {units} units, got {events.samples} and {events.units}"
+                f"{place}: expected {expected} samples and {units} units, got {events.samples} and {events.units}"
             )
         if not 0 <= events.samples <= LARGEST_INDEX:
             raise WireError(f"{place}.samples={events.samples} must be in 0..{LARGEST_INDEX}")
@@ -157,7 +157,8 @@ def write_run(
     circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_max: int
 ) -> tuple[Run, list[memoryview]]:
     """Return the message of runs that `check_run` has accepted and that follow each other, and its frames."""
-    sender, dtype = Sender(), WEIGHT_TYPES[weight_type(weight_max)]
+    sender = Sender()
+    dtype = WEIGHT_TYPES[weight_type(weight_max)]
     blocks = {p.name: sender.add(weights[p.name], dtype) for p in circuit.projections}
     parts = [stimulus.spikes for stimulus in stimuli]
     spikes = parts[0] if len(parts) == 1 else Spikes.cat(parts)
@@ -205,38 +206,38 @@ def write_recordings(
     if not good:
         return Ran(pieces, tuple(errors), {}, {}, None), []
     whole = good[0] if len(good) == 1 else join(good)
-    spikes = {name: sender.add_spikes(found) for name, found in whole.spikes.items()}
+    spikes = {name: sender.add_spikes(events) for name, events in whole.spikes.items()}
     traces = {name: sender.add(codes, "uint8") for name, codes in whole.traces.items()}
     lost = None if whole.lost is None else sender.add(whole.lost, "bool")
     return Ran(pieces, tuple(errors), spikes, traces, lost), sender.frames
 
 
 def read_recordings(
-    ran: Ran, frames: Sequence[memoryview], circuit: Circuit, sizes: Sequence[int]
+    answer: Ran, frames: Sequence[memoryview], circuit: Circuit, sizes: Sequence[int]
 ) -> list[Recording | None]:
     """Return the recordings of runs of so many trials; None where the device failed.
 
     Raises:
         WireError: they do not belong to the circuit, or are not as many.
     """
-    if not len(ran.pieces) == len(ran.errors) == len(sizes):
-        raise WireError(f"Ran: {len(ran.pieces)} pieces and {len(ran.errors)} errors, expected {len(sizes)} each")
+    if not len(answer.pieces) == len(answer.errors) == len(sizes):
+        raise WireError(f"Ran: {len(answer.pieces)} pieces and {len(answer.errors)} errors, expected {len(sizes)} each")
     receiver = Receiver(frames)
     populations = {population.name: population.size for population in circuit.populations}
-    unknown = sorted({*ran.spikes, *ran.traces} - set(populations))
+    unknown = sorted({*answer.spikes, *answer.traces} - set(populations))
     if unknown:
         raise WireError(f"Ran: populations {unknown} are not in the circuit")
-    good = [0 if piece is None else size for piece, size in zip(ran.pieces, sizes, strict=True)]
+    good = [0 if piece is None else size for piece, size in zip(answer.pieces, sizes, strict=True)]
     total = sum(good)
     spikes = {
         name: receiver.take_spikes(events, f"Ran.spikes.{name}", total, populations[name])
-        for name, events in ran.spikes.items()
+        for name, events in answer.spikes.items()
     }
     traces = {
         name: receiver.take_tensor(block, f"Ran.traces.{name}", ("uint8",), (total, circuit.samples, populations[name]))
-        for name, block in ran.traces.items()
+        for name, block in answer.traces.items()
     }
-    lost = None if ran.lost is None else receiver.take_tensor(ran.lost, "Ran.lost", ("bool",), (total,))
+    lost = None if answer.lost is None else receiver.take_tensor(answer.lost, "Ran.lost", ("bool",), (total,))
     receiver.finish()
     edges = list(accumulate(good, initial=0))
     parts = {name: [whole] if len(good) == 1 else whole.stretches(edges) for name, whole in spikes.items()}
@@ -251,7 +252,7 @@ def read_recordings(
             None if lost is None else lost[first:last],
             piece.clock,
         )
-        for number, (piece, (first, last)) in enumerate(zip(ran.pieces, pairwise(edges), strict=True))
+        for number, (piece, (first, last)) in enumerate(zip(answer.pieces, pairwise(edges), strict=True))
     ]
 
 
@@ -262,16 +263,18 @@ def check_sizes(circuit: Circuit) -> None:
         ValueError: names, times or lengths are out of range; all are reported.
     """
     populations = circuit.populations
-    bad = []
+    problems = []
     names = [p.name for p in populations] + [p.name for p in circuit.projections]
     if not all(name.isprintable() and 0 < len(name) <= LONGEST_NAME for name in names):
-        bad.append(f"names must be printable and have 1 to {LONGEST_NAME} characters")
+        problems.append(f"names must be printable and have 1 to {LONGEST_NAME} characters")
     if not populations:
-        bad.append("there must be populations")
+        problems.append("there must be populations")
     if not 1 <= circuit.inputs <= MOST_INPUTS or not 1 <= circuit.samples <= MOST_SAMPLES:
-        bad.append(f"{circuit.inputs} inputs and {circuit.samples} samples; {MOST_INPUTS} and {MOST_SAMPLES} are taken")
-    if bad:
-        raise ValueError("circuit: " + "; ".join(bad))
+        problems.append(
+            f"{circuit.inputs} inputs and {circuit.samples} samples; {MOST_INPUTS} and {MOST_SAMPLES} are taken"
+        )
+    if problems:
+        raise ValueError("circuit: " + "; ".join(problems))
 
 
 def grid_size(circuit: Circuit, samples: int) -> int:

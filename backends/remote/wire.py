@@ -108,10 +108,10 @@ def check(kind: type[Message], value: object) -> Message:
         WireError: it is none; the text names the place.
     """
     try:
-        found: Message = _checker(kind)(value)  # type: ignore[arg-type]
+        message: Message = _checker(kind)(value)  # type: ignore[arg-type]
     except WireError as error:
         raise WireError(f"{kind.__name__}{error}") from None
-    return found
+    return message
 
 
 Checker = Callable[[object], Any]
@@ -125,8 +125,8 @@ def _checker(kind: Any) -> Checker:
         return _SCALARS[kind]
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        (some,) = (part for part in parts if part is not type(None))
-        return _optional(_checker(some))
+        (member,) = (part for part in parts if part is not type(None))
+        return _optional(_checker(member))
     if origin is Literal:
         return _choice(parts)
     if origin is tuple:
@@ -139,13 +139,13 @@ def _checker(kind: Any) -> Checker:
 
 def _exact(value: object) -> str:
     if type(value) is not str or not value.isprintable():
-        raise WireError(f": expected printable text, got {_shown(value)}")
+        raise WireError(f": expected printable text, got {_describe(value)}")
     return value
 
 
 def _any_text(value: object) -> str:
     if type(value) is not str:
-        raise WireError(f": expected text, got {_shown(value)}")
+        raise WireError(f": expected text, got {_describe(value)}")
     return value
 
 
@@ -159,54 +159,54 @@ def _lines(value: object) -> str:
 
 def _truth(value: object) -> bool:
     if type(value) is not bool:
-        raise WireError(f": expected a truth value, got {_shown(value)}")
+        raise WireError(f": expected a truth value, got {_describe(value)}")
     return value
 
 
 def _integer(value: object) -> int:
     if type(value) is not int or not INTEGERS[0] <= value <= INTEGERS[1]:
-        raise WireError(f": expected an integer of 64 bits, got {_shown(value)}")
+        raise WireError(f": expected an integer of 64 bits, got {_describe(value)}")
     return value
 
 
 def _number(value: object) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise WireError(f": expected a finite number, got {_shown(value)}")
+        raise WireError(f": expected a finite number, got {_describe(value)}")
     return float(value)  # type: ignore[arg-type]
 
 
 _SCALARS: dict[Any, Checker] = {str: _text, Lines: _lines, Exact: _exact, bool: _truth, int: _integer, float: _number}
 
 
-def _optional(some: Checker) -> Checker:
-    return lambda value: None if value is None else some(value)
+def _optional(member: Checker) -> Checker:
+    return lambda value: None if value is None else member(value)
 
 
-def _choice(known: tuple[str, ...]) -> Checker:
+def _choice(choices: tuple[str, ...]) -> Checker:
     def checker(value: object) -> object:
-        if type(value) is not str or value not in known:
-            raise WireError(f": {_shown(value)} is none of {', '.join(map(repr, known))}")
+        if type(value) is not str or value not in choices:
+            raise WireError(f": {_describe(value)} is none of {', '.join(map(repr, choices))}")
         return value
 
     return checker
 
 
-def _listed(value: object) -> list[Any]:
+def _require_list(value: object) -> list[Any]:
     if type(value) is not list:
-        raise WireError(f": expected a list, got {_shown(value)}")
+        raise WireError(f": expected a list, got {_describe(value)}")
     return value
 
 
 def _items(item: Checker) -> Checker:
-    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_listed(value)))
+    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_require_list(value)))
 
 
 def _row(items: tuple[Checker, ...]) -> Checker:
     def checker(value: object) -> object:
-        found = _listed(value)
-        if len(found) != len(items):
-            raise WireError(f": expected {len(items)} items, got {len(found)}")
-        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, found, strict=True)))
+        values = _require_list(value)
+        if len(values) != len(items):
+            raise WireError(f": expected {len(items)} items, got {len(values)}")
+        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, values, strict=True)))
 
     return checker
 
@@ -214,7 +214,7 @@ def _row(items: tuple[Checker, ...]) -> Checker:
 def _mapping(item: Checker) -> Checker:
     def checker(value: object) -> object:
         if type(value) is not dict or not all(type(name) is str for name in value):
-            raise WireError(f": expected a mapping from text, got {_shown(value)}")
+            raise WireError(f": expected a mapping from text, got {_describe(value)}")
         return {printable(name): _inside(f".{printable(name, LONGEST_SHOWN)}", item, value[name]) for name in value}
 
     return checker
@@ -225,13 +225,13 @@ def _message(kind: Any) -> Checker:
 
     def checker(value: object) -> object:
         if type(value) is not dict:
-            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
+            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_describe(value)}")
         if value.keys() != inner.keys():
             missing, unknown = (_names(a.keys() - b.keys()) for a, b in ((inner, value), (value, inner)))
             raise WireError(f": missing fields: {missing}; unknown fields: {unknown}")
-        found = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
+        values = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
         try:
-            return kind(**found)
+            return kind(**values)
         except ValueError as error:
             raise WireError(f": {error}") from None
 
@@ -247,11 +247,14 @@ def _inside(place: str, checker: Checker, value: object) -> Any:
 
 def _names(fields: Collection[object]) -> str:
     """Return the names of a few fields."""
-    few = heapq.nsmallest(4, map(_shown, fields))
-    return ", ".join(few) + (f" and {len(fields) - len(few)} more" if len(fields) > len(few) else "") or "none"
+    examples = heapq.nsmallest(4, map(_describe, fields))
+    return (
+        ", ".join(examples) + (f" and {len(fields) - len(examples)} more" if len(fields) > len(examples) else "")
+        or "none"
+    )
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     """Return a value for an error; of containers only the length, for they may be large."""
     if isinstance(value, list | dict):
         return f"a {'list' if type(value) is list else 'mapping'} of {len(value)}"

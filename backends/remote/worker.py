@@ -41,7 +41,7 @@ LONGEST_ERROR = 2000
 """Longest text of an error that is sent (characters)."""
 
 
-class Done(NamedTuple):
+class PieceResult(NamedTuple):
     """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s).
 
     Neither: it was not run.
@@ -60,7 +60,7 @@ class Outcome:
     Attributes:
         code, text: of an error.
         circuit: configured by this job.
-        done: what came of the pieces of a run.
+        pieces: what came of the pieces of a run.
     """
 
     status: Status
@@ -69,7 +69,7 @@ class Outcome:
     code: Code | None = None
     text: str = ""
     circuit: Circuit | None = None
-    done: Sequence[Done] = ()
+    pieces: Sequence[PieceResult] = ()
 
 
 class Facts(NamedTuple):
@@ -93,10 +93,11 @@ class Worker:
 
     def __init__(self, backend: Backend, threads: int, max_message: int) -> None:
         self.backend, self._threads = backend, threads
-        self._max_message, self._cancelled = max_message, threading.Event()
+        self._max_message = max_message
+        self._cancelled = threading.Event()
         self._weights: dict[str, Tensor] = {}
         self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
-        self._done: SimpleQueue[Outcome] = SimpleQueue()
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._started: SimpleQueue[Facts | BaseException] = SimpleQueue()
         self.busy = False
         self.wake, self._bell = os.pipe()
@@ -125,7 +126,7 @@ class Worker:
     def collect(self) -> Outcome | None:
         """Return what came of the job; None while it runs."""
         try:
-            outcome = self._done.get_nowait()
+            outcome = self._outcomes.get_nowait()
         except Empty:
             return None
         os.read(self.wake, 1)
@@ -142,19 +143,20 @@ class Worker:
 
     def run(self, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Outcome:
         """Run trials, piece by piece; one that fails does not keep the others from being run."""
-        arrived, stimuli = read_run(run, tensors, circuit)
-        weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
-        done, left = list[Done](), self._max_message
-        while group := self._group(circuit, stimuli[len(done) :], left):
+        matrices, stimuli = read_run(run, tensors, circuit)
+        weights = self._weights = {name: self._reuse(name, matrix) for name, matrix in matrices.items()}
+        results = list[PieceResult]()
+        left = self._max_message
+        while group := self._group(circuit, stimuli[len(results) :], left):
             pieces = self._run_pieces(circuit, weights, group)
-            done += pieces
+            results += pieces
             left -= sum(recording_size(piece.recording) for piece in pieces if piece.recording is not None)
             if left < 0:
                 return failed("too_large", self._excess(circuit, self._max_message - left))
-        done += [Done(None, "", stimulus.spikes.samples, 0.0) for stimulus in stimuli[len(done) :]]
-        recordings, errors, _, seconds = zip(*done, strict=True)
+        results += [PieceResult(None, "", stimulus.spikes.samples, 0.0) for stimulus in stimuli[len(results) :]]
+        recordings, errors, _, seconds = zip(*results, strict=True)
         body, frames = write_recordings(recordings, errors, seconds)
-        return Outcome("ok", pack(body), frames, done=done)
+        return Outcome("ok", pack(body), frames, pieces=results)
 
     def _group(self, circuit: Circuit, stimuli: Sequence[Stimulus], room: int) -> Sequence[Stimulus]:
         """Return the first stimuli, as many as have room for the largest recording that they can give (bytes)."""
@@ -171,9 +173,13 @@ class Worker:
             f"({', '.join(f'{p.name} {p.refractory:g} s' for p in circuit.populations)}) allow; run fewer at once"
         )
 
-    def _run_pieces(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Done]:
+    def _run_pieces(
+        self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> list[PieceResult]:
         """Run pieces, all at once if the device takes them so; their time is then shared between them."""
-        backend, times, outcomes = self.backend, [time.perf_counter()], list[Recording | DeviceError]()
+        backend = self.backend
+        times = [time.perf_counter()]
+        outcomes = list[Recording | DeviceError]()
         with torch.no_grad():
             if isinstance(backend, Batching) and len(stimuli) > 1:
                 outcomes = self._attempt_all(backend, weights, stimuli)
@@ -184,17 +190,17 @@ class Worker:
                         break
                     outcomes.append(self._attempt(weights, stimulus))
                     times.append(time.perf_counter())
-        done = []
+        results = []
         for stimulus, piece, (begin, end) in zip(stimuli, outcomes, pairwise(times), strict=False):
-            outcome = _checked(circuit, piece, stimulus)
+            outcome = _check(circuit, piece, stimulus)
             if isinstance(outcome, DeviceError):
                 if self._cancelled.is_set():
                     break
-                text = _shortened(str(outcome) or type(outcome).__name__)
-                done.append(Done(None, text, stimulus.spikes.samples, end - begin))
+                text = _shorten(str(outcome) or type(outcome).__name__)
+                results.append(PieceResult(None, text, stimulus.spikes.samples, end - begin))
             else:
-                done.append(Done(outcome, "", stimulus.spikes.samples, end - begin))
-        return done
+                results.append(PieceResult(outcome, "", stimulus.spikes.samples, end - begin))
+        return results
 
     def _attempt_all(
         self, backend: Batching, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
@@ -216,7 +222,7 @@ class Worker:
         except DeviceError as error:
             return error
 
-    def _known(self, name: str, matrix: Tensor) -> Tensor:
+    def _reuse(self, name: str, matrix: Tensor) -> Tensor:
         """Return the last run's tensor if it is equal: devices write only new ones."""
         last = self._weights.get(name)
         return last if last is not None and last.dtype == matrix.dtype and torch.equal(last, matrix) else matrix
@@ -244,7 +250,7 @@ class Worker:
             return
         self._started.put(facts)
         while (job := self._jobs.get()) is not None:
-            self._done.put(attempt(job))
+            self._outcomes.put(attempt(job))
             os.write(self._bell, b"\0")
         try:
             self.backend.close()
@@ -252,7 +258,7 @@ class Worker:
             log.exception("the device could not be closed")
 
 
-def _checked(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
+def _check(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
     """Return a recording that has the form which the circuit's runs have, else the error."""
     if isinstance(piece, DeviceError):
         return piece
@@ -280,9 +286,9 @@ def attempt(job: Callable[[], Outcome]) -> Outcome:
 
 def failed(code: Code, text: str) -> Outcome:
     """Return the outcome of a job that failed."""
-    shown = _shortened(text)
-    return Outcome("error", pack(Failure(code, shown, None)), code=code, text=shown)
+    message = _shorten(text)
+    return Outcome("error", pack(Failure(code, message, None)), code=code, text=message)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return printable(text, LONGEST_ERROR)

@@ -62,13 +62,13 @@ class Mutant(BackendWrapper):
     def configure(self, circuit) -> None:
         super().configure(self._circuit(circuit))
 
-    def sent(self, weights):
+    def map_weights(self, weights):
         return self._weights(weights)
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
         return replace(stimulus, spikes=self._spikes(stimulus.spikes))
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
         return self._recording(recording, stimulus)
 
 

@@ -78,10 +78,10 @@ def test_a_calibration_goes_through_a_faulty_link(tmp_path: Path) -> None:
 class Halved(BackendWrapper):
     """Runs that meet hooks."""
 
-    def sent(self, weights):
+    def map_weights(self, weights):
         return {name: matrix // 2 for name, matrix in weights.items()}
 
-    def received(self, recording, stimulus):
+    def map_recording(self, recording, stimulus):
         return replace(recording, lost=torch.arange(stimulus.spikes.samples) == 0)
 
 

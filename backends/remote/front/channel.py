@@ -48,7 +48,8 @@ class Memory:
     def __init__(self, descriptor: int) -> None:
         self.size = os.fstat(descriptor).st_size - HEADER
         memory = memoryview(mmap.mmap(descriptor, HEADER + self.size))
-        self._read, self._content = memory[:8].cast("Q"), memory[HEADER:]
+        self._read = memory[:8].cast("Q")
+        self._content = memory[HEADER:]
         self._written, self._skipped = 0, 0
 
     def write(self, frames: Sequence[Any], size: int) -> int | None:
@@ -59,7 +60,8 @@ class Memory:
         """
         if size > self.size:
             raise ValueError(f"a message of {size} bytes is too large for a memory of {self.size}")
-        begin, read = self._written, max(self._read[0], self._skipped)
+        begin = self._written
+        read = max(self._read[0], self._skipped)
         is_empty = read == begin
         if is_empty or begin % self.size + size > self.size:
             begin = -(-begin // self.size) * self.size  # where it is in one piece, and often in the caches
@@ -97,7 +99,9 @@ class Channel:
     """
 
     def __init__(self, end: socket.socket, outgoing: Memory, incoming: Memory) -> None:
-        self._end, self._outgoing, self._incoming = end, outgoing, incoming
+        self._end = end
+        self._outgoing = outgoing
+        self._incoming = incoming
         self._unsent: deque[Sequence[Any]] = deque()
         self._lent = 0
         end.setblocking(False)
@@ -141,7 +145,8 @@ class Channel:
         size = sum(lengths)
         content = packet[START.size + 8 * count :] if begin < 0 else self._incoming.read(begin, size)
         self._lent = 0 if begin < 0 else begin + size
-        frames, place = [], 0
+        frames = []
+        place = 0
         for length in lengths:
             frames.append(content[place : place + length])
             place += length

@@ -125,7 +125,10 @@ class Front:
             [frame.hex() for frame in busy],
         )
         self._linger = linger
-        self.restarts, self._pause, self._token, self._owed = 0, FIRST_PAUSE, b"", 0
+        self.restarts = 0
+        self._pause = FIRST_PAUSE
+        self._token = b""
+        self._owed = 0
         self._started = self._next = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._connect()
@@ -168,15 +171,16 @@ class Front:
 
     def revive(self) -> bool:
         """Start another relay if the last one has ended, after a pause; True if `link` is another one now."""
-        process, now = self._process, time.monotonic()
+        process = self._process
+        moment = time.monotonic()
         if process is None:
-            if now >= self._next:
+            if moment >= self._next:
                 self._start()
             return False
         if process.poll() is None:
             return False
-        self._pause = FIRST_PAUSE if now - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
-        self._next = now + self._pause
+        self._pause = FIRST_PAUSE if moment - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = moment + self._pause
         log.error("the front ended (%s); the device goes on, another front starts", _ending(process.returncode))
         self._discard()
         self._connect()
@@ -200,7 +204,8 @@ class Front:
         size = max(ROOM * self._settings.max_message, LEAST)
         self._memories = [make_memory(size) for _ in range(2)]
         incoming, outgoing = map(Memory, self._memories)
-        self.link, self._owed = Channel(near, outgoing, incoming), 0
+        self.link = Channel(near, outgoing, incoming)
+        self._owed = 0
         if self._token:
             self.link.send(relay.LEASE, self._token)
 

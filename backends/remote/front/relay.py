@@ -31,9 +31,16 @@ if __package__:
 else:  # as a script
     from channel import Channel, Memory  # type: ignore[import-not-found,no-redef]
 
-READY, MESSAGE, QUESTION, DROPPED = b"R", b"M", b"Q", b"D"
+READY = b"R"
+MESSAGE = b"M"
+QUESTION = b"Q"
+DROPPED = b"D"
 """To the server: listening; a message of a peer; whether a key is authorised; how many messages were dropped."""
-ANSWER, CREDIT, LEASE, VERDICT, END = b"A", b"C", b"L", b"V", b"E"
+ANSWER = b"A"
+CREDIT = b"C"
+LEASE = b"L"
+VERDICT = b"V"
+END = b"E"
 """To the relay: a message for a peer; `WINDOW // 2` more may come; the lease's token; answer to a question; end."""
 FACTS = struct.Struct("<QIBB")
 """Of a message: bytes, frames, whether it names the lease, whether it is whole."""
@@ -94,7 +101,7 @@ class Backlog:
         self._largest = largest
         self._holder: deque[tuple[int, Message]] = deque()
         self._holder_size = 0
-        self._others: OrderedDict[bytes, deque[Message]] = OrderedDict()
+        self._by_connection: OrderedDict[bytes, deque[Message]] = OrderedDict()
         self._count = 0
 
     def put(self, route: bytes, message: Message, size: int, leased: bool) -> bool:
@@ -105,10 +112,10 @@ class Backlog:
             self._holder.append((size, message))
             self._holder_size += size
             return True
-        waiting = self._others.get(route, ())
+        waiting = self._by_connection.get(route, ())
         if len(waiting) >= MOST_OF_ONE or self._count >= MOST_OF_ALL:
             return False
-        self._others.setdefault(route, deque()).append(message)
+        self._by_connection.setdefault(route, deque()).append(message)
         self._count += 1
         return True
 
@@ -118,12 +125,12 @@ class Backlog:
             size, message = self._holder.popleft()
             self._holder_size -= size
             return message
-        if not self._others:
+        if not self._by_connection:
             return None
-        route, waiting = self._others.popitem(last=False)
+        route, waiting = self._by_connection.popitem(last=False)
         message = waiting.popleft()
         if waiting:
-            self._others[route] = waiting  # behind the others
+            self._by_connection[route] = waiting  # behind the others
         self._count -= 1
         return message
 
@@ -140,7 +147,9 @@ class Relay:
         self._router = self._context.socket(zmq.ROUTER)
         self._backlog = Backlog(4 * settings.max_message)
         self._busy = [bytes.fromhex(frame) for frame in settings.busy]
-        self._credit, self._token, self._dropped = WINDOW, b"", 0
+        self._credit = WINDOW
+        self._token = b""
+        self._dropped = 0
 
     def serve(self) -> None:
         """Pass messages on until the server says that it is the end, or is gone."""
@@ -222,7 +231,8 @@ class Relay:
 
     def _take(self, frames: list[zmq.Frame]) -> None:
         """Let a message wait for the server, or answer that there are too many."""
-        route, parts = frames[0].bytes, frames[1:]
+        route = frames[0].bytes
+        parts = frames[1:]
         size = sum(len(part) for part in parts)
         head = parts[1].bytes if len(parts) > 1 and len(parts[1]) <= LARGEST_HEAD else b""
         leased = bool(self._token) and self._token in head
