@@ -1,4 +1,4 @@
-"""What came back from a device, checked before anything looks into its tensors; the same for every device."""
+"""Checks of a device's recordings before any use of their tensors, the same for every device."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .contract import INTEGERS, Circuit, Cost, DeviceError, Health, Population, 
 from .spikes import Spikes
 
 TYPES = {"sample": INTEGERS, "unit": INTEGERS, "time": (torch.float32, torch.float64)}
-"""Types of the parts of an event that the host takes."""
+"""Types that the host accepts for the parts of an event."""
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:
-    """Return a recording that a run of a circuit can give; codes are not looked at.
+    """Return the recording if a run of the circuit can give it; the codes themselves are not checked.
 
     Args:
-        circuit: of the run.
-        recording: what a backend's `run` returned.
-        stimulus: of the run.
+        circuit: Circuit of the run.
+        recording: Value that a backend's `run` returned.
+        stimulus: Stimulus of the run.
 
     Raises:
-        DeviceError: a part is missing, of another type or size, a spike is out of range, or the recording is of
-            another run.
+        DeviceError: A part is missing or has another type or size, a spike is out of range, or the recording belongs
+            to another run.
     """
     if not isinstance(recording, Recording):
         raise DeviceError(f"the device returned {type(recording).__name__}, not a Recording")
@@ -49,7 +49,7 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
 
 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:
-    """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index, and write by it."""
+    """Refuse spikes that no trial can have: compiled loops use them as indices to read and write memory."""
     if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
         size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _describe(spikes)
         raise DeviceError(

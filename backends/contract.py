@@ -25,25 +25,25 @@ Origin = Literal["measured", "estimated"]
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 """Types that weights may have."""
 WEIGHT_TYPES = (torch.int8, torch.int16)
-"""Types in which integer weights travel: the first that holds a device's largest."""
+"""Types in which integer weights travel; a device uses the first that holds its largest weight."""
 LARGEST_WEIGHT = int(torch.iinfo(WEIGHT_TYPES[-1]).max)
 """Largest `Capabilities.weight_max` that the contract carries."""
 CLOCK_END = 2**53
-"""End of a device's clock: no trial stands there (57,000 years of 200 us each)."""
+"""End of a device's clock: no trial reaches it (57,000 years of 200 us each)."""
 
 
 def weight_type(weight_max: int) -> torch.dtype:
-    """Return the smallest integers that hold weights up to a magnitude; all code that makes such weights asks here."""
+    """Return the smallest integer type for weights up to a magnitude; all code that makes weights uses this function."""
     return next(kind for kind in WEIGHT_TYPES if weight_max <= torch.iinfo(kind).max)
 
 
 class DeviceError(RuntimeError):
-    """A device failed to do what it was asked to do; its text says what to do next."""
+    """A device failed; the text says what to do next."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a device can do and where its limits are.
+    """Abilities and limits of a device.
 
     Attributes:
         name: name of the device family.
@@ -58,20 +58,23 @@ class Capabilities:
         max_samples: trace samples per trial; None for no limit.
         timestamp_resolution: resolution of spike times (s).
         synaptic_drive: slope of a membrane per weight LSB of synaptic current (trace units / s).
-        leak, threshold, reset: potentials a placement should ask for (trace units).
-        refractory: refractory period a placement should ask for (s).
-        tau_range: time constants that can be asked for (s), smallest and largest.
-        speedup: biological time over the device's time.
+        leak: leak potential that a placement should request (trace units).
+        threshold: threshold that a placement should request (trace units).
+        reset: reset potential that a placement should request (trace units).
+        refractory: refractory period that a placement should request (s).
+        tau_range: smallest and largest time constant that a circuit can request (s).
+        speedup: ratio of biological time to the device's time.
         trial_time: time from one trial to the next (s).
         power: power during a run (W); None where unknown.
-        traces, recurrence: whether membranes are recorded; whether populations may project onto themselves.
+        traces: whether membranes are recorded.
+        recurrence: whether populations may project onto themselves.
         forced_reset: whether membranes and synaptic currents can be reset between trials.
         deterministic: whether equal seeds and clocks give equal recordings.
-        spike_interval: shortest time between two spikes of a neuron, however short a refractory period a circuit
-            asks for (s); None: the resolution of spike times.
+        spike_interval: shortest time between two spikes of a neuron, however short the requested refractory period
+            (s); None: the resolution of spike times.
 
     Raises:
-        ValueError: a field is out of its range, or does not suit another; all are named.
+        ValueError: fields are out of range or contradict each other; the text names all of them.
     """
 
     name: str
@@ -111,7 +114,7 @@ class Capabilities:
             raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(problems)}")
 
     def _contradictions(self) -> list[str]:
-        """Return which fields, each in its range, do not suit each other."""
+        """Return a text for each contradiction between fields that are in range one by one."""
         problems = []
         largest = 2**self.trace_bits - 1
         potentials = {name: getattr(self, name) for name in ("leak", "reset", "threshold")}
@@ -135,7 +138,7 @@ class Capabilities:
         return weight_type(self.weight_max)
 
     def most_spikes(self, population: Population, duration: float) -> int:
-        """Return how many spikes of a population a trial of that length (s) can give at most.
+        """Return the largest number of spikes that a population can give in a trial of some duration (s).
 
         A device looks for spikes at most `spike_interval` apart and ends a refractory period with the same precision.
         """
@@ -167,7 +170,7 @@ _CAPABILITIES = {
     "power": Range(0, optional=True, unit="W"),
     "spike_interval": Range(0, above=True, optional=True, unit="s"),
 }
-"""What the fields of `Capabilities` can hold: weights fit `WEIGHT_TYPES`, trace codes are uint8."""
+"""Ranges of the fields of `Capabilities`: weights fit `WEIGHT_TYPES`, trace codes are uint8."""
 
 
 def _ascending(times: object) -> bool:
@@ -182,9 +185,15 @@ class Population:
     """Neurons with common targets (trace units, seconds).
 
     Attributes:
-        name: unique name. size: number of neurons. merged: circuits per neuron.
-        leak, reset: trace units. threshold: trace units; None for a non-spiking readout.
-        tau_mem, tau_syn, refractory: s.
+        name: unique name.
+        size: number of neurons.
+        merged: circuits per neuron.
+        leak: leak potential (trace units).
+        threshold: threshold (trace units); None for a non-spiking readout.
+        reset: reset potential (trace units).
+        tau_mem: time constant of the membrane (s).
+        tau_syn: time constant of the synaptic current (s).
+        refractory: refractory period (s).
     """
 
     name: str
@@ -203,8 +212,11 @@ class Projection:
     """All-to-all synapses from `pre` onto the population `post`.
 
     Attributes:
-        name: unique name. pre: a population's name, or `INPUT`. post: a population's name.
-        pre_size: number of sources. first_input: signed input of the target neurons that source 0 uses.
+        name: unique name.
+        pre: name of the upstream population, or `INPUT`.
+        post: name of the downstream population.
+        pre_size: number of sources.
+        first_input: signed input of the target neurons that source 0 uses.
     """
 
     name: str
@@ -220,15 +232,16 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class Circuit:
-    """What placement produced and a device is configured with.
+    """The populations and projections that placement produces and a device is configured with.
 
     Attributes:
         inputs: number of external inputs.
-        populations, projections: in the order in which they are placed.
+        populations: populations in the order of their placement.
+        projections: projections in the order of their placement.
         samples: trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
         dt: trace interval (s).
-        trial_time: time from one trial's start to the next one's (s), so short that a trial may meet what
-            the one before left in membranes and synapses; None: trials are far apart (`Capabilities.trial_time`).
+        trial_time: time from one trial's start to the next one's (s), so short that membranes and synapses may
+            still hold traces of the previous trial; None: trials are far apart (`Capabilities.trial_time`).
         forced_reset: reset all membranes and synaptic currents between the recorded window and the next trial.
     """
 
@@ -252,11 +265,11 @@ class Stimulus:
 
     Attributes:
         spikes: external events.
-        clock: number of trials that the host has run before (the place of trial 0 on the device's
-            clock). Emulated devices derive their temporal noise from it; chips ignore it.
+        clock: number of previous trials of the host (the place of trial 0 on the device's clock). Emulated devices
+            derive their temporal noise from it; chips ignore it.
 
     Raises:
-        ValueError: the trials are not on the clock, which runs from 0 to `CLOCK_END`.
+        ValueError: the trials exceed the clock, which runs from 0 to `CLOCK_END`.
     """
 
     spikes: Spikes
@@ -267,10 +280,10 @@ class Stimulus:
 
 
 def check_clock(clock: int, trials: int) -> None:
-    """Check that so many trials from a place on are on a device's clock.
+    """Check that a number of trials fits on a device's clock from a place on.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the trials exceed the clock.
     """
     if clock not in Range(0, CLOCK_END - trials, whole=True):
         raise ValueError(
@@ -289,7 +302,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Health:
-    """What went wrong in a run without making it worthless."""
+    """Disturbances in a run whose recording is still of use."""
 
     dropped_spikes: int = 0
     retries: int = 0
@@ -306,17 +319,17 @@ class Health:
 
 @dataclass(frozen=True, repr=False)
 class Recording:
-    """What a device measured.
+    """The result of a run on a device.
 
     Attributes:
         spikes: events of each spiking population by name.
         traces: raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
         cost: time and energy.
         health: losses and retries.
-        lost: trials whose data did not arrive whole, bool `[B]`; None: none. What the recording holds of
-            them has no meaning. The host repeats them, and fails if that does not help.
-        clock: `Stimulus.clock` of the run that this is the recording of, as far as the device knows; None: it does
-            not. By it the host notices an answer to another run.
+        lost: trials whose data did not arrive whole, bool `[B]`; None: none. Their data in the recording have no
+            meaning. The host repeats these trials, and fails if that does not help.
+        clock: `Stimulus.clock` of the recorded run; None: the device does not know it. The host compares it to notice
+            an answer to another run.
     """
 
     spikes: Mapping[str, Spikes]
@@ -334,10 +347,10 @@ class Recording:
 
 
 def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
-    """Check what a backend's `configure` is given against the device's limits; for backends to call first.
+    """Check a circuit against the device's limits; backends call it first in `configure`.
 
     Raises:
-        ValueError: with everything that does not fit.
+        ValueError: the circuit does not fit; the text lists every violation.
     """
     caps = capabilities
     sizes = {p.name: p.size for p in circuit.populations}
@@ -388,7 +401,7 @@ _POPULATION = {
     "refractory": Range(0, unit="s"),
 }
 _PROJECTION = {"pre_size": Range(whole=True), "first_input": Range(whole=True)}
-"""What the fields of a circuit can hold on any device; a device's own limits come on top."""
+"""Ranges of the fields of a circuit on any device; the limits of the device apply in addition."""
 
 
 def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
@@ -425,7 +438,7 @@ def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabili
 def check_run(
     circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus | Sequence[Stimulus], weight_max: int
 ) -> Circuit:
-    """Check what a backend's `run` or `run_all` is given, and return the circuit; for backends to call first.
+    """Check the arguments of a backend's `run` or `run_all`, and return the circuit; backends call it first.
 
     Raises:
         DeviceError: the device is not configured.
@@ -454,7 +467,7 @@ def check_run(
 
 
 def _marking(method: Callable[..., Any], opens: bool, closes: bool) -> Callable[..., Any]:
-    """Return a method that marks its backend: `open` as open, others as no longer configured as it was."""
+    """Return a method that marks its backend: `open` as open, all others as holding an unknown configuration."""
 
     @wraps(method)
     def call(self: Backend, *arguments: Any, **settings: Any) -> Any:
@@ -470,13 +483,16 @@ def _marking(method: Callable[..., Any], opens: bool, closes: bool) -> Callable[
 
 @dataclass
 class Targets:
-    """What a calibration aims at, for all neuron circuits alike (trace units, seconds).
+    """Targets of a calibration, common to all neuron circuits (trace units, seconds).
 
     Attributes:
-        leak, threshold, reset: potentials (trace units).
-        tau_mem, tau_syn: time constants (s).
-        rate: rate at which neurons whose leak lies above threshold fire by themselves (1 / s): the leak is then
-            tuned by spikes instead of traces, `leak` is where it is expected. None: neurons do not fire by themselves.
+        leak: leak potential (trace units).
+        threshold: threshold (trace units).
+        reset: reset potential (trace units).
+        tau_mem: time constant of the membrane (s).
+        tau_syn: time constant of the synaptic current (s).
+        rate: rate at which neurons with a leak above threshold fire by themselves (1 / s): the leak is then tuned by
+            spikes instead of traces, and `leak` is its expected value. None: neurons do not fire by themselves.
     """
 
     leak: float = 80.0
@@ -503,13 +519,15 @@ class Targets:
 
 
 class Outcome(NamedTuple):
-    """What a calibration reached for one parameter.
+    """Result of a calibration for one parameter.
 
     Attributes:
-        parameter, unit: what was calibrated.
-        target: what was aimed at.
-        median, sd: measured afterwards over the circuits that succeeded.
-        failed: circuits that could not be brought to the target.
+        parameter: name of the parameter.
+        unit: unit of the parameter.
+        target: target value.
+        median: median over the successful circuits, measured afterwards.
+        sd: standard deviation over the successful circuits, measured afterwards.
+        failed: number of circuits that do not reach the target.
     """
 
     parameter: str
@@ -521,7 +539,7 @@ class Outcome(NamedTuple):
 
 
 class Calibratable(ABC):
-    """What a backend can do, in addition, that gives access to its calibration."""
+    """Optional ability of a backend: access to its calibration."""
 
     @abstractmethod
     def calibrate(
@@ -535,11 +553,11 @@ class Calibratable(ABC):
         """Calibrate the open device, write the result to `file`, and use it from now on.
 
         Args:
-            targets: what to aim at.
-            file: where the calibration goes.
+            targets: targets of the calibration.
+            file: path of the new calibration file.
             stages: parameters to calibrate, the others stay at common codes; None for all.
-            seed: of the temporal noise that the measurements meet (emulated devices).
-            report: is told which stage begins.
+            seed: seed of the temporal noise in the measurements (emulated devices).
+            report: called with the name of each stage before it begins.
 
         Raises:
             DeviceError: the device is not open, or a target is out of its reach.
@@ -552,35 +570,35 @@ class Calibratable(ABC):
 
 
 class Interruptible(ABC):
-    """What a backend can do, in addition, whose runs can be ended before they are done."""
+    """Optional ability of a backend: ending a run early."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """End the run in progress, from another thread: it raises DeviceError soon; without one nothing happens.
+        """End the run in progress, from another thread: the run raises DeviceError soon; without a run nothing happens.
 
-        The next run is not concerned, and the circuit stays configured.
+        The next run is not affected, and the circuit stays configured.
         """
 
 
 class Batching(ABC):
-    """What a backend can do, in addition, that takes several runs at once, since the way to its device is long."""
+    """Optional ability of a backend: taking several runs at once, for a device that is far away."""
 
     @abstractmethod
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Do what `Backend.run` does with each stimulus, in their order; a run that failed is its error.
+        """Run each stimulus in order, as `Backend.run` does; in place of a failed run the list holds its error.
 
         Raises:
             ValueError: a stimulus or the weights do not fit the circuit; nothing was run.
-            DeviceError: nothing is known of any run.
+            DeviceError: the outcome of all runs is unknown.
         """
 
 
 MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}
-"""Methods after which a device may hold another circuit, and whether it is closed then."""
+"""Methods after which a device may hold another circuit, and whether they close the device."""
 
 
 class Backend(ABC):
-    """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
+    """The driver of a device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
 
     Scaling, rounding, clipping, splitting of batches, retries, validation and the injection of
     measurements into the gradient are written once, above this class.
@@ -590,7 +608,7 @@ class Backend(ABC):
     _closed = False
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Let `open`, `close`, `configure` and `calibrate` of a subclass leave their mark, see `configuration`."""
+        """Let `open`, `close`, `configure` and `calibrate` of a subclass set a new mark, see `configuration`."""
         super().__init_subclass__(**settings)
         for name, closes in MARKED.items():
             if name in vars(cls):
@@ -598,20 +616,20 @@ class Backend(ABC):
 
     @property
     def configuration(self) -> object | None:
-        """A mark of the last call that changed which circuit the device holds, whoever made it; None before any.
+        """Mark of the last call, by any caller, that may have changed the circuit of the device; None before any call.
 
-        Who finds another mark than after the own `configure` must configure again. What wraps a backend passes on that
-        backend's.
+        A caller that finds another mark than after its own `configure` must configure again. A wrapper passes on the
+        mark of its inner backend.
         """
         return self._configuration
 
     @property
     def closed(self) -> bool:
-        """Whether the device was closed, and not opened again."""
+        """Whether the device was closed and not opened again."""
         return self._closed
 
     def __repr__(self) -> str:
-        """Describe the backend in a line; nothing is opened or asked for it."""
+        """Describe the backend in a line, without access to the device."""
         return f"{type(self).__name__}()"
 
     @property
@@ -622,26 +640,26 @@ class Backend(ABC):
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """Return which individual this is: at least `backend`, `chip` and `chip_hash`."""
+        """Return the identity of the individual: at least `backend`, `chip` and `chip_hash`."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know about the device as it is configured, each with its consequence."""
+        """Warnings about the device in its current configuration, each with its consequence."""
         return ()
 
     @property
     def tolerances(self) -> str:
-        """Name of the tolerances to check the device with: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
+        """Name of the tolerances for checks of the device: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
         return "analog"
 
     @property
     def torch_device(self) -> torch.device:
-        """Where tensors need no copy: an emulation on a GPU says so, all else is on the CPU."""
+        """Torch device whose tensors the backend takes without a copy: the GPU of an emulation, else the CPU."""
         return torch.device("cpu")
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether `run` takes more trials, far apart, than the trace memory holds: that changes no recording."""
+        """Whether `run` takes more trials, far apart, than the trace memory holds, with the same recordings."""
         return False
 
     @abstractmethod
@@ -660,7 +678,7 @@ class Backend(ABC):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials with integer weights `[post, pre]` per projection. The hot path.
 
-        All tensors of weights and stimulus live on the CPU, or all on `torch_device`; the recording then does, too.
+        All tensors of weights and stimulus are on the CPU, or all on `torch_device`, and so are those of the recording.
         """
 
     def __enter__(self) -> Self:

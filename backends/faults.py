@@ -1,10 +1,10 @@
-"""Faults of the link between host and chip, put in front of any backend.
+"""Faults of the link between host and chip, injected in front of any backend.
 
     FaultyBackend(create_backend("emulator"), [TimeOut(0.01), LostSamples(0.002)], seed=3)
 
-A fault changes what the wrapped device recorded, or raises; the device itself never notices. Its random
-numbers are hashes of (seed, fault, how often this place on the clock was recorded, trial), so the same experiment
-meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
+A fault changes the recording of the wrapped device, or raises; the device itself never notices. The random
+numbers of a fault are hashes of (seed, fault, number of recordings of this place on the clock, trial), so the same
+experiment meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
 Nothing wrong arrives unannounced: a trial with wrong samples is in `Recording.lost`, a missing spike is
 counted in `Health.dropped_spikes`.
 """
@@ -30,10 +30,10 @@ class Draw:
     """Random numbers of one fault in one run.
 
     Attributes:
-        key: of seed, fault and attempt.
-        clock: of the run's first trial.
-        trials: number of trials `B`.
-        device: of the recording's tensors, and so of the numbers per trial and per spike.
+        key: Key of seed, fault and attempt.
+        clock: Place of the run's first trial on the clock.
+        trials: Number of trials `B`.
+        device: Torch device of the recording's tensors, and of the numbers per trial and per spike.
     """
 
     key: int
@@ -63,11 +63,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Fault(ABC):
-    """One fault. A new one needs a `name` and `apply`; `FAULTS` makes it known to configurations.
+    """One fault. A subclass has a `name` and `apply`; `FAULTS` lists it for configurations.
 
     Attributes:
-        name: in configurations and reports.
-        p: its probability; each fault says per what.
+        name: Name of the fault in configurations and reports.
+        p: Probability of the fault, per run, trial or spike (see each fault).
     """
 
     name: ClassVar[str]
@@ -79,10 +79,10 @@ class Fault(ABC):
 
     @abstractmethod
     def apply(self, recording: Recording, draw: Draw) -> Recording:
-        """Return what arrives of a recording.
+        """Return the recording that arrives at the host.
 
         Raises:
-            DeviceError: nothing arrives.
+            DeviceError: Nothing arrives.
         """
 
 
@@ -101,7 +101,7 @@ class TimeOut(Fault):
 
 @dataclass(frozen=True)
 class PartialRun(Fault):
-    """The run stops early: a random trial and all behind it are lost. `p` per run."""
+    """The run stops early: a random trial and all later ones are lost. `p` per run."""
 
     name: ClassVar[str] = "partial_run"
 
@@ -132,7 +132,7 @@ class LateSamples(Fault):
     counts sample times and notices, so the trial is lost.
 
     Attributes:
-        latest: largest delay (samples).
+        latest: Largest delay (samples).
     """
 
     name: ClassVar[str] = "late_samples"
@@ -159,9 +159,9 @@ class LateSamples(Fault):
 
 @dataclass(frozen=True)
 class DroppedSpikes(Fault):
-    """Recorded spikes are lost on their way to the host; other neurons did receive them. `p` per spike.
+    """Recorded spikes are lost on their way to the host; other neurons receive them. `p` per spike.
 
-    The chip counts the words it dropped: they are in `Health.dropped_spikes`, the trial counts as whole.
+    The chip counts dropped words in `Health.dropped_spikes`; the trial counts as whole.
     """
 
     name: ClassVar[str] = "dropped_spikes"
@@ -177,14 +177,14 @@ class DroppedSpikes(Fault):
 
 
 def lose(recording: Recording, mask: Tensor) -> Recording:
-    """Flag trials (bool `[B]`) as lost, in addition to those that are."""
+    """Flag further trials (bool `[B]`) as lost."""
     return replace(recording, lost=mask if recording.lost is None else recording.lost | mask)
 
 
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault for fault in (TimeOut, PartialRun, LostSamples, LateSamples, DroppedSpikes)
 }
-"""The faults that configurations can name."""
+"""Faults that configurations can name."""
 
 
 def create_faults(probabilities: Mapping[str, float]) -> tuple[Fault, ...]:
@@ -203,19 +203,19 @@ class FaultyBackend(BackendWrapper):
     """A device behind a faulty link.
 
     Args:
-        backend: the device.
-        faults: at most one of each kind; the order does not matter for what is whole.
-        seed: of the faults.
+        backend: The wrapped device.
+        faults: Faults, at most one of each kind; their order does not change which trials stay whole.
+        seed: Seed of the faults.
 
     Raises:
-        ValueError: a fault is given twice.
+        ValueError: A kind of fault occurs twice.
     """
 
     def __init__(self, backend: Backend, faults: Sequence[Fault], seed: int = 0) -> None:
         names = [fault.name for fault in faults]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"fault {', '.join(map(repr, repeated))} is given twice; give each kind per_run")
+            raise ValueError(f"fault {', '.join(map(repr, repeated))} is given twice; give each kind once")
         super().__init__(backend)
         self.seed = seed
         self.faults = tuple(fault for fault in faults if fault.p > 0)
@@ -229,17 +229,17 @@ class FaultyBackend(BackendWrapper):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The device's; with faults, a repeated run may differ."""
+        """Capabilities of the device; not deterministic with faults, since a repeated run may differ."""
         return replace(super().capabilities, deterministic=False) if self.faults else super().capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return the device's, and under `faults` what is wrong with its link."""
+        """Return the identity of the device, with the faults of its link under `faults`."""
         return {**super().identity, "faults": self._describe()}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The device's, and that faults are injected."""
+        """Warnings of the device, and one about injected faults."""
         if not self.faults:
             return super().warnings
         text = f"faults are injected into the link ({self._describe()}): runs are repeated, dropped spikes stay missing"
@@ -247,19 +247,19 @@ class FaultyBackend(BackendWrapper):
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether the device does and nothing is faulty: some faults hit runs, which are as long as a chip's."""
+        """Whether the device does and there are no faults: some faults hit runs, which then have the length of a chip's."""
         return not self.faults and super().takes_any_batch
 
     def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
-        """Return the stimulus, whose place on the clock is noted."""
+        """Record the stimulus's place on the clock, and return the stimulus."""
         self._attempts.expect(stimulus.clock, stimulus.spikes.samples)
         return stimulus
 
     def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
-        """Lose some of what the device recorded.
+        """Apply the faults to a recording.
 
         Raises:
-            DeviceError: nothing arrived.
+            DeviceError: Nothing arrives.
         """
         trials = stimulus.spikes.samples
         attempt = self._attempts.count(stimulus.clock)
@@ -278,13 +278,13 @@ class FaultyBackend(BackendWrapper):
 
 
 class _Attempts:
-    """How often stretches of the clock were recorded: those of the last run, or of the last runs given together."""
+    """Numbers of recordings of stretches of the clock: those of the last run, or of the last joint runs."""
 
     def __init__(self) -> None:
         self._stretches: dict[tuple[int, int], int] = {}
 
     def expect(self, clock: int, trials: int) -> None:
-        """Note a stretch that is to be recorded, unless it repeats one; runs given together follow one another."""
+        """Add a stretch that the next run records, unless it repeats one; joint runs follow one another."""
         if self._stretch_at(clock) is not None:
             return
         last, recorded = next(reversed(self._stretches.items()), ((clock, clock), 0))
@@ -293,7 +293,7 @@ class _Attempts:
         self._stretches[clock, clock + trials] = 0
 
     def count(self, clock: int) -> int:
-        """Return how often the stretch with `clock` in it was recorded before."""
+        """Return the number of previous recordings of the stretch that contains `clock`."""
         stretch = self._stretch_at(clock)
         if stretch is None:  # no trials
             return 0
@@ -305,7 +305,7 @@ class _Attempts:
 
 
 def _garble(recording: Recording, mask: Tensor, draw: Draw) -> Recording:
-    """Lose trials and overwrite their codes, so that nobody uses them unnoticed."""
+    """Lose trials and overwrite their codes, so that their use does not go unnoticed."""
     rows = mask.nonzero()[:, 0]
     if len(rows) == 0:
         return recording

@@ -1,4 +1,4 @@
-"""What can be known about the neurons of a device from outside: per-neuron parameters, and their file."""
+"""Parameters of the neurons of a device, as measured from outside, and their file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ class NeuronParameters:
     """Parameters of `N` logical neurons with `A` merged circuits and `J` signed inputs each.
 
     Attributes:
-        device: where they are from: name and hash of the chip.
-        merged: circuits per neuron `A`.
-        leak, reset: trace units `[N]`.
-        threshold: trace units `[N]`; infinite where the neuron never fired.
-        tau_mem: s `[N]`.
-        tau_syn: s `[A, 2, N]`, excitatory and inhibitory.
-        strength: of each synapse relative to the device's nominal `synaptic_drive` `[J, 2, N]`.
-        membrane_noise, trace_noise, threshold_noise: standard deviations (trace units): of the membrane
-            (correlated over tau_mem), of a trace sample alone, of the threshold from batch to batch.
-        spike_jitter: noise of a spike's time (s).
-        saturation: synaptic current at which the amplifier saturates (weight LSB); None for linear.
-        rails: lower and upper limit of the traces (trace units); None for none.
+        device: Origin of the parameters: name and hash of the chip.
+        merged: Circuits per neuron `A`.
+        leak: Leak potential (trace units) `[N]`.
+        reset: Reset potential (trace units) `[N]`.
+        threshold: Threshold (trace units) `[N]`; infinite where the neuron never fired.
+        tau_mem: Time constant of the membrane (s) `[N]`.
+        tau_syn: Time constants of the synaptic currents (s) `[A, 2, N]`, excitatory and inhibitory.
+        strength: Strength of each synapse relative to the device's nominal `synaptic_drive` `[J, 2, N]`.
+        membrane_noise: Standard deviation of the membrane, correlated over `tau_mem` (trace units).
+        trace_noise: Standard deviation of a single trace sample (trace units).
+        threshold_noise: Standard deviation of the threshold from batch to batch (trace units).
+        spike_jitter: Standard deviation of a spike's time (s).
+        saturation: Synaptic current at which the amplifier saturates (weight LSB); None: it is linear.
+        rails: Lower and upper limit of the traces (trace units); None: there are none.
+        notes: Remarks on the measurement.
     """
 
     device: dict[str, str]
@@ -84,7 +87,7 @@ class NeuronParameters:
                 raise ParameterFileError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
 
     def _outside(self, name: str) -> list[str]:
-        """Return a text if an array is none of numbers in their range; NaN never is."""
+        """Return a text if an array holds a value outside its range; NaN is always outside."""
         values = getattr(self, name)
         (low, high) = _RANGES[name]
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.ndim:
@@ -94,9 +97,9 @@ class NeuronParameters:
             good |= values == np.inf
         if good.all():
             return []
-        alternative = ", or infinite" if name == "threshold" else ""
+        suffix = ", or infinite" if name == "threshold" else ""
         return [
-            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{alternative}"
+            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{suffix}"
         ]
 
     @property
@@ -151,7 +154,7 @@ _RANGES = {
     **dict.fromkeys(("tau_mem", "tau_syn"), (1e-9, 1.0)),
     "strength": (-1e3, 1e3),
 }
-"""What arrays can hold; thresholds may be infinite, too."""
+"""Ranges of the arrays; thresholds may also be infinite."""
 _NUMBERS = {
     "merged": COUNT,
     **dict.fromkeys(("membrane_noise", "trace_noise", "threshold_noise"), Range(0, LARGEST)),

@@ -1,4 +1,4 @@
-"""Recordings of consecutive trials, joined to one."""
+"""Recordings of consecutive trials, and how they are joined."""
 
 from __future__ import annotations
 

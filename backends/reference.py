@@ -6,9 +6,9 @@ Current-based leaky integrate-and-fire neurons, integrated exactly on a fixed su
     dV/dt = -(V - leak) / tau_mem + synaptic_drive * I
     V > threshold  ->  spike, V := reset for the refractory period
 
-An event acts from its own time on. Thresholds are looked at once per sub-step, the time of a spike within it is
-interpolated, and what the spike did to other neurons shows from the end of the next sub-step on. Potentials are real
-numbers here; a recording rounds them to trace codes.
+An event acts from its own time on. Thresholds are checked once per sub-step, the time of a spike within it is
+interpolated, and the effect of the spike on other neurons shows from the end of the next sub-step on. Potentials are
+real numbers; a recording rounds them to trace codes.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class ReferenceBackend(Backend):
     """An ideal chip without mismatch, noise, saturation or memory limit.
 
     Args:
-        weight_max: largest integer weight; it is as strong as the chip's, whose weights reach 63.
+        weight_max: Largest integer weight, as strong as the chip's largest weight of 63.
 
     Raises:
-        ValueError: `weight_max` is out of the range that a device can have.
+        ValueError: `weight_max` is out of the range of devices.
     """
 
     def __init__(self, weight_max: int = CAPABILITIES.weight_max) -> None:
@@ -83,7 +83,7 @@ class ReferenceBackend(Backend):
 
     @property
     def tolerances(self) -> str:
-        """An ideal chip's."""
+        """Tolerances of an ideal chip."""
         return "ideal"
 
     def open(self) -> None:
@@ -97,7 +97,7 @@ class ReferenceBackend(Backend):
         """Remember the circuit.
 
         Raises:
-            ValueError: it does not fit, or trials that follow closely are asked for; they are independent here.
+            ValueError: The circuit does not fit, or requests dependent trials by a `trial_time`.
         """
         check_circuit(circuit, self._capabilities)
         if circuit.trial_time is not None:
@@ -178,11 +178,11 @@ class _Neurons:
         return self.drive * torch.exp(-time / self.p.tau_mem) * integral
 
     def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
-        """Advance sub-step `k`, until whose end new events add so much to current and membrane."""
+        """Advance sub-step `k`; `current` and `membrane` are the effects of new events at its end."""
         p = self.p
         h = self.h
         previous = self.v
-        free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
+        free = (h - self.held).clamp(min=0)  # the part of the sub-step after the refractory period
         released = self.current * torch.exp((free - h) / p.tau_syn)
         self.v = p.leak + (previous - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
         self.v = self.v + membrane * (free / h)

@@ -20,7 +20,7 @@ from .contract import Backend
 
 GROUP = "hxtrain.backends"
 SOURCE = Path(__file__).parents[1]
-"""Root of a clone, where the package is not installed."""
+"""Root of a clone that is used without installation."""
 
 
 class UnknownBackendError(ValueError):
@@ -42,7 +42,7 @@ def accepted_settings(name: str) -> set[str]:
 
 
 def required_settings(name: str) -> set[str]:
-    """Return the keyword settings without which a device cannot be created, e.g. its address.
+    """Return the keyword settings that a device requires, e.g. its address.
 
     Raises:
         UnknownBackendError: no device of that name is registered.
@@ -55,7 +55,7 @@ def create_backend(name: str, **settings: Any) -> Backend:
     """Create the device called `name` with its settings.
 
     Raises:
-        UnknownBackendError: the name or a setting is not known; the text lists what is.
+        UnknownBackendError: The name or a setting is not known; the text lists the known ones.
     """
     accepted = accepted_settings(name)
     unknown = sorted(set(settings) - accepted)

@@ -1,4 +1,4 @@
-"""A device in front of another one: everything is passed on, and what the other one can do in addition is kept.
+"""A device in front of another one: it passes every call on and keeps the optional abilities of the inner device.
 
 class Inverting(BackendWrapper):
     def map_weights(self, weights):
@@ -30,14 +30,14 @@ from .contract import (
 
 
 class BackendWrapper(Backend):
-    """Passes everything on to a device; a subclass overrides what differs.
+    """Passes every call on to a device; a subclass overrides what differs.
 
     A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
-    tells. What a subclass does to runs belongs into `map_weights`, `map_stimulus` and `map_recording`, which single runs and runs map_stimulus
-    together meet alike. If it overrides `run` instead, runs map_stimulus together become single ones.
+    tells. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through which single runs and
+    the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
 
     Args:
-        backend: the device.
+        backend: The wrapped device.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -115,11 +115,11 @@ class BackendWrapper(Backend):
         return stimulus
 
     def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
-        """Return what arrives of a recording.
+        """Return the recording that the caller gets in place of `recording`.
 
         Args:
-            recording: the device's.
-            stimulus: what the wrapper was asked to run.
+            recording: Recording of the wrapped device.
+            stimulus: Stimulus that the caller passed to the wrapper.
 
         Raises:
             DeviceError: nothing arrives.
@@ -128,10 +128,10 @@ class BackendWrapper(Backend):
 
 
 class _Batching(BackendWrapper, Batching):
-    """Passes on runs that are map_stimulus together."""
+    """Passes several runs on at once."""
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Do what `run` does with each stimulus, at once unless a subclass has a `run` of its own."""
+        """Run all stimuli at once; one by one if a subclass overrides `run`."""
         device = self.backend
         if type(self).run is not BackendWrapper.run or not isinstance(device, Batching):
             return [_outcome(lambda s=stimulus: self.run(weights, s)) for stimulus in stimuli]  # type: ignore[misc]
@@ -168,7 +168,7 @@ class _Calibratable(BackendWrapper, Calibratable):
 
 
 class _Interruptible(BackendWrapper, Interruptible):
-    """Passes on that a run is not wanted any more."""
+    """Passes interruptions on."""
 
     def interrupt(self) -> None:
         """End the run in progress on the device."""
@@ -181,12 +181,12 @@ ABILITIES: dict[type, type[BackendWrapper]] = {
     Calibratable: _Calibratable,
     Interruptible: _Interruptible,
 }
-"""What a device can do in addition, and how a wrapper passes it on."""
+"""Optional abilities of a device, and the wrapper that passes each on."""
 
 
 @cache
 def _with(kind: type[BackendWrapper], abilities: tuple[type[BackendWrapper], ...]) -> type[BackendWrapper]:
-    """Return a kind of wrapper that has abilities in addition."""
+    """Return a wrapper class with additional abilities."""
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (*abilities, kind), names)
 

@@ -38,29 +38,29 @@ from .sdk import HINT, Sdk, connect, disconnect, listed, load_sdk
 log = logging.getLogger(__name__)
 
 INTERVAL = {"sram": BRAINSCALES2.trace_interval, "dram": 6e-6}
-"""Time between two CADC samples (s), by where they are stored."""
+"""Time between two CADC samples (s), by the memory that stores them."""
 STORED = {"sram": 100, "dram": 204800}
-"""Samples of one trial that the memory holds."""
+"""Number of samples of one trial that the memory holds."""
 MARGIN = 7e-6
-"""Time around a trial in which samples are stored, too (s)."""
+"""Time around a trial in which samples are also stored (s)."""
 TRIAL_TIME = {"sram": BRAINSCALES2.trial_time, "dram": 2e-3}
 """Usual time from trial to trial (s)."""
 REST = 5
-"""Time constants after which a trial counts as forgotten; neurons are not reset between trials."""
+"""Number of time constants until membranes have forgotten a trial; neurons are not reset between trials."""
 RUN_BYTES = 4 * 2**20
-"""Trace samples of one run (bytes). The chip has no such limit, but hxtorch holds a run in dense tensors: with 4
-steps per sample, some 50 times as much."""
+"""Trace samples of one run (bytes). The chip has no such limit, but hxtorch stores a run in dense tensors: about 50
+times as much, with 4 steps per sample."""
 ATTEMPTS = 3
-"""Trials of `configure` before it gives up."""
+"""Number of attempts of `configure`."""
 MISFITS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError)
-"""Errors that tell of software that does not fit, which no repeat mends."""
+"""Errors of software that does not fit, which no repetition mends."""
 
 PLACED = 16
-"""Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
+"""Number of circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
 
 
 class PlacedCircuit(NamedTuple):
-    """A circuit in place: its network, the time from trial to trial (s), and what a user should know."""
+    """A circuit on the chip, with its network, the time from trial to trial (s), and warnings for the user."""
 
     circuit: Circuit
     network: HardwareNetwork
@@ -72,23 +72,28 @@ class BrainScaleS2Backend(Backend):
     """A BrainScaleS-2 chip that this process reaches through hxtorch.
 
     Args:
-        calibration: file to load, `.pkl` (calix) or a binary coco list; None: hxtorch calibrates for the circuit.
-            A `.pkl` file runs code when it is loaded: use your own.
-        calibration_cache: folder in which calix keeps the calibrations that it makes.
-        memory: of trace samples: `sram` (one every 1.7 us, 94 per trial) or `dram` (one every 6 us, long trials).
-        leak, threshold, reset: potentials that circuits get (trace units). refractory: s.
-        trial_time: time from trial to trial (s); None: 200 us with `sram`, 2 ms with `dram`.
-        synaptic_drive: what one weight LSB does to a membrane (trace units / s); None: the published chip's.
-        i_synin_gm, synapse_dac_bias: CapMem codes of the synaptic inputs and of the synapses.
-        substeps: steps per trace sample to whose start input spikes are moved.
-        trace_shift: time by which samples are moved to earlier times (s), in whole sub-steps.
-        interpolation: of samples at the times asked for: `linear` or `nn`, the nearest one.
-        hw_routing_func: router to use instead of hxtorch's: a function, or its name `package.module:function`, which
-            is imported by `open`, once a chip is there.
-        reconnect_after: failed runs in a row after which the connection is made anew.
+        calibration: File to load, `.pkl` (calix) or a binary coco list; None: hxtorch calibrates for the circuit.
+            Loading a `.pkl` file runs code: use only your own.
+        calibration_cache: Folder in which calix keeps the calibrations that it makes.
+        memory: Memory of trace samples: `sram` (one every 1.7 us, 94 per trial) or `dram` (one every 6 us, long
+            trials).
+        leak: Leak potential of circuits (trace units).
+        threshold: Threshold of circuits (trace units).
+        reset: Reset potential of circuits (trace units).
+        refractory: Refractory period of circuits (s).
+        trial_time: Time from trial to trial (s); None: 200 us with `sram`, 2 ms with `dram`.
+        synaptic_drive: Slope of a membrane per weight LSB (trace units / s); None: the value of the published chip.
+        i_synin_gm: CapMem code of the synaptic inputs.
+        synapse_dac_bias: CapMem code of the synapses.
+        substeps: Steps per trace sample; input spikes move to the start of their step.
+        trace_shift: Time by which samples move to earlier times (s), in whole sub-steps.
+        interpolation: Interpolation between samples: `linear` or `nn` (the nearest sample).
+        hw_routing_func: Router in place of hxtorch's: a function, or its name `package.module:function`, which `open`
+            imports once the chip is connected.
+        reconnect_after: Number of failed runs in a row after which the backend connects anew.
 
     Raises:
-        ValueError: a setting is not known or out of range, or a file is missing.
+        ValueError: A setting is not known or out of range, or a file is missing.
     """
 
     def __init__(
@@ -164,9 +169,9 @@ class BrainScaleS2Backend(Backend):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return which chip, in which calibration, with which software.
+        """Return chip, calibration and versions of the software.
 
-        The first and the last are known once the device was open, and stay known when it is closed.
+        Chip and versions are known from the first `open` on, also after `close`.
         """
         file = self._operation.calibration
         calibration = "by hxtorch" if file is None else f"{file.name} {self._calibration_hash}"
@@ -174,15 +179,15 @@ class BrainScaleS2Backend(Backend):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is uncertain about the circuit as it is configured."""
+        """Uncertainties of the configured circuit."""
         return () if self._current is None else self._current.warnings
 
     def open(self) -> None:
         """Import the chip's software, check it, and connect.
 
         Raises:
-            DeviceError: the software is missing or does not fit, or there is no connection.
-            ValueError: the calibration file has changed, or the routing function cannot be imported.
+            DeviceError: The software is missing or does not fit, or there is no connection.
+            ValueError: The calibration file has changed, or the routing function cannot be imported.
         """
         if self._sdk is not None:
             return
@@ -200,7 +205,7 @@ class BrainScaleS2Backend(Backend):
         log.info("connected to chip %s", chip)
 
     def _identify(self, chip: str, sdk: Sdk) -> dict[str, str]:
-        """Return what is known of an individual once it is connected."""
+        """Return the identity of the connected individual."""
         file = self._operation.calibration
         content = b"by hxtorch" if file is None else file.read_bytes()
         digest = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
@@ -218,13 +223,14 @@ class BrainScaleS2Backend(Backend):
             disconnect(sdk, self)
 
     def configure(self, circuit: Circuit) -> None:
-        """Place, calibrate and route a circuit by a run without spikes, and look at the neurons at rest.
+        """Place, calibrate and route a circuit by a run without spikes, and check the neurons at rest.
 
-        A circuit that was configured before is still in place, and is used again.
+        A circuit of an earlier call is still placed and is used again.
 
         Raises:
-            ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
-            DeviceError: not open, the run without spikes or a calibration fails, or the chip's software does not fit.
+            ValueError: The circuit does not fit, the calibration file has other targets, or the router refuses.
+            DeviceError: The device is not open, the run without spikes or a calibration fails, or the chip's software
+                does not fit.
         """
         sdk = self._require_sdk()
         self._current = None
@@ -237,7 +243,7 @@ class BrainScaleS2Backend(Backend):
         self._failures = 0
 
     def _realise(self, sdk: Sdk, circuit: Circuit) -> PlacedCircuit:
-        """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
+        """Build the network and run it without spikes; repeat this after an error that may be temporary."""
         self._require_calibration()
         period = self._period(circuit)
         for attempt in range(1, ATTEMPTS + 1):
@@ -267,10 +273,10 @@ class BrainScaleS2Backend(Backend):
         return PlacedCircuit(circuit, network, period, warnings)
 
     def _require_calibration(self) -> None:
-        """Refuse a calibration file that is another one than when the backend was made.
+        """Check that the calibration file has not changed since the backend was made.
 
         Raises:
-            ValueError: it is.
+            ValueError: The file has changed.
         """
         file = self._operation.calibration
         if file is not None and content_hash(_require_file(file)) != self._calibration_hash:
@@ -283,7 +289,7 @@ class BrainScaleS2Backend(Backend):
         """Run trials with integer weights.
 
         Raises:
-            DeviceError: not open or configured, or the run failed; it can be repeated.
+            DeviceError: The device is not open or configured, or the run failed; it can be repeated.
         """
         sdk = self._require_sdk()
         current = self._current
@@ -310,7 +316,7 @@ class BrainScaleS2Backend(Backend):
         return measurement
 
     def _recover(self, sdk: Sdk, error: Exception) -> None:
-        """Make the next run possible: the network has cleaned up; the connection is made anew if that did not help."""
+        """Prepare the next run after an error: connect anew after `reconnect_after` failures in a row."""
         self._failures += 1
         log.warning("run failed, number %d in a row: %s", self._failures, _describe(error))
         if self._failures % self._reconnect_after == 0:
@@ -320,7 +326,7 @@ class BrainScaleS2Backend(Backend):
         """Release the chip and connect anew.
 
         Raises:
-            DeviceError: no connection, or another chip answers.
+            DeviceError: There is no connection, or another chip answers.
         """
         disconnect(sdk, self)
         chip = connect(sdk, self)
@@ -335,17 +341,17 @@ class BrainScaleS2Backend(Backend):
         return self._sdk
 
     def _period(self, circuit: Circuit) -> float:
-        """Return the time from a trial's start to the next one's (s): long enough to forget, unless asked."""
+        """Return the time from a trial's start to the next one's (s): the requested one, else long enough to forget."""
         if circuit.trial_time is not None:
             return circuit.trial_time
         slowest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
         return max(self._capabilities.trial_time, circuit.duration + REST * slowest)
 
     def _check(self, circuit: Circuit) -> None:
-        """Refuse what the chip or hxtorch cannot do, with everything that is wrong.
+        """Check a circuit against the limits of chip and hxtorch.
 
         Raises:
-            ValueError: a value, its limit and a remedy for each.
+            ValueError: The circuit exceeds limits; the text gives a value, a limit and a remedy for each.
         """
         caps = self._capabilities
         if caps.max_samples is not None and circuit.samples > caps.max_samples:
@@ -364,7 +370,7 @@ class BrainScaleS2Backend(Backend):
             raise ValueError(f"the chip cannot realise the circuit:\n{lines}")
 
     def _misfits_of(self, p: Population, circuit: Circuit) -> list[str]:
-        """Say what is wrong with the projections onto a population."""
+        """Return a text for each unsupported projection onto a population."""
         problems = []
         limit = self._capabilities.inputs_per_circuit
         names = [population.name for population in circuit.populations]
@@ -386,7 +392,7 @@ class BrainScaleS2Backend(Backend):
         return problems
 
     def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measurement, period: float) -> list[str]:
-        """Return what a run without spikes showed, and what is not known."""
+        """Return findings of a run without spikes, and uncertainties."""
         notes = []
         if not network.checked:
             notes.append(
@@ -418,7 +424,7 @@ class BrainScaleS2Backend(Backend):
 
 
 def _at_rest(p: Population, quiet: Measurement) -> list[str]:
-    """Say which neurons of a population are not at rest without input."""
+    """Return a text for each kind of unrest of a population without input."""
     problems = []
     codes = quiet.traces[p.name][0]
     stuck = ((codes == 0) | (codes == 255)).all(0)
@@ -442,7 +448,7 @@ def _no_spikes(circuit: Circuit) -> Spikes:
 
 
 def _nothing(circuit: Circuit) -> Measurement:
-    """Return what no trials give."""
+    """Return the measurement of an empty batch."""
     empty = torch.zeros(0)
     traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
     spiking = [p for p in circuit.populations if p.threshold is not None]
@@ -471,7 +477,7 @@ def content_hash(file: Path) -> str:
 
 
 def _check_router(router: object) -> None:
-    """Refuse what is neither a function nor the name of one; nothing is imported."""
+    """Check that the router is a function or the name of one, without importing it."""
     if router is None or callable(router):
         return
     module, _, name = router.partition(":") if isinstance(router, str) else ("", "", "")
@@ -482,10 +488,10 @@ def _check_router(router: object) -> None:
 
 
 def _import_router(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Return the routing function that is given or named.
+    """Return the routing function, imported by its name if necessary.
 
     Raises:
-        ValueError: it cannot be imported, or is no function.
+        ValueError: The name cannot be imported, or is no function.
     """
     if not isinstance(router, str):
         return router

@@ -1,6 +1,6 @@
 """A circuit as hxtorch modules, and one run of it.
 
-The modules read out what was measured and skip hxtorch's own simulation of the network; gradients are the host's.
+The modules read the measurement out and skip hxtorch's own simulation of the network; the host computes gradients.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .sdk import Sdk
 log = logging.getLogger(__name__)
 
 CAPACITANCE = 63
-"""Membrane capacitance (LSB), the largest."""
+"""Largest membrane capacitance (LSB)."""
 SYNAPTIC_GAIN, SYNAPSE_BIAS = 500, 1000
 """Usual codes: hxtorch's default, and the bias that its own training examples use."""
 
 
 class ChipCalibrationError(DeviceError):
-    """hxtorch could not calibrate the chip; that takes minutes, and is not repeated by itself."""
+    """hxtorch could not calibrate the chip; the backend does not repeat this by itself, since it takes minutes."""
 
 
 class RoutingError(ValueError):
@@ -43,15 +43,17 @@ class Operation:
     """How the chip is operated.
 
     Attributes:
-        calibration: file; None: hxtorch calibrates for the circuit, which takes minutes.
-        calibration_cache: folder in which calix keeps such calibrations; None: its own.
-        dram: samples go to the large, slow memory.
-        substeps: steps of hxtorch's grid per trace interval; input spikes are moved to the start of their step.
-        shift: steps by which samples are moved to earlier times.
-        interpolation: how samples are brought onto the grid, `linear` or `nn` (the nearest sample).
-        synaptic_gain, synapse_bias: CapMem codes of the synaptic input's amplifier and of the synapses; None: those
-            of the calibration file, without one `SYNAPTIC_GAIN` and `SYNAPSE_BIAS`.
-        router: replaces hxtorch's router; None keeps it.
+        calibration: Calibration file; None: hxtorch calibrates for the circuit, which takes minutes.
+        calibration_cache: Folder in which calix keeps such calibrations; None: the default of calix.
+        dram: Whether samples go to the large, slow memory.
+        substeps: Steps of hxtorch's grid per trace interval; input spikes move to the start of their step.
+        shift: Number of steps by which samples move to earlier times.
+        interpolation: Interpolation of samples on the grid, `linear` or `nn` (the nearest sample).
+        synaptic_gain: CapMem code of the synaptic input's amplifier; None: the code of the calibration file, or
+            `SYNAPTIC_GAIN` without a file.
+        synapse_bias: CapMem code of the synapses; None: the code of the calibration file, or `SYNAPSE_BIAS` without a
+            file.
+        router: Router in place of hxtorch's; None keeps hxtorch's.
     """
 
     calibration: Path | None
@@ -65,7 +67,7 @@ class Operation:
     router: Callable[[Any], Any] | None
 
     def common_requirements(self) -> list[Requirement]:
-        """Return what is asked of all neurons alike."""
+        """Return the targets that all neurons share."""
         codes = {"i_synin_gm": self.synaptic_gain, "synapse_dac_bias": self.synapse_bias}
         return [
             Requirement(name, code, "", f"backend.settings.{name}") for name, code in codes.items() if code is not None
@@ -73,7 +75,7 @@ class Operation:
 
 
 class Measurement(NamedTuple):
-    """One run: codes uint8 `[B, T, N]` and spikes by population, trials that did not arrive whole, health."""
+    """Data of one run: codes uint8 `[B, T, N]` and spikes by population, lost trials bool `[B]`, health."""
 
     traces: dict[str, Tensor]
     spikes: dict[str, Spikes]
@@ -85,17 +87,19 @@ class HardwareNetwork:
     """A circuit on the chip.
 
     Args:
-        sdk: the chip's software. circuit: what to realise. operation: how.
-        period: time from the start of a trial to that of the next (s).
+        sdk: Software of the chip.
+        circuit: Circuit to realise.
+        operation: Operating point of the chip.
+        period: Time from the start of a trial to that of the next (s).
 
     Attributes:
-        routings: how often the router ran.
-        timed: whether the times of trace samples are known; set by the first run.
-        counted: whether dropped events are counted; set by every run.
-        checked: whether it is known what the calibration was made for.
+        routings: Number of calls of the router.
+        timed: Whether the times of trace samples are known; set by the first run.
+        counted: Whether dropped events are counted; set by every run.
+        checked: Whether the targets of the calibration are known.
 
     Raises:
-        ValueError: the calibration file cannot be read, or was made for other targets.
+        ValueError: The calibration file cannot be read, or was made for other targets.
     """
 
     def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, period: float) -> None:
@@ -132,7 +136,7 @@ class HardwareNetwork:
         return experiment
 
     def _load(self, instance: Any, file: Path) -> None:
-        """Load a calibration file, and check what it was made for, where it tells."""
+        """Load a calibration file, and check its targets if it contains them."""
         try:
             instance.load_calib(str(file))
         except Exception as error:
@@ -145,7 +149,7 @@ class HardwareNetwork:
         check_targets(file, targets, self._circuit.populations, self._operation.common_requirements())
 
     def _watch(self, router: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return the router, which counts and times itself and says what it was asked for when it fails."""
+        """Return a router that counts and times its calls and describes the circuit when it fails."""
 
         def route(network: Any) -> Any:
             self.routings += 1
@@ -191,13 +195,13 @@ class HardwareNetwork:
         """Run a batch of trials.
 
         Args:
-            weights: integers `[post, pre]` by projection.
-            spikes: input events.
+            weights: Integer weights `[post, pre]` by projection.
+            spikes: Input events.
 
         Raises:
-            RoutingError: the router found no way (first run only).
-            DeviceError: what arrived cannot be told apart by trials.
-            Exception: whatever the chip's software raises. The network can be run again.
+            RoutingError: The router found no solution (first run only).
+            DeviceError: The data cannot be assigned to trials.
+            Exception: Any error of the chip's software. The network can be run again.
         """
         circuit = self._circuit
         substeps = self._operation.substeps
@@ -216,7 +220,7 @@ class HardwareNetwork:
             self._clean_up()
 
     def _register(self, grid: Tensor) -> dict[str, Any]:
-        """Call all modules, which hxtorch asks for before every run, and return the populations' handles."""
+        """Call all modules, as hxtorch requires before every run, and return the populations' handles."""
         handles: dict[str, Any] = {}
         for population in self._circuit.populations:
             currents = []
@@ -228,14 +232,14 @@ class HardwareNetwork:
         return handles
 
     def _input(self, grid: Tensor) -> Any:
-        """Return a handle of the input; hxtorch wants one for each projection."""
+        """Return a handle of the input; hxtorch needs one for each projection."""
         return self._sdk.spiking.LIFObservables(spikes=grid)
 
     def _calibrate_once(self) -> None:
         """Let hxtorch calibrate all populations together, with one calibration.
 
-        It asks the populations one after the other whether their parameters are new, and each answers once with
-        yes; but it calibrates all as soon as the first does. So all but one are asked here.
+        hxtorch asks the populations one by one whether their parameters have changed, and each says yes once; the first
+        yes calibrates all of them. This method therefore asks all populations but one in advance.
         """
         if not self._calibrated_once:
             for module in list(self._populations.values())[1:]:
@@ -276,17 +280,17 @@ class HardwareNetwork:
         return Health(dropped_spikes=(drops or 0) + merged, notes=notes)
 
     def _clean_up(self) -> None:
-        """Forget what a run registered, above all one that failed; keep placement, routing and calibration.
+        """Forget the modules that a run, in particular a failed one, registered; keep placement, routing and calibration.
 
         hxtorch adds an entry per neuron to the list of recorded ones whenever a weight has changed, and uses the
-        first only; left alone, the list grows without end.
+        first only; without this reset the list grows without end.
         """
         self._experiment.modules.clear()
         self._instance.cadc_neurons.clear()
 
 
 def _wrap_calibration(calibrate: Callable[[], None]) -> Callable[[], None]:
-    """Return hxtorch's calibration of a chip, whose failure says that it is one."""
+    """Return hxtorch's calibration of a chip; failures become ChipCalibrationError."""
 
     def wrapper() -> None:
         try:
@@ -315,9 +319,9 @@ def _as_it_is(weight: Tensor) -> Tensor:
 
 
 def _raw(spiking: Any, base: Any, name: str) -> Any:
-    """Return hxtorch's neurons `base`, which keep what was measured and simulate nothing.
+    """Return a class of hxtorch's neurons `base` that keeps the measurement and simulates nothing.
 
-    After a run they have `samples` (see `Samples`) and, where they spike, `events`: (clock, trial, neuron).
+    After a run, a module has `samples` (see `Samples`) and, if it spikes, `events`: (clock, trial, neuron).
     """
     fires = base is spiking.LIF
 
