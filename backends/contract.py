@@ -33,7 +33,7 @@ CLOCK_END = 2**53
 
 
 def weight_type(weight_max: int) -> torch.dtype:
-    """Return the smallest integer type for weights up to a magnitude; all code that makes weights uses this function."""
+    """Return the smallest integer type for weights up to a magnitude; all code that makes weights calls this."""
     return next(kind for kind in WEIGHT_TYPES if weight_max <= torch.iinfo(kind).max)
 
 

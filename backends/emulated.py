@@ -214,7 +214,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about unusual names and about uncalibrated neurons of the configured circuit, with the consequences."""
+        """Warnings about unusual names and uncalibrated neurons of the configured circuit, with the consequences."""
         return (*self._notes, *self._warnings)
 
     def open(self) -> None:

@@ -247,7 +247,7 @@ class FaultyBackend(BackendWrapper):
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether the device does and there are no faults: some faults hit runs, which then have the length of a chip's."""
+        """Whether the device does and there are no faults: some faults hit runs, which then have a chip's length."""
         return not self.faults and super().takes_any_batch
 
     def map_stimulus(self, stimulus: Stimulus) -> Stimulus:

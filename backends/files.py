@@ -23,8 +23,8 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends; until then, and after an error, nothing changes.
 
-    The new file gets a random name in the same folder, so that no link is followed and no two processes share it. At the
-    end of the block, content and final name are on the disk.
+    The new file gets a random name in the same folder, so that no link is followed and no two processes share it. At
+    the end of the block, content and final name are on the disk.
 
     Args:
         path: Path of the file.

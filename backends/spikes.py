@@ -38,7 +38,7 @@ class Spikes:
 
     Raises:
         TypeError: An argument does not consist of real numbers.
-        ValueError: An index is fractional or out of range, a time is negative or not finite, or shapes or lengths differ.
+        ValueError: An index is fractional or out of range, a time is negative or not finite, or lengths differ.
     """
 
     sample: Tensor
@@ -228,7 +228,7 @@ class Spikes:
         return torch.floor(self.time.double() / dt + GRID_TOLERANCE).clamp(max=LAST_BIN).long()
 
     def inside(self, dt: float, steps: int) -> Tensor:
-        """Return the number of events within a window of `steps` bins, int64 `[]`, without waiting for the accelerator."""
+        """Return the number of events within a window of `steps` bins, int64 `[]`; the host does not wait for it."""
         return torch.count_nonzero(self.time < (steps - GRID_TOLERANCE) * dt)
 
     def to_grid(self, dt: float, steps: int, binary: bool = False, strict: bool = False) -> Tensor:

@@ -280,7 +280,7 @@ class HardwareNetwork:
         return Health(dropped_spikes=(drops or 0) + merged, notes=notes)
 
     def _clean_up(self) -> None:
-        """Forget the modules that a run, in particular a failed one, registered; keep placement, routing and calibration.
+        """Forget the modules that a run, even a failed one, registered; keep placement, routing and calibration.
 
         hxtorch adds an entry per neuron to the list of recorded ones whenever a weight has changed, and uses the
         first only; without this reset the list grows without end.

@@ -161,7 +161,7 @@ def to_spikes(events: Any, batch: int, size: int, duration: float) -> Spikes:
 def dropped_spikes(health: Any) -> int | None:
     """Return the number of events that the crossbar dropped in a run; None if the counters cannot be read.
 
-    The counters are differences over the run for each chip, or for each execution instance in older releases of grenade.
+    The counters are differences over the run for each chip, or for each execution instance in old releases of grenade.
     """
     try:
         chips = [

@@ -1,4 +1,4 @@
-"""What a device says about itself, and that it can be opened, configured and closed again and again."""
+"""Checks of a device's description, and of repeated opening, configuration and closing."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def lost_trials_are_flagged(bench: Bench) -> str:
 
 
 def _unless_failed(work: Callable[[], Recording]) -> Recording | None:
-    """Return a recording; None where the device failed, which a host answers by a repeat."""
+    """Return a recording; None if the device failed, which a host answers by a repetition."""
     try:
         return work()
     except DeviceError:

@@ -1,4 +1,4 @@
-"""What a device must refuse, with a text that names what is wrong, and that it works on afterwards."""
+"""Checks that a device refuses what it cannot do, with a text that names the problem, and stays usable afterwards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .bench import Bench, ConformanceError, NotApplicableError, difference, requ
 
 Work = Callable[[], object]
 LARGEST = 10_000
-"""Trials that the check of the trace memory runs at most, since they take chip time."""
+"""Largest number of trials in the check of the trace memory, since they take chip time."""
 
 
 def refuses(
     work: Work, subject: str, words: tuple[str, ...], kinds: tuple[type[Exception], ...] = (ValueError,)
 ) -> None:
-    """Require that `work` raises one of `kinds` with a text that has one of `words`, whatever the case."""
+    """Require that `work` raises one of `kinds` with a text that contains one of `words` in any case."""
     names = " or ".join(kind.__name__ for kind in kinds)
     try:
         work()
@@ -153,7 +153,7 @@ def errors_leave_the_device_usable(bench: Bench) -> str:
 
 
 def _provoke(work: Work) -> None:
-    """Call what is refused; how is checked elsewhere."""
+    """Make a call that the device refuses; other checks look at the error."""
     try:
         work()
     except Exception:

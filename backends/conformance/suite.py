@@ -1,4 +1,4 @@
-"""The checks, and a device's run through them."""
+"""The checks, and their runs on a device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tolerances import IDEAL, Tolerances
 
 Verdict = Literal["pass", "fail", "not applicable", "excluded"]
 Check = Callable[[Bench], str]
-"""Returns what it found, or raises ConformanceError or NotApplicableError; its docstring says what it asks for."""
+"""Returns a report, or raises ConformanceError or NotApplicableError; its docstring states the requirement."""
 
 ALL: tuple[Check, ...] = (
     description.capabilities_are_plausible,
@@ -78,14 +78,14 @@ CHECKS: dict[str, Check] = {check.__name__: check for check in ALL}
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        name: of the check.
-        asks: what it asks for, in one sentence.
-        verdict: `pass`, `fail`, `not applicable` (the device's capabilities say so), `excluded` (its author does).
-        text: what was found, or why it was not checked.
-        seconds: how long it took.
+        name: Name of the check.
+        asks: Requirement of the check, in one sentence.
+        verdict: `pass`, `fail`, `not applicable` (by the device's capabilities) or `excluded` (by its author).
+        text: Report of the check, or the reason for its omission.
+        seconds: Duration of the check (s).
     """
 
     name: str
@@ -96,7 +96,7 @@ class Result:
 
 
 def asks(check: Callable[..., object]) -> str:
-    """Return what a check asks for: the first paragraph of its docstring, in one line."""
+    """Return the requirement of a check: the first paragraph of its docstring, in one line."""
     return " ".join((inspect.getdoc(check) or "").split("\n\n")[0].split())
 
 
@@ -117,7 +117,7 @@ def select(names: Sequence[str] | None, exclude: Mapping[str, str], extra: Seque
 
 
 def verify(name: str, backend: Backend, tolerances: Tolerances = IDEAL) -> Result:
-    """Run one check on a device, which is opened for it and closed after it, whatever happens."""
+    """Run one check on a device, which is open for this check only and always closed afterwards."""
     return judge(name, asks(CHECKS[name]), lambda: _verified(CHECKS[name], backend, tolerances))
 
 
@@ -129,7 +129,7 @@ def _verified(check: Check, backend: Backend, tolerances: Tolerances) -> str:
 
 
 def judge(name: str, requirement: str, work: Callable[[], str]) -> Result:
-    """Return what `work` found; any other error than those of a check is a failure of the device."""
+    """Return the result of `work`; errors other than those of a check count as failures of the device."""
     begin = time.perf_counter()
     verdict: Verdict = "pass"
     try:
@@ -156,11 +156,11 @@ def run_suite(
     """Run the checks on a device.
 
     Args:
-        backend: the device; it is opened and closed for every check.
-        tolerances: how far it may be off.
-        exclude: checks not to run, each with the reason.
-        names: the checks to run; None for all.
-        report: is told which check begins.
+        backend: Device under test; the suite opens and closes it for every check.
+        tolerances: Allowed deviations of the device from the ideal.
+        exclude: Checks to omit, each with the reason.
+        names: Checks to run; None for all.
+        report: Called with the name of each check before it runs.
 
     Raises:
         ValueError: a check is not known, or an exclusion has no reason.

@@ -1,4 +1,4 @@
-"""Integer weights arrive exactly: every one, in its place `[post, pre]`, with its sign and size."""
+"""Checks that every integer weight arrives in its place `[post, pre]`, with its sign and size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .bench import Bench, NotApplicableError, difference, require, within
 
 
 def _measured(bench: Bench, weights: Tensor) -> Tensor:
-    """Return the weight that each synapse's response is worth `[post, pre]`, measured one input at a time."""
+    """Return the weight that corresponds to each synapse's response `[post, pre]`, measured one input at a time."""
     size, inputs = weights.shape
     bench.require_response(max(1, bench.caps.weight_max // 3), bench.tolerances.weight)
     bench.configure(bench.layer(inputs, size))
@@ -23,7 +23,7 @@ def _measured(bench: Bench, weights: Tensor) -> Tensor:
 
 
 def _random(bench: Bench, size: int) -> Tensor:
-    """Return integer weights `[size, size]` of any sign, a fifth of them 0, the others not small."""
+    """Return integer weights `[size, size]` of either sign: a fifth of them is 0, all others are large."""
     generator = torch.Generator().manual_seed(1)
     limit = bench.caps.weight_max
     size_of = torch.randint(max(1, limit // 3), limit + 1, (size, size), generator=generator)
@@ -54,7 +54,7 @@ def weights_arrive_in_their_place(bench: Bench) -> str:
 
 
 def _alike(measured: Tensor, expected: Tensor) -> Tensor:
-    """Return the cosine between each measured row and each sent one `[N, N]`."""
+    """Return the cosine between each measured row and each expected row `[N, N]`."""
     return torch.nn.functional.normalize(measured, dim=1) @ torch.nn.functional.normalize(expected, dim=1).T
 
 

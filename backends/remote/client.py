@@ -38,12 +38,12 @@ from .wire import LARGEST_PART, Exact, WireError
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 HEADS = 2**12
-"""Room for what travels with the tensors of a run (bytes)."""
+"""Room for head and body in the message of a run (bytes)."""
 
 
 @dataclass
 class LinkTimes:
-    """Where the time of good runs went (s, sums): in the backend behind the server, and in all."""
+    """Sums over successful runs: their number, the time in the backend behind the server, and the total time (s)."""
 
     runs: int = 0
     device: float = 0.0
@@ -53,21 +53,21 @@ class LinkTimes:
 class RemoteBackend(Backend, Batching, Interruptible):
     """A device behind `hxtrain-serve`.
 
-    It survives lost messages, broken connections and restarts of the server: a run is repeated until its
-    recording is here, and the server does not run a repeated batch twice.
+    It survives lost messages, broken connections and restarts of the server: it repeats a run until the recording
+    arrives, and the server does not execute a repeated batch twice.
 
     Args:
-        address: of the server, e.g. `tcp://127.0.0.1:5555`.
-        keys: directory with `client.key_secret` and `server.key`; None for a server without keys.
-        patience: silence of the server after which a run fails (s).
-        queue_patience: longest wait while others have the chip (s).
-        timeout: silence after which a request is repeated (s).
+        address: Address of the server, e.g. `tcp://127.0.0.1:5555`.
+        keys: Directory with `client.key_secret` and `server.key`; None for a server without keys.
+        patience: Silence of the server after which a run fails (s).
+        queue_patience: Longest wait while others have the chip (s).
+        timeout: Silence after which a request is repeated (s).
 
     Attributes:
-        times: where the time of runs went.
+        times: Times that runs took.
 
     Raises:
-        ValueError: the address is none, or keys are missing or broken.
+        ValueError: The address is not valid, or keys are missing or broken.
     """
 
     def __init__(
@@ -96,30 +96,30 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self.times = LinkTimes()
 
     def __repr__(self) -> str:
-        """Describe the address in a line; the server is not asked for it."""
+        """Describe the address in a line, without a request to the server."""
         return f"{type(self).__name__}({self._settings.address})"
 
     @property
     def capabilities(self) -> Capabilities:
-        """The device's; the server is asked when they are first needed."""
+        """Capabilities of the device, from the server on first use."""
         return self._welcome().capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return the device's, and the server's address."""
+        """Return the identity of the device, with the server's address."""
         identity = self._welcome().identity if self._answer is None else self._answer.identity
         return {**identity, "address": self._settings.address}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The device's."""
+        """Warnings of the device."""
         return () if self._answer is None else self._answer.warnings
 
     def open(self) -> None:
         """Wait for the chip.
 
         Raises:
-            DeviceError: the server cannot be reached, or others have the chip for too long.
+            DeviceError: The server cannot be reached, or others have the chip for too long.
         """
         try:
             self._ensure_lease()
@@ -143,7 +143,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Place a circuit.
 
         Raises:
-            ValueError: the device cannot do it.
+            ValueError: The device cannot realise the circuit.
             DeviceError: the device failed, or the server cannot be reached.
         """
         self._circuit = circuit
@@ -183,14 +183,14 @@ class RemoteBackend(Backend, Batching, Interruptible):
         return [_join(flat[first:last]) for first, last in edges]
 
     def interrupt(self) -> None:
-        """End the run in progress, here and, if the device can, there."""
+        """End the run in progress, in this client and, if the device can do so, on the server."""
         if self._running:
             self._interrupted.set()
 
     def _divide(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
-        """Divide a run of which the server might not take the recording; trials that may meet stay together.
+        """Divide a run whose recording may exceed the server's limit; dependent trials stay together.
 
-        One that is far too large stays whole: the server says what it takes.
+        A run that is far too large stays whole: the server refuses it and names its limit.
         """
         limits = self._welcome().limits
         spikes = stimulus.spikes
@@ -204,7 +204,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
     def _run_pieces(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run stimuli; once the server cannot be reached, the error stands for all that follow."""
+        """Run stimuli; when the server becomes unreachable, all remaining runs get the error as outcome."""
         outcomes = list[Recording | DeviceError]()
         setbacks = Setbacks(self._settings)
         for group in self._groups(circuit, weights, stimuli):
@@ -224,7 +224,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
     def _groups(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> Iterator[list[Stimulus]]:
-        """Divide runs into what the server takes at once: runs that follow each other; a too large one stays alone."""
+        """Divide runs into groups of consecutive runs that fit in one message; a run that is too large stays alone."""
         limit = self._welcome().limits.max_message - HEADS - 4 * sum(matrix.numel() for matrix in weights.values())
         group = list[Stimulus]()
         size = 0
@@ -244,7 +244,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
     def _run_group(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run what one message holds; returns what was run of it, from the first stimulus on."""
+        """Run the stimuli of one message, and return the outcomes of those that ran, from the first on."""
         welcome = self._welcome()
         body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
         size = sum(len(tensor) for tensor in tensors)
@@ -271,7 +271,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         return [outcome for outcome in takewhile(lambda outcome: outcome is not None, outcomes) if outcome is not None]
 
     def _request_run(self, body: p.Run, tensors: Sequence[memoryview], sequence: int) -> Reply:
-        """Have a job done; the server need not go on with one that nobody waits for any more."""
+        """Request a run; cancel it on the server if the caller gives up."""
         allowed = self._welcome().limits.run_timeout
         self._running = True
         try:
@@ -289,9 +289,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
             self._interrupted.clear()
 
     def _insist(self, work: Callable[[], Result]) -> Result:
-        """Do something with a lease and the circuit configured in it, again whenever the lease was lost.
+        """Do `work` with a lease and the configured circuit, and repeat it whenever the lease is lost.
 
-        Waiting in the queue is no loss: it has a patience of its own.
+        The time in the queue does not count as a setback: it has a patience of its own.
         """
         setbacks = Setbacks(self._settings)
         queued = self._queued
@@ -306,7 +306,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
                 setbacks.add(refusal.text, self._queued - queued)
 
     def _welcome(self) -> p.Welcome:
-        """Return who is there; before `open`, the connection does not stay."""
+        """Return the server's welcome; before `open`, the connection is closed again."""
         if self._hello is None:
             try:
                 self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
@@ -317,7 +317,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         return self._hello
 
     def _ensure_lease(self) -> None:
-        """Wait for the lease, if there is none; the server must still serve the same device."""
+        """Wait for a lease unless the client has one; the server must still serve the same device."""
         if self._lease:
             return
         self._check_same_device()
@@ -359,7 +359,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self._link.expect(current.limits.max_message + LARGEST_PART)
 
     def _ensure_circuit(self) -> None:
-        """Configure the circuit in this lease; the chip must come out as it was."""
+        """Configure the circuit in this lease; the identity of the chip must not change."""
         if self._circuit is None or self._configured == self._lease:
             return
         self._sequence += 1
@@ -377,15 +377,15 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self._configured = self._lease
 
     def _release(self) -> None:
-        """Give the lease back; without a server there is nothing to give back."""
+        """Give the lease back, if the server can be reached."""
         self._tell("release", p.Empty(), "the lease was not given back, it ends by itself")
 
     def _cancel(self, sequence: int) -> None:
-        """Say that a job is not wanted any more."""
+        """Cancel a job on the server."""
         self._tell("cancel", p.Cancel(sequence), "the job was not cancelled, it ends by itself")
 
     def _tell(self, op: p.Operation, body: object, otherwise: str) -> None:
-        """Tell the server something by a connection of its own, briefly."""
+        """Send a request through a separate connection, with little patience."""
         last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
         try:
             last.request(op, body, lease=self._lease)
@@ -409,9 +409,9 @@ class Heart:
     """Tells the server that the client lives while it does not use the chip; a thread with its own connection.
 
     Args:
-        settings: of the connection.
-        timeout: silence after which the server ends a lease (s).
-        link: the client's; nothing is sent while that is in use.
+        settings: Settings of the connection.
+        timeout: Silence after which the server ends a lease (s).
+        link: Link of the client; while it is in use, no heartbeat is sent.
     """
 
     def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
@@ -438,14 +438,14 @@ class Heart:
             try:
                 self._link.request("heartbeat", p.Empty(), lease=lease)
             except p.Refusal:
-                lost = lease  # the client learns of it with its next run
+                lost = lease  # the next run of the client reports it
             except (DeviceError, ValueError) as error:
                 log.debug("no heartbeat: %s", error)
         self._link.close()
 
 
 def _label() -> str:
-    """Return who this is, for people."""
+    """Return a label of this client for people: user, host and process."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
