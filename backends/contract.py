@@ -46,35 +46,35 @@ class Capabilities:
     """Abilities and limits of a device.
 
     Attributes:
-        name: name of the device family.
-        neuron_circuits: number of neuron circuits.
-        inputs_per_circuit: signed inputs of one circuit; merged circuits add theirs up.
-        max_merged: circuits that can be merged into one neuron.
-        weight_max: largest magnitude of an integer weight.
-        trace_bits: resolution of a trace sample (bits).
-        trace_interval: time between two trace samples (s).
-        trace_memory: memory for the trace samples of one run (bytes); None for no limit.
-        trace_channels: neurons whose samples a run stores, used or not; None: the recorded ones.
-        max_samples: trace samples per trial; None for no limit.
-        timestamp_resolution: resolution of spike times (s).
-        synaptic_drive: slope of a membrane per weight LSB of synaptic current (trace units / s).
-        leak: leak potential that a placement should request (trace units).
-        threshold: threshold that a placement should request (trace units).
-        reset: reset potential that a placement should request (trace units).
-        refractory: refractory period that a placement should request (s).
-        tau_range: smallest and largest time constant that a circuit can request (s).
-        speedup: ratio of biological time to the device's time.
-        trial_time: time from one trial to the next (s).
-        power: power during a run (W); None where unknown.
-        traces: whether membranes are recorded.
-        recurrence: whether populations may project onto themselves.
-        forced_reset: whether membranes and synaptic currents can be reset between trials.
-        deterministic: whether equal seeds and clocks give equal recordings.
-        spike_interval: shortest time between two spikes of a neuron, however short the requested refractory period
+        name: Name of the device family.
+        neuron_circuits: Number of neuron circuits.
+        inputs_per_circuit: Signed inputs of one circuit; merged circuits add theirs up.
+        max_merged: Circuits that can be merged into one neuron.
+        weight_max: Largest magnitude of an integer weight.
+        trace_bits: Resolution of a trace sample (bits).
+        trace_interval: Time between two trace samples (s).
+        trace_memory: Memory for the trace samples of one run (bytes); None for no limit.
+        trace_channels: Neurons whose samples a run stores, used or not; None: the recorded ones.
+        max_samples: Trace samples per trial; None for no limit.
+        timestamp_resolution: Resolution of spike times (s).
+        synaptic_drive: Slope of a membrane per weight LSB of synaptic current (trace units / s).
+        leak: Leak potential that a placement should request (trace units).
+        threshold: Threshold that a placement should request (trace units).
+        reset: Reset potential that a placement should request (trace units).
+        refractory: Refractory period that a placement should request (s).
+        tau_range: Smallest and largest time constant that a circuit can request (s).
+        speedup: Ratio of biological time to the device's time.
+        trial_time: Time from one trial to the next (s).
+        power: Power during a run (W); None where unknown.
+        traces: Whether membranes are recorded.
+        recurrence: Whether populations may project onto themselves.
+        forced_reset: Whether membranes and synaptic currents can be reset between trials.
+        deterministic: Whether equal seeds and clocks give equal recordings.
+        spike_interval: Shortest time between two spikes of a neuron, however short the requested refractory period
             (s); None: the resolution of spike times.
 
     Raises:
-        ValueError: fields are out of range or contradict each other; the text names all of them.
+        ValueError: Fields are out of range or contradict each other; the text names all of them.
     """
 
     name: str
@@ -185,15 +185,15 @@ class Population:
     """Neurons with common targets (trace units, seconds).
 
     Attributes:
-        name: unique name.
-        size: number of neurons.
-        merged: circuits per neuron.
-        leak: leak potential (trace units).
-        threshold: threshold (trace units); None for a non-spiking readout.
-        reset: reset potential (trace units).
-        tau_mem: time constant of the membrane (s).
-        tau_syn: time constant of the synaptic current (s).
-        refractory: refractory period (s).
+        name: Unique name.
+        size: Number of neurons.
+        merged: Circuits per neuron.
+        leak: Leak potential (trace units).
+        threshold: Threshold (trace units); None for a non-spiking readout.
+        reset: Reset potential (trace units).
+        tau_mem: Time constant of the membrane (s).
+        tau_syn: Time constant of the synaptic current (s).
+        refractory: Refractory period (s).
     """
 
     name: str
@@ -212,11 +212,11 @@ class Projection:
     """All-to-all synapses from `pre` onto the population `post`.
 
     Attributes:
-        name: unique name.
-        pre: name of the upstream population, or `INPUT`.
-        post: name of the downstream population.
-        pre_size: number of sources.
-        first_input: signed input of the target neurons that source 0 uses.
+        name: Unique name.
+        pre: Name of the upstream population, or `INPUT`.
+        post: Name of the downstream population.
+        pre_size: Number of sources.
+        first_input: Signed input of the target neurons that source 0 uses.
     """
 
     name: str
@@ -235,14 +235,14 @@ class Circuit:
     """The populations and projections that placement produces and a device is configured with.
 
     Attributes:
-        inputs: number of external inputs.
-        populations: populations in the order of their placement.
-        projections: projections in the order of their placement.
-        samples: trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
-        dt: trace interval (s).
-        trial_time: time from one trial's start to the next one's (s), so short that membranes and synapses may
+        inputs: Number of external inputs.
+        populations: Populations in the order of their placement.
+        projections: Projections in the order of their placement.
+        samples: Trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
+        dt: Trace interval (s).
+        trial_time: Time from one trial's start to the next one's (s), so short that membranes and synapses may
             still hold traces of the previous trial; None: trials are far apart (`Capabilities.trial_time`).
-        forced_reset: reset all membranes and synaptic currents between the recorded window and the next trial.
+        forced_reset: Reset all membranes and synaptic currents between the recorded window and the next trial.
     """
 
     inputs: int
@@ -264,12 +264,12 @@ class Stimulus:
     """One batch of trials.
 
     Attributes:
-        spikes: external events.
-        clock: number of previous trials of the host (the place of trial 0 on the device's clock). Emulated devices
+        spikes: External events.
+        clock: Number of previous trials of the host (the place of trial 0 on the device's clock). Emulated devices
             derive their temporal noise from it; chips ignore it.
 
     Raises:
-        ValueError: the trials exceed the clock, which runs from 0 to `CLOCK_END`.
+        ValueError: The trials exceed the clock, which runs from 0 to `CLOCK_END`.
     """
 
     spikes: Spikes
@@ -283,7 +283,7 @@ def check_clock(clock: int, trials: int) -> None:
     """Check that a number of trials fits on a device's clock from a place on.
 
     Raises:
-        ValueError: the trials exceed the clock.
+        ValueError: The trials exceed the clock.
     """
     if clock not in Range(0, CLOCK_END - trials, whole=True):
         raise ValueError(
@@ -322,11 +322,11 @@ class Recording:
     """The result of a run on a device.
 
     Attributes:
-        spikes: events of each spiking population by name.
-        traces: raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
-        cost: time and energy.
-        health: losses and retries.
-        lost: trials whose data did not arrive whole, bool `[B]`; None: none. Their data in the recording have no
+        spikes: Events of each spiking population by name.
+        traces: Raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
+        cost: Time and energy.
+        health: Losses and retries.
+        lost: Trials whose data did not arrive whole, bool `[B]`; None: none. Their data in the recording have no
             meaning. The host repeats these trials, and fails if that does not help.
         clock: `Stimulus.clock` of the recorded run; None: the device does not know it. The host compares it to notice
             an answer to another run.
@@ -350,7 +350,7 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
     """Check a circuit against the device's limits; backends call it first in `configure`.
 
     Raises:
-        ValueError: the circuit does not fit; the text lists every violation.
+        ValueError: The circuit does not fit; the text lists every violation.
     """
     caps = capabilities
     sizes = {p.name: p.size for p in circuit.populations}
@@ -441,8 +441,8 @@ def check_run(
     """Check the arguments of a backend's `run` or `run_all`, and return the circuit; backends call it first.
 
     Raises:
-        DeviceError: the device is not configured.
-        ValueError: weights are missing, not integers, of the wrong shape or out of range, or the stimulus
+        DeviceError: The device is not configured.
+        ValueError: Weights are missing, not integers, of the wrong shape or out of range, or the stimulus
             has another number of inputs than the circuit.
     """
     if circuit is None:
@@ -486,12 +486,12 @@ class Targets:
     """Targets of a calibration, common to all neuron circuits (trace units, seconds).
 
     Attributes:
-        leak: leak potential (trace units).
-        threshold: threshold (trace units).
-        reset: reset potential (trace units).
-        tau_mem: time constant of the membrane (s).
-        tau_syn: time constant of the synaptic current (s).
-        rate: rate at which neurons with a leak above threshold fire by themselves (1 / s): the leak is then tuned by
+        leak: Leak potential (trace units).
+        threshold: Threshold (trace units).
+        reset: Reset potential (trace units).
+        tau_mem: Time constant of the membrane (s).
+        tau_syn: Time constant of the synaptic current (s).
+        rate: Rate at which neurons with a leak above threshold fire by themselves (1 / s): the leak is then tuned by
             spikes instead of traces, and `leak` is its expected value. None: neurons do not fire by themselves.
     """
 
@@ -522,12 +522,12 @@ class Outcome(NamedTuple):
     """Result of a calibration for one parameter.
 
     Attributes:
-        parameter: name of the parameter.
-        unit: unit of the parameter.
-        target: target value.
-        median: median over the successful circuits, measured afterwards.
-        sd: standard deviation over the successful circuits, measured afterwards.
-        failed: number of circuits that do not reach the target.
+        parameter: Name of the parameter.
+        unit: Unit of the parameter.
+        target: Target value.
+        median: Median over the successful circuits, measured afterwards.
+        sd: Standard deviation over the successful circuits, measured afterwards.
+        failed: Number of circuits that do not reach the target.
     """
 
     parameter: str
@@ -553,15 +553,15 @@ class Calibratable(ABC):
         """Calibrate the open device, write the result to `file`, and use it from now on.
 
         Args:
-            targets: targets of the calibration.
-            file: path of the new calibration file.
-            stages: parameters to calibrate, the others stay at common codes; None for all.
-            seed: seed of the temporal noise in the measurements (emulated devices).
-            report: called with the name of each stage before it begins.
+            targets: Targets of the calibration.
+            file: Path of the new calibration file.
+            stages: Parameters to calibrate, the others stay at common codes; None for all.
+            seed: Seed of the temporal noise in the measurements (emulated devices).
+            report: Called with the name of each stage before it begins.
 
         Raises:
-            DeviceError: the device is not open, or a target is out of its reach.
-            ValueError: a stage is not known.
+            DeviceError: The device is not open, or a target is out of its reach.
+            ValueError: A stage is not known.
         """
 
     @abstractmethod
@@ -588,8 +588,8 @@ class Batching(ABC):
         """Run each stimulus in order, as `Backend.run` does; in place of a failed run the list holds its error.
 
         Raises:
-            ValueError: a stimulus or the weights do not fit the circuit; nothing was run.
-            DeviceError: the outcome of all runs is unknown.
+            ValueError: A stimulus or the weights do not fit the circuit; nothing was run.
+            DeviceError: The outcome of all runs is unknown.
         """
 
 

@@ -310,8 +310,8 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         """Calibrate the chip, write the result to `file`, and use it from now on.
 
         Raises:
-            DeviceError: the backend holds a population or a fitted chip.
-            ValueError: a stage is not known, or a target out of reach.
+            DeviceError: The backend holds a population or a fitted chip.
+            ValueError: A stage is not known, or a target out of reach.
         """
         chip = self._individuals[0]
         if len(self._individuals) != 1 or not isinstance(chip, Chip):

@@ -191,7 +191,7 @@ def create_faults(probabilities: Mapping[str, float]) -> tuple[Fault, ...]:
     """Return faults from probabilities by name.
 
     Raises:
-        ValueError: a name is not known, or a probability is out of range.
+        ValueError: A name is not known, or a probability is out of range.
     """
     unknown = sorted(set(probabilities) - set(FAULTS))
     if unknown:

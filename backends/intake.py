@@ -62,7 +62,7 @@ def index(values: Any, name: str, limit: int) -> Tensor:
     """Return whole numbers in `0..limit - 1` as int64 `[E]`.
 
     Raises:
-        ValueError: the shape is another one, or a number is fractional or out of range.
+        ValueError: The shape is another one, or a number is fractional or out of range.
     """
     tensor = _flat(as_tensor(values, name), name)
     numbers = tensor.to(torch.int64)
@@ -80,7 +80,7 @@ def seconds(values: Any, name: str, unit: float) -> Tensor:
     """Return times in units of `unit` (s) as seconds, float32 `[E]`.
 
     Raises:
-        ValueError: the shape is another one, or a time is negative or not finite.
+        ValueError: The shape is another one, or a time is negative or not finite.
     """
     time = in_seconds(_flat(as_tensor(values, name), name), name, unit)
     if time.numel():
@@ -130,7 +130,7 @@ def counts(values: Any, name: str) -> Tensor:
     """Return numbers of spikes on a grid `[T, B, N]`.
 
     Raises:
-        ValueError: the shape is another one, or a number is fractional, negative or too large.
+        ValueError: The shape is another one, or a number is fractional, negative or too large.
     """
     grid = as_tensor(values, name)
     if grid.ndim != 3:

@@ -121,7 +121,7 @@ class NeuronParameters:
         """Read what `save` wrote.
 
         Raises:
-            ParameterFileError: the file is missing or holds something else.
+            ParameterFileError: The file is missing or holds something else.
         """
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:

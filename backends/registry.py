@@ -36,7 +36,7 @@ def accepted_settings(name: str) -> set[str]:
     """Return the keyword settings of a device.
 
     Raises:
-        UnknownBackendError: no device of that name is registered.
+        UnknownBackendError: No device of that name is registered.
     """
     return set(inspect.signature(_factory(name)).parameters)
 
@@ -45,7 +45,7 @@ def required_settings(name: str) -> set[str]:
     """Return the keyword settings that a device requires, e.g. its address.
 
     Raises:
-        UnknownBackendError: no device of that name is registered.
+        UnknownBackendError: No device of that name is registered.
     """
     parameters = inspect.signature(_factory(name)).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}

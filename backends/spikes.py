@@ -88,7 +88,7 @@ class Spikes:
             time_unit: Unit of the times (s), such as 1e-6 for microseconds.
 
         Raises:
-            TypeError, ValueError: see `Spikes`.
+            TypeError, ValueError: See `Spikes`.
         """
         spikes = cls.trusted(sample, unit, time, samples, units)
         spikes._take(time_unit)
@@ -133,8 +133,8 @@ class Spikes:
         """Build from one time per input `[B, N]` in units of `time_unit` (s); a time that is not finite means no spike.
 
         Raises:
-            TypeError: these are no real numbers.
-            ValueError: a time is negative, or the shape another one.
+            TypeError: These are no real numbers.
+            ValueError: A time is negative, or the shape another one.
         """
         times = intake.as_tensor(times, "spikes.time")
         if times.ndim != 2:
@@ -153,8 +153,8 @@ class Spikes:
         """Build from spike counts on a grid `[T, B, N]`: a count of c in bin k gives c events at `k * dt`.
 
         Raises:
-            TypeError: these are no real numbers.
-            ValueError: a count is fractional, negative or too large, or the shape another one.
+            TypeError: These are no real numbers.
+            ValueError: A count is fractional, negative or too large, or the shape another one.
         """
         intake.positive(dt, "dt", "s")
         grid = intake.counts(grid, "a grid of spikes")
@@ -202,7 +202,7 @@ class Spikes:
         """Check all events; only `Spikes` and `from_events` do so by themselves.
 
         Raises:
-            ValueError: an event is out of range.
+            ValueError: An event is out of range.
         """
         if not len(self):
             return
@@ -240,7 +240,7 @@ class Spikes:
         `binary`), and spikes at or after `steps * dt` are left out.
 
         Raises:
-            ValueError: an event is out of range; `strict` and at least one spike lies outside the grid.
+            ValueError: An event is out of range; `strict` and at least one spike lies outside the grid.
         """
         intake.positive(dt, "dt", "s")
         steps = intake.size(steps, "steps")
@@ -267,7 +267,7 @@ class Spikes:
         """Return consecutive pieces of at most `size` samples, each counting its samples from 0.
 
         Raises:
-            ValueError: the size is not positive.
+            ValueError: The size is not positive.
         """
         size = intake.size(size, "spikes.split: size")
         if size < 1:

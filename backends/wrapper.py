@@ -122,7 +122,7 @@ class BackendWrapper(Backend):
             stimulus: Stimulus that the caller passed to the wrapper.
 
         Raises:
-            DeviceError: nothing arrives.
+            DeviceError: Nothing arrives.
         """
         return recording
 

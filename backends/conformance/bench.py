@@ -228,7 +228,7 @@ class Bench:
         """Return codes of a population, float64 `[B, T, N]`.
 
         Raises:
-            NotApplicableError: the device records no traces.
+            NotApplicableError: The device records no traces.
         """
         if not self.caps.traces:
             raise NotApplicableError("the device records no traces")
@@ -293,7 +293,7 @@ def zeros(circuit: Circuit) -> dict[str, Tensor]:
 
 
 def difference(first: Recording, second: Recording) -> str | None:
-    """Return a text on the first difference of two recordings, None if they are equal; the order of spikes is ignored."""
+    """Return the first difference of two recordings as a text, None without one; the order of spikes is ignored."""
     if list(first.traces) != list(second.traces) or list(first.spikes) != list(second.spikes):
         return "the populations recorded"
     for name, codes in first.traces.items():

@@ -104,7 +104,7 @@ def select(names: Sequence[str] | None, exclude: Mapping[str, str], extra: Seque
     """Return the names of the checks to run or to report as excluded.
 
     Raises:
-        ValueError: a name is not known, or an exclusion has no reason.
+        ValueError: A name is not known, or an exclusion has no reason.
     """
     available = [*CHECKS, *extra]
     unknown = sorted({*(names or ()), *exclude} - set(available))
@@ -163,7 +163,7 @@ def run_suite(
         report: Called with the name of each check before it runs.
 
     Raises:
-        ValueError: a check is not known, or an exclusion has no reason.
+        ValueError: A check is not known, or an exclusion has no reason.
     """
     exclude = exclude or {}
     results = []

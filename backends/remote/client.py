@@ -144,7 +144,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
         Raises:
             ValueError: The device cannot realise the circuit.
-            DeviceError: the device failed, or the server cannot be reached.
+            DeviceError: The device failed, or the server cannot be reached.
         """
         self._circuit = circuit
         self._answer = None
@@ -159,8 +159,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Run trials.
 
         Raises:
-            ValueError: weights or stimulus do not fit the circuit, or are too large for the server.
-            DeviceError: the device failed, or the server cannot be reached.
+            ValueError: Weights or stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: The device failed, or the server cannot be reached.
         """
         (outcome,) = self.run_all(weights, [stimulus])
         if isinstance(outcome, DeviceError):
@@ -171,8 +171,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Run stimuli one after the other, as many in one message as the server takes.
 
         Raises:
-            ValueError: weights or a stimulus do not fit the circuit, or are too large for the server.
-            DeviceError: the server cannot be reached.
+            ValueError: Weights or a stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: The server cannot be reached.
         """
         welcome, begin = self._welcome(), time.perf_counter()
         circuit = check_run(self._circuit, weights, stimuli, welcome.capabilities.weight_max)

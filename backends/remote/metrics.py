@@ -15,7 +15,7 @@ WINDOW = 60.0
 
 
 class Counters:
-    """What a server has done since it started (at time `start`, s)."""
+    """Counts of a server since its start (at time `start`, s)."""
 
     def __init__(self, start: float) -> None:
         self.start = start
@@ -48,9 +48,9 @@ class Counters:
                 self._count(piece.recording, piece.trials, piece.seconds, moment)
 
     def _count(self, recording: Recording, trials: int, seconds: float, moment: float) -> None:
-        self.runs = self.runs + 1
-        self.trials = self.trials + trials
-        self.run_seconds = self.run_seconds + seconds
+        self.runs += 1
+        self.trials += trials
+        self.run_seconds += seconds
         self.dropped_spikes += recording.health.dropped_spikes
         self.retries += recording.health.retries
         self.lost_trials += 0 if recording.lost is None else int(recording.lost.sum())
@@ -70,10 +70,10 @@ def exposition(
     """Return all metrics as text.
 
     Args:
-        counters: of the server.
-        gauges: help text and value by name (without the prefix `hxtrain_server_`).
-        identity: of the device; becomes the labels of `info`.
-        moment: time (s).
+        counters: Counters of the server.
+        gauges: Help text and value by name (without the prefix `hxtrain_server_`).
+        identity: Identity of the device, for the labels of `info`.
+        moment: Current time (s).
     """
     labels = ",".join(f'{_name(key)}="{_escaped(value)}"' for key, value in sorted(identity.items()))
     lines = [*_head("info", "The device that is served.", "gauge"), f"hxtrain_server_info{{{labels}}} 1"]

@@ -1,4 +1,4 @@
-"""How much of the server each one may use: buckets that fill with time and empty with requests, bytes and work."""
+"""Rate limits of a server's users: buckets that fill with time and empty with requests, bytes and work."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections import OrderedDict
 from .protocol import Refusal
 
 BYTES = 2**16
-"""A message costs one request, and one more for each so many bytes."""
+"""Size of a message that costs one request more (bytes)."""
 SHARE = 0.5
-"""Share of the server's time that one user without the lease may have answered, at the full rate."""
+"""Share of the server's time that one user without the lease may take at the full rate."""
 MOST = 1024
-"""Users whose bucket is known."""
+"""Largest number of buckets."""
 
 
 class Rates:
     """Buckets of one second of requests.
 
     Args:
-        rate: requests per second of one user, on average.
+        rate: Requests per second of one user, on average.
     """
 
     def __init__(self, rate: float) -> None:
@@ -27,10 +27,10 @@ class Rates:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def admit(self, user: str, moment: float) -> None:
-        """Let a user's request in.
+        """Admit a user's request.
 
         Raises:
-            Refusal: busy, if there were too many.
+            Refusal: Busy, if there were too many requests.
         """
         level = self._level(user, moment)
         if level < 1:
@@ -38,7 +38,7 @@ class Rates:
             raise Refusal("busy", text, (1 - level) / self.rate)
 
     def charge(self, user: str, moment: float, size: int = 0, seconds: float = 0.0) -> None:
-        """Count a request, of so many bytes and so much work (s)."""
+        """Charge a request, with its size (bytes) and its working time (s)."""
         cost = 1 + size / BYTES + seconds * self.rate / SHARE
         self._buckets[user] = (max(self._level(user, moment) - cost, -self._size), moment)
         self._buckets.move_to_end(user)

@@ -1,4 +1,4 @@
-"""The chip server: one device, one lease at a time, behind a front that speaks with the network."""
+"""The chip server: one device, with one lease at a time, behind a front to the network."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from .worker import LONGEST_ERROR, Outcome, Worker, failed
 log = logging.getLogger(__name__)
 SOFTWARE = f"hxtrain {version('hxtrain')}"
 KNOWN_USERS = 1024
-"""Users whose name is known."""
+"""Largest number of users whose names are kept."""
 HOLDER = "the lease's holder"
-"""Who pays for requests that name the lease."""
+"""Payer of requests that name the lease."""
 AT_ONCE = 32
-"""Most events that are answered before the device is looked after again."""
+"""Largest number of events that are answered between two looks at the device."""
 TICK = 0.1
 """Longest time between two looks at leases and signals (s)."""
 LINGER = 2.0
-"""Time in which the last replies may leave at the end (s)."""
+"""Time for sending the last replies at the end (s)."""
 
 
 @dataclass
@@ -50,15 +50,15 @@ class ServerSettings:
     """Settings of a server.
 
     Attributes:
-        bind: address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
-        keys: directory of keys (`hxtrain-serve keys DIR`); None serves this machine only.
-        insecure: serve other machines without keys, too: anyone there can use the chip.
-        max_message: largest message and recording (bytes).
-        max_rate: requests per second of one client, on average.
-        run_timeout: longest job (s).
-        heartbeat_timeout: a client that is silent for so long loses lease or place (s).
-        lease_time: a lease ends after so long if others wait (s).
-        threads: torch threads of the device.
+        bind: Address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
+        keys: Directory of keys (`hxtrain-serve keys DIR`); None serves this machine only.
+        insecure: Whether to serve other machines without keys: anyone there can then use the chip.
+        max_message: Largest message and recording (bytes).
+        max_rate: Requests per second of one client, on average.
+        run_timeout: Longest job (s).
+        heartbeat_timeout: Silence after which a client loses its lease or place (s).
+        lease_time: Duration of a lease while others wait (s).
+        threads: Number of torch threads of the device.
     """
 
     bind: str = "tcp://127.0.0.1:5555"
@@ -80,7 +80,7 @@ class ServerSettings:
             raise ValueError(f"lease_time={self.lease_time} s must not be negative")
 
     def limits(self) -> p.Limits:
-        """Return what clients are told."""
+        """Return the limits that clients get."""
         return p.Limits(self.max_message, self.max_rate, self.run_timeout, self.heartbeat_timeout, self.lease_time)
 
 
@@ -88,15 +88,15 @@ class Server:
     """Serves a backend until `stop`.
 
     Args:
-        backend: the device; opened here, closed at the end of `serve`.
-        settings: of the server.
+        backend: Device to serve; the constructor opens it, and `serve` closes it at its end.
+        settings: Settings of the server.
 
     Attributes:
-        address: where it can be reached.
+        address: Address of the server.
 
     Raises:
-        ValueError: keys are missing or broken, or the address cannot be bound.
-        Exception: whatever opening the backend raises.
+        ValueError: Keys are missing or broken, or the address cannot be bound.
+        Exception: Any error of the backend's `open`.
     """
 
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
@@ -169,7 +169,7 @@ class Server:
             poller.register(self._front.link.fileno(), zmq.POLLIN)
 
     def _authenticate(self, question: Question) -> None:
-        """Say whether a key may connect; keys are read anew each time."""
+        """Decide whether a key may connect; the key files are read each time."""
         key = z85.encode(question.key)
         try:
             names = load_authorised(Path(self.settings.keys or "").expanduser())
@@ -204,7 +204,7 @@ class Server:
                 self._answer(event)
 
     def _answer(self, arrival: Arrival) -> None:
-        """Answer one message, whatever it is."""
+        """Answer one message of any kind."""
         user = arrival.user
         address = arrival.address
         begin = time.monotonic()
@@ -228,10 +228,10 @@ class Server:
             self._rates.charge(payer, moment, arrival.size, moment - begin)
 
     def _answer_request(self, arrival: Arrival, origin: Origin, peer: Peer) -> None:
-        """Answer a request, or start what it asks for.
+        """Answer a request, or start its job.
 
         Raises:
-            Refusal: it is none, or cannot be answered.
+            Refusal: The message is no request, or cannot be answered.
         """
         p.check_message_size(arrival.count, arrival.size, self.settings.max_message)
         request = p.parse_request(arrival.frames, arrival.count)
@@ -285,7 +285,7 @@ class Server:
         return p.Empty()
 
     def _cancel(self, request: p.Request, origin: Origin) -> p.Empty:
-        """Note that the holder does not want the job any more, if it is the one that is running."""
+        """Mark a job as cancelled by its holder, if it is the running one."""
         cancel: p.Cancel = p.read_body(p.Cancel, request)
         lease = self._desk.holder(request.head.lease, origin.user, time.monotonic())
         job = self._running
@@ -294,7 +294,7 @@ class Server:
         return p.Empty()
 
     def _end_unwanted_job(self, job: Job) -> None:
-        """End a job that was cancelled, whose client has gone, or that took too long; asked for again at each look."""
+        """End a job that was cancelled, has lost its client, or took too long; called at each look at the job."""
         if job.cancelled or job.outcome is not None or self._desk.lease is not job.lease:
             self._worker.cancel()
 
@@ -348,7 +348,7 @@ class Server:
         head = request.head
         moment = time.monotonic()
         lease = self._desk.holder(head.lease, origin.user, moment)
-        if not whole:  # it was sent before the front knew of the lease
+        if not whole:  # the client sent it before the front knew the lease
             raise p.Refusal("busy", "send it again", 0.01)
         repeated = self._ledger.repeated(head, lease)
         if repeated is not None:
@@ -385,7 +385,7 @@ class Server:
         return lambda: worker.run(configured, run, request.tensors)
 
     def _answer_again(self, job: Job, peer: Peer) -> None:
-        """Answer a repeated job from what is kept, or once it is done."""
+        """Answer a repeated job with its kept outcome, or when it ends."""
         self._counters.duplicates += 1
         if job.outcome is None:
             job.waiter = peer
@@ -394,7 +394,7 @@ class Server:
             self._send(peer, job.outcome.status, job.outcome.body, job.outcome.tensors)
 
     def _look_after_job(self) -> None:
-        """Send what came of the job; say so once if it takes too long."""
+        """Send the outcome of the job; send an error once if the job takes too long."""
         job = self._running
         moment = time.monotonic()
         if job is None:
@@ -411,7 +411,7 @@ class Server:
             self._conclude(job, outcome, moment)
 
     def _conclude(self, job: Job, outcome: Outcome, moment: float) -> None:
-        """Send what came of a job, and then note it."""
+        """Send the outcome of a job, and then record it."""
         self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
         self._counters.finish(outcome, moment)
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
@@ -465,6 +465,6 @@ class Server:
 
 
 def _busy_frames() -> list[bytes]:
-    """Return the reply to a request that nobody has time to read."""
+    """Return the frames of the reply to an unread request."""
     failure = p.Failure("busy", "more requests than the server has time for; ask less often", 0.2)
     return p.reply_frames(p.ReplyHead(0, "error"), pack(failure))

@@ -1,8 +1,8 @@
-"""Typed messages from and to plain values: strict, without pickle or evaluation.
+"""Strict conversion of typed messages from and to plain values, without pickle or evaluation.
 
 A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
 tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
-field must be there, no other may, and each must have the declared type. Numbers are finite. Text comes out printable:
+field must be present with the declared type, and no others may. Numbers are finite. Text comes out printable:
 control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
 """
 
@@ -24,9 +24,9 @@ LARGEST_PART = 2**20
 LONGEST_TEXT = 2**16
 """Longest text in a message (bytes)."""
 MOST_ITEMS = 2**12
-"""Most items of a tuple or mapping."""
+"""Largest number of items of a tuple or mapping."""
 MOST_CONTAINERS = 2**14
-"""Most tuples and mappings in a message."""
+"""Largest number of tuples and mappings in a message."""
 LONGEST_SHOWN = 80
 """Longest value in an error (characters)."""
 INTEGERS = (-(2**63), 2**63 - 1)
@@ -39,14 +39,14 @@ Message = TypeVar("Message")
 
 
 class WireError(ValueError):
-    """A message is not what was agreed; the text names the field, what was found and what is expected."""
+    """A message violates the protocol; the text names the field, its value and the expected one."""
 
 
 def pack(message: object) -> bytes:
     """Return a message as bytes.
 
     Raises:
-        WireError: it is longer than `LARGEST_PART`.
+        WireError: The message is longer than `LARGEST_PART`.
     """
     packed: bytes = msgpack.packb(message, default=_plain, strict_types=True)
     if len(packed) > LARGEST_PART:
@@ -55,7 +55,7 @@ def pack(message: object) -> bytes:
 
 
 def _plain(value: object) -> Any:
-    """Return what msgpack shall pack for a value that is none of its own."""
+    """Return the form in which msgpack packs a value of a type that it does not know."""
     if isinstance(value, tuple):
         fields_of = getattr(value, "_asdict", None)
         return list(value) if fields_of is None else fields_of()
@@ -66,7 +66,7 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
     """Return the message of a kind that bytes hold.
 
     Raises:
-        WireError: they do not hold one.
+        WireError: The bytes hold no such message.
     """
     if len(packed) > LARGEST_PART:
         raise WireError(f"{kind.__name__}: {len(packed)} bytes, at most {LARGEST_PART} are taken")
@@ -89,7 +89,7 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
 
 
 class _Count:
-    """Counts containers as they are built, and stops at too many."""
+    """Counts containers as they are built, and raises at too many."""
 
     def __init__(self) -> None:
         self._left = MOST_CONTAINERS
@@ -105,7 +105,7 @@ def check(kind: type[Message], value: object) -> Message:
     """Return a message from its plain value.
 
     Raises:
-        WireError: it is none; the text names the place.
+        WireError: The value is no such message; the text names the place.
     """
     try:
         message: Message = _checker(kind)(value)  # type: ignore[arg-type]
@@ -115,12 +115,12 @@ def check(kind: type[Message], value: object) -> Message:
 
 
 Checker = Callable[[object], Any]
-"""Returns a value as it was declared; a `WireError` begins with the place within it."""
+"""Returns a value in its declared type; a `WireError` begins with the place within the value."""
 
 
 @cache
 def _checker(kind: Any) -> Checker:
-    """Return what checks values of a type; made once for each."""
+    """Return the checker for values of a type, made once for each type."""
     if kind in _SCALARS:
         return _SCALARS[kind]
     origin, parts = get_origin(kind), get_args(kind)
@@ -255,7 +255,7 @@ def _names(fields: Collection[object]) -> str:
 
 
 def _describe(value: object) -> str:
-    """Return a value for an error; of containers only the length, for they may be large."""
+    """Describe a value in an error; containers by their length only, since they may be large."""
     if isinstance(value, list | dict):
         return f"a {'list' if type(value) is list else 'mapping'} of {len(value)}"
     return printable(repr(value[:LONGEST_SHOWN] if isinstance(value, str) else value), LONGEST_SHOWN)

@@ -1,4 +1,4 @@
-"""The thread that owns the device: one job at a time, so that the server can answer meanwhile."""
+"""The thread that owns the device and executes one job at a time, while the server answers requests."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ LONGEST_ERROR = 2000
 
 
 class PieceResult(NamedTuple):
-    """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s).
+    """Result of a piece of a run: a recording or an error, its number of trials, and the time of the backend (s).
 
-    Neither: it was not run.
+    Without a recording and an error, the piece was not executed.
     """
 
     recording: Recording | None
@@ -55,12 +55,16 @@ class PieceResult(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What came of a job: the reply's status, body and tensors, and what statistics need.
+    """Outcome of a job: the reply's status, body and tensors, and data for statistics.
 
     Attributes:
-        code, text: of an error.
-        circuit: configured by this job.
-        pieces: what came of the pieces of a run.
+        status: Status of the reply.
+        body: Packed body of the reply.
+        tensors: Frames of the reply's tensors.
+        code: Code of an error; None without one.
+        text: Text of an error.
+        circuit: Circuit that this job configured.
+        pieces: Results of the pieces of a run.
     """
 
     status: Status
@@ -73,22 +77,22 @@ class Outcome:
 
 
 class Facts(NamedTuple):
-    """What is known of a device once it is open."""
+    """Facts about an open device."""
 
     capabilities: Capabilities
     identity: Mapping[str, str]
 
 
 class Worker:
-    """Runs jobs in a thread of its own; `wake` becomes readable when one is done.
+    """Executes jobs in a separate thread; `wake` becomes readable when a job ends.
 
     Args:
-        backend: opened, used and closed by the thread only.
-        threads: torch threads of the device.
-        max_message: largest recording of a job (bytes).
+        backend: Device, which only the thread opens, uses and closes.
+        threads: Number of torch threads of the device.
+        max_message: Largest recording of a job (bytes).
 
     Raises:
-        Exception: whatever opening the backend raises.
+        Exception: Any error of the backend's `open`.
     """
 
     def __init__(self, backend: Backend, threads: int, max_message: int) -> None:
@@ -111,20 +115,20 @@ class Worker:
         self.facts = facts
 
     def submit(self, job: Callable[[], Outcome]) -> None:
-        """Start a job; there must be none."""
+        """Start a job; no other job may be running."""
         assert not self.busy
         self.busy = True
         self._cancelled.clear()
         self._jobs.put(job)
 
     def cancel(self) -> None:
-        """Leave out what of the job has not been run; end the run in progress if the device can. May be repeated."""
+        """Omit the remaining runs of the job, and end the run in progress if the device can do so; may be repeated."""
         self._cancelled.set()
         if isinstance(self.backend, Interruptible):
             self.backend.interrupt()
 
     def collect(self) -> Outcome | None:
-        """Return what came of the job; None while it runs."""
+        """Return the outcome of the job; None while it runs."""
         try:
             outcome = self._outcomes.get_nowait()
         except Empty:
@@ -134,7 +138,7 @@ class Worker:
         return outcome
 
     def configure(self, circuit: Circuit) -> Outcome:
-        """Place a circuit; a job, as `run`, for the thread only."""
+        """Place a circuit; like `run`, this is a job for the thread only."""
         check_sizes(circuit)
         check_circuit(circuit, self.backend.capabilities)
         self.backend.configure(circuit)
@@ -142,7 +146,7 @@ class Worker:
         return Outcome("ok", pack(answer), circuit=circuit)
 
     def run(self, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Outcome:
-        """Run trials, piece by piece; one that fails does not keep the others from being run."""
+        """Run trials, piece by piece; all pieces run even if one fails."""
         matrices, stimuli = read_run(run, tensors, circuit)
         weights = self._weights = {name: self._reuse(name, matrix) for name, matrix in matrices.items()}
         results = list[PieceResult]()
@@ -159,7 +163,7 @@ class Worker:
         return Outcome("ok", pack(body), frames, pieces=results)
 
     def _group(self, circuit: Circuit, stimuli: Sequence[Stimulus], room: int) -> Sequence[Stimulus]:
-        """Return the first stimuli, as many as have room for the largest recording that they can give (bytes)."""
+        """Return as many of the first stimuli as `room` (bytes) allows for their largest possible recordings."""
         if self._cancelled.is_set():
             return []
         capabilities = self.facts.capabilities
@@ -176,7 +180,7 @@ class Worker:
     def _run_pieces(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[PieceResult]:
-        """Run pieces, all at once if the device takes them so; their time is then shared between them."""
+        """Run pieces, at once if the device can do so; their time is then divided equally between them."""
         backend = self.backend
         times = [time.perf_counter()]
         outcomes = list[Recording | DeviceError]()
@@ -205,7 +209,7 @@ class Worker:
     def _attempt_all(
         self, backend: Batching, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run stimuli at once; of a job that was cancelled meanwhile nothing is known, which is no failure."""
+        """Run stimuli at once; a job that is cancelled meanwhile has no outcomes, which is no failure."""
         try:
             outcomes = backend.run_all(weights, stimuli)
         except DeviceError:
@@ -223,7 +227,7 @@ class Worker:
             return error
 
     def _reuse(self, name: str, matrix: Tensor) -> Tensor:
-        """Return the last run's tensor if it is equal: devices write only new ones."""
+        """Return the last run's tensor if it is equal to the new one: devices write only changed tensors."""
         last = self._weights.get(name)
         return last if last is not None and last.dtype == matrix.dtype and torch.equal(last, matrix) else matrix
 
@@ -259,7 +263,7 @@ class Worker:
 
 
 def _check(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
-    """Return a recording that has the form which the circuit's runs have, else the error."""
+    """Return a recording of the right form for the circuit, else the error."""
     if isinstance(piece, DeviceError):
         return piece
     try:
@@ -269,7 +273,7 @@ def _check(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus)
 
 
 def attempt(job: Callable[[], Outcome]) -> Outcome:
-    """Return what comes of a job; errors become replies."""
+    """Return the outcome of a job; errors become replies."""
     try:
         return job()
     except DeviceError as error:
