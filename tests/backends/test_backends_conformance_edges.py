@@ -16,7 +16,8 @@ class Limited(BackendWrapper):
 
     def __init__(self, **limits):
         super().__init__(create_backend("reference"))
-        self.limits, self.circuit = limits, None
+        self.limits = limits
+        self.circuit = None
 
     @property
     def capabilities(self):
