@@ -1,4 +1,4 @@
-"""What came back from a device, checked before anything looks into its tensors; the same for every device."""
+"""Checks of a device's recordings before any use of their tensors, the same for every device."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from .contract import INTEGERS, Circuit, Cost, DeviceError, Health, Population, 
 from .spikes import Spikes
 
 TYPES = {"sample": INTEGERS, "unit": INTEGERS, "time": (torch.float32, torch.float64)}
-"""Types of the parts of an event that the host takes."""
+"""Types that the host accepts for the parts of an event."""
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:
-    """Return a recording that a run of a circuit can give; codes are not looked at.
+    """Return the recording if a run of the circuit can give it; the codes themselves are not checked.
 
     Args:
-        circuit: of the run.
-        recording: what a backend's `run` returned.
-        stimulus: of the run.
+        circuit: Circuit of the run.
+        recording: Value that a backend's `run` returned.
+        stimulus: Stimulus of the run.
 
     Raises:
-        DeviceError: a part is missing, of another type or size, a spike is out of range, or the recording is of
-            another run.
+        DeviceError: A part is missing or has another type or size, a spike is out of range, or the recording belongs
+            to another run.
     """
     if not isinstance(recording, Recording):
         raise DeviceError(f"the device returned {type(recording).__name__}, not a Recording")
     if not isinstance(recording.cost, Cost) or not isinstance(recording.health, Health):
-        found = f"{type(recording.cost).__name__} and {type(recording.health).__name__}"
-        raise DeviceError(f"cost and health: expected Cost and Health, got {found}")
+        types = f"{type(recording.cost).__name__} and {type(recording.health).__name__}"
+        raise DeviceError(f"cost and health: expected Cost and Health, got {types}")
     if recording.clock not in (None, stimulus.clock):
         raise DeviceError(
             f"the recording is of the run at clock {recording.clock}, not of the one at clock {stimulus.clock}: an "
@@ -37,21 +37,21 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
     batch = stimulus.spikes.samples
     lost = recording.lost
     if lost is not None and not _is(lost, (torch.bool,), (batch,)):
-        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_shown(lost)}")
+        raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_describe(lost)}")
     for population in circuit.populations:
         shape = (batch, circuit.samples, population.size)
         codes = recording.traces.get(population.name)
         if not _is(codes, (torch.uint8,), shape):
-            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_shown(codes)}")
+            raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_describe(codes)}")
         if population.threshold is not None:
             _check_spikes(population, recording.spikes.get(population.name), batch)
     return recording
 
 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:
-    """Refuse spikes that no trial can have: compiled loops read the parts of an event by one index, and write by it."""
+    """Refuse spikes that no trial can have: compiled loops use them as indices to read and write memory."""
     if not isinstance(spikes, Spikes) or (spikes.samples, spikes.units) != (batch, population.size):
-        size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _shown(spikes)
+        size = f"{spikes.samples} trials of {spikes.units} units" if isinstance(spikes, Spikes) else _describe(spikes)
         raise DeviceError(
             f"spikes of {population.name} are missing or of the wrong size: expected {batch} trials of "
             f"{population.size} units, got {size}"
@@ -61,7 +61,7 @@ def _check_spikes(population: Population, spikes: object, batch: int) -> None:
         part = getattr(spikes, name)
         if not _is(part, types, (events,)):
             kind = "float32" if name == "time" else "int64"
-            raise DeviceError(f"spikes.{name} of {population.name}: expected {kind} ({events},), got {_shown(part)}")
+            raise DeviceError(f"spikes.{name} of {population.name}: expected {kind} ({events},), got {_describe(part)}")
     try:
         spikes.check()
     except ValueError as error:
@@ -72,7 +72,7 @@ def _is(part: object, types: tuple[torch.dtype, ...], shape: tuple[int, ...]) ->
     return isinstance(part, Tensor) and part.dtype in types and tuple(part.shape) == shape
 
 
-def _shown(part: object) -> str:
+def _describe(part: object) -> str:
     if isinstance(part, Tensor):
         return f"{part.dtype} {tuple(part.shape)}"
     return "none" if part is None else type(part).__name__

@@ -1,4 +1,4 @@
-"""Limits of physical chips, as data. Devices that are or imitate one of them start from here."""
+"""Limits of physical chips, as data: the base of devices that are, or imitate, one of them."""
 
 from __future__ import annotations
 

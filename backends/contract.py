@@ -25,53 +25,56 @@ Origin = Literal["measured", "estimated"]
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 """Types that weights may have."""
 WEIGHT_TYPES = (torch.int8, torch.int16)
-"""Types in which integer weights travel: the first that holds a device's largest."""
+"""Types in which integer weights travel; a device uses the first that holds its largest weight."""
 LARGEST_WEIGHT = int(torch.iinfo(WEIGHT_TYPES[-1]).max)
 """Largest `Capabilities.weight_max` that the contract carries."""
 CLOCK_END = 2**53
-"""End of a device's clock: no trial stands there (57,000 years of 200 us each)."""
+"""End of a device's clock: no trial reaches it (57,000 years of 200 us each)."""
 
 
 def weight_type(weight_max: int) -> torch.dtype:
-    """Return the smallest integers that hold weights up to a magnitude; all code that makes such weights asks here."""
+    """Return the smallest integer type for weights up to a magnitude; all code that makes weights calls this."""
     return next(kind for kind in WEIGHT_TYPES if weight_max <= torch.iinfo(kind).max)
 
 
 class DeviceError(RuntimeError):
-    """A device failed to do what it was asked to do; its text says what to do next."""
+    """A device failed; the text says what to do next."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a device can do and where its limits are.
+    """Abilities and limits of a device.
 
     Attributes:
-        name: name of the device family.
-        neuron_circuits: number of neuron circuits.
-        inputs_per_circuit: signed inputs of one circuit; merged circuits add theirs up.
-        max_merged: circuits that can be merged into one neuron.
-        weight_max: largest magnitude of an integer weight.
-        trace_bits: resolution of a trace sample (bits).
-        trace_interval: time between two trace samples (s).
-        trace_memory: memory for the trace samples of one run (bytes); None for no limit.
-        trace_channels: neurons whose samples a run stores, used or not; None: the recorded ones.
-        max_samples: trace samples per trial; None for no limit.
-        timestamp_resolution: resolution of spike times (s).
-        synaptic_drive: slope of a membrane per weight LSB of synaptic current (trace units / s).
-        leak, threshold, reset: potentials a placement should ask for (trace units).
-        refractory: refractory period a placement should ask for (s).
-        tau_range: time constants that can be asked for (s), smallest and largest.
-        speedup: biological time over the device's time.
-        trial_time: time from one trial to the next (s).
-        power: power during a run (W); None where unknown.
-        traces, recurrence: whether membranes are recorded; whether populations may project onto themselves.
-        forced_reset: whether membranes and synaptic currents can be reset between trials.
-        deterministic: whether equal seeds and clocks give equal recordings.
-        spike_interval: shortest time between two spikes of a neuron, however short a refractory period a circuit
-            asks for (s); None: the resolution of spike times.
+        name: Name of the device family.
+        neuron_circuits: Number of neuron circuits.
+        inputs_per_circuit: Signed inputs of one circuit; merged circuits add theirs up.
+        max_merged: Circuits that can be merged into one neuron.
+        weight_max: Largest magnitude of an integer weight.
+        trace_bits: Resolution of a trace sample (bits).
+        trace_interval: Time between two trace samples (s).
+        trace_memory: Memory for the trace samples of one run (bytes); None for no limit.
+        trace_channels: Neurons whose samples a run stores, used or not; None: the recorded ones.
+        max_samples: Trace samples per trial; None for no limit.
+        timestamp_resolution: Resolution of spike times (s).
+        synaptic_drive: Slope of a membrane per weight LSB of synaptic current (trace units / s).
+        leak: Leak potential that a placement should request (trace units).
+        threshold: Threshold that a placement should request (trace units).
+        reset: Reset potential that a placement should request (trace units).
+        refractory: Refractory period that a placement should request (s).
+        tau_range: Smallest and largest time constant that a circuit can request (s).
+        speedup: Ratio of biological time to the device's time.
+        trial_time: Time from one trial to the next (s).
+        power: Power during a run (W); None where unknown.
+        traces: Whether membranes are recorded.
+        recurrence: Whether populations may project onto themselves.
+        forced_reset: Whether membranes and synaptic currents can be reset between trials.
+        deterministic: Whether equal seeds and clocks give equal recordings.
+        spike_interval: Shortest time between two spikes of a neuron, however short the requested refractory period
+            (s); None: the resolution of spike times.
 
     Raises:
-        ValueError: a field is out of its range, or does not suit another; all are named.
+        ValueError: Fields are out of range or contradict each other; the text names all of them.
     """
 
     name: str
@@ -101,30 +104,33 @@ class Capabilities:
     spike_interval: float | None = None
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _CAPABILITIES) or self._contradictions()
-        bad += [f"{n}={getattr(self, n)!r} must be True or False" for n in _FLAGS if type(getattr(self, n)) is not bool]
+        problems = misfits(self, _CAPABILITIES) or self._contradictions()
+        problems += [
+            f"{n}={getattr(self, n)!r} must be True or False" for n in _FLAGS if type(getattr(self, n)) is not bool
+        ]
         if not (isinstance(self.name, str) and self.name):
-            bad.append(f"name={self.name!r} must be a text that is not empty")
-        if bad:
-            raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(bad)}")
+            problems.append(f"name={self.name!r} must be a text that is not empty")
+        if problems:
+            raise ValueError(f"capabilities of {ascii(self.name)[:80]}: {'; '.join(problems)}")
 
     def _contradictions(self) -> list[str]:
-        """Return which fields, each in its range, do not suit each other."""
-        bad, top = [], 2**self.trace_bits - 1
+        """Return a text for each contradiction between fields that are in range one by one."""
+        problems = []
+        largest = 2**self.trace_bits - 1
         potentials = {name: getattr(self, name) for name in ("leak", "reset", "threshold")}
-        shown = ", ".join(f"{name}={value:g}" for name, value in potentials.items())
-        if not all(0 <= value <= top for value in potentials.values()):
-            bad.append(f"{shown} must lie within the codes of {self.trace_bits} trace_bits, 0..{top}")
+        listing = ", ".join(f"{name}={value:g}" for name, value in potentials.items())
+        if not all(0 <= value <= largest for value in potentials.values()):
+            problems.append(f"{listing} must lie within the codes of {self.trace_bits} trace_bits, 0..{largest}")
         if not max(self.leak, self.reset) < self.threshold:
-            bad.append(f"{shown}: leak and reset must be below the threshold")
+            problems.append(f"{listing}: leak and reset must be below the threshold")
         if not _ascending(self.tau_range):
-            bad.append(f"tau_range={self.tau_range!r} s must be two ascending times > 0")
+            problems.append(f"tau_range={self.tau_range!r} s must be two ascending times > 0")
         if self.timestamp_resolution > self.trace_interval or self.trial_time < self.trace_interval:
-            bad.append(
+            problems.append(
                 f"timestamp_resolution={self.timestamp_resolution:g} s <= trace_interval={self.trace_interval:g} s <= "
                 f"trial_time={self.trial_time:g} s must hold"
             )
-        return bad
+        return problems
 
     @property
     def weight_type(self) -> torch.dtype:
@@ -132,7 +138,7 @@ class Capabilities:
         return weight_type(self.weight_max)
 
     def most_spikes(self, population: Population, duration: float) -> int:
-        """Return how many spikes of a population a trial of that length (s) can give at most.
+        """Return the largest number of spikes that a population can give in a trial of some duration (s).
 
         A device looks for spikes at most `spike_interval` apart and ends a refractory period with the same precision.
         """
@@ -164,7 +170,7 @@ _CAPABILITIES = {
     "power": Range(0, optional=True, unit="W"),
     "spike_interval": Range(0, above=True, optional=True, unit="s"),
 }
-"""What the fields of `Capabilities` can hold: weights fit `WEIGHT_TYPES`, trace codes are uint8."""
+"""Ranges of the fields of `Capabilities`: weights fit `WEIGHT_TYPES`, trace codes are uint8."""
 
 
 def _ascending(times: object) -> bool:
@@ -179,9 +185,15 @@ class Population:
     """Neurons with common targets (trace units, seconds).
 
     Attributes:
-        name: unique name. size: number of neurons. merged: circuits per neuron.
-        leak, reset: trace units. threshold: trace units; None for a non-spiking readout.
-        tau_mem, tau_syn, refractory: s.
+        name: Unique name.
+        size: Number of neurons.
+        merged: Circuits per neuron.
+        leak: Leak potential (trace units).
+        threshold: Threshold (trace units); None for a non-spiking readout.
+        reset: Reset potential (trace units).
+        tau_mem: Time constant of the membrane (s).
+        tau_syn: Time constant of the synaptic current (s).
+        refractory: Refractory period (s).
     """
 
     name: str
@@ -200,8 +212,11 @@ class Projection:
     """All-to-all synapses from `pre` onto the population `post`.
 
     Attributes:
-        name: unique name. pre: a population's name, or `INPUT`. post: a population's name.
-        pre_size: number of sources. first_input: signed input of the target neurons that source 0 uses.
+        name: Unique name.
+        pre: Name of the upstream population, or `INPUT`.
+        post: Name of the downstream population.
+        pre_size: Number of sources.
+        first_input: Signed input of the target neurons that source 0 uses.
     """
 
     name: str
@@ -217,16 +232,17 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class Circuit:
-    """What placement produced and a device is configured with.
+    """The populations and projections that placement produces and a device is configured with.
 
     Attributes:
-        inputs: number of external inputs.
-        populations, projections: in the order in which they are placed.
-        samples: trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
-        dt: trace interval (s).
-        trial_time: time from one trial's start to the next one's (s), so short that a trial may meet what
-            the one before left in membranes and synapses; None: trials are far apart (`Capabilities.trial_time`).
-        forced_reset: reset all membranes and synaptic currents between the recorded window and the next trial.
+        inputs: Number of external inputs.
+        populations: Populations in the order of their placement.
+        projections: Projections in the order of their placement.
+        samples: Trace samples per trial `T`; sample k is taken `k * trace_interval` after the start.
+        dt: Trace interval (s).
+        trial_time: Time from one trial's start to the next one's (s), so short that membranes and synapses may
+            still hold traces of the previous trial; None: trials are far apart (`Capabilities.trial_time`).
+        forced_reset: Reset all membranes and synaptic currents between the recorded window and the next trial.
     """
 
     inputs: int
@@ -248,12 +264,12 @@ class Stimulus:
     """One batch of trials.
 
     Attributes:
-        spikes: external events.
-        clock: number of trials that the host has run before (the place of trial 0 on the device's
-            clock). Emulated devices derive their temporal noise from it; chips ignore it.
+        spikes: External events.
+        clock: Number of previous trials of the host (the place of trial 0 on the device's clock). Emulated devices
+            derive their temporal noise from it; chips ignore it.
 
     Raises:
-        ValueError: the trials are not on the clock, which runs from 0 to `CLOCK_END`.
+        ValueError: The trials exceed the clock, which runs from 0 to `CLOCK_END`.
     """
 
     spikes: Spikes
@@ -264,10 +280,10 @@ class Stimulus:
 
 
 def check_clock(clock: int, trials: int) -> None:
-    """Check that so many trials from a place on are on a device's clock.
+    """Check that a number of trials fits on a device's clock from a place on.
 
     Raises:
-        ValueError: they are not.
+        ValueError: The trials exceed the clock.
     """
     if clock not in Range(0, CLOCK_END - trials, whole=True):
         raise ValueError(
@@ -286,7 +302,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Health:
-    """What went wrong in a run without making it worthless."""
+    """Disturbances in a run whose recording is still of use."""
 
     dropped_spikes: int = 0
     retries: int = 0
@@ -303,17 +319,17 @@ class Health:
 
 @dataclass(frozen=True, repr=False)
 class Recording:
-    """What a device measured.
+    """The result of a run on a device.
 
     Attributes:
-        spikes: events of each spiking population by name.
-        traces: raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
-        cost: time and energy.
-        health: losses and retries.
-        lost: trials whose data did not arrive whole, bool `[B]`; None: none. What the recording holds of
-            them has no meaning. The host repeats them, and fails if that does not help.
-        clock: `Stimulus.clock` of the run that this is the recording of, as far as the device knows; None: it does
-            not. By it the host notices an answer to another run.
+        spikes: Events of each spiking population by name.
+        traces: Raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
+        cost: Time and energy.
+        health: Losses and retries.
+        lost: Trials whose data did not arrive whole, bool `[B]`; None: none. Their data in the recording have no
+            meaning. The host repeats these trials, and fails if that does not help.
+        clock: `Stimulus.clock` of the recorded run; None: the device does not know it. The host compares it to notice
+            an answer to another run.
     """
 
     spikes: Mapping[str, Spikes]
@@ -331,43 +347,44 @@ class Recording:
 
 
 def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
-    """Check what a backend's `configure` is given against the device's limits; for backends to call first.
+    """Check a circuit against the device's limits; backends call it first in `configure`.
 
     Raises:
-        ValueError: with everything that does not fit.
+        ValueError: The circuit does not fit; the text lists every violation.
     """
-    caps, sizes = capabilities, {p.name: p.size for p in circuit.populations}
-    found = misfits(circuit, _CIRCUIT, "circuit.")
+    caps = capabilities
+    sizes = {p.name: p.size for p in circuit.populations}
+    problems = misfits(circuit, _CIRCUIT, "circuit.")
     for population in circuit.populations:
-        found += misfits(population, _POPULATION, f"population {population.name}: ")
+        problems += misfits(population, _POPULATION, f"population {population.name}: ")
     for projection in circuit.projections:
-        found += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
-    if found:
-        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
-    found = [text for p in circuit.populations for text in _population_misfits(p, caps)]
+        problems += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
+    problems = [text for p in circuit.populations for text in _population_misfits(p, caps)]
     if len(sizes) < len(circuit.populations) or INPUT in sizes:
-        found.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
+        problems.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
     used = sum(p.size * p.merged for p in circuit.populations)
     if used > caps.neuron_circuits:
-        found.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
+        problems.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
     for projection in circuit.projections:
-        found += _projection_misfits(projection, circuit, caps)
+        problems += _projection_misfits(projection, circuit, caps)
     projections = [projection.name for projection in circuit.projections]
     if len({*projections}) < len(projections):
-        found.append(f"projections need different names, got {projections}")
+        problems.append(f"projections need different names, got {projections}")
     if not abs(circuit.dt / caps.trace_interval - 1) <= 0.01:
-        found.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
+        problems.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
     if not 1 <= circuit.samples <= (caps.max_samples or circuit.samples):
-        found.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
+        problems.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
     if circuit.trial_time is not None and not circuit.trial_time >= circuit.duration:
-        found.append(
+        problems.append(
             f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
             "recorded; record fewer samples (network.steps)"
         )
     if circuit.forced_reset and not caps.forced_reset:
-        found.append("circuit.forced_reset: the device cannot reset membranes between trials")
-    if found:
-        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(found)}")
+        problems.append("circuit.forced_reset: the device cannot reset membranes between trials")
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
 
 
 _CIRCUIT = {
@@ -384,60 +401,62 @@ _POPULATION = {
     "refractory": Range(0, unit="s"),
 }
 _PROJECTION = {"pre_size": Range(whole=True), "first_input": Range(whole=True)}
-"""What the fields of a circuit can hold on any device; a device's own limits come on top."""
+"""Ranges of the fields of a circuit on any device; the limits of the device apply in addition."""
 
 
 def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
-    found = []
+    problems = []
     if p.size < 1:
-        found.append(f"population {p.name} has {p.size} neurons")
+        problems.append(f"population {p.name} has {p.size} neurons")
     if not 1 <= p.merged <= caps.max_merged:
-        found.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
-    return found
+        problems.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
+    return problems
 
 
 def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabilities) -> list[str]:
-    name, populations = projection.name, {p.name: p for p in circuit.populations}
+    name = projection.name
+    populations = {p.name: p for p in circuit.populations}
     missing = {projection.pre, projection.post} - {*populations, INPUT} | {projection.post} - set(populations)
     if missing:
         return [f"projection {name}: there is no population {', '.join(map(repr, sorted(missing)))}"]
-    found = []
+    problems = []
     sources = circuit.inputs if projection.pre == INPUT else populations[projection.pre].size
     if projection.pre_size != sources:
-        found.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
-    rows, end = populations[projection.post].merged * caps.inputs_per_circuit, projection.first_input + sources
+        problems.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
+    rows = populations[projection.post].merged * caps.inputs_per_circuit
+    end = projection.first_input + sources
     if projection.first_input < 0 or end > rows:
-        found.append(
+        problems.append(
             f"projection {name} uses signed inputs {projection.first_input}..{end - 1} of {projection.post}, whose "
             f"neurons have {rows} each; merge more circuits per neuron"
         )
     if projection.pre == projection.post and not caps.recurrence:
-        found.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
-    return found
+        problems.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
+    return problems
 
 
 def check_run(
     circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus | Sequence[Stimulus], weight_max: int
 ) -> Circuit:
-    """Check what a backend's `run` or `run_all` is given, and return the circuit; for backends to call first.
+    """Check the arguments of a backend's `run` or `run_all`, and return the circuit; backends call it first.
 
     Raises:
-        DeviceError: the device is not configured.
-        ValueError: weights are missing, not integers, of the wrong shape or out of range, or the stimulus
+        DeviceError: The device is not configured.
+        ValueError: Weights are missing, not integers, of the wrong shape or out of range, or the stimulus
             has another number of inputs than the circuit.
     """
     if circuit is None:
         raise DeviceError("the device is not configured; call configure(circuit) before run")
-    for given in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
-        if given.spikes.units != circuit.inputs:
-            raise ValueError(f"stimulus has {given.spikes.units} inputs, the circuit {circuit.inputs}")
+    for batch in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
+        if batch.spikes.units != circuit.inputs:
+            raise ValueError(f"stimulus has {batch.spikes.units} inputs, the circuit {circuit.inputs}")
     sizes = {population.name: population.size for population in circuit.populations}
     for projection in circuit.projections:
         matrix = weights.get(projection.name)
         shape = (sizes[projection.post], projection.pre_size)
         if matrix is None or tuple(matrix.shape) != shape or matrix.dtype not in INTEGERS:
-            found = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
-            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {found}")
+            form = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
+            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {form}")
         if not matrix.numel():
             continue
         low, high = torch.stack(torch.aminmax(matrix)).tolist()
@@ -448,29 +467,32 @@ def check_run(
 
 
 def _marking(method: Callable[..., Any], opens: bool, closes: bool) -> Callable[..., Any]:
-    """Return a method that marks its backend: `open` as open, others as no longer configured as it was."""
+    """Return a method that marks its backend: `open` as open, all others as holding an unknown configuration."""
 
     @wraps(method)
     def call(self: Backend, *arguments: Any, **settings: Any) -> Any:
         if not opens:
             self._configuration = object()
-        found = method(self, *arguments, **settings)
+        result = method(self, *arguments, **settings)
         if opens or closes:
             self._closed = closes
-        return found
+        return result
 
     return call
 
 
 @dataclass
 class Targets:
-    """What a calibration aims at, for all neuron circuits alike (trace units, seconds).
+    """Targets of a calibration, common to all neuron circuits (trace units, seconds).
 
     Attributes:
-        leak, threshold, reset: potentials (trace units).
-        tau_mem, tau_syn: time constants (s).
-        rate: rate at which neurons whose leak lies above threshold fire by themselves (1 / s): the leak is then
-            tuned by spikes instead of traces, `leak` is where it is expected. None: neurons do not fire by themselves.
+        leak: Leak potential (trace units).
+        threshold: Threshold (trace units).
+        reset: Reset potential (trace units).
+        tau_mem: Time constant of the membrane (s).
+        tau_syn: Time constant of the synaptic current (s).
+        rate: Rate at which neurons with a leak above threshold fire by themselves (1 / s): the leak is then tuned by
+            spikes instead of traces, and `leak` is its expected value. None: neurons do not fire by themselves.
     """
 
     leak: float = 80.0
@@ -497,13 +519,15 @@ class Targets:
 
 
 class Outcome(NamedTuple):
-    """What a calibration reached for one parameter.
+    """Result of a calibration for one parameter.
 
     Attributes:
-        parameter, unit: what was calibrated.
-        target: what was aimed at.
-        median, sd: measured afterwards over the circuits that succeeded.
-        failed: circuits that could not be brought to the target.
+        parameter: Name of the parameter.
+        unit: Unit of the parameter.
+        target: Target value.
+        median: Median over the successful circuits, measured afterwards.
+        sd: Standard deviation over the successful circuits, measured afterwards.
+        failed: Number of circuits that do not reach the target.
     """
 
     parameter: str
@@ -515,7 +539,7 @@ class Outcome(NamedTuple):
 
 
 class Calibratable(ABC):
-    """What a backend can do, in addition, that gives access to its calibration."""
+    """Optional ability of a backend: access to its calibration."""
 
     @abstractmethod
     def calibrate(
@@ -529,15 +553,15 @@ class Calibratable(ABC):
         """Calibrate the open device, write the result to `file`, and use it from now on.
 
         Args:
-            targets: what to aim at.
-            file: where the calibration goes.
-            stages: parameters to calibrate, the others stay at common codes; None for all.
-            seed: of the temporal noise that the measurements meet (emulated devices).
-            report: is told which stage begins.
+            targets: Targets of the calibration.
+            file: Path of the new calibration file.
+            stages: Parameters to calibrate, the others stay at common codes; None for all.
+            seed: Seed of the temporal noise in the measurements (emulated devices).
+            report: Called with the name of each stage before it begins.
 
         Raises:
-            DeviceError: the device is not open, or a target is out of its reach.
-            ValueError: a stage is not known.
+            DeviceError: The device is not open, or a target is out of its reach.
+            ValueError: A stage is not known.
         """
 
     @abstractmethod
@@ -546,35 +570,35 @@ class Calibratable(ABC):
 
 
 class Interruptible(ABC):
-    """What a backend can do, in addition, whose runs can be ended before they are done."""
+    """Optional ability of a backend: ending a run early."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """End the run in progress, from another thread: it raises DeviceError soon; without one nothing happens.
+        """End the run in progress, from another thread: the run raises DeviceError soon; without a run nothing happens.
 
-        The next run is not concerned, and the circuit stays configured.
+        The next run is not affected, and the circuit stays configured.
         """
 
 
 class Batching(ABC):
-    """What a backend can do, in addition, that takes several runs at once, since the way to its device is long."""
+    """Optional ability of a backend: taking several runs at once, for a device that is far away."""
 
     @abstractmethod
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Do what `Backend.run` does with each stimulus, in their order; a run that failed is its error.
+        """Run each stimulus in order, as `Backend.run` does; in place of a failed run the list holds its error.
 
         Raises:
-            ValueError: a stimulus or the weights do not fit the circuit; nothing was run.
-            DeviceError: nothing is known of any run.
+            ValueError: A stimulus or the weights do not fit the circuit; nothing was run.
+            DeviceError: The outcome of all runs is unknown.
         """
 
 
 MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}
-"""Methods after which a device may hold another circuit, and whether it is closed then."""
+"""Methods after which a device may hold another circuit, and whether they close the device."""
 
 
 class Backend(ABC):
-    """A device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
+    """The driver of a device. An author writes `capabilities`, `open`, `close`, `configure` and `run`.
 
     Scaling, rounding, clipping, splitting of batches, retries, validation and the injection of
     measurements into the gradient are written once, above this class.
@@ -584,7 +608,7 @@ class Backend(ABC):
     _closed = False
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Let `open`, `close`, `configure` and `calibrate` of a subclass leave their mark, see `configuration`."""
+        """Let `open`, `close`, `configure` and `calibrate` of a subclass set a new mark, see `configuration`."""
         super().__init_subclass__(**settings)
         for name, closes in MARKED.items():
             if name in vars(cls):
@@ -592,20 +616,20 @@ class Backend(ABC):
 
     @property
     def configuration(self) -> object | None:
-        """A mark of the last call that changed which circuit the device holds, whoever made it; None before any.
+        """Mark of the last call, by any caller, that may have changed the circuit of the device; None before any call.
 
-        Who finds another mark than after the own `configure` must configure again. What wraps a backend passes on that
-        backend's.
+        A caller that finds another mark than after its own `configure` must configure again. A wrapper passes on the
+        mark of its inner backend.
         """
         return self._configuration
 
     @property
     def closed(self) -> bool:
-        """Whether the device was closed, and not opened again."""
+        """Whether the device was closed and not opened again."""
         return self._closed
 
     def __repr__(self) -> str:
-        """Describe the backend in a line; nothing is opened or asked for it."""
+        """Describe the backend in a line, without access to the device."""
         return f"{type(self).__name__}()"
 
     @property
@@ -616,26 +640,26 @@ class Backend(ABC):
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """Return which individual this is: at least `backend`, `chip` and `chip_hash`."""
+        """Return the identity of the individual: at least `backend`, `chip` and `chip_hash`."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know about the device as it is configured, each with its consequence."""
+        """Warnings about the device in its current configuration, each with its consequence."""
         return ()
 
     @property
     def tolerances(self) -> str:
-        """Name of the tolerances to check the device with: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
+        """Name of the tolerances for checks of the device: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
         return "analog"
 
     @property
     def torch_device(self) -> torch.device:
-        """Where tensors need no copy: an emulation on a GPU says so, all else is on the CPU."""
+        """Torch device whose tensors the backend takes without a copy: the GPU of an emulation, else the CPU."""
         return torch.device("cpu")
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether `run` takes more trials, far apart, than the trace memory holds: that changes no recording."""
+        """Whether `run` takes more trials, far apart, than the trace memory holds, with the same recordings."""
         return False
 
     @abstractmethod
@@ -654,7 +678,7 @@ class Backend(ABC):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials with integer weights `[post, pre]` per projection. The hot path.
 
-        All tensors of weights and stimulus live on the CPU, or all on `torch_device`; the recording then does, too.
+        All tensors of weights and stimulus are on the CPU, or all on `torch_device`, and so are those of the recording.
         """
 
     def __enter__(self) -> Self:

@@ -72,26 +72,29 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     """An emulated chip individual, or a population of them.
 
     Args:
-        chip: serial number; determines the die. Several, separated by `+`, are a population: every trial
-            meets one of them at random.
-        preset: `ideal`, `calibrated` (by the procedure of `hxtrain-calibrate`, for what the circuit asks)
+        chip: Serial number, which determines the individual. Several numbers, separated by `+`, are a population:
+            every trial meets one of its chips at random.
+        preset: `ideal`, `calibrated` (by the procedure of `hxtrain-calibrate`, for the targets of the circuit)
             or `uncalibrated` (all cells at common codes).
-        seed: seed of the temporal noise.
-        calibration: a file of `hxtrain-calibrate`; replaces what the preset says about codes.
-        parameters: a file of `hxtrain-fit`; replaces die, codes and noise by what was measured.
-        changes: other values for fields of the die's spreads and noise levels, by name.
-        faults: shares of dead_neurons, firing_neurons, stuck_bits; fault_seed: of their draw.
-        decalibrate_time_constants, decalibrate_threshold: sigma of a deliberate spread; decalibrate_seed: of it.
-        only: keep these imperfections of the chip and make everything else ideal.
-        correct_capacitance: make up for the parasitic capacitance of merged circuits.
-        substeps: sub-steps per trace sample on which threshold crossings are looked for.
+        seed: Seed of the temporal noise.
+        calibration: File of `hxtrain-calibrate`, which replaces the codes of the preset.
+        parameters: File of `hxtrain-fit`, whose measurements replace individual, codes and noise.
+        changes: Other values for fields of the chip's spreads and noise levels, by name.
+        faults: Shares of dead_neurons, firing_neurons and stuck_bits.
+        fault_seed: Seed of the drawn faults.
+        decalibrate_time_constants: Sigma of a deliberate spread of the time constants.
+        decalibrate_threshold: Sigma of a deliberate spread of the thresholds.
+        decalibrate_seed: Seed of the deliberate spread.
+        only: Imperfections of the chip to keep; everything else is ideal.
+        correct_capacitance: Whether to make up for the parasitic capacitance of merged circuits.
+        substeps: Sub-steps per trace sample at which the emulator looks for threshold crossings.
         engine: `compiled` (fast; numba on the CPU, Triton on a GPU) or `stepwise` (readable, any torch device).
-        device: torch device that emulates, such as `cuda`; None: the CPU.
-        calibrate: make a calibration for targets that there is none for (25 s each, and a kept file); False refuses
-            such a circuit, which suits a server whose clients are not to occupy it so.
+        device: Torch device that emulates, such as `cuda`; None: the CPU.
+        calibrate: Whether to make missing calibrations (25 s and a stored file each). False refuses a circuit that
+            needs one, which suits a server whose clients shall not occupy it that long.
 
     Raises:
-        ValueError: a setting is not known or out of range; settings exclude each other.
+        ValueError: A setting is not known or out of range, or settings exclude each other.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset, self._correct_capacitance, self._may_calibrate = preset, correct_capacitance, calibrate
+        self._preset = preset
+        self._correct_capacitance = correct_capacitance
+        self._may_calibrate = calibrate
         self._calibration = None if calibration is None else Calibration.load(Path(calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
@@ -138,9 +143,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             self._preset = "fitted"
         else:
             die_faults = make_faults(dict(faults or {}), fault_seed)
-            kept = None if only is None else tuple(only)
+            imperfections = None if only is None else tuple(only)
             for name in names:
-                self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, kept))
+                self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, imperfections))
         self._used: list[Calibration] = []
         self._programmed = False
         self._notes = tuple(note for note in map(_unusual_name, names) if note) if parameters is None else ()
@@ -156,7 +161,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         self._capabilities = replace(CAPABILITIES, spike_interval=CAPABILITIES.trace_interval / substeps)
 
     def __repr__(self) -> str:
-        """Describe chip and preset in a line; nothing is calibrated for it."""
+        """Describe chip and preset in a line, without a calibration."""
         return f"{type(self).__name__}({'+'.join(chip.name for chip in self._individuals)}, {self._preset})"
 
     @property
@@ -166,7 +171,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
 
     @property
     def tolerances(self) -> str:
-        """The preset's; with a calibration file a calibrated chip's."""
+        """Tolerances of the preset; those of a calibrated chip with a calibration file."""
         if self._calibration is not None or self._preset == "calibrated":
             return "analog"
         return "ideal" if self._preset == "ideal" else "uncalibrated"
@@ -178,44 +183,45 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
 
     @property
     def takes_any_batch(self) -> bool:
-        """Yes: a recording depends on where a trial is on the clock, not on the run that it is in (decision 0003)."""
+        """True: a recording depends on the place of a trial on the clock, not on its run (decision 0003)."""
         return True
 
     @property
     def identity(self) -> Mapping[str, str]:
         """Return name, preset and content hash of the chip (of all chips of a population).
 
-        A calibrated chip is known by its codes, which it gets for the targets of a circuit. Before the first circuit
-        these are the codes that come with the package for the usual targets; of any other chip, its die alone.
+        The codes identify a calibrated chip, and they depend on the targets of a circuit. Before the first circuit, the
+        identity has the codes that the package contains for the usual targets; a chip without such codes is identified
+        by its die alone.
         """
         chips, used = (self.emulated.chips, self._used) if self._programmed else self._shipped()
         hashes = [chip.hash for chip in chips]
         expected = self._calibrates() and len(used) < len(chips)
         if expected:
-            hashes = [hashlib.sha256(f"die of {known}".encode()).hexdigest()[:16] for known in hashes]
+            hashes = [hashlib.sha256(f"die of {code_hash}".encode()).hexdigest()[:16] for code_hash in hashes]
         whole = hashes[0] if len(chips) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()[:16]
-        found = {
+        names = {
             "backend": "emulator",
             "chip": "+".join(chip.name for chip in chips),
             "chip_hash": whole,
             "preset": self._preset,
         }
         if expected:
-            found["calibration"] = "made when a circuit is configured"
+            names["calibration"] = "made when a circuit is configured"
         elif len(used) == 1:
-            found["calibration"] = f"{used[0].hash} of {used[0].date}"
-        return found
+            names["calibration"] = f"{used[0].hash} of {used[0].date}"
+        return names
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return which neurons of the configured circuit are not calibrated, and what follows; unusual names."""
+        """Warnings about unusual names and uncalibrated neurons of the configured circuit, with the consequences."""
         return (*self._notes, *self._warnings)
 
     def open(self) -> None:
-        """Check that the calibration file, if there is one, is of this chip; a circuit decides about the codes.
+        """Check that the calibration file, if there is one, belongs to this chip; the codes depend on the circuit.
 
         Raises:
-            ValueError: it is of another chip.
+            ValueError: The file belongs to another chip.
         """
         if self._calibration is not None:
             for chip in self._dies():
@@ -229,8 +235,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         """Translate a circuit to the chip's layout.
 
         Raises:
-            ValueError: the circuit asks for more than the chip has, or for other targets than it is
-                calibrated for.
+            ValueError: The circuit exceeds the chip, or has other targets than the chip's calibration.
         """
         check_circuit(circuit, CAPABILITIES)
         layout = replace(_layout(circuit), corrected_capacitance=self._correct_capacitance)
@@ -245,50 +250,54 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         return self._preset == "calibrated" or self._calibration is not None
 
     def _shipped(self) -> tuple[list[Chip | FittedChip], list[Calibration]]:
-        """Return the individuals with the codes that are known before any circuit, and their calibrations."""
+        """Return the individuals with the codes that the package contains, and their calibrations."""
         if not self._calibrates():
             return self._individuals, []
         self.open()
-        usual, dies = uniform_targets(), self._dies()
-        known = [self._calibration or shipped_for(chip, usual) for chip in dies]
-        used = [calibration for calibration in known if calibration is not None]
+        usual = uniform_targets()
+        dies = self._dies()
+        calibrations = [self._calibration or shipped_for(chip, usual) for chip in dies]
+        used = [calibration for calibration in calibrations if calibration is not None]
         if len(used) < len(dies):
             return self._individuals, []
         return [replace(chip, codes=c.codes) for chip, c in zip(dies, used, strict=True)], used
 
     def _dies(self) -> list[Chip]:
-        """Return the individuals that are drawn, not fitted."""
+        """Return the individuals that are drawn at random, not fitted."""
         return [individual for individual in self._individuals if isinstance(individual, Chip)]
 
     def _use_codes(self, targets: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Give every chip the codes that suit preset and targets."""
         self.open()
-        used, chips = list[Calibration](), list[Chip | FittedChip]()
+        used = list[Calibration]()
+        chips = list[Chip | FittedChip]()
         for individual in self._individuals:
             if isinstance(individual, Chip) and self._calibrates():
                 if self._calibration is not None:
                     self._calibration.require_chip(individual)
                 calibration = self._calibration or calibration_for(
-                    individual, targets, _telling(individual.name), self._may_calibrate
+                    individual, targets, _make_report(individual.name), self._may_calibrate
                 )
                 used.append(calibration)
                 individual = replace(individual, codes=calibration.codes)
             chips.append(individual)
-        self.emulated.chips, self._used, self._programmed = chips, used, True
+        self.emulated.chips = chips
+        self._used = used
+        self._programmed = True
 
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
-        """Refuse codes for other targets, and return what failed in the calibration of circuits in use."""
+        """Refuse codes for other targets, and return the failures in the calibration of circuits in use."""
         circuits = assign_circuits(layout)
         names = [f"{p.name}[{i}]" for p in circuit.populations for i in range(p.size)]
         spiking = np.concatenate([np.full(p.size, p.threshold is not None) for p in circuit.populations])
-        found: list[str] = []
+        failures: list[str] = []
         for individual, used in zip(self._individuals, self._used, strict=False):
-            here = circuits >= 0
-            everywhere = np.broadcast_to(spiking, circuits.shape)[here]
-            used.require_targets(circuit_targets(layout), circuits[here], everywhere)
+            in_use = circuits >= 0
+            everywhere = np.broadcast_to(spiking, circuits.shape)[in_use]
+            used.require_targets(circuit_targets(layout), circuits[in_use], everywhere)
             only = individual.only if isinstance(individual, Chip) else None
-            found += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
-        return tuple(found)
+            failures += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
+        return tuple(failures)
 
     def calibrate(
         self,
@@ -301,17 +310,18 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         """Calibrate the chip, write the result to `file`, and use it from now on.
 
         Raises:
-            DeviceError: the backend holds a population or a fitted chip.
-            ValueError: a stage is not known, or a target out of reach.
+            DeviceError: The backend holds a population or a fitted chip.
+            ValueError: A stage is not known, or a target out of reach.
         """
         chip = self._individuals[0]
         if len(self._individuals) != 1 or not isinstance(chip, Chip):
             raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
-        wanted = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
-        made, results = calibrate(chip, wanted, stages, seed, report, targets.rate)
-        made.save(file)
-        self._calibration, self._circuit = made, None
-        self._use_codes(wanted)
+        cell_targets = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
+        calibration, results = calibrate(chip, cell_targets, stages, seed, report, targets.rate)
+        calibration.save(file)
+        self._calibration = calibration
+        self._circuit = None
+        self._use_codes(cell_targets)
         return [_outcome(result) for result in results]
 
     def read_reference(self, potential: float, samples: int) -> Tensor:
@@ -327,9 +337,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         return self._run(circuit, weights, [stimulus])[0]
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Run stimuli one after the other; at once where their trials follow each other and do not meet.
+        """Run stimuli one after the other, or at once if their trials are consecutive and independent.
 
-        A recording depends on where a trial is on the clock, not on the run that it is in (decision 0003).
+        A recording depends on the place of a trial on the clock, not on its run (decision 0003).
         """
         circuit = check_run(self._circuit, weights, stimuli, CAPABILITIES.weight_max)
         follow = all(b.clock == a.clock + a.spikes.samples for a, b in pairwise(stimuli))
@@ -342,7 +352,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         self.emulated.interrupt()
 
     def _run(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording]:
-        """Run stimuli, whose trials follow each other, at once."""
+        """Run stimuli with consecutive trials at once."""
         pieces = [stimulus.spikes for stimulus in stimuli]
         spikes = pieces[0] if len(pieces) == 1 else Spikes.cat(pieces)
         try:
@@ -354,13 +364,15 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             )
         except InterruptedRunError as error:
             raise DeviceError(str(error)) from error
-        where = spikes.time.device
-        codes = torch.split(raw.codes.to(where), [p.size for p in circuit.populations], dim=2)
+        torch_device = spikes.time.device
+        codes = torch.split(raw.codes.to(torch_device), [p.size for p in circuit.populations], dim=2)
         traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
-        found = _by_population(circuit, Events(*(part.to(where) for part in raw.spikes)), spikes.samples)
+        spikes_by_name = _by_population(
+            circuit, Events(*(part.to(torch_device) for part in raw.spikes)), spikes.samples
+        )
         return [
             Recording(
-                spikes={name: part.stretch(first, last) for name, part in found.items()},
+                spikes={name: part.stretch(first, last) for name, part in spikes_by_name.items()},
                 traces={name: part[first:last] for name, part in traces.items()},
                 cost=_cost(circuit, last - first),
                 health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),
@@ -370,20 +382,20 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         ]
 
 
-def _telling(name: str) -> Callable[[str, int, int], None]:
+def _make_report(name: str) -> Callable[[str, int, int], None]:
     """Return a report of a chip's calibration."""
-    known = (
+    origin = (
         "" if name in shipped_chips() else f", which is none of those that come with the package{_did_you_mean(name)}"
     )
-    what = f"calibrating chip {name}{known}, for these targets; it takes up to a minute and is kept for later"
-    return lambda stage, done, stages: tell(Work(what, stage, done, stages))
+    task = f"calibrating chip {name}{origin}, for these targets; it takes up to a minute and is kept for later"
+    return lambda stage, n_done, stages: tell(Work(task, stage, n_done, stages))
 
 
 def _check_types(chip: object, seed: object, changes: object, faults: object, only: object) -> None:
     """Refuse settings of another type.
 
     Raises:
-        ValueError: names the setting and its value.
+        ValueError: A setting has the wrong type; the text names it with its value.
     """
     if not isinstance(chip, str):
         raise ValueError(f"chip={chip!r} must be a text, the name of a chip such as 'W66F3'")
@@ -396,13 +408,13 @@ def _check_types(chip: object, seed: object, changes: object, faults: object, on
 
 
 def _unusual_name(name: str) -> str:
-    """Return a note on a name that looks like that of a chip of the package, but is of another one; else nothing."""
+    """Return a note on a name that resembles that of a chip of the package; an empty text for any other name."""
     meant = _did_you_mean(name)
     return f"chip {name} is another individual than those that come with the package{meant}" if meant else ""
 
 
 def _did_you_mean(name: str) -> str:
-    """Return a question after the chip of the package whose name is close, if there is one."""
+    """Return a question that suggests the chip of the package with a similar name; an empty text without one."""
     shipped = shipped_chips()
     if name in shipped:
         return ""
@@ -414,7 +426,7 @@ def _engine(name: str, device: str) -> Literal["compiled", "fused", "stepwise"]:
     """Return the emulator's engine that a setting means on a torch device.
 
     Raises:
-        ValueError: the setting is not known, or the device not at hand.
+        ValueError: The setting is not known, or the device is not available.
     """
     if name not in ("compiled", "stepwise"):
         raise ValueError(f"engine={name!r} is not known; choose 'compiled' or 'stepwise'")
@@ -504,11 +516,11 @@ def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Sp
         return {
             population.name: Spikes.trusted(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)
         }
-    found = {}
+    by_name = {}
     for population, first in spiking:
-        here = (spikes.unit >= first) & (spikes.unit < first + population.size)
+        mask = (spikes.unit >= first) & (spikes.unit < first + population.size)
         chosen = Spikes.trusted(
-            spikes.sample[here], spikes.unit[here] - first, spikes.time[here], batch, population.size
+            spikes.sample[mask], spikes.unit[mask] - first, spikes.time[mask], batch, population.size
         )
-        found[population.name] = chosen
-    return found
+        by_name[population.name] = chosen
+    return by_name

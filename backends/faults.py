@@ -1,10 +1,10 @@
-"""Faults of the link between host and chip, put in front of any backend.
+"""Faults of the link between host and chip, injected in front of any backend.
 
     FaultyBackend(create_backend("emulator"), [TimeOut(0.01), LostSamples(0.002)], seed=3)
 
-A fault changes what the wrapped device recorded, or raises; the device itself never notices. Its random
-numbers are hashes of (seed, fault, how often this place on the clock was recorded, trial), so the same experiment
-meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
+A fault changes the recording of the wrapped device, or raises; the device itself never notices. The random
+numbers of a fault are hashes of (seed, fault, number of recordings of this place on the clock, trial), so the same
+experiment meets the same faults in any split of its batches and after a resume, and a repeated run meets new ones.
 Nothing wrong arrives unannounced: a trial with wrong samples is in `Recording.lost`, a missing spike is
 counted in `Health.dropped_spikes`.
 """
@@ -30,10 +30,10 @@ class Draw:
     """Random numbers of one fault in one run.
 
     Attributes:
-        key: of seed, fault and attempt.
-        clock: of the run's first trial.
-        trials: number of trials `B`.
-        device: of the recording's tensors, and so of the numbers per trial and per spike.
+        key: Key of seed, fault and attempt.
+        clock: Place of the run's first trial on the clock.
+        trials: Number of trials `B`.
+        device: Torch device of the recording's tensors, and of the numbers per trial and per spike.
     """
 
     key: int
@@ -46,7 +46,7 @@ class Draw:
         clocks = torch.arange(self.clock, self.clock + self.trials, device=self.device)
         return _uniform(_key(self.key, stream), clocks)
 
-    def once(self, stream: int = 0) -> float:
+    def per_run(self, stream: int = 0) -> float:
         """Return one number in 0 <= u < 1 for the whole run: the stream's first."""
         return float(self.per_trial(stream)[0])
 
@@ -63,11 +63,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Fault(ABC):
-    """One fault. A new one needs a `name` and `apply`; `FAULTS` makes it known to configurations.
+    """One fault. A subclass has a `name` and `apply`; `FAULTS` lists it for configurations.
 
     Attributes:
-        name: in configurations and reports.
-        p: its probability; each fault says per what.
+        name: Name of the fault in configurations and reports.
+        p: Probability of the fault, per run, trial or spike (see each fault).
     """
 
     name: ClassVar[str]
@@ -79,10 +79,10 @@ class Fault(ABC):
 
     @abstractmethod
     def apply(self, recording: Recording, draw: Draw) -> Recording:
-        """Return what arrives of a recording.
+        """Return the recording that arrives at the host.
 
         Raises:
-            DeviceError: nothing arrives.
+            DeviceError: Nothing arrives.
         """
 
 
@@ -94,23 +94,23 @@ class TimeOut(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Raise with probability `p`."""
-        if draw.once() < self.p:
+        if draw.per_run() < self.p:
             raise DeviceError("the device did not answer in time (injected fault 'timeout')")
         return recording
 
 
 @dataclass(frozen=True)
 class PartialRun(Fault):
-    """The run stops early: a random trial and all behind it are lost. `p` per run."""
+    """The run stops early: a random trial and all later ones are lost. `p` per run."""
 
     name: ClassVar[str] = "partial_run"
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Lose the trials from a random one on with probability `p`."""
-        if draw.once() >= self.p:
+        if draw.per_run() >= self.p:
             return recording
-        stop = int(draw.once(1) * draw.trials)
-        return _garbled(recording, torch.arange(draw.trials, device=draw.device) >= stop, draw)
+        stop = int(draw.per_run(1) * draw.trials)
+        return _garble(recording, torch.arange(draw.trials, device=draw.device) >= stop, draw)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LostSamples(Fault):
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Lose trials with probability `p` each."""
-        return _garbled(recording, draw.per_trial() < self.p, draw)
+        return _garble(recording, draw.per_trial() < self.p, draw)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class LateSamples(Fault):
     counts sample times and notices, so the trial is lost.
 
     Attributes:
-        latest: largest delay (samples).
+        latest: Largest delay (samples).
     """
 
     name: ClassVar[str] = "late_samples"
@@ -159,39 +159,39 @@ class LateSamples(Fault):
 
 @dataclass(frozen=True)
 class DroppedSpikes(Fault):
-    """Recorded spikes are lost on their way to the host; other neurons did receive them. `p` per spike.
+    """Recorded spikes are lost on their way to the host; other neurons receive them. `p` per spike.
 
-    The chip counts the words it dropped: they are in `Health.dropped_spikes`, the trial counts as whole.
+    The chip counts dropped words in `Health.dropped_spikes`; the trial counts as whole.
     """
 
     name: ClassVar[str] = "dropped_spikes"
 
     def apply(self, recording: Recording, draw: Draw) -> Recording:
         """Drop spikes with probability `p` each."""
-        kept = {name: draw.per_spike(name, spikes) >= self.p for name, spikes in recording.spikes.items()}
-        dropped = sum(int((~here).sum()) for here in kept.values())
+        masks = {name: draw.per_spike(name, spikes) >= self.p for name, spikes in recording.spikes.items()}
+        dropped = sum(int((~mask).sum()) for mask in masks.values())
         if dropped == 0:
             return recording
-        spikes = {name: _chosen(recording.spikes[name], here) for name, here in kept.items()}
+        spikes = {name: _select(recording.spikes[name], mask) for name, mask in masks.items()}
         return replace(recording, spikes=spikes, health=recording.health + Health(dropped_spikes=dropped))
 
 
-def lose(recording: Recording, which: Tensor) -> Recording:
-    """Flag trials (bool `[B]`) as lost, in addition to those that are."""
-    return replace(recording, lost=which if recording.lost is None else recording.lost | which)
+def lose(recording: Recording, mask: Tensor) -> Recording:
+    """Flag further trials (bool `[B]`) as lost."""
+    return replace(recording, lost=mask if recording.lost is None else recording.lost | mask)
 
 
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault for fault in (TimeOut, PartialRun, LostSamples, LateSamples, DroppedSpikes)
 }
-"""The faults that configurations can name."""
+"""Faults that configurations can name."""
 
 
 def create_faults(probabilities: Mapping[str, float]) -> tuple[Fault, ...]:
     """Return faults from probabilities by name.
 
     Raises:
-        ValueError: a name is not known, or a probability is out of range.
+        ValueError: A name is not known, or a probability is out of range.
     """
     unknown = sorted(set(probabilities) - set(FAULTS))
     if unknown:
@@ -203,19 +203,19 @@ class FaultyBackend(BackendWrapper):
     """A device behind a faulty link.
 
     Args:
-        backend: the device.
-        faults: at most one of each kind; the order does not matter for what is whole.
-        seed: of the faults.
+        backend: The wrapped device.
+        faults: Faults, at most one of each kind; their order does not change which trials stay whole.
+        seed: Seed of the faults.
 
     Raises:
-        ValueError: a fault is given twice.
+        ValueError: A kind of fault occurs twice.
     """
 
     def __init__(self, backend: Backend, faults: Sequence[Fault], seed: int = 0) -> None:
         names = [fault.name for fault in faults]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"fault {', '.join(map(repr, twice))} is given twice; give each kind once")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"fault {', '.join(map(repr, repeated))} is given twice; give each kind once")
         super().__init__(backend)
         self.seed = seed
         self.faults = tuple(fault for fault in faults if fault.p > 0)
@@ -229,17 +229,17 @@ class FaultyBackend(BackendWrapper):
 
     @property
     def capabilities(self) -> Capabilities:
-        """The device's; with faults, a repeated run may differ."""
+        """Capabilities of the device; not deterministic with faults, since a repeated run may differ."""
         return replace(super().capabilities, deterministic=False) if self.faults else super().capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return the device's, and under `faults` what is wrong with its link."""
+        """Return the identity of the device, with the faults of its link under `faults`."""
         return {**super().identity, "faults": self._describe()}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The device's, and that faults are injected."""
+        """Warnings of the device, and one about injected faults."""
         if not self.faults:
             return super().warnings
         text = f"faults are injected into the link ({self._describe()}): runs are repeated, dropped spikes stay missing"
@@ -247,21 +247,22 @@ class FaultyBackend(BackendWrapper):
 
     @property
     def takes_any_batch(self) -> bool:
-        """Whether the device does and nothing is faulty: some faults hit runs, which are as long as a chip's."""
+        """Whether the device does and there are no faults: some faults hit runs, which then have a chip's length."""
         return not self.faults and super().takes_any_batch
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
-        """Return the stimulus, whose place on the clock is noted."""
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
+        """Record the stimulus's place on the clock, and return the stimulus."""
         self._attempts.expect(stimulus.clock, stimulus.spikes.samples)
         return stimulus
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
-        """Lose some of what the device recorded.
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        """Apply the faults to a recording.
 
         Raises:
-            DeviceError: nothing arrived.
+            DeviceError: Nothing arrives.
         """
-        trials, attempt = stimulus.spikes.samples, self._attempts.count(stimulus.clock)
+        trials = stimulus.spikes.samples
+        attempt = self._attempts.count(stimulus.clock)
         for fault in self.faults if trials else ():
             key = _key(self.seed, fault.name, attempt)
             recording = fault.apply(recording, Draw(key, stimulus.clock, trials, stimulus.spikes.time.device))
@@ -277,14 +278,14 @@ class FaultyBackend(BackendWrapper):
 
 
 class _Attempts:
-    """How often stretches of the clock were recorded: those of the last run, or of the last runs given together."""
+    """Numbers of recordings of stretches of the clock: those of the last run, or of the last joint runs."""
 
     def __init__(self) -> None:
         self._stretches: dict[tuple[int, int], int] = {}
 
     def expect(self, clock: int, trials: int) -> None:
-        """Note a stretch that is to be recorded, unless it repeats one; runs given together follow one another."""
-        if self._known(clock) is not None:
+        """Add a stretch that the next run records, unless it repeats one; joint runs follow one another."""
+        if self._stretch_at(clock) is not None:
             return
         last, recorded = next(reversed(self._stretches.items()), ((clock, clock), 0))
         if recorded or last[1] != clock:
@@ -292,39 +293,39 @@ class _Attempts:
         self._stretches[clock, clock + trials] = 0
 
     def count(self, clock: int) -> int:
-        """Return how often the stretch with `clock` in it was recorded before."""
-        stretch = self._known(clock)
+        """Return the number of previous recordings of the stretch that contains `clock`."""
+        stretch = self._stretch_at(clock)
         if stretch is None:  # no trials
             return 0
         self._stretches[stretch] += 1
         return self._stretches[stretch] - 1
 
-    def _known(self, clock: int) -> tuple[int, int] | None:
+    def _stretch_at(self, clock: int) -> tuple[int, int] | None:
         return next((stretch for stretch in self._stretches if stretch[0] <= clock < stretch[1]), None)
 
 
-def _garbled(recording: Recording, which: Tensor, draw: Draw) -> Recording:
-    """Lose trials and overwrite their codes, so that nobody uses them unnoticed."""
-    rows = which.nonzero()[:, 0]
+def _garble(recording: Recording, mask: Tensor, draw: Draw) -> Recording:
+    """Lose trials and overwrite their codes, so that their use does not go unnoticed."""
+    rows = mask.nonzero()[:, 0]
     if len(rows) == 0:
         return recording
     traces = {
         name: codes.index_copy(0, rows, draw.codes(name, (len(rows), *codes.shape[1:])))
         for name, codes in recording.traces.items()
     }
-    return lose(replace(recording, traces=traces), which)
+    return lose(replace(recording, traces=traces), mask)
 
 
 def _without_spikes_of_lost_trials(recording: Recording) -> Recording:
     lost = recording.lost
     if lost is None:
         return recording
-    spikes = {name: _chosen(found, ~lost[found.sample]) for name, found in recording.spikes.items()}
+    spikes = {name: _select(events, ~lost[events.sample]) for name, events in recording.spikes.items()}
     return replace(recording, spikes=spikes)
 
 
-def _chosen(spikes: Spikes, which: Tensor) -> Spikes:
-    return replace(spikes, sample=spikes.sample[which], unit=spikes.unit[which], time=spikes.time[which])
+def _select(spikes: Spikes, mask: Tensor) -> Spikes:
+    return replace(spikes, sample=spikes.sample[mask], unit=spikes.unit[mask], time=spikes.time[mask])
 
 
 def _key(*parts: object) -> int:
@@ -348,12 +349,12 @@ def _uniform(key: int, *places: Tensor) -> Tensor:
     z = torch.full_like(places[0], key)
     for place in places:
         z = z + place * _GOLDEN
-        z = (z ^ _shifted(z, 30)) * _FIRST
-        z = (z ^ _shifted(z, 27)) * _SECOND
-        z = z ^ _shifted(z, 31)
-    return _shifted(z, 11).double() * 2.0**-53
+        z = (z ^ _shift_right(z, 30)) * _FIRST
+        z = (z ^ _shift_right(z, 27)) * _SECOND
+        z = z ^ _shift_right(z, 31)
+    return _shift_right(z, 11).double() * 2.0**-53
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
+def _shift_right(z: Tensor, bits: int) -> Tensor:
     """Shift to the right without the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

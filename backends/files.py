@@ -1,4 +1,4 @@
-"""Files that are written in one step, and names that become a part of a path."""
+"""Atomic replacement of files, and names that become a part of a path."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import BinaryIO
 from uuid import uuid4
 
 LONGEST_NAME = 64
-"""Most characters of a name that becomes a part of a path."""
+"""Length limit of a name that becomes a part of a path (characters)."""
 _NAME = re.compile(r"[A-Za-z0-9_+.-]+")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
-"""What systems answer that cannot flush a folder."""
+"""Errors of systems that cannot flush a folder."""
 
 
 @contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends; until then, and after an error, nothing changes.
 
-    It is made anew under a random name in the same folder, so that no link is followed and no two processes share it,
-    and it is on the disk, with its name, before the block has ended.
+    The new file gets a random name in the same folder, so that no link is followed and no two processes share it. At
+    the end of the block, content and final name are on the disk.
 
     Args:
-        path: of the file.
-        previous: name under which the file that was there is kept; None: it is lost.
+        path: Path of the file.
+        previous: Path that keeps the replaced file; None: the replaced file is lost.
 
     Raises:
-        OSError: it cannot be written; the error names `path`.
+        OSError: The file cannot be written; the error names `path`.
     """
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
     try:
@@ -50,7 +50,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Let `previous` be what `path` is now, without a moment in which `path` is missing."""
+    """Keep the file at `path` as `previous`; `path` exists at every moment."""
     temporary = path.with_name(f".{previous.name}.{uuid4().hex}.tmp")
     try:
         os.link(path, temporary)
@@ -65,7 +65,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk, where the system can do that."""
+    """Flush the names in a folder to the disk, where the system can do that."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -79,7 +79,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `replacing` left in a folder when its process was killed; nobody else may be writing there."""
+    """Remove temporary files of `replacing` after a killed process; no other process may be writing to the folder."""
     for file in folder.iterdir():
         if _LEFTOVER.fullmatch(file.name):
             file.unlink(missing_ok=True)
@@ -89,16 +89,16 @@ def path_part(name: str, field: str) -> str:
     """Return a name that may become a part of a path.
 
     Args:
-        name: letters, digits and `-_+.`, not with a dot in front, at most 64 of them.
-        field: setting that gives it, for the error.
+        name: At most 64 letters, digits and `-_+.`; the first is no dot.
+        field: Setting that holds the name, for the error.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The name may not become a part of a path.
     """
     if len(name) <= LONGEST_NAME and _NAME.fullmatch(name) and not name.startswith(".") and ".." not in name:
         return name
-    shown = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
+    excerpt = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!a}..."
     raise ValueError(
-        f"{field}={shown} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
+        f"{field}={excerpt} becomes a part of file names: use letters, digits and -_+. alone, without '..' or a dot in "
         f"front, at most {LONGEST_NAME} characters"
     )

@@ -1,4 +1,4 @@
-"""Data as users hold them, as checked tensors: numpy arrays, lists and tensors of any layout and precision."""
+"""Conversion of user data to checked tensors, from numpy arrays, lists and tensors of any layout and precision."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 MOST_SPIKES = 2**15
-"""Largest number of spikes of one unit in one bin of a grid; more is no count of spikes."""
+"""Largest number of spikes of one unit in one bin of a grid; a larger value cannot be a count of spikes."""
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
-    """Return values as a dense tensor of real numbers, outside any graph; without a copy where that can be.
+    """Return values as a dense tensor of real numbers, outside any graph; without a copy where possible.
 
     Args:
-        values: tensor, numpy array, or nested lists.
-        name: name of the values, for errors.
+        values: Tensor, numpy array, or nested lists.
+        name: Name of the values in error messages.
 
     Raises:
-        TypeError: these are no real numbers.
-        ValueError: lists are ragged, or a tensor has no values or waits for a gradient.
+        TypeError: `values` does not consist of real numbers.
+        ValueError: Lists are ragged, or a tensor has no values or requires a gradient.
     """
     tensor = values if isinstance(values, Tensor) else _from_array(values, name)
     if tensor.is_complex() or tensor.is_quantized:
@@ -62,7 +62,7 @@ def index(values: Any, name: str, limit: int) -> Tensor:
     """Return whole numbers in `0..limit - 1` as int64 `[E]`.
 
     Raises:
-        ValueError: the shape is another one, or a number is fractional or out of range.
+        ValueError: The shape is another one, or a number is fractional or out of range.
     """
     tensor = _flat(as_tensor(values, name), name)
     numbers = tensor.to(torch.int64)
@@ -80,7 +80,7 @@ def seconds(values: Any, name: str, unit: float) -> Tensor:
     """Return times in units of `unit` (s) as seconds, float32 `[E]`.
 
     Raises:
-        ValueError: the shape is another one, or a time is negative or not finite.
+        ValueError: The shape is another one, or a time is negative or not finite.
     """
     time = in_seconds(_flat(as_tensor(values, name), name), name, unit)
     if time.numel():
@@ -105,13 +105,14 @@ def recorded(recording: Any, limits: Mapping[str, int], time: str, unit: float, 
     """Return input and time (s) of each event of a recording, int64 and float32 `[E]`, on the CPU.
 
     Args:
-        recording: structured numpy array, or mapping of names to arrays `[E]`.
-        limits: fields that name an input, and how many values each has; the last one changes fastest.
-        time: field of the times. unit: of the times (s).
-        place: name of the recording, for errors.
+        recording: Structured numpy array, or mapping of names to arrays `[E]`.
+        limits: Fields that name an input, and the number of values of each; the last field changes fastest.
+        time: Name of the field with the times.
+        unit: Unit of the times (s).
+        place: Name of the recording in error messages.
 
     Raises:
-        ValueError: a field is missing, or see `index` and `seconds`.
+        ValueError: A field is missing, or see `index` and `seconds`.
     """
     times = seconds(_field(recording, time, place), f"{place}[{time!r}]", unit).cpu()
     numbers = torch.zeros(len(times), dtype=torch.int64)
@@ -129,7 +130,7 @@ def counts(values: Any, name: str) -> Tensor:
     """Return numbers of spikes on a grid `[T, B, N]`.
 
     Raises:
-        ValueError: the shape is another one, or a number is fractional, negative or too large.
+        ValueError: The shape is another one, or a number is fractional, negative or too large.
     """
     grid = as_tensor(values, name)
     if grid.ndim != 3:
@@ -145,7 +146,7 @@ def counts(values: Any, name: str) -> Tensor:
 
 
 def rows(chosen: Any, samples: int) -> Tensor | None:
-    """Return the samples that indices or a mask choose, int64 `[S]`; None if they are neither."""
+    """Return the samples that indices or a mask choose, int64 `[S]`; None for any other argument."""
     indices = as_tensor(chosen, "indices of samples")
     if indices.ndim != 1:
         return None
@@ -162,10 +163,10 @@ def rows(chosen: Any, samples: int) -> Tensor | None:
 
 
 def size(value: Any, name: str) -> int:
-    """Return a number of things.
+    """Return a count as an integer.
 
     Raises:
-        ValueError: it is not whole, or negative.
+        ValueError: The value is not a whole number, or it is negative.
     """
     try:
         number = operator.index(value)
@@ -177,10 +178,10 @@ def size(value: Any, name: str) -> int:
 
 
 def positive(value: float, name: str, unit: str) -> None:
-    """Refuse a value that is not positive and finite.
+    """Check that a value is positive and finite.
 
     Raises:
-        ValueError: it is not.
+        ValueError: The value is not.
     """
     try:
         good = 0 < value < math.inf

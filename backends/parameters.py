@@ -1,4 +1,4 @@
-"""What can be known about the neurons of a device from outside: per-neuron parameters, and their file."""
+"""Parameters of the neurons of a device, as measured from outside, and their file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ class NeuronParameters:
     """Parameters of `N` logical neurons with `A` merged circuits and `J` signed inputs each.
 
     Attributes:
-        device: where they are from: name and hash of the chip.
-        merged: circuits per neuron `A`.
-        leak, reset: trace units `[N]`.
-        threshold: trace units `[N]`; infinite where the neuron never fired.
-        tau_mem: s `[N]`.
-        tau_syn: s `[A, 2, N]`, excitatory and inhibitory.
-        strength: of each synapse relative to the device's nominal `synaptic_drive` `[J, 2, N]`.
-        membrane_noise, trace_noise, threshold_noise: standard deviations (trace units): of the membrane
-            (correlated over tau_mem), of a trace sample alone, of the threshold from batch to batch.
-        spike_jitter: noise of a spike's time (s).
-        saturation: synaptic current at which the amplifier saturates (weight LSB); None for linear.
-        rails: lower and upper limit of the traces (trace units); None for none.
+        device: Origin of the parameters: name and hash of the chip.
+        merged: Circuits per neuron `A`.
+        leak: Leak potential (trace units) `[N]`.
+        reset: Reset potential (trace units) `[N]`.
+        threshold: Threshold (trace units) `[N]`; infinite where the neuron never fired.
+        tau_mem: Time constant of the membrane (s) `[N]`.
+        tau_syn: Time constants of the synaptic currents (s) `[A, 2, N]`, excitatory and inhibitory.
+        strength: Strength of each synapse relative to the device's nominal `synaptic_drive` `[J, 2, N]`.
+        membrane_noise: Standard deviation of the membrane, correlated over `tau_mem` (trace units).
+        trace_noise: Standard deviation of a single trace sample (trace units).
+        threshold_noise: Standard deviation of the threshold from batch to batch (trace units).
+        spike_jitter: Standard deviation of a spike's time (s).
+        saturation: Synaptic current at which the amplifier saturates (weight LSB); None: it is linear.
+        rails: Lower and upper limit of the traces (trace units); None: there are none.
+        notes: Remarks on the measurement.
     """
 
     device: dict[str, str]
@@ -59,15 +62,15 @@ class NeuronParameters:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _NUMBERS) + [text for name in _RANGES for text in self._outside(name)]
+        problems = misfits(self, _NUMBERS) + [text for name in _RANGES for text in self._outside(name)]
         if self.rails is not None and not (
             len(self.rails) == 2 and -LARGEST <= self.rails[0] < self.rails[1] <= LARGEST
         ):
-            bad.append(f"rails={self.rails} must be two ascending numbers, or None")
+            problems.append(f"rails={self.rails} must be two ascending numbers, or None")
         if not isinstance(self.device, dict) or not all(isinstance(text, str) for text in self.device.values()):
-            bad.append(f"device={ascii(self.device)[:80]} must map names to texts")
-        if bad:
-            raise ParameterFileError("; ".join(bad))
+            problems.append(f"device={ascii(self.device)[:80]} must map names to texts")
+        if problems:
+            raise ParameterFileError("; ".join(problems))
         neurons = len(self.leak)
         expected = {
             "leak": (neurons,),
@@ -84,8 +87,9 @@ class NeuronParameters:
                 raise ParameterFileError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
 
     def _outside(self, name: str) -> list[str]:
-        """Return a text if an array is none of numbers in their range; NaN never is."""
-        values, (low, high) = getattr(self, name), _RANGES[name]
+        """Return a text if an array holds a value outside its range; NaN is always outside."""
+        values = getattr(self, name)
+        (low, high) = _RANGES[name]
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.ndim:
             return [f"{name} must be an array of floats"]
         good = (values >= low) & (values <= high)
@@ -93,9 +97,9 @@ class NeuronParameters:
             good |= values == np.inf
         if good.all():
             return []
-        also = ", or infinite" if name == "threshold" else ""
+        suffix = ", or infinite" if name == "threshold" else ""
         return [
-            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{also}"
+            f"{name} of {int((~good).sum())} entries, such as {values[~good][0]:g}, is not in {low:g}..{high:g}{suffix}"
         ]
 
     @property
@@ -117,17 +121,17 @@ class NeuronParameters:
         """Read what `save` wrote.
 
         Raises:
-            ParameterFileError: the file is missing or holds something else.
+            ParameterFileError: The file is missing or holds something else.
         """
         try:
-            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                size = sum(part.file_size for part in found.zip.infolist())
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                size = sum(part.file_size for part in archive.zip.infolist())
                 if size > LARGEST_FILE:
                     raise ParameterFileError(f"it unpacks to {size} bytes, at most {LARGEST_FILE} are read")
-                header = json.loads(str(found["header"]))
+                header = json.loads(str(archive["header"]))
                 if header.pop("format") != FORMAT:
                     raise ParameterFileError(f"it is not of the format {FORMAT!r}")
-                arrays = {name: found[name].astype(np.float64) for name in _arrays()}
+                arrays = {name: archive[name].astype(np.float64) for name in _arrays()}
                 header["rails"] = None if header["rails"] is None else tuple(header["rails"])
                 header["notes"] = tuple(header["notes"])
                 return cls(**header, **arrays)
@@ -150,7 +154,7 @@ _RANGES = {
     **dict.fromkeys(("tau_mem", "tau_syn"), (1e-9, 1.0)),
     "strength": (-1e3, 1e3),
 }
-"""What arrays can hold; thresholds may be infinite, too."""
+"""Ranges of the arrays; thresholds may also be infinite."""
 _NUMBERS = {
     "merged": COUNT,
     **dict.fromkeys(("membrane_noise", "trace_noise", "threshold_noise"), Range(0, LARGEST)),

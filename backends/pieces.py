@@ -1,4 +1,4 @@
-"""Recordings of consecutive trials, joined to one."""
+"""Recordings of consecutive trials, and how they are joined."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from .spikes import Spikes
 
 def nothing(circuit: Circuit, device: torch.device) -> Recording:
     """Return the recording of no trials, with tensors on a device."""
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    codes = none.to(torch.uint8)
+    empty = torch.zeros(0, dtype=torch.int64, device=device)
+    codes = empty.to(torch.uint8)
     return Recording(
         spikes={
-            p.name: Spikes(none, none, none.float(), 0, p.size) for p in circuit.populations if p.threshold is not None
+            p.name: Spikes(empty, empty, empty.float(), 0, p.size)
+            for p in circuit.populations
+            if p.threshold is not None
         },
         traces={p.name: codes.view(0, circuit.samples, p.size) for p in circuit.populations},
         cost=total([]),
@@ -41,10 +43,10 @@ def join(pieces: Sequence[Recording]) -> Recording:
 def total(costs: Sequence[Cost]) -> Cost:
     """Return the sum of costs; unknown energy stays unknown."""
     energies = [cost.energy for cost in costs]
-    known = [energy for energy in energies if energy is not None]
+    values = [energy for energy in energies if energy is not None]
     return Cost(
         sum(cost.chip_time for cost in costs),
-        sum(known) if len(known) == len(energies) else None,
+        sum(values) if len(values) == len(energies) else None,
         "measured" if all(cost.origin == "measured" for cost in costs) else "estimated",
     )
 

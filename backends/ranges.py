@@ -1,4 +1,4 @@
-"""Ranges of numbers, described once: what a field holds, and the text that says what is taken instead."""
+"""Ranges of numbers: which values a field accepts, and the text of the error for any other value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class Range:
     """Finite numbers from `low` to `high`.
 
     Attributes:
-        low, high: limits, which belong to the range.
-        above: whether `low` itself does not.
-        whole: whether only whole numbers (`int`) are taken.
-        optional: whether None is taken, too.
-        unit: for texts.
+        low: Smallest value.
+        high: Largest value.
+        above: Whether `low` itself is excluded.
+        whole: Whether only whole numbers (`int`) are accepted.
+        optional: Whether None is accepted, too.
+        unit: Unit that messages show.
     """
 
     low: float = -math.inf
@@ -27,7 +28,7 @@ class Range:
     unit: str = ""
 
     def __contains__(self, value: object) -> bool:
-        """Return whether a value is taken; what is not a number, NaN among it, never is."""
+        """Return whether a value is accepted; NaN and values that are no numbers are not."""
         if value is None:
             return self.optional
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
@@ -35,27 +36,27 @@ class Range:
         return math.isfinite(value) and (self.low < value if self.above else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        """Return what is taken."""
+        """Describe the accepted values."""
         kind = "a whole number" if self.whole else "a finite number"
         low = "" if self.low == -math.inf else f" {'>' if self.above else '>='} {self.low:g}"
-        high = "" if self.high == math.inf else f"{' and' if low else ''} <= {_shown(self.high)}"
+        high = "" if self.high == math.inf else f"{' and' if low else ''} <= {_format(self.high)}"
         return f"{kind}{low}{high}{', or None' if self.optional else ''}"
 
 
 def misfits(holder: object, ranges: Mapping[str, Range], prefix: str = "") -> list[str]:
-    """Return a text for each attribute that is out of its range: its name, its value, and what is taken."""
+    """Return a text for each attribute outside its range: its name, its value, and the accepted values."""
     return [
-        f"{prefix}{name}={_text(getattr(holder, name))}{' ' * bool(taken.unit)}{taken.unit} must be {taken}"
-        for name, taken in ranges.items()
-        if getattr(holder, name) not in taken
+        f"{prefix}{name}={_text(getattr(holder, name))}{' ' * bool(allowed.unit)}{allowed.unit} must be {allowed}"
+        for name, allowed in ranges.items()
+        if getattr(holder, name) not in allowed
     ]
 
 
 def _text(value: object) -> str:
-    return _shown(value) if isinstance(value, int | float) else ascii(value)[:80]
+    return _format(value) if isinstance(value, int | float) else ascii(value)[:80]
 
 
-def _shown(value: float) -> str:
+def _format(value: float) -> str:
     return str(value) if isinstance(value, int) and abs(value) < 10**18 else f"{float(value):.6g}"
 
 

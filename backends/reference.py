@@ -6,9 +6,9 @@ Current-based leaky integrate-and-fire neurons, integrated exactly on a fixed su
     dV/dt = -(V - leak) / tau_mem + synaptic_drive * I
     V > threshold  ->  spike, V := reset for the refractory period
 
-An event acts from its own time on. Thresholds are looked at once per sub-step, the time of a spike within it is
-interpolated, and what the spike did to other neurons shows from the end of the next sub-step on. Potentials are real
-numbers here; a recording rounds them to trace codes.
+An event acts from its own time on. Thresholds are checked once per sub-step, the time of a spike within it is
+interpolated, and the effect of the spike on other neurons shows from the end of the next sub-step on. Potentials are
+real numbers; a recording rounds them to trace codes.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class ReferenceBackend(Backend):
     """An ideal chip without mismatch, noise, saturation or memory limit.
 
     Args:
-        weight_max: largest integer weight; it is as strong as the chip's, whose weights reach 63.
+        weight_max: Largest integer weight, as strong as the chip's largest weight of 63.
 
     Raises:
-        ValueError: `weight_max` is out of the range that a device can have.
+        ValueError: `weight_max` is out of the range of devices.
     """
 
     def __init__(self, weight_max: int = CAPABILITIES.weight_max) -> None:
@@ -83,7 +83,7 @@ class ReferenceBackend(Backend):
 
     @property
     def tolerances(self) -> str:
-        """An ideal chip's."""
+        """Tolerances of an ideal chip."""
         return "ideal"
 
     def open(self) -> None:
@@ -97,7 +97,7 @@ class ReferenceBackend(Backend):
         """Remember the circuit.
 
         Raises:
-            ValueError: it does not fit, or trials that follow closely are asked for; they are independent here.
+            ValueError: The circuit does not fit, or requests dependent trials by a `trial_time`.
         """
         check_circuit(circuit, self._capabilities)
         if circuit.trial_time is not None:
@@ -107,7 +107,9 @@ class ReferenceBackend(Backend):
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run trials, one sub-step after the other."""
         circuit = check_run(self._circuit, weights, stimulus, self._capabilities.weight_max)
-        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
+        batch = stimulus.spikes.samples
+        h = circuit.dt / SUBSTEPS
+        steps = circuit.samples * SUBSTEPS
         drive = self._capabilities.synaptic_drive
         state = {p.name: _Neurons(p, batch, h, drive) for p in circuit.populations}
         driven = [
@@ -144,7 +146,9 @@ class _Neurons:
     """
 
     def __init__(self, p: Population, batch: int, h: float, drive: float) -> None:
-        self.p, self.h, self.drive = p, h, drive
+        self.p = p
+        self.h = h
+        self.drive = drive
         self.v = torch.full((batch, p.size), p.leak, dtype=torch.float64)
         self.current, self.held = torch.zeros_like(self.v), torch.zeros_like(self.v)
         self.stamps = torch.full((batch, p.size), torch.inf)
@@ -153,7 +157,8 @@ class _Neurons:
         """Return the effects of external events in each sub-step `[2, steps, B, inputs]`."""
         k = spikes.bins(self.h)
         inside = k < steps
-        k, place = k[inside], (k[inside], spikes.sample[inside], spikes.unit[inside])
+        place = (k[inside], spikes.sample[inside], spikes.unit[inside])
+        k = k[inside]
         grid = torch.zeros(2, steps, spikes.samples, spikes.units, dtype=torch.float64)
         for total, effect in zip(grid, self.effects(spikes.time[inside], k), strict=True):
             total.index_put_(place, effect, accumulate=True)
@@ -173,21 +178,23 @@ class _Neurons:
         return self.drive * torch.exp(-time / self.p.tau_mem) * integral
 
     def step(self, current: Tensor, membrane: Tensor, k: int) -> None:
-        """Advance sub-step `k`, until whose end new events add so much to current and membrane."""
-        p, h, before = self.p, self.h, self.v
-        free = (h - self.held).clamp(min=0)  # the part of the sub-step behind the refractory period
+        """Advance sub-step `k`; `current` and `membrane` are the effects of new events at its end."""
+        p = self.p
+        h = self.h
+        previous = self.v
+        free = (h - self.held).clamp(min=0)  # the part of the sub-step after the refractory period
         released = self.current * torch.exp((free - h) / p.tau_syn)
-        self.v = p.leak + (before - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
+        self.v = p.leak + (previous - p.leak) * torch.exp(-free / p.tau_mem) + self.charge(free) * released
         self.v = self.v + membrane * (free / h)
         self.current = self.current * math.exp(-h / p.tau_syn) + current
         self.held = (self.held - h).clamp(min=0)
         if p.threshold is not None:
-            self._spike(before, free, p.threshold, k)
+            self._spike(previous, free, p.threshold, k)
 
-    def _spike(self, before: Tensor, free: Tensor, threshold: float, k: int) -> None:
+    def _spike(self, previous: Tensor, free: Tensor, threshold: float, k: int) -> None:
         """Reset what exceeds its threshold; the crossing lies on a straight line in the free part of the sub-step."""
         fired = self.v > threshold
-        since = free * (self.v - threshold) / torch.where(fired, self.v - before, 1)
+        since = free * (self.v - threshold) / torch.where(fired, self.v - previous, 1)
         since = (since * (FRACTIONS / self.h)).round().clamp(1, FRACTIONS) * (self.h / FRACTIONS)
         self.stamps = torch.where(fired, (k + 1) * self.h - since, torch.inf).float()
         self.v = torch.where(fired, self.p.reset, self.v)

@@ -20,7 +20,7 @@ from .contract import Backend
 
 GROUP = "hxtrain.backends"
 SOURCE = Path(__file__).parents[1]
-"""Root of a clone, where the package is not installed."""
+"""Root of a clone that is used without installation."""
 
 
 class UnknownBackendError(ValueError):
@@ -36,26 +36,26 @@ def accepted_settings(name: str) -> set[str]:
     """Return the keyword settings of a device.
 
     Raises:
-        UnknownBackendError: no device of that name is registered.
+        UnknownBackendError: No device of that name is registered.
     """
     return set(inspect.signature(_factory(name)).parameters)
 
 
 def required_settings(name: str) -> set[str]:
-    """Return the keyword settings without which a device cannot be created, e.g. its address.
+    """Return the keyword settings that a device requires, e.g. its address.
 
     Raises:
-        UnknownBackendError: no device of that name is registered.
+        UnknownBackendError: No device of that name is registered.
     """
-    found = inspect.signature(_factory(name)).parameters.values()
-    return {p.name for p in found if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    parameters = inspect.signature(_factory(name)).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def create_backend(name: str, **settings: Any) -> Backend:
     """Create the device called `name` with its settings.
 
     Raises:
-        UnknownBackendError: the name or a setting is not known; the text lists what is.
+        UnknownBackendError: The name or a setting is not known; the text lists the known ones.
     """
     accepted = accepted_settings(name)
     unknown = sorted(set(settings) - accepted)
@@ -74,18 +74,18 @@ def create_backend(name: str, **settings: Any) -> Backend:
 
 
 def _factory(name: str) -> Callable[..., object]:
-    known = available_backends()
-    if not known:
+    backends = available_backends()
+    if not backends:
         raise UnknownBackendError(
             f"backend={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
             f"installed; run: pip install {SOURCE}"
         )
-    if not isinstance(name, str) or name not in known:
+    if not isinstance(name, str) or name not in backends:
         raise UnknownBackendError(
-            f"backend={name!r} is not registered; known: {', '.join(known)}. "
+            f"backend={name!r} is not registered; known: {', '.join(backends)}. "
             f"Is the package that provides it installed (entry-point group {GROUP!r})?"
         )
-    point = known[name]
+    point = backends[name]
     try:
         factory: Callable[..., object] = point.load()
     except Exception as error:  # a package of another author may raise anything

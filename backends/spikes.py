@@ -16,7 +16,7 @@ from . import intake
 GRID_TOLERANCE = 1e-3
 """A time within this fraction of a bin before the bin's start still counts as its start (rounding)."""
 LAST_BIN = 2.0**52
-"""Bins beyond this one count as it, for larger ones do not fit an integer."""
+"""Later bins count as this one, since their numbers do not fit an integer."""
 Data = Any
 """What `intake.as_tensor` takes: tensors, numpy arrays, lists."""
 
@@ -25,20 +25,20 @@ Data = Any
 class Spikes:
     """Spike events of a batch: sparse, grouped by sample, times as exact as the device gives them.
 
-    Built from tensors, numpy arrays or lists, in any order; they are checked and brought into the form below. Events
-    are taken as they are: equal ones count as often as they come, and those after a network's window are left out by
-    every device.
+    The constructor takes tensors, numpy arrays or lists, in any order, checks them and brings them into the form below.
+    It keeps all events: equal events count as often as they occur. Every device ignores events after the network's
+    window.
 
     Attributes:
-        sample: index of the trial, ascending, int64 `[E]`.
-        unit: index of the input or neuron, int64 `[E]`.
-        time: time since the trial's start in seconds, >= 0, float32 `[E]`; any order within a sample.
-        samples: number of trials `B`.
-        units: number of inputs or neurons `N`.
+        sample: Index of the trial, ascending, int64 `[E]`.
+        unit: Index of the input or neuron, int64 `[E]`.
+        time: Time since the trial's start (s), >= 0, float32 `[E]`; in any order within a sample.
+        samples: Number of trials `B`.
+        units: Number of inputs or neurons `N`.
 
     Raises:
-        TypeError: these are no real numbers.
-        ValueError: an index is fractional or out of range, a time negative or not finite, shapes or lengths differ.
+        TypeError: An argument does not consist of real numbers.
+        ValueError: An index is fractional or out of range, a time is negative or not finite, or lengths differ.
     """
 
     sample: Tensor
@@ -51,7 +51,7 @@ class Spikes:
         self._take(1.0)
 
     def _take(self, time_unit: float) -> None:
-        """Bring what was given into the form of the attributes, and check it."""
+        """Check the arguments and bring them into the form of the attributes."""
         samples, units = intake.size(self.samples, "spikes.samples"), intake.size(self.units, "spikes.units")
         time = intake.seconds(self.time, "spikes.time", time_unit)
         sample = intake.index(self.sample, "spikes.sample", samples).to(time.device)
@@ -61,12 +61,14 @@ class Spikes:
             raise ValueError(f"sample, unit and time need one length, got {sorted(lengths)}")
         if bool((sample[1:] < sample[:-1]).any()):
             order = torch.argsort(sample, stable=True)
-            sample, unit, time = sample[order], unit[order], time[order]
+            sample = sample[order]
+            unit = unit[order]
+            time = time[order]
         vars(self).update(sample=sample, unit=unit, time=time, samples=samples, units=units)
 
     @classmethod
     def trusted(cls, sample: Tensor, unit: Tensor, time: Tensor, samples: int, units: int) -> Spikes:
-        """Build from events that have the form of the attributes already, such as a device's; nothing is looked at."""
+        """Build from events that have the form of the attributes already, such as a device's, without any check."""
         spikes = object.__new__(cls)
         vars(spikes).update(sample=sample, unit=unit, time=time, samples=samples, units=units)
         return spikes
@@ -78,12 +80,15 @@ class Spikes:
         """Build from events in any order.
 
         Args:
-            sample, unit, time: index of the trial, index of the input, and time since the trial's start, `[E]` each.
-            samples, units: number of trials `B` and of inputs `N`.
-            time_unit: unit of the times (s), such as 1e-6 for microseconds.
+            sample: Index of the trial `[E]`.
+            unit: Index of the input `[E]`.
+            time: Time since the trial's start, in units of `time_unit` `[E]`.
+            samples: Number of trials `B`.
+            units: Number of inputs `N`.
+            time_unit: Unit of the times (s), such as 1e-6 for microseconds.
 
         Raises:
-            TypeError, ValueError: see `Spikes`.
+            TypeError, ValueError: See `Spikes`.
         """
         spikes = cls.trusted(sample, unit, time, samples, units)
         spikes._take(time_unit)
@@ -96,15 +101,15 @@ class Spikes:
         """Build from one structured array, or mapping of arrays, per sample, as event cameras and their libraries give.
 
         Args:
-            recordings: one per sample, with a field for the times and those of `sizes`, `[E]` each.
-            sizes: fields that name an input, and how many values each has; the last one changes fastest: with
+            recordings: One recording per sample, with a field for the times and the fields of `sizes`, `[E]` each.
+            sizes: Fields that name an input, and the number of values of each; the last field changes fastest: with
                 `{"p": 2, "y": 34, "x": 34}` an event belongs to input `(p * 34 + y) * 34 + x` of 2312.
-            time_unit: unit of the times (s), of the device's time: recorded microseconds that are to pass a thousand
-                times faster are 1e-9 s.
-            time: field of the times, which count from the start of each recording.
+            time_unit: Unit of the times in the time of the device (s): 1e-9 for recorded microseconds that shall pass
+                a thousand times faster.
+            time: Name of the field with the times, which count from the start of each recording.
 
         Raises:
-            TypeError, ValueError: a field is missing; or see `Spikes`.
+            TypeError, ValueError: A field is missing; or see `Spikes`.
         """
         if not isinstance(recordings, Sequence) or isinstance(recordings, str):
             raise TypeError(
@@ -125,11 +130,11 @@ class Spikes:
 
     @classmethod
     def from_times(cls, times: Data, time_unit: float = 1.0) -> Spikes:
-        """Build from one time per input `[B, N]` in units of `time_unit` (s); one that is not finite means no spike.
+        """Build from one time per input `[B, N]` in units of `time_unit` (s); a time that is not finite means no spike.
 
         Raises:
-            TypeError: these are no real numbers.
-            ValueError: a time is negative, or the shape another one.
+            TypeError: These are no real numbers.
+            ValueError: A time is negative, or the shape another one.
         """
         times = intake.as_tensor(times, "spikes.time")
         if times.ndim != 2:
@@ -148,8 +153,8 @@ class Spikes:
         """Build from spike counts on a grid `[T, B, N]`: a count of c in bin k gives c events at `k * dt`.
 
         Raises:
-            TypeError: these are no real numbers.
-            ValueError: a count is fractional, negative or too large, or the shape another one.
+            TypeError: These are no real numbers.
+            ValueError: A count is fractional, negative or too large, or the shape another one.
         """
         intake.positive(dt, "dt", "s")
         grid = intake.counts(grid, "a grid of spikes")
@@ -170,11 +175,11 @@ class Spikes:
         return f"Spikes({len(self)} events, {self.samples} samples, {self.units} units{span})"
 
     def __getitem__(self, chosen: Data | slice) -> Spikes:
-        """Return the events of some samples, counted from 0 in the order given: a slice, indices, or a mask `[B]`.
+        """Return the events of the chosen samples, renumbered from 0 in the order of a slice, indices or a mask `[B]`.
 
         Raises:
-            TypeError: these are no indices, such as a single number: take `[[number]]`.
-            IndexError: there is no such sample.
+            TypeError: The argument is a single number or no index at all; use `[[number]]` for one sample.
+            IndexError: A sample does not exist.
         """
         if isinstance(chosen, slice):
             rows = torch.arange(self.samples)[chosen] if (chosen.step or 1) > 0 else None
@@ -184,18 +189,20 @@ class Spikes:
             raise TypeError(
                 f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
             )
-        rows, offsets = rows.to(self.time.device), self.offsets()
-        first, count = offsets[rows], offsets[rows + 1] - offsets[rows]
+        rows = rows.to(self.time.device)
+        offsets = self.offsets()
+        first = offsets[rows]
+        count = offsets[rows + 1] - offsets[rows]
         sample = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
         shift = first - (count.cumsum(0) - count)
         events = torch.arange(len(sample), device=rows.device) + shift[sample]
         return Spikes.trusted(sample, self.unit[events], self.time[events], len(rows), self.units)
 
     def check(self) -> None:
-        """Look at all events, which only `from_events` does by itself.
+        """Check all events; only `Spikes` and `from_events` do so by themselves.
 
         Raises:
-            ValueError: an event is out of range.
+            ValueError: An event is out of range.
         """
         if not len(self):
             return
@@ -221,7 +228,7 @@ class Spikes:
         return torch.floor(self.time.double() / dt + GRID_TOLERANCE).clamp(max=LAST_BIN).long()
 
     def inside(self, dt: float, steps: int) -> Tensor:
-        """Return the number of events within a window of so many bins, int64 `[]`; the host does not wait for it."""
+        """Return the number of events within a window of `steps` bins, int64 `[]`; the host does not wait for it."""
         return torch.count_nonzero(self.time < (steps - GRID_TOLERANCE) * dt)
 
     def to_grid(self, dt: float, steps: int, binary: bool = False, strict: bool = False) -> Tensor:
@@ -233,7 +240,7 @@ class Spikes:
         `binary`), and spikes at or after `steps * dt` are left out.
 
         Raises:
-            ValueError: an event is out of range; `strict` and at least one spike lies outside the grid.
+            ValueError: An event is out of range; `strict` and at least one spike lies outside the grid.
         """
         intake.positive(dt, "dt", "s")
         steps = intake.size(steps, "steps")
@@ -243,7 +250,7 @@ class Spikes:
             late = int((bins >= steps).sum())
             raise ValueError(f"{late} spikes lie at or after {steps * dt:.3g} s, the grid's end; use more steps")
         grid = torch.zeros(steps + 1, self.samples, self.units, device=self.time.device)
-        # what is too late lies behind the grid
+        # events after the grid go to an additional last bin
         place = (bins.clamp(max=steps) * self.samples + self.sample) * self.units + self.unit
         if binary:
             grid.view(-1)[place] = 1.0
@@ -260,7 +267,7 @@ class Spikes:
         """Return consecutive pieces of at most `size` samples, each counting its samples from 0.
 
         Raises:
-            ValueError: the size is not positive.
+            ValueError: The size is not positive.
         """
         size = intake.size(size, "spikes.split: size")
         if size < 1:
@@ -276,13 +283,13 @@ class Spikes:
         return pieces
 
     def stretch(self, first: int, last: int) -> Spikes:
-        """Return samples `first` to before `last`, counted from 0."""
+        """Return samples `first..last - 1`, renumbered from 0."""
         if (first, last) == (0, self.samples):
             return self
         return self.stretches([first, last])[0]
 
     def stretches(self, edges: Sequence[int]) -> list[Spikes]:
-        """Return the stretches of samples between ascending edges, each counted from 0."""
+        """Return the stretches of samples between ascending edges, each renumbered from 0."""
         places = torch.searchsorted(self.sample, torch.tensor(edges, device=self.sample.device)).tolist()
         return [
             Spikes.trusted(
@@ -296,15 +303,16 @@ class Spikes:
         """Join pieces of consecutive samples (the inverse of `split`).
 
         Raises:
-            TypeError: these are no pieces.
-            ValueError: there are none, or they differ in their number of units.
+            TypeError: `pieces` is no list of Spikes.
+            ValueError: `pieces` is empty, or the pieces differ in their number of units.
         """
         if not isinstance(pieces, list | tuple) or not all(isinstance(piece, Spikes) for piece in pieces):
             raise TypeError(f"Spikes.cat takes a list of Spikes, such as spikes.split(10), not {pieces!r:.60}")
         units = {piece.units for piece in pieces}
         if len(units) != 1:
             raise ValueError(f"Spikes.cat needs pieces of one number of units, got {sorted(units) or 'none'}")
-        sample, first = [], 0
+        sample = []
+        first = 0
         for piece in pieces:
             sample.append(piece.sample + first)
             first += piece.samples

@@ -1,16 +1,16 @@
-"""Text of others, as it may be shown and logged: errors, labels and names that came over the network or in a file."""
+"""Foreign text made safe for screens and logs: errors, labels and names from the network or from files."""
 
 from __future__ import annotations
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    """Return text whose characters can all be shown; control characters become escapes.
+    """Return a text with all control characters escaped.
 
     Newlines and marks that reverse the direction of writing count as control characters, as in `str.isprintable`.
 
     Args:
-        text: any text.
-        longest: number of characters after which it is cut; None for all.
+        text: Any text.
+        longest: Number of characters after which the text is cut; None: it is not cut.
     """
     cut = text if longest is None or len(text) <= longest else text[: longest - 3] + "..."
     if cut.isprintable():

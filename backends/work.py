@@ -1,4 +1,4 @@
-"""What takes long in a device, such as a calibration, told to whoever listens: a command with a bar, or the log."""
+"""Progress of long work in a device, such as a calibration, for a listener: a command with a bar, or the log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ log = logging.getLogger(__name__)
 
 
 class Work(NamedTuple):
-    """How far something is.
+    """Progress of a long task.
 
     Attributes:
-        what: is done, and why, in one sentence.
-        stage: that begins; empty when all is done.
-        done, stages: stages that are done, of how many.
+        task: What the device does, and why, in one sentence.
+        stage: Name of the stage that begins; empty at the end of the last one.
+        n_done: Number of finished stages.
+        stages: Number of all stages.
     """
 
-    what: str
+    task: str
     stage: str
-    done: int
+    n_done: int
     stages: int
 
 
@@ -30,10 +31,10 @@ Listener = Callable[[Work], None]
 
 
 def _log(work: Work) -> None:
-    """Log the begin as a warning, which Python shows by default, and the rest as information."""
-    if work.done == 0:
-        log.warning("%s", work.what)
-    log.info("%d of %d stages done%s", work.done, work.stages, f", next: {work.stage}" if work.stage else "")
+    """Log the start as a warning, which Python shows by default, and all other stages as information."""
+    if work.n_done == 0:
+        log.warning("%s", work.task)
+    log.info("%d of %d stages done%s", work.n_done, work.stages, f", next: {work.stage}" if work.stage else "")
 
 
 _listener: ContextVar[Listener] = ContextVar("listener", default=_log)
@@ -41,7 +42,7 @@ _listener: ContextVar[Listener] = ContextVar("listener", default=_log)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell a listener of the work that devices do meanwhile in this thread."""
+    """Within the block, report the work of devices in this thread to a listener."""
     token = _listener.set(listener)
     try:
         yield
@@ -50,5 +51,5 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(work: Work) -> None:
-    """Tell the listener of this thread, or the log, how far something is."""
+    """Report progress to the listener of this thread, or to the log if there is none."""
     _listener.get()(work)

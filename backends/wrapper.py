@@ -1,7 +1,7 @@
-"""A device in front of another one: everything is passed on, and what the other one can do in addition is kept.
+"""A device in front of another one: it passes every call on and keeps the optional abilities of the inner device.
 
 class Inverting(BackendWrapper):
-    def sent(self, weights):
+    def map_weights(self, weights):
         return {name: -matrix for name, matrix in weights.items()}
 """
 
@@ -30,25 +30,25 @@ from .contract import (
 
 
 class BackendWrapper(Backend):
-    """Passes everything on to a device; a subclass overrides what differs.
+    """Passes every call on to a device; a subclass overrides what differs.
 
     A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
-    tells. What a subclass does to runs belongs into `sent`, `given` and `received`, which single runs and runs given
-    together meet alike. If it overrides `run` instead, runs given together become single ones.
+    tells. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through which single runs and
+    the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
 
     Args:
-        backend: the device.
+        backend: The wrapped device.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        lacking = tuple(
+        missing = tuple(
             passing_on
             for ability, passing_on in ABILITIES.items()
             if isinstance(backend, ability) and not isinstance(self, ability)
         )
-        if lacking:
-            self.__class__ = _with(type(self), lacking)
+        if missing:
+            self.__class__ = _with(type(self), missing)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -104,40 +104,42 @@ class BackendWrapper(Backend):
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
         """Run the device."""
-        return self.received(self.backend.run(self.sent(weights), self.given(stimulus)), stimulus)
+        return self.map_recording(self.backend.run(self.map_weights(weights), self.map_stimulus(stimulus)), stimulus)
 
-    def sent(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def map_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the weights that the device gets in place of `weights`."""
         return weights
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
         """Return the stimulus that the device gets in place of `stimulus`."""
         return stimulus
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
-        """Return what arrives of a recording.
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
+        """Return the recording that the caller gets in place of `recording`.
 
         Args:
-            recording: the device's.
-            stimulus: what the wrapper was asked to run.
+            recording: Recording of the wrapped device.
+            stimulus: Stimulus that the caller passed to the wrapper.
 
         Raises:
-            DeviceError: nothing arrives.
+            DeviceError: Nothing arrives.
         """
         return recording
 
 
 class _Batching(BackendWrapper, Batching):
-    """Passes on runs that are given together."""
+    """Passes several runs on at once."""
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
-        """Do what `run` does with each stimulus, at once unless a subclass has a `run` of its own."""
+        """Run all stimuli at once; one by one if a subclass overrides `run`."""
         device = self.backend
         if type(self).run is not BackendWrapper.run or not isinstance(device, Batching):
             return [_outcome(lambda s=stimulus: self.run(weights, s)) for stimulus in stimuli]  # type: ignore[misc]
-        outcomes = device.run_all(self.sent(weights), [self.given(stimulus) for stimulus in stimuli])
+        outcomes = device.run_all(self.map_weights(weights), [self.map_stimulus(stimulus) for stimulus in stimuli])
         return [
-            outcome if isinstance(outcome, DeviceError) else _outcome(lambda o=outcome, s=stimulus: self.received(o, s))  # type: ignore[misc]
+            outcome
+            if isinstance(outcome, DeviceError)
+            else _outcome(lambda o=outcome, s=stimulus: self.map_recording(o, s))  # type: ignore[misc]
             for outcome, stimulus in zip(outcomes, stimuli, strict=True)
         ]
 
@@ -166,7 +168,7 @@ class _Calibratable(BackendWrapper, Calibratable):
 
 
 class _Interruptible(BackendWrapper, Interruptible):
-    """Passes on that a run is not wanted any more."""
+    """Passes interruptions on."""
 
     def interrupt(self) -> None:
         """End the run in progress on the device."""
@@ -179,12 +181,12 @@ ABILITIES: dict[type, type[BackendWrapper]] = {
     Calibratable: _Calibratable,
     Interruptible: _Interruptible,
 }
-"""What a device can do in addition, and how a wrapper passes it on."""
+"""Optional abilities of a device, and the wrapper that passes each on."""
 
 
 @cache
 def _with(kind: type[BackendWrapper], abilities: tuple[type[BackendWrapper], ...]) -> type[BackendWrapper]:
-    """Return a kind of wrapper that has abilities in addition."""
+    """Return a wrapper class with additional abilities."""
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (*abilities, kind), names)
 

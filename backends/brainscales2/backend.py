@@ -32,35 +32,35 @@ from ..contract import (
 )
 from ..spikes import Spikes
 from .calibration import infeasible, requirements
-from .network import ChipCalibrationError, HardwareNetwork, Measured, Operation
+from .network import ChipCalibrationError, HardwareNetwork, Measurement, Operation
 from .sdk import HINT, Sdk, connect, disconnect, listed, load_sdk
 
 log = logging.getLogger(__name__)
 
 INTERVAL = {"sram": BRAINSCALES2.trace_interval, "dram": 6e-6}
-"""Time between two CADC samples (s), by where they are stored."""
+"""Time between two CADC samples (s), by the memory that stores them."""
 STORED = {"sram": 100, "dram": 204800}
-"""Samples of one trial that the memory holds."""
+"""Number of samples of one trial that the memory holds."""
 MARGIN = 7e-6
-"""Time around a trial in which samples are stored, too (s)."""
+"""Time around a trial in which samples are also stored (s)."""
 TRIAL_TIME = {"sram": BRAINSCALES2.trial_time, "dram": 2e-3}
 """Usual time from trial to trial (s)."""
 REST = 5
-"""Time constants after which a trial counts as forgotten; neurons are not reset between trials."""
+"""Number of time constants until membranes have forgotten a trial; neurons are not reset between trials."""
 RUN_BYTES = 4 * 2**20
-"""Trace samples of one run (bytes). The chip has no such limit, but hxtorch holds a run in dense tensors: with 4
-steps per sample, some 50 times as much."""
+"""Trace samples of one run (bytes). The chip has no such limit, but hxtorch stores a run in dense tensors: about 50
+times as much, with 4 steps per sample."""
 ATTEMPTS = 3
-"""Trials of `configure` before it gives up."""
+"""Number of attempts of `configure`."""
 MISFITS = (AttributeError, TypeError, NameError, ImportError, NotImplementedError)
-"""Errors that tell of software that does not fit, which no repeat mends."""
+"""Errors of software that does not fit, which no repetition mends."""
 
-KEPT = 16
-"""Circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
+PLACED = 16
+"""Number of circuits that stay placed and routed; the parts of a network larger than the chip take turns."""
 
 
-class Configured(NamedTuple):
-    """A circuit in place: its network, the time from trial to trial (s), and what a user should know."""
+class PlacedCircuit(NamedTuple):
+    """A circuit on the chip, with its network, the time from trial to trial (s), and warnings for the user."""
 
     circuit: Circuit
     network: HardwareNetwork
@@ -72,23 +72,28 @@ class BrainScaleS2Backend(Backend):
     """A BrainScaleS-2 chip that this process reaches through hxtorch.
 
     Args:
-        calibration: file to load, `.pkl` (calix) or a binary coco list; None: hxtorch calibrates for the circuit.
-            A `.pkl` file runs code when it is loaded: use your own.
-        calibration_cache: folder in which calix keeps the calibrations that it makes.
-        memory: of trace samples: `sram` (one every 1.7 us, 94 per trial) or `dram` (one every 6 us, long trials).
-        leak, threshold, reset: potentials that circuits get (trace units). refractory: s.
-        trial_time: time from trial to trial (s); None: 200 us with `sram`, 2 ms with `dram`.
-        synaptic_drive: what one weight LSB does to a membrane (trace units / s); None: the published chip's.
-        i_synin_gm, synapse_dac_bias: CapMem codes of the synaptic inputs and of the synapses.
-        substeps: steps per trace sample to whose start input spikes are moved.
-        trace_shift: time by which samples are moved to earlier times (s), in whole sub-steps.
-        interpolation: of samples at the times asked for: `linear` or `nn`, the nearest one.
-        hw_routing_func: router to use instead of hxtorch's: a function, or its name `package.module:function`, which
-            is imported by `open`, once a chip is there.
-        reconnect_after: failed runs in a row after which the connection is made anew.
+        calibration: File to load, `.pkl` (calix) or a binary coco list; None: hxtorch calibrates for the circuit.
+            Loading a `.pkl` file runs code: use only your own.
+        calibration_cache: Folder in which calix keeps the calibrations that it makes.
+        memory: Memory of trace samples: `sram` (one every 1.7 us, 94 per trial) or `dram` (one every 6 us, long
+            trials).
+        leak: Leak potential of circuits (trace units).
+        threshold: Threshold of circuits (trace units).
+        reset: Reset potential of circuits (trace units).
+        refractory: Refractory period of circuits (s).
+        trial_time: Time from trial to trial (s); None: 200 us with `sram`, 2 ms with `dram`.
+        synaptic_drive: Slope of a membrane per weight LSB (trace units / s); None: the value of the published chip.
+        i_synin_gm: CapMem code of the synaptic inputs.
+        synapse_dac_bias: CapMem code of the synapses.
+        substeps: Steps per trace sample; input spikes move to the start of their step.
+        trace_shift: Time by which samples move to earlier times (s), in whole sub-steps.
+        interpolation: Interpolation between samples: `linear` or `nn` (the nearest sample).
+        hw_routing_func: Router in place of hxtorch's: a function, or its name `package.module:function`, which `open`
+            imports once the chip is connected.
+        reconnect_after: Number of failed runs in a row after which the backend connects anew.
 
     Raises:
-        ValueError: a setting is not known or out of range, or a file is missing.
+        ValueError: A setting is not known or out of range, or a file is missing.
     """
 
     def __init__(
@@ -112,7 +117,7 @@ class BrainScaleS2Backend(Backend):
     ) -> None:
         _choice("memory", memory, tuple(INTERVAL))
         _choice("interpolation", interpolation, ("linear", "nn"))
-        file = None if calibration is None else _existing(Path(calibration))
+        file = None if calibration is None else _require_file(Path(calibration))
         _check_router(hw_routing_func)
         for name, value in (("substeps", substeps), ("reconnect_after", reconnect_after)):
             if value < 1:
@@ -153,8 +158,8 @@ class BrainScaleS2Backend(Backend):
         self._sdk: Sdk | None = None
         self._individual: dict[str, str] = {"chip": "not connected", "chip_hash": "unknown"}
         self._calibration_hash = "" if file is None else content_hash(file)
-        self._used: Configured | None = None
-        self._kept: dict[Circuit, Configured] = {}
+        self._current: PlacedCircuit | None = None
+        self._placed: dict[Circuit, PlacedCircuit] = {}
         self._failures = 0
 
     @property
@@ -164,9 +169,9 @@ class BrainScaleS2Backend(Backend):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return which chip, in which calibration, with which software.
+        """Return chip, calibration and versions of the software.
 
-        The first and the last are known once the device was open, and stay known when it is closed.
+        Chip and versions are known from the first `open` on, also after `close`.
         """
         file = self._operation.calibration
         calibration = "by hxtorch" if file is None else f"{file.name} {self._calibration_hash}"
@@ -174,15 +179,15 @@ class BrainScaleS2Backend(Backend):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is uncertain about the circuit as it is configured."""
-        return () if self._used is None else self._used.warnings
+        """Uncertainties of the configured circuit."""
+        return () if self._current is None else self._current.warnings
 
     def open(self) -> None:
         """Import the chip's software, check it, and connect.
 
         Raises:
-            DeviceError: the software is missing or does not fit, or there is no connection.
-            ValueError: the calibration file has changed, or the routing function cannot be imported.
+            DeviceError: The software is missing or does not fit, or there is no connection.
+            ValueError: The calibration file has changed, or the routing function cannot be imported.
         """
         if self._sdk is not None:
             return
@@ -190,7 +195,7 @@ class BrainScaleS2Backend(Backend):
         sdk = load_sdk(calibrates=self._operation.calibration is None)
         chip = connect(sdk, self)
         try:
-            self._operation = replace(self._operation, router=_imported(self._router))
+            self._operation = replace(self._operation, router=_import_router(self._router))
         except ValueError:
             disconnect(sdk, self)
             raise
@@ -200,42 +205,45 @@ class BrainScaleS2Backend(Backend):
         log.info("connected to chip %s", chip)
 
     def _identify(self, chip: str, sdk: Sdk) -> dict[str, str]:
-        """Return what is known of an individual once it is connected."""
+        """Return the identity of the connected individual."""
         file = self._operation.calibration
         content = b"by hxtorch" if file is None else file.read_bytes()
-        known = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
+        digest = hashlib.sha256(chip.encode() + b"\0" + content).hexdigest()[:16]
         versions = {f"version_{name}": version for name, version in sdk.versions.items()}
-        return {"chip": chip, "chip_hash": known, **versions}
+        return {"chip": chip, "chip_hash": digest, **versions}
 
     def close(self) -> None:
         """Release the chip and forget the configuration."""
-        sdk, self._sdk = self._sdk, None
-        self._used, self._failures = None, 0
-        self._kept.clear()
+        sdk = self._sdk
+        self._sdk = None
+        self._current, self._failures = None, 0
+        self._placed.clear()
         atexit.unregister(self.close)
         if sdk is not None:
             disconnect(sdk, self)
 
     def configure(self, circuit: Circuit) -> None:
-        """Place, calibrate and route a circuit by a run without spikes, and look at the neurons at rest.
+        """Place, calibrate and route a circuit by a run without spikes, and check the neurons at rest.
 
-        A circuit that was configured before is still in place, and is used again.
+        A circuit of an earlier call is still placed and is used again.
 
         Raises:
-            ValueError: the circuit does not fit, the calibration file is of other targets, or the router refuses.
-            DeviceError: not open, the run without spikes or a calibration fails, or the chip's software does not fit.
+            ValueError: The circuit does not fit, the calibration file has other targets, or the router refuses.
+            DeviceError: The device is not open, the run without spikes or a calibration fails, or the chip's software
+                does not fit.
         """
-        sdk = self._opened()
-        self._used = None
+        sdk = self._require_sdk()
+        self._current = None
         self._check(circuit)
-        found = self._kept.pop(circuit, None) or self._realise(sdk, circuit)
-        self._kept[circuit] = found
-        if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._used, self._failures = found, 0
+        placed = self._placed.pop(circuit, None) or self._realise(sdk, circuit)
+        self._placed[circuit] = placed
+        if len(self._placed) > PLACED:
+            del self._placed[next(iter(self._placed))]
+        self._current = placed
+        self._failures = 0
 
-    def _realise(self, sdk: Sdk, circuit: Circuit) -> Configured:
-        """Build the network and run it without spikes; begin anew if that fails for a reason that may pass."""
+    def _realise(self, sdk: Sdk, circuit: Circuit) -> PlacedCircuit:
+        """Build the network and run it without spikes; repeat this after an error that may be temporary."""
         self._require_calibration()
         period = self._period(circuit)
         for attempt in range(1, ATTEMPTS + 1):
@@ -262,16 +270,16 @@ class BrainScaleS2Backend(Backend):
                 self._reconnect(sdk)
         log.info("configured on chip %s: %d routing(s)", self._individual["chip"], network.routings)
         warnings = tuple(self._findings(network, circuit, quiet, period))
-        return Configured(circuit, network, period, warnings)
+        return PlacedCircuit(circuit, network, period, warnings)
 
     def _require_calibration(self) -> None:
-        """Refuse a calibration file that is another one than when the backend was made.
+        """Check that the calibration file has not changed since the backend was made.
 
         Raises:
-            ValueError: it is.
+            ValueError: The file has changed.
         """
         file = self._operation.calibration
-        if file is not None and content_hash(_existing(file)) != self._calibration_hash:
+        if file is not None and content_hash(_require_file(file)) != self._calibration_hash:
             raise ValueError(
                 f"backend.settings.calibration={file} has changed since this backend was made, and `identity` names "
                 "the former content; make the backend anew"
@@ -281,30 +289,34 @@ class BrainScaleS2Backend(Backend):
         """Run trials with integer weights.
 
         Raises:
-            DeviceError: not open or configured, or the run failed; it can be repeated.
+            DeviceError: The device is not open or configured, or the run failed; it can be repeated.
         """
-        sdk = self._opened()
-        used = self._used
-        circuit = check_run(None if used is None else used.circuit, weights, stimulus, self._capabilities.weight_max)
-        assert used is not None  # there is a circuit
+        sdk = self._require_sdk()
+        current = self._current
+        circuit = check_run(
+            None if current is None else current.circuit, weights, stimulus, self._capabilities.weight_max
+        )
+        assert current is not None  # there is a circuit
         batch = stimulus.spikes.samples
-        found = self._run(sdk, used, weights, stimulus) if batch else _nothing(circuit)
-        chip_time = batch * used.trial_time
+        measurement = self._run(sdk, current, weights, stimulus) if batch else _nothing(circuit)
+        chip_time = batch * current.trial_time
         energy = None if self._capabilities.power is None else chip_time * self._capabilities.power
-        lost = found.lost if bool(found.lost.any()) else None
-        return Recording(found.spikes, found.traces, Cost(chip_time, energy, "estimated"), found.health, lost)
+        lost = measurement.lost if bool(measurement.lost.any()) else None
+        return Recording(
+            measurement.spikes, measurement.traces, Cost(chip_time, energy, "estimated"), measurement.health, lost
+        )
 
-    def _run(self, sdk: Sdk, used: Configured, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measured:
+    def _run(self, sdk: Sdk, used: PlacedCircuit, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Measurement:
         try:
-            found = used.network.run(weights, stimulus.spikes)
+            measurement = used.network.run(weights, stimulus.spikes)
         except Exception as error:
             self._recover(sdk, error)
             raise DeviceError(f"the run failed: {_describe(error)}") from error
         self._failures = 0
-        return found
+        return measurement
 
     def _recover(self, sdk: Sdk, error: Exception) -> None:
-        """Make the next run possible: the network has cleaned up; the connection is made anew if that did not help."""
+        """Prepare the next run after an error: connect anew after `reconnect_after` failures in a row."""
         self._failures += 1
         log.warning("run failed, number %d in a row: %s", self._failures, _describe(error))
         if self._failures % self._reconnect_after == 0:
@@ -314,38 +326,39 @@ class BrainScaleS2Backend(Backend):
         """Release the chip and connect anew.
 
         Raises:
-            DeviceError: no connection, or another chip answers.
+            DeviceError: There is no connection, or another chip answers.
         """
         disconnect(sdk, self)
-        chip, former = connect(sdk, self), self._individual["chip"]
+        chip = connect(sdk, self)
+        former = self._individual["chip"]
         if chip != former:
             disconnect(sdk, self)
             raise DeviceError(f"after connecting anew chip {chip} answers instead of {former}; close and open again")
 
-    def _opened(self) -> Sdk:
+    def _require_sdk(self) -> Sdk:
         if self._sdk is None:
             raise DeviceError("the chip is not open; call open() first, or use the backend in a with statement")
         return self._sdk
 
     def _period(self, circuit: Circuit) -> float:
-        """Return the time from a trial's start to the next one's (s): long enough to forget, unless asked."""
+        """Return the time from a trial's start to the next one's (s): the requested one, else long enough to forget."""
         if circuit.trial_time is not None:
             return circuit.trial_time
         slowest = max(max(p.tau_mem, p.tau_syn) for p in circuit.populations)
         return max(self._capabilities.trial_time, circuit.duration + REST * slowest)
 
     def _check(self, circuit: Circuit) -> None:
-        """Refuse what the chip or hxtorch cannot do, with everything that is wrong.
+        """Check a circuit against the limits of chip and hxtorch.
 
         Raises:
-            ValueError: a value, its limit and a remedy for each.
+            ValueError: The circuit exceeds limits; the text gives a value, a limit and a remedy for each.
         """
         caps = self._capabilities
         if caps.max_samples is not None and circuit.samples > caps.max_samples:
-            other = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
+            alternative = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
             raise ValueError(
                 f"network.steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
-                f"which traces freeze; use at most {caps.max_samples}{other}"
+                f"which traces freeze; use at most {caps.max_samples}{alternative}"
             )
         check_circuit(circuit, caps)
         misfits = infeasible("chip", self._operation.common_requirements())
@@ -357,68 +370,71 @@ class BrainScaleS2Backend(Backend):
             raise ValueError(f"the chip cannot realise the circuit:\n{lines}")
 
     def _misfits_of(self, p: Population, circuit: Circuit) -> list[str]:
-        """Say what is wrong with the projections onto a population."""
-        found, limit = [], self._capabilities.inputs_per_circuit
+        """Return a text for each unsupported projection onto a population."""
+        problems = []
+        limit = self._capabilities.inputs_per_circuit
         names = [population.name for population in circuit.populations]
-        before = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
+        upstream = {INPUT, *(q.name for q in circuit.populations[: names.index(p.name)] if q.threshold is not None)}
         incoming = [projection for projection in circuit.projections if projection.post == p.name]
         if not incoming:
-            found.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
+            problems.append(f"{p.name}: nothing projects onto it, and hxtorch cannot place it; give it inputs")
         for projection in incoming:
-            if projection.pre not in before:
-                found.append(
+            if projection.pre not in upstream:
+                problems.append(
                     f"{projection.name}: {projection.pre} is not a spiking population before {p.name}; "
                     "only feed-forward networks are supported (network.recurrent=false)"
                 )
         fan_in = sum(projection.pre_size for projection in incoming)
         if fan_in > p.merged * limit:
-            found.append(f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits")
-        return found
+            problems.append(
+                f"{p.name}: fan-in {fan_in} exceeds {p.merged * limit}; merge {-(-fan_in // limit)} circuits"
+            )
+        return problems
 
-    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measured, period: float) -> list[str]:
-        """Return what a run without spikes showed, and what is not known."""
-        found = []
+    def _findings(self, network: HardwareNetwork, circuit: Circuit, quiet: Measurement, period: float) -> list[str]:
+        """Return findings of a run without spikes, and uncertainties."""
+        notes = []
         if not network.checked:
-            found.append(
+            notes.append(
                 f"calibration {self._operation.calibration} does not tell what it was made for and cannot be checked "
                 "against the circuit; give a .pkl file"
             )
         if not network.timed:
-            found.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
+            notes.append("this hxtorch does not tell when samples were taken: only traces that freeze count as lost")
         if not network.counted:
-            found.append(
+            notes.append(
                 "the health counters of this grenade cannot be read: events that the chip drops are not counted"
             )
         if network.routings != 1:
-            found.append(f"the network was routed {network.routings} times, once was expected")
+            notes.append(f"the network was routed {network.routings} times, once was expected")
         if circuit.trial_time is None and period > self._capabilities.trial_time:
-            found.append(
+            notes.append(
                 f"trials follow {period * 1e6:.4g} us after one another instead of "
                 f"{self._capabilities.trial_time * 1e6:.4g}, so that membranes come to rest"
             )
         if circuit.trial_time is not None:
-            found.append(
+            notes.append(
                 "the chip starts sampling anew for each trial, which takes a time that is not known: where the time "
                 "asked for leaves too little for it behind the recorded window, the true time from trial to trial is "
                 "longer"
             )
         for p in circuit.populations:
-            found += _at_rest(p, quiet)
-        return found
+            notes += _at_rest(p, quiet)
+        return notes
 
 
-def _at_rest(p: Population, quiet: Measured) -> list[str]:
-    """Say which neurons of a population are not at rest without input."""
-    found = []
+def _at_rest(p: Population, quiet: Measurement) -> list[str]:
+    """Return a text for each kind of unrest of a population without input."""
+    problems = []
     codes = quiet.traces[p.name][0]
     stuck = ((codes == 0) | (codes == 255)).all(0)
     if bool(stuck.any()):
-        found.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
+        problems.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
     if p.threshold is not None:
         active = torch.unique(quiet.spikes[p.name].unit).numel()
         if active:
-            found.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
-    return found
+            problems.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
+    return problems
 
 
 def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
@@ -427,29 +443,29 @@ def _no_weights(circuit: Circuit) -> dict[str, Tensor]:
 
 
 def _no_spikes(circuit: Circuit) -> Spikes:
-    none = torch.zeros(0)
-    return Spikes.from_events(none.long(), none.long(), none, 1, circuit.inputs)
+    empty = torch.zeros(0)
+    return Spikes.from_events(empty.long(), empty.long(), empty, 1, circuit.inputs)
 
 
-def _nothing(circuit: Circuit) -> Measured:
-    """Return what no trials give."""
-    none = torch.zeros(0)
+def _nothing(circuit: Circuit) -> Measurement:
+    """Return the measurement of an empty batch."""
+    empty = torch.zeros(0)
     traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
     spiking = [p for p in circuit.populations if p.threshold is not None]
-    spikes = {p.name: Spikes.from_events(none.long(), none.long(), none, 0, p.size) for p in spiking}
-    return Measured(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
+    spikes = {p.name: Spikes.from_events(empty.long(), empty.long(), empty, 0, p.size) for p in spiking}
+    return Measurement(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
 
 
 def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
 
 
-def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(known)}")
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(choices)}")
 
 
-def _existing(file: Path) -> Path:
+def _require_file(file: Path) -> Path:
     if not file.is_file():
         raise ValueError(f"backend.settings.calibration={file} does not exist; give a file, or null to calibrate")
     return file
@@ -460,20 +476,22 @@ def content_hash(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def _check_router(given: object) -> None:
-    """Refuse what is neither a function nor the name of one; nothing is imported."""
-    if given is None or callable(given):
+def _check_router(router: object) -> None:
+    """Check that the router is a function or the name of one, without importing it."""
+    if router is None or callable(router):
         return
-    module, _, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+    module, _, name = router.partition(":") if isinstance(router, str) else ("", "", "")
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise ValueError(f"backend.settings.hw_routing_func={given!r} names no function; write package.module:function")
+        raise ValueError(
+            f"backend.settings.hw_routing_func={router!r} names no function; write package.module:function"
+        )
 
 
-def _imported(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    """Return the routing function that is given or named.
+def _import_router(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return the routing function, imported by its name if necessary.
 
     Raises:
-        ValueError: it cannot be imported, or is no function.
+        ValueError: The name cannot be imported, or is no function.
     """
     if not isinstance(router, str):
         return router
@@ -487,5 +505,5 @@ def _imported(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any]
         ) from error
     if not callable(function):
         raise ValueError(f"backend.settings.hw_routing_func={router!r} is a {type(function).__name__}, not a function")
-    named: Callable[[Any], Any] = function
-    return named
+    router_function: Callable[[Any], Any] = function
+    return router_function

@@ -1,4 +1,4 @@
-"""What a calibration file was made for, against what a circuit asks."""
+"""Comparison of the targets of a calibration file with those of a circuit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..contract import Population
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = 0.01
-"""Relative difference between a file's target and a circuit's that counts as none."""
+"""Relative difference between a file's target and a circuit's that is ignored."""
 TIMES = ("tau_mem", "tau_syn", "refractory_time")
 POTENTIALS = ("leak", "reset", "threshold")
 CODES = ("i_synin_gm", "synapse_dac_bias")
 
 
 class Range(NamedTuple):
-    """Values that can be asked for, in SI units or trace units."""
+    """Range of targets, in SI units or trace units."""
 
     low: float
     high: float
@@ -36,15 +36,17 @@ FEASIBLE = {
     "i_synin_gm": Range(30, 800),
     "synapse_dac_bias": Range(30, 1022),
 }
-"""What calix accepts as targets."""
+"""Targets that calix accepts."""
 
 
 class Requirement(NamedTuple):
-    """A value that is asked for.
+    """A target that a circuit needs.
 
     Attributes:
-        name: calix's name of the parameter. value: SI units or trace units. unit: its name.
-        setting: what to change for another value.
+        name: Name of the parameter in calix.
+        value: Value of the target (SI units or trace units).
+        unit: Name of the unit.
+        setting: Setting that determines the value.
     """
 
     name: str
@@ -54,72 +56,72 @@ class Requirement(NamedTuple):
 
 
 def requirements(p: Population) -> list[Requirement]:
-    """Return what a population asks of a calibration."""
-    wanted = [
+    """Return the targets that a population needs."""
+    needs = [
         Requirement("leak", p.leak, "LSB", "backend.settings.leak"),
         Requirement("tau_mem", p.tau_mem, "s", "network.tau_mem"),
         Requirement("tau_syn", p.tau_syn, "s", "network.tau_syn"),
     ]
     if p.threshold is not None:
-        wanted += [
+        needs += [
             Requirement("reset", p.reset, "LSB", "backend.settings.reset"),
             Requirement("threshold", p.threshold, "LSB", "backend.settings.threshold"),
             Requirement("refractory_time", p.refractory, "s", "backend.settings.refractory"),
         ]
-    return wanted
+    return needs
 
 
-def infeasible(who: str, wanted: Sequence[Requirement]) -> list[str]:
-    """Say which values cannot be calibrated at all."""
-    found = []
-    for need in wanted:
+def infeasible(owner: str, needs: Sequence[Requirement]) -> list[str]:
+    """Return a text for each target that no calibration can reach."""
+    misfits = []
+    for need in needs:
         low, high = FEASIBLE[need.name]
         if not low <= need.value <= high:
             unit = f" {need.unit}" if need.unit else ""
-            found.append(
-                f"{who}: {need.name}={need.value:.4g}{unit} is outside {low:.4g}..{high:.4g}{unit}; "
+            misfits.append(
+                f"{owner}: {need.name}={need.value:.4g}{unit} is outside {low:.4g}..{high:.4g}{unit}; "
                 f"change {need.setting}"
             )
-    return found
+    return misfits
 
 
 def calibrated_targets(instance: Any) -> dict[str, Array]:
-    """Return the targets that a loaded file was made for, SI or trace units, flat; empty where it tells none."""
+    """Return the targets of a loaded file in SI or trace units, flat; empty if the file does not contain them."""
     if instance.calib is None:
         return {}
     target = instance.calib.target.neuron_target
-    found = {}
+    targets = {}
     for name in (*TIMES, *POTENTIALS, *CODES):
         value = getattr(target, name, None)
         if value is not None:
             plain = value.rescale("s").magnitude if name in TIMES else value
-            found[name] = np.ravel(np.asarray(plain, dtype=np.float64))
-    return found
+            targets[name] = np.ravel(np.asarray(plain, dtype=np.float64))
+    return targets
 
 
 def check_targets(
-    file: Path, found: Mapping[str, Array], populations: Sequence[Population], common: Sequence[Requirement]
+    file: Path, file_targets: Mapping[str, Array], populations: Sequence[Population], common: Sequence[Requirement]
 ) -> None:
-    """Refuse a file that was made for other targets than the populations'.
+    """Check that a file was made for the targets of the populations.
 
-    A file may hold other values for other neurons; which neurons a population gets is known only later, so a value
-    is refused where it lies outside all of the file's.
+    A file may hold different values for different neurons. Placement decides later which neurons a population gets, so
+    the check refuses a value only if it lies outside all values of the file.
 
     Raises:
-        ValueError: with every difference.
+        ValueError: Targets differ; the text lists every difference.
     """
     misfits = []
-    for who, wanted in [(p.name, requirements(p)) for p in populations] + [("chip", list(common))]:
-        for need in wanted:
-            values = found.get(need.name)
+    for owner, needs in [(p.name, requirements(p)) for p in populations] + [("chip", list(common))]:
+        for need in needs:
+            values = file_targets.get(need.name)
             if values is None or not np.isfinite(values).any():
                 continue
             low, high = float(np.nanmin(values)), float(np.nanmax(values))
             if not low * (1 - TOLERANCE) <= need.value <= high * (1 + TOLERANCE):
-                made = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
+                span = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
                 misfits.append(
-                    f"{who}: {need.name}={need.value:.4g} {need.unit}".rstrip()
-                    + f", the file has {made}; set {need.setting} to it, or calibrate for this circuit"
+                    f"{owner}: {need.name}={need.value:.4g} {need.unit}".rstrip()
+                    + f", the file has {span}; set {need.setting} to it, or calibrate for this circuit"
                 )
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))

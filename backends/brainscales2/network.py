@@ -1,6 +1,6 @@
 """A circuit as hxtorch modules, and one run of it.
 
-The modules read out what was measured and skip hxtorch's own simulation of the network; gradients are the host's.
+The modules read the measurement out and skip hxtorch's own simulation of the network; the host computes gradients.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .sdk import Sdk
 log = logging.getLogger(__name__)
 
 CAPACITANCE = 63
-"""Membrane capacitance (LSB), the largest."""
+"""Largest membrane capacitance (LSB)."""
 SYNAPTIC_GAIN, SYNAPSE_BIAS = 500, 1000
 """Usual codes: hxtorch's default, and the bias that its own training examples use."""
 
 
 class ChipCalibrationError(DeviceError):
-    """hxtorch could not calibrate the chip; that takes minutes, and is not repeated by itself."""
+    """hxtorch could not calibrate the chip; the backend does not repeat this by itself, since it takes minutes."""
 
 
 class RoutingError(ValueError):
@@ -43,15 +43,17 @@ class Operation:
     """How the chip is operated.
 
     Attributes:
-        calibration: file; None: hxtorch calibrates for the circuit, which takes minutes.
-        calibration_cache: folder in which calix keeps such calibrations; None: its own.
-        dram: samples go to the large, slow memory.
-        substeps: steps of hxtorch's grid per trace interval; input spikes are moved to the start of their step.
-        shift: steps by which samples are moved to earlier times.
-        interpolation: how samples are brought onto the grid, `linear` or `nn` (the nearest sample).
-        synaptic_gain, synapse_bias: CapMem codes of the synaptic input's amplifier and of the synapses; None: those
-            of the calibration file, without one `SYNAPTIC_GAIN` and `SYNAPSE_BIAS`.
-        router: replaces hxtorch's router; None keeps it.
+        calibration: Calibration file; None: hxtorch calibrates for the circuit, which takes minutes.
+        calibration_cache: Folder in which calix keeps such calibrations; None: the default of calix.
+        dram: Whether samples go to the large, slow memory.
+        substeps: Steps of hxtorch's grid per trace interval; input spikes move to the start of their step.
+        shift: Number of steps by which samples move to earlier times.
+        interpolation: Interpolation of samples on the grid, `linear` or `nn` (the nearest sample).
+        synaptic_gain: CapMem code of the synaptic input's amplifier; None: the code of the calibration file, or
+            `SYNAPTIC_GAIN` without a file.
+        synapse_bias: CapMem code of the synapses; None: the code of the calibration file, or `SYNAPSE_BIAS` without a
+            file.
+        router: Router in place of hxtorch's; None keeps hxtorch's.
     """
 
     calibration: Path | None
@@ -65,15 +67,15 @@ class Operation:
     router: Callable[[Any], Any] | None
 
     def common_requirements(self) -> list[Requirement]:
-        """Return what is asked of all neurons alike."""
+        """Return the targets that all neurons share."""
         codes = {"i_synin_gm": self.synaptic_gain, "synapse_dac_bias": self.synapse_bias}
         return [
             Requirement(name, code, "", f"backend.settings.{name}") for name, code in codes.items() if code is not None
         ]
 
 
-class Measured(NamedTuple):
-    """One run: codes uint8 `[B, T, N]` and spikes by population, trials that did not arrive whole, health."""
+class Measurement(NamedTuple):
+    """Data of one run: codes uint8 `[B, T, N]` and spikes by population, lost trials bool `[B]`, health."""
 
     traces: dict[str, Tensor]
     spikes: dict[str, Spikes]
@@ -85,21 +87,25 @@ class HardwareNetwork:
     """A circuit on the chip.
 
     Args:
-        sdk: the chip's software. circuit: what to realise. operation: how.
-        period: time from the start of a trial to that of the next (s).
+        sdk: Software of the chip.
+        circuit: Circuit to realise.
+        operation: Operating point of the chip.
+        period: Time from the start of a trial to that of the next (s).
 
     Attributes:
-        routings: how often the router ran.
-        timed: whether the times of trace samples are known; set by the first run.
-        counted: whether dropped events are counted; set by every run.
-        checked: whether it is known what the calibration was made for.
+        routings: Number of calls of the router.
+        timed: Whether the times of trace samples are known; set by the first run.
+        counted: Whether dropped events are counted; set by every run.
+        checked: Whether the targets of the calibration are known.
 
     Raises:
-        ValueError: the calibration file cannot be read, or was made for other targets.
+        ValueError: The calibration file cannot be read, or was made for other targets.
     """
 
     def __init__(self, sdk: Sdk, circuit: Circuit, operation: Operation, period: float) -> None:
-        self._sdk, self._circuit, self._operation = sdk, circuit, operation
+        self._sdk = sdk
+        self._circuit = circuit
+        self._operation = operation
         self.routings = 0
         self.timed = self.counted = self.checked = True
         self._experiment = self._make_experiment(period)
@@ -112,11 +118,12 @@ class HardwareNetwork:
         self._calibrated_once = operation.calibration is not None
 
     def _make_experiment(self, period: float) -> Any:
-        spiking, operation = self._sdk.spiking, self._operation
+        spiking = self._sdk.spiking
+        operation = self._operation
         chosen = {} if operation.router is None else {"hw_routing_func": operation.router}
         step = self._circuit.dt / operation.substeps
         experiment = spiking.Experiment(mock=False, dt=step, **chosen)
-        experiment.hw_routing_func = self._watched(experiment.hw_routing_func)
+        experiment.hw_routing_func = self._watch(experiment.hw_routing_func)
         experiment.inter_batch_entry_wait = math.ceil(period * CLOCK - 1e-6)  # which grenade counts from start to start
         if operation.calibration is not None:
             self._load(experiment.default_execution_instance, operation.calibration)
@@ -125,11 +132,11 @@ class HardwareNetwork:
                 calib_cache_dir=[operation.calibration_cache]
             )
         instance = experiment.default_execution_instance
-        instance.calibrate = _told(instance.calibrate)
+        instance.calibrate = _wrap_calibration(instance.calibrate)
         return experiment
 
     def _load(self, instance: Any, file: Path) -> None:
-        """Load a calibration file, and check what it was made for, where it tells."""
+        """Load a calibration file, and check its targets if it contains them."""
         try:
             instance.load_calib(str(file))
         except Exception as error:
@@ -137,27 +144,28 @@ class HardwareNetwork:
                 f"backend.settings.calibration={file} cannot be loaded ({type(error).__name__}: {error}); give a file "
                 "of this release of calix: .pkl, or .pbin (a binary coco list)"
             ) from error
-        found = calibrated_targets(instance)
-        self.checked = bool(found)
-        check_targets(file, found, self._circuit.populations, self._operation.common_requirements())
+        targets = calibrated_targets(instance)
+        self.checked = bool(targets)
+        check_targets(file, targets, self._circuit.populations, self._operation.common_requirements())
 
-    def _watched(self, router: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return the router, which counts and times itself and says what it was asked for when it fails."""
+    def _watch(self, router: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a router that counts and times its calls and describes the circuit when it fails."""
 
         def route(network: Any) -> Any:
             self.routings += 1
             begin = time.perf_counter()
             try:
-                found = router(network)
+                routing = router(network)
             except Exception as error:
                 raise RoutingError(_unroutable(self._circuit, error)) from error
             log.info("routing %d took %.1f s", self.routings, time.perf_counter() - begin)
-            return found
+            return routing
 
         return route
 
     def _make_population(self, p: Population) -> Any:
-        spiking, operation = self._sdk.spiking, self._operation
+        spiking = self._sdk.spiking
+        operation = self._operation
         mixed = spiking.MixedHXModelParameter
         settings = {
             "leak": p.leak,
@@ -183,19 +191,20 @@ class HardwareNetwork:
         module.read_params_from_calibration = False  # it would stumble over files that hxtorch itself has made
         return module
 
-    def run(self, weights: Mapping[str, Tensor], spikes: Spikes) -> Measured:
+    def run(self, weights: Mapping[str, Tensor], spikes: Spikes) -> Measurement:
         """Run a batch of trials.
 
         Args:
-            weights: integers `[post, pre]` by projection.
-            spikes: input events.
+            weights: Integer weights `[post, pre]` by projection.
+            spikes: Input events.
 
         Raises:
-            RoutingError: the router found no way (first run only).
-            DeviceError: what arrived cannot be told apart by trials.
-            Exception: whatever the chip's software raises. The network can be run again.
+            RoutingError: The router found no solution (first run only).
+            DeviceError: The data cannot be assigned to trials.
+            Exception: Any error of the chip's software. The network can be run again.
         """
-        circuit, substeps = self._circuit, self._operation.substeps
+        circuit = self._circuit
+        substeps = self._operation.substeps
         steps = circuit.samples * substeps
         grid = spikes.to_grid(circuit.dt / substeps, steps, binary=True)
         merged = int((spikes.bins(circuit.dt / substeps) < steps).sum()) - int(grid.sum())
@@ -211,7 +220,7 @@ class HardwareNetwork:
             self._clean_up()
 
     def _register(self, grid: Tensor) -> dict[str, Any]:
-        """Call all modules, which hxtorch asks for before every run, and return the populations' handles."""
+        """Call all modules, as hxtorch requires before every run, and return the populations' handles."""
         handles: dict[str, Any] = {}
         for population in self._circuit.populations:
             currents = []
@@ -223,14 +232,14 @@ class HardwareNetwork:
         return handles
 
     def _input(self, grid: Tensor) -> Any:
-        """Return a handle of the input; hxtorch wants one for each projection."""
+        """Return a handle of the input; hxtorch needs one for each projection."""
         return self._sdk.spiking.LIFObservables(spikes=grid)
 
     def _calibrate_once(self) -> None:
         """Let hxtorch calibrate all populations together, with one calibration.
 
-        It asks the populations one after the other whether their parameters are new, and each answers once with
-        yes; but it calibrates all as soon as the first does. So all but one are asked here.
+        hxtorch asks the populations one by one whether their parameters have changed, and each says yes once; the first
+        yes calibrates all of them. This method therefore asks all populations but one in advance.
         """
         if not self._calibrated_once:
             for module in list(self._populations.values())[1:]:
@@ -238,8 +247,9 @@ class HardwareNetwork:
             log.info("no calibration file: hxtorch calibrates the chip for this circuit, which takes minutes")
             self._calibrated_once = True
 
-    def _collect(self, handles: Mapping[str, Any], batch: int, info: Any, merged: int) -> Measured:
-        circuit, substeps = self._circuit, self._operation.substeps
+    def _collect(self, handles: Mapping[str, Any], batch: int, info: Any, merged: int) -> Measurement:
+        circuit = self._circuit
+        substeps = self._operation.substeps
         traces, spikes = {}, {}
         lost = torch.zeros(batch, dtype=torch.bool)
         for p in circuit.populations:
@@ -254,7 +264,7 @@ class HardwareNetwork:
                 spikes[p.name] = to_spikes(module.events, batch, p.size, circuit.duration)
         if not self.timed:
             lost |= frozen(traces.values())
-        return Measured(traces, spikes, lost, self._health(info, merged, int(lost.sum()), batch))
+        return Measurement(traces, spikes, lost, self._health(info, merged, int(lost.sum()), batch))
 
     def _health(self, info: Any, merged: int, lost: int, batch: int) -> Health:
         drops = dropped_spikes(info.health)
@@ -270,19 +280,19 @@ class HardwareNetwork:
         return Health(dropped_spikes=(drops or 0) + merged, notes=notes)
 
     def _clean_up(self) -> None:
-        """Forget what a run registered, above all one that failed; keep placement, routing and calibration.
+        """Forget the modules that a run, even a failed one, registered; keep placement, routing and calibration.
 
         hxtorch adds an entry per neuron to the list of recorded ones whenever a weight has changed, and uses the
-        first only; left alone, the list grows without end.
+        first only; without this reset the list grows without end.
         """
         self._experiment.modules.clear()
         self._instance.cadc_neurons.clear()
 
 
-def _told(calibrate: Callable[[], None]) -> Callable[[], None]:
-    """Return hxtorch's calibration of a chip, whose failure says that it is one."""
+def _wrap_calibration(calibrate: Callable[[], None]) -> Callable[[], None]:
+    """Return hxtorch's calibration of a chip; failures become ChipCalibrationError."""
 
-    def told() -> None:
+    def wrapper() -> None:
         try:
             calibrate()
         except Exception as error:
@@ -291,7 +301,7 @@ def _told(calibrate: Callable[[], None]) -> Callable[[], None]:
                 "itself, since it takes minutes. Check the targets, or give a file with backend.settings.calibration"
             ) from error
 
-    return told
+    return wrapper
 
 
 def _make_synapse(spiking: Any, inputs: int, outputs: int, experiment: Any) -> Any:
@@ -309,9 +319,9 @@ def _as_it_is(weight: Tensor) -> Tensor:
 
 
 def _raw(spiking: Any, base: Any, name: str) -> Any:
-    """Return hxtorch's neurons `base`, which keep what was measured and simulate nothing.
+    """Return a class of hxtorch's neurons `base` that keeps the measurement and simulates nothing.
 
-    After a run they have `samples` (see `Samples`) and, where they spike, `events`: (clock, trial, neuron).
+    After a run, a module has `samples` (see `Samples`) and, if it spikes, `events`: (clock, trial, neuron).
     """
     fires = base is spiking.LIF
 

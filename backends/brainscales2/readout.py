@@ -1,4 +1,4 @@
-"""From what hxtorch read out to the contract: codes, events, and trials that did not arrive whole."""
+"""Conversion of hxtorch's readout to the contract: codes, events, and lost trials."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ..spikes import Spikes
 log = logging.getLogger(__name__)
 
 CLOCK = 125e6
-"""FPGA clock cycles per second, in which hxtorch stamps spikes and samples."""
+"""FPGA clock cycles per second: the unit of hxtorch's time stamps of spikes and samples."""
 OFFSET = 128
-"""hxtorch's CADC values are codes minus this."""
+"""Offset of hxtorch's CADC values: they are codes minus this."""
 LARGEST_GAP = 1.9
 """Longest time without a sample (trace intervals) in a trial that counts as whole; an estimate, to be measured on a
-chip. One sample missing is a gap of 2."""
+chip. A single missing sample is a gap of 2."""
 EVIDENCE = 256
-"""Pairs of neighbouring samples that must all be equal for a trace to count as frozen."""
+"""Number of pairs of neighbouring samples that must all be equal in a frozen trace."""
 
 
 class Samples:
-    """What a population's samples arrived with: their times, where hxtorch tells them.
+    """Times of a population's samples, if hxtorch reports them.
 
     Args:
-        handle: hxtorch's handle of CADC samples.
+        handle: Handle of CADC samples of hxtorch.
 
     Attributes:
-        timed: whether times are known.
+        timed: Whether times are known.
 
     Raises:
-        DeviceError: a neuron has no sample at all in a trial; hxtorch must not bring those onto its grid.
+        DeviceError: A neuron has no sample at all in a trial; hxtorch must not bring such data onto its grid.
     """
 
     def __init__(self, handle: Any) -> None:
@@ -50,10 +50,12 @@ class Samples:
         """Return which trials have a gap of more than `LARGEST_GAP` intervals, bool `[B]`; without times: none.
 
         Args:
-            batch: number of trials. window: time of the last sample wanted (s). interval: between samples (s).
+            batch: Number of trials.
+            window: Time of the last requested sample (s).
+            interval: Time between samples (s).
 
         Raises:
-            DeviceError: a neuron has no sample at all in a trial.
+            DeviceError: A neuron has no sample at all in a trial.
         """
         common = self._common
         if common is None:
@@ -64,7 +66,7 @@ class Samples:
         return self._look_closely(batch, window, limit)
 
     def _look_closely(self, batch: int, window: float, limit: float) -> Tensor:
-        """Judge every trial by its own samples; those common to all neurons and trials were too few."""
+        """Judge every trial by its own samples, if the samples common to all neurons and trials are too few."""
         rows = np.asarray(self._handle.get_data(), dtype=np.int64).reshape(-1, 4)
         size = int(self._handle.population_size)
         series = torch.from_numpy(rows[:, 2] * size + rows[:, 3])
@@ -76,13 +78,13 @@ class Samples:
         within = torch.arange(len(times)) - first[series[order]]
         padded[within, series[order]] = times
         last = padded.gather(0, (counts - 1)[None])
-        behind = torch.arange(len(padded))[:, None] >= counts
-        padded = torch.where(behind, last, padded)
+        is_padding = torch.arange(len(padded))[:, None] >= counts
+        padded = torch.where(is_padding, last, padded)
         return _gaps(padded.view(-1, batch, size), window, limit)
 
 
 def _common_times(handle: Any) -> Tensor | None:
-    """Return clocks of the samples that every neuron has in every trial `[S, B, N]`; None where hxtorch lacks them."""
+    """Return clocks of the samples that every neuron has in every trial `[S, B, N]`; None if hxtorch lacks them."""
     try:
         return torch.as_tensor(handle.to_raw()[1])
     except (AttributeError, NotImplementedError):
@@ -92,19 +94,20 @@ def _common_times(handle: Any) -> Tensor | None:
 def _gaps(clocks: Tensor, window: float, limit: float) -> Tensor:
     """Return which trials have a gap beyond `limit` between 0 and `window` (s), bool `[B]`, from clocks `[S, B, N]`."""
     times = clocks.double() / CLOCK
-    begin, end = times.new_zeros((1, *times.shape[1:])), times.new_full((1, *times.shape[1:]), window)
+    begin = times.new_zeros((1, *times.shape[1:]))
+    end = times.new_full((1, *times.shape[1:]), window)
     inside = torch.cat([begin, times.clamp(0.0, window), end])
     return (inside.diff(dim=0) > limit).any(0).any(1)
 
 
 def post_processed(data: Any, fires: bool) -> tuple[Any, Any]:
-    """Return dense spikes (None where neurons do not fire) and CADC values from what hxtorch's post-processing gave.
+    """Return dense spikes (None if neurons do not fire) and CADC values from the result of hxtorch's post-processing.
 
-    Since 584f994 of December 2025 it gives an object with `spikes` and `voltage.cadc`; releases from September 2025 on
-    gave a tuple, (spikes, cadc, madc) or, of neurons that do not fire, (cadc, madc).
+    Since 584f994 of December 2025 the result is an object with `spikes` and `voltage.cadc`; in releases from September
+    2025 on it is a tuple, (spikes, cadc, madc) or, for neurons that do not fire, (cadc, madc).
 
     Raises:
-        DeviceError: it gave something else.
+        DeviceError: The result has another form.
     """
     if not isinstance(data, tuple):
         return (data.spikes if fires else None), data.voltage.cadc
@@ -117,7 +120,7 @@ def to_codes(values: Tensor, samples: int, substeps: int) -> Tensor:
     """Return codes uint8 `[B, T, N]` from values on hxtorch's grid `[T * substeps + 1 or more, B, N]`.
 
     Raises:
-        DeviceError: the grid is too short, or holds what no CADC measures.
+        DeviceError: The grid is too short, or holds values outside the range of a CADC.
     """
     if len(values) < (samples - 1) * substeps + 1:
         raise DeviceError(f"{len(values)} values of a trace arrived, {(samples - 1) * substeps + 1} were expected")
@@ -133,7 +136,7 @@ def to_codes(values: Tensor, samples: int, substeps: int) -> Tensor:
 def frozen(codes: Iterable[Tensor]) -> Tensor:
     """Return which trials end in samples that do not change on any neuron, bool `[B]`, from codes `[B, T, N]` each.
 
-    Judged on as many last samples as make `EVIDENCE` pairs; where a trial has fewer, none counts as frozen.
+    The test uses the last samples of a trial, enough for `EVIDENCE` pairs; shorter trials never count as frozen.
     """
     whole = torch.cat(list(codes), dim=2)
     batch, samples, neurons = whole.shape
@@ -145,7 +148,7 @@ def frozen(codes: Iterable[Tensor]) -> Tensor:
 
 
 def to_spikes(events: Any, batch: int, size: int, duration: float) -> Spikes:
-    """Return events from hxtorch's list of (clock, trial, neuron); those outside the recorded window are left out."""
+    """Return events from hxtorch's list of (clock, trial, neuron), without those outside the recorded window."""
     rows = torch.from_numpy(np.asarray(events, dtype=np.int64).reshape(-1, 3))
     time = rows[:, 0].double() / CLOCK
     inside = (time >= 0) & (time < duration)
@@ -156,9 +159,9 @@ def to_spikes(events: Any, batch: int, size: int, duration: float) -> Spikes:
 
 
 def dropped_spikes(health: Any) -> int | None:
-    """Return how many events the crossbar dropped in a run; None if the counters cannot be read.
+    """Return the number of events that the crossbar dropped in a run; None if the counters cannot be read.
 
-    The counters are differences over the run, of each chip or, before grenade knew several, of each execution instance.
+    The counters are differences over the run for each chip, or for each execution instance in old releases of grenade.
     """
     try:
         chips = [

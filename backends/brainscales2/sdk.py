@@ -1,7 +1,7 @@
-"""The chip's software as it is installed: imported on demand, probed, connected.
+"""The installed software of the chip: imported on demand, probed, connected.
 
-hxtorch has no release on a package index and its parts carry no versions that fit together by number: users get a
-set of them from the EBRAINS image or the group's container. So it is asked what it can do, before anything runs.
+hxtorch has no release on a package index, and the version numbers of its parts do not say which parts fit together:
+users get a set of them from the EBRAINS image or the group's container. So this module probes it before anything runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..contract import DeviceError
 
 log = logging.getLogger(__name__)
 
-NEEDED = (
+REQUIRED_NAMES = (
     "ExecutionInstance",
     "Experiment",
     "Handle",
@@ -36,20 +36,20 @@ NEEDED = (
     "SynapseHandle",
     "run",
 )
-"""Names of `hxtorch.spiking` in use."""
-USED = {
+"""Names of `hxtorch.spiking` that the backend uses."""
+REQUIRED_METHODS = {
     "ExecutionInstance": ("calibrate", "load_calib"),
     "LI": ("calib_changed_since_last_run", "forward_func", "post_process"),
     "LIF": ("calib_changed_since_last_run", "forward_func", "post_process"),
 }
-"""Methods in use of classes of `hxtorch.spiking`."""
-ASKED = {
+"""Methods of classes of `hxtorch.spiking` that the backend uses."""
+REQUIRED_ARGUMENTS = {
     "Experiment": ("dt", "hw_routing_func", "mock"),
     "LI": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
     "LIF": ("enable_cadc_recording_placement_in_dram", "interpolation_mode", "neuron_structure"),
     "Synapse": ("transform",),
 }
-"""Arguments in use of classes of `hxtorch.spiking` that not every release has."""
+"""Arguments of classes of `hxtorch.spiking` that the backend uses and that some releases lack."""
 OLDEST = "a release of September 2025 or later is needed"
 """The first release with `LIF` and `LI` (hxtorch 507a188)."""
 PARTS = ("hxtorch", "pygrenade_vx", "calix", "dlens_vx_v3")
@@ -69,8 +69,10 @@ class Sdk:
     """The modules in use.
 
     Attributes:
-        core: `hxtorch`. spiking: `hxtorch.spiking`. neuron_of: class of a neuron of several circuits.
-        versions: of the parts, by name.
+        core: Module `hxtorch`.
+        spiking: Module `hxtorch.spiking`.
+        neuron_of: Class of a neuron of several circuits.
+        versions: Versions of the parts, by name.
     """
 
     core: Any
@@ -80,13 +82,13 @@ class Sdk:
 
 
 def load_sdk(calibrates: bool) -> Sdk:
-    """Import hxtorch and check that it has what is used.
+    """Import hxtorch and check that it has all names that the backend uses.
 
     Args:
-        calibrates: whether hxtorch will have to calibrate the chip, for want of a file.
+        calibrates: Whether hxtorch has to calibrate the chip, since there is no file.
 
     Raises:
-        DeviceError: it is missing, broken, too old, or its parts do not fit together.
+        DeviceError: hxtorch is missing, broken or too old, or its parts do not fit together.
     """
     try:
         core = importlib.import_module("hxtorch")
@@ -109,37 +111,37 @@ def load_sdk(calibrates: bool) -> Sdk:
 
 
 def _missing(core: Any, spiking: Any, morphology: Any) -> Iterator[str]:
-    """Say what this hxtorch does not have."""
-    wanted = {
+    """Return a text for each name that this hxtorch lacks."""
+    modules = {
         "hxtorch": (core, ("init_hardware", "release_hardware", "get_unique_identifier")),
-        "hxtorch.spiking": (spiking, NEEDED),
+        "hxtorch.spiking": (spiking, REQUIRED_NAMES),
         "hxtorch.spiking.morphology": (morphology, ("SingleCompartmentNeuron",)),
     }
-    for name, (module, needed) in wanted.items():
-        yield from _lacking(name, [item for item in needed if not hasattr(module, item)])
-    for name, methods in USED.items():
+    for name, (module, names) in modules.items():
+        yield from _lacking(name, [item for item in names if not hasattr(module, item)])
+    for name, methods in REQUIRED_METHODS.items():
         owner = getattr(spiking, name, None)
         if owner is not None:
             yield from _lacking(f"hxtorch.spiking.{name}", [item for item in methods if not hasattr(owner, item)])
-    for name, arguments in ASKED.items():
+    for name, arguments in REQUIRED_ARGUMENTS.items():
         owner = getattr(spiking, name, None)
         if inspect.isclass(owner):
             yield from _lacking(f"hxtorch.spiking.{name}", sorted(set(arguments) - _parameters(owner, arguments)))
 
 
 def _lacking(owner: str, names: list[str]) -> Iterator[str]:
-    """Say which names an owner lacks, if any."""
+    """Return a text on the missing names of an owner, if there are any."""
     if names:
         yield f"{owner} has no {', '.join(names)}: {OLDEST}"
 
 
 def _misfits(calibrates: bool) -> Iterator[str]:
-    """Say which parts do not fit together."""
+    """Return a text for each pair of parts that do not fit together."""
     network = sys.modules.get("pygrenade_vx.network")
     if network is not None:
-        lacking = [name for name in ("NetworkBuilder", "requires_routing") if not hasattr(network, name)]
-        if lacking:
-            yield f"grenade has no {', '.join(lacking)}, which hxtorch calls: the two are of different releases"
+        missing = [name for name in ("NetworkBuilder", "requires_routing") if not hasattr(network, name)]
+        if missing:
+            yield f"grenade has no {', '.join(missing)}, which hxtorch calls: the two are of different releases"
     target = getattr(sys.modules.get("calix.spiking"), "SpikingCalibTarget", None)
     if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target, ("neuron_target",)):
         yield (
@@ -148,18 +150,18 @@ def _misfits(calibrates: bool) -> Iterator[str]:
         )
 
 
-def _parameters(target: type, asked: Sequence[str]) -> set[str]:
-    """Return the names of a class's arguments; one that does not tell, or takes any, counts as taking those asked."""
+def _parameters(target: type, names: Sequence[str]) -> set[str]:
+    """Return the names of a class's arguments; `names` are among them if the class has no signature or takes any."""
     try:
         parameters = inspect.signature(target).parameters
     except ValueError:
-        return set(asked)
+        return set(names)
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return {*parameters, *asked} if takes_any else set(parameters)
+    return {*parameters, *names} if takes_any else set(parameters)
 
 
 def _version(name: str) -> str:
-    """Return a part's version; where it has none, a hash of its Python files."""
+    """Return the version of a part, or a hash of its Python files if it has none."""
     module = sys.modules[name]
     stated = getattr(module, "__version__", None)
     if stated is not None:
@@ -184,14 +186,14 @@ def listed(versions: dict[str, str]) -> str:
 
 
 _connected: list[object] = []
-"""Who holds the connection: the software keeps one per process."""
+"""Owner of the connection: the software has one per process."""
 
 
 def connect(sdk: Sdk, owner: object) -> str:
     """Connect to the chip, and return its identifier.
 
     Raises:
-        DeviceError: no connection, or another backend of this process holds it.
+        DeviceError: There is no connection, or another backend of this process holds it.
     """
     if _connected and _connected[0] is not owner:
         raise DeviceError("this process is connected to a chip already, and can hold one connection; close the other")
@@ -211,9 +213,9 @@ def disconnect(sdk: Sdk, owner: object) -> None:
 
 
 @contextmanager
-def _failure(what: str, remedy: str) -> Iterator[None]:
+def _failure(problem: str, remedy: str) -> Iterator[None]:
     """Turn the software's errors, of many types, into DeviceError."""
     try:
         yield
     except Exception as error:
-        raise DeviceError(f"{what} ({type(error).__name__}: {error}); {remedy}") from error
+        raise DeviceError(f"{problem} ({type(error).__name__}: {error}); {remedy}") from error

@@ -21,11 +21,11 @@ def _task(bench: Bench) -> tuple[Circuit, dict[str, torch.Tensor], Spikes]:
 
 
 def _pieces(bench: Bench, weights: dict[str, torch.Tensor], spikes: Spikes, size: int, clock: int) -> Recording:
-    found = []
+    recordings = []
     for piece in spikes.split(size):
-        found.append(bench.run(weights, piece, clock))
+        recordings.append(bench.run(weights, piece, clock))
         clock += piece.samples
-    return join(found)
+    return join(recordings)
 
 
 def trials_keep_their_order(bench: Bench) -> str:
@@ -35,15 +35,15 @@ def trials_keep_their_order(bench: Bench) -> str:
     width = bench.width
     bench.require_response(min(1, 2 / (width - 1)) * bench.caps.weight_max, 0.2)
     bench.configure(bench.layer(width, 2))
-    sent = torch.linspace(-bench.caps.weight_max, bench.caps.weight_max, width).round().to(bench.caps.weight_type)
-    weights = {"input->neurons": sent.expand(2, -1).contiguous()}
+    ramp = torch.linspace(-bench.caps.weight_max, bench.caps.weight_max, width).round().to(bench.caps.weight_type)
+    weights = {"input->neurons": ramp.expand(2, -1).contiguous()}
     spikes = bench.trials(width, [[i] for i in range(width)])
     for size in (spikes.samples, 3):
-        found = bench.swings(_pieces(bench, weights, spikes, size, bench.clock), width)
-        strength = bench.strengths(found).mean(0)
+        swings = bench.swings(_pieces(bench, weights, spikes, size, bench.clock), width)
+        strength = bench.strengths(swings).mean(0)
         span = float(strength.max() - strength.min())
         require(
-            span > bench.caps.weight_max / 2, f"weights from {sent[0]} to {sent[-1]} make no difference ({span:.1f})"
+            span > bench.caps.weight_max / 2, f"weights from {ramp[0]} to {ramp[-1]} make no difference ({span:.1f})"
         )
         order = strength.argsort().tolist()
         near = all(abs(place - trial) <= (0 if bench.tolerances.share == 1 else 1) for place, trial in enumerate(order))
@@ -55,10 +55,8 @@ def split_batches_are_alike(bench: Bench) -> str:
     """A batch in pieces gives what it gives whole: bit-equal where deterministic, else within the noise."""
     circuit, weights, spikes = _task(bench)
     if not bench.caps.deterministic:
-        circuit, weights = (
-            bench.layer(circuit.inputs, bench.width),
-            {"input->neurons": bench.diagonal(min(4, bench.caps.weight_max))},
-        )
+        circuit = bench.layer(circuit.inputs, bench.width)
+        weights = {"input->neurons": bench.diagonal(min(4, bench.caps.weight_max))}
     bench.configure(circuit)
     clock = bench.clock
     whole = bench.run(weights, spikes, clock)
@@ -68,10 +66,13 @@ def split_batches_are_alike(bench: Bench) -> str:
         require(changed is None, f"{changed} differ when the batch is split into pieces of 3")
         return "bit-equal in pieces of 3"
     mean = [rounds(bench.codes(recording), bench.width).mean(0) for recording in (whole, parts)]
-    apart = float((mean[0] - mean[1]).abs().max())
+    deviation = float((mean[0] - mean[1]).abs().max())
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
-    require(apart <= bound, f"means over trials differ by up to {apart:.2f} in pieces of 3, noise explains {bound:.2f}")
-    return f"means over trials differ by up to {apart:.2f} in pieces of 3"
+    require(
+        deviation <= bound,
+        f"means over trials differ by up to {deviation:.2f} in pieces of 3, noise explains {bound:.2f}",
+    )
+    return f"means over trials differ by up to {deviation:.2f} in pieces of 3"
 
 
 def runs_given_together_are_alike(bench: Bench) -> str:
@@ -81,14 +82,15 @@ def runs_given_together_are_alike(bench: Bench) -> str:
         raise NotApplicableError("the device takes one run at a time")
     circuit, weights, spikes = _task(bench)
     bench.configure(circuit)
-    clock, stimuli = bench.clock, list[Stimulus]()
+    clock = bench.clock
+    stimuli = list[Stimulus]()
     for piece in spikes.split(3):
         stimuli.append(Stimulus(piece, clock))
         clock += piece.samples
-    found = backend.run_all(weights, stimuli)
+    outcomes = backend.run_all(weights, stimuli)
     bench.clock = clock
-    require(len(found) == len(stimuli), f"{len(stimuli)} runs were given, {len(found)} came back")
-    for number, (stimulus, recording) in enumerate(zip(stimuli, found, strict=True), 1):
+    require(len(outcomes) == len(stimuli), f"{len(stimuli)} runs were given, {len(outcomes)} came back")
+    for number, (stimulus, recording) in enumerate(zip(stimuli, outcomes, strict=True), 1):
         if isinstance(recording, DeviceError):
             continue  # the host repeats it
         alone = bench.run(weights, stimulus.spikes, stimulus.clock)
@@ -124,8 +126,8 @@ def noise_follows_the_clock(bench: Bench) -> str:
     noisy = any(bool((codes != codes[:1]).any()) for codes in runs)
     if not noisy:
         return "no noise"
-    for other, clock in ((runs[1], 4), (runs[2], 1000)):
-        require(not torch.equal(runs[0], other), f"the noise of trials 0..3 repeats at clock {clock}")
+    for repeat, clock in ((runs[1], 4), (runs[2], 1000)):
+        require(not torch.equal(runs[0], repeat), f"the noise of trials 0..3 repeats at clock {clock}")
     return f"noise of {float((runs[0] - runs[0].mean((0, 1))).std()):.2f} trace units"
 
 
@@ -139,8 +141,8 @@ def trials_are_independent(bench: Bench) -> str:
     codes = rounds(bench.codes(bench.run(weights, spikes)), 2).mean(0)[1]
     rest = bench.codes(bench.run(weights, bench.quiet(inputs, 2 * bench.tolerances.trials))).mean((0, 1))
     bound = max(1.0, 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials))
-    apart = (codes - rest).abs().amax(0)
-    return bench.enough(within(apart, bound), "of neurons are at rest after a trial that ended in a volley")
+    deviation = (codes - rest).abs().amax(0)
+    return bench.require_share(within(deviation, bound), "of neurons are at rest after a trial that ended in a volley")
 
 
 def close_trials_are_honoured(bench: Bench) -> str:
@@ -157,15 +159,22 @@ def close_trials_are_honoured(bench: Bench) -> str:
     }
     bench.configure(close)
     recording = bench.run(weights, spikes)
-    found, asked = recording.cost.chip_time / spikes.samples, circuit.duration + gap
-    require(found >= asked * (1 - 1e-6), f"trials cost {found:.4g} s each, but trial_time={asked:.4g} s was asked for")
+    period = recording.cost.chip_time / spikes.samples
+    requested = circuit.duration + gap
+    require(
+        period >= requested * (1 - 1e-6),
+        f"trials cost {period:.4g} s each, but trial_time={requested:.4g} s was asked for",
+    )
     if recording.cost.origin == "estimated":
-        require(found <= 1.5 * asked, f"trials cost {found:.4g} s each, but trial_time={asked:.4g} s was asked for")
+        require(
+            period <= 1.5 * requested,
+            f"trials cost {period:.4g} s each, but trial_time={requested:.4g} s was asked for",
+        )
     codes = rounds(bench.codes(recording), 2).mean(0)
     swing = (codes[1] - codes[1, -1]).abs().amax(0)
     largest = bench.caps.threshold - bench.caps.leak
     bound = 0.1 * largest + 6 * bench.tolerances.noise / math.sqrt(bench.tolerances.trials)
-    return bench.enough(within(swing, bound), "of neurons are at rest behind a forced reset")
+    return bench.require_share(within(swing, bound), "of neurons are at rest behind a forced reset")
 
 
 def too_short_trials_are_refused(bench: Bench) -> str:
@@ -187,5 +196,7 @@ def events_at_the_edges_are_taken(bench: Bench) -> str:
     swing = (codes - codes[:1]).abs().amax(1)
     bound = max(1.0, 6 * bench.tolerances.noise * math.sqrt(2 / bench.tolerances.trials))
     acts = 0.3 * bench.unit * bench.caps.weight_max
-    bench.enough(swing[1] >= acts, "of neurons respond to an event at the trial's start")
-    return bench.enough(within(swing[2:], bound), "of neurons do not respond to events at or behind the trial's end")
+    bench.require_share(swing[1] >= acts, "of neurons respond to an event at the trial's start")
+    return bench.require_share(
+        within(swing[2:], bound), "of neurons do not respond to events at or behind the trial's end"
+    )

@@ -1,4 +1,4 @@
-"""A device under test: small circuits within its limits, runs, and what can be read from recordings.
+"""A device under test: small circuits within its limits, runs, and measures of recordings.
 
 The ideal post-synaptic potential of weight 1, from an event at t = 0, with `d = synaptic_drive`::
 
@@ -22,29 +22,29 @@ from ..spikes import Spikes
 from .tolerances import Tolerances
 
 ATTEMPTS = 6
-"""How often a run that failed or lost trials is repeated, as a host would, before it counts as failed."""
+"""Attempts at a run that fails or loses trials, as a host makes them, before the run counts as failed."""
 WIDTH = 8
-"""Neurons of a test circuit, where the device has room for them."""
+"""Neurons of a test circuit, if the device has room for them."""
 SAMPLES = 20
-"""Trace samples of a trial, where the device has room for them."""
+"""Trace samples of a trial, if the device has room for them."""
 ONSET = 3
-"""Trace sample at which a stimulus begins, unless said otherwise; those before show the rest."""
+"""Default trace sample at which a stimulus begins; earlier samples show the rest."""
 ROUNDING = 0.2
-"""What rounding to whole codes leaves uncertain in a response of several samples (codes)."""
+"""Uncertainty of a response of several samples due to rounding to whole codes (codes)."""
 MARGIN = 3.0
-"""By how much simultaneous inputs that shall make a neuron fire exceed the ideal neuron's threshold."""
+"""Drive by simultaneous inputs that shall make a neuron fire, relative to the ideal neuron's threshold."""
 
 
 class ConformanceError(Exception):
-    """A device does not do what the contract asks; the text says what it did instead."""
+    """A device violates the contract; the text says how."""
 
 
 class NotApplicableError(Exception):
-    """A device has no such feature, according to its capabilities; the text says which."""
+    """A device lacks a feature, according to its capabilities; the text names the feature."""
 
 
 def require(condition: bool, text: str) -> None:
-    """Raise ConformanceError with a text unless the condition holds."""
+    """Raise ConformanceError with a text unless a condition holds."""
     if not condition:
         raise ConformanceError(text)
 
@@ -53,19 +53,19 @@ class Bench:
     """One device and its tolerances.
 
     Args:
-        backend: the device.
-        tolerances: how far it may be off.
+        backend: Device under test.
+        tolerances: Allowed deviations of the device from the ideal.
 
     Attributes:
-        caps: its capabilities.
-        tau: time constant of membranes and synapses in the test circuits (s).
-        unit: peak of the ideal response to weight 1 (trace units).
-        group: simultaneous inputs of largest weight that make a neuron fire.
-        width: neurons of a test circuit.
-        samples: trace samples of a trial `T`.
-        onset: time of a stimulus (s).
-        clock: trials run so far.
-        repeats: runs that had to be repeated so far.
+        caps: Capabilities of the device.
+        tau: Time constant of membranes and synapses in the test circuits (s).
+        unit: Peak of the ideal response to weight 1 (trace units).
+        group: Number of simultaneous inputs of largest weight that make a neuron fire.
+        width: Number of neurons of a test circuit.
+        samples: Number of trace samples of a trial `T`.
+        onset: Time of a stimulus (s).
+        clock: Number of trials so far.
+        repeats: Number of repeated runs so far.
     """
 
     def __init__(self, backend: Backend, tolerances: Tolerances) -> None:
@@ -95,11 +95,13 @@ class Bench:
         """Return a circuit of one population `neurons` with one projection `input->neurons`.
 
         Args:
-            inputs, size: of the population. spiking: whether it has a threshold.
-            merged: circuits per neuron; None: as many as the inputs need.
+            inputs: Number of external inputs.
+            size: Number of neurons.
+            spiking: Whether the population has a threshold.
+            merged: Circuits per neuron; None: as many as the inputs need.
 
         Raises:
-            NotApplicableError: the device is too small for it (unless `merged` is given).
+            NotApplicableError: The device is too small for the circuit (only checked if `merged` is None).
         """
         if merged is None:
             merged = -(-inputs // self.caps.inputs_per_circuit)
@@ -113,7 +115,7 @@ class Bench:
         )
 
     def require_room(self, inputs: int, merged: int, circuits: int) -> None:
-        """Raise NotApplicableError unless the device has room for neurons with so many inputs."""
+        """Raise NotApplicableError unless the device has room for neurons with the given number of inputs."""
         caps = self.caps
         if merged > caps.max_merged or circuits > caps.neuron_circuits:
             raise NotApplicableError(
@@ -137,7 +139,7 @@ class Bench:
         return self.layer(self.width * self.group, self.width, spiking=True)
 
     def two_layers(self) -> Circuit:
-        """Return `groups`, and a readout behind its neurons."""
+        """Return `groups` with a readout downstream of its neurons."""
         first = self.groups()
         readout = self.population("readout", self.width - 1, spiking=False)
         merged = first.populations[0].merged
@@ -164,19 +166,20 @@ class Bench:
         """Run trials as a host does: in pieces that fit the trace memory, repeated where they failed.
 
         Args:
-            weights: integers `[post, pre]` of each projection.
-            spikes: events of the external inputs.
-            clock: place on the clock; None: behind all runs so far.
+            weights: Integers `[post, pre]` of each projection.
+            spikes: Events of the external inputs.
+            clock: Place on the clock; None: after all previous runs.
 
         Raises:
-            ConformanceError: the run still failed when it was repeated.
+            ConformanceError: The run failed in all attempts.
         """
-        first = self.clock if clock is None else clock
-        pieces, size = [], self._size or spikes.samples
+        position = self.clock if clock is None else clock
+        pieces = []
+        size = self._size or spikes.samples
         for piece in spikes.split(size) if spikes.samples else [spikes]:
-            pieces.append(self._attempt(weights, Stimulus(piece, first)))
-            first += piece.samples
-        self.clock = max(self.clock, first)
+            pieces.append(self._attempt(weights, Stimulus(piece, position)))
+            position += piece.samples
+        self.clock = max(self.clock, position)
         return pieces[0] if len(pieces) == 1 else join(pieces)
 
     def _attempt(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
@@ -216,16 +219,16 @@ class Bench:
 
     def quiet(self, inputs: int, trials: int | None = None) -> Spikes:
         """Return trials without any event."""
-        none = torch.zeros(0, dtype=torch.int64)
-        return Spikes(none, none, none.float(), self.tolerances.trials if trials is None else trials, inputs)
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Spikes(empty, empty, empty.float(), self.tolerances.trials if trials is None else trials, inputs)
 
-    # what recordings show
+    # measures of recordings
 
     def codes(self, recording: Recording, name: str = "neurons") -> Tensor:
         """Return codes of a population, float64 `[B, T, N]`.
 
         Raises:
-            NotApplicableError: the device records no traces.
+            NotApplicableError: The device records no traces.
         """
         if not self.caps.traces:
             raise NotApplicableError("the device records no traces")
@@ -239,7 +242,7 @@ class Bench:
         return mean - mean[:, : ONSET + 1].mean(1, keepdim=True)
 
     def psp(self, time: Tensor) -> Tensor:
-        """Return the ideal response to an event of weight 1 at times after it (s), trace units."""
+        """Return the ideal response (trace units) to an event of weight 1, at times after the event (s)."""
         late = time.clamp(min=0)
         return self.caps.synaptic_drive * late * torch.exp(-late / self.tau)
 
@@ -263,18 +266,18 @@ class Bench:
         first = none.scatter_reduce(0, place, spikes.time.double(), "amin", include_self=False)
         return first.view(spikes.samples, spikes.units)
 
-    def enough(self, good: Tensor, text: str) -> str:
-        """Require that a share `tolerances.share` is good; return what was found."""
+    def require_share(self, good: Tensor, text: str) -> str:
+        """Require that a share `tolerances.share` of values is good, and return a report."""
         require(good.numel() > 0, f"there is nothing to measure {text}")
-        found = float(good.double().mean())
-        report = f"{100 * found:.0f} % {text}"
-        least = self.tolerances.share
-        require(found >= least - 1e-9, f"{report}; at least {100 * least:.0f} % should")
+        share = float(good.double().mean())
+        report = f"{100 * share:.0f} % {text}"
+        minimum = self.tolerances.share
+        require(share >= minimum - 1e-9, f"{report}; at least {100 * minimum:.0f} % should")
         return report
 
 
 def within(values: Tensor, bound: float) -> Tensor:
-    """Return which values are at most `bound`, but for rounding: times are float32, fits go in decimal steps."""
+    """Return a mask of values up to `bound`, apart from rounding: times are float32, fits have decimal steps."""
     return values <= bound * (1 + 1e-5) + 1e-12
 
 
@@ -290,7 +293,7 @@ def zeros(circuit: Circuit) -> dict[str, Tensor]:
 
 
 def difference(first: Recording, second: Recording) -> str | None:
-    """Return what differs between two recordings, None if nothing does; the order of spikes does not matter."""
+    """Return the first difference of two recordings as a text, None without one; the order of spikes is ignored."""
     if list(first.traces) != list(second.traces) or list(first.spikes) != list(second.spikes):
         return "the populations recorded"
     for name, codes in first.traces.items():

@@ -1,4 +1,4 @@
-"""What a device says about itself, and that it can be opened, configured and closed again and again."""
+"""Checks of a device's description, and of repeated opening, configuration and closing."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def identity_names_the_individual(bench: Bench) -> str:
 def opens_and_closes_repeatedly(bench: Bench) -> str:
     """The device can be opened, used and closed several times; `close` may be called twice."""
     weights = {"input->neurons": bench.diagonal(bench.caps.weight_max)}
-    found = []
+    recordings = []
     for _ in range(3):
         bench.backend.close()
         bench.backend.close()
         bench.backend.open()
         bench.configure(bench.groups())
-        found.append(bench.run(weights, bench.driven([0, 1]), clock=0))
+        recordings.append(bench.run(weights, bench.driven([0, 1]), clock=0))
     if bench.caps.deterministic:
-        changed = difference(found[0], found[2])
+        changed = difference(recordings[0], recordings[2])
         require(changed is None, f"{changed} changed when the device was opened again")
     return "3 times"
 
@@ -69,15 +69,15 @@ def run_needs_a_circuit(bench: Bench) -> str:
     return "DeviceError"
 
 
-def _expect_device_error(work: Callable[[], object], what: str) -> None:
+def _expect_device_error(work: Callable[[], object], action: str) -> None:
     try:
         work()
     except DeviceError as error:
-        require("configure" in str(error), f"{what}: the text should say to call configure: {error}")
+        require("configure" in str(error), f"{action}: the text should say to call configure: {error}")
     except Exception as error:
-        raise ConformanceError(f"{what} raised {type(error).__name__} instead of DeviceError: {error}") from error
+        raise ConformanceError(f"{action} raised {type(error).__name__} instead of DeviceError: {error}") from error
     else:
-        raise ConformanceError(f"{what} returned a recording instead of DeviceError")
+        raise ConformanceError(f"{action} returned a recording instead of DeviceError")
 
 
 def circuits_can_be_exchanged(bench: Bench) -> str:

@@ -31,19 +31,20 @@ def weights_of_zero_are_quiet(bench: Bench) -> str:
     return _quiet(bench, recording, "weights")
 
 
-def _quiet(bench: Bench, recording: Recording, what: str) -> str:
+def _quiet(bench: Bench, recording: Recording, cause: str) -> str:
     spiked = torch.zeros(bench.width, dtype=torch.bool)
     spiked[recording.spikes["neurons"].unit] = True
-    text = bench.enough(~spiked, f"of neurons are silent without {what}")
+    text = bench.require_share(~spiked, f"of neurons are silent without {cause}")
     if not bench.caps.traces:
         return text
-    codes, bounds = bench.codes(recording), bench.tolerances
+    codes = bench.codes(recording)
+    bounds = bench.tolerances
     rest = codes.mean((0, 1))
     noise = (codes - rest).square().mean((0, 1)).sqrt()
-    bench.enough(
+    bench.require_share(
         within((rest - bench.caps.leak).abs(), bounds.rest), f"of neurons rest within {bounds.rest} of the leak"
     )
-    bench.enough(within(noise, bounds.noise), f"of neurons rest with a noise of at most {bounds.noise}")
+    bench.require_share(within(noise, bounds.noise), f"of neurons rest with a noise of at most {bounds.noise}")
     return f"{text}; rest {float(rest.median()):.1f}, noise {float(noise.median()):.2f}"
 
 
@@ -59,9 +60,9 @@ def potentials_have_time_and_shape(bench: Bench) -> str:
         f"samples are {float(shift.median()):+.2f} intervals late, time scale {float(scale.median()):.2f} of the ideal"
     )
     good = within(shift.abs(), bounds.sample) & within((scale - 1).abs(), bounds.shape)
-    bench.enough(good, f"of neurons have an ideal potential in their samples ({text})")
-    before = swings[: ONSET + 1].abs().amax(0) / swings.abs().amax(0).clamp(min=1e-9)
-    bench.enough(within(before, 0.15 + bounds.crosstalk), "of membranes rest until the event")
+    bench.require_share(good, f"of neurons have an ideal potential in their samples ({text})")
+    baseline = swings[: ONSET + 1].abs().amax(0) / swings.abs().amax(0).clamp(min=1e-9)
+    bench.require_share(within(baseline, 0.15 + bounds.crosstalk), "of membranes rest until the event")
     return text
 
 
@@ -85,23 +86,23 @@ def strong_inputs_make_spikes(bench: Bench) -> str:
     spiked = rounds(torch.isfinite(first), bench.width).double().mean(0) > 0.5
     driven = torch.zeros(bench.width, bench.width, dtype=torch.bool)
     driven[torch.arange(bench.width), torch.tensor(order)] = True
-    text = bench.enough(spiked[driven], "of driven neurons spike in their trial")
-    return f"{text}; {bench.enough(~spiked[~driven], 'of the others do not')}"
+    text = bench.require_share(spiked[driven], "of driven neurons spike in their trial")
+    return f"{text}; {bench.require_share(~spiked[~driven], 'of the others do not')}"
 
 
 def weak_inputs_make_no_spikes(bench: Bench) -> str:
     """Inputs that reach a third of the way to the threshold, or lower the membrane, make no spikes."""
     bench.configure(bench.groups())
     weak = max(1, int(bench.caps.weight_max / 9))
-    few = min(bench.group, int(bench.group * bench.caps.weight_max / 9 / weak))
-    if few < 1:
+    weak_inputs = min(bench.group, int(bench.group * bench.caps.weight_max / 9 / weak))
+    if weak_inputs < 1:
         raise NotApplicableError("a single event of weight 1 reaches further than a third of the way to the threshold")
-    for weight, inputs in ((weak, few), (-bench.caps.weight_max, bench.group)):
+    for weight, inputs in ((weak, weak_inputs), (-bench.caps.weight_max, bench.group)):
         driven = bench.driven(list(range(bench.width)), inputs=inputs)
-        found = bench.run({"input->neurons": bench.diagonal(weight)}, driven)
+        recording = bench.run({"input->neurons": bench.diagonal(weight)}, driven)
         spiked = torch.zeros(bench.width, dtype=torch.bool)
-        spiked[found.spikes["neurons"].unit] = True
-        bench.enough(~spiked, f"of neurons are silent at {inputs} simultaneous events of weight {weight}")
+        spiked[recording.spikes["neurons"].unit] = True
+        bench.require_share(~spiked, f"of neurons are silent at {inputs} simultaneous events of weight {weight}")
     return f"weights {weak} and {-bench.caps.weight_max}"
 
 
@@ -117,7 +118,9 @@ def later_inputs_spike_later(bench: Bench) -> str:
     late = (mean - mean[:1]) - torch.tensor(delays, dtype=torch.float64)[:, None]
     bound = bench.tolerances.stamp * interval
     good = within(late[1:].nan_to_num(nan=torch.inf).abs(), bound)
-    text = bench.enough(good, f"of neurons spike later by the delay of their inputs, within {1e6 * bound:.3g} us")
+    text = bench.require_share(
+        good, f"of neurons spike later by the delay of their inputs, within {1e6 * bound:.3g} us"
+    )
     return f"{text}; median {1e9 * float(late[1:].nanmedian()):+.0f} ns off"
 
 
@@ -126,7 +129,7 @@ def stamps_fit_the_traces(bench: Bench) -> str:
     near = _around_spikes(bench)
     bound = bench.tolerances.reset
     good = within((near - bench.caps.reset).abs(), bound)
-    text = bench.enough(good, f"of samples in the refractory period are within {bound} of the reset")
+    text = bench.require_share(good, f"of samples in the refractory period are within {bound} of the reset")
     return f"{text}; median {float(near.median()):.1f}"
 
 
@@ -138,7 +141,8 @@ def _around_spikes(bench: Bench) -> Tensor:
     slow = replace(circuit.populations[0], refractory=held)
     bench.configure(replace(circuit, populations=(slow,)))
     recording = bench.run(_strong(bench), bench.driven(list(range(bench.width))))
-    codes, spikes = bench.codes(recording), recording.spikes["neurons"]
+    codes = bench.codes(recording)
+    spikes = recording.spikes["neurons"]
     require(len(spikes) > 0, "no neuron spiked, though each was driven far beyond its threshold")
     margin = bench.tolerances.stamp * interval
     since = bench.times[None, :] - spikes.time.double()[:, None]
@@ -152,9 +156,10 @@ def neurons_are_refractory(bench: Bench) -> str:
     """Spikes of one neuron are apart by the refractory period that was asked for, at least."""
     circuit = bench.groups()
     interval = bench.caps.trace_interval
-    asked = max(bench.caps.refractory, 2.5 * interval)
-    bench.configure(replace(circuit, populations=(replace(circuit.populations[0], refractory=asked),)))
-    weights, order = _strong(bench), list(range(bench.width))
+    requested = max(bench.caps.refractory, 2.5 * interval)
+    bench.configure(replace(circuit, populations=(replace(circuit.populations[0], refractory=requested),)))
+    weights = _strong(bench)
+    order = list(range(bench.width))
     parts = [bench.driven(order, bench.onset + k * interval) for k in range(3)]
     sample, unit, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time"))
     volleys = Spikes.from_events(sample, unit, time, parts[0].samples, circuit.inputs)
@@ -162,30 +167,33 @@ def neurons_are_refractory(bench: Bench) -> str:
     ordered = spikes.ordered()
     place = ordered.sample * spikes.units + ordered.unit
     order_of = torch.argsort(place, stable=True)
-    place, time = place[order_of], ordered.time[order_of].double()
+    place = place[order_of]
+    time = ordered.time[order_of].double()
     gaps = time.diff()[place.diff() == 0]
     require(len(gaps) > 0, "no neuron spiked twice in a trial, though three volleys drove it far beyond its threshold")
-    bound = asked * (1 - bench.tolerances.refractory) - bench.caps.timestamp_resolution
-    text = bench.enough(within(-gaps, -bound), f"of inter-spike intervals reach {1e6 * bound:.3g} us")
-    return f"{text}; shortest {1e6 * float(gaps.min()):.3g} us for {1e6 * asked:.3g} us"
+    bound = requested * (1 - bench.tolerances.refractory) - bench.caps.timestamp_resolution
+    text = bench.require_share(within(-gaps, -bound), f"of inter-spike intervals reach {1e6 * bound:.3g} us")
+    return f"{text}; shortest {1e6 * float(gaps.min()):.3g} us for {1e6 * requested:.3g} us"
 
 
 def on_chip_events_arrive(bench: Bench) -> str:
     """Spikes of one population reach the next: in their place, with the sign of their weight, after the spike."""
     bench.configure(bench.two_layers())
-    width, limit = bench.width, bench.caps.weight_max
+    width = bench.width
+    limit = bench.caps.weight_max
     onto = torch.zeros(width - 1, width, dtype=bench.caps.weight_type)
     for neuron in range(width - 1):
-        onto[neuron, neuron], onto[neuron, neuron + 1] = limit, -limit
+        onto[neuron, neuron] = limit
+        onto[neuron, neuron + 1] = -limit
     weights = {**_strong(bench), "neurons->readout": onto}
-    found = bench.strengths(bench.swings(bench.run(weights, bench.driven(list(range(width)))), width, "readout"))
+    strengths = bench.strengths(bench.swings(bench.run(weights, bench.driven(list(range(width)))), width, "readout"))
     used = onto != 0
-    size = found[used].abs() / limit
-    good = (found[used].sign() == onto[used].sign()) & (size > 0.3)
-    text = bench.enough(good, "of synapses between populations act with their sign")
-    leak = found[~used].abs() / limit
+    size = strengths[used].abs() / limit
+    good = (strengths[used].sign() == onto[used].sign()) & (size > 0.3)
+    text = bench.require_share(good, "of synapses between populations act with their sign")
+    leak = strengths[~used].abs() / limit
     if leak.numel():
-        text += f"; {bench.enough(within(leak, 0.1 + bench.tolerances.crosstalk), 'of the others are silent')}"
+        text += f"; {bench.require_share(within(leak, 0.1 + bench.tolerances.crosstalk), 'of the others are silent')}"
     return text
 
 
@@ -193,24 +201,27 @@ def recurrent_events_arrive(bench: Bench) -> str:
     """A population's spikes reach itself, weights `[post, pre]`."""
     if not bench.caps.recurrence:
         raise NotApplicableError("the device has no recurrence")
-    width, circuit = bench.width, bench.groups()
+    width = bench.width
+    circuit = bench.groups()
     if circuit.inputs + width > bench.caps.inputs_per_circuit:
         raise NotApplicableError(
             f"a neuron has too few inputs for {circuit.inputs} external and {width} recurrent ones"
         )
-    own = Projection("neurons->neurons", "neurons", "neurons", width, circuit.inputs)
-    bench.configure(replace(circuit, projections=(*circuit.projections, own)))
+    recurrent = Projection("neurons->neurons", "neurons", "neurons", width, circuit.inputs)
+    bench.configure(replace(circuit, projections=(*circuit.projections, recurrent)))
     limit = bench.caps.weight_max
     onto = torch.zeros(width, width, dtype=bench.caps.weight_type)
     for neuron in range(width):
         onto[(neuron + 1) % width, neuron] = -limit
     recording = bench.run({**_strong(bench), "neurons->neurons": onto}, bench.driven(list(range(width))))
-    found = bench.strengths(bench.swings(recording, width)) / limit
+    strengths = bench.strengths(bench.swings(recording, width)) / limit
     off = ~torch.eye(width, dtype=torch.bool)
-    text = bench.enough(found[onto != 0] < -0.3, "of recurrent synapses act with their sign")
-    others = (onto == 0) & off
-    if bool(others.any()):
-        bench.enough(within(found[others].abs(), 0.1 + bench.tolerances.crosstalk), "of the others are silent")
+    text = bench.require_share(strengths[onto != 0] < -0.3, "of recurrent synapses act with their sign")
+    unused = (onto == 0) & off
+    if bool(unused.any()):
+        bench.require_share(
+            within(strengths[unused].abs(), 0.1 + bench.tolerances.crosstalk), "of the others are silent"
+        )
     return text
 
 
@@ -222,5 +233,5 @@ def readouts_do_not_spike(bench: Bench) -> str:
     if not bench.caps.traces:
         return "no spikes"
     peak = rounds(bench.codes(recording), bench.width).mean(0).amax(1).diag()
-    text = bench.enough(peak > bench.caps.threshold, "of membranes exceed the usual threshold")
+    text = bench.require_share(peak > bench.caps.threshold, "of membranes exceed the usual threshold")
     return f"{text}; median {float(peak.median()):.0f}"

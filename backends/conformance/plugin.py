@@ -5,9 +5,9 @@
         conformance_check()
 
 The marker names a registered backend and its settings, or a function that returns a `Backend`; `tolerances` is one of
-`ideal`, `analog`, `uncalibrated`, or `Tolerances`, by default what the device says (`Backend.tolerances`); `exclude`
-gives the reason for each check that is left out. pytest makes one test of every check. Checks that are excluded or do
-not apply are skipped with their reason.
+`ideal`, `analog`, `uncalibrated`, or `Tolerances`, by default the choice of the device (`Backend.tolerances`);
+`exclude` gives the reason for each omitted check. pytest makes one test of every check. It skips checks that are
+excluded or do not apply, with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ USE = f'@pytest.mark.{MARK}("NAME or function", tolerances="ideal", exclude={{}}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", f"{MARK}(backend, tolerances, exclude, **settings): device of conformance_check")
 
 
@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def conformance_check(request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Return a function that runs one check on the marked device, and fails or skips the test as it finds."""
+    """Return a function that runs one check on the marked device, and fails or skips the test by its verdict."""
     marker = request.node.get_closest_marker(MARK)
     options = dict(marker.kwargs)
     exclude = options.pop("exclude", {})
@@ -66,8 +66,8 @@ def _device(arguments: tuple[Any, ...], settings: dict[str, Any]) -> Backend:
     if len(arguments) != 1:
         raise pytest.UsageError(f"the marker needs one device, got {len(arguments)}; use {USE}")
     name = arguments[0]
-    made: Backend = name(**settings) if callable(name) else create_backend(name, **settings)
-    return made
+    backend: Backend = name(**settings) if callable(name) else create_backend(name, **settings)
+    return backend
 
 
 def _tolerances(chosen: str | Tolerances) -> Tolerances:

@@ -29,8 +29,8 @@ def traces_have_shape_and_type(bench: Bench) -> str:
     recording = _recorded(bench)
     batch = bench.width * bench.tolerances.trials
     expected = {"neurons": (batch, bench.samples, bench.width), "readout": (batch, bench.samples, bench.width - 1)}
-    found = {name: tuple(codes.shape) for name, codes in recording.traces.items()}
-    require(found == expected, f"traces have shapes {found}, expected {expected}")
+    shapes = {name: tuple(codes.shape) for name, codes in recording.traces.items()}
+    require(shapes == expected, f"traces have shapes {shapes}, expected {expected}")
     for name, codes in recording.traces.items():
         require(codes.dtype == torch.uint8, f"traces of {name} are {codes.dtype}, expected torch.uint8")
         require(codes.device.type == "cpu", f"traces of {name} are on {codes.device}, expected cpu")
@@ -71,24 +71,25 @@ def spike_times_are_seconds_of_the_trial(bench: Bench) -> str:
     )
     late = bench.first_spikes(recording).nan_to_num(nan=math.inf).amin(1)
     slack = bench.tolerances.stamp * bench.caps.trace_interval
-    causal = bench.enough(late >= bench.onset - slack, "of trials without a spike before the stimulus")
+    causal = bench.require_share(late >= bench.onset - slack, "of trials without a spike before the stimulus")
     return f"{1e6 * low:.3g}..{1e6 * high:.3g} us of {1e6 * end:.3g} us; {causal}"
 
 
 def recordings_are_not_overwritten(bench: Bench) -> str:
     """A run changes neither its arguments nor earlier recordings."""
     bench.configure(bench.groups())
-    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([1, 0])
-    sent = [weights["input->neurons"], spikes.sample, spikes.unit, spikes.time]
-    copies = [tensor.clone() for tensor in sent]
+    weights = {"input->neurons": bench.diagonal(bench.caps.weight_max)}
+    spikes = bench.driven([1, 0])
+    arguments = [weights["input->neurons"], spikes.sample, spikes.unit, spikes.time]
+    copies = [tensor.clone() for tensor in arguments]
     first = bench.run(weights, spikes)
     codes = {name: trace.clone() for name, trace in first.traces.items()}
     times = first.spikes["neurons"].time.clone()
-    require(all(torch.equal(a, b) for a, b in zip(sent, copies, strict=True)), "run changed its arguments")
+    require(all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True)), "run changed its arguments")
     bench.run(weights, bench.driven([0, 1]))
-    kept = all(torch.equal(codes[name], first.traces[name]) for name in codes)
-    kept = kept and torch.equal(times, first.spikes["neurons"].time)
-    require(kept, "a run changed the recording of the one before it; return new tensors")
+    is_unchanged = all(torch.equal(codes[name], first.traces[name]) for name in codes)
+    is_unchanged = is_unchanged and torch.equal(times, first.spikes["neurons"].time)
+    require(is_unchanged, "a run changed the recording of the one before it; return new tensors")
     return "arguments and recordings kept"
 
 
@@ -120,16 +121,18 @@ def health_and_cost_are_reported(bench: Bench) -> str:
 def lost_trials_are_flagged(bench: Bench) -> str:
     """`lost` is None or bool `[B]`, and not every trial of every attempt is lost."""
     bench.configure(bench.groups())
-    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([0])
-    batch, lost = spikes.samples, 0
+    weights = {"input->neurons": bench.diagonal(bench.caps.weight_max)}
+    spikes = bench.driven([0])
+    batch = spikes.samples
+    lost = 0
     for _ in range(ATTEMPTS):
         recording = _unless_failed(lambda: bench.backend.run(weights, Stimulus(spikes, bench.clock)))
         bench.clock += batch
         if recording is None or recording.lost is None:
             continue
         flags = recording.lost
-        found = f"{flags.dtype} {tuple(flags.shape)}" if isinstance(flags, torch.Tensor) else type(flags).__name__
-        require(found == f"torch.bool ({batch},)", f"lost is {found}, expected torch.bool ({batch},)")
+        form = f"{flags.dtype} {tuple(flags.shape)}" if isinstance(flags, torch.Tensor) else type(flags).__name__
+        require(form == f"torch.bool ({batch},)", f"lost is {form}, expected torch.bool ({batch},)")
         lost += int(flags.sum())
     if lost == ATTEMPTS * batch:
         raise ConformanceError(f"all {batch} trials were lost, {ATTEMPTS} times in a row")
@@ -137,7 +140,7 @@ def lost_trials_are_flagged(bench: Bench) -> str:
 
 
 def _unless_failed(work: Callable[[], Recording]) -> Recording | None:
-    """Return a recording; None where the device failed, which a host answers by a repeat."""
+    """Return a recording; None if the device failed, which a host answers by a repetition."""
     try:
         return work()
     except DeviceError:

@@ -1,4 +1,4 @@
-"""What a device must refuse, with a text that names what is wrong, and that it works on afterwards."""
+"""Checks that a device refuses what it cannot do, with a text that names the problem, and stays usable afterwards."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from .bench import Bench, ConformanceError, NotApplicableError, difference, requ
 
 Work = Callable[[], object]
 LARGEST = 10_000
-"""Trials that the check of the trace memory runs at most, since they take chip time."""
+"""Largest number of trials in the check of the trace memory, since they take chip time."""
 
 
-def refuses(work: Work, what: str, words: tuple[str, ...], kinds: tuple[type[Exception], ...] = (ValueError,)) -> None:
-    """Require that `work` raises one of `kinds` with a text that has one of `words`, whatever the case."""
+def refuses(
+    work: Work, subject: str, words: tuple[str, ...], kinds: tuple[type[Exception], ...] = (ValueError,)
+) -> None:
+    """Require that `work` raises one of `kinds` with a text that contains one of `words` in any case."""
     names = " or ".join(kind.__name__ for kind in kinds)
     try:
         work()
     except kinds as error:
         named = any(word.lower() in str(error).lower() for word in words)
-        require(named, f"{what} is refused, but the text names none of {', '.join(words)}: {error}")
+        require(named, f"{subject} is refused, but the text names none of {', '.join(words)}: {error}")
     except Exception as error:
-        raise ConformanceError(f"{what} raised {type(error).__name__} instead of {names}: {error}") from error
+        raise ConformanceError(f"{subject} raised {type(error).__name__} instead of {names}: {error}") from error
     else:
-        raise ConformanceError(f"{what} was not refused")
+        raise ConformanceError(f"{subject} was not refused")
 
 
-def _configure_refuses(bench: Bench, circuit: Circuit, what: str, *words: str) -> None:
-    refuses(lambda: bench.backend.configure(circuit), what, words, (ValueError, DeviceError))
+def _configure_refuses(bench: Bench, circuit: Circuit, subject: str, *words: str) -> None:
+    refuses(lambda: bench.backend.configure(circuit), subject, words, (ValueError, DeviceError))
 
 
 def too_many_neurons_are_refused(bench: Bench) -> str:
@@ -53,9 +55,9 @@ def too_many_inputs_are_refused(bench: Bench) -> str:
     _configure_refuses(
         bench, bench.layer(inputs + 1, 1, merged=1), f"{inputs + 1} inputs of a single circuit", "input", "fan-in"
     )
-    behind = bench.layer(inputs, 1, merged=1)
-    behind = replace(behind, projections=(replace(behind.projections[0], first_input=1),))
-    _configure_refuses(bench, behind, f"{inputs} inputs that begin with the second", "input", "fan-in")
+    shifted = bench.layer(inputs, 1, merged=1)
+    shifted = replace(shifted, projections=(replace(shifted.projections[0], first_input=1),))
+    _configure_refuses(bench, shifted, f"{inputs} inputs that begin with the second", "input", "fan-in")
     return f"{inputs + 1} inputs"
 
 
@@ -72,8 +74,8 @@ def unknown_populations_are_refused(bench: Bench) -> str:
     projection = circuit.projections[0]
     changed = {"post": replace(projection, post="nowhere"), "pre": replace(projection, pre="nowhere")}
     for end, projection in changed.items():
-        what = f"a projection with {end}='nowhere'"
-        _configure_refuses(bench, replace(circuit, projections=(projection,)), what, "nowhere")
+        subject = f"a projection with {end}='nowhere'"
+        _configure_refuses(bench, replace(circuit, projections=(projection,)), subject, "nowhere")
     return "onto and from 'nowhere'"
 
 
@@ -82,8 +84,8 @@ def recurrence_is_refused(bench: Bench) -> str:
     if bench.caps.recurrence:
         raise NotApplicableError("the device has recurrence")
     circuit = bench.groups()
-    own = Projection("neurons->neurons", "neurons", "neurons", bench.width, circuit.inputs)
-    circuit = replace(circuit, projections=(*circuit.projections, own))
+    recurrent = Projection("neurons->neurons", "neurons", "neurons", bench.width, circuit.inputs)
+    circuit = replace(circuit, projections=(*circuit.projections, recurrent))
     _configure_refuses(bench, circuit, "a population that projects onto itself", "recurren", "itself")
     return "refused"
 
@@ -112,8 +114,8 @@ def weights_are_checked(bench: Bench) -> str:
         matrix = torch.zeros(2, 3, dtype=torch.int32)
         matrix[1, 2] = value
         cases.append((f"a weight of {value}", {"input->neurons": matrix}, (str(value), str(limit))))
-    for what, weights, words in cases:
-        refuses(lambda weights=weights: bench.backend.run(weights, Stimulus(bench.quiet(3))), what, words)  # type: ignore[misc]
+    for subject, weights, words in cases:
+        refuses(lambda weights=weights: bench.backend.run(weights, Stimulus(bench.quiet(3))), subject, words)  # type: ignore[misc]
     return f"{len(cases)} kinds"
 
 
@@ -133,36 +135,37 @@ def number_of_inputs_is_checked(bench: Bench) -> str:
 def errors_leave_the_device_usable(bench: Bench) -> str:
     """After a refused run, and after a refused configuration and a right one, the device works as before."""
     circuit = bench.groups()
-    weights, spikes = {"input->neurons": bench.diagonal(bench.caps.weight_max)}, bench.driven([0, 1])
+    weights = {"input->neurons": bench.diagonal(bench.caps.weight_max)}
+    spikes = bench.driven([0, 1])
     bench.configure(circuit)
     expected = bench.run(weights, spikes, clock=0)
     none: dict[str, Tensor] = {}
-    for what, work in (
+    for cause, work in (
         ("run without weights", lambda: bench.backend.run(none, Stimulus(spikes))),
         ("run with a wrong stimulus", lambda: bench.backend.run(weights, Stimulus(bench.quiet(circuit.inputs + 1)))),
     ):
         _provoke(work)
-        _same(bench, expected, bench.run(weights, spikes, clock=0), what)
+        _require_unchanged(bench, expected, bench.run(weights, spikes, clock=0), cause)
     _provoke(lambda: bench.backend.configure(bench.layer(1, bench.caps.neuron_circuits + 1, merged=1)))
     bench.configure(circuit)
-    _same(bench, expected, bench.run(weights, spikes, clock=0), "configure with too many neurons")
+    _require_unchanged(bench, expected, bench.run(weights, spikes, clock=0), "configure with too many neurons")
     return "3 errors"
 
 
 def _provoke(work: Work) -> None:
-    """Call what is refused; how is checked elsewhere."""
+    """Make a call that the device refuses; other checks look at the error."""
     try:
         work()
     except Exception:
         return
 
 
-def _same(bench: Bench, expected: Recording, found: Recording, what: str) -> None:
+def _require_unchanged(bench: Bench, expected: Recording, actual: Recording, cause: str) -> None:
     if bench.caps.deterministic:
-        changed = difference(expected, found)
-        require(changed is None, f"{changed} changed after an error ({what})")
-    before, after = (len(recording.spikes["neurons"]) for recording in (expected, found))
-    require((before > 0) == (after > 0), f"{before} spikes before an error ({what}), {after} after it")
+        changed = difference(expected, actual)
+        require(changed is None, f"{changed} changed after an error ({cause})")
+    n_expected, n_actual = (len(recording.spikes["neurons"]) for recording in (expected, actual))
+    require((n_expected > 0) == (n_actual > 0), f"{n_expected} spikes before an error ({cause}), {n_actual} after it")
 
 
 def no_trials_are_no_problem(bench: Bench) -> str:
@@ -171,17 +174,17 @@ def no_trials_are_no_problem(bench: Bench) -> str:
     weights = {"input->neurons": torch.ones(2, 3, dtype=bench.caps.weight_type)}
     spikes: Spikes = bench.quiet(3, trials=0)
     try:
-        found = bench.backend.run(weights, Stimulus(spikes))
+        recording = bench.backend.run(weights, Stimulus(spikes))
     except ValueError as error:
         require("trial" in str(error), f"a batch of no trials is refused, but the text names no trials: {error}")
         return "refused"
     except Exception as error:
         raise ConformanceError(f"a batch of no trials raised {type(error).__name__}: {error}") from error
-    shapes = {name: tuple(codes.shape) for name, codes in found.traces.items()}
+    shapes = {name: tuple(codes.shape) for name, codes in recording.traces.items()}
     if bench.caps.traces:
         expected = {"neurons": (0, bench.samples, 2)}
         require(shapes == expected, f"a batch of no trials gave traces {shapes}, expected {expected}")
-    require(found.cost.chip_time >= 0, f"a batch of no trials cost {found.cost.chip_time} s")
+    require(recording.cost.chip_time >= 0, f"a batch of no trials cost {recording.cost.chip_time} s")
     return "empty recording"
 
 
@@ -199,12 +202,12 @@ def more_than_the_memory_holds(bench: Bench) -> str:
     bench.configure(circuit)
     weights = {"input->neurons": torch.ones(2, 2, dtype=bench.caps.weight_type)}
     try:
-        found = bench.backend.run(weights, Stimulus(bench.quiet(2, trials=size + 1), bench.clock))
+        recording = bench.backend.run(weights, Stimulus(bench.quiet(2, trials=size + 1), bench.clock))
     except (ValueError, DeviceError) as error:
         named = any(word in str(error).lower() for word in ("memory", "trials"))
         require(named, f"{size + 1} trials are refused, but the text names neither memory nor trials: {error}")
         return f"{size + 1} trials are refused"
     bench.clock += size + 1
-    trials = {len(codes) for codes in found.traces.values()}
+    trials = {len(codes) for codes in recording.traces.values()}
     require(trials == {size + 1}, f"{size + 1} trials were run, the traces hold {trials}; flag lost ones, or refuse")
     return f"{size + 1} trials, recorded whole"

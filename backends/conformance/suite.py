@@ -1,4 +1,4 @@
-"""The checks, and a device's run through them."""
+"""The checks, and their runs on a device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tolerances import IDEAL, Tolerances
 
 Verdict = Literal["pass", "fail", "not applicable", "excluded"]
 Check = Callable[[Bench], str]
-"""Returns what it found, or raises ConformanceError or NotApplicableError; its docstring says what it asks for."""
+"""Returns a report, or raises ConformanceError or NotApplicableError; its docstring states the requirement."""
 
 ALL: tuple[Check, ...] = (
     description.capabilities_are_plausible,
@@ -78,14 +78,14 @@ CHECKS: dict[str, Check] = {check.__name__: check for check in ALL}
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        name: of the check.
-        asks: what it asks for, in one sentence.
-        verdict: `pass`, `fail`, `not applicable` (the device's capabilities say so), `excluded` (its author does).
-        text: what was found, or why it was not checked.
-        seconds: how long it took.
+        name: Name of the check.
+        asks: Requirement of the check, in one sentence.
+        verdict: `pass`, `fail`, `not applicable` (by the device's capabilities) or `excluded` (by its author).
+        text: Report of the check, or the reason for its omission.
+        seconds: Duration of the check (s).
     """
 
     name: str
@@ -96,28 +96,28 @@ class Result:
 
 
 def asks(check: Callable[..., object]) -> str:
-    """Return what a check asks for: the first paragraph of its docstring, in one line."""
+    """Return the requirement of a check: the first paragraph of its docstring, in one line."""
     return " ".join((inspect.getdoc(check) or "").split("\n\n")[0].split())
 
 
-def select(names: Sequence[str] | None, exclude: Mapping[str, str], known: Sequence[str] = ()) -> list[str]:
+def select(names: Sequence[str] | None, exclude: Mapping[str, str], extra: Sequence[str] = ()) -> list[str]:
     """Return the names of the checks to run or to report as excluded.
 
     Raises:
-        ValueError: a name is not known, or an exclusion has no reason.
+        ValueError: A name is not known, or an exclusion has no reason.
     """
-    every = [*CHECKS, *known]
-    unknown = sorted({*(names or ()), *exclude} - set(every))
+    available = [*CHECKS, *extra]
+    unknown = sorted({*(names or ()), *exclude} - set(available))
     if unknown:
-        raise ValueError(f"checks {', '.join(unknown)} are not known; there are: {', '.join(every)}")
+        raise ValueError(f"checks {', '.join(unknown)} are not known; there are: {', '.join(available)}")
     silent = sorted(name for name, reason in exclude.items() if not reason.strip())
     if silent:
         raise ValueError(f"exclude: {', '.join(silent)} needs a reason; say why this device is excused")
-    return [name for name in every if names is None or name in names]
+    return [name for name in available if names is None or name in names]
 
 
 def verify(name: str, backend: Backend, tolerances: Tolerances = IDEAL) -> Result:
-    """Run one check on a device, which is opened for it and closed after it, whatever happens."""
+    """Run one check on a device, which is open for this check only and always closed afterwards."""
     return judge(name, asks(CHECKS[name]), lambda: _verified(CHECKS[name], backend, tolerances))
 
 
@@ -128,19 +128,22 @@ def _verified(check: Check, backend: Backend, tolerances: Tolerances) -> str:
     return f"{text} ({bench.repeats} runs repeated)" if bench.repeats else text
 
 
-def judge(name: str, asked: str, work: Callable[[], str]) -> Result:
-    """Return what `work` found; any other error than those of a check is a failure of the device."""
+def judge(name: str, requirement: str, work: Callable[[], str]) -> Result:
+    """Return the result of `work`; errors other than those of a check count as failures of the device."""
     begin = time.perf_counter()
     verdict: Verdict = "pass"
     try:
         text = work()
     except NotApplicableError as reason:
-        verdict, text = "not applicable", str(reason)
+        verdict = "not applicable"
+        text = str(reason)
     except ConformanceError as failure:
-        verdict, text = "fail", str(failure)
+        verdict = "fail"
+        text = str(failure)
     except Exception as error:
-        verdict, text = "fail", f"raised {type(error).__name__}: {error}"
-    return Result(name, asked, verdict, text, time.perf_counter() - begin)
+        verdict = "fail"
+        text = f"raised {type(error).__name__}: {error}"
+    return Result(name, requirement, verdict, text, time.perf_counter() - begin)
 
 
 def run_suite(
@@ -153,14 +156,14 @@ def run_suite(
     """Run the checks on a device.
 
     Args:
-        backend: the device; it is opened and closed for every check.
-        tolerances: how far it may be off.
-        exclude: checks not to run, each with the reason.
-        names: the checks to run; None for all.
-        report: is told which check begins.
+        backend: Device under test; the suite opens and closes it for every check.
+        tolerances: Allowed deviations of the device from the ideal.
+        exclude: Checks to omit, each with the reason.
+        names: Checks to run; None for all.
+        report: Called with the name of each check before it runs.
 
     Raises:
-        ValueError: a check is not known, or an exclusion has no reason.
+        ValueError: A check is not known, or an exclusion has no reason.
     """
     exclude = exclude or {}
     results = []

@@ -1,4 +1,4 @@
-"""Integer weights arrive exactly: every one, in its place `[post, pre]`, with its sign and size."""
+"""Checks that every integer weight arrives in its place `[post, pre]`, with its sign and size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .bench import Bench, NotApplicableError, difference, require, within
 
 
 def _measured(bench: Bench, weights: Tensor) -> Tensor:
-    """Return the weight that each synapse's response is worth `[post, pre]`, measured one input at a time."""
+    """Return the weight that corresponds to each synapse's response `[post, pre]`, measured one input at a time."""
     size, inputs = weights.shape
     bench.require_response(max(1, bench.caps.weight_max // 3), bench.tolerances.weight)
     bench.configure(bench.layer(inputs, size))
@@ -23,7 +23,7 @@ def _measured(bench: Bench, weights: Tensor) -> Tensor:
 
 
 def _random(bench: Bench, size: int) -> Tensor:
-    """Return integer weights `[size, size]` of any sign, a fifth of them 0, the others not small."""
+    """Return integer weights `[size, size]` of either sign: a fifth of them is 0, all others are large."""
     generator = torch.Generator().manual_seed(1)
     limit = bench.caps.weight_max
     size_of = torch.randint(max(1, limit // 3), limit + 1, (size, size), generator=generator)
@@ -37,41 +37,47 @@ def _random(bench: Bench, size: int) -> Tensor:
 def weights_arrive_in_their_place(bench: Bench) -> str:
     """Weights are `[post, pre]`: neither transposed nor permuted; single inputs show which synapse is where."""
     weights = _random(bench, bench.width)
-    found, sent = _measured(bench, weights), weights.double()
-    rows = _alike(found, sent)
+    measured = _measured(bench, weights)
+    expected = weights.double()
+    rows = _alike(measured, expected)
     best = rows.argmax(1)
-    own = torch.arange(bench.width)
-    if not bool((best == own).double().mean() >= bench.tolerances.share):
-        other = _alike(found, sent.T)
+    diagonal = torch.arange(bench.width)
+    if not bool((best == diagonal).double().mean() >= bench.tolerances.share):
+        transposed = _alike(measured, expected.T)
         hint = (
-            "the transposed matrix fits better" if other.diag().mean() > rows.diag().mean() else f"rows {best.tolist()}"
+            "the transposed matrix fits better"
+            if transposed.diag().mean() > rows.diag().mean()
+            else f"rows {best.tolist()}"
         )
         require(False, f"the responses of neurons 0..{bench.width - 1} do not fit their own rows of weights: {hint}")
-    return bench.enough(best == own, "of neurons respond like their own row of weights")
+    return bench.require_share(best == diagonal, "of neurons respond like their own row of weights")
 
 
-def _alike(found: Tensor, sent: Tensor) -> Tensor:
-    """Return the cosine between each measured row and each sent one `[N, N]`."""
-    return torch.nn.functional.normalize(found, dim=1) @ torch.nn.functional.normalize(sent, dim=1).T
+def _alike(measured: Tensor, expected: Tensor) -> Tensor:
+    """Return the cosine between each measured row and each expected row `[N, N]`."""
+    return torch.nn.functional.normalize(measured, dim=1) @ torch.nn.functional.normalize(expected, dim=1).T
 
 
 def weights_keep_their_sign(bench: Bench) -> str:
     """A positive weight raises the membrane, a negative one lowers it."""
     weights = _random(bench, bench.width)
-    found = _measured(bench, weights)
+    measured = _measured(bench, weights)
     used = weights != 0
-    return bench.enough(found[used].sign() == weights[used].sign(), "of synapses have the sign of their weight")
+    return bench.require_share(
+        measured[used].sign() == weights[used].sign(), "of synapses have the sign of their weight"
+    )
 
 
 def weights_keep_their_size(bench: Bench) -> str:
     """The response to a single event is that of the ideal synapse of this integer weight."""
     weights = _random(bench, bench.width)
-    found, sent = _measured(bench, weights), weights.double()
+    measured = _measured(bench, weights)
+    expected = weights.double()
     used = weights != 0
-    ratio = (found / sent)[used]
+    ratio = (measured / expected)[used]
     median = f"median {float(ratio.median()):.3f} of the ideal"
     good = within((ratio - 1).abs(), bench.tolerances.weight)
-    return bench.enough(good, f"of responses have the size of their weight ({median})")
+    return bench.require_share(good, f"of responses have the size of their weight ({median})")
 
 
 def large_weights_are_whole(bench: Bench) -> str:
@@ -81,18 +87,20 @@ def large_weights_are_whole(bench: Bench) -> str:
         raise NotApplicableError(f"integer weights up to {limit} fit 8 bits")
     ends = {end for bits in range(7, 15) for end in (2**bits - 1, 2**bits) if limit // 4 <= end < limit}
     sizes = torch.tensor([*sorted(ends), limit][-bench.caps.inputs_per_circuit // 2 :])
-    sent = torch.cat([sizes, -sizes])
-    found = _measured(bench, sent.expand(bench.width, -1).to(bench.caps.weight_type))
-    good = within((found / sent - 1).abs(), bench.tolerances.weight)
-    return bench.enough(good, f"of responses to weights of {', '.join(map(str, sizes.tolist()))} have their size")
+    expected = torch.cat([sizes, -sizes])
+    measured = _measured(bench, expected.expand(bench.width, -1).to(bench.caps.weight_type))
+    good = within((measured / expected - 1).abs(), bench.tolerances.weight)
+    return bench.require_share(
+        good, f"of responses to weights of {', '.join(map(str, sizes.tolist()))} have their size"
+    )
 
 
 def zero_weights_are_silent(bench: Bench) -> str:
     """A synapse of weight 0 has no effect, though its neighbours do."""
     weights = _random(bench, bench.width)
-    found = _measured(bench, weights)[weights == 0].abs() / bench.caps.weight_max
-    text = bench.enough(within(found, bench.tolerances.crosstalk), "of synapses of weight 0 are silent")
-    return f"{text}; largest {100 * float(found.max()):.2f} % of the largest weight"
+    measured = _measured(bench, weights)[weights == 0].abs() / bench.caps.weight_max
+    text = bench.require_share(within(measured, bench.tolerances.crosstalk), "of synapses of weight 0 are silent")
+    return f"{text}; largest {100 * float(measured.max()):.2f} % of the largest weight"
 
 
 def single_steps_of_weight_count(bench: Bench) -> str:
@@ -102,16 +110,18 @@ def single_steps_of_weight_count(bench: Bench) -> str:
     inputs = max(1, min(math.ceil(12 / bench.unit), bench.caps.inputs_per_circuit * circuits // limit))
     bound = bench.tolerances.weight + 2 * bench.tolerances.crosstalk
     bench.require_response(inputs, bound / 2)  # a step is the difference of two responses
-    sent = torch.arange(1, limit + 1)
-    weights = sent.repeat_interleave(inputs).expand(bench.width, -1).to(bench.caps.weight_type)
+    sizes = torch.arange(1, limit + 1)
+    weights = sizes.repeat_interleave(inputs).expand(bench.width, -1).to(bench.caps.weight_type)
     bench.configure(bench.layer(limit * inputs, bench.width))
     spikes = bench.trials(limit * inputs, [list(range(k * inputs, (k + 1) * inputs)) for k in range(limit)])
-    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), limit)) / inputs
-    step = found.diff(dim=1, prepend=torch.zeros(bench.width, 1))
-    mean = found[:, -1:] / limit
-    text = f"weights 1..{limit} act like {', '.join(f'{x:.2f}' for x in found.median(dim=0).values.tolist())}"
-    bench.enough(within((mean - 1).abs(), bench.tolerances.weight), f"of neurons have steps of weight 1 ({text})")
-    bench.enough(within((step / mean - 1).abs(), bound), f"of steps of weight are equal ({text})")
+    measured = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), limit)) / inputs
+    step = measured.diff(dim=1, prepend=torch.zeros(bench.width, 1))
+    mean = measured[:, -1:] / limit
+    text = f"weights 1..{limit} act like {', '.join(f'{x:.2f}' for x in measured.median(dim=0).values.tolist())}"
+    bench.require_share(
+        within((mean - 1).abs(), bench.tolerances.weight), f"of neurons have steps of weight 1 ({text})"
+    )
+    bench.require_share(within((step / mean - 1).abs(), bound), f"of steps of weight are equal ({text})")
     return text
 
 
@@ -125,10 +135,10 @@ def events_add_up(bench: Bench) -> str:
     third = spikes.sample % 3 == 2
     sample, unit, time = (torch.cat([x, x[third]]) for x in (spikes.sample, spikes.unit, spikes.time))
     spikes = Spikes.from_events(sample, unit, time, spikes.samples, 2)
-    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), 3))
-    ratio = found[:, 1:] / found[:, :1]
+    measured = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, spikes), 3))
+    ratio = measured[:, 1:] / measured[:, :1]
     bound = bench.tolerances.weight + bench.tolerances.crosstalk
-    text = bench.enough(within((ratio / 2 - 1).abs(), bound), "of responses to two events are twice that to one")
+    text = bench.require_share(within((ratio / 2 - 1).abs(), bound), "of responses to two events are twice that to one")
     return f"{text}; median {float(ratio.median()):.3f}"
 
 
@@ -138,10 +148,10 @@ def integer_types_are_alike(bench: Bench) -> str:
     spikes = bench.trials(bench.width, [[i] for i in range(bench.width)])
     bench.configure(bench.layer(bench.width, bench.width))
     types = [kind for kind in INTEGERS if torch.iinfo(kind).max >= bench.caps.weight_max]
-    found = [bench.run({"input->neurons": weights.to(kind)}, spikes, clock=0) for kind in types]
+    recordings = [bench.run({"input->neurons": weights.to(kind)}, spikes, clock=0) for kind in types]
     if bench.caps.deterministic:
-        for kind, recording in zip(types[1:], found[1:], strict=True):
-            changed = difference(found[0], recording)
+        for kind, recording in zip(types[1:], recordings[1:], strict=True):
+            changed = difference(recordings[0], recording)
             require(changed is None, f"{changed} differ between weights of {types[0]} and {kind}")
     return ", ".join(str(kind).removeprefix("torch.") for kind in types)
 
@@ -150,20 +160,23 @@ def merged_circuits_add_inputs(bench: Bench) -> str:
     """Neurons of two merged circuits have inputs on both, each with its own weight."""
     if bench.caps.max_merged < 2 or bench.caps.neuron_circuits < 2:
         raise NotApplicableError("the device cannot merge circuits")
-    own = bench.caps.inputs_per_circuit
-    inputs, size = own + 2, min(4, bench.caps.neuron_circuits // 2)
-    bench.require_room(inputs, -(-inputs // own), 2 * size)
+    per_circuit = bench.caps.inputs_per_circuit
+    inputs = per_circuit + 2
+    size = min(4, bench.caps.neuron_circuits // 2)
+    bench.require_room(inputs, -(-inputs // per_circuit), 2 * size)
     bench.require_response(max(1, bench.caps.weight_max // 2), bench.tolerances.weight + bench.tolerances.crosstalk)
-    chosen = [0, own - 1, own, own + 1]
+    chosen = [0, per_circuit - 1, per_circuit, per_circuit + 1]
     generator = torch.Generator().manual_seed(2)
     weights = torch.zeros(size, inputs, dtype=bench.caps.weight_type)
-    sent = torch.randint(max(1, bench.caps.weight_max // 2), bench.caps.weight_max + 1, (size, 4), generator=generator)
-    sent = sent * torch.tensor([1, -1, 1, -1])
-    weights[:, chosen] = sent.to(bench.caps.weight_type)
+    expected = torch.randint(
+        max(1, bench.caps.weight_max // 2), bench.caps.weight_max + 1, (size, 4), generator=generator
+    )
+    expected = expected * torch.tensor([1, -1, 1, -1])
+    weights[:, chosen] = expected.to(bench.caps.weight_type)
     bench.configure(bench.layer(inputs, size, merged=2))
     recording = bench.run({"input->neurons": weights}, bench.trials(inputs, [[i] for i in chosen]))
-    ratio = bench.strengths(bench.swings(recording, 4)) / sent
-    text = bench.enough(
+    ratio = bench.strengths(bench.swings(recording, 4)) / expected
+    text = bench.require_share(
         within((ratio - 1).abs(), bench.tolerances.weight + bench.tolerances.crosstalk),
         "of responses have the size of their weight",
     )
@@ -177,13 +190,15 @@ def inputs_may_begin_later(bench: Bench) -> str:
     rows = circuit.populations[0].merged * bench.caps.inputs_per_circuit
     if rows < 4:
         raise NotApplicableError(f"neurons have {rows} inputs, none of 3 could begin later")
-    later = Projection("input->neurons", INPUT, "neurons", 3, first_input=min(5, rows - 3))
-    circuit = replace(circuit, projections=(later,))
+    projection = Projection("input->neurons", INPUT, "neurons", 3, first_input=min(5, rows - 3))
+    circuit = replace(circuit, projections=(projection,))
     bench.configure(circuit)
     weights = _random(bench, 3).repeat(bench.width, 1)[: bench.width]
-    found = bench.strengths(bench.swings(bench.run({"input->neurons": weights}, bench.trials(3, [[0], [1], [2]])), 3))
+    measured = bench.strengths(
+        bench.swings(bench.run({"input->neurons": weights}, bench.trials(3, [[0], [1], [2]])), 3)
+    )
     used = weights != 0
-    return bench.enough(
-        within(((found / weights)[used] - 1).abs(), bench.tolerances.weight),
+    return bench.require_share(
+        within(((measured / weights)[used] - 1).abs(), bench.tolerances.weight),
         "of responses have the size of their weight",
     )

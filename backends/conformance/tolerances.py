@@ -1,4 +1,4 @@
-"""How far a device may be off, as data: one set of numbers per kind of device."""
+"""Allowed deviations of a device from the ideal, as data: one set of numbers per kind of device."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ class Tolerances:
     """Bounds of the checks that compare with the ideal neuron; the defaults are for a device without mismatch.
 
     Attributes:
-        weight: relative error of a synapse's response to its integer weight.
-        crosstalk: response where the weight is 0, as a share of the largest weight's.
-        rest: distance of a resting membrane from its target (trace units).
-        reset: distance of a membrane in its refractory period from its target (trace units).
-        noise: standard deviation of the codes of a resting membrane (trace units).
-        shape: relative error of the time scale of a post-synaptic potential.
-        sample: error of the time of a trace sample (trace intervals).
-        stamp: error of a spike time, noise included (trace intervals).
-        refractory: how much shorter than asked for an inter-spike interval may be, relative.
-        share: share of neurons (or synapses) that must keep to these bounds.
-        trials: trials over which a response is averaged.
+        weight: Relative error of a synapse's response to its integer weight.
+        crosstalk: Response to events at weight 0, as a share of the response at the largest weight.
+        rest: Distance of a resting membrane from its target (trace units).
+        reset: Distance of a membrane in its refractory period from its target (trace units).
+        noise: Standard deviation of the codes of a resting membrane (trace units).
+        shape: Relative error of the time scale of a post-synaptic potential.
+        sample: Error of the time of a trace sample (trace intervals).
+        stamp: Error of a spike time, noise included (trace intervals).
+        refractory: Relative shortfall of an inter-spike interval against the requested refractory period.
+        share: Share of neurons (or synapses) that must stay within these bounds.
+        trials: Number of trials over which a response is averaged.
     """
 
     weight: float = 0.05

@@ -1,4 +1,4 @@
-"""Where a server can be reached: which addresses are taken, and the socket that listens there."""
+"""Addresses of a server: which ones are accepted, and the socket that listens at one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 SIOCGIFADDR = 0x8915
-"""Asks Linux for the address of an interface."""
+"""Request to Linux for the address of an interface."""
 BACKLOG = 128
-"""Connections that wait to be accepted."""
+"""Number of connections that may wait for acceptance."""
 EXAMPLES = "use e.g. tcp://127.0.0.1:5555 or ipc:///run/chip.sock"
 
 
@@ -40,7 +40,7 @@ class Listener(NamedTuple):
 
 
 def is_private(address: str) -> bool:
-    """Return whether only this machine, with all its users, reaches an address: loopback, or a local socket."""
+    """Return whether an address is reachable from this machine only: loopback, or a local socket."""
     scheme, _, rest = address.partition("://")
     if scheme in ("ipc", "inproc"):
         return True
@@ -52,10 +52,10 @@ def is_private(address: str) -> bool:
 
 
 def check_bind(address: str, keys: str | None, insecure: bool) -> None:
-    """Refuse what is no address, and to serve others without keys.
+    """Check that an address is valid, and that it is private or the server has keys.
 
     Raises:
-        ValueError: the address is none of ZeroMQ's, or strangers reach it and there are no keys.
+        ValueError: The address is not one of ZeroMQ's, or other machines reach it and there are no keys.
     """
     scheme, _, rest = address.partition("://")
     if scheme not in ("tcp", "ipc") or not rest:
@@ -81,7 +81,7 @@ def listen(address: str) -> Listener:
     """Return a socket that listens at an address that `check_bind` accepts.
 
     Raises:
-        ValueError: it cannot be bound, something else is there, or the system has no such sockets.
+        ValueError: The address cannot be bound or is in use, or the system has no such sockets.
     """
     if os.name == "nt":
         raise ValueError("hxtrain-serve needs Linux or macOS; on Windows, use the chip of a server with backend=remote")
@@ -125,22 +125,22 @@ def _listen_tcp(rest: str) -> Listener:
 
 
 def _listen_local(rest: str) -> Listener:
-    """Listen at a path, for its owner only; a path that is in use, or no socket, is left alone."""
+    """Listen at a path, for its owner only; a path that is in use, or holds no socket, stays as it is."""
     if rest.startswith("@"):
-        return Listener(_bound("\0" + rest[1:]), f"ipc://{rest}")
+        return Listener(_bind_local("\0" + rest[1:]), f"ipc://{rest}")
     path = Path(rest)
     _is_socket(path)  # before there is a lock beside it
-    lock = _locked(path)
+    lock = _lock(path)
     try:
         _remove_abandoned(path)
-        return Listener(_bound(rest), f"ipc://{rest}", path, lock)
+        return Listener(_bind_local(rest), f"ipc://{rest}", path, lock)
     except BaseException:
         lock.close()
         raise
 
 
-def _bound(name: str) -> socket.socket:
-    """Return a local socket that listens; other users may not connect to its path."""
+def _bind_local(name: str) -> socket.socket:
+    """Return a listening local socket; other users cannot connect to its path."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
@@ -155,10 +155,10 @@ def _bound(name: str) -> socket.socket:
 
 
 def _interface(name: str) -> str | None:
-    """Return the IPv4 address of a network interface (Linux); None if there is none of this name."""
+    """Return the IPv4 address of a network interface (Linux); None if no interface has this name."""
     import fcntl
 
-    if name not in (known for _, known in socket.if_nameindex()):
+    if name not in (interface for _, interface in socket.if_nameindex()):
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
@@ -170,11 +170,11 @@ def _start(listener: socket.socket) -> None:
     listener.listen(BACKLOG)
 
 
-def _locked(path: Path) -> IO[str]:
-    """Return the held lock of a path; its file stays, for a removed one could be held twice.
+def _lock(path: Path) -> IO[str]:
+    """Lock a path and return the lock; the lock file stays, since a removed file could be locked twice.
 
     Raises:
-        OSError: another process holds it, or the path cannot be.
+        OSError: Another process holds the lock, or the path is not possible.
     """
     import fcntl
 
@@ -189,10 +189,10 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _is_socket(path: Path) -> bool:
-    """Return whether a socket is at a path.
+    """Return whether a path is a socket.
 
     Raises:
-        OSError: something else is.
+        OSError: The path is something else.
     """
     try:
         mode = path.lstat().st_mode
@@ -204,10 +204,10 @@ def _is_socket(path: Path) -> bool:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a socket that nobody listens at.
+    """Remove a socket without a listening process.
 
     Raises:
-        OSError: someone does.
+        OSError: A process listens at the socket.
     """
     if not _is_socket(path):
         return

@@ -38,12 +38,12 @@ from .wire import LARGEST_PART, Exact, WireError
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 HEADS = 2**12
-"""Room for what travels with the tensors of a run (bytes)."""
+"""Room for head and body in the message of a run (bytes)."""
 
 
 @dataclass
 class LinkTimes:
-    """Where the time of good runs went (s, sums): in the backend behind the server, and in all."""
+    """Sums over successful runs: their number, the time in the backend behind the server, and the total time (s)."""
 
     runs: int = 0
     device: float = 0.0
@@ -53,21 +53,21 @@ class LinkTimes:
 class RemoteBackend(Backend, Batching, Interruptible):
     """A device behind `hxtrain-serve`.
 
-    It survives lost messages, broken connections and restarts of the server: a run is repeated until its
-    recording is here, and the server does not run a repeated batch twice.
+    It survives lost messages, broken connections and restarts of the server: it repeats a run until the recording
+    arrives, and the server does not execute a repeated batch twice.
 
     Args:
-        address: of the server, e.g. `tcp://127.0.0.1:5555`.
-        keys: directory with `client.key_secret` and `server.key`; None for a server without keys.
-        patience: silence of the server after which a run fails (s).
-        queue_patience: longest wait while others have the chip (s).
-        timeout: silence after which a request is repeated (s).
+        address: Address of the server, e.g. `tcp://127.0.0.1:5555`.
+        keys: Directory with `client.key_secret` and `server.key`; None for a server without keys.
+        patience: Silence of the server after which a run fails (s).
+        queue_patience: Longest wait while others have the chip (s).
+        timeout: Silence after which a request is repeated (s).
 
     Attributes:
-        times: where the time of runs went.
+        times: Times that runs took.
 
     Raises:
-        ValueError: the address is none, or keys are missing or broken.
+        ValueError: The address is not valid, or keys are missing or broken.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
         self._settings = LinkSettings(address, keys, timeout, patience)
         self._queue_patience = queue_patience
-        self._running, self._interrupted = False, threading.Event()
+        self._running = False
+        self._interrupted = threading.Event()
         self._link = Link(self._settings, self._interrupted.is_set)
         self._queued = 0.0
         self._client = secrets.token_hex(16)
@@ -95,30 +96,30 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self.times = LinkTimes()
 
     def __repr__(self) -> str:
-        """Describe the address in a line; the server is not asked for it."""
+        """Describe the address in a line, without a request to the server."""
         return f"{type(self).__name__}({self._settings.address})"
 
     @property
     def capabilities(self) -> Capabilities:
-        """The device's; the server is asked when they are first needed."""
+        """Capabilities of the device, from the server on first use."""
         return self._welcome().capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Return the device's, and the server's address."""
-        known = self._welcome().identity if self._answer is None else self._answer.identity
-        return {**known, "address": self._settings.address}
+        """Return the identity of the device, with the server's address."""
+        identity = self._welcome().identity if self._answer is None else self._answer.identity
+        return {**identity, "address": self._settings.address}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The device's."""
+        """Warnings of the device."""
         return () if self._answer is None else self._answer.warnings
 
     def open(self) -> None:
         """Wait for the chip.
 
         Raises:
-            DeviceError: the server cannot be reached, or others have the chip for too long.
+            DeviceError: The server cannot be reached, or others have the chip for too long.
         """
         try:
             self._ensure_lease()
@@ -133,17 +134,21 @@ class RemoteBackend(Backend, Batching, Interruptible):
             self._heart = None
         if self._lease:
             self._release()
-        self._lease, self._circuit, self._answer = "", None, None
+        self._lease = ""
+        self._circuit = None
+        self._answer = None
         self._link.close()
 
     def configure(self, circuit: Circuit) -> None:
         """Place a circuit.
 
         Raises:
-            ValueError: the device cannot do it.
-            DeviceError: the device failed, or the server cannot be reached.
+            ValueError: The device cannot realise the circuit.
+            DeviceError: The device failed, or the server cannot be reached.
         """
-        self._circuit, self._answer, self._configured = circuit, None, ""
+        self._circuit = circuit
+        self._answer = None
+        self._configured = ""
         try:
             self._insist(lambda: None)
         except Exception:
@@ -154,90 +159,96 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Run trials.
 
         Raises:
-            ValueError: weights or stimulus do not fit the circuit, or are too large for the server.
-            DeviceError: the device failed, or the server cannot be reached.
+            ValueError: Weights or stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: The device failed, or the server cannot be reached.
         """
-        (found,) = self.run_all(weights, [stimulus])
-        if isinstance(found, DeviceError):
-            raise found
-        return found
+        (outcome,) = self.run_all(weights, [stimulus])
+        if isinstance(outcome, DeviceError):
+            raise outcome
+        return outcome
 
     def run_all(self, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Recording | DeviceError]:
         """Run stimuli one after the other, as many in one message as the server takes.
 
         Raises:
-            ValueError: weights or a stimulus do not fit the circuit, or are too large for the server.
-            DeviceError: the server cannot be reached.
+            ValueError: Weights or a stimulus do not fit the circuit, or are too large for the server.
+            DeviceError: The server cannot be reached.
         """
         welcome, begin = self._welcome(), time.perf_counter()
         circuit = check_run(self._circuit, weights, stimuli, welcome.capabilities.weight_max)
-        divided = [self._divided(circuit, stimulus) for stimulus in stimuli]
+        divided = [self._divide(circuit, stimulus) for stimulus in stimuli]
         flat = self._run_pieces(circuit, weights, [piece for pieces in divided for piece in pieces])
         self.times.total += time.perf_counter() - begin
         edges = pairwise(accumulate(map(len, divided), initial=0))
-        return [_joined(flat[first:last]) for first, last in edges]
+        return [_join(flat[first:last]) for first, last in edges]
 
     def interrupt(self) -> None:
-        """End the run in progress, here and, if the device can, there."""
+        """End the run in progress, in this client and, if the device can do so, on the server."""
         if self._running:
             self._interrupted.set()
 
-    def _divided(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
-        """Divide a run of which the server might not take the recording; trials that may meet stay together.
+    def _divide(self, circuit: Circuit, stimulus: Stimulus) -> list[Stimulus]:
+        """Divide a run whose recording may exceed the server's limit; dependent trials stay together.
 
-        One that is far too large stays whole: the server says what it takes.
+        A run that is far too large stays whole: the server refuses it and names its limit.
         """
-        limits, spikes = self._welcome().limits, stimulus.spikes
-        most = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
-        if not most < spikes.samples <= most * p.MOST_PIECES or circuit.trial_time is not None:
+        limits = self._welcome().limits
+        spikes = stimulus.spikes
+        capacity = limits.max_message // largest_recording(circuit, self._welcome().capabilities, 1)
+        if not capacity < spikes.samples <= capacity * p.MOST_PIECES or circuit.trial_time is not None:
             return [stimulus]
-        size = -(-spikes.samples // -(-spikes.samples // most))  # pieces of about one size
+        size = -(-spikes.samples // -(-spikes.samples // capacity))  # pieces of about one size
         clocks = range(stimulus.clock, stimulus.clock + spikes.samples, size)
         return [Stimulus(piece, clock) for piece, clock in zip(spikes.split(size), clocks, strict=True)]
 
     def _run_pieces(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run stimuli; once the server cannot be reached, the error stands for all that follow."""
-        found, setbacks = list[Recording | DeviceError](), Setbacks(self._settings)
+        """Run stimuli; when the server becomes unreachable, all remaining runs get the error as outcome."""
+        outcomes = list[Recording | DeviceError]()
+        setbacks = Setbacks(self._settings)
         for group in self._groups(circuit, weights, stimuli):
             try:
                 while group:
-                    arrived = self._run_group(circuit, weights, group)
-                    found, group = found + arrived, group[len(arrived) :]
-                    if not arrived:
+                    answered = self._run_group(circuit, weights, group)
+                    outcomes = outcomes + answered
+                    group = group[len(answered) :]
+                    if not answered:
                         setbacks.add("it did not run what was asked for")
             except DeviceError as error:
-                if not found:
+                if not outcomes:
                     raise
-                return found + [error] * (len(stimuli) - len(found))
-        return found
+                return outcomes + [error] * (len(stimuli) - len(outcomes))
+        return outcomes
 
     def _groups(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> Iterator[list[Stimulus]]:
-        """Divide runs into what the server takes at once: runs that follow each other; a too large one stays alone."""
+        """Divide runs into groups of consecutive runs that fit in one message; a run that is too large stays alone."""
         limit = self._welcome().limits.max_message - HEADS - 4 * sum(matrix.numel() for matrix in weights.values())
-        group, size = list[Stimulus](), 0
+        group = list[Stimulus]()
+        size = 0
         for stimulus in stimuli:
             spikes = stimulus.spikes
-            needed = grid_size(circuit, spikes.samples) + EVENT * len(spikes)
-            apart = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
-            if group and (apart or size + needed > limit or len(group) == p.MOST_PIECES):
+            demand = grid_size(circuit, spikes.samples) + EVENT * len(spikes)
+            is_gap = bool(group) and stimulus.clock != group[-1].clock + group[-1].spikes.samples
+            if group and (is_gap or size + demand > limit or len(group) == p.MOST_PIECES):
                 yield group
-                group, size = [], 0
+                group = []
+                size = 0
             group.append(stimulus)
-            size += needed
+            size += demand
         if group:
             yield group
 
     def _run_group(
         self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run what one message holds; returns what was run of it, from the first stimulus on."""
+        """Run the stimuli of one message, and return the outcomes of those that ran, from the first on."""
         welcome = self._welcome()
         body, tensors = write_run(circuit, weights, stimuli, welcome.capabilities.weight_max)
-        size, limit = sum(len(tensor) for tensor in tensors), welcome.limits.max_message
+        size = sum(len(tensor) for tensor in tensors)
+        limit = welcome.limits.max_message
         if size + HEADS > limit:
             raise ValueError(
                 f"a run of {sum(s.spikes.samples for s in stimuli)} samples has {size} bytes, the chip server takes "
@@ -245,22 +256,22 @@ class RemoteBackend(Backend, Batching, Interruptible):
             )
         self._sequence += 1
         reply = self._request_run(body, tensors, self._sequence)
-        ran = reply.read(p.Ran)
+        answer = reply.read(p.Ran)
         try:
-            recordings = read_recordings(ran, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
+            recordings = read_recordings(answer, reply.tensors, circuit, [s.spikes.samples for s in stimuli])
         except WireError as error:
             raise DeviceError(f"the chip server's recording makes no sense: {error}") from None
-        done = [piece for piece in ran.pieces if piece is not None]
-        self.times.runs += len(done)
-        self.times.device += sum(piece.seconds for piece in done)
+        pieces = [piece for piece in answer.pieces if piece is not None]
+        self.times.runs += len(pieces)
+        self.times.device += sum(piece.seconds for piece in pieces)
         outcomes = [
             recording if recording is not None else DeviceError(text) if text else None
-            for recording, text in zip(recordings, ran.errors, strict=True)
+            for recording, text in zip(recordings, answer.errors, strict=True)
         ]
         return [outcome for outcome in takewhile(lambda outcome: outcome is not None, outcomes) if outcome is not None]
 
     def _request_run(self, body: p.Run, tensors: Sequence[memoryview], sequence: int) -> Reply:
-        """Have a job done; the server need not go on with one that nobody waits for any more."""
+        """Request a run; cancel it on the server if the caller gives up."""
         allowed = self._welcome().limits.run_timeout
         self._running = True
         try:
@@ -278,11 +289,12 @@ class RemoteBackend(Backend, Batching, Interruptible):
             self._interrupted.clear()
 
     def _insist(self, work: Callable[[], Result]) -> Result:
-        """Do something with a lease and the circuit configured in it, again whenever the lease was lost.
+        """Do `work` with a lease and the configured circuit, and repeat it whenever the lease is lost.
 
-        Waiting in the queue is no loss: it has a patience of its own.
+        The time in the queue does not count as a setback: it has a patience of its own.
         """
-        setbacks, queued = Setbacks(self._settings), self._queued
+        setbacks = Setbacks(self._settings)
+        queued = self._queued
         while True:
             try:
                 self._ensure_lease()
@@ -294,7 +306,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
                 setbacks.add(refusal.text, self._queued - queued)
 
     def _welcome(self) -> p.Welcome:
-        """Return who is there; before `open`, the connection does not stay."""
+        """Return the server's welcome; before `open`, the connection is closed again."""
         if self._hello is None:
             try:
                 self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
@@ -305,70 +317,75 @@ class RemoteBackend(Backend, Batching, Interruptible):
         return self._hello
 
     def _ensure_lease(self) -> None:
-        """Wait for the lease, if there is none; the server must still serve the same device."""
+        """Wait for a lease unless the client has one; the server must still serve the same device."""
         if self._lease:
             return
         self._check_same_device()
-        since, told = time.monotonic(), -1
+        start = time.monotonic()
+        last_position = -1
         while True:
-            asked = time.monotonic()
+            attempt_start = time.monotonic()
             place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
             if place.lease is not None:
                 break
-            if place.position != told:
-                told = place.position
+            if place.position != last_position:
+                last_position = place.position
                 level = logging.INFO if self._answer is not None else logging.WARNING  # turns are no news
-                log.log(level, "place %d in the queue for the chip, at most about %.0f s", told, place.estimate)
-            if time.monotonic() - since > self._queue_patience:
+                log.log(
+                    level, "place %d in the queue for the chip, at most about %.0f s", last_position, place.estimate
+                )
+            if time.monotonic() - start > self._queue_patience:
                 raise DeviceError(
                     f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
                     f"(place {place.position}). See who: hxtrain-serve status address={self._settings.address}; "
                     "wait longer with backend.settings.queue_patience"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
-            self._queued += time.monotonic() - asked
+            self._queued += time.monotonic() - attempt_start
         self._lease = place.lease
         if self._heart is None:
             self._heart = Heart(self._settings, self._welcome().limits.heartbeat_timeout, self._link)
         self._heart.lease = self._lease
 
     def _check_same_device(self) -> None:
-        known = self._welcome()
-        found = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
-        if (found.capabilities, found.identity) != (known.capabilities, known.identity):
+        previous = self._welcome()
+        current = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+        if (current.capabilities, current.identity) != (previous.capabilities, previous.identity):
             raise DeviceError(
-                f"chip server {self._settings.address} serves another device now: {dict(found.identity)}, it was "
-                f"{dict(known.identity)}; start anew with it, or have the former one served"
+                f"chip server {self._settings.address} serves another device now: {dict(current.identity)}, it was "
+                f"{dict(previous.identity)}; start anew with it, or have the former one served"
             )
-        self._hello = found
-        self._link.expect(found.limits.max_message + LARGEST_PART)
+        self._hello = current
+        self._link.expect(current.limits.max_message + LARGEST_PART)
 
     def _ensure_circuit(self) -> None:
-        """Configure the circuit in this lease; the chip must come out as it was."""
+        """Configure the circuit in this lease; the identity of the chip must not change."""
         if self._circuit is None or self._configured == self._lease:
             return
         self._sequence += 1
         allowed = self._welcome().limits.run_timeout
         job = p.Configure(self._circuit)
         reply: Reply = self._link.request("configure", job, (), self._lease, self._sequence, allowed)
-        answer, known = reply.read(p.Configured), self._answer
-        if known is not None and known.identity != answer.identity:
+        answer = reply.read(p.Configured)
+        previous = self._answer
+        if previous is not None and previous.identity != answer.identity:
             raise DeviceError(
                 f"chip server {self._settings.address}: configured again, the chip is {dict(answer.identity)}, it was "
-                f"{dict(known.identity)}; start anew with it"
+                f"{dict(previous.identity)}; start anew with it"
             )
-        self._answer, self._configured = answer, self._lease
+        self._answer = answer
+        self._configured = self._lease
 
     def _release(self) -> None:
-        """Give the lease back; without a server there is nothing to give back."""
+        """Give the lease back, if the server can be reached."""
         self._tell("release", p.Empty(), "the lease was not given back, it ends by itself")
 
     def _cancel(self, sequence: int) -> None:
-        """Say that a job is not wanted any more."""
+        """Cancel a job on the server."""
         self._tell("cancel", p.Cancel(sequence), "the job was not cancelled, it ends by itself")
 
     def _tell(self, op: p.Operation, body: object, otherwise: str) -> None:
-        """Tell the server something by a connection of its own, briefly."""
+        """Send a request through a separate connection, with little patience."""
         last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
         try:
             last.request(op, body, lease=self._lease)
@@ -378,7 +395,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
             last.close()
 
 
-def _joined(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
+def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
     """Return the recording of a run that was divided, or its first error."""
     recordings = list[Recording]()
     for piece in pieces:
@@ -392,14 +409,15 @@ class Heart:
     """Tells the server that the client lives while it does not use the chip; a thread with its own connection.
 
     Args:
-        settings: of the connection.
-        timeout: silence after which the server ends a lease (s).
-        link: the client's; nothing is sent while that is in use.
+        settings: Settings of the connection.
+        timeout: Silence after which the server ends a lease (s).
+        link: Link of the client; while it is in use, no heartbeat is sent.
     """
 
     def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
         self.lease = ""
-        self._interval, self._used = timeout / 4, link
+        self._interval = timeout / 4
+        self._used = link
         self._stop = threading.Event()
         patient = LinkSettings(settings.address, settings.keys, self._interval, self._interval)
         self._link = Link(patient, self._stop.is_set)
@@ -415,19 +433,19 @@ class Heart:
         lost = ""
         while not self._stop.wait(self._interval):
             lease = self.lease
-            if lease == lost or time.monotonic() - self._used.heard < self._interval:
+            if lease == lost or time.monotonic() - self._used.last_contact < self._interval:
                 continue
             try:
                 self._link.request("heartbeat", p.Empty(), lease=lease)
             except p.Refusal:
-                lost = lease  # the client learns of it with its next run
+                lost = lease  # the next run of the client reports it
             except (DeviceError, ValueError) as error:
                 log.debug("no heartbeat: %s", error)
         self._link.close()
 
 
 def _label() -> str:
-    """Return who this is, for people."""
+    """Return a label of this client for people: user, host and process."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):

@@ -1,4 +1,4 @@
-"""The jobs that a server keeps: the last ones of a few clients, so that a repeated one is not done again."""
+"""The last jobs of a few clients, which a server keeps so that it does not execute a repeated job again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .leases import Lease
 from .worker import Outcome
 
 CLIENTS = 8
-"""Clients whose last replies are kept, besides the one that is running."""
+"""Number of clients whose last replies are kept, besides the client of the running job."""
 
 
 @dataclass
 class Peer:
-    """Where a reply goes: routing id of the connection, number of the request; and who asked, for people."""
+    """Destination of a reply: routing id of the connection, number of the request, and the client's name for people."""
 
     route: bytes
     request: int
@@ -24,7 +24,7 @@ class Peer:
 
 @dataclass
 class Job:
-    """A job of a client: what it was, who waits for it, and what came of it (None: it runs)."""
+    """A job of a client: its request, the peer that waits for it, and its outcome (None: it runs)."""
 
     op: p.Operation
     client: str
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Return how much memory its outcome takes (bytes)."""
+        """Return the memory that the outcome takes (bytes)."""
         return 0 if self.outcome is None else sum(len(frame) for frame in self.outcome.tensors)
 
 
@@ -46,7 +46,7 @@ class Ledger:
     """The last job of each kind of a few clients.
 
     Args:
-        max_message: largest message (bytes); replies of twice as much are kept.
+        max_message: Largest message (bytes); replies of up to twice this size in total are kept.
     """
 
     def __init__(self, max_message: int) -> None:
@@ -54,7 +54,7 @@ class Ledger:
         self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
 
     def add(self, job: Job) -> None:
-        """Keep a job; old ones are forgotten."""
+        """Keep a job, and forget old ones."""
         self._jobs[job.client, job.op] = job
         self._jobs.move_to_end((job.client, job.op))
         size = sum(job.size for job in self._jobs.values())
@@ -66,7 +66,7 @@ class Ledger:
         """Return the job that a request repeats; None if it is a new one. A circuit goes with its lease.
 
         Raises:
-            Refusal: stale, or value if the content is another one.
+            Refusal: Stale; or value, if a request of the same number had another content.
         """
         job = self._jobs.get((lease.member.client, head.op))
         if job is None or (head.op == "configure" and job.lease is not lease):

@@ -1,4 +1,4 @@
-"""Key files for CURVE: who may talk to a server, and which server it is.
+"""Key files for CURVE, which authenticate clients and server.
 
 A directory of keys holds `server.key`, `client.key` (public), `server.key_secret`, `client.key_secret` (files of
 mode 600 in ZeroMQ's certificate format), and `authorised/`, the public keys of the clients that a server accepts.
@@ -19,12 +19,12 @@ import zmq
 
 AUTHORISED = "authorised"
 LONGEST_FILE = 2**16
-"""Most of a key file that is read (bytes)."""
+"""Largest part of a key file that is read (bytes)."""
 TEMPORARY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE)
-"""Why a file that is there may not be readable for now."""
+"""Errors of an existing file that may be temporary."""
 SECRET = (stat.S_IRWXG | stat.S_IRWXO, "read it", "600")
 PUBLIC = (stat.S_IWGRP | stat.S_IWOTH, "change it", "go-w")
-"""Bits that the mode of such a file must not have, what others could do with them, and the mode that mends it."""
+"""Forbidden bits of the mode of such a file, the deed that they allow to others, and the mode that mends it."""
 log = logging.getLogger(__name__)
 
 
@@ -40,14 +40,14 @@ class Pair(NamedTuple):
 
 
 def make_keys(folder: Path, name: str = "client") -> list[Path]:
-    """Make a server's pair of keys (unless it is there) and a client's, and authorise the client.
+    """Make a server's pair of keys (unless it exists) and a client's, and authorise the client.
 
     Args:
-        folder: where they go; made if needed, with access for its owner only.
-        name: of the client's files.
+        folder: Folder of the keys; made if needed, with access for its owner only.
+        name: Name of the client, and of its files.
 
     Raises:
-        KeyFileError: the client's keys are there already, or its name cannot be a file's.
+        KeyFileError: The client's keys exist already, or its name is no file name.
     """
     if not (name[:1].isalnum() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64):
         raise KeyFileError(
@@ -62,16 +62,16 @@ def make_keys(folder: Path, name: str = "client") -> list[Path]:
     secret = folder / f"{name}.key_secret"
     if secret.exists() and (folder / AUTHORISED / f"{name}.key").exists():
         raise KeyFileError(f"{secret} is there already; name another client, or remove it first")
-    made = _complete(folder, "server") + _complete(folder, name)
+    files = _complete(folder, "server") + _complete(folder, name)
     authorised = folder / AUTHORISED / f"{name}.key"
     _write(authorised, (folder / f"{name}.key").read_text())
-    return [*made, authorised]
+    return [*files, authorised]
 
 
 def _complete(folder: Path, name: str) -> list[Path]:
-    """Make a pair of keys, or the public file of a secret one that is there; the secret file comes last.
+    """Make a pair of keys, or only the public file of an existing secret one; the secret file comes last.
 
-    What an interruption left is so completed when keys are made again.
+    A second call therefore completes the files after an interruption.
     """
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
     if secret.exists():
@@ -90,7 +90,7 @@ def _text(name: str, public: bytes) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, whatever the umask; it is there whole or not at all."""
+    """Write a file that only its owner can read, whatever the umask; the file appears complete or not at all."""
     with NamedTemporaryFile("w", dir=file.parent, prefix=".", suffix=".part", delete=False) as handle:  # of mode 600
         try:
             handle.write(text)
@@ -106,13 +106,13 @@ def _require_private(place: Path) -> None:
     """Refuse a folder, or an open file's path, that others could change.
 
     Raises:
-        KeyFileError: it is another user's, or others can write there.
+        KeyFileError: The place belongs to another user, or others can write to it.
     """
     _check_owner(place, place.stat(), *PUBLIC)
 
 
 def _check_owner(place: Path, status: os.stat_result, forbidden: int, deed: str, remedy: str) -> None:
-    """Refuse what belongs to another user than the own one and root, or has forbidden bits of its mode."""
+    """Check that a place belongs to this user or root, and that its mode has no forbidden bits."""
     if not hasattr(os, "geteuid"):
         return  # Windows: access is not described by a mode
     if status.st_uid not in (os.geteuid(), 0):
@@ -128,7 +128,7 @@ def load_pair(folder: Path, name: str) -> Pair:
     """Return a pair of keys from its secret file.
 
     Raises:
-        KeyFileError: the file is missing, broken, another user's, or others can read it or change its folder.
+        KeyFileError: The file is missing, broken or another user's, or others can read it or change its folder.
     """
     file = folder / f"{name}.key_secret"
     public, secret = _load(file, *SECRET)
@@ -144,18 +144,18 @@ def load_public(folder: Path, name: str) -> bytes:
     """Return a public key.
 
     Raises:
-        KeyFileError: the file is missing or broken.
+        KeyFileError: The file is missing or broken.
     """
     return _load(folder / f"{name}.key", *PUBLIC)[0]
 
 
 def load_authorised(folder: Path) -> dict[bytes, str]:
-    """Return the names of authorised clients by public key; files that are broken, or others', are left out.
+    """Return the names of authorised clients by public key, without files that are broken or belong to others.
 
-    Nobody is authorised where others could authorise themselves.
+    Nobody is authorised if others could authorise themselves.
 
     Raises:
-        OSError: they cannot be read for now: too many files are open, or the disk fails.
+        OSError: The files cannot be read at present: too many files are open, or the disk fails.
     """
     if not (folder / AUTHORISED).is_dir():
         return {}
@@ -176,9 +176,9 @@ def load_authorised(folder: Path) -> dict[bytes, str]:
 
 
 def _load(file: Path, forbidden: int, deed: str, remedy: str) -> tuple[bytes, bytes | None]:
-    """Return the public and, if it is there, the secret key in a file.
+    """Return the public key in a file, and the secret key or None.
 
-    What is checked and what is read is one open file, whatever becomes of its name meanwhile.
+    Check and reading use one open file, whatever happens to its name meanwhile.
     """
     try:
         with file.open("rb") as handle:

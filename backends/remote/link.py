@@ -1,4 +1,4 @@
-"""A client's connection: requests are repeated on new connections until they are answered."""
+"""A client's connection, which repeats requests on new connections until they are answered."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .wire import LARGEST_PART, WireError, pack, unpack
 
 Body = TypeVar("Body")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
-"""Pauses between attempts (s): they double from the first to the longest, each times 0.5 to 1.5 at random."""
+"""Pauses between attempts (s): they double from the first to the longest, times a random factor of 0.5 to 1.5."""
 TICK = 0.1
-"""Longest time between two looks at whether the caller still wants the answer (s)."""
+"""Longest time between two checks whether the caller still waits for the answer (s)."""
 SMALL = 2 * LARGEST_PART
-"""Largest frame that is taken of a server whose limits are not known (bytes)."""
+"""Largest accepted frame of a server with unknown limits (bytes)."""
 NO_HANDSHAKE = "the handshake failed: do server and client both use keys, the same ones?"
 EVENTS = {
     zmq.Event.HANDSHAKE_SUCCEEDED: "no answer",
@@ -38,13 +38,13 @@ EVENTS = {
 
 @dataclass
 class LinkSettings:
-    """How a client reaches a server.
+    """Settings of a client's connection to a server.
 
     Attributes:
-        address: of the server.
-        keys: directory with `client.key_secret` and `server.key`; None without keys.
-        timeout: silence after which a request is repeated (s).
-        patience: silence after which it fails (s).
+        address: Address of the server.
+        keys: Directory with `client.key_secret` and `server.key`; None without keys.
+        timeout: Silence after which a request is repeated (s).
+        patience: Silence after which a request fails (s).
     """
 
     address: str
@@ -64,7 +64,7 @@ class LinkSettings:
 
 @dataclass
 class Reply:
-    """A good answer: its body and tensors as they came."""
+    """A successful answer: its raw body and tensors."""
 
     body: memoryview
     tensors: list[memoryview]
@@ -73,7 +73,7 @@ class Reply:
         """Return the body.
 
         Raises:
-            DeviceError: it is not what was agreed.
+            DeviceError: The body violates the protocol.
         """
         try:
             return unpack(kind, self.body)
@@ -82,32 +82,35 @@ class Reply:
 
 
 class Setbacks:
-    """Counts how long something that has to be begun anew again and again goes on, and waits in between.
+    """Limits the time of repeated attempts at something, and waits between them.
 
     Args:
-        settings: of the connection, whose patience it uses up.
+        settings: Settings of the connection, with the patience.
     """
 
     def __init__(self, settings: LinkSettings) -> None:
-        self._settings, self._count, self._since = settings, 0, 0.0
+        self._settings = settings
+        self._count = 0
+        self._since = 0.0
 
     def add(self, text: str, excused: float = 0.0) -> None:
-        """Note another one; the first is nothing unusual, before later ones a pause grows.
+        """Count a setback; from the second one on, wait for a growing pause.
 
         Args:
-            text: what happened.
-            excused: time that does not count, in all (s).
+            text: Description of the setback.
+            excused: Total time that does not count (s).
 
         Raises:
-            ConnectionLostError: they have gone on for longer than the patience.
+            ConnectionLostError: The setbacks have gone on for longer than the patience.
         """
-        now = time.monotonic() - excused
-        self._since = self._since if self._count else now
+        moment = time.monotonic() - excused
+        self._since = self._since if self._count else moment
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._count, 16)) * random.uniform(0.5, 1.5)
-        if now - self._since + pause > self._settings.patience:
+        if moment - self._since + pause > self._settings.patience:
             raise p.ConnectionLostError(
                 f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
-                f"{now - self._since:.1f} s. See what it does: hxtrain-serve status address={self._settings.address}; "
+                f"{moment - self._since:.1f} s. See what it does: "
+                f"hxtrain-serve status address={self._settings.address}; "
                 f"wait longer with backend.settings.patience={self._settings.patience:g}"
             )
         if self._count:
@@ -119,11 +122,11 @@ class Link:
     """Sends requests, one at a time; for one thread only.
 
     Args:
-        settings: where to, how patiently.
-        cancelled: asked now and then; if it says so, a request is given up.
+        settings: Settings of the connection.
+        cancelled: Function that returns whether to give the request up; called repeatedly.
 
     Raises:
-        ValueError: keys are missing or broken.
+        ValueError: Keys are missing or broken.
     """
 
     def __init__(self, settings: LinkSettings, cancelled: Callable[[], bool] = lambda: False) -> None:
@@ -140,8 +143,8 @@ class Link:
         self._id = 0
         self._trouble, self._shaken = "no answer", False
         self._largest = SMALL
-        self.heard = 0.0
-        """When the server was last heard of (s, monotonic)."""
+        self.last_contact = 0.0
+        """Time of the last message of the server (s, monotonic)."""
 
     def request(
         self,
@@ -155,37 +158,42 @@ class Link:
         """Send a request until it is answered, and return the answer.
 
         Args:
-            op, body, tensors, lease, sequence: of the request.
-            job_time: time that the server may take for it (s), in which it says that the job is running.
+            op: Operation of the request.
+            body: Body of the request.
+            tensors: Frames of the tensors.
+            lease: Token of the lease; empty if the operation needs none.
+            sequence: Number of the job; 0 for other requests.
+            job_time: Time that the server may take for the job (s), during which it reports that the job is running.
 
         Raises:
-            ConnectionLostError: the server was silent or busy for longer than the patience, or takes too long.
-            DeviceError: the device failed, or server and client do not understand each other.
-            ValueError: the device cannot do what was asked for.
-            Refusal: the lease is lost.
+            ConnectionLostError: The server was silent or busy for longer than the patience, or the job takes too long.
+            DeviceError: The device failed, or server and client do not understand each other.
+            ValueError: The device cannot carry out the request.
+            Refusal: The lease is lost.
         """
         self._id += 1
         packed = pack(body)
-        known = p.digest([packed, *tensors]) if sequence else ""
-        frames = p.request_frames(p.Head(op, self._id, lease, sequence, known), packed, tensors)
+        checksum = p.digest([packed, *tensors]) if sequence else ""
+        frames = p.request_frames(p.Head(op, self._id, lease, sequence, checksum), packed, tensors)
         begin = since = time.monotonic()
-        attempt, end = 0, begin + job_time + 2 * self.settings.patience
+        attempt = 0
+        end = begin + job_time + 2 * self.settings.patience
         while True:
             alive, reply, pause = self._attempt(frames, end)
             if reply is not None:
                 return reply
-            now = time.monotonic()
-            since = now if alive else since
-            if self._cancelled() or now - since + pause > self.settings.patience:
+            moment = time.monotonic()
+            since = moment if alive else since
+            if self._cancelled() or moment - since + pause > self.settings.patience:
                 raise p.ConnectionLostError(
-                    f"chip server {self.settings.address}: {self._trouble}, for {now - since:.1f} s. Is it running "
+                    f"chip server {self.settings.address}: {self._trouble}, for {moment - since:.1f} s. Is it running "
                     "and is the address right (hxtrain-serve status address=...)? "
                     f"Wait longer with backend.settings.patience={self.settings.patience:g}"
                 )
-            if now > end:
+            if moment > end:
                 raise p.ConnectionLostError(
                     f"chip server {self.settings.address}: it still says that the job is running, after "
-                    f"{now - begin:.1f} s, and allows {job_time:g} s. Look after it"
+                    f"{moment - begin:.1f} s, and allows {job_time:g} s. Look after it"
                 )
             attempt = 0 if alive else attempt + 1
             longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
@@ -199,29 +207,31 @@ class Link:
             self._context = None
 
     def expect(self, largest: int) -> None:
-        """Take frames of up to so many bytes from now on; ZeroMQ ends a connection with larger ones."""
+        """Accept frames of up to `largest` bytes from now on; ZeroMQ ends a connection with larger ones."""
         if largest != self._largest:
             self._largest = largest
             self._hang_up()
 
     def _attempt(self, frames: Sequence[bytes | memoryview], end: float) -> tuple[bool, Reply | None, float]:
-        """Send once and wait; return whether the job is in progress, the answer if any, and when to ask again (s).
+        """Send once and wait until `end` at most.
 
-        No answer is waited for beyond `end`.
+        Return whether the job is in progress, the answer if there is one, and the pause before the next attempt (s).
         """
         socket = self._socket or self._connect()
         timeout = min(self.settings.timeout, self.settings.patience)
-        deadline, alive = time.monotonic() + timeout, False
+        deadline = time.monotonic() + timeout
+        alive = False
         try:
             socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
             while (parts := self._receive(socket, min(deadline, end))) is not None:
-                found = self._understand(parts)
-                if isinstance(found, Reply):
-                    return True, found, 0.0
-                if isinstance(found, float):
-                    return False, None, found
-                if found is p.Pending:
-                    alive, deadline = True, time.monotonic() + timeout
+                answer = self._understand(parts)
+                if isinstance(answer, Reply):
+                    return True, answer, 0.0
+                if isinstance(answer, float):
+                    return False, None, answer
+                if answer is p.Pending:
+                    alive = True
+                    deadline = time.monotonic() + timeout
         except zmq.Again:
             self._trouble = "nothing could be sent"
         if not alive:
@@ -229,12 +239,12 @@ class Link:
         return alive, None, 0.0
 
     def _understand(self, parts: Sequence[memoryview]) -> Reply | float | type[p.Pending] | None:
-        """Return what came: an answer, a pause (s), a sign of progress, or nothing that is of use."""
+        """Return an answer, a pause (s), a sign of progress, or None for a message of no use."""
         try:
             head, body, tensors = p.parse_reply(parts)
             if head.id not in (self._id, 0) or (head.id == 0 and head.status != "error"):
                 return None  # the answer to a request that was repeated
-            self.heard = time.monotonic()
+            self.last_contact = time.monotonic()
             if head.status == "ok":
                 return Reply(body, tensors)
             if head.status == "pending":
@@ -249,8 +259,8 @@ class Link:
             raise
 
     def _complain(self, failure: p.Failure) -> float:
-        """Raise what an error reply stands for; return the pause (s) if the request may be repeated."""
-        where = f"chip server {self.settings.address}: {failure.text}"
+        """Raise the error of an error reply; return a pause (s) if the request may be repeated."""
+        prefix = f"chip server {self.settings.address}: {failure.text}"
         if failure.code == "busy":
             self._trouble = failure.text
             return min(max(failure.retry_after or 0.0, 0.01), LONGEST_PAUSE)
@@ -261,11 +271,11 @@ class Link:
         if failure.code in ("value", "too_large"):
             raise ValueError(failure.text)
         if failure.code == "internal":
-            raise p.RemoteBugError(f"{where}. The server's log has the details")
-        raise DeviceError(f"{where} ({failure.code})")
+            raise p.RemoteBugError(f"{prefix}. The server's log has the details")
+        raise DeviceError(f"{prefix} ({failure.code})")
 
     def _connect(self) -> zmq.Socket[bytes]:
-        """Open a connection; what happens to it is read from its monitor."""
+        """Open a connection, with a monitor that reports its events."""
         if self._context is None:
             self._context = zmq.Context()
         socket = self._context.socket(zmq.DEALER)
@@ -282,7 +292,9 @@ class Link:
             events |= event
         self._monitor = socket.get_monitor_socket(events)
         socket.connect(self.settings.address)
-        self._socket, self._shaken, self._poller = socket, False, zmq.Poller()
+        self._socket = socket
+        self._shaken = False
+        self._poller = zmq.Poller()
         for source in (socket, self._monitor):
             self._poller.register(source, zmq.POLLIN)
         return socket
@@ -296,7 +308,7 @@ class Link:
         self._socket = self._monitor = None
 
     def _receive(self, socket: zmq.Socket[bytes], deadline: float) -> list[memoryview] | None:
-        """Return the next message; None if the time is over, the connection broken or the caller gone."""
+        """Return the next message; None if the time is over, the connection is broken or the caller gave up."""
         monitor = self._monitor
         assert monitor is not None
         while (left := deadline - time.monotonic()) > 0 and not self._cancelled():
@@ -308,7 +320,7 @@ class Link:
         return None
 
     def _read_event(self, monitor: zmq.Socket[bytes]) -> bool:
-        """Read an event of the connection; returns whether what was sent is lost."""
+        """Read an event of the connection; return whether the request is lost."""
         event = zmq.Event(parse_monitor_message(monitor.recv_multipart())["event"])
         self._shaken = self._shaken or event == zmq.Event.HANDSHAKE_SUCCEEDED
         self._trouble = EVENTS[event] if self._shaken or event != zmq.Event.DISCONNECTED else NO_HANDSHAKE

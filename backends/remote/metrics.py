@@ -15,15 +15,20 @@ WINDOW = 60.0
 
 
 class Counters:
-    """What a server has done since it started (at time `start`, s)."""
+    """Counts of a server since its start (at time `start`, s)."""
 
     def __init__(self, start: float) -> None:
         self.start = start
         self.requests: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.last_error = ""
-        self.runs, self.trials, self.run_seconds, self.duplicates = 0, 0, 0.0, 0
-        self.dropped_spikes, self.retries, self.lost_trials = 0, 0, 0
+        self.runs = 0
+        self.trials = 0
+        self.run_seconds = 0.0
+        self.duplicates = 0
+        self.dropped_spikes = 0
+        self.retries = 0
+        self.lost_trials = 0
         self.bytes_in, self.bytes_out = 0, 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=2**14)
 
@@ -32,41 +37,43 @@ class Counters:
         self.errors[code] += count
         self.last_error = f"{code}: {text}"[:500]
 
-    def finish(self, outcome: Outcome, now: float) -> None:
+    def finish(self, outcome: Outcome, moment: float) -> None:
         """Count a job."""
         if outcome.code is not None:
             self.refuse(outcome.code, outcome.text)
-        for piece in outcome.done:
+        for piece in outcome.pieces:
             if piece.error:
                 self.refuse("device", piece.error)
             elif piece.recording is not None:
-                self._count(piece.recording, piece.trials, piece.seconds, now)
+                self._count(piece.recording, piece.trials, piece.seconds, moment)
 
-    def _count(self, recording: Recording, trials: int, seconds: float, now: float) -> None:
-        self.runs, self.trials, self.run_seconds = self.runs + 1, self.trials + trials, self.run_seconds + seconds
+    def _count(self, recording: Recording, trials: int, seconds: float, moment: float) -> None:
+        self.runs += 1
+        self.trials += trials
+        self.run_seconds += seconds
         self.dropped_spikes += recording.health.dropped_spikes
         self.retries += recording.health.retries
         self.lost_trials += 0 if recording.lost is None else int(recording.lost.sum())
-        self._recent.append((now, trials))
+        self._recent.append((moment, trials))
 
-    def trials_per_second(self, now: float) -> float:
+    def trials_per_second(self, moment: float) -> float:
         """Return the throughput of the last minute, or since the start."""
-        while self._recent and self._recent[0][0] < now - WINDOW:
+        while self._recent and self._recent[0][0] < moment - WINDOW:
             self._recent.popleft()
-        span = max(min(WINDOW, now - self.start), 1e-3)
+        span = max(min(WINDOW, moment - self.start), 1e-3)
         return sum(trials for _, trials in self._recent) / span
 
 
 def exposition(
-    counters: Counters, gauges: Mapping[str, tuple[str, float]], identity: Mapping[str, str], now: float
+    counters: Counters, gauges: Mapping[str, tuple[str, float]], identity: Mapping[str, str], moment: float
 ) -> str:
     """Return all metrics as text.
 
     Args:
-        counters: of the server.
-        gauges: help text and value by name (without the prefix `hxtrain_server_`).
-        identity: of the device; becomes the labels of `info`.
-        now: time (s).
+        counters: Counters of the server.
+        gauges: Help text and value by name (without the prefix `hxtrain_server_`).
+        identity: Identity of the device, for the labels of `info`.
+        moment: Current time (s).
     """
     labels = ",".join(f'{_name(key)}="{_escaped(value)}"' for key, value in sorted(identity.items()))
     lines = [*_head("info", "The device that is served.", "gauge"), f"hxtrain_server_info{{{labels}}} 1"]
@@ -83,13 +90,13 @@ def exposition(
     }
     for name, (text, value) in plain.items():
         lines += [*_head(f"{name}_total", text, "counter"), f"hxtrain_server_{name}_total {value:.12g}"]
-    for name, label, text, found in (
+    for name, label, text, counter in (
         ("requests", "operation", "Requests by operation.", counters.requests),
         ("errors", "code", "Error replies by code.", counters.errors),
     ):
         lines += _head(f"{name}_total", text, "counter")
-        lines += [f'hxtrain_server_{name}_total{{{label}="{key}"}} {found[key]}' for key in sorted(found)]
-    uptime = ("Time since the server started.", now - counters.start)
+        lines += [f'hxtrain_server_{name}_total{{{label}="{key}"}} {counter[key]}' for key in sorted(counter)]
+    uptime = ("Time since the server started.", moment - counters.start)
     for name, (text, number) in {"uptime_seconds": uptime, **gauges}.items():
         lines += [*_head(name, text, "gauge"), f"hxtrain_server_{name} {number:.12g}"]
     return "\n".join(lines) + "\n"

@@ -22,24 +22,24 @@ MAGIC: Final = b"hxtrain"
 VERSION: Final = 2
 PREFIX: Final = MAGIC + bytes([VERSION])
 MOST_FRAMES = 256
-"""Most frames of one message."""
+"""Largest number of frames of one message."""
 MOST_PIECES = 16
-"""Most runs of the device in one job."""
+"""Largest number of runs of the device in one job."""
 LARGEST_HEAD = 2**10
 """Longest head of a request (bytes)."""
 LARGEST_BODY = 2**10
-"""Longest body of a request that is no job (bytes)."""
+"""Longest body of a request other than a job (bytes)."""
 COPIED = 2**20
-"""Frames up to this size are copied when they are sent (bytes): that is faster than to watch over their memory."""
+"""Frames up to this size are copied when they are sent (bytes), which is faster than tracking their memory."""
 
 Operation = Literal[
     "hello", "lease", "heartbeat", "configure", "run", "cancel", "health", "status", "metrics", "release"
 ]
 JOBS: Final = ("configure", "run")
-"""Operations for the device; their bodies are read only with a lease."""
+"""Operations for the device; the server reads their bodies only with a lease."""
 Code = Literal[
     "device",  # the device failed: DeviceError
-    "value",  # what was asked for is not possible: ValueError
+    "value",  # the request is not possible: ValueError
     "internal",  # the backend failed in an unforeseen way
     "busy",  # try again after `retry_after`
     "version",  # another version of this protocol
@@ -55,7 +55,7 @@ BytesLike = bytes | memoryview | zmq.Frame
 
 
 class Refusal(Exception):  # noqa: N818 - a reply, not a failure of the server
-    """An error reply: its code, a text that says what to do next, and when to try again (s)."""
+    """An error reply: its code, a text that says what to do next, and the time before a new attempt (s)."""
 
     def __init__(self, code: Code, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -73,14 +73,14 @@ class RemoteBugError(DeviceError):
 
 @dataclass(frozen=True)
 class Head:
-    """Of a request.
+    """Head of a request.
 
     Attributes:
-        op: operation.
-        id: number of the request, chosen by the client; the reply has the same.
-        lease: token of the lease; empty where none is needed.
-        sequence: number of the job (`configure`, `run`), ascending for each client; a repeat has the same.
-        digest: SHA-256 of body and tensors of a job, hexadecimal; empty elsewhere.
+        op: Operation.
+        id: Number of the request, chosen by the client; the reply has the same number.
+        lease: Token of the lease; empty if the operation needs none.
+        sequence: Number of the job (`configure`, `run`), ascending for each client; a repeated job has the same number.
+        digest: SHA-256 of body and tensors of a job, hexadecimal; empty for other operations.
     """
 
     op: Operation
@@ -92,7 +92,7 @@ class Head:
 
 @dataclass(frozen=True)
 class ReplyHead:
-    """Of a reply: the request's number, and whether the body is an answer, a `Pending` or a `Failure`."""
+    """Head of a reply: the request's number, and whether the body is an answer, a `Pending` or a `Failure`."""
 
     id: int
     status: Status
@@ -114,14 +114,14 @@ class Empty:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server allows.
+    """Limits of a server.
 
     Attributes:
-        max_message: size of a message, and of a recording (bytes).
-        max_rate: requests per second of one client, on average.
-        run_timeout: longest job (s); the client is then told that the device hangs.
-        heartbeat_timeout: a lease whose holder is silent for so long is over (s).
-        lease_time: a lease ends after so long if others wait (s).
+        max_message: Largest size of a message, and of a recording (bytes).
+        max_rate: Requests per second of one client, on average.
+        run_timeout: Longest job (s); after it, the client gets the error that the device hangs.
+        heartbeat_timeout: Silence of the holder after which a lease is over (s).
+        lease_time: Duration of a lease while others wait (s).
     """
 
     max_message: int
@@ -131,9 +131,9 @@ class Limits:
     lease_time: float
 
     def __post_init__(self) -> None:
-        bad = misfits(self, _LIMITS)
-        if bad:
-            raise ValueError("; ".join(bad))
+        problems = misfits(self, _LIMITS)
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 _LIMITS = {
@@ -147,14 +147,14 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Hello:
-    """Asks who is there; `software` is the client's name and version."""
+    """Request for the server's `Welcome`; `software` is the client's name and version."""
 
     software: str
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """Answer to `Hello`; `instance` is another after each start of the server."""
+    """Answer to `Hello`; `instance` changes with each start of the server."""
 
     software: str
     instance: str
@@ -165,11 +165,11 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Ask:
-    """Asks for the lease, or after one's place in the queue.
+    """Request for the lease, or for the place in the queue.
 
     Attributes:
-        client: random name of this client; it keeps it when it reconnects.
-        label: for people, e.g. `user@host:pid`.
+        client: Random name of this client, which stays the same after a reconnection.
+        label: Label for people, e.g. `user@host:pid`.
     """
 
     client: str
@@ -187,10 +187,10 @@ class Place:
     """Answer to `Ask`.
 
     Attributes:
-        lease: the token; None in the queue.
+        lease: Token of the lease; None in the queue.
         position: 0 for the holder, 1 for the first in the queue, ...
-        estimate: it takes at most about so long (s).
-        again: ask again after (s).
+        estimate: Estimate of the longest wait (s).
+        again: Time after which to ask again (s).
     """
 
     lease: str | None
@@ -216,7 +216,7 @@ class Configured:
 
 @dataclass(frozen=True)
 class Block:
-    """A tensor in a frame of its own (little endian, C order); `frame` counts from 0 behind the body."""
+    """A tensor in a separate frame (little endian, C order); `frame` counts from 0 after the body."""
 
     frame: int
     dtype: DType
@@ -239,10 +239,10 @@ class Run:
     """A job: runs of the device, one after the other, with the same weights.
 
     Attributes:
-        clock: place of the first trial.
-        weights: integers `[post, pre]` by projection.
-        sizes: trials of each run.
-        spikes: of all of them.
+        clock: Place of the first trial on the clock.
+        weights: Integers `[post, pre]` by projection.
+        sizes: Number of trials of each run.
+        spikes: Input events of all runs.
     """
 
     clock: int
@@ -256,14 +256,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Ends the job of that number, if it is running: what of it has not been run is left out of its answer."""
+    """Request to end a job if it is running; its answer then lacks the remaining runs."""
 
     sequence: int
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run that gave a recording: its cost, health and clock, and how long the backend took (s)."""
+    """A run with a recording: its cost, health and clock, and the time that the backend took (s)."""
 
     cost: Cost
     health: Health
@@ -276,9 +276,12 @@ class Ran:
     """Answer to `Run`.
 
     Attributes:
-        pieces, errors: of each run; where the device failed, None and its text, elsewhere an empty one. None with an
-            empty text: it was not run, nor was any behind it, since the job was cancelled or its answer is full.
-        spikes, traces, lost: of the trials of all runs that gave a recording, one after the other.
+        pieces: Facts of each run; None if the device failed or the run was not executed.
+        errors: Text of the device's error for each run, else an empty text. None in `pieces` with an empty text means
+            that this run and all later ones were not executed: the job was cancelled, or its answer is full.
+        spikes: Events of the trials of all runs with a recording, one after the other.
+        traces: Codes of the same trials.
+        lost: Flags of the lost ones among the same trials.
     """
 
     pieces: tuple[Piece | None, ...]
@@ -290,14 +293,14 @@ class Ran:
 
 @dataclass(frozen=True)
 class Pending:
-    """Answer to a repeated job that is still running, since `seconds`."""
+    """Answer to a repeated job that has been running for `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client as others see it: label, and for how long it holds the lease or waits (s)."""
+    """A client in a report: its label, and how long it has held the lease or waited (s)."""
 
     label: str
     seconds: float
@@ -305,7 +308,7 @@ class Client:
 
 @dataclass(frozen=True)
 class DeviceHealth:
-    """State of the device and what went wrong since the server started."""
+    """State of the device, and counts of errors and losses since the server started."""
 
     state: Literal["idle", "busy", "stuck"]
     job_seconds: float
@@ -321,9 +324,17 @@ class Report:
     """Answer to `status`.
 
     Attributes:
-        uptime: s. runs, trials: since the start. trials_per_second: over the last minute.
-        duplicates: repeated jobs that were answered without running them again.
-        errors: error replies by code.
+        software: Name and version of the server.
+        identity: Identity of the device.
+        uptime: Time since the start (s).
+        health: Health of the device.
+        holder: Holder of the lease.
+        queue: Waiting clients.
+        runs: Number of runs since the start.
+        trials: Number of trials since the start.
+        trials_per_second: Mean rate over the last minute.
+        duplicates: Number of repeated jobs that were answered without another execution.
+        errors: Number of error replies by code.
     """
 
     software: str
@@ -348,24 +359,24 @@ class Text:
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed request; body and tensors are still as they came (and empty where they were withheld)."""
+    """A parsed request; body and tensors are raw (and empty if the front withheld them)."""
 
     head: Head
     body: memoryview
     tensors: list[memoryview]
 
     def digest_matches(self) -> bool:
-        """Return whether body and tensors are those that the client sent."""
+        """Return whether body and tensors have the digest of the head."""
         return digest([self.body, *self.tensors]) == self.head.digest
 
 
 def digest(parts: Sequence[bytes | memoryview]) -> str:
-    """Return the SHA-256 of body and tensors, each behind its length (64 bits, little endian)."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of body and tensors, each after its length (64 bits, little endian)."""
+    sha = hashlib.sha256()
     for part in parts:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-    return found.hexdigest()
+        sha.update(len(part).to_bytes(8, "little"))
+        sha.update(part)
+    return sha.hexdigest()
 
 
 def request_frames(head: Head, body: bytes, tensors: Sequence[memoryview] = ()) -> list[Any]:
@@ -382,7 +393,7 @@ def check_message_size(count: int, size: int, max_message: int) -> None:
     """Check a message's number of frames and bytes.
 
     Raises:
-        Refusal: too large.
+        Refusal: The message is too large.
     """
     if size > max_message or count > MOST_FRAMES:
         text = f"a message of {count} frames and {size} bytes; {MOST_FRAMES} and {max_message} are taken"
@@ -393,11 +404,11 @@ def parse_request(frames: Sequence[memoryview], count: int) -> Request:
     """Return a request.
 
     Args:
-        frames: prefix, head, body and tensors; prefix and head only if the rest was withheld.
-        count: of the frames that were sent.
+        frames: Prefix, head, body and tensors; prefix and head only if the front withheld the rest.
+        count: Number of frames that the client sent.
 
     Raises:
-        Refusal: version or malformed.
+        Refusal: The version is another one, or the request is malformed.
     """
     prefix = bytes(frames[0][:16]) if frames else b""
     if prefix[: len(MAGIC)] != MAGIC or len(frames[0]) != len(PREFIX):
@@ -420,8 +431,8 @@ def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, li
     """Return head, body and tensors of a reply.
 
     Raises:
-        WireError: it is none.
-        Refusal: the server speaks another version.
+        WireError: The frames are no reply.
+        Refusal: The server speaks another version.
     """
     if len(frames) < 3 or bytes(frames[0][: len(MAGIC)]) != MAGIC or len(frames[0]) != len(PREFIX):
         raise WireError("what came is not a reply of an hxtrain server")
@@ -432,10 +443,10 @@ def parse_reply(frames: Sequence[memoryview]) -> tuple[ReplyHead, memoryview, li
 
 
 def read_body(kind: type[Any], request: Request) -> Any:
-    """Return a request's body; what is no job has a small one, and no tensors.
+    """Return a request's body; requests other than jobs have a small body and no tensors.
 
     Raises:
-        Refusal: it is malformed or too long, or tensors came that do not belong to it.
+        Refusal: The body is malformed or too long, or there are unexpected tensors.
     """
     op = request.head.op
     if request.tensors and op != "run":

@@ -1,4 +1,4 @@
-"""Questions to a server that need no lease."""
+"""Requests to a server that need no lease."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from .protocol import Empty, Report, Text
 
 
 def ask_status(settings: LinkSettings) -> Report:
-    """Return who has the chip, who waits, and what the server has done.
+    """Return the server's report: holder of the chip, queue, and counts.
 
     Raises:
-        DeviceError: the server cannot be reached.
+        DeviceError: The server cannot be reached.
     """
     link = Link(settings)
     try:
@@ -23,7 +23,7 @@ def ask_metrics(settings: LinkSettings) -> str:
     """Return the server's metrics in Prometheus' text format.
 
     Raises:
-        DeviceError: the server cannot be reached.
+        DeviceError: The server cannot be reached.
     """
     link = Link(settings)
     try:

@@ -1,4 +1,4 @@
-"""The chip server: one device, one lease at a time, behind a front that speaks with the network."""
+"""The chip server: one device, with one lease at a time, behind a front to the network."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from .worker import LONGEST_ERROR, Outcome, Worker, failed
 log = logging.getLogger(__name__)
 SOFTWARE = f"hxtrain {version('hxtrain')}"
 KNOWN_USERS = 1024
-"""Users whose name is known."""
+"""Largest number of users whose names are kept."""
 HOLDER = "the lease's holder"
-"""Who pays for requests that name the lease."""
+"""Payer of requests that name the lease."""
 AT_ONCE = 32
-"""Most events that are answered before the device is looked after again."""
+"""Largest number of events that are answered between two looks at the device."""
 TICK = 0.1
 """Longest time between two looks at leases and signals (s)."""
 LINGER = 2.0
-"""Time in which the last replies may leave at the end (s)."""
+"""Time for sending the last replies at the end (s)."""
 
 
 @dataclass
@@ -50,15 +50,15 @@ class ServerSettings:
     """Settings of a server.
 
     Attributes:
-        bind: address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
-        keys: directory of keys (`hxtrain-serve keys DIR`); None serves this machine only.
-        insecure: serve other machines without keys, too: anyone there can use the chip.
-        max_message: largest message and recording (bytes).
-        max_rate: requests per second of one client, on average.
-        run_timeout: longest job (s).
-        heartbeat_timeout: a client that is silent for so long loses lease or place (s).
-        lease_time: a lease ends after so long if others wait (s).
-        threads: torch threads of the device.
+        bind: Address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
+        keys: Directory of keys (`hxtrain-serve keys DIR`); None serves this machine only.
+        insecure: Whether to serve other machines without keys: anyone there can then use the chip.
+        max_message: Largest message and recording (bytes).
+        max_rate: Requests per second of one client, on average.
+        run_timeout: Longest job (s).
+        heartbeat_timeout: Silence after which a client loses its lease or place (s).
+        lease_time: Duration of a lease while others wait (s).
+        threads: Number of torch threads of the device.
     """
 
     bind: str = "tcp://127.0.0.1:5555"
@@ -80,7 +80,7 @@ class ServerSettings:
             raise ValueError(f"lease_time={self.lease_time} s must not be negative")
 
     def limits(self) -> p.Limits:
-        """Return what clients are told."""
+        """Return the limits that clients get."""
         return p.Limits(self.max_message, self.max_rate, self.run_timeout, self.heartbeat_timeout, self.lease_time)
 
 
@@ -88,23 +88,25 @@ class Server:
     """Serves a backend until `stop`.
 
     Args:
-        backend: the device; opened here, closed at the end of `serve`.
-        settings: of the server.
+        backend: Device to serve; the constructor opens it, and `serve` closes it at its end.
+        settings: Settings of the server.
 
     Attributes:
-        address: where it can be reached.
+        address: Address of the server.
 
     Raises:
-        ValueError: keys are missing or broken, or the address cannot be bound.
-        Exception: whatever opening the backend raises.
+        ValueError: Keys are missing or broken, or the address cannot be bound.
+        Exception: Any error of the backend's `open`.
     """
 
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
-        self.settings, self.instance = settings, secrets.token_hex(8)
+        self.settings = settings
+        self.instance = secrets.token_hex(8)
         pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
         self._listener = listen(settings.bind)
         self.address = self._listener.address
-        descriptor, largest = self._listener.socket.fileno(), settings.max_message
+        descriptor = self._listener.socket.fileno()
+        largest = settings.max_message
         try:
             self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
             try:
@@ -115,9 +117,9 @@ class Server:
         except BaseException:
             self._listener.close()
             raise
-        now = time.monotonic()
+        moment = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
-        self._counters = Counters(now)
+        self._counters = Counters(moment)
         self._ledger = Ledger(settings.max_message)
         self._running: Job | None = None
         self._rates = Rates(settings.max_rate)
@@ -167,7 +169,7 @@ class Server:
             poller.register(self._front.link.fileno(), zmq.POLLIN)
 
     def _authenticate(self, question: Question) -> None:
-        """Say whether a key may connect; keys are read anew each time."""
+        """Decide whether a key may connect; the key files are read each time."""
         key = z85.encode(question.key)
         try:
             names = load_authorised(Path(self.settings.keys or "").expanduser())
@@ -177,7 +179,8 @@ class Server:
                 self._front.decide(question, b"300", b"try again", b"")
                 return
             names = self._authorised
-        self._authorised, name = names, names.get(key)
+        self._authorised = names
+        name = names.get(key)
         if name is None:
             self._complaints.warn("not_authorised", question.address, "refused a connection without an authorised key")
             self._counters.refuse("not_authorised", "a connection without an authorised key")
@@ -201,10 +204,13 @@ class Server:
                 self._answer(event)
 
     def _answer(self, arrival: Arrival) -> None:
-        """Answer one message, whatever it is."""
-        user, address, begin = arrival.user, arrival.address, time.monotonic()
+        """Answer one message of any kind."""
+        user = arrival.user
+        address = arrival.address
+        begin = time.monotonic()
         name = self._names.get(user, "unknown key") if user else address
-        peer, payer = Peer(arrival.route, 0, name), HOLDER if arrival.leased else user or address
+        peer = Peer(arrival.route, 0, name)
+        payer = HOLDER if arrival.leased else user or address
         self._counters.bytes_in += arrival.size
         try:
             self._rates.admit(payer, begin)
@@ -215,17 +221,17 @@ class Server:
             text = f"{type(error).__name__}: {error}"
             self._complaints.warn("internal", name, f"a request failed in an unforeseen way ({text})", error)
             self._refuse(peer, p.Refusal("internal", text))
-        now = time.monotonic()
+        moment = time.monotonic()
         if arrival.leased:
-            self._rates.charge(payer, now)
+            self._rates.charge(payer, moment)
         else:
-            self._rates.charge(payer, now, arrival.size, now - begin)
+            self._rates.charge(payer, moment, arrival.size, moment - begin)
 
     def _answer_request(self, arrival: Arrival, origin: Origin, peer: Peer) -> None:
-        """Answer a request, or start what it asks for.
+        """Answer a request, or start its job.
 
         Raises:
-            Refusal: it is none, or cannot be answered.
+            Refusal: The message is no request, or cannot be answered.
         """
         p.check_message_size(arrival.count, arrival.size, self.settings.max_message)
         request = p.parse_request(arrival.frames, arrival.count)
@@ -261,9 +267,9 @@ class Server:
         if origin.user:
             label = f"{self._names.get(origin.user, 'unknown key')} ({ask.label})"[:128]
             ask = p.Ask(ask.client, Exact(label))
-        before = self._desk.lease
+        previous = self._desk.lease
         place = self._desk.ask(ask, origin, time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
         return place
 
     def _heartbeat(self, request: p.Request, origin: Origin) -> p.Empty:
@@ -273,13 +279,13 @@ class Server:
 
     def _release(self, request: p.Request, origin: Origin) -> p.Empty:
         p.read_body(p.Empty, request)
-        before = self._desk.lease
+        previous = self._desk.lease
         self._desk.release(request.head.lease, origin.user, time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
         return p.Empty()
 
     def _cancel(self, request: p.Request, origin: Origin) -> p.Empty:
-        """Note that the holder does not want the job any more, if it is the one that is running."""
+        """Mark a job as cancelled by its holder, if it is the running one."""
         cancel: p.Cancel = p.read_body(p.Cancel, request)
         lease = self._desk.holder(request.head.lease, origin.user, time.monotonic())
         job = self._running
@@ -288,7 +294,7 @@ class Server:
         return p.Empty()
 
     def _end_unwanted_job(self, job: Job) -> None:
-        """End a job that was cancelled, whose client has gone, or that took too long; asked for again at each look."""
+        """End a job that was cancelled, has lost its client, or took too long; called at each look at the job."""
         if job.cancelled or job.outcome is not None or self._desk.lease is not job.lease:
             self._worker.cancel()
 
@@ -304,25 +310,27 @@ class Server:
 
     def _status(self, request: p.Request, origin: Origin) -> p.Report:
         p.read_body(p.Empty, request)
-        c, now = self._counters, time.monotonic()
-        holder, queue = self._desk.clients(now)
+        c = self._counters
+        moment = time.monotonic()
+        holder, queue = self._desk.clients(moment)
         return p.Report(
             SOFTWARE,
             self._worker.facts.identity,
-            now - c.start,
+            moment - c.start,
             self._device_health(),
             holder,
             queue,
             c.runs,
             c.trials,
-            c.trials_per_second(now),
+            c.trials_per_second(moment),
             c.duplicates,
             dict(c.errors),
         )
 
     def _metrics(self, request: p.Request, origin: Origin) -> p.Text:
         p.read_body(p.Empty, request)
-        now, desk = time.monotonic(), self._desk
+        moment = time.monotonic()
+        desk = self._desk
         gauges = {
             "leases": ("Leases that were given.", desk.granted),
             "leases_expired": ("Leases that ended because their holder was silent.", desk.expired),
@@ -331,15 +339,16 @@ class Server:
             "front_restarts": ("Fronts that ended and were replaced.", float(self._front.restarts)),
             "device_busy": ("Whether a job is running.", float(self._worker.busy)),
         }
-        return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, now)))
+        return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, moment)))
 
     # jobs
 
     def _take_job(self, request: p.Request, origin: Origin, peer: Peer, whole: bool) -> None:
         """Start a job, or answer a repeated one."""
-        head, now = request.head, time.monotonic()
-        lease = self._desk.holder(head.lease, origin.user, now)
-        if not whole:  # it was sent before the front knew of the lease
+        head = request.head
+        moment = time.monotonic()
+        lease = self._desk.holder(head.lease, origin.user, moment)
+        if not whole:  # the client sent it before the front knew the lease
             raise p.Refusal("busy", "send it again", 0.01)
         repeated = self._ledger.repeated(head, lease)
         if repeated is not None:
@@ -351,7 +360,7 @@ class Server:
         if not request.digest_matches():
             raise p.Refusal("malformed", "body and tensors do not have the digest of the head; send them again")
         work = self._work(request, lease)
-        job = Job(head.op, lease.member.client, lease, head.sequence, head.digest, now, peer)
+        job = Job(head.op, lease.member.client, lease, head.sequence, head.digest, moment, peer)
         self._ledger.add(job)
         self._running = job
         self._worker.submit(work)
@@ -362,21 +371,21 @@ class Server:
             circuit = p.read_body(p.Configure, request).circuit
             return lambda: worker.configure(circuit)
         run: p.Run = p.read_body(p.Run, request)
-        placed = lease.circuit
-        if placed is None:
+        configured = lease.circuit
+        if configured is None:
             raise p.Refusal("device", "the device is not configured in this lease; configure before run")
-        needed = grid_size(placed, run.spikes.samples)
-        largest = largest_recording(placed, worker.facts.capabilities, max(run.sizes, default=0))
-        if max(needed, largest) > self.settings.max_message:
+        grid = grid_size(configured, run.spikes.samples)
+        largest = largest_recording(configured, worker.facts.capabilities, max(run.sizes, default=0))
+        if max(grid, largest) > self.settings.max_message:
             text = (
-                f"a run of {run.spikes.samples} samples has {needed} codes and bins, and up to {largest} bytes with the"
+                f"a run of {run.spikes.samples} samples has {grid} codes and bins, and up to {largest} bytes with the"
             )
             limit = f"spikes of its largest piece; the server takes {self.settings.max_message}"
             raise p.Refusal("too_large", f"{text} {limit}; run fewer at once, or ask for a longer refractory period")
-        return lambda: worker.run(placed, run, request.tensors)
+        return lambda: worker.run(configured, run, request.tensors)
 
     def _answer_again(self, job: Job, peer: Peer) -> None:
-        """Answer a repeated job from what is kept, or once it is done."""
+        """Answer a repeated job with its kept outcome, or when it ends."""
         self._counters.duplicates += 1
         if job.outcome is None:
             job.waiter = peer
@@ -385,32 +394,34 @@ class Server:
             self._send(peer, job.outcome.status, job.outcome.body, job.outcome.tensors)
 
     def _look_after_job(self) -> None:
-        """Send what came of the job; say so once if it takes too long."""
-        job, now = self._running, time.monotonic()
+        """Send the outcome of the job; send an error once if the job takes too long."""
+        job = self._running
+        moment = time.monotonic()
         if job is None:
             return
         outcome = self._worker.collect()
         if outcome is None:
             self._end_unwanted_job(job)
-            if job.outcome is None and now - job.started > self.settings.run_timeout:
+            if job.outcome is None and moment - job.started > self.settings.run_timeout:
                 text = f"the device did not answer within {self.settings.run_timeout:g} s; look after it"
-                self._conclude(job, failed("device", text), now)
+                self._conclude(job, failed("device", text), moment)
             return
         self._running = None
         if job.outcome is None:
-            self._conclude(job, outcome, now)
+            self._conclude(job, outcome, moment)
 
-    def _conclude(self, job: Job, outcome: Outcome, now: float) -> None:
-        """Send what came of a job, and then note it."""
+    def _conclude(self, job: Job, outcome: Outcome, moment: float) -> None:
+        """Send the outcome of a job, and then record it."""
         self._send(job.waiter, outcome.status, outcome.body, outcome.tensors)
-        self._counters.finish(outcome, now)
+        self._counters.finish(outcome, moment)
         errors = [(outcome.code, outcome.text)] if outcome.code is not None else []
-        errors += [("device", piece.error) for piece in outcome.done if piece.error]
+        errors += [("device", piece.error) for piece in outcome.pieces if piece.error]
         for code, text in errors:
             label = job.lease.member.label
             self._complaints.warn(code, job.waiter.name, f"{job.op} {job.sequence} of {label}: {code}: {text}")
-        job.lease.worked = now
-        job.outcome, outcome.done = outcome, ()  # its tensors are in the frames
+        job.lease.worked = moment
+        job.outcome = outcome  # its tensors are in the frames
+        outcome.pieces = ()
         if outcome.code is None:
             job.lease.jobs += job.op == "run"
             job.lease.circuit = outcome.circuit or job.lease.circuit
@@ -420,19 +431,19 @@ class Server:
     # leases and the end
 
     def _look_after_lease(self) -> None:
-        before = self._desk.lease
+        previous = self._desk.lease
         self._desk.advance(time.monotonic(), not self._worker.busy)
-        self._log_change(before)
+        self._log_change(previous)
 
-    def _log_change(self, before: Lease | None) -> None:
-        after = self._desk.lease
-        if before is after:
+    def _log_change(self, previous: Lease | None) -> None:
+        current = self._desk.lease
+        if previous is current:
             return
-        self._front.admit("" if after is None else after.token)
-        if before is not None:
-            self._note("lease ended", before, f"its lease ended after {before.jobs} runs")
-        if after is not None:
-            self._note("lease given", after, f"it has the lease, {len(self._desk.queue)} waiting")
+        self._front.admit("" if current is None else current.token)
+        if previous is not None:
+            self._note("lease ended", previous, f"its lease ended after {previous.jobs} runs")
+        if current is not None:
+            self._note("lease given", current, f"it has the lease, {len(self._desk.queue)} waiting")
 
     def _note(self, kind: str, lease: Lease, text: str) -> None:
         self._complaints.warn(kind, lease.member.label, text, level=logging.INFO)
@@ -454,6 +465,6 @@ class Server:
 
 
 def _busy_frames() -> list[bytes]:
-    """Return the reply to a request that nobody has time to read."""
+    """Return the frames of the reply to an unread request."""
     failure = p.Failure("busy", "more requests than the server has time for; ask less often", 0.2)
     return p.reply_frames(p.ReplyHead(0, "error"), pack(failure))

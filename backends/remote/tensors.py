@@ -1,4 +1,4 @@
-"""Tensors to frames and back: weights, spikes and traces, checked on arrival."""
+"""Conversion of tensors to frames and back, for weights, spikes and traces, with checks on arrival."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ WEIGHTS = ("int8", "int16", "int32")
 WEIGHT_TYPES: dict[torch.dtype, DType] = {torch.int8: "int8", torch.int16: "int16"}
 LARGEST_INDEX = 2**31 - 1
 EVENT = 12
-"""Room for an event (bytes); most take less."""
+"""Largest size of an event (bytes)."""
 LONGEST_NAME = 128
 MOST_INPUTS, MOST_SAMPLES = 2**16, 2**20
-"""Most inputs and trace samples of a circuit."""
+"""Largest numbers of inputs and of trace samples of a circuit."""
 
 
 class Sender:
-    """Collects tensors; `frames` are their bytes, not copied where they are contiguous and of the wanted type."""
+    """Collects tensors; `frames` holds their bytes, without a copy of contiguous tensors of the requested type."""
 
     def __init__(self) -> None:
         self.frames: list[memoryview] = []
 
     def add(self, tensor: Tensor, dtype: DType) -> Block:
-        """Add a tensor as a type, and return what describes it."""
+        """Add a tensor, converted to a type, and return its description."""
         array = np.ascontiguousarray(tensor.detach().numpy(), DTYPES[dtype])
         self.frames.append(array.reshape(-1).view(np.uint8).data)
         return Block(len(self.frames) - 1, dtype, tuple(array.shape))
@@ -79,10 +79,10 @@ class Receiver:
         self._frames: list[memoryview | None] = list(frames)
 
     def take(self, block: Block, place: str, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> Array:
-        """Return a tensor of a given type and shape (None: any length); it lies where it arrived.
+        """Return a tensor of a given type and shape (None: any length), in the memory of its frame.
 
         Raises:
-            WireError: the block or its frame is not that.
+            WireError: The block or its frame is not that.
         """
         if block.dtype not in dtypes or len(block.shape) != len(shape):
             raise WireError(f"{place}: expected {' or '.join(dtypes)} {shape}, got {block.dtype} {block.shape}")
@@ -99,28 +99,28 @@ class Receiver:
         return np.frombuffer(frame, dtype).reshape(block.shape)
 
     def take_tensor(self, block: Block, place: str, dtypes: Sequence[str], shape: tuple[int | None, ...]) -> Tensor:
-        """Return a tensor of a given type and shape; bytes stay where they arrived if they may be written there.
+        """Return a tensor of a given type and shape, in the memory of its frame if bytes there are writable.
 
         Raises:
-            WireError: the block or its frame is not that.
+            WireError: The block or its frame is not that.
         """
-        found = self.take(block, place, dtypes, shape)
-        if block.dtype == "bool" and found.view(np.uint8).max(initial=0) > 1:
+        array = self.take(block, place, dtypes, shape)
+        if block.dtype == "bool" and array.view(np.uint8).max(initial=0) > 1:
             raise WireError(f"{place}: a truth value must be 0 or 1")
-        if found.itemsize > 1 or not found.flags.writeable:  # of unknown alignment, or another's
-            found = found.astype(found.dtype.newbyteorder("="))
-        return torch.from_numpy(found)
+        if array.itemsize > 1 or not array.flags.writeable:  # of unknown alignment, or memory of another owner
+            array = array.astype(array.dtype.newbyteorder("="))
+        return torch.from_numpy(array)
 
     def take_spikes(self, events: Events, place: str, samples: int | None, units: int) -> Spikes:
-        """Return spikes of so many samples (None: any number) and units.
+        """Return spikes with a given number of samples (None: any number) and units.
 
         Raises:
-            WireError: they are none.
+            WireError: The events are not valid spikes.
         """
         if events.units != units or samples not in (None, events.samples):
-            wanted = "any number of" if samples is None else samples
+            expected = "any number of" if samples is None else samples
             raise WireError(
-                f"{place}: expected {wanted} samples and {units} units, got {events.samples} and {events.units}"
+                f"{place}: expected {expected} samples and {units} units, got {events.samples} and {events.units}"
             )
         if not 0 <= events.samples <= LARGEST_INDEX:
             raise WireError(f"{place}.samples={events.samples} must be in 0..{LARGEST_INDEX}")
@@ -143,10 +143,10 @@ class Receiver:
         return Spikes.trusted(*indices, torch.from_numpy(time), events.samples, units)
 
     def finish(self) -> None:
-        """Check that nothing is left.
+        """Check that all frames have been used.
 
         Raises:
-            WireError: a frame belongs to nothing.
+            WireError: A frame has not been used.
         """
         left = [i for i, frame in enumerate(self._frames) if frame is not None]
         if left:
@@ -157,7 +157,8 @@ def write_run(
     circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus], weight_max: int
 ) -> tuple[Run, list[memoryview]]:
     """Return the message of runs that `check_run` has accepted and that follow each other, and its frames."""
-    sender, dtype = Sender(), WEIGHT_TYPES[weight_type(weight_max)]
+    sender = Sender()
+    dtype = WEIGHT_TYPES[weight_type(weight_max)]
     blocks = {p.name: sender.add(weights[p.name], dtype) for p in circuit.projections}
     parts = [stimulus.spikes for stimulus in stimuli]
     spikes = parts[0] if len(parts) == 1 else Spikes.cat(parts)
@@ -169,7 +170,7 @@ def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[
     """Return weights and stimuli of a job.
 
     Raises:
-        WireError: it does not belong to the circuit.
+        WireError: The job does not belong to the circuit.
     """
     receiver = Receiver(frames)
     populations = {population.name: population.size for population in circuit.populations}
@@ -195,7 +196,7 @@ def read_run(run: Run, frames: Sequence[memoryview], circuit: Circuit) -> tuple[
 def write_recordings(
     recordings: Sequence[Recording | None], errors: Sequence[str], seconds: Sequence[float]
 ) -> tuple[Ran, list[memoryview]]:
-    """Return the message of what came of each run, and its frames."""
+    """Return the message with the outcome of each run, and its frames."""
     sender = Sender()
     pieces = tuple(
         None if recording is None else Piece(recording.cost, recording.health, recording.clock, took)
@@ -205,38 +206,38 @@ def write_recordings(
     if not good:
         return Ran(pieces, tuple(errors), {}, {}, None), []
     whole = good[0] if len(good) == 1 else join(good)
-    spikes = {name: sender.add_spikes(found) for name, found in whole.spikes.items()}
+    spikes = {name: sender.add_spikes(events) for name, events in whole.spikes.items()}
     traces = {name: sender.add(codes, "uint8") for name, codes in whole.traces.items()}
     lost = None if whole.lost is None else sender.add(whole.lost, "bool")
     return Ran(pieces, tuple(errors), spikes, traces, lost), sender.frames
 
 
 def read_recordings(
-    ran: Ran, frames: Sequence[memoryview], circuit: Circuit, sizes: Sequence[int]
+    answer: Ran, frames: Sequence[memoryview], circuit: Circuit, sizes: Sequence[int]
 ) -> list[Recording | None]:
-    """Return the recordings of runs of so many trials; None where the device failed.
+    """Return the recordings of runs with given numbers of trials; None for each failed run.
 
     Raises:
-        WireError: they do not belong to the circuit, or are not as many.
+        WireError: The recordings do not belong to the circuit, or their number differs.
     """
-    if not len(ran.pieces) == len(ran.errors) == len(sizes):
-        raise WireError(f"Ran: {len(ran.pieces)} pieces and {len(ran.errors)} errors, expected {len(sizes)} each")
+    if not len(answer.pieces) == len(answer.errors) == len(sizes):
+        raise WireError(f"Ran: {len(answer.pieces)} pieces and {len(answer.errors)} errors, expected {len(sizes)} each")
     receiver = Receiver(frames)
     populations = {population.name: population.size for population in circuit.populations}
-    unknown = sorted({*ran.spikes, *ran.traces} - set(populations))
+    unknown = sorted({*answer.spikes, *answer.traces} - set(populations))
     if unknown:
         raise WireError(f"Ran: populations {unknown} are not in the circuit")
-    good = [0 if piece is None else size for piece, size in zip(ran.pieces, sizes, strict=True)]
+    good = [0 if piece is None else size for piece, size in zip(answer.pieces, sizes, strict=True)]
     total = sum(good)
     spikes = {
         name: receiver.take_spikes(events, f"Ran.spikes.{name}", total, populations[name])
-        for name, events in ran.spikes.items()
+        for name, events in answer.spikes.items()
     }
     traces = {
         name: receiver.take_tensor(block, f"Ran.traces.{name}", ("uint8",), (total, circuit.samples, populations[name]))
-        for name, block in ran.traces.items()
+        for name, block in answer.traces.items()
     }
-    lost = None if ran.lost is None else receiver.take_tensor(ran.lost, "Ran.lost", ("bool",), (total,))
+    lost = None if answer.lost is None else receiver.take_tensor(answer.lost, "Ran.lost", ("bool",), (total,))
     receiver.finish()
     edges = list(accumulate(good, initial=0))
     parts = {name: [whole] if len(good) == 1 else whole.stretches(edges) for name, whole in spikes.items()}
@@ -251,42 +252,44 @@ def read_recordings(
             None if lost is None else lost[first:last],
             piece.clock,
         )
-        for number, (piece, (first, last)) in enumerate(zip(ran.pieces, pairwise(edges), strict=True))
+        for number, (piece, (first, last)) in enumerate(zip(answer.pieces, pairwise(edges), strict=True))
     ]
 
 
 def check_sizes(circuit: Circuit) -> None:
-    """Check what keeps a device's memory and log within bounds, besides `check_circuit` of the contract.
+    """Check the bounds on a device's memory and log, in addition to `check_circuit` of the contract.
 
     Raises:
-        ValueError: names, times or lengths are out of range; all are reported.
+        ValueError: Names, times or lengths are out of range; all are reported.
     """
     populations = circuit.populations
-    bad = []
+    problems = []
     names = [p.name for p in populations] + [p.name for p in circuit.projections]
     if not all(name.isprintable() and 0 < len(name) <= LONGEST_NAME for name in names):
-        bad.append(f"names must be printable and have 1 to {LONGEST_NAME} characters")
+        problems.append(f"names must be printable and have 1 to {LONGEST_NAME} characters")
     if not populations:
-        bad.append("there must be populations")
+        problems.append("there must be populations")
     if not 1 <= circuit.inputs <= MOST_INPUTS or not 1 <= circuit.samples <= MOST_SAMPLES:
-        bad.append(f"{circuit.inputs} inputs and {circuit.samples} samples; {MOST_INPUTS} and {MOST_SAMPLES} are taken")
-    if bad:
-        raise ValueError("circuit: " + "; ".join(bad))
+        problems.append(
+            f"{circuit.inputs} inputs and {circuit.samples} samples; {MOST_INPUTS} and {MOST_SAMPLES} are taken"
+        )
+    if problems:
+        raise ValueError("circuit: " + "; ".join(problems))
 
 
 def grid_size(circuit: Circuit, samples: int) -> int:
-    """Return the bytes of stimulus and traces on the time grid: what a device may need for a run."""
+    """Return the size of stimulus and traces on the time grid, which a device may need for a run (bytes)."""
     return samples * circuit.samples * (circuit.inputs + sum(p.size for p in circuit.populations))
 
 
 def largest_recording(circuit: Circuit, capabilities: Capabilities, samples: int) -> int:
-    """Return `grid_size` and the bytes of all spikes that neurons can give which fire as often as they can."""
+    """Return the size of a recording in which all neurons fire as often as they can (bytes), at least `grid_size`."""
     spikes = sum(capabilities.most_spikes(p, circuit.duration) for p in circuit.populations)
     return grid_size(circuit, samples) + samples * spikes * EVENT
 
 
 def recording_size(recording: Recording) -> int:
-    """Return the bytes of a recording's tensors, on the wire at most."""
+    """Return the largest size of a recording's tensors on the wire (bytes)."""
     spikes = sum(len(events) for events in recording.spikes.values())
     lost = 0 if recording.lost is None else recording.lost.numel()
     return EVENT * spikes + lost + sum(codes.numel() for codes in recording.traces.values())

@@ -1,8 +1,8 @@
-"""Typed messages from and to plain values: strict, without pickle or evaluation.
+"""Strict conversion of typed messages from and to plain values, without pickle or evaluation.
 
 A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
 tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
-field must be there, no other may, and each must have the declared type. Numbers are finite. Text comes out printable:
+field must be present with the declared type, and no others may. Numbers are finite. Text comes out printable:
 control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
 """
 
@@ -24,9 +24,9 @@ LARGEST_PART = 2**20
 LONGEST_TEXT = 2**16
 """Longest text in a message (bytes)."""
 MOST_ITEMS = 2**12
-"""Most items of a tuple or mapping."""
+"""Largest number of items of a tuple or mapping."""
 MOST_CONTAINERS = 2**14
-"""Most tuples and mappings in a message."""
+"""Largest number of tuples and mappings in a message."""
 LONGEST_SHOWN = 80
 """Longest value in an error (characters)."""
 INTEGERS = (-(2**63), 2**63 - 1)
@@ -39,14 +39,14 @@ Message = TypeVar("Message")
 
 
 class WireError(ValueError):
-    """A message is not what was agreed; the text names the field, what was found and what is expected."""
+    """A message violates the protocol; the text names the field, its value and the expected one."""
 
 
 def pack(message: object) -> bytes:
     """Return a message as bytes.
 
     Raises:
-        WireError: it is longer than `LARGEST_PART`.
+        WireError: The message is longer than `LARGEST_PART`.
     """
     packed: bytes = msgpack.packb(message, default=_plain, strict_types=True)
     if len(packed) > LARGEST_PART:
@@ -55,7 +55,7 @@ def pack(message: object) -> bytes:
 
 
 def _plain(value: object) -> Any:
-    """Return what msgpack shall pack for a value that is none of its own."""
+    """Return the form in which msgpack packs a value of a type that it does not know."""
     if isinstance(value, tuple):
         fields_of = getattr(value, "_asdict", None)
         return list(value) if fields_of is None else fields_of()
@@ -66,7 +66,7 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
     """Return the message of a kind that bytes hold.
 
     Raises:
-        WireError: they do not hold one.
+        WireError: The bytes hold no such message.
     """
     if len(packed) > LARGEST_PART:
         raise WireError(f"{kind.__name__}: {len(packed)} bytes, at most {LARGEST_PART} are taken")
@@ -89,7 +89,7 @@ def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
 
 
 class _Count:
-    """Counts containers as they are built, and stops at too many."""
+    """Counts containers as they are built, and raises at too many."""
 
     def __init__(self) -> None:
         self._left = MOST_CONTAINERS
@@ -105,28 +105,28 @@ def check(kind: type[Message], value: object) -> Message:
     """Return a message from its plain value.
 
     Raises:
-        WireError: it is none; the text names the place.
+        WireError: The value is no such message; the text names the place.
     """
     try:
-        found: Message = _checker(kind)(value)  # type: ignore[arg-type]
+        message: Message = _checker(kind)(value)  # type: ignore[arg-type]
     except WireError as error:
         raise WireError(f"{kind.__name__}{error}") from None
-    return found
+    return message
 
 
 Checker = Callable[[object], Any]
-"""Returns a value as it was declared; a `WireError` begins with the place within it."""
+"""Returns a value in its declared type; a `WireError` begins with the place within the value."""
 
 
 @cache
 def _checker(kind: Any) -> Checker:
-    """Return what checks values of a type; made once for each."""
+    """Return the checker for values of a type, made once for each type."""
     if kind in _SCALARS:
         return _SCALARS[kind]
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        (some,) = (part for part in parts if part is not type(None))
-        return _optional(_checker(some))
+        (member,) = (part for part in parts if part is not type(None))
+        return _optional(_checker(member))
     if origin is Literal:
         return _choice(parts)
     if origin is tuple:
@@ -139,13 +139,13 @@ def _checker(kind: Any) -> Checker:
 
 def _exact(value: object) -> str:
     if type(value) is not str or not value.isprintable():
-        raise WireError(f": expected printable text, got {_shown(value)}")
+        raise WireError(f": expected printable text, got {_describe(value)}")
     return value
 
 
 def _any_text(value: object) -> str:
     if type(value) is not str:
-        raise WireError(f": expected text, got {_shown(value)}")
+        raise WireError(f": expected text, got {_describe(value)}")
     return value
 
 
@@ -159,54 +159,54 @@ def _lines(value: object) -> str:
 
 def _truth(value: object) -> bool:
     if type(value) is not bool:
-        raise WireError(f": expected a truth value, got {_shown(value)}")
+        raise WireError(f": expected a truth value, got {_describe(value)}")
     return value
 
 
 def _integer(value: object) -> int:
     if type(value) is not int or not INTEGERS[0] <= value <= INTEGERS[1]:
-        raise WireError(f": expected an integer of 64 bits, got {_shown(value)}")
+        raise WireError(f": expected an integer of 64 bits, got {_describe(value)}")
     return value
 
 
 def _number(value: object) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise WireError(f": expected a finite number, got {_shown(value)}")
+        raise WireError(f": expected a finite number, got {_describe(value)}")
     return float(value)  # type: ignore[arg-type]
 
 
 _SCALARS: dict[Any, Checker] = {str: _text, Lines: _lines, Exact: _exact, bool: _truth, int: _integer, float: _number}
 
 
-def _optional(some: Checker) -> Checker:
-    return lambda value: None if value is None else some(value)
+def _optional(member: Checker) -> Checker:
+    return lambda value: None if value is None else member(value)
 
 
-def _choice(known: tuple[str, ...]) -> Checker:
+def _choice(choices: tuple[str, ...]) -> Checker:
     def checker(value: object) -> object:
-        if type(value) is not str or value not in known:
-            raise WireError(f": {_shown(value)} is none of {', '.join(map(repr, known))}")
+        if type(value) is not str or value not in choices:
+            raise WireError(f": {_describe(value)} is none of {', '.join(map(repr, choices))}")
         return value
 
     return checker
 
 
-def _listed(value: object) -> list[Any]:
+def _require_list(value: object) -> list[Any]:
     if type(value) is not list:
-        raise WireError(f": expected a list, got {_shown(value)}")
+        raise WireError(f": expected a list, got {_describe(value)}")
     return value
 
 
 def _items(item: Checker) -> Checker:
-    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_listed(value)))
+    return lambda value: tuple(_inside(f"[{i}]", item, part) for i, part in enumerate(_require_list(value)))
 
 
 def _row(items: tuple[Checker, ...]) -> Checker:
     def checker(value: object) -> object:
-        found = _listed(value)
-        if len(found) != len(items):
-            raise WireError(f": expected {len(items)} items, got {len(found)}")
-        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, found, strict=True)))
+        values = _require_list(value)
+        if len(values) != len(items):
+            raise WireError(f": expected {len(items)} items, got {len(values)}")
+        return tuple(_inside(f"[{i}]", item, part) for i, (item, part) in enumerate(zip(items, values, strict=True)))
 
     return checker
 
@@ -214,7 +214,7 @@ def _row(items: tuple[Checker, ...]) -> Checker:
 def _mapping(item: Checker) -> Checker:
     def checker(value: object) -> object:
         if type(value) is not dict or not all(type(name) is str for name in value):
-            raise WireError(f": expected a mapping from text, got {_shown(value)}")
+            raise WireError(f": expected a mapping from text, got {_describe(value)}")
         return {printable(name): _inside(f".{printable(name, LONGEST_SHOWN)}", item, value[name]) for name in value}
 
     return checker
@@ -225,13 +225,13 @@ def _message(kind: Any) -> Checker:
 
     def checker(value: object) -> object:
         if type(value) is not dict:
-            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_shown(value)}")
+            raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_describe(value)}")
         if value.keys() != inner.keys():
             missing, unknown = (_names(a.keys() - b.keys()) for a, b in ((inner, value), (value, inner)))
             raise WireError(f": missing fields: {missing}; unknown fields: {unknown}")
-        found = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
+        values = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
         try:
-            return kind(**found)
+            return kind(**values)
         except ValueError as error:
             raise WireError(f": {error}") from None
 
@@ -247,12 +247,15 @@ def _inside(place: str, checker: Checker, value: object) -> Any:
 
 def _names(fields: Collection[object]) -> str:
     """Return the names of a few fields."""
-    few = heapq.nsmallest(4, map(_shown, fields))
-    return ", ".join(few) + (f" and {len(fields) - len(few)} more" if len(fields) > len(few) else "") or "none"
+    examples = heapq.nsmallest(4, map(_describe, fields))
+    return (
+        ", ".join(examples) + (f" and {len(fields) - len(examples)} more" if len(fields) > len(examples) else "")
+        or "none"
+    )
 
 
-def _shown(value: object) -> str:
-    """Return a value for an error; of containers only the length, for they may be large."""
+def _describe(value: object) -> str:
+    """Describe a value in an error; containers by their length only, since they may be large."""
     if isinstance(value, list | dict):
         return f"a {'list' if type(value) is list else 'mapping'} of {len(value)}"
     return printable(repr(value[:LONGEST_SHOWN] if isinstance(value, str) else value), LONGEST_SHOWN)

@@ -1,4 +1,4 @@
-"""The thread that owns the device: one job at a time, so that the server can answer meanwhile."""
+"""The thread that owns the device and executes one job at a time, while the server answers requests."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ LONGEST_ERROR = 2000
 """Longest text of an error that is sent (characters)."""
 
 
-class Done(NamedTuple):
-    """What came of a piece of a run: a recording or an error, its trials, and how long the backend took (s).
+class PieceResult(NamedTuple):
+    """Result of a piece of a run: a recording or an error, its number of trials, and the time of the backend (s).
 
-    Neither: it was not run.
+    Without a recording and an error, the piece was not executed.
     """
 
     recording: Recording | None
@@ -55,12 +55,16 @@ class Done(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What came of a job: the reply's status, body and tensors, and what statistics need.
+    """Outcome of a job: the reply's status, body and tensors, and data for statistics.
 
     Attributes:
-        code, text: of an error.
-        circuit: configured by this job.
-        done: what came of the pieces of a run.
+        status: Status of the reply.
+        body: Packed body of the reply.
+        tensors: Frames of the reply's tensors.
+        code: Code of an error; None without one.
+        text: Text of an error.
+        circuit: Circuit that this job configured.
+        pieces: Results of the pieces of a run.
     """
 
     status: Status
@@ -69,34 +73,35 @@ class Outcome:
     code: Code | None = None
     text: str = ""
     circuit: Circuit | None = None
-    done: Sequence[Done] = ()
+    pieces: Sequence[PieceResult] = ()
 
 
 class Facts(NamedTuple):
-    """What is known of a device once it is open."""
+    """Facts about an open device."""
 
     capabilities: Capabilities
     identity: Mapping[str, str]
 
 
 class Worker:
-    """Runs jobs in a thread of its own; `wake` becomes readable when one is done.
+    """Executes jobs in a separate thread; `wake` becomes readable when a job ends.
 
     Args:
-        backend: opened, used and closed by the thread only.
-        threads: torch threads of the device.
-        max_message: largest recording of a job (bytes).
+        backend: Device, which only the thread opens, uses and closes.
+        threads: Number of torch threads of the device.
+        max_message: Largest recording of a job (bytes).
 
     Raises:
-        Exception: whatever opening the backend raises.
+        Exception: Any error of the backend's `open`.
     """
 
     def __init__(self, backend: Backend, threads: int, max_message: int) -> None:
         self.backend, self._threads = backend, threads
-        self._max_message, self._cancelled = max_message, threading.Event()
+        self._max_message = max_message
+        self._cancelled = threading.Event()
         self._weights: dict[str, Tensor] = {}
         self._jobs: SimpleQueue[Callable[[], Outcome] | None] = SimpleQueue()
-        self._done: SimpleQueue[Outcome] = SimpleQueue()
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._started: SimpleQueue[Facts | BaseException] = SimpleQueue()
         self.busy = False
         self.wake, self._bell = os.pipe()
@@ -110,22 +115,22 @@ class Worker:
         self.facts = facts
 
     def submit(self, job: Callable[[], Outcome]) -> None:
-        """Start a job; there must be none."""
+        """Start a job; no other job may be running."""
         assert not self.busy
         self.busy = True
         self._cancelled.clear()
         self._jobs.put(job)
 
     def cancel(self) -> None:
-        """Leave out what of the job has not been run; end the run in progress if the device can. May be repeated."""
+        """Omit the remaining runs of the job, and end the run in progress if the device can do so; may be repeated."""
         self._cancelled.set()
         if isinstance(self.backend, Interruptible):
             self.backend.interrupt()
 
     def collect(self) -> Outcome | None:
-        """Return what came of the job; None while it runs."""
+        """Return the outcome of the job; None while it runs."""
         try:
-            outcome = self._done.get_nowait()
+            outcome = self._outcomes.get_nowait()
         except Empty:
             return None
         os.read(self.wake, 1)
@@ -133,7 +138,7 @@ class Worker:
         return outcome
 
     def configure(self, circuit: Circuit) -> Outcome:
-        """Place a circuit; a job, as `run`, for the thread only."""
+        """Place a circuit; like `run`, this is a job for the thread only."""
         check_sizes(circuit)
         check_circuit(circuit, self.backend.capabilities)
         self.backend.configure(circuit)
@@ -141,23 +146,24 @@ class Worker:
         return Outcome("ok", pack(answer), circuit=circuit)
 
     def run(self, circuit: Circuit, run: Run, tensors: Sequence[memoryview]) -> Outcome:
-        """Run trials, piece by piece; one that fails does not keep the others from being run."""
-        arrived, stimuli = read_run(run, tensors, circuit)
-        weights = self._weights = {name: self._known(name, matrix) for name, matrix in arrived.items()}
-        done, left = list[Done](), self._max_message
-        while group := self._group(circuit, stimuli[len(done) :], left):
+        """Run trials, piece by piece; all pieces run even if one fails."""
+        matrices, stimuli = read_run(run, tensors, circuit)
+        weights = self._weights = {name: self._reuse(name, matrix) for name, matrix in matrices.items()}
+        results = list[PieceResult]()
+        left = self._max_message
+        while group := self._group(circuit, stimuli[len(results) :], left):
             pieces = self._run_pieces(circuit, weights, group)
-            done += pieces
+            results += pieces
             left -= sum(recording_size(piece.recording) for piece in pieces if piece.recording is not None)
             if left < 0:
                 return failed("too_large", self._excess(circuit, self._max_message - left))
-        done += [Done(None, "", stimulus.spikes.samples, 0.0) for stimulus in stimuli[len(done) :]]
-        recordings, errors, _, seconds = zip(*done, strict=True)
+        results += [PieceResult(None, "", stimulus.spikes.samples, 0.0) for stimulus in stimuli[len(results) :]]
+        recordings, errors, _, seconds = zip(*results, strict=True)
         body, frames = write_recordings(recordings, errors, seconds)
-        return Outcome("ok", pack(body), frames, done=done)
+        return Outcome("ok", pack(body), frames, pieces=results)
 
     def _group(self, circuit: Circuit, stimuli: Sequence[Stimulus], room: int) -> Sequence[Stimulus]:
-        """Return the first stimuli, as many as have room for the largest recording that they can give (bytes)."""
+        """Return as many of the first stimuli as `room` (bytes) allows for their largest possible recordings."""
         if self._cancelled.is_set():
             return []
         capabilities = self.facts.capabilities
@@ -171,9 +177,13 @@ class Worker:
             f"({', '.join(f'{p.name} {p.refractory:g} s' for p in circuit.populations)}) allow; run fewer at once"
         )
 
-    def _run_pieces(self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]) -> list[Done]:
-        """Run pieces, all at once if the device takes them so; their time is then shared between them."""
-        backend, times, outcomes = self.backend, [time.perf_counter()], list[Recording | DeviceError]()
+    def _run_pieces(
+        self, circuit: Circuit, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
+    ) -> list[PieceResult]:
+        """Run pieces, at once if the device can do so; their time is then divided equally between them."""
+        backend = self.backend
+        times = [time.perf_counter()]
+        outcomes = list[Recording | DeviceError]()
         with torch.no_grad():
             if isinstance(backend, Batching) and len(stimuli) > 1:
                 outcomes = self._attempt_all(backend, weights, stimuli)
@@ -184,22 +194,22 @@ class Worker:
                         break
                     outcomes.append(self._attempt(weights, stimulus))
                     times.append(time.perf_counter())
-        done = []
+        results = []
         for stimulus, piece, (begin, end) in zip(stimuli, outcomes, pairwise(times), strict=False):
-            outcome = _checked(circuit, piece, stimulus)
+            outcome = _check(circuit, piece, stimulus)
             if isinstance(outcome, DeviceError):
                 if self._cancelled.is_set():
                     break
-                text = _shortened(str(outcome) or type(outcome).__name__)
-                done.append(Done(None, text, stimulus.spikes.samples, end - begin))
+                text = _shorten(str(outcome) or type(outcome).__name__)
+                results.append(PieceResult(None, text, stimulus.spikes.samples, end - begin))
             else:
-                done.append(Done(outcome, "", stimulus.spikes.samples, end - begin))
-        return done
+                results.append(PieceResult(outcome, "", stimulus.spikes.samples, end - begin))
+        return results
 
     def _attempt_all(
         self, backend: Batching, weights: Mapping[str, Tensor], stimuli: Sequence[Stimulus]
     ) -> list[Recording | DeviceError]:
-        """Run stimuli at once; of a job that was cancelled meanwhile nothing is known, which is no failure."""
+        """Run stimuli at once; a job that is cancelled meanwhile has no outcomes, which is no failure."""
         try:
             outcomes = backend.run_all(weights, stimuli)
         except DeviceError:
@@ -216,8 +226,8 @@ class Worker:
         except DeviceError as error:
             return error
 
-    def _known(self, name: str, matrix: Tensor) -> Tensor:
-        """Return the last run's tensor if it is equal: devices write only new ones."""
+    def _reuse(self, name: str, matrix: Tensor) -> Tensor:
+        """Return the last run's tensor if it is equal to the new one: devices write only changed tensors."""
         last = self._weights.get(name)
         return last if last is not None and last.dtype == matrix.dtype and torch.equal(last, matrix) else matrix
 
@@ -244,7 +254,7 @@ class Worker:
             return
         self._started.put(facts)
         while (job := self._jobs.get()) is not None:
-            self._done.put(attempt(job))
+            self._outcomes.put(attempt(job))
             os.write(self._bell, b"\0")
         try:
             self.backend.close()
@@ -252,8 +262,8 @@ class Worker:
             log.exception("the device could not be closed")
 
 
-def _checked(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
-    """Return a recording that has the form which the circuit's runs have, else the error."""
+def _check(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulus) -> Recording | DeviceError:
+    """Return a recording of the right form for the circuit, else the error."""
     if isinstance(piece, DeviceError):
         return piece
     try:
@@ -263,7 +273,7 @@ def _checked(circuit: Circuit, piece: Recording | DeviceError, stimulus: Stimulu
 
 
 def attempt(job: Callable[[], Outcome]) -> Outcome:
-    """Return what comes of a job; errors become replies."""
+    """Return the outcome of a job; errors become replies."""
     try:
         return job()
     except DeviceError as error:
@@ -280,9 +290,9 @@ def attempt(job: Callable[[], Outcome]) -> Outcome:
 
 def failed(code: Code, text: str) -> Outcome:
     """Return the outcome of a job that failed."""
-    shown = _shortened(text)
-    return Outcome("error", pack(Failure(code, shown, None)), code=code, text=shown)
+    message = _shorten(text)
+    return Outcome("error", pack(Failure(code, message, None)), code=code, text=message)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return printable(text, LONGEST_ERROR)

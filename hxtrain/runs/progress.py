@@ -195,13 +195,13 @@ def device_work_shown(console: Console | None = None) -> Iterator[None]:
     bars: list[Bar] = []
 
     def show(work: Work) -> None:
-        if work.done == 0:
-            target.print(work.what, style="dim", highlight=False, markup=False, soft_wrap=True)
+        if work.n_done == 0:
+            target.print(work.task, style="dim", highlight=False, markup=False, soft_wrap=True)
             if target.is_terminal:
                 bars.append(_stages(target, work.stages))
         for bar in bars:
-            bar.update(bar.task_ids[0], completed=work.done, description=escape(work.stage))
-        if work.done == work.stages:
+            bar.update(bar.task_ids[0], completed=work.n_done, description=escape(work.stage))
+        if work.n_done == work.stages:
             _stop(bars)
 
     try:

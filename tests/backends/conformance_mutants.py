@@ -28,13 +28,16 @@ def unchanged(thing):
 
 
 class Mutant(BackendWrapper):
-    """A device with something wrong in front of it.
+    """A device behind a wrapper that violates the contract.
 
     Args:
-        claims: capabilities that differ.
-        identity: of the identity. circuit, weights, spikes: of what it is given. recording: of what it gives, from
-            (recording, stimulus).
-        inner: the device.
+        claims: Capabilities that differ from the device's.
+        identity: Change of the identity.
+        circuit: Change of circuits on their way to the device.
+        weights: Change of weights on their way to the device.
+        spikes: Change of input events on their way to the device.
+        recording: Change of recordings on their way to the host, from (recording, stimulus).
+        inner: Wrapped device.
     """
 
     def __init__(
@@ -48,8 +51,12 @@ class Mutant(BackendWrapper):
         inner=None,
     ) -> None:
         super().__init__(create_backend("reference") if inner is None else inner)
-        self.claims, self._identity, self._circuit = claims or {}, identity, circuit
-        self._weights, self._spikes, self._recording = weights, spikes, recording
+        self.claims = claims or {}
+        self._identity = identity
+        self._circuit = circuit
+        self._weights = weights
+        self._spikes = spikes
+        self._recording = recording
 
     @property
     def capabilities(self):
@@ -62,13 +69,13 @@ class Mutant(BackendWrapper):
     def configure(self, circuit) -> None:
         super().configure(self._circuit(circuit))
 
-    def sent(self, weights):
+    def map_weights(self, weights):
         return self._weights(weights)
 
-    def given(self, stimulus: Stimulus) -> Stimulus:
+    def map_stimulus(self, stimulus: Stimulus) -> Stimulus:
         return replace(stimulus, spikes=self._spikes(stimulus.spikes))
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
         return self._recording(recording, stimulus)
 
 
@@ -96,16 +103,16 @@ class NeverForgets(Mutant):
 class FirstCircuitOnly(Mutant):
     """Ignores a second circuit until it is closed."""
 
-    done = False
+    is_closed = False
 
     def close(self) -> None:
-        self.done = False
+        self.is_closed = False
         self.backend.close()
 
     def configure(self, circuit) -> None:
-        if not self.done:
+        if not self.is_closed:
             self.backend.configure(circuit)
-        self.done = True
+        self.is_closed = True
 
 
 class Unchecked(Mutant):
@@ -151,8 +158,8 @@ class CutShort(Mutant):
         super().__init__(claims={"trace_memory": 5 * 20 * 2, "trace_channels": 2})
 
     def run(self, weights, stimulus):
-        found = self.backend.run(weights, stimulus)
-        return replace(found, traces={name: codes[:5] for name, codes in found.traces.items()})
+        recording = self.backend.run(weights, stimulus)
+        return replace(recording, traces={name: codes[:5] for name, codes in recording.traces.items()})
 
 
 class OneBuffer(Mutant):
@@ -161,12 +168,12 @@ class OneBuffer(Mutant):
     buffer = None
 
     def run(self, weights, stimulus):
-        found = self.backend.run(weights, stimulus)
-        (codes,) = found.traces.values()
+        recording = self.backend.run(weights, stimulus)
+        (codes,) = recording.traces.values()
         if self.buffer is None or self.buffer.shape != codes.shape:
             self.buffer = torch.zeros_like(codes)
         self.buffer.copy_(codes)
-        return replace(found, traces=dict.fromkeys(found.traces, self.buffer))
+        return replace(recording, traces=dict.fromkeys(recording.traces, self.buffer))
 
 
 class Counting(Mutant):
@@ -176,7 +183,7 @@ class Counting(Mutant):
 
     def run(self, weights, stimulus):
         self.runs += 1
-        return codes(lambda found: found + self.runs)(self.backend.run(weights, stimulus), stimulus)
+        return codes(lambda trace: trace + self.runs)(self.backend.run(weights, stimulus), stimulus)
 
 
 class FromSecondInput(Mutant):
@@ -201,7 +208,7 @@ def events(change: Callable[[Spikes], Spikes]):
     return lambda recording, stimulus: replace(recording, spikes={n: change(s) for n, s in recording.spikes.items()})
 
 
-def each(change: Callable[[Tensor], Tensor], name: str | None = None):
+def every_weight(change: Callable[[Tensor], Tensor], name: str | None = None):
     """Change the weights of every projection, or of one."""
     return lambda weights: {n: change(w) if name in (None, n) else w for n, w in weights.items()}
 
@@ -214,8 +221,8 @@ def transposed(matrix: Tensor) -> Tensor:
     return matrix.t().contiguous() if matrix.shape[0] == matrix.shape[1] else matrix
 
 
-def shifted(found: Tensor) -> Tensor:
-    return torch.cat([found[:, :1], found[:, :-1]], dim=1)
+def shifted(trace: Tensor) -> Tensor:
+    return torch.cat([trace[:, :1], trace[:, :-1]], dim=1)
 
 
 def without_repeats(spikes: Spikes) -> Spikes:
@@ -223,18 +230,18 @@ def without_repeats(spikes: Spikes) -> Spikes:
     return Spikes(rows[:, 0].long(), rows[:, 1].long(), rows[:, 2].float(), spikes.samples, spikes.units)
 
 
-def noisy(found: Tensor) -> Tensor:
+def noisy(trace: Tensor) -> Tensor:
     """Add noise that depends on the trial's place in its run, but not on the clock."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 2, (100_000,), generator=generator, dtype=torch.uint8)
-    return found + noise[: found.numel()].view(found.shape) if found.numel() <= len(noise) else found
+    return trace + noise[: trace.numel()].view(trace.shape) if trace.numel() <= len(noise) else trace
 
 
-def carried_over(found: Tensor) -> Tensor:
+def carried_over(trace: Tensor) -> Tensor:
     """Begin each trial where the one before ended."""
-    left = torch.zeros_like(found[:, -1])
-    left[1:] = found[:-1, -1] - 80
-    return found + left[:, None]
+    left = torch.zeros_like(trace[:, -1])
+    left[1:] = trace[:-1, -1] - 80
+    return trace + left[:, None]
 
 
 def wrapped(spikes: Spikes) -> Spikes:
@@ -252,7 +259,7 @@ def far_apart(circuit):
 MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "capabilities_are_plausible": (lambda: Mutant({"trace_interval": 1.7}), "the unit is the second"),
     "identity_names_the_individual": (
-        lambda: Mutant(identity=lambda known: {"backend": known["backend"], "chip": known["chip"]}),
+        lambda: Mutant(identity=lambda identity: {"backend": identity["backend"], "chip": identity["chip"]}),
         "identity lacks chip_hash",
     ),
     "opens_and_closes_repeatedly": (ClosedOnce, "RuntimeError: not open"),
@@ -268,7 +275,10 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "unknown_populations_are_refused": (Unchecked, "post='nowhere' was not refused"),
     "recurrence_is_refused": (lambda: Mutant({"recurrence": False}), "onto itself was not refused"),
     "forced_reset_is_refused": (lambda: Mutant(circuit=far_apart), "forced_reset=True was not refused"),
-    "weights_are_checked": (lambda: Mutant(weights=each(lambda w: w.clamp(-63, 63))), "a weight of 64 was not refused"),
+    "weights_are_checked": (
+        lambda: Mutant(weights=every_weight(lambda w: w.clamp(-63, 63))),
+        "a weight of 64 was not refused",
+    ),
     "number_of_inputs_is_checked": (lambda: Mutant(spikes=lambda s: replace(s, units=3)), "2 inputs for 3 was not"),
     "errors_leave_the_device_usable": (Broken, "the firmware hangs"),
     "no_trials_are_no_problem": (NeedsTrials, "no trials raised IndexError"),
@@ -293,36 +303,40 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
         lambda: Mutant(recording=lambda r, s: replace(r, lost=torch.zeros(s.spikes.samples))),
         r"lost is torch.float32 \(1,\), expected torch.bool",
     ),
-    "weights_arrive_in_their_place": (lambda: Mutant(weights=each(transposed)), "the transposed matrix fits better"),
-    "weights_keep_their_sign": (lambda: Mutant(weights=each(torch.abs)), "have the sign of their weight"),
-    "weights_keep_their_size": (lambda: Mutant(weights=each(lambda w: (0.8 * w).to(w.dtype))), "median 0.7"),
+    "weights_arrive_in_their_place": (
+        lambda: Mutant(weights=every_weight(transposed)),
+        "the transposed matrix fits better",
+    ),
+    "weights_keep_their_sign": (lambda: Mutant(weights=every_weight(torch.abs)), "have the sign of their weight"),
+    "weights_keep_their_size": (lambda: Mutant(weights=every_weight(lambda w: (0.8 * w).to(w.dtype))), "median 0.7"),
     "large_weights_are_whole": (
         lambda: Mutant(
-            weights=each(lambda w: w.to(torch.int8).to(w.dtype)), inner=create_backend("reference", weight_max=255)
+            weights=every_weight(lambda w: w.to(torch.int8).to(w.dtype)),
+            inner=create_backend("reference", weight_max=255),
         ),
         "of responses to weights of 127, 128, 255 have their size",
     ),
     "zero_weights_are_silent": (
-        lambda: Mutant(weights=each(lambda w: w.where(w != 0, torch.tensor(4, dtype=w.dtype)))),
+        lambda: Mutant(weights=every_weight(lambda w: w.where(w != 0, torch.tensor(4, dtype=w.dtype)))),
         "of weight 0 are silent",
     ),
     "single_steps_of_weight_count": (
-        lambda: Mutant(weights=each(lambda w: w.div(2, rounding_mode="trunc") * 2)),
+        lambda: Mutant(weights=every_weight(lambda w: w.div(2, rounding_mode="trunc") * 2)),
         "weights 1..3 act like 0.00, 2.00, 2.00",
     ),
     "events_add_up": (lambda: Mutant(spikes=without_repeats), "50 % of responses to two events"),
     "integer_types_are_alike": (
-        lambda: Mutant(weights=each(lambda w: w if w.dtype == torch.int8 else 0 * w)),
+        lambda: Mutant(weights=every_weight(lambda w: w if w.dtype == torch.int8 else 0 * w)),
         "differ between weights of torch.int8 and torch.int16",
     ),
     "merged_circuits_add_inputs": (
-        lambda: Mutant(weights=each(lambda w: w * (torch.arange(w.shape[1]) < 128))),
+        lambda: Mutant(weights=every_weight(lambda w: w * (torch.arange(w.shape[1]) < 128))),
         "50 % of responses",
     ),
     "inputs_may_begin_later": (FromSecondInput, "of responses have the size"),
     "rest_is_the_leak": (lambda: Mutant(recording=codes(lambda c: c + 3)), "rest within 1.0 of the leak"),
     "weights_of_zero_are_quiet": (
-        lambda: Mutant(weights=each(lambda w: w.where(w != 0, torch.tensor(1, dtype=w.dtype)))),
+        lambda: Mutant(weights=every_weight(lambda w: w.where(w != 0, torch.tensor(1, dtype=w.dtype)))),
         "of neurons rest",
     ),
     "potentials_have_time_and_shape": (lambda: Mutant(recording=codes(shifted)), r"samples are \+1.00 intervals late"),
@@ -338,11 +352,11 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     ),
     "neurons_are_refractory": (lambda: Mutant(circuit=populations(refractory=0.0)), "of inter-spike intervals reach"),
     "on_chip_events_arrive": (
-        lambda: Mutant(weights=each(lambda w: 0 * w, "neurons->readout")),
+        lambda: Mutant(weights=every_weight(lambda w: 0 * w, "neurons->readout")),
         "synapses between populations",
     ),
     "recurrent_events_arrive": (
-        lambda: Mutant(weights=each(transposed, "neurons->neurons")),
+        lambda: Mutant(weights=every_weight(transposed, "neurons->neurons")),
         "0 % of recurrent synapses act",
     ),
     "readouts_do_not_spike": (

@@ -20,12 +20,15 @@ INTERVAL = 1.7e-6
 
 @dataclass
 class Run:
-    """What the chip was given in one run.
+    """Arguments of one run of the chip.
 
     Attributes:
-        weights: integers. inputs: grids `[T, B, N]`. steps: of the window. calibrations: so far.
-        window: length of a trial's program (clocks).
-        wait: between trials (clocks), which grenade counts from the start of a trial, not from its end.
+        weights: Integer weights.
+        inputs: Grids of input spikes `[T, B, N]`.
+        steps: Number of steps of the window.
+        calibrations: Number of calibrations so far.
+        window: Length of a trial's program (clocks).
+        wait: Time between trials (clocks), which grenade counts from the start of a trial, not from its end.
     """
 
     weights: list[Tensor]
@@ -46,12 +49,14 @@ class FakeChip:
     """Knobs and logs.
 
     Attributes:
-        trace: code of a neuron from (size of its population, time, trial, neuron).
-        events: of a population by its size: (clock, trial, neuron).
-        samples: number of samples of a trial beyond those before its window ends; negative: missing ones.
-        silent: trials without any sample of neuron 0. lag: of all samples (s). drops: of the crossbar.
-        tuples: whether post-processing gives tuples, as until December 2025, instead of an object.
-        uncalibrated: what calibrations raise.
+        trace: Code of a neuron from (size of its population, time, trial, neuron).
+        events: Events (clock, trial, neuron) of a population by its size.
+        extra_samples: Number of samples of a trial after the end of its window; negative: missing ones.
+        silent: Trials without any sample of neuron 0.
+        lag: Delay of all samples (s).
+        drops: Number of events that the crossbar drops.
+        tuples: Whether post-processing gives tuples, as until December 2025, instead of an object.
+        uncalibrated: Error that calibrations raise.
     """
 
     identifier: str = "hxcube7fpga0chip57_1"
@@ -107,7 +112,9 @@ class CADCHandle:
     """Samples as (code - 128, clock, trial, neuron)."""
 
     def __init__(self, data: list[tuple[int, int, int, int]], batch: int, size: int, timed: bool) -> None:
-        self._data, self.batch_size, self.population_size = data, batch, size
+        self._data = data
+        self.batch_size = batch
+        self.population_size = size
         if timed:
             self.to_raw = self._to_raw
 
@@ -115,10 +122,10 @@ class CADCHandle:
         return self._data
 
     def _series(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
-        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        samples: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for value, clock, b, n in self._data:
-            found.setdefault((b, n), []).append((clock, value))
-        return found
+            samples.setdefault((b, n), []).append((clock, value))
+        return samples
 
     def _to_raw(self) -> tuple[Tensor, Tensor]:
         """Cut all series to the length of the shortest."""
@@ -163,11 +170,14 @@ class Neurons(Module):
 
     def __init__(self, size: int, experiment: Any, **settings: Any) -> None:
         super().__init__(experiment)
-        self.size, self.settings, self._asked = size, settings, False
+        self.size = size
+        self.settings = settings
+        self._reported = False
         experiment.chip.modules.append(self)
 
     def calib_changed_since_last_run(self) -> bool:
-        changed, self._asked = not self._asked, True
+        changed = not self._reported
+        self._reported = True
         return changed
 
     def forward_func(self, *inputs: Any, hw_data: Any = None) -> Handle:
@@ -204,14 +214,17 @@ class Modules:
         return module.handle
 
     def clear(self) -> None:
-        self.called, self.stale = [], False
+        self.called = []
+        self.stale = False
 
 
 class ExecutionInstance:
     chip: FakeChip
 
     def __init__(self, calib_cache_dir: Any = None) -> None:
-        self.calib_cache_dir, self.calib, self.loaded = calib_cache_dir, None, None
+        self.calib_cache_dir = calib_cache_dir
+        self.calib = None
+        self.loaded = None
         self.cadc_neurons: dict[int, list[object]] = {}
         self.neurons: list[Any] = []
 
@@ -263,16 +276,16 @@ def run(experiment: Any, steps: int) -> Any:
         instance.cadc_neurons.setdefault(key, []).append(object())
     if chip.fail:
         raise chip.fail.pop(0)
-    sent = [m.transform(m.weight.detach().clone()) for m, _ in synapses]
+    matrices = [m.transform(m.weight.detach().clone()) for m, _ in synapses]
     inputs = [i[0].spikes for _, i in synapses if hasattr(i[0], "external")]
-    weights = [(w + 0.5 * torch.where(w < 0, -1, 1)).int() for w in sent]
+    weights = [(w + 0.5 * torch.where(w < 0, -1, 1)).int() for w in matrices]
     window = int(steps * experiment.dt * CLOCK)
     chip.runs.append(Run(weights, inputs, steps, window, experiment.inter_batch_entry_wait, chip.calibrations))
     runtime = window / CLOCK
-    for module, given in neurons:
+    for module, arguments in neurons:
         hw_data = _measure(chip, module, inputs[0].shape[1], runtime)
         module.handle.__dict__.update(
-            module.forward_func(*given, hw_data=module.post_process(hw_data, runtime)).__dict__
+            module.forward_func(*arguments, hw_data=module.post_process(hw_data, runtime)).__dict__
         )
     experiment.modules.clear()
     counters = SimpleNamespace(crossbar_input_drop_counter=chip.drops)

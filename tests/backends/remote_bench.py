@@ -101,13 +101,15 @@ class Proxy:
     """A bad network between clients and a server: `act` says what becomes of each message.
 
     Args:
-        server: address of the server.
-        act: gets the direction (`up`, `down`), the number of the message and its frames; returns the copies to
+        server: Address of the server.
+        act: Gets the direction (`up`, `down`), the number of the message and its frames; returns the copies to
             deliver now, each after a number of further messages (0: at once).
     """
 
     def __init__(self, server: str, act: Callable[[str, int, list[bytes]], list[int]]) -> None:
-        self._act, self._context, self._stop = act, zmq.Context(), threading.Event()
+        self._act = act
+        self._context = zmq.Context()
+        self._stop = threading.Event()
         self._front = self._context.socket(zmq.ROUTER)
         port = self._front.bind_to_random_port("tcp://127.0.0.1")
         self.address = f"tcp://127.0.0.1:{port}"
@@ -142,8 +144,8 @@ class Proxy:
             self._held.append((self._count + delay, way, route, frames))
         due = [held for held in self._held if held[0] <= self._count]
         self._held = [held for held in self._held if held[0] > self._count]
-        for _, to, who, what in sorted(due, key=lambda held: -held[0]):
-            self._deliver(to, who, what)
+        for _, direction, peer, message in sorted(due, key=lambda held: -held[0]):
+            self._deliver(direction, peer, message)
 
     def _deliver(self, way: str, route: bytes, frames: list[bytes]) -> None:
         if way == "down":

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conformance_mutants import MUTANTS, Mutant, codes, each, events, shifted, transposed
+from conformance_mutants import MUTANTS, Mutant, codes, events, every_weight, shifted, transposed
 from fake_hxtorch import FakeChip, make_modules
 from remote_bench import PATIENT, serving
 
@@ -68,10 +68,10 @@ def test_a_wrong_device_fails(name):
 
 
 ON_ANALOG = {
-    "weights_arrive_in_their_place": {"weights": each(transposed)},
-    "weights_keep_their_sign": {"weights": each(torch.abs)},
-    "weights_keep_their_size": {"weights": each(lambda w: w.div(4, rounding_mode="trunc"))},
-    "single_steps_of_weight_count": {"weights": each(lambda w: w.div(2, rounding_mode="trunc") * 2)},
+    "weights_arrive_in_their_place": {"weights": every_weight(transposed)},
+    "weights_keep_their_sign": {"weights": every_weight(torch.abs)},
+    "weights_keep_their_size": {"weights": every_weight(lambda w: w.div(4, rounding_mode="trunc"))},
+    "single_steps_of_weight_count": {"weights": every_weight(lambda w: w.div(2, rounding_mode="trunc") * 2)},
     "potentials_have_time_and_shape": {"recording": codes(shifted)},
     "strong_inputs_make_spikes": {"recording": events(lambda s: type(s)(s.sample, s.unit * 0, s.time, *size(s)))},
     "trials_keep_their_order": {"recording": codes(lambda c: c.flip(0))},

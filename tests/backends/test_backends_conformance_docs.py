@@ -65,7 +65,7 @@ def test_the_backend_of_the_page_passes_its_tests(outcome):
 
 def test_the_plug_in_fails_and_skips_with_the_reason(outcome):
     failed = re.findall(r"^FAILED (\w+).py::(\w+)\[(\w+)\] - (.*)", outcome, re.MULTILINE)
-    assert [found[:3] for found in failed] >= [("test_wrong", "test_wrong", "weights_arrive_in_their_place")]
+    assert [names[:3] for names in failed] >= [("test_wrong", "test_wrong", "weights_arrive_in_their_place")]
     assert {file for file, *_ in failed} == {"test_wrong"}
     assert "Weights are `[post, pre]`: neither transposed nor permuted" in outcome
     assert "too busy" in outcome
@@ -80,21 +80,21 @@ def test_the_page_installs(tmp_path):
         (folder / name).write_text(text)
     quick = ["--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "-q"]
     install = [sys.executable, "-m", "pip", "install", *quick, "--target", str(site), "."]
-    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
-    if "No module named pip" in done.stderr:
+    process = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+    if "No module named pip" in process.stderr:
         pytest.skip("this environment has no pip")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     code = "from hxtrain.backends import create_backend; print(create_backend('mychip', chip='B').identity['chip'])"
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=site, capture_output=True, text=True, check=False, env=environment
     )
-    assert done.stdout.strip() == "B", done.stderr
+    assert process.stdout.strip() == "B", process.stderr
     (site / "mychip.py").unlink()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=site, capture_output=True, text=True, check=False, env=environment
     )
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("hxtrain.backends.registry."))
+    (line,) = (line for line in process.stderr.splitlines() if line.startswith("hxtrain.backends.registry."))
     assert "backend='mychip' cannot be imported: its entry point 'mychip:MyChip' of the package mychip" in line
     assert "No module named 'mychip'" in line
 
@@ -107,4 +107,4 @@ def test_every_check_is_in_the_page():
 @pytest.mark.parametrize("name", [field.name for field in fields(Tolerances)])
 def test_tolerances_of_the_page_are_those_of_the_code(name):
     row = re.search(rf"^\| `{name}` \|(.+?)\|(.+?)\|(.+?)\|", PAGE, re.MULTILINE)
-    assert [float(value) for value in row.groups()] == [getattr(each, name) for each in TOLERANCES.values()]
+    assert [float(value) for value in row.groups()] == [getattr(tolerances, name) for tolerances in TOLERANCES.values()]

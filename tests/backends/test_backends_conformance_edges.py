@@ -16,7 +16,8 @@ class Limited(BackendWrapper):
 
     def __init__(self, **limits):
         super().__init__(create_backend("reference"))
-        self.limits, self.circuit = limits, None
+        self.limits = limits
+        self.circuit = None
 
     @property
     def capabilities(self):
@@ -35,7 +36,7 @@ class Limited(BackendWrapper):
         check_run(self.circuit, weights, stimulus, self.capabilities.weight_max)
         return super().run(weights, stimulus)
 
-    def received(self, recording, stimulus):
+    def map_recording(self, recording, stimulus):
         return recording if self.capabilities.traces else replace(recording, traces={})
 
 
@@ -76,7 +77,7 @@ class Late(Limited):
         super().__init__()
         self.delay = delay
 
-    def given(self, stimulus):
+    def map_stimulus(self, stimulus):
         return replace(stimulus, spikes=replace(stimulus.spikes, time=stimulus.spikes.time + self.delay))
 
 
@@ -93,7 +94,7 @@ def test_a_delay_of_exactly_the_tolerance_passes_and_a_larger_one_does_not(sign)
 @pytest.mark.parametrize("name", ["rest_is_the_leak", "weights_of_zero_are_quiet"])
 def test_an_offset_of_exactly_the_tolerance_passes(name, offset):
     class Offset(Limited):
-        def received(self, recording, stimulus):
+        def map_recording(self, recording, stimulus):
             return replace(recording, traces={key: codes + offset for key, codes in recording.traces.items()})
 
     assert verify(name, Offset(), Tolerances(rest=float(offset))).verdict == "pass"

@@ -25,7 +25,10 @@ from hxtrain.backends import (
 )
 from hxtrain.execution.repeats import Arrivals
 
-INPUTS, HIDDEN, OUTPUTS, STEPS = 6, 5, 3, 20
+INPUTS = 6
+HIDDEN = 5
+OUTPUTS = 3
+STEPS = 20
 
 
 def make_net() -> Network:
@@ -57,7 +60,8 @@ class Faulty(BackendWrapper):
 
 
 def attached(backend: Backend, retries: int = 5) -> tuple[Device, Network]:
-    device, net = Device(backend, retries), make_net()
+    device = Device(backend, retries)
+    net = make_net()
     device.place(net)
     return device, net
 
@@ -68,11 +72,11 @@ def run(device: Device, net: Network, batch: int = 3) -> Recording:
     return device.record(integers, make_spikes(batch))
 
 
-def same(a: Recording, b: Recording) -> bool:
+def equal(a: Recording, b: Recording) -> bool:
     assert list(a.spikes) == list(b.spikes) == ["layer0"]
-    found, expected = a.spikes["layer0"], b.spikes["layer0"]
+    actual, expected = a.spikes["layer0"], b.spikes["layer0"]
     return all(torch.equal(a.traces[name], b.traces[name]) for name in ("layer0", "layer1")) and all(
-        torch.equal(getattr(found, part), getattr(expected, part)) for part in ("sample", "unit", "time")
+        torch.equal(getattr(actual, part), getattr(expected, part)) for part in ("sample", "unit", "time")
     )
 
 
@@ -82,24 +86,24 @@ def test_splitting_into_the_trace_memory_changes_nothing(preset: str) -> None:
     assert device.plan is not None
     assert device.plan.trials_per_run == 25  # 131072 bytes, 20 samples, 256 channels
     device.clock = 70
-    found = run(device, net, batch=60)
+    recording = run(device, net, batch=60)
     assert device.clock == 130
     integers, _ = device.plan.quantise(net.effective_weights())
     whole = device.backend.run(integers, Stimulus(make_spikes(60), 70))
-    assert len(found.spikes["layer0"]) > 20
-    assert same(found, whole)
-    assert found.cost.chip_time == pytest.approx(whole.cost.chip_time)
-    assert found.cost.energy == pytest.approx(whole.cost.energy)
+    assert len(recording.spikes["layer0"]) > 20
+    assert equal(recording, whole)
+    assert recording.cost.chip_time == pytest.approx(whole.cost.chip_time)
+    assert recording.cost.energy == pytest.approx(whole.cost.energy)
 
 
 def test_pieces_carry_their_place_on_the_clock() -> None:
     backend = Faulty()
     device, net = attached(backend)
-    found = run(device, net, batch=10)
+    recording = run(device, net, batch=10)
     assert backend.clocks == [0, 4, 8]
-    assert found.traces["layer1"].shape == (10, STEPS, OUTPUTS)
-    assert found.spikes["layer0"].samples == 10
-    assert found.cost.energy is None  # unknown stays unknown
+    assert recording.traces["layer1"].shape == (10, STEPS, OUTPUTS)
+    assert recording.spikes["layer0"].samples == 10
+    assert recording.cost.energy is None  # unknown stays unknown
     run(device, net, batch=2)
     assert backend.clocks == [0, 4, 8, 10]
 
@@ -109,13 +113,13 @@ def test_failed_runs_are_repeated(failures: int, caplog: pytest.LogCaptureFixtur
     backend = Faulty(failures)
     device, net = attached(backend, retries=3)
     with caplog.at_level(logging.WARNING):
-        found = run(device, net)
-    assert found.health.retries == failures
+        recording = run(device, net)
+    assert recording.health.retries == failures
     assert backend.clocks == [0] * (failures + 1)  # the same trials, not later ones
     assert device.clock == 3
     assert len(caplog.records) == failures
     clean, _ = attached(Faulty())
-    assert same(found, run(clean, net))
+    assert equal(recording, run(clean, net))
 
 
 def test_retries_of_pieces_add_up() -> None:
@@ -164,14 +168,15 @@ def test_what_a_backend_refuses_is_not_repeated() -> None:
 
 
 def test_a_run_that_does_not_come_back_is_given_up() -> None:
-    came = threading.Event()
+    arrival = threading.Event()
 
     def hanging(recording: Recording) -> Recording:
-        came.wait(30)
+        arrival.wait(30)
         return recording
 
     backend = Faulty(damage=hanging)
-    device, net = Device(backend, run_timeout=0.2), make_net()
+    device = Device(backend, run_timeout=0.2)
+    net = make_net()
     device.place(net)
     text = r"a run of 3 trials on 'reference': it has not come back after 0.2 s; the device or its driver hangs"
     with pytest.raises(DeviceError, match=text):
@@ -180,20 +185,21 @@ def test_a_run_that_does_not_come_back_is_given_up() -> None:
     with pytest.raises(DeviceError, match="it has still not come back"):
         run(device, net)
     assert len(backend.clocks) == 1
-    came.set()
+    arrival.set()
     assert device.session._watch is not None
     assert device.session._watch._hanging is not None
     device.session._watch._hanging[0].join()
     backend.damage = lambda recording: recording
-    assert same(run(device, net), run(attached(Faulty())[0], net))
+    assert equal(run(device, net), run(attached(Faulty())[0], net))
 
 
 def test_a_watched_device_fails_and_records_like_any_other() -> None:
-    device, net = Device(Faulty(failures=1), run_timeout=60.0), make_net()
+    device = Device(Faulty(failures=1), run_timeout=60.0)
+    net = make_net()
     device.place(net)
-    found = run(device, net)
-    assert found.health.retries == 1
-    assert same(found, run(attached(Faulty())[0], net))
+    recording = run(device, net)
+    assert recording.health.retries == 1
+    assert equal(recording, run(attached(Faulty())[0], net))
     with pytest.raises(ValueError, match="run_timeout=-1 must be positive"):
         Device(Faulty(), run_timeout=-1)
 
@@ -279,13 +285,13 @@ def test_a_recording_that_is_not_whole_is_refused(case: str) -> None:
 
 
 def test_a_damaged_recording_is_repeated() -> None:
-    seen: list[Recording] = []
+    recordings: list[Recording] = []
 
-    def once(recording: Recording) -> Recording:
-        seen.append(recording)
-        return replace(recording, traces={}) if len(seen) == 1 else recording
+    def drop_first(recording: Recording) -> Recording:
+        recordings.append(recording)
+        return replace(recording, traces={}) if len(recordings) == 1 else recording
 
-    device, net = attached(Faulty(damage=once))
+    device, net = attached(Faulty(damage=drop_first))
     assert run(device, net).health.retries == 1
 
 
@@ -300,26 +306,26 @@ class Lossy(BackendWrapper):
     def __init__(self, *script: list[int] | str) -> None:
         super().__init__(create_backend("emulator"))
         self.script = list(script)
-        self.asked: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
 
     @property
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, trace_memory=8 * STEPS * 256)  # eight trials per run
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        self.asked.append((stimulus.clock, stimulus.spikes.samples))
+        self.requests.append((stimulus.clock, stimulus.spikes.samples))
         fate = self.script.pop(0) if self.script else []
         if isinstance(fate, str):
             raise DeviceError(fate)
-        found = super().run(weights, stimulus)
+        recording = super().run(weights, stimulus)
         lost = torch.zeros(stimulus.spikes.samples, dtype=torch.bool)
         lost[fate] = True
-        for codes in found.traces.values():
+        for codes in recording.traces.values():
             codes[lost] = 255
-        spikes = found.spikes["layer0"]
-        kept = ~lost[spikes.sample]
-        spikes = replace(spikes, sample=spikes.sample[kept], unit=spikes.unit[kept], time=spikes.time[kept])
-        return replace(found, spikes={"layer0": spikes}, lost=lost, health=Health(dropped_spikes=1))
+        spikes = recording.spikes["layer0"]
+        mask = ~lost[spikes.sample]
+        spikes = replace(spikes, sample=spikes.sample[mask], unit=spikes.unit[mask], time=spikes.time[mask])
+        return replace(recording, spikes={"layer0": spikes}, lost=lost, health=Health(dropped_spikes=1))
 
 
 MENDED: dict[str, tuple[list[list[int] | str], list[tuple[int, int]]]] = {
@@ -335,31 +341,33 @@ MENDED: dict[str, tuple[list[list[int] | str], list[tuple[int, int]]]] = {
 
 @pytest.mark.parametrize("case", MENDED)
 def test_lost_trials_are_repeated_and_whole_ones_kept(case: str) -> None:
-    script, asked = MENDED[case]
+    script, requests = MENDED[case]
     backend = Lossy(*script)
     device, net = attached(backend)
-    found = run(device, net, batch=8)
+    recording = run(device, net, batch=8)
     clean, _ = attached(Lossy())
     expected = run(clean, net, batch=8)
-    assert backend.asked == asked
-    assert same(found, expected)
+    assert backend.requests == requests
+    assert equal(recording, expected)
     assert len(expected.spikes["layer0"]) > 5
-    assert found.lost is None or not found.lost.any()
-    assert found.health == Health(dropped_spikes=len(asked) - script.count("time-out"), retries=len(asked) - 1)
-    trials = sum(count for _, count in asked)  # a time-out is charged like a run of its trials
-    assert found.cost.chip_time == pytest.approx(expected.cost.chip_time * trials / 8)
-    assert found.cost.energy == pytest.approx(expected.cost.energy * trials / 8)
+    assert recording.lost is None or not recording.lost.any()
+    assert recording.health == Health(
+        dropped_spikes=len(requests) - script.count("time-out"), retries=len(requests) - 1
+    )
+    trials = sum(count for _, count in requests)  # a time-out is charged like a run of its trials
+    assert recording.cost.chip_time == pytest.approx(expected.cost.chip_time * trials / 8)
+    assert recording.cost.energy == pytest.approx(expected.cost.energy * trials / 8)
     assert device.clock == 8
 
 
 def test_every_piece_is_mended() -> None:
     backend = Lossy([0], [7], "no link", [], "time-out")
     device, net = attached(backend)
-    found = run(device, net, batch=20)
-    assert backend.asked == [(0, 8), (8, 8), (16, 4), (0, 1), (15, 1), (15, 1), (16, 4)]  # first all, then repeats
-    assert found.health.retries == 4
+    recording = run(device, net, batch=20)
+    assert backend.requests == [(0, 8), (8, 8), (16, 4), (0, 1), (15, 1), (15, 1), (16, 4)]  # first all, then repeats
+    assert recording.health.retries == 4
     clean, _ = attached(Lossy())
-    assert same(found, run(clean, net, batch=20))
+    assert equal(recording, run(clean, net, batch=20))
 
 
 def test_trials_that_stay_lost_are_an_error() -> None:
@@ -393,11 +401,11 @@ def test_trials_that_follow_closely_are_repeated_from_the_first() -> None:
         return run(device, net, batch=8)
 
     backend = Lossy([3, 5])
-    found = close(backend)
-    assert backend.asked == [(0, 8), (0, 6)]
-    assert same(found, close(Lossy()))
+    recording = close(backend)
+    assert backend.requests == [(0, 8), (0, 6)]
+    assert equal(recording, close(Lossy()))
     device, net = attached(Lossy())
-    assert not same(found, run(device, net, batch=8))  # they do meet what was left behind
+    assert not equal(recording, run(device, net, batch=8))  # they do meet the rest of the previous trial
 
 
 def test_joined_recordings_know_their_lost_trials() -> None:
@@ -439,11 +447,11 @@ def test_device_refuses() -> None:
 
 def test_a_network_that_does_not_fit_leaves_the_device_as_it_was() -> None:
     device, net = attached(create_backend("reference"))
-    before = run(device, net)
+    previous = run(device, net)
     device.max_runs = 1
     with pytest.raises(PlacementError, match=r"615 neuron circuits .* exceed 512 by 103"):
         device.place(Network(Linear(4, 600), LIF(600), Linear(600, 3), LI(3)))
-    assert same(run(device, net), before)
+    assert equal(run(device, net), previous)
 
 
 def test_membranes_are_in_units_of_the_threshold() -> None:

@@ -22,7 +22,7 @@ from hxtrain.backends import Capabilities, DeviceError, Recording, Spikes, Stimu
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
-def same(a: Recording, b: Recording) -> bool:
+def equal(a: Recording, b: Recording) -> bool:
     return all(torch.equal(a.traces[name], b.traces[name]) for name in a.traces) and all(
         rows(a.spikes[name]) == rows(b.spikes[name]) for name in a.spikes
     )
@@ -33,9 +33,9 @@ NOT_ALONE = {"brainscales2", "remote"}
 
 
 def test_the_table_has_every_registered_device() -> None:
-    here = {case.make().identity["backend"] for case in CASES.values()}
-    known = {name for name, point in available_backends().items() if point.value.startswith("hxtrain.")}
-    assert here == known - NOT_ALONE
+    tested = {case.make().identity["backend"] for case in CASES.values()}
+    registered = {name for name, point in available_backends().items() if point.value.startswith("hxtrain.")}
+    assert tested == registered - NOT_ALONE
 
 
 @ALL
@@ -64,13 +64,13 @@ def test_presets_and_chips_have_their_own_hash() -> None:
 def test_shapes_and_types_of_a_recording(case: Case) -> None:
     with case.make() as backend:
         backend.configure(CIRCUIT)
-        found = backend.run(WEIGHTS, stimulus(batch=3))
-    assert list(found.traces) == ["hidden", "readout"]
+        recording = backend.run(WEIGHTS, stimulus(batch=3))
+    assert list(recording.traces) == ["hidden", "readout"]
     for name, size in (("hidden", 3), ("readout", 2)):
-        assert found.traces[name].shape == (3, SAMPLES, size)
-        assert found.traces[name].dtype == torch.uint8
-    assert list(found.spikes) == ["hidden"]  # a readout has no spikes
-    spikes = found.spikes["hidden"]
+        assert recording.traces[name].shape == (3, SAMPLES, size)
+        assert recording.traces[name].dtype == torch.uint8
+    assert list(recording.spikes) == ["hidden"]  # a readout has no spikes
+    spikes = recording.spikes["hidden"]
     assert (spikes.samples, spikes.units) == (3, 3)
     assert (spikes.sample.dtype, spikes.unit.dtype, spikes.time.dtype) == (
         torch.int64,
@@ -80,9 +80,9 @@ def test_shapes_and_types_of_a_recording(case: Case) -> None:
     assert torch.all(torch.diff(spikes.sample) >= 0)
     assert float(spikes.time.min()) >= 0
     assert {0, 1} <= set(spikes.unit.tolist()) if case.ideal else len(spikes) > 0
-    assert found.cost.chip_time == pytest.approx(3 * backend.capabilities.trial_time)
-    assert found.cost.origin == "estimated"
-    assert found.health.retries == 0
+    assert recording.cost.chip_time == pytest.approx(3 * backend.capabilities.trial_time)
+    assert recording.cost.origin == "estimated"
+    assert recording.health.retries == 0
 
 
 @ALL
@@ -122,9 +122,9 @@ def test_repeated_open_and_close(case: Case) -> None:
     for _ in range(3):
         with backend:
             backend.configure(CIRCUIT)
-            found = backend.run(WEIGHTS, stimulus())
-        first = first or found
-        assert same(found, first)
+            recording = backend.run(WEIGHTS, stimulus())
+        first = first or recording
+        assert equal(recording, first)
     backend.close()
     with pytest.raises(DeviceError, match=r"not configured; call configure\(circuit\) before run"):
         backend.run(WEIGHTS, stimulus())
@@ -145,15 +145,15 @@ def test_equal_clocks_give_equal_recordings(case: Case) -> None:
     backend = configured(case)
     first = backend.run(WEIGHTS, stimulus(clock=5))
     backend.run(WEIGHTS, stimulus(clock=11))
-    assert same(backend.run(WEIGHTS, stimulus(clock=5)), first)
-    assert same(configured(case).run(WEIGHTS, stimulus(clock=5)), first)
+    assert equal(backend.run(WEIGHTS, stimulus(clock=5)), first)
+    assert equal(configured(case).run(WEIGHTS, stimulus(clock=5)), first)
 
 
 @ALL
 def test_noise_follows_the_clock(case: Case) -> None:
     backend = configured(case)
     runs = [backend.run(WEIGHTS, stimulus(clock=clock)) for clock in (0, 1)]
-    assert same(*runs) == case.ideal
+    assert equal(*runs) == case.ideal
 
 
 @ALL
@@ -170,22 +170,22 @@ def test_usable_after_an_error(case: Case, weights: dict[str, torch.Tensor]) -> 
     expected = backend.run(WEIGHTS, stimulus())
     with pytest.raises((KeyError, ValueError, RuntimeError)):
         backend.run(weights, stimulus())
-    assert same(backend.run(WEIGHTS, stimulus()), expected)
+    assert equal(backend.run(WEIGHTS, stimulus()), expected)
 
 
 @ALL
 def test_another_circuit_replaces_the_first(case: Case) -> None:
     backend = configured(case, READOUT_ONLY)
     backend.configure(CIRCUIT)
-    assert same(backend.run(WEIGHTS, stimulus()), configured(case).run(WEIGHTS, stimulus()))
+    assert equal(backend.run(WEIGHTS, stimulus()), configured(case).run(WEIGHTS, stimulus()))
 
 
 @ALL
 def test_trials_without_events(case: Case) -> None:
     empty = torch.full((2, 4), torch.inf)
-    found = configured(case).run(WEIGHTS, Stimulus(Spikes.from_times(empty)))
-    assert len(found.spikes["hidden"]) == 0
-    codes = found.traces["readout"].double()
+    recording = configured(case).run(WEIGHTS, Stimulus(Spikes.from_times(empty)))
+    assert len(recording.spikes["hidden"]) == 0
+    codes = recording.traces["readout"].double()
     assert float((codes - codes.mean(1, keepdim=True)).abs().max()) < 6
 
 
@@ -193,19 +193,19 @@ def test_ideal_emulator_and_reference_agree() -> None:
     names = ("emulator-ideal", "reference")
     rng = torch.Generator().manual_seed(0)
     times = torch.randint(0, 40, (20, 4), generator=rng) * SUBSTEP  # the reference moves events to sub-steps
-    given = Stimulus(Spikes.from_times(times))
+    inputs = Stimulus(Spikes.from_times(times))
     weights = {"input->readout": torch.randint(-63, 64, (2, 4), generator=rng).to(torch.int8)}
-    traces = [configured(CASES[name], READOUT_ONLY).run(weights, given).traces["readout"].double() for name in names]
+    traces = [configured(CASES[name], READOUT_ONLY).run(weights, inputs).traces["readout"].double() for name in names]
     inside = (traces[1] > 0) & (traces[1] < 255)
     assert float((traces[0] - traces[1]).abs()[inside].max()) <= 2
     assert float(traces[1].std()) > 5
 
-    found = [configured(CASES[name]).run(WEIGHTS, given) for name in names]
-    first = [first_times(recording.spikes["hidden"]) for recording in found]
+    recordings = [configured(CASES[name]).run(WEIGHTS, inputs) for name in names]
+    first = [first_times(recording.spikes["hidden"]) for recording in recordings]
     assert torch.equal(torch.isnan(first[0]), torch.isnan(first[1]))
-    both = torch.isfinite(first[0])
-    assert int(both.sum()) >= 10
-    assert float((first[0] - first[1])[both].abs().max()) < 0.6e-6
+    mask = torch.isfinite(first[0])
+    assert int(mask.sum()) >= 10
+    assert float((first[0] - first[1])[mask].abs().max()) < 0.6e-6
 
 
 def test_the_emulators_limits_are_those_of_its_physics() -> None:

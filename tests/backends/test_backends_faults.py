@@ -34,12 +34,12 @@ def clean() -> Recording:
     return configured(CASES["reference"]).run(WEIGHTS, stimulus(TRIALS))
 
 
-def behind(*faults: Fault, seed: int = 1, circuit=CIRCUIT) -> FaultyBackend:
+def faulty(*faults: Fault, seed: int = 1, circuit=CIRCUIT) -> FaultyBackend:
     return FaultyBackend(configured(CASES["reference"], circuit), faults, seed)
 
 
 def meets(fault: Fault, trials: int = TRIALS, clock: int = 0, seed: int = 1) -> Recording:
-    return behind(fault, seed=seed).run(WEIGHTS, stimulus(trials, clock))
+    return faulty(fault, seed=seed).run(WEIGHTS, stimulus(trials, clock))
 
 
 def lost(recording: Recording) -> list[int]:
@@ -55,74 +55,76 @@ def is_binomial(count: int, n: int, p: float) -> bool:
 
 def outcomes(backend: Backend, runs: int) -> list[object]:
     """What became of runs of five trials: None for an error, else the lost trials."""
-    found: list[object] = []
+    results: list[object] = []
     for index in range(runs):
         try:
             lost = backend.run(WEIGHTS, stimulus(5, 5 * index)).lost
         except DeviceError:
-            found.append(None)
+            results.append(None)
         else:
-            found.append([] if lost is None else lost.nonzero()[:, 0].tolist())
-    return found
+            results.append([] if lost is None else lost.nonzero()[:, 0].tolist())
+    return results
 
 
 def test_time_outs_come_per_run() -> None:
-    found = outcomes(behind(TimeOut(0.2), circuit=BRIEF), 300)
-    assert is_binomial(found.count(None), 300, 0.2)
-    assert found.count([]) == 300 - found.count(None)
+    results = outcomes(faulty(TimeOut(0.2), circuit=BRIEF), 300)
+    assert is_binomial(results.count(None), 300, 0.2)
+    assert results.count([]) == 300 - results.count(None)
 
 
 def test_a_partial_run_loses_all_trials_from_one_on() -> None:
-    found = outcomes(behind(PartialRun(0.4), circuit=BRIEF), 300)
-    whole = found.count([])
+    results = outcomes(faulty(PartialRun(0.4), circuit=BRIEF), 300)
+    whole = results.count([])
     assert is_binomial(300 - whole, 300, 0.4)
     ends = [list(range(first, 5)) for first in range(5)]
-    assert all(is_binomial(found.count(end), 300 - whole, 0.2) for end in ends)
-    assert whole + sum(found.count(end) for end in ends) == 300
+    assert all(is_binomial(results.count(end), 300 - whole, 0.2) for end in ends)
+    assert whole + sum(results.count(end) for end in ends) == 300
 
 
 @pytest.mark.parametrize("fault", [LostSamples(0.1), LateSamples(0.1)])
 def test_trials_are_lost_one_by_one_and_the_others_are_whole(fault: Fault, clean: Recording) -> None:
-    found = meets(fault)
-    gone = lost(found)
-    assert is_binomial(len(gone), TRIALS, 0.1)
-    kept = [trial for trial in range(TRIALS) if trial not in set(gone)]
+    recording = meets(fault)
+    lost_trials = lost(recording)
+    assert is_binomial(len(lost_trials), TRIALS, 0.1)
+    whole_trials = [trial for trial in range(TRIALS) if trial not in set(lost_trials)]
     for name, codes in clean.traces.items():
-        assert torch.equal(found.traces[name][kept], codes[kept])
-        assert (found.traces[name][gone] != codes[gone]).flatten(1).any(1).all()
-    assert rows(found.spikes["hidden"]) == [row for row in rows(clean.spikes["hidden"]) if row[0] in set(kept)]
-    assert found.health == Health()
+        assert torch.equal(recording.traces[name][whole_trials], codes[whole_trials])
+        assert (recording.traces[name][lost_trials] != codes[lost_trials]).flatten(1).any(1).all()
+    assert rows(recording.spikes["hidden"]) == [
+        row for row in rows(clean.spikes["hidden"]) if row[0] in set(whole_trials)
+    ]
+    assert recording.health == Health()
 
 
 def test_codes_of_lost_samples_are_random(clean: Recording) -> None:
-    found = meets(LostSamples(0.1))
-    codes = found.traces["hidden"][lost(found)]
+    recording = meets(LostSamples(0.1))
+    codes = recording.traces["hidden"][lost(recording)]
     assert codes.double().mean() == pytest.approx(127.5, abs=5)
     assert codes.unique().numel() > 200
 
 
 def test_late_samples_are_those_of_one_to_three_samples_later(clean: Recording) -> None:
-    found = meets(LateSamples(0.1))
+    recording = meets(LateSamples(0.1))
     delays = []
-    for trial in lost(found):
-        code, late = clean.traces["hidden"][trial], found.traces["hidden"][trial]
+    for trial in lost(recording):
+        code, late = clean.traces["hidden"][trial], recording.traces["hidden"][trial]
         delays += [delay for delay in range(1, 6) if torch.equal(late[:-delay], code[delay:])]
-    assert len(delays) == len(lost(found))
+    assert len(delays) == len(lost(recording))
     assert set(delays) == {1, 2, 3}
 
 
 def test_dropped_spikes_are_counted_and_nothing_else_is_wrong(clean: Recording) -> None:
-    found = meets(DroppedSpikes(0.3))
-    before, after = rows(clean.spikes["hidden"]), rows(found.spikes["hidden"])
-    assert is_binomial(len(before) - len(after), len(before), 0.3)
-    assert found.health == Health(dropped_spikes=len(before) - len(after))
-    remaining = iter(before)
-    assert all(row in remaining for row in after)  # in order, none invented
-    assert found.lost is None
-    assert all(torch.equal(found.traces[name], clean.traces[name]) for name in clean.traces)
+    recording = meets(DroppedSpikes(0.3))
+    expected, actual = rows(clean.spikes["hidden"]), rows(recording.spikes["hidden"])
+    assert is_binomial(len(expected) - len(actual), len(expected), 0.3)
+    assert recording.health == Health(dropped_spikes=len(expected) - len(actual))
+    remaining = iter(expected)
+    assert all(row in remaining for row in actual)  # in order, none invented
+    assert recording.lost is None
+    assert all(torch.equal(recording.traces[name], clean.traces[name]) for name in clean.traces)
 
 
-def same(a: Recording, b: Recording) -> bool:
+def equal(a: Recording, b: Recording) -> bool:
     lost = [torch.zeros(0) if r.lost is None else r.lost for r in (a, b)]
     return (
         torch.equal(*lost)
@@ -134,18 +136,19 @@ def same(a: Recording, b: Recording) -> bool:
 
 @pytest.mark.parametrize("fault", [LostSamples(0.2), LateSamples(0.2), DroppedSpikes(0.2), PartialRun(1.0)])
 def test_faults_follow_seed_clock_and_attempt(fault: Fault) -> None:
-    backend = behind(fault)
+    backend = faulty(fault)
     first, repeat = (backend.run(WEIGHTS, stimulus(60)) for _ in range(2))
-    assert same(meets(fault, 60), first)
-    assert not same(first, repeat)
-    assert not same(meets(fault, 60, seed=2), first)
-    assert not same(meets(fault, 60, clock=60), first)
-    assert same(backend.run(WEIGHTS, stimulus(60, 60)), meets(fault, 60, clock=60))  # whatever was run before
+    assert equal(meets(fault, 60), first)
+    assert not equal(first, repeat)
+    assert not equal(meets(fault, 60, seed=2), first)
+    assert not equal(meets(fault, 60, clock=60), first)
+    assert equal(backend.run(WEIGHTS, stimulus(60, 60)), meets(fault, 60, clock=60))  # whatever was run before
 
 
 @pytest.mark.parametrize("fault", [LostSamples(0.2), DroppedSpikes(0.2)])
 def test_faults_per_trial_do_not_depend_on_the_split(fault: Fault) -> None:
-    whole, backend = meets(fault, 60), behind(fault)
+    whole = meets(fault, 60)
+    backend = faulty(fault)
     parts = [backend.run(WEIGHTS, stimulus(20, clock)) for clock in (0, 20, 40)]
     if isinstance(fault, LostSamples):
         assert lost(whole) == [20 * index + trial for index, part in enumerate(parts) for trial in lost(part)]
@@ -155,17 +158,17 @@ def test_faults_per_trial_do_not_depend_on_the_split(fault: Fault) -> None:
 
 def test_faults_add_up_in_any_order(clean: Recording) -> None:
     faults = [PartialRun(1.0), LostSamples(0.1), LateSamples(0.1), DroppedSpikes(0.1)]
-    one, other = (behind(*order).run(WEIGHTS, stimulus(TRIALS)) for order in (faults, faults[::-1]))
-    assert lost(one) == lost(other)
-    assert rows(one.spikes["hidden"]) == rows(other.spikes["hidden"])
-    assert one.health == other.health
+    first, second = (faulty(*order).run(WEIGHTS, stimulus(TRIALS)) for order in (faults, faults[::-1]))
+    assert lost(first) == lost(second)
+    assert rows(first.spikes["hidden"]) == rows(second.spikes["hidden"])
+    assert first.health == second.health
     alone = [lost(meets(fault)) for fault in faults[:3]]
-    assert set(lost(one)) == set().union(*alone)
-    kept = [trial for trial in range(TRIALS) if trial not in set(lost(one))]
-    assert len(kept) > 20
-    assert torch.equal(one.traces["readout"][kept], clean.traces["readout"][kept])
+    assert set(lost(first)) == set().union(*alone)
+    whole_trials = [trial for trial in range(TRIALS) if trial not in set(lost(first))]
+    assert len(whole_trials) > 20
+    assert torch.equal(first.traces["readout"][whole_trials], clean.traces["readout"][whole_trials])
     with pytest.raises(DeviceError, match="did not answer in time"):
-        behind(*faults, TimeOut(1.0)).run(WEIGHTS, stimulus())
+        faulty(*faults, TimeOut(1.0)).run(WEIGHTS, stimulus())
 
 
 def test_no_probability_costs_nothing(mocker) -> None:
@@ -195,12 +198,12 @@ def test_the_wrapped_device_shows_through() -> None:
 
 
 def test_refusals() -> None:
-    known = "timeout, partial_run, lost_samples, late_samples, dropped_spikes"
-    with pytest.raises(ValueError, match=f"fault 'time_out' is not known; choose among {known}"):
+    names = "timeout, partial_run, lost_samples, late_samples, dropped_spikes"
+    with pytest.raises(ValueError, match=f"fault 'time_out' is not known; choose among {names}"):
         create_faults({"time_out": 0.1, "timeout": 0.1})
     with pytest.raises(ValueError, match=r"fault lost_samples: p=1.5 must be in 0\.\.1"):
         create_faults({"lost_samples": 1.5})
     with pytest.raises(ValueError, match="fault late_samples: latest=0 samples must be at least 1"):
         LateSamples(0.1, latest=0)
     with pytest.raises(ValueError, match="fault 'timeout' is given twice"):
-        behind(TimeOut(0.1), TimeOut(0.2))
+        faulty(TimeOut(0.1), TimeOut(0.2))

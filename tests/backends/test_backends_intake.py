@@ -13,12 +13,14 @@ import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.backends.intake import as_tensor
 
-SAMPLE, UNIT, TIME = [1, 0, 2, 0], [3, 0, 2, 3], [4.0, 2.0, 0.0, 8.0]
+SAMPLE = [1, 0, 2, 0]
+UNIT = [3, 0, 2, 3]
+TIME = [4.0, 2.0, 0.0, 8.0]
 EXPECTED = Spikes.from_events(torch.tensor(SAMPLE), torch.tensor(UNIT), torch.tensor(TIME), 3, 4)
 UNSIGNED = [np.uint8, np.uint16, np.uint32, np.uint64]
 
 
-def same(spikes: Spikes, expected: Spikes) -> bool:
+def equal(spikes: Spikes, expected: Spikes) -> bool:
     parts = ("sample", "unit", "time")
     return all(torch.equal(getattr(spikes, part), getattr(expected, part)) for part in parts) and (
         spikes.samples,
@@ -55,7 +57,7 @@ FORMS: Mapping[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("build", [Spikes, Spikes.from_events])
 def test_events_of_any_form_are_the_same_events(build: Callable[..., Spikes], form: Callable[[Any], Any]) -> None:
     spikes = build(form(SAMPLE), form(UNIT), form(TIME), 3, np.int64(4))
-    assert same(spikes, EXPECTED)
+    assert equal(spikes, EXPECTED)
     assert (spikes.sample.dtype, spikes.unit.dtype, spikes.time.dtype) == (torch.int64, torch.int64, torch.float32)
 
 
@@ -202,8 +204,8 @@ def test_late_events_are_left_out_by_every_device(late: float) -> None:
     assert torch.equal(with_late.to_grid(1.7e-6, 20), early.to_grid(1.7e-6, 20))
     net = hx.Network(hx.Linear(8, 6, mean=0.3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
     for name in (None, "reference", "emulator"):
-        expected, found = (readout(net, name, spikes) for spikes in (early, with_late))
-        assert torch.equal(found, expected), name
+        expected, actual = (readout(net, name, spikes) for spikes in (early, with_late))
+        assert torch.equal(actual, expected), name
 
 
 def readout(net: hx.Network, backend: str | None, spikes: Spikes) -> torch.Tensor:

@@ -27,15 +27,16 @@ def parameters(neurons: int = 6, merged: int = 2) -> NeuronParameters:
 
 
 def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
-    file, kept = tmp_path / "a.npz", parameters()
-    kept.save(file)
-    found = NeuronParameters.load(file)
-    assert found.hash == kept.hash
-    assert found.notes == kept.notes
-    assert found.rails == kept.rails
-    assert np.array_equal(found.strength, kept.strength)
-    assert np.isinf(found.threshold[1])
-    assert replace(kept, leak=kept.leak + 1e-9).hash != kept.hash
+    file = tmp_path / "a.npz"
+    saved = parameters()
+    saved.save(file)
+    loaded = NeuronParameters.load(file)
+    assert loaded.hash == saved.hash
+    assert loaded.notes == saved.notes
+    assert loaded.rails == saved.rails
+    assert np.array_equal(loaded.strength, saved.strength)
+    assert np.isinf(loaded.threshold[1])
+    assert replace(saved, leak=saved.leak + 1e-9).hash != saved.hash
 
 
 def test_damaged_files_are_refused_with_their_name(tmp_path: Path) -> None:

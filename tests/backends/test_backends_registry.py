@@ -38,10 +38,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixtur
 
 
 def test_built_in_devices_are_registered() -> None:
-    known = available_backends()
-    assert {"emulator", "reference"} <= set(known)
-    assert known["emulator"].load() is EmulatorBackend
-    assert known["reference"].load() is ReferenceBackend
+    points = available_backends()
+    assert {"emulator", "reference"} <= set(points)
+    assert points["emulator"].load() is EmulatorBackend
+    assert points["reference"].load() is ReferenceBackend
 
 
 def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
         "import sys; from hxtrain.backends import available_backends; names = available_backends();"
         "print(sorted({'hxtrain.emulator', 'hxtrain.backends.emulated', 'numba'} & set(sys.modules)), *names)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert found.stdout.split()[0] == "[]"
-    assert "emulator" in found.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert process.stdout.split()[0] == "[]"
+    assert "emulator" in process.stdout
 
 
 def test_settings_reach_the_device() -> None:

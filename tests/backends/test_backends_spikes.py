@@ -21,7 +21,9 @@ def grids(draw: st.DrawFn) -> torch.Tensor:
 
 @st.composite
 def batches(draw: st.DrawFn) -> Spikes:
-    samples, units, count = draw(st.integers(0, 6)), draw(st.integers(1, 4)), draw(st.integers(0, 30))
+    samples = draw(st.integers(0, 6))
+    units = draw(st.integers(1, 4))
+    count = draw(st.integers(0, 30))
     count = count if samples else 0
     lists = [
         draw(st.lists(st.integers(0, max(n - 1, 0)), min_size=count, max_size=count)) for n in (samples, units, 40)
@@ -52,8 +54,8 @@ def test_known_grid() -> None:
 def test_on_grid_round_trip_is_lossless(grid: torch.Tensor, dt: float) -> None:
     spikes = Spikes.from_grid(grid, dt)
     assert torch.equal(spikes.to_grid(dt, len(grid)), grid)
-    again = Spikes.from_grid(spikes.to_grid(dt, len(grid), strict=True), dt)
-    assert rows(again) == rows(spikes)
+    copy = Spikes.from_grid(spikes.to_grid(dt, len(grid), strict=True), dt)
+    assert rows(copy) == rows(spikes)
 
 
 @pytest.mark.parametrize("dt", INTERVALS)
@@ -96,12 +98,12 @@ def test_cat_is_the_inverse_of_split(spikes: Spikes, size: int) -> None:
     assert sum(piece.samples for piece in pieces) == spikes.samples
     assert all(int(piece.sample.max()) < piece.samples for piece in pieces if len(piece))
     if pieces:
-        again = Spikes.cat(pieces)
-        assert (again.samples, again.units) == (spikes.samples, spikes.units)
-        for found, expected in zip(
-            (again.sample, again.unit, again.time), (spikes.sample, spikes.unit, spikes.time), strict=True
+        joined = Spikes.cat(pieces)
+        assert (joined.samples, joined.units) == (spikes.samples, spikes.units)
+        for actual, expected in zip(
+            (joined.sample, joined.unit, joined.time), (spikes.sample, spikes.unit, spikes.time), strict=True
         ):
-            assert torch.equal(found, expected)
+            assert torch.equal(actual, expected)
 
 
 @given(batches(), st.randoms(use_true_random=False))

@@ -78,10 +78,10 @@ def test_a_calibration_goes_through_a_faulty_link(tmp_path: Path) -> None:
 class Halved(BackendWrapper):
     """Runs that meet hooks."""
 
-    def sent(self, weights):
+    def map_weights(self, weights):
         return {name: matrix // 2 for name, matrix in weights.items()}
 
-    def received(self, recording, stimulus):
+    def map_recording(self, recording, stimulus):
         return replace(recording, lost=torch.arange(stimulus.spikes.samples) == 0)
 
 
@@ -91,8 +91,8 @@ class HalvedRun(BackendWrapper):
     def run(self, weights, stimulus) -> Recording:
         if stimulus.clock == 3:
             raise DeviceError("nothing arrived")
-        found = super().run({name: matrix // 2 for name, matrix in weights.items()}, stimulus)
-        return replace(found, lost=torch.arange(stimulus.spikes.samples) == 0)
+        recording = super().run({name: matrix // 2 for name, matrix in weights.items()}, stimulus)
+        return replace(recording, lost=torch.arange(stimulus.spikes.samples) == 0)
 
 
 @pytest.mark.parametrize("kind", [Halved, HalvedRun])
@@ -103,13 +103,13 @@ def test_what_a_wrapper_does_to_runs_it_does_to_runs_given_together(kind: type[B
         together.configure(CIRCUIT)
         stimuli = [stimulus(3, clock) for clock in (0, 3, 6)]
         outcomes = together.run_all(WEIGHTS, stimuli)
-        for given, outcome in zip(stimuli, outcomes, strict=True):
-            if kind is HalvedRun and given.clock == 3:
+        for stimulus_run, outcome in zip(stimuli, outcomes, strict=True):
+            if kind is HalvedRun and stimulus_run.clock == 3:
                 assert isinstance(outcome, DeviceError)
                 continue
             assert isinstance(outcome, Recording)
             assert outcome.lost is not None
-            assert difference(outcome, together.run(WEIGHTS, given)) is None
+            assert difference(outcome, together.run(WEIGHTS, stimulus_run)) is None
 
 
 def outcome_of(work) -> Recording | str:
@@ -130,12 +130,14 @@ def test_faults_of_runs_given_together_are_those_of_each_alone_and_of_its_repeat
         assert isinstance(together, Batching)
         first = together.run_all(WEIGHTS, stimuli)
         repeats = [[outcome_of(lambda s=s: together.run(WEIGHTS, s)) for _ in range(2)] for s in stimuli]
-    for outcomes, begin, later in zip(expected, first, repeats, strict=True):
-        for one, other in zip(outcomes, [str(begin) if isinstance(begin, DeviceError) else begin, *later], strict=True):
-            if isinstance(one, str) or isinstance(other, str):
-                assert one == other
+    for outcomes, begin, repeat in zip(expected, first, repeats, strict=True):
+        for expected_outcome, outcome in zip(
+            outcomes, [str(begin) if isinstance(begin, DeviceError) else begin, *repeat], strict=True
+        ):
+            if isinstance(expected_outcome, str) or isinstance(outcome, str):
+                assert expected_outcome == outcome
                 continue
-            assert difference(one, other) is None
-            assert (one.lost is None) == (other.lost is None)
-            if one.lost is not None and other.lost is not None:
-                assert torch.equal(one.lost, other.lost)
+            assert difference(expected_outcome, outcome) is None
+            assert (expected_outcome.lost is None) == (outcome.lost is None)
+            if expected_outcome.lost is not None and outcome.lost is not None:
+                assert torch.equal(expected_outcome.lost, outcome.lost)

@@ -36,9 +36,9 @@ HIDDEN, READOUT = 3, 2  # sizes of CIRCUIT's populations
 
 @pytest.fixture
 def chip(monkeypatch: pytest.MonkeyPatch) -> FakeChip:
-    made = FakeChip()
-    install(monkeypatch, make_modules(made))
-    return made
+    fake = FakeChip()
+    install(monkeypatch, make_modules(fake))
+    return fake
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_nothing_of_it_is_imported_before_open(tmp_path: Path) -> None:
         "from hxtrain.backends import create_backend; b = create_backend('brainscales2'); b.identity, b.capabilities;"
         "import sys; print(sorted(name for name in sys.modules if 'hxtorch' in name or 'emulat' in name))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert process.stdout.strip() == "[]"
 
 
 def test_a_module_that_the_software_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_data_may_come_as_an_object_or_a_tuple(chip: FakeChip, tuples: bool) -> 
     chip.tuples = tuples
     chip.trace = lambda size, t, b, n: 90 + size + round(t / INTERVAL)
     chip.events = {HIDDEN: [(600, 0, 1)]}
-    found = run_on(chip)
-    assert found.traces["hidden"][0, :, 0].tolist() == [90 + HIDDEN + k for k in range(SAMPLES)]
-    assert found.traces["readout"][0, :, 0].tolist() == [90 + READOUT + k for k in range(SAMPLES)]
-    assert found.spikes["hidden"].unit.tolist() == [1]
+    recording = run_on(chip)
+    assert recording.traces["hidden"][0, :, 0].tolist() == [90 + HIDDEN + k for k in range(SAMPLES)]
+    assert recording.traces["readout"][0, :, 0].tolist() == [90 + READOUT + k for k in range(SAMPLES)]
+    assert recording.spikes["hidden"].unit.tolist() == [1]
 
 
 @pytest.mark.parametrize("fires", [True, False])
@@ -180,31 +180,31 @@ def test_identity_tells_chip_calibration_and_versions(chip: FakeChip, tmp_path: 
         file = tmp_path / "chip.pbin"
         file.write_bytes(content)
         with create_backend("brainscales2", calibration=file) as backend:
-            found = backend.identity
-            hashes.append(found["chip_hash"])
-    assert found["chip"] == chip.identifier
-    assert found["calibration"].startswith("chip.pbin ")
-    assert (found["version_hxtorch"], found["version_pygrenade_vx"]) == ("1.2.3", "4.5")
-    assert found["version_calix"] == "unknown"
-    assert found["version_torch"] == torch.__version__
+            identity = backend.identity
+            hashes.append(identity["chip_hash"])
+    assert identity["chip"] == chip.identifier
+    assert identity["calibration"].startswith("chip.pbin ")
+    assert (identity["version_hxtorch"], identity["version_pygrenade_vx"]) == ("1.2.3", "4.5")
+    assert identity["version_calix"] == "unknown"
+    assert identity["version_torch"] == torch.__version__
     assert len(set(hashes)) == 2
-    assert all(isinstance(value, str) and value for value in found.values())
+    assert all(isinstance(value, str) and value for value in identity.values())
 
 
 def test_identity_stays_known_when_the_chip_is_closed(chip: FakeChip) -> None:
     backend = create_backend("brainscales2")
     with backend:
-        known = dict(backend.identity)
-    assert dict(backend.identity) == known
-    assert known["chip"] == chip.identifier
+        identity = dict(backend.identity)
+    assert dict(backend.identity) == identity
+    assert identity["chip"] == chip.identifier
 
 
 def test_a_calibration_file_that_changes_meanwhile_is_refused(chip: FakeChip, tmp_path: Path) -> None:
     with with_file(tmp_path, "chip.pbin") as backend:
-        known = dict(backend.identity)
+        identity = dict(backend.identity)
         backend.configure(CIRCUIT)
         (tmp_path / "chip.pbin").write_bytes(b"another")
-        assert dict(backend.identity) == known
+        assert dict(backend.identity) == identity
         with pytest.raises(ValueError, match="has changed since this backend was made"):
             backend.configure(replace(CIRCUIT, samples=8))
 
@@ -278,10 +278,10 @@ def test_input_spikes_arrive_at_the_start_of_their_substep(chip: FakeChip, opene
 
 def test_input_spikes_that_fall_together_are_counted(chip: FakeChip, opened: Backend) -> None:
     spikes = Spikes.from_events(torch.tensor([0, 0]), torch.tensor([1, 1]), torch.tensor([2.2, 2.3]) * 1e-6, 1, 4)
-    found = opened.run(WEIGHTS, Stimulus(spikes))
+    recording = opened.run(WEIGHTS, Stimulus(spikes))
     assert chip.runs[-1].inputs[0].sum() == 1
-    assert found.health.dropped_spikes == 1
-    assert "1 input spikes fell together" in found.health.notes[0]
+    assert recording.health.dropped_spikes == 1
+    assert "1 input spikes fell together" in recording.health.notes[0]
 
 
 def test_one_routing_and_one_calibration_for_many_weights(chip: FakeChip, opened: Backend, tmp_path: Path) -> None:
@@ -296,26 +296,26 @@ def test_one_routing_and_one_calibration_for_many_weights(chip: FakeChip, opened
 
 
 def test_circuits_that_take_turns_stay_in_place(chip: FakeChip, opened: Backend) -> None:
-    other = replace(CIRCUIT, samples=8)
-    for circuit in (other, CIRCUIT, other, CIRCUIT):
+    longer = replace(CIRCUIT, samples=8)
+    for circuit in (longer, CIRCUIT, longer, CIRCUIT):
         opened.configure(circuit)
         assert opened.run(WEIGHTS, stimulus()).traces["hidden"].shape == (2, circuit.samples, 3)
     assert len(chip.routed) == 2
 
 
 def test_the_list_of_recorded_neurons_does_not_grow(chip: FakeChip, opened: Backend) -> None:
-    seen = []
+    lengths = []
     original = sys.modules["hxtorch.spiking"].run
 
     def watched(experiment: Any, steps: int) -> Any:
-        found = original(experiment, steps)
-        seen.append([len(entries) for entries in experiment.default_execution_instance.cadc_neurons.values()])
-        return found
+        result = original(experiment, steps)
+        lengths.append([len(entries) for entries in experiment.default_execution_instance.cadc_neurons.values()])
+        return result
 
     sys.modules["hxtorch.spiking"].run = watched  # type: ignore[attr-defined]
     for _ in range(3):
         opened.run(WEIGHTS, stimulus())
-    assert seen == [[1] * 5] * 3
+    assert lengths == [[1] * 5] * 3
 
 
 @pytest.mark.parametrize(
@@ -332,14 +332,14 @@ def test_the_list_of_recorded_neurons_does_not_grow(chip: FakeChip, opened: Back
 def test_time_between_trials(chip: FakeChip, tau: float, samples: int, trial_time: float | None, period: float) -> None:
     slow = tuple(replace(p, tau_mem=tau) for p in CIRCUIT.populations)
     circuit = replace(CIRCUIT, populations=slow, trial_time=trial_time, samples=samples)
-    found = run_on(chip, circuit, batch=3)
+    recording = run_on(chip, circuit, batch=3)
     assert chip.runs[-1].wait == pytest.approx(period * CLOCK, abs=1)
     assert chip.runs[-1].gap == pytest.approx(period - samples * INTERVAL, abs=2 / CLOCK)
     if trial_time is None:
         assert chip.runs[-1].gap >= 5 * tau * (1 - 1e-9)
-    assert found.cost.chip_time == pytest.approx(3 * period)
-    assert found.cost.energy == pytest.approx(3 * period * 0.2)
-    assert found.cost.origin == "estimated"
+    assert recording.cost.chip_time == pytest.approx(3 * period)
+    assert recording.cost.energy == pytest.approx(3 * period * 0.2)
+    assert recording.cost.origin == "estimated"
 
 
 def test_two_projections_from_the_input_have_a_handle_each(chip: FakeChip) -> None:
@@ -357,19 +357,22 @@ def test_two_projections_from_the_input_have_a_handle_each(chip: FakeChip) -> No
 
 def test_codes_are_those_of_each_sample(chip: FakeChip) -> None:
     chip.trace = lambda size, t, b, n: 10 * round(t / INTERVAL) + 5 * n + (90 if size == READOUT else 0) - b + 1
-    found = run_on(chip)
+    recording = run_on(chip)
     for name, size, extra in (("hidden", HIDDEN, 0), ("readout", READOUT, 90)):
-        k, b, n = torch.arange(SAMPLES), torch.arange(2), torch.arange(size)
+        k = torch.arange(SAMPLES)
+        b = torch.arange(2)
+        n = torch.arange(size)
         expected = 10 * k[None, :, None] + 5 * n + extra - b[:, None, None] + 1
-        assert found.traces[name].dtype == torch.uint8
-        assert found.traces[name].shape == (2, SAMPLES, size)
-        assert torch.equal(found.traces[name].long(), expected)
-        assert found.traces[name].is_contiguous()
-    assert found.lost is None
+        assert recording.traces[name].dtype == torch.uint8
+        assert recording.traces[name].shape == (2, SAMPLES, size)
+        assert torch.equal(recording.traces[name].long(), expected)
+        assert recording.traces[name].is_contiguous()
+    assert recording.lost is None
 
 
 def test_samples_that_lag_can_be_shifted(chip: FakeChip) -> None:
-    chip.trace, chip.lag = (lambda size, t, b, n: 20 + 8 * round(t / INTERVAL)), SUBSTEP
+    chip.trace = lambda size, t, b, n: 20 + 8 * round(t / INTERVAL)
+    chip.lag = SUBSTEP
     ramp = 20 + 8 * torch.arange(SAMPLES)
     late = run_on(chip).traces["hidden"][0, :, 0].long()
     shifted = run_on(chip, trace_shift=SUBSTEP).traces["hidden"][0, :, 0].long()
@@ -383,19 +386,19 @@ def test_samples_that_lag_can_be_shifted(chip: FakeChip) -> None:
 def test_spikes_keep_their_clock_and_those_outside_the_window_are_left_out(chip: FakeChip) -> None:
     end = round(SAMPLES * INTERVAL * CLOCK)
     chip.events = {HIDDEN: [(1250, 1, 2), (2, 0, 0), (end - 1, 1, 0), (end, 0, 1), (-3, 0, 1)]}
-    found = run_on(chip)
-    assert list(found.spikes) == ["hidden"]
-    spikes = found.spikes["hidden"]
+    recording = run_on(chip)
+    assert list(recording.spikes) == ["hidden"]
+    spikes = recording.spikes["hidden"]
     assert (spikes.sample.tolist(), spikes.unit.tolist()) == ([0, 1, 1], [0, 2, 0])
     assert spikes.time.tolist() == pytest.approx([2 / CLOCK, 10e-6, (end - 1) / CLOCK])
     assert (spikes.samples, spikes.units, spikes.time.dtype) == (2, 3, torch.float32)
 
 
 def test_no_trials_are_no_problem(opened: Backend) -> None:
-    found = opened.run(WEIGHTS, Stimulus(Spikes.from_times(torch.zeros(0, 4))))
-    assert found.traces["hidden"].shape == (0, SAMPLES, 3)
-    assert found.spikes["hidden"].samples == 0
-    assert found.cost.chip_time == 0
+    recording = opened.run(WEIGHTS, Stimulus(Spikes.from_times(torch.zeros(0, 4))))
+    assert recording.traces["hidden"].shape == (0, SAMPLES, 3)
+    assert recording.spikes["hidden"].samples == 0
+    assert recording.cost.chip_time == 0
 
 
 # ---- what does not come back
@@ -406,9 +409,9 @@ def test_trials_with_missing_samples_are_lost(
 ) -> None:
     chip.extra_samples = lambda b: -2 if b == 1 else 1
     with caplog.at_level(logging.WARNING):
-        found = opened.run(WEIGHTS, stimulus(batch=3))
-    assert found.lost is not None
-    assert found.lost.tolist() == [False, True, False]
+        recording = opened.run(WEIGHTS, stimulus(batch=3))
+    assert recording.lost is not None
+    assert recording.lost.tolist() == [False, True, False]
     assert "1 trials not whole" in caplog.text
 
 
@@ -416,9 +419,9 @@ def test_a_hole_in_the_samples_is_a_loss_and_a_slow_converter_is_not(chip: FakeC
     chip.interval = 1.5 * INTERVAL
     assert opened.run(WEIGHTS, stimulus()).lost is None
     chip.interval = 2 * INTERVAL
-    found = opened.run(WEIGHTS, stimulus()).lost
-    assert found is not None
-    assert found.all()
+    lost = opened.run(WEIGHTS, stimulus()).lost
+    assert lost is not None
+    assert lost.all()
 
 
 def test_a_neuron_without_samples_fails_the_run_before_hxtorch_reads_beyond_its_memory(
@@ -451,9 +454,9 @@ def test_frozen_traces_are_lost_where_times_are_not_known(chip: FakeChip) -> Non
         weights = {**WEIGHTS, "hidden->readout": torch.zeros(62, 3, dtype=torch.int8)}
         assert backend.run(weights, stimulus()).lost is None
         chip.extra_samples = lambda b: -6 if b else 1
-        found = backend.run(weights, stimulus(batch=3)).lost
-    assert found is not None
-    assert found.tolist() == [False, True, True]
+        lost = backend.run(weights, stimulus(batch=3)).lost
+    assert lost is not None
+    assert lost.tolist() == [False, True, True]
 
 
 def test_values_that_no_converter_gives_are_refused(chip: FakeChip, opened: Backend) -> None:
@@ -529,8 +532,8 @@ def test_dropped_events_are_counted_and_logged(
 ) -> None:
     chip.drops = drops
     with caplog.at_level(logging.DEBUG, logger="hxtrain"):
-        found = opened.run(WEIGHTS, stimulus())
-    assert found.health.dropped_spikes == expected
+        recording = opened.run(WEIGHTS, stimulus())
+    assert recording.health.dropped_spikes == expected
     assert f"{expected or ('unknown' if drops else 0)} events dropped by the crossbar" in caplog.text
 
 
@@ -583,10 +586,10 @@ def test_counters_of_instances_without_chips() -> None:
     ],
 )
 def test_circuits_that_cannot_be_realised(chip: FakeChip, opened: Backend, changes: dict[str, Any], text: str) -> None:
-    before = len(chip.runs)
+    runs = len(chip.runs)
     with pytest.raises(ValueError, match=text):
         opened.configure(replace(CIRCUIT, **changes))
-    assert len(chip.runs) == before
+    assert len(chip.runs) == runs
     opened.configure(CIRCUIT)
     opened.run(WEIGHTS, stimulus())
 
@@ -597,10 +600,10 @@ def test_long_trials_go_to_dram(chip: FakeChip) -> None:
     chip.interval = 6e-6
     with backend:
         backend.configure(replace(CIRCUIT, samples=200, dt=6e-6))
-        found = backend.run(WEIGHTS, stimulus())
+        recording = backend.run(WEIGHTS, stimulus())
     assert chip.modules[0].settings["enable_cadc_recording_placement_in_dram"] is True
-    assert found.traces["hidden"].shape == (2, 200, 3)
-    assert found.lost is None
+    assert recording.traces["hidden"].shape == (2, 200, 3)
+    assert recording.lost is None
 
 
 @pytest.mark.parametrize(
@@ -659,7 +662,7 @@ class Microseconds:
 
 
 def targets(**changes: Any) -> SimpleNamespace:
-    made = {
+    targets = {
         "leak": 80,
         "reset": 80,
         "threshold": torch.full((512,), 150.0).numpy(),
@@ -669,7 +672,7 @@ def targets(**changes: Any) -> SimpleNamespace:
         "i_synin_gm": [500, 500],
         "synapse_dac_bias": 600,
     }
-    return SimpleNamespace(**{**made, **changes})
+    return SimpleNamespace(**{**targets, **changes})
 
 
 def with_file(tmp_path: Path, name: str, **chosen: Any) -> Backend:
@@ -724,9 +727,9 @@ def test_neurons_that_are_not_at_rest_are_reported(chip: FakeChip) -> None:
     chip.events = {HIDDEN: [(5, 0, 1), (9, 0, 1)]}
     with create_backend("brainscales2") as backend:
         backend.configure(CIRCUIT)
-        found = "\n".join(backend.warnings)
-    assert "1 of 2 neurons of readout rest outside the range" in found
-    assert "1 of 3 neurons of hidden fire without input" in found
+        text = "\n".join(backend.warnings)
+    assert "1 of 2 neurons of readout rest outside the range" in text
+    assert "1 of 3 neurons of hidden fire without input" in text
 
 
 # ---- with the host
@@ -747,13 +750,14 @@ def test_a_training_step_through_the_host(chip: FakeChip) -> None:
         torch.nn.functional.cross_entropy(output.amax(0), torch.tensor([0, 0])).backward()
         assert all(w.grad is not None and bool(torch.isfinite(w.grad).all()) and w.grad.any() for w in weights)
         assert device.plan is not None
-        sent: dict[str, Tensor] = device.plan.quantise(weights)[0]
-    for arrived, name in zip(chip.runs[-1].weights, sent, strict=True):
-        assert torch.equal(arrived, sent[name].int())
+        integers: dict[str, Tensor] = device.plan.quantise(weights)[0]
+    for arrived, name in zip(chip.runs[-1].weights, integers, strict=True):
+        assert torch.equal(arrived, integers[name].int())
 
 
 def test_the_host_repeats_lost_trials(chip: FakeChip) -> None:
-    net, tries = make_net(), []
+    net = make_net()
+    tries = []
     with Device(create_backend("brainscales2")) as device:
         net.attach(device)
 
@@ -763,9 +767,9 @@ def test_the_host_repeats_lost_trials(chip: FakeChip) -> None:
 
         chip.extra_samples = samples
         integers = device.plan.quantise(list(net.parameters()))[0]  # type: ignore[union-attr]
-        found = device.record(integers, stimulus(batch=3).spikes)
-    assert found.lost is None
-    assert found.health.retries == 1
+        recording = device.record(integers, stimulus(batch=3).spikes)
+    assert recording.lost is None
+    assert recording.health.retries == 1
     assert [run.inputs[0].shape[1] for run in chip.runs] == [1, 3, 1]
 
 

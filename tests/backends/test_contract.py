@@ -131,8 +131,8 @@ def events(**changes: Any) -> dict[str, Spikes]:
 
 def test_a_good_recording_is_taken() -> None:
     good = recording()
-    for same in (good, replace(good, clock=None), replace(good, spikes=events())):
-        assert check_recording(CIRCUIT, same, stimulus(2, 7)) is same
+    for variant in (good, replace(good, clock=None), replace(good, spikes=events())):
+        assert check_recording(CIRCUIT, variant, stimulus(2, 7)) is variant
 
 
 @pytest.mark.parametrize("part", ["sample", "unit", "time"])
@@ -181,5 +181,5 @@ def test_a_neuron_cannot_fire_more_often_than_is_said() -> None:
             with create_backend(name, **settings) as device:
                 device.configure(replace(CIRCUIT, populations=(population, CIRCUIT.populations[1])))
                 fired = len(device.run(WEIGHTS, quiet).spikes["hidden"])
-                most = 3 * device.capabilities.most_spikes(population, CIRCUIT.duration)
-            assert 0.4 * most < fired <= most, (name, refractory)
+                limit = 3 * device.capabilities.most_spikes(population, CIRCUIT.duration)
+            assert 0.4 * limit < fired <= limit, (name, refractory)

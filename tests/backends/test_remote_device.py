@@ -27,7 +27,7 @@ from hxtrain.backends import (
 from hxtrain.backends.remote import LinkSettings, RemoteBugError, ask_metrics, ask_status
 
 
-def same(a: Recording, b: Recording) -> None:
+def require_equal(a: Recording, b: Recording) -> None:
     """Bit by bit, in types and order, too."""
     assert list(a.traces) == list(b.traces)
     assert list(a.spikes) == list(b.spikes)
@@ -35,9 +35,13 @@ def same(a: Recording, b: Recording) -> None:
         assert codes.dtype == b.traces[name].dtype
         assert torch.equal(codes, b.traces[name])
     for name, spikes in a.spikes.items():
-        other = b.spikes[name]
-        assert (spikes.samples, spikes.units) == (other.samples, other.units)
-        for mine, theirs in ((spikes.sample, other.sample), (spikes.unit, other.unit), (spikes.time, other.time)):
+        expected = b.spikes[name]
+        assert (spikes.samples, spikes.units) == (expected.samples, expected.units)
+        for mine, theirs in (
+            (spikes.sample, expected.sample),
+            (spikes.unit, expected.unit),
+            (spikes.time, expected.time),
+        ):
             assert mine.dtype == theirs.dtype
             assert torch.equal(mine, theirs)
     assert (a.cost, a.health) == (b.cost, b.health)
@@ -47,21 +51,21 @@ def same(a: Recording, b: Recording) -> None:
 
 @pytest.mark.parametrize("name", ["emulator-calibrated", "reference"])
 def test_recordings_are_those_of_the_device(name: str) -> None:
-    here = CASES[name].make()
-    with here, serving(CASES[name].make()) as server, connected(server) as there:
-        assert there.capabilities == here.capabilities
-        here.configure(CIRCUIT)
-        there.configure(CIRCUIT)
-        assert there.identity == {**here.identity, "address": server.address}
-        assert there.warnings == here.warnings
+    local = CASES[name].make()
+    with local, serving(CASES[name].make()) as server, connected(server) as client:
+        assert client.capabilities == local.capabilities
+        local.configure(CIRCUIT)
+        client.configure(CIRCUIT)
+        assert client.identity == {**local.identity, "address": server.address}
+        assert client.warnings == local.warnings
         for batch, clock in ((3, 0), (1, 3), (50, 4)):
-            given = stimulus(batch, clock)
-            same(here.run(WEIGHTS, given), there.run(WEIGHTS, given))
+            inputs = stimulus(batch, clock)
+            require_equal(local.run(WEIGHTS, inputs), client.run(WEIGHTS, inputs))
         none = torch.zeros(0)
         silent = Stimulus(Spikes(none.long(), none.long(), none, 2, 4), 9)
-        same(here.run(WEIGHTS, silent), there.run(WEIGHTS, silent))
-    assert there.times.runs == 4
-    assert 0 < there.times.device < there.times.total
+        require_equal(local.run(WEIGHTS, silent), client.run(WEIGHTS, silent))
+    assert client.times.runs == 4
+    assert 0 < client.times.device < client.times.total
 
 
 def scripted(*fails: int) -> CountingBackend:
@@ -76,12 +80,12 @@ def scripted(*fails: int) -> CountingBackend:
 
 def test_several_runs_travel_together() -> None:
     """One message; a run that fails is its error, the others are run all the same."""
-    with serving(scripted(2)) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        found = there.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 4)])
+    with serving(scripted(2)) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        outcomes = client.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 4)])
         text = ask_metrics(LinkSettings(server.address))
         report = ask_status(LinkSettings(server.address))
-    assert [str(f) if isinstance(f, DeviceError) else int(f.traces["hidden"].max()) for f in found] == [
+    assert [str(f) if isinstance(f, DeviceError) else int(f.traces["hidden"].max()) for f in outcomes] == [
         0,
         "link lost in run 2",
         4,
@@ -94,18 +98,18 @@ def test_several_runs_travel_together() -> None:
 def test_as_many_runs_in_a_message_as_the_server_takes(limit: int, messages: int) -> None:
     """At most 16, and no more than `max_message`: a run here has 28,800 codes and bins, and 800 events of 12 bytes."""
     device = CountingBackend()
-    with serving(device, max_message=limit) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        assert there.run_all(WEIGHTS, []) == []
-        found = there.run_all(WEIGHTS, [stimulus(200, 200 * i) for i in range(20)])
+    with serving(device, max_message=limit) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        assert client.run_all(WEIGHTS, []) == []
+        outcomes = client.run_all(WEIGHTS, [stimulus(200, 200 * i) for i in range(20)])
         text = ask_metrics(LinkSettings(server.address))
-        there.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 7)])  # a gap: another message
-        later = ask_metrics(LinkSettings(server.address))
+        client.run_all(WEIGHTS, [stimulus(2, clock) for clock in (0, 2, 7)])  # a gap: another message
+        later_text = ask_metrics(LinkSettings(server.address))
     clocks = [200 * i for i in range(20)]
     assert device.clocks == [*clocks, 0, 2, 7]
-    assert [int(f.traces["hidden"].max()) for f in found if isinstance(f, Recording)] == [c % 256 for c in clocks]
+    assert [int(f.traces["hidden"].max()) for f in outcomes if isinstance(f, Recording)] == [c % 256 for c in clocks]
     assert f'requests_total{{operation="run"}} {messages}\n' in text
-    assert f'requests_total{{operation="run"}} {messages + 2}\n' in later
+    assert f'requests_total{{operation="run"}} {messages + 2}\n' in later_text
 
 
 def test_the_host_repeats_only_the_runs_that_failed() -> None:
@@ -116,7 +120,8 @@ def test_the_host_repeats_only_the_runs_that_failed() -> None:
 
         def __init__(self, *fails: int) -> None:
             super().__init__(create_backend("emulator", preset="uncalibrated"))
-            self.fails, self.clocks = fails, list[int]()
+            self.fails = fails
+            self.clocks = list[int]()
 
         @property
         def capabilities(self) -> Capabilities:
@@ -138,12 +143,14 @@ def test_the_host_repeats_only_the_runs_that_failed() -> None:
 
     flawed = Small(2, 4)
     with serving(flawed) as server:
-        there, clock = record(create_backend("remote", address=server.address, **PATIENT))
-    here, _ = record(Small())
+        remote_recording, clock = record(create_backend("remote", address=server.address, **PATIENT))
+    local_recording, _ = record(Small())
     assert flawed.clocks == [0, 3, 6, 9, 3, 9]
     assert clock == 10
-    assert there.health.retries == 2
-    same(replace(here, cost=there.cost, health=there.health), there)
+    assert remote_recording.health.retries == 2
+    require_equal(
+        replace(local_recording, cost=remote_recording.cost, health=remote_recording.health), remote_recording
+    )
 
 
 def test_a_malformed_recording_of_several_runs_is_repeated() -> None:
@@ -152,10 +159,10 @@ def test_a_malformed_recording_of_several_runs_is_repeated() -> None:
     whole = device.run
 
     def cut(weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
-        found = replace(whole(weights, stimulus), lost=None)
+        recording = replace(whole(weights, stimulus), lost=None)
         if len(device.clocks) == 2:
-            found = replace(found, traces={name: codes[:-1] for name, codes in found.traces.items()})
-        return found
+            recording = replace(recording, traces={name: codes[:-1] for name, codes in recording.traces.items()})
+        return recording
 
     class Together(Backend, Batching):
         """The device, of which several runs are asked at once."""
@@ -187,31 +194,31 @@ def test_a_malformed_recording_of_several_runs_is_repeated() -> None:
         integers, _ = host.plan.quantise(net.effective_weights())
         size = host.plan.trials_per_run
         assert size is not None
-        found = host.record(integers, stimulus(3 * size).spikes)
+        recording = host.record(integers, stimulus(3 * size).spikes)
     assert device.clocks == [0, size, 2 * size, size]
-    assert found.traces["layer0"].shape[0] == 3 * size
+    assert recording.traces["layer0"].shape[0] == 3 * size
 
 
 def test_lost_trials_health_and_warnings_come_through() -> None:
-    here = CountingBackend()
-    here.configure(CIRCUIT)
-    with serving(CountingBackend()) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        assert there.warnings == ("2 populations",)
-        same(here.run(WEIGHTS, stimulus(3, 7)), there.run(WEIGHTS, stimulus(3, 7)))
+    local = CountingBackend()
+    local.configure(CIRCUIT)
+    with serving(CountingBackend()) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        assert client.warnings == ("2 populations",)
+        require_equal(local.run(WEIGHTS, stimulus(3, 7)), client.run(WEIGHTS, stimulus(3, 7)))
 
 
 def test_what_the_device_cannot_do_is_said_as_it_says_it() -> None:
     wide = replace(CIRCUIT, populations=(replace(CIRCUIT.populations[0], size=600), CIRCUIT.populations[1]))
-    with serving(create_backend("reference")) as server, connected(server) as there:
+    with serving(create_backend("reference")) as server, connected(server) as client:
         with pytest.raises(DeviceError, match="not configured; call configure"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
         with pytest.raises(ValueError, match="neuron circuits, the device has 512"):
-            there.configure(wide)
-        there.configure(CIRCUIT)
+            client.configure(wide)
+        client.configure(CIRCUIT)
         with pytest.raises(ValueError, match="expected integers"):
-            there.run({}, stimulus())
-        assert there.run(WEIGHTS, stimulus()).traces["hidden"].shape == (3, 16, 3)
+            client.run({}, stimulus())
+        assert client.run(WEIGHTS, stimulus()).traces["hidden"].shape == (3, 16, 3)
 
 
 def test_the_server_survives_a_device_that_fails() -> None:
@@ -221,15 +228,15 @@ def test_the_server_survives_a_device_that_fails() -> None:
         if run in errors:
             raise errors[run]
 
-    with serving(CountingBackend(fail)) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(CountingBackend(fail)) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(DeviceError, match="the FPGA is on fire"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
         with pytest.raises(ValueError, match="not today"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
         with pytest.raises(RemoteBugError, match="KeyError: 'x'"):
-            there.run(WEIGHTS, stimulus())
-        assert there.run(WEIGHTS, stimulus()).health.dropped_spikes == 3
+            client.run(WEIGHTS, stimulus())
+        assert client.run(WEIGHTS, stimulus()).health.dropped_spikes == 3
         report = ask_status(LinkSettings(server.address))
     assert report.errors == {"device": 1, "value": 1, "internal": 1}
     assert report.health.last_error == "internal: KeyError: 'x'"
@@ -252,23 +259,23 @@ def test_status_is_told_while_the_chip_is_busy() -> None:
         running.set()
         assert go_on.wait(60)
 
-    with serving(CountingBackend(wait)) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        thread = threading.Thread(target=there.run, args=(WEIGHTS, stimulus()))
+    with serving(CountingBackend(wait)) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        thread = threading.Thread(target=client.run, args=(WEIGHTS, stimulus()))
         thread.start()
         assert running.wait(60)
         report = ask_status(LinkSettings(server.address))
         text = ask_metrics(LinkSettings(server.address))
         go_on.set()
         thread.join()
-        after = ask_metrics(LinkSettings(server.address))
+        idle_text = ask_metrics(LinkSettings(server.address))
     assert report.health.state == "busy"
     assert report.holder is not None
     assert report.queue == ()
     assert "hxtrain_server_device_busy 1\n" in text
-    assert "hxtrain_server_runs_total 1\n" in after
-    assert 'hxtrain_server_info{backend="reference",chip="counting",chip_hash="none"} 1\n' in after
-    for line in after.splitlines():
+    assert "hxtrain_server_runs_total 1\n" in idle_text
+    assert 'hxtrain_server_info{backend="reference",chip="counting",chip_hash="none"} 1\n' in idle_text
+    for line in idle_text.splitlines():
         assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2
         assert line.startswith("# ") or float(line.rsplit(" ", 1)[1]) >= 0
 
@@ -276,13 +283,13 @@ def test_status_is_told_while_the_chip_is_busy() -> None:
 def test_a_device_that_hangs_is_reported() -> None:
     go_on = threading.Event()
     hanging = CountingBackend(lambda run: None if run > 1 else (go_on.wait(60), None)[1])
-    with serving(hanging, run_timeout=0.3) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(hanging, run_timeout=0.3) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(DeviceError, match=r"did not answer within 0.3 s; look after it"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
         assert ask_status(LinkSettings(server.address)).health.state == "stuck"
         go_on.set()
-        assert there.run(WEIGHTS, stimulus(clock=5)).traces["hidden"].max() == 5
+        assert client.run(WEIGHTS, stimulus(clock=5)).traces["hidden"].max() == 5
 
 
 def test_the_end_waits_for_the_running_batch() -> None:
@@ -292,19 +299,20 @@ def test_the_end_waits_for_the_running_batch() -> None:
         running.set()
         time.sleep(0.5)
 
-    device, found = CountingBackend(slow), []
+    device = CountingBackend(slow)
+    errors = []
     with serving(device) as server:
-        there: Backend = create_backend("remote", address=server.address)
-        there.open()
-        there.configure(CIRCUIT)
-        thread = threading.Thread(target=lambda: found.append(there.run(WEIGHTS, stimulus(clock=4))))
+        client: Backend = create_backend("remote", address=server.address)
+        client.open()
+        client.configure(CIRCUIT)
+        thread = threading.Thread(target=lambda: errors.append(client.run(WEIGHTS, stimulus(clock=4))))
         thread.start()
         assert running.wait(60)
     thread.join()
-    assert int(found[0].traces["hidden"].max()) == 4
+    assert int(errors[0].traces["hidden"].max()) == 4
     assert not device.is_open
-    there.close()
-    there.close()
+    client.close()
+    client.close()
 
 
 def test_settings_are_checked() -> None:
@@ -317,26 +325,26 @@ def test_settings_are_checked() -> None:
 
 
 def test_nobody_there() -> None:
-    there = create_backend("remote", address="tcp://127.0.0.1:1", patience=0.3)
+    client = create_backend("remote", address="tcp://127.0.0.1:1", patience=0.3)
     with pytest.raises(DeviceError, match=r"tcp://127.0.0.1:1: nothing listens there, for .* Is it running"):
-        there.open()
-    there.close()
+        client.open()
+    client.close()
 
 
 def test_unchanged_weights_are_the_same_tensors_for_the_device() -> None:
     """Devices write weights only when they are new ones."""
-    seen: list[list[torch.Tensor]] = []
+    matrices: list[list[torch.Tensor]] = []
 
     class Watching(CountingBackend):
         def run(self, weights: Mapping[str, torch.Tensor], stimulus: Stimulus) -> Recording:
-            seen.append(list(weights.values()))
+            matrices.append(list(weights.values()))
             return super().run(weights, stimulus)
 
     changed = {**WEIGHTS, "hidden->readout": WEIGHTS["hidden->readout"] + 1 - 2 * (WEIGHTS["hidden->readout"] > 0)}
-    with serving(Watching()) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(Watching()) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         for weights in (WEIGHTS, WEIGHTS, changed):
-            there.run(weights, stimulus())
-    assert [a is b for a, b in zip(seen[0], seen[1], strict=True)] == [True, True]
-    assert [a is b for a, b in zip(seen[1], seen[2], strict=True)] == [True, False]
-    assert torch.equal(seen[2][1], changed["hidden->readout"])
+            client.run(weights, stimulus())
+    assert [a is b for a, b in zip(matrices[0], matrices[1], strict=True)] == [True, True]
+    assert [a is b for a, b in zip(matrices[1], matrices[2], strict=True)] == [True, False]
+    assert torch.equal(matrices[2][1], changed["hidden->readout"])

@@ -15,11 +15,11 @@ BRIEF = {"timeout": 0.5, "patience": 1.0}
 
 
 def test_key_files_are_for_their_owner_only(tmp_path: Path) -> None:
-    before = os.umask(0)
+    mask = os.umask(0)
     try:
         files = make_keys(tmp_path / "keys")
     finally:
-        os.umask(before)
+        os.umask(mask)
     assert sorted(str(file.relative_to(tmp_path / "keys")) for file in files) == [
         "authorised/client.key",
         "client.key",
@@ -39,9 +39,9 @@ def test_key_files_are_for_their_owner_only(tmp_path: Path) -> None:
 def test_with_its_key_a_client_is_served(tmp_path: Path) -> None:
     make_keys(tmp_path)
     keys = str(tmp_path)
-    with serving(CountingBackend(), keys=keys) as server, connected(server, keys=keys) as there:
-        there.configure(CIRCUIT)
-        assert there.run(WEIGHTS, stimulus(clock=5)).traces["hidden"].max() == 5
+    with serving(CountingBackend(), keys=keys) as server, connected(server, keys=keys) as client:
+        client.configure(CIRCUIT)
+        assert client.run(WEIGHTS, stimulus(clock=5)).traces["hidden"].max() == 5
         holder = ask_status(LinkSettings(server.address, keys)).holder
         assert holder is not None
         assert holder.label.startswith("client (")
@@ -64,8 +64,8 @@ def test_without_the_right_keys_nothing_is_served(tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match="Is it running"):
             RemoteBackend(server.address, keys=str(tmp_path / "foreign"), **BRIEF).open()
         (tmp_path / "own/authorised/guest.key").write_bytes((tmp_path / "foreign/client.key").read_bytes())
-        with connected(server, keys=str(mixed)) as there:  # authorised while the server runs
-            assert there.identity["chip"] == "counting"
+        with connected(server, keys=str(mixed)) as client:  # authorised while the server runs
+            assert client.identity["chip"] == "counting"
         (tmp_path / "own/authorised/guest.key").unlink()
         with pytest.raises(DeviceError, match="does not accept this client's key"):
             RemoteBackend(server.address, keys=str(mixed), **BRIEF).open()
@@ -130,7 +130,8 @@ def test_keys_whose_making_was_interrupted_are_completed(
     files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After any number of files; what a client has already is not made anew."""
-    left, replace = [files], os.replace
+    left = [files]
+    replace = os.replace
 
     def interrupted(source: str, target: Path) -> None:
         if not left[0]:
@@ -142,13 +143,13 @@ def test_keys_whose_making_was_interrupted_are_completed(
         patch.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_keys(tmp_path / "keys")
-    before = {file: file.read_text() for file in (tmp_path / "keys").glob("*.key_secret")}
+    contents = {file: file.read_text() for file in (tmp_path / "keys").glob("*.key_secret")}
     make_keys(tmp_path / "keys")
-    assert {file: file.read_text() for file in before} == before
+    assert {file: file.read_text() for file in contents} == contents
     assert not list((tmp_path / "keys").rglob("*.part"))
     keys = str(tmp_path / "keys")
-    with serving(CountingBackend(), keys=keys) as server, connected(server, keys=keys) as there:
-        assert there.identity["chip"] == "counting"
+    with serving(CountingBackend(), keys=keys) as server, connected(server, keys=keys) as client:
+        assert client.identity["chip"] == "counting"
 
 
 @pytest.mark.parametrize(

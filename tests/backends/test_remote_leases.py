@@ -14,11 +14,13 @@ from hxtrain.backends.remote.leases import Desk, Origin
 from hxtrain.backends.remote.protocol import Ask, Place, Refusal
 from hxtrain.backends.remote.wire import Exact
 
-A, B, C = "a" * 8, "b" * 8, "c" * 8
+A = "a" * 8
+B = "b" * 8
+C = "c" * 8
 
 
-def ask(desk: Desk, client: str, now: float, idle: bool = True) -> Place:
-    return desk.ask(Ask(client, Exact(f"label of {client}")), Origin(f"key of {client}"), now, idle)
+def ask(desk: Desk, client: str, moment: float, idle: bool = True) -> Place:
+    return desk.ask(Ask(client, Exact(f"label of {client}")), Origin(f"key of {client}"), moment, idle)
 
 
 def test_first_come_first_served_with_estimates() -> None:
@@ -106,26 +108,28 @@ def test_two_clients_share_the_chip_fairly() -> None:
     device = CountingBackend(lambda run: time.sleep(0.01))
     failures: list[BaseException] = []
 
-    def work(address: str, own: int) -> None:
-        circuit, weights = ((CIRCUIT, WEIGHTS), (READOUT_ONLY, {"input->readout": WEIGHTS["input->hidden"][:2]}))[own]
+    def work(address: str, number: int) -> None:
+        circuit, weights = ((CIRCUIT, WEIGHTS), (READOUT_ONLY, {"input->readout": WEIGHTS["input->hidden"][:2]}))[
+            number
+        ]
         try:
-            with connected(address) as there:
-                there.configure(circuit)
+            with connected(address) as device:
+                device.configure(circuit)
                 for i in range(8):
-                    found = there.run(weights, stimulus(clock=100 * own + i))
-                    assert set(found.traces) == {p.name for p in circuit.populations}
-                    assert int(found.traces["readout"].max()) == 100 * own + i
+                    recording = device.run(weights, stimulus(clock=100 * number + i))
+                    assert set(recording.traces) == {p.name for p in circuit.populations}
+                    assert int(recording.traces["readout"].max()) == 100 * number + i
         except BaseException as error:
             failures.append(error)
 
     with serving(device, lease_time=0.0) as server:
-        threads = [threading.Thread(target=work, args=(server.address, own)) for own in (0, 1)]
+        threads = [threading.Thread(target=work, args=(server.address, number)) for number in (0, 1)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert failures == []
-    first, second = ([clock for clock in device.clocks if clock // 100 == own] for own in (0, 1))
+    first, second = ([clock for clock in device.clocks if clock // 100 == number] for number in (0, 1))
     assert (first, second) == (list(range(8)), list(range(100, 108))), "each batch once, in order"
     owners = [clock // 100 for clock in device.clocks]
     assert sum(a != b for a, b in pairwise(owners)) >= 4, "they took turns"

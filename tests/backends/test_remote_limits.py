@@ -40,55 +40,56 @@ def test_a_recording_is_bounded_by_what_its_circuit_can_give(name: str) -> None:
     """Trials that follow closely cannot be divided: few bytes are sent, more than the limit would come back."""
     settings = {"preset": "ideal"} if name == "emulator" else {}
     close = replace(firing(), trial_time=5e-5) if name == "emulator" else firing()
-    with serving(create_backend(name, **settings), max_message=2**16) as server, connected(server) as there:
-        there.configure(close)
+    with serving(create_backend(name, **settings), max_message=2**16) as server, connected(server) as client:
+        client.configure(close)
         trials = 100 if name == "emulator" else 2000
         with pytest.raises(ValueError, match=r"up to \d+ bytes with the spikes .* takes 65536; run fewer at once"):
-            there.run(WEIGHTS, quiet(trials))
-        assert len(there.run(WEIGHTS, quiet(3)).spikes["hidden"]) > 3 * 3 * 50
+            client.run(WEIGHTS, quiet(trials))
+        assert len(client.run(WEIGHTS, quiet(3)).spikes["hidden"]) > 3 * 3 * 50
         assert ask_status(LinkSettings(server.address)).errors == {"too_large": 1}
 
 
 def test_a_run_is_divided_where_its_recording_could_be_too_large() -> None:
     """The same recording, from several jobs."""
-    with create_backend("emulator", preset="uncalibrated") as here:
-        here.configure(firing())
-        whole = here.run(WEIGHTS, quiet(100, 5))
+    with create_backend("emulator", preset="uncalibrated") as local:
+        local.configure(firing())
+        whole = local.run(WEIGHTS, quiet(100, 5))
     device = create_backend("emulator", preset="uncalibrated")
-    with serving(device, max_message=2**16) as server, connected(server) as there:
-        there.configure(firing())
-        found = there.run(WEIGHTS, quiet(100, 5))
+    with serving(device, max_message=2**16) as server, connected(server) as client:
+        client.configure(firing())
+        recording = client.run(WEIGHTS, quiet(100, 5))
         report = ask_status(LinkSettings(server.address))
     assert report.runs > 1
     assert report.trials == 100
-    assert found.clock == whole.clock == 5
-    assert all(torch.equal(found.traces[name], codes) for name, codes in whole.traces.items())
-    assert torch.equal(found.spikes["hidden"].time, whole.spikes["hidden"].time)
+    assert recording.clock == whole.clock == 5
+    assert all(torch.equal(recording.traces[name], codes) for name, codes in whole.traces.items())
+    assert torch.equal(recording.spikes["hidden"].time, whole.spikes["hidden"].time)
 
 
 class Eager(ReferenceBackend):
     """Gives more spikes than it says it can."""
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        recording, trials = super().run(weights, stimulus), stimulus.spikes.samples
-        many = torch.arange(trials).repeat_interleave(2000)
-        return replace(recording, spikes={"hidden": Spikes(many, many * 0, many * 1e-9, trials, 3)})
+        recording = super().run(weights, stimulus)
+        trials = stimulus.spikes.samples
+        samples = torch.arange(trials).repeat_interleave(2000)
+        return replace(recording, spikes={"hidden": Spikes(samples, samples * 0, samples * 1e-9, trials, 3)})
 
 
 def test_a_recording_that_came_out_too_large_is_not_sent() -> None:
-    with serving(Eager(), max_message=2**16) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(Eager(), max_message=2**16) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(ValueError, match=r"has 72\d\d\d bytes or more, the server takes 65536: neurons fired more"):
-            there.run(WEIGHTS, quiet(3))
-        assert len(there.run(WEIGHTS, quiet(1)).spikes["hidden"]) == 2000
+            client.run(WEIGHTS, quiet(3))
+        assert len(client.run(WEIGHTS, quiet(1)).spikes["hidden"]) == 2000
 
 
 def test_runs_that_no_longer_fit_an_answer_come_with_the_next() -> None:
-    with serving(create_backend("emulator", preset="ideal"), max_message=2**15) as server, connected(server) as there:
-        there.configure(firing())
-        found = there.run_all(WEIGHTS, [quiet(4, 4 * i) for i in range(9)])
+    with serving(create_backend("emulator", preset="ideal"), max_message=2**15) as server, connected(server) as client:
+        client.configure(firing())
+        outcomes = client.run_all(WEIGHTS, [quiet(4, 4 * i) for i in range(9)])
         report = ask_status(LinkSettings(server.address))
-    assert [f.clock for f in found if isinstance(f, Recording)] == [4 * i for i in range(9)]
+    assert [f.clock for f in outcomes if isinstance(f, Recording)] == [4 * i for i in range(9)]
     assert (report.runs, report.errors) == (9, {})
 
 
@@ -98,33 +99,33 @@ def test_a_recording_of_another_form_is_an_error_of_the_device() -> None:
             recording = super().run(weights, stimulus)
             return replace(recording, traces={n: codes.float() for n, codes in recording.traces.items()})
 
-    with serving(Broken()) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(Broken()) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(DeviceError, match="traces of hidden: expected uint8"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
 
 
 @pytest.mark.parametrize("weight_max", [127, 128, 151, 32767])
 def test_wide_weights_travel_whole(weight_max: int) -> None:
     weights = {name: (matrix.int() * weight_max // 63) for name, matrix in WEIGHTS.items()}
     device = ReferenceBackend(weight_max)
-    sent: list[Mapping[str, Tensor]] = []
+    matrices: list[Mapping[str, Tensor]] = []
     run = device.run
-    device.run = lambda w, s: (sent.append(w), run(w, s))[1]  # type: ignore[func-returns-value,method-assign,assignment]
-    with serving(device) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        there.run(weights, stimulus())
-    assert all(torch.equal(sent[0][name].int(), matrix) for name, matrix in weights.items())
-    assert sent[0]["input->hidden"].dtype == (torch.int8 if weight_max <= 127 else torch.int16)
+    device.run = lambda w, s: (matrices.append(w), run(w, s))[1]  # type: ignore[func-returns-value,method-assign,assignment]
+    with serving(device) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        client.run(weights, stimulus())
+    assert all(torch.equal(matrices[0][name].int(), matrix) for name, matrix in weights.items())
+    assert matrices[0]["input->hidden"].dtype == (torch.int8 if weight_max <= 127 else torch.int16)
 
 
 def test_large_rooms_for_spikes_are_forgotten() -> None:
     device = create_backend("emulator", preset="ideal")
     with device:
-        many = replace(firing(), populations=(replace(firing().populations[0], size=200),), samples=94)
-        many = replace(many, projections=many.projections[:1])
+        large = replace(firing(), populations=(replace(firing().populations[0], size=200),), samples=94)
+        large = replace(large, projections=large.projections[:1])
         weights = {"input->hidden": torch.zeros(200, 4, dtype=torch.int8)}
-        device.configure(many)
+        device.configure(large)
         compiled = device.emulated._compiled  # type: ignore[attr-defined]
         assert len(device.run(weights, quiet(2)).spikes["hidden"]) < KEPT_SPIKES
         assert compiled._room[0].size
@@ -140,12 +141,12 @@ class Slow(CountingBackend, Interruptible):
     """Each run lasts until it is interrupted, or `enough` is set."""
 
     def __init__(self) -> None:
-        self.begun, self.interrupted, self.enough = (threading.Event() for _ in range(3))
+        self.begun, self.interrupted, self.release = (threading.Event() for _ in range(3))
         super().__init__(self._wait)
 
     def _wait(self, run: int) -> None:
         self.begun.set()
-        while not self.enough.is_set():
+        while not self.release.is_set():
             if self.interrupted.wait(0.01):
                 raise DeviceError("the run was interrupted")
 
@@ -158,24 +159,24 @@ def running(device: Slow, **settings: Any) -> Iterator[tuple[RemoteBackend, str,
     """A client that waits for two runs, in a thread; the errors that it ends with."""
     errors: list[BaseException] = []
     with serving(device, **settings) as server:
-        there = RemoteBackend(server.address)
+        client = RemoteBackend(server.address)
 
         def work() -> None:
             try:
-                there.run_all(WEIGHTS, [quiet(2, 0), quiet(2, 2)])
+                client.run_all(WEIGHTS, [quiet(2, 0), quiet(2, 2)])
             except BaseException as error:
                 errors.append(error)
 
-        there.open()
-        there.configure(CIRCUIT)
+        client.open()
+        client.configure(CIRCUIT)
         thread = threading.Thread(target=work)
         thread.start()
         assert device.begun.wait(20)
-        yield there, server.address, errors
-        device.enough.set()
+        yield client, server.address, errors
+        device.release.set()
         thread.join(20)
         assert not thread.is_alive()
-        there.close()
+        client.close()
 
 
 def idle(address: str) -> bool:
@@ -190,10 +191,10 @@ def idle(address: str) -> bool:
 
 def test_an_interrupted_client_cancels_its_job() -> None:
     device = Slow()
-    with running(device) as (there, address, errors):
-        there.interrupt()
+    with running(device) as (client, address, errors):
+        client.interrupt()
         assert idle(address)
-        device.enough.set()
+        device.release.set()
         device.interrupted.clear()
     assert [str(error) for error in errors] == ["the run was interrupted"]
     assert device.clocks == [0], "the second run was not begun"
@@ -201,19 +202,19 @@ def test_an_interrupted_client_cancels_its_job() -> None:
 
 def test_after_a_cancelled_job_the_client_goes_on() -> None:
     device = Slow()
-    with running(device) as (there, address, _):
-        there.interrupt()
+    with running(device) as (client, address, _):
+        client.interrupt()
         assert idle(address)
-        device.enough.set()
-        there.interrupt()  # without a run nothing happens
-        assert there.run(WEIGHTS, quiet(2, 9)).traces["hidden"].max() == 9
+        device.release.set()
+        client.interrupt()  # without a run nothing happens
+        assert client.run(WEIGHTS, quiet(2, 9)).traces["hidden"].max() == 9
 
 
 def test_the_job_of_a_client_that_has_gone_is_ended() -> None:
     device = Slow()
-    with running(device, heartbeat_timeout=0.5) as (there, address, _):
-        assert there._heart is not None
-        there._heart.stop()  # and the connection waits in silence
+    with running(device, heartbeat_timeout=0.5) as (client, address, _):
+        assert client._heart is not None
+        client._heart.stop()  # and the connection waits in silence
         assert idle(address)
         assert device.interrupted.is_set()
 
@@ -228,8 +229,8 @@ def test_a_job_that_takes_too_long_is_ended() -> None:
 
 def test_only_the_job_that_is_meant_is_cancelled() -> None:
     device = Slow()
-    with running(device) as (there, address, errors):
-        there._cancel(there._sequence + 1)
+    with running(device) as (client, address, errors):
+        client._cancel(client._sequence + 1)
         time.sleep(0.3)
         assert not device.interrupted.is_set()
         assert ask_status(LinkSettings(address)).health.state == "busy"
@@ -242,7 +243,7 @@ def test_a_run_of_the_emulator_ends_when_it_is_interrupted() -> None:
     with device:
         device.configure(CIRCUIT)
         device.interrupt()  # without a run nothing happens
-        before = device.run(WEIGHTS, stimulus(3))
+        previous = device.run(WEIGHTS, stimulus(3))
         stop = threading.Event()
 
         def insist() -> None:
@@ -257,8 +258,8 @@ def test_a_run_of_the_emulator_ends_when_it_is_interrupted() -> None:
         finally:
             stop.set()
             thread.join()
-        after = device.run(WEIGHTS, stimulus(3))
-    assert torch.equal(before.traces["hidden"], after.traces["hidden"])
+        current = device.run(WEIGHTS, stimulus(3))
+    assert torch.equal(previous.traces["hidden"], current.traces["hidden"])
 
 
 # a client's patience
@@ -307,26 +308,26 @@ def answering(answer: Callable[[str, int], tuple[str, object] | None], **limits:
 def test_patience_ends_what_never_ends(reply: tuple[str, object], text: str) -> None:
     with (
         answering(lambda op, _: reply if op == "configure" else None) as address,
-        RemoteBackend(address, patience=1.0, timeout=0.3) as there,
+        RemoteBackend(address, patience=1.0, timeout=0.3) as client,
         pytest.raises(DeviceError, match=text),
     ):
-        there.configure(CIRCUIT)
+        client.configure(CIRCUIT)
 
 
 def test_a_lost_lease_is_not_asked_for_without_pause() -> None:
-    asked = []
+    operations = []
 
     def answer(op: str, number: int) -> tuple[str, object] | None:
-        asked.append(op)
+        operations.append(op)
         return ("error", Failure("lease_lost", "over", None)) if op == "configure" else None
 
     with (
         answering(answer) as address,
-        RemoteBackend(address, patience=1.0, timeout=0.3) as there,
+        RemoteBackend(address, patience=1.0, timeout=0.3) as client,
         pytest.raises(DeviceError),
     ):
-        there.configure(CIRCUIT)
-    assert asked.count("configure") < 15
+        client.configure(CIRCUIT)
+    assert operations.count("configure") < 15
 
 
 def test_a_bug_behind_the_server_is_an_error_of_the_device() -> None:
@@ -351,9 +352,9 @@ def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
 def test_an_answer_larger_than_the_server_says_is_not_taken() -> None:
     context = zmq.Context()
     with answering(lambda op, _: None, max_message=2**16) as address:
-        there = RemoteBackend(address, patience=1.0, timeout=0.3)
-        there.open()
-        assert there._link._socket is not None
-        assert there._link._socket.getsockopt(zmq.MAXMSGSIZE) == 2**16 + 2**20
-        there.close()
+        client = RemoteBackend(address, patience=1.0, timeout=0.3)
+        client.open()
+        assert client._link._socket is not None
+        assert client._link._socket.getsockopt(zmq.MAXMSGSIZE) == 2**16 + 2**20
+        client.close()
     context.destroy(linger=0)

@@ -60,26 +60,26 @@ def chaos() -> Callable[[str, int, list[bytes]], list[int]]:
 def test_a_bad_network_changes_nothing(act: Callable[[str, int, list[bytes]], list[int]]) -> None:
     device = CountingBackend()
     with serving(device) as server, Proxy(server.address, act) as proxy:
-        there = RemoteBackend(proxy.address, timeout=0.1, patience=60.0)
-        with there:
-            found = run_all(there)
+        client = RemoteBackend(proxy.address, timeout=0.1, patience=60.0)
+        with client:
+            recordings = run_all(client)
         duplicates = ask_status(LinkSettings(server.address)).duplicates
-    for i, codes in enumerate(found):
+    for i, codes in enumerate(recordings):
         assert torch.equal(codes, torch.full((3, 16, 3), 3 * i, dtype=torch.uint8))
     assert device.clocks == [3 * i for i in range(RUNS)], "every batch was run once, in order"
     assert duplicates > 0 or act is late_answers
 
 
 def test_a_batch_with_another_content_is_not_taken_for_a_repeat() -> None:
-    with serving(CountingBackend()) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        there.run(WEIGHTS, stimulus(clock=1))
-        there._sequence -= 1  # as a client with a fault would
+    with serving(CountingBackend()) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        client.run(WEIGHTS, stimulus(clock=1))
+        client._sequence -= 1  # as a client with a fault would
         with pytest.raises(ValueError, match="run 2 was sent before with another content"):
-            there.run(WEIGHTS, stimulus(clock=2))
-        there._sequence -= 2
+            client.run(WEIGHTS, stimulus(clock=2))
+        client._sequence -= 2
         with pytest.raises(DeviceError, match=r"run 1 is older than 2, the last one of this client \(stale\)"):
-            there.run(WEIGHTS, stimulus(clock=3))
+            client.run(WEIGHTS, stimulus(clock=3))
 
 
 def test_a_damaged_batch_is_not_run() -> None:
@@ -90,10 +90,10 @@ def test_a_damaged_batch_is_not_run() -> None:
             frames[3] = bytes(12)
         return [0]
 
-    with serving(device) as server, Proxy(server.address, damage) as proxy, connected(proxy.address) as there:
-        there.configure(CIRCUIT)
+    with serving(device) as server, Proxy(server.address, damage) as proxy, connected(proxy.address) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(DeviceError, match="do not have the digest of the head"):
-            there.run(WEIGHTS, stimulus())
+            client.run(WEIGHTS, stimulus())
     assert device.clocks == []
 
 
@@ -105,10 +105,10 @@ def test_a_long_run_outlives_the_time_out() -> None:
         assert go_on.wait(60)
 
     device = CountingBackend(slow)
-    with serving(device) as server, connected(server, timeout=0.05, patience=30.0) as there:
-        there.configure(CIRCUIT)
+    with serving(device) as server, connected(server, timeout=0.05, patience=30.0) as client:
+        client.configure(CIRCUIT)
         threading.Timer(0.6, go_on.set).start()
-        there.run(WEIGHTS, stimulus())
+        client.run(WEIGHTS, stimulus())
         assert ask_status(LinkSettings(server.address)).duplicates > 0
     assert device.clocks == [0]
 
@@ -130,8 +130,8 @@ def bind(process: "subprocess.Popen[str]", address: str) -> str:
 def test_a_restarted_server_goes_on_bit_by_bit(tmp_path: Path) -> None:
     """The first server dies in the middle of a run, the second one takes its place."""
     first, second = processes = start(tmp_path, deadly=5), start(tmp_path, deadly=0)
-    with create_backend("emulator", preset="uncalibrated") as here:
-        expected = run_all(here)
+    with create_backend("emulator", preset="uncalibrated") as local:
+        expected = run_all(local)
     address = bind(first, FREE_PORT)
 
     def restart() -> None:
@@ -141,11 +141,11 @@ def test_a_restarted_server_goes_on_bit_by_bit(tmp_path: Path) -> None:
     thread = threading.Thread(target=restart)
     thread.start()
     try:
-        with RemoteBackend(address, timeout=30.0, patience=100.0) as there:
-            found = run_all(there)
+        with RemoteBackend(address, timeout=30.0, patience=100.0) as client:
+            recordings = run_all(client)
             thread.join()
         assert first.returncode == 9
-        assert all(map(torch.equal, found, expected))
+        assert all(map(torch.equal, recordings, expected))
     finally:
         for process in processes:
             process.kill()
@@ -155,20 +155,20 @@ def test_a_restarted_server_goes_on_bit_by_bit(tmp_path: Path) -> None:
 
 def test_another_device_after_a_restart_is_noticed() -> None:
     with serving(CountingBackend()) as server:
-        there = RemoteBackend(server.address, **PATIENT)
-        there.open()
-        there.configure(CIRCUIT)
+        client = RemoteBackend(server.address, **PATIENT)
+        client.open()
+        client.configure(CIRCUIT)
     with serving(CASES["reference"].make(), bind=server.address):
         with pytest.raises(DeviceError, match=r"serves another device now: .*ideal.*, it was .*counting"):
-            there.run(WEIGHTS, stimulus())
-        there.close()
+            client.run(WEIGHTS, stimulus())
+        client.close()
 
 
 def test_a_server_that_stays_away_is_an_error() -> None:
     with serving(CASES["reference"].make()) as server:
-        there = RemoteBackend(server.address, timeout=0.2, patience=0.5)
-        there.open()
-        there.configure(CIRCUIT)
+        client = RemoteBackend(server.address, timeout=0.2, patience=0.5)
+        client.open()
+        client.configure(CIRCUIT)
     with pytest.raises(DeviceError, match="Is it running and is the address right"):
-        there.run(WEIGHTS, stimulus())
-    there.close()
+        client.run(WEIGHTS, stimulus())
+    client.close()

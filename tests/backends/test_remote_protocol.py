@@ -67,8 +67,8 @@ def test_a_good_message_is_answered() -> None:
 
 
 def test_every_error_has_its_code() -> None:
-    with serving(CountingBackend(), max_message=2**16) as server, Raw(server) as raw, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(CountingBackend(), max_message=2**16) as server, Raw(server) as raw, connected(server) as client:
+        client.configure(CIRCUIT)
         good = [PREFIX, head(), HELLO]
         cases: list[tuple[str, list[bytes]]] = [
             ("version", [b"hxtrain\x01", *good[1:]]),
@@ -85,23 +85,23 @@ def test_every_error_has_its_code() -> None:
             ("too_large", [*good, *[b""] * 300]),
             ("lease_lost", [PREFIX, head("heartbeat", lease="none"), pack(Empty())]),
             ("lease_lost", [PREFIX, head("run", lease="\u00fc", sequence=1), pack(Empty())]),
-            ("malformed", [PREFIX, head("configure", lease=there._lease, sequence=9), pack(Empty())]),
+            ("malformed", [PREFIX, head("configure", lease=client._lease, sequence=9), pack(Empty())]),
         ]
         for code, frames in cases:
             assert raw.code(*frames) == code, frames
-        assert there.run(WEIGHTS, stimulus()).health.retries == 1
+        assert client.run(WEIGHTS, stimulus()).health.retries == 1
         with pytest.raises(ValueError, match=r"has \d+ bytes, the chip server takes 65536; use smaller batches"):
-            there.run(WEIGHTS, stimulus(2000))
+            client.run(WEIGHTS, stimulus(2000))
 
 
 def test_a_run_whose_recording_would_be_too_large_is_refused() -> None:
     """Few bytes are sent, many would come back."""
     device = CountingBackend()
     none = torch.zeros(0)
-    with serving(device, max_message=2**17) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(device, max_message=2**17) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         with pytest.raises(ValueError, match=r"a run of 10000000 samples has .* run fewer at once"):
-            there.run(WEIGHTS, Stimulus(Spikes(none.long(), none.long(), none, 10_000_000, 4)))
+            client.run(WEIGHTS, Stimulus(Spikes(none.long(), none.long(), none, 10_000_000, 4)))
     assert device.clocks == []
 
 
@@ -110,8 +110,8 @@ def test_too_many_requests_are_put_off() -> None:
         codes = [raw.code(PREFIX, head(), HELLO) for _ in range(8)]
         assert codes[0] == "ok"
         assert "busy" in codes
-        with connected(server) as there:  # waits until it may
-            assert there.capabilities == CAPABILITIES
+        with connected(server) as client:  # waits until it may
+            assert client.capabilities == CAPABILITIES
 
 
 def test_another_version_of_the_server_is_said() -> None:
@@ -123,16 +123,16 @@ def test_another_version_of_the_server_is_said() -> None:
     from hxtrain.backends.remote import RemoteBackend
 
     def answer() -> None:
-        route, _, asked, _ = router.recv_multipart()
-        reply = pack(ReplyHead(unpack(Head, asked).id, "error"))
+        route, _, request, _ = router.recv_multipart()
+        reply = pack(ReplyHead(unpack(Head, request).id, "error"))
         router.send_multipart([route, b"hxtrain\x03", reply, pack(Failure("version", "", None))])
 
     thread = threading.Thread(target=answer)
     thread.start()
-    there = RemoteBackend(f"tcp://127.0.0.1:{port}")
+    client = RemoteBackend(f"tcp://127.0.0.1:{port}")
     with pytest.raises(DeviceError, match="speaks version 3 of the protocol, this client version 2; install the same"):
-        there.open()
-    there.close()
+        client.open()
+    client.close()
     thread.join()
     context.destroy(linger=0)
 
@@ -190,29 +190,30 @@ def with_digest(frames: list[bytes], lease: str, sequence: int) -> list[bytes]:
 @pytest.mark.timeout(3600)
 def test_malformed_messages_are_answered_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "hxtrain")  # pytest would keep every warning, and no memory would be measured
-    draw, device = random.Random(7), CountingBackend()
+    draw = random.Random(7)
+    device = CountingBackend()
     lenient = {"max_rate": 1e6, "heartbeat_timeout": 600.0}
-    with serving(device, **lenient) as server, connected(server) as there, Raw(server) as raw:
-        there.configure(CIRCUIT)
-        there.run(WEIGHTS, stimulus())
+    with serving(device, **lenient) as server, connected(server) as client, Raw(server) as raw:
+        client.configure(CIRCUIT)
+        client.run(WEIGHTS, stimulus())
         codes: dict[str, int] = {}
-        before = 0
+        memory = 0
         for number in range(FRAMES):
             sequence = 1000 + number
-            frames = mutilated(run_frames(there._lease, sequence), draw)
+            frames = mutilated(run_frames(client._lease, sequence), draw)
             if number % 2:
-                frames = with_digest(frames, there._lease, sequence)
+                frames = with_digest(frames, client._lease, sequence)
             code = raw.code(*frames)
             codes[code] = codes.get(code, 0) + 1
             if number == FRAMES // 4:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
         assert set(codes) <= {"ok", "malformed", "version", "lease_lost", "value", "stale"}, codes
         assert codes["malformed"] > FRAMES // 2
         assert grown < 8 * 1024, f"{grown} KiB more after {FRAMES} messages"
         print(f"{FRAMES} messages: {codes}; {grown} KiB more memory after the first quarter")
-        there._sequence = 2**62  # beyond what a fault in a head may have made of its number
-        assert there.run(WEIGHTS, stimulus(clock=9)).traces["hidden"].max() == 9
+        client._sequence = 2**62  # beyond what a fault in a head may have made of its number
+        assert client.run(WEIGHTS, stimulus(clock=9)).traces["hidden"].max() == 9
 
 
 def test_noise_on_the_port_does_no_harm() -> None:
@@ -224,8 +225,8 @@ def test_noise_on_the_port_does_no_harm() -> None:
         for _ in range(20):
             with socket.create_connection((host, int(port))) as plain:
                 plain.sendall(draw.randbytes(500))
-        with connected(server) as there:
-            assert there.capabilities == CAPABILITIES
+        with connected(server) as client:
+            assert client.capabilities == CAPABILITIES
 
 
 VALUES = st.recursive(

@@ -55,34 +55,35 @@ class Lives:
     """Servers of one chip at one address, one after the other; the next one waits to take over."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.killed = folder, 0
+        self.folder = folder
+        self.killed = 0
         self._spare = self._start(0)
-        self._now: subprocess.Popen[str] | None = None
+        self._current: subprocess.Popen[str] | None = None
         self.address = self.take_over(FREE_PORT)
 
     def take_over(self, address: str) -> str:
         """Let the waiting server serve, start the next one, and return the address."""
-        self._now = self._spare
-        assert self._now.stdin is not None
-        assert self._now.stdout is not None
-        self._now.stdin.write(f"{address}\n")
-        self._now.stdin.flush()
-        bound = self._now.stdout.readline().strip()
+        self._current = self._spare
+        assert self._current.stdin is not None
+        assert self._current.stdout is not None
+        self._current.stdin.write(f"{address}\n")
+        self._current.stdin.flush()
+        bound = self._current.stdout.readline().strip()
         assert bound, "the server did not start; its error is above"
         self._spare = self._start(self.killed + 1)
         return bound
 
     def kill(self) -> None:
         """Kill the server, whatever it does, and have the next one take its place."""
-        assert self._now is not None
-        self._now.kill()
-        self._now.communicate()
-        assert self._now.returncode == -signal.SIGKILL
+        assert self._current is not None
+        self._current.kill()
+        self._current.communicate()
+        assert self._current.returncode == -signal.SIGKILL
         self.killed += 1
         self.take_over(self.address)
 
     def end(self) -> None:
-        for process in (self._now, self._spare):
+        for process in (self._current, self._spare):
             assert process is not None
             process.kill()
             process.communicate()
@@ -129,7 +130,8 @@ def config(backend: BackendConfig, epochs: int) -> RunConfig:
 
 def bad_network() -> Callable[[str, int, list[bytes]], list[int]]:
     """Lose, double, delay and reorder messages; now and then the link is cut for a while."""
-    draw, cut = random.Random(5), [0]
+    draw = random.Random(5)
+    cut = [0]
 
     def act(way: str, number: int, frames: list[bytes]) -> list[int]:
         if cut[0] == 0 and draw.random() < 0.01:
@@ -146,7 +148,9 @@ def bad_network() -> Callable[[str, int, list[bytes]], list[int]]:
 def test_training_survives_killed_servers_on_a_bad_network(tmp_path: Path) -> None:
     """One epoch for each kill, which comes at a random time in it."""
     run(config(BackendConfig(retries=0), KILLS), tmp_path / "here", "test", Counting())
-    draw, progress, lives = random.Random(11), Counting(), Lives(tmp_path)
+    draw = random.Random(11)
+    progress = Counting()
+    lives = Lives(tmp_path)
 
     def murder() -> None:
         for kill in range(KILLS):
@@ -161,14 +165,16 @@ def test_training_survives_killed_servers_on_a_bad_network(tmp_path: Path) -> No
         with Proxy(lives.address, bad_network()) as proxy:
             killer.start()
             settings = {"address": proxy.address, "timeout": 0.3, "patience": 120.0}
-            there = run(config(BackendConfig("remote", settings, retries=0), KILLS), tmp_path / "there", "", progress)
+            remote_result = run(
+                config(BackendConfig("remote", settings, retries=0), KILLS), tmp_path / "there", "", progress
+            )
         killer.join(60)
         assert lives.killed == KILLS
     finally:
         lives.end()
     first, second = (torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("here", "there"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert there["retries"] == 0, "what was lost was repeated below the host, which saw every run once"
+    assert remote_result["retries"] == 0, "what was lost was repeated below the host, which saw every run once"
     journals = lives.journals()
     for clocks in journals:
         assert clocks == sorted(set(clocks)), "no server ran a batch twice"
@@ -185,32 +191,34 @@ def test_two_clients_fight_for_one_chip() -> None:
     counts, longest = [0, 0], [0.0, 0.0]
     end = time.monotonic() + SECONDS
 
-    def work(address: str, own: int) -> None:
-        circuit, weights = ((CIRCUIT, WEIGHTS), (READOUT_ONLY, {"input->readout": WEIGHTS["input->hidden"][:2]}))[own]
+    def work(address: str, number: int) -> None:
+        circuit, weights = ((CIRCUIT, WEIGHTS), (READOUT_ONLY, {"input->readout": WEIGHTS["input->hidden"][:2]}))[
+            number
+        ]
         try:
-            with connected(address) as there:
-                there.configure(circuit)
+            with connected(address) as client:
+                client.configure(circuit)
                 while time.monotonic() < end:
                     begin = time.monotonic()
-                    clock = 2 * counts[own] + own  # which tells whose it is, in the codes, too
-                    found = there.run(weights, stimulus(clock=clock))
-                    assert set(found.traces) == {p.name for p in circuit.populations}
-                    assert (found.traces["readout"] == clock % 256).all()
-                    longest[own] = max(longest[own], time.monotonic() - begin)
-                    counts[own] += 1
+                    clock = 2 * counts[number] + number  # which tells whose it is, in the codes, too
+                    recording = client.run(weights, stimulus(clock=clock))
+                    assert set(recording.traces) == {p.name for p in circuit.populations}
+                    assert (recording.traces["readout"] == clock % 256).all()
+                    longest[number] = max(longest[number], time.monotonic() - begin)
+                    counts[number] += 1
         except BaseException as error:
             failures.append(error)
 
     with serving(device, lease_time=0.1, max_rate=1e6) as server:
-        threads = [threading.Thread(target=work, args=(server.address, own)) for own in (0, 1)]
+        threads = [threading.Thread(target=work, args=(server.address, number)) for number in (0, 1)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert failures == []
-    for own in (0, 1):
-        clocks = [clock for clock in device.clocks if clock % 2 == own]
-        assert clocks == list(range(own, 2 * counts[own] + own, 2)), "each batch once, in order"
-    turns = [own for own, _ in itertools.groupby(clock % 2 for clock in device.clocks)]
+    for number in (0, 1):
+        clocks = [clock for clock in device.clocks if clock % 2 == number]
+        assert clocks == list(range(number, 2 * counts[number] + number, 2)), "each batch once, in order"
+    turns = [number for number, _ in itertools.groupby(clock % 2 for clock in device.clocks)]
     assert min(turns.count(0), turns.count(1)) > 1, f"turns {turns}: one waits until the other is done"
     print(f"{counts} runs in {SECONDS:g} s, longest waits {longest[0]:.2f} and {longest[1]:.2f} s")

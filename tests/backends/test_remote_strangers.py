@@ -36,9 +36,9 @@ HEAD = msgpack.packb({"op": "status", "id": 1, "lease": "", "sequence": 0, "dige
 ESCAPES = "[/b]\x1b]0;mine\x07\x1b[2J\nlease root\u202e"
 
 
-def frame(data: bytes, more: bool = False, command: bool = False) -> bytes:
+def frame(data: bytes, is_continued: bool = False, command: bool = False) -> bytes:
     """Return a frame of ZMTP."""
-    flags = more + 4 * command
+    flags = is_continued + 4 * command
     return (
         bytes([flags | 2]) + struct.pack(">Q", len(data)) + data
         if len(data) > 255
@@ -115,25 +115,25 @@ def one_identity(server: Server) -> None:
 @pytest.mark.parametrize("attack", [full_pipe, pings, torn_messages, one_identity])
 def test_the_device_goes_on_whatever_peers_do(attack: Any) -> None:
     device = CountingBackend()
-    with serving(device) as server, connected(server) as there:
-        there.configure(CIRCUIT)
-        there.run(WEIGHTS, stimulus(clock=1))
+    with serving(device) as server, connected(server) as client:
+        client.configure(CIRCUIT)
+        client.run(WEIGHTS, stimulus(clock=1))
         attack(server)
-        assert there.run(WEIGHTS, stimulus(clock=2)).traces["hidden"].max() == 2
+        assert client.run(WEIGHTS, stimulus(clock=2)).traces["hidden"].max() == 2
         assert server._front.restarts == 0
     assert device.clocks == [1, 2]
 
 
 def test_a_front_that_ends_is_replaced_and_the_lease_stays() -> None:
     device = CountingBackend()
-    with serving(device) as server, connected(server, timeout=0.5) as there:
-        there.configure(CIRCUIT)
-        there.run(WEIGHTS, stimulus(clock=1))
-        lease = there._lease
+    with serving(device) as server, connected(server, timeout=0.5) as client:
+        client.configure(CIRCUIT)
+        client.run(WEIGHTS, stimulus(clock=1))
+        lease = client._lease
         assert server._front._process is not None
         os.kill(server._front._process.pid, 6)
-        assert there.run(WEIGHTS, stimulus(clock=2)).traces["hidden"].max() == 2
-        assert (there._lease, server._front.restarts) == (lease, 1)
+        assert client.run(WEIGHTS, stimulus(clock=2)).traces["hidden"].max() == 2
+        assert (client._lease, server._front.restarts) == (lease, 1)
     assert (device.clocks, len(device.circuits)) == ([1, 2], 1)
 
 
@@ -184,9 +184,9 @@ def test_bytes_and_work_are_charged_to_the_user() -> None:
     rates = Rates(10.0)
     rates.admit("a", 0.0)
     rates.charge("a", 0.0, seconds=1.0)
-    for user, now in (("a", 0.0), ("a", 0.9)):
+    for user, moment in (("a", 0.0), ("a", 0.9)):
         with pytest.raises(Refusal, match="more than 10 requests per second") as refusal:
-            rates.admit(user, now)
+            rates.admit(user, moment)
         assert refusal.value.retry_after is not None
     rates.admit("b", 0.0)
     rates.admit("a", 2.5)
@@ -210,15 +210,15 @@ def test_messages_of_all_sizes_arrive_in_order() -> None:
     shared, idle = make_memory(100_000), make_memory(10)
     near, far = socket.socketpair(socket.AF_UNIX, KIND)
     writer, reader = Channel(near, Memory(shared), Memory(idle)), Channel(far, Memory(idle), Memory(shared))
-    sent = [[bytes([n]) * size, b"", b"end"] for n in range(50) for size in (0, 1, 9000, 40_000, 99_000)]
-    for frames in sent:
+    messages = [[bytes([n]) * size, b"", b"end"] for n in range(50) for size in (0, 1, 9000, 40_000, 99_000)]
+    for frames in messages:
         writer.send(*frames)
     received = []
-    while writer.is_blocked or len(received) < len(sent):
+    while writer.is_blocked or len(received) < len(messages):
         writer.flush()
         if (frames := reader.receive()) is not None:
             received.append([frame.tobytes() for frame in frames])
-    assert received == sent
+    assert received == messages
     with pytest.raises(ValueError, match="too large for a memory of 100000"):
         writer.send(bytes(100_001))
     writer.close()
@@ -227,8 +227,8 @@ def test_messages_of_all_sizes_arrive_in_order() -> None:
         os.close(descriptor)
 
 
-def ask(desk: Desk, number: int, origin: Origin, now: float = 0.0) -> int:
-    return desk.ask(Ask(f"{number:08d}", Exact("x")), origin, now, True).position
+def ask(desk: Desk, number: int, origin: Origin, moment: float = 0.0) -> int:
+    return desk.ask(Ask(f"{number:08d}", Exact("x")), origin, moment, True).position
 
 
 @pytest.mark.parametrize(
@@ -253,25 +253,25 @@ def test_nobody_takes_all_places(origins: list[Origin], places: int) -> None:
 
 def test_a_lease_without_a_run_goes_on() -> None:
     desk = Desk(10.0, 300.0)
-    for now in (0.0, 9.0, 11.0):
-        first = ask(desk, 1, Origin("a"), now)
-        second = ask(desk, 2, Origin("b"), now)
+    for moment in (0.0, 9.0, 11.0):
+        first = ask(desk, 1, Origin("a"), moment)
+        second = ask(desk, 2, Origin("b"), moment)
     assert (first, second) == (1, 0)
     assert desk.lease is not None
     desk.lease.worked = 20.0  # it configured, which took a while
     assert ask(desk, 2, Origin("b"), 25.0) == 0
-    assert [ask(desk, 1, Origin("a"), now) for now in (25.0, 30.0)] == [1, 0]
+    assert [ask(desk, 1, Origin("a"), moment) for moment in (25.0, 30.0)] == [1, 0]
 
 
 def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    moment = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
     complaints = Complaints(logging.getLogger("hxtrain"))
     for _ in range(1000):
         complaints.warn("malformed", "10.0.0.1", ESCAPES)
     for number in range(1000):
         complaints.warn("malformed", f"peer {number}", "nonsense")
-    now = 61.0
+    moment = 61.0
     complaints.warn("malformed", "10.0.0.1", "again")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) <= MOST + 1
@@ -287,17 +287,17 @@ def status(report: Report) -> str:
 
 
 def test_text_of_strangers_is_shown_as_it_is(raw: Any) -> None:
-    with serving(CountingBackend()) as server, connected(server) as there:
-        there.configure(CIRCUIT)
+    with serving(CountingBackend()) as server, connected(server) as client:
+        client.configure(CIRCUIT)
         body = msgpack.packb({"client": "a" * 8, "label": "[/nobody]"})
         head = msgpack.packb({"op": "lease", "id": 1, "lease": "", "sequence": 0, "digest": ""})
         assert raw(server, PREFIX, head, body) == "ok"
         assert raw(server, PREFIX, head, msgpack.packb({"client": ESCAPES, "label": "x", ESCAPES: 1})) == "malformed"
-        shown = status(ask_status(LinkSettings(server.address)))
-    assert "[/nobody]" in shown
-    assert "\\x1b" in shown
-    assert all(line.isprintable() for line in shown.splitlines())
-    assert len([line for line in shown.splitlines() if line.strip().startswith("lease")]) == 1
+        text = status(ask_status(LinkSettings(server.address)))
+    assert "[/nobody]" in text
+    assert "\\x1b" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len([line for line in text.splitlines() if line.strip().startswith("lease")]) == 1
 
 
 def test_text_is_cleaned_on_arrival() -> None:
@@ -314,9 +314,9 @@ def test_progress_shows_text_of_any_kind(text: str) -> None:
     progress.warn(text)
     progress.table(text, (text,), [(text,)])
     progress.show("[bold]{}[/] of {}", text, 3)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert shown.count(text.replace("\x1b", "\\x1b")) == 6
-    assert "\x1b" not in shown
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert output.count(text.replace("\x1b", "\\x1b")) == 6
+    assert "\x1b" not in output
 
 
 @pytest.mark.parametrize("port", ["0x1", "65536", "99999", "-1", "", "http"])

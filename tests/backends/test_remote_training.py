@@ -38,16 +38,16 @@ def remote(address: str) -> BackendConfig:
 
 
 def test_training_over_loopback_is_bit_equal(tmp_path: Path) -> None:
-    here = train(tmp_path / "here", BackendConfig())
+    local = train(tmp_path / "here", BackendConfig())
     with serving(create_backend("emulator", preset="uncalibrated")) as server:
-        there = train(tmp_path / "there", remote(server.address))
+        served = train(tmp_path / "there", remote(server.address))
     first, second = (torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("here", "there"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    sent, arrived = (np.load(tmp_path / name / "weights.npz") for name in ("here", "there"))
-    assert all(np.array_equal(sent[name], arrived[name]) for name in sent.files)
+    weights, arrived = (np.load(tmp_path / name / "weights.npz") for name in ("here", "there"))
+    assert all(np.array_equal(weights[name], arrived[name]) for name in weights.files)
     for key in ("test_accuracy", "hidden_spikes_per_sample", "chip", "chip_hash", "backend"):
-        assert here[key] == there[key]
-    assert there["address"] == server.address
+        assert local[key] == served[key]
+    assert served["address"] == server.address
 
 
 def test_a_run_may_be_resumed_at_another_address_of_the_same_chip_only(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_calibration_tells_how_far_it_is(calibrated: list[str]) -> None:
     with listening(told.append), create_backend("emulator", chip="Q11A1") as backend:
         backend.configure(CIRCUIT)
         backend.configure(CIRCUIT)
-    assert [work.done for work in told] == list(range(len(STAGES) + 2))
+    assert [work.n_done for work in told] == list(range(len(STAGES) + 2))
     assert {work.stages for work in told} == {len(STAGES) + 1}
     assert told[0].what.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
     assert (told[0].stage, told[-1].stage) == (next(iter(STAGES)), "")

@@ -24,10 +24,10 @@ class Altered(BackendWrapper):
         super().__init__(backend)
         self.weights, self.recording = weights, recording
 
-    def sent(self, weights):
+    def map_weights(self, weights):
         return self.weights(dict(weights))
 
-    def received(self, recording, stimulus):
+    def map_recording(self, recording, stimulus):
         return self.recording(recording)
 
 

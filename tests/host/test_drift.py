@@ -40,7 +40,7 @@ class Drifting(BackendWrapper):
         super().__init__(create_backend("emulator", preset="uncalibrated"))
         self.rate = rate
 
-    def received(self, recording: Recording, stimulus: Stimulus) -> Recording:
+    def map_recording(self, recording: Recording, stimulus: Stimulus) -> Recording:
         return shifted(recording, stimulus.clock, self.rate)
 
 

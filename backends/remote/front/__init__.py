@@ -1,4 +1,4 @@
-"""The server's face to the network: a process of its own (`relay`), and what starts it and speaks with it (`Front`)."""
+"""The server's front to the network: a separate process (`relay`), and the class that starts it (`Front`)."""
 
 from .front import Arrival, Dropped, Front, Question
 

@@ -1,7 +1,7 @@
-"""The way between relay and server: small messages through a socket, large ones through memory that both share.
+"""The channel between relay and server: small messages go through a socket, large ones through shared memory.
 
-A message is a list of frames. In shared memory it lies in one piece, is copied once in and once out, and read in the
-order in which it was written. What has no room waits with its sender.
+A message is a list of frames. In shared memory it is contiguous; it is copied once in and once out, and messages are
+read in the order of their writing. A message without room waits at its sender.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 HEADER = 64
-"""Bytes before the messages of a memory; the first eight say how much has been read."""
+"""Bytes before the messages of a memory; the first eight hold the number of bytes read."""
 SMALL = 2**13
 """Largest message that goes through the socket (bytes)."""
 PACKET = 2**16
-"""Largest packet of the socket: that, and the lengths of all frames (bytes)."""
+"""Largest packet of the socket: a small message, and the lengths of all frames (bytes)."""
 START = struct.Struct("<qH")
-"""Where a message begins in the memory (-1: in the packet), and its number of frames; their lengths follow."""
+"""Start of a message in the memory (-1: in the packet), and its number of frames; their lengths follow."""
 
 
 def make_memory(size: int) -> int:
-    """Return the descriptor of memory for messages of so many bytes in all; it is taken when it is written to."""
+    """Return the descriptor of memory for `size` bytes of messages; the system allocates it on the first write."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("hxtrain")
     else:
@@ -42,27 +42,29 @@ class Memory:
     """Shared memory that one process writes and another reads.
 
     Args:
-        descriptor: from `make_memory`.
+        descriptor: Descriptor from `make_memory`.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.size = os.fstat(descriptor).st_size - HEADER
         memory = memoryview(mmap.mmap(descriptor, HEADER + self.size))
-        self._read, self._content = memory[:8].cast("Q"), memory[HEADER:]
+        self._read = memory[:8].cast("Q")
+        self._content = memory[HEADER:]
         self._written, self._skipped = 0, 0
 
     def write(self, frames: Sequence[Any], size: int) -> int | None:
-        """Copy frames into one piece and return where it begins; None if there is no room for now.
+        """Copy frames into one piece and return its start; None if there is no room at present.
 
         Raises:
-            ValueError: there never is.
+            ValueError: The frames are larger than the memory.
         """
         if size > self.size:
             raise ValueError(f"a message of {size} bytes is too large for a memory of {self.size}")
-        begin, read = self._written, max(self._read[0], self._skipped)
+        begin = self._written
+        read = max(self._read[0], self._skipped)
         is_empty = read == begin
         if is_empty or begin % self.size + size > self.size:
-            begin = -(-begin // self.size) * self.size  # where it is in one piece, and often in the caches
+            begin = -(-begin // self.size) * self.size  # there it is contiguous, and often in the caches
         if is_empty:
             read = self._skipped = begin
         if begin + size - read > self.size:
@@ -75,35 +77,38 @@ class Memory:
         return begin
 
     def rewind(self, begin: int) -> None:
-        """Take the last message back, which begins there."""
+        """Take back the last message, which begins at `begin`."""
         self._written = begin
 
     def read(self, begin: int, size: int) -> memoryview:
-        """Return a message; it stays until `free`."""
+        """Return a message, valid until `free`."""
         place = begin % self.size
         return self._content[place : place + size]
 
     def free(self, end: int) -> None:
-        """Let messages up to there be written over."""
+        """Release the memory of messages up to `end`."""
         self._read[0] = end
 
 
 class Channel:
-    """One end of the way; for one thread.
+    """One end of the channel; for one thread.
 
     Args:
-        end: of a pair of sockets of kind `KIND`.
-        outgoing, incoming: memories that this end writes and reads.
+        end: Socket of a pair of kind `KIND`.
+        outgoing: Memory that this end writes.
+        incoming: Memory that this end reads.
     """
 
     def __init__(self, end: socket.socket, outgoing: Memory, incoming: Memory) -> None:
-        self._end, self._outgoing, self._incoming = end, outgoing, incoming
+        self._end = end
+        self._outgoing = outgoing
+        self._incoming = incoming
         self._unsent: deque[Sequence[Any]] = deque()
         self._lent = 0
         end.setblocking(False)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when messages are there."""
+        """Return the descriptor that becomes readable when messages arrive."""
         return self._end.fileno()
 
     @property
@@ -117,7 +122,7 @@ class Channel:
             self._unsent.append(frames)
 
     def flush(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send waiting messages, as far as there is room."""
         while self._unsent and self._send(self._unsent[0]):
             self._unsent.popleft()
 
@@ -125,7 +130,7 @@ class Channel:
         """Return the next message, which lasts until the next call; None if there is none.
 
         Raises:
-            OSError: the other end is closed.
+            OSError: The other end is closed.
         """
         if self._lent:
             self._incoming.free(self._lent)
@@ -141,7 +146,8 @@ class Channel:
         size = sum(lengths)
         content = packet[START.size + 8 * count :] if begin < 0 else self._incoming.read(begin, size)
         self._lent = 0 if begin < 0 else begin + size
-        frames, place = [], 0
+        frames = []
+        place = 0
         for length in lengths:
             frames.append(content[place : place + length])
             place += length
@@ -165,5 +171,5 @@ class Channel:
                 self._outgoing.rewind(begin)
             return False
         except OSError:
-            return True  # the other end is gone, and with it all that it was to do
+            return True  # the other end is gone, and nobody needs the message any more
         return True

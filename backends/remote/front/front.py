@@ -1,4 +1,4 @@
-"""The server's side of its front: starts the relay, again when it ends, and exchanges messages with it."""
+"""The server's side of its front: starts and restarts the relay, and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .channel import KIND, Channel, Memory, make_memory
 
 log = logging.getLogger(__name__)
 START = 60.0
-"""Longest start of a relay (s)."""
+"""Longest time for the start of a relay (s)."""
 SOUND = 10.0
-"""A relay that ran for so long (s) is replaced at once; else after a pause that doubles."""
+"""Running time after which a relay is replaced at once (s); replacement is delayed by a doubling pause before."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses before a relay is started again (s)."""
 LEAST = 2**22
-"""Room for replies of a server whose messages are small (bytes)."""
+"""Smallest memory for messages (bytes)."""
 ROOM = 4
-"""Largest messages that have room on the way to a relay, and back."""
+"""Number of largest messages that a memory holds, in each direction."""
 ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**26),
 }
-"""Of relays; as the server, they keep the memory of messages (glibc): to get it anew costs a third of a millisecond."""
+"""Environment of relays; they keep the memory of messages (glibc), as the server does: new memory costs 0.3 ms."""
 MEMORY = 512 * 2**20
 """Memory of a relay besides messages (bytes)."""
 
@@ -43,13 +43,14 @@ class Arrival:
     """A message of a peer.
 
     Attributes:
-        route: where a reply goes.
-        user: public key of the peer; empty without keys.
-        address: of the peer.
-        size, count: bytes and frames of the message.
-        leased: its head names the lease.
-        whole: frames are all of it; else they are its prefix and head.
-        frames: without the route.
+        route: Route of the reply.
+        user: Public key of the peer; empty without keys.
+        address: Address of the peer.
+        size: Size of the message (bytes).
+        count: Number of frames of the message.
+        leased: Whether the head names the lease.
+        whole: Whether `frames` is the whole message; else it holds prefix and head only.
+        frames: Frames without the route.
     """
 
     route: bytes
@@ -64,7 +65,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Question:
-    """Whether a key (32 bytes) is authorised; `ticket` goes back with the verdict."""
+    """Question whether a key (32 bytes) is authorised; `ticket` goes back with the verdict."""
 
     ticket: tuple[bytes, bytes]
     address: str
@@ -73,7 +74,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Dropped:
-    """So many messages were answered with `busy` unread."""
+    """Number of messages that the relay answered with `busy`, unread."""
 
     count: int
 
@@ -85,20 +86,20 @@ class Front:
     """A relay in a process of its own, and its replacement when it ends.
 
     Args:
-        descriptor: the listening socket; it outlives relays.
-        address: of that socket.
-        keys: public and secret key of the server; None without keys.
-        max_message: largest message (bytes).
-        most_frames: of a message.
-        busy: frames of the reply to a message that is dropped.
-        linger: time in which the last replies may leave (s).
+        descriptor: Descriptor of the listening socket, which outlives relays.
+        address: Address of the listening socket.
+        keys: Public and secret key of the server; None without keys.
+        max_message: Largest message (bytes).
+        most_frames: Largest number of frames of a message.
+        busy: Frames of the reply to a dropped message.
+        linger: Time for sending the last replies at the end (s).
 
     Attributes:
-        link: readable when there are events; another one after `revive`.
-        restarts: relays that ended and were replaced.
+        link: Channel to the relay, readable when there are events; `revive` replaces it.
+        restarts: Number of relays that ended and were replaced.
 
     Raises:
-        ValueError: no relay starts.
+        ValueError: No relay starts.
     """
 
     def __init__(
@@ -125,7 +126,10 @@ class Front:
             [frame.hex() for frame in busy],
         )
         self._linger = linger
-        self.restarts, self._pause, self._token, self._owed = 0, FIRST_PAUSE, b"", 0
+        self.restarts = 0
+        self._pause = FIRST_PAUSE
+        self._token = b""
+        self._owed = 0
         self._started = self._next = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._connect()
@@ -152,31 +156,32 @@ class Front:
         return None
 
     def send(self, route: bytes, frames: Sequence[bytes | memoryview]) -> None:
-        """Send a message to a peer; it is dropped if that has gone or does not read."""
+        """Send a message to a peer; it is lost if the peer has gone or does not read."""
         self._tell(relay.ANSWER, route, *frames)
 
     def decide(self, question: Question, status: bytes, text: bytes, user: bytes) -> None:
-        """Answer a question (status 200: welcome, 300: not now, 400: no)."""
+        """Answer a question (status 200: accepted, 300: try again, 400: refused)."""
         sender, number = question.ticket
         self._tell(relay.VERDICT, sender, number, status, text, user)
 
     def admit(self, token: str) -> None:
-        """Say which lease is held; empty for none."""
+        """Tell the relay the token of the current lease; empty for none."""
         if token.encode() != self._token:
             self._token = token.encode()
             self._tell(relay.LEASE, self._token)
 
     def revive(self) -> bool:
-        """Start another relay if the last one has ended, after a pause; True if `link` is another one now."""
-        process, now = self._process, time.monotonic()
+        """Replace a relay that has ended, after a pause; return whether `link` has been replaced."""
+        process = self._process
+        moment = time.monotonic()
         if process is None:
-            if now >= self._next:
+            if moment >= self._next:
                 self._start()
             return False
         if process.poll() is None:
             return False
-        self._pause = FIRST_PAUSE if now - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
-        self._next = now + self._pause
+        self._pause = FIRST_PAUSE if moment - self._started > SOUND else min(2 * self._pause, LONGEST_PAUSE)
+        self._next = moment + self._pause
         log.error("the front ended (%s); the device goes on, another front starts", _ending(process.returncode))
         self._discard()
         self._connect()
@@ -184,7 +189,7 @@ class Front:
         return True
 
     def close(self) -> None:
-        """End the relay, once the last replies have left."""
+        """End the relay after it has sent the last replies."""
         if self._process is not None:
             self._tell(relay.END)
             try:
@@ -195,17 +200,18 @@ class Front:
         self._discard()
 
     def _connect(self) -> None:
-        """Make the link for the next relay."""
+        """Make the channel for the next relay."""
         near, self._far = socket.socketpair(socket.AF_UNIX, KIND)
         size = max(ROOM * self._settings.max_message, LEAST)
         self._memories = [make_memory(size) for _ in range(2)]
         incoming, outgoing = map(Memory, self._memories)
-        self.link, self._owed = Channel(near, outgoing, incoming), 0
+        self.link = Channel(near, outgoing, incoming)
+        self._owed = 0
         if self._token:
             self.link.send(relay.LEASE, self._token)
 
     def _start(self) -> None:
-        """Start a relay at the other end of the link."""
+        """Start a relay at the other end of the channel."""
         passed = (self._far.fileno(), *self._memories)
         settings = {**asdict(self._settings), "channel": passed}
         self._process = subprocess.Popen(
@@ -230,7 +236,7 @@ class Front:
         self._memories = []
 
     def _discard(self) -> None:
-        """Forget a relay that has ended, and the link to it."""
+        """Discard a relay that has ended, and the channel to it."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
@@ -248,7 +254,7 @@ class Front:
                 raise ValueError(f"the server's front did not start ({_ending(code)}); its reason is above")
 
     def _return_credit(self) -> None:
-        """Let one more message come; the relay is woken for every second one only."""
+        """Allow the relay one more message; it is notified for every second one only."""
         self._owed += 1
         if self._owed == relay.WINDOW // 2:
             self._tell(relay.CREDIT)

@@ -1,15 +1,16 @@
-"""The process that strangers talk to: it reads all that comes and passes on what the server has time for.
+"""The process that peers talk to: it reads all messages and passes on as many as the server has time for.
 
 libzmq aborts its process in states that a peer can bring about (a full pipe and a broken connection, among others),
-and it collects unfinished messages without bound. So it runs here, apart from the device, and is started again when it
-ends (`Front`). This file runs as a script.
+and it collects unfinished messages without bound. So it runs in this process, apart from the device, and `Front`
+restarts it when it ends. This file runs as a script.
 
-A peer never stops the reading of its connection: the socket has no high-water mark. What waits for the server is bound
-here instead: messages of the lease's holder come first, the others one of each connection in turn. A message that is
-too large, or large and not of the lease's holder, is withheld: the server sees its head and its size only.
+A peer never stops the reading of its connection: the socket has no high-water mark. Instead, the relay bounds the
+messages that wait for the server: those of the lease's holder come first, the others one of each connection in turn.
+The relay withholds a message that is too large, or large and not of the lease's holder: the server gets its head and
+size only.
 
-Messages between relay and server, both ways, begin with a frame of one letter, below. This file and `channel` need
-nothing but ZeroMQ.
+Messages between relay and server, in both directions, begin with a frame of one letter, below. This file and `channel`
+need nothing but ZeroMQ.
 """
 
 from __future__ import annotations
@@ -31,29 +32,43 @@ if __package__:
 else:  # as a script
     from channel import Channel, Memory  # type: ignore[import-not-found,no-redef]
 
-READY, MESSAGE, QUESTION, DROPPED = b"R", b"M", b"Q", b"D"
-"""To the server: listening; a message of a peer; whether a key is authorised; how many messages were dropped."""
-ANSWER, CREDIT, LEASE, VERDICT, END = b"A", b"C", b"L", b"V", b"E"
-"""To the relay: a message for a peer; `WINDOW // 2` more may come; the lease's token; answer to a question; end."""
+READY = b"R"
+"""To the server: the relay listens."""
+MESSAGE = b"M"
+"""To the server: a message of a peer."""
+QUESTION = b"Q"
+"""To the server: a question whether a key is authorised."""
+DROPPED = b"D"
+"""To the server: the number of dropped messages."""
+ANSWER = b"A"
+"""To the relay: a message for a peer."""
+CREDIT = b"C"
+"""To the relay: `WINDOW // 2` more messages may come."""
+LEASE = b"L"
+"""To the relay: the token of the lease."""
+VERDICT = b"V"
+"""To the relay: the answer to a question."""
+END = b"E"
+"""To the relay: the end."""
 FACTS = struct.Struct("<QIBB")
-"""Of a message: bytes, frames, whether it names the lease, whether it is whole."""
+"""Facts of a message: bytes, frames, whether it names the lease, whether it is whole."""
 WINDOW = 4
-"""Messages that the server has and has not looked at."""
+"""Largest number of messages that the server has received and not yet read."""
 LARGEST_HEAD = 1024
 SMALL = 4096
-"""Largest message that is passed on from anyone (bytes)."""
+"""Largest message that the relay passes on for any peer (bytes)."""
 MOST_OF_ONE, MOST_OF_ALL = 16, 2048
-"""Messages that wait, of one connection without the lease and of all of them."""
+"""Largest numbers of waiting messages without the lease, of one connection and of all connections."""
 MOST_OF_HOLDER = 32
-"""Messages of the lease's holder that wait."""
+"""Largest number of waiting messages of the lease's holder."""
 AT_ONCE = 128
-"""Messages that are read before the server's are."""
+"""Largest number of messages of peers that are read between two looks at the server."""
 HANDSHAKE = 3000
-"""Time in which a connection must have said who it is (ms)."""
+"""Time limit of the handshake of a connection (ms)."""
 RETRY = 2
-"""Time after which a message that had no room is sent again (ms)."""
+"""Time after which the relay tries again to send a message without room (ms)."""
 UNSENT = 32
-"""Replies that wait for one peer; more are dropped."""
+"""Largest number of replies that wait for one peer; further ones are dropped."""
 
 
 Message = list[bytes | memoryview]
@@ -61,18 +76,19 @@ Message = list[bytes | memoryview]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server tells its relay.
+    """Settings that the server passes to its relay.
 
     Attributes:
-        descriptor: the listening socket.
-        address: of it.
-        channel: descriptors: a socket, the memory to the server, that to the relay.
-        max_message: largest message (bytes).
-        most_frames: of a message.
-        memory: of this process (bytes).
-        linger: time in which the last replies may leave (ms).
-        public, secret: keys of the server; empty without.
-        busy: frames of the reply to a message that is dropped, hexadecimal.
+        descriptor: Descriptor of the listening socket.
+        address: Address of the listening socket.
+        channel: Descriptors of a socket, of the memory to the server, and of the memory to the relay.
+        max_message: Largest message (bytes).
+        most_frames: Largest number of frames of a message.
+        memory: Memory limit of this process (bytes).
+        linger: Time for sending the last replies at the end (ms).
+        public: Public key of the server; empty without keys.
+        secret: Secret key of the server; empty without keys.
+        busy: Frames of the reply to a dropped message, hexadecimal.
     """
 
     descriptor: int
@@ -94,7 +110,7 @@ class Backlog:
         self._largest = largest
         self._holder: deque[tuple[int, Message]] = deque()
         self._holder_size = 0
-        self._others: OrderedDict[bytes, deque[Message]] = OrderedDict()
+        self._by_connection: OrderedDict[bytes, deque[Message]] = OrderedDict()
         self._count = 0
 
     def put(self, route: bytes, message: Message, size: int, leased: bool) -> bool:
@@ -105,10 +121,10 @@ class Backlog:
             self._holder.append((size, message))
             self._holder_size += size
             return True
-        waiting = self._others.get(route, ())
+        waiting = self._by_connection.get(route, ())
         if len(waiting) >= MOST_OF_ONE or self._count >= MOST_OF_ALL:
             return False
-        self._others.setdefault(route, deque()).append(message)
+        self._by_connection.setdefault(route, deque()).append(message)
         self._count += 1
         return True
 
@@ -118,18 +134,18 @@ class Backlog:
             size, message = self._holder.popleft()
             self._holder_size -= size
             return message
-        if not self._others:
+        if not self._by_connection:
             return None
-        route, waiting = self._others.popitem(last=False)
+        route, waiting = self._by_connection.popitem(last=False)
         message = waiting.popleft()
         if waiting:
-            self._others[route] = waiting  # behind the others
+            self._by_connection[route] = waiting  # to the end of the line
         self._count -= 1
         return message
 
 
 class Relay:
-    """Passes messages between peers and the server until that ends."""
+    """Passes messages between peers and the server until the server ends."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -140,10 +156,12 @@ class Relay:
         self._router = self._context.socket(zmq.ROUTER)
         self._backlog = Backlog(4 * settings.max_message)
         self._busy = [bytes.fromhex(frame) for frame in settings.busy]
-        self._credit, self._token, self._dropped = WINDOW, b"", 0
+        self._credit = WINDOW
+        self._token = b""
+        self._dropped = 0
 
     def serve(self) -> None:
-        """Pass messages on until the server says that it is the end, or is gone."""
+        """Pass messages on until the server sends `END` or is gone."""
         self._connect()
         poller = zmq.Poller()
         for source in (self._link.fileno(), self._router, self._authority, sys.stdin.fileno()):
@@ -183,7 +201,7 @@ class Relay:
         router.bind(settings.address)
 
     def _read_server(self) -> bool:
-        """Do what the server says; False at the end."""
+        """Carry out the server's messages; return False at the end."""
         while (message := self._link.receive()) is not None:
             letter, *frames = message
             if letter == ANSWER:
@@ -204,7 +222,7 @@ class Relay:
             self._router.send_multipart(frames, zmq.NOBLOCK)  # a copy: frames may lie in shared memory
 
     def _ask_server(self, authority: zmq.Socket[bytes]) -> None:
-        """Pass a question of ZeroMQ's authentication protocol (RFC 27) on: identity, number, address, key."""
+        """Pass on a question of ZeroMQ's authentication protocol (RFC 27): identity, number, address, key."""
         frames = authority.recv_multipart()
         if len(frames) == 9 and frames[7] == b"CURVE":
             self._link.send(QUESTION, frames[0], frames[3], frames[5], frames[8])
@@ -221,8 +239,9 @@ class Relay:
             self._feed()
 
     def _take(self, frames: list[zmq.Frame]) -> None:
-        """Let a message wait for the server, or answer that there are too many."""
-        route, parts = frames[0].bytes, frames[1:]
+        """Add a message to the backlog, or answer that there are too many."""
+        route = frames[0].bytes
+        parts = frames[1:]
         size = sum(len(part) for part in parts)
         head = parts[1].bytes if len(parts) > 1 and len(parts[1]) <= LARGEST_HEAD else b""
         leased = bool(self._token) and self._token in head
@@ -257,7 +276,7 @@ class Relay:
 
 
 def _limit(memory: int) -> None:
-    """Take all descriptors that the system gives; more memory than agreed ends the process."""
+    """Raise the limit of descriptors as far as possible, and limit the memory of the process."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -268,7 +287,7 @@ def _limit(memory: int) -> None:
 
 
 def main() -> None:
-    """Run a relay; the first line of the standard input has its settings, the end of it is the end."""
+    """Run a relay; the first line of the standard input holds its settings, and the relay ends with that input."""
     line = b""
     while not line.endswith(b"\n"):
         letter = os.read(0, 1)
