@@ -342,7 +342,8 @@ def draw_silicon(name: str, preset: Preset) -> Silicon:
     def quadrant(what: str) -> Array:
         return np.repeat(normal(what + " of quadrant", QUADRANTS), PER_QUADRANT)
 
-    leak, quadrant_leak = normal("leak", CIRCUITS), quadrant("leak")
+    leak = normal("leak", CIRCUITS)
+    quadrant_leak = quadrant("leak")
     signs = (CIRCUITS, 2)
     tau_quadrant = np.stack([quadrant("tau_syn exc"), quadrant("tau_syn inh")], axis=1)
     driver = 1 + preset.driver_cv * normal("driver", ROWS_PER_CIRCUIT, 2)

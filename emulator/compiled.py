@@ -72,7 +72,8 @@ class Compiled:
         Raises:
             InterruptedRunError: `interrupt` was called.
         """
-        events, batch = trials.events, len(trials.chip)
+        events = trials.events
+        batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
         codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)

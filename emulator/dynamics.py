@@ -134,7 +134,9 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
         return np.repeat([getattr(g, name) for g in layout.groups], [g.size for g in layout.groups])
 
     circuits = assign_circuits(layout)
-    p, first, used = chip.values(circuit_targets(layout)), circuits[0], circuits >= 0
+    p = chip.values(circuit_targets(layout))
+    first = circuits[0]
+    used = circuits >= 0
     load = capacitance(layout, p, circuits)
     shift = np.where(used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(used.sum(0))
     spikes = np.repeat([g.threshold is not None for g in layout.groups], [g.size for g in layout.groups])
@@ -201,7 +203,8 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
     blocks = []
     for wiring in layout.wirings:
         rows = wiring.first_row + np.arange(wiring.size)
-        merged, driver = (rows // ROWS_PER_CIRCUIT)[:, None], (rows % ROWS_PER_CIRCUIT)[:, None]
+        merged = (rows // ROWS_PER_CIRCUIT)[:, None]
+        driver = (rows % ROWS_PER_CIRCUIT)[:, None]
         targets = np.arange(layout.bounds[wiring.target], layout.bounds[wiring.target + 1])
 
         def cut(array: Any, merged: Any = merged, driver: Any = driver, targets: Any = targets) -> Any:

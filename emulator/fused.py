@@ -49,7 +49,9 @@ class Fused:
         device: torch.device,
     ) -> None:
         self._kernel = _kernel()
-        self.device, self.scalars, self.layout = device, scalars, layout
+        self.device = device
+        self.scalars = scalars
+        self.layout = layout
         self.capacity, self.substep = capacity, substep
         _, self._merged, _, self._neurons = params.syn.shape
         each = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
@@ -78,7 +80,8 @@ class Fused:
         Args:
             weights: integers `[targets, sources]` of each wiring.
         """
-        layout, bounds = self.layout, self.layout.bounds
+        layout = self.layout
+        bounds = self.layout.bounds
         external = torch.zeros(len(self._synapses), layout.inputs, bounds[-1], device=self.device)
         internal = torch.zeros(len(self._synapses), bounds[-1], bounds[-1], device=self.device)
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
@@ -106,7 +109,9 @@ class Fused:
             return self._run(trials)
 
     def _run(self, given: Trials) -> tuple[Tensor, Events]:
-        s, batch, rows = self.scalars, len(given.chip), given.rows
+        s = self.scalars
+        batch = len(given.chip)
+        rows = given.rows
         if batch * self._steps >= 1 << 31:
             raise ValueError(f"{batch} trials of {self._steps} sub-steps are too many for one run; use smaller batches")
         indices = given.chip.astype(np.int32), given.row.astype(np.int32)
@@ -146,9 +151,13 @@ class Fused:
 
     def _by_step(self, events: Events, trials: Tensor, noted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
-        batch, count = len(trials), len(events.time)
-        sample, unit, time = events.sample.contiguous(), events.unit.contiguous(), events.time.float().contiguous()
-        place, when = torch.empty(count, dtype=torch.int32, device=self.device), torch.empty_like(time)
+        batch = len(trials)
+        count = len(events.time)
+        sample = events.sample.contiguous()
+        unit = events.unit.contiguous()
+        time = events.time.float().contiguous()
+        place = torch.empty(count, dtype=torch.int32, device=self.device)
+        when = torch.empty_like(time)
         if count:
             self._kernel.sort_in[((count + EVENTS - 1) // EVENTS,)](
                 sample, unit, time, trials, place, when, noted, count, batch, self.layout.inputs, self._steps,

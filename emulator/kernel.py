@@ -23,7 +23,9 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
-u32, f32, uptr = np.uint32, np.float32, np.uintp
+u32 = np.uint32
+f32 = np.float32
+uptr = np.uintp
 LANES = uptr(128)
 """Neurons of a block."""
 REST, MEM, THRESHOLD, NOISE, EARLY, V, BEFORE, SLOPE, EVEN, ODD = (uptr(i) for i in range(10))
@@ -35,7 +37,9 @@ EXC, INH, EXC_DECAY, INH_DECAY, EXC_DRIVE, INH_DRIVE, PER_CIRCUIT = (uptr(i) for
 NEVER = f32(3e38)
 """Threshold of a lane without a neuron."""
 
-STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER = 0, 1, 2
+STREAM_MEMBRANE = 0
+STREAM_CADC = 1
+STREAM_JITTER = 2
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
@@ -129,7 +133,8 @@ def _load(state, fields, p, c, rest, threshold):
     """Write the parameters of a chip, and what its clock has moved; lanes without a neuron never fire."""
     state[:] = 0
     for n in range(state.shape[0] // fields):
-        block, lane = n // LANES, n % LANES
+        block = n // LANES
+        lane = n % LANES
         at = block * fields * LANES + lane
         if n >= rest.shape[0]:
             state[at + THRESHOLD * LANES] = NEVER
@@ -188,7 +193,9 @@ def write_charges(weights, factor, first, charges):
 def _write_row(weights, exciting, inhibiting, charges):
     for n in range(weights.shape[0]):
         # both are read, or it would not become vector instructions
-        w, exc, inh = f32(weights[n]), exciting[n], inhibiting[n]
+        w = f32(weights[n])
+        exc = exciting[n]
+        inh = inhibiting[n]
         charges[n] = w * (exc if w > 0 else inh)
 
 
@@ -198,7 +205,9 @@ def collect_spikes(counts, who, when, sample, unit, time):
     i = 0
     for b in range(counts.shape[0]):
         for s in range(counts[b]):
-            sample[i], unit[i], time[i] = b, who[b, s], when[b, s]
+            sample[i] = b
+            unit[i] = who[b, s]
+            time[i] = when[b, s]
             i += 1
 
 
@@ -228,10 +237,12 @@ def _deliver_row(charges, row, share, circuits, source, bounds, state, fields):
     for g in range(circuits.shape[1]):
         a = circuits[source, g]
         if a >= 0:
-            first, last = uptr(bounds[g]), uptr(bounds[g + 1])
+            first = uptr(bounds[g])
+            last = uptr(bounds[g + 1])
             for block in range(first // LANES, (last + LANES - uptr(1)) // LANES):
                 begin = block * LANES
-                low, high = max(first, begin) - begin, min(last, begin + LANES) - begin
+                low = max(first, begin) - begin
+                high = min(last, begin + LANES) - begin
                 at = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
                 for lane in range(low, high):
                     x = charges[row + begin + lane]
@@ -302,7 +313,8 @@ def _draw_noise(state, base, step, first, key0, key1, table, words):
     """Draw the membranes' noise of two sub-steps."""
     _words(STREAM_MEMBRANE, step, first, key0, key1, words)
     for lane in range(LANES):
-        word, scale = words[lane], state[base + NOISE * LANES + lane]
+        word = words[lane]
+        scale = state[base + NOISE * LANES + lane]
         state[base + EVEN * LANES + lane] = table[word & u32(0xFFFF)] * scale
         state[base + ODD * LANES + lane] = table[word >> u32(16)] * scale
 
@@ -324,7 +336,8 @@ def _membranes(state, base, noise, low, high):
 @_compiled
 def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inverse, low, high):
     """Advance all currents and membranes by sub-step k; return how many membranes are above their thresholds."""
-    above, size = 0, fields * LANES
+    above = 0
+    size = fields * LANES
     noise = EVEN if k % 2 == 0 else ODD
     for block in range(uptr(state.shape[0]) // size):
         base = block * size
@@ -392,13 +405,16 @@ def _fire(
 
     In the gap behind the recorded window spikes act, but are not recorded.
     """
-    now, later = k % 2, (k + 1) % 2
+    now = k % 2
+    later = (k + 1) % 2
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
         base = block * fields * LANES
         if not _any_above(state, base):
             continue
         for lane in range(LANES):
-            at, past, n = base + V * LANES + lane, base + BEFORE * LANES + lane, np.int64(block * LANES + lane)
+            at = base + V * LANES + lane
+            past = base + BEFORE * LANES + lane
+            n = np.int64(block * LANES + lane)
             threshold = state[base + THRESHOLD * LANES + lane]
             if state[at] <= threshold or held[n] >= 0:
                 continue
@@ -416,7 +432,8 @@ def _fire(
             refractory += 1
             # arrival relative to the next sub-step; the two shares keep charge and mean time
             late = part + deviation + delay - f32(1)
-            sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
+            sender[later, sent[later]] = n
+            share[later, sent[later]] = f32(1) - late
             sender[now, sent[now]], share[now, sent[now]] = n, late
             sent[later] += 1
             sent[now] += 1
@@ -429,7 +446,9 @@ def _fire(
 @_compiled_inline
 def _compress(x, low, high):
     """Soft limit of the readout: the outer 10 LSB approach the rail."""
-    top, bottom, inverse = high - f32(10), low + f32(10), f32(0.1)
+    top = high - f32(10)
+    bottom = low + f32(10)
+    inverse = f32(0.1)
     above, below = max(x - top, f32(0)), max(bottom - x, f32(0))
     x = min(max(x, bottom), top)
     return x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
@@ -439,7 +458,8 @@ def _compress(x, low, high):
 def _read_cadc(state, fields, k, key0, key1, table, seen, words, skewed, railed, low, high, noise, gain, offset, codes):
     """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
-        base, first = block * fields * LANES, block * LANES
+        base = block * fields * LANES
+        first = block * LANES
         for lane in range(LANES):
             v = state[base + V * LANES + lane]
             seen[lane] = v
@@ -471,38 +491,57 @@ def simulate(
         codes: [B, T, N] (out). counts: [B] spikes of each sample (out); who, when: [B, capacity]
             their neurons and times in sub-steps (out); spikes beyond the capacity are only counted.
     """
-    neurons, recorded = p.mem.shape[1], s.samples * s.per_sample
+    neurons = p.mem.shape[1]
+    recorded = s.samples * s.per_sample
     steps = recorded if s.gap < 0 or s.clamped >= 0 else recorded + s.gap
     fields = FIXED + PER_CIRCUIT * uptr(p.syn.shape[1])
     blocks = (uptr(neurons) + LANES - uptr(1)) // LANES
-    state, held = _aligned(blocks * fields * LANES), np.empty(neurons, f32)
-    seen, words = _aligned(LANES), _aligned(LANES).view(u32)
+    state = _aligned(blocks * fields * LANES)
+    held = np.empty(neurons, f32)
+    seen = _aligned(LANES)
+    words = _aligned(LANES).view(u32)
     resting = np.empty(neurons, np.int64)
-    first, cursor = np.empty(steps + 1, np.int64), np.empty(steps, np.int64)
+    first = np.empty(steps + 1, np.int64)
+    cursor = np.empty(steps, np.int64)
     order = np.empty(units.shape[0], np.int64)
     # events that neurons sent: to be delivered at the next sub-step and at the one after it
     sender = np.empty((2, 2 * neurons), np.int64)
     share = np.empty((2, 2 * neurons), f32)
     sent = np.zeros(2, np.int64)
     outward, inward = external.reshape(-1), internal.reshape(-1)
-    saturation, inverse = f32(s.saturation), f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
-    low, high, jitter, delay = f32(s.low), f32(s.high), f32(s.jitter), f32(s.delay)
+    saturation = f32(s.saturation)
+    inverse = f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
+    low = f32(s.low)
+    high = f32(s.high)
+    jitter = f32(s.jitter)
+    delay = f32(s.delay)
     refractory = 0
     for b in range(begin, end):
-        key0, key1, event0, c, r = keys[b, 0], keys[b, 1], offsets[b], chip[b], row[b]
-        reset, period, gain, offset = p.reset[c], p.refractory[c], p.cadc_gain[c], p.cadc_offset[c]
+        key0 = keys[b, 0]
+        key1 = keys[b, 1]
+        event0 = offsets[b]
+        c = chip[b]
+        r = row[b]
+        reset = p.reset[c]
+        period = p.refractory[c]
+        gain = p.cadc_gain[c]
+        offset = p.cadc_offset[c]
         _sort_by_step(times[event0 : offsets[b + 1]], steps, first, cursor, order)
         if s.gap < 0 or b == begin:
             _load(state, fields, p, c, rows.rest[r], rows.threshold[r])
             _set(state, fields, V, rows.start[r])
-            held[:], sent[:], refractory = -1, 0, 0
+            held[:] = -1
+            sent[:] = 0
+            refractory = 0
         else:
             _set(state, fields, REST, rows.rest[r])
             _set(state, fields, THRESHOLD, rows.threshold[r])
             if s.clamped >= 0:
                 _scale_currents(state, fields, f32(s.clamped))
                 _set(state, fields, V, reset)
-                held[:], sent[:], refractory = -1, 0, 0
+                held[:] = -1
+                sent[:] = 0
+                refractory = 0
         for n in range(uptr(neurons)):
             state[_place(fields, BEFORE, n)] = state[_place(fields, V, n)]
         spikes = 0

@@ -120,8 +120,12 @@ class EmulatedChip:
         if len(noises) != 1:
             raise ValueError(f"chips side by side need common noise levels, got {len(noises)} different ones")
         self.noise: Preset = noises.pop()
-        self.seed, self.substeps, self.trial_time = seed, substeps, trial_time
-        self.engine, self.device, self.dtype = engine, torch.device(device), dtype
+        self.seed = seed
+        self.substeps = substeps
+        self.trial_time = trial_time
+        self.engine = engine
+        self.device = torch.device(device)
+        self.dtype = dtype
         self.home = torch.device(device if where == "cuda" else "cpu")
         self._program: _Program | None = None
         self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
@@ -134,7 +138,9 @@ class EmulatedChip:
 
     def exchange(self, chip: Individual) -> None:
         """Put another chip (or the same one with other codes) in place; configure it afterwards."""
-        self.chips, self.noise, self._program = [chip], chip.noise, None
+        self.chips = [chip]
+        self.noise = chip.noise
+        self._program = None
 
     def interrupt(self) -> None:
         """End the run of the compiled engine that is in progress, from another thread."""
@@ -174,8 +180,10 @@ class EmulatedChip:
                 f"{len(self.chips)}; use a single chip, or trials far apart (gap=None)"
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
-        params, scalars = self._params(layout, neurons, step), self._scalars(layout, samples, gap, step)
-        synapses, capacity = [synapse_blocks(layout, each) for each in neurons], self._capacity(layout, samples, step)
+        params = self._params(layout, neurons, step)
+        scalars = self._scalars(layout, samples, gap, step)
+        synapses = [synapse_blocks(layout, each) for each in neurons]
+        capacity = self._capacity(layout, samples, step)
         fused = None
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
@@ -321,7 +329,9 @@ class EmulatedChip:
 
     def _charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the signed synaptic charges of external `[C, J, N]` and internal `[C, N, N]` synapses."""
-        layout, bounds, chips = program.layout, program.layout.bounds, len(self.chips)
+        layout = program.layout
+        bounds = program.layout.bounds
+        chips = len(self.chips)
         if len(weights) != len(layout.wirings):
             raise ValueError(f"got {len(weights)} weight matrices for {len(layout.wirings)} wirings")
         if program.fused is not None:
@@ -364,7 +374,8 @@ class EmulatedChip:
         """
         window = clocks // np.uint64(THRESHOLD_WINDOW)
         if len(self.chips) == 1 and window[0] == window[-1]:
-            pairs, row = window[:1], np.zeros(len(clocks), np.int64)
+            pairs = window[:1]
+            row = np.zeros(len(clocks), np.int64)
         else:
             pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
             pairs, row = np.unique(pair, return_inverse=True)
@@ -377,7 +388,9 @@ class EmulatedChip:
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
-        neurons, name, noise = program.neurons[c], self.chips[c].name, self.noise
+        neurons = program.neurons[c]
+        name = self.chips[c].name
+        noise = self.noise
         counters = np.arange(len(neurons.rest), dtype=np.uint64) + np.uint64(window * 4096)
         words = splitmix64(derive_key("threshold noise", name, self.seed), counters)
         eta = noise.threshold_noise * normal_table()[words >> np.uint64(48)]
@@ -416,7 +429,8 @@ class EmulatedChip:
         self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[Events, Tensor]:
         """Return the spikes that the event buses could record, and how many of each trial they could not."""
-        capacity, none = self.noise.spike_capacity, torch.zeros(len(clocks), dtype=torch.int64)
+        capacity = self.noise.spike_capacity
+        none = torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
             return spikes, none
         crowded = crowded_spikes(spikes, program.quadrant, capacity)
@@ -424,7 +438,8 @@ class EmulatedChip:
             return spikes, none
         quadrant = program.quadrant[spikes.unit]
         sample, unit, time = (part[crowded].cpu() for part in spikes)
-        trial, neuron = sample.numpy(), unit.numpy().astype(np.uint64)
+        trial = sample.numpy()
+        neuron = unit.numpy().astype(np.uint64)
         draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
         survivors = surviving_spikes(sample, quadrant[crowded].cpu(), time, capacity, draw)
         if survivors is None:
@@ -436,15 +451,18 @@ class EmulatedChip:
 
     def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
         """Run an engine that knows times in sub-steps."""
-        step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.home)
-        shifted, events = self.noise.sampling_phase > 0, trials.events
+        step = CADC_INTERVAL / self.substeps
+        phase = torch.from_numpy(trials.phase).to(self.home)
+        shifted = self.noise.sampling_phase > 0
+        events = trials.events
         time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
         trials = trials._replace(events=events._replace(time=time))
         if self.engine == "compiled":
             codes, spikes = self._compiled.run(program.params, program.scalars, program.capacity, trials)
         else:
             codes, spikes = run_stepwise(program.params, program.scalars, trials, self.device, self.dtype)
-            codes, spikes = codes.to(self.home), Events(*(part.to(self.home) for part in spikes))
+            codes = codes.to(self.home)
+            spikes = Events(*(part.to(self.home) for part in spikes))
         time = spikes.time * step
         if shifted:
             time = time - phase[spikes.sample]

@@ -89,7 +89,9 @@ class Stepwise:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        self.dtype, self.device, self.s = dtype, torch.device(device), scalars
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.s = scalars
         self.chip = chip.to(self.device)
         row = row.to(self.device)
         own = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
@@ -118,7 +120,9 @@ class Stepwise:
         """Return the synaptic charge `[steps, A, 2, B, N]` that external events bring at each sub-step."""
         spikes = charge.new_zeros(self.steps + 1, len(self.chip), charge.shape[1])
         inside = time < self.steps
-        sample, unit, time = sample[inside], unit[inside], time[inside].to(self.dtype)
+        sample = sample[inside]
+        unit = unit[inside]
+        time = time[inside].to(self.dtype)
         step = time.long()
         spikes.index_put_((step, sample, unit), 1 - (time - step), accumulate=True)
         spikes.index_put_((step + 1, sample, unit), time - step, accumulate=True)
@@ -151,7 +155,8 @@ class Stepwise:
         if s.skewed:
             v = v - self.p.early * (v - before)
         if s.railed:
-            low, high = s.low + 10, s.high - 10
+            low = s.low + 10
+            high = s.high - 10
             v = torch.where(v > high, high + 10 * pade_tanh((v - high).clamp(min=0) / 10), v)
             v = torch.where(v < low, low - 10 * pade_tanh((low - v).clamp(min=0) / 10), v)
         words = noise_words(STREAM_CADC, k, v.shape[1], keys)
@@ -255,7 +260,9 @@ def run_stepwise(
     if scalars.gap < 0:
         codes, found, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
         return codes, _by_sample(found)
-    carried, pieces, spikes = None, [], []
+    carried = None
+    pieces = []
+    spikes = []
     for b in range(len(trials.chip)):  # each trial needs the one before
         codes, found, carried = _run_part(params, scalars, trials, slice(b, b + 1), carried, device, dtype)
         pieces.append(codes)

@@ -57,7 +57,8 @@ def _pade_tanh(x):
 @triton.jit
 def _compress(x, low, high):
     """Soft limit of the readout: the outer 10 LSB approach the rail."""
-    top, bottom = high - 10.0, low + 10.0
+    top = high - 10.0
+    bottom = low + 10.0
     above, below = tl.maximum(x - top, 0.0), tl.maximum(bottom - x, 0.0)
     x = tl.minimum(tl.maximum(x, bottom), top)
     return x + 10.0 * (_pade_tanh(above * 0.1) - _pade_tanh(below * 0.1))
@@ -83,7 +84,8 @@ def sort_in(sample, unit, time, trials, place, when, noted, events, batch, input
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = at < events
     s, u = tl.load(sample + at, mask=here, other=0), tl.load(unit + at, mask=here, other=0)
-    t, before = tl.load(time + at, mask=here, other=0.0), tl.load(sample + at - 1, mask=here & (at > 0), other=0)
+    t = tl.load(time + at, mask=here, other=0.0)
+    before = tl.load(sample + at - 1, mask=here & (at > 0), other=0)
     good = (s >= before) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
     if tl.sum((here & ~good).to(tl.int32), 0) > 0:
         tl.store(noted + BAD, 1)
@@ -143,15 +145,18 @@ def simulate(
         others: as in `kernel.Scalars`; inverse: of the saturation.
     """
     n, a = tl.arange(0, WIDTH), tl.arange(0, CIRCUITS)
-    here, within = n < neurons, (n[:, None] < neurons) & (a[None, :] < merged)
-    v, held = tl.zeros([WIDTH], tl.float32), tl.full([WIDTH], -1.0, tl.float32)
+    here = n < neurons
+    within = (n[:, None] < neurons) & (a[None, :] < merged)
+    v = tl.zeros([WIDTH], tl.float32)
+    held = tl.full([WIDTH], -1.0, tl.float32)
     exc, inh = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
     due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
     recorded = samples * per_sample
     for i in range(per_program):
         b = (tl.program_id(0) * per_program + i).to(tl.int64)
         trial = trials + b * TRIAL_FIELDS
-        chip, row = tl.load(trial), tl.load(trial + 1)
+        chip = tl.load(trial)
+        row = tl.load(trial + 1)
         key0, key1 = tl.load(trial + 2).to(tl.uint32, bitcast=True), tl.load(trial + 3).to(tl.uint32, bitcast=True)
         own = neuron + chip * FIELDS * neurons + n
         reset = tl.load(own, mask=here, other=0.0)
@@ -174,10 +179,12 @@ def simulate(
         if i == 0:
             v = start
         elif CLAMPED:
-            v, held = reset, tl.full([WIDTH], -1.0, tl.float32)
+            v = reset
+            held = tl.full([WIDTH], -1.0, tl.float32)
             exc, inh = exc * clamped, inh * clamped
             due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
-        before, spikes = v, 0
+        before = v
+        spikes = 0
         exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
         word = n.to(tl.uint32)
         for k in range(steps):
@@ -201,7 +208,8 @@ def simulate(
                 source = tl.load(units + e)
                 base = external + chip * inputs * neurons
                 x = _reached(base, external_circuit, source, neurons, n, a, within)
-                positive, negative = tl.maximum(x, 0.0), tl.maximum(-x, 0.0)
+                positive = tl.maximum(x, 0.0)
+                negative = tl.maximum(-x, 0.0)
                 exc += (1.0 - share) * positive
                 inh += (1.0 - share) * negative
                 exc_rest += share * positive
@@ -219,7 +227,8 @@ def simulate(
                     inh += share * tl.maximum(-x, 0.0)
                     waiting = waiting & (n != source)
                     left -= 1
-            due, later = later, tl.zeros([WIDTH], tl.float32)
+            due = later
+            later = tl.zeros([WIDTH], tl.float32)
 
             # membranes
             if SATURATING:

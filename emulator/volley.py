@@ -34,7 +34,9 @@ def _exceeds(
         sample, unit, time: of each spike `[S]`, grouped by sample; s.
         quadrant: of each neuron `[N]`. window: its length, s.
     """
-    spikes, latest, begin = len(time), 0.0, 0
+    spikes = len(time)
+    latest = 0.0
+    begin = 0
     for i in range(spikes):
         latest = max(latest, np.float64(time[i]))
     counts = np.zeros((4, int(np.floor(latest / window)) + 1), np.int64)

@@ -104,7 +104,8 @@ class Calibration:
         """
         for name in self.targets:
             here = used[spiking] if name in ("threshold", "reset") else used
-            have, want = self.targets[name][here], wanted[name][here]
+            have = self.targets[name][here]
+            want = wanted[name][here]
             off = ~same(have, want)
             if off.any():
                 first = int(np.flatnonzero(off)[0])

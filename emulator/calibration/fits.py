@@ -73,7 +73,8 @@ def fit_decay(time: Array, trace: Array, tau: float) -> Array:
 def _gauss_newton(model: Model, start: Array, data: Array, first_tau: int) -> Array:
     """Minimise the squares of `model(p) - data [P, N]` over `p [K, N]`, columns apart; logarithms of time
     constants are the parameters from `first_tau` on."""
-    p, damping = start, np.full(data.shape[1], 1e-3)
+    p = start
+    damping = np.full(data.shape[1], 1e-3)
     value, slope = model(p)
     residual = data - value
     for _ in range(ITERATIONS):

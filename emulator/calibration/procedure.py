@@ -153,7 +153,9 @@ def psp(bench: Bench, sign: int) -> Psp:
     charge = float(np.clip(PSP_SIZE / response, 8, 240))
     inputs = int(np.clip(charge, 8, 120))
     weight = max(1, round(charge / inputs))
-    offsets, repeats, lead = 6, 4, 2
+    offsets = 6
+    repeats = 4
+    lead = 2
     times = spread_times(offsets, lead * CADC_INTERVAL)
     samples = lead + int(np.clip(np.ceil(4 * tau / CADC_INTERVAL), 12, 80))
     seen = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))

@@ -148,7 +148,8 @@ def membrane(
     external, _ = found._charges(program, weights)
     charge = engine.external_charge(stimulus.sample, stimulus.unit, stimulus.time.double() / SUBSTEP, external.double())
     keys = torch.zeros(batch, 2, dtype=torch.int64)
-    state, seen = engine.start(), []
+    state = engine.start()
+    seen = []
     for k in range(engine.steps):
         seen.append(state.v)
         state = state._replace(current=state.current + charge[k])
@@ -216,7 +217,8 @@ def same(a: RawRecording, b: RawRecording) -> bool:
 
 def glued(parts: Sequence[RawRecording]) -> RawRecording:
     """Return the recording of consecutive pieces of one batch."""
-    first, sample = 0, []
+    first = 0
+    sample = []
     for part in parts:
         sample.append(part.spikes.sample + first)
         first += len(part.codes)

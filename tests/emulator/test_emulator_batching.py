@@ -24,7 +24,10 @@ from emulator_bench import (
 from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring, kernel
 from hxtrain.emulator.compiled import Compiled
 
-BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
+# the window of the threshold noise ends within the run
+BATCH = 40
+INPUTS = 60
+CLOCK = 80
 LAYOUT = Layout(
     INPUTS,
     (replace(SPIKING, size=30), replace(READOUT, size=4)),
@@ -56,7 +59,8 @@ def test_split_runs_are_the_same(chips: str, engine: str) -> None:
     whole = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     assert len(whole.spikes.time) > 300
     assert (whole.dropped.sum() > 10) == (chips != "one chip")
-    parts, first = [], 0
+    parts = []
+    first = 0
     for size in (7, 13, 20):
         parts.append(made.run(WEIGHTS, piece(STIMULUS, first, first + size), size, CLOCK + first))
         first += size
@@ -66,7 +70,8 @@ def test_split_runs_are_the_same(chips: str, engine: str) -> None:
 @pytest.mark.parametrize("threads", [1, 5])
 @pytest.mark.parametrize("chips", CHIPS)
 def test_number_of_threads_does_not_matter(chips: str, threads: int) -> None:
-    expected, made = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK), make(chips)
+    expected = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    made = make(chips)
     made._compiled = Compiled(threads)
     assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
 
@@ -135,7 +140,8 @@ def test_events_after_the_recording_are_ignored(whole: RawRecording) -> None:
 
 
 def test_weights_changed_in_place_are_written_again(whole: RawRecording) -> None:
-    chip, weights = make(), [w.clone() for w in WEIGHTS]
+    chip = make()
+    weights = [w.clone() for w in WEIGHTS]
     assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
     weights[0].zero_()
     assert len(chip.run(weights, STIMULUS, BATCH, CLOCK).spikes.time) == 0
@@ -188,7 +194,10 @@ def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch
     made = machine(calibrated(), LAYOUT, 20)
     made._compiled = Compiled(3)
     expected = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
-    caller, simulate, running, after = threading.get_ident(), kernel.simulate, threading.Event(), []
+    caller = threading.get_ident()
+    simulate = kernel.simulate
+    running = threading.Event()
+    after = []
     stopped = False
 
     def interrupted(*arguments: object) -> None:
@@ -214,7 +223,9 @@ def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch
 def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     made = machine(calibrated(), LAYOUT, 20)
     made._compiled = Compiled(2)
-    caller, simulate, failed = threading.get_ident(), kernel.simulate, threading.Event()
+    caller = threading.get_ident()
+    simulate = kernel.simulate
+    failed = threading.Event()
 
     def failing(*arguments: object) -> None:
         if threading.get_ident() == caller:

@@ -42,8 +42,11 @@ class Noisy:
     """Cells with a hidden right code, whose errors are seen with noise and a wrong scale."""
 
     def __init__(self, target: Array, noise: float, scale: float) -> None:
-        self.target, self.noise, self.scale = target, noise, scale
-        self.rng, self.seen = np.random.default_rng(1), 0
+        self.target = target
+        self.noise = noise
+        self.scale = scale
+        self.rng = np.random.default_rng(1)
+        self.seen = 0
 
     def __call__(self, codes: Array) -> Array:
         assert codes.min() >= 1
@@ -89,7 +92,9 @@ def test_search_flags_cells_that_do_not_answer() -> None:
 
 
 def test_shape_of_a_potential_has_the_right_derivatives() -> None:
-    time, syn, mem = np.linspace(-5, 80, 60) * US, np.array([2.0, 6.0, 5.9]) * US, np.array([60.0, 60.0, 6.0]) * US
+    time = np.linspace(-5, 80, 60) * US
+    syn = np.array([2.0, 6.0, 5.9]) * US
+    mem = np.array([60.0, 60.0, 6.0]) * US
     _, by_syn, by_mem = psp_shape(time, syn, mem)
     h = 1e-4
     for found, up, down in (
@@ -102,8 +107,10 @@ def test_shape_of_a_potential_has_the_right_derivatives() -> None:
 def potentials(low: float, high: float, noise: float) -> tuple[Array, Array, Psp]:
     """Return potentials of synapses with time constants from `low` to `high` (us): time, traces, and the truth."""
     rng = np.random.default_rng(2)
-    syn, mem = rng.uniform(low, high, 300) * US, rng.uniform(40, 90, 300) * US
-    base, slope = rng.uniform(90, 110, 300), rng.uniform(5e6, 1.5e7, 300) * rng.choice([-1, 1], 300)
+    syn = rng.uniform(low, high, 300) * US
+    mem = rng.uniform(40, 90, 300) * US
+    base = rng.uniform(90, 110, 300)
+    slope = rng.uniform(5e6, 1.5e7, 300) * rng.choice([-1, 1], 300)
     time = (np.arange(20) * CADC_INTERVAL - spread_times(6, 2 * CADC_INTERVAL)[:, None]).ravel()
     trace = base + slope * psp_shape(time, syn, mem)[0] + rng.normal(0, noise, (len(time), 300))
     return time, trace, Psp(base, slope, syn, mem)
@@ -125,7 +132,8 @@ def test_fit_of_a_potential_recovers_its_parameters(noise: float) -> None:
 
 def test_fit_far_from_its_start_still_says_which_way_to_go() -> None:
     time, trace, true = potentials(2, 16, 0.3)
-    found, far = fit_psp(time, trace, 6 * US, 60 * US), np.abs(true.tau_syn / (6 * US) - 1) > 0.05
+    found = fit_psp(time, trace, 6 * US, 60 * US)
+    far = np.abs(true.tau_syn / (6 * US) - 1) > 0.05
     assert far.sum() > 200
     assert np.array_equal(found.tau_syn[far] > 6 * US, true.tau_syn[far] > 6 * US)
 
@@ -133,7 +141,8 @@ def test_fit_far_from_its_start_still_says_which_way_to_go() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_fit_of_a_decay_recovers_its_time_constant(noise: float) -> None:
     rng = np.random.default_rng(3)
-    tau, time = rng.uniform(3, 15, 300) * US, np.arange(22) * CADC_INTERVAL
+    tau = rng.uniform(3, 15, 300) * US
+    time = np.arange(22) * CADC_INTERVAL
     trace = 80 - 30 * np.exp(-time[:, None] / tau) + rng.normal(0, noise, (22, 300))
     error = fit_decay(time, trace, 6 * US) / tau - 1
     assert np.abs(error).max() < (1e-4 if noise == 0 else 0.15)
@@ -165,7 +174,8 @@ TRUE: dict[str, tuple[Callable[[Values], Array], float, float | None]] = {
 
 def check_residuals(before: Values, after: Values) -> None:
     for name, (value, target, bound) in TRUE.items():
-        spread, ratio = trimmed_sd(value(after)), trimmed_sd(value(after)) / trimmed_sd(value(before))
+        spread = trimmed_sd(value(after))
+        ratio = trimmed_sd(value(after)) / trimmed_sd(value(before))
         assert 0.01 < ratio < (bound or 0.8), name
         assert bound is not None or spread < 0.06, name
         assert np.median(value(after)) == pytest.approx(target, rel=0.03), name
@@ -195,7 +205,8 @@ def test_calibration_of_a_chip_that_is_not_shipped() -> None:
     """What the procedure reports is what was reached, though it cannot see the truth."""
     chip = fabricated(UNSHIPPED)
     made, results = calibrate(chip, TARGETS)
-    before, after = chip.values(TARGETS), replace(chip, codes=made.codes).values(TARGETS)
+    before = chip.values(TARGETS)
+    after = replace(chip, codes=made.codes).values(TARGETS)
     check_residuals(before, after)
     check_readout(after)
     assert {result.parameter for result in results} == set(TRUE) == set(made.success)
@@ -407,9 +418,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, case: str) -> None:
 
 
 def test_any_broken_byte_is_refused_or_harmless(tmp_path: Path) -> None:
-    file, rng = tmp_path / "chip.npz", np.random.default_rng(4)
+    file = tmp_path / "chip.npz"
+    rng = np.random.default_rng(4)
     shipped().save(file)
-    whole, refused = file.read_bytes(), 0
+    whole = file.read_bytes()
+    refused = 0
     for trial in range(150):
         data = bytearray(whole)
         if trial % 3 == 0:
@@ -449,7 +462,10 @@ def test_a_file_that_unpacks_to_more_than_a_calibration_is_refused_unread(tmp_pa
 def test_processes_that_keep_the_same_calibration_write_files_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibration, file, write, names = shipped("W66F3"), tmp_path / "x.npz", np.savez_compressed, []
+    calibration = shipped("W66F3")
+    file = tmp_path / "x.npz"
+    write = np.savez_compressed
+    names = []
 
     def write_while_another_saves(stream: Any, **arrays: Any) -> None:
         names.append(stream.name)
@@ -494,7 +510,8 @@ def test_a_calibration_of_another_chip_is_refused() -> None:
     ],
 )
 def test_other_targets_are_refused(name: str, value: float, text: str) -> None:
-    used, spiking = np.arange(10), np.arange(10) < 4
+    used = np.arange(10)
+    spiking = np.arange(10) < 4
     shipped().require_targets(TARGETS, used, spiking)
     with pytest.raises(CalibrationError, match=text):
         shipped().require_targets(uniform_targets(**{name: value}), used, spiking)

@@ -246,7 +246,8 @@ def test_published_points_of_the_transfer() -> None:
 
 
 def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
-    chip, codes = fabricated(), common_codes(TARGETS)
+    chip = fabricated()
+    codes = common_codes(TARGETS)
 
     def leak(**changes: np.ndarray) -> np.ndarray:
         return replace(chip, codes=codes.replaced(**changes)).values(TARGETS).leak

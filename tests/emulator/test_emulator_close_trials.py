@@ -71,7 +71,9 @@ def test_forced_reset_takes_it_away(engine: str) -> None:
 
 def test_fast_inference_needs_the_forced_reset() -> None:
     """One image per 11.8 us (Cramer et al. 2022): six samples, and 1.6 us for the reset."""
-    batch, samples, chip = 40, 6, calibrated(**QUIET)
+    batch = 40
+    samples = 6
+    chip = calibrated(**QUIET)
     stimulus = busy(2, batch, 60, samples, 60)
     residue, spikes = {}, {}
     for forced in (True, False):

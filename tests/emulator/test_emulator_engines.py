@@ -23,7 +23,10 @@ from emulator_bench import (
 
 from hxtrain.emulator import FABRICATED, Chip, Events, Layout, RawRecording, Wiring, make_faults
 
-BATCH, SAMPLES, INPUTS, NEURONS = 12, 16, 300, 36
+BATCH = 12
+SAMPLES = 16
+INPUTS = 300
+NEURONS = 36
 STIMULUS = busy(5, BATCH, INPUTS, SAMPLES, 150)
 
 # 300 inputs on three merged circuits, a recurrent group on one, a readout with other time constants on two
@@ -149,7 +152,8 @@ def test_all_groups_take_part() -> None:
 
 def test_double_precision_agrees() -> None:
     case = CASES["calibrated, 4 sub-steps"]
-    single, double = run(case, "stepwise"), run(case, "stepwise", dtype=torch.float64)
+    single = run(case, "stepwise")
+    double = run(case, "stepwise", dtype=torch.float64)
     assert float((single.codes != double.codes).double().mean()) < 2e-3
     assert np.array_equal(counts(single.spikes, BATCH, NEURONS), counts(double.spikes, BATCH, NEURONS))
 

@@ -131,7 +131,8 @@ def test_decalibration_comes_on_top_of_a_calibration() -> None:
 def test_one_imperfection_alone(name: str) -> None:
     """What is kept is the full chip's; everything else is ideal."""
     changes = {"drift_sd": 2.0}
-    full, none = fabricated(**changes), ideal()
+    full = fabricated(**changes)
+    none = ideal()
     only = replace(full, only=(name,))
     kept, noise = IMPERFECTIONS[name]
     values = {chip: chip.values(TARGETS) for chip in (full, none, only)}

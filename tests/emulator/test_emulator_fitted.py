@@ -71,7 +71,8 @@ def test_quiet_fit_gives_the_same_recording() -> None:
 
 @pytest.mark.parametrize("chip", [calibrated(), fabricated()], ids=["calibrated", "uncalibrated"])
 def test_fit_has_the_same_statistics(chip: Chip) -> None:
-    fitted, other = fit_of(chip), fabricated("W62F0")
+    fitted = fit_of(chip)
+    other = fabricated("W62F0")
     found, expected, wrong = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fitted, chip, other))
     mean = [recording.codes.double().mean(0) for recording in (found, expected, wrong)]
     spread = [recording.codes.double().std(0) for recording in (found, expected)]
@@ -114,7 +115,8 @@ def test_a_readout_and_a_neuron_that_never_fired_do_not_spike() -> None:
 
 
 def test_fitted_chips_take_part_in_populations_and_close_trials() -> None:
-    first, second = fit_of(calibrated()), replace(fit_of(fabricated()), name="other")
+    first = fit_of(calibrated())
+    second = replace(fit_of(fabricated()), name="other")
     both = machine([first, second], LAYOUT).run(WEIGHTS, STIMULUS, BATCH, chip=np.arange(BATCH) % 2)
     alone = run_once(second, LAYOUT, WEIGHTS, STIMULUS, BATCH)
     assert torch.equal(both.codes[1::2], alone.codes[1::2])

@@ -92,7 +92,8 @@ def test_potentials_add_up() -> None:
 def test_second_merged_circuit_has_its_own_gain_and_time_constants(weight: int) -> None:
     chip = fabricated(**QUIET, synapse_saturation=None, rails=None)
     layout = one_group(replace(READOUT, size=6, circuits=2), 256)
-    inputs, sign = (5, 200), 0 if weight > 0 else 1
+    inputs = (5, 200)
+    sign = 0 if weight > 0 else 1
     stimulus = events((0, inputs[0], 0.0), (1, inputs[1], 0.0), (2, 0, 1.0))  # sample 2 sees nothing
     v = membrane(chip, layout, [torch.full((6, 256), weight)], stimulus, batch=3)
     true = chip.values(circuit_targets(layout))
@@ -173,7 +174,8 @@ def test_membrane_returns_from_a_forced_reset() -> None:
 
 
 def test_second_half_of_the_circuits_is_sampled_earlier() -> None:
-    chip, skew = ideal(cadc_skew=0.3 * US), 0.3 * US
+    chip = ideal(cadc_skew=0.3 * US)
+    skew = 0.3 * US
     layout = one_group(replace(READOUT, size=512, leak=60.0), 3)
     at = 2.1 * SUBSTEP
     found = run_once(
@@ -199,7 +201,8 @@ def test_membranes_held_at_reset_are_sampled_there(engine: str) -> None:
 
 
 def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
-    batch, chip = 300, ideal(sampling_phase=1.7 * US)
+    batch = 300
+    chip = ideal(sampling_phase=1.7 * US)
     layout = Layout(1, (replace(READOUT, leak=60.0), SPIKING), (Wiring(0, 1, 0), Wiring(1, 1, 0)))
     at = 3.4 * US
     stimulus = events(*[(b, 0, at) for b in range(batch) for _ in range(3)])

@@ -138,9 +138,11 @@ def test_no_input_no_loss() -> None:
 @pytest.mark.parametrize("capacity", [1, 3, 5, 8])
 def test_whether_a_volley_exceeds_what_can_be_recorded(capacity: int) -> None:
     """Against a count of each trial, quadrant and window; times just below and at the edges of windows, too."""
-    rng, seen = np.random.default_rng(capacity), set()
+    rng = np.random.default_rng(capacity)
+    seen = set()
     for trials, spikes in [(1, 0), (1, capacity), *((3, n) for n in rng.integers(1, 400, 60))]:
-        sample, unit = np.sort(rng.integers(0, trials, spikes)), rng.integers(0, 12, spikes)
+        sample = np.sort(rng.integers(0, trials, spikes))
+        unit = rng.integers(0, 12, spikes)
         steps = rng.integers(0, 12, spikes)
         time = (steps * VOLLEY_WINDOW).astype(np.float32)
         time = np.where(rng.random(spikes) < 0.3, np.nextafter(time, np.float32(0)), time).astype(np.float32)
