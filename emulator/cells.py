@@ -82,7 +82,7 @@ def code_for(cell: str, value: Array) -> Array:
     raise KeyError(cell)
 
 
-def reachable(cell: str) -> tuple[float, float]:
+def value_range(cell: str) -> tuple[float, float]:
     """Return the smallest and largest value of a cell on a die without mismatch."""
     ends = value_of(cell, np.array([1.0, float(CODE_MAX)]))
     return float(ends.min()), float(ends.max())
@@ -119,11 +119,11 @@ class CellCodes:
 
     def replaced(self, **codes: Array) -> CellCodes:
         """Return a copy with other codes, rounded and limited to 10 bits (digital offsets to 8)."""
-        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        cells = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, values in codes.items():
             low, high = (-128, 127) if name == "cadc_digital" else (0, CODE_MAX)
-            known[name] = np.clip(np.rint(values), low, high).astype(np.int16)
-        return CellCodes(**known)
+            cells[name] = np.clip(np.rint(values), low, high).astype(np.int16)
+        return CellCodes(**cells)
 
     def digest(self) -> str:
         """Return the SHA-256 of all codes."""

@@ -155,8 +155,10 @@ class Decalibration:
     def apply(self, name: str, values: Values) -> Values:
         """Return the spread parameters of the chip `name`."""
 
-        def factor(what: str, sigma: float, *shape: int) -> Array:
-            return np.maximum(0.1, 1 + sigma * fixed_normal(derive_key("decalibration", name, self.seed, what), *shape))
+        def factor(parameter: str, sigma: float, *shape: int) -> Array:
+            return np.maximum(
+                0.1, 1 + sigma * fixed_normal(derive_key("decalibration", name, self.seed, parameter), *shape)
+            )
 
         distance = (values.threshold - values.leak) * factor("threshold", self.threshold, CIRCUITS)
         return replace(
@@ -196,7 +198,7 @@ class Chip:
             if unknown:
                 hint = did_you_mean(unknown, IMPERFECTIONS)
                 raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}{hint}")
-            noise = self.preset.only(*(name for kept in self.only for name in IMPERFECTIONS[kept][1]))
+            noise = self.preset.only(*(name for imperfection in self.only for name in IMPERFECTIONS[imperfection][1]))
         object.__setattr__(self, "_noise", noise)
 
     @property
@@ -224,34 +226,36 @@ class Chip:
             targets: what the circuits should be; without calibration they are set to the codes that
                 would meet them on a die without mismatch.
         """
-        found = self._programmed(targets)
+        values = self._from_codes(targets)
         if self.only is not None:
-            kept = {name for only in self.only for name in IMPERFECTIONS[only][0]}
+            real_fields = {name for imperfection in self.only for name in IMPERFECTIONS[imperfection][0]}
             ideal = _ideal_values(targets)
-            found = replace(found, **{f.name: getattr(ideal, f.name) for f in fields(found) if f.name not in kept})
+            values = replace(
+                values, **{f.name: getattr(ideal, f.name) for f in fields(values) if f.name not in real_fields}
+            )
         if self.decalibration is not None:
-            found = self.decalibration.apply(self.name, found)
+            values = self.decalibration.apply(self.name, values)
         for fault in self.faults:
-            found = fault.apply(self.name, found)
-        return found
+            values = fault.apply(self.name, values)
+        return values
 
-    def _programmed(self, targets: Targets) -> Values:
+    def _from_codes(self, targets: Targets) -> Values:
         die, preset = self.silicon, self.preset
         cells = _cell_values(self.name, preset, die, self._codes(targets))
         quadrant = np.repeat(np.arange(QUADRANTS), PER_QUADRANT)
 
-        def both(first: str, second: str) -> Array:
+        def by_sign(first: str, second: str) -> Array:
             return np.stack([cells[first], cells[second]], axis=1)
 
-        shift = (both(*REFERENCES) + die.reference).sum(1)
-        gain = both(*GAINS) * die.gain * (cells["dac_bias"] * die.dac)[quadrant][:, None]
+        shift = (by_sign(*REFERENCES) + die.reference).sum(1)
+        gain = by_sign(*GAINS) * die.gain * (cells["dac_bias"] * die.dac)[quadrant][:, None]
         return Values(
             leak=cells["leak"] + die.leak,
             threshold=cells["threshold"] + die.threshold,
             reset=cells["reset"] + die.reset,
             rest_shift=shift,
             tau_mem=cells["tau_mem"] * die.tau_mem,
-            tau_syn=both("tau_syn_exc", "tau_syn_inh") * die.tau_syn,
+            tau_syn=by_sign("tau_syn_exc", "tau_syn_inh") * die.tau_syn,
             gain=gain,
             synapse=die.synapse,
             parasitic=die.parasitic,
@@ -269,19 +273,19 @@ def uniform_targets(
     leak: float = 80.0, threshold: float = 150.0, reset: float = 80.0, tau_mem: float = 6e-6, tau_syn: float = 6e-6
 ) -> dict[str, Array]:
     """Return equal targets for all circuits (LSB, s), by default those of Cramer et al. (2022)."""
-    found = {"leak": leak, "threshold": threshold, "reset": reset, "tau_mem": tau_mem, "tau_syn": tau_syn}
-    return {name: np.full(CIRCUITS, value) for name, value in found.items()}
+    targets = {"leak": leak, "threshold": threshold, "reset": reset, "tau_mem": tau_mem, "tau_syn": tau_syn}
+    return {name: np.full(CIRCUITS, value) for name, value in targets.items()}
 
 
 def nominal_codes(targets: Targets, rounded: bool) -> dict[str, Array]:
     """Return the codes of all cells that meet targets on a die without mismatch; not rounded if so wanted."""
-    codes = common_codes(targets)
-    found = {f.name: getattr(codes, f.name).astype(np.float64) for f in fields(codes)}
+    cells = common_codes(targets)
+    codes = {f.name: getattr(cells, f.name).astype(np.float64) for f in fields(cells)}
     if not rounded:
         exact = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem"}
         exact |= {"tau_syn_exc": "tau_syn", "tau_syn_inh": "tau_syn"}
-        found |= {cell: code_for(cell, np.asarray(targets[target], np.float64)) for cell, target in exact.items()}
-    return found
+        codes |= {cell: code_for(cell, np.asarray(targets[target], np.float64)) for cell, target in exact.items()}
+    return codes
 
 
 def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Array]) -> dict[str, Array]:
@@ -296,7 +300,7 @@ def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Ar
         "gain_exc": preset.rewrite_gain,
         "gain_inh": preset.rewrite_gain,
     }
-    found: dict[str, Array] = {"cadc_digital": codes["cadc_digital"]}
+    values: dict[str, Array] = {"cadc_digital": codes["cadc_digital"]}
     for cell in (*CIRCUIT_CELLS, "dac_bias", "cadc_start", "cadc_slope"):
         code = codes[cell]
         if cell in CIRCUIT_CELLS:
@@ -311,8 +315,8 @@ def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Ar
             written = hashlib.sha256(np.rint(codes[cell]).astype("<i2").tobytes()).hexdigest()
             draw = rewrite[cell] * fixed_normal(derive_key("written", name, cell, written), CIRCUITS)
             value = value + draw if cell in ("leak", "reset", "threshold") else value * np.exp(draw)
-        found[cell] = _portable(value)
-    return found
+        values[cell] = _portable(value)
+    return values
 
 
 def _ideal_values(targets: Targets) -> Values:
@@ -336,11 +340,11 @@ def _ideal_values(targets: Targets) -> Values:
 def draw_silicon(name: str, preset: Preset) -> Silicon:
     """Draw the die of the chip `name`; a pure function of its arguments."""
 
-    def normal(what: str, *shape: int) -> Array:
-        return fixed_normal(derive_key("silicon", name, what), *shape)
+    def normal(quantity: str, *shape: int) -> Array:
+        return fixed_normal(derive_key("silicon", name, quantity), *shape)
 
-    def quadrant(what: str) -> Array:
-        return np.repeat(normal(what + " of quadrant", QUADRANTS), PER_QUADRANT)
+    def quadrant(quantity: str) -> Array:
+        return np.repeat(normal(quantity + " of quadrant", QUADRANTS), PER_QUADRANT)
 
     leak = normal("leak", CIRCUITS)
     quadrant_leak = quadrant("leak")
@@ -381,22 +385,22 @@ def _outliers(name: str, preset: Preset) -> dict[str, Array]:
     """Return, in standard deviations, how far the one bad cell of a few circuits lies off the rest."""
     draw = fixed_uniform(derive_key("silicon", name, "outlier"), 4, CIRCUITS)
     bad = draw[0] < preset.outlier_share
-    which = (draw[1] * len(OUTLIER_CELLS)).astype(int)
+    cell_index = (draw[1] * len(OUTLIER_CELLS)).astype(int)
     size = np.where(draw[2] < 0.5, -1, 1) * (4 + 3 * draw[3])
-    return {cell: np.where(bad & (which == i), size, 0.0) for i, cell in enumerate(OUTLIER_CELLS)}
+    return {cell: np.where(bad & (cell_index == i), size, 0.0) for i, cell in enumerate(OUTLIER_CELLS)}
 
 
 def _stuck_cells(name: str, preset: Preset) -> Array:
     draw = fixed_uniform(derive_key("silicon", name, "stuck"), 3, CIRCUITS)
     bad = draw[0] < preset.stuck_share
-    which = (draw[1] * len(CIRCUIT_CELLS)).astype(int)
-    here = bad & (which == np.arange(len(CIRCUIT_CELLS))[:, None])
-    return np.where(here, np.floor(draw[2] * CODE_MAX), -1.0)
+    cell_index = (draw[1] * len(CIRCUIT_CELLS)).astype(int)
+    is_stuck = bad & (cell_index == np.arange(len(CIRCUIT_CELLS))[:, None])
+    return np.where(is_stuck, np.floor(draw[2] * CODE_MAX), -1.0)
 
 
-def _correlated(shared: Array, own: Array, rho: float) -> Array:
-    own_share = float(np.sqrt(1 - rho**2))
-    return rho * shared + own_share * own
+def _correlated(shared: Array, independent: Array, rho: float) -> Array:
+    independent_share = float(np.sqrt(1 - rho**2))
+    return rho * shared + independent_share * independent
 
 
 def _both_signs(draw: Array, rho: float) -> Array:

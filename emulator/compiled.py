@@ -34,7 +34,7 @@ class InterruptedRunError(RuntimeError):
 class _Progress:
     """A run: its pieces that nobody has begun, first and behind the last trial, and whether it was ended."""
 
-    left: deque[tuple[int, int]]
+    pieces: deque[tuple[int, int]]
     interrupted: bool = False
 
 
@@ -55,7 +55,7 @@ class Compiled:
         """End the run in progress, from another thread; without one, nothing happens."""
         if (progress := self._progress) is not None:
             progress.interrupted = True
-            progress.left.clear()
+            progress.pieces.clear()
 
     def run(
         self, params: kernel.Params, scalars: kernel.Scalars, capacity: int, trials: Trials
@@ -78,42 +78,42 @@ class Compiled:
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
         codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
         counts = np.zeros(batch, np.int64)
-        who, when = self._room_for_spikes(batch, capacity)
+        spike_neurons, spike_times = self._room_for_spikes(batch, capacity)
         external, internal = trials.external.numpy(), trials.internal.numpy()
 
         chained = scalars.gap >= 0  # each trial needs the one before
         volume = batch * scalars.samples * scalars.per_sample * params.mem.shape[1]
-        pieces = 1 if chained else min(batch, max(PIECES * self._threads, -(-volume // LONGEST_PIECE)))
-        left = deque(pairwise(batch * piece // pieces for piece in range(pieces + 1)))
-        progress = self._progress = _Progress(left)
+        n_pieces = 1 if chained else min(batch, max(PIECES * self._threads, -(-volume // LONGEST_PIECE)))
+        pieces = deque(pairwise(batch * piece // n_pieces for piece in range(n_pieces + 1)))
+        progress = self._progress = _Progress(pieces)
 
         def work() -> None:
-            while left:
+            while pieces:
                 try:
-                    begin, end = left.popleft()
+                    begin, end = pieces.popleft()
                 except IndexError:  # another thread took the last one
                     return
                 kernel.simulate(
                     begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
-                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, who, when,
+                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, spike_neurons, spike_times,
                 )  # fmt: skip
 
-        others = [self._pool.submit(work) for _ in range(min(pieces, self._threads) - 1)]
+        tasks = [self._pool.submit(work) for _ in range(min(n_pieces, self._threads) - 1)]
         try:
             work()  # the calling thread takes part
         finally:
             self._progress = None
-            left.clear()  # after an interruption nothing may be written into a room that the next run uses
-            begun = [other for other in others if not other.cancel()]
-            wait(begun)
-        for other in begun:
-            other.result()
+            pieces.clear()  # after an interruption nothing may be written into a room that the next run uses
+            running = [task for task in tasks if not task.cancel()]
+            wait(running)
+        for task in running:
+            task.result()
         if progress.interrupted:
             raise InterruptedRunError("the run was interrupted")
         if counts.max(initial=0) > capacity:
             raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
-        kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
+        kernel.collect_spikes(counts, spike_neurons, spike_times, *(part.numpy() for part in spikes))
         if len(spikes.sample) > KEPT_SPIKES or self._room[0].nbytes + self._room[1].nbytes > KEPT_ROOM:
             self._room = _no_room()
         return torch.from_numpy(codes), spikes
@@ -123,8 +123,8 @@ class Compiled:
         rows, columns = self._room[0].shape
         if rows < batch or columns != capacity:
             self._room = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
-        who, when = self._room
-        return who[:batch], when[:batch]
+        spike_neurons, spike_times = self._room
+        return spike_neurons[:batch], spike_times[:batch]
 
 
 def _no_room() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

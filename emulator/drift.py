@@ -35,9 +35,9 @@ def drift_walk(key: int, time: float, tau: float) -> Array:
     """
     place = time / tau * POINTS
     first = int(place)
-    after = place - first
-    now = (1 - after) * _point(key, first) + after * _point(key, first + 1)
-    walk: Array = now - np.exp(-time / tau) * _point(key, 0)
+    fraction = place - first
+    current = (1 - fraction) * _point(key, first) + fraction * _point(key, first + 1)
+    walk: Array = current - np.exp(-time / tau) * _point(key, 0)
     return walk
 
 
@@ -46,5 +46,5 @@ def _point(key: int, index: int) -> Array:
     a = np.exp(-1 / POINTS)
     weights = np.sqrt(1 - a**2) * a ** np.arange(MEMORY)
     places = (index + MEMORY - np.arange(MEMORY))[:, None] * CIRCUITS + np.arange(CIRCUITS)
-    found: Array = weights @ fixed_normal_at(key, places.astype(np.uint64))
-    return found
+    point: Array = weights @ fixed_normal_at(key, places.astype(np.uint64))
+    return point

@@ -136,9 +136,9 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
     circuits = assign_circuits(layout)
     p = chip.values(circuit_targets(layout))
     first = circuits[0]
-    used = circuits >= 0
+    is_used = circuits >= 0
     load = capacitance(layout, p, circuits)
-    shift = np.where(used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(used.sum(0))
+    shift = np.where(is_used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(is_used.sum(0))
     spikes = np.repeat([g.threshold is not None for g in layout.groups], [g.size for g in layout.groups])
     by_sign = (0, 2, 1)
     return Neurons(
@@ -148,7 +148,7 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
         refractory=target("refractory"),
         tau_mem=p.tau_mem[first] * load,
         tau_syn=p.tau_syn[circuits].transpose(by_sign),
-        synapse=_synapses(p.synapse * p.gain[:, None, :], circuits, used) / load,
+        synapse=_synapses(p.synapse * p.gain[:, None, :], circuits, is_used) / load,
         cadc_offset=p.cadc_offset[first],
         cadc_gain=p.cadc_gain[first],
         circuits=circuits,
@@ -156,10 +156,10 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
     )
 
 
-def _synapses(factor: Array, circuits: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]) -> Array:
+def _synapses(factor: Array, circuits: npt.NDArray[np.int64], is_used: npt.NDArray[np.bool_]) -> Array:
     """Return the strength of each synapse `[A, 128, 2, N]` from that of each cell `[C, 128, 2]`."""
-    found: Array = np.where(used[:, None, None, :], factor[circuits].transpose(0, 2, 3, 1), 0.0)
-    return found
+    strengths: Array = np.where(is_used[:, None, None, :], factor[circuits].transpose(0, 2, 3, 1), 0.0)
+    return strengths
 
 
 def _stuck(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -46,8 +46,8 @@ class FittedChip:
             ValueError: the layout has more neurons, or merges circuits otherwise, than was measured.
         """
         count = layout.bounds[-1]
-        others = sorted({group.circuits for group in layout.groups} - {self.merged})
-        if others or count > len(self.leak):
+        mismatches = sorted({group.circuits for group in layout.groups} - {self.merged})
+        if mismatches or count > len(self.leak):
             raise ValueError(
                 f"chip {self.name} was fitted with {len(self.leak)} neurons of {self.merged} merged circuits, the "
                 f"network needs {count} of {[g.circuits for g in layout.groups]}; fit the device in this circuit"

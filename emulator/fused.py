@@ -54,9 +54,9 @@ class Fused:
         self.layout = layout
         self.capacity, self.substep = capacity, substep
         _, self._merged, _, self._neurons = params.syn.shape
-        each = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
+        fields = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
         early = np.broadcast_to(params.early, params.mem.shape)
-        self._neuron = self._tensor(np.stack([*each, early], axis=1))  # [C, fields, N]
+        self._neuron = self._tensor(np.stack([*fields, early], axis=1))  # [C, fields, N]
         # [C, A, 2, N] twice to [C, fields, A, N]
         self._circuit = self._tensor(np.concatenate([params.syn, params.drive], axis=2).transpose(0, 2, 1, 3))
         self._table = self._tensor(params.table)
@@ -87,10 +87,10 @@ class Fused:
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
             w = matrix.detach().to(self.device, torch.int32).t()
             first = 0 if wiring.source is None else bounds[wiring.source]
-            into = external if wiring.source is None else internal
+            charges = external if wiring.source is None else internal
             columns = slice(bounds[wiring.target], bounds[wiring.target + 1])
             for c, blocks in enumerate(self._synapses):
-                into[c, first : first + wiring.size, columns] = blocks[index].charges(w)
+                charges[c, first : first + wiring.size, columns] = blocks[index].charges(w)
         return external, internal
 
     def run(self, trials: Trials) -> tuple[Tensor, Events]:
@@ -108,26 +108,27 @@ class Fused:
         with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
             return self._run(trials)
 
-    def _run(self, given: Trials) -> tuple[Tensor, Events]:
+    def _run(self, trials: Trials) -> tuple[Tensor, Events]:
         s = self.scalars
-        batch = len(given.chip)
-        rows = given.rows
+        batch = len(trials.chip)
+        rows = trials.rows
         if batch * self._steps >= 1 << 31:
             raise ValueError(f"{batch} trials of {self._steps} sub-steps are too many for one run; use smaller batches")
-        indices = given.chip.astype(np.int32), given.row.astype(np.int32)
-        words = (*indices, given.keys.view(np.int32), given.phase.view(np.int32))
-        trials = self._tensor(np.column_stack(words))
-        noted = torch.zeros(3, dtype=torch.int32, device=self.device)
-        first, units, times = self._by_step(given.events, trials, noted)
+        indices = trials.chip.astype(np.int32), trials.row.astype(np.int32)
+        words = (*indices, trials.keys.view(np.int32), trials.phase.view(np.int32))
+        records = self._tensor(np.column_stack(words))
+        status = torch.zeros(3, dtype=torch.int32, device=self.device)
+        first, units, times = self._by_step(trials.events, records, status)
         codes = torch.empty(batch, s.samples, self._neurons, dtype=torch.uint8, device=self.device)
         counts = torch.empty(batch, dtype=torch.int32, device=self.device)
-        who = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
-        when = torch.empty(batch, self.capacity, device=self.device)
+        spike_neurons = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
+        spike_times = torch.empty(batch, self.capacity, device=self.device)
         slow = np.stack([rows.rest, rows.start, rows.threshold], axis=1)
         chained = s.gap >= 0  # each trial needs the one before
         self._kernel.simulate[(1 if chained else batch,)](
-            trials, first, units, times, given.external, given.internal, self._external_circuit, self._internal_circuit,
-            self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts, who, when, noted,
+            records, first, units, times, trials.external, trials.internal, self._external_circuit,
+            self._internal_circuit, self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts,
+            spike_neurons, spike_times, status,
             batch if chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
             s.per_sample, self._steps,
             s.clamped, s.delay, s.jitter, s.cadc_noise, s.saturation, 1 / s.saturation if s.saturation else 0.0,
@@ -136,20 +137,20 @@ class Fused:
             NOISY=s.noisy, SKEWED=s.skewed, RAILED=s.railed, WIDTH=_power(self._neurons),
             CIRCUITS=_power(self._merged), num_warps=WARPS,
         )  # fmt: skip
-        bad, total, most = noted.tolist()
-        if bad:
+        has_bad_event, total, largest = status.tolist()
+        if has_bad_event:
             raise BadEventsError
-        if most > self.capacity:
-            raise RuntimeError(f"a trial had {most} spikes, room was for {self.capacity}; this is a bug")
+        if largest > self.capacity:
+            raise RuntimeError(f"a trial had {largest} spikes, room was for {self.capacity}; this is a bug")
         sample, neuron = (torch.empty(total, dtype=torch.int64, device=self.device) for _ in range(2))
         stamps = torch.empty(total, device=self.device)
         self._kernel.collect[(batch,)](
-            trials, counts, counts.cumsum(0), who, when, sample, neuron, stamps, self.capacity, self.substep,
-            TIMESTAMP_RESOLUTION, BLOCK=64,
+            records, counts, counts.cumsum(0), spike_neurons, spike_times, sample, neuron, stamps, self.capacity,
+            self.substep, TIMESTAMP_RESOLUTION, BLOCK=64,
         )  # fmt: skip
         return codes, Events(sample, neuron, stamps)
 
-    def _by_step(self, events: Events, trials: Tensor, noted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _by_step(self, events: Events, trials: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
         batch = len(trials)
         count = len(events.time)
@@ -157,15 +158,15 @@ class Fused:
         unit = events.unit.contiguous()
         time = events.time.float().contiguous()
         place = torch.empty(count, dtype=torch.int32, device=self.device)
-        when = torch.empty_like(time)
+        event_times = torch.empty_like(time)
         if count:
             self._kernel.sort_in[((count + EVENTS - 1) // EVENTS,)](
-                sample, unit, time, trials, place, when, noted, count, batch, self.layout.inputs, self._steps,
+                sample, unit, time, trials, place, event_times, status, count, batch, self.layout.inputs, self._steps,
                 self.substep, BLOCK=EVENTS,
             )  # fmt: skip
         place, order = torch.sort(place, stable=True)
         edges = torch.arange(batch * self._steps + 1, dtype=torch.int32, device=self.device)
-        return torch.searchsorted(place, edges, out_int32=True), unit[order], when[order]
+        return torch.searchsorted(place, edges, out_int32=True), unit[order], event_times[order]
 
 
 class _Synapses(NamedTuple):

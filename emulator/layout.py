@@ -116,16 +116,16 @@ class Layout:
                 f"wiring {index} uses signed inputs {wiring.first_row}..{wiring.first_row + wiring.size - 1} of group "
                 f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
             )
-        for earlier, other in enumerate(self.wirings[:index]):
-            if other.target != wiring.target:
+        for number, previous in enumerate(self.wirings[:index]):
+            if previous.target != wiring.target:
                 continue
-            if other.source == wiring.source:
-                raise ValueError(f"wirings {earlier} and {index} join the same source and target; merge them")
-            first, last = max(other.first_row, wiring.first_row), min(other.end, wiring.end)
+            if previous.source == wiring.source:
+                raise ValueError(f"wirings {number} and {index} join the same source and target; merge them")
+            first, last = max(previous.first_row, wiring.first_row), min(previous.end, wiring.end)
             if first < last:
                 raise ValueError(
-                    f"wirings {earlier} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
-                    f"set first_row={other.end} on the second"
+                    f"wirings {number} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
+                    f"set first_row={previous.end} on the second"
                 )
 
     @property

@@ -110,10 +110,10 @@ class EmulatedChip:
             raise TypeError(f"substeps={substeps!r} must be a whole number")
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
-        where = torch.device(device).type
-        if engine == "compiled" and where != "cpu":
+        device_type = torch.device(device).type
+        if engine == "compiled" and device_type != "cpu":
             raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='fused'")
-        if engine == "fused" and where != "cuda" and not os.environ.get("TRITON_INTERPRET"):
+        if engine == "fused" and device_type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
             raise ValueError(f"engine='fused' runs on a GPU (cuda), not on device={device!r}; use another engine")
         self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
         noises = {individual.noise for individual in self.chips}
@@ -126,9 +126,9 @@ class EmulatedChip:
         self.engine = engine
         self.device = torch.device(device)
         self.dtype = dtype
-        self.home = torch.device(device if where == "cuda" else "cpu")
+        self.recording_device = torch.device(device if device_type == "cuda" else "cpu")
         self._program: _Program | None = None
-        self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._charge_cache: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
         self._compiled = Compiled()
 
     @property
@@ -156,8 +156,8 @@ class EmulatedChip:
             raise ValueError(f"chip {self.chip.name} is fitted; only neurons are known of it")
         values = self.chip.values(uniform_targets())
         noise = fixed_normal(derive_key("reference", self.chip.name, self.seed, clock), samples, CIRCUITS)
-        seen = potential + self.noise.cadc_noise * noise
-        codes = values.cadc_gain * (seen - 128) + 128 + values.cadc_offset
+        voltage = potential + self.noise.cadc_noise * noise
+        codes = values.cadc_gain * (voltage - 128) + 128 + values.cadc_offset
         return np.clip(np.floor(codes + 0.5), 0, 255).astype(np.uint8)
 
     def configure(self, layout: Layout, samples: int) -> None:
@@ -182,24 +182,24 @@ class EmulatedChip:
         neurons = [self._neurons(individual, layout) for individual in self.chips]
         params = self._params(layout, neurons, step)
         scalars = self._scalars(layout, samples, gap, step)
-        synapses = [synapse_blocks(layout, each) for each in neurons]
+        synapses = [synapse_blocks(layout, chip_neurons) for chip_neurons in neurons]
         capacity = self._capacity(layout, samples, step)
         fused = None
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
-        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.home)
+        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
         restored = 1 - params.mem.astype(np.float64)
         self._program = _Program(
             layout, samples, neurons, params, restored, scalars, synapses, capacity, quadrant, fused
         )
-        self._written = None
+        self._charge_cache = None
 
     @staticmethod
     def _neurons(individual: Individual, layout: Layout) -> Neurons:
         return individual.neurons(layout) if isinstance(individual, FittedChip) else build_neurons(individual, layout)
 
     def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> kernel.Params:
-        propagators = [build_propagators(each, step) for each in neurons]
+        propagators = [build_propagators(chip_neurons, step) for chip_neurons in neurons]
         external, internal = _circuit_maps(layout)
         level = self.noise.membrane_noise
         half = neurons[0].circuits[0] >= CIRCUITS // 2
@@ -274,12 +274,14 @@ class EmulatedChip:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
         if any(part.shape != (len(events.time),) for part in events):
             raise ValueError(f"events need one length, got {[tuple(part.shape) for part in events]}")
-        events = Events(*(part.to(self.home) for part in events))
+        events = Events(*(part.to(self.recording_device) for part in events))
         if program.fused is None:  # which looks at them itself
             self._check_events(program, events, batch)
-        charges = self._programmed(program, weights)
+        charges = self._cached_charges(program, weights)
         if batch == 0:
-            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.home)
+            codes = torch.empty(
+                0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.recording_device
+            )
             return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
@@ -288,8 +290,8 @@ class EmulatedChip:
         trials = Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
         run = self._run_on_grid if program.fused is None else self._run_fused
         codes, spikes = run(program, trials)
-        found, dropped = self._recorded(program, spikes, clocks, chip)
-        return RawRecording(codes, found, dropped)
+        recorded_spikes, dropped = self._limit_spikes(program, spikes, clocks, chip)
+        return RawRecording(codes, recorded_spikes, dropped)
 
     def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         """Return the index of the chip `[B]` that trials at these places of the clock meet."""
@@ -308,8 +310,8 @@ class EmulatedChip:
         if len(events.sample) == 0:
             return
         order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
-        seen = (*torch.aminmax(events.unit), *order, events.time.min())
-        lowest, highest, first, last, unordered, earliest = torch.stack([x.double() for x in seen]).tolist()
+        extremes = (*torch.aminmax(events.unit), *order, events.time.min())
+        lowest, highest, first, last, unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
         if lowest < 0 or highest >= program.layout.inputs:
             inputs = program.layout.inputs
             raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
@@ -318,14 +320,14 @@ class EmulatedChip:
         if not earliest >= 0:
             raise ValueError(f"events.time must not be negative, smallest is {earliest} s")
 
-    def _programmed(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _cached_charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the charges of `weights`; the very tensors of the last run are not written again."""
         if any(w.is_inference() for w in weights):  # such tensors do not count their changes
             return self._charges(program, weights)
         version = [(id(w), w._version) for w in weights]
-        if self._written is None or self._written[0] != version:
-            self._written = (version, list(weights), self._charges(program, weights))
-        return self._written[2]
+        if self._charge_cache is None or self._charge_cache[0] != version:
+            self._charge_cache = (version, list(weights), self._charges(program, weights))
+        return self._charge_cache[2]
 
     def _charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the signed synaptic charges of external `[C, J, N]` and internal `[C, N, N]` synapses."""
@@ -381,10 +383,12 @@ class EmulatedChip:
             pairs, row = np.unique(pair, return_inverse=True)
         parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
-        which = [int(p % len(self.chips)) for p in pairs.tolist()]
-        begin = np.stack([program.neurons[c].reset for c in which]) if program.layout.from_reset else start
+        chip_of_row = [int(p % len(self.chips)) for p in pairs.tolist()]
+        begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
         f32 = kernel.as_float32
-        return kernel.Rows(rest=f32(start * program.restored[which]), start=f32(begin), threshold=f32(threshold)), row
+        return kernel.Rows(
+            rest=f32(start * program.restored[chip_of_row]), start=f32(begin), threshold=f32(threshold)
+        ), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
@@ -398,73 +402,74 @@ class EmulatedChip:
             return neurons.rest, neurons.threshold + eta
         time = window * THRESHOLD_WINDOW * self.trial_time
         circuits = neurons.circuits[0]
-        moved = [
-            noise.drift_sd * drift_walk(derive_key("drift", name, self.seed, what), time, noise.drift_time)[circuits]
-            for what in ("leak", "threshold")
+        shifts = [
+            noise.drift_sd
+            * drift_walk(derive_key("drift", name, self.seed, parameter), time, noise.drift_time)[circuits]
+            for parameter in ("leak", "threshold")
         ]
-        return neurons.rest + moved[0], neurons.threshold + eta + moved[1]
+        return neurons.rest + shifts[0], neurons.threshold + eta + shifts[1]
 
     def _keys(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """Return the noise keys of each trial `[B, 2]`."""
         names = [individual.name for individual in self.chips]
-        every = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
-        return every[0] if len(every) == 1 else np.stack(every)[chip, np.arange(len(clocks))]
+        keys = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
+        return keys[0] if len(keys) == 1 else np.stack(keys)[chip, np.arange(len(clocks))]
 
     def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
-        share = uniform(self._drawn("sampling phase", clocks, chip))
+        share = uniform(self._draw("sampling phase", clocks, chip))
         return (share * self.noise.sampling_phase).astype(np.float32)
 
-    def _drawn(
+    def _draw(
         self, purpose: str, counters: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint64]:
         """Return a random word per counter, as the chip with that index draws it."""
         words = np.empty(len(counters), np.uint64)
         for c, individual in enumerate(self.chips):
-            here = chip == c
-            words[here] = splitmix64(derive_key(purpose, individual.name, self.seed), counters[here])
+            members = chip == c
+            words[members] = splitmix64(derive_key(purpose, individual.name, self.seed), counters[members])
         return words
 
-    def _recorded(
+    def _limit_spikes(
         self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[Events, Tensor]:
         """Return the spikes that the event buses could record, and how many of each trial they could not."""
         capacity = self.noise.spike_capacity
-        none = torch.zeros(len(clocks), dtype=torch.int64)
+        no_loss = torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
-            return spikes, none
+            return spikes, no_loss
         crowded = crowded_spikes(spikes, program.quadrant, capacity)
         if crowded is None:
-            return spikes, none
+            return spikes, no_loss
         quadrant = program.quadrant[spikes.unit]
         sample, unit, time = (part[crowded].cpu() for part in spikes)
         trial = sample.numpy()
         neuron = unit.numpy().astype(np.uint64)
-        draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
+        draw = self._draw("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
         survivors = surviving_spikes(sample, quadrant[crowded].cpu(), time, capacity, draw)
         if survivors is None:
-            return spikes, none
-        kept = ~crowded
-        kept[crowded] = survivors.to(self.home)
-        dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks)).cpu()
-        return Events(*(part[kept] for part in spikes)), dropped
+            return spikes, no_loss
+        is_recorded = ~crowded
+        is_recorded[crowded] = survivors.to(self.recording_device)
+        dropped = torch.bincount(spikes.sample[~is_recorded], minlength=len(clocks)).cpu()
+        return Events(*(part[is_recorded] for part in spikes)), dropped
 
     def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
         """Run an engine that knows times in sub-steps."""
         step = CADC_INTERVAL / self.substeps
-        phase = torch.from_numpy(trials.phase).to(self.home)
-        shifted = self.noise.sampling_phase > 0
+        phase = torch.from_numpy(trials.phase).to(self.recording_device)
+        has_phase = self.noise.sampling_phase > 0
         events = trials.events
-        time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
+        time = (events.time + (phase[events.sample] if has_phase else 0.0)) / step
         trials = trials._replace(events=events._replace(time=time))
         if self.engine == "compiled":
             codes, spikes = self._compiled.run(program.params, program.scalars, program.capacity, trials)
         else:
             codes, spikes = run_stepwise(program.params, program.scalars, trials, self.device, self.dtype)
-            codes = codes.to(self.home)
-            spikes = Events(*(part.to(self.home) for part in spikes))
+            codes = codes.to(self.recording_device)
+            spikes = Events(*(part.to(self.recording_device) for part in spikes))
         time = spikes.time * step
-        if shifted:
+        if has_phase:
             time = time - phase[spikes.sample]
         stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
         return codes, spikes._replace(time=stamps)

@@ -130,12 +130,12 @@ class Preset:
         Raises:
             ValueError: a field is not known; the text lists what is.
         """
-        known = sorted(field.name for field in fields(self))
-        unknown = sorted(set(values) - set(known))
+        names = sorted(field.name for field in fields(self))
+        unknown = sorted(set(values) - set(names))
         if unknown:
             raise ValueError(
-                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(known)}"
-                f"{did_you_mean(unknown, known)}"
+                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(names)}"
+                f"{did_you_mean(unknown, names)}"
             )
         if values.get("rails") is not None:
             values["rails"] = _rails(values["rails"])

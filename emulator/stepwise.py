@@ -34,7 +34,7 @@ class State(NamedTuple):
     held: Tensor
 
 
-class Carried(NamedTuple):
+class Residue(NamedTuple):
     """What a trial leaves to the next: the state, and shares of spikes that are due now and one sub-step later."""
 
     state: State
@@ -94,18 +94,18 @@ class Stepwise:
         self.s = scalars
         self.chip = chip.to(self.device)
         row = row.to(self.device)
-        own = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
+        per_chip = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
         shared = {name: self._tensor(getattr(params, name)) for name in set(params._fields) - set(_PER_CHIP)}
         slow = {name: self._tensor(value)[row] for name, value in rows._asdict().items()}
         # the same names as in `Params` and `Rows`: those of chips and rows are `[B, ...]` here
-        self.p: Any = SimpleNamespace(**own, **shared, **slow)
+        self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
         self.recorded = scalars.samples * scalars.per_sample
         self.steps = self.recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
     def _tensor(self, values: Any) -> Tensor:
-        found = torch.as_tensor(values.copy(), device=self.device)
-        return found.to(self.dtype) if found.is_floating_point() else found
+        tensor = torch.as_tensor(values.copy(), device=self.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def start(self) -> State:
         """Return the state of all samples at rest (or reset, where the layout says so)."""
@@ -134,8 +134,8 @@ class Stepwise:
         by_circuit = circuit.repeat_interleave(groups, dim=1)  # [J, N]
         parts = []
         for a in range(self.p.syn.shape[0]):
-            here = torch.where(by_circuit == a, charge, 0)  # [C, J, N]
-            signs = [self._product(spikes, part.clamp(min=0)) for part in (here, -here)]
+            circuit_charge = torch.where(by_circuit == a, charge, 0)  # [C, J, N]
+            signs = [self._product(spikes, part.clamp(min=0)) for part in (circuit_charge, -circuit_charge)]
             parts.append(torch.stack(signs, dim=-3))
         return torch.stack(parts, dim=-4)
 
@@ -145,15 +145,15 @@ class Stepwise:
             return spikes @ charge[0]
         result = spikes.new_zeros(*spikes.shape[:-1], charge.shape[-1])
         for c in range(charge.shape[0]):
-            here = self.chip == c
-            result[..., here, :] = spikes[..., here, :] @ charge[c]
+            members = self.chip == c
+            result[..., members, :] = spikes[..., members, :] @ charge[c]
         return result
 
-    def read_cadc(self, v: Tensor, before: Tensor, k: int, keys: Tensor) -> Tensor:
+    def read_cadc(self, v: Tensor, previous: Tensor, k: int, keys: Tensor) -> Tensor:
         """Return 8-bit samples `[B, N]` of the membranes."""
         s = self.s
         if s.skewed:
-            v = v - self.p.early * (v - before)
+            v = v - self.p.early * (v - previous)
         if s.railed:
             low = s.low + 10
             high = s.high - 10
@@ -180,17 +180,17 @@ class Stepwise:
         share = state.held.clamp(0, 1)
         rise = v - p.reset  # what a refractory membrane would have gained over the whole sub-step
         v = torch.where(share > 0, v - rise * share, v)
-        before = torch.where(share > 0, torch.where(share < 1, v - rise, v), state.v)
+        previous = torch.where(share > 0, torch.where(share < 1, v - rise, v), state.v)
         held = (state.held - 1).clamp(min=-1)
         fired = (v > p.threshold) & (held < 0)
-        rise = v - before
-        part = torch.where(rise > 0, (p.threshold - before) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
-        after = State(
+        rise = v - previous
+        part = torch.where(rise > 0, (p.threshold - previous) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
+        next_state = State(
             v=torch.where(fired, p.reset, v),
             current=current * p.syn,
             held=torch.where(fired, (p.refractory - (1 - part)).clamp(min=0), held),
         )
-        return after, StepSpikes(fired, part), torch.where(fired, p.reset, before)
+        return next_state, StepSpikes(fired, part), torch.where(fired, p.reset, previous)
 
     def simulate(
         self,
@@ -200,8 +200,8 @@ class Stepwise:
         external: Tensor,
         internal: Tensor,
         keys: Tensor,
-        carried: Carried | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Carried]:
+        residue: Residue | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Residue]:
         """Simulate a batch, all samples side by side.
 
         Args:
@@ -219,20 +219,20 @@ class Stepwise:
         connected = bool((self.p.internal_circuit >= 0).any())
         state = self.start()
         pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # shares due now and one sub-step later
-        if carried is not None and s.clamped >= 0:
-            state = State(self.p.reset.clone(), carried.state.current * s.clamped, state.held)
-        elif carried is not None:
-            state, pending = carried.state, carried.pending
-        before = state.v
+        if residue is not None and s.clamped >= 0:
+            state = State(self.p.reset.clone(), residue.state.current * s.clamped, state.held)
+        elif residue is not None:
+            state, pending = residue.state, residue.pending
+        previous = state.v
         codes, events = [], []
         for k in range(self.steps):
             if k % s.per_sample == 0 and k < self.recorded:
-                codes.append(self.read_cadc(state.v, before, k // s.per_sample, keys))
+                codes.append(self.read_cadc(state.v, previous, k // s.per_sample, keys))
             charge = charges[k]
             if connected:
                 charge = charge + self._through_synapses(pending[0], internal, self.p.internal_circuit)
             state = state._replace(current=state.current + charge)
-            state, (fired, part), before = self.step(k, state, keys)
+            state, (fired, part), previous = self.step(k, state, keys)
             words = noise_words(STREAM_JITTER, k, state.v.shape[1], keys)
             jitter = s.jitter * self.p.table[words & 0xFFFF]
             late = part + jitter + s.delay - 1
@@ -240,8 +240,8 @@ class Stepwise:
             if k < self.recorded:
                 b, n = fired.nonzero(as_tuple=True)
                 events.append((b, n, k + part[b, n] + jitter[b, n]))
-        sample, neuron, when = (torch.cat(parts) for parts in zip(*events, strict=True))
-        return torch.stack(codes, dim=1), (sample, neuron, when), Carried(state, pending)
+        sample, neuron, spike_times = (torch.cat(parts) for parts in zip(*events, strict=True))
+        return torch.stack(codes, dim=1), (sample, neuron, spike_times), Residue(state, pending)
 
 
 def run_stepwise(
@@ -258,15 +258,15 @@ def run_stepwise(
         CADC codes `[B, T, N]` uint8, and spikes by sample, times in sub-steps.
     """
     if scalars.gap < 0:
-        codes, found, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
-        return codes, _by_sample(found)
-    carried = None
+        codes, events, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
+        return codes, _by_sample(events)
+    residue = None
     pieces = []
     spikes = []
     for b in range(len(trials.chip)):  # each trial needs the one before
-        codes, found, carried = _run_part(params, scalars, trials, slice(b, b + 1), carried, device, dtype)
+        codes, events, residue = _run_part(params, scalars, trials, slice(b, b + 1), residue, device, dtype)
         pieces.append(codes)
-        spikes.append(Events(found.sample + b, found.unit, found.time))
+        spikes.append(Events(events.sample + b, events.unit, events.time))
     return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
 
 
@@ -275,21 +275,21 @@ def _run_part(
     scalars: Scalars,
     trials: Trials,
     part: slice,
-    carried: Carried | None,
+    residue: Residue | None,
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[Tensor, Events, Carried]:
+) -> tuple[Tensor, Events, Residue]:
     batch = range(len(trials.chip))[part]
-    here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
-    sample, unit, time = (x[here].to(device) for x in trials.events)
+    mask = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
+    sample, unit, time = (x[mask].to(device) for x in trials.events)
     chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
     engine = Stepwise(params, scalars, trials.rows, chip, row, device, dtype)
     keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(device)
     external, internal = (x.to(device, dtype) for x in (trials.external, trials.internal))
-    codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
-    return codes, Events(*spikes), left
+    codes, spikes, next_residue = engine.simulate(sample - batch.start, unit, time, external, internal, keys, residue)
+    return codes, Events(*spikes), next_residue
 
 
-def _by_sample(found: Events) -> Events:
-    order = torch.argsort(found.sample, stable=True)
-    return Events(found.sample[order], found.unit[order], found.time[order].float())
+def _by_sample(spikes: Events) -> Events:
+    order = torch.argsort(spikes.sample, stable=True)
+    return Events(spikes.sample[order], spikes.unit[order], spikes.time[order].float())

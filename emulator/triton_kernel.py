@@ -65,15 +65,17 @@ def _compress(x, low, high):
 
 
 @triton.jit
-def _reached(charges, circuits, row, neurons, n, a, within):
+def _reached(charges, circuits, row, neurons, n, a, is_circuit):
     """Return the charges `[WIDTH, CIRCUITS]` that a source brings to each merged circuit."""
-    here = tl.load(circuits + row * neurons + n, mask=n < neurons, other=-1).to(tl.int32)
+    circuit = tl.load(circuits + row * neurons + n, mask=n < neurons, other=-1).to(tl.int32)
     charge = tl.load(charges + row * neurons + n, mask=n < neurons, other=0.0)
-    return tl.where((here[:, None] == a[None, :]) & within, charge[:, None], 0.0)
+    return tl.where((circuit[:, None] == a[None, :]) & is_circuit, charge[:, None], 0.0)
 
 
 @triton.jit
-def sort_in(sample, unit, time, trials, place, when, noted, events, batch, inputs, steps, substep, BLOCK: tl.constexpr):
+def sort_in(
+    sample, unit, time, trials, place, event_times, status, events, batch, inputs, steps, substep, BLOCK: tl.constexpr
+):
     """Find the trial and sub-step of events in seconds, grouped by sample; what does not count lies behind all others.
 
     Args:
@@ -82,23 +84,26 @@ def sort_in(sample, unit, time, trials, place, when, noted, events, batch, input
         substep: s.
     """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    here = at < events
-    s, u = tl.load(sample + at, mask=here, other=0), tl.load(unit + at, mask=here, other=0)
-    t = tl.load(time + at, mask=here, other=0.0)
-    before = tl.load(sample + at - 1, mask=here & (at > 0), other=0)
-    good = (s >= before) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
-    if tl.sum((here & ~good).to(tl.int32), 0) > 0:
-        tl.store(noted + BAD, 1)
-    late = tl.load(trials + s * TRIAL_FIELDS + 4, mask=here & good, other=0).to(tl.float32, bitcast=True)
-    x = (t + late) / substep
+    is_event = at < events
+    s, u = tl.load(sample + at, mask=is_event, other=0), tl.load(unit + at, mask=is_event, other=0)
+    t = tl.load(time + at, mask=is_event, other=0.0)
+    previous = tl.load(sample + at - 1, mask=is_event & (at > 0), other=0)
+    good = (s >= previous) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
+    if tl.sum((is_event & ~good).to(tl.int32), 0) > 0:
+        tl.store(status + BAD, 1)
+    phase = tl.load(trials + s * TRIAL_FIELDS + 4, mask=is_event & good, other=0).to(tl.float32, bitcast=True)
+    x = (t + phase) / substep
     inside = good & (x < steps)
-    tl.store(place + at, tl.where(inside, s * steps + tl.where(inside, x, 0.0).to(tl.int32), batch * steps), mask=here)
-    tl.store(when + at, x, mask=here)
+    tl.store(
+        place + at, tl.where(inside, s * steps + tl.where(inside, x, 0.0).to(tl.int32), batch * steps), mask=is_event
+    )
+    tl.store(event_times + at, x, mask=is_event)
 
 
 @triton.jit
 def collect(
-    trials, counts, ends, who, when, sample, unit, time, capacity, substep, resolution, BLOCK: tl.constexpr,
+    trials, counts, ends, spike_neurons, spike_times, sample, unit, time, capacity, substep, resolution,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the spikes of all trials one after the other, with their stamps in seconds.
 
@@ -113,18 +118,22 @@ def collect(
     phase = tl.load(trials + b * TRIAL_FIELDS + 4).to(tl.float32, bitcast=True)
     for begin in range(0, number, BLOCK):
         at = begin + tl.arange(0, BLOCK)
-        here = at < number
-        t = tl.load(when + b * capacity + at, mask=here, other=0.0) * substep - phase
+        is_spike = at < number
+        t = tl.load(spike_times + b * capacity + at, mask=is_spike, other=0.0) * substep - phase
         stamp = tl.floor(tl.maximum(t, 0.0) / resolution + 0.5) * resolution
-        tl.store(sample + first + at, tl.zeros([BLOCK], tl.int64) + b, mask=here)
-        tl.store(unit + first + at, tl.load(who + b * capacity + at, mask=here, other=0).to(tl.int64), mask=here)
-        tl.store(time + first + at, stamp, mask=here)
+        tl.store(sample + first + at, tl.zeros([BLOCK], tl.int64) + b, mask=is_spike)
+        tl.store(
+            unit + first + at,
+            tl.load(spike_neurons + b * capacity + at, mask=is_spike, other=0).to(tl.int64),
+            mask=is_spike,
+        )
+        tl.store(time + first + at, stamp, mask=is_spike)
 
 
 @triton.jit
 def simulate(
     trials, first, units, times, external, internal, external_circuit, internal_circuit, neuron, circuit, rows, table,
-    codes, counts, who, when, noted,
+    codes, counts, spike_neurons, spike_times, status,
     per_program, inputs, neurons, merged, capacity, samples, per_sample, steps,
     clamped, delay, jitter, cadc_noise, saturation, inverse, low, high,
     CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
@@ -145,12 +154,12 @@ def simulate(
         others: as in `kernel.Scalars`; inverse: of the saturation.
     """
     n, a = tl.arange(0, WIDTH), tl.arange(0, CIRCUITS)
-    here = n < neurons
-    within = (n[:, None] < neurons) & (a[None, :] < merged)
+    is_neuron = n < neurons
+    is_circuit = (n[:, None] < neurons) & (a[None, :] < merged)
     v = tl.zeros([WIDTH], tl.float32)
     held = tl.full([WIDTH], -1.0, tl.float32)
     exc, inh = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
-    due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
+    due, next_due = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
     recorded = samples * per_sample
     for i in range(per_program):
         b = (tl.program_id(0) * per_program + i).to(tl.int64)
@@ -158,46 +167,46 @@ def simulate(
         chip = tl.load(trial)
         row = tl.load(trial + 1)
         key0, key1 = tl.load(trial + 2).to(tl.uint32, bitcast=True), tl.load(trial + 3).to(tl.uint32, bitcast=True)
-        own = neuron + chip * FIELDS * neurons + n
-        reset = tl.load(own, mask=here, other=0.0)
-        refractory = tl.load(own + neurons, mask=here, other=0.0)
-        mem = tl.load(own + 2 * neurons, mask=here, other=0.0)
-        noise = tl.load(own + 3 * neurons, mask=here, other=0.0)
-        gain = tl.load(own + 4 * neurons, mask=here, other=0.0)
-        offset = tl.load(own + 5 * neurons, mask=here, other=0.0)
-        early = tl.load(own + 6 * neurons, mask=here, other=0.0)
+        parameters = neuron + chip * FIELDS * neurons + n
+        reset = tl.load(parameters, mask=is_neuron, other=0.0)
+        refractory = tl.load(parameters + neurons, mask=is_neuron, other=0.0)
+        mem = tl.load(parameters + 2 * neurons, mask=is_neuron, other=0.0)
+        noise = tl.load(parameters + 3 * neurons, mask=is_neuron, other=0.0)
+        gain = tl.load(parameters + 4 * neurons, mask=is_neuron, other=0.0)
+        offset = tl.load(parameters + 5 * neurons, mask=is_neuron, other=0.0)
+        early = tl.load(parameters + 6 * neurons, mask=is_neuron, other=0.0)
         slow = rows + row * ROW_FIELDS * neurons + n
-        rest = tl.load(slow, mask=here, other=0.0)
-        start = tl.load(slow + neurons, mask=here, other=0.0)
-        threshold = tl.load(slow + 2 * neurons, mask=here, other=float("inf"))
+        rest = tl.load(slow, mask=is_neuron, other=0.0)
+        start = tl.load(slow + neurons, mask=is_neuron, other=0.0)
+        threshold = tl.load(slow + 2 * neurons, mask=is_neuron, other=float("inf"))
         plane = merged * neurons
         wide = circuit + chip * CIRCUIT_FIELDS * plane + a[None, :] * neurons + n[:, None]
-        exc_decay = tl.load(wide, mask=within, other=0.0)
-        inh_decay = tl.load(wide + plane, mask=within, other=0.0)
-        exc_drive = tl.load(wide + 2 * plane, mask=within, other=0.0)
-        inh_drive = tl.load(wide + 3 * plane, mask=within, other=0.0)
+        exc_decay = tl.load(wide, mask=is_circuit, other=0.0)
+        inh_decay = tl.load(wide + plane, mask=is_circuit, other=0.0)
+        exc_drive = tl.load(wide + 2 * plane, mask=is_circuit, other=0.0)
+        inh_drive = tl.load(wide + 3 * plane, mask=is_circuit, other=0.0)
         if i == 0:
             v = start
         elif CLAMPED:
             v = reset
             held = tl.full([WIDTH], -1.0, tl.float32)
             exc, inh = exc * clamped, inh * clamped
-            due, later = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
-        before = v
+            due, next_due = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
+        previous = v
         spikes = 0
         exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
         word = n.to(tl.uint32)
         for k in range(steps):
             if (k % per_sample == 0) & (k < recorded):
-                seen = v
+                voltage = v
                 if SKEWED:
-                    seen = v - early * (v - before)
+                    voltage = v - early * (v - previous)
                 if RAILED:
-                    seen = _compress(seen, low, high)
-                seen += cadc_noise * _normal(table, _words(CADC, k // per_sample, n, key0, key1))
-                code = gain * (seen - 128.0) + 128.0 + offset + 0.5
+                    voltage = _compress(voltage, low, high)
+                voltage += cadc_noise * _normal(table, _words(CADC, k // per_sample, n, key0, key1))
+                code = gain * (voltage - 128.0) + 128.0 + offset + 0.5
                 code = tl.minimum(tl.maximum(code, 0.0), 255.0).to(tl.int32).to(tl.uint8)
-                tl.store(codes + (b * samples + k // per_sample) * neurons + n, code, mask=here)
+                tl.store(codes + (b * samples + k // per_sample) * neurons + n, code, mask=is_neuron)
 
             # events of this sub-step, and what those of the last one left for it
             exc += exc_rest
@@ -207,7 +216,7 @@ def simulate(
                 share = tl.load(times + e) - k
                 source = tl.load(units + e)
                 base = external + chip * inputs * neurons
-                x = _reached(base, external_circuit, source, neurons, n, a, within)
+                x = _reached(base, external_circuit, source, neurons, n, a, is_circuit)
                 positive = tl.maximum(x, 0.0)
                 negative = tl.maximum(-x, 0.0)
                 exc += (1.0 - share) * positive
@@ -216,19 +225,19 @@ def simulate(
                 inh_rest += share * negative
             if CONNECTED:
                 waiting = due != 0
-                left = tl.sum(waiting.to(tl.int32), 0)
-                while left > 0:
+                n_waiting = tl.sum(waiting.to(tl.int32), 0)
+                while n_waiting > 0:
                     source = tl.min(tl.where(waiting, n, WIDTH), 0)
                     chosen = n == source
                     share = tl.sum(tl.where(chosen, due, 0.0), 0)
                     base = internal + chip * neurons * neurons
-                    x = _reached(base, internal_circuit, source, neurons, n, a, within)
+                    x = _reached(base, internal_circuit, source, neurons, n, a, is_circuit)
                     exc += share * tl.maximum(x, 0.0)
                     inh += share * tl.maximum(-x, 0.0)
                     waiting = waiting & (n != source)
-                    left -= 1
-            due = later
-            later = tl.zeros([WIDTH], tl.float32)
+                    n_waiting -= 1
+            due = next_due
+            next_due = tl.zeros([WIDTH], tl.float32)
 
             # membranes
             if SATURATING:
@@ -237,40 +246,40 @@ def simulate(
             else:
                 flow = exc_drive * exc + inh_drive * inh
             exc, inh = exc * exc_decay, inh * inh_decay
-            moved = v * mem + rest + tl.sum(flow, 1)
+            potential = v * mem + rest + tl.sum(flow, 1)
             if NOISY:
                 if k % 2 == 0:
                     word = _words(MEMBRANE, k // 2, n, key0, key1)
-                moved += noise * _normal(table, word)
+                potential += noise * _normal(table, word)
                 word = word >> 16
-            moved = tl.minimum(tl.maximum(moved, low), high)
+            potential = tl.minimum(tl.maximum(potential, low), high)
             share = tl.minimum(tl.maximum(held, 0.0), 1.0)
-            rise = moved - reset  # what a refractory membrane would have gained over the whole sub-step
-            moved = tl.where(share > 0, moved - rise * share, moved)
+            rise = potential - reset  # what a refractory membrane would have gained over the whole sub-step
+            potential = tl.where(share > 0, potential - rise * share, potential)
             # start of the straight line that reaches it at the sub-step's end; held all the time, it is flat
-            before = tl.where(share > 0, tl.where(share < 1, moved - rise, moved), v)
+            previous = tl.where(share > 0, tl.where(share < 1, potential - rise, potential), v)
             held = tl.maximum(held - 1.0, -1.0)
-            v = moved
+            v = potential
 
             fired = (v > threshold) & (held < 0)
             number = tl.sum(fired.to(tl.int32), 0)
             if number > 0:
-                rise = v - before
-                part = tl.where(rise > 0, (threshold - before) / tl.where(rise > 0, rise, 1.0), 1.0)
+                rise = v - previous
+                part = tl.where(rise > 0, (threshold - previous) / tl.where(rise > 0, rise, 1.0), 1.0)
                 part = tl.minimum(tl.maximum(part, 0.0), 1.0)
                 deviation = jitter * _normal(table, _words(JITTER, k, n, key0, key1))
                 if k < recorded:
                     place = spikes + tl.cumsum(fired.to(tl.int32), 0) - 1
                     room = fired & (place < capacity)
-                    tl.store(who + b * capacity + place, n, mask=room)
-                    tl.store(when + b * capacity + place, k + part + deviation, mask=room)
+                    tl.store(spike_neurons + b * capacity + place, n, mask=room)
+                    tl.store(spike_times + b * capacity + place, k + part + deviation, mask=room)
                     spikes += number
-                v, before = tl.where(fired, reset, v), tl.where(fired, reset, before)
+                v, previous = tl.where(fired, reset, v), tl.where(fired, reset, previous)
                 held = tl.where(fired, tl.maximum(refractory - (1.0 - part), 0.0), held)
                 # arrival relative to the next sub-step; the two shares keep charge and mean time
                 late = part + deviation + delay - 1.0
                 due += tl.where(fired, 1.0 - late, 0.0)
-                later = tl.where(fired, late, 0.0)
+                next_due = tl.where(fired, late, 0.0)
         tl.store(counts + b, spikes)
-        tl.atomic_add(noted + TOTAL, spikes)
-        tl.atomic_max(noted + MOST, spikes)
+        tl.atomic_add(status + TOTAL, spikes)
+        tl.atomic_max(status + MOST, spikes)

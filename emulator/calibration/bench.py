@@ -96,10 +96,10 @@ class Bench:
         events = _volleys(inputs if times is not None else 0, np.zeros(0) if times is None else times)
         codes, counts = [], []
         for _ in range(windows):
-            found = self._machine.run([weights], events, trials, self._clock)
-            place = found.spikes.sample * CIRCUITS + found.spikes.unit
+            recording = self._machine.run([weights], events, trials, self._clock)
+            place = recording.spikes.sample * CIRCUITS + recording.spikes.unit
             counts.append(np.bincount(place.numpy(), minlength=trials * CIRCUITS).reshape(trials, CIRCUITS))
-            codes.append(found.codes.numpy())
+            codes.append(recording.codes.numpy())
             self._clock += max(trials, THRESHOLD_WINDOW)
         return Observation(np.concatenate(codes), np.concatenate(counts))
 

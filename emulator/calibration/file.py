@@ -69,12 +69,14 @@ class Calibration:
 
     def __post_init__(self) -> None:
         expected = set(CONSEQUENCES) - {"leak" if "rate" in self.success else "rate"}
-        for what, found, names in (("targets", self.targets, set(TARGETS)), ("success", self.success, expected)):
-            if set(found) != names:
-                raise CalibrationError(f"{what} are of {', '.join(sorted(found))}, expected {', '.join(sorted(names))}")
-            for name, values in found.items():
+        for group, arrays, names in (("targets", self.targets, set(TARGETS)), ("success", self.success, expected)):
+            if set(arrays) != names:
+                raise CalibrationError(
+                    f"{group} are of {', '.join(sorted(arrays))}, expected {', '.join(sorted(names))}"
+                )
+            for name, values in arrays.items():
                 if np.shape(values) != (CIRCUITS,):
-                    raise CalibrationError(f"{what}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
+                    raise CalibrationError(f"{group}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
         for name, values in self.targets.items():
             _check_targets(name, values)
 
@@ -95,7 +97,7 @@ class Calibration:
                 f"uncalibrated ones. Calibrate this chip: hxtrain-calibrate chip.name={chip.name}"
             )
 
-    def require_targets(self, wanted: Mapping[str, Array], used: npt.NDArray[np.int64], spiking: Mask) -> None:
+    def require_targets(self, requested: Mapping[str, Array], used: npt.NDArray[np.int64], spiking: Mask) -> None:
         """Raise CalibrationError unless the targets of the circuits in use are those of the calibration.
 
         Args:
@@ -103,18 +105,18 @@ class Calibration:
             used: circuits in use; spiking: which of them need their threshold and reset.
         """
         for name in self.targets:
-            here = used[spiking] if name in ("threshold", "reset") else used
-            have = self.targets[name][here]
-            want = wanted[name][here]
-            off = ~same(have, want)
-            if off.any():
-                first = int(np.flatnonzero(off)[0])
+            compared = used[spiking] if name in ("threshold", "reset") else used
+            calibrated = self.targets[name][compared]
+            required = requested[name][compared]
+            differs = ~equal_targets(calibrated, required)
+            if differs.any():
+                first = int(np.flatnonzero(differs)[0])
                 option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
                 raise CalibrationError(
-                    f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
-                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
-                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={want[first]:.4g}; "
-                    f"or set {option} to {have[first]:.4g}"
+                    f"chip {self.chip} is calibrated for {name}={calibrated[first]:.4g}, the network asks for "
+                    f"{required[first]:.4g} ({int(differs.sum())} circuits): {_effect(name)}. Calibrate for it: "
+                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={required[first]:.4g}; "
+                    f"or set {option} to {calibrated[first]:.4g}"
                 )
 
     def failures(
@@ -133,7 +135,9 @@ class Calibration:
             if parameter in CONSEQUENCES and (only is None or imperfection(parameter) in only)
         }
         parts = [
-            f"{parameter} {_where(missed, names, parameter)}" for parameter, missed in failed.items() if missed.any()
+            f"{parameter} {_describe_failures(missed, names, parameter)}"
+            for parameter, missed in failed.items()
+            if missed.any()
         ]
         if not parts:
             return ()
@@ -182,19 +186,19 @@ class Calibration:
             CalibrationError: the file is missing or holds something else.
         """
         try:
-            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                size = sum(part.file_size for part in found.zip.infolist())
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                size = sum(part.file_size for part in archive.zip.infolist())
                 if size > LARGEST:
                     raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {LARGEST} at most")
-                header = json.loads(str(found["header"]))
+                header = json.loads(str(archive["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")
                 return cls(
                     chip=header["chip"],
                     die=header["die"],
-                    targets=_part(found, "targets"),
-                    codes=CellCodes(**_part(found, "codes")),
-                    success={k: np.unpackbits(v).astype(bool) for k, v in _part(found, "success").items()},
+                    targets=_part(archive, "targets"),
+                    codes=CellCodes(**_part(archive, "codes")),
+                    success={k: np.unpackbits(v).astype(bool) for k, v in _part(archive, "success").items()},
                     stages=tuple(header["stages"]),
                     seed=header["seed"],
                     date=header["date"],
@@ -205,10 +209,10 @@ class Calibration:
             raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
 
 
-def same(have: Array, want: Array) -> Mask:
+def equal_targets(values: Array, requested: Array) -> Mask:
     """Return where targets are the same; NaN and infinity are the same as nothing."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.isfinite(want) & (np.abs(have - want) <= SAME * np.abs(want)))
+        return np.asarray(np.isfinite(requested) & (np.abs(values - requested) <= SAME * np.abs(requested)))
 
 
 def _check_targets(name: str, values: Array) -> None:
@@ -226,9 +230,9 @@ def _check_targets(name: str, values: Array) -> None:
 Mask = npt.NDArray[np.bool_]
 
 
-def _part(found: Any, group: str) -> dict[str, Any]:
+def _part(archive: Any, group: str) -> dict[str, Any]:
     start = f"{group}."
-    return {name[len(start) :]: found[name] for name in found.files if name.startswith(start)}
+    return {name[len(start) :]: archive[name] for name in archive.files if name.startswith(start)}
 
 
 def imperfection(parameter: str) -> str:
@@ -236,11 +240,11 @@ def imperfection(parameter: str) -> str:
     return "leak" if parameter == "rate" else parameter.removesuffix("_exc").removesuffix("_inh")
 
 
-def _where(failed: Mask, names: list[str], parameter: str) -> str:
+def _describe_failures(failed: Mask, names: list[str], parameter: str) -> str:
     """Return which neurons missed a target, and what follows for each."""
-    who = np.flatnonzero(failed)
-    shown = ", ".join(names[n] for n in who[:5]) + (", ..." if len(who) > 5 else "")
-    return f"of {len(who)} ({shown}; each {CONSEQUENCES[parameter]})"
+    neurons = np.flatnonzero(failed)
+    listing = ", ".join(names[n] for n in neurons[:5]) + (", ..." if len(neurons) > 5 else "")
+    return f"of {len(neurons)} ({listing}; each {CONSEQUENCES[parameter]})"
 
 
 def _effect(name: str) -> str:

@@ -27,12 +27,12 @@ class Psp(NamedTuple):
 
 def psp_shape(time: Array, tau_syn: Array, tau_mem: Array) -> tuple[Array, Array, Array]:
     """Return `(exp(-t/tau_m) - exp(-t/tau_s)) / (1/tau_s - 1/tau_m)` and its derivatives to both log tau, `[P, N]`."""
-    after = np.maximum(time, 0)[:, None]
+    elapsed = np.maximum(time, 0)[:, None]
     rate = 1 / tau_syn - 1 / tau_mem
     rate = np.where(np.abs(rate * tau_syn) < 1e-4, 1e-4 / tau_syn, rate)
-    syn, mem = np.exp(-after / tau_syn), np.exp(-after / tau_mem)
+    syn, mem = np.exp(-elapsed / tau_syn), np.exp(-elapsed / tau_mem)
     shape = (mem - syn) / rate
-    return shape, (shape - after * syn) / tau_syn / rate, (after * mem - shape) / tau_mem / rate
+    return shape, (shape - elapsed * syn) / tau_syn / rate, (elapsed * mem - shape) / tau_mem / rate
 
 
 def fit_psp(time: Array, trace: Array, tau_syn: float, tau_mem: float) -> Psp:
@@ -53,9 +53,9 @@ def fit_psp(time: Array, trace: Array, tau_syn: float, tau_mem: float) -> Psp:
     start[2], start[3] = np.log(tau_syn), np.log(tau_mem)
     form = psp_shape(time, np.exp(start[2]), np.exp(start[3]))[0]
     start[1] = ((trace - start[0]) * form).sum(0) / (form**2).sum(0)
-    found = _gauss_newton(model, start, trace, 2)
-    taus = np.exp(found[2:])
-    return Psp(found[0], found[1], taus.min(0), taus.max(0))
+    solution = _gauss_newton(model, start, trace, 2)
+    taus = np.exp(solution[2:])
+    return Psp(solution[0], solution[1], taus.min(0), taus.max(0))
 
 
 def fit_decay(time: Array, trace: Array, tau: float) -> Array:
@@ -83,12 +83,12 @@ def _gauss_newton(model: Model, start: Array, data: Array, first_tau: int) -> Ar
         gradient = (columns @ residual.T[:, :, None])[..., 0]
         diagonal = np.einsum("nkk->nk", normal) * damping[:, None] + 1e-30
         step = np.linalg.solve(normal + diagonal[:, :, None] * np.eye(len(p)), gradient[..., None])[..., 0].T
-        tried = p + step
-        tried[first_tau:] = np.clip(tried[first_tau:], *_LOG_TAU)
-        new_value, new_slope = model(tried)
-        remains = data - new_value
-        better = (remains**2).sum(0) < (residual**2).sum(0)
-        p, residual = np.where(better, tried, p), np.where(better, remains, residual)
-        slope = np.where(better, new_slope, slope)
-        damping = np.where(better, damping / 5, damping * 10)
+        candidate = p + step
+        candidate[first_tau:] = np.clip(candidate[first_tau:], *_LOG_TAU)
+        new_value, new_slope = model(candidate)
+        new_residual = data - new_value
+        is_better = (new_residual**2).sum(0) < (residual**2).sum(0)
+        p, residual = np.where(is_better, candidate, p), np.where(is_better, new_residual, residual)
+        slope = np.where(is_better, new_slope, slope)
+        damping = np.where(is_better, damping / 5, damping * 10)
     return p

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..cells import PER_QUADRANT, QUADRANTS, code_for, reachable, value_of
+from ..cells import PER_QUADRANT, QUADRANTS, code_for, value_of, value_range
 from ..chip import Chip, Targets
 from ..dynamics import SYNAPTIC_DRIVE
 from ..layout import CADC_INTERVAL, CIRCUITS
 from .bench import Bench, spread_times
 from .file import Calibration, CalibrationError
 from .fits import Psp, fit_decay, fit_psp
-from .search import REFINEMENTS, Found, search
+from .search import REFINEMENTS, SearchResult, search
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -116,7 +116,7 @@ def calibrate(
 def _check_targets(targets: Targets) -> None:
     cells = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem", "tau_syn": "tau_syn_exc"}
     for name, cell in cells.items():
-        low, high = reachable(cell)
+        low, high = value_range(cell)
         low, high = (20.0, 220.0) if name in ("leak", "reset", "threshold") else (low, high)
         values = np.asarray(targets[name])
         if values.shape != (CIRCUITS,):
@@ -158,12 +158,12 @@ def psp(bench: Bench, sign: int) -> Psp:
     lead = 2
     times = spread_times(offsets, lead * CADC_INTERVAL)
     samples = lead + int(np.clip(np.ceil(4 * tau / CADC_INTERVAL), 12, 80))
-    seen = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))
+    observation = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))
     time = (np.arange(samples) * CADC_INTERVAL - times[:, None] - TRIGGER_DELAY).ravel()
-    mean = seen.codes.reshape(repeats, offsets, samples, CIRCUITS).mean(0, dtype=np.float64)
+    mean = observation.codes.reshape(repeats, offsets, samples, CIRCUITS).mean(0, dtype=np.float64)
     trace = mean.reshape(-1, CIRCUITS)
-    found = fit_psp(time, trace, tau, LONG_TAU)
-    return found._replace(slope=sign * found.slope / (SYNAPTIC_DRIVE * weight * inputs))
+    fit = fit_psp(time, trace, tau, LONG_TAU)
+    return fit._replace(slope=sign * fit.slope / (SYNAPTIC_DRIVE * weight * inputs))
 
 
 def membrane_tau(bench: Bench) -> Array:
@@ -185,13 +185,13 @@ def _peak(syn: float, mem: float) -> float:
 # errors in codes: positive where the code is too high
 
 
-def _potential_error(cell: str, seen: Array, target: Array) -> Array:
-    return code_for(cell, seen) - code_for(cell, target)
+def _potential_error(cell: str, measured: Array, target: Array) -> Array:
+    return code_for(cell, measured) - code_for(cell, target)
 
 
-def _tau_error(codes: Array, seen: Array, target: Array) -> Array:
+def _tau_error(codes: Array, measured: Array, target: Array) -> Array:
     """A time constant that is too short comes from a code that is too high."""
-    return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", seen)
+    return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", measured)
 
 
 def _tau_syn_error(bench: Bench, sign: int, codes: Array) -> Array:
@@ -208,7 +208,7 @@ def firing_rate(bench: Bench) -> Array:
     return bench.observe(samples, trials, spiking=True).spikes.mean(0) / (samples * CADC_INTERVAL)
 
 
-def _search_rate(bench: Bench, rate: float) -> Found:
+def _search_rate(bench: Bench, rate: float) -> SearchResult:
     """Search the leak above threshold at which circuits fire at a rate; spikes are all that is seen."""
     t = bench.targets
     above = t["leak"] - t["threshold"]
@@ -222,19 +222,19 @@ def _search_rate(bench: Bench, rate: float) -> Found:
     return _search(bench, "leak", error)
 
 
-def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> Found:
+def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> SearchResult:
     """Search the codes of one cell of all circuits, and write them."""
 
     def write_and_measure(codes: Array) -> Array:
         bench.write(**{cell: codes})
         return error(codes)
 
-    found = search(write_and_measure, CIRCUITS, cell)
-    bench.write(**{cell: found.codes})
-    return found
+    result = search(write_and_measure, CIRCUITS, cell)
+    bench.write(**{cell: result.codes})
+    return result
 
 
-def _search_leak(bench: Bench, target: Array) -> Found:
+def _search_leak(bench: Bench, target: Array) -> SearchResult:
     return _search(bench, "leak", lambda codes: _potential_error("leak", baseline(bench), target))
 
 
@@ -263,20 +263,20 @@ def cadc(bench: Bench) -> dict[str, Mask]:
 
     start = search(start_error, QUADRANTS, "cadc_start")
     bench.write(cadc_start=start.codes)
-    seen = bench.read_reference(MIDDLE, 128).mean(0, dtype=np.float64)
-    bench.write(cadc_digital=MIDDLE - seen)
-    inside = np.abs(MIDDLE - seen) < 127
+    reading = bench.read_reference(MIDDLE, 128).mean(0, dtype=np.float64)
+    bench.write(cadc_digital=MIDDLE - reading)
+    inside = np.abs(MIDDLE - reading) < 127
     return {"cadc": inside & np.repeat(slope.inside & start.inside, PER_QUADRANT)}
 
 
 def tau_syn(bench: Bench) -> dict[str, Mask]:
     """synaptic time constants, excitatory and inhibitory"""
-    found = {}
+    inside = {}
     for cell, sign in (("tau_syn_exc", 1), ("tau_syn_inh", -1)):
         with _Integrating(bench, sign):
             result = _search(bench, cell, partial(_tau_syn_error, bench, sign))
-            found[cell] = result.inside
-    return found
+            inside[cell] = result.inside
+    return inside
 
 
 def dac_bias(bench: Bench) -> dict[str, Mask]:
@@ -293,14 +293,14 @@ def dac_bias(bench: Bench) -> dict[str, Mask]:
             bench.write(dac_bias=codes)
             return codes - codes * weakest / np.maximum(strength(), 1e-3)
 
-        found = search(error, QUADRANTS, "dac_bias")
-        bench.write(dac_bias=found.codes)
-    return {"gain_exc": np.repeat(found.inside, PER_QUADRANT)}
+        result = search(error, QUADRANTS, "dac_bias")
+        bench.write(dac_bias=result.codes)
+    return {"gain_exc": np.repeat(result.inside, PER_QUADRANT)}
 
 
 def threshold(bench: Bench) -> dict[str, Mask]:
     """thresholds: where a membrane that rests at the target begins to fire"""
-    kept = bench.codes.leak
+    previous_leak = bench.codes.leak
     rest = _search_leak(bench, bench.targets["threshold"] - MEMBRANE_MARGIN)
 
     def error(codes: Array) -> Array:
@@ -308,35 +308,35 @@ def threshold(bench: Bench) -> dict[str, Mask]:
         between = (share > 0) & (share < 1)
         return np.where(between, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
 
-    missed = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
-    found = _search(bench, "threshold", error)
-    corrected = found.codes + missed * (code_for("threshold", np.array(1.0)) - code_for("threshold", np.array(0.0)))
-    bench.write(threshold=corrected, leak=kept.astype(np.float64))
-    return {"threshold": found.inside & rest.inside}
+    residual = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
+    result = _search(bench, "threshold", error)
+    corrected = result.codes + residual * (code_for("threshold", np.array(1.0)) - code_for("threshold", np.array(0.0)))
+    bench.write(threshold=corrected, leak=previous_leak.astype(np.float64))
+    return {"threshold": result.inside & rest.inside}
 
 
 def gain(bench: Bench) -> dict[str, Mask]:
     """synaptic gains, excitatory and inhibitory, to the nominal strength"""
-    found = {}
+    inside = {}
     for cell, sign in (("gain_exc", 1), ("gain_inh", -1)):
         with _Integrating(bench, sign):
             result = _search(bench, cell, partial(_gain_error, bench, sign))
-            found[cell] = result.inside
-    return found
+            inside[cell] = result.inside
+    return inside
 
 
 def reference(bench: Bench) -> dict[str, Mask]:
     """amplifier references: switching the synapses on must not move the rest"""
-    kept = bench.codes.leak
+    previous_leak = bench.codes.leak
     bench.write(leak=np.full(CIRCUITS, float(code_for("leak", np.array(MIDDLE)))))
     off = baseline(bench, synapses=False)
     per_code = float(value_of("reference_exc", np.array([1.0]))[0] - value_of("reference_exc", np.array([0.0]))[0])
-    found = [
+    results = [
         _search(bench, cell, lambda codes: (baseline(bench) - off) / per_code)
         for cell in ("reference_exc", "reference_inh")
     ]
-    bench.write(leak=kept.astype(np.float64))
-    return {"leak": found[1].inside}
+    bench.write(leak=previous_leak.astype(np.float64))
+    return {"leak": results[1].inside}
 
 
 def leak(bench: Bench) -> dict[str, Mask]:
@@ -348,12 +348,12 @@ def leak(bench: Bench) -> dict[str, Mask]:
 
 def tau_mem(bench: Bench) -> dict[str, Mask]:
     """membrane time constants, from the way back after a forced reset"""
-    kept = bench.codes.reset
+    previous_reset = bench.codes.reset
     below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
     _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
-    found = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
-    bench.write(reset=kept.astype(np.float64))
-    return {"tau_mem": found.inside}
+    result = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
+    bench.write(reset=previous_reset.astype(np.float64))
+    return {"tau_mem": result.inside}
 
 
 def reset(bench: Bench) -> dict[str, Mask]:
@@ -387,14 +387,14 @@ class _Integrating:
 
     def __enter__(self) -> None:
         codes = self.bench.codes
-        self.kept = {"leak": codes.leak.astype(np.float64), "tau_mem": codes.tau_mem.astype(np.float64)}
+        self.codes = {"leak": codes.leak.astype(np.float64), "tau_mem": codes.tau_mem.astype(np.float64)}
         self.bench.write(
             leak=np.full(CIRCUITS, float(code_for("leak", np.array(REST[self.sign])))),
             tau_mem=np.full(CIRCUITS, float(code_for("tau_mem", np.array(LONG_TAU)))),
         )
 
     def __exit__(self, *error: object) -> None:
-        self.bench.write(**self.kept)
+        self.bench.write(**self.codes)
 
 
 # what was reached
@@ -403,25 +403,25 @@ class _Integrating:
 def verify(bench: Bench) -> list[Result]:
     """Measure all parameters once more, each in the state in which it was calibrated."""
     targets = bench.targets
-    free = bench.rate is not None
-    seen: list[tuple[str, str, Array, Array]] = [
+    is_free = bench.rate is not None
+    rows: list[tuple[str, str, Array, Array]] = [
         ("rate", "1/s", np.full(CIRCUITS, bench.rate or 0.0), firing_rate(bench))
-        if free
+        if is_free
         else ("leak", "LSB", targets["leak"], baseline(bench)),
         ("reset", "LSB", targets["reset"], reset_level(bench)),
         ("threshold", "LSB", targets["threshold"], _threshold_by_leak(bench)),
     ]
-    kept = bench.codes.reset.astype(np.float64)
+    previous_reset = bench.codes.reset.astype(np.float64)
     shift = code_for("reset", np.maximum(targets["leak"] - STEP_DOWN, 40.0)) - code_for("reset", targets["reset"])
-    bench.write(reset=kept + shift)
-    seen.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
-    bench.write(reset=kept)
+    bench.write(reset=previous_reset + shift)
+    rows.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
+    bench.write(reset=previous_reset)
     for name, sign in (("exc", 1), ("inh", -1)):
         with _Integrating(bench, sign):
-            found = psp(bench, sign)
-            seen.append((f"tau_syn_{name}", "s", targets["tau_syn"], found.tau_syn))
-            seen.append((f"gain_{name}", "", np.ones(CIRCUITS), found.slope))
-    return [_result(*each) for each in seen]
+            response = psp(bench, sign)
+            rows.append((f"tau_syn_{name}", "s", targets["tau_syn"], response.tau_syn))
+            rows.append((f"gain_{name}", "", np.ones(CIRCUITS), response.slope))
+    return [_result(*row) for row in rows]
 
 
 def _threshold_by_leak(bench: Bench) -> Array:
@@ -429,19 +429,19 @@ def _threshold_by_leak(bench: Bench) -> Array:
 
     Rest and firing are measured in the same states, near the end of a search over the leak.
     """
-    kept = bench.codes.leak.astype(np.float64)
+    previous_leak = bench.codes.leak.astype(np.float64)
     lsb = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
-    seen: list[Array] = []
+    estimates: list[Array] = []
 
     def error(codes: Array) -> Array:
         share, rest = firing_share(bench), baseline(bench)
         between = (share > 0) & (share < 1)
-        seen.append(np.where(between, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
+        estimates.append(np.where(between, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
         return np.where(between, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
 
     _search(bench, "leak", error)
-    bench.write(leak=kept)
-    near = np.stack(seen[-REFINEMENTS:])
+    bench.write(leak=previous_leak)
+    near = np.stack(estimates[-REFINEMENTS:])
     count = np.isfinite(near).sum(0)
     return np.where(count > 0, np.nansum(near, axis=0) / np.maximum(count, 1), np.nan)
 

@@ -20,14 +20,14 @@ SCATTER = 5
 """The search starts from the middle with codes scattered by so much: equal codes disturb each other."""
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Codes, and which of them lie inside the range: the others hit its end."""
 
     codes: Array
     inside: npt.NDArray[np.bool_]
 
 
-def search(error: Callable[[Array], Array], count: int, key: object) -> Found:
+def search(error: Callable[[Array], Array], count: int, key: object) -> SearchResult:
     """Find the codes at which `error` vanishes, for `count` cells in parallel.
 
     Bit by bit from the middle of the range; then six measurements nearby, each of which says by how much it
@@ -49,5 +49,5 @@ def search(error: Callable[[Array], Array], count: int, key: object) -> Found:
         codes = np.rint(codes)
         implied.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
         codes = np.clip(np.mean(implied, axis=0), 1, CODE_MAX)
-    found = np.rint(np.clip(np.mean(implied, axis=0), 1, CODE_MAX))
-    return Found(found, (found > 1 + LAST_STEP) & (found < CODE_MAX - LAST_STEP))
+    final = np.rint(np.clip(np.mean(implied, axis=0), 1, CODE_MAX))
+    return SearchResult(final, (final > 1 + LAST_STEP) & (final < CODE_MAX - LAST_STEP))

@@ -631,7 +631,7 @@ def test_a_device_that_may_not_calibrate_refuses_other_targets(store: list[Chip]
 def test_calibrations_used_longest_ago_make_room(
     store: list[Chip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hxtrain.emulator.calibration.store.KEPT", 3)
+    monkeypatch.setattr("hxtrain.emulator.calibration.store.CACHE_SIZE", 3)
     names = [f"{UNSHIPPED}{number}" for number in range(5)]
     for age, name in enumerate(names):
         calibration_for(fabricated(name), TARGETS)

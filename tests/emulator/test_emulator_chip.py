@@ -20,8 +20,8 @@ from hxtrain.emulator.cells import (
     TIME_CONSTANTS,
     code_for,
     common_codes,
-    reachable,
     value_of,
+    value_range,
 )
 from hxtrain.emulator.chip import Silicon, Values
 
@@ -232,7 +232,7 @@ def test_stuck_cells_do_not_follow_their_code() -> None:
 def test_transfer_of_cells_is_inverted(cell: str) -> None:
     codes = np.array([1.0, 70.0, 250.0, 550.0, float(CODE_MAX)])
     assert np.allclose(code_for(cell, value_of(cell, codes)), codes)
-    low, high = reachable(cell)
+    low, high = value_range(cell)
     assert low < high
     assert {low, high} == {float(value_of(cell, codes[:1])[0]), float(value_of(cell, codes[-1:])[0])}
 
@@ -240,7 +240,7 @@ def test_transfer_of_cells_is_inverted(cell: str) -> None:
 def test_published_points_of_the_transfer() -> None:
     """Codes 70..550 of a potential are 20..220 LSB; time constants reach from 0.7 to 60 us."""
     assert value_of("leak", np.array([70.0, 550.0])) == pytest.approx([20.0, 220.0])
-    low, high = reachable("tau_mem")
+    low, high = value_range("tau_mem")
     assert low < 0.7e-6
     assert high > 60e-6
 
