@@ -1,4 +1,4 @@
-"""A chip known only from measurements: parameters of its logical neurons, in the circuit they were measured in."""
+"""A chip known only from measurements: parameters of its logical neurons in the measured circuit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FittedChip:
-    """A chip given by what was measured of it, in its own trace codes.
+    """A chip defined by measured parameters, with potentials in its own trace codes.
 
     Attributes:
-        name, hash: of this fit.
-        merged: circuits per neuron `A` in the measurement.
-        leak, reset, threshold, tau_mem: LSB and s, `[N]`.
-        tau_syn: s `[A, 2, N]`.
+        name: name of the fit.
+        hash: content hash of the fit.
+        merged: number of merged circuits per neuron in the measurement, `A`.
+        leak: resting potential (LSB) `[N]`.
+        reset: reset potential (LSB) `[N]`.
+        threshold: spike threshold (LSB) `[N]`.
+        tau_mem: membrane time constant (s) `[N]`.
+        tau_syn: synaptic time constants by sign (s) `[A, 2, N]`.
         synapse: strength of each synapse `[A, 128, 2, N]`.
         noise: noise levels and limits.
     """
@@ -43,7 +47,7 @@ class FittedChip:
         """Return the parameters of a layout's logical neurons.
 
         Raises:
-            ValueError: the layout has more neurons, or merges circuits otherwise, than was measured.
+            ValueError: the layout has more neurons than were measured, or merges another number of circuits.
         """
         count = layout.bounds[-1]
         mismatches = sorted({group.circuits for group in layout.groups} - {self.merged})

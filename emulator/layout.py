@@ -1,4 +1,4 @@
-"""What the emulated chip is asked to be: groups of logical neurons and wirings between them.
+"""Configuration of the emulated chip: groups of logical neurons and the wirings between them.
 
 Potentials are in CADC LSB (raw 0..255 scale), times in seconds.
 """
@@ -51,7 +51,7 @@ class Wiring:
     Attributes:
         target: index of the receiving group.
         size: number of sources.
-        first_row: signed input of the target's neurons that source 0 drives.
+        first_row: index of the signed input that source 0 drives.
         source: index of the sending group; None for external inputs.
     """
 
@@ -62,21 +62,24 @@ class Wiring:
 
     @property
     def end(self) -> int:
-        """First signed input behind those that the wiring uses."""
+        """Index of the signed input that follows those of the wiring."""
         return self.first_row + self.size
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A complete configuration: `inputs` external inputs, groups in the order of their circuits, wirings.
+    """A complete configuration.
 
     Attributes:
-        gap: time between the end of a trial's recording and the start of the next trial (s), so short that a
-            trial meets what the one before left behind; None: every trial starts at rest.
-        forced_reset: spend the gap with membranes held at reset and synaptic lines clamped.
-        from_reset: trials start with the membranes at their reset potential (the chip's own processor can force it).
-        synapses_enabled: the synaptic amplifiers are on (their references shift the rest).
-        corrected_capacitance: lower the capacitor of merged circuits by their parasitics.
+        inputs: number of external inputs.
+        groups: groups of logical neurons, in the order of their circuits.
+        wirings: synapses between external inputs and groups, and between groups.
+        gap: time between the end of a trial's recording and the start of the next trial (s); the next trial continues
+            from the state at the end of the gap. None for trials that start at rest.
+        forced_reset: whether membranes are held at reset and synaptic lines are clamped during the gap.
+        from_reset: whether trials start with the membranes at their reset potential (forced by the chip's processor).
+        synapses_enabled: whether the synaptic amplifiers are on (their references shift the rest).
+        corrected_capacitance: whether the capacitor of merged circuits is lowered by their parasitics.
     """
 
     inputs: int

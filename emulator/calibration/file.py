@@ -1,4 +1,4 @@
-"""A calibration: the codes that were found for one chip and one set of targets, and its file."""
+"""A calibration, that is the codes of one chip for one set of targets, and its file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ..layout import CIRCUITS
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain calibration 1"
 LARGEST = 2**22
-"""Most bytes that a calibration unpacks to."""
-SAME = 1e-3
-"""Targets that differ by less than this share are the same."""
+"""Largest unpacked size of a calibration file (bytes)."""
+TARGET_TOLERANCE = 1e-3
+"""Relative difference up to which targets count as equal."""
 TARGETS = ("leak", "reset", "threshold", "tau_mem", "tau_syn")
 
 CONSEQUENCES = {
@@ -38,7 +38,7 @@ CONSEQUENCES = {
 }
 
 USUAL = 0.1
-"""Share of neurons with a failed parameter up to which outliers and stuck cells of a die explain it."""
+"""Largest share of neurons with a failed parameter that outliers and stuck cells of a die explain."""
 
 
 class CalibrationError(ValueError):
@@ -50,12 +50,14 @@ class Calibration:
     """Codes of one chip.
 
     Attributes:
-        chip, die: name of the chip, and content hash of its die.
+        chip: name of the chip.
+        die: content hash of the die.
         targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
-        codes: what was found.
-        success: per parameter, which circuits reached their target `[512]`.
-        stages: what was calibrated; the other cells are at common codes.
-        seed, date: of the measurement.
+        codes: codes of all parameter cells.
+        success: mask of the circuits that reached their target, by parameter, each `[512]`.
+        stages: stages that were run; the other cells are at common codes.
+        seed: seed of the temporal noise during the measurements.
+        date: date of the measurement.
     """
 
     chip: str
@@ -89,7 +91,7 @@ class Calibration:
         return sha.hexdigest()[:16]
 
     def require_chip(self, chip: Chip) -> None:
-        """Raise CalibrationError unless this is a calibration of that very chip."""
+        """Raise CalibrationError unless this is the calibration of `chip`."""
         if (self.chip, self.die) != (chip.name, chip.silicon.digest[:16]):
             raise CalibrationError(
                 f"the calibration is of chip {self.chip} (die {self.die}), this is {chip.name} "
@@ -101,8 +103,9 @@ class Calibration:
         """Raise CalibrationError unless the targets of the circuits in use are those of the calibration.
 
         Args:
-            wanted: what a network asks for, each `[512]`.
-            used: circuits in use; spiking: which of them need their threshold and reset.
+            requested: targets of a network, each `[512]`.
+            used: indices of the circuits in use `[K]`.
+            spiking: mask of the circuits in use that need threshold and reset `[K]`.
         """
         for name in self.targets:
             compared = used[spiking] if name in ("threshold", "reset") else used
@@ -122,12 +125,12 @@ class Calibration:
     def failures(
         self, circuits: npt.NDArray[np.int64], names: list[str], only: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
-        """Return one line on all parameters that failed in circuits in use, with consequences; none if none did.
+        """Return one line on all failed parameters of the circuits in use, with consequences; empty without failures.
 
         Args:
-            circuits: physical circuits of each logical neuron `[A, N]`, -1 where there is none.
-            names: of the logical neurons `[N]`.
-            only: imperfections that the chip is left with (`Chip.only`); parameters of all others are ideal.
+            circuits: physical circuits of each logical neuron `[A, N]`; -1 for no circuit.
+            names: names of the logical neurons `[N]`.
+            only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
         """
         failed = {
             parameter: self._failed(parameter, circuits)
@@ -149,7 +152,7 @@ class Calibration:
         )
 
     def _failed(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
-        """Return the logical neurons `[N]` for which a parameter failed; of merged circuits one is enough."""
+        """Return the mask of logical neurons `[N]` for which a parameter failed in at least one merged circuit."""
         success = self.success[parameter]
         merged = parameter.startswith(("tau_syn", "gain"))
         failed: Mask = (~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]
@@ -170,7 +173,7 @@ class Calibration:
         }
         file = Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # of this process alone
+        part = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # no other process writes to this name
         try:
             with part.open("xb") as stream:
                 np.savez_compressed(stream, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
@@ -180,10 +183,10 @@ class Calibration:
 
     @classmethod
     def load(cls, file: str | Path) -> Calibration:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            CalibrationError: the file is missing or holds something else.
+            CalibrationError: the file is missing or holds no calibration.
         """
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -210,9 +213,9 @@ class Calibration:
 
 
 def equal_targets(values: Array, requested: Array) -> Mask:
-    """Return where targets are the same; NaN and infinity are the same as nothing."""
+    """Return the mask of equal targets; NaN and infinity equal nothing."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.isfinite(requested) & (np.abs(values - requested) <= SAME * np.abs(requested)))
+        return np.asarray(np.isfinite(requested) & (np.abs(values - requested) <= TARGET_TOLERANCE * np.abs(requested)))
 
 
 def _check_targets(name: str, values: Array) -> None:
@@ -241,7 +244,7 @@ def imperfection(parameter: str) -> str:
 
 
 def _describe_failures(failed: Mask, names: list[str], parameter: str) -> str:
-    """Return which neurons missed a target, and what follows for each."""
+    """Return a text on the neurons that missed a target and the consequence for each of them."""
     neurons = np.flatnonzero(failed)
     listing = ", ".join(names[n] for n in neurons[:5]) + (", ..." if len(neurons) > 5 else "")
     return f"of {len(neurons)} ({listing}; each {CONSEQUENCES[parameter]})"

@@ -1,4 +1,4 @@
-"""Fits of averaged traces, for all circuits at once: Gauss-Newton steps with damping, analytic derivatives."""
+"""Fits of averaged traces, for all circuits at once: damped Gauss-Newton steps with analytic derivatives."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def fit_psp(time: Array, trace: Array, tau_syn: float, tau_mem: float) -> Psp:
     """Fit `base + slope * psp_shape(time)` to traces; the shorter time constant is the synapse's.
 
     Args:
-        time: since the input, negative before it (s) `[P]`.
-        trace: `[P, N]`.
-        tau_syn, tau_mem: where the fit starts (s).
+        time: time since the input, negative before it (s) `[P]`.
+        trace: averaged traces (LSB) `[P, N]`.
+        tau_syn: initial value of the synaptic time constant (s).
+        tau_mem: initial value of the membrane time constant (s).
     """
 
     def model(p: Array) -> tuple[Array, Array]:
@@ -71,8 +72,10 @@ def fit_decay(time: Array, trace: Array, tau: float) -> Array:
 
 
 def _gauss_newton(model: Model, start: Array, data: Array, first_tau: int) -> Array:
-    """Minimise the squares of `model(p) - data [P, N]` over `p [K, N]`, columns apart; logarithms of time
-    constants are the parameters from `first_tau` on."""
+    """Minimise the squares of `model(p) - data [P, N]` over `p [K, N]`, each column on its own.
+
+    The parameters from `first_tau` on are logarithms of time constants.
+    """
     p = start
     damping = np.full(data.shape[1], 1e-3)
     value, slope = model(p)

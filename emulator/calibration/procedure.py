@@ -2,7 +2,7 @@
 
 CADC (ramp slope, ramp start, digital offsets) -> synaptic time constants -> strength of the quadrants' synapses ->
 thresholds -> synaptic gains -> amplifier references -> leak -> membrane time constant -> reset -> leak again. This is
-the order of the chip's calibration library (calix). Everything is seen through a `Bench`: CADC codes and spikes.
+the order of the chip's calibration library (calix). All measurements go through a `Bench`: CADC codes and spikes.
 """
 
 from __future__ import annotations
@@ -33,29 +33,30 @@ LONG_TAU = 60e-6
 MIDDLE = 120.0
 """Potential in the middle of the CADC's range (LSB)."""
 REST = {1: 100.0, -1: 150.0}
-"""Rest during measurements of excitatory and inhibitory synapses: room for a response that is too large (LSB)."""
+"""Rest during measurements of excitatory and inhibitory synapses, with room for too large responses (LSB)."""
 PSP_SIZE = 42.0
 """Size of the post-synaptic potentials that are measured (LSB)."""
 TRIGGER_DELAY = 0.06e-6
-"""Mean time by which a response comes late on the CADC's clock: phase and skew of its trigger [E] (s)."""
+"""Mean delay of a response on the CADC's clock, from phase and skew of its trigger [E] (s)."""
 STEP_DOWN = 30.0
 """Distance of reset and rest from which the membrane time constant is measured (LSB)."""
 MEMBRANE_MARGIN = 1.0
-"""By how much a threshold lies above a rest at which it is crossed in half of the trials (LSB; noise)."""
+"""Distance from a rest at which half of the trials fire to the threshold above it (LSB; caused by noise)."""
 FIRING_WIDTH = 4.0
-"""Codes of a potential from "fires in half of the trials" to "always" or "never" (noise)."""
+"""Codes of a potential from "fires in half of the trials" to "always" or "never" (caused by noise)."""
 TOLERANCE = {"potential": 6.0, "relative": 0.2}
-"""Largest error of a circuit that counts as calibrated: LSB, and a share of the target."""
+"""Largest error of a calibrated circuit: in LSB, and as a share of the target."""
 
 
 class Result(NamedTuple):
-    """What a calibration reached for one parameter, measured afterwards.
+    """Outcome of a calibration for one parameter, from the final measurement.
 
     Attributes:
-        parameter, unit: what it is.
+        parameter: name of the parameter.
+        unit: unit of target and measured values.
         target: median of the targets.
-        measured: of every circuit `[512]`.
-        success: which circuits are within the tolerance `[512]`.
+        measured: measured value of every circuit `[512]`.
+        success: mask of the circuits within the tolerance `[512]`.
     """
 
     parameter: str
@@ -78,13 +79,13 @@ def calibrate(
     Args:
         chip: the individual; its codes are ignored.
         targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
-        stages: which of `STAGES` to do, the other cells stay at common codes; None for all.
-        seed: of the temporal noise during the measurements.
-        report: is told what happens.
-        rate: at which neurons with a leak above threshold shall fire by themselves (1 / s); None: they rest.
+        stages: names of the `STAGES` to run, None for all; the other cells stay at common codes.
+        seed: seed of the temporal noise during the measurements.
+        report: function that is called with the name and purpose of each stage before it runs.
+        rate: rate at which neurons with a leak above threshold fire without input (1 / s); None for neurons that rest.
 
     Raises:
-        CalibrationError: a target is out of the cells' reach, or a stage is not known.
+        CalibrationError: a target is outside the range of the cells, or a stage is unknown.
     """
     chosen = list(STAGES) if stages is None else list(stages)
     unknown = sorted(set(chosen) - set(STAGES))
@@ -128,7 +129,7 @@ def _check_targets(targets: Targets) -> None:
             )
 
 
-# what is measured
+# measurements
 
 
 def baseline(bench: Bench, synapses: bool = True) -> Array:
@@ -137,7 +138,7 @@ def baseline(bench: Bench, synapses: bool = True) -> Array:
 
 
 def reset_level(bench: Bench) -> Array:
-    """Return the mean code `[512]` of membranes that are being reset."""
+    """Return the mean code `[512]` of membranes at their reset potential."""
     return bench.observe(samples=1, trials=64, from_reset=True).codes.mean((0, 1), dtype=np.float64)
 
 
@@ -147,7 +148,7 @@ def firing_share(bench: Bench) -> Array:
 
 
 def psp(bench: Bench, sign: int) -> Psp:
-    """Measure a post-synaptic potential of many synapses at once, in a state with long tau_mem."""
+    """Measure the post-synaptic potential of many simultaneous synapses, in a state with long tau_mem."""
     tau = float(np.median(bench.targets["tau_syn"]))
     response = SYNAPTIC_DRIVE * _peak(tau, LONG_TAU)
     charge = float(np.clip(PSP_SIZE / response, 8, 240))
@@ -167,7 +168,7 @@ def psp(bench: Bench, sign: int) -> Psp:
 
 
 def membrane_tau(bench: Bench) -> Array:
-    """Return tau_mem (s) `[512]` from the way back to rest after a forced reset."""
+    """Return tau_mem (s) `[512]` from the return to rest after a forced reset."""
     tau = float(np.median(bench.targets["tau_mem"]))
     samples = int(np.clip(np.ceil(6 * tau / CADC_INTERVAL), 10, 220))
     trace: Array = bench.observe(samples, trials=24, from_reset=True).codes.mean(0, dtype=np.float64)
@@ -182,7 +183,7 @@ def _peak(syn: float, mem: float) -> float:
     return float((np.exp(-t / mem) - np.exp(-t / syn)) / (1 / syn - 1 / mem))
 
 
-# errors in codes: positive where the code is too high
+# errors in codes: positive if the code is too high
 
 
 def _potential_error(cell: str, measured: Array, target: Array) -> Array:
@@ -190,7 +191,7 @@ def _potential_error(cell: str, measured: Array, target: Array) -> Array:
 
 
 def _tau_error(codes: Array, measured: Array, target: Array) -> Array:
-    """A time constant that is too short comes from a code that is too high."""
+    """Return the error of the codes; a code that is too high makes the time constant too short."""
     return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", measured)
 
 
@@ -203,16 +204,16 @@ def _gain_error(bench: Bench, sign: int, codes: Array) -> Array:
 
 
 def firing_rate(bench: Bench) -> Array:
-    """Return the rate (1 / s) `[512]` at which circuits fire by themselves."""
+    """Return the rate (1 / s) `[512]` at which circuits fire without input."""
     samples, trials = 60, 8
     return bench.observe(samples, trials, spiking=True).spikes.mean(0) / (samples * CADC_INTERVAL)
 
 
 def _search_rate(bench: Bench, rate: float) -> SearchResult:
-    """Search the leak above threshold at which circuits fire at a rate; spikes are all that is seen."""
+    """Search the leak above threshold at which circuits fire at `rate`, from spikes alone."""
     t = bench.targets
     above = t["leak"] - t["threshold"]
-    # d(1/rate)/d(leak) of refractory + tau_mem ln((leak - reset) / (leak - threshold))
+    # derivative of 1/rate = refractory + tau_mem ln((leak - reset) / (leak - threshold)) with respect to the leak
     slower = t["tau_mem"] * (1 / above - 1 / (t["leak"] - t["reset"]))
     per_code = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
 
@@ -223,7 +224,7 @@ def _search_rate(bench: Bench, rate: float) -> SearchResult:
 
 
 def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> SearchResult:
-    """Search the codes of one cell of all circuits, and write them."""
+    """Search the codes of one cell for all circuits, and write them."""
 
     def write_and_measure(codes: Array) -> Array:
         bench.write(**{cell: codes})
@@ -299,7 +300,7 @@ def dac_bias(bench: Bench) -> dict[str, Mask]:
 
 
 def threshold(bench: Bench) -> dict[str, Mask]:
-    """thresholds: where a membrane that rests at the target begins to fire"""
+    """thresholds, from the rest at which a membrane begins to fire"""
     previous_leak = bench.codes.leak
     rest = _search_leak(bench, bench.targets["threshold"] - MEMBRANE_MARGIN)
 
@@ -347,7 +348,7 @@ def leak(bench: Bench) -> dict[str, Mask]:
 
 
 def tau_mem(bench: Bench) -> dict[str, Mask]:
-    """membrane time constants, from the way back after a forced reset"""
+    """membrane time constants, from the return after a forced reset"""
     previous_reset = bench.codes.reset
     below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
     _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
@@ -380,7 +381,7 @@ STAGES: dict[str, Callable[[Bench], dict[str, Mask]]] = {
 
 
 class _Integrating:
-    """A state in which synapses of a sign are measured: room for their responses, long membrane time constant."""
+    """Temporary state for measurements of synapses of one sign: suitable rest, long membrane time constant."""
 
     def __init__(self, bench: Bench, sign: int) -> None:
         self.bench, self.sign = bench, sign
@@ -397,11 +398,11 @@ class _Integrating:
         self.bench.write(**self.codes)
 
 
-# what was reached
+# final measurement
 
 
 def verify(bench: Bench) -> list[Result]:
-    """Measure all parameters once more, each in the state in which it was calibrated."""
+    """Measure all parameters, each in the state in which it was calibrated."""
     targets = bench.targets
     is_free = bench.rate is not None
     rows: list[tuple[str, str, Array, Array]] = [
@@ -427,7 +428,7 @@ def verify(bench: Bench) -> list[Result]:
 def _threshold_by_leak(bench: Bench) -> Array:
     """Return the threshold `[512]` in codes of the membrane: the rest at which a circuit begins to fire.
 
-    Rest and firing are measured in the same states, near the end of a search over the leak.
+    Rest and firing are measured at the same codes, near the end of a search over the leak.
     """
     previous_leak = bench.codes.leak.astype(np.float64)
     lsb = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])

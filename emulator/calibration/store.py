@@ -119,7 +119,7 @@ def _shipped(chip: Chip) -> Path | None:
 
 
 def _cache_file(chip: Chip, targets: Targets) -> Path | None:
-    """Return the path of a cached calibration; None for a user without a home, as in a container with a foreign user."""
+    """Return the path of a cached calibration; None for a user without a home folder, as in some containers."""
     root = os.environ.get("HXTRAIN_CACHE")
     try:
         folder = Path(root) if root else Path.home() / ".cache" / "hxtrain"
