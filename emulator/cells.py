@@ -1,4 +1,4 @@
-r"""The analog parameter memory: 10-bit cells, and what their codes do.
+r"""The analog parameter memory: 10-bit cells, and the values that their codes set.
 
 Every neuron circuit has a cell for each of its potentials, time constants, gains and amplifier
 references; each quadrant has cells for the strength of its synapses and the ramp of its ADC. On a die
@@ -32,7 +32,7 @@ Codes = npt.NDArray[np.int16]
 QUADRANTS = 4
 PER_QUADRANT = CIRCUITS // QUADRANTS
 CODE_MAX = 1022
-"""Largest code of a 10-bit cell (the topmost one disables it)."""
+"""Largest usable code of a 10-bit cell (code 1023 disables the cell)."""
 
 POTENTIALS = ("leak", "reset", "threshold")
 TIME_CONSTANTS = ("tau_mem", "tau_syn_exc", "tau_syn_inh")
@@ -55,7 +55,7 @@ _SLOPE_CODE = 500.0
 
 
 def value_of(cell: str, code: Array) -> Array:
-    """Return what codes give on a die without mismatch (LSB, s, or a factor)."""
+    """Return the values that codes set on a die without mismatch (LSB, s, or a factor)."""
     if cell in POTENTIALS:
         return _LSB_AT_ZERO + _LSB_PER_CODE * code
     if cell in TIME_CONSTANTS:
@@ -72,7 +72,7 @@ def value_of(cell: str, code: Array) -> Array:
 
 
 def code_for(cell: str, value: Array) -> Array:
-    """Return the code, not rounded, that gives a value on a die without mismatch."""
+    """Return the code, not rounded, that sets a value on a die without mismatch."""
     if cell in POTENTIALS:
         return (value - _LSB_AT_ZERO) / _LSB_PER_CODE
     if cell in TIME_CONSTANTS:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chip import Chip, Values
-from .faults import NEVER
+from .faults import UNREACHABLE
 from .kernel import write_charges
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
 
@@ -147,7 +147,7 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
     by_sign = (0, 2, 1)
     return Neurons(
         rest=p.leak[first] + (shift if layout.synapses_enabled else 0.0),
-        threshold=np.where(spikes, p.threshold[first], NEVER),
+        threshold=np.where(spikes, p.threshold[first], UNREACHABLE),
         reset=p.reset[first],
         refractory=target("refractory"),
         tau_mem=p.tau_mem[first] * load,

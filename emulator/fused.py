@@ -1,4 +1,4 @@
-"""The fast engine for GPUs: what `triton_kernel.py` computes, with tensors in and out."""
+"""The fast engine for GPUs: `triton_kernel.py` with tensors in and out."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from .trials import Events, Trials
 WARPS = 2
 """Groups of 32 threads that simulate a trial."""
 EVENTS = 256
-"""Events of a program that sorts them in."""
+"""Number of events that one program of `sort_in` handles."""
 
 
 class BadEventsError(ValueError):
-    """An event is out of range; it was not run."""
+    """An event is out of range; the trials were not run."""
 
 
 class Fused:
     """Configured chips on a GPU.
 
     Args:
-        params, scalars: configuration, see `kernel.py`.
-        layout, synapses: what turns weights into charges, by chip and wiring.
-        capacity: largest number of spikes of a trial. substep: s.
-        device: a CUDA device.
+        params: parameters of the chips, see `kernel.py`.
+        scalars: scalar settings, see `kernel.py`.
+        layout: layout of the chips.
+        synapses: synapses that turn weights into charges, by chip and wiring.
+        capacity: largest number of spikes of a trial.
+        substep: length of a sub-step (s).
+        device: CUDA device.
 
     Raises:
         ImportError: Triton is not installed.
@@ -78,7 +81,7 @@ class Fused:
         """Return the signed synaptic charges (weight LSB) of external `[C, J, N]` and internal `[C, N, N]` synapses.
 
         Args:
-            weights: integers `[targets, sources]` of each wiring.
+            weights: integer weights `[targets, sources]` of each wiring.
         """
         layout = self.layout
         bounds = self.layout.bounds
@@ -97,13 +100,13 @@ class Fused:
         """Simulate trials.
 
         Args:
-            trials: times in s.
+            trials: trials to run, times in seconds.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), by sample, then sub-step.
+            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), ordered by sample and sub-step.
 
         Raises:
-            BadEventsError: an event is out of range, or not in order.
+            BadEventsError: an event is out of range, or events are not in order.
         """
         with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
             return self._run(trials)
@@ -124,12 +127,12 @@ class Fused:
         spike_neurons = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
         spike_times = torch.empty(batch, self.capacity, device=self.device)
         slow = np.stack([rows.rest, rows.start, rows.threshold], axis=1)
-        chained = s.gap >= 0  # each trial needs the one before
-        self._kernel.simulate[(1 if chained else batch,)](
+        is_chained = s.gap >= 0  # each trial continues from the previous one
+        self._kernel.simulate[(1 if is_chained else batch,)](
             records, first, units, times, trials.external, trials.internal, self._external_circuit,
             self._internal_circuit, self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts,
             spike_neurons, spike_times, status,
-            batch if chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
+            batch if is_chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
             s.per_sample, self._steps,
             s.clamped, s.delay, s.jitter, s.cadc_noise, s.saturation, 1 / s.saturation if s.saturation else 0.0,
             s.low, s.high,
@@ -151,7 +154,11 @@ class Fused:
         return codes, Events(sample, neuron, stamps)
 
     def _by_step(self, events: Events, trials: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
+        """Sort events by trial and sub-step.
+
+        Returns:
+            Index of the first event of each trial and sub-step `[B steps + 1]`, units `[E]`, times in sub-steps `[E]`.
+        """
         batch = len(trials)
         count = len(events.time)
         sample = events.sample.contiguous()
@@ -170,7 +177,7 @@ class Fused:
 
 
 class _Synapses(NamedTuple):
-    """The synapses of a wiring, as `SynapseBlock`, `[2, size, targets]`."""
+    """The synapses of a wiring as tensors `[2, size, targets]`, see `SynapseBlock`."""
 
     factor: Tensor
     low: Tensor | None
@@ -178,12 +185,12 @@ class _Synapses(NamedTuple):
 
     @classmethod
     def of(cls, block: SynapseBlock, device: torch.device) -> _Synapses:
-        """Bring a block to the device."""
+        """Return the synapses of a block on a device."""
         stuck = (None if bits is None else torch.from_numpy(bits).to(device).int() for bits in (block.low, block.high))
         return cls(torch.from_numpy(block.factor).to(device), *stuck)
 
     def charges(self, w: Tensor) -> Tensor:
-        """Return the signed charges that integer weights `[size, targets]` make of an event."""
+        """Return the signed charges that an event delivers through integer weights `[size, targets]`."""
         if self.low is None or self.high is None:
             return torch.where(w > 0, self.factor[0], self.factor[1]) * w
         excitatory = (w.clamp(min=0) & ~self.low[0]) | self.high[0]
@@ -192,13 +199,13 @@ class _Synapses(NamedTuple):
 
 
 def _power(count: int) -> int:
-    """Return the smallest power of two that is not less."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
 @cache
 def _kernel() -> Any:
-    """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported only where it is used."""
+    """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported on the first use."""
     from . import triton_kernel
 
     return triton_kernel

@@ -35,7 +35,7 @@ FIXED = uptr(10)
 """Index of the first field of the merged circuits."""
 EXC, INH, EXC_DECAY, INH_DECAY, EXC_DRIVE, INH_DRIVE, PER_CIRCUIT = (uptr(i) for i in range(7))
 """Fields of a merged circuit, and their number."""
-NEVER = f32(3e38)
+UNREACHABLE = f32(3e38)
 """Threshold of a lane without a neuron."""
 
 STREAM_MEMBRANE = 0
@@ -138,7 +138,7 @@ def _load(state, fields, p, c, rest, threshold):
         lane = n % LANES
         at = block * fields * LANES + lane
         if n >= rest.shape[0]:
-            state[at + THRESHOLD * LANES] = NEVER
+            state[at + THRESHOLD * LANES] = UNREACHABLE
             continue
         state[at + REST * LANES] = rest[n]
         state[at + MEM * LANES] = p.mem[c, n]

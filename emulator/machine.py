@@ -1,7 +1,7 @@
 """The emulated chip as a machine: configure it with a layout, run integer weights and events.
 
-It returns what a chip returns (8-bit codes, spike events with 8 ns stamps) and nothing else. One machine
-may hold several chips; a trial then runs on one of them.
+Like a chip, it returns only 8-bit codes and spike events with 8 ns stamps. A machine may hold several chips; each
+trial then runs on one of them.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ Engine = Literal["compiled", "fused", "stepwise"]
 Individual = Chip | FittedChip
 
 MAX_SUBSTEPS = 64
-"""Finest division of a CADC sample; beyond, the on-chip delay (80 ns) spans too many sub-steps to interpolate."""
+"""Finest division of a CADC sample; with finer sub-steps the on-chip delay (80 ns) spans too many to interpolate."""
 MAX_STEPS = 1 << 14
-"""Sub-steps of a trial that the noise's counter can tell apart."""
+"""Largest number of sub-steps of a trial, set by the width of the noise counter."""
 
 
 class RawRecording(NamedTuple):
-    """What a run gives.
+    """The result of a run.
 
     Attributes:
         codes: CADC codes `[B, T, N]` uint8.
-        spikes: of all neurons.
-        dropped: spikes of each trial that the chip could not record, int64 `[B]`.
+        spikes: recorded spikes of all neurons.
+        dropped: number of spikes of each trial that the chip could not record, int64 `[B]`.
     """
 
     codes: Tensor
@@ -64,16 +64,26 @@ class RawRecording(NamedTuple):
 
 @dataclass(frozen=True)
 class _Program:
-    """Configured chips: everything that does not change between runs.
+    """Configured chips: all quantities that do not change between runs.
 
-    `restored` is the share of the rest that one sub-step restores `[C, N]`; all else is said where it is made.
+    Attributes:
+        layout: layout of the chips.
+        samples: CADC samples per trial.
+        neurons: true parameters of the logical neurons of each chip.
+        params: parameters of the engines.
+        recovery: share of the distance to the rest that a membrane recovers in one sub-step `[C, N]`.
+        scalars: scalar settings of the engines.
+        synapses: synapses by chip and wiring.
+        capacity: largest number of spikes of a trial.
+        quadrant: quadrant of each neuron `[N]`.
+        fused: engine for GPUs; None for the other engines.
     """
 
     layout: Layout
     samples: int
     neurons: list[Neurons]
     params: kernel.Params
-    restored: npt.NDArray[np.float64]
+    recovery: npt.NDArray[np.float64]
     scalars: kernel.Scalars
     synapses: list[list[SynapseBlock]]
     capacity: int
@@ -85,13 +95,13 @@ class EmulatedChip:
     """One emulated chip individual, or several side by side.
 
     Args:
-        chip: the individual; for several of them, every trial meets one, drawn from its place on the clock.
-        seed: seed of the temporal noise; noise depends on the chip's name, seed, the trial's place on the
-            chip's clock, neuron and step, never on how a run is split.
-        substeps: sub-steps per CADC sample on which threshold crossings are looked for.
+        chip: the individual, or several; each trial then runs on one of them, drawn from its time on the clock.
+        seed: seed of the temporal noise. The noise depends on the chip's name, the seed, the trial's time on the chip's
+            clock, neuron and step, but not on the split into runs.
+        substeps: number of sub-steps per CADC sample at which threshold crossings are detected.
         engine: "compiled" (CPU), "fused" (GPU) or "stepwise" (readable, any device).
-        device: torch device that emulates; events and weights may be on another. Recordings are on it if it is a CUDA
-            device, else on the CPU.
+        device: torch device of the emulation; events and weights may be on another device. Recordings are on `device`
+            if it is a CUDA device, else on the CPU.
         dtype: precision of the stepwise engine.
         trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
@@ -137,20 +147,20 @@ class EmulatedChip:
         return self.chips[0]
 
     def exchange(self, chip: Individual) -> None:
-        """Put another chip (or the same one with other codes) in place; configure it afterwards."""
+        """Replace the chip (or the codes of the same chip); call `configure` afterwards."""
         self.chips = [chip]
         self.noise = chip.noise
         self._program = None
 
     def interrupt(self) -> None:
-        """End the run of the compiled engine that is in progress, from another thread."""
+        """Interrupt the current run of the compiled engine, from another thread."""
         self._compiled.interrupt()
 
     def read_reference(self, potential: float, samples: int, clock: int = 0) -> npt.NDArray[np.uint8]:
         """Return CADC codes `[samples, 512]` of one potential (LSB) that is connected to all channels.
 
         Raises:
-            ValueError: a fitted chip has no such access.
+            ValueError: the chip is fitted; its CADC has no access to a reference.
         """
         if not isinstance(self.chip, Chip):
             raise ValueError(f"chip {self.chip.name} is fitted; only neurons are known of it")
@@ -164,8 +174,8 @@ class EmulatedChip:
         """Apply a layout; every run then records `samples` CADC samples per trial.
 
         Raises:
-            ValueError: more sub-steps, or another circuit than a fitted chip was measured in; close trials on
-                several chips.
+            ValueError: a trial has too many sub-steps, a fitted chip was measured in another circuit, or close trials
+                run on several chips.
         """
         step = CADC_INTERVAL / self.substeps
         gap = -1 if layout.gap is None else _even_gap(layout.gap / step, samples * self.substeps)
@@ -188,9 +198,9 @@ class EmulatedChip:
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
         quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
-        restored = 1 - params.mem.astype(np.float64)
+        recovery = 1 - params.mem.astype(np.float64)
         self._program = _Program(
-            layout, samples, neurons, params, restored, scalars, synapses, capacity, quadrant, fused
+            layout, samples, neurons, params, recovery, scalars, synapses, capacity, quadrant, fused
         )
         self._charge_cache = None
 
@@ -259,11 +269,11 @@ class EmulatedChip:
         """Run `batch` trials.
 
         Args:
-            weights: one integer tensor `[targets, sources]` per wiring, magnitudes up to 63.
+            weights: integer weights `[targets, sources]` of each wiring, magnitudes up to 63.
             events: external events, grouped by sample.
             batch: number of trials `B`.
-            clock: place of the first trial on the chip's clock (counts trials).
-            chip: index of the chip that each trial runs on `[B]`; None: drawn from the clock.
+            clock: time of the first trial on the chip's clock, in trials.
+            chip: index of the chip of each trial `[B]`; None for chips drawn from the clock.
 
         Raises:
             RuntimeError: the chip is not configured.
@@ -275,7 +285,7 @@ class EmulatedChip:
         if any(part.shape != (len(events.time),) for part in events):
             raise ValueError(f"events need one length, got {[tuple(part.shape) for part in events]}")
         events = Events(*(part.to(self.recording_device) for part in events))
-        if program.fused is None:  # which looks at them itself
+        if program.fused is None:  # the fused engine checks them itself
             self._check_events(program, events, batch)
         charges = self._cached_charges(program, weights)
         if batch == 0:
@@ -294,7 +304,7 @@ class EmulatedChip:
         return RawRecording(codes, recorded_spikes, dropped)
 
     def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Return the index of the chip `[B]` that trials at these places of the clock meet."""
+        """Return the index of the chip of trials at these times of the clock `[B]`."""
         if len(self.chips) == 1:
             return np.zeros(len(clocks), np.int64)
         words = splitmix64(derive_key("population", self.seed, *(c.name for c in self.chips)), clocks)
@@ -321,7 +331,7 @@ class EmulatedChip:
             raise ValueError(f"events.time must not be negative, smallest is {earliest} s")
 
     def _cached_charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the charges of `weights`; the very tensors of the last run are not written again."""
+        """Return the charges of `weights`; unchanged tensors of the previous run reuse its charges."""
         if any(w.is_inference() for w in weights):  # such tensors do not count their changes
             return self._charges(program, weights)
         version = [(id(w), w._version) for w in weights]
@@ -370,9 +380,10 @@ class EmulatedChip:
     def _rows(
         self, program: _Program, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[kernel.Rows, npt.NDArray[np.int64]]:
-        """Return what is constant for a chip and a window of its clock, and each trial's row in it `[B]`.
+        """Return the slow state of the chips, and the row of each trial in it `[B]`.
 
-        Slow threshold noise and drift: one draw per neuron and window.
+        A row holds rest, start and threshold of a chip in a window of its clock. Slow threshold noise and drift have
+        one draw per neuron and window.
         """
         window = clocks // np.uint64(THRESHOLD_WINDOW)
         if len(self.chips) == 1 and window[0] == window[-1]:
@@ -387,7 +398,7 @@ class EmulatedChip:
         begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
         f32 = kernel.as_float32
         return kernel.Rows(
-            rest=f32(start * program.restored[chip_of_row]), start=f32(begin), threshold=f32(threshold)
+            rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)
         ), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -416,14 +427,14 @@ class EmulatedChip:
         return keys[0] if len(keys) == 1 else np.stack(keys)[chip, np.arange(len(clocks))]
 
     def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
+        """Return the delay of each trial's stimulus after the CADC's first sample (s) `[B]`."""
         share = uniform(self._draw("sampling phase", clocks, chip))
         return (share * self.noise.sampling_phase).astype(np.float32)
 
     def _draw(
         self, purpose: str, counters: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint64]:
-        """Return a random word per counter, as the chip with that index draws it."""
+        """Return a random word of the given chip for each counter `[B]`."""
         words = np.empty(len(counters), np.uint64)
         for c, individual in enumerate(self.chips):
             members = chip == c
@@ -433,7 +444,7 @@ class EmulatedChip:
     def _limit_spikes(
         self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[Events, Tensor]:
-        """Return the spikes that the event buses could record, and how many of each trial they could not."""
+        """Return the spikes that the event buses record, and the number of lost spikes of each trial."""
         capacity = self.noise.spike_capacity
         no_loss = torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
@@ -455,7 +466,7 @@ class EmulatedChip:
         return Events(*(part[is_recorded] for part in spikes)), dropped
 
     def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
-        """Run an engine that knows times in sub-steps."""
+        """Run an engine on a grid of sub-steps."""
         step = CADC_INTERVAL / self.substeps
         phase = torch.from_numpy(trials.phase).to(self.recording_device)
         has_phase = self.noise.sampling_phase > 0
@@ -479,7 +490,7 @@ class EmulatedChip:
         try:
             return program.fused.run(trials)
         except BadEventsError:
-            self._check_events(program, trials.events, len(trials.chip))  # says what is wrong with them
+            self._check_events(program, trials.events, len(trials.chip))  # raises the error in detail
             raise
 
 

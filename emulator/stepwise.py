@@ -1,7 +1,7 @@
-"""The readable engine: the equations of `dynamics.py` in torch, one sub-step after the other.
+"""The readable engine: the equations of `dynamics.py` in torch, sub-step by sub-step.
 
-It runs on any torch device, at any number of sub-steps, in single or double precision. It is the
-reference that the other engines must equal.
+It runs on any torch device, with any number of sub-steps, in single or double precision. It is the reference for the
+other engines.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class State(NamedTuple):
     """State of all neurons of all samples (`B` samples, `N` neurons, `A` merged circuits).
 
     Attributes:
-        v: membrane, LSB `[B, N]`.
-        current: synaptic currents, weight LSB `[A, 2, B, N]`.
-        held: rest of the refractory period in sub-steps, negative when over `[B, N]`.
+        v: membrane (LSB) `[B, N]`.
+        current: synaptic currents (weight LSB) `[A, 2, B, N]`.
+        held: remaining refractory period in sub-steps `[B, N]`; negative outside of refractory periods.
     """
 
     v: Tensor
@@ -35,14 +35,24 @@ class State(NamedTuple):
 
 
 class Residue(NamedTuple):
-    """What a trial leaves to the next: the state, and shares of spikes that are due now and one sub-step later."""
+    """State at the end of a trial, from which a close next trial continues.
+
+    Attributes:
+        state: state of all neurons.
+        pending: shares of spikes that are due in the current and in the next sub-step, each `[B, N]`.
+    """
 
     state: State
     pending: list[Tensor]
 
 
 class StepSpikes(NamedTuple):
-    """What one sub-step emitted: which neurons, and when within the sub-step (`[B, N]` each)."""
+    """Spikes of one sub-step.
+
+    Attributes:
+        fired: mask of the neurons that fired `[B, N]`.
+        part: time of each spike within the sub-step, as a fraction `[B, N]`.
+    """
 
     fired: Tensor
     part: Tensor
@@ -74,9 +84,13 @@ class Stepwise:
     """Equations of motion of configured chips on one torch device.
 
     Args:
-        params, scalars: configuration, see `kernel.py`.
-        rows: slow state of the chips; chip, row: int64 `[B]` of each sample.
-        device, dtype: where and how precisely to compute.
+        params: parameters of the chips, see `kernel.py`.
+        scalars: scalar settings, see `kernel.py`.
+        rows: slow state of the chips.
+        chip: index of the chip of each sample, int64 `[B]`.
+        row: index into `rows` of each sample, int64 `[B]`.
+        device: torch device of the computation.
+        dtype: precision of the computation.
     """
 
     def __init__(
@@ -97,7 +111,7 @@ class Stepwise:
         per_chip = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
         shared = {name: self._tensor(getattr(params, name)) for name in set(params._fields) - set(_PER_CHIP)}
         slow = {name: self._tensor(value)[row] for name, value in rows._asdict().items()}
-        # the same names as in `Params` and `Rows`: those of chips and rows are `[B, ...]` here
+        # names as in `Params` and `Rows`; quantities of chips and rows have the shape `[B, ...]`
         self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
         self.recorded = scalars.samples * scalars.per_sample
@@ -108,7 +122,7 @@ class Stepwise:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def start(self) -> State:
-        """Return the state of all samples at rest (or reset, where the layout says so)."""
+        """Return the state of all samples at rest (or at reset, if the layout says so)."""
         rest: Tensor = self.p.start
         return State(
             v=rest.clone(),
@@ -117,7 +131,7 @@ class Stepwise:
         )
 
     def external_charge(self, sample: Tensor, unit: Tensor, time: Tensor, charge: Tensor) -> Tensor:
-        """Return the synaptic charge `[steps, A, 2, B, N]` that external events bring at each sub-step."""
+        """Return the synaptic charge `[steps, A, 2, B, N]` that external events deliver in each sub-step."""
         spikes = charge.new_zeros(self.steps + 1, len(self.chip), charge.shape[1])
         inside = time < self.steps
         sample = sample[inside]
@@ -140,7 +154,7 @@ class Stepwise:
         return torch.stack(parts, dim=-4)
 
     def _product(self, spikes: Tensor, charge: Tensor) -> Tensor:
-        """Return `spikes [..., B, J]` through each sample's own chip's charges `[C, J, N]`."""
+        """Return the product of `spikes [..., B, J]` with the charges `[C, J, N]` of each sample's chip."""
         if charge.shape[0] == 1:
             return spikes @ charge[0]
         result = spikes.new_zeros(*spikes.shape[:-1], charge.shape[-1])
@@ -165,9 +179,10 @@ class Stepwise:
         return code.clamp(0, 255).to(torch.uint8)
 
     def step(self, k: int, state: State, keys: Tensor) -> tuple[State, StepSpikes, Tensor]:
-        """Advance one sub-step; charges of this sub-step are in `state.current` already.
+        """Advance one sub-step; `state.current` includes the charges of this sub-step.
 
-        Returns the new state, the spikes, and the membrane before the sub-step `[B, N]`.
+        Returns:
+            The new state, the spikes, and the membrane at the start of the sub-step `[B, N]`.
         """
         p, s = self.p, self.s
         current = state.current
@@ -205,20 +220,23 @@ class Stepwise:
         """Simulate a batch, all samples side by side.
 
         Args:
-            sample, unit, time: external events `[E]`, time in sub-steps.
-            external: signed charges `[C, J, N]`; internal: `[C, N, N]` (weight LSB).
-            keys: `[B, 2]` int64.
-            carried: what the trial before left behind; None: start at rest.
+            sample: sample of each external event `[E]`.
+            unit: input of each external event `[E]`.
+            time: time of each external event in sub-steps `[E]`.
+            external: signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
+            internal: signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
+            keys: noise keys of each sample, int64 `[B, 2]`.
+            carried: state at the end of the previous trial; None for a start at rest.
 
         Returns:
-            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]`, time `[S]` (sub-steps) of all spikes;
-            what is left behind.
+            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
+            at the end.
         """
         s = self.s
         charges = self.external_charge(sample, unit, time, external)
         connected = bool((self.p.internal_circuit >= 0).any())
         state = self.start()
-        pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # shares due now and one sub-step later
+        pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # due in this and in the next sub-step
         if residue is not None and s.clamped >= 0:
             state = State(self.p.reset.clone(), residue.state.current * s.clamped, state.held)
         elif residue is not None:
@@ -250,12 +268,14 @@ def run_stepwise(
     """Simulate trials.
 
     Args:
-        params, scalars: configured chips.
-        trials: times in sub-steps.
-        device, dtype: where and how precisely to compute.
+        params: parameters of the configured chips.
+        scalars: scalar settings of the configured chips.
+        trials: trials to run, times in sub-steps.
+        device: torch device of the computation.
+        dtype: precision of the computation.
 
     Returns:
-        CADC codes `[B, T, N]` uint8, and spikes by sample, times in sub-steps.
+        CADC codes `[B, T, N]` uint8, and spikes ordered by sample, with times in sub-steps.
     """
     if scalars.gap < 0:
         codes, events, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
@@ -263,7 +283,7 @@ def run_stepwise(
     residue = None
     pieces = []
     spikes = []
-    for b in range(len(trials.chip)):  # each trial needs the one before
+    for b in range(len(trials.chip)):  # each trial continues from the previous one
         codes, events, residue = _run_part(params, scalars, trials, slice(b, b + 1), residue, device, dtype)
         pieces.append(codes)
         spikes.append(Events(events.sample + b, events.unit, events.time))

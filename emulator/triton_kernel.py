@@ -1,10 +1,11 @@
 """The fast engine on a GPU: the equations of `dynamics.py` in Triton.
 
-A program simulates a trial from start to end, all neurons side by side, their state in registers: nothing but events,
-rows of charges, samples and spikes goes to memory. `stepwise.py` says the same readably, `kernel.py` does it on CPUs.
+A program simulates a trial from start to end, all neurons side by side, with their state in registers. Only events,
+rows of charges, samples and spikes go through memory. `stepwise.py` is the readable version of the same computation,
+`kernel.py` the version for CPUs.
 
-State of neurons is `[WIDTH]`, of their merged circuits `[WIDTH, CIRCUITS]`, both padded to powers of two; lanes without
-a neuron have infinite thresholds. Times are in sub-steps.
+The state of neurons is `[WIDTH]`, the state of their merged circuits `[WIDTH, CIRCUITS]`, both padded to powers of two.
+Lanes without a neuron have infinite thresholds. Times are in sub-steps.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from .kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE
 
 MEMBRANE, CADC, JITTER = (tl.constexpr(s << 28) for s in (STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER))
 FIELDS = tl.constexpr(7)
-"""Numbers of a neuron: reset, refractory, mem, noise, cadc_gain, cadc_offset, early."""
+"""Number of parameters of a neuron: reset, refractory, mem, noise, cadc_gain, cadc_offset, early."""
 ROW_FIELDS = tl.constexpr(3)
-"""What the clock moves: rest, start, threshold."""
+"""Number of slow quantities of a neuron: rest, start, threshold."""
 CIRCUIT_FIELDS = tl.constexpr(4)
-"""Numbers of a merged circuit: decay and drive, each of excitation and inhibition."""
+"""Number of parameters of a merged circuit: decay and drive, each of excitation and inhibition."""
 TRIAL_FIELDS = tl.constexpr(5)
-"""Of a trial: chip, row, two noise keys, phase (float32)."""
+"""Number of entries of a trial: chip, row, two noise keys, phase (float32)."""
 BAD, TOTAL, MOST = (tl.constexpr(i) for i in range(3))
-"""What is noted of a run: whether an event is out of range, all spikes, most spikes of a trial."""
+"""Entries of the status of a run: flag of an event out of range, all spikes, largest number of spikes of a trial."""
 
 
 @triton.jit
@@ -66,7 +67,7 @@ def _compress(x, low, high):
 
 @triton.jit
 def _reached(charges, circuits, row, neurons, n, a, is_circuit):
-    """Return the charges `[WIDTH, CIRCUITS]` that a source brings to each merged circuit."""
+    """Return the charges `[WIDTH, CIRCUITS]` that a source delivers to each merged circuit."""
     circuit = tl.load(circuits + row * neurons + n, mask=n < neurons, other=-1).to(tl.int32)
     charge = tl.load(charges + row * neurons + n, mask=n < neurons, other=0.0)
     return tl.where((circuit[:, None] == a[None, :]) & is_circuit, charge[:, None], 0.0)
@@ -76,12 +77,21 @@ def _reached(charges, circuits, row, neurons, n, a, is_circuit):
 def sort_in(
     sample, unit, time, trials, place, event_times, status, events, batch, inputs, steps, substep, BLOCK: tl.constexpr
 ):
-    """Find the trial and sub-step of events in seconds, grouped by sample; what does not count lies behind all others.
+    """Compute trial and sub-step of events; events outside of their trial get the largest index.
 
     Args:
-        sample, unit: int64 `[E]`. time: float32 `[E]`.
-        place: int32 `[E]` (out). when: float32 `[E]`, in sub-steps (out). noted: int32 `[3]` (out).
-        substep: s.
+        sample: Sample of each event, int64 `[E]`, grouped.
+        unit: Input of each event, int64 `[E]`.
+        time: Time of each event (s), float32 `[E]`.
+        trials: Entries of each trial, int32 `[B, TRIAL_FIELDS]`.
+        place: Index of trial and sub-step of each event, int32 `[E]` (out).
+        event_times: Time of each event in sub-steps, float32 `[E]` (out).
+        status: Status of the run, int32 `[3]` (out).
+        events: Number of events `E`.
+        batch: Number of trials `B`.
+        inputs: Number of external inputs.
+        steps: Sub-steps of a trial.
+        substep: Length of a sub-step (s).
     """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_event = at < events
@@ -105,12 +115,20 @@ def collect(
     trials, counts, ends, spike_neurons, spike_times, sample, unit, time, capacity, substep, resolution,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the spikes of all trials one after the other, with their stamps in seconds.
+    """Concatenate the spikes of all trials, with their stamps in seconds.
 
     Args:
-        counts, ends: spikes of each trial, and of all up to it `[B]`.
-        sample, unit: int64 `[S]` (out). time: float32 `[S]` (out).
-        substep, resolution: of the stamps, s.
+        trials: Entries of each trial, int32 `[B, TRIAL_FIELDS]`.
+        counts: Number of spikes of each trial `[B]`.
+        ends: Cumulative number of spikes up to and including each trial `[B]`.
+        spike_neurons: Neuron of each spike, int32 `[B, capacity]`.
+        spike_times: Time of each spike in sub-steps, float32 `[B, capacity]`.
+        sample: Sample of each spike, int64 `[S]` (out).
+        unit: Neuron of each spike, int64 `[S]` (out).
+        time: Stamp of each spike (s), float32 `[S]` (out).
+        capacity: Largest number of spikes of a trial.
+        substep: Length of a sub-step (s).
+        resolution: Resolution of the stamps (s).
     """
     b = tl.program_id(0).to(tl.int64)
     number = tl.load(counts + b)
@@ -139,19 +157,35 @@ def simulate(
     CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
     NOISY: tl.constexpr, SKEWED: tl.constexpr, RAILED: tl.constexpr, WIDTH: tl.constexpr, CIRCUITS: tl.constexpr,
 ):  # fmt: skip
-    """Simulate the trials of a program: one, or all that follow each other.
+    """Simulate the trials of a program: a single trial, or all close trials of a run.
+
+    All arguments without an entry are explained in `kernel.Scalars`.
 
     Args:
-        trials: int32 `[B, TRIAL_FIELDS]`.
-        first: int32 `[B steps + 1]`; events of trial b in sub-step k are `first[b steps + k]` to before the next.
-        units, times: int64, float32 `[E]`.
-        external, internal: signed charges `[C, J, N]`, `[C, N, N]`.
-        external_circuit, internal_circuit: int8 `[J, N]`, `[N, N]`: circuit that a source drives, -1 for none.
-        neuron: `[C, FIELDS, N]`. circuit: `[C, CIRCUIT_FIELDS, A, N]`. rows: `[R, ROW_FIELDS, N]`. table: `[65536]`.
-        codes: uint8 `[B, T, N]` (out). counts: int32 `[B]` (out). who, when: int32, float32 `[B, capacity]` (out).
-        noted: int32 `[3]` (out).
-        per_program: trials of a program. inputs, neurons, merged: J, N, A. steps: sub-steps of a trial.
-        others: as in `kernel.Scalars`; inverse: of the saturation.
+        trials: Entries of each trial, int32 `[B, TRIAL_FIELDS]`.
+        first: Index of the first event of each trial and sub-step, int32 `[B steps + 1]`.
+        units: Input of each event, int64 `[E]`.
+        times: Time of each event in sub-steps, float32 `[E]`.
+        external: Signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
+        internal: Signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
+        external_circuit: Merged circuit that each external input drives, int8 `[J, N]`; -1 for none.
+        internal_circuit: Merged circuit that each neuron drives, int8 `[N, N]`; -1 for none.
+        neuron: Parameters of the neurons `[C, FIELDS, N]`.
+        circuit: Parameters of the merged circuits `[C, CIRCUIT_FIELDS, A, N]`.
+        rows: Slow state of the chips `[R, ROW_FIELDS, N]`.
+        table: Normal quantiles `[65536]`.
+        codes: CADC codes, uint8 `[B, T, N]` (out).
+        counts: Number of spikes of each trial, int32 `[B]` (out).
+        spike_neurons: Neuron of each spike, int32 `[B, capacity]` (out).
+        spike_times: Time of each spike in sub-steps, float32 `[B, capacity]` (out).
+        status: Status of the run, int32 `[3]` (out).
+        per_program: Number of trials of a program.
+        inputs: Number of external inputs `J`.
+        neurons: Number of neurons `N`.
+        merged: Largest number of merged circuits of a neuron `A`.
+        capacity: Largest number of spikes of a trial.
+        steps: Sub-steps of a trial.
+        inverse: Inverse of the saturation; 0 for a linear amplifier.
     """
     n, a = tl.arange(0, WIDTH), tl.arange(0, CIRCUITS)
     is_neuron = n < neurons
@@ -159,7 +193,7 @@ def simulate(
     v = tl.zeros([WIDTH], tl.float32)
     held = tl.full([WIDTH], -1.0, tl.float32)
     exc, inh = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
-    due, next_due = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of own spikes to deliver
+    due, next_due = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of spikes under way
     recorded = samples * per_sample
     for i in range(per_program):
         b = (tl.program_id(0) * per_program + i).to(tl.int64)
@@ -208,7 +242,7 @@ def simulate(
                 code = tl.minimum(tl.maximum(code, 0.0), 255.0).to(tl.int32).to(tl.uint8)
                 tl.store(codes + (b * samples + k // per_sample) * neurons + n, code, mask=is_neuron)
 
-            # events of this sub-step, and what those of the last one left for it
+            # events of this sub-step, and the remaining shares of the events of the previous sub-step
             exc += exc_rest
             inh += inh_rest
             exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
@@ -256,7 +290,7 @@ def simulate(
             share = tl.minimum(tl.maximum(held, 0.0), 1.0)
             rise = potential - reset  # what a refractory membrane would have gained over the whole sub-step
             potential = tl.where(share > 0, potential - rise * share, potential)
-            # start of the straight line that reaches it at the sub-step's end; held all the time, it is flat
+            # start of the straight line that reaches v at the end of the sub-step; the line of a held membrane is flat
             previous = tl.where(share > 0, tl.where(share < 1, potential - rise, potential), v)
             held = tl.maximum(held - 1.0, -1.0)
             v = potential
@@ -276,7 +310,7 @@ def simulate(
                     spikes += number
                 v, previous = tl.where(fired, reset, v), tl.where(fired, reset, previous)
                 held = tl.where(fired, tl.maximum(refractory - (1.0 - part), 0.0), held)
-                # arrival relative to the next sub-step; the two shares keep charge and mean time
+                # arrival relative to the next sub-step; the two shares conserve charge and mean time
                 late = part + deviation + delay - 1.0
                 due += tl.where(fired, 1.0 - late, 0.0)
                 next_due = tl.where(fired, late, 0.0)

@@ -99,18 +99,18 @@ class Calibration:
                 f"uncalibrated ones. Calibrate this chip: hxtrain-calibrate chip.name={chip.name}"
             )
 
-    def require_targets(self, requested: Mapping[str, Array], used: npt.NDArray[np.int64], spiking: Mask) -> None:
+    def require_targets(self, requested: Mapping[str, Array], circuits: npt.NDArray[np.int64], spiking: Mask) -> None:
         """Raise CalibrationError unless the targets of the circuits in use are those of the calibration.
 
         Args:
             requested: targets of a network, each `[512]`.
-            used: indices of the circuits in use `[K]`.
+            circuits: indices of the circuits in use `[K]`.
             spiking: mask of the circuits in use that need threshold and reset `[K]`.
         """
         for name in self.targets:
-            compared = used[spiking] if name in ("threshold", "reset") else used
-            calibrated = self.targets[name][compared]
-            required = requested[name][compared]
+            relevant = circuits[spiking] if name in ("threshold", "reset") else circuits
+            calibrated = self.targets[name][relevant]
+            required = requested[name][relevant]
             differs = ~equal_targets(calibrated, required)
             if differs.any():
                 first = int(np.flatnonzero(differs)[0])
@@ -222,11 +222,11 @@ def _check_targets(name: str, values: Array) -> None:
     """Raise CalibrationError unless targets are numbers that a circuit can have."""
     if values.dtype.kind not in "fiu":
         raise CalibrationError(f"targets.{name} are {values.dtype}, expected numbers")
-    good = np.isfinite(values) & (values > 0 if name.startswith("tau") else True)
-    if not good.all():
+    is_valid = np.isfinite(values) & (values > 0 if name.startswith("tau") else True)
+    if not is_valid.all():
         kind = "positive and finite" if name.startswith("tau") else "finite"
         raise CalibrationError(
-            f"targets.{name} of {int((~good).sum())} circuits, such as {values[~good][0]:g}, are not {kind}"
+            f"targets.{name} of {int((~is_valid).sum())} circuits, such as {values[~is_valid][0]:g}, are not {kind}"
         )
 
 

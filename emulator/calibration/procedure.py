@@ -306,8 +306,8 @@ def threshold(bench: Bench) -> dict[str, Mask]:
 
     def error(codes: Array) -> Array:
         share = firing_share(bench)
-        between = (share > 0) & (share < 1)
-        return np.where(between, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
+        is_partial = (share > 0) & (share < 1)
+        return np.where(is_partial, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
 
     residual = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
     result = _search(bench, "threshold", error)
@@ -436,15 +436,15 @@ def _threshold_by_leak(bench: Bench) -> Array:
 
     def error(codes: Array) -> Array:
         share, rest = firing_share(bench), baseline(bench)
-        between = (share > 0) & (share < 1)
-        estimates.append(np.where(between, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
-        return np.where(between, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
+        is_partial = (share > 0) & (share < 1)
+        estimates.append(np.where(is_partial, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
+        return np.where(is_partial, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
 
     _search(bench, "leak", error)
     bench.write(leak=previous_leak)
-    near = np.stack(estimates[-REFINEMENTS:])
-    count = np.isfinite(near).sum(0)
-    return np.where(count > 0, np.nansum(near, axis=0) / np.maximum(count, 1), np.nan)
+    last_estimates = np.stack(estimates[-REFINEMENTS:])
+    count = np.isfinite(last_estimates).sum(0)
+    return np.where(count > 0, np.nansum(last_estimates, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _result(parameter: str, unit: str, target: Array, measured: Array) -> Result:

@@ -46,10 +46,10 @@ def search(error: Callable[[Array], Array], count: int, key: object) -> SearchRe
     while step >= LAST_STEP:
         codes = np.clip(codes - np.sign(error(codes)) * step, 1, CODE_MAX)
         step //= 2
-    implied = []
+    estimates = []
     for _ in range(REFINEMENTS):
         codes = np.rint(codes)
-        implied.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
-        codes = np.clip(np.mean(implied, axis=0), 1, CODE_MAX)
-    final = np.rint(np.clip(np.mean(implied, axis=0), 1, CODE_MAX))
+        estimates.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
+        codes = np.clip(np.mean(estimates, axis=0), 1, CODE_MAX)
+    final = np.rint(np.clip(np.mean(estimates, axis=0), 1, CODE_MAX))
     return SearchResult(final, (final > 1 + LAST_STEP) & (final < CODE_MAX - LAST_STEP))

@@ -40,7 +40,7 @@ ALL = one_group(replace(SPIKING, size=CIRCUITS))
 
 def test_dead_neurons_never_fire() -> None:
     faults = make_faults({"dead_neurons": 0.25})
-    dead = faults[0].drawn("W66F3", CIRCUITS)
+    dead = faults[0].mask("W66F3", CIRCUITS)
     assert dead.mean() == pytest.approx(0.25, abs=0.08)
     found = run_once(replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4))
     assert sorted(found.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
@@ -49,7 +49,7 @@ def test_dead_neurons_never_fire() -> None:
 
 def test_firing_neurons_always_fire() -> None:
     faults = make_faults({"firing_neurons": 0.1})
-    firing = faults[0].drawn("W66F3", CIRCUITS)
+    firing = faults[0].mask("W66F3", CIRCUITS)
     found = run_once(replace(calibrated(**QUIET), faults=faults), ALL, [silent(CIRCUITS)], events())
     assert set(np.flatnonzero(firing).tolist()) <= set(found.spikes.unit.tolist())
     number = torch.bincount(found.spikes.unit, minlength=CIRCUITS).numpy()
@@ -84,7 +84,7 @@ def test_share_of_stuck_bits() -> None:
 
 def test_faults_depend_on_chip_and_seed_alone() -> None:
     def dead(name: str, seed: int, share: float = 0.3) -> np.ndarray:
-        return make_faults({"dead_neurons": share}, seed)[0].drawn(name, CIRCUITS)
+        return make_faults({"dead_neurons": share}, seed)[0].mask(name, CIRCUITS)
 
     assert np.array_equal(dead("W66F3", 0), dead("W66F3", 0))
     assert not np.array_equal(dead("W66F3", 0), dead("W66F3", 1))
@@ -178,7 +178,7 @@ def test_faults_and_decalibration_stay_whatever_is_kept() -> None:
     faults = make_faults({"dead_neurons": 0.2, "stuck_bits": 0.1})
     chip = replace(fabricated(), faults=faults, decalibration=Decalibration(0.3), only=("leak",))
     true = chip.values(TARGETS)
-    assert (true.threshold > 1e6).sum() == faults[0].drawn("W66F3", CIRCUITS).sum()
+    assert (true.threshold > 1e6).sum() == faults[0].mask("W66F3", CIRCUITS).sum()
     assert (true.tau_mem / 6e-6).std() == pytest.approx(0.3, rel=0.1)
     assert true.stuck_low is not None
     assert neurons_of(chip, ALL).stuck is not None
