@@ -60,8 +60,8 @@ PINNED = {
 
 @pytest.mark.parametrize("name", PINNED)
 def test_hashes_are_pinned(name: str) -> None:
-    found = (fabricated(name).hash, shipped(name).hash, calibrated(name).hash)
-    assert found == PINNED[name]
+    hashes = (fabricated(name).hash, shipped(name).hash, calibrated(name).hash)
+    assert hashes == PINNED[name]
 
 
 def test_every_shipped_chip_is_pinned() -> None:
@@ -76,8 +76,8 @@ def test_chip_and_recording_are_the_same_in_a_fresh_process_with_other_threads(t
     code = "import sys; sys.path.insert(0, sys.argv[1]); import emulator_bench as b; print(b.fingerprint())"
     variables = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2", "PYTHONHASHSEED": "5"}
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
-    assert done.stdout.strip() == fingerprint()
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
+    assert process.stdout.strip() == fingerprint()
 
 
 def test_same_die_when_drawn_twice() -> None:
@@ -142,8 +142,8 @@ SPREADS: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
 @pytest.mark.parametrize("name", SPREADS)
 def test_spread_is_that_of_published_chips(chips: list[Values], name: str) -> None:
     value, low, high = SPREADS[name]
-    found = np.sqrt(np.mean([value(v).var() for v in chips]))
-    assert 0.75 * low <= found <= 1.25 * high
+    spread = np.sqrt(np.mean([value(v).var() for v in chips]))
+    assert 0.75 * low <= spread <= 1.25 * high
 
 
 WITHIN: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
@@ -159,8 +159,8 @@ WITHIN: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
 @pytest.mark.parametrize("name", WITHIN)
 def test_spread_within_quadrants(chips: list[Values], name: str) -> None:
     value, low, high = WITHIN[name]
-    found = np.sqrt(np.mean([quadrants(value(v)).var() for v in chips]))
-    assert 0.9 * low <= found <= 1.1 * high
+    spread = np.sqrt(np.mean([quadrants(value(v)).var() for v in chips]))
+    assert 0.9 * low <= spread <= 1.1 * high
 
 
 def test_correlations(chips: list[Values]) -> None:
@@ -207,7 +207,7 @@ def test_few_circuits_have_one_cell_far_off() -> None:
     assert hit.sum(0).max() == 1  # one cell of a circuit
     assert hit.any(0).sum() == pytest.approx(0.3 * CIRCUITS, rel=0.2)
     assert np.all(hit.sum(1) > 10)  # any of them
-    size = np.abs(np.concatenate([values[here] for values, here in zip(off.values(), hit, strict=True)]))
+    size = np.abs(np.concatenate([values[mask] for values, mask in zip(off.values(), hit, strict=True)]))
     assert size.min() == pytest.approx(4, abs=0.2)
     assert size.max() == pytest.approx(7, abs=0.2)
 
@@ -255,10 +255,10 @@ def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
     first = leak()
     assert np.array_equal(leak(), first)  # the same codes are the same chip
     assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # and other cells do not matter
-    elsewhere = codes.leak.astype(float)
-    elsewhere[7] += 1
-    again = leak(leak=elsewhere)  # written again, for one circuit's code has changed
-    assert (again - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
+    changed_codes = codes.leak.astype(float)
+    changed_codes[7] += 1
+    second = leak(leak=changed_codes)  # written again, for one circuit's code has changed
+    assert (second - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
     exact = replace(chip, preset=FABRICATED.changed(rewrite_potential=0.0), codes=codes)
     up = replace(exact, codes=codes.replaced(leak=codes.leak + 1.0))
     step = up.values(TARGETS).leak - exact.values(TARGETS).leak
@@ -280,13 +280,13 @@ def test_rewrite_noise_of_other_cells(cell: str, field: str, spread: float) -> N
     codes = common_codes(TARGETS)
     changed = getattr(codes, cell).astype(float)
     changed[7] += 1
-    both = (codes, codes.replaced(**{cell: changed}))
-    first, again = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in both)
+    variants = (codes, codes.replaced(**{cell: changed}))
+    first, second = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in variants)
     if first.ndim == 2:
         sign = int(cell.endswith("inh"))
-        assert np.array_equal(first[:, 1 - sign], again[:, 1 - sign])
-        first, again = first[:, sign], again[:, sign]
-    change = again - first if cell == "threshold" else np.log(again / first)
+        assert np.array_equal(first[:, 1 - sign], second[:, 1 - sign])
+        first, second = first[:, sign], second[:, sign]
+    change = second - first if cell == "threshold" else np.log(second / first)
     assert change.std() == pytest.approx(np.sqrt(2) * spread, rel=0.1)
 
 
@@ -310,7 +310,7 @@ def test_quadrant_cells_act_on_their_quadrant() -> None:
         cadc_digital=np.full(CIRCUITS, 3.0),
     )
     exact = IDEAL.changed(gain_cv=0.06)  # some die
-    old, new = (Chip("W66F3", exact, each).values(TARGETS) for each in (codes, changed))
+    old, new = (Chip("W66F3", exact, variant).values(TARGETS) for variant in (codes, changed))
     quadrant = np.repeat([1.0, 0.5, 1.0, 1.0], QUADRANT)[:, None]
     assert np.allclose(new.gain / old.gain, quadrant)
     assert np.allclose(new.cadc_offset - old.cadc_offset, np.repeat([3, 3, 13, 3], QUADRANT))

@@ -114,19 +114,19 @@ def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1)
         assert 8 * batch < len(recording.spikes.time) < 250 * batch
         assert torch.all(torch.diff(recording.spikes.sample) >= 0)
         assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]
-    one, other = recordings
+    first, second = recordings
     # single precision sums in another order: a membrane that just touches its threshold may spike in one engine
     # only, and tell it to all neurons of its trial
-    difference = (one.codes.int() - other.codes.int()).abs().numpy()
+    difference = (first.codes.int() - second.codes.int()).abs().numpy()
     number = [counts(recording.spikes, batch, NEURONS) for recording in recordings]
     equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
     assert equal.sum() >= batch - astray
-    assert abs(one.dropped - other.dropped).sum() <= 2
+    assert abs(first.dropped - second.dropped).sum() <= 2
     # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
     assert (difference[equal] > 0).mean() < 1e-3
-    moved = np.abs(spike_times(one.spikes, equal) - spike_times(other.spikes, equal))
-    assert moved.max() < 1.01 * STAMP
-    assert (moved > 1e-9).mean() < 0.02
+    shift = np.abs(spike_times(first.spikes, equal) - spike_times(second.spikes, equal))
+    assert shift.max() < 1.01 * STAMP
+    assert (shift > 1e-9).mean() < 0.02
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,11 +136,11 @@ def test_engines_agree(name: str) -> None:
 
 def test_every_case_changes_the_recording() -> None:
     """Otherwise a case would test nothing."""
-    seen = set()
+    contents = set()
     for case in CASES.values():
         recording = run(case, "compiled")
-        seen.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
-    assert len(seen) == len(CASES)
+        contents.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
+    assert len(contents) == len(CASES)
 
 
 def test_all_groups_take_part() -> None:
@@ -166,11 +166,11 @@ def test_finer_substeps_change_little() -> None:
     )
     weights = [random_weights(1, 200, 100, 3, 10), random_weights(2, 10, 200, 0, 10)]
     stimulus = busy(6, 30, 100, 20, 60)
-    found = {n: run_once(calibrated(**QUIET), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
-    spikes = {n: len(recording.spikes.time) for n, recording in found.items()}
+    recordings = {n: run_once(calibrated(**QUIET), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
+    spikes = {n: len(recording.spikes.time) for n, recording in recordings.items()}
     assert spikes[16] > 1500
     assert abs(spikes[4] / spikes[16] - 1) < 0.01
-    readout = {n: recording.codes[..., 200:].double() for n, recording in found.items()}
+    readout = {n: recording.codes[..., 200:].double() for n, recording in recordings.items()}
     errors = {n: float((readout[n] - readout[16]).abs().mean()) for n in (1, 4)}
     assert errors[4] < 0.5
     assert errors[4] < 0.25 * errors[1]

@@ -42,17 +42,19 @@ def test_dead_neurons_never_fire() -> None:
     faults = make_faults({"dead_neurons": 0.25})
     dead = faults[0].mask("W66F3", CIRCUITS)
     assert dead.mean() == pytest.approx(0.25, abs=0.08)
-    found = run_once(replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4))
-    assert sorted(found.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
-    assert int(found.codes[0].max(0).values.min()) > 100  # their membranes live
+    recording = run_once(
+        replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4)
+    )
+    assert sorted(recording.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
+    assert int(recording.codes[0].max(0).values.min()) > 100  # their membranes live
 
 
 def test_firing_neurons_always_fire() -> None:
     faults = make_faults({"firing_neurons": 0.1})
     firing = faults[0].mask("W66F3", CIRCUITS)
-    found = run_once(replace(calibrated(**QUIET), faults=faults), ALL, [silent(CIRCUITS)], events())
-    assert set(np.flatnonzero(firing).tolist()) <= set(found.spikes.unit.tolist())
-    number = torch.bincount(found.spikes.unit, minlength=CIRCUITS).numpy()
+    recording = run_once(replace(calibrated(**QUIET), faults=faults), ALL, [silent(CIRCUITS)], events())
+    assert set(np.flatnonzero(firing).tolist()) <= set(recording.spikes.unit.tolist())
+    number = torch.bincount(recording.spikes.unit, minlength=CIRCUITS).numpy()
     assert number[firing].min() >= 3
     assert (number[~firing] > 0).mean() < 0.02  # outliers
 
@@ -62,18 +64,18 @@ def test_stuck_bits_change_weights(weight: int, high: bool) -> None:
     """A bit reads as 0 or 1 in the row of either sign, whatever is written."""
     chip = replace(ideal(), faults=(StuckBits(0.2, seed=3 + high),))
     layout = one_group(replace(READOUT, size=40, leak=128.0))
-    found = run_once(chip, layout, [torch.full((40, 1), weight)], events((0, 0, 0.0)))
+    recording = run_once(chip, layout, [torch.full((40, 1), weight)], events((0, 0, 0.0)))
     true = chip.values(TARGETS)
     assert true.stuck_low is not None
     assert true.stuck_high is not None
-    low, one = true.stuck_low[:40, 0].astype(int), true.stuck_high[:40, 0].astype(int)
-    assert not (low & one).any()
-    effective = [(max(w, 0) & ~low[:, i]) | one[:, i] for i, w in enumerate((weight, -weight))]
+    low, ones = true.stuck_low[:40, 0].astype(int), true.stuck_high[:40, 0].astype(int)
+    assert not (low & ones).any()
+    effective = [(max(w, 0) & ~low[:, i]) | ones[:, i] for i, w in enumerate((weight, -weight))]
     expected = effective[0] - effective[1]
     assert len(np.unique(expected)) > 5
     curve = psp(torch.arange(20) * CADC_INTERVAL, 6e-6, 6e-6)
-    seen = found.codes[0].double() - 128
-    assert float((seen - curve[:, None] * torch.from_numpy(expected)).abs().max()) < 0.51
+    response = recording.codes[0].double() - 128
+    assert float((response - curve[:, None] * torch.from_numpy(expected)).abs().max()) < 0.51
 
 
 def test_share_of_stuck_bits() -> None:
@@ -134,18 +136,18 @@ def test_one_imperfection_alone(name: str) -> None:
     full = fabricated(**changes)
     none = ideal()
     only = replace(full, only=(name,))
-    kept, noise = IMPERFECTIONS[name]
+    real_fields, noise = IMPERFECTIONS[name]
     values = {chip: chip.values(TARGETS) for chip in (full, none, only)}
     for field in fields(Values):
         if field.name.startswith("stuck"):
             continue
-        source = full if field.name in kept else none
+        source = full if field.name in real_fields else none
         assert np.allclose(getattr(values[only], field.name), getattr(values[source], field.name), rtol=1e-6), (
             field.name
         )
-        if field.name in kept:
+        if field.name in real_fields:
             assert not np.allclose(getattr(values[only], field.name), getattr(values[none], field.name)), field.name
-    assert noise or kept
+    assert noise or real_fields
     for field in fields(IDEAL):
         source = full if field.name in noise else none
         if field.name in {n for _, group in IMPERFECTIONS.values() for n in group}:
@@ -165,10 +167,10 @@ def test_every_noise_level_belongs_to_an_imperfection() -> None:
 
 
 def test_several_imperfections_and_no_imperfection() -> None:
-    both = replace(fabricated(), only=("leak", "cadc_noise"))
-    assert both.values(TARGETS).leak.std() > 10
-    assert both.noise.cadc_noise == 0.7
-    assert both.noise.membrane_noise == 0
+    chip = replace(fabricated(), only=("leak", "cadc_noise"))
+    assert chip.values(TARGETS).leak.std() > 10
+    assert chip.noise.cadc_noise == 0.7
+    assert chip.noise.membrane_noise == 0
     nothing = run_once(replace(fabricated(), only=()), ALL, [torch.full((CIRCUITS, 1), 40)], events((0, 0, 1e-6)))
     perfect = run_once(ideal(), ALL, [torch.full((CIRCUITS, 1), 40)], events((0, 0, 1e-6)))
     assert torch.equal(nothing.codes, perfect.codes)
@@ -185,9 +187,9 @@ def test_faults_and_decalibration_stay_whatever_is_kept() -> None:
 
 
 def test_faults_reach_the_recording_of_a_written_machine() -> None:
-    made = machine(ideal(), one_group(SPIKING))
+    emulated = machine(ideal(), one_group(SPIKING))
     stimulus = events(*[(0, 0, 0.0)] * 4)
-    assert len(made.run([integers([63])], stimulus, 1).spikes.time) == 1
-    made.exchange(replace(ideal(), faults=make_faults({"dead_neurons": 1.0})))
-    made.configure(one_group(SPIKING), 20)
-    assert len(made.run([integers([63])], stimulus, 1).spikes.time) == 0
+    assert len(emulated.run([integers([63])], stimulus, 1).spikes.time) == 1
+    emulated.exchange(replace(ideal(), faults=make_faults({"dead_neurons": 1.0})))
+    emulated.configure(one_group(SPIKING), 20)
+    assert len(emulated.run([integers([63])], stimulus, 1).spikes.time) == 0
