@@ -1,4 +1,4 @@
-"""Common parts of the emulator's tests: chips, layouts, stimuli, and a look at the membrane before the ADC."""
+"""Common parts of the emulator's tests: chips, layouts, stimuli, and membranes before the ADC."""
 
 import hashlib
 from collections.abc import Sequence
@@ -52,17 +52,17 @@ QUIET: dict[str, object] = {
     "cadc_skew": 0.0,
     "spike_capacity": None,
 }
-"""Changes that take the temporal noise away; the die stays."""
+"""Changes that remove the temporal noise; the die stays the same."""
 
 
 @cache
 def shipped(name: str = "W66F3") -> Calibration:
-    """Return a calibration that comes with the package."""
+    """Return a shipped calibration."""
     return Calibration.load(Path(str(files("hxtrain.emulator.calibration.files") / f"{name}.npz")))
 
 
 def ideal(**changes: object) -> Chip:
-    """Return a chip without any imperfection but these."""
+    """Return an ideal chip with only these imperfections."""
     return Chip("W66F3", IDEAL.changed(**changes))
 
 
@@ -72,14 +72,14 @@ def fabricated(name: str = "W66F3", **changes: object) -> Chip:
 
 
 def calibrated(name: str = "W66F3", **changes: object) -> Chip:
-    """Return a chip with the shipped codes; the changes must leave its die as it is."""
+    """Return a chip with the shipped codes; the changes must not change its die."""
     chip = fabricated(name, **changes)
     shipped(name).require_chip(chip)
     return replace(chip, codes=shipped(name).codes)
 
 
 def one_group(group: Group, inputs: int = 1, **settings: object) -> Layout:
-    """Return external inputs onto one group."""
+    """Return a layout of external inputs and one group."""
     return Layout(inputs, (group,), (Wiring(0, inputs, 0),), **settings)  # type: ignore[arg-type]
 
 
@@ -124,7 +124,7 @@ def run_once(
 
 
 def neurons_of(chip: Chip, layout: Layout) -> Neurons:
-    """Return the true parameters of the logical neurons, in single precision as the machine has them."""
+    """Return the true parameters of the logical neurons, in the precision of the machine."""
     program = machine(chip, layout, 1)._program
     assert program is not None
     return program.neurons[0]
@@ -197,7 +197,7 @@ def counts(spikes: Events, batch: int, neurons: int) -> np.ndarray:
 
 
 def fingerprint() -> str:
-    """Return hashes of a die, of a calibrated chip, and of what it records."""
+    """Return hashes of a die, of a calibrated chip, and of its recording."""
     layout = one_group(replace(SPIKING, size=100), 60)
     recording = run_once(calibrated(), layout, [random_weights(1, 100, 60, 10, 20)], busy(3, 20, 60, 20, 60), 20)
     sha = hashlib.sha256(recording.codes.numpy().tobytes())

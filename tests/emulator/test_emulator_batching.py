@@ -1,4 +1,4 @@
-"""A recording depends on chip, seed, clock and stimulus; never on how it is cut, ordered or run in parallel."""
+"""A recording depends on chip, seed, clock and stimulus, but not on splits, order or threads."""
 
 import threading
 import time
@@ -125,7 +125,7 @@ def test_order_of_events_within_a_trial_does_not_matter(whole: RawRecording) -> 
     shuffled = torch.randperm(len(STIMULUS.time), generator=torch.Generator().manual_seed(0))
     order = shuffled[torch.argsort(STIMULUS.sample[shuffled], stable=True)]
     recording = make().run(WEIGHTS, Events(*(part[order] for part in STIMULUS)), BATCH, CLOCK)
-    # charges are summed in another order, in single precision
+    # the sum of charges has another order, in single precision
     difference = (recording.codes.int() - whole.codes.int()).abs()
     assert int(difference.max()) <= 1
     assert float((difference > 0).double().mean()) < 1e-3
@@ -190,7 +190,7 @@ def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
 
 
 def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They share a room for spikes, which the next run uses, too."""
+    """All threads write to the spike buffers, which the next run uses again."""
     emulated = machine(calibrated(), LAYOUT, 20)
     emulated._compiled = Compiled(3)
     expected = emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)

@@ -1,4 +1,4 @@
-"""A chip without a calibration: its identity costs nothing, its calibration says that it runs and how far it is."""
+"""A chip without a calibration: its identity needs no calibration, and its calibration reports progress."""
 
 import logging
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("chip", ["Q11A1", "Q11A1+W66F3", "w66f3"])
 def test_the_identity_of_a_new_chip_calibrates_nothing(calibrated: list[str], chip: str) -> None:
     identities = []
-    for _ in range(2):  # the second time, codes are kept from the first
+    for _ in range(2):  # the second iteration uses the cached codes
         with create_backend("emulator", chip=chip) as backend:
             identities.append(dict(backend.identity))
             assert len(calibrated) == (len(identities) > 1)

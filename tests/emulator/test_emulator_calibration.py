@@ -1,4 +1,4 @@
-"""Calibration: its search, its fits, what it reaches, its file, and where calibrations come from."""
+"""Calibration: search, fits, accuracy, file, and sources of calibrations."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ Array = np.ndarray
 
 
 class Noisy:
-    """Cells with a hidden right code, whose errors are seen with noise and a wrong scale."""
+    """Cells with a hidden correct code, whose errors are measured with noise and a wrong scale."""
 
     def __init__(self, target: Array, noise: float, scale: float) -> None:
         self.target = target
@@ -63,7 +63,7 @@ def test_search_finds_a_hidden_target_under_noise(scale: float) -> None:
     assert result.inside.all()
     assert np.array_equal(result.codes, np.rint(result.codes))
     error = result.codes - target
-    # better than a single measurement, though no better than rounding
+    # more accurate than a single measurement, limited by rounding
     assert error.std() < 0.75 * 2.0 / scale
     assert np.abs(error).max() < 5
     assert abs(error.mean()) < 0.2
@@ -105,7 +105,7 @@ def test_shape_of_a_potential_has_the_right_derivatives() -> None:
 
 
 def potentials(low: float, high: float, noise: float) -> tuple[Array, Array, Psp]:
-    """Return potentials of synapses with time constants from `low` to `high` (us): time, traces, and the truth."""
+    """Return potentials of synapses with time constants from `low` to `high` (us): times, traces and true parameters."""
     rng = np.random.default_rng(2)
     syn = rng.uniform(low, high, 300) * US
     mem = rng.uniform(40, 90, 300) * US
@@ -153,7 +153,7 @@ def test_fit_of_a_decay_recovers_its_time_constant(noise: float) -> None:
 
 
 def trimmed_sd(values: Array) -> float:
-    """Standard deviation without the outer 5 % on each side."""
+    """Return the standard deviation without the outer 5 % on each side."""
     ordered = np.sort(values.ravel())
     cut = len(ordered) // 20
     return float(ordered[cut:-cut].std())
@@ -169,7 +169,7 @@ TRUE: dict[str, tuple[Callable[[Values], Array], float, float | None]] = {
     "gain_exc": (lambda v: v.gain[:, 0] * v.synapse[:, :, 0].mean(1), 1.0, None),
     "gain_inh": (lambda v: v.gain[:, 1] * v.synapse[:, :, 1].mean(1), 1.0, None),
 }
-"""True parameter, its target, and the published bound of its spread over the uncalibrated one (None: no such bound)."""
+"""True parameter, its target, and the published bound of its spread over the uncalibrated one (None: no bound)."""
 
 
 def check_residuals(uncalibrated: Values, corrected: Values) -> None:
@@ -202,7 +202,7 @@ def test_calibrated_readout(name: str) -> None:
 
 
 def test_calibration_of_a_chip_that_is_not_shipped() -> None:
-    """What the procedure reports is what was reached, though it cannot see the truth."""
+    """The procedure reports the true accuracy, though it sees no true parameters."""
     chip = fabricated(UNSHIPPED)
     calibration, results = calibrate(chip, TARGETS)
     uncalibrated = chip.values(TARGETS)
@@ -226,7 +226,7 @@ def test_calibration_of_a_chip_that_is_not_shipped() -> None:
 
 
 def test_measurements_see_only_codes_and_spikes() -> None:
-    """The bench hands the procedure no true parameter."""
+    """The bench shows the procedure no true parameter."""
     bench = Bench(fabricated(UNSHIPPED), TARGETS)
     public = {name for name in vars(bench) if not name.startswith("_")} | {
         name for name in vars(Bench) if not name.startswith("_")
@@ -266,7 +266,7 @@ def test_a_stage_changes_its_own_cells_only(stage: str, monkeypatch: pytest.Monk
 
 
 def no_check(bench: Bench) -> list[Result]:
-    """Stand for the final measurements where only codes matter."""
+    """Replace the final measurements in tests of codes."""
     everything = np.ones(CIRCUITS, bool)
     return [Result(name, "", 1.0, everything.astype(float), everything) for name in TRUE]
 
@@ -302,7 +302,7 @@ def test_success_mask_names_stuck_cells(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def only_potentials(bench: Bench) -> list[Result]:
-    """Check what needs little time."""
+    """Run only the fast final measurements."""
     results = [
         procedure._result("leak", "LSB", bench.targets["leak"], procedure.baseline(bench)),
         procedure._result("reset", "LSB", bench.targets["reset"], procedure.reset_level(bench)),
@@ -500,7 +500,7 @@ def test_a_calibration_of_another_chip_is_refused() -> None:
     ):
         shipped().require_chip(fabricated("W62F0"))
     with pytest.raises(CalibrationError, match=r"the calibration is of chip W66F3 \(die"):
-        shipped().require_chip(fabricated(leak_sd=15.0))  # the name is right, the die is not
+        shipped().require_chip(fabricated(leak_sd=15.0))  # the name matches, the die does not
     shipped().require_chip(replace(fabricated(membrane_noise=2.0), faults=make_faults({"dead_neurons": 0.1})))
 
 
@@ -520,18 +520,18 @@ def test_other_targets_are_refused(name: str, value: float, text: str) -> None:
     with pytest.raises(CalibrationError, match=text):
         shipped().require_targets(uniform_targets(**{name: value}), used, spiking)
     outside = {**TARGETS, name: np.where(np.arange(CIRCUITS) < 10, TARGETS[name], value)}
-    shipped().require_targets(outside, used, spiking)  # circuits that are not used may be anything
+    shipped().require_targets(outside, used, spiking)  # unused circuits may have any targets
     shipped().require_targets({**TARGETS, name: TARGETS[name] * 1.0005}, used, spiking)
-    if name == "threshold":  # a readout has none
+    if name == "threshold":  # a readout has no threshold
         shipped().require_targets(uniform_targets(threshold=value), used, np.zeros(10, bool))
 
 
-# where calibrations come from
+# sources of calibrations
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
-    """An empty cache, and a procedure that takes no time; returns the chips that were calibrated."""
+    """Chips that were calibrated by a procedure without measurements, with an empty cache."""
     monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
     chips: list[Chip] = []
 
@@ -573,7 +573,7 @@ def test_other_targets_and_dies_are_calibrated_anew(store: list[Chip]) -> None:
 
 
 def test_what_is_kept_is_of_the_bare_die(store: list[Chip]) -> None:
-    """Faults and decalibration come on top; a calibration must not make up for them."""
+    """Faults and decalibration are applied on top; a calibration must not compensate for them."""
     plain = fabricated(UNSHIPPED)
     special = replace(
         plain, faults=make_faults({"dead_neurons": 0.5}), decalibration=Decalibration(0.5), only=("leak",)

@@ -1,4 +1,4 @@
-"""Chip individuals: pinned, reproducible, spread like the four published chips."""
+"""Chip individuals: pinned, reproducible, with the spread of the four published chips."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def chips() -> list[Values]:
     return [Chip(name, FABRICATED).values(TARGETS) for name in NAMES]
 
 
-# A change of these makes every recorded result a result of another chip: be sure to mean it.
+# With other hashes, every recorded result belongs to another chip. Change them only on purpose.
 PINNED = {
     "W66F3": ("ca343d2f3c9bc916", "379ac4234a001175", "f6d1a2ddaae830c9"),
     "W62F0": ("3502ecbaf336a852", "d176f05d030c0a53", "99fbba54f4db888e"),
@@ -55,7 +55,7 @@ PINNED = {
     "W65F4": ("42bfd4f9dc5f9f11", "e238f25ee4f1f0ea", "d42ec667c49e67c2"),
     "W67F5": ("5a474e56bcde4096", "54858ae64a9de24b", "e35ab4a5c4d3ee42"),
 }
-"""Hash of the chip uncalibrated, of its shipped calibration, of the chip with these codes."""
+"""Hash of the uncalibrated chip, of its shipped calibration, and of the chip with the calibrated codes."""
 
 
 @pytest.mark.parametrize("name", PINNED)
@@ -122,7 +122,7 @@ def test_dies_are_uncorrelated(dies: list[Silicon], name: str) -> None:
     assert np.abs(correlation).max() < 5 / np.sqrt(values.shape[1])
 
 
-# Total standard deviation over a chip, smallest and largest of four decoded calibrations.
+# Total standard deviation over a chip: smallest and largest value of four decoded calibrations.
 SPREADS: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
     "leak": (lambda v: v.leak, 13.1, 17.7),
     "reset": (lambda v: v.reset, 12.3, 17.9),
@@ -189,11 +189,11 @@ def test_synapses_have_their_own_factor_and_their_drivers(dies: list[Silicon]) -
     assert synapse.shape == (CIRCUITS, 128, 2)
     assert synapse.min() >= 0
     assert synapse.std() == pytest.approx(np.hypot(0.05, 0.02), rel=0.05)
-    assert synapse.mean(axis=0).std() == pytest.approx(0.02, rel=0.3)  # what all circuits share
+    assert synapse.mean(axis=0).std() == pytest.approx(0.02, rel=0.3)  # the factor common to all circuits
 
 
 def test_few_circuits_have_one_cell_far_off() -> None:
-    """An outlier lies 4 to 7 standard deviations from where its cell would be."""
+    """The value of an outlier is 4 to 7 standard deviations off."""
     chip, none = (draw_silicon("W66F3", FABRICATED.changed(outlier_share=share)) for share in (0.3, 0.0))
     off = {
         "leak": (chip.leak - none.leak) / FABRICATED.leak_sd,
@@ -204,9 +204,9 @@ def test_few_circuits_have_one_cell_far_off() -> None:
         "tau_syn_inh": np.log(chip.tau_syn / none.tau_syn)[:, 1] / FABRICATED.tau_syn_cv,
     }
     hit = np.stack([np.abs(values) > 1e-3 for values in off.values()])
-    assert hit.sum(0).max() == 1  # one cell of a circuit
+    assert hit.sum(0).max() == 1  # at most one cell of a circuit
     assert hit.any(0).sum() == pytest.approx(0.3 * CIRCUITS, rel=0.2)
-    assert np.all(hit.sum(1) > 10)  # any of them
+    assert np.all(hit.sum(1) > 10)  # outliers of every cell
     size = np.abs(np.concatenate([values[mask] for values, mask in zip(off.values(), hit, strict=True)]))
     assert size.min() == pytest.approx(4, abs=0.2)
     assert size.max() == pytest.approx(7, abs=0.2)
@@ -253,11 +253,11 @@ def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
         return replace(chip, codes=codes.replaced(**changes)).values(TARGETS).leak
 
     first = leak()
-    assert np.array_equal(leak(), first)  # the same codes are the same chip
-    assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # and other cells do not matter
+    assert np.array_equal(leak(), first)  # equal codes give equal values
+    assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # independent of the codes of other cells
     changed_codes = codes.leak.astype(float)
     changed_codes[7] += 1
-    second = leak(leak=changed_codes)  # written again, for one circuit's code has changed
+    second = leak(leak=changed_codes)  # all cells are written again, because one code has changed
     assert (second - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
     exact = replace(chip, preset=FABRICATED.changed(rewrite_potential=0.0), codes=codes)
     up = replace(exact, codes=codes.replaced(leak=codes.leak + 1.0))
@@ -309,7 +309,7 @@ def test_quadrant_cells_act_on_their_quadrant() -> None:
         cadc_slope=np.array([500, 500, 500, 550.0]),
         cadc_digital=np.full(CIRCUITS, 3.0),
     )
-    exact = IDEAL.changed(gain_cv=0.06)  # some die
+    exact = IDEAL.changed(gain_cv=0.06)  # a die with mismatch
     old, new = (Chip("W66F3", exact, variant).values(TARGETS) for variant in (codes, changed))
     quadrant = np.repeat([1.0, 0.5, 1.0, 1.0], QUADRANT)[:, None]
     assert np.allclose(new.gain / old.gain, quadrant)

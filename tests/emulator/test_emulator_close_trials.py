@@ -1,4 +1,4 @@
-"""Trials that follow each other closely: what one leaves to the next, and what a forced reset takes away."""
+"""Close trials: the state that carries over to the next trial, and the effect of a forced reset."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_membranes_and_currents_are_carried_over(engine: str, gap: float) -> Non
         time = torch.arange(6) * CADC_INTERVAL + trial * period
         expected = 60 + 2 * 63 * psp(time - at, 6 * US, 6 * US)
         assert float((recording.codes[trial, :, 0].double() - expected).abs().max()) < 0.52
-    assert int(recording.codes[1].max()) > 75  # there is a residue
+    assert int(recording.codes[1].max()) > 75  # a residue is present
 
 
 @ENGINES
@@ -82,7 +82,7 @@ def test_fast_inference_needs_the_forced_reset() -> None:
         residue[forced] = float(((close.codes.int() - alone.codes.int())[1:].abs() > 2).double().mean())
         number = [counts(recording.spikes, batch, 34) for recording in (close, alone)]
         spikes[forced] = np.abs(number[0] - number[1])[1:].sum() / number[1][1:].sum()
-    assert residue[True] < 0.02  # 0.3 % of the currents are left
+    assert residue[True] < 0.02  # 0.3 % of the currents remain
     assert residue[False] > 0.7
     assert spikes[True] < 0.02
     assert spikes[False] > 0.3
@@ -93,7 +93,7 @@ def test_trials_far_apart_are_independent(engine: str) -> None:
     stimulus = busy(2, 3, 60, 20, 60)
     far = replace(NETWORK, gap=100 * US)
     close, alone = (run_once(calibrated(**QUIET), x, WEIGHTS, stimulus, 3, engine=engine) for x in (far, NETWORK))
-    # what is left after 17 time constants may still tip a rounding
+    # the residue after 17 time constants may still change a rounded code
     assert float((close.codes != alone.codes).double().mean()) < 1e-3
     assert int((close.codes.int() - alone.codes.int()).abs().max()) <= 1
     assert torch.equal(close.spikes.unit, alone.spikes.unit)
@@ -122,14 +122,14 @@ def test_number_of_threads_does_not_matter() -> None:
 
 @ENGINES
 def test_spikes_in_the_gap_act_but_are_not_recorded(engine: str) -> None:
-    """A neuron that fires in the gap excites the other one, which shows it in the next trial."""
+    """A neuron that fires in the gap excites a readout, whose trace shows the response in the next trial."""
     groups = (replace(SPIKING, leak=200.0, refractory=30 * US), replace(READOUT, leak=80.0))
     wirings = (Wiring(0, 1, 0), Wiring(1, 1, 0, source=0))
     layout = Layout(1, groups, wirings, gap=6.8 * US, from_reset=True)
     weights = [silent(1), integers([63])]
     recording = run_once(ideal(), layout, weights, events(), 2, 2, engine=engine)
     assert len(recording.spikes.time) == 0
-    spike = 6 * US * np.log(120 / 50)  # on the way from reset to rest: 5.25 us
+    spike = 6 * US * np.log(120 / 50)  # from reset to threshold: 5.25 us
     time = 10.2 * US + torch.arange(2) * CADC_INTERVAL - spike - ON_CHIP_DELAY
     expected = 80 + 63 * psp(time, 6 * US, 6 * US)
     assert float((recording.codes[1, :, 1].double() - expected).abs().max()) < 0.6
@@ -157,5 +157,5 @@ def test_refractory_period_goes_on_in_the_next_trial(engine: str) -> None:
     recorded = expected % period < 6 * CADC_INTERVAL
     assert 3 < recorded.sum() < 7
     assert len(times) >= recorded.sum()
-    # every interval is cut off at sub-steps of 5 ns error, and stamps are multiples of 8 ns
+    # every interval has an error of 5 ns from the sub-steps, and stamps are multiples of 8 ns
     assert np.abs(times[: recorded.sum()] - expected[recorded]).max() < STAMP + 7 * 5e-9

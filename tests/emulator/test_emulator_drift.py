@@ -38,19 +38,19 @@ def test_spread_grows_to_its_stationary_value(walks: dict[float, np.ndarray], ti
 @pytest.mark.parametrize(("first", "second"), [(8.0, 8.5), (8.0, 9.0), (8.0, 10.0), (9.0, 10.0), (0.5, 8.0)])
 def test_correlation_time(walks: dict[float, np.ndarray], first: float, second: float) -> None:
     correlation = np.corrcoef(walks[first], walks[second])[0, 1]
-    # of the walk since the calibration; exp(-dt) where that is long past
+    # correlation of the walk since the calibration; exp(-dt) long after it
     early, late = 1 - np.exp(-2 * first), 1 - np.exp(-2 * second)
     assert correlation == pytest.approx(np.exp(first - second) * np.sqrt(early / late), abs=0.04)
 
 
 def test_walk_is_continuous() -> None:
-    """Between lattice points it is a straight line; at them it does not jump."""
+    """The walk is linear between lattice points and does not jump at them."""
     step = TAU / POINTS
     for time in (3 * step, 7.5 * step, 20 * step):
         left, middle, right = (drift_walk(KEYS[0], time + d, TAU) for d in (-1e-6 * step, 0.0, 1e-6 * step))
         assert np.abs(right - middle).max() < 1e-4
         assert np.abs(left - middle).max() < 1e-4
-    # its increments are those of the walk, not of white noise
+    # increments have the spread of the walk, not of white noise
     small = np.stack([drift_walk(k, 5 * TAU + step, TAU) - drift_walk(k, 5 * TAU, TAU) for k in KEYS])
     assert small.std() == pytest.approx(np.sqrt(2 * (1 - np.exp(-1 / POINTS))), rel=0.05)
 
@@ -75,7 +75,7 @@ def test_chip_drifts_with_its_clock() -> None:
     late = rest_of(180_000_000, 4.0, 200e-6)
     assert late.std() == pytest.approx(4, rel=0.1)
     assert np.array_equal(rest_of(180_000_000, 4.0, 200e-6), late)
-    assert np.array_equal(rest_of(90_000_000, 4.0, 400e-6), late)  # it is chip time that counts
+    assert np.array_equal(rest_of(90_000_000, 4.0, 400e-6), late)  # only chip time matters
     for rests in (rest_of(180_000_000, 4.0, 200e-6, "W62F0"), rest_of(180_000_000, 4.0, 200e-6, seed=1)):
         assert abs(np.corrcoef(rests, late)[0, 1]) < 0.2
 
@@ -92,7 +92,7 @@ def test_threshold_and_leak_drift_apart() -> None:
 
 
 def test_drift_belongs_to_the_physical_circuit() -> None:
-    """The first of merged circuits gives leak and threshold."""
+    """Leak and threshold are those of the first merged circuit."""
     chip = ideal(drift_sd=4.0)
     rows = []
     for merged in (1, 2):

@@ -1,4 +1,4 @@
-"""The compiled engine equals the readable one in everything the chip can do, and both are fine enough."""
+"""The compiled engine equals the readable one in all features, and their sub-steps are fine enough."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -53,7 +53,7 @@ FAULTY = replace(fabricated(), faults=make_faults({"stuck_bits": 0.05, "dead_neu
 
 
 class Case(NamedTuple):
-    """What both engines run."""
+    """A case that both engines run."""
 
     chip: Chip | list[Chip]
     layout: Layout = RECURRENT
@@ -76,7 +76,7 @@ CASES = {
     "loss of spikes": Case(calibrated(spike_capacity=1)),
     "linear, no rails": Case(calibrated(synapse_saturation=None, rails=None)),
     "faults": Case(FAULTY),
-    # carried membranes with recurrence are chaotic: rounding grows from trial to trial
+    # close trials with recurrence are chaotic: rounding errors grow from trial to trial
     "close trials": Case(calibrated(), replace(FORWARD, gap=1.1 * US)),
     "adjacent trials": Case(calibrated(), replace(FORWARD, gap=0.0)),
     "close trials, odd sub-steps": Case(calibrated(), replace(FORWARD, gap=1.9 * US), 5),
@@ -108,21 +108,21 @@ def spike_times(spikes: Events, trials: np.ndarray) -> np.ndarray:
 
 
 def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1) -> None:
-    """Two engines found the same but for rounding; `astray` trials may have gone another way."""
+    """Assert that two recordings agree up to rounding, except for `astray` trials that may diverge."""
     for recording in recordings:
         assert recording.codes.shape == (batch, SAMPLES, NEURONS)
         assert 8 * batch < len(recording.spikes.time) < 250 * batch
         assert torch.all(torch.diff(recording.spikes.sample) >= 0)
         assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]
     first, second = recordings
-    # single precision sums in another order: a membrane that just touches its threshold may spike in one engine
-    # only, and tell it to all neurons of its trial
+    # sums in single precision have another order: a membrane that just touches its threshold may spike in one
+    # engine only, which changes all neurons of its trial
     difference = (first.codes.int() - second.codes.int()).abs().numpy()
     number = [counts(recording.spikes, batch, NEURONS) for recording in recordings]
     equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
     assert equal.sum() >= batch - astray
     assert abs(first.dropped - second.dropped).sum() <= 2
-    # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
+    # a code between two values may be rounded up or down, and a spike may move by one stamp of 8 ns
     assert (difference[equal] > 0).mean() < 1e-3
     shift = np.abs(spike_times(first.spikes, equal) - spike_times(second.spikes, equal))
     assert shift.max() < 1.01 * STAMP
@@ -135,7 +135,7 @@ def test_engines_agree(name: str) -> None:
 
 
 def test_every_case_changes_the_recording() -> None:
-    """Otherwise a case would test nothing."""
+    """Every case of `CASES` has its own recording, so that it tests its feature."""
     contents = set()
     for case in CASES.values():
         recording = run(case, "compiled")

@@ -1,4 +1,4 @@
-"""Faults of the die, targets spread on purpose, and chips that keep only some of their imperfections."""
+"""Faults of the die, decalibration, and chips that keep only some of their imperfections."""
 
 from dataclasses import fields, replace
 
@@ -46,7 +46,7 @@ def test_dead_neurons_never_fire() -> None:
         replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4)
     )
     assert sorted(recording.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
-    assert int(recording.codes[0].max(0).values.min()) > 100  # their membranes live
+    assert int(recording.codes[0].max(0).values.min()) > 100  # their membranes still respond
 
 
 def test_firing_neurons_always_fire() -> None:
@@ -61,7 +61,7 @@ def test_firing_neurons_always_fire() -> None:
 
 @pytest.mark.parametrize(("weight", "high"), [(45, False), (-45, False), (45, True), (-45, True), (0, True)])
 def test_stuck_bits_change_weights(weight: int, high: bool) -> None:
-    """A bit reads as 0 or 1 in the row of either sign, whatever is written."""
+    """A stuck bit reads as 0 or 1 in the row of either sign, independent of the written weight."""
     chip = replace(ideal(), faults=(StuckBits(0.2, seed=3 + high),))
     layout = one_group(replace(READOUT, size=40, leak=128.0))
     recording = run_once(chip, layout, [torch.full((40, 1), weight)], events((0, 0, 0.0)))
@@ -91,7 +91,7 @@ def test_faults_depend_on_chip_and_seed_alone() -> None:
     assert np.array_equal(dead("W66F3", 0), dead("W66F3", 0))
     assert not np.array_equal(dead("W66F3", 0), dead("W66F3", 1))
     assert not np.array_equal(dead("W66F3", 0), dead("W62F0", 0))
-    assert np.all(dead("W66F3", 0)[dead("W66F3", 0, 0.1)])  # more of them are the same ones and others
+    assert np.all(dead("W66F3", 0)[dead("W66F3", 0, 0.1)])  # a larger share adds to the same circuits
     assert make_faults({"dead_neurons": 0.0}) == ()
     chips = [replace(fabricated(), faults=make_faults({"dead_neurons": 0.1}, seed)) for seed in (0, 1)]
     assert len({chip.hash for chip in (*chips, fabricated())}) == 3
@@ -131,7 +131,7 @@ def test_decalibration_comes_on_top_of_a_calibration() -> None:
 
 @pytest.mark.parametrize("name", IMPERFECTIONS)
 def test_one_imperfection_alone(name: str) -> None:
-    """What is kept is the full chip's; everything else is ideal."""
+    """The kept imperfection is that of the full chip; all other parameters are ideal."""
     changes = {"drift_sd": 2.0}
     full = fabricated(**changes)
     none = ideal()
@@ -156,7 +156,7 @@ def test_one_imperfection_alone(name: str) -> None:
 
 
 def test_every_noise_level_belongs_to_an_imperfection() -> None:
-    """A field that no name of `only` switches would stay ideal unseen."""
+    """Every field of a preset is part of the die or has a name in `only`."""
     of_noise = {name for _, group in IMPERFECTIONS.values() for name in group}
     of_values = {name for group, _ in IMPERFECTIONS.values() for name in group}
     assert {f.name for f in fields(Values)} - of_values == {"stuck_low", "stuck_high"}

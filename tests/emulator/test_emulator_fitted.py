@@ -1,4 +1,4 @@
-"""Chips that are known from measured parameters only."""
+"""Chips that are defined by measured parameters only."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ STIMULUS = busy(3, BATCH, INPUTS, 20, 80)
 
 
 def fit_of(chip: Chip, **noise: object) -> FittedChip:
-    """Return what a perfect measurement would know of a chip: its true values, in its own trace codes."""
+    """Return the fit of a perfect measurement: the true values of a chip, in its own trace codes."""
     true = neurons_of(chip, LAYOUT)
 
     def code_of(potential: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_fit_has_the_same_statistics(chip: Chip) -> None:
 
 @pytest.mark.parametrize("tau_mem", [6.0, 20.0])
 def test_noise_of_a_fit_is_that_at_its_own_time_constant(tau_mem: float) -> None:
-    """Membrane noise is given at 6 us; `noise_level` converts what was measured elsewhere."""
+    """Membrane noise is given at 6 us; `noise_level` converts measurements at other time constants."""
     fitted = fit_of(calibrated(), membrane_noise=noise_level(4.0, tau_mem * US), cadc_noise=0.0)
     fitted = replace(fitted, tau_mem=np.full(65, tau_mem * US))
     layout = Layout(1, (replace(READOUT, size=60, circuits=2),), (Wiring(0, 1, 0),))

@@ -1,4 +1,4 @@
-"""The engine for GPUs equals the others; without a GPU, Triton's interpreter runs it, a few trials of a few cases."""
+"""The engine for GPUs equals the others; without a GPU, Triton's interpreter runs a few trials of a few cases."""
 
 import os
 
@@ -23,7 +23,7 @@ INTERPRETED = (
     "close trials, odd sub-steps",
     "forced reset",
 )
-"""Cases that take another way through the kernel."""
+"""Cases that take different paths through the kernel."""
 
 
 def on_cpu(recording: RawRecording) -> RawRecording:

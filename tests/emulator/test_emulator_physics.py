@@ -1,4 +1,4 @@
-"""One chip at a time against what the equations say on paper."""
+"""Single chips against analytic solutions of the equations."""
 
 from dataclasses import replace
 
@@ -66,13 +66,13 @@ def test_events_between_substeps(tau_mem: float, tau_syn: float, part: float) ->
     expected = 63 * psp(steps_since(float(stimulus.time[0])), tau_mem * US, tau_syn * US)
     height, at = expected.max(dim=0)
     assert float(v[at] / height) == pytest.approx(1, abs=2e-5 if part == 0 else 2e-3)
-    arrived = slice(5, None)  # both shares of the event are in; the error is largest here and decays
+    arrived = slice(5, None)  # both shares of the event have arrived; the error is largest at first and decays
     assert float((v - expected)[arrived].abs().max()) < 5e-3 * float(height)
 
 
 def test_error_of_events_between_substeps_is_of_second_order() -> None:
     errors = []
-    for taus in (6.0, 3.0):  # halving the time constants is doubling the sub-step
+    for taus in (6.0, 3.0):  # half the time constants correspond to twice the sub-step
         group = replace(READOUT, tau_mem=taus * US, tau_syn=taus * US)
         v = membrane(ideal(), one_group(group), [integers([63])], events((0, 0, 3.5 * SUBSTEP)))[8:, 0, 0] - 80
         expected = 63 * psp(steps_since(3.5 * SUBSTEP)[8:], taus * US, taus * US)
@@ -94,12 +94,12 @@ def test_second_merged_circuit_has_its_own_gain_and_time_constants(weight: int) 
     layout = one_group(replace(READOUT, size=6, circuits=2), 256)
     inputs = (5, 200)
     sign = 0 if weight > 0 else 1
-    stimulus = events((0, inputs[0], 0.0), (1, inputs[1], 0.0), (2, 0, 1.0))  # sample 2 sees nothing
+    stimulus = events((0, inputs[0], 0.0), (1, inputs[1], 0.0), (2, 0, 1.0))  # sample 2 has no event in its window
     v = membrane(chip, layout, [torch.full((6, 256), weight)], stimulus, batch=3)
     true = chip.values(circuit_targets(layout))
     peaks = np.zeros((2, 6))
     for neuron in range(6):
-        # the second circuit's parasitic capacitance, against a 6-bit capacitor that makes up for 0.35
+        # the second circuit's parasitic capacitance, minus the correction of 0.35 by the 6-bit capacitor
         load = 1 + (0.35 * true.parasitic[2 * neuron + 1] - 22 / 63) / 1.35
         for merged, unit in enumerate(inputs):
             circuit = 2 * neuron + merged
@@ -110,7 +110,7 @@ def test_second_merged_circuit_has_its_own_gain_and_time_constants(weight: int) 
             response = v[:, merged, neuron] - v[:, 2, neuron]
             assert float((response - expected).abs().max()) < 1e-4 * float(expected.abs().max())
             peaks[merged, neuron] = float(expected.abs().max())
-    assert np.abs(peaks[0] / peaks[1] - 1).max() > 0.1  # the two circuits do differ
+    assert np.abs(peaks[0] / peaks[1] - 1).max() > 0.1  # the two circuits differ
 
 
 @pytest.mark.parametrize(("synapses", "share"), [(True, 1), (False, 0)], ids=["synapses on", "synapses off"])
@@ -139,7 +139,7 @@ def test_capacitance_of_merged_circuits() -> None:
         assert np.all(off > 0.2 * (merged - 1))
         assert np.median(off) > 0.24
         assert np.abs(fair.tau_mem / first - 1).max() < 0.12
-        # the same charge moves a larger capacitor less
+        # the same charge changes the potential of a larger capacitor less
         assert np.allclose(raw.synapse * raw.tau_mem, fair.synapse * fair.tau_mem)
     pair = neurons_of(ideal(), one_group(replace(READOUT, size=2, circuits=2)))
     assert pair.tau_mem == pytest.approx([6 * US] * 2, rel=1e-3)  # the capacitor's rounding remains
@@ -184,14 +184,14 @@ def test_second_half_of_the_circuits_is_sampled_earlier() -> None:
     time = torch.arange(20) * CADC_INTERVAL - at
     for codes, late in ((recording.codes[0, :, :256], 0.0), (recording.codes[0, :, 256:], skew)):
         expected = 60 + 3 * 63 * psp(time - late, 6 * US, 6 * US)
-        # 0.5 of rounding; between sub-steps the membrane is a straight line
+        # 0.5 LSB of rounding, and the error of linear interpolation between sub-steps
         assert float((codes.double() - expected[:, None])[2:].abs().max()) < 0.75
     assert int((recording.codes[0, 2, :256].int() - recording.codes[0, 2, 256:].int()).min()) > 3
 
 
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 def test_membranes_held_at_reset_are_sampled_there(engine: str) -> None:
-    """The look back in time must not leave the refractory period."""
+    """The interpolation of early samples must not leave the refractory period."""
     layout = one_group(replace(SPIKING, size=512, leak=200.0, refractory=10 * US), from_reset=True)
     recording = run_once(ideal(cadc_skew=0.3 * US), layout, [silent(512)], events(), engine=engine)
     elapsed = torch.arange(20) * CADC_INTERVAL - float(recording.spikes.time[0])
@@ -211,14 +211,14 @@ def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
     phase = torch.from_numpy(
         emulated._phase(np.arange(7, 7 + batch, dtype=np.uint64), np.zeros(batch, np.int64))
     ).double()
-    # uniform
+    # the phase is uniform
     ordered = torch.sort(phase).values / (1.7 * US)
     assert float((ordered - (torch.arange(batch) + 0.5) / batch).abs().max()) < 1.6 / np.sqrt(batch)
-    # the samples show it
+    # the samples are shifted by the phase
     time = torch.arange(20) * CADC_INTERVAL - at - phase[:, None]
     expected = 60 + 3 * 63 * psp(time, 6 * US, 6 * US)
     assert float((recording.codes[..., 0].double() - expected)[:, 4:].abs().max()) < 1.2
-    # the stamps do not: they count from the stimulus' own start
+    # the stamps are not: they are relative to the start of the stimulus
     times = recording.spikes.time.double()
     assert len(times) == batch
     assert float(times.std()) < STAMP
@@ -311,7 +311,7 @@ def test_hidden_events_arrive_at_the_readout() -> None:
     assert recording.spikes.unit.tolist() == [0]
     arrival = float(recording.spikes.time[0]) + ON_CHIP_DELAY
     expected = 80 - 45 * psp(torch.arange(20) * CADC_INTERVAL - arrival, 6 * US, 6 * US)
-    # 0.5 of rounding; the arrival is known to 4 ns of a slope of 10 LSB / us
+    # 0.5 LSB of rounding, and an error of 4 ns of the arrival at a slope of 10 LSB / us
     assert float((recording.codes[0, :, 1].double() - expected)[5:].abs().max()) < 0.6
 
 

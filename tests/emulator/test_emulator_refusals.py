@@ -1,4 +1,4 @@
-"""Calls that the emulated chip refuses, and what it says."""
+"""Calls that the emulated chip refuses, and the messages."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Random numbers: pinned, the same in numba and torch, independent."""
+"""Random numbers: pinned, independent, and equal in numba and torch."""
 
 import hashlib
 
@@ -75,7 +75,7 @@ def noise() -> np.ndarray:
 def test_noise_is_standard_normal(noise: np.ndarray) -> None:
     assert noise.mean() == pytest.approx(0, abs=0.005)
     assert noise.std() == pytest.approx(1, abs=0.005)
-    for axis in range(4):  # no neuron, step or sample stands out by more than 6 standard errors
+    for axis in range(4):  # no neuron, step or sample deviates by more than 6 standard errors
         axes = tuple(i for i in range(4) if i != axis)
         count = noise.size / noise.shape[axis]
         assert np.abs(noise.mean(axis=axes)).max() < 6 / np.sqrt(count)

@@ -43,7 +43,7 @@ def test_full_volley() -> None:
     assert recorded.sum(1).tolist() == [256] * 6  # 64 in each quadrant
     assert recorded.reshape(6, 4, 128).sum(2).tolist() == [[64] * 4] * 6
     assert recording.dropped.sum() == 6 * 256
-    assert len({recorded[b].tobytes() for b in range(6)}) == 6  # others in every trial
+    assert len({recorded[b].tobytes() for b in range(6)}) == 6  # other survivors in every trial
 
 
 def test_every_volley_loses_others() -> None:
@@ -58,7 +58,7 @@ def test_every_volley_loses_others() -> None:
 
 @pytest.mark.parametrize("chip", [calibrated(), fabricated()], ids=["calibrated", "uncalibrated"])
 def test_volley_of_a_real_chip(chip: object) -> None:
-    """Mismatch spreads the volley over some windows, so that more is recorded."""
+    """Mismatch spreads the volley over several windows, so that more spikes are recorded."""
     recording = run_once(chip, ALL, FORCE, TOGETHER, 6, samples=6)  # type: ignore[arg-type]
     everything = run_once(replace(chip, preset=chip.preset.changed(spike_capacity=None)), ALL, FORCE, TOGETHER, 6, 6)  # type: ignore[arg-type,attr-defined]
     assert everything.dropped.sum() == 0
@@ -67,7 +67,7 @@ def test_volley_of_a_real_chip(chip: object) -> None:
 
 
 def test_only_the_record_is_lost() -> None:
-    """Neurons that listen to the volley hear all of it."""
+    """Targets of the volley receive all of its spikes."""
     layout = Layout(
         1,
         (replace(SPIKING, size=256), replace(READOUT, size=1, circuits=2)),
@@ -137,7 +137,7 @@ def test_no_input_no_loss() -> None:
 
 @pytest.mark.parametrize("capacity", [1, 3, 5, 8])
 def test_whether_a_volley_exceeds_what_can_be_recorded(capacity: int) -> None:
-    """Against a count of each trial, quadrant and window; times just below and at the edges of windows, too."""
+    """The result agrees with counts per trial, quadrant and window, also for times at the edges of windows."""
     rng = np.random.default_rng(capacity)
     results = set()
     for trials, spikes in [(1, 0), (1, capacity), *((3, n) for n in rng.integers(1, 400, 60))]:
