@@ -105,7 +105,7 @@ def test_shape_of_a_potential_has_the_right_derivatives() -> None:
 
 
 def potentials(low: float, high: float, noise: float) -> tuple[Array, Array, Psp]:
-    """Return potentials of synapses with time constants from `low` to `high` (us): times, traces and true parameters."""
+    """Return times, traces and true parameters of potentials with time constants from `low` to `high` (us)."""
     rng = np.random.default_rng(2)
     syn = rng.uniform(low, high, 300) * US
     mem = rng.uniform(40, 90, 300) * US
