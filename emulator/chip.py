@@ -370,9 +370,9 @@ def draw_silicon(name: str, preset: Preset) -> Silicon:
     die = {
         "leak": p.leak_sd * (leak + outliers["leak"]) + p.leak_quadrant_sd * quadrant_leak,
         "threshold": p.threshold_sd
-        * (_correlated(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + outliers["threshold"])
-        + p.threshold_quadrant_sd * _correlated(quadrant_leak, quadrant("threshold"), p.leak_threshold_rho),
-        "reset": p.reset_sd * (_correlated(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + outliers["reset"])
+        * (_correlate(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + outliers["threshold"])
+        + p.threshold_quadrant_sd * _correlate(quadrant_leak, quadrant("threshold"), p.leak_threshold_rho),
+        "reset": p.reset_sd * (_correlate(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + outliers["reset"])
         + p.leak_quadrant_sd * quadrant_leak,
         "reference": p.rest_shift_sd / np.sqrt(2) * normal("reference", *signs),
         "tau_mem": np.exp(
@@ -414,14 +414,14 @@ def _stuck_cells(name: str, preset: Preset) -> Array:
     return np.where(is_stuck, np.floor(draw[2] * CODE_MAX), -1.0)
 
 
-def _correlated(shared: Array, independent: Array, rho: float) -> Array:
+def _correlate(shared: Array, independent: Array, rho: float) -> Array:
     independent_share = float(np.sqrt(1 - rho**2))
     return rho * shared + independent_share * independent
 
 
 def _both_signs(draw: Array, rho: float) -> Array:
     """Return draws `[C, 2]` whose second column has the correlation `rho` with the first."""
-    return np.stack([draw[:, 0], _correlated(draw[:, 0], draw[:, 1], rho)], axis=1)
+    return np.stack([draw[:, 0], _correlate(draw[:, 0], draw[:, 1], rho)], axis=1)
 
 
 def _portable(values: Array) -> Array:

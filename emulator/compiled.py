@@ -118,7 +118,7 @@ class Compiled:
         if progress.interrupted:
             raise InterruptedRunError("the run was interrupted")
         if counts.max(initial=0) > capacity:
-            raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
+            raise RuntimeError(f"a trial had {counts.max()} spikes, but its buffer holds {capacity}; this is a bug")
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
         kernel.collect_spikes(counts, spike_neurons, spike_times, *(part.numpy() for part in spikes))
         if len(spikes.sample) > BUFFER_SPIKES or self._buffers[0].nbytes + self._buffers[1].nbytes > BUFFER_BYTES:

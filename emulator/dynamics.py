@@ -119,12 +119,12 @@ def capacitance(layout: Layout, values: Values, circuits: npt.NDArray[np.int64])
     parasitics and the rounding of the capacitor remain.
     """
     merged = (circuits >= 0).sum(0)
-    extra = np.where(circuits[1:] >= 0, values.parasitic[circuits[1:]], 0.0).sum(0) * PARASITIC
+    parasitics = np.where(circuits[1:] >= 0, values.parasitic[circuits[1:]], 0.0).sum(0) * PARASITIC
     if not layout.corrected_capacitance:
-        return 1 + extra / (1 + PARASITIC)
-    lowered = np.rint(np.minimum(PARASITIC * (merged - 1), 1.0) * CAPACITOR_MAX) / CAPACITOR_MAX
+        return 1 + parasitics / (1 + PARASITIC)
+    reduction = np.rint(np.minimum(PARASITIC * (merged - 1), 1.0) * CAPACITOR_MAX) / CAPACITOR_MAX
     shared = np.maximum(PARASITIC * (merged - 1) - 1, 0) / (1 + PARASITIC)
-    return (1 + (extra - lowered) / (1 + PARASITIC)) / (1 + shared)
+    return (1 + (parasitics - reduction) / (1 + PARASITIC)) / (1 + shared)
 
 
 def build_neurons(chip: Chip, layout: Layout) -> Neurons:
@@ -156,7 +156,7 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
         cadc_offset=p.cadc_offset[first],
         cadc_gain=p.cadc_gain[first],
         circuits=circuits,
-        stuck=None if p.stuck_low is None else _stuck(p, circuits),
+        stuck=None if p.stuck_low is None else _stuck_bits(p, circuits),
     )
 
 
@@ -166,7 +166,7 @@ def _synapses(factor: Array, circuits: npt.NDArray[np.int64], is_used: npt.NDArr
     return strengths
 
 
-def _stuck(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _stuck_bits(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     assert p.stuck_low is not None
     assert p.stuck_high is not None
     order = (0, 2, 3, 1)

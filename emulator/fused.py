@@ -144,7 +144,7 @@ class Fused:
         if has_bad_event:
             raise BadEventsError
         if largest > self.capacity:
-            raise RuntimeError(f"a trial had {largest} spikes, room was for {self.capacity}; this is a bug")
+            raise RuntimeError(f"a trial had {largest} spikes, but its buffer holds {self.capacity}; this is a bug")
         sample, neuron = (torch.empty(total, dtype=torch.int64, device=self.device) for _ in range(2))
         stamps = torch.empty(total, device=self.device)
         self._kernel.collect[(batch,)](

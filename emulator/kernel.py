@@ -122,11 +122,11 @@ def _pade_tanh(x):
 
 
 @_compiled
-def _aligned(size):
+def _aligned_buffer(size):
     """Return a float32 buffer that starts at a cache line, so that no vector crosses two lines."""
-    room = np.empty(uptr(size) + uptr(16), f32)
-    skipped = uptr(16) - uptr(room.ctypes.data // 4) % uptr(16)
-    return room[skipped : skipped + uptr(size)]
+    buffer = np.empty(uptr(size) + uptr(16), f32)
+    padding = uptr(16) - uptr(buffer.ctypes.data // 4) % uptr(16)
+    return buffer[padding : padding + uptr(size)]
 
 
 @_compiled
@@ -136,17 +136,17 @@ def _load(state, fields, p, c, rest, threshold):
     for n in range(state.shape[0] // fields):
         block = n // LANES
         lane = n % LANES
-        at = block * fields * LANES + lane
+        index = block * fields * LANES + lane
         if n >= rest.shape[0]:
-            state[at + THRESHOLD * LANES] = UNREACHABLE
+            state[index + THRESHOLD * LANES] = UNREACHABLE
             continue
-        state[at + REST * LANES] = rest[n]
-        state[at + MEM * LANES] = p.mem[c, n]
-        state[at + THRESHOLD * LANES] = threshold[n]
-        state[at + NOISE * LANES] = p.noise[c, n]
-        state[at + EARLY * LANES] = p.early[n]
+        state[index + REST * LANES] = rest[n]
+        state[index + MEM * LANES] = p.mem[c, n]
+        state[index + THRESHOLD * LANES] = threshold[n]
+        state[index + NOISE * LANES] = p.noise[c, n]
+        state[index + EARLY * LANES] = p.early[n]
         for a in range(p.syn.shape[1]):
-            circuit = at + (FIXED + PER_CIRCUIT * uptr(a)) * LANES
+            circuit = index + (FIXED + PER_CIRCUIT * uptr(a)) * LANES
             state[circuit + EXC_DECAY * LANES] = p.syn[c, a, 0, n]
             state[circuit + INH_DECAY * LANES] = p.syn[c, a, 1, n]
             state[circuit + EXC_DRIVE * LANES] = p.drive[c, a, 0, n]
@@ -171,9 +171,9 @@ def _scale_currents(state, fields, factor):
     """Multiply all synaptic currents."""
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
         for field in range(FIXED, fields, PER_CIRCUIT):
-            at = (block * fields + field) * LANES
+            index = (block * fields + field) * LANES
             for i in range(uptr(2) * LANES):
-                state[at + i] *= factor
+                state[index + i] *= factor
 
 
 # Weights and spikes
@@ -194,12 +194,12 @@ def write_charges(weights, factor, first, charges):
 
 
 @_compiled
-def _write_row(weights, exciting, inhibiting, charges):
+def _write_row(weights, excitatory, inhibitory, charges):
     for n in range(weights.shape[0]):
         # both factors are read unconditionally: only then the loop becomes vector instructions
         w = f32(weights[n])
-        exc = exciting[n]
-        inh = inhibiting[n]
+        exc = excitatory[n]
+        inh = inhibitory[n]
         charges[n] = w * (exc if w > 0 else inh)
 
 
@@ -247,11 +247,11 @@ def _deliver_row(charges, row, share, circuits, source, bounds, state, fields):
                 begin = block * LANES
                 low = max(first, begin) - begin
                 high = min(last, begin + LANES) - begin
-                at = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
+                index = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
                 for lane in range(low, high):
                     x = charges[row + begin + lane]
-                    state[at + EXC * LANES + lane] += share * max(x, f32(0))
-                    state[at + INH * LANES + lane] -= share * min(x, f32(0))
+                    state[index + EXC * LANES + lane] += share * max(x, f32(0))
+                    state[index + INH * LANES + lane] -= share * min(x, f32(0))
 
 
 @_compiled
@@ -281,28 +281,28 @@ def _deliver_internal(k, sender, share, n_sent, charges, chip, neurons, circuits
 
 
 @_compiled
-def _synapses_saturating(state, base, at, saturation, inverse):
+def _synapses_saturating(state, base, index, saturation, inverse):
     """Add the currents of a circuit to the slopes of the membranes, and apply the decay of the currents."""
     for lane in range(LANES):
-        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        e, i = state[index + EXC * LANES + lane], state[index + INH * LANES + lane]
         slope = state[base + SLOPE * LANES + lane]
-        slope += state[at + EXC_DRIVE * LANES + lane] * (_pade_tanh(e * inverse) * saturation)
-        slope += state[at + INH_DRIVE * LANES + lane] * (_pade_tanh(i * inverse) * saturation)
+        slope += state[index + EXC_DRIVE * LANES + lane] * (_pade_tanh(e * inverse) * saturation)
+        slope += state[index + INH_DRIVE * LANES + lane] * (_pade_tanh(i * inverse) * saturation)
         state[base + SLOPE * LANES + lane] = slope
-        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
-        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+        state[index + EXC * LANES + lane] = e * state[index + EXC_DECAY * LANES + lane]
+        state[index + INH * LANES + lane] = i * state[index + INH_DECAY * LANES + lane]
 
 
 @_compiled
-def _synapses_linear(state, base, at):
+def _synapses_linear(state, base, index):
     for lane in range(LANES):
-        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        e, i = state[index + EXC * LANES + lane], state[index + INH * LANES + lane]
         slope = state[base + SLOPE * LANES + lane]
-        slope += state[at + EXC_DRIVE * LANES + lane] * e
-        slope += state[at + INH_DRIVE * LANES + lane] * i
+        slope += state[index + EXC_DRIVE * LANES + lane] * e
+        slope += state[index + INH_DRIVE * LANES + lane] * i
         state[base + SLOPE * LANES + lane] = slope
-        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
-        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+        state[index + EXC * LANES + lane] = e * state[index + EXC_DECAY * LANES + lane]
+        state[index + INH * LANES + lane] = i * state[index + INH_DECAY * LANES + lane]
 
 
 @_compiled
@@ -326,21 +326,21 @@ def _draw_noise(state, base, step, first, key0, key1, table, words):
 @_compiled
 def _membranes(state, base, noise, low, high):
     """Advance the membranes of a block; return how many are above their thresholds."""
-    above = 0
+    n_above = 0
     for lane in range(LANES):
         x = state[base + V * LANES + lane]
         slope = state[base + SLOPE * LANES + lane] + state[base + noise * LANES + lane]
         y = min(max(x * state[base + MEM * LANES + lane] + slope, low), high)
         state[base + PREVIOUS * LANES + lane] = x
         state[base + V * LANES + lane] = y
-        above += 1 if y > state[base + THRESHOLD * LANES + lane] else 0
-    return above
+        n_above += 1 if y > state[base + THRESHOLD * LANES + lane] else 0
+    return n_above
 
 
 @_compiled
 def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inverse, low, high):
     """Advance all currents and membranes by sub-step k; return how many membranes are above their thresholds."""
-    above = 0
+    n_above = 0
     size = fields * LANES
     noise = EVEN if k % 2 == 0 else ODD
     for block in range(uptr(state.shape[0]) // size):
@@ -354,8 +354,8 @@ def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inve
                 _synapses_linear(state, base, base + field * LANES)
         if noisy and k % 2 == 0:
             _draw_noise(state, base, k // 2, np.int64(block * LANES), key0, key1, table, words)
-        above += _membranes(state, base, noise, low, high)
-    return above
+        n_above += _membranes(state, base, noise, low, high)
+    return n_above
 
 
 @_compiled
@@ -368,12 +368,12 @@ def _hold_reset(state, fields, held, reset, refractory, n_refractory):
     n_held = 0
     for i in range(n_refractory):
         n = refractory[i]
-        at, at_previous = _place(fields, V, uptr(n)), _place(fields, PREVIOUS, uptr(n))
+        index, previous_index = _place(fields, V, uptr(n)), _place(fields, PREVIOUS, uptr(n))
         share = min(max(held[n], f32(0)), f32(1))
-        rise = state[at] - reset[n]  # what the membrane would have gained over the whole sub-step
-        state[at] -= rise * share
+        rise = state[index] - reset[n]  # what the membrane would have gained over the whole sub-step
+        state[index] -= rise * share
         # start of the straight line that reaches v at the end of the sub-step; the line of a held membrane is flat
-        state[at_previous] = state[at] - rise if share < 1 else state[at]
+        state[previous_index] = state[index] - rise if share < 1 else state[index]
         held[n] -= f32(1)
         if held[n] >= 0:
             refractory[n_held] = n
@@ -385,10 +385,10 @@ def _hold_reset(state, fields, held, reset, refractory, n_refractory):
 
 @_compiled_inline
 def _any_above(state, base):
-    above = 0
+    n_above = 0
     for lane in range(LANES):
-        above += 1 if state[base + V * LANES + lane] > state[base + THRESHOLD * LANES + lane] else 0
-    return above > 0
+        n_above += 1 if state[base + V * LANES + lane] > state[base + THRESHOLD * LANES + lane] else 0
+    return n_above > 0
 
 
 @_compiled_inline
@@ -403,7 +403,7 @@ def _time_of_crossing(start, end, threshold):
 @_compiled
 def _fire(
     k, key0, key1, state, fields, held, reset, period, refractory, n_refractory, spikes, sender, share, n_sent, table,
-    jitter, delay, recorded, spike_neurons, spike_times,
+    jitter, delay, is_recorded, spike_neurons, spike_times,
 ):  # fmt: skip
     """Reset and record the neurons above threshold; return the counts of refractory neurons and of spikes.
 
@@ -416,21 +416,21 @@ def _fire(
         if not _any_above(state, base):
             continue
         for lane in range(LANES):
-            at = base + V * LANES + lane
-            at_previous = base + PREVIOUS * LANES + lane
+            index = base + V * LANES + lane
+            previous_index = base + PREVIOUS * LANES + lane
             n = np.int64(block * LANES + lane)
             threshold = state[base + THRESHOLD * LANES + lane]
-            if state[at] <= threshold or held[n] >= 0:
+            if state[index] <= threshold or held[n] >= 0:
                 continue
             deviation = jitter * table[_word(STREAM_JITTER, k, n, key0, key1) & u32(0xFFFF)]
-            part = _time_of_crossing(state[at_previous], state[at], threshold)
-            if recorded:
+            part = _time_of_crossing(state[previous_index], state[index], threshold)
+            if is_recorded:
                 if spikes < spike_neurons.shape[0]:
                     spike_neurons[spikes] = n
                     spike_times[spikes] = f32(k) + part + deviation
                 spikes += 1
-            state[at] = reset[n]
-            state[at_previous] = reset[n]
+            state[index] = reset[n]
+            state[previous_index] = reset[n]
             held[n] = max(period[n] - (f32(1) - part), f32(0))
             refractory[n_refractory] = n
             n_refractory += 1
@@ -454,9 +454,9 @@ def _compress(x, low, high):
     top = high - f32(10)
     bottom = low + f32(10)
     inverse = f32(0.1)
-    above, below = max(x - top, f32(0)), max(bottom - x, f32(0))
+    excess, deficit = max(x - top, f32(0)), max(bottom - x, f32(0))
     x = min(max(x, bottom), top)
-    return x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
+    return x + f32(10) * (_pade_tanh(excess * inverse) - _pade_tanh(deficit * inverse))
 
 
 @_compiled
@@ -512,14 +512,14 @@ def simulate(
         spike_times: Time of each spike in sub-steps `[B, capacity]` (out).
     """
     neurons = p.mem.shape[1]
-    recorded = s.samples * s.per_sample
-    steps = recorded if s.gap < 0 or s.clamped >= 0 else recorded + s.gap
+    n_recorded = s.samples * s.per_sample
+    steps = n_recorded if s.gap < 0 or s.clamped >= 0 else n_recorded + s.gap
     fields = FIXED + PER_CIRCUIT * uptr(p.syn.shape[1])
     blocks = (uptr(neurons) + LANES - uptr(1)) // LANES
-    state = _aligned(blocks * fields * LANES)
+    state = _aligned_buffer(blocks * fields * LANES)
     held = np.empty(neurons, f32)
-    voltages = _aligned(LANES)
-    words = _aligned(LANES).view(u32)
+    voltages = _aligned_buffer(LANES)
+    words = _aligned_buffer(LANES).view(u32)
     refractory = np.empty(neurons, np.int64)
     first = np.empty(steps + 1, np.int64)
     cursor = np.empty(steps, np.int64)
@@ -528,7 +528,7 @@ def simulate(
     sender = np.empty((2, 2 * neurons), np.int64)
     share = np.empty((2, 2 * neurons), f32)
     n_sent = np.zeros(2, np.int64)
-    outward, inward = external.reshape(-1), internal.reshape(-1)
+    external_charges, internal_charges = external.reshape(-1), internal.reshape(-1)
     saturation = f32(s.saturation)
     inverse = f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
     low = f32(s.low)
@@ -566,7 +566,7 @@ def simulate(
             state[_place(fields, PREVIOUS, n)] = state[_place(fields, V, n)]
         spikes = 0
         for k in range(steps):
-            if k % s.per_sample == 0 and k < recorded:
+            if k % s.per_sample == 0 and k < n_recorded:
                 i = k // s.per_sample
                 _read_cadc(
                     state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
@@ -574,21 +574,21 @@ def simulate(
                 )  # fmt: skip
             if first[k + 1] > (first[k - 1] if k > 0 else 0):
                 _deliver_external(
-                    k, event0, units, times, order, first, outward, c, neurons, p.external_circuit, p.bounds, state,
-                    fields,
+                    k, event0, units, times, order, first, external_charges, c, neurons, p.external_circuit, p.bounds,
+                    state, fields,
                 )  # fmt: skip
             if n_sent[k % 2] > 0:
                 _deliver_internal(
-                    k, sender, share, n_sent, inward, c, neurons, p.internal_circuit, p.bounds, state, fields
+                    k, sender, share, n_sent, internal_charges, c, neurons, p.internal_circuit, p.bounds, state, fields
                 )
-            above = _advance(state, fields, k, key0, key1, p.table, words, s.noisy, saturation, inverse, low, high)
+            n_above = _advance(state, fields, k, key0, key1, p.table, words, s.noisy, saturation, inverse, low, high)
             n_clamped = n_refractory
             if n_refractory > 0:
                 n_refractory = _hold_reset(state, fields, held, reset, refractory, n_refractory)
-            if above > 0 or n_clamped > 0:
+            if n_above > 0 or n_clamped > 0:
                 n_refractory, spikes = _fire(
                     k, key0, key1, state, fields, held, reset, period, refractory, n_refractory, spikes,
-                    sender, share, n_sent, p.table, jitter, delay, k < recorded, spike_neurons[b], spike_times[b],
+                    sender, share, n_sent, p.table, jitter, delay, k < n_recorded, spike_neurons[b], spike_times[b],
                 )  # fmt: skip
         counts[b] = spikes
 

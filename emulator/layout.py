@@ -95,7 +95,7 @@ class Layout:
         if self.gap is not None and self.gap < 0:
             raise ValueError(f"layout.gap={self.gap} s must not be negative; record fewer samples or wait longer")
         if self.forced_reset and self.gap is None:
-            raise ValueError("layout.forced_reset needs a gap to the next trial in which it happens")
+            raise ValueError("layout.forced_reset needs a gap to the next trial; set layout.gap")
         if self.circuits_used > CIRCUITS:
             raise ValueError(
                 f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "

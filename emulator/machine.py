@@ -163,7 +163,7 @@ class EmulatedChip:
             ValueError: the chip is fitted; its CADC has no access to a reference.
         """
         if not isinstance(self.chip, Chip):
-            raise ValueError(f"chip {self.chip.name} is fitted; only neurons are known of it")
+            raise ValueError(f"chip {self.chip.name} is fitted; it has no access to the inputs of the CADC")
         values = self.chip.values(uniform_targets())
         noise = fixed_normal(derive_key("reference", self.chip.name, self.seed, clock), samples, CIRCUITS)
         voltage = potential + self.noise.cadc_noise * noise
@@ -181,12 +181,12 @@ class EmulatedChip:
         gap = -1 if layout.gap is None else _even_gap(layout.gap / step, samples * self.substeps)
         if not 1 <= samples * self.substeps + max(gap, 0) <= MAX_STEPS:
             raise ValueError(
-                f"samples={samples} (and the gap behind them) times substeps={self.substeps} must be in "
+                f"samples={samples} (and the gap after them) times substeps={self.substeps} must be in "
                 f"1..{MAX_STEPS}; record fewer samples"
             )
         if gap >= 0 and len(self.chips) > 1:
             raise ValueError(
-                f"layout.gap={layout.gap} s: close trials follow each other on one chip, but here each meets one of "
+                f"layout.gap={layout.gap} s: close trials need a single chip, but each trial runs on one of "
                 f"{len(self.chips)}; use a single chip, or trials far apart (gap=None)"
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
@@ -212,23 +212,23 @@ class EmulatedChip:
         propagators = [build_propagators(chip_neurons, step) for chip_neurons in neurons]
         external, internal = _circuit_maps(layout)
         level = self.noise.membrane_noise
-        half = neurons[0].circuits[0] >= CIRCUITS // 2
+        is_second_half = neurons[0].circuits[0] >= CIRCUITS // 2
 
-        def stacked(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
+        def stack(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
             return kernel.as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
 
         return kernel.Params(
-            reset=stacked("reset", neurons),
-            refractory=stacked("refractory", neurons, 1 / step),
-            mem=stacked("mem", propagators),
-            syn=stacked("syn", propagators),
-            drive=stacked("drive", propagators),
+            reset=stack("reset", neurons),
+            refractory=stack("refractory", neurons, 1 / step),
+            mem=stack("mem", propagators),
+            syn=stack("syn", propagators),
+            drive=stack("drive", propagators),
             noise=kernel.as_float32(
                 np.stack([p.noise * noise_of(n, level) for p, n in zip(propagators, neurons, strict=True)])
             ),
-            cadc_offset=stacked("cadc_offset", neurons),
-            cadc_gain=stacked("cadc_gain", neurons),
-            early=kernel.as_float32(half * (self.noise.cadc_skew / step)),
+            cadc_offset=stack("cadc_offset", neurons),
+            cadc_gain=stack("cadc_gain", neurons),
+            early=kernel.as_float32(is_second_half * (self.noise.cadc_skew / step)),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
@@ -255,8 +255,8 @@ class EmulatedChip:
         )
 
     def _capacity(self, layout: Layout, samples: int, step: float) -> int:
-        shortest = max(1, int(min(g.refractory for g in layout.groups) / step))
-        return layout.bounds[-1] * (samples * self.substeps // shortest + 2)
+        shortest_refractory = max(1, int(min(g.refractory for g in layout.groups) / step))
+        return layout.bounds[-1] * (samples * self.substeps // shortest_refractory + 2)
 
     def run(
         self,
@@ -321,11 +321,11 @@ class EmulatedChip:
             return
         order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
         extremes = (*torch.aminmax(events.unit), *order, events.time.min())
-        lowest, highest, first, last, unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
+        lowest, highest, first, last, is_unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
         if lowest < 0 or highest >= program.layout.inputs:
             inputs = program.layout.inputs
             raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
-        if first < 0 or last >= batch or unordered:
+        if first < 0 or last >= batch or is_unordered:
             raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
         if not earliest >= 0:
             raise ValueError(f"events.time must not be negative, smallest is {earliest} s")

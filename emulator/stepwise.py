@@ -114,8 +114,8 @@ class Stepwise:
         # names as in `Params` and `Rows`; quantities of chips and rows have the shape `[B, ...]`
         self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
-        self.recorded = scalars.samples * scalars.per_sample
-        self.steps = self.recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
+        self.n_recorded = scalars.samples * scalars.per_sample
+        self.steps = self.n_recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
     def _tensor(self, values: Any) -> Tensor:
         tensor = torch.as_tensor(values.copy(), device=self.device)
@@ -186,8 +186,8 @@ class Stepwise:
         """
         p, s = self.p, self.s
         current = state.current
-        effective = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
-        v = state.v * p.mem + p.rest + (p.drive * effective).sum((0, 1))
+        effective_current = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
+        v = state.v * p.mem + p.rest + (p.drive * effective_current).sum((0, 1))
         if s.noisy:
             words = noise_words(STREAM_MEMBRANE, k // 2, v.shape[1], keys)
             v = v + p.noise * p.table[words & 0xFFFF if k % 2 == 0 else words >> 16]
@@ -244,7 +244,7 @@ class Stepwise:
         previous = state.v
         codes, events = [], []
         for k in range(self.steps):
-            if k % s.per_sample == 0 and k < self.recorded:
+            if k % s.per_sample == 0 and k < self.n_recorded:
                 codes.append(self.read_cadc(state.v, previous, k // s.per_sample, keys))
             charge = charges[k]
             if connected:
@@ -255,7 +255,7 @@ class Stepwise:
             jitter = s.jitter * self.p.table[words & 0xFFFF]
             late = part + jitter + s.delay - 1
             pending = [pending[1] + torch.where(fired, 1 - late, 0), torch.where(fired, late, 0)]
-            if k < self.recorded:
+            if k < self.n_recorded:
                 b, n = fired.nonzero(as_tuple=True)
                 events.append((b, n, k + part[b, n] + jitter[b, n]))
         sample, neuron, spike_times = (torch.cat(parts) for parts in zip(*events, strict=True))

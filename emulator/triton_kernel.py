@@ -24,7 +24,7 @@ CIRCUIT_FIELDS = tl.constexpr(4)
 """Number of parameters of a merged circuit: decay and drive, each of excitation and inhibition."""
 TRIAL_FIELDS = tl.constexpr(5)
 """Number of entries of a trial: chip, row, two noise keys, phase (float32)."""
-BAD, TOTAL, MOST = (tl.constexpr(i) for i in range(3))
+BAD_EVENT, TOTAL, LARGEST = (tl.constexpr(i) for i in range(3))
 """Entries of the status of a run: flag of an event out of range, all spikes, largest number of spikes of a trial."""
 
 
@@ -60,13 +60,13 @@ def _compress(x, low, high):
     """Soft limit of the readout: the outer 10 LSB approach the rail."""
     top = high - 10.0
     bottom = low + 10.0
-    above, below = tl.maximum(x - top, 0.0), tl.maximum(bottom - x, 0.0)
+    excess, deficit = tl.maximum(x - top, 0.0), tl.maximum(bottom - x, 0.0)
     x = tl.minimum(tl.maximum(x, bottom), top)
-    return x + 10.0 * (_pade_tanh(above * 0.1) - _pade_tanh(below * 0.1))
+    return x + 10.0 * (_pade_tanh(excess * 0.1) - _pade_tanh(deficit * 0.1))
 
 
 @triton.jit
-def _reached(charges, circuits, row, neurons, n, a, is_circuit):
+def _charges_of_source(charges, circuits, row, neurons, n, a, is_circuit):
     """Return the charges `[WIDTH, CIRCUITS]` that a source delivers to each merged circuit."""
     circuit = tl.load(circuits + row * neurons + n, mask=n < neurons, other=-1).to(tl.int32)
     charge = tl.load(charges + row * neurons + n, mask=n < neurons, other=0.0)
@@ -93,21 +93,21 @@ def sort_in(
         steps: Sub-steps of a trial.
         substep: Length of a sub-step (s).
     """
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_event = at < events
-    s, u = tl.load(sample + at, mask=is_event, other=0), tl.load(unit + at, mask=is_event, other=0)
-    t = tl.load(time + at, mask=is_event, other=0.0)
-    previous = tl.load(sample + at - 1, mask=is_event & (at > 0), other=0)
-    good = (s >= previous) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
-    if tl.sum((is_event & ~good).to(tl.int32), 0) > 0:
-        tl.store(status + BAD, 1)
-    phase = tl.load(trials + s * TRIAL_FIELDS + 4, mask=is_event & good, other=0).to(tl.float32, bitcast=True)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_event = index < events
+    s, u = tl.load(sample + index, mask=is_event, other=0), tl.load(unit + index, mask=is_event, other=0)
+    t = tl.load(time + index, mask=is_event, other=0.0)
+    previous = tl.load(sample + index - 1, mask=is_event & (index > 0), other=0)
+    is_valid = (s >= previous) & (s < batch) & (u >= 0) & (u < inputs) & (t >= 0)
+    if tl.sum((is_event & ~is_valid).to(tl.int32), 0) > 0:
+        tl.store(status + BAD_EVENT, 1)
+    phase = tl.load(trials + s * TRIAL_FIELDS + 4, mask=is_event & is_valid, other=0).to(tl.float32, bitcast=True)
     x = (t + phase) / substep
-    inside = good & (x < steps)
+    inside = is_valid & (x < steps)
     tl.store(
-        place + at, tl.where(inside, s * steps + tl.where(inside, x, 0.0).to(tl.int32), batch * steps), mask=is_event
+        place + index, tl.where(inside, s * steps + tl.where(inside, x, 0.0).to(tl.int32), batch * steps), mask=is_event
     )
-    tl.store(event_times + at, x, mask=is_event)
+    tl.store(event_times + index, x, mask=is_event)
 
 
 @triton.jit
@@ -135,17 +135,17 @@ def collect(
     first = tl.load(ends + b) - number
     phase = tl.load(trials + b * TRIAL_FIELDS + 4).to(tl.float32, bitcast=True)
     for begin in range(0, number, BLOCK):
-        at = begin + tl.arange(0, BLOCK)
-        is_spike = at < number
-        t = tl.load(spike_times + b * capacity + at, mask=is_spike, other=0.0) * substep - phase
+        index = begin + tl.arange(0, BLOCK)
+        is_spike = index < number
+        t = tl.load(spike_times + b * capacity + index, mask=is_spike, other=0.0) * substep - phase
         stamp = tl.floor(tl.maximum(t, 0.0) / resolution + 0.5) * resolution
-        tl.store(sample + first + at, tl.zeros([BLOCK], tl.int64) + b, mask=is_spike)
+        tl.store(sample + first + index, tl.zeros([BLOCK], tl.int64) + b, mask=is_spike)
         tl.store(
-            unit + first + at,
-            tl.load(spike_neurons + b * capacity + at, mask=is_spike, other=0).to(tl.int64),
+            unit + first + index,
+            tl.load(spike_neurons + b * capacity + index, mask=is_spike, other=0).to(tl.int64),
             mask=is_spike,
         )
-        tl.store(time + first + at, stamp, mask=is_spike)
+        tl.store(time + first + index, stamp, mask=is_spike)
 
 
 @triton.jit
@@ -194,7 +194,7 @@ def simulate(
     held = tl.full([WIDTH], -1.0, tl.float32)
     exc, inh = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
     due, next_due = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)  # shares of spikes under way
-    recorded = samples * per_sample
+    n_recorded = samples * per_sample
     for i in range(per_program):
         b = (tl.program_id(0) * per_program + i).to(tl.int64)
         trial = trials + b * TRIAL_FIELDS
@@ -214,11 +214,11 @@ def simulate(
         start = tl.load(slow + neurons, mask=is_neuron, other=0.0)
         threshold = tl.load(slow + 2 * neurons, mask=is_neuron, other=float("inf"))
         plane = merged * neurons
-        wide = circuit + chip * CIRCUIT_FIELDS * plane + a[None, :] * neurons + n[:, None]
-        exc_decay = tl.load(wide, mask=is_circuit, other=0.0)
-        inh_decay = tl.load(wide + plane, mask=is_circuit, other=0.0)
-        exc_drive = tl.load(wide + 2 * plane, mask=is_circuit, other=0.0)
-        inh_drive = tl.load(wide + 3 * plane, mask=is_circuit, other=0.0)
+        circuit_parameters = circuit + chip * CIRCUIT_FIELDS * plane + a[None, :] * neurons + n[:, None]
+        exc_decay = tl.load(circuit_parameters, mask=is_circuit, other=0.0)
+        inh_decay = tl.load(circuit_parameters + plane, mask=is_circuit, other=0.0)
+        exc_drive = tl.load(circuit_parameters + 2 * plane, mask=is_circuit, other=0.0)
+        inh_drive = tl.load(circuit_parameters + 3 * plane, mask=is_circuit, other=0.0)
         if i == 0:
             v = start
         elif CLAMPED:
@@ -231,7 +231,7 @@ def simulate(
         exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
         word = n.to(tl.uint32)
         for k in range(steps):
-            if (k % per_sample == 0) & (k < recorded):
+            if (k % per_sample == 0) & (k < n_recorded):
                 voltage = v
                 if SKEWED:
                     voltage = v - early * (v - previous)
@@ -250,7 +250,7 @@ def simulate(
                 share = tl.load(times + e) - k
                 source = tl.load(units + e)
                 base = external + chip * inputs * neurons
-                x = _reached(base, external_circuit, source, neurons, n, a, is_circuit)
+                x = _charges_of_source(base, external_circuit, source, neurons, n, a, is_circuit)
                 positive = tl.maximum(x, 0.0)
                 negative = tl.maximum(-x, 0.0)
                 exc += (1.0 - share) * positive
@@ -265,7 +265,7 @@ def simulate(
                     chosen = n == source
                     share = tl.sum(tl.where(chosen, due, 0.0), 0)
                     base = internal + chip * neurons * neurons
-                    x = _reached(base, internal_circuit, source, neurons, n, a, is_circuit)
+                    x = _charges_of_source(base, internal_circuit, source, neurons, n, a, is_circuit)
                     exc += share * tl.maximum(x, 0.0)
                     inh += share * tl.maximum(-x, 0.0)
                     waiting = waiting & (n != source)
@@ -302,11 +302,11 @@ def simulate(
                 part = tl.where(rise > 0, (threshold - previous) / tl.where(rise > 0, rise, 1.0), 1.0)
                 part = tl.minimum(tl.maximum(part, 0.0), 1.0)
                 deviation = jitter * _normal(table, _words(JITTER, k, n, key0, key1))
-                if k < recorded:
+                if k < n_recorded:
                     place = spikes + tl.cumsum(fired.to(tl.int32), 0) - 1
-                    room = fired & (place < capacity)
-                    tl.store(spike_neurons + b * capacity + place, n, mask=room)
-                    tl.store(spike_times + b * capacity + place, k + part + deviation, mask=room)
+                    fits = fired & (place < capacity)
+                    tl.store(spike_neurons + b * capacity + place, n, mask=fits)
+                    tl.store(spike_times + b * capacity + place, k + part + deviation, mask=fits)
                     spikes += number
                 v, previous = tl.where(fired, reset, v), tl.where(fired, reset, previous)
                 held = tl.where(fired, tl.maximum(refractory - (1.0 - part), 0.0), held)
@@ -316,4 +316,4 @@ def simulate(
                 next_due = tl.where(fired, late, 0.0)
         tl.store(counts + b, spikes)
         tl.atomic_add(status + TOTAL, spikes)
-        tl.atomic_max(status + MOST, spikes)
+        tl.atomic_max(status + LARGEST, spikes)

@@ -49,9 +49,9 @@ def _exceeds(
             end += 1
         if end - begin > capacity:
             for i in range(begin, end):
-                at = int(np.floor(np.float64(time[i]) / window))
-                counts[quadrant[unit[i]], at] += 1
-                if counts[quadrant[unit[i]], at] > capacity:
+                index = int(np.floor(np.float64(time[i]) / window))
+                counts[quadrant[unit[i]], index] += 1
+                if counts[quadrant[unit[i]], index] > capacity:
                     return True
             for i in range(begin, end):  # resets only the touched counts: there may be many windows
                 counts[quadrant[unit[i]], int(np.floor(np.float64(time[i]) / window))] = 0

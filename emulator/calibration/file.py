@@ -19,7 +19,7 @@ from ..layout import CIRCUITS
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain calibration 1"
-LARGEST = 2**22
+SIZE_LIMIT = 2**22
 """Largest unpacked size of a calibration file (bytes)."""
 TARGET_TOLERANCE = 1e-3
 """Relative difference up to which targets count as equal."""
@@ -37,7 +37,7 @@ CONSEQUENCES = {
     "gain_inh": "has inhibitory weights of another strength",
 }
 
-USUAL = 0.1
+USUAL_SHARE = 0.1
 """Largest share of neurons with a failed parameter that outliers and stuck cells of a die explain."""
 
 
@@ -132,26 +132,26 @@ class Calibration:
             names: names of the logical neurons `[N]`.
             only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
         """
-        failed = {
-            parameter: self._failed(parameter, circuits)
+        masks = {
+            parameter: self._failure_mask(parameter, circuits)
             for parameter in self.success
             if parameter in CONSEQUENCES and (only is None or imperfection(parameter) in only)
         }
         parts = [
-            f"{parameter} {_describe_failures(missed, names, parameter)}"
-            for parameter, missed in failed.items()
-            if missed.any()
+            f"{parameter} {_describe_failures(mask, names, parameter)}"
+            for parameter, mask in masks.items()
+            if mask.any()
         ]
         if not parts:
             return ()
-        share = float(np.any(list(failed.values()), axis=0).mean())
+        share = float(np.any(list(masks.values()), axis=0).mean())
         return (
             f"{share:.1%} of the neurons missed a target of the calibration: {', '.join(parts)}. "
-            + ("A few do on any die; training" if share <= USUAL else "That is more than usual. Training")
+            + ("A few do on any die; training" if share <= USUAL_SHARE else "That is more than usual. Training")
             + " in the loop learns around them",
         )
 
-    def _failed(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
+    def _failure_mask(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
         """Return the mask of logical neurons `[N]` for which a parameter failed in at least one merged circuit."""
         success = self.success[parameter]
         merged = parameter.startswith(("tau_syn", "gain"))
@@ -191,8 +191,8 @@ class Calibration:
         try:
             with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 size = sum(part.file_size for part in archive.zip.infolist())
-                if size > LARGEST:
-                    raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {LARGEST} at most")
+                if size > SIZE_LIMIT:
+                    raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {SIZE_LIMIT} at most")
                 header = json.loads(str(archive["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")

@@ -87,15 +87,15 @@ def calibrate(
     Raises:
         CalibrationError: a target is outside the range of the cells, or a stage is unknown.
     """
-    chosen = list(STAGES) if stages is None else list(stages)
-    unknown = sorted(set(chosen) - set(STAGES))
+    selected = list(STAGES) if stages is None else list(stages)
+    unknown = sorted(set(selected) - set(STAGES))
     if unknown:
         raise CalibrationError(f"stages {unknown} are not known; choose from {', '.join(STAGES)}")
     _check_targets(targets)
     bench = Bench(chip, targets, seed, rate)
     inside: dict[str, Mask] = {}
     for name, stage in STAGES.items():
-        if name in chosen:
+        if name in selected:
             report(f"{name}: {stage.__doc__}")
             for parameter, mask in stage(bench).items():
                 inside[parameter] = inside.get(parameter, np.ones(CIRCUITS, bool)) & mask
@@ -107,7 +107,7 @@ def calibrate(
         targets={name: np.asarray(values, np.float64) for name, values in targets.items()},
         codes=bench.codes,
         success={r.parameter: r.success for r in results},
-        stages=tuple(name for name in STAGES if name in chosen),
+        stages=tuple(name for name in STAGES if name in selected),
         seed=seed,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
@@ -212,13 +212,13 @@ def firing_rate(bench: Bench) -> Array:
 def _search_rate(bench: Bench, rate: float) -> SearchResult:
     """Search the leak above threshold at which circuits fire at `rate`, from spikes alone."""
     t = bench.targets
-    above = t["leak"] - t["threshold"]
+    distance = t["leak"] - t["threshold"]
     # derivative of 1/rate = refractory + tau_mem ln((leak - reset) / (leak - threshold)) with respect to the leak
-    slower = t["tau_mem"] * (1 / above - 1 / (t["leak"] - t["reset"]))
+    slope = t["tau_mem"] * (1 / distance - 1 / (t["leak"] - t["reset"]))
     per_code = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
 
     def error(codes: Array) -> Array:
-        return (1 / rate - 1 / np.maximum(firing_rate(bench), 1.0)) / slower / per_code
+        return (1 / rate - 1 / np.maximum(firing_rate(bench), 1.0)) / slope / per_code
 
     return _search(bench, "leak", error)
 
@@ -330,10 +330,10 @@ def reference(bench: Bench) -> dict[str, Mask]:
     """amplifier references: switching the synapses on must not move the rest"""
     previous_leak = bench.codes.leak
     bench.write(leak=np.full(CIRCUITS, float(code_for("leak", np.array(MIDDLE)))))
-    off = baseline(bench, synapses=False)
+    unshifted_rest = baseline(bench, synapses=False)
     per_code = float(value_of("reference_exc", np.array([1.0]))[0] - value_of("reference_exc", np.array([0.0]))[0])
     results = [
-        _search(bench, cell, lambda codes: (baseline(bench) - off) / per_code)
+        _search(bench, cell, lambda codes: (baseline(bench) - unshifted_rest) / per_code)
         for cell in ("reference_exc", "reference_inh")
     ]
     bench.write(leak=previous_leak.astype(np.float64))
@@ -350,8 +350,8 @@ def leak(bench: Bench) -> dict[str, Mask]:
 def tau_mem(bench: Bench) -> dict[str, Mask]:
     """membrane time constants, from the return after a forced reset"""
     previous_reset = bench.codes.reset
-    below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
-    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
+    low_reset = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
+    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), low_reset))
     result = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
     bench.write(reset=previous_reset.astype(np.float64))
     return {"tau_mem": result.inside}

@@ -37,7 +37,7 @@ def shipped_chips() -> list[str]:
 
 def shipped_for(chip: Chip, targets: Targets) -> Calibration | None:
     """Return the shipped calibration of a chip for these targets; None if there is none."""
-    return _usable(_shipped(chip), chip, targets)
+    return _load_matching(_shipped_file(chip), chip, targets)
 
 
 def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, make: bool = True) -> Calibration:
@@ -62,7 +62,7 @@ def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, 
     file = _cache_file(chip, targets)
     calibration = shipped_for(chip, targets)
     if calibration is None and file is not None:
-        calibration = _usable(file, chip, targets)
+        calibration = _load_matching(file, chip, targets)
         with suppress(OSError):
             os.utime(file)  # marks the file as recently used
     if calibration is not None:
@@ -77,14 +77,14 @@ def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, 
     if report is None:
         log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
         report = _silent
-    report_stage = partial(_numbered, report, stages)
+    report_stage = partial(_report_stage, report, stages)
     calibration, _ = calibrate(replace(chip, faults=()), targets, report=report_stage)
     report("", len(STAGES) + 1, len(STAGES) + 1)
     try:
         if file is None:
             raise OSError("this user has no home; name a folder in HXTRAIN_CACHE")
         calibration.save(file)
-        _make_room(file.parent)
+        _trim_cache(file.parent)
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
     return calibration
@@ -94,12 +94,12 @@ def _silent(stage: str, n_done: int, stages: int) -> None:
     """Report nothing."""
 
 
-def _numbered(report: Report, stages: Iterator[int], text: str) -> None:
+def _report_stage(report: Report, stages: Iterator[int], text: str) -> None:
     """Report the stage that starts and the number of finished stages."""
     report(text, next(stages), len(STAGES) + 1)
 
 
-def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | None:
+def _load_matching(file: Path | None, chip: Chip, targets: Targets) -> Calibration | None:
     """Return the calibration in a file if it matches the chip and the targets, else None."""
     if file is None or not file.exists():
         return None
@@ -113,7 +113,7 @@ def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | No
     return calibration if matches else None
 
 
-def _shipped(chip: Chip) -> Path | None:
+def _shipped_file(chip: Chip) -> Path | None:
     with as_file(files(SHIPPED)) as folder:
         return folder / f"{chip.name}.npz" if chip.name in shipped_chips() else None
 
@@ -132,7 +132,7 @@ def _cache_file(chip: Chip, targets: Targets) -> Path | None:
     return folder / "calibrations" / f"{label}-{sha.hexdigest()[:16]}.npz"
 
 
-def _make_room(folder: Path) -> None:
+def _trim_cache(folder: Path) -> None:
     """Remove the least recently used calibrations beyond `CACHE_SIZE`."""
     files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files[CACHE_SIZE:]:

@@ -147,7 +147,7 @@ def test_refusal(case: str) -> None:
 
 def test_a_fitted_chip_has_no_reference_access() -> None:
     emulated = machine(fit_of(calibrated()), LAYOUT)
-    with pytest.raises(ValueError, match="chip fit is fitted; only neurons are known of it"):
+    with pytest.raises(ValueError, match="chip fit is fitted; it has no access to the inputs of the CADC"):
         emulated.read_reference(100.0, 3)
     assert emulated.run([silent(60, INPUTS), silent(5, 60)], events(), 1).codes.shape == (1, 20, 65)
     assert fit_of(calibrated()).noise.cadc_noise == FABRICATED.cadc_noise
