@@ -179,7 +179,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     @property
     def torch_device(self) -> torch.device:
         """The GPU that emulates the chip, else the CPU."""
-        return self.emulated.home
+        return self.emulated.recording_device
 
     @property
     def takes_any_batch(self) -> bool:

@@ -1,4 +1,4 @@
-"""The physics of one analog neuromorphic chip: integer weights and events in, ADC codes and events out."""
+"""The physics of an analog neuromorphic chip: integer weights and events in, ADC codes and events out."""
 
 from hxtrain.emulator.engines.cpu import InterruptedRunError
 

@@ -1,4 +1,4 @@
-r"""The analog parameter memory: 10-bit cells, and what their codes do.
+r"""The analog parameter memory: 10-bit cells, and the values that their codes set.
 
 Every neuron circuit has a cell for each of its potentials, time constants, gains and amplifier
 references; each quadrant has cells for the strength of its synapses and the ramp of its ADC. On a die
@@ -32,7 +32,7 @@ Codes = npt.NDArray[np.int16]
 QUADRANTS = 4
 PER_QUADRANT = CIRCUITS // QUADRANTS
 CODE_MAX = 1022
-"""Largest code of a 10-bit cell (the topmost one disables it)."""
+"""Largest usable code of a 10-bit cell (code 1023 disables the cell)."""
 
 POTENTIALS = ("leak", "reset", "threshold")
 TIME_CONSTANTS = ("tau_mem", "tau_syn_exc", "tau_syn_inh")
@@ -43,7 +43,9 @@ QUADRANT_CELLS = ("dac_bias", "cadc_start", "cadc_slope")
 
 _LSB_PER_CODE = 200 / 480
 _LSB_AT_ZERO = 20 - 70 * _LSB_PER_CODE
-_TAU_UNIT, _TAU_CODE, _TAU_EXPONENT = 6e-6, 250.0, 1.6
+_TAU_UNIT = 6e-6
+_TAU_CODE = 250.0
+_TAU_EXPONENT = 1.6
 _GAIN_CODE = 500.0
 _SHIFT_PER_CODE = 0.05
 _MIDDLE = 512.0
@@ -53,7 +55,7 @@ _SLOPE_CODE = 500.0
 
 
 def value_of(cell: str, code: Array) -> Array:
-    """Return what codes give on a die without mismatch (LSB, s, or a factor)."""
+    """Return the values that codes set on a die without mismatch (LSB, s, or a factor)."""
     if cell in POTENTIALS:
         return _LSB_AT_ZERO + _LSB_PER_CODE * code
     if cell in TIME_CONSTANTS:
@@ -70,7 +72,7 @@ def value_of(cell: str, code: Array) -> Array:
 
 
 def code_for(cell: str, value: Array) -> Array:
-    """Return the code, not rounded, that gives a value on a die without mismatch."""
+    """Return the code, not rounded, that sets a value on a die without mismatch."""
     if cell in POTENTIALS:
         return (value - _LSB_AT_ZERO) / _LSB_PER_CODE
     if cell in TIME_CONSTANTS:
@@ -80,7 +82,7 @@ def code_for(cell: str, value: Array) -> Array:
     raise KeyError(cell)
 
 
-def reachable(cell: str) -> tuple[float, float]:
+def value_range(cell: str) -> tuple[float, float]:
     """Return the smallest and largest value of a cell on a die without mismatch."""
     ends = value_of(cell, np.array([1.0, float(CODE_MAX)]))
     return float(ends.min()), float(ends.max())
@@ -117,11 +119,11 @@ class CellCodes:
 
     def replaced(self, **codes: Array) -> CellCodes:
         """Return a copy with other codes, rounded and limited to 10 bits (digital offsets to 8)."""
-        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        cells = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, values in codes.items():
             low, high = (-128, 127) if name == "cadc_digital" else (0, CODE_MAX)
-            known[name] = np.clip(np.rint(values), low, high).astype(np.int16)
-        return CellCodes(**known)
+            cells[name] = np.clip(np.rint(values), low, high).astype(np.int16)
+        return CellCodes(**cells)
 
     def digest(self) -> str:
         """Return the SHA-256 of all codes."""

@@ -1,4 +1,4 @@
-"""A chip individual: its name determines the die, codes determine what the die is set to.
+"""A chip individual: its name determines the die, and codes determine the parameters of the die.
 
 `Silicon` holds how the cells of a die differ from the nominal transfer of `cells.py`; `Values` holds the
 resulting parameters of all circuits. Both belong to the physical circuits, not to a network.
@@ -34,24 +34,31 @@ from .rng import derive_key, fixed_normal, fixed_normal_at, fixed_uniform
 
 Array = npt.NDArray[np.float64]
 Targets = Mapping[str, Array]
-"""leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`."""
+"""Targets of all circuits: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`."""
 
 OUTLIER_CELLS = ("leak", "reset", "threshold", "tau_mem", "tau_syn_exc", "tau_syn_inh")
 
 
 @dataclass(frozen=True)
 class Silicon:
-    """How a die differs from the nominal one (`C` = 512 circuits, signs exc, inh).
+    """Deviations of a die from the nominal die (`C` = 512 circuits; signs are excitatory, inhibitory).
 
     Attributes:
-        leak, threshold, reset: additive, LSB `[C]`.
-        reference: shift of the rest at the middle code, LSB `[C, 2]`.
-        tau_mem, parasitic: factors `[C]`.
-        tau_syn, gain: factors `[C, 2]`.
-        synapse: factor of each synapse `[C, 128, 2]`.
-        dac: factor `[4]`.
-        cadc_offset: LSB `[C]`; cadc_start: LSB `[4]`; cadc_gain: factor `[4]`; cadc_channel_gain: factor `[C]`.
-        stuck: code at which a cell is stuck `[10, C]`, in the order of `CIRCUIT_CELLS`; -1 where it is not.
+        leak: deviation of the resting potential (LSB) `[C]`.
+        threshold: deviation of the threshold (LSB) `[C]`.
+        reset: deviation of the reset potential (LSB) `[C]`.
+        reference: shift of the rest at the middle code of the reference (LSB) `[C, 2]`.
+        tau_mem: factor on the membrane time constant `[C]`.
+        parasitic: factor on the parasitic capacitance of a merged circuit `[C]`.
+        tau_syn: factors on the synaptic time constants `[C, 2]`.
+        gain: factors on the synaptic gains `[C, 2]`.
+        synapse: factor on the strength of each synapse `[C, 128, 2]`.
+        dac: factor on the synaptic strength of a quadrant `[4]`.
+        cadc_offset: offset of a CADC channel (LSB) `[C]`.
+        cadc_start: offset of the CADC ramp of a quadrant (LSB) `[4]`.
+        cadc_gain: factor on the slope of the CADC ramp of a quadrant `[4]`.
+        cadc_channel_gain: factor on the slope of a CADC channel `[C]`.
+        stuck: code of each stuck cell `[10, C]`, in the order of `CIRCUIT_CELLS`; -1 for working cells.
     """
 
     leak: Array
@@ -82,16 +89,22 @@ class Silicon:
 
 @dataclass(frozen=True)
 class Values:
-    """True parameters of all circuits (`C` = 512, signs exc, inh).
+    """True parameters of all circuits (`C` = 512; signs are excitatory, inhibitory).
 
     Attributes:
-        leak, threshold, reset: LSB `[C]`.
-        rest_shift: of the rest by the synaptic amplifiers, LSB `[C]`.
-        tau_mem: s `[C]`; tau_syn: s `[C, 2]`; gain: `[C, 2]`.
+        leak: resting potential (LSB) `[C]`.
+        threshold: spike threshold (LSB) `[C]`.
+        reset: reset potential (LSB) `[C]`.
+        rest_shift: shift of the rest by the synaptic amplifiers (LSB) `[C]`.
+        tau_mem: membrane time constant (s) `[C]`.
+        tau_syn: synaptic time constants (s) `[C, 2]`.
+        gain: synaptic gains `[C, 2]`.
         synapse: strength of each synapse `[C, 128, 2]`.
-        parasitic: factor of the capacitance that the circuit adds when merged `[C]`.
-        cadc_offset: LSB `[C]`; cadc_gain: `[C]`.
-        stuck_low, stuck_high: bits of each synapse that read as 0, as 1 `[C, 128, 2]`; None without.
+        parasitic: factor on the capacitance that the circuit adds when merged `[C]`.
+        cadc_offset: offset of the CADC channel (LSB) `[C]`.
+        cadc_gain: slope of the CADC channel `[C]`.
+        stuck_low: bits of each synapse that read as 0 `[C, 128, 2]`; None without such faults.
+        stuck_high: bits of each synapse that read as 1 `[C, 128, 2]`; None without such faults.
     """
 
     leak: Array
@@ -128,19 +141,20 @@ IMPERFECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "spike_loss": ((), ("spike_capacity",)),
     "drift": ((), ("drift_sd", "drift_time")),
 }
-"""Names under which `Chip.only` keeps imperfections: their fields of `Values` and of `Preset`."""
+"""Fields of `Values` and of `Preset` of each imperfection that `Chip.only` can keep, by name."""
 
 
 @dataclass(frozen=True)
 class Decalibration:
-    """Targets spread over the neurons on purpose (the self-calibration experiment of Cramer et al. 2022).
+    """A deliberate spread of the targets over the neurons (the self-calibration experiment of Cramer et al. 2022).
 
-    Time constants (of membrane and synapses, each sign) and threshold - leak are multiplied by numbers
-    drawn from N(1, sigma), at least 0.1.
+    Time constants (of the membrane and of the synapses of each sign) and threshold - leak are multiplied by factors
+    from N(1, sigma), limited to at least 0.1.
 
     Attributes:
-        time_constants, threshold: the two sigmas.
-        seed: of the draw.
+        time_constants: sigma of the factors on time constants.
+        threshold: sigma of the factors on threshold - leak.
+        seed: seed of the factors.
     """
 
     time_constants: float = 0.0
@@ -155,8 +169,10 @@ class Decalibration:
     def apply(self, name: str, values: Values) -> Values:
         """Return the spread parameters of the chip `name`."""
 
-        def factor(what: str, sigma: float, *shape: int) -> Array:
-            return np.maximum(0.1, 1 + sigma * fixed_normal(derive_key("decalibration", name, self.seed, what), *shape))
+        def factor(parameter: str, sigma: float, *shape: int) -> Array:
+            return np.maximum(
+                0.1, 1 + sigma * fixed_normal(derive_key("decalibration", name, self.seed, parameter), *shape)
+            )
 
         distance = (values.threshold - values.leak) * factor("threshold", self.threshold, CIRCUITS)
         return replace(
@@ -173,11 +189,11 @@ class Chip:
 
     Attributes:
         name: serial number; determines the die.
-        preset: how imperfect the die is.
-        codes: of its parameter cells; None: the codes that suit a die without mismatch (not calibrated).
-        faults: of the die, applied one after the other.
-        decalibration: targets spread on purpose.
-        only: keep these imperfections (`IMPERFECTIONS`) and make everything else ideal; None keeps all.
+        preset: spreads and noise levels of the die.
+        codes: codes of the parameter cells; None for the codes that suit a die without mismatch (not calibrated).
+        faults: faults of the die, applied in this order.
+        decalibration: deliberate spread of the targets.
+        only: names of the imperfections (`IMPERFECTIONS`) that the chip keeps, all others are ideal; None keeps all.
             Faults and decalibration are not affected.
     """
 
@@ -196,7 +212,7 @@ class Chip:
             if unknown:
                 hint = did_you_mean(unknown, IMPERFECTIONS)
                 raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}{hint}")
-            noise = self.preset.only(*(name for kept in self.only for name in IMPERFECTIONS[kept][1]))
+            noise = self.preset.only(*(name for imperfection in self.only for name in IMPERFECTIONS[imperfection][1]))
         object.__setattr__(self, "_noise", noise)
 
     @property
@@ -221,37 +237,39 @@ class Chip:
         """Return the true parameters (a debug handle).
 
         Args:
-            targets: what the circuits should be; without calibration they are set to the codes that
-                would meet them on a die without mismatch.
+            targets: targets of the circuits; a chip without codes uses the codes that meet them on a die without
+                mismatch.
         """
-        found = self._programmed(targets)
+        values = self._from_codes(targets)
         if self.only is not None:
-            kept = {name for only in self.only for name in IMPERFECTIONS[only][0]}
+            real_fields = {name for imperfection in self.only for name in IMPERFECTIONS[imperfection][0]}
             ideal = _ideal_values(targets)
-            found = replace(found, **{f.name: getattr(ideal, f.name) for f in fields(found) if f.name not in kept})
+            values = replace(
+                values, **{f.name: getattr(ideal, f.name) for f in fields(values) if f.name not in real_fields}
+            )
         if self.decalibration is not None:
-            found = self.decalibration.apply(self.name, found)
+            values = self.decalibration.apply(self.name, values)
         for fault in self.faults:
-            found = fault.apply(self.name, found)
-        return found
+            values = fault.apply(self.name, values)
+        return values
 
-    def _programmed(self, targets: Targets) -> Values:
+    def _from_codes(self, targets: Targets) -> Values:
         die, preset = self.silicon, self.preset
         cells = _cell_values(self.name, preset, die, self._codes(targets))
         quadrant = np.repeat(np.arange(QUADRANTS), PER_QUADRANT)
 
-        def both(first: str, second: str) -> Array:
+        def by_sign(first: str, second: str) -> Array:
             return np.stack([cells[first], cells[second]], axis=1)
 
-        shift = (both(*REFERENCES) + die.reference).sum(1)
-        gain = both(*GAINS) * die.gain * (cells["dac_bias"] * die.dac)[quadrant][:, None]
+        shift = (by_sign(*REFERENCES) + die.reference).sum(1)
+        gain = by_sign(*GAINS) * die.gain * (cells["dac_bias"] * die.dac)[quadrant][:, None]
         return Values(
             leak=cells["leak"] + die.leak,
             threshold=cells["threshold"] + die.threshold,
             reset=cells["reset"] + die.reset,
             rest_shift=shift,
             tau_mem=cells["tau_mem"] * die.tau_mem,
-            tau_syn=both("tau_syn_exc", "tau_syn_inh") * die.tau_syn,
+            tau_syn=by_sign("tau_syn_exc", "tau_syn_inh") * die.tau_syn,
             gain=gain,
             synapse=die.synapse,
             parasitic=die.parasitic,
@@ -269,23 +287,23 @@ def uniform_targets(
     leak: float = 80.0, threshold: float = 150.0, reset: float = 80.0, tau_mem: float = 6e-6, tau_syn: float = 6e-6
 ) -> dict[str, Array]:
     """Return equal targets for all circuits (LSB, s), by default those of Cramer et al. (2022)."""
-    found = {"leak": leak, "threshold": threshold, "reset": reset, "tau_mem": tau_mem, "tau_syn": tau_syn}
-    return {name: np.full(CIRCUITS, value) for name, value in found.items()}
+    targets = {"leak": leak, "threshold": threshold, "reset": reset, "tau_mem": tau_mem, "tau_syn": tau_syn}
+    return {name: np.full(CIRCUITS, value) for name, value in targets.items()}
 
 
 def nominal_codes(targets: Targets, rounded: bool) -> dict[str, Array]:
-    """Return the codes of all cells that meet targets on a die without mismatch; not rounded if so wanted."""
-    codes = common_codes(targets)
-    found = {f.name: getattr(codes, f.name).astype(np.float64) for f in fields(codes)}
+    """Return the codes of all cells that meet targets on a die without mismatch, rounded or exact."""
+    cells = common_codes(targets)
+    codes = {f.name: getattr(cells, f.name).astype(np.float64) for f in fields(cells)}
     if not rounded:
         exact = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem"}
         exact |= {"tau_syn_exc": "tau_syn", "tau_syn_inh": "tau_syn"}
-        found |= {cell: code_for(cell, np.asarray(targets[target], np.float64)) for cell, target in exact.items()}
-    return found
+        codes |= {cell: code_for(cell, np.asarray(targets[target], np.float64)) for cell, target in exact.items()}
+    return codes
 
 
 def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Array]) -> dict[str, Array]:
-    """Return what every cell gives: its nominal value, with the cell's own deviations from it."""
+    """Return the value of every cell: its nominal value with the deviations of the cell."""
     rewrite = {
         "leak": preset.rewrite_potential,
         "reset": preset.rewrite_potential,
@@ -296,7 +314,7 @@ def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Ar
         "gain_exc": preset.rewrite_gain,
         "gain_inh": preset.rewrite_gain,
     }
-    found: dict[str, Array] = {"cadc_digital": codes["cadc_digital"]}
+    values: dict[str, Array] = {"cadc_digital": codes["cadc_digital"]}
     for cell in (*CIRCUIT_CELLS, "dac_bias", "cadc_start", "cadc_slope"):
         code = codes[cell]
         if cell in CIRCUIT_CELLS:
@@ -311,8 +329,8 @@ def _cell_values(name: str, preset: Preset, die: Silicon, codes: Mapping[str, Ar
             written = hashlib.sha256(np.rint(codes[cell]).astype("<i2").tobytes()).hexdigest()
             draw = rewrite[cell] * fixed_normal(derive_key("written", name, cell, written), CIRCUITS)
             value = value + draw if cell in ("leak", "reset", "threshold") else value * np.exp(draw)
-        found[cell] = _portable(value)
-    return found
+        values[cell] = _portable(value)
+    return values
 
 
 def _ideal_values(targets: Targets) -> Values:
@@ -336,32 +354,35 @@ def _ideal_values(targets: Targets) -> Values:
 def draw_silicon(name: str, preset: Preset) -> Silicon:
     """Draw the die of the chip `name`; a pure function of its arguments."""
 
-    def normal(what: str, *shape: int) -> Array:
-        return fixed_normal(derive_key("silicon", name, what), *shape)
+    def normal(quantity: str, *shape: int) -> Array:
+        return fixed_normal(derive_key("silicon", name, quantity), *shape)
 
-    def quadrant(what: str) -> Array:
-        return np.repeat(normal(what + " of quadrant", QUADRANTS), PER_QUADRANT)
+    def quadrant(quantity: str) -> Array:
+        return np.repeat(normal(quantity + " of quadrant", QUADRANTS), PER_QUADRANT)
 
-    leak, quadrant_leak = normal("leak", CIRCUITS), quadrant("leak")
+    leak = normal("leak", CIRCUITS)
+    quadrant_leak = quadrant("leak")
     signs = (CIRCUITS, 2)
     tau_quadrant = np.stack([quadrant("tau_syn exc"), quadrant("tau_syn inh")], axis=1)
     driver = 1 + preset.driver_cv * normal("driver", ROWS_PER_CIRCUIT, 2)
-    far = _outliers(name, preset)
+    outliers = _outliers(name, preset)
     p = preset
     die = {
-        "leak": p.leak_sd * (leak + far["leak"]) + p.leak_quadrant_sd * quadrant_leak,
+        "leak": p.leak_sd * (leak + outliers["leak"]) + p.leak_quadrant_sd * quadrant_leak,
         "threshold": p.threshold_sd
-        * (_correlated(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + far["threshold"])
-        + p.threshold_quadrant_sd * _correlated(quadrant_leak, quadrant("threshold"), p.leak_threshold_rho),
-        "reset": p.reset_sd * (_correlated(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + far["reset"])
+        * (_correlate(leak, normal("threshold", CIRCUITS), p.leak_threshold_rho) + outliers["threshold"])
+        + p.threshold_quadrant_sd * _correlate(quadrant_leak, quadrant("threshold"), p.leak_threshold_rho),
+        "reset": p.reset_sd * (_correlate(leak, normal("reset", CIRCUITS), p.leak_reset_rho) + outliers["reset"])
         + p.leak_quadrant_sd * quadrant_leak,
         "reference": p.rest_shift_sd / np.sqrt(2) * normal("reference", *signs),
         "tau_mem": np.exp(
-            p.tau_mem_cv * (normal("tau_mem", CIRCUITS) + far["tau_mem"]) + p.tau_mem_quadrant_cv * quadrant("tau_mem")
+            p.tau_mem_cv * (normal("tau_mem", CIRCUITS) + outliers["tau_mem"])
+            + p.tau_mem_quadrant_cv * quadrant("tau_mem")
         ),
         "parasitic": np.maximum(0.1, 1 + p.parasitic_cv * normal("parasitic", CIRCUITS)),
         "tau_syn": np.exp(
-            p.tau_syn_cv * (normal("tau_syn", *signs) + np.stack([far["tau_syn_exc"], far["tau_syn_inh"]], axis=1))
+            p.tau_syn_cv
+            * (normal("tau_syn", *signs) + np.stack([outliers["tau_syn_exc"], outliers["tau_syn_inh"]], axis=1))
             + p.tau_syn_quadrant_cv * tau_quadrant
         ),
         "gain": np.exp(p.gain_cv * _both_signs(normal("gain", *signs), p.gain_rho)),
@@ -377,34 +398,34 @@ def draw_silicon(name: str, preset: Preset) -> Silicon:
 
 
 def _outliers(name: str, preset: Preset) -> dict[str, Array]:
-    """Return, in standard deviations, how far the one bad cell of a few circuits lies off the rest."""
+    """Return the deviation of outlier cells in standard deviations, by cell; at most one cell of a circuit."""
     draw = fixed_uniform(derive_key("silicon", name, "outlier"), 4, CIRCUITS)
-    bad = draw[0] < preset.outlier_share
-    which = (draw[1] * len(OUTLIER_CELLS)).astype(int)
+    is_outlier = draw[0] < preset.outlier_share
+    cell_index = (draw[1] * len(OUTLIER_CELLS)).astype(int)
     size = np.where(draw[2] < 0.5, -1, 1) * (4 + 3 * draw[3])
-    return {cell: np.where(bad & (which == i), size, 0.0) for i, cell in enumerate(OUTLIER_CELLS)}
+    return {cell: np.where(is_outlier & (cell_index == i), size, 0.0) for i, cell in enumerate(OUTLIER_CELLS)}
 
 
 def _stuck_cells(name: str, preset: Preset) -> Array:
     draw = fixed_uniform(derive_key("silicon", name, "stuck"), 3, CIRCUITS)
-    bad = draw[0] < preset.stuck_share
-    which = (draw[1] * len(CIRCUIT_CELLS)).astype(int)
-    here = bad & (which == np.arange(len(CIRCUIT_CELLS))[:, None])
-    return np.where(here, np.floor(draw[2] * CODE_MAX), -1.0)
+    has_stuck_cell = draw[0] < preset.stuck_share
+    cell_index = (draw[1] * len(CIRCUIT_CELLS)).astype(int)
+    is_stuck = has_stuck_cell & (cell_index == np.arange(len(CIRCUIT_CELLS))[:, None])
+    return np.where(is_stuck, np.floor(draw[2] * CODE_MAX), -1.0)
 
 
-def _correlated(shared: Array, own: Array, rho: float) -> Array:
-    own_share = float(np.sqrt(1 - rho**2))
-    return rho * shared + own_share * own
+def _correlate(shared: Array, independent: Array, rho: float) -> Array:
+    independent_share = float(np.sqrt(1 - rho**2))
+    return rho * shared + independent_share * independent
 
 
 def _both_signs(draw: Array, rho: float) -> Array:
-    """Return draws `[C, 2]` of which the second has the correlation `rho` with the first."""
-    return np.stack([draw[:, 0], _correlated(draw[:, 0], draw[:, 1], rho)], axis=1)
+    """Return draws `[C, 2]` whose second column has the correlation `rho` with the first."""
+    return np.stack([draw[:, 0], _correlate(draw[:, 0], draw[:, 1], rho)], axis=1)
 
 
 def _portable(values: Array) -> Array:
-    """Round to 24 significant bits, so that the last bit of a platform's exp() cannot change a chip."""
+    """Round to 24 significant bits, so that a platform's exp() cannot change a chip in its last bit."""
     mantissa, exponent = np.frexp(values)
     rounded: Array = np.ldexp(np.round(mantissa * 2**24) / 2**24, exponent) + 0.0
     return rounded

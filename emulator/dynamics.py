@@ -1,4 +1,4 @@
-r"""From a chip and a layout to the numbers that the equations of motion need.
+r"""The equations of motion, and their parameters for a layout on a chip.
 
 Equations (potentials in LSB, q in weight LSB; per logical neuron n, merged circuit a, sign s)::
 
@@ -10,7 +10,7 @@ Equations (potentials in LSB, q in weight LSB; per logical neuron n, merged circ
 `c` is fixed by the published operating point: one weight LSB gives a post-synaptic potential
 of 0.5 LSB at its peak for tau_m = tau_s = 6 us (Cramer et al. 2022, 1.2 V / 256 LSB, full
 weight = 0.45 of threshold - leak = 31 LSB), so `c = 0.5 e / 6 us`. The linear part advances by
-exact exponential propagators; only the crossing of the threshold is found on sub-steps.
+exact exponential propagators; only threshold crossings are resolved on sub-steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from hxtrain.emulator.engines.cpu_kernel import write_charges
 
 from .chip import Chip, Values
-from .faults import NEVER
+from .faults import UNREACHABLE
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
 
 Array = npt.NDArray[np.float64]
@@ -32,29 +32,33 @@ Array = npt.NDArray[np.float64]
 SYNAPTIC_DRIVE = 0.5 * np.e / 6e-6
 """c: slope of the membrane per weight LSB of synaptic current (LSB / s)."""
 RESET_TAU = 0.3e-6
-"""Time constant with which clamped synaptic lines lose their charge [E] (s)."""
+"""Time constant of the discharge of clamped synaptic lines [E] (s)."""
 ON_CHIP_DELAY = 80e-9
 """Latency of an event that one neuron sends to others on the chip (s)."""
 DEFAULT_THRESHOLD = 150.0
-"""Threshold that circuits are set to where no group asks for one (LSB)."""
+"""Threshold of the circuits if no group has one (LSB)."""
 PARASITIC = 0.35
-"""Capacitance that a merged circuit adds, over the largest capacitor [C]: merging two shifts tau by more than 24 %."""
+"""Capacitance of a merged circuit over the largest capacitor [C]: merging two circuits shifts tau by over 24 %."""
 CAPACITOR_MAX = 63
 """Largest code of a membrane's 6-bit capacitor."""
 
 
 @dataclass(frozen=True)
 class Neurons:
-    """True parameters of the `N` logical neurons of a layout on a chip, with `A` merged circuits at most.
+    """True parameters of the `N` logical neurons of a layout on a chip, with at most `A` merged circuits.
 
     Attributes:
-        rest, threshold, reset: LSB `[N]`.
-        refractory: s `[N]`.
-        tau_mem: s `[N]`; tau_syn: s `[A, 2, N]`.
-        synapse: strength of each synapse (gain of its input included) `[A, 128, 2, N]`; 0 where there is no circuit.
-        cadc_offset: LSB `[N]`; cadc_gain: `[N]`.
-        circuits: physical circuit of each merged circuit `[A, N]`, -1 where there is none.
-        stuck: bits of each synapse stuck at 0 and at 1 `[A, 128, 2, N]`; None without.
+        rest: resting potential (LSB) `[N]`.
+        threshold: spike threshold (LSB) `[N]`.
+        reset: reset potential (LSB) `[N]`.
+        refractory: refractory period (s) `[N]`.
+        tau_mem: membrane time constant (s) `[N]`.
+        tau_syn: synaptic time constants by sign (s) `[A, 2, N]`.
+        synapse: strength of each synapse, including the gain of its input `[A, 128, 2, N]`; 0 without a circuit.
+        cadc_offset: offset of the CADC channel (LSB) `[N]`.
+        cadc_gain: slope of the CADC channel `[N]`.
+        circuits: physical circuit of each merged circuit `[A, N]`; -1 for no circuit.
+        stuck: bits of each synapse stuck at 0 and at 1 `[A, 128, 2, N]`; None without such faults.
     """
 
     rest: Array
@@ -71,7 +75,7 @@ class Neurons:
 
     @property
     def gain(self) -> Array:
-        """Mean strength of each input's synapses `[A, 2, N]`."""
+        """Mean strength of the synapses by sign `[A, 2, N]`."""
         gain: Array = self.synapse.mean(1)
         return gain
 
@@ -90,9 +94,9 @@ def assign_circuits(layout: Layout) -> npt.NDArray[np.int64]:
 
 
 def circuit_targets(layout: Layout) -> dict[str, Array]:
-    """Return what a layout asks of every circuit (`[512]` each); unused circuits get the first group's targets.
+    """Return the targets of every circuit (`[512]` each); unused circuits get the targets of the first group.
 
-    A readout, whose threshold is off, is asked for the first spiking group's threshold.
+    A readout, whose threshold is off, gets the threshold of the first spiking group.
     """
     groups = layout.groups
     spiking = [g.threshold for g in groups if g.threshold is not None]
@@ -109,19 +113,19 @@ def circuit_targets(layout: Layout) -> dict[str, Array]:
 
 
 def capacitance(layout: Layout, values: Values, circuits: npt.NDArray[np.int64]) -> Array:
-    """Return each logical neuron's capacitance `[N]` over the one its circuits are calibrated with.
+    """Return the ratio `[N]` of each logical neuron's capacitance to the capacitance at calibration.
 
-    A merged circuit adds its parasitic capacitance. The 6-bit capacitor of the first circuit is
-    lowered to make up for it, as far as it reaches; more circuits than that lend their leak
-    conductance as well. What remains is the parasitics' mismatch and the capacitor's rounding.
+    A merged circuit adds its parasitic capacitance. The 6-bit capacitor of the first circuit is lowered to compensate
+    for it within its range; beyond that, further circuits also add their leak conductance. The mismatch of the
+    parasitics and the rounding of the capacitor remain.
     """
     merged = (circuits >= 0).sum(0)
-    extra = np.where(circuits[1:] >= 0, values.parasitic[circuits[1:]], 0.0).sum(0) * PARASITIC
+    parasitics = np.where(circuits[1:] >= 0, values.parasitic[circuits[1:]], 0.0).sum(0) * PARASITIC
     if not layout.corrected_capacitance:
-        return 1 + extra / (1 + PARASITIC)
-    lowered = np.rint(np.minimum(PARASITIC * (merged - 1), 1.0) * CAPACITOR_MAX) / CAPACITOR_MAX
+        return 1 + parasitics / (1 + PARASITIC)
+    reduction = np.rint(np.minimum(PARASITIC * (merged - 1), 1.0) * CAPACITOR_MAX) / CAPACITOR_MAX
     shared = np.maximum(PARASITIC * (merged - 1) - 1, 0) / (1 + PARASITIC)
-    return (1 + (extra - lowered) / (1 + PARASITIC)) / (1 + shared)
+    return (1 + (parasitics - reduction) / (1 + PARASITIC)) / (1 + shared)
 
 
 def build_neurons(chip: Chip, layout: Layout) -> Neurons:
@@ -135,33 +139,35 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
         return np.repeat([getattr(g, name) for g in layout.groups], [g.size for g in layout.groups])
 
     circuits = assign_circuits(layout)
-    p, first, used = chip.values(circuit_targets(layout)), circuits[0], circuits >= 0
+    p = chip.values(circuit_targets(layout))
+    first = circuits[0]
+    is_used = circuits >= 0
     load = capacitance(layout, p, circuits)
-    shift = np.where(used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(used.sum(0))
+    shift = np.where(is_used, p.rest_shift[circuits], 0.0).sum(0) / np.sqrt(is_used.sum(0))
     spikes = np.repeat([g.threshold is not None for g in layout.groups], [g.size for g in layout.groups])
     by_sign = (0, 2, 1)
     return Neurons(
         rest=p.leak[first] + (shift if layout.synapses_enabled else 0.0),
-        threshold=np.where(spikes, p.threshold[first], NEVER),
+        threshold=np.where(spikes, p.threshold[first], UNREACHABLE),
         reset=p.reset[first],
         refractory=target("refractory"),
         tau_mem=p.tau_mem[first] * load,
         tau_syn=p.tau_syn[circuits].transpose(by_sign),
-        synapse=_synapses(p.synapse * p.gain[:, None, :], circuits, used) / load,
+        synapse=_synapses(p.synapse * p.gain[:, None, :], circuits, is_used) / load,
         cadc_offset=p.cadc_offset[first],
         cadc_gain=p.cadc_gain[first],
         circuits=circuits,
-        stuck=None if p.stuck_low is None else _stuck(p, circuits),
+        stuck=None if p.stuck_low is None else _stuck_bits(p, circuits),
     )
 
 
-def _synapses(factor: Array, circuits: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]) -> Array:
-    """Return the strength of each synapse `[A, 128, 2, N]` from that of each cell `[C, 128, 2]`."""
-    found: Array = np.where(used[:, None, None, :], factor[circuits].transpose(0, 2, 3, 1), 0.0)
-    return found
+def _synapses(factor: Array, circuits: npt.NDArray[np.int64], is_used: npt.NDArray[np.bool_]) -> Array:
+    """Return the strength of each synapse of the neurons `[A, 128, 2, N]` from those of all circuits `[C, 128, 2]`."""
+    strengths: Array = np.where(is_used[:, None, None, :], factor[circuits].transpose(0, 2, 3, 1), 0.0)
+    return strengths
 
 
-def _stuck(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _stuck_bits(p: Values, circuits: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     assert p.stuck_low is not None
     assert p.stuck_high is not None
     order = (0, 2, 3, 1)
@@ -174,7 +180,8 @@ class SynapseBlock:
 
     Attributes:
         factor: strength of each excitatory and inhibitory synapse `[2, size, targets]`.
-        low, high: bits of each that are stuck at 0, at 1 `[2, size, targets]`; None without.
+        low: bits of each synapse that are stuck at 0 `[2, size, targets]`; None without such faults.
+        high: bits of each synapse that are stuck at 1 `[2, size, targets]`; None without such faults.
     """
 
     factor: npt.NDArray[np.float32]
@@ -182,12 +189,12 @@ class SynapseBlock:
     high: npt.NDArray[np.uint8] | None
 
     def write(self, weights: npt.NDArray[np.int16], first: int, charges: npt.NDArray[np.float32]) -> None:
-        """Write the signed charge (weight LSB) that integer weights `[size, targets]` make of an event.
+        """Write the signed charges (weight LSB) that an event delivers through integer weights.
 
         Args:
-            weights: of the wiring.
-            first: column of the first target.
-            charges: one row for each source (out).
+            weights: integer weights of the wiring `[size, targets]`.
+            first: column of `charges` for the first target.
+            charges: signed charges, one row for each source (out).
         """
         if self.low is None or self.high is None:
             write_charges(weights, self.factor, first, charges)
@@ -202,7 +209,8 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
     blocks = []
     for wiring in layout.wirings:
         rows = wiring.first_row + np.arange(wiring.size)
-        merged, driver = (rows // ROWS_PER_CIRCUIT)[:, None], (rows % ROWS_PER_CIRCUIT)[:, None]
+        merged = (rows // ROWS_PER_CIRCUIT)[:, None]
+        driver = (rows % ROWS_PER_CIRCUIT)[:, None]
         targets = np.arange(layout.bounds[wiring.target], layout.bounds[wiring.target + 1])
 
         def cut(array: Any, merged: Any = merged, driver: Any = driver, targets: Any = targets) -> Any:
@@ -215,17 +223,17 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
 
 NOISE_TAU = 6e-6
 NOISE_EXPONENT = 0.2
-"""How membrane noise grows with tau_mem [E]: joins 0.7-1.5 LSB in all at 6 us and 1.2-2 LSB at 60 us [C]."""
+"""Growth of membrane noise with tau_mem [E]: consistent with a total of 0.7-1.5 LSB at 6 us and 1.2-2 at 60 us [C]."""
 
 
 def noise_of(neurons: Neurons, level: float) -> Array:
-    """Return the stationary noise of each membrane (LSB) `[N]`: `level` at 6 us, more with less leak conductance."""
+    """Return the stationary noise of each membrane (LSB) `[N]`: `level` at 6 us, more at longer time constants."""
     noise: Array = level * (neurons.tau_mem / NOISE_TAU) ** NOISE_EXPONENT
     return noise
 
 
 def noise_level(noise: float, tau_mem: float) -> float:
-    """Return the level at 6 us (LSB) of a membrane that has stationary `noise` (LSB) at `tau_mem` (s)."""
+    """Return the level at 6 us (LSB) that corresponds to stationary `noise` (LSB) at `tau_mem` (s)."""
     return noise * (NOISE_TAU / tau_mem) ** NOISE_EXPONENT
 
 
@@ -237,9 +245,9 @@ class Propagators:
         step: length of the sub-step (s).
         mem: decay of the membrane `[N]`.
         syn: decay of the synaptic currents `[A, 2, N]`.
-        drive: membrane's gain from the current at the step's start `[A, 2, N]`, negative for
-            inhibition (LSB per weight LSB).
-        noise: membrane's noise of one step per LSB of stationary noise `[N]`.
+        drive: change of the membrane per synaptic current at the start of the step (LSB per weight LSB)
+            `[A, 2, N]`, negative for inhibition.
+        noise: noise of the membrane in one step per LSB of stationary noise `[N]`.
     """
 
     step: float
@@ -250,7 +258,7 @@ class Propagators:
 
 
 def build_propagators(neurons: Neurons, step: float) -> Propagators:
-    """Return the propagators for a sub-step of `step` seconds; tau_m = tau_s is no special case."""
+    """Return the propagators for a sub-step of `step` seconds; tau_m = tau_s needs no special case."""
     rate = 1 / neurons.tau_mem - 1 / neurons.tau_syn
     x = step * rate
     integral = np.where(np.abs(x) < 1e-9, step, np.expm1(x) / np.where(np.abs(x) < 1e-9, 1, rate))

@@ -1,7 +1,7 @@
-"""Faults of the die, as objects that compose: each changes the parameters of some circuits or synapses.
+"""Faults of the die as composable objects, each of which changes the parameters of some circuits or synapses.
 
-Which ones follows from the chip's name and the fault's seed alone. Faults of the link between host
-and chip are not the die's: see `hxtrain.backends.faults`.
+The affected circuits and synapses follow from the chip's name and the seed of the fault alone. For faults of the link
+between host and chip see `hxtrain.backends.faults`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from .rng import derive_key, fixed_uniform
 if TYPE_CHECKING:
     from .chip import Values
 
-NEVER = 1e9
+UNREACHABLE = 1e9
 """Threshold of a neuron that cannot spike (LSB)."""
-ALWAYS = 30.0
-"""How far the rest of an always-firing neuron lies above its threshold (LSB)."""
+FIRING_MARGIN = 30.0
+"""Distance of the rest of an always-firing neuron above its threshold (LSB)."""
 WEIGHT_BITS = 6
 
 
 @dataclass(frozen=True)
 class Fault(ABC):
-    """A fault that meets a share of the circuits or synapse bits.
+    """A fault that affects a share of the circuits or synapse bits.
 
     Attributes:
-        share: probability of each circuit (or bit) to have it.
-        seed: of the draw.
+        share: probability of the fault for each circuit (or bit).
+        seed: seed of the draw of affected circuits.
+        name: name of the fault in `FAULTS`.
     """
 
     share: float
@@ -49,8 +50,8 @@ class Fault(ABC):
     def apply(self, chip: str, values: Values) -> Values:
         """Return the parameters of the chip named `chip` with the fault."""
 
-    def drawn(self, chip: str, *shape: int) -> npt.NDArray[np.bool_]:
-        """Return which of `shape` have the fault."""
+    def mask(self, chip: str, *shape: int) -> npt.NDArray[np.bool_]:
+        """Return the mask of `shape` with the fault."""
         return fixed_uniform(derive_key("fault", chip, self.name, self.seed), *shape) < self.share
 
 
@@ -62,7 +63,7 @@ class DeadNeurons(Fault):
 
     def apply(self, chip: str, values: Values) -> Values:
         """Put the threshold out of reach."""
-        return replace(values, threshold=np.where(self.drawn(chip, CIRCUITS), NEVER, values.threshold))
+        return replace(values, threshold=np.where(self.mask(chip, CIRCUITS), UNREACHABLE, values.threshold))
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,15 @@ class FiringNeurons(Fault):
 
     def apply(self, chip: str, values: Values) -> Values:
         """Lift the rest above the threshold."""
-        hit = self.drawn(chip, CIRCUITS)
-        return replace(values, leak=np.where(hit, values.threshold + ALWAYS - values.rest_shift, values.leak))
+        is_affected = self.mask(chip, CIRCUITS)
+        return replace(
+            values, leak=np.where(is_affected, values.threshold + FIRING_MARGIN - values.rest_shift, values.leak)
+        )
 
 
 @dataclass(frozen=True)
 class StuckBits(Fault):
-    """Bits of synaptic weights that do not follow what is written; half of them read as 0, half as 1.
+    """Bits of synaptic weights that ignore the written value; half of them read as 0, half as 1.
 
     A bit that reads as 1 in the row of the other sign counts against the weight.
     """
@@ -89,21 +92,21 @@ class StuckBits(Fault):
     def apply(self, chip: str, values: Values) -> Values:
         """Mark the bits."""
         shape = (CIRCUITS, ROWS_PER_CIRCUIT, 2, WEIGHT_BITS)
-        hit = self.drawn(chip, *shape)
+        is_affected = self.mask(chip, *shape)
         high = fixed_uniform(derive_key("fault", chip, self.name, self.seed, "value"), *shape) < 0.5
         bit = 1 << np.arange(WEIGHT_BITS)
 
-        def packed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+        def pack(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
             return (mask * bit).sum(-1).astype(np.uint8)
 
-        return replace(values, stuck_low=packed(hit & ~high), stuck_high=packed(hit & high))
+        return replace(values, stuck_low=pack(is_affected & ~high), stuck_high=pack(is_affected & high))
 
 
 FAULTS: dict[str, type[Fault]] = {kind.name: kind for kind in (DeadNeurons, FiringNeurons, StuckBits)}
 
 
 def make_faults(shares: dict[str, float], seed: int = 0) -> tuple[Fault, ...]:
-    """Return faults from their names and shares; ValueError lists the known names."""
+    """Return faults from their names and shares; a ValueError for unknown names lists the valid ones."""
     unknown = sorted(map(str, set(shares) - set(FAULTS)))
     if unknown:
         hint = did_you_mean(unknown, FAULTS)

@@ -1,4 +1,4 @@
-"""A chip known only from measurements: parameters of its logical neurons, in the circuit they were measured in."""
+"""A chip known only from measurements: parameters of its logical neurons in the measured circuit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .dynamics import Neurons, assign_circuits
-from .faults import NEVER
+from .faults import UNREACHABLE
 from .layout import Layout
 from .preset import Preset
 
@@ -17,13 +17,17 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FittedChip:
-    """A chip given by what was measured of it, in its own trace codes.
+    """A chip defined by measured parameters, with potentials in its own trace codes.
 
     Attributes:
-        name, hash: of this fit.
-        merged: circuits per neuron `A` in the measurement.
-        leak, reset, threshold, tau_mem: LSB and s, `[N]`.
-        tau_syn: s `[A, 2, N]`.
+        name: name of the fit.
+        hash: content hash of the fit.
+        merged: number of merged circuits per neuron in the measurement, `A`.
+        leak: resting potential (LSB) `[N]`.
+        reset: reset potential (LSB) `[N]`.
+        threshold: spike threshold (LSB) `[N]`.
+        tau_mem: membrane time constant (s) `[N]`.
+        tau_syn: synaptic time constants by sign (s) `[A, 2, N]`.
         synapse: strength of each synapse `[A, 128, 2, N]`.
         noise: noise levels and limits.
     """
@@ -43,11 +47,11 @@ class FittedChip:
         """Return the parameters of a layout's logical neurons.
 
         Raises:
-            ValueError: the layout has more neurons, or merges circuits otherwise, than was measured.
+            ValueError: the layout has more neurons than were measured, or merges another number of circuits.
         """
         count = layout.bounds[-1]
-        others = sorted({group.circuits for group in layout.groups} - {self.merged})
-        if others or count > len(self.leak):
+        mismatches = sorted({group.circuits for group in layout.groups} - {self.merged})
+        if mismatches or count > len(self.leak):
             raise ValueError(
                 f"chip {self.name} was fitted with {len(self.leak)} neurons of {self.merged} merged circuits, the "
                 f"network needs {count} of {[g.circuits for g in layout.groups]}; fit the device in this circuit"
@@ -58,7 +62,7 @@ class FittedChip:
         refractory = np.repeat([g.refractory for g in layout.groups], [g.size for g in layout.groups])
         return Neurons(
             rest=self.leak[:count],
-            threshold=np.where(spikes & np.isfinite(self.threshold[:count]), self.threshold[:count], NEVER),
+            threshold=np.where(spikes & np.isfinite(self.threshold[:count]), self.threshold[:count], UNREACHABLE),
             reset=self.reset[:count],
             refractory=refractory,
             tau_mem=self.tau_mem[:count],

@@ -1,4 +1,4 @@
-"""What the emulated chip is asked to be: groups of logical neurons and wirings between them.
+"""Configuration of the emulated chip: groups of logical neurons and the wirings between them.
 
 Potentials are in CADC LSB (raw 0..255 scale), times in seconds.
 """
@@ -51,7 +51,7 @@ class Wiring:
     Attributes:
         target: index of the receiving group.
         size: number of sources.
-        first_row: signed input of the target's neurons that source 0 drives.
+        first_row: index of the signed input that source 0 drives.
         source: index of the sending group; None for external inputs.
     """
 
@@ -62,21 +62,24 @@ class Wiring:
 
     @property
     def end(self) -> int:
-        """First signed input behind those that the wiring uses."""
+        """Index of the signed input that follows those of the wiring."""
         return self.first_row + self.size
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A complete configuration: `inputs` external inputs, groups in the order of their circuits, wirings.
+    """A complete configuration.
 
     Attributes:
-        gap: time between the end of a trial's recording and the start of the next trial (s), so short that a
-            trial meets what the one before left behind; None: every trial starts at rest.
-        forced_reset: spend the gap with membranes held at reset and synaptic lines clamped.
-        from_reset: trials start with the membranes at their reset potential (the chip's own processor can force it).
-        synapses_enabled: the synaptic amplifiers are on (their references shift the rest).
-        corrected_capacitance: lower the capacitor of merged circuits by their parasitics.
+        inputs: number of external inputs.
+        groups: groups of logical neurons, in the order of their circuits.
+        wirings: synapses between external inputs and groups, and between groups.
+        gap: time between the end of a trial's recording and the start of the next trial (s); the next trial continues
+            from the state at the end of the gap. None for trials that start at rest.
+        forced_reset: whether membranes are held at reset and synaptic lines are clamped during the gap.
+        from_reset: whether trials start with the membranes at their reset potential (forced by the chip's processor).
+        synapses_enabled: whether the synaptic amplifiers are on (their references shift the rest).
+        corrected_capacitance: whether the capacitor of merged circuits is lowered by their parasitics.
     """
 
     inputs: int
@@ -92,7 +95,7 @@ class Layout:
         if self.gap is not None and self.gap < 0:
             raise ValueError(f"layout.gap={self.gap} s must not be negative; record fewer samples or wait longer")
         if self.forced_reset and self.gap is None:
-            raise ValueError("layout.forced_reset needs a gap to the next trial in which it happens")
+            raise ValueError("layout.forced_reset needs a gap to the next trial; set layout.gap")
         if self.circuits_used > CIRCUITS:
             raise ValueError(
                 f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "
@@ -116,16 +119,16 @@ class Layout:
                 f"wiring {index} uses signed inputs {wiring.first_row}..{wiring.first_row + wiring.size - 1} of group "
                 f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
             )
-        for earlier, other in enumerate(self.wirings[:index]):
-            if other.target != wiring.target:
+        for number, previous in enumerate(self.wirings[:index]):
+            if previous.target != wiring.target:
                 continue
-            if other.source == wiring.source:
-                raise ValueError(f"wirings {earlier} and {index} join the same source and target; merge them")
-            first, last = max(other.first_row, wiring.first_row), min(other.end, wiring.end)
+            if previous.source == wiring.source:
+                raise ValueError(f"wirings {number} and {index} join the same source and target; merge them")
+            first, last = max(previous.first_row, wiring.first_row), min(previous.end, wiring.end)
             if first < last:
                 raise ValueError(
-                    f"wirings {earlier} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
-                    f"set first_row={other.end} on the second"
+                    f"wirings {number} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
+                    f"set first_row={previous.end} on the second"
                 )
 
     @property

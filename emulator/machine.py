@@ -1,7 +1,7 @@
 """The emulated chip as a machine: configure it with a layout, run integer weights and events.
 
-It returns what a chip returns (8-bit codes, spike events with 8 ns stamps) and nothing else. One machine
-may hold several chips; a trial then runs on one of them.
+Like a chip, it returns only 8-bit codes and spike events with 8 ns stamps. A machine may hold several chips; each
+trial then runs on one of them.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ Engine = Literal["compiled", "fused", "stepwise"]
 Individual = Chip | FittedChip
 
 MAX_SUBSTEPS = 64
-"""Finest division of a CADC sample; beyond, the on-chip delay (80 ns) spans too many sub-steps to interpolate."""
+"""Finest division of a CADC sample; with finer sub-steps the on-chip delay (80 ns) spans too many to interpolate."""
 MAX_STEPS = 1 << 14
-"""Sub-steps of a trial that the noise's counter can tell apart."""
+"""Largest number of sub-steps of a trial, set by the width of the noise counter."""
 
 
 class RawRecording(NamedTuple):
-    """What a run gives.
+    """The result of a run.
 
     Attributes:
         codes: CADC codes `[B, T, N]` uint8.
-        spikes: of all neurons.
-        dropped: spikes of each trial that the chip could not record, int64 `[B]`.
+        spikes: recorded spikes of all neurons.
+        dropped: number of spikes of each trial that the chip could not record, int64 `[B]`.
     """
 
     codes: Tensor
@@ -65,16 +65,26 @@ class RawRecording(NamedTuple):
 
 @dataclass(frozen=True)
 class _Program:
-    """Configured chips: everything that does not change between runs.
+    """Configured chips: all quantities that do not change between runs.
 
-    `restored` is the share of the rest that one sub-step restores `[C, N]`; all else is said where it is made.
+    Attributes:
+        layout: layout of the chips.
+        samples: CADC samples per trial.
+        neurons: true parameters of the logical neurons of each chip.
+        params: parameters of the engines.
+        recovery: share of the distance to the rest that a membrane recovers in one sub-step `[C, N]`.
+        scalars: scalar settings of the engines.
+        synapses: synapses by chip and wiring.
+        capacity: largest number of spikes of a trial.
+        quadrant: quadrant of each neuron `[N]`.
+        fused: engine for GPUs; None for the other engines.
     """
 
     layout: Layout
     samples: int
     neurons: list[Neurons]
     params: kernel.Params
-    restored: npt.NDArray[np.float64]
+    recovery: npt.NDArray[np.float64]
     scalars: kernel.Scalars
     synapses: list[list[SynapseBlock]]
     capacity: int
@@ -86,13 +96,13 @@ class EmulatedChip:
     """One emulated chip individual, or several side by side.
 
     Args:
-        chip: the individual; for several of them, every trial meets one, drawn from its place on the clock.
-        seed: seed of the temporal noise; noise depends on the chip's name, seed, the trial's place on the
-            chip's clock, neuron and step, never on how a run is split.
-        substeps: sub-steps per CADC sample on which threshold crossings are looked for.
+        chip: the individual, or several; each trial then runs on one of them, drawn from its time on the clock.
+        seed: seed of the temporal noise. The noise depends on the chip's name, the seed, the trial's time on the chip's
+            clock, neuron and step, but not on the split into runs.
+        substeps: number of sub-steps per CADC sample at which threshold crossings are detected.
         engine: "compiled" (CPU), "fused" (GPU) or "stepwise" (readable, any device).
-        device: torch device that emulates; events and weights may be on another. Recordings are on it if it is a CUDA
-            device, else on the CPU.
+        device: torch device of the emulation; events and weights may be on another device. Recordings are on `device`
+            if it is a CUDA device, else on the CPU.
         dtype: precision of the stepwise engine.
         trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
@@ -111,21 +121,25 @@ class EmulatedChip:
             raise TypeError(f"substeps={substeps!r} must be a whole number")
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
-        where = torch.device(device).type
-        if engine == "compiled" and where != "cpu":
+        device_type = torch.device(device).type
+        if engine == "compiled" and device_type != "cpu":
             raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='fused'")
-        if engine == "fused" and where != "cuda" and not os.environ.get("TRITON_INTERPRET"):
+        if engine == "fused" and device_type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
             raise ValueError(f"engine='fused' runs on a GPU (cuda), not on device={device!r}; use another engine")
         self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
         noises = {individual.noise for individual in self.chips}
         if len(noises) != 1:
             raise ValueError(f"chips side by side need common noise levels, got {len(noises)} different ones")
         self.noise: Preset = noises.pop()
-        self.seed, self.substeps, self.trial_time = seed, substeps, trial_time
-        self.engine, self.device, self.dtype = engine, torch.device(device), dtype
-        self.home = torch.device(device if where == "cuda" else "cpu")
+        self.seed = seed
+        self.substeps = substeps
+        self.trial_time = trial_time
+        self.engine = engine
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.recording_device = torch.device(device if device_type == "cuda" else "cpu")
         self._program: _Program | None = None
-        self._written: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._charge_cache: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
         self._compiled = Compiled()
 
     @property
@@ -134,84 +148,88 @@ class EmulatedChip:
         return self.chips[0]
 
     def exchange(self, chip: Individual) -> None:
-        """Put another chip (or the same one with other codes) in place; configure it afterwards."""
-        self.chips, self.noise, self._program = [chip], chip.noise, None
+        """Replace the chip (or the codes of the same chip); call `configure` afterwards."""
+        self.chips = [chip]
+        self.noise = chip.noise
+        self._program = None
 
     def interrupt(self) -> None:
-        """End the run of the compiled engine that is in progress, from another thread."""
+        """Interrupt the current run of the compiled engine, from another thread."""
         self._compiled.interrupt()
 
     def read_reference(self, potential: float, samples: int, clock: int = 0) -> npt.NDArray[np.uint8]:
         """Return CADC codes `[samples, 512]` of one potential (LSB) that is connected to all channels.
 
         Raises:
-            ValueError: a fitted chip has no such access.
+            ValueError: the chip is fitted; its CADC has no access to a reference.
         """
         if not isinstance(self.chip, Chip):
-            raise ValueError(f"chip {self.chip.name} is fitted; only neurons are known of it")
+            raise ValueError(f"chip {self.chip.name} is fitted; it has no access to the inputs of the CADC")
         values = self.chip.values(uniform_targets())
         noise = fixed_normal(derive_key("reference", self.chip.name, self.seed, clock), samples, CIRCUITS)
-        seen = potential + self.noise.cadc_noise * noise
-        codes = values.cadc_gain * (seen - 128) + 128 + values.cadc_offset
+        voltage = potential + self.noise.cadc_noise * noise
+        codes = values.cadc_gain * (voltage - 128) + 128 + values.cadc_offset
         return np.clip(np.floor(codes + 0.5), 0, 255).astype(np.uint8)
 
     def configure(self, layout: Layout, samples: int) -> None:
         """Apply a layout; every run then records `samples` CADC samples per trial.
 
         Raises:
-            ValueError: more sub-steps, or another circuit than a fitted chip was measured in; close trials on
-                several chips.
+            ValueError: a trial has too many sub-steps, a fitted chip was measured in another circuit, or close trials
+                run on several chips.
         """
         step = CADC_INTERVAL / self.substeps
         gap = -1 if layout.gap is None else _even_gap(layout.gap / step, samples * self.substeps)
         if not 1 <= samples * self.substeps + max(gap, 0) <= MAX_STEPS:
             raise ValueError(
-                f"samples={samples} (and the gap behind them) times substeps={self.substeps} must be in "
+                f"samples={samples} (and the gap after them) times substeps={self.substeps} must be in "
                 f"1..{MAX_STEPS}; record fewer samples"
             )
         if gap >= 0 and len(self.chips) > 1:
             raise ValueError(
-                f"layout.gap={layout.gap} s: close trials follow each other on one chip, but here each meets one of "
+                f"layout.gap={layout.gap} s: close trials need a single chip, but each trial runs on one of "
                 f"{len(self.chips)}; use a single chip, or trials far apart (gap=None)"
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
-        params, scalars = self._params(layout, neurons, step), self._scalars(layout, samples, gap, step)
-        synapses, capacity = [synapse_blocks(layout, each) for each in neurons], self._capacity(layout, samples, step)
+        params = self._params(layout, neurons, step)
+        scalars = self._scalars(layout, samples, gap, step)
+        synapses = [synapse_blocks(layout, chip_neurons) for chip_neurons in neurons]
+        capacity = self._capacity(layout, samples, step)
         fused = None
         if self.engine == "fused":
             fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
-        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.home)
-        restored = 1 - params.mem.astype(np.float64)
+        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
+        recovery = 1 - params.mem.astype(np.float64)
         self._program = _Program(
-            layout, samples, neurons, params, restored, scalars, synapses, capacity, quadrant, fused
+            layout, samples, neurons, params, recovery, scalars, synapses, capacity, quadrant, fused
         )
-        self._written = None
+        self._charge_cache = None
 
     @staticmethod
     def _neurons(individual: Individual, layout: Layout) -> Neurons:
         return individual.neurons(layout) if isinstance(individual, FittedChip) else build_neurons(individual, layout)
 
     def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> kernel.Params:
-        propagators = [build_propagators(each, step) for each in neurons]
+        propagators = [build_propagators(chip_neurons, step) for chip_neurons in neurons]
         external, internal = _circuit_maps(layout)
         level = self.noise.membrane_noise
-        half = neurons[0].circuits[0] >= CIRCUITS // 2
+        is_second_half = neurons[0].circuits[0] >= CIRCUITS // 2
 
-        def stacked(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
+        def stack(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
             return kernel.as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
 
         return kernel.Params(
-            reset=stacked("reset", neurons),
-            refractory=stacked("refractory", neurons, 1 / step),
-            mem=stacked("mem", propagators),
-            syn=stacked("syn", propagators),
-            drive=stacked("drive", propagators),
+            reset=stack("reset", neurons),
+            refractory=stack("refractory", neurons, 1 / step),
+            mem=stack("mem", propagators),
+            syn=stack("syn", propagators),
+            drive=stack("drive", propagators),
             noise=kernel.as_float32(
                 np.stack([p.noise * noise_of(n, level) for p, n in zip(propagators, neurons, strict=True)])
             ),
-            cadc_offset=stacked("cadc_offset", neurons),
-            cadc_gain=stacked("cadc_gain", neurons),
-            early=kernel.as_float32(half * (self.noise.cadc_skew / step)),
+            cadc_offset=stack("cadc_offset", neurons),
+            cadc_gain=stack("cadc_gain", neurons),
+            early=kernel.as_float32(is_second_half * (self.noise.cadc_skew / step)),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
@@ -238,8 +256,8 @@ class EmulatedChip:
         )
 
     def _capacity(self, layout: Layout, samples: int, step: float) -> int:
-        shortest = max(1, int(min(g.refractory for g in layout.groups) / step))
-        return layout.bounds[-1] * (samples * self.substeps // shortest + 2)
+        shortest_refractory = max(1, int(min(g.refractory for g in layout.groups) / step))
+        return layout.bounds[-1] * (samples * self.substeps // shortest_refractory + 2)
 
     def run(
         self,
@@ -252,11 +270,11 @@ class EmulatedChip:
         """Run `batch` trials.
 
         Args:
-            weights: one integer tensor `[targets, sources]` per wiring, magnitudes up to 63.
+            weights: integer weights `[targets, sources]` of each wiring, magnitudes up to 63.
             events: external events, grouped by sample.
             batch: number of trials `B`.
-            clock: place of the first trial on the chip's clock (counts trials).
-            chip: index of the chip that each trial runs on `[B]`; None: drawn from the clock.
+            clock: time of the first trial on the chip's clock, in trials.
+            chip: index of the chip of each trial `[B]`; None for chips drawn from the clock.
 
         Raises:
             RuntimeError: the chip is not configured.
@@ -267,12 +285,14 @@ class EmulatedChip:
             raise RuntimeError("the emulated chip is not configured; call configure(layout, samples) first")
         if any(part.shape != (len(events.time),) for part in events):
             raise ValueError(f"events need one length, got {[tuple(part.shape) for part in events]}")
-        events = Events(*(part.to(self.home) for part in events))
-        if program.fused is None:  # which looks at them itself
+        events = Events(*(part.to(self.recording_device) for part in events))
+        if program.fused is None:  # the fused engine checks them itself
             self._check_events(program, events, batch)
-        charges = self._programmed(program, weights)
+        charges = self._cached_charges(program, weights)
         if batch == 0:
-            codes = torch.empty(0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.home)
+            codes = torch.empty(
+                0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.recording_device
+            )
             return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)
@@ -281,11 +301,11 @@ class EmulatedChip:
         trials = Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
         run = self._run_on_grid if program.fused is None else self._run_fused
         codes, spikes = run(program, trials)
-        found, dropped = self._recorded(program, spikes, clocks, chip)
-        return RawRecording(codes, found, dropped)
+        recorded_spikes, dropped = self._limit_spikes(program, spikes, clocks, chip)
+        return RawRecording(codes, recorded_spikes, dropped)
 
     def chip_of(self, clocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """Return the index of the chip `[B]` that trials at these places of the clock meet."""
+        """Return the index of the chip of trials at these times of the clock `[B]`."""
         if len(self.chips) == 1:
             return np.zeros(len(clocks), np.int64)
         words = splitmix64(derive_key("population", self.seed, *(c.name for c in self.chips)), clocks)
@@ -301,28 +321,30 @@ class EmulatedChip:
         if len(events.sample) == 0:
             return
         order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
-        seen = (*torch.aminmax(events.unit), *order, events.time.min())
-        lowest, highest, first, last, unordered, earliest = torch.stack([x.double() for x in seen]).tolist()
+        extremes = (*torch.aminmax(events.unit), *order, events.time.min())
+        lowest, highest, first, last, is_unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
         if lowest < 0 or highest >= program.layout.inputs:
             inputs = program.layout.inputs
             raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
-        if first < 0 or last >= batch or unordered:
+        if first < 0 or last >= batch or is_unordered:
             raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
         if not earliest >= 0:
             raise ValueError(f"events.time must not be negative, smallest is {earliest} s")
 
-    def _programmed(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the charges of `weights`; the very tensors of the last run are not written again."""
+    def _cached_charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the charges of `weights`; unchanged tensors of the previous run reuse its charges."""
         if any(w.is_inference() for w in weights):  # such tensors do not count their changes
             return self._charges(program, weights)
         version = [(id(w), w._version) for w in weights]
-        if self._written is None or self._written[0] != version:
-            self._written = (version, list(weights), self._charges(program, weights))
-        return self._written[2]
+        if self._charge_cache is None or self._charge_cache[0] != version:
+            self._charge_cache = (version, list(weights), self._charges(program, weights))
+        return self._charge_cache[2]
 
     def _charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the signed synaptic charges of external `[C, J, N]` and internal `[C, N, N]` synapses."""
-        layout, bounds, chips = program.layout, program.layout.bounds, len(self.chips)
+        layout = program.layout
+        bounds = program.layout.bounds
+        chips = len(self.chips)
         if len(weights) != len(layout.wirings):
             raise ValueError(f"got {len(weights)} weight matrices for {len(layout.wirings)} wirings")
         if program.fused is not None:
@@ -359,26 +381,32 @@ class EmulatedChip:
     def _rows(
         self, program: _Program, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[kernel.Rows, npt.NDArray[np.int64]]:
-        """Return what is constant for a chip and a window of its clock, and each trial's row in it `[B]`.
+        """Return the slow state of the chips, and the row of each trial in it `[B]`.
 
-        Slow threshold noise and drift: one draw per neuron and window.
+        A row holds rest, start and threshold of a chip in a window of its clock. Slow threshold noise and drift have
+        one draw per neuron and window.
         """
         window = clocks // np.uint64(THRESHOLD_WINDOW)
         if len(self.chips) == 1 and window[0] == window[-1]:
-            pairs, row = window[:1], np.zeros(len(clocks), np.int64)
+            pairs = window[:1]
+            row = np.zeros(len(clocks), np.int64)
         else:
             pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
             pairs, row = np.unique(pair, return_inverse=True)
         parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
-        which = [int(p % len(self.chips)) for p in pairs.tolist()]
-        begin = np.stack([program.neurons[c].reset for c in which]) if program.layout.from_reset else start
+        chip_of_row = [int(p % len(self.chips)) for p in pairs.tolist()]
+        begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
         f32 = kernel.as_float32
-        return kernel.Rows(rest=f32(start * program.restored[which]), start=f32(begin), threshold=f32(threshold)), row
+        return kernel.Rows(
+            rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)
+        ), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
-        neurons, name, noise = program.neurons[c], self.chips[c].name, self.noise
+        neurons = program.neurons[c]
+        name = self.chips[c].name
+        noise = self.noise
         counters = np.arange(len(neurons.rest), dtype=np.uint64) + np.uint64(window * 4096)
         words = splitmix64(derive_key("threshold noise", name, self.seed), counters)
         eta = noise.threshold_noise * normal_table()[words >> np.uint64(48)]
@@ -386,68 +414,74 @@ class EmulatedChip:
             return neurons.rest, neurons.threshold + eta
         time = window * THRESHOLD_WINDOW * self.trial_time
         circuits = neurons.circuits[0]
-        moved = [
-            noise.drift_sd * drift_walk(derive_key("drift", name, self.seed, what), time, noise.drift_time)[circuits]
-            for what in ("leak", "threshold")
+        shifts = [
+            noise.drift_sd
+            * drift_walk(derive_key("drift", name, self.seed, parameter), time, noise.drift_time)[circuits]
+            for parameter in ("leak", "threshold")
         ]
-        return neurons.rest + moved[0], neurons.threshold + eta + moved[1]
+        return neurons.rest + shifts[0], neurons.threshold + eta + shifts[1]
 
     def _keys(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """Return the noise keys of each trial `[B, 2]`."""
         names = [individual.name for individual in self.chips]
-        every = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
-        return every[0] if len(every) == 1 else np.stack(every)[chip, np.arange(len(clocks))]
+        keys = [sample_keys(derive_key("temporal noise", name, self.seed), clocks) for name in names]
+        return keys[0] if len(keys) == 1 else np.stack(keys)[chip, np.arange(len(clocks))]
 
     def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`."""
-        share = uniform(self._drawn("sampling phase", clocks, chip))
+        """Return the delay of each trial's stimulus after the CADC's first sample (s) `[B]`."""
+        share = uniform(self._draw("sampling phase", clocks, chip))
         return (share * self.noise.sampling_phase).astype(np.float32)
 
-    def _drawn(
+    def _draw(
         self, purpose: str, counters: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint64]:
-        """Return a random word per counter, as the chip with that index draws it."""
+        """Return a random word of the given chip for each counter `[B]`."""
         words = np.empty(len(counters), np.uint64)
         for c, individual in enumerate(self.chips):
-            here = chip == c
-            words[here] = splitmix64(derive_key(purpose, individual.name, self.seed), counters[here])
+            members = chip == c
+            words[members] = splitmix64(derive_key(purpose, individual.name, self.seed), counters[members])
         return words
 
-    def _recorded(
+    def _limit_spikes(
         self, program: _Program, spikes: Events, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
     ) -> tuple[Events, Tensor]:
-        """Return the spikes that the event buses could record, and how many of each trial they could not."""
-        capacity, none = self.noise.spike_capacity, torch.zeros(len(clocks), dtype=torch.int64)
+        """Return the spikes that the event buses record, and the number of lost spikes of each trial."""
+        capacity = self.noise.spike_capacity
+        no_loss = torch.zeros(len(clocks), dtype=torch.int64)
         if capacity is None or len(spikes.sample) <= capacity:
-            return spikes, none
+            return spikes, no_loss
         crowded = crowded_spikes(spikes, program.quadrant, capacity)
         if crowded is None:
-            return spikes, none
+            return spikes, no_loss
         quadrant = program.quadrant[spikes.unit]
         sample, unit, time = (part[crowded].cpu() for part in spikes)
-        trial, neuron = sample.numpy(), unit.numpy().astype(np.uint64)
-        draw = self._drawn("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
+        trial = sample.numpy()
+        neuron = unit.numpy().astype(np.uint64)
+        draw = self._draw("spike loss", clocks[trial] * np.uint64(CIRCUITS) + neuron, chip[trial])
         survivors = surviving_spikes(sample, quadrant[crowded].cpu(), time, capacity, draw)
         if survivors is None:
-            return spikes, none
-        kept = ~crowded
-        kept[crowded] = survivors.to(self.home)
-        dropped = torch.bincount(spikes.sample[~kept], minlength=len(clocks)).cpu()
-        return Events(*(part[kept] for part in spikes)), dropped
+            return spikes, no_loss
+        is_recorded = ~crowded
+        is_recorded[crowded] = survivors.to(self.recording_device)
+        dropped = torch.bincount(spikes.sample[~is_recorded], minlength=len(clocks)).cpu()
+        return Events(*(part[is_recorded] for part in spikes)), dropped
 
     def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
-        """Run an engine that knows times in sub-steps."""
-        step, phase = CADC_INTERVAL / self.substeps, torch.from_numpy(trials.phase).to(self.home)
-        shifted, events = self.noise.sampling_phase > 0, trials.events
-        time = (events.time + (phase[events.sample] if shifted else 0.0)) / step
+        """Run an engine on a grid of sub-steps."""
+        step = CADC_INTERVAL / self.substeps
+        phase = torch.from_numpy(trials.phase).to(self.recording_device)
+        has_phase = self.noise.sampling_phase > 0
+        events = trials.events
+        time = (events.time + (phase[events.sample] if has_phase else 0.0)) / step
         trials = trials._replace(events=events._replace(time=time))
         if self.engine == "compiled":
             codes, spikes = self._compiled.run(program.params, program.scalars, program.capacity, trials)
         else:
             codes, spikes = run_stepwise(program.params, program.scalars, trials, self.device, self.dtype)
-            codes, spikes = codes.to(self.home), Events(*(part.to(self.home) for part in spikes))
+            codes = codes.to(self.recording_device)
+            spikes = Events(*(part.to(self.recording_device) for part in spikes))
         time = spikes.time * step
-        if shifted:
+        if has_phase:
             time = time - phase[spikes.sample]
         stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
         return codes, spikes._replace(time=stamps)
@@ -457,7 +491,7 @@ class EmulatedChip:
         try:
             return program.fused.run(trials)
         except BadEventsError:
-            self._check_events(program, trials.events, len(trials.chip))  # says what is wrong with them
+            self._check_events(program, trials.events, len(trials.chip))  # raises the error in detail
             raise
 
 

@@ -1,9 +1,8 @@
-"""How imperfect a die is: one dataclass of spreads and noise levels.
+"""The imperfections of a die: one dataclass of spreads and noise levels.
 
-Sources: [D] spread of the codes that equalise the neurons of four real chips, decoded from
-their published calibration results; [C] bounds demanded by the tests of the chip's
-calibration library; [P] Cramer, Billaudelle et al., PNAS 2022; [E] *estimate*, no published
-number. `docs/emulator.md` lists every field with its range.
+Sources: [D] spread of the codes that equalise the neurons of four real chips, decoded from their published calibration
+results; [C] bounds in the tests of the chip's calibration library; [P] Cramer, Billaudelle et al., PNAS 2022;
+[E] *estimate* without a published number. `docs/emulator.md` lists every field with its range.
 """
 
 from __future__ import annotations
@@ -19,22 +18,26 @@ from .names import did_you_mean
 class Preset:
     """Standard deviations of the fixed pattern and of the temporal noise.
 
-    LSB is the unit of the 8-bit membrane ADC (CADC). A `_quadrant` spread is common to the
-    128 circuits of a quadrant, the other one is drawn per circuit.
+    LSB is the unit of the 8-bit membrane ADC (CADC). A `_quadrant` spread is common to the 128 circuits of a quadrant;
+    the spread without this suffix is drawn per circuit.
 
     Attributes:
-        leak_sd, leak_quadrant_sd: resting potential at a common code (LSB).
-        threshold_sd, threshold_quadrant_sd: spike threshold at a common code (LSB).
-        leak_threshold_rho: correlation of leak and threshold, within a quadrant and of quadrants.
+        leak_sd: resting potential at a common code (LSB).
+        leak_quadrant_sd: mean resting potential of a quadrant at a common code (LSB).
+        threshold_sd: spike threshold at a common code (LSB).
+        threshold_quadrant_sd: mean spike threshold of a quadrant at a common code (LSB).
+        leak_threshold_rho: correlation of leak and threshold, within a quadrant and between quadrant means.
         reset_sd: reset potential at a common code (LSB).
         leak_reset_rho: correlation of leak and reset.
         rest_shift_sd: shift of the rest by the synaptic amplifiers' references (LSB).
-        tau_mem_cv, tau_mem_quadrant_cv: membrane time constant (relative).
-        tau_syn_cv, tau_syn_quadrant_cv: synaptic time constants, per circuit and sign (relative).
-        gain_cv, gain_quadrant_cv: synaptic gain, per circuit and sign (relative); the
-            quadrant's factor is common to both signs.
+        tau_mem_cv: membrane time constant (relative).
+        tau_mem_quadrant_cv: factor of a quadrant on its membrane time constants (relative).
+        tau_syn_cv: synaptic time constants, per circuit and sign (relative).
+        tau_syn_quadrant_cv: factor of a quadrant on its synaptic time constants, per sign (relative).
+        gain_cv: synaptic gain, per circuit and sign (relative).
+        gain_quadrant_cv: factor of a quadrant on its synaptic gains, common to both signs (relative).
         gain_rho: correlation of a circuit's two gains within a quadrant.
-        synapse_cv: strength of the single synapse (relative).
+        synapse_cv: strength of a single synapse (relative).
         driver_cv: strength of a synapse driver's row (relative).
         parasitic_cv: capacitance that a merged circuit adds (relative).
         cadc_offset_sd: offset of a CADC channel (LSB).
@@ -42,20 +45,23 @@ class Preset:
         cadc_gain_cv: slope of a quadrant's CADC ramp (relative).
         cadc_channel_gain_cv: slope of a single channel (relative).
         code_noise: deviation of every single code of a parameter cell from its line (codes).
-        rewrite_potential, rewrite_threshold: what a potential differs by when its cell is written again (LSB).
-        rewrite_tau_mem, rewrite_tau_syn, rewrite_gain: likewise for cells that hold currents (relative).
-        outlier_share: circuits with one parameter cell far off the rest.
-        stuck_share: circuits with one parameter cell that does not follow its code.
+        rewrite_potential: change of leak or reset when its cell is written again (LSB).
+        rewrite_threshold: change of a threshold when its cell is written again (LSB).
+        rewrite_tau_mem: change of a membrane time constant when its cell is written again (relative).
+        rewrite_tau_syn: change of a synaptic time constant when its cell is written again (relative).
+        rewrite_gain: change of a gain when its cell is written again (relative).
+        outlier_share: share of circuits with one parameter cell far from its nominal transfer.
+        stuck_share: share of circuits with one parameter cell that does not follow its code.
         membrane_noise: stationary noise of a membrane with tau_mem = 6 us (LSB); see `dynamics.noise_of`.
         cadc_noise: white noise of one CADC sample (LSB).
         threshold_noise: slow noise of the threshold, constant for `THRESHOLD_WINDOW` trials (LSB).
         spike_jitter: noise of a spike's time (s).
-        sampling_phase: largest delay of a trial's stimulus behind its first CADC sample (s); the delay is
+        sampling_phase: largest delay of a trial's stimulus after its first CADC sample (s); the delay is
             uniform and new in every trial.
-        cadc_skew: by how much the second half of the circuits is sampled earlier than the first (s).
+        cadc_skew: lead of the samples of the second half of the circuits over the first half (s).
         drift_sd: random walk of leak and threshold since the calibration, its stationary spread (LSB).
-        drift_time: its correlation time (s of chip time).
-        spike_capacity: spikes that one quadrant can record per `VOLLEY_WINDOW`; None for any number.
+        drift_time: correlation time of the drift (s of chip time).
+        spike_capacity: number of spikes that one quadrant can record per `VOLLEY_WINDOW`; None for no limit.
         synapse_saturation: synaptic current at which the amplifier saturates, in weight LSB of
             simultaneous input; None for a linear amplifier.
         rails: lower and upper limit of the membrane (LSB); None for no limit.
@@ -128,21 +134,21 @@ class Preset:
         """Return a copy with other values.
 
         Raises:
-            ValueError: a field is not known; the text lists what is.
+            ValueError: a field is unknown; the message lists the fields.
         """
-        known = sorted(field.name for field in fields(self))
-        unknown = sorted(set(values) - set(known))
+        names = sorted(field.name for field in fields(self))
+        unknown = sorted(set(values) - set(names))
         if unknown:
             raise ValueError(
-                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(known)}"
-                f"{did_you_mean(unknown, known)}"
+                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(names)}"
+                f"{did_you_mean(unknown, names)}"
             )
         if values.get("rails") is not None:
             values["rails"] = _rails(values["rails"])
         return replace(self, **values)  # type: ignore[arg-type]
 
     def only(self, *names: str) -> Preset:
-        """Return the ideal preset with only these fields as they are here."""
+        """Return the ideal preset with the values of these fields taken over."""
         return IDEAL.changed(**{name: getattr(self, name) for name in names})
 
 
@@ -197,7 +203,7 @@ FABRICATED = Preset(
     cadc_noise=0.7,  # [E]
     threshold_noise=1.1,  # [C] 1.5 % of threshold - leak, redrawn per batch
     spike_jitter=60e-9,  # [C] 0.01 tau
-    sampling_phase=0.1e-6,  # [E] sampling triggered with the stimulus; 1.7e-6 where it runs freely
+    sampling_phase=0.1e-6,  # [E] sampling triggered with the stimulus; 1.7e-6 if it runs freely
     cadc_skew=0.05e-6,  # [E] at most 0.1 us
     spike_capacity=64,  # [C] at least 250 of 512 simultaneous spikes are recorded
     synapse_saturation=6 * 63.0,  # [E] six coincident full weights

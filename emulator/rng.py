@@ -1,7 +1,7 @@
 """Counter-based random numbers: the same on every machine, in any order, in any batch.
 
-A number is a pure function of *what it is for* (a key) and *where it is used* (a
-counter); nothing is stored and nothing advances. Two kinds are needed:
+A number is a pure function of its purpose (a key) and its place (a counter); there is no state that advances. Two
+kinds are needed:
 
 * the fixed pattern of a chip: `fixed_normal(key, n)`, from the splitmix64 sequence
   (Steele, Lea, Flood 2014);

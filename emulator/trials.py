@@ -1,4 +1,4 @@
-"""What goes into an engine and what comes out."""
+"""Inputs and outputs of an engine."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class Trials(NamedTuple):
     """The trials of one run, `B` of them.
 
     Attributes:
-        events: external events. The engines of sub-steps get their times in sub-steps.
-        external, internal: signed charges of the synapses (weight LSB) `[C, J, N]`, `[C, N, N]`.
-        chip, row: chip and row of `rows` of each trial `[B]`.
+        events: external events; engines on a grid of sub-steps get their times in sub-steps.
+        external: signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
+        internal: signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
+        chip: index of the chip of each trial `[B]`.
+        row: index into `rows` of each trial `[B]`.
         keys: noise keys of each trial `[B, 2]`.
-        rows: what the chips' clock changes slowly.
-        phase: by how much each trial's stimulus comes after the CADC's first sample (s) `[B]`.
+        rows: slow state of the chips.
+        phase: delay of each trial's stimulus after the CADC's first sample (s) `[B]`.
     """
 
     events: Events

@@ -1,7 +1,7 @@
-"""Loss of recorded spikes: the event bus of a quadrant records only so many per window.
+"""Loss of recorded spikes: the event bus of a quadrant records a limited number of spikes per window.
 
-The spikes themselves are not lost on the chip; only their records are. Which of a volley's records
-survive is random, by a hash of trial, neuron and window.
+The spikes still reach their targets on the chip; only their records are lost. The records of a volley that survive are
+drawn by a hash of trial, neuron and window.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ def _exceeds(
     """Return whether more than `capacity` spikes of one trial and quadrant lie in one window.
 
     Args:
-        capacity: of each of the quadrants 0..3.
-        sample, unit, time: of each spike `[S]`, grouped by sample; s.
-        quadrant: of each neuron `[N]`. window: its length, s.
+        capacity: largest number of spikes of each quadrant 0..3 in a window.
+        sample: index of the trial of each spike `[S]`, grouped.
+        unit: neuron of each spike `[S]`.
+        time: time of each spike (s) `[S]`.
+        quadrant: quadrant of each neuron `[N]`.
+        window: length of a window (s).
     """
-    spikes, latest, begin = len(time), 0.0, 0
+    spikes = len(time)
+    latest = 0.0
+    begin = 0
     for i in range(spikes):
         latest = max(latest, np.float64(time[i]))
     counts = np.zeros((4, int(np.floor(latest / window)) + 1), np.int64)
@@ -44,11 +49,11 @@ def _exceeds(
             end += 1
         if end - begin > capacity:
             for i in range(begin, end):
-                at = int(np.floor(np.float64(time[i]) / window))
-                counts[quadrant[unit[i]], at] += 1
-                if counts[quadrant[unit[i]], at] > capacity:
+                index = int(np.floor(np.float64(time[i]) / window))
+                counts[quadrant[unit[i]], index] += 1
+                if counts[quadrant[unit[i]], index] > capacity:
                     return True
-            for i in range(begin, end):  # only what the trial has touched: there may be many windows
+            for i in range(begin, end):  # resets only the touched counts: there may be many windows
                 counts[quadrant[unit[i]], int(np.floor(np.float64(time[i]) / window))] = 0
         begin = end
     return False
@@ -59,14 +64,15 @@ volley_exceeds: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(_e
 
 
 def crowded_spikes(spikes: Events, quadrant: Tensor, capacity: int) -> Tensor | None:
-    """Return which spikes are among more than `capacity` of one trial and quadrant, bool `[S]`.
+    """Return the mask `[S]` of spikes whose trial and quadrant have more than `capacity` spikes.
 
-    None if no window has more than that, as it is in most runs: this costs less than to draw which ones survive.
+    The result is None if no window has more than `capacity` spikes, as in most runs. This check costs less than
+    drawing the surviving spikes.
 
     Args:
-        spikes: times in seconds.
-        quadrant: of each neuron `[N]`.
-        capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
+        spikes: spikes of all trials, times in seconds.
+        quadrant: quadrant of each neuron `[N]`.
+        capacity: number of spikes that a quadrant can record per `VOLLEY_WINDOW`.
     """
     on_cpu = spikes.time.device.type == "cpu"
     if on_cpu and not volley_exceeds(capacity, *(part.numpy() for part in (*spikes, quadrant)), VOLLEY_WINDOW):
@@ -91,12 +97,14 @@ def _windows(time: Tensor) -> Tensor:
 def surviving_spikes(
     sample: Tensor, quadrant: Tensor, time: Tensor, capacity: int, draw: npt.NDArray[np.uint64]
 ) -> Tensor | None:
-    """Return which spikes are recorded, bool `[S]`; None when all are.
+    """Return the mask `[S]` of recorded spikes; None if all are recorded.
 
     Args:
-        sample, quadrant, time (s): of each spike `[S]`.
-        capacity: spikes that a quadrant can record per `VOLLEY_WINDOW`.
-        draw: random word of each spike's trial and neuron `[S]`.
+        sample: index of the trial of each spike `[S]`.
+        quadrant: quadrant of each spike `[S]`.
+        time: time of each spike (s) `[S]`.
+        capacity: number of spikes that a quadrant can record per `VOLLEY_WINDOW`.
+        draw: random word for the trial and neuron of each spike `[S]`.
     """
     window = _windows(time)
     windows = int(window.max()) + 1
@@ -104,7 +112,7 @@ def surviving_spikes(
     _, index, counts = np.unique(volley, return_inverse=True, return_counts=True)
     if counts.max() <= capacity:
         return None
-    draw = splitmix64(0, draw + window.numpy().astype(np.uint64))  # others in the trial's next volley
+    draw = splitmix64(0, draw + window.numpy().astype(np.uint64))  # other survivors in the next volley of a trial
     order = np.lexsort((draw, index))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.empty(len(index), np.int64)

@@ -1,4 +1,4 @@
-"""Calibration of a chip as a procedure: what is measured, searched, written to a file, and read back."""
+"""Calibration of a chip: the procedure, its measurements and searches, and the file that holds the result."""
 
 from .bench import Bench
 from .file import Calibration, CalibrationError

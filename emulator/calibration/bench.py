@@ -1,6 +1,6 @@
-"""What the software of a chip can do beneath a circuit: write codes, give inputs, read CADC and spikes.
+"""Low-level access to a chip: write codes, send inputs, read CADC and spikes.
 
-Nothing else of the die is visible here; the calibration sees the chip only through a `Bench`.
+The calibration accesses the chip only through a `Bench`, so it sees no true parameter of the die.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFRACTORY = 2e-6
 
 
 class Observation(NamedTuple):
-    """What a measurement saw, of `B` trials with `T` samples.
+    """Result of a measurement of `B` trials with `T` samples.
 
     Attributes:
         codes: CADC codes `[B, T, 512]`.
@@ -37,13 +37,13 @@ class Observation(NamedTuple):
 
 
 class Bench:
-    """A chip on the bench: all 512 circuits apart, 128 signed inputs each.
+    """A chip on the bench: 512 separate circuits with 128 signed inputs each.
 
     Args:
-        chip: the individual; its own codes are not used, and it is neither decalibrated nor partly ideal here.
-        targets: what its circuits shall be; the codes start where they would be right without mismatch.
-        seed: of the temporal noise.
-        rate: at which its circuits shall fire by themselves (1 / s); None: they rest.
+        chip: the individual; its codes, decalibration and `only` are ignored.
+        targets: targets of all circuits; the initial codes meet them on a die without mismatch.
+        seed: seed of the temporal noise.
+        rate: rate at which the circuits fire without input (1 / s); None for circuits that rest.
     """
 
     def __init__(self, chip: Chip, targets: Targets, seed: int = 0, rate: float | None = None) -> None:
@@ -69,17 +69,18 @@ class Bench:
         synapses: bool = True,
         windows: int = 1,
     ) -> Observation:
-        """Run trials and return what was seen.
+        """Run trials and return their codes and spikes.
 
         Args:
             samples: CADC samples per trial.
             trials: trials per window.
             weight: weight of all synapses of the first `inputs` inputs.
-            times: when these inputs fire in each trial (s) `[trials]`.
-            spiking: switch the thresholds on.
-            from_reset: force a reset before each trial.
-            synapses: switch the synaptic amplifiers on.
-            windows: repeat at so many distant places of the clock, since slow noise is constant nearby.
+            inputs: number of inputs that fire.
+            times: time at which these inputs fire in each trial (s) `[trials]`.
+            spiking: whether the thresholds are on.
+            from_reset: whether a reset is forced before each trial.
+            synapses: whether the synaptic amplifiers are on.
+            windows: number of repetitions at distant times of the clock; slow noise is constant within a window.
         """
         group = Group(CIRCUITS, 1, 0.0, 0.0 if spiking else None, 0.0, 1e-6, 1e-6, REFRACTORY)
         layout = Layout(
@@ -96,10 +97,10 @@ class Bench:
         events = _volleys(inputs if times is not None else 0, np.zeros(0) if times is None else times)
         codes, counts = [], []
         for _ in range(windows):
-            found = self._machine.run([weights], events, trials, self._clock)
-            place = found.spikes.sample * CIRCUITS + found.spikes.unit
+            recording = self._machine.run([weights], events, trials, self._clock)
+            place = recording.spikes.sample * CIRCUITS + recording.spikes.unit
             counts.append(np.bincount(place.numpy(), minlength=trials * CIRCUITS).reshape(trials, CIRCUITS))
-            codes.append(found.codes.numpy())
+            codes.append(recording.codes.numpy())
             self._clock += max(trials, THRESHOLD_WINDOW)
         return Observation(np.concatenate(codes), np.concatenate(counts))
 

@@ -1,4 +1,4 @@
-"""A calibration: the codes that were found for one chip and one set of targets, and its file."""
+"""A calibration, that is the codes of one chip for one set of targets, and its file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..layout import CIRCUITS
 
 Array = npt.NDArray[np.float64]
 FORMAT = "hxtrain calibration 1"
-LARGEST = 2**22
-"""Most bytes that a calibration unpacks to."""
-SAME = 1e-3
-"""Targets that differ by less than this share are the same."""
+SIZE_LIMIT = 2**22
+"""Largest unpacked size of a calibration file (bytes)."""
+TARGET_TOLERANCE = 1e-3
+"""Relative difference up to which targets count as equal."""
 TARGETS = ("leak", "reset", "threshold", "tau_mem", "tau_syn")
 
 CONSEQUENCES = {
@@ -37,8 +37,8 @@ CONSEQUENCES = {
     "gain_inh": "has inhibitory weights of another strength",
 }
 
-USUAL = 0.1
-"""Share of neurons with a failed parameter up to which outliers and stuck cells of a die explain it."""
+USUAL_SHARE = 0.1
+"""Largest share of neurons with a failed parameter that outliers and stuck cells of a die explain."""
 
 
 class CalibrationError(ValueError):
@@ -50,12 +50,14 @@ class Calibration:
     """Codes of one chip.
 
     Attributes:
-        chip, die: name of the chip, and content hash of its die.
+        chip: name of the chip.
+        die: content hash of the die.
         targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
-        codes: what was found.
-        success: per parameter, which circuits reached their target `[512]`.
-        stages: what was calibrated; the other cells are at common codes.
-        seed, date: of the measurement.
+        codes: codes of all parameter cells.
+        success: mask of the circuits that reached their target, by parameter, each `[512]`.
+        stages: stages that were run; the other cells are at common codes.
+        seed: seed of the temporal noise during the measurements.
+        date: date of the measurement.
     """
 
     chip: str
@@ -69,12 +71,14 @@ class Calibration:
 
     def __post_init__(self) -> None:
         expected = set(CONSEQUENCES) - {"leak" if "rate" in self.success else "rate"}
-        for what, found, names in (("targets", self.targets, set(TARGETS)), ("success", self.success, expected)):
-            if set(found) != names:
-                raise CalibrationError(f"{what} are of {', '.join(sorted(found))}, expected {', '.join(sorted(names))}")
-            for name, values in found.items():
+        for group, arrays, names in (("targets", self.targets, set(TARGETS)), ("success", self.success, expected)):
+            if set(arrays) != names:
+                raise CalibrationError(
+                    f"{group} are of {', '.join(sorted(arrays))}, expected {', '.join(sorted(names))}"
+                )
+            for name, values in arrays.items():
                 if np.shape(values) != (CIRCUITS,):
-                    raise CalibrationError(f"{what}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
+                    raise CalibrationError(f"{group}.{name} has shape {np.shape(values)}, expected ({CIRCUITS},)")
         for name, values in self.targets.items():
             _check_targets(name, values)
 
@@ -87,7 +91,7 @@ class Calibration:
         return sha.hexdigest()[:16]
 
     def require_chip(self, chip: Chip) -> None:
-        """Raise CalibrationError unless this is a calibration of that very chip."""
+        """Raise CalibrationError unless this is the calibration of `chip`."""
         if (self.chip, self.die) != (chip.name, chip.silicon.digest[:16]):
             raise CalibrationError(
                 f"the calibration is of chip {self.chip} (die {self.die}), this is {chip.name} "
@@ -95,56 +99,60 @@ class Calibration:
                 f"uncalibrated ones. Calibrate this chip: hxtrain-calibrate chip.name={chip.name}"
             )
 
-    def require_targets(self, wanted: Mapping[str, Array], used: npt.NDArray[np.int64], spiking: Mask) -> None:
+    def require_targets(self, requested: Mapping[str, Array], circuits: npt.NDArray[np.int64], spiking: Mask) -> None:
         """Raise CalibrationError unless the targets of the circuits in use are those of the calibration.
 
         Args:
-            wanted: what a network asks for, each `[512]`.
-            used: circuits in use; spiking: which of them need their threshold and reset.
+            requested: targets of a network, each `[512]`.
+            circuits: indices of the circuits in use `[K]`.
+            spiking: mask of the circuits in use that need threshold and reset `[K]`.
         """
         for name in self.targets:
-            here = used[spiking] if name in ("threshold", "reset") else used
-            have, want = self.targets[name][here], wanted[name][here]
-            off = ~same(have, want)
-            if off.any():
-                first = int(np.flatnonzero(off)[0])
+            relevant = circuits[spiking] if name in ("threshold", "reset") else circuits
+            calibrated = self.targets[name][relevant]
+            required = requested[name][relevant]
+            differs = ~equal_targets(calibrated, required)
+            if differs.any():
+                first = int(np.flatnonzero(differs)[0])
                 option = f"network.{name}" if name.startswith("tau") else f"the target {name}"
                 raise CalibrationError(
-                    f"chip {self.chip} is calibrated for {name}={have[first]:.4g}, the network asks for "
-                    f"{want[first]:.4g} ({int(off.sum())} circuits): {_effect(name)}. Calibrate for it: "
-                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={want[first]:.4g}; "
-                    f"or set {option} to {have[first]:.4g}"
+                    f"chip {self.chip} is calibrated for {name}={calibrated[first]:.4g}, the network asks for "
+                    f"{required[first]:.4g} ({int(differs.sum())} circuits): {_effect(name)}. Calibrate for it: "
+                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={required[first]:.4g}; "
+                    f"or set {option} to {calibrated[first]:.4g}"
                 )
 
     def failures(
         self, circuits: npt.NDArray[np.int64], names: list[str], only: tuple[str, ...] | None = None
     ) -> tuple[str, ...]:
-        """Return one line on all parameters that failed in circuits in use, with consequences; none if none did.
+        """Return one line on all failed parameters of the circuits in use, with consequences; empty without failures.
 
         Args:
-            circuits: physical circuits of each logical neuron `[A, N]`, -1 where there is none.
-            names: of the logical neurons `[N]`.
-            only: imperfections that the chip is left with (`Chip.only`); parameters of all others are ideal.
+            circuits: physical circuits of each logical neuron `[A, N]`; -1 for no circuit.
+            names: names of the logical neurons `[N]`.
+            only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
         """
-        failed = {
-            parameter: self._failed(parameter, circuits)
+        masks = {
+            parameter: self._failure_mask(parameter, circuits)
             for parameter in self.success
             if parameter in CONSEQUENCES and (only is None or imperfection(parameter) in only)
         }
         parts = [
-            f"{parameter} {_where(missed, names, parameter)}" for parameter, missed in failed.items() if missed.any()
+            f"{parameter} {_describe_failures(mask, names, parameter)}"
+            for parameter, mask in masks.items()
+            if mask.any()
         ]
         if not parts:
             return ()
-        share = float(np.any(list(failed.values()), axis=0).mean())
+        share = float(np.any(list(masks.values()), axis=0).mean())
         return (
             f"{share:.1%} of the neurons missed a target of the calibration: {', '.join(parts)}. "
-            + ("A few do on any die; training" if share <= USUAL else "That is more than usual. Training")
+            + ("A few do on any die; training" if share <= USUAL_SHARE else "That is more than usual. Training")
             + " in the loop learns around them",
         )
 
-    def _failed(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
-        """Return the logical neurons `[N]` for which a parameter failed; of merged circuits one is enough."""
+    def _failure_mask(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
+        """Return the mask of logical neurons `[N]` for which a parameter failed in at least one merged circuit."""
         success = self.success[parameter]
         merged = parameter.startswith(("tau_syn", "gain"))
         failed: Mask = (~success[circuits] & (circuits >= 0)) if merged else ~success[circuits[:1]]
@@ -165,7 +173,7 @@ class Calibration:
         }
         file = Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # of this process alone
+        part = file.with_name(f".{file.name}.{uuid4().hex}.tmp")  # no other process writes to this name
         try:
             with part.open("xb") as stream:
                 np.savez_compressed(stream, header=np.array(json.dumps(header)), allow_pickle=False, **arrays)
@@ -175,25 +183,25 @@ class Calibration:
 
     @classmethod
     def load(cls, file: str | Path) -> Calibration:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            CalibrationError: the file is missing or holds something else.
+            CalibrationError: the file is missing or holds no calibration.
         """
         try:
-            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-                size = sum(part.file_size for part in found.zip.infolist())
-                if size > LARGEST:
-                    raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {LARGEST} at most")
-                header = json.loads(str(found["header"]))
+            with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                size = sum(part.file_size for part in archive.zip.infolist())
+                if size > SIZE_LIMIT:
+                    raise CalibrationError(f"it unpacks to {size} bytes, a calibration to {SIZE_LIMIT} at most")
+                header = json.loads(str(archive["header"]))
                 if header["format"] != FORMAT:
                     raise CalibrationError(f"its format is {header['format']!r}, expected {FORMAT!r}")
                 return cls(
                     chip=header["chip"],
                     die=header["die"],
-                    targets=_part(found, "targets"),
-                    codes=CellCodes(**_part(found, "codes")),
-                    success={k: np.unpackbits(v).astype(bool) for k, v in _part(found, "success").items()},
+                    targets=_part(archive, "targets"),
+                    codes=CellCodes(**_part(archive, "codes")),
+                    success={k: np.unpackbits(v).astype(bool) for k, v in _part(archive, "success").items()},
                     stages=tuple(header["stages"]),
                     seed=header["seed"],
                     date=header["date"],
@@ -204,30 +212,30 @@ class Calibration:
             raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
 
 
-def same(have: Array, want: Array) -> Mask:
-    """Return where targets are the same; NaN and infinity are the same as nothing."""
+def equal_targets(values: Array, requested: Array) -> Mask:
+    """Return the mask of equal targets; NaN and infinity equal nothing."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.isfinite(want) & (np.abs(have - want) <= SAME * np.abs(want)))
+        return np.asarray(np.isfinite(requested) & (np.abs(values - requested) <= TARGET_TOLERANCE * np.abs(requested)))
 
 
 def _check_targets(name: str, values: Array) -> None:
     """Raise CalibrationError unless targets are numbers that a circuit can have."""
     if values.dtype.kind not in "fiu":
         raise CalibrationError(f"targets.{name} are {values.dtype}, expected numbers")
-    good = np.isfinite(values) & (values > 0 if name.startswith("tau") else True)
-    if not good.all():
+    is_valid = np.isfinite(values) & (values > 0 if name.startswith("tau") else True)
+    if not is_valid.all():
         kind = "positive and finite" if name.startswith("tau") else "finite"
         raise CalibrationError(
-            f"targets.{name} of {int((~good).sum())} circuits, such as {values[~good][0]:g}, are not {kind}"
+            f"targets.{name} of {int((~is_valid).sum())} circuits, such as {values[~is_valid][0]:g}, are not {kind}"
         )
 
 
 Mask = npt.NDArray[np.bool_]
 
 
-def _part(found: Any, group: str) -> dict[str, Any]:
+def _part(archive: Any, group: str) -> dict[str, Any]:
     start = f"{group}."
-    return {name[len(start) :]: found[name] for name in found.files if name.startswith(start)}
+    return {name[len(start) :]: archive[name] for name in archive.files if name.startswith(start)}
 
 
 def imperfection(parameter: str) -> str:
@@ -235,11 +243,11 @@ def imperfection(parameter: str) -> str:
     return "leak" if parameter == "rate" else parameter.removesuffix("_exc").removesuffix("_inh")
 
 
-def _where(failed: Mask, names: list[str], parameter: str) -> str:
-    """Return which neurons missed a target, and what follows for each."""
-    who = np.flatnonzero(failed)
-    shown = ", ".join(names[n] for n in who[:5]) + (", ..." if len(who) > 5 else "")
-    return f"of {len(who)} ({shown}; each {CONSEQUENCES[parameter]})"
+def _describe_failures(failed: Mask, names: list[str], parameter: str) -> str:
+    """Return a text on the neurons that missed a target and the consequence for each of them."""
+    neurons = np.flatnonzero(failed)
+    listing = ", ".join(names[n] for n in neurons[:5]) + (", ..." if len(neurons) > 5 else "")
+    return f"of {len(neurons)} ({listing}; each {CONSEQUENCES[parameter]})"
 
 
 def _effect(name: str) -> str:

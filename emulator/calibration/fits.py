@@ -1,4 +1,4 @@
-"""Fits of averaged traces, for all circuits at once: Gauss-Newton steps with damping, analytic derivatives."""
+"""Fits of averaged traces, for all circuits at once: damped Gauss-Newton steps with analytic derivatives."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ class Psp(NamedTuple):
 
 def psp_shape(time: Array, tau_syn: Array, tau_mem: Array) -> tuple[Array, Array, Array]:
     """Return `(exp(-t/tau_m) - exp(-t/tau_s)) / (1/tau_s - 1/tau_m)` and its derivatives to both log tau, `[P, N]`."""
-    after = np.maximum(time, 0)[:, None]
+    elapsed = np.maximum(time, 0)[:, None]
     rate = 1 / tau_syn - 1 / tau_mem
     rate = np.where(np.abs(rate * tau_syn) < 1e-4, 1e-4 / tau_syn, rate)
-    syn, mem = np.exp(-after / tau_syn), np.exp(-after / tau_mem)
+    syn, mem = np.exp(-elapsed / tau_syn), np.exp(-elapsed / tau_mem)
     shape = (mem - syn) / rate
-    return shape, (shape - after * syn) / tau_syn / rate, (after * mem - shape) / tau_mem / rate
+    return shape, (shape - elapsed * syn) / tau_syn / rate, (elapsed * mem - shape) / tau_mem / rate
 
 
 def fit_psp(time: Array, trace: Array, tau_syn: float, tau_mem: float) -> Psp:
     """Fit `base + slope * psp_shape(time)` to traces; the shorter time constant is the synapse's.
 
     Args:
-        time: since the input, negative before it (s) `[P]`.
-        trace: `[P, N]`.
-        tau_syn, tau_mem: where the fit starts (s).
+        time: time since the input, negative before it (s) `[P]`.
+        trace: averaged traces (LSB) `[P, N]`.
+        tau_syn: initial value of the synaptic time constant (s).
+        tau_mem: initial value of the membrane time constant (s).
     """
 
     def model(p: Array) -> tuple[Array, Array]:
@@ -53,9 +54,9 @@ def fit_psp(time: Array, trace: Array, tau_syn: float, tau_mem: float) -> Psp:
     start[2], start[3] = np.log(tau_syn), np.log(tau_mem)
     form = psp_shape(time, np.exp(start[2]), np.exp(start[3]))[0]
     start[1] = ((trace - start[0]) * form).sum(0) / (form**2).sum(0)
-    found = _gauss_newton(model, start, trace, 2)
-    taus = np.exp(found[2:])
-    return Psp(found[0], found[1], taus.min(0), taus.max(0))
+    solution = _gauss_newton(model, start, trace, 2)
+    taus = np.exp(solution[2:])
+    return Psp(solution[0], solution[1], taus.min(0), taus.max(0))
 
 
 def fit_decay(time: Array, trace: Array, tau: float) -> Array:
@@ -71,9 +72,12 @@ def fit_decay(time: Array, trace: Array, tau: float) -> Array:
 
 
 def _gauss_newton(model: Model, start: Array, data: Array, first_tau: int) -> Array:
-    """Minimise the squares of `model(p) - data [P, N]` over `p [K, N]`, columns apart; logarithms of time
-    constants are the parameters from `first_tau` on."""
-    p, damping = start, np.full(data.shape[1], 1e-3)
+    """Minimise the squares of `model(p) - data [P, N]` over `p [K, N]`, each column on its own.
+
+    The parameters from `first_tau` on are logarithms of time constants.
+    """
+    p = start
+    damping = np.full(data.shape[1], 1e-3)
     value, slope = model(p)
     residual = data - value
     for _ in range(ITERATIONS):
@@ -82,12 +86,12 @@ def _gauss_newton(model: Model, start: Array, data: Array, first_tau: int) -> Ar
         gradient = (columns @ residual.T[:, :, None])[..., 0]
         diagonal = np.einsum("nkk->nk", normal) * damping[:, None] + 1e-30
         step = np.linalg.solve(normal + diagonal[:, :, None] * np.eye(len(p)), gradient[..., None])[..., 0].T
-        tried = p + step
-        tried[first_tau:] = np.clip(tried[first_tau:], *_LOG_TAU)
-        new_value, new_slope = model(tried)
-        remains = data - new_value
-        better = (remains**2).sum(0) < (residual**2).sum(0)
-        p, residual = np.where(better, tried, p), np.where(better, remains, residual)
-        slope = np.where(better, new_slope, slope)
-        damping = np.where(better, damping / 5, damping * 10)
+        candidate = p + step
+        candidate[first_tau:] = np.clip(candidate[first_tau:], *_LOG_TAU)
+        new_value, new_slope = model(candidate)
+        new_residual = data - new_value
+        is_better = (new_residual**2).sum(0) < (residual**2).sum(0)
+        p, residual = np.where(is_better, candidate, p), np.where(is_better, new_residual, residual)
+        slope = np.where(is_better, new_slope, slope)
+        damping = np.where(is_better, damping / 5, damping * 10)
     return p

@@ -2,7 +2,7 @@
 
 CADC (ramp slope, ramp start, digital offsets) -> synaptic time constants -> strength of the quadrants' synapses ->
 thresholds -> synaptic gains -> amplifier references -> leak -> membrane time constant -> reset -> leak again. This is
-the order of the chip's calibration library (calix). Everything is seen through a `Bench`: CADC codes and spikes.
+the order of the chip's calibration library (calix). All measurements go through a `Bench`: CADC codes and spikes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..cells import PER_QUADRANT, QUADRANTS, code_for, reachable, value_of
+from ..cells import PER_QUADRANT, QUADRANTS, code_for, value_of, value_range
 from ..chip import Chip, Targets
 from ..dynamics import SYNAPTIC_DRIVE
 from ..layout import CADC_INTERVAL, CIRCUITS
 from .bench import Bench, spread_times
 from .file import Calibration, CalibrationError
 from .fits import Psp, fit_decay, fit_psp
-from .search import REFINEMENTS, Found, search
+from .search import REFINEMENTS, SearchResult, search
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -33,29 +33,30 @@ LONG_TAU = 60e-6
 MIDDLE = 120.0
 """Potential in the middle of the CADC's range (LSB)."""
 REST = {1: 100.0, -1: 150.0}
-"""Rest during measurements of excitatory and inhibitory synapses: room for a response that is too large (LSB)."""
+"""Rest during measurements of excitatory and inhibitory synapses, with room for too large responses (LSB)."""
 PSP_SIZE = 42.0
 """Size of the post-synaptic potentials that are measured (LSB)."""
 TRIGGER_DELAY = 0.06e-6
-"""Mean time by which a response comes late on the CADC's clock: phase and skew of its trigger [E] (s)."""
+"""Mean delay of a response on the CADC's clock, from phase and skew of its trigger [E] (s)."""
 STEP_DOWN = 30.0
 """Distance of reset and rest from which the membrane time constant is measured (LSB)."""
 MEMBRANE_MARGIN = 1.0
-"""By how much a threshold lies above a rest at which it is crossed in half of the trials (LSB; noise)."""
+"""Distance from a rest at which half of the trials fire to the threshold above it (LSB; caused by noise)."""
 FIRING_WIDTH = 4.0
-"""Codes of a potential from "fires in half of the trials" to "always" or "never" (noise)."""
+"""Codes of a potential from "fires in half of the trials" to "always" or "never" (caused by noise)."""
 TOLERANCE = {"potential": 6.0, "relative": 0.2}
-"""Largest error of a circuit that counts as calibrated: LSB, and a share of the target."""
+"""Largest error of a calibrated circuit: in LSB, and as a share of the target."""
 
 
 class Result(NamedTuple):
-    """What a calibration reached for one parameter, measured afterwards.
+    """Outcome of a calibration for one parameter, from the final measurement.
 
     Attributes:
-        parameter, unit: what it is.
+        parameter: name of the parameter.
+        unit: unit of target and measured values.
         target: median of the targets.
-        measured: of every circuit `[512]`.
-        success: which circuits are within the tolerance `[512]`.
+        measured: measured value of every circuit `[512]`.
+        success: mask of the circuits within the tolerance `[512]`.
     """
 
     parameter: str
@@ -78,23 +79,23 @@ def calibrate(
     Args:
         chip: the individual; its codes are ignored.
         targets: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`.
-        stages: which of `STAGES` to do, the other cells stay at common codes; None for all.
-        seed: of the temporal noise during the measurements.
-        report: is told what happens.
-        rate: at which neurons with a leak above threshold shall fire by themselves (1 / s); None: they rest.
+        stages: names of the `STAGES` to run, None for all; the other cells stay at common codes.
+        seed: seed of the temporal noise during the measurements.
+        report: function that is called with the name and purpose of each stage before it runs.
+        rate: rate at which neurons with a leak above threshold fire without input (1 / s); None for neurons that rest.
 
     Raises:
-        CalibrationError: a target is out of the cells' reach, or a stage is not known.
+        CalibrationError: a target is outside the range of the cells, or a stage is unknown.
     """
-    chosen = list(STAGES) if stages is None else list(stages)
-    unknown = sorted(set(chosen) - set(STAGES))
+    selected = list(STAGES) if stages is None else list(stages)
+    unknown = sorted(set(selected) - set(STAGES))
     if unknown:
         raise CalibrationError(f"stages {unknown} are not known; choose from {', '.join(STAGES)}")
     _check_targets(targets)
     bench = Bench(chip, targets, seed, rate)
     inside: dict[str, Mask] = {}
     for name, stage in STAGES.items():
-        if name in chosen:
+        if name in selected:
             report(f"{name}: {stage.__doc__}")
             for parameter, mask in stage(bench).items():
                 inside[parameter] = inside.get(parameter, np.ones(CIRCUITS, bool)) & mask
@@ -106,7 +107,7 @@ def calibrate(
         targets={name: np.asarray(values, np.float64) for name, values in targets.items()},
         codes=bench.codes,
         success={r.parameter: r.success for r in results},
-        stages=tuple(name for name in STAGES if name in chosen),
+        stages=tuple(name for name in STAGES if name in selected),
         seed=seed,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
@@ -116,7 +117,7 @@ def calibrate(
 def _check_targets(targets: Targets) -> None:
     cells = {"leak": "leak", "reset": "reset", "threshold": "threshold", "tau_mem": "tau_mem", "tau_syn": "tau_syn_exc"}
     for name, cell in cells.items():
-        low, high = reachable(cell)
+        low, high = value_range(cell)
         low, high = (20.0, 220.0) if name in ("leak", "reset", "threshold") else (low, high)
         values = np.asarray(targets[name])
         if values.shape != (CIRCUITS,):
@@ -128,7 +129,7 @@ def _check_targets(targets: Targets) -> None:
             )
 
 
-# what is measured
+# measurements
 
 
 def baseline(bench: Bench, synapses: bool = True) -> Array:
@@ -137,7 +138,7 @@ def baseline(bench: Bench, synapses: bool = True) -> Array:
 
 
 def reset_level(bench: Bench) -> Array:
-    """Return the mean code `[512]` of membranes that are being reset."""
+    """Return the mean code `[512]` of membranes at their reset potential."""
     return bench.observe(samples=1, trials=64, from_reset=True).codes.mean((0, 1), dtype=np.float64)
 
 
@@ -147,25 +148,27 @@ def firing_share(bench: Bench) -> Array:
 
 
 def psp(bench: Bench, sign: int) -> Psp:
-    """Measure a post-synaptic potential of many synapses at once, in a state with long tau_mem."""
+    """Measure the post-synaptic potential of many simultaneous synapses, in a state with long tau_mem."""
     tau = float(np.median(bench.targets["tau_syn"]))
     response = SYNAPTIC_DRIVE * _peak(tau, LONG_TAU)
     charge = float(np.clip(PSP_SIZE / response, 8, 240))
     inputs = int(np.clip(charge, 8, 120))
     weight = max(1, round(charge / inputs))
-    offsets, repeats, lead = 6, 4, 2
+    offsets = 6
+    repeats = 4
+    lead = 2
     times = spread_times(offsets, lead * CADC_INTERVAL)
     samples = lead + int(np.clip(np.ceil(4 * tau / CADC_INTERVAL), 12, 80))
-    seen = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))
+    observation = bench.observe(samples, offsets * repeats, sign * weight, inputs, np.tile(times, repeats))
     time = (np.arange(samples) * CADC_INTERVAL - times[:, None] - TRIGGER_DELAY).ravel()
-    mean = seen.codes.reshape(repeats, offsets, samples, CIRCUITS).mean(0, dtype=np.float64)
+    mean = observation.codes.reshape(repeats, offsets, samples, CIRCUITS).mean(0, dtype=np.float64)
     trace = mean.reshape(-1, CIRCUITS)
-    found = fit_psp(time, trace, tau, LONG_TAU)
-    return found._replace(slope=sign * found.slope / (SYNAPTIC_DRIVE * weight * inputs))
+    fit = fit_psp(time, trace, tau, LONG_TAU)
+    return fit._replace(slope=sign * fit.slope / (SYNAPTIC_DRIVE * weight * inputs))
 
 
 def membrane_tau(bench: Bench) -> Array:
-    """Return tau_mem (s) `[512]` from the way back to rest after a forced reset."""
+    """Return tau_mem (s) `[512]` from the return to rest after a forced reset."""
     tau = float(np.median(bench.targets["tau_mem"]))
     samples = int(np.clip(np.ceil(6 * tau / CADC_INTERVAL), 10, 220))
     trace: Array = bench.observe(samples, trials=24, from_reset=True).codes.mean(0, dtype=np.float64)
@@ -180,16 +183,16 @@ def _peak(syn: float, mem: float) -> float:
     return float((np.exp(-t / mem) - np.exp(-t / syn)) / (1 / syn - 1 / mem))
 
 
-# errors in codes: positive where the code is too high
+# errors in codes: positive if the code is too high
 
 
-def _potential_error(cell: str, seen: Array, target: Array) -> Array:
-    return code_for(cell, seen) - code_for(cell, target)
+def _potential_error(cell: str, measured: Array, target: Array) -> Array:
+    return code_for(cell, measured) - code_for(cell, target)
 
 
-def _tau_error(codes: Array, seen: Array, target: Array) -> Array:
-    """A time constant that is too short comes from a code that is too high."""
-    return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", seen)
+def _tau_error(codes: Array, measured: Array, target: Array) -> Array:
+    """Return the error of the codes; a code that is too high makes the time constant too short."""
+    return codes - codes * code_for("tau_mem", target) / code_for("tau_mem", measured)
 
 
 def _tau_syn_error(bench: Bench, sign: int, codes: Array) -> Array:
@@ -201,38 +204,38 @@ def _gain_error(bench: Bench, sign: int, codes: Array) -> Array:
 
 
 def firing_rate(bench: Bench) -> Array:
-    """Return the rate (1 / s) `[512]` at which circuits fire by themselves."""
+    """Return the rate (1 / s) `[512]` at which circuits fire without input."""
     samples, trials = 60, 8
     return bench.observe(samples, trials, spiking=True).spikes.mean(0) / (samples * CADC_INTERVAL)
 
 
-def _search_rate(bench: Bench, rate: float) -> Found:
-    """Search the leak above threshold at which circuits fire at a rate; spikes are all that is seen."""
+def _search_rate(bench: Bench, rate: float) -> SearchResult:
+    """Search the leak above threshold at which circuits fire at `rate`, from spikes alone."""
     t = bench.targets
-    above = t["leak"] - t["threshold"]
-    # d(1/rate)/d(leak) of refractory + tau_mem ln((leak - reset) / (leak - threshold))
-    slower = t["tau_mem"] * (1 / above - 1 / (t["leak"] - t["reset"]))
+    distance = t["leak"] - t["threshold"]
+    # derivative of 1/rate = refractory + tau_mem ln((leak - reset) / (leak - threshold)) with respect to the leak
+    slope = t["tau_mem"] * (1 / distance - 1 / (t["leak"] - t["reset"]))
     per_code = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
 
     def error(codes: Array) -> Array:
-        return (1 / rate - 1 / np.maximum(firing_rate(bench), 1.0)) / slower / per_code
+        return (1 / rate - 1 / np.maximum(firing_rate(bench), 1.0)) / slope / per_code
 
     return _search(bench, "leak", error)
 
 
-def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> Found:
-    """Search the codes of one cell of all circuits, and write them."""
+def _search(bench: Bench, cell: str, error: Callable[[Array], Array]) -> SearchResult:
+    """Search the codes of one cell for all circuits, and write them."""
 
     def write_and_measure(codes: Array) -> Array:
         bench.write(**{cell: codes})
         return error(codes)
 
-    found = search(write_and_measure, CIRCUITS, cell)
-    bench.write(**{cell: found.codes})
-    return found
+    result = search(write_and_measure, CIRCUITS, cell)
+    bench.write(**{cell: result.codes})
+    return result
 
 
-def _search_leak(bench: Bench, target: Array) -> Found:
+def _search_leak(bench: Bench, target: Array) -> SearchResult:
     return _search(bench, "leak", lambda codes: _potential_error("leak", baseline(bench), target))
 
 
@@ -261,20 +264,20 @@ def cadc(bench: Bench) -> dict[str, Mask]:
 
     start = search(start_error, QUADRANTS, "cadc_start")
     bench.write(cadc_start=start.codes)
-    seen = bench.read_reference(MIDDLE, 128).mean(0, dtype=np.float64)
-    bench.write(cadc_digital=MIDDLE - seen)
-    inside = np.abs(MIDDLE - seen) < 127
+    reading = bench.read_reference(MIDDLE, 128).mean(0, dtype=np.float64)
+    bench.write(cadc_digital=MIDDLE - reading)
+    inside = np.abs(MIDDLE - reading) < 127
     return {"cadc": inside & np.repeat(slope.inside & start.inside, PER_QUADRANT)}
 
 
 def tau_syn(bench: Bench) -> dict[str, Mask]:
     """synaptic time constants, excitatory and inhibitory"""
-    found = {}
+    inside = {}
     for cell, sign in (("tau_syn_exc", 1), ("tau_syn_inh", -1)):
         with _Integrating(bench, sign):
             result = _search(bench, cell, partial(_tau_syn_error, bench, sign))
-            found[cell] = result.inside
-    return found
+            inside[cell] = result.inside
+    return inside
 
 
 def dac_bias(bench: Bench) -> dict[str, Mask]:
@@ -291,50 +294,50 @@ def dac_bias(bench: Bench) -> dict[str, Mask]:
             bench.write(dac_bias=codes)
             return codes - codes * weakest / np.maximum(strength(), 1e-3)
 
-        found = search(error, QUADRANTS, "dac_bias")
-        bench.write(dac_bias=found.codes)
-    return {"gain_exc": np.repeat(found.inside, PER_QUADRANT)}
+        result = search(error, QUADRANTS, "dac_bias")
+        bench.write(dac_bias=result.codes)
+    return {"gain_exc": np.repeat(result.inside, PER_QUADRANT)}
 
 
 def threshold(bench: Bench) -> dict[str, Mask]:
-    """thresholds: where a membrane that rests at the target begins to fire"""
-    kept = bench.codes.leak
+    """thresholds, from the rest at which a membrane begins to fire"""
+    previous_leak = bench.codes.leak
     rest = _search_leak(bench, bench.targets["threshold"] - MEMBRANE_MARGIN)
 
     def error(codes: Array) -> Array:
         share = firing_share(bench)
-        between = (share > 0) & (share < 1)
-        return np.where(between, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
+        is_partial = (share > 0) & (share < 1)
+        return np.where(is_partial, (0.5 - share) * 2, np.sign(0.5 - share) * 2) * FIRING_WIDTH
 
-    missed = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
-    found = _search(bench, "threshold", error)
-    corrected = found.codes + missed * (code_for("threshold", np.array(1.0)) - code_for("threshold", np.array(0.0)))
-    bench.write(threshold=corrected, leak=kept.astype(np.float64))
-    return {"threshold": found.inside & rest.inside}
+    residual = bench.targets["threshold"] - MEMBRANE_MARGIN - baseline(bench)
+    result = _search(bench, "threshold", error)
+    corrected = result.codes + residual * (code_for("threshold", np.array(1.0)) - code_for("threshold", np.array(0.0)))
+    bench.write(threshold=corrected, leak=previous_leak.astype(np.float64))
+    return {"threshold": result.inside & rest.inside}
 
 
 def gain(bench: Bench) -> dict[str, Mask]:
     """synaptic gains, excitatory and inhibitory, to the nominal strength"""
-    found = {}
+    inside = {}
     for cell, sign in (("gain_exc", 1), ("gain_inh", -1)):
         with _Integrating(bench, sign):
             result = _search(bench, cell, partial(_gain_error, bench, sign))
-            found[cell] = result.inside
-    return found
+            inside[cell] = result.inside
+    return inside
 
 
 def reference(bench: Bench) -> dict[str, Mask]:
     """amplifier references: switching the synapses on must not move the rest"""
-    kept = bench.codes.leak
+    previous_leak = bench.codes.leak
     bench.write(leak=np.full(CIRCUITS, float(code_for("leak", np.array(MIDDLE)))))
-    off = baseline(bench, synapses=False)
+    unshifted_rest = baseline(bench, synapses=False)
     per_code = float(value_of("reference_exc", np.array([1.0]))[0] - value_of("reference_exc", np.array([0.0]))[0])
-    found = [
-        _search(bench, cell, lambda codes: (baseline(bench) - off) / per_code)
+    results = [
+        _search(bench, cell, lambda codes: (baseline(bench) - unshifted_rest) / per_code)
         for cell in ("reference_exc", "reference_inh")
     ]
-    bench.write(leak=kept.astype(np.float64))
-    return {"leak": found[1].inside}
+    bench.write(leak=previous_leak.astype(np.float64))
+    return {"leak": results[1].inside}
 
 
 def leak(bench: Bench) -> dict[str, Mask]:
@@ -345,13 +348,13 @@ def leak(bench: Bench) -> dict[str, Mask]:
 
 
 def tau_mem(bench: Bench) -> dict[str, Mask]:
-    """membrane time constants, from the way back after a forced reset"""
-    kept = bench.codes.reset
-    below = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
-    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), below))
-    found = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
-    bench.write(reset=kept.astype(np.float64))
-    return {"tau_mem": found.inside}
+    """membrane time constants, from the return after a forced reset"""
+    previous_reset = bench.codes.reset
+    low_reset = np.maximum(bench.targets["leak"] - STEP_DOWN, 40.0)
+    _search(bench, "reset", lambda codes: _potential_error("reset", reset_level(bench), low_reset))
+    result = _search(bench, "tau_mem", lambda codes: _tau_error(codes, membrane_tau(bench), bench.targets["tau_mem"]))
+    bench.write(reset=previous_reset.astype(np.float64))
+    return {"tau_mem": result.inside}
 
 
 def reset(bench: Bench) -> dict[str, Mask]:
@@ -378,70 +381,70 @@ STAGES: dict[str, Callable[[Bench], dict[str, Mask]]] = {
 
 
 class _Integrating:
-    """A state in which synapses of a sign are measured: room for their responses, long membrane time constant."""
+    """Temporary state for measurements of synapses of one sign: suitable rest, long membrane time constant."""
 
     def __init__(self, bench: Bench, sign: int) -> None:
         self.bench, self.sign = bench, sign
 
     def __enter__(self) -> None:
         codes = self.bench.codes
-        self.kept = {"leak": codes.leak.astype(np.float64), "tau_mem": codes.tau_mem.astype(np.float64)}
+        self.codes = {"leak": codes.leak.astype(np.float64), "tau_mem": codes.tau_mem.astype(np.float64)}
         self.bench.write(
             leak=np.full(CIRCUITS, float(code_for("leak", np.array(REST[self.sign])))),
             tau_mem=np.full(CIRCUITS, float(code_for("tau_mem", np.array(LONG_TAU)))),
         )
 
     def __exit__(self, *error: object) -> None:
-        self.bench.write(**self.kept)
+        self.bench.write(**self.codes)
 
 
-# what was reached
+# final measurement
 
 
 def verify(bench: Bench) -> list[Result]:
-    """Measure all parameters once more, each in the state in which it was calibrated."""
+    """Measure all parameters, each in the state in which it was calibrated."""
     targets = bench.targets
-    free = bench.rate is not None
-    seen: list[tuple[str, str, Array, Array]] = [
+    is_free = bench.rate is not None
+    rows: list[tuple[str, str, Array, Array]] = [
         ("rate", "1/s", np.full(CIRCUITS, bench.rate or 0.0), firing_rate(bench))
-        if free
+        if is_free
         else ("leak", "LSB", targets["leak"], baseline(bench)),
         ("reset", "LSB", targets["reset"], reset_level(bench)),
         ("threshold", "LSB", targets["threshold"], _threshold_by_leak(bench)),
     ]
-    kept = bench.codes.reset.astype(np.float64)
+    previous_reset = bench.codes.reset.astype(np.float64)
     shift = code_for("reset", np.maximum(targets["leak"] - STEP_DOWN, 40.0)) - code_for("reset", targets["reset"])
-    bench.write(reset=kept + shift)
-    seen.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
-    bench.write(reset=kept)
+    bench.write(reset=previous_reset + shift)
+    rows.append(("tau_mem", "s", targets["tau_mem"], membrane_tau(bench)))
+    bench.write(reset=previous_reset)
     for name, sign in (("exc", 1), ("inh", -1)):
         with _Integrating(bench, sign):
-            found = psp(bench, sign)
-            seen.append((f"tau_syn_{name}", "s", targets["tau_syn"], found.tau_syn))
-            seen.append((f"gain_{name}", "", np.ones(CIRCUITS), found.slope))
-    return [_result(*each) for each in seen]
+            response = psp(bench, sign)
+            rows.append((f"tau_syn_{name}", "s", targets["tau_syn"], response.tau_syn))
+            rows.append((f"gain_{name}", "", np.ones(CIRCUITS), response.slope))
+    return [_result(*row) for row in rows]
 
 
 def _threshold_by_leak(bench: Bench) -> Array:
     """Return the threshold `[512]` in codes of the membrane: the rest at which a circuit begins to fire.
 
-    Rest and firing are measured in the same states, near the end of a search over the leak.
+    Rest and firing are measured at the same codes, near the end of a search over the leak.
     """
-    kept = bench.codes.leak.astype(np.float64)
+    previous_leak = bench.codes.leak.astype(np.float64)
     lsb = float(value_of("leak", np.array([1.0]))[0] - value_of("leak", np.array([0.0]))[0])
-    seen: list[Array] = []
+    estimates: list[Array] = []
 
     def error(codes: Array) -> Array:
         share, rest = firing_share(bench), baseline(bench)
-        between = (share > 0) & (share < 1)
-        seen.append(np.where(between, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
-        return np.where(between, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
+        is_partial = (share > 0) & (share < 1)
+        estimates.append(np.where(is_partial, rest + MEMBRANE_MARGIN - (share - 0.5) * 2 * FIRING_WIDTH * lsb, np.nan))
+        return np.where(is_partial, (share - 0.5) * 2, np.sign(share - 0.5) * 2) * FIRING_WIDTH
 
     _search(bench, "leak", error)
-    bench.write(leak=kept)
-    near = np.stack(seen[-REFINEMENTS:])
-    count = np.isfinite(near).sum(0)
-    return np.where(count > 0, np.nansum(near, axis=0) / np.maximum(count, 1), np.nan)
+    bench.write(leak=previous_leak)
+    last_estimates = np.stack(estimates[-REFINEMENTS:])
+    count = np.isfinite(last_estimates).sum(0)
+    return np.where(count > 0, np.nansum(last_estimates, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _result(parameter: str, unit: str, target: Array, measured: Array) -> Result:

@@ -15,28 +15,30 @@ Array = npt.NDArray[np.float64]
 
 FIRST_STEP, LAST_STEP = 256, 4
 REFINEMENTS = 6
-"""Measurements near the end of the search that are averaged."""
+"""Number of measurements near the end of the search that are averaged."""
 SCATTER = 5
-"""The search starts from the middle with codes scattered by so much: equal codes disturb each other."""
+"""Largest deviation of the initial codes from the middle of the range: equal codes disturb each other."""
 
 
-class Found(NamedTuple):
-    """Codes, and which of them lie inside the range: the others hit its end."""
+class SearchResult(NamedTuple):
+    """Codes, and the mask of codes inside the range; the other codes hit its end."""
 
     codes: Array
     inside: npt.NDArray[np.bool_]
 
 
-def search(error: Callable[[Array], Array], count: int, key: object) -> Found:
+def search(error: Callable[[Array], Array], count: int, key: object) -> SearchResult:
     """Find the codes at which `error` vanishes, for `count` cells in parallel.
 
-    Bit by bit from the middle of the range; then six measurements nearby, each of which says by how much it
-    is off. Their mean is the result, so that the noise of a single measurement (and of writing a cell)
-    weighs less.
+    The search proceeds bit by bit from the middle of the range. Six measurements nearby follow, each of which yields
+    an estimate of the code. The result is the mean of these estimates, which reduces the noise of a single measurement
+    and of writing a cell.
 
     Args:
-        error: measures, and returns by how many codes (signed, roughly) the codes given are too high `[count]`.
-        key: of the scatter of the first codes.
+        error: function that measures at the codes `[count]` and returns by how many codes (signed, approximate) they
+            are too high `[count]`.
+        count: number of cells.
+        key: key of the random scatter of the initial codes.
     """
     scatter = np.floor(fixed_uniform(derive_key("search", key), count) * (2 * SCATTER + 1)) - SCATTER
     codes = CODE_MAX // 2 + 1 + scatter
@@ -44,10 +46,10 @@ def search(error: Callable[[Array], Array], count: int, key: object) -> Found:
     while step >= LAST_STEP:
         codes = np.clip(codes - np.sign(error(codes)) * step, 1, CODE_MAX)
         step //= 2
-    implied = []
+    estimates = []
     for _ in range(REFINEMENTS):
         codes = np.rint(codes)
-        implied.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
-        codes = np.clip(np.mean(implied, axis=0), 1, CODE_MAX)
-    found = np.rint(np.clip(np.mean(implied, axis=0), 1, CODE_MAX))
-    return Found(found, (found > 1 + LAST_STEP) & (found < CODE_MAX - LAST_STEP))
+        estimates.append(codes - np.clip(error(codes), -2 * LAST_STEP, 2 * LAST_STEP))
+        codes = np.clip(np.mean(estimates, axis=0), 1, CODE_MAX)
+    final = np.rint(np.clip(np.mean(estimates, axis=0), 1, CODE_MAX))
+    return SearchResult(final, (final > 1 + LAST_STEP) & (final < CODE_MAX - LAST_STEP))

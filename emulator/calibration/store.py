@@ -1,4 +1,4 @@
-"""Where calibrations come from when no file is named: shipped with the package, kept from before, or made now."""
+"""The source of a calibration when no file is named: the package, the cache of the user, or a new measurement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..chip import Chip, Targets
-from .file import Calibration, CalibrationError, same
+from .file import Calibration, CalibrationError, equal_targets
 from .procedure import STAGES, calibrate
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]
 
 PROCEDURE = 2
-"""Version of the procedure; part of the name of a kept file."""
-KEPT = 256
-"""Most kept calibrations; the ones that were used longest ago make room."""
+"""Version of the procedure; part of the name of a cached file."""
+CACHE_SIZE = 256
+"""Largest number of cached calibrations; the least recently used ones are removed."""
 SHIPPED = "hxtrain.emulator.calibration.files"
 
 
@@ -36,88 +36,90 @@ def shipped_chips() -> list[str]:
 
 
 def shipped_for(chip: Chip, targets: Targets) -> Calibration | None:
-    """Return the calibration of a chip for targets that comes with the package; None without one."""
-    return _usable(_shipped(chip), chip, targets)
+    """Return the shipped calibration of a chip for these targets; None if there is none."""
+    return _load_matching(_shipped_file(chip), chip, targets)
 
 
 def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, make: bool = True) -> Calibration:
-    """Return a calibration of a chip for targets: the shipped one, a kept one, or a new one, which is kept.
+    """Return a calibration of a chip for these targets: the shipped one, a cached one, or a new one.
 
-    A new one takes from ten seconds to a minute; `report` is told which stage begins (empty at the end), how many are
-    done, and how many there are; without it the log warns.
+    A new calibration takes from ten seconds to a minute and is written to the cache. Without `report`, the log warns
+    that a calibration starts.
 
-    It is of the die without faults, decalibration and `only`, which come on top. Kept files lie in
-    `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
+    The calibration describes the die without faults, decalibration and `only`, which are applied on top. Cached files
+    lie in `$HXTRAIN_CACHE/calibrations`, by default `~/.cache/hxtrain/calibrations`.
 
     Args:
         chip: the individual.
-        targets: what it is calibrated for.
-        report: called with the stage that begins, stages done, and all stages.
-        make: calibrate it if there is no calibration.
+        targets: targets of the calibration.
+        report: function that is called with the name of each stage before it runs (empty at the end), the number of
+            finished stages, and the number of all stages.
+        make: whether to calibrate the chip if there is no calibration.
 
     Raises:
-        CalibrationError: there is none, and none may be made.
+        CalibrationError: there is no calibration, and `make` is false.
     """
-    file = _kept(chip, targets)
+    file = _cache_file(chip, targets)
     calibration = shipped_for(chip, targets)
     if calibration is None and file is not None:
-        calibration = _usable(file, chip, targets)
+        calibration = _load_matching(file, chip, targets)
         with suppress(OSError):
-            os.utime(file)  # those that were used longest ago make room
+            os.utime(file)  # marks the file as recently used
     if calibration is not None:
         return calibration
     if not make:
-        shown = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
+        listing = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
         raise CalibrationError(
-            f"chip {chip.name} has no calibration for {shown}, and calibrate=false: none is made here. Ask for targets "
-            f"that there is one for, or have it made: hxtrain-calibrate chip.name={chip.name}"
+            f"chip {chip.name} has no calibration for {listing}, and calibrate=false forbids to make one. Use targets "
+            f"for which a calibration exists, or make one: hxtrain-calibrate chip.name={chip.name}"
         )
-    stages = iter(range(len(STAGES) + 1))  # the last one measures what was reached
+    stages = iter(range(len(STAGES) + 1))  # the last one is the final measurement
     if report is None:
         log.warning("chip %s has no calibration for these targets; calibrating it now", chip.name)
         report = _silent
-    told = partial(_numbered, report, stages)
-    made, _ = calibrate(replace(chip, faults=()), targets, report=told)
+    report_stage = partial(_report_stage, report, stages)
+    calibration, _ = calibrate(replace(chip, faults=()), targets, report=report_stage)
     report("", len(STAGES) + 1, len(STAGES) + 1)
     try:
         if file is None:
             raise OSError("this user has no home; name a folder in HXTRAIN_CACHE")
-        made.save(file)
-        _make_room(file.parent)
+        calibration.save(file)
+        _trim_cache(file.parent)
     except OSError as error:
         log.warning("the calibration of chip %s is not kept: %s", chip.name, error)
-    return made
+    return calibration
 
 
-def _silent(stage: str, done: int, stages: int) -> None:
-    """Tell nobody."""
+def _silent(stage: str, n_done: int, stages: int) -> None:
+    """Report nothing."""
 
 
-def _numbered(report: Report, stages: Iterator[int], text: str) -> None:
-    """Tell which stage begins, and how many are done."""
+def _report_stage(report: Report, stages: Iterator[int], text: str) -> None:
+    """Report the stage that starts and the number of finished stages."""
     report(text, next(stages), len(STAGES) + 1)
 
 
-def _usable(file: Path | None, chip: Chip, targets: Targets) -> Calibration | None:
-    """Return the calibration in a file if it is of that chip and those targets."""
+def _load_matching(file: Path | None, chip: Chip, targets: Targets) -> Calibration | None:
+    """Return the calibration in a file if it matches the chip and the targets, else None."""
     if file is None or not file.exists():
         return None
     try:
-        found = Calibration.load(file)
-        found.require_chip(chip)
+        calibration = Calibration.load(file)
+        calibration.require_chip(chip)
     except CalibrationError as error:
         log.warning("%s is not used: %s", file, error)
         return None
-    return found if all(same(found.targets[k], targets[k]).all() for k in found.targets) else None
+    matches = all(equal_targets(values, targets[name]).all() for name, values in calibration.targets.items())
+    return calibration if matches else None
 
 
-def _shipped(chip: Chip) -> Path | None:
+def _shipped_file(chip: Chip) -> Path | None:
     with as_file(files(SHIPPED)) as folder:
         return folder / f"{chip.name}.npz" if chip.name in shipped_chips() else None
 
 
-def _kept(chip: Chip, targets: Targets) -> Path | None:
-    """Return where a calibration is kept; None for a user without a home, as in a container with a foreign user."""
+def _cache_file(chip: Chip, targets: Targets) -> Path | None:
+    """Return the path of a cached calibration; None for a user without a home folder, as in some containers."""
     root = os.environ.get("HXTRAIN_CACHE")
     try:
         folder = Path(root) if root else Path.home() / ".cache" / "hxtrain"
@@ -126,12 +128,12 @@ def _kept(chip: Chip, targets: Targets) -> Path | None:
     sha = hashlib.sha256(f"{PROCEDURE} {chip.silicon.digest}".encode())
     for name in sorted(targets):
         sha.update(name.encode() + np.ascontiguousarray(targets[name], dtype="<f8").tobytes())
-    label = re.sub(r"[^A-Za-z0-9_+-]", "_", chip.name)[:64]  # the hash tells chips apart
+    label = re.sub(r"[^A-Za-z0-9_+-]", "_", chip.name)[:64]  # the hash distinguishes chips with one label
     return folder / "calibrations" / f"{label}-{sha.hexdigest()[:16]}.npz"
 
 
-def _make_room(folder: Path) -> None:
-    """Remove the calibrations that were used longest ago, beyond `KEPT`."""
+def _trim_cache(folder: Path) -> None:
+    """Remove the least recently used calibrations beyond `CACHE_SIZE`."""
     files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT:]:
+    for file in files[CACHE_SIZE:]:
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The fast engine for CPUs: what `kernel.py` computes, with tensors in and out; threads take different trials."""
+"""The fast engine for CPUs: `kernel.py` with tensors in and out; threads run different trials."""
 
 from __future__ import annotations
 
@@ -18,45 +18,50 @@ from hxtrain.emulator.trials import Events, Trials
 from . import cpu_kernel as kernel
 
 PIECES = 5
-"""Pieces of a run for each thread, which takes one after the other: a core that is busy elsewhere takes fewer."""
+"""Pieces of a run per thread; a thread on a busy core takes fewer of them."""
 LONGEST_PIECE = 1 << 26
-"""Most trials times neurons times sub-steps of a piece: an interruption waits for the pieces in progress."""
-KEPT_SPIKES = 1 << 22
-"""Spikes of a run beyond which the room for them is not kept for the next one (48 MiB)."""
-KEPT_ROOM = 1 << 28
-"""Largest room for spikes that is kept from run to run (bytes)."""
+"""Largest trials times neurons times sub-steps of a piece; an interruption waits for the pieces in progress."""
+BUFFER_SPIKES = 1 << 22
+"""Largest number of spikes of a run after which the spike buffers stay allocated (48 MiB)."""
+BUFFER_BYTES = 1 << 28
+"""Largest size of the spike buffers that stay allocated between runs (bytes)."""
 
 
 class InterruptedRunError(RuntimeError):
-    """A run was ended from outside."""
+    """A run was interrupted by another thread."""
 
 
 @dataclass
 class _Progress:
-    """A run: its pieces that nobody has begun, first and behind the last trial, and whether it was ended."""
+    """The state of a run.
 
-    left: deque[tuple[int, int]]
+    Attributes:
+        pieces: pieces that no thread has started, as index of the first trial and index after the last trial.
+        interrupted: whether the run was interrupted.
+    """
+
+    pieces: deque[tuple[int, int]]
     interrupted: bool = False
 
 
 class Compiled:
-    """Runs trials, and keeps what runs can share: threads, and room for spikes.
+    """An engine with threads and spike buffers that successive runs share.
 
     Args:
-        threads: that take part, the calling one among them; None: as many as there are cores.
+        threads: number of threads, including the calling one; None for the number of cores.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads)
-        self._room = _no_room()
+        self._buffers = _empty_buffers()
         self._progress: _Progress | None = None
 
     def interrupt(self) -> None:
-        """End the run in progress, from another thread; without one, nothing happens."""
+        """Interrupt the run in progress, from another thread; no effect without a run."""
         if (progress := self._progress) is not None:
             progress.interrupted = True
-            progress.left.clear()
+            progress.pieces.clear()
 
     def run(
         self, params: kernel.Params, scalars: kernel.Scalars, capacity: int, trials: Trials
@@ -64,68 +69,71 @@ class Compiled:
         """Simulate trials.
 
         Args:
-            params, scalars: configured chips. capacity: largest number of spikes of a trial.
-            trials: times in sub-steps.
+            params: parameters of the configured chips.
+            scalars: scalar settings of the configured chips.
+            capacity: largest number of spikes of a trial.
+            trials: trials to run, times in sub-steps.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and spikes, times in sub-steps.
+            CADC codes `[B, T, N]` uint8, and spikes with times in sub-steps.
 
         Raises:
             InterruptedRunError: `interrupt` was called.
         """
-        events, batch = trials.events, len(trials.chip)
+        events = trials.events
+        batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
         codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
         counts = np.zeros(batch, np.int64)
-        who, when = self._room_for_spikes(batch, capacity)
+        spike_neurons, spike_times = self._spike_buffers(batch, capacity)
         external, internal = trials.external.numpy(), trials.internal.numpy()
 
-        chained = scalars.gap >= 0  # each trial needs the one before
+        is_chained = scalars.gap >= 0  # each trial continues from the previous one
         volume = batch * scalars.samples * scalars.per_sample * params.mem.shape[1]
-        pieces = 1 if chained else min(batch, max(PIECES * self._threads, -(-volume // LONGEST_PIECE)))
-        left = deque(pairwise(batch * piece // pieces for piece in range(pieces + 1)))
-        progress = self._progress = _Progress(left)
+        n_pieces = 1 if is_chained else min(batch, max(PIECES * self._threads, -(-volume // LONGEST_PIECE)))
+        pieces = deque(pairwise(batch * piece // n_pieces for piece in range(n_pieces + 1)))
+        progress = self._progress = _Progress(pieces)
 
         def work() -> None:
-            while left:
+            while pieces:
                 try:
-                    begin, end = left.popleft()
-                except IndexError:  # another thread took the last one
+                    begin, end = pieces.popleft()
+                except IndexError:  # another thread took the last piece
                     return
                 kernel.simulate(
                     begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
-                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, who, when,
+                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, spike_neurons, spike_times,
                 )  # fmt: skip
 
-        others = [self._pool.submit(work) for _ in range(min(pieces, self._threads) - 1)]
+        tasks = [self._pool.submit(work) for _ in range(min(n_pieces, self._threads) - 1)]
         try:
             work()  # the calling thread takes part
         finally:
             self._progress = None
-            left.clear()  # after an interruption nothing may be written into a room that the next run uses
-            begun = [other for other in others if not other.cancel()]
-            wait(begun)
-        for other in begun:
-            other.result()
+            pieces.clear()  # after an interruption no thread may write to buffers that the next run uses
+            running = [task for task in tasks if not task.cancel()]
+            wait(running)
+        for task in running:
+            task.result()
         if progress.interrupted:
             raise InterruptedRunError("the run was interrupted")
         if counts.max(initial=0) > capacity:
-            raise RuntimeError(f"a trial had {counts.max()} spikes, room was for {capacity}; this is a bug")
+            raise RuntimeError(f"a trial had {counts.max()} spikes, but its buffer holds {capacity}; this is a bug")
         spikes = Events(*(torch.empty(int(counts.sum()), dtype=t) for t in (torch.int64, torch.int64, torch.float32)))
-        kernel.collect_spikes(counts, who, when, *(part.numpy() for part in spikes))
-        if len(spikes.sample) > KEPT_SPIKES or self._room[0].nbytes + self._room[1].nbytes > KEPT_ROOM:
-            self._room = _no_room()
+        kernel.collect_spikes(counts, spike_neurons, spike_times, *(part.numpy() for part in spikes))
+        if len(spikes.sample) > BUFFER_SPIKES or self._buffers[0].nbytes + self._buffers[1].nbytes > BUFFER_BYTES:
+            self._buffers = _empty_buffers()
         return torch.from_numpy(codes), spikes
 
-    def _room_for_spikes(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return room for neurons and times of the spikes of each trial `[B, capacity]`, the same in every run."""
-        rows, columns = self._room[0].shape
+    def _spike_buffers(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the buffers for neurons and times of the spikes of each trial `[B, capacity]`, shared by all runs."""
+        rows, columns = self._buffers[0].shape
         if rows < batch or columns != capacity:
-            self._room = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
-        who, when = self._room
-        return who[:batch], when[:batch]
+            self._buffers = np.empty((batch, capacity), np.int64), np.empty((batch, capacity), np.float32)
+        spike_neurons, spike_times = self._buffers
+        return spike_neurons[:batch], spike_times[:batch]
 
 
-def _no_room() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _empty_buffers() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)

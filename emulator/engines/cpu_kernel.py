@@ -1,16 +1,17 @@
 """The fast engine: the equations of `dynamics.py`, compiled for the CPU with numba.
 
-One call simulates some samples from start to end; a sample's whole state stays in the first-level cache, and the
-inner loops run over neurons, so that they become vector instructions. `stepwise.py` says the same readably.
+One call simulates a range of samples from start to end. The whole state of a sample stays in the first-level cache,
+and the inner loops run over neurons, so that they become vector instructions. `stepwise.py` is the readable version of
+the same computation.
 
 State and parameters of all neurons lie in one flat array, in blocks of `LANES` neurons: field f of lane l of block b is
-`state[(b * fields + f) * LANES + l]`. So the distance between two fields is a constant, from which the compiler sees
-that they do not overlap, and makes one vector loop over many of them; for separate arrays it would have to check at
-run time, and gives up beyond a few. Such a loop is a function of its own: inlined into others, it is not vectorised
-any more. Indices are unsigned (`uptr`): a signed one might count from the end, and the check for it costs.
+`state[(b * fields + f) * LANES + l]`. The distance between two fields is therefore a constant. The compiler concludes
+that the fields do not overlap and emits one vector loop over many of them. For separate arrays it would have to check
+at run time, and it gives up beyond a few arrays. Each such loop is a function of its own, because it is not vectorised
+when it is inlined. Indices are unsigned (`uptr`), because a signed index may count from the end and needs a check.
 
-Times are in sub-steps here. An event between two sub-steps is shared between them such that its
-charge and its mean time are kept (error of second order in the sub-step).
+Times are in sub-steps. The charge of an event between two sub-steps is split between both, such that total charge and
+mean time are conserved (the error is of second order in the sub-step).
 """
 
 from __future__ import annotations
@@ -23,19 +24,23 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
-u32, f32, uptr = np.uint32, np.float32, np.uintp
+u32 = np.uint32
+f32 = np.float32
+uptr = np.uintp
 LANES = uptr(128)
 """Neurons of a block."""
-REST, MEM, THRESHOLD, NOISE, EARLY, V, BEFORE, SLOPE, EVEN, ODD = (uptr(i) for i in range(10))
-"""Fields of a neuron; noise of the present and of the next sub-step are drawn together."""
+REST, MEM, THRESHOLD, NOISE, EARLY, V, PREVIOUS, SLOPE, EVEN, ODD = (uptr(i) for i in range(10))
+"""Fields of a neuron. The noise of two consecutive sub-steps, even and odd, is drawn together."""
 FIXED = uptr(10)
-"""Where the fields of merged circuits begin."""
+"""Index of the first field of the merged circuits."""
 EXC, INH, EXC_DECAY, INH_DECAY, EXC_DRIVE, INH_DRIVE, PER_CIRCUIT = (uptr(i) for i in range(7))
 """Fields of a merged circuit, and their number."""
-NEVER = f32(3e38)
+UNREACHABLE = f32(3e38)
 """Threshold of a lane without a neuron."""
 
-STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER = 0, 1, 2
+STREAM_MEMBRANE = 0
+STREAM_CADC = 1
+STREAM_JITTER = 2
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
@@ -59,7 +64,7 @@ class Params(NamedTuple):
     noise: Float  # [C, N]
     cadc_offset: Float  # [C, N]
     cadc_gain: Float  # [C, N]
-    early: Float  # [N] share of a sub-step by which a neuron is sampled before the others
+    early: Float  # [N] lead of a neuron's sample over the others, in sub-steps
     bounds: Int  # [G + 1]
     external_circuit: Int  # [J, G], -1 where not connected
     internal_circuit: Int  # [N, G], -1 where not connected
@@ -67,7 +72,7 @@ class Params(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What a chip's clock changes slowly (`R` rows; a trial uses one of them)."""
+    """Quantities that change slowly with the chip's clock (`R` rows; a trial uses one of them)."""
 
     rest: Float  # [R, N] part of the rest that one sub-step restores
     start: Float  # [R, N] membrane at the start of a trial
@@ -117,30 +122,31 @@ def _pade_tanh(x):
 
 
 @_compiled
-def _aligned(size):
-    """Return room for float32 numbers that begins with a cache line, so that vectors do not lie across two."""
-    room = np.empty(uptr(size) + uptr(16), f32)
-    skipped = uptr(16) - uptr(room.ctypes.data // 4) % uptr(16)
-    return room[skipped : skipped + uptr(size)]
+def _aligned_buffer(size):
+    """Return a float32 buffer that starts at a cache line, so that no vector crosses two lines."""
+    buffer = np.empty(uptr(size) + uptr(16), f32)
+    padding = uptr(16) - uptr(buffer.ctypes.data // 4) % uptr(16)
+    return buffer[padding : padding + uptr(size)]
 
 
 @_compiled
 def _load(state, fields, p, c, rest, threshold):
-    """Write the parameters of a chip, and what its clock has moved; lanes without a neuron never fire."""
+    """Write the parameters of a chip and its slow state; lanes without a neuron never fire."""
     state[:] = 0
     for n in range(state.shape[0] // fields):
-        block, lane = n // LANES, n % LANES
-        at = block * fields * LANES + lane
+        block = n // LANES
+        lane = n % LANES
+        index = block * fields * LANES + lane
         if n >= rest.shape[0]:
-            state[at + THRESHOLD * LANES] = NEVER
+            state[index + THRESHOLD * LANES] = UNREACHABLE
             continue
-        state[at + REST * LANES] = rest[n]
-        state[at + MEM * LANES] = p.mem[c, n]
-        state[at + THRESHOLD * LANES] = threshold[n]
-        state[at + NOISE * LANES] = p.noise[c, n]
-        state[at + EARLY * LANES] = p.early[n]
+        state[index + REST * LANES] = rest[n]
+        state[index + MEM * LANES] = p.mem[c, n]
+        state[index + THRESHOLD * LANES] = threshold[n]
+        state[index + NOISE * LANES] = p.noise[c, n]
+        state[index + EARLY * LANES] = p.early[n]
         for a in range(p.syn.shape[1]):
-            circuit = at + (FIXED + PER_CIRCUIT * uptr(a)) * LANES
+            circuit = index + (FIXED + PER_CIRCUIT * uptr(a)) * LANES
             state[circuit + EXC_DECAY * LANES] = p.syn[c, a, 0, n]
             state[circuit + INH_DECAY * LANES] = p.syn[c, a, 1, n]
             state[circuit + EXC_DRIVE * LANES] = p.drive[c, a, 0, n]
@@ -156,7 +162,7 @@ def _set(state, fields, field, values):
 
 @_compiled_inline
 def _place(fields, field, n):
-    """Return where a neuron's field lies."""
+    """Return the index of a neuron's field."""
     return ((n // LANES) * fields + field) * LANES + n % LANES
 
 
@@ -165,9 +171,9 @@ def _scale_currents(state, fields, factor):
     """Multiply all synaptic currents."""
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
         for field in range(FIXED, fields, PER_CIRCUIT):
-            at = (block * fields + field) * LANES
+            index = (block * fields + field) * LANES
             for i in range(uptr(2) * LANES):
-                state[at + i] *= factor
+                state[index + i] *= factor
 
 
 # Weights and spikes
@@ -175,30 +181,37 @@ def _scale_currents(state, fields, factor):
 
 @_compiled
 def write_charges(weights, factor, first, charges):
-    """Write the signed charges that integer weights `[J, N]` make of an event, to columns `first`... of `[J, ...]`.
+    """Write the signed charges that an event delivers through integer weights.
 
     Args:
-        weights: int16. factor: strength of each excitatory and inhibitory synapse [2, J, N].
+        weights: Integer weights, int16 `[J, N]`.
+        factor: Strength of each excitatory and inhibitory synapse `[2, J, N]`.
+        first: Column of `charges` for the first target.
+        charges: Signed charges (weight LSB) `[J, ...]` (out).
     """
     for j in range(weights.shape[0]):
         _write_row(weights[j], factor[0, j], factor[1, j], charges[j, first:])
 
 
 @_compiled
-def _write_row(weights, exciting, inhibiting, charges):
+def _write_row(weights, excitatory, inhibitory, charges):
     for n in range(weights.shape[0]):
-        # both are read, or it would not become vector instructions
-        w, exc, inh = f32(weights[n]), exciting[n], inhibiting[n]
+        # both factors are read unconditionally: only then the loop becomes vector instructions
+        w = f32(weights[n])
+        exc = excitatory[n]
+        inh = inhibitory[n]
         charges[n] = w * (exc if w > 0 else inh)
 
 
 @_compiled
-def collect_spikes(counts, who, when, sample, unit, time):
-    """Write the spikes of each sample `[B, capacity]` one after the other `[S]`."""
+def collect_spikes(counts, spike_neurons, spike_times, sample, unit, time):
+    """Concatenate the spikes of all samples, `[B, capacity]` to `[S]`."""
     i = 0
     for b in range(counts.shape[0]):
         for s in range(counts[b]):
-            sample[i], unit[i], time[i] = b, who[b, s], when[b, s]
+            sample[i] = b
+            unit[i] = spike_neurons[b, s]
+            time[i] = spike_times[b, s]
             i += 1
 
 
@@ -207,7 +220,7 @@ def collect_spikes(counts, who, when, sample, unit, time):
 
 @_compiled
 def _sort_by_step(times, steps, first, cursor, order):
-    """Bucket a sample's events by sub-step: those of step k are `order[first[k]:first[k + 1]]`."""
+    """Sort the events of a sample by sub-step: `order[first[k]:first[k + 1]]` are the events of step k."""
     first[:] = 0
     for e in range(times.shape[0]):
         if times[e] < steps:
@@ -228,20 +241,22 @@ def _deliver_row(charges, row, share, circuits, source, bounds, state, fields):
     for g in range(circuits.shape[1]):
         a = circuits[source, g]
         if a >= 0:
-            first, last = uptr(bounds[g]), uptr(bounds[g + 1])
+            first = uptr(bounds[g])
+            last = uptr(bounds[g + 1])
             for block in range(first // LANES, (last + LANES - uptr(1)) // LANES):
                 begin = block * LANES
-                low, high = max(first, begin) - begin, min(last, begin + LANES) - begin
-                at = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
+                low = max(first, begin) - begin
+                high = min(last, begin + LANES) - begin
+                index = (block * fields + FIXED + PER_CIRCUIT * uptr(a)) * LANES
                 for lane in range(low, high):
                     x = charges[row + begin + lane]
-                    state[at + EXC * LANES + lane] += share * max(x, f32(0))
-                    state[at + INH * LANES + lane] -= share * min(x, f32(0))
+                    state[index + EXC * LANES + lane] += share * max(x, f32(0))
+                    state[index + INH * LANES + lane] -= share * min(x, f32(0))
 
 
 @_compiled
 def _deliver_external(k, event0, units, times, order, first, charges, chip, neurons, circuits, bounds, state, fields):
-    """Deliver the events of sub-step k, and the remainders of those of the one before."""
+    """Deliver the events of sub-step k and the remaining shares of the events of sub-step k - 1."""
     for i in range(first[k - 1] if k > 0 else 0, first[k + 1]):
         e = event0 + order[i]
         fraction = f32(times[e]) - f32(int(times[e]))
@@ -252,47 +267,47 @@ def _deliver_external(k, event0, units, times, order, first, charges, chip, neur
 
 
 @_compiled
-def _deliver_internal(k, sender, share, sent, charges, chip, neurons, circuits, bounds, state, fields):
-    """Deliver what neurons sent for this sub-step, and empty that list."""
-    now = k % 2
-    for i in range(sent[now]):
-        n = sender[now, i]
+def _deliver_internal(k, sender, share, n_sent, charges, chip, neurons, circuits, bounds, state, fields):
+    """Deliver the spikes of neurons that are due in this sub-step, and empty their list."""
+    slot = k % 2
+    for i in range(n_sent[slot]):
+        n = sender[slot, i]
         row = uptr((chip * neurons + n) * neurons)
-        _deliver_row(charges, row, share[now, i], circuits, n, bounds, state, fields)
-    sent[now] = 0
+        _deliver_row(charges, row, share[slot, i], circuits, n, bounds, state, fields)
+    n_sent[slot] = 0
 
 
 # Dynamics
 
 
 @_compiled
-def _synapses_saturating(state, base, at, saturation, inverse):
-    """Add the currents of a circuit to the slopes of the membranes, and let them decay."""
+def _synapses_saturating(state, base, index, saturation, inverse):
+    """Add the currents of a circuit to the slopes of the membranes, and apply the decay of the currents."""
     for lane in range(LANES):
-        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        e, i = state[index + EXC * LANES + lane], state[index + INH * LANES + lane]
         slope = state[base + SLOPE * LANES + lane]
-        slope += state[at + EXC_DRIVE * LANES + lane] * (_pade_tanh(e * inverse) * saturation)
-        slope += state[at + INH_DRIVE * LANES + lane] * (_pade_tanh(i * inverse) * saturation)
+        slope += state[index + EXC_DRIVE * LANES + lane] * (_pade_tanh(e * inverse) * saturation)
+        slope += state[index + INH_DRIVE * LANES + lane] * (_pade_tanh(i * inverse) * saturation)
         state[base + SLOPE * LANES + lane] = slope
-        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
-        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+        state[index + EXC * LANES + lane] = e * state[index + EXC_DECAY * LANES + lane]
+        state[index + INH * LANES + lane] = i * state[index + INH_DECAY * LANES + lane]
 
 
 @_compiled
-def _synapses_linear(state, base, at):
+def _synapses_linear(state, base, index):
     for lane in range(LANES):
-        e, i = state[at + EXC * LANES + lane], state[at + INH * LANES + lane]
+        e, i = state[index + EXC * LANES + lane], state[index + INH * LANES + lane]
         slope = state[base + SLOPE * LANES + lane]
-        slope += state[at + EXC_DRIVE * LANES + lane] * e
-        slope += state[at + INH_DRIVE * LANES + lane] * i
+        slope += state[index + EXC_DRIVE * LANES + lane] * e
+        slope += state[index + INH_DRIVE * LANES + lane] * i
         state[base + SLOPE * LANES + lane] = slope
-        state[at + EXC * LANES + lane] = e * state[at + EXC_DECAY * LANES + lane]
-        state[at + INH * LANES + lane] = i * state[at + INH_DECAY * LANES + lane]
+        state[index + EXC * LANES + lane] = e * state[index + EXC_DECAY * LANES + lane]
+        state[index + INH * LANES + lane] = i * state[index + INH_DECAY * LANES + lane]
 
 
 @_compiled
 def _words(stream, step, first, key0, key1, words):
-    """Draw a random word for each neuron from `first` on."""
+    """Draw a random word for each neuron, starting with neuron `first`."""
     for lane in range(words.shape[0]):
         words[lane] = _word(stream, step, first + lane, key0, key1)
 
@@ -302,7 +317,8 @@ def _draw_noise(state, base, step, first, key0, key1, table, words):
     """Draw the membranes' noise of two sub-steps."""
     _words(STREAM_MEMBRANE, step, first, key0, key1, words)
     for lane in range(LANES):
-        word, scale = words[lane], state[base + NOISE * LANES + lane]
+        word = words[lane]
+        scale = state[base + NOISE * LANES + lane]
         state[base + EVEN * LANES + lane] = table[word & u32(0xFFFF)] * scale
         state[base + ODD * LANES + lane] = table[word >> u32(16)] * scale
 
@@ -310,21 +326,22 @@ def _draw_noise(state, base, step, first, key0, key1, table, words):
 @_compiled
 def _membranes(state, base, noise, low, high):
     """Advance the membranes of a block; return how many are above their thresholds."""
-    above = 0
+    n_above = 0
     for lane in range(LANES):
         x = state[base + V * LANES + lane]
         slope = state[base + SLOPE * LANES + lane] + state[base + noise * LANES + lane]
         y = min(max(x * state[base + MEM * LANES + lane] + slope, low), high)
-        state[base + BEFORE * LANES + lane] = x
+        state[base + PREVIOUS * LANES + lane] = x
         state[base + V * LANES + lane] = y
-        above += 1 if y > state[base + THRESHOLD * LANES + lane] else 0
-    return above
+        n_above += 1 if y > state[base + THRESHOLD * LANES + lane] else 0
+    return n_above
 
 
 @_compiled
 def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inverse, low, high):
     """Advance all currents and membranes by sub-step k; return how many membranes are above their thresholds."""
-    above, size = 0, fields * LANES
+    n_above = 0
+    size = fields * LANES
     noise = EVEN if k % 2 == 0 else ODD
     for block in range(uptr(state.shape[0]) // size):
         base = block * size
@@ -337,90 +354,95 @@ def _advance(state, fields, k, key0, key1, table, words, noisy, saturation, inve
                 _synapses_linear(state, base, base + field * LANES)
         if noisy and k % 2 == 0:
             _draw_noise(state, base, k // 2, np.int64(block * LANES), key0, key1, table, words)
-        above += _membranes(state, base, noise, low, high)
-    return above
+        n_above += _membranes(state, base, noise, low, high)
+    return n_above
 
 
 @_compiled
-def _hold_reset(state, fields, held, reset, resting, count):
-    """Clamp the refractory membranes, listed in `resting[:count]`; return how many stay on the list.
+def _hold_reset(state, fields, held, reset, refractory, n_refractory):
+    """Clamp the membranes listed in `refractory[:n_refractory]`; return the number that stays on the list.
 
-    `held` is the rest of the refractory period in sub-steps; a membrane whose period ends within the
-    sub-step moves for the rest of it, and may spike (`held` is negative then).
+    `held` is the remaining refractory period in sub-steps. A membrane whose period ends within the sub-step moves for
+    the rest of the sub-step and may spike (its `held` is then negative).
     """
-    kept = 0
-    for i in range(count):
-        n = resting[i]
-        at, past = _place(fields, V, uptr(n)), _place(fields, BEFORE, uptr(n))
+    n_held = 0
+    for i in range(n_refractory):
+        n = refractory[i]
+        index, previous_index = _place(fields, V, uptr(n)), _place(fields, PREVIOUS, uptr(n))
         share = min(max(held[n], f32(0)), f32(1))
-        rise = state[at] - reset[n]  # what the membrane would have gained over the whole sub-step
-        state[at] -= rise * share
-        # start of the straight line that reaches v at the sub-step's end; held all the time, it is flat
-        state[past] = state[at] - rise if share < 1 else state[at]
+        rise = state[index] - reset[n]  # what the membrane would have gained over the whole sub-step
+        state[index] -= rise * share
+        # start of the straight line that reaches v at the end of the sub-step; the line of a held membrane is flat
+        state[previous_index] = state[index] - rise if share < 1 else state[index]
         held[n] -= f32(1)
         if held[n] >= 0:
-            resting[kept] = n
-            kept += 1
+            refractory[n_held] = n
+            n_held += 1
         else:
             held[n] = f32(-1)
-    return kept
+    return n_held
 
 
 @_compiled_inline
 def _any_above(state, base):
-    above = 0
+    n_above = 0
     for lane in range(LANES):
-        above += 1 if state[base + V * LANES + lane] > state[base + THRESHOLD * LANES + lane] else 0
-    return above > 0
+        n_above += 1 if state[base + V * LANES + lane] > state[base + THRESHOLD * LANES + lane] else 0
+    return n_above > 0
 
 
 @_compiled_inline
-def _time_of_crossing(before, after, threshold):
-    """Return the fraction of a sub-step after which a straight line crosses the threshold."""
-    rise = after - before
+def _time_of_crossing(start, end, threshold):
+    """Return the time (in sub-steps) at which the straight line from `start` to `end` crosses the threshold."""
+    rise = end - start
     if rise <= 0:
         return f32(1)
-    return min(max((threshold - before) / rise, f32(0)), f32(1))
+    return min(max((threshold - start) / rise, f32(0)), f32(1))
 
 
 @_compiled
 def _fire(
-    k, key0, key1, state, fields, held, reset, period, resting, refractory, spikes, sender, share, sent, table, jitter,
-    delay, recorded, who, when,
+    k, key0, key1, state, fields, held, reset, period, refractory, n_refractory, spikes, sender, share, n_sent, table,
+    jitter, delay, is_recorded, spike_neurons, spike_times,
 ):  # fmt: skip
-    """Reset and record the neurons above threshold; returns the counts of resting neurons and of spikes.
+    """Reset and record the neurons above threshold; return the counts of refractory neurons and of spikes.
 
-    In the gap behind the recorded window spikes act, but are not recorded.
+    Spikes in the gap that follows the recorded window reach their targets but are not recorded.
     """
-    now, later = k % 2, (k + 1) % 2
+    second_slot = k % 2
+    next_slot = (k + 1) % 2
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
         base = block * fields * LANES
         if not _any_above(state, base):
             continue
         for lane in range(LANES):
-            at, past, n = base + V * LANES + lane, base + BEFORE * LANES + lane, np.int64(block * LANES + lane)
+            index = base + V * LANES + lane
+            previous_index = base + PREVIOUS * LANES + lane
+            n = np.int64(block * LANES + lane)
             threshold = state[base + THRESHOLD * LANES + lane]
-            if state[at] <= threshold or held[n] >= 0:
+            if state[index] <= threshold or held[n] >= 0:
                 continue
             deviation = jitter * table[_word(STREAM_JITTER, k, n, key0, key1) & u32(0xFFFF)]
-            part = _time_of_crossing(state[past], state[at], threshold)
-            if recorded:
-                if spikes < who.shape[0]:
-                    who[spikes] = n
-                    when[spikes] = f32(k) + part + deviation
+            part = _time_of_crossing(state[previous_index], state[index], threshold)
+            if is_recorded:
+                if spikes < spike_neurons.shape[0]:
+                    spike_neurons[spikes] = n
+                    spike_times[spikes] = f32(k) + part + deviation
                 spikes += 1
-            state[at] = reset[n]
-            state[past] = reset[n]
+            state[index] = reset[n]
+            state[previous_index] = reset[n]
             held[n] = max(period[n] - (f32(1) - part), f32(0))
-            resting[refractory] = n
-            refractory += 1
-            # arrival relative to the next sub-step; the two shares keep charge and mean time
+            refractory[n_refractory] = n
+            n_refractory += 1
+            # arrival relative to the next sub-step; the two shares conserve charge and mean time
             late = part + deviation + delay - f32(1)
-            sender[later, sent[later]], share[later, sent[later]] = n, f32(1) - late
-            sender[now, sent[now]], share[now, sent[now]] = n, late
-            sent[later] += 1
-            sent[now] += 1
-    return refractory, spikes
+            sender[next_slot, n_sent[next_slot]] = n
+            share[next_slot, n_sent[next_slot]] = f32(1) - late
+            sender[second_slot, n_sent[second_slot]] = n
+            share[second_slot, n_sent[second_slot]] = late
+            n_sent[next_slot] += 1
+            n_sent[second_slot] += 1
+    return n_refractory, spikes
 
 
 # Readout
@@ -429,111 +451,148 @@ def _fire(
 @_compiled_inline
 def _compress(x, low, high):
     """Soft limit of the readout: the outer 10 LSB approach the rail."""
-    top, bottom, inverse = high - f32(10), low + f32(10), f32(0.1)
-    above, below = max(x - top, f32(0)), max(bottom - x, f32(0))
+    top = high - f32(10)
+    bottom = low + f32(10)
+    inverse = f32(0.1)
+    excess, deficit = max(x - top, f32(0)), max(bottom - x, f32(0))
     x = min(max(x, bottom), top)
-    return x + f32(10) * (_pade_tanh(above * inverse) - _pade_tanh(below * inverse))
+    return x + f32(10) * (_pade_tanh(excess * inverse) - _pade_tanh(deficit * inverse))
 
 
 @_compiled
-def _read_cadc(state, fields, k, key0, key1, table, seen, words, skewed, railed, low, high, noise, gain, offset, codes):
-    """Write 8-bit samples of the membranes to `codes`; `seen` and `words` are scratch space."""
+def _read_cadc(
+    state, fields, k, key0, key1, table, voltages, words, skewed, railed, low, high, noise, gain, offset, codes
+):
+    """Write 8-bit samples of the membranes to `codes`; `voltages` and `words` are scratch space."""
     for block in range(uptr(state.shape[0]) // (fields * LANES)):
-        base, first = block * fields * LANES, block * LANES
+        base = block * fields * LANES
+        first = block * LANES
         for lane in range(LANES):
             v = state[base + V * LANES + lane]
-            seen[lane] = v
+            voltages[lane] = v
             if skewed:
-                seen[lane] = v - state[base + EARLY * LANES + lane] * (v - state[base + BEFORE * LANES + lane])
+                voltages[lane] = v - state[base + EARLY * LANES + lane] * (v - state[base + PREVIOUS * LANES + lane])
         if railed:
             for lane in range(LANES):
-                seen[lane] = _compress(seen[lane], low, high)
+                voltages[lane] = _compress(voltages[lane], low, high)
         if noise > 0:
             _words(STREAM_CADC, k, np.int64(first), key0, key1, words)
             for lane in range(LANES):
-                seen[lane] += noise * table[words[lane] & u32(0xFFFF)]
+                voltages[lane] += noise * table[words[lane] & u32(0xFFFF)]
         for lane in range(min(LANES, uptr(codes.shape[0]) - first)):
             n = first + lane
-            x = gain[n] * (seen[lane] - f32(128)) + f32(128) + offset[n] + f32(0.5)
+            x = gain[n] * (voltages[lane] - f32(128)) + f32(128) + offset[n] + f32(0.5)
             codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
 @_compiled
 def simulate(
-    begin, end, offsets, units, times, external, internal, chip, row, keys, rows, p, s, codes, counts, who, when
-):
+    begin, end, offsets, units, times, external, internal, chip, row, keys, rows, p, s, codes, counts, spike_neurons,
+    spike_times,
+):  # fmt: skip
     """Simulate samples `begin` to `end` of a batch.
 
     Args:
-        offsets: [B + 1] first event of each sample. units: [E]. times: [E] in sub-steps.
-        external: [C, J, N] signed charges of the external synapses (weight LSB). internal: [C, N, N].
-        chip, row: [B] chip and row of `rows` of each sample. keys: [B, 2].
-        codes: [B, T, N] (out). counts: [B] spikes of each sample (out); who, when: [B, capacity]
-            their neurons and times in sub-steps (out); spikes beyond the capacity are only counted.
+        begin: First sample.
+        end: Index after the last sample.
+        offsets: Index of the first event of each sample `[B + 1]`.
+        units: Input of each event `[E]`.
+        times: Time of each event in sub-steps `[E]`.
+        external: Signed charges of the external synapses (weight LSB) `[C, J, N]`.
+        internal: Signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
+        chip: Index of the chip of each sample `[B]`.
+        row: Index into `rows` of each sample `[B]`.
+        keys: Noise keys of each sample `[B, 2]`.
+        rows: Slow state of the chips.
+        p: Parameters of the chips.
+        s: Scalar settings.
+        codes: CADC codes `[B, T, N]` (out).
+        counts: Number of spikes of each sample `[B]` (out).
+        spike_neurons: Neuron of each spike `[B, capacity]` (out); spikes beyond the capacity are only counted.
+        spike_times: Time of each spike in sub-steps `[B, capacity]` (out).
     """
-    neurons, recorded = p.mem.shape[1], s.samples * s.per_sample
-    steps = recorded if s.gap < 0 or s.clamped >= 0 else recorded + s.gap
+    neurons = p.mem.shape[1]
+    n_recorded = s.samples * s.per_sample
+    steps = n_recorded if s.gap < 0 or s.clamped >= 0 else n_recorded + s.gap
     fields = FIXED + PER_CIRCUIT * uptr(p.syn.shape[1])
     blocks = (uptr(neurons) + LANES - uptr(1)) // LANES
-    state, held = _aligned(blocks * fields * LANES), np.empty(neurons, f32)
-    seen, words = _aligned(LANES), _aligned(LANES).view(u32)
-    resting = np.empty(neurons, np.int64)
-    first, cursor = np.empty(steps + 1, np.int64), np.empty(steps, np.int64)
+    state = _aligned_buffer(blocks * fields * LANES)
+    held = np.empty(neurons, f32)
+    voltages = _aligned_buffer(LANES)
+    words = _aligned_buffer(LANES).view(u32)
+    refractory = np.empty(neurons, np.int64)
+    first = np.empty(steps + 1, np.int64)
+    cursor = np.empty(steps, np.int64)
     order = np.empty(units.shape[0], np.int64)
-    # events that neurons sent: to be delivered at the next sub-step and at the one after it
+    # spikes under way: lists for even and for odd sub-steps of arrival
     sender = np.empty((2, 2 * neurons), np.int64)
     share = np.empty((2, 2 * neurons), f32)
-    sent = np.zeros(2, np.int64)
-    outward, inward = external.reshape(-1), internal.reshape(-1)
-    saturation, inverse = f32(s.saturation), f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
-    low, high, jitter, delay = f32(s.low), f32(s.high), f32(s.jitter), f32(s.delay)
-    refractory = 0
+    n_sent = np.zeros(2, np.int64)
+    external_charges, internal_charges = external.reshape(-1), internal.reshape(-1)
+    saturation = f32(s.saturation)
+    inverse = f32(1.0 / s.saturation if s.saturation > 0 else 0.0)
+    low = f32(s.low)
+    high = f32(s.high)
+    jitter = f32(s.jitter)
+    delay = f32(s.delay)
+    n_refractory = 0
     for b in range(begin, end):
-        key0, key1, event0, c, r = keys[b, 0], keys[b, 1], offsets[b], chip[b], row[b]
-        reset, period, gain, offset = p.reset[c], p.refractory[c], p.cadc_gain[c], p.cadc_offset[c]
+        key0 = keys[b, 0]
+        key1 = keys[b, 1]
+        event0 = offsets[b]
+        c = chip[b]
+        r = row[b]
+        reset = p.reset[c]
+        period = p.refractory[c]
+        gain = p.cadc_gain[c]
+        offset = p.cadc_offset[c]
         _sort_by_step(times[event0 : offsets[b + 1]], steps, first, cursor, order)
         if s.gap < 0 or b == begin:
             _load(state, fields, p, c, rows.rest[r], rows.threshold[r])
             _set(state, fields, V, rows.start[r])
-            held[:], sent[:], refractory = -1, 0, 0
+            held[:] = -1
+            n_sent[:] = 0
+            n_refractory = 0
         else:
             _set(state, fields, REST, rows.rest[r])
             _set(state, fields, THRESHOLD, rows.threshold[r])
             if s.clamped >= 0:
                 _scale_currents(state, fields, f32(s.clamped))
                 _set(state, fields, V, reset)
-                held[:], sent[:], refractory = -1, 0, 0
+                held[:] = -1
+                n_sent[:] = 0
+                n_refractory = 0
         for n in range(uptr(neurons)):
-            state[_place(fields, BEFORE, n)] = state[_place(fields, V, n)]
+            state[_place(fields, PREVIOUS, n)] = state[_place(fields, V, n)]
         spikes = 0
         for k in range(steps):
-            if k % s.per_sample == 0 and k < recorded:
+            if k % s.per_sample == 0 and k < n_recorded:
                 i = k // s.per_sample
                 _read_cadc(
-                    state, fields, i, key0, key1, p.table, seen, words, s.skewed, s.railed, low, high,
+                    state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
                     f32(s.cadc_noise), gain, offset, codes[b, i],
                 )  # fmt: skip
             if first[k + 1] > (first[k - 1] if k > 0 else 0):
                 _deliver_external(
-                    k, event0, units, times, order, first, outward, c, neurons, p.external_circuit, p.bounds, state,
-                    fields,
+                    k, event0, units, times, order, first, external_charges, c, neurons, p.external_circuit, p.bounds,
+                    state, fields,
                 )  # fmt: skip
-            if sent[k % 2] > 0:
+            if n_sent[k % 2] > 0:
                 _deliver_internal(
-                    k, sender, share, sent, inward, c, neurons, p.internal_circuit, p.bounds, state, fields
+                    k, sender, share, n_sent, internal_charges, c, neurons, p.internal_circuit, p.bounds, state, fields
                 )
-            above = _advance(state, fields, k, key0, key1, p.table, words, s.noisy, saturation, inverse, low, high)
-            resting_before = refractory
-            if refractory > 0:
-                refractory = _hold_reset(state, fields, held, reset, resting, refractory)
-            if above > 0 or resting_before > 0:
-                refractory, spikes = _fire(
-                    k, key0, key1, state, fields, held, reset, period, resting, refractory, spikes,
-                    sender, share, sent, p.table, jitter, delay, k < recorded, who[b], when[b],
+            n_above = _advance(state, fields, k, key0, key1, p.table, words, s.noisy, saturation, inverse, low, high)
+            n_clamped = n_refractory
+            if n_refractory > 0:
+                n_refractory = _hold_reset(state, fields, held, reset, refractory, n_refractory)
+            if n_above > 0 or n_clamped > 0:
+                n_refractory, spikes = _fire(
+                    k, key0, key1, state, fields, held, reset, period, refractory, n_refractory, spikes,
+                    sender, share, n_sent, p.table, jitter, delay, k < n_recorded, spike_neurons[b], spike_times[b],
                 )  # fmt: skip
         counts[b] = spikes
 
 
 def as_float32(values: Any) -> Float:
-    """Return a contiguous float32 array (what the compiled loops expect)."""
+    """Return a contiguous float32 array, as the compiled loops expect."""
     return np.ascontiguousarray(values, dtype=f32)

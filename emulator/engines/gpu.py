@@ -1,4 +1,4 @@
-"""The fast engine for GPUs: what `triton_kernel.py` computes, with tensors in and out."""
+"""The fast engine for GPUs: `triton_kernel.py` with tensors in and out."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from .cpu_kernel import Params, Scalars
 WARPS = 2
 """Groups of 32 threads that simulate a trial."""
 EVENTS = 256
-"""Events of a program that sorts them in."""
+"""Number of events that one program of `sort_in` handles."""
 
 
 class BadEventsError(ValueError):
-    """An event is out of range; it was not run."""
+    """An event is out of range; the trials were not run."""
 
 
 class Fused:
     """Configured chips on a GPU.
 
     Args:
-        params, scalars: configuration, see `kernel.py`.
-        layout, synapses: what turns weights into charges, by chip and wiring.
-        capacity: largest number of spikes of a trial. substep: s.
-        device: a CUDA device.
+        params: parameters of the chips, see `kernel.py`.
+        scalars: scalar settings, see `kernel.py`.
+        layout: layout of the chips.
+        synapses: synapses that turn weights into charges, by chip and wiring.
+        capacity: largest number of spikes of a trial.
+        substep: length of a sub-step (s).
+        device: CUDA device.
 
     Raises:
         ImportError: Triton is not installed.
@@ -50,12 +53,14 @@ class Fused:
         device: torch.device,
     ) -> None:
         self._kernel = _kernel()
-        self.device, self.scalars, self.layout = device, scalars, layout
+        self.device = device
+        self.scalars = scalars
+        self.layout = layout
         self.capacity, self.substep = capacity, substep
         _, self._merged, _, self._neurons = params.syn.shape
-        each = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
+        fields = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
         early = np.broadcast_to(params.early, params.mem.shape)
-        self._neuron = self._tensor(np.stack([*each, early], axis=1))  # [C, fields, N]
+        self._neuron = self._tensor(np.stack([*fields, early], axis=1))  # [C, fields, N]
         # [C, A, 2, N] twice to [C, fields, A, N]
         self._circuit = self._tensor(np.concatenate([params.syn, params.drive], axis=2).transpose(0, 2, 1, 3))
         self._table = self._tensor(params.table)
@@ -77,54 +82,58 @@ class Fused:
         """Return the signed synaptic charges (weight LSB) of external `[C, J, N]` and internal `[C, N, N]` synapses.
 
         Args:
-            weights: integers `[targets, sources]` of each wiring.
+            weights: integer weights `[targets, sources]` of each wiring.
         """
-        layout, bounds = self.layout, self.layout.bounds
+        layout = self.layout
+        bounds = self.layout.bounds
         external = torch.zeros(len(self._synapses), layout.inputs, bounds[-1], device=self.device)
         internal = torch.zeros(len(self._synapses), bounds[-1], bounds[-1], device=self.device)
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
             w = matrix.detach().to(self.device, torch.int32).t()
             first = 0 if wiring.source is None else bounds[wiring.source]
-            into = external if wiring.source is None else internal
+            charges = external if wiring.source is None else internal
             columns = slice(bounds[wiring.target], bounds[wiring.target + 1])
             for c, blocks in enumerate(self._synapses):
-                into[c, first : first + wiring.size, columns] = blocks[index].charges(w)
+                charges[c, first : first + wiring.size, columns] = blocks[index].charges(w)
         return external, internal
 
     def run(self, trials: Trials) -> tuple[Tensor, Events]:
         """Simulate trials.
 
         Args:
-            trials: times in s.
+            trials: trials to run, times in seconds.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), by sample, then sub-step.
+            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), ordered by sample and sub-step.
 
         Raises:
-            BadEventsError: an event is out of range, or not in order.
+            BadEventsError: an event is out of range, or events are not in order.
         """
         with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
             return self._run(trials)
 
-    def _run(self, given: Trials) -> tuple[Tensor, Events]:
-        s, batch, rows = self.scalars, len(given.chip), given.rows
+    def _run(self, trials: Trials) -> tuple[Tensor, Events]:
+        s = self.scalars
+        batch = len(trials.chip)
+        rows = trials.rows
         if batch * self._steps >= 1 << 31:
             raise ValueError(f"{batch} trials of {self._steps} sub-steps are too many for one run; use smaller batches")
-        indices = given.chip.astype(np.int32), given.row.astype(np.int32)
-        words = (*indices, given.keys.view(np.int32), given.phase.view(np.int32))
-        trials = self._tensor(np.column_stack(words))
-        noted = torch.zeros(3, dtype=torch.int32, device=self.device)
-        first, units, times = self._by_step(given.events, trials, noted)
+        indices = trials.chip.astype(np.int32), trials.row.astype(np.int32)
+        words = (*indices, trials.keys.view(np.int32), trials.phase.view(np.int32))
+        records = self._tensor(np.column_stack(words))
+        status = torch.zeros(3, dtype=torch.int32, device=self.device)
+        first, units, times = self._by_step(trials.events, records, status)
         codes = torch.empty(batch, s.samples, self._neurons, dtype=torch.uint8, device=self.device)
         counts = torch.empty(batch, dtype=torch.int32, device=self.device)
-        who = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
-        when = torch.empty(batch, self.capacity, device=self.device)
+        spike_neurons = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
+        spike_times = torch.empty(batch, self.capacity, device=self.device)
         slow = np.stack([rows.rest, rows.start, rows.threshold], axis=1)
-        chained = s.gap >= 0  # each trial needs the one before
-        self._kernel.simulate[(1 if chained else batch,)](
-            trials, first, units, times, given.external, given.internal, self._external_circuit, self._internal_circuit,
-            self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts, who, when, noted,
-            batch if chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
+        is_chained = s.gap >= 0  # each trial continues from the previous one
+        self._kernel.simulate[(1 if is_chained else batch,)](
+            records, first, units, times, trials.external, trials.internal, self._external_circuit,
+            self._internal_circuit, self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts,
+            spike_neurons, spike_times, status,
+            batch if is_chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
             s.per_sample, self._steps,
             s.clamped, s.delay, s.jitter, s.cadc_noise, s.saturation, 1 / s.saturation if s.saturation else 0.0,
             s.low, s.high,
@@ -132,36 +141,44 @@ class Fused:
             NOISY=s.noisy, SKEWED=s.skewed, RAILED=s.railed, WIDTH=_power(self._neurons),
             CIRCUITS=_power(self._merged), num_warps=WARPS,
         )  # fmt: skip
-        bad, total, most = noted.tolist()
-        if bad:
+        has_bad_event, total, largest = status.tolist()
+        if has_bad_event:
             raise BadEventsError
-        if most > self.capacity:
-            raise RuntimeError(f"a trial had {most} spikes, room was for {self.capacity}; this is a bug")
+        if largest > self.capacity:
+            raise RuntimeError(f"a trial had {largest} spikes, but its buffer holds {self.capacity}; this is a bug")
         sample, neuron = (torch.empty(total, dtype=torch.int64, device=self.device) for _ in range(2))
         stamps = torch.empty(total, device=self.device)
         self._kernel.collect[(batch,)](
-            trials, counts, counts.cumsum(0), who, when, sample, neuron, stamps, self.capacity, self.substep,
-            TIMESTAMP_RESOLUTION, BLOCK=64,
+            records, counts, counts.cumsum(0), spike_neurons, spike_times, sample, neuron, stamps, self.capacity,
+            self.substep, TIMESTAMP_RESOLUTION, BLOCK=64,
         )  # fmt: skip
         return codes, Events(sample, neuron, stamps)
 
-    def _by_step(self, events: Events, trials: Tensor, noted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return events by trial and sub-step: where those of each begin `[B steps + 1]`, units and times there."""
-        batch, count = len(trials), len(events.time)
-        sample, unit, time = events.sample.contiguous(), events.unit.contiguous(), events.time.float().contiguous()
-        place, when = torch.empty(count, dtype=torch.int32, device=self.device), torch.empty_like(time)
+    def _by_step(self, events: Events, trials: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sort events by trial and sub-step.
+
+        Returns:
+            Index of the first event of each trial and sub-step `[B steps + 1]`, units `[E]`, times in sub-steps `[E]`.
+        """
+        batch = len(trials)
+        count = len(events.time)
+        sample = events.sample.contiguous()
+        unit = events.unit.contiguous()
+        time = events.time.float().contiguous()
+        place = torch.empty(count, dtype=torch.int32, device=self.device)
+        event_times = torch.empty_like(time)
         if count:
             self._kernel.sort_in[((count + EVENTS - 1) // EVENTS,)](
-                sample, unit, time, trials, place, when, noted, count, batch, self.layout.inputs, self._steps,
+                sample, unit, time, trials, place, event_times, status, count, batch, self.layout.inputs, self._steps,
                 self.substep, BLOCK=EVENTS,
             )  # fmt: skip
         place, order = torch.sort(place, stable=True)
         edges = torch.arange(batch * self._steps + 1, dtype=torch.int32, device=self.device)
-        return torch.searchsorted(place, edges, out_int32=True), unit[order], when[order]
+        return torch.searchsorted(place, edges, out_int32=True), unit[order], event_times[order]
 
 
 class _Synapses(NamedTuple):
-    """The synapses of a wiring, as `SynapseBlock`, `[2, size, targets]`."""
+    """The synapses of a wiring as tensors `[2, size, targets]`, see `SynapseBlock`."""
 
     factor: Tensor
     low: Tensor | None
@@ -169,12 +186,12 @@ class _Synapses(NamedTuple):
 
     @classmethod
     def of(cls, block: SynapseBlock, device: torch.device) -> _Synapses:
-        """Bring a block to the device."""
+        """Return the synapses of a block on a device."""
         stuck = (None if bits is None else torch.from_numpy(bits).to(device).int() for bits in (block.low, block.high))
         return cls(torch.from_numpy(block.factor).to(device), *stuck)
 
     def charges(self, w: Tensor) -> Tensor:
-        """Return the signed charges that integer weights `[size, targets]` make of an event."""
+        """Return the signed charges that an event delivers through integer weights `[size, targets]`."""
         if self.low is None or self.high is None:
             return torch.where(w > 0, self.factor[0], self.factor[1]) * w
         excitatory = (w.clamp(min=0) & ~self.low[0]) | self.high[0]
@@ -183,13 +200,13 @@ class _Synapses(NamedTuple):
 
 
 def _power(count: int) -> int:
-    """Return the smallest power of two that is not less."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
 @cache
 def _kernel() -> Any:
-    """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported only where it is used."""
+    """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported on the first use."""
     from . import gpu_kernel as triton_kernel
 
     return triton_kernel

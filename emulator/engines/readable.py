@@ -1,7 +1,7 @@
-"""The readable engine: the equations of `dynamics.py` in torch, one sub-step after the other.
+"""The readable engine: the equations of `dynamics.py` in torch, sub-step by sub-step.
 
-It runs on any torch device, at any number of sub-steps, in single or double precision. It is the
-reference that the other engines must equal.
+It runs on any torch device, with any number of sub-steps, in single or double precision. It is the reference for the
+other engines.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class State(NamedTuple):
     """State of all neurons of all samples (`B` samples, `N` neurons, `A` merged circuits).
 
     Attributes:
-        v: membrane, LSB `[B, N]`.
-        current: synaptic currents, weight LSB `[A, 2, B, N]`.
-        held: rest of the refractory period in sub-steps, negative when over `[B, N]`.
+        v: membrane (LSB) `[B, N]`.
+        current: synaptic currents (weight LSB) `[A, 2, B, N]`.
+        held: remaining refractory period in sub-steps `[B, N]`; negative outside of refractory periods.
     """
 
     v: Tensor
@@ -35,15 +35,25 @@ class State(NamedTuple):
     held: Tensor
 
 
-class Carried(NamedTuple):
-    """What a trial leaves to the next: the state, and shares of spikes that are due now and one sub-step later."""
+class Residue(NamedTuple):
+    """State at the end of a trial, from which a close next trial continues.
+
+    Attributes:
+        state: state of all neurons.
+        pending: shares of spikes that are due in the current and in the next sub-step, each `[B, N]`.
+    """
 
     state: State
     pending: list[Tensor]
 
 
 class StepSpikes(NamedTuple):
-    """What one sub-step emitted: which neurons, and when within the sub-step (`[B, N]` each)."""
+    """Spikes of one sub-step.
+
+    Attributes:
+        fired: mask of the neurons that fired `[B, N]`.
+        part: time of each spike within the sub-step, as a fraction `[B, N]`.
+    """
 
     fired: Tensor
     part: Tensor
@@ -75,9 +85,13 @@ class Stepwise:
     """Equations of motion of configured chips on one torch device.
 
     Args:
-        params, scalars: configuration, see `kernel.py`.
-        rows: slow state of the chips; chip, row: int64 `[B]` of each sample.
-        device, dtype: where and how precisely to compute.
+        params: parameters of the chips, see `kernel.py`.
+        scalars: scalar settings, see `kernel.py`.
+        rows: slow state of the chips.
+        chip: index of the chip of each sample, int64 `[B]`.
+        row: index into `rows` of each sample, int64 `[B]`.
+        device: torch device of the computation.
+        dtype: precision of the computation.
     """
 
     def __init__(
@@ -90,24 +104,26 @@ class Stepwise:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        self.dtype, self.device, self.s = dtype, torch.device(device), scalars
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.s = scalars
         self.chip = chip.to(self.device)
         row = row.to(self.device)
-        own = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
+        per_chip = {name: self._tensor(getattr(params, name))[self.chip] for name in _PER_CHIP}
         shared = {name: self._tensor(getattr(params, name)) for name in set(params._fields) - set(_PER_CHIP)}
         slow = {name: self._tensor(value)[row] for name, value in rows._asdict().items()}
-        # the same names as in `Params` and `Rows`: those of chips and rows are `[B, ...]` here
-        self.p: Any = SimpleNamespace(**own, **shared, **slow)
+        # names as in `Params` and `Rows`; quantities of chips and rows have the shape `[B, ...]`
+        self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
-        self.recorded = scalars.samples * scalars.per_sample
-        self.steps = self.recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
+        self.n_recorded = scalars.samples * scalars.per_sample
+        self.steps = self.n_recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
     def _tensor(self, values: Any) -> Tensor:
-        found = torch.as_tensor(values.copy(), device=self.device)
-        return found.to(self.dtype) if found.is_floating_point() else found
+        tensor = torch.as_tensor(values.copy(), device=self.device)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def start(self) -> State:
-        """Return the state of all samples at rest (or reset, where the layout says so)."""
+        """Return the state of all samples at rest (or at reset, if the layout says so)."""
         rest: Tensor = self.p.start
         return State(
             v=rest.clone(),
@@ -116,10 +132,12 @@ class Stepwise:
         )
 
     def external_charge(self, sample: Tensor, unit: Tensor, time: Tensor, charge: Tensor) -> Tensor:
-        """Return the synaptic charge `[steps, A, 2, B, N]` that external events bring at each sub-step."""
+        """Return the synaptic charge `[steps, A, 2, B, N]` that external events deliver in each sub-step."""
         spikes = charge.new_zeros(self.steps + 1, len(self.chip), charge.shape[1])
         inside = time < self.steps
-        sample, unit, time = sample[inside], unit[inside], time[inside].to(self.dtype)
+        sample = sample[inside]
+        unit = unit[inside]
+        time = time[inside].to(self.dtype)
         step = time.long()
         spikes.index_put_((step, sample, unit), 1 - (time - step), accumulate=True)
         spikes.index_put_((step + 1, sample, unit), time - step, accumulate=True)
@@ -131,28 +149,29 @@ class Stepwise:
         by_circuit = circuit.repeat_interleave(groups, dim=1)  # [J, N]
         parts = []
         for a in range(self.p.syn.shape[0]):
-            here = torch.where(by_circuit == a, charge, 0)  # [C, J, N]
-            signs = [self._product(spikes, part.clamp(min=0)) for part in (here, -here)]
+            circuit_charge = torch.where(by_circuit == a, charge, 0)  # [C, J, N]
+            signs = [self._product(spikes, part.clamp(min=0)) for part in (circuit_charge, -circuit_charge)]
             parts.append(torch.stack(signs, dim=-3))
         return torch.stack(parts, dim=-4)
 
     def _product(self, spikes: Tensor, charge: Tensor) -> Tensor:
-        """Return `spikes [..., B, J]` through each sample's own chip's charges `[C, J, N]`."""
+        """Return the product of `spikes [..., B, J]` with the charges `[C, J, N]` of each sample's chip."""
         if charge.shape[0] == 1:
             return spikes @ charge[0]
         result = spikes.new_zeros(*spikes.shape[:-1], charge.shape[-1])
         for c in range(charge.shape[0]):
-            here = self.chip == c
-            result[..., here, :] = spikes[..., here, :] @ charge[c]
+            members = self.chip == c
+            result[..., members, :] = spikes[..., members, :] @ charge[c]
         return result
 
-    def read_cadc(self, v: Tensor, before: Tensor, k: int, keys: Tensor) -> Tensor:
+    def read_cadc(self, v: Tensor, previous: Tensor, k: int, keys: Tensor) -> Tensor:
         """Return 8-bit samples `[B, N]` of the membranes."""
         s = self.s
         if s.skewed:
-            v = v - self.p.early * (v - before)
+            v = v - self.p.early * (v - previous)
         if s.railed:
-            low, high = s.low + 10, s.high - 10
+            low = s.low + 10
+            high = s.high - 10
             v = torch.where(v > high, high + 10 * pade_tanh((v - high).clamp(min=0) / 10), v)
             v = torch.where(v < low, low - 10 * pade_tanh((low - v).clamp(min=0) / 10), v)
         words = noise_words(STREAM_CADC, k, v.shape[1], keys)
@@ -161,14 +180,15 @@ class Stepwise:
         return code.clamp(0, 255).to(torch.uint8)
 
     def step(self, k: int, state: State, keys: Tensor) -> tuple[State, StepSpikes, Tensor]:
-        """Advance one sub-step; charges of this sub-step are in `state.current` already.
+        """Advance one sub-step; `state.current` includes the charges of this sub-step.
 
-        Returns the new state, the spikes, and the membrane before the sub-step `[B, N]`.
+        Returns:
+            The new state, the spikes, and the membrane at the start of the sub-step `[B, N]`.
         """
         p, s = self.p, self.s
         current = state.current
-        effective = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
-        v = state.v * p.mem + p.rest + (p.drive * effective).sum((0, 1))
+        effective_current = s.saturation * pade_tanh(current / s.saturation) if s.saturation > 0 else current
+        v = state.v * p.mem + p.rest + (p.drive * effective_current).sum((0, 1))
         if s.noisy:
             words = noise_words(STREAM_MEMBRANE, k // 2, v.shape[1], keys)
             v = v + p.noise * p.table[words & 0xFFFF if k % 2 == 0 else words >> 16]
@@ -176,17 +196,17 @@ class Stepwise:
         share = state.held.clamp(0, 1)
         rise = v - p.reset  # what a refractory membrane would have gained over the whole sub-step
         v = torch.where(share > 0, v - rise * share, v)
-        before = torch.where(share > 0, torch.where(share < 1, v - rise, v), state.v)
+        previous = torch.where(share > 0, torch.where(share < 1, v - rise, v), state.v)
         held = (state.held - 1).clamp(min=-1)
         fired = (v > p.threshold) & (held < 0)
-        rise = v - before
-        part = torch.where(rise > 0, (p.threshold - before) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
-        after = State(
+        rise = v - previous
+        part = torch.where(rise > 0, (p.threshold - previous) / rise.where(rise > 0, 1.0), 1.0).clamp(0, 1)
+        next_state = State(
             v=torch.where(fired, p.reset, v),
             current=current * p.syn,
             held=torch.where(fired, (p.refractory - (1 - part)).clamp(min=0), held),
         )
-        return after, StepSpikes(fired, part), torch.where(fired, p.reset, before)
+        return next_state, StepSpikes(fired, part), torch.where(fired, p.reset, previous)
 
     def simulate(
         self,
@@ -196,48 +216,51 @@ class Stepwise:
         external: Tensor,
         internal: Tensor,
         keys: Tensor,
-        carried: Carried | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Carried]:
+        residue: Residue | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Residue]:
         """Simulate a batch, all samples side by side.
 
         Args:
-            sample, unit, time: external events `[E]`, time in sub-steps.
-            external: signed charges `[C, J, N]`; internal: `[C, N, N]` (weight LSB).
-            keys: `[B, 2]` int64.
-            carried: what the trial before left behind; None: start at rest.
+            sample: sample of each external event `[E]`.
+            unit: input of each external event `[E]`.
+            time: time of each external event in sub-steps `[E]`.
+            external: signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
+            internal: signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
+            keys: noise keys of each sample, int64 `[B, 2]`.
+            carried: state at the end of the previous trial; None for a start at rest.
 
         Returns:
-            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]`, time `[S]` (sub-steps) of all spikes;
-            what is left behind.
+            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
+            at the end.
         """
         s = self.s
         charges = self.external_charge(sample, unit, time, external)
         connected = bool((self.p.internal_circuit >= 0).any())
         state = self.start()
-        pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # shares due now and one sub-step later
-        if carried is not None and s.clamped >= 0:
-            state = State(self.p.reset.clone(), carried.state.current * s.clamped, state.held)
-        elif carried is not None:
-            state, pending = carried.state, carried.pending
-        before = state.v
+        pending = [torch.zeros_like(state.v), torch.zeros_like(state.v)]  # due in this and in the next sub-step
+        if residue is not None and s.clamped >= 0:
+            state = State(self.p.reset.clone(), residue.state.current * s.clamped, state.held)
+        elif residue is not None:
+            state, pending = residue.state, residue.pending
+        previous = state.v
         codes, events = [], []
         for k in range(self.steps):
-            if k % s.per_sample == 0 and k < self.recorded:
-                codes.append(self.read_cadc(state.v, before, k // s.per_sample, keys))
+            if k % s.per_sample == 0 and k < self.n_recorded:
+                codes.append(self.read_cadc(state.v, previous, k // s.per_sample, keys))
             charge = charges[k]
             if connected:
                 charge = charge + self._through_synapses(pending[0], internal, self.p.internal_circuit)
             state = state._replace(current=state.current + charge)
-            state, (fired, part), before = self.step(k, state, keys)
+            state, (fired, part), previous = self.step(k, state, keys)
             words = noise_words(STREAM_JITTER, k, state.v.shape[1], keys)
             jitter = s.jitter * self.p.table[words & 0xFFFF]
             late = part + jitter + s.delay - 1
             pending = [pending[1] + torch.where(fired, 1 - late, 0), torch.where(fired, late, 0)]
-            if k < self.recorded:
+            if k < self.n_recorded:
                 b, n = fired.nonzero(as_tuple=True)
                 events.append((b, n, k + part[b, n] + jitter[b, n]))
-        sample, neuron, when = (torch.cat(parts) for parts in zip(*events, strict=True))
-        return torch.stack(codes, dim=1), (sample, neuron, when), Carried(state, pending)
+        sample, neuron, spike_times = (torch.cat(parts) for parts in zip(*events, strict=True))
+        return torch.stack(codes, dim=1), (sample, neuron, spike_times), Residue(state, pending)
 
 
 def run_stepwise(
@@ -246,21 +269,25 @@ def run_stepwise(
     """Simulate trials.
 
     Args:
-        params, scalars: configured chips.
-        trials: times in sub-steps.
-        device, dtype: where and how precisely to compute.
+        params: parameters of the configured chips.
+        scalars: scalar settings of the configured chips.
+        trials: trials to run, times in sub-steps.
+        device: torch device of the computation.
+        dtype: precision of the computation.
 
     Returns:
-        CADC codes `[B, T, N]` uint8, and spikes by sample, times in sub-steps.
+        CADC codes `[B, T, N]` uint8, and spikes ordered by sample, with times in sub-steps.
     """
     if scalars.gap < 0:
-        codes, found, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
-        return codes, _by_sample(found)
-    carried, pieces, spikes = None, [], []
-    for b in range(len(trials.chip)):  # each trial needs the one before
-        codes, found, carried = _run_part(params, scalars, trials, slice(b, b + 1), carried, device, dtype)
+        codes, events, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
+        return codes, _by_sample(events)
+    residue = None
+    pieces = []
+    spikes = []
+    for b in range(len(trials.chip)):  # each trial continues from the previous one
+        codes, events, residue = _run_part(params, scalars, trials, slice(b, b + 1), residue, device, dtype)
         pieces.append(codes)
-        spikes.append(Events(found.sample + b, found.unit, found.time))
+        spikes.append(Events(events.sample + b, events.unit, events.time))
     return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
 
 
@@ -269,21 +296,21 @@ def _run_part(
     scalars: Scalars,
     trials: Trials,
     part: slice,
-    carried: Carried | None,
+    residue: Residue | None,
     device: torch.device,
     dtype: torch.dtype,
-) -> tuple[Tensor, Events, Carried]:
+) -> tuple[Tensor, Events, Residue]:
     batch = range(len(trials.chip))[part]
-    here = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
-    sample, unit, time = (x[here].to(device) for x in trials.events)
+    mask = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
+    sample, unit, time = (x[mask].to(device) for x in trials.events)
     chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
     engine = Stepwise(params, scalars, trials.rows, chip, row, device, dtype)
     keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(device)
     external, internal = (x.to(device, dtype) for x in (trials.external, trials.internal))
-    codes, spikes, left = engine.simulate(sample - batch.start, unit, time, external, internal, keys, carried)
-    return codes, Events(*spikes), left
+    codes, spikes, next_residue = engine.simulate(sample - batch.start, unit, time, external, internal, keys, residue)
+    return codes, Events(*spikes), next_residue
 
 
-def _by_sample(found: Events) -> Events:
-    order = torch.argsort(found.sample, stable=True)
-    return Events(found.sample[order], found.unit[order], found.time[order].float())
+def _by_sample(spikes: Events) -> Events:
+    order = torch.argsort(spikes.sample, stable=True)
+    return Events(spikes.sample[order], spikes.unit[order], spikes.time[order].float())

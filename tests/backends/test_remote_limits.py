@@ -20,7 +20,7 @@ from hxtrain.backends.reference import CAPABILITIES, ReferenceBackend
 from hxtrain.backends.remote import LinkSettings, RemoteBackend, RemoteBugError, ask_status
 from hxtrain.backends.remote.protocol import PREFIX, Failure, Limits, Pending, Place, ReplyHead, Welcome
 from hxtrain.backends.remote.wire import pack
-from hxtrain.emulator.engines.cpu import KEPT_SPIKES
+from hxtrain.emulator.engines.cpu import BUFFER_SPIKES
 
 NONE = torch.zeros(0)
 
@@ -127,10 +127,10 @@ def test_large_rooms_for_spikes_are_forgotten() -> None:
         weights = {"input->hidden": torch.zeros(200, 4, dtype=torch.int8)}
         device.configure(large)
         compiled = device.emulated._compiled  # type: ignore[attr-defined]
-        assert len(device.run(weights, quiet(2)).spikes["hidden"]) < KEPT_SPIKES
-        assert compiled._room[0].size
-        assert len(device.run(weights, quiet(60)).spikes["hidden"]) > KEPT_SPIKES
-        assert compiled._room[0].size == 0
+        assert len(device.run(weights, quiet(2)).spikes["hidden"]) < BUFFER_SPIKES
+        assert compiled._buffers[0].size
+        assert len(device.run(weights, quiet(60)).spikes["hidden"]) > BUFFER_SPIKES
+        assert compiled._buffers[0].size == 0
         assert len(device.run(weights, quiet(2)).spikes["hidden"]) > 0
 
 

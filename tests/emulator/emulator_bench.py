@@ -1,4 +1,4 @@
-"""Common parts of the emulator's tests: chips, layouts, stimuli, and a look at the membrane before the ADC."""
+"""Common parts of the emulator's tests: chips, layouts, stimuli, and membranes before the ADC."""
 
 import hashlib
 from collections.abc import Sequence
@@ -52,17 +52,17 @@ QUIET: dict[str, object] = {
     "cadc_skew": 0.0,
     "spike_capacity": None,
 }
-"""Changes that take the temporal noise away; the die stays."""
+"""Changes that remove the temporal noise; the die stays the same."""
 
 
 @cache
 def shipped(name: str = "W66F3") -> Calibration:
-    """Return a calibration that comes with the package."""
+    """Return a shipped calibration."""
     return Calibration.load(Path(str(files("hxtrain.emulator.calibration.files") / f"{name}.npz")))
 
 
 def ideal(**changes: object) -> Chip:
-    """Return a chip without any imperfection but these."""
+    """Return an ideal chip with only these imperfections."""
     return Chip("W66F3", IDEAL.changed(**changes))
 
 
@@ -72,14 +72,14 @@ def fabricated(name: str = "W66F3", **changes: object) -> Chip:
 
 
 def calibrated(name: str = "W66F3", **changes: object) -> Chip:
-    """Return a chip with the shipped codes; the changes must leave its die as it is."""
+    """Return a chip with the shipped codes; the changes must not change its die."""
     chip = fabricated(name, **changes)
     shipped(name).require_chip(chip)
     return replace(chip, codes=shipped(name).codes)
 
 
 def one_group(group: Group, inputs: int = 1, **settings: object) -> Layout:
-    """Return external inputs onto one group."""
+    """Return a layout of external inputs and one group."""
     return Layout(inputs, (group,), (Wiring(0, inputs, 0),), **settings)  # type: ignore[arg-type]
 
 
@@ -93,20 +93,20 @@ def silent(targets: int, sources: int = 1) -> Tensor:
     return torch.zeros(targets, sources, dtype=torch.int8)
 
 
-def events(*found: tuple[int, int, float]) -> Events:
+def events(*rows: tuple[int, int, float]) -> Events:
     """Return events from (sample, unit, time in s), grouped by sample."""
-    rows = sorted(found, key=lambda row: row[0])
-    sample, unit = (torch.tensor([row[i] for row in rows], dtype=torch.int64) for i in (0, 1))
-    return Events(sample, unit, torch.tensor([row[2] for row in rows], dtype=torch.float32))
+    ordered = sorted(rows, key=lambda row: row[0])
+    sample, unit = (torch.tensor([row[i] for row in ordered], dtype=torch.int64) for i in (0, 1))
+    return Events(sample, unit, torch.tensor([row[2] for row in ordered], dtype=torch.float32))
 
 
 def machine(
     chip: Chip | FittedChip | Sequence[Chip | FittedChip], layout: Layout, samples: int = 20, **settings: object
 ) -> EmulatedChip:
     """Return a configured machine."""
-    found = EmulatedChip(chip, **settings)  # type: ignore[arg-type]
-    found.configure(layout, samples)
-    return found
+    chip_machine = EmulatedChip(chip, **settings)  # type: ignore[arg-type]
+    chip_machine.configure(layout, samples)
+    return chip_machine
 
 
 def run_once(
@@ -124,7 +124,7 @@ def run_once(
 
 
 def neurons_of(chip: Chip, layout: Layout) -> Neurons:
-    """Return the true parameters of the logical neurons, in single precision as the machine has them."""
+    """Return the true parameters of the logical neurons, in the precision of the machine."""
     program = machine(chip, layout, 1)._program
     assert program is not None
     return program.neurons[0]
@@ -137,23 +137,24 @@ def membrane(
 
     Double precision; thresholds are off.
     """
-    found = machine(chip, layout, samples)
-    program = found._program
+    chip_machine = machine(chip, layout, samples)
+    program = chip_machine._program
     assert program is not None
     zeros = np.zeros(batch, np.int64)
-    rows, row = found._rows(program, zeros.astype(np.uint64), zeros)
+    rows, row = chip_machine._rows(program, zeros.astype(np.uint64), zeros)
     rows = rows._replace(threshold=np.full_like(rows.threshold, 1e9))
-    on_chip, of_row = torch.from_numpy(zeros), torch.from_numpy(row)
-    engine = Stepwise(program.params, program.scalars, rows, on_chip, of_row, dtype=torch.float64)
-    external, _ = found._charges(program, weights)
+    chip_index, row_index = torch.from_numpy(zeros), torch.from_numpy(row)
+    engine = Stepwise(program.params, program.scalars, rows, chip_index, row_index, dtype=torch.float64)
+    external, _ = chip_machine._charges(program, weights)
     charge = engine.external_charge(stimulus.sample, stimulus.unit, stimulus.time.double() / SUBSTEP, external.double())
     keys = torch.zeros(batch, 2, dtype=torch.int64)
-    state, seen = engine.start(), []
+    state = engine.start()
+    potentials = []
     for k in range(engine.steps):
-        seen.append(state.v)
+        potentials.append(state.v)
         state = state._replace(current=state.current + charge[k])
         state = engine.step(k, state, keys)[0]
-    return torch.stack(seen)
+    return torch.stack(potentials)
 
 
 def psp(time: Tensor, tau_mem: float, tau_syn: float) -> Tensor:
@@ -178,8 +179,8 @@ def busy(seed: int, batch: int, inputs: int, samples: int, per_trial: int) -> Ev
 
 def piece(stimulus: Events, first: int, last: int) -> Events:
     """Return the trials `first` to `last` of a stimulus."""
-    here = (stimulus.sample >= first) & (stimulus.sample < last)
-    return Events(stimulus.sample[here] - first, stimulus.unit[here], stimulus.time[here])
+    mask = (stimulus.sample >= first) & (stimulus.sample < last)
+    return Events(stimulus.sample[mask] - first, stimulus.unit[mask], stimulus.time[mask])
 
 
 def random_weights(seed: int, targets: int, sources: int, mean: float, spread: float) -> Tensor:
@@ -196,16 +197,16 @@ def counts(spikes: Events, batch: int, neurons: int) -> np.ndarray:
 
 
 def fingerprint() -> str:
-    """Return hashes of a die, of a calibrated chip, and of what it records."""
+    """Return hashes of a die, of a calibrated chip, and of its recording."""
     layout = one_group(replace(SPIKING, size=100), 60)
-    found = run_once(calibrated(), layout, [random_weights(1, 100, 60, 10, 20)], busy(3, 20, 60, 20, 60), 20)
-    sha = hashlib.sha256(found.codes.numpy().tobytes())
-    for part in found.spikes:
+    recording = run_once(calibrated(), layout, [random_weights(1, 100, 60, 10, 20)], busy(3, 20, 60, 20, 60), 20)
+    sha = hashlib.sha256(recording.codes.numpy().tobytes())
+    for part in recording.spikes:
         sha.update(part.numpy().tobytes())
-    return f"{fabricated('W71F0').hash} {calibrated().hash} {len(found.spikes.time)} {sha.hexdigest()}"
+    return f"{fabricated('W71F0').hash} {calibrated().hash} {len(recording.spikes.time)} {sha.hexdigest()}"
 
 
-def same(a: RawRecording, b: RawRecording) -> bool:
+def equal_recordings(a: RawRecording, b: RawRecording) -> bool:
     """Return whether two recordings are equal bit by bit."""
     return (
         torch.equal(a.codes, b.codes)
@@ -216,7 +217,8 @@ def same(a: RawRecording, b: RawRecording) -> bool:
 
 def glued(parts: Sequence[RawRecording]) -> RawRecording:
     """Return the recording of consecutive pieces of one batch."""
-    first, sample = 0, []
+    first = 0
+    sample = []
     for part in parts:
         sample.append(part.spikes.sample + first)
         first += len(part.codes)

@@ -1,4 +1,4 @@
-"""A recording depends on chip, seed, clock and stimulus; never on how it is cut, ordered or run in parallel."""
+"""A recording depends on chip, seed, clock and stimulus, but not on splits, order or threads."""
 
 import threading
 import time
@@ -13,19 +13,22 @@ from emulator_bench import (
     US,
     busy,
     calibrated,
+    equal_recordings,
     fabricated,
     glued,
     machine,
     piece,
     random_weights,
-    same,
 )
 
 from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
 from hxtrain.emulator.engines import cpu_kernel as kernel
 from hxtrain.emulator.engines.cpu import Compiled
 
-BATCH, INPUTS, CLOCK = 40, 60, 80  # the window of the threshold noise ends within the run
+# the window of the threshold noise ends within the run
+BATCH = 40
+INPUTS = 60
+CLOCK = 80
 LAYOUT = Layout(
     INPUTS,
     (replace(SPIKING, size=30), replace(READOUT, size=4)),
@@ -53,53 +56,55 @@ def whole() -> RawRecording:
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 @pytest.mark.parametrize("chips", CHIPS)
 def test_split_runs_are_the_same(chips: str, engine: str) -> None:
-    made = make(chips, engine=engine)
-    whole = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    emulated = make(chips, engine=engine)
+    whole = emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     assert len(whole.spikes.time) > 300
     assert (whole.dropped.sum() > 10) == (chips != "one chip")
-    parts, first = [], 0
+    parts = []
+    first = 0
     for size in (7, 13, 20):
-        parts.append(made.run(WEIGHTS, piece(STIMULUS, first, first + size), size, CLOCK + first))
+        parts.append(emulated.run(WEIGHTS, piece(STIMULUS, first, first + size), size, CLOCK + first))
         first += size
-    assert same(glued(parts), whole)
+    assert equal_recordings(glued(parts), whole)
 
 
 @pytest.mark.parametrize("threads", [1, 5])
 @pytest.mark.parametrize("chips", CHIPS)
 def test_number_of_threads_does_not_matter(chips: str, threads: int) -> None:
-    expected, made = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK), make(chips)
-    made._compiled = Compiled(threads)
-    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
+    expected = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    emulated = make(chips)
+    emulated._compiled = Compiled(threads)
+    assert equal_recordings(emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
 
 
 def test_a_trial_of_a_population_is_what_its_chip_records_alone() -> None:
     together = make("population")
     chip = together.chip_of(np.arange(CLOCK, CLOCK + BATCH, dtype=np.uint64))
     assert set(chip.tolist()) == {0, 1, 2}
-    found = together.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    recording = together.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     for c, individual in enumerate(CHIPS["population"]):
         alone = machine(individual, LAYOUT).run(WEIGHTS, STIMULUS, BATCH, CLOCK)
-        assert torch.equal(found.codes[chip == c], alone.codes[chip == c])
-        times = [r.spikes.time[torch.from_numpy(chip == c)[r.spikes.sample]] for r in (found, alone)]
+        assert torch.equal(recording.codes[chip == c], alone.codes[chip == c])
+        times = [r.spikes.time[torch.from_numpy(chip == c)[r.spikes.sample]] for r in (recording, alone)]
         assert torch.equal(*times)
 
 
 def test_chips_of_a_population_are_drawn_evenly_or_as_asked() -> None:
-    made = make("population")
-    drawn = made.chip_of(np.arange(6000, dtype=np.uint64))
+    emulated = make("population")
+    drawn = emulated.chip_of(np.arange(6000, dtype=np.uint64))
     assert np.abs(np.bincount(drawn, minlength=3) - 2000).max() < 6 * np.sqrt(6000 * 2 / 9)
     assert not np.array_equal(drawn, make("population", seed=1).chip_of(np.arange(6000, dtype=np.uint64)))
-    asked = np.arange(BATCH) % 2
-    found = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK, asked)
-    assert torch.equal(found.codes[1::2], machine(CHIPS["population"][1], LAYOUT).run(
+    chips = np.arange(BATCH) % 2
+    recording = emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK, chips)
+    assert torch.equal(recording.codes[1::2], machine(CHIPS["population"][1], LAYOUT).run(
         WEIGHTS, STIMULUS, BATCH, CLOCK).codes[1::2])  # fmt: skip
 
 
 def test_repeated_and_fresh_runs_are_the_same(whole: RawRecording) -> None:
     chip = make()
-    assert same(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
+    assert equal_recordings(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
     chip.run(WEIGHTS, STIMULUS, BATCH, 7)
-    assert same(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
+    assert equal_recordings(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +113,8 @@ def test_repeated_and_fresh_runs_are_the_same(whole: RawRecording) -> None:
     ids=["seed", "clock", "chip", "codes"],
 )
 def test_other_noise_or_chip_gives_another_recording(whole: RawRecording, chip: Chip, seed: int, clock: int) -> None:
-    other = machine(chip, LAYOUT, seed=seed).run(WEIGHTS, STIMULUS, BATCH, clock)
-    assert float((other.codes != whole.codes).double().mean()) > 0.3
+    recording = machine(chip, LAYOUT, seed=seed).run(WEIGHTS, STIMULUS, BATCH, clock)
+    assert float((recording.codes != whole.codes).double().mean()) > 0.3
 
 
 def test_trials_differ_in_their_noise() -> None:
@@ -120,35 +125,36 @@ def test_trials_differ_in_their_noise() -> None:
 def test_order_of_events_within_a_trial_does_not_matter(whole: RawRecording) -> None:
     shuffled = torch.randperm(len(STIMULUS.time), generator=torch.Generator().manual_seed(0))
     order = shuffled[torch.argsort(STIMULUS.sample[shuffled], stable=True)]
-    found = make().run(WEIGHTS, Events(*(part[order] for part in STIMULUS)), BATCH, CLOCK)
-    # charges are summed in another order, in single precision
-    difference = (found.codes.int() - whole.codes.int()).abs()
+    recording = make().run(WEIGHTS, Events(*(part[order] for part in STIMULUS)), BATCH, CLOCK)
+    # the sum of charges has another order, in single precision
+    difference = (recording.codes.int() - whole.codes.int()).abs()
     assert int(difference.max()) <= 1
     assert float((difference > 0).double().mean()) < 1e-3
-    assert torch.equal(found.spikes.unit, whole.spikes.unit)
+    assert torch.equal(recording.spikes.unit, whole.spikes.unit)
 
 
 def test_events_after_the_recording_are_ignored(whole: RawRecording) -> None:
     late = Events(torch.arange(BATCH), torch.zeros(BATCH, dtype=torch.int64), torch.full((BATCH,), 35e-6))
-    both = Events(*(torch.cat(parts) for parts in zip(STIMULUS, late, strict=True)))
-    order = torch.argsort(both.sample, stable=True)
-    assert same(make().run(WEIGHTS, Events(*(part[order] for part in both)), BATCH, CLOCK), whole)
+    stimulus = Events(*(torch.cat(parts) for parts in zip(STIMULUS, late, strict=True)))
+    order = torch.argsort(stimulus.sample, stable=True)
+    assert equal_recordings(make().run(WEIGHTS, Events(*(part[order] for part in stimulus)), BATCH, CLOCK), whole)
 
 
 def test_weights_changed_in_place_are_written_again(whole: RawRecording) -> None:
-    chip, weights = make(), [w.clone() for w in WEIGHTS]
-    assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
+    chip = make()
+    weights = [w.clone() for w in WEIGHTS]
+    assert equal_recordings(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
     weights[0].zero_()
     assert len(chip.run(weights, STIMULUS, BATCH, CLOCK).spikes.time) == 0
     weights[0].copy_(WEIGHTS[0])
-    assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
+    assert equal_recordings(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
 
 
 def test_inference_tensors_are_always_written(whole: RawRecording) -> None:
     chip = make()
     with torch.inference_mode():
         weights = [w.clone() for w in WEIGHTS]
-        assert same(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
+        assert equal_recordings(chip.run(weights, STIMULUS, BATCH, CLOCK), whole)
         weights[0].zero_()
         assert len(chip.run(weights, STIMULUS, BATCH, CLOCK).spikes.time) == 0
 
@@ -158,19 +164,19 @@ def test_configuring_again_forgets_the_written_weights(whole: RawRecording) -> N
     chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     moved = replace(LAYOUT, groups=(replace(LAYOUT.groups[0], circuits=2), LAYOUT.groups[1]))
     chip.configure(moved, 20)
-    other = chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
-    assert not torch.equal(other.codes, whole.codes)  # other circuits, other mismatch
+    recording = chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    assert not torch.equal(recording.codes, whole.codes)  # other circuits, other mismatch
     chip.configure(LAYOUT, 20)
-    assert same(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
+    assert equal_recordings(chip.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
 
 
 def test_an_exchanged_chip_must_be_configured_again(whole: RawRecording) -> None:
-    made = machine(fabricated("W62F0"), LAYOUT)
-    made.exchange(CHIPS["one chip"][0])
+    emulated = machine(fabricated("W62F0"), LAYOUT)
+    emulated.exchange(CHIPS["one chip"][0])
     with pytest.raises(RuntimeError, match="not configured"):
-        made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
-    made.configure(LAYOUT, 20)
-    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
+        emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    emulated.configure(LAYOUT, 20)
+    assert equal_recordings(emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
 
 
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
@@ -185,11 +191,14 @@ def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
 
 
 def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They share a room for spikes, which the next run uses, too."""
-    made = machine(calibrated(), LAYOUT, 20)
-    made._compiled = Compiled(3)
-    expected = made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
-    caller, simulate, running, after = threading.get_ident(), kernel.simulate, threading.Event(), []
+    """All threads write to the spike buffers, which the next run uses again."""
+    emulated = machine(calibrated(), LAYOUT, 20)
+    emulated._compiled = Compiled(3)
+    expected = emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+    caller = threading.get_ident()
+    simulate = kernel.simulate
+    running = threading.Event()
+    flags = []
     stopped = False
 
     def interrupted(*arguments: object) -> None:
@@ -199,23 +208,25 @@ def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch
         running.set()
         time.sleep(0.05)
         simulate(*arguments)
-        after.append(stopped)
+        flags.append(stopped)
 
     with monkeypatch.context() as patched:
         patched.setattr(kernel, "simulate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+            emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
         stopped = True
         time.sleep(0.2)
-    assert after
-    assert not any(after)
-    assert same(made.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
+    assert flags
+    assert not any(flags)
+    assert equal_recordings(emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
 
 
 def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = machine(calibrated(), LAYOUT, 20)
-    made._compiled = Compiled(2)
-    caller, simulate, failed = threading.get_ident(), kernel.simulate, threading.Event()
+    emulated = machine(calibrated(), LAYOUT, 20)
+    emulated._compiled = Compiled(2)
+    caller = threading.get_ident()
+    simulate = kernel.simulate
+    failed = threading.Event()
 
     def failing(*arguments: object) -> None:
         if threading.get_ident() == caller:
@@ -226,4 +237,4 @@ def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(kernel, "simulate", failing)
     with pytest.raises(RuntimeError, match="broken piece"):
-        made.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
+        emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)

@@ -1,4 +1,4 @@
-"""A chip without a calibration: its identity costs nothing, its calibration says that it runs and how far it is."""
+"""A chip without a calibration: its identity needs no calibration, and its calibration reports progress."""
 
 import logging
 from collections.abc import Callable
@@ -32,11 +32,11 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         names.append(chip.name)
         for stage in [*STAGES, "check"]:
             report(stage)
-        own = store.shipped_for(type(chip)("W66F3", chip.preset), targets)
-        assert own is not None
-        success = {name: np.ones(512, bool) for name in own.success}
+        source = store.shipped_for(type(chip)("W66F3", chip.preset), targets)
+        assert source is not None
+        success = {name: np.ones(512, bool) for name in source.success}
         die = chip.silicon.digest[:16]
-        return Calibration(chip.name, die, targets, own.codes, success, tuple(STAGES), 0, "2026-01-01"), []
+        return Calibration(chip.name, die, targets, source.codes, success, tuple(STAGES), 0, "2026-01-01"), []
 
     monkeypatch.setattr(store, "calibrate", quick)
     monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
@@ -45,40 +45,42 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("chip", ["Q11A1", "Q11A1+W66F3", "w66f3"])
 def test_the_identity_of_a_new_chip_calibrates_nothing(calibrated: list[str], chip: str) -> None:
-    known = []
-    for _ in range(2):  # the second time, codes are kept from the first
+    identities = []
+    for _ in range(2):  # the second iteration uses the cached codes
         with create_backend("emulator", chip=chip) as backend:
-            known.append(dict(backend.identity))
-            assert len(calibrated) == (len(known) > 1)
+            identities.append(dict(backend.identity))
+            assert len(calibrated) == (len(identities) > 1)
             backend.configure(CIRCUIT)
-            known.append(dict(backend.identity))
-    assert known[0] == known[2]
-    assert known[1] == known[3]
-    assert known[0]["chip_hash"] != known[1]["chip_hash"]
-    assert known[0]["calibration"] == "made when a circuit is configured"
-    assert known[0]["chip_hash"] != create_backend("emulator", chip=chip, preset="uncalibrated").identity["chip_hash"]
+            identities.append(dict(backend.identity))
+    assert identities[0] == identities[2]
+    assert identities[1] == identities[3]
+    assert identities[0]["chip_hash"] != identities[1]["chip_hash"]
+    assert identities[0]["calibration"] == "made when a circuit is configured"
+    assert (
+        identities[0]["chip_hash"] != create_backend("emulator", chip=chip, preset="uncalibrated").identity["chip_hash"]
+    )
     assert len(calibrated) == 1
 
 
 @pytest.mark.parametrize("chip", shipped_chips())
 def test_the_identity_of_a_chip_of_the_package_stays_the_same(calibrated: list[str], chip: str) -> None:
     with create_backend("emulator", chip=chip) as backend:
-        before = dict(backend.identity)
+        identity = dict(backend.identity)
         backend.configure(CIRCUIT)
-        assert dict(backend.identity) == before
+        assert dict(backend.identity) == identity
         assert backend.warnings == tuple(text for text in backend.warnings if "did you mean" not in text)
     assert calibrated == []
 
 
 def test_a_calibration_tells_how_far_it_is(calibrated: list[str]) -> None:
-    told: list[Work] = []
-    with listening(told.append), create_backend("emulator", chip="Q11A1") as backend:
+    reports: list[Work] = []
+    with listening(reports.append), create_backend("emulator", chip="Q11A1") as backend:
         backend.configure(CIRCUIT)
         backend.configure(CIRCUIT)
-    assert [work.n_done for work in told] == list(range(len(STAGES) + 2))
-    assert {work.stages for work in told} == {len(STAGES) + 1}
-    assert told[0].what.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
-    assert (told[0].stage, told[-1].stage) == (next(iter(STAGES)), "")
+    assert [work.n_done for work in reports] == list(range(len(STAGES) + 2))
+    assert {work.stages for work in reports} == {len(STAGES) + 1}
+    assert reports[0].what.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
+    assert (reports[0].stage, reports[-1].stage) == (next(iter(STAGES)), "")
 
 
 def test_without_a_listener_the_log_warns_once(calibrated: list[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -91,8 +93,8 @@ def test_without_a_listener_the_log_warns_once(calibrated: list[str], caplog: py
 def test_commands_show_a_line_and_on_a_terminal_a_bar(terminal: bool) -> None:
     console = Console(force_terminal=terminal, record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
     with device_work_shown(console):
-        for done in range(3):
-            tell(Work("calibrating chip [/b]", "leak" if done < 2 else "", done, 2))
+        for n_done in range(3):
+            tell(Work("calibrating chip [/b]", "leak" if n_done < 2 else "", n_done, 2))
     text = console.export_text()
     console.file.close()
     assert text.count("calibrating chip [/b]") == 1
@@ -102,12 +104,12 @@ def test_commands_show_a_line_and_on_a_terminal_a_bar(terminal: bool) -> None:
     ("name", "meant"), [("w66f3", "W66F3"), ("W66F2", "W66F3"), ("W62FO", "W62F0"), ("w65f4", "W65F4")]
 )
 def test_a_name_close_to_a_chip_of_the_package_is_asked_about(calibrated: list[str], name: str, meant: str) -> None:
-    told: list[Work] = []
-    with listening(told.append), create_backend("emulator", chip=name) as backend:
+    reports: list[Work] = []
+    with listening(reports.append), create_backend("emulator", chip=name) as backend:
         assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
         backend.configure(CIRCUIT)
         assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
-    assert f"did you mean chip.name={meant}?" in told[0].what
+    assert f"did you mean chip.name={meant}?" in reports[0].what
 
 
 @pytest.mark.parametrize("name", ["W99F1", "A", "chip1", "W66F3"])

@@ -1,4 +1,4 @@
-"""Calibration: its search, its fits, what it reaches, its file, and where calibrations come from."""
+"""Calibration: search, fits, accuracy, file, and sources of calibrations."""
 
 import json
 import logging
@@ -39,16 +39,19 @@ Array = np.ndarray
 
 
 class Noisy:
-    """Cells with a hidden right code, whose errors are seen with noise and a wrong scale."""
+    """Cells with a hidden correct code, whose errors are measured with noise and a wrong scale."""
 
     def __init__(self, target: Array, noise: float, scale: float) -> None:
-        self.target, self.noise, self.scale = target, noise, scale
-        self.rng, self.seen = np.random.default_rng(1), 0
+        self.target = target
+        self.noise = noise
+        self.scale = scale
+        self.rng = np.random.default_rng(1)
+        self.n_calls = 0
 
     def __call__(self, codes: Array) -> Array:
         assert codes.min() >= 1
         assert codes.max() <= CODE_MAX
-        self.seen += 1
+        self.n_calls += 1
         return self.scale * (codes - self.target) + self.rng.normal(0, self.noise, len(codes))
 
 
@@ -56,15 +59,15 @@ class Noisy:
 def test_search_finds_a_hidden_target_under_noise(scale: float) -> None:
     target = np.random.default_rng(0).uniform(30, 990, CIRCUITS)
     cells = Noisy(target, 2.0, scale)
-    found = search(cells, CIRCUITS, "test")
-    assert found.inside.all()
-    assert np.array_equal(found.codes, np.rint(found.codes))
-    error = found.codes - target
-    # better than a single measurement, though no better than rounding
+    result = search(cells, CIRCUITS, "test")
+    assert result.inside.all()
+    assert np.array_equal(result.codes, np.rint(result.codes))
+    error = result.codes - target
+    # more accurate than a single measurement, limited by rounding
     assert error.std() < 0.75 * 2.0 / scale
     assert np.abs(error).max() < 5
     assert abs(error.mean()) < 0.2
-    assert cells.seen == 7 + REFINEMENTS
+    assert cells.n_calls == 7 + REFINEMENTS
 
 
 def test_search_without_noise_is_exact_to_rounding() -> None:
@@ -75,35 +78,39 @@ def test_search_without_noise_is_exact_to_rounding() -> None:
 @pytest.mark.parametrize("target", [-40.0, 1080.0])
 def test_search_flags_cells_that_hit_the_end_of_the_range(target: float) -> None:
     targets = np.where(np.arange(CIRCUITS) % 2, target, 400.0)
-    found = search(Noisy(targets, 1.0, 1.0), CIRCUITS, "test")
-    assert np.array_equal(found.inside, targets == 400)
+    result = search(Noisy(targets, 1.0, 1.0), CIRCUITS, "test")
+    assert np.array_equal(result.inside, targets == 400)
 
 
 def test_search_flags_cells_that_do_not_answer() -> None:
     stuck = np.arange(CIRCUITS) % 4 == 0
-    found = search(lambda codes: np.where(stuck, 100.0, codes - 400), CIRCUITS, "test")
-    assert np.array_equal(found.inside, ~stuck)
+    result = search(lambda codes: np.where(stuck, 100.0, codes - 400), CIRCUITS, "test")
+    assert np.array_equal(result.inside, ~stuck)
 
 
 # fits
 
 
 def test_shape_of_a_potential_has_the_right_derivatives() -> None:
-    time, syn, mem = np.linspace(-5, 80, 60) * US, np.array([2.0, 6.0, 5.9]) * US, np.array([60.0, 60.0, 6.0]) * US
+    time = np.linspace(-5, 80, 60) * US
+    syn = np.array([2.0, 6.0, 5.9]) * US
+    mem = np.array([60.0, 60.0, 6.0]) * US
     _, by_syn, by_mem = psp_shape(time, syn, mem)
     h = 1e-4
-    for found, up, down in (
+    for derivative, up, down in (
         (by_syn, psp_shape(time, syn * np.exp(h), mem)[0], psp_shape(time, syn * np.exp(-h), mem)[0]),
         (by_mem, psp_shape(time, syn, mem * np.exp(h))[0], psp_shape(time, syn, mem * np.exp(-h))[0]),
     ):
-        assert np.abs(found - (up - down) / (2 * h)).max() < 1e-4 * np.abs(found).max()
+        assert np.abs(derivative - (up - down) / (2 * h)).max() < 1e-4 * np.abs(derivative).max()
 
 
 def potentials(low: float, high: float, noise: float) -> tuple[Array, Array, Psp]:
-    """Return potentials of synapses with time constants from `low` to `high` (us): time, traces, and the truth."""
+    """Return times, traces and true parameters of potentials with time constants from `low` to `high` (us)."""
     rng = np.random.default_rng(2)
-    syn, mem = rng.uniform(low, high, 300) * US, rng.uniform(40, 90, 300) * US
-    base, slope = rng.uniform(90, 110, 300), rng.uniform(5e6, 1.5e7, 300) * rng.choice([-1, 1], 300)
+    syn = rng.uniform(low, high, 300) * US
+    mem = rng.uniform(40, 90, 300) * US
+    base = rng.uniform(90, 110, 300)
+    slope = rng.uniform(5e6, 1.5e7, 300) * rng.choice([-1, 1], 300)
     time = (np.arange(20) * CADC_INTERVAL - spread_times(6, 2 * CADC_INTERVAL)[:, None]).ravel()
     trace = base + slope * psp_shape(time, syn, mem)[0] + rng.normal(0, noise, (len(time), 300))
     return time, trace, Psp(base, slope, syn, mem)
@@ -112,11 +119,11 @@ def potentials(low: float, high: float, noise: float) -> tuple[Array, Array, Psp
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_fit_of_a_potential_recovers_its_parameters(noise: float) -> None:
     time, trace, true = potentials(4, 9, noise)
-    found = fit_psp(time, trace, 6 * US, 60 * US)
-    errors = [found.tau_syn / true.tau_syn - 1, found.slope / true.slope - 1, found.base / true.base - 1]
+    fit = fit_psp(time, trace, 6 * US, 60 * US)
+    errors = [fit.tau_syn / true.tau_syn - 1, fit.slope / true.slope - 1, fit.base / true.base - 1]
     if noise == 0:
         assert max(np.abs(error).max() for error in errors) < 1e-4
-        assert np.abs(found.tau_mem / true.tau_mem - 1).max() < 1e-3
+        assert np.abs(fit.tau_mem / true.tau_mem - 1).max() < 1e-3
     else:
         assert all(abs(np.median(error)) < 0.002 for error in errors)
         assert errors[0].std() < 0.02
@@ -125,15 +132,17 @@ def test_fit_of_a_potential_recovers_its_parameters(noise: float) -> None:
 
 def test_fit_far_from_its_start_still_says_which_way_to_go() -> None:
     time, trace, true = potentials(2, 16, 0.3)
-    found, far = fit_psp(time, trace, 6 * US, 60 * US), np.abs(true.tau_syn / (6 * US) - 1) > 0.05
-    assert far.sum() > 200
-    assert np.array_equal(found.tau_syn[far] > 6 * US, true.tau_syn[far] > 6 * US)
+    fit = fit_psp(time, trace, 6 * US, 60 * US)
+    is_far = np.abs(true.tau_syn / (6 * US) - 1) > 0.05
+    assert is_far.sum() > 200
+    assert np.array_equal(fit.tau_syn[is_far] > 6 * US, true.tau_syn[is_far] > 6 * US)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_fit_of_a_decay_recovers_its_time_constant(noise: float) -> None:
     rng = np.random.default_rng(3)
-    tau, time = rng.uniform(3, 15, 300) * US, np.arange(22) * CADC_INTERVAL
+    tau = rng.uniform(3, 15, 300) * US
+    time = np.arange(22) * CADC_INTERVAL
     trace = 80 - 30 * np.exp(-time[:, None] / tau) + rng.normal(0, noise, (22, 300))
     error = fit_decay(time, trace, 6 * US) / tau - 1
     assert np.abs(error).max() < (1e-4 if noise == 0 else 0.15)
@@ -144,7 +153,7 @@ def test_fit_of_a_decay_recovers_its_time_constant(noise: float) -> None:
 
 
 def trimmed_sd(values: Array) -> float:
-    """Standard deviation without the outer 5 % on each side."""
+    """Return the standard deviation without the outer 5 % on each side."""
     ordered = np.sort(values.ravel())
     cut = len(ordered) // 20
     return float(ordered[cut:-cut].std())
@@ -160,15 +169,16 @@ TRUE: dict[str, tuple[Callable[[Values], Array], float, float | None]] = {
     "gain_exc": (lambda v: v.gain[:, 0] * v.synapse[:, :, 0].mean(1), 1.0, None),
     "gain_inh": (lambda v: v.gain[:, 1] * v.synapse[:, :, 1].mean(1), 1.0, None),
 }
-"""True parameter, its target, and the published bound of its spread over the uncalibrated one (None: no such bound)."""
+"""True parameter, its target, and the published bound of its spread over the uncalibrated one (None: no bound)."""
 
 
-def check_residuals(before: Values, after: Values) -> None:
+def check_residuals(uncalibrated: Values, corrected: Values) -> None:
     for name, (value, target, bound) in TRUE.items():
-        spread, ratio = trimmed_sd(value(after)), trimmed_sd(value(after)) / trimmed_sd(value(before))
+        spread = trimmed_sd(value(corrected))
+        ratio = trimmed_sd(value(corrected)) / trimmed_sd(value(uncalibrated))
         assert 0.01 < ratio < (bound or 0.8), name
         assert bound is not None or spread < 0.06, name
-        assert np.median(value(after)) == pytest.approx(target, rel=0.03), name
+        assert np.median(value(corrected)) == pytest.approx(target, rel=0.03), name
 
 
 @pytest.mark.parametrize("name", shipped_chips())
@@ -178,44 +188,45 @@ def test_shipped_calibrations_leave_less_than_published_tests_allow(name: str) -
 
 def check_readout(values: Values) -> None:
     """Published: spread below 3 LSB, means of quadrants within 5 LSB."""
-    seen = values.cadc_gain * (120 - 128) + 128 + values.cadc_offset - 120
-    assert 0 < seen.std() < 3
-    assert np.abs(seen.reshape(4, -1).mean(1)).max() < 5
+    offset = values.cadc_gain * (120 - 128) + 128 + values.cadc_offset - 120
+    assert 0 < offset.std() < 3
+    assert np.abs(offset.reshape(4, -1).mean(1)).max() < 5
 
 
 @pytest.mark.parametrize("name", shipped_chips())
 def test_calibrated_readout(name: str) -> None:
-    before, after = fabricated(name).values(TARGETS), calibrated(name).values(TARGETS)
-    check_readout(after)
-    assert (before.cadc_gain * -8 + before.cadc_offset).std() > 8
-    assert trimmed_sd(after.rest_shift) < 0.25 * trimmed_sd(before.rest_shift)  # the amplifiers' references
+    uncalibrated, corrected = fabricated(name).values(TARGETS), calibrated(name).values(TARGETS)
+    check_readout(corrected)
+    assert (uncalibrated.cadc_gain * -8 + uncalibrated.cadc_offset).std() > 8
+    assert trimmed_sd(corrected.rest_shift) < 0.25 * trimmed_sd(uncalibrated.rest_shift)  # the amplifiers' references
 
 
 def test_calibration_of_a_chip_that_is_not_shipped() -> None:
-    """What the procedure reports is what was reached, though it cannot see the truth."""
+    """The procedure reports the true accuracy, though it sees no true parameters."""
     chip = fabricated(UNSHIPPED)
-    made, results = calibrate(chip, TARGETS)
-    before, after = chip.values(TARGETS), replace(chip, codes=made.codes).values(TARGETS)
-    check_residuals(before, after)
-    check_readout(after)
-    assert {result.parameter for result in results} == set(TRUE) == set(made.success)
+    calibration, results = calibrate(chip, TARGETS)
+    uncalibrated = chip.values(TARGETS)
+    corrected = replace(chip, codes=calibration.codes).values(TARGETS)
+    check_residuals(uncalibrated, corrected)
+    check_readout(corrected)
+    assert {result.parameter for result in results} == set(TRUE) == set(calibration.success)
     for result in results:
         value, target, _ = TRUE[result.parameter]
         factor = US if result.unit == "s" else 1.0
         assert result.target == pytest.approx(target * factor)
         good = result.success
         assert good.mean() > 0.98
-        assert np.array_equal(made.success[result.parameter], good)
-        error = result.measured[good] / factor / value(after)[good] - 1
+        assert np.array_equal(calibration.success[result.parameter], good)
+        error = result.measured[good] / factor / value(corrected)[good] - 1
         assert abs(np.median(error)) < 0.03, result.parameter
         assert trimmed_sd(error) < 0.04, result.parameter
-    assert made.stages == tuple(procedure.STAGES)
-    assert made.chip == UNSHIPPED
-    made.require_chip(chip)
+    assert calibration.stages == tuple(procedure.STAGES)
+    assert calibration.chip == UNSHIPPED
+    calibration.require_chip(chip)
 
 
 def test_measurements_see_only_codes_and_spikes() -> None:
-    """The bench hands the procedure no true parameter."""
+    """The bench shows the procedure no true parameter."""
     bench = Bench(fabricated(UNSHIPPED), TARGETS)
     public = {name for name in vars(bench) if not name.startswith("_")} | {
         name for name in vars(Bench) if not name.startswith("_")
@@ -225,8 +236,8 @@ def test_measurements_see_only_codes_and_spikes() -> None:
 
 def test_calibrating_twice_is_the_same_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procedure, "verify", no_check)
-    first, again = (calibrate(fabricated(UNSHIPPED), TARGETS, ["cadc", "leak"])[0] for _ in range(2))
-    assert first.hash == again.hash
+    first, second = (calibrate(fabricated(UNSHIPPED), TARGETS, ["cadc", "leak"])[0] for _ in range(2))
+    assert first.hash == second.hash
     assert first.hash != calibrate(fabricated(UNSHIPPED), TARGETS, ["cadc", "leak"], seed=1)[0].hash
 
 
@@ -243,17 +254,19 @@ WRITES = {
 @pytest.mark.parametrize("stage", WRITES)
 def test_a_stage_changes_its_own_cells_only(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procedure, "verify", no_check)
-    made, _ = calibrate(fabricated(UNSHIPPED), TARGETS, [stage])
+    calibration, _ = calibrate(fabricated(UNSHIPPED), TARGETS, [stage])
     common = common_codes(TARGETS)
     changed = {
-        f.name for f in fields(common) if not np.array_equal(getattr(made.codes, f.name), getattr(common, f.name))
+        f.name
+        for f in fields(common)
+        if not np.array_equal(getattr(calibration.codes, f.name), getattr(common, f.name))
     }
     assert changed == WRITES[stage]
-    assert made.stages == (stage,)
+    assert calibration.stages == (stage,)
 
 
 def no_check(bench: Bench) -> list[Result]:
-    """Stand for the final measurements where only codes matter."""
+    """Replace the final measurements in tests of codes."""
     everything = np.ones(CIRCUITS, bool)
     return [Result(name, "", 1.0, everything.astype(float), everything) for name in TRUE]
 
@@ -273,57 +286,57 @@ def test_success_mask_names_stuck_cells(monkeypatch: pytest.MonkeyPatch) -> None
     """A cell that is stuck far from the right code fails; circuits without a stuck cell do not."""
     chip = fabricated(UNSHIPPED, stuck_share=0.4, outlier_share=0.0)
     monkeypatch.setattr(procedure, "verify", only_potentials)
-    made, results = calibrate(chip, TARGETS, ["cadc", "reset", "leak"])
+    calibration, results = calibrate(chip, TARGETS, ["cadc", "reset", "leak"])
     for parameter, result in zip(("leak", "reset"), results, strict=False):
         stuck = chip.silicon.stuck[CIRCUIT_CELLS.index(parameter)]
-        true = replace(chip, codes=made.codes).values(TARGETS)
+        true = replace(chip, codes=calibration.codes).values(TARGETS)
         reached = getattr(true, parameter) + (true.rest_shift if parameter == "leak" else 0.0)
-        far = (stuck >= 0) & (np.abs(reached - 80) > 9)
-        assert far.sum() > 10
-        assert not made.success[parameter][far].any()
-        assert made.success[parameter][stuck < 0].mean() > 0.98
-        assert result.success.sum() == made.success[parameter].sum()
-        lines = made.failures(np.flatnonzero(far)[None, :], [f"h[{i}]" for i in range(far.sum())])
-        assert f"{parameter} of {far.sum()} (h[0], h[1], " in lines[0]
+        is_far = (stuck >= 0) & (np.abs(reached - 80) > 9)
+        assert is_far.sum() > 10
+        assert not calibration.success[parameter][is_far].any()
+        assert calibration.success[parameter][stuck < 0].mean() > 0.98
+        assert result.success.sum() == calibration.success[parameter].sum()
+        lines = calibration.failures(np.flatnonzero(is_far)[None, :], [f"h[{i}]" for i in range(is_far.sum())])
+        assert f"{parameter} of {is_far.sum()} (h[0], h[1], " in lines[0]
         assert "That is more than usual." in lines[0]
 
 
 def only_potentials(bench: Bench) -> list[Result]:
-    """Check what needs little time."""
-    seen = [
+    """Run only the fast final measurements."""
+    results = [
         procedure._result("leak", "LSB", bench.targets["leak"], procedure.baseline(bench)),
         procedure._result("reset", "LSB", bench.targets["reset"], procedure.reset_level(bench)),
     ]
-    return seen + [result for result in no_check(bench) if result.parameter not in ("leak", "reset")]
+    return results + [result for result in no_check(bench) if result.parameter not in ("leak", "reset")]
 
 
 def test_failures_are_told_with_neuron_and_consequence() -> None:
     good = {name: np.ones(CIRCUITS, bool) for name in TRUE}
     good["leak"][[4, 7]] = False
     good["gain_exc"][5] = False
-    made = replace(shipped(), success=good)
+    calibration = replace(shipped(), success=good)
     circuits = np.arange(12).reshape(6, 2).T  # six neurons of two circuits
     names = [f"hidden[{n}]" for n in range(6)]
-    lines = made.failures(circuits, names)
+    lines = calibration.failures(circuits, names)
     assert lines == (  # circuit 7 is the second of its neuron: its leak is not used
         "16.7% of the neurons missed a target of the calibration: leak of 1 (hidden[2]; each rests off the target, so "
         "it fires too easily or too rarely), gain_exc of 1 (hidden[2]; each has excitatory weights of another "
         "strength). That is more than usual. Training in the loop learns around them",
     )
-    assert "leak" not in made.failures(circuits, names, only=("gain",))[0]
-    assert made.failures(circuits, names, only=("membrane_noise", "tau_syn")) == ()
-    assert made.failures(circuits[:, 3:], names[3:]) == ()
+    assert "leak" not in calibration.failures(circuits, names, only=("gain",))[0]
+    assert calibration.failures(circuits, names, only=("membrane_noise", "tau_syn")) == ()
+    assert calibration.failures(circuits[:, 3:], names[3:]) == ()
 
 
 def test_rate_of_free_neurons() -> None:
     """Published: 90 % of neurons with a leak above threshold within 90..115 kHz of 100 kHz."""
     targets = uniform_targets(leak=185.0)
     bench = Bench(fabricated(UNSHIPPED), targets, rate=1e5)
-    before = procedure.firing_rate(bench)
+    initial = procedure.firing_rate(bench)
     assert procedure.leak(bench)["rate"].mean() > 0.98
-    after = procedure.firing_rate(bench)
-    assert ((before > 0.9e5) & (before < 1.15e5)).mean() < 0.6
-    assert ((after > 0.9e5) & (after < 1.15e5)).mean() > 0.9
+    final = procedure.firing_rate(bench)
+    assert ((initial > 0.9e5) & (initial < 1.15e5)).mean() < 0.6
+    assert ((final > 0.9e5) & (final < 1.15e5)).mean() > 0.9
 
 
 # files
@@ -331,36 +344,38 @@ def test_rate_of_free_neurons() -> None:
 
 def test_file_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "new folder" / "chip.npz"
-    made = shipped()
-    made.save(file)
-    found = Calibration.load(file)
-    assert found.hash == made.hash
+    calibration = shipped()
+    calibration.save(file)
+    copy = Calibration.load(file)
+    assert copy.hash == calibration.hash
     for name in ("chip", "die", "stages", "seed", "date"):
-        assert getattr(found, name) == getattr(made, name), name
+        assert getattr(copy, name) == getattr(calibration, name), name
     for group in ("targets", "success"):
-        before, after = getattr(made, group), getattr(found, group)
-        assert set(before) == set(after)
-        assert all(np.array_equal(before[name], after[name]) for name in before)
+        expected, values = getattr(calibration, group), getattr(copy, group)
+        assert set(expected) == set(values)
+        assert all(np.array_equal(expected[name], values[name]) for name in expected)
     assert sorted(path.name for path in file.parent.iterdir()) == ["chip.npz"]
     with np.load(file, allow_pickle=False) as arrays:
         assert all(arrays[name].dtype != object for name in arrays.files)
 
 
 def test_hash_covers_codes_targets_and_chip() -> None:
-    made = shipped()
-    others = [
-        replace(made, chip="other"),
-        replace(made, die="other"),
-        replace(made, codes=made.codes.replaced(leak=made.codes.leak + (np.arange(CIRCUITS) == 3))),
-        replace(made, targets={**made.targets, "leak": made.targets["leak"] + 1}),
+    calibration = shipped()
+    variants = [
+        replace(calibration, chip="other"),
+        replace(calibration, die="other"),
+        replace(
+            calibration, codes=calibration.codes.replaced(leak=calibration.codes.leak + (np.arange(CIRCUITS) == 3))
+        ),
+        replace(calibration, targets={**calibration.targets, "leak": calibration.targets["leak"] + 1}),
     ]
-    assert len({made.hash, *(other.hash for other in others)}) == 5
-    assert replace(made, date="1999-01-01").hash == made.hash
+    assert len({calibration.hash, *(variant.hash for variant in variants)}) == 5
+    assert replace(calibration, date="1999-01-01").hash == calibration.hash
 
 
 def arrays_of(file: Path) -> dict[str, Any]:
-    with np.load(file, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    with np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def damaged(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -407,9 +422,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, case: str) -> None:
 
 
 def test_any_broken_byte_is_refused_or_harmless(tmp_path: Path) -> None:
-    file, rng = tmp_path / "chip.npz", np.random.default_rng(4)
+    file = tmp_path / "chip.npz"
+    rng = np.random.default_rng(4)
     shipped().save(file)
-    whole, refused = file.read_bytes(), 0
+    whole = file.read_bytes()
+    refused = 0
     for trial in range(150):
         data = bytearray(whole)
         if trial % 3 == 0:
@@ -449,7 +466,10 @@ def test_a_file_that_unpacks_to_more_than_a_calibration_is_refused_unread(tmp_pa
 def test_processes_that_keep_the_same_calibration_write_files_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calibration, file, write, names = shipped("W66F3"), tmp_path / "x.npz", np.savez_compressed, []
+    calibration = shipped("W66F3")
+    file = tmp_path / "x.npz"
+    write = np.savez_compressed
+    names = []
 
     def write_while_another_saves(stream: Any, **arrays: Any) -> None:
         names.append(stream.name)
@@ -480,7 +500,7 @@ def test_a_calibration_of_another_chip_is_refused() -> None:
     ):
         shipped().require_chip(fabricated("W62F0"))
     with pytest.raises(CalibrationError, match=r"the calibration is of chip W66F3 \(die"):
-        shipped().require_chip(fabricated(leak_sd=15.0))  # the name is right, the die is not
+        shipped().require_chip(fabricated(leak_sd=15.0))  # the name matches, the die does not
     shipped().require_chip(replace(fabricated(membrane_noise=2.0), faults=make_faults({"dead_neurons": 0.1})))
 
 
@@ -494,38 +514,39 @@ def test_a_calibration_of_another_chip_is_refused() -> None:
     ],
 )
 def test_other_targets_are_refused(name: str, value: float, text: str) -> None:
-    used, spiking = np.arange(10), np.arange(10) < 4
+    used = np.arange(10)
+    spiking = np.arange(10) < 4
     shipped().require_targets(TARGETS, used, spiking)
     with pytest.raises(CalibrationError, match=text):
         shipped().require_targets(uniform_targets(**{name: value}), used, spiking)
     outside = {**TARGETS, name: np.where(np.arange(CIRCUITS) < 10, TARGETS[name], value)}
-    shipped().require_targets(outside, used, spiking)  # circuits that are not used may be anything
+    shipped().require_targets(outside, used, spiking)  # unused circuits may have any targets
     shipped().require_targets({**TARGETS, name: TARGETS[name] * 1.0005}, used, spiking)
-    if name == "threshold":  # a readout has none
+    if name == "threshold":  # a readout has no threshold
         shipped().require_targets(uniform_targets(threshold=value), used, np.zeros(10, bool))
 
 
-# where calibrations come from
+# sources of calibrations
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
-    """An empty cache, and a procedure that takes no time; returns the chips that were calibrated."""
+    """Chips that were calibrated by a procedure without measurements, with an empty cache."""
     monkeypatch.setenv("HXTRAIN_CACHE", str(tmp_path))
-    asked: list[Chip] = []
+    chips: list[Chip] = []
 
     def quick(chip: Chip, targets: dict[str, Array], report: Callable[[str], None]) -> tuple[Calibration, list[Result]]:
-        asked.append(chip)
+        chips.append(chip)
         die = chip.silicon.digest[:16]
         return replace(shipped(), chip=chip.name, die=die, targets=dict(targets)), []
 
     monkeypatch.setattr("hxtrain.emulator.calibration.store.calibrate", quick)
-    return asked
+    return chips
 
 
 def test_shipped_calibration_comes_first(store: list[Chip]) -> None:
-    found = calibration_for(fabricated(membrane_noise=3.0), TARGETS)
-    assert found.hash == shipped().hash
+    calibration = calibration_for(fabricated(membrane_noise=3.0), TARGETS)
+    assert calibration.hash == shipped().hash
     assert store == []
 
 
@@ -545,14 +566,14 @@ def test_other_targets_and_dies_are_calibrated_anew(store: list[Chip]) -> None:
         (fabricated(UNSHIPPED), TARGETS),
         (fabricated(UNSHIPPED), uniform_targets(leak=85.0)),
     ):
-        found = calibration_for(chip, targets)
-        found.require_chip(chip)
-        assert all(np.array_equal(found.targets[name], targets[name]) for name in targets)
+        calibration = calibration_for(chip, targets)
+        calibration.require_chip(chip)
+        assert all(np.array_equal(calibration.targets[name], targets[name]) for name in targets)
     assert len(store) == 4
 
 
 def test_what_is_kept_is_of_the_bare_die(store: list[Chip]) -> None:
-    """Faults and decalibration come on top; a calibration must not make up for them."""
+    """Faults and decalibration are applied on top; a calibration must not compensate for them."""
     plain = fabricated(UNSHIPPED)
     special = replace(
         plain, faults=make_faults({"dead_neurons": 0.5}), decalibration=Decalibration(0.5), only=("leak",)
@@ -564,8 +585,8 @@ def test_what_is_kept_is_of_the_bare_die(store: list[Chip]) -> None:
 def test_decalibration_and_only_are_not_seen_on_the_bench() -> None:
     plain = fabricated(UNSHIPPED)
     special = replace(plain, decalibration=Decalibration(0.5, 0.5), only=("cadc",))
-    found = [Bench(chip, TARGETS).observe(3, 2, spiking=True).codes for chip in (plain, special)]
-    assert np.array_equal(*found)
+    codes = [Bench(chip, TARGETS).observe(3, 2, spiking=True).codes for chip in (plain, special)]
+    assert np.array_equal(*codes)
 
 
 def test_a_damaged_kept_file_is_replaced(store: list[Chip], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -586,8 +607,8 @@ def test_a_read_only_cache_costs_only_a_warning(
     blocked.write_text("")
     monkeypatch.setenv("HXTRAIN_CACHE", str(blocked))
     with caplog.at_level(logging.WARNING):
-        found = calibration_for(fabricated(UNSHIPPED), TARGETS)
-    assert found.chip == UNSHIPPED
+        calibration = calibration_for(fabricated(UNSHIPPED), TARGETS)
+    assert calibration.chip == UNSHIPPED
     assert f"the calibration of chip {UNSHIPPED} is not kept" in caplog.text
 
 
@@ -614,7 +635,7 @@ def test_a_device_that_may_not_calibrate_refuses_other_targets(store: list[Chip]
 def test_calibrations_used_longest_ago_make_room(
     store: list[Chip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hxtrain.emulator.calibration.store.KEPT", 3)
+    monkeypatch.setattr("hxtrain.emulator.calibration.store.CACHE_SIZE", 3)
     names = [f"{UNSHIPPED}{number}" for number in range(5)]
     for age, name in enumerate(names):
         calibration_for(fabricated(name), TARGETS)
@@ -622,8 +643,8 @@ def test_calibrations_used_longest_ago_make_room(
             os.utime(file, (1e9 + age, 1e9 + age))
         if age == 2:
             calibration_for(fabricated(names[0]), TARGETS)  # is in use
-    kept = {file.name.rpartition("-")[0] for file in (tmp_path / "calibrations").iterdir()}
-    assert kept == {names[0], names[3], names[4]}
+    remaining = {file.name.rpartition("-")[0] for file in (tmp_path / "calibrations").iterdir()}
+    assert remaining == {names[0], names[3], names[4]}
 
 
 @pytest.mark.parametrize(
@@ -652,10 +673,10 @@ def test_targets_of_text_are_refused() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_is_no_target_of_the_calibration(value: float) -> None:
-    wanted = {key: np.array(values) for key, values in shipped().targets.items()}
-    wanted["tau_mem"][:] = value
+    targets = {key: np.array(values) for key, values in shipped().targets.items()}
+    targets["tau_mem"][:] = value
     with pytest.raises(CalibrationError, match="is calibrated for tau_mem"):
-        shipped().require_targets(wanted, np.arange(512), np.ones(512, bool))
+        shipped().require_targets(targets, np.arange(512), np.ones(512, bool))
 
 
 def test_header_is_plain_json(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Chip individuals: pinned, reproducible, spread like the four published chips."""
+"""Chip individuals: pinned, reproducible, with the spread of the four published chips."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ from hxtrain.emulator.cells import (
     TIME_CONSTANTS,
     code_for,
     common_codes,
-    reachable,
     value_of,
+    value_range,
 )
 from hxtrain.emulator.chip import Silicon, Values
 
@@ -46,7 +46,7 @@ def chips() -> list[Values]:
     return [Chip(name, FABRICATED).values(TARGETS) for name in NAMES]
 
 
-# A change of these makes every recorded result a result of another chip: be sure to mean it.
+# With other hashes, every recorded result belongs to another chip. Change them only on purpose.
 PINNED = {
     "W66F3": ("ca343d2f3c9bc916", "379ac4234a001175", "f6d1a2ddaae830c9"),
     "W62F0": ("3502ecbaf336a852", "d176f05d030c0a53", "99fbba54f4db888e"),
@@ -55,13 +55,13 @@ PINNED = {
     "W65F4": ("42bfd4f9dc5f9f11", "e238f25ee4f1f0ea", "d42ec667c49e67c2"),
     "W67F5": ("5a474e56bcde4096", "54858ae64a9de24b", "e35ab4a5c4d3ee42"),
 }
-"""Hash of the chip uncalibrated, of its shipped calibration, of the chip with these codes."""
+"""Hash of the uncalibrated chip, of its shipped calibration, and of the chip with the calibrated codes."""
 
 
 @pytest.mark.parametrize("name", PINNED)
 def test_hashes_are_pinned(name: str) -> None:
-    found = (fabricated(name).hash, shipped(name).hash, calibrated(name).hash)
-    assert found == PINNED[name]
+    hashes = (fabricated(name).hash, shipped(name).hash, calibrated(name).hash)
+    assert hashes == PINNED[name]
 
 
 def test_every_shipped_chip_is_pinned() -> None:
@@ -76,8 +76,8 @@ def test_chip_and_recording_are_the_same_in_a_fresh_process_with_other_threads(t
     code = "import sys; sys.path.insert(0, sys.argv[1]); import emulator_bench as b; print(b.fingerprint())"
     variables = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2", "PYTHONHASHSEED": "5"}
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
-    assert done.stdout.strip() == fingerprint()
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=variables)
+    assert process.stdout.strip() == fingerprint()
 
 
 def test_same_die_when_drawn_twice() -> None:
@@ -122,7 +122,7 @@ def test_dies_are_uncorrelated(dies: list[Silicon], name: str) -> None:
     assert np.abs(correlation).max() < 5 / np.sqrt(values.shape[1])
 
 
-# Total standard deviation over a chip, smallest and largest of four decoded calibrations.
+# Total standard deviation over a chip: smallest and largest value of four decoded calibrations.
 SPREADS: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
     "leak": (lambda v: v.leak, 13.1, 17.7),
     "reset": (lambda v: v.reset, 12.3, 17.9),
@@ -142,8 +142,8 @@ SPREADS: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
 @pytest.mark.parametrize("name", SPREADS)
 def test_spread_is_that_of_published_chips(chips: list[Values], name: str) -> None:
     value, low, high = SPREADS[name]
-    found = np.sqrt(np.mean([value(v).var() for v in chips]))
-    assert 0.75 * low <= found <= 1.25 * high
+    spread = np.sqrt(np.mean([value(v).var() for v in chips]))
+    assert 0.75 * low <= spread <= 1.25 * high
 
 
 WITHIN: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
@@ -159,8 +159,8 @@ WITHIN: dict[str, tuple[Callable[[Values], np.ndarray], float, float]] = {
 @pytest.mark.parametrize("name", WITHIN)
 def test_spread_within_quadrants(chips: list[Values], name: str) -> None:
     value, low, high = WITHIN[name]
-    found = np.sqrt(np.mean([quadrants(value(v)).var() for v in chips]))
-    assert 0.9 * low <= found <= 1.1 * high
+    spread = np.sqrt(np.mean([quadrants(value(v)).var() for v in chips]))
+    assert 0.9 * low <= spread <= 1.1 * high
 
 
 def test_correlations(chips: list[Values]) -> None:
@@ -189,11 +189,11 @@ def test_synapses_have_their_own_factor_and_their_drivers(dies: list[Silicon]) -
     assert synapse.shape == (CIRCUITS, 128, 2)
     assert synapse.min() >= 0
     assert synapse.std() == pytest.approx(np.hypot(0.05, 0.02), rel=0.05)
-    assert synapse.mean(axis=0).std() == pytest.approx(0.02, rel=0.3)  # what all circuits share
+    assert synapse.mean(axis=0).std() == pytest.approx(0.02, rel=0.3)  # the factor common to all circuits
 
 
 def test_few_circuits_have_one_cell_far_off() -> None:
-    """An outlier lies 4 to 7 standard deviations from where its cell would be."""
+    """The value of an outlier is 4 to 7 standard deviations off."""
     chip, none = (draw_silicon("W66F3", FABRICATED.changed(outlier_share=share)) for share in (0.3, 0.0))
     off = {
         "leak": (chip.leak - none.leak) / FABRICATED.leak_sd,
@@ -204,10 +204,10 @@ def test_few_circuits_have_one_cell_far_off() -> None:
         "tau_syn_inh": np.log(chip.tau_syn / none.tau_syn)[:, 1] / FABRICATED.tau_syn_cv,
     }
     hit = np.stack([np.abs(values) > 1e-3 for values in off.values()])
-    assert hit.sum(0).max() == 1  # one cell of a circuit
+    assert hit.sum(0).max() == 1  # at most one cell of a circuit
     assert hit.any(0).sum() == pytest.approx(0.3 * CIRCUITS, rel=0.2)
-    assert np.all(hit.sum(1) > 10)  # any of them
-    size = np.abs(np.concatenate([values[here] for values, here in zip(off.values(), hit, strict=True)]))
+    assert np.all(hit.sum(1) > 10)  # outliers of every cell
+    size = np.abs(np.concatenate([values[mask] for values, mask in zip(off.values(), hit, strict=True)]))
     assert size.min() == pytest.approx(4, abs=0.2)
     assert size.max() == pytest.approx(7, abs=0.2)
 
@@ -232,7 +232,7 @@ def test_stuck_cells_do_not_follow_their_code() -> None:
 def test_transfer_of_cells_is_inverted(cell: str) -> None:
     codes = np.array([1.0, 70.0, 250.0, 550.0, float(CODE_MAX)])
     assert np.allclose(code_for(cell, value_of(cell, codes)), codes)
-    low, high = reachable(cell)
+    low, high = value_range(cell)
     assert low < high
     assert {low, high} == {float(value_of(cell, codes[:1])[0]), float(value_of(cell, codes[-1:])[0])}
 
@@ -240,24 +240,25 @@ def test_transfer_of_cells_is_inverted(cell: str) -> None:
 def test_published_points_of_the_transfer() -> None:
     """Codes 70..550 of a potential are 20..220 LSB; time constants reach from 0.7 to 60 us."""
     assert value_of("leak", np.array([70.0, 550.0])) == pytest.approx([20.0, 220.0])
-    low, high = reachable("tau_mem")
+    low, high = value_range("tau_mem")
     assert low < 0.7e-6
     assert high > 60e-6
 
 
 def test_written_cells_differ_by_code_noise_and_rewrite_noise() -> None:
-    chip, codes = fabricated(), common_codes(TARGETS)
+    chip = fabricated()
+    codes = common_codes(TARGETS)
 
     def leak(**changes: np.ndarray) -> np.ndarray:
         return replace(chip, codes=codes.replaced(**changes)).values(TARGETS).leak
 
     first = leak()
-    assert np.array_equal(leak(), first)  # the same codes are the same chip
-    assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # and other cells do not matter
-    elsewhere = codes.leak.astype(float)
-    elsewhere[7] += 1
-    again = leak(leak=elsewhere)  # written again, for one circuit's code has changed
-    assert (again - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
+    assert np.array_equal(leak(), first)  # equal codes give equal values
+    assert np.array_equal(leak(reset=codes.reset + 1.0), first)  # independent of the codes of other cells
+    changed_codes = codes.leak.astype(float)
+    changed_codes[7] += 1
+    second = leak(leak=changed_codes)  # all cells are written again, because one code has changed
+    assert (second - first).std() == pytest.approx(np.sqrt(2) * FABRICATED.rewrite_potential, rel=0.1)
     exact = replace(chip, preset=FABRICATED.changed(rewrite_potential=0.0), codes=codes)
     up = replace(exact, codes=codes.replaced(leak=codes.leak + 1.0))
     step = up.values(TARGETS).leak - exact.values(TARGETS).leak
@@ -279,13 +280,13 @@ def test_rewrite_noise_of_other_cells(cell: str, field: str, spread: float) -> N
     codes = common_codes(TARGETS)
     changed = getattr(codes, cell).astype(float)
     changed[7] += 1
-    both = (codes, codes.replaced(**{cell: changed}))
-    first, again = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in both)
+    variants = (codes, codes.replaced(**{cell: changed}))
+    first, second = (getattr(replace(fabricated(), codes=c).values(TARGETS), field) for c in variants)
     if first.ndim == 2:
         sign = int(cell.endswith("inh"))
-        assert np.array_equal(first[:, 1 - sign], again[:, 1 - sign])
-        first, again = first[:, sign], again[:, sign]
-    change = again - first if cell == "threshold" else np.log(again / first)
+        assert np.array_equal(first[:, 1 - sign], second[:, 1 - sign])
+        first, second = first[:, sign], second[:, sign]
+    change = second - first if cell == "threshold" else np.log(second / first)
     assert change.std() == pytest.approx(np.sqrt(2) * spread, rel=0.1)
 
 
@@ -308,8 +309,8 @@ def test_quadrant_cells_act_on_their_quadrant() -> None:
         cadc_slope=np.array([500, 500, 500, 550.0]),
         cadc_digital=np.full(CIRCUITS, 3.0),
     )
-    exact = IDEAL.changed(gain_cv=0.06)  # some die
-    old, new = (Chip("W66F3", exact, each).values(TARGETS) for each in (codes, changed))
+    exact = IDEAL.changed(gain_cv=0.06)  # a die with mismatch
+    old, new = (Chip("W66F3", exact, variant).values(TARGETS) for variant in (codes, changed))
     quadrant = np.repeat([1.0, 0.5, 1.0, 1.0], QUADRANT)[:, None]
     assert np.allclose(new.gain / old.gain, quadrant)
     assert np.allclose(new.cadc_offset - old.cadc_offset, np.repeat([3, 3, 13, 3], QUADRANT))

@@ -1,4 +1,4 @@
-"""The page on the emulator says what the code holds."""
+"""The page on the emulator agrees with the code."""
 
 import re
 from dataclasses import fields

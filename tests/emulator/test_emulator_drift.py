@@ -24,49 +24,49 @@ def walks() -> dict[float, np.ndarray]:
 
 def test_nothing_has_drifted_at_the_calibration(walks: dict[float, np.ndarray]) -> None:
     assert np.all(walks[0.0] == 0)
-    soon = drift_walk(KEYS[0], 1e-3 * TAU, TAU)
-    assert 0 < np.abs(soon).max() < 0.1
+    walk = drift_walk(KEYS[0], 1e-3 * TAU, TAU)
+    assert 0 < np.abs(walk).max() < 0.1
 
 
 @pytest.mark.parametrize("time", [0.5, 1.0, 2.0, 8.0, 10.0])
 def test_spread_grows_to_its_stationary_value(walks: dict[float, np.ndarray], time: float) -> None:
-    found = walks[time]
-    assert abs(found.mean()) < 5 / np.sqrt(len(found))
-    assert found.std() == pytest.approx(np.sqrt(1 - np.exp(-2 * time)), rel=0.04)
+    walk = walks[time]
+    assert abs(walk.mean()) < 5 / np.sqrt(len(walk))
+    assert walk.std() == pytest.approx(np.sqrt(1 - np.exp(-2 * time)), rel=0.04)
 
 
 @pytest.mark.parametrize(("first", "second"), [(8.0, 8.5), (8.0, 9.0), (8.0, 10.0), (9.0, 10.0), (0.5, 8.0)])
 def test_correlation_time(walks: dict[float, np.ndarray], first: float, second: float) -> None:
-    found = np.corrcoef(walks[first], walks[second])[0, 1]
-    # of the walk since the calibration; exp(-dt) where that is long past
+    correlation = np.corrcoef(walks[first], walks[second])[0, 1]
+    # correlation of the walk since the calibration; exp(-dt) long after it
     early, late = 1 - np.exp(-2 * first), 1 - np.exp(-2 * second)
-    assert found == pytest.approx(np.exp(first - second) * np.sqrt(early / late), abs=0.04)
+    assert correlation == pytest.approx(np.exp(first - second) * np.sqrt(early / late), abs=0.04)
 
 
 def test_walk_is_continuous() -> None:
-    """Between lattice points it is a straight line; at them it does not jump."""
+    """The walk is linear between lattice points and does not jump at them."""
     step = TAU / POINTS
     for time in (3 * step, 7.5 * step, 20 * step):
-        before, here, after = (drift_walk(KEYS[0], time + d, TAU) for d in (-1e-6 * step, 0.0, 1e-6 * step))
-        assert np.abs(after - here).max() < 1e-4
-        assert np.abs(before - here).max() < 1e-4
-    # its increments are those of the walk, not of white noise
+        left, middle, right = (drift_walk(KEYS[0], time + d, TAU) for d in (-1e-6 * step, 0.0, 1e-6 * step))
+        assert np.abs(right - middle).max() < 1e-4
+        assert np.abs(left - middle).max() < 1e-4
+    # increments have the spread of the walk, not of white noise
     small = np.stack([drift_walk(k, 5 * TAU + step, TAU) - drift_walk(k, 5 * TAU, TAU) for k in KEYS])
     assert small.std() == pytest.approx(np.sqrt(2 * (1 - np.exp(-1 / POINTS))), rel=0.05)
 
 
 def test_walks_of_circuits_and_keys_are_independent() -> None:
     times = np.arange(0, 60, 3) * TAU
-    found = np.stack([drift_walk(KEYS[0], t, TAU)[:60] for t in times])
-    assert np.abs(np.corrcoef(found.T) - np.eye(60)).mean() < 0.25  # 20 points: 0.18 by chance
+    walks = np.stack([drift_walk(KEYS[0], t, TAU)[:60] for t in times])
+    assert np.abs(np.corrcoef(walks.T) - np.eye(60)).mean() < 0.25  # 20 points: 0.18 by chance
     assert abs(np.corrcoef(drift_walk(KEYS[0], 900.0, TAU), drift_walk(KEYS[1], 900.0, TAU))[0, 1]) < 0.2
 
 
 def rest_of(clock: int, sd: float, trial_time: float, name: str = "W66F3", seed: int = 0) -> np.ndarray:
     chip = replace(ideal(drift_sd=sd, drift_time=3600.0), name=name)
     layout = one_group(replace(READOUT, size=CIRCUITS, leak=120.0))
-    made = machine(chip, layout, 1, trial_time=trial_time, seed=seed)
-    return made.run([silent(CIRCUITS)], events(), 1, clock).codes[0, 0].numpy().astype(float) - 120
+    emulated = machine(chip, layout, 1, trial_time=trial_time, seed=seed)
+    return emulated.run([silent(CIRCUITS)], events(), 1, clock).codes[0, 0].numpy().astype(float) - 120
 
 
 def test_chip_drifts_with_its_clock() -> None:
@@ -75,30 +75,30 @@ def test_chip_drifts_with_its_clock() -> None:
     late = rest_of(180_000_000, 4.0, 200e-6)
     assert late.std() == pytest.approx(4, rel=0.1)
     assert np.array_equal(rest_of(180_000_000, 4.0, 200e-6), late)
-    assert np.array_equal(rest_of(90_000_000, 4.0, 400e-6), late)  # it is chip time that counts
-    for other in (rest_of(180_000_000, 4.0, 200e-6, "W62F0"), rest_of(180_000_000, 4.0, 200e-6, seed=1)):
-        assert abs(np.corrcoef(other, late)[0, 1]) < 0.2
+    assert np.array_equal(rest_of(90_000_000, 4.0, 400e-6), late)  # only chip time matters
+    for rests in (rest_of(180_000_000, 4.0, 200e-6, "W62F0"), rest_of(180_000_000, 4.0, 200e-6, seed=1)):
+        assert abs(np.corrcoef(rests, late)[0, 1]) < 0.2
 
 
 def test_threshold_and_leak_drift_apart() -> None:
     chip = fabricated(drift_sd=4.0, threshold_noise=0.0)
-    made = machine(chip, one_group(replace(SPIKING, size=CIRCUITS)), 1)
-    program = made._program
+    emulated = machine(chip, one_group(replace(SPIKING, size=CIRCUITS)), 1)
+    program = emulated._program
     assert program is not None
-    first, later = (np.stack(made._row(program, 0, window)) for window in (0, 2_000_000))
-    moved = later - first
-    assert moved.std(1) == pytest.approx([4, 4], rel=0.12)
-    assert abs(np.corrcoef(moved)[0, 1]) < 0.2
+    first, last = (np.stack(emulated._row(program, 0, window)) for window in (0, 2_000_000))
+    drift = last - first
+    assert drift.std(1) == pytest.approx([4, 4], rel=0.12)
+    assert abs(np.corrcoef(drift)[0, 1]) < 0.2
 
 
 def test_drift_belongs_to_the_physical_circuit() -> None:
-    """The first of merged circuits gives leak and threshold."""
+    """Leak and threshold are those of the first merged circuit."""
     chip = ideal(drift_sd=4.0)
     rows = []
     for merged in (1, 2):
-        made = machine(chip, one_group(replace(SPIKING, size=CIRCUITS // 2, circuits=merged)), 1)
-        assert made._program is not None
-        rows.append(made._row(made._program, 0, 2_000_000)[0])
+        emulated = machine(chip, one_group(replace(SPIKING, size=CIRCUITS // 2, circuits=merged)), 1)
+        assert emulated._program is not None
+        rows.append(emulated._row(emulated._program, 0, 2_000_000)[0])
     assert np.allclose(rows[1][:128], rows[0][:256:2])
 
 

@@ -1,4 +1,4 @@
-"""The compiled engine equals the readable one in everything the chip can do, and both are fine enough."""
+"""The compiled engine equals the readable one in all features, and their sub-steps are fine enough."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -23,7 +23,10 @@ from emulator_bench import (
 
 from hxtrain.emulator import FABRICATED, Chip, Events, Layout, RawRecording, Wiring, make_faults
 
-BATCH, SAMPLES, INPUTS, NEURONS = 12, 16, 300, 36
+BATCH = 12
+SAMPLES = 16
+INPUTS = 300
+NEURONS = 36
 STIMULUS = busy(5, BATCH, INPUTS, SAMPLES, 150)
 
 # 300 inputs on three merged circuits, a recurrent group on one, a readout with other time constants on two
@@ -50,7 +53,7 @@ FAULTY = replace(fabricated(), faults=make_faults({"stuck_bits": 0.05, "dead_neu
 
 
 class Case(NamedTuple):
-    """What both engines run."""
+    """A case that both engines run."""
 
     chip: Chip | list[Chip]
     layout: Layout = RECURRENT
@@ -73,7 +76,7 @@ CASES = {
     "loss of spikes": Case(calibrated(spike_capacity=1)),
     "linear, no rails": Case(calibrated(synapse_saturation=None, rails=None)),
     "faults": Case(FAULTY),
-    # carried membranes with recurrence are chaotic: rounding grows from trial to trial
+    # close trials with recurrence are chaotic: rounding errors grow from trial to trial
     "close trials": Case(calibrated(), replace(FORWARD, gap=1.1 * US)),
     "adjacent trials": Case(calibrated(), replace(FORWARD, gap=0.0)),
     "close trials, odd sub-steps": Case(calibrated(), replace(FORWARD, gap=1.9 * US), 5),
@@ -105,25 +108,25 @@ def spike_times(spikes: Events, trials: np.ndarray) -> np.ndarray:
 
 
 def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1) -> None:
-    """Two engines found the same but for rounding; `astray` trials may have gone another way."""
+    """Assert that two recordings agree up to rounding, except for `astray` trials that may diverge."""
     for recording in recordings:
         assert recording.codes.shape == (batch, SAMPLES, NEURONS)
         assert 8 * batch < len(recording.spikes.time) < 250 * batch
         assert torch.all(torch.diff(recording.spikes.sample) >= 0)
         assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]
-    one, other = recordings
-    # single precision sums in another order: a membrane that just touches its threshold may spike in one engine
-    # only, and tell it to all neurons of its trial
-    difference = (one.codes.int() - other.codes.int()).abs().numpy()
+    first, second = recordings
+    # sums in single precision have another order: a membrane that just touches its threshold may spike in one
+    # engine only, which changes all neurons of its trial
+    difference = (first.codes.int() - second.codes.int()).abs().numpy()
     number = [counts(recording.spikes, batch, NEURONS) for recording in recordings]
     equal = ~((difference > 1).any((1, 2)) | (number[0] != number[1]).any(1))
     assert equal.sum() >= batch - astray
-    assert abs(one.dropped - other.dropped).sum() <= 2
-    # a code on the edge between two values may fall either way, and a spike may move by one stamp of 8 ns
+    assert abs(first.dropped - second.dropped).sum() <= 2
+    # a code between two values may be rounded up or down, and a spike may move by one stamp of 8 ns
     assert (difference[equal] > 0).mean() < 1e-3
-    moved = np.abs(spike_times(one.spikes, equal) - spike_times(other.spikes, equal))
-    assert moved.max() < 1.01 * STAMP
-    assert (moved > 1e-9).mean() < 0.02
+    shift = np.abs(spike_times(first.spikes, equal) - spike_times(second.spikes, equal))
+    assert shift.max() < 1.01 * STAMP
+    assert (shift > 1e-9).mean() < 0.02
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -132,12 +135,12 @@ def test_engines_agree(name: str) -> None:
 
 
 def test_every_case_changes_the_recording() -> None:
-    """Otherwise a case would test nothing."""
-    seen = set()
+    """Every case of `CASES` has its own recording, so that it tests its feature."""
+    contents = set()
     for case in CASES.values():
         recording = run(case, "compiled")
-        seen.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
-    assert len(seen) == len(CASES)
+        contents.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
+    assert len(contents) == len(CASES)
 
 
 def test_all_groups_take_part() -> None:
@@ -149,7 +152,8 @@ def test_all_groups_take_part() -> None:
 
 def test_double_precision_agrees() -> None:
     case = CASES["calibrated, 4 sub-steps"]
-    single, double = run(case, "stepwise"), run(case, "stepwise", dtype=torch.float64)
+    single = run(case, "stepwise")
+    double = run(case, "stepwise", dtype=torch.float64)
     assert float((single.codes != double.codes).double().mean()) < 2e-3
     assert np.array_equal(counts(single.spikes, BATCH, NEURONS), counts(double.spikes, BATCH, NEURONS))
 
@@ -162,11 +166,11 @@ def test_finer_substeps_change_little() -> None:
     )
     weights = [random_weights(1, 200, 100, 3, 10), random_weights(2, 10, 200, 0, 10)]
     stimulus = busy(6, 30, 100, 20, 60)
-    found = {n: run_once(calibrated(**QUIET), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
-    spikes = {n: len(recording.spikes.time) for n, recording in found.items()}
+    recordings = {n: run_once(calibrated(**QUIET), layout, weights, stimulus, 30, substeps=n) for n in (1, 4, 16)}
+    spikes = {n: len(recording.spikes.time) for n, recording in recordings.items()}
     assert spikes[16] > 1500
     assert abs(spikes[4] / spikes[16] - 1) < 0.01
-    readout = {n: recording.codes[..., 200:].double() for n, recording in found.items()}
+    readout = {n: recording.codes[..., 200:].double() for n, recording in recordings.items()}
     errors = {n: float((readout[n] - readout[16]).abs().mean()) for n in (1, 4)}
     assert errors[4] < 0.5
     assert errors[4] < 0.25 * errors[1]

@@ -1,4 +1,4 @@
-"""Faults of the die, targets spread on purpose, and chips that keep only some of their imperfections."""
+"""Faults of the die, decalibration, and chips that keep only some of their imperfections."""
 
 from dataclasses import fields, replace
 
@@ -40,40 +40,42 @@ ALL = one_group(replace(SPIKING, size=CIRCUITS))
 
 def test_dead_neurons_never_fire() -> None:
     faults = make_faults({"dead_neurons": 0.25})
-    dead = faults[0].drawn("W66F3", CIRCUITS)
+    dead = faults[0].mask("W66F3", CIRCUITS)
     assert dead.mean() == pytest.approx(0.25, abs=0.08)
-    found = run_once(replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4))
-    assert sorted(found.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
-    assert int(found.codes[0].max(0).values.min()) > 100  # their membranes live
+    recording = run_once(
+        replace(ideal(), faults=faults), ALL, [torch.full((CIRCUITS, 1), 63)], events(*[(0, 0, 0.0)] * 4)
+    )
+    assert sorted(recording.spikes.unit.tolist()) == np.flatnonzero(~dead).tolist()
+    assert int(recording.codes[0].max(0).values.min()) > 100  # their membranes still respond
 
 
 def test_firing_neurons_always_fire() -> None:
     faults = make_faults({"firing_neurons": 0.1})
-    firing = faults[0].drawn("W66F3", CIRCUITS)
-    found = run_once(replace(calibrated(**QUIET), faults=faults), ALL, [silent(CIRCUITS)], events())
-    assert set(np.flatnonzero(firing).tolist()) <= set(found.spikes.unit.tolist())
-    number = torch.bincount(found.spikes.unit, minlength=CIRCUITS).numpy()
+    firing = faults[0].mask("W66F3", CIRCUITS)
+    recording = run_once(replace(calibrated(**QUIET), faults=faults), ALL, [silent(CIRCUITS)], events())
+    assert set(np.flatnonzero(firing).tolist()) <= set(recording.spikes.unit.tolist())
+    number = torch.bincount(recording.spikes.unit, minlength=CIRCUITS).numpy()
     assert number[firing].min() >= 3
     assert (number[~firing] > 0).mean() < 0.02  # outliers
 
 
 @pytest.mark.parametrize(("weight", "high"), [(45, False), (-45, False), (45, True), (-45, True), (0, True)])
 def test_stuck_bits_change_weights(weight: int, high: bool) -> None:
-    """A bit reads as 0 or 1 in the row of either sign, whatever is written."""
+    """A stuck bit reads as 0 or 1 in the row of either sign, independent of the written weight."""
     chip = replace(ideal(), faults=(StuckBits(0.2, seed=3 + high),))
     layout = one_group(replace(READOUT, size=40, leak=128.0))
-    found = run_once(chip, layout, [torch.full((40, 1), weight)], events((0, 0, 0.0)))
+    recording = run_once(chip, layout, [torch.full((40, 1), weight)], events((0, 0, 0.0)))
     true = chip.values(TARGETS)
     assert true.stuck_low is not None
     assert true.stuck_high is not None
-    low, one = true.stuck_low[:40, 0].astype(int), true.stuck_high[:40, 0].astype(int)
-    assert not (low & one).any()
-    effective = [(max(w, 0) & ~low[:, i]) | one[:, i] for i, w in enumerate((weight, -weight))]
+    low, ones = true.stuck_low[:40, 0].astype(int), true.stuck_high[:40, 0].astype(int)
+    assert not (low & ones).any()
+    effective = [(max(w, 0) & ~low[:, i]) | ones[:, i] for i, w in enumerate((weight, -weight))]
     expected = effective[0] - effective[1]
     assert len(np.unique(expected)) > 5
     curve = psp(torch.arange(20) * CADC_INTERVAL, 6e-6, 6e-6)
-    seen = found.codes[0].double() - 128
-    assert float((seen - curve[:, None] * torch.from_numpy(expected)).abs().max()) < 0.51
+    response = recording.codes[0].double() - 128
+    assert float((response - curve[:, None] * torch.from_numpy(expected)).abs().max()) < 0.51
 
 
 def test_share_of_stuck_bits() -> None:
@@ -84,12 +86,12 @@ def test_share_of_stuck_bits() -> None:
 
 def test_faults_depend_on_chip_and_seed_alone() -> None:
     def dead(name: str, seed: int, share: float = 0.3) -> np.ndarray:
-        return make_faults({"dead_neurons": share}, seed)[0].drawn(name, CIRCUITS)
+        return make_faults({"dead_neurons": share}, seed)[0].mask(name, CIRCUITS)
 
     assert np.array_equal(dead("W66F3", 0), dead("W66F3", 0))
     assert not np.array_equal(dead("W66F3", 0), dead("W66F3", 1))
     assert not np.array_equal(dead("W66F3", 0), dead("W62F0", 0))
-    assert np.all(dead("W66F3", 0)[dead("W66F3", 0, 0.1)])  # more of them are the same ones and others
+    assert np.all(dead("W66F3", 0)[dead("W66F3", 0, 0.1)])  # a larger share adds to the same circuits
     assert make_faults({"dead_neurons": 0.0}) == ()
     chips = [replace(fabricated(), faults=make_faults({"dead_neurons": 0.1}, seed)) for seed in (0, 1)]
     assert len({chip.hash for chip in (*chips, fabricated())}) == 3
@@ -129,22 +131,23 @@ def test_decalibration_comes_on_top_of_a_calibration() -> None:
 
 @pytest.mark.parametrize("name", IMPERFECTIONS)
 def test_one_imperfection_alone(name: str) -> None:
-    """What is kept is the full chip's; everything else is ideal."""
+    """The kept imperfection is that of the full chip; all other parameters are ideal."""
     changes = {"drift_sd": 2.0}
-    full, none = fabricated(**changes), ideal()
+    full = fabricated(**changes)
+    none = ideal()
     only = replace(full, only=(name,))
-    kept, noise = IMPERFECTIONS[name]
+    real_fields, noise = IMPERFECTIONS[name]
     values = {chip: chip.values(TARGETS) for chip in (full, none, only)}
     for field in fields(Values):
         if field.name.startswith("stuck"):
             continue
-        source = full if field.name in kept else none
+        source = full if field.name in real_fields else none
         assert np.allclose(getattr(values[only], field.name), getattr(values[source], field.name), rtol=1e-6), (
             field.name
         )
-        if field.name in kept:
+        if field.name in real_fields:
             assert not np.allclose(getattr(values[only], field.name), getattr(values[none], field.name)), field.name
-    assert noise or kept
+    assert noise or real_fields
     for field in fields(IDEAL):
         source = full if field.name in noise else none
         if field.name in {n for _, group in IMPERFECTIONS.values() for n in group}:
@@ -153,7 +156,7 @@ def test_one_imperfection_alone(name: str) -> None:
 
 
 def test_every_noise_level_belongs_to_an_imperfection() -> None:
-    """A field that no name of `only` switches would stay ideal unseen."""
+    """Every field of a preset is part of the die or has a name in `only`."""
     of_noise = {name for _, group in IMPERFECTIONS.values() for name in group}
     of_values = {name for group, _ in IMPERFECTIONS.values() for name in group}
     assert {f.name for f in fields(Values)} - of_values == {"stuck_low", "stuck_high"}
@@ -164,10 +167,10 @@ def test_every_noise_level_belongs_to_an_imperfection() -> None:
 
 
 def test_several_imperfections_and_no_imperfection() -> None:
-    both = replace(fabricated(), only=("leak", "cadc_noise"))
-    assert both.values(TARGETS).leak.std() > 10
-    assert both.noise.cadc_noise == 0.7
-    assert both.noise.membrane_noise == 0
+    chip = replace(fabricated(), only=("leak", "cadc_noise"))
+    assert chip.values(TARGETS).leak.std() > 10
+    assert chip.noise.cadc_noise == 0.7
+    assert chip.noise.membrane_noise == 0
     nothing = run_once(replace(fabricated(), only=()), ALL, [torch.full((CIRCUITS, 1), 40)], events((0, 0, 1e-6)))
     perfect = run_once(ideal(), ALL, [torch.full((CIRCUITS, 1), 40)], events((0, 0, 1e-6)))
     assert torch.equal(nothing.codes, perfect.codes)
@@ -177,16 +180,16 @@ def test_faults_and_decalibration_stay_whatever_is_kept() -> None:
     faults = make_faults({"dead_neurons": 0.2, "stuck_bits": 0.1})
     chip = replace(fabricated(), faults=faults, decalibration=Decalibration(0.3), only=("leak",))
     true = chip.values(TARGETS)
-    assert (true.threshold > 1e6).sum() == faults[0].drawn("W66F3", CIRCUITS).sum()
+    assert (true.threshold > 1e6).sum() == faults[0].mask("W66F3", CIRCUITS).sum()
     assert (true.tau_mem / 6e-6).std() == pytest.approx(0.3, rel=0.1)
     assert true.stuck_low is not None
     assert neurons_of(chip, ALL).stuck is not None
 
 
 def test_faults_reach_the_recording_of_a_written_machine() -> None:
-    made = machine(ideal(), one_group(SPIKING))
+    emulated = machine(ideal(), one_group(SPIKING))
     stimulus = events(*[(0, 0, 0.0)] * 4)
-    assert len(made.run([integers([63])], stimulus, 1).spikes.time) == 1
-    made.exchange(replace(ideal(), faults=make_faults({"dead_neurons": 1.0})))
-    made.configure(one_group(SPIKING), 20)
-    assert len(made.run([integers([63])], stimulus, 1).spikes.time) == 0
+    assert len(emulated.run([integers([63])], stimulus, 1).spikes.time) == 1
+    emulated.exchange(replace(ideal(), faults=make_faults({"dead_neurons": 1.0})))
+    emulated.configure(one_group(SPIKING), 20)
+    assert len(emulated.run([integers([63])], stimulus, 1).spikes.time) == 0

@@ -1,4 +1,4 @@
-"""Chips that are known from measured parameters only."""
+"""Chips that are defined by measured parameters only."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from emulator_bench import (
 
 from hxtrain.emulator import FABRICATED, IDEAL, Chip, FittedChip, Layout, Wiring
 from hxtrain.emulator.dynamics import noise_level
-from hxtrain.emulator.faults import NEVER
+from hxtrain.emulator.faults import UNREACHABLE
 
 INPUTS, BATCH = 200, 100
 LAYOUT = Layout(
@@ -37,45 +37,46 @@ STIMULUS = busy(3, BATCH, INPUTS, 20, 80)
 
 
 def fit_of(chip: Chip, **noise: object) -> FittedChip:
-    """Return what a perfect measurement would know of a chip: its true values, in its own trace codes."""
+    """Return the fit of a perfect measurement: the true values of a chip, in its own trace codes."""
     true = neurons_of(chip, LAYOUT)
 
-    def seen(potential: np.ndarray) -> np.ndarray:
+    def code_of(potential: np.ndarray) -> np.ndarray:
         """Return the code of a potential."""
         return true.cadc_gain * (potential - 128) + 128 + true.cadc_offset
 
-    kept = ("membrane_noise", "cadc_noise", "threshold_noise", "spike_jitter", "synapse_saturation", "rails")
+    levels = ("membrane_noise", "cadc_noise", "threshold_noise", "spike_jitter", "synapse_saturation", "rails")
     return FittedChip(
         name="fit",
         hash="0123",
         merged=2,
-        leak=seen(true.rest),
-        reset=seen(true.reset),
-        threshold=np.where(true.threshold == NEVER, np.inf, seen(true.threshold)),
+        leak=code_of(true.rest),
+        reset=code_of(true.reset),
+        threshold=np.where(true.threshold == UNREACHABLE, np.inf, code_of(true.threshold)),
         tau_mem=true.tau_mem,
         tau_syn=true.tau_syn,
         synapse=true.synapse * true.cadc_gain,
-        noise=IDEAL.changed(**{**{name: getattr(chip.noise, name) for name in kept}, **noise}),
+        noise=IDEAL.changed(**{**{name: getattr(chip.noise, name) for name in levels}, **noise}),
     )
 
 
 def test_quiet_fit_gives_the_same_recording() -> None:
     """Offset and slope of the ADC become part of potentials and strengths."""
     chip = calibrated(**QUIET, synapse_saturation=None, rails=None)
-    found, expected = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fit_of(chip), chip))
-    assert float((found.codes != expected.codes).double().mean()) < 0.01
-    number = [counts(recording.spikes, BATCH, 65) for recording in (found, expected)]
+    recording_of_fit, expected = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fit_of(chip), chip))
+    assert float((recording_of_fit.codes != expected.codes).double().mean()) < 0.01
+    number = [counts(recording.spikes, BATCH, 65) for recording in (recording_of_fit, expected)]
     assert number[1].sum() > 3000
     assert (number[0] != number[1]).mean() < 1e-3
 
 
 @pytest.mark.parametrize("chip", [calibrated(), fabricated()], ids=["calibrated", "uncalibrated"])
 def test_fit_has_the_same_statistics(chip: Chip) -> None:
-    fitted, other = fit_of(chip), fabricated("W62F0")
-    found, expected, wrong = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fitted, chip, other))
-    mean = [recording.codes.double().mean(0) for recording in (found, expected, wrong)]
-    spread = [recording.codes.double().std(0) for recording in (found, expected)]
-    rate = [counts(recording.spikes, BATCH, 65).mean(0) for recording in (found, expected, wrong)]
+    fitted = fit_of(chip)
+    foreign = fabricated("W62F0")
+    recording_of_fit, expected, wrong = (run_once(c, LAYOUT, WEIGHTS, STIMULUS, BATCH) for c in (fitted, chip, foreign))
+    mean = [recording.codes.double().mean(0) for recording in (recording_of_fit, expected, wrong)]
+    spread = [recording.codes.double().std(0) for recording in (recording_of_fit, expected)]
+    rate = [counts(recording.spikes, BATCH, 65).mean(0) for recording in (recording_of_fit, expected, wrong)]
     assert expected.dropped.sum() == 0
     assert float((mean[0] - mean[1]).abs().mean()) < 2.0  # rails and saturation are common to all neurons here
     assert float((mean[0] - mean[1]).abs().mean()) < 0.15 * float((mean[2] - mean[1]).abs().mean())
@@ -86,7 +87,7 @@ def test_fit_has_the_same_statistics(chip: Chip) -> None:
 
 @pytest.mark.parametrize("tau_mem", [6.0, 20.0])
 def test_noise_of_a_fit_is_that_at_its_own_time_constant(tau_mem: float) -> None:
-    """Membrane noise is given at 6 us; `noise_level` converts what was measured elsewhere."""
+    """Membrane noise is given at 6 us; `noise_level` converts measurements at other time constants."""
     fitted = fit_of(calibrated(), membrane_noise=noise_level(4.0, tau_mem * US), cadc_noise=0.0)
     fitted = replace(fitted, tau_mem=np.full(65, tau_mem * US))
     layout = Layout(1, (replace(READOUT, size=60, circuits=2),), (Wiring(0, 1, 0),))
@@ -114,10 +115,11 @@ def test_a_readout_and_a_neuron_that_never_fired_do_not_spike() -> None:
 
 
 def test_fitted_chips_take_part_in_populations_and_close_trials() -> None:
-    first, second = fit_of(calibrated()), replace(fit_of(fabricated()), name="other")
-    both = machine([first, second], LAYOUT).run(WEIGHTS, STIMULUS, BATCH, chip=np.arange(BATCH) % 2)
+    first = fit_of(calibrated())
+    second = replace(fit_of(fabricated()), name="other")
+    population = machine([first, second], LAYOUT).run(WEIGHTS, STIMULUS, BATCH, chip=np.arange(BATCH) % 2)
     alone = run_once(second, LAYOUT, WEIGHTS, STIMULUS, BATCH)
-    assert torch.equal(both.codes[1::2], alone.codes[1::2])
+    assert torch.equal(population.codes[1::2], alone.codes[1::2])
     close = run_once(first, replace(LAYOUT, gap=1.7 * US), WEIGHTS, STIMULUS, BATCH)
     assert not torch.equal(close.codes[1:], run_once(first, LAYOUT, WEIGHTS, STIMULUS, BATCH).codes[1:])
 
@@ -144,8 +146,8 @@ def test_refusal(case: str) -> None:
 
 
 def test_a_fitted_chip_has_no_reference_access() -> None:
-    made = machine(fit_of(calibrated()), LAYOUT)
-    with pytest.raises(ValueError, match="chip fit is fitted; only neurons are known of it"):
-        made.read_reference(100.0, 3)
-    assert made.run([silent(60, INPUTS), silent(5, 60)], events(), 1).codes.shape == (1, 20, 65)
+    emulated = machine(fit_of(calibrated()), LAYOUT)
+    with pytest.raises(ValueError, match="chip fit is fitted; it has no access to the inputs of the CADC"):
+        emulated.read_reference(100.0, 3)
+    assert emulated.run([silent(60, INPUTS), silent(5, 60)], events(), 1).codes.shape == (1, 20, 65)
     assert fit_of(calibrated()).noise.cadc_noise == FABRICATED.cadc_noise

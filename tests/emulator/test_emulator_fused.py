@@ -1,4 +1,4 @@
-"""The engine for GPUs equals the others; without a GPU, Triton's interpreter runs it, a few trials of a few cases."""
+"""The engine for GPUs equals the others; without a GPU, Triton's interpreter runs a few trials of a few cases."""
 
 import os
 
@@ -23,11 +23,11 @@ INTERPRETED = (
     "close trials, odd sub-steps",
     "forced reset",
 )
-"""Cases that take another way through the kernel."""
+"""Cases that take different paths through the kernel."""
 
 
-def on_cpu(found: RawRecording) -> RawRecording:
-    return RawRecording(found.codes.cpu(), Events(*(part.cpu() for part in found.spikes)), found.dropped)
+def on_cpu(recording: RawRecording) -> RawRecording:
+    return RawRecording(recording.codes.cpu(), Events(*(part.cpu() for part in recording.spikes)), recording.dropped)
 
 
 @pytest.mark.parametrize("name", CASES if GPU else INTERPRETED)
@@ -40,20 +40,20 @@ def test_agrees_with_the_cpu(name: str) -> None:
 def test_charges_are_those_of_the_cpu() -> None:
     for name in ("population", "faults", "synapses off"):
         case = CASES[name]
-        found = []
+        results = []
         for engine, device in (("compiled", "cpu"), ("fused", DEVICE)):
             chip = machine(case.chip, case.layout, engine=engine, device=device)
             assert chip._program is not None
-            found.append([charges.cpu() for charges in chip._charges(chip._program, WEIGHTS)])
-        assert all(map(torch.equal, *found)), name
+            results.append([charges.cpu() for charges in chip._charges(chip._program, WEIGHTS)])
+        assert all(map(torch.equal, *results)), name
 
 
 def test_no_events_and_no_trials() -> None:
     chip = machine(calibrated(), one_group(SPIKING), 3, engine="fused", device=DEVICE)
     none = Events(*(torch.zeros(0, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)))
     compiled = machine(calibrated(), one_group(SPIKING), 3)
-    found, expected = (each.run([integers([5])], none, 2) for each in (chip, compiled))
-    assert torch.equal(found.codes.cpu(), expected.codes)
+    recording, expected = (emulated.run([integers([5])], none, 2) for emulated in (chip, compiled))
+    assert torch.equal(recording.codes.cpu(), expected.codes)
     assert chip.run([integers([5])], none, 0).codes.shape == (0, 3, 1)
 
 

@@ -1,4 +1,4 @@
-"""One chip at a time against what the equations say on paper."""
+"""Single chips against analytic solutions of the equations."""
 
 from dataclasses import replace
 
@@ -51,10 +51,10 @@ def test_operating_point_of_the_paper() -> None:
 def test_codes_follow_the_analytic_potential(tau_mem: float, tau_syn: float, weight: int) -> None:
     group = replace(READOUT, tau_mem=tau_mem * US, tau_syn=tau_syn * US, leak=100.0)
     at = 4 * SUBSTEP
-    found = run_once(ideal(), one_group(group), [integers([weight])], events((0, 0, at)))
+    recording = run_once(ideal(), one_group(group), [integers([weight])], events((0, 0, at)))
     expected = 100 + weight * psp(steps_since(at)[::4], tau_mem * US, tau_syn * US)
-    assert torch.all((found.codes[0, :, 0].double() - expected).abs() < 0.51)
-    assert (int(found.codes[0, -1, 0]) - 100) * weight >= 0  # the sign of the weight
+    assert torch.all((recording.codes[0, :, 0].double() - expected).abs() < 0.51)
+    assert (int(recording.codes[0, -1, 0]) - 100) * weight >= 0  # the sign of the weight
 
 
 @pytest.mark.parametrize("part", [0.0, 0.13, 0.5, 0.77, 0.999])
@@ -66,13 +66,13 @@ def test_events_between_substeps(tau_mem: float, tau_syn: float, part: float) ->
     expected = 63 * psp(steps_since(float(stimulus.time[0])), tau_mem * US, tau_syn * US)
     height, at = expected.max(dim=0)
     assert float(v[at] / height) == pytest.approx(1, abs=2e-5 if part == 0 else 2e-3)
-    arrived = slice(5, None)  # both shares of the event are in; the error is largest here and decays
+    arrived = slice(5, None)  # both shares of the event have arrived; the error is largest at first and decays
     assert float((v - expected)[arrived].abs().max()) < 5e-3 * float(height)
 
 
 def test_error_of_events_between_substeps_is_of_second_order() -> None:
     errors = []
-    for taus in (6.0, 3.0):  # halving the time constants is doubling the sub-step
+    for taus in (6.0, 3.0):  # half the time constants correspond to twice the sub-step
         group = replace(READOUT, tau_mem=taus * US, tau_syn=taus * US)
         v = membrane(ideal(), one_group(group), [integers([63])], events((0, 0, 3.5 * SUBSTEP)))[8:, 0, 0] - 80
         expected = 63 * psp(steps_since(3.5 * SUBSTEP)[8:], taus * US, taus * US)
@@ -83,22 +83,23 @@ def test_error_of_events_between_substeps_is_of_second_order() -> None:
 def test_potentials_add_up() -> None:
     layout = one_group(READOUT, inputs=2)
     weights = [integers([40, -25])]
-    both = membrane(ideal(), layout, weights, events((0, 0, 2 * US), (0, 1, 5 * US))) - 80
+    total = membrane(ideal(), layout, weights, events((0, 0, 2 * US), (0, 1, 5 * US))) - 80
     single = [membrane(ideal(), layout, weights, events(row)) - 80 for row in ((0, 0, 2 * US), (0, 1, 5 * US))]
-    assert torch.allclose(both, single[0] + single[1], atol=2e-5)
+    assert torch.allclose(total, single[0] + single[1], atol=2e-5)
 
 
 @pytest.mark.parametrize("weight", [20, -20])
 def test_second_merged_circuit_has_its_own_gain_and_time_constants(weight: int) -> None:
     chip = fabricated(**QUIET, synapse_saturation=None, rails=None)
     layout = one_group(replace(READOUT, size=6, circuits=2), 256)
-    inputs, sign = (5, 200), 0 if weight > 0 else 1
-    stimulus = events((0, inputs[0], 0.0), (1, inputs[1], 0.0), (2, 0, 1.0))  # sample 2 sees nothing
+    inputs = (5, 200)
+    sign = 0 if weight > 0 else 1
+    stimulus = events((0, inputs[0], 0.0), (1, inputs[1], 0.0), (2, 0, 1.0))  # sample 2 has no event in its window
     v = membrane(chip, layout, [torch.full((6, 256), weight)], stimulus, batch=3)
     true = chip.values(circuit_targets(layout))
     peaks = np.zeros((2, 6))
     for neuron in range(6):
-        # the second circuit's parasitic capacitance, against a 6-bit capacitor that makes up for 0.35
+        # the second circuit's parasitic capacitance, minus the correction of 0.35 by the 6-bit capacitor
         load = 1 + (0.35 * true.parasitic[2 * neuron + 1] - 22 / 63) / 1.35
         for merged, unit in enumerate(inputs):
             circuit = 2 * neuron + merged
@@ -106,24 +107,24 @@ def test_second_merged_circuit_has_its_own_gain_and_time_constants(weight: int) 
             expected = (
                 weight * strength * psp(steps_since(0.0), true.tau_mem[2 * neuron] * load, true.tau_syn[circuit, sign])
             )
-            found = v[:, merged, neuron] - v[:, 2, neuron]
-            assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+            response = v[:, merged, neuron] - v[:, 2, neuron]
+            assert float((response - expected).abs().max()) < 1e-4 * float(expected.abs().max())
             peaks[merged, neuron] = float(expected.abs().max())
-    assert np.abs(peaks[0] / peaks[1] - 1).max() > 0.1  # the two circuits do differ
+    assert np.abs(peaks[0] / peaks[1] - 1).max() > 0.1  # the two circuits differ
 
 
 @pytest.mark.parametrize(("synapses", "share"), [(True, 1), (False, 0)], ids=["synapses on", "synapses off"])
 def test_first_circuit_sets_rest_threshold_and_reset(synapses: bool, share: int) -> None:
     chip = fabricated(**QUIET)
     layout = one_group(replace(READOUT, size=6, circuits=2), synapses_enabled=synapses)
-    found = run_once(chip, layout, [silent(6)], events((0, 0, 0.0)))
+    recording = run_once(chip, layout, [silent(6)], events((0, 0, 0.0)))
     true = chip.values(circuit_targets(layout))
     shift = true.rest_shift.reshape(-1, 2)[:6].sum(1) / np.sqrt(2)
     assert np.abs(shift).min() > 0.5
     rest = true.leak[:12:2] + share * shift
     codes = true.cadc_gain[:12:2] * (rest - 128) + 128 + true.cadc_offset[:12:2]
-    assert np.abs(found.codes[0].numpy() - codes).max() < 0.51
-    assert torch.equal(found.codes[0, 0], found.codes[0, -1])
+    assert np.abs(recording.codes[0].numpy() - codes).max() < 0.51
+    assert torch.equal(recording.codes[0, 0], recording.codes[0, -1])
 
 
 def test_capacitance_of_merged_circuits() -> None:
@@ -138,19 +139,19 @@ def test_capacitance_of_merged_circuits() -> None:
         assert np.all(off > 0.2 * (merged - 1))
         assert np.median(off) > 0.24
         assert np.abs(fair.tau_mem / first - 1).max() < 0.12
-        # the same charge moves a larger capacitor less
+        # the same charge changes the potential of a larger capacitor less
         assert np.allclose(raw.synapse * raw.tau_mem, fair.synapse * fair.tau_mem)
-    two = neurons_of(ideal(), one_group(replace(READOUT, size=2, circuits=2)))
-    assert two.tau_mem == pytest.approx([6 * US] * 2, rel=1e-3)  # the capacitor's rounding remains
+    pair = neurons_of(ideal(), one_group(replace(READOUT, size=2, circuits=2)))
+    assert pair.tau_mem == pytest.approx([6 * US] * 2, rel=1e-3)  # the capacitor's rounding remains
 
 
 def test_offsets_and_gain_of_the_adc() -> None:
     chip = ideal(cadc_offset_sd=10.0, cadc_gain_cv=0.05)
     layout = one_group(replace(READOUT, size=512))
-    found = run_once(chip, layout, [silent(512)], events(), samples=2)
+    recording = run_once(chip, layout, [silent(512)], events(), samples=2)
     true = chip.values(circuit_targets(layout))
     expected = np.floor(true.cadc_gain * (80 - 128) + 128 + true.cadc_offset + 0.5)
-    codes = found.codes[0, 0].numpy()
+    codes = recording.codes[0, 0].numpy()
     assert (codes == expected).mean() > 0.99
     assert np.abs(codes - expected).max() <= 1
     assert codes.std() > 8
@@ -158,63 +159,67 @@ def test_offsets_and_gain_of_the_adc() -> None:
 
 def test_reference_potential_is_seen_by_the_adc_alone() -> None:
     chip = fabricated()
-    found = machine(chip, one_group(READOUT)).read_reference(120.0, 400).astype(float)
+    codes = machine(chip, one_group(READOUT)).read_reference(120.0, 400).astype(float)
     true = chip.values(circuit_targets(one_group(READOUT)))
     expected = true.cadc_gain * (120 - 128) + 128 + true.cadc_offset
-    assert np.abs(found.mean(0) - expected).max() < 6 * np.sqrt((0.7**2 + 1 / 12) / 400)
-    assert found.std(0).mean() == pytest.approx(np.sqrt(0.7**2 + 1 / 12), rel=0.05)
+    assert np.abs(codes.mean(0) - expected).max() < 6 * np.sqrt((0.7**2 + 1 / 12) / 400)
+    assert codes.std(0).mean() == pytest.approx(np.sqrt(0.7**2 + 1 / 12), rel=0.05)
 
 
 def test_membrane_returns_from_a_forced_reset() -> None:
     group = replace(READOUT, leak=120.0, reset=60.0, tau_mem=10 * US)
-    found = run_once(ideal(), one_group(group, from_reset=True), [silent(1)], events()).codes[0, :, 0].double()
+    codes = run_once(ideal(), one_group(group, from_reset=True), [silent(1)], events()).codes[0, :, 0].double()
     expected = 120 - 60 * torch.exp(-torch.arange(20) * CADC_INTERVAL / (10 * US))
-    assert float((found - expected).abs().max()) < 0.51
+    assert float((codes - expected).abs().max()) < 0.51
 
 
 def test_second_half_of_the_circuits_is_sampled_earlier() -> None:
-    chip, skew = ideal(cadc_skew=0.3 * US), 0.3 * US
+    chip = ideal(cadc_skew=0.3 * US)
+    skew = 0.3 * US
     layout = one_group(replace(READOUT, size=512, leak=60.0), 3)
     at = 2.1 * SUBSTEP
-    found = run_once(
+    recording = run_once(
         chip, layout, [torch.full((512, 3), 63, dtype=torch.int8)], events(*[(0, j, at) for j in range(3)])
     )
     time = torch.arange(20) * CADC_INTERVAL - at
-    for codes, late in ((found.codes[0, :, :256], 0.0), (found.codes[0, :, 256:], skew)):
+    for codes, late in ((recording.codes[0, :, :256], 0.0), (recording.codes[0, :, 256:], skew)):
         expected = 60 + 3 * 63 * psp(time - late, 6 * US, 6 * US)
-        # 0.5 of rounding; between sub-steps the membrane is a straight line
+        # 0.5 LSB of rounding, and the error of linear interpolation between sub-steps
         assert float((codes.double() - expected[:, None])[2:].abs().max()) < 0.75
-    assert int((found.codes[0, 2, :256].int() - found.codes[0, 2, 256:].int()).min()) > 3
+    assert int((recording.codes[0, 2, :256].int() - recording.codes[0, 2, 256:].int()).min()) > 3
 
 
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 def test_membranes_held_at_reset_are_sampled_there(engine: str) -> None:
-    """The look back in time must not leave the refractory period."""
+    """The interpolation of early samples must not leave the refractory period."""
     layout = one_group(replace(SPIKING, size=512, leak=200.0, refractory=10 * US), from_reset=True)
-    found = run_once(ideal(cadc_skew=0.3 * US), layout, [silent(512)], events(), engine=engine)
-    since = torch.arange(20) * CADC_INTERVAL - float(found.spikes.time[0])
-    held = (since > 0.8 * US) & (since < 9.5 * US)
+    recording = run_once(ideal(cadc_skew=0.3 * US), layout, [silent(512)], events(), engine=engine)
+    elapsed = torch.arange(20) * CADC_INTERVAL - float(recording.spikes.time[0])
+    held = (elapsed > 0.8 * US) & (elapsed < 9.5 * US)
     assert int(held.sum()) >= 5
-    assert torch.all(found.codes[0, held] == 80)
+    assert torch.all(recording.codes[0, held] == 80)
 
 
 def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
-    batch, chip = 300, ideal(sampling_phase=1.7 * US)
+    batch = 300
+    chip = ideal(sampling_phase=1.7 * US)
     layout = Layout(1, (replace(READOUT, leak=60.0), SPIKING), (Wiring(0, 1, 0), Wiring(1, 1, 0)))
     at = 3.4 * US
     stimulus = events(*[(b, 0, at) for b in range(batch) for _ in range(3)])
-    made = machine(chip, layout)
-    found = made.run([integers([63]), integers([63])], stimulus, batch, clock=7)
-    phase = torch.from_numpy(made._phase(np.arange(7, 7 + batch, dtype=np.uint64), np.zeros(batch, np.int64))).double()
-    # uniform
+    emulated = machine(chip, layout)
+    recording = emulated.run([integers([63]), integers([63])], stimulus, batch, clock=7)
+    phase = torch.from_numpy(
+        emulated._phase(np.arange(7, 7 + batch, dtype=np.uint64), np.zeros(batch, np.int64))
+    ).double()
+    # the phase is uniform
     ordered = torch.sort(phase).values / (1.7 * US)
     assert float((ordered - (torch.arange(batch) + 0.5) / batch).abs().max()) < 1.6 / np.sqrt(batch)
-    # the samples show it
+    # the samples are shifted by the phase
     time = torch.arange(20) * CADC_INTERVAL - at - phase[:, None]
     expected = 60 + 3 * 63 * psp(time, 6 * US, 6 * US)
-    assert float((found.codes[..., 0].double() - expected)[:, 4:].abs().max()) < 1.2
-    # the stamps do not: they count from the stimulus' own start
-    times = found.spikes.time.double()
+    assert float((recording.codes[..., 0].double() - expected)[:, 4:].abs().max()) < 1.2
+    # the stamps are not: they are relative to the start of the stimulus
+    times = recording.spikes.time.double()
     assert len(times) == batch
     assert float(times.std()) < STAMP
 
@@ -222,8 +227,8 @@ def test_stimulus_comes_by_the_phase_after_the_first_sample() -> None:
 @pytest.mark.parametrize("refractory", [0.5, 2.0, 3.3])
 def test_interval_of_a_neuron_above_threshold(refractory: float) -> None:
     group = replace(SPIKING, leak=200.0, refractory=refractory * US)
-    found = run_once(ideal(), one_group(group), [integers([0])], events(), samples=60).spikes
-    intervals = np.diff(found.time.double().numpy())
+    spikes = run_once(ideal(), one_group(group), [integers([0])], events(), samples=60).spikes
+    intervals = np.diff(spikes.time.double().numpy())
     assert len(intervals) > 8
     expected = refractory * US + 6 * US * np.log((200 - 80) / (200 - 150))
     # stamps of 8 ns, and a straight line through the threshold (second order in the sub-step)
@@ -234,38 +239,38 @@ def test_interval_of_a_neuron_above_threshold(refractory: float) -> None:
 @pytest.mark.parametrize("drive", [10, 40, 100])
 def test_refractory_period_is_kept_under_strong_drive(drive: int, substeps: int) -> None:
     layout = one_group(SPIKING, inputs=drive)
-    every = torch.arange(0, 30 * US, 1 * US)
-    units = torch.arange(drive).repeat(len(every))
-    stimulus = Events(torch.zeros_like(units), units, every.repeat_interleave(drive))
+    times = torch.arange(0, 30 * US, 1 * US)
+    units = torch.arange(drive).repeat(len(times))
+    stimulus = Events(torch.zeros_like(units), units, times.repeat_interleave(drive))
     weights = [torch.full((1, drive), 63, dtype=torch.int8)]
-    found = run_once(calibrated(), layout, weights, stimulus, substeps=substeps).spikes.time.double()
-    assert len(found) >= 6
+    spike_times = run_once(calibrated(), layout, weights, stimulus, substeps=substeps).spikes.time.double()
+    assert len(spike_times) >= 6
     jitter = 6 * 60e-9 * np.sqrt(2)
-    assert float(torch.diff(found).min()) >= 2 * US - jitter - STAMP
+    assert float(torch.diff(spike_times).min()) >= 2 * US - jitter - STAMP
 
 
 @pytest.mark.parametrize("engine", ["compiled", "stepwise"])
 def test_refractory_period_is_kept_under_extreme_drive(engine: str) -> None:
-    every = torch.arange(0, 34 * US, SUBSTEP)
-    units = torch.arange(128).repeat(len(every))
-    stimulus = Events(torch.zeros_like(units), units, every.repeat_interleave(128))
+    times = torch.arange(0, 34 * US, SUBSTEP)
+    units = torch.arange(128).repeat(len(times))
+    stimulus = Events(torch.zeros_like(units), units, times.repeat_interleave(128))
     weights = [torch.full((1, 128), 63, dtype=torch.int8)]
-    found = run_once(ideal(), one_group(SPIKING, 128), weights, stimulus, engine=engine).spikes.time.double()
-    assert len(found) > 10
-    assert float(torch.diff(found).min()) >= 2 * US - STAMP
+    spike_times = run_once(ideal(), one_group(SPIKING, 128), weights, stimulus, engine=engine).spikes.time.double()
+    assert len(spike_times) > 10
+    assert float(torch.diff(spike_times).min()) >= 2 * US - STAMP
 
 
 def test_membrane_is_held_at_reset_for_the_refractory_period() -> None:
     group = replace(SPIKING, reset=50.0, refractory=5 * US)
     stimulus = events(*[(0, 0, 0.0)] * 3)
-    found = run_once(ideal(), one_group(group), [integers([63])], stimulus)
-    assert len(found.spikes.time) == 1
-    since = torch.arange(20) * CADC_INTERVAL - float(found.spikes.time[0])
-    held = (since > SUBSTEP) & (since < 5 * US - SUBSTEP)
+    recording = run_once(ideal(), one_group(group), [integers([63])], stimulus)
+    assert len(recording.spikes.time) == 1
+    elapsed = torch.arange(20) * CADC_INTERVAL - float(recording.spikes.time[0])
+    held = (elapsed > SUBSTEP) & (elapsed < 5 * US - SUBSTEP)
     assert int(held.sum()) >= 2
-    assert torch.all(found.codes[0, held, 0] == 50)
-    assert torch.all(found.codes[0, since < 0, 0] >= 80)
-    assert int(found.codes[0, since > 5 * US + SUBSTEP, 0].min()) > 50
+    assert torch.all(recording.codes[0, held, 0] == 50)
+    assert torch.all(recording.codes[0, elapsed < 0, 0] >= 80)
+    assert int(recording.codes[0, elapsed > 5 * US + SUBSTEP, 0].min()) > 50
 
 
 @pytest.mark.parametrize(("weight", "signed"), [(0, -45), (63, 100), (-63, -103)])
@@ -302,12 +307,12 @@ def test_amplifier_saturates() -> None:
 def test_hidden_events_arrive_at_the_readout() -> None:
     layout = Layout(1, (SPIKING, READOUT), (Wiring(0, 1, 0), Wiring(1, 1, 0, source=0)))
     stimulus = events(*[(0, 0, 0.3 * US)] * 3)
-    found = run_once(ideal(), layout, [integers([63]), integers([-45])], stimulus, samples=20)
-    assert found.spikes.unit.tolist() == [0]
-    arrival = float(found.spikes.time[0]) + ON_CHIP_DELAY
+    recording = run_once(ideal(), layout, [integers([63]), integers([-45])], stimulus, samples=20)
+    assert recording.spikes.unit.tolist() == [0]
+    arrival = float(recording.spikes.time[0]) + ON_CHIP_DELAY
     expected = 80 - 45 * psp(torch.arange(20) * CADC_INTERVAL - arrival, 6 * US, 6 * US)
-    # 0.5 of rounding; the arrival is known to 4 ns of a slope of 10 LSB / us
-    assert float((found.codes[0, :, 1].double() - expected)[5:].abs().max()) < 0.6
+    # 0.5 LSB of rounding, and an error of 4 ns of the arrival at a slope of 10 LSB / us
+    assert float((recording.codes[0, :, 1].double() - expected)[5:].abs().max()) < 0.6
 
 
 def test_recurrent_group() -> None:
@@ -315,9 +320,9 @@ def test_recurrent_group() -> None:
     layout = Layout(1, (group,), (Wiring(0, 1, 0), Wiring(0, 3, 1, source=0)))
     first = integers([63], [0], [0])  # the input drives neuron 0 only
     recurrent = integers([0, 0, 0], [60, 0, 0], [-40, 0, 0])  # 0 excites 1 and inhibits 2
-    found = run_once(ideal(), layout, [first, recurrent], events(*[(0, 0, 0.0)] * 3))
-    assert found.spikes.unit.tolist() == [0]
-    swing = found.codes[0].double() - 80
+    recording = run_once(ideal(), layout, [first, recurrent], events(*[(0, 0, 0.0)] * 3))
+    assert recording.spikes.unit.tolist() == [0]
+    swing = recording.codes[0].double() - 80
     assert float(swing[:, 1].max()) == pytest.approx(30, abs=1)
     assert float(swing[:, 2].min()) == pytest.approx(-20, abs=1)
 
@@ -326,9 +331,9 @@ def test_recurrent_chain_propagates() -> None:
     group = replace(SPIKING, size=4, threshold=100.0)  # one full weight suffices
     layout = Layout(1, (group,), (Wiring(0, 1, 0), Wiring(0, 4, 1, source=0)))
     recurrent = torch.diag(torch.full((3,), 63), -1).to(torch.int8)
-    found = run_once(ideal(), layout, [integers([63], [0], [0], [0]), recurrent], events((0, 0, 0.0)))
-    assert found.spikes.unit.tolist() == [0, 1, 2, 3]
-    delays = torch.diff(found.spikes.time.double())
+    recording = run_once(ideal(), layout, [integers([63], [0], [0], [0]), recurrent], events((0, 0, 0.0)))
+    assert recording.spikes.unit.tolist() == [0, 1, 2, 3]
+    delays = torch.diff(recording.spikes.time.double())
     time = torch.linspace(0, 6 * US, 6001, dtype=torch.float64)
     crossing = float(time[63 * psp(time, 6 * US, 6 * US) > 20][0])
     assert float((delays - crossing - ON_CHIP_DELAY).abs().max()) < 0.1 * SUBSTEP
@@ -349,8 +354,8 @@ def test_membrane_noise_has_the_membranes_memory(tau_mem: float) -> None:
     level = 6 * (tau_mem / 6) ** 0.2  # less leak conductance, more noise
     layout = one_group(replace(READOUT, size=200, tau_mem=tau_mem * US))
     samples, settled = (40, 15) if tau_mem < 10 else (250, 110)
-    found = run_once(ideal(membrane_noise=6.0), layout, [silent(200)], events(), batch=20, samples=samples)
-    codes = found.codes[:, settled:].double() - 80
+    recording = run_once(ideal(membrane_noise=6.0), layout, [silent(200)], events(), batch=20, samples=samples)
+    codes = recording.codes[:, settled:].double() - 80
     assert float(codes.mean()) == pytest.approx(0, abs=0.5)
     assert float(codes.std()) == pytest.approx(level, rel=0.03)
     lag = (codes[:, 1:] * codes[:, :-1]).mean() / codes.square().mean()
@@ -359,26 +364,26 @@ def test_membrane_noise_has_the_membranes_memory(tau_mem: float) -> None:
 
 def test_threshold_noise_is_constant_in_a_window_of_the_clock() -> None:
     stimulus = events(*[(b, 0, 0.0) for b in range(200) for _ in range(4)])
-    found = run_once(ideal(threshold_noise=5.0), one_group(SPIKING), [integers([63])], stimulus, batch=200).spikes
-    first = [found.time[found.sample == b][0].item() for b in range(200)]
+    spikes = run_once(ideal(threshold_noise=5.0), one_group(SPIKING), [integers([63])], stimulus, batch=200).spikes
+    first = [spikes.time[spikes.sample == b][0].item() for b in range(200)]
     assert len(set(first[:100])) == len(set(first[100:])) == 1
     assert first[0] != first[100]
 
 
 def test_threshold_noise_has_its_spread() -> None:
     layout = one_group(replace(SPIKING, size=512, leak=145.0), from_reset=True)
-    made = machine(ideal(threshold_noise=3.0), layout, 1)
-    program = made._program
+    emulated = machine(ideal(threshold_noise=3.0), layout, 1)
+    program = emulated._program
     assert program is not None
-    thresholds = np.stack([made._row(program, 0, window)[1] for window in range(40)]) - 150
+    thresholds = np.stack([emulated._row(program, 0, window)[1] for window in range(40)]) - 150
     assert thresholds.std() == pytest.approx(3, rel=0.02)
     assert abs(np.corrcoef(thresholds[:-1].ravel(), thresholds[1:].ravel())[0, 1]) < 0.03
 
 
 def test_spike_jitter() -> None:
     stimulus = events(*[(b, 0, 0.0) for b in range(300) for _ in range(4)])
-    found = run_once(ideal(spike_jitter=60e-9), one_group(SPIKING), [integers([63])], stimulus, batch=300)
-    assert float(found.spikes.time.double().std()) == pytest.approx(60e-9, rel=0.15)
+    recording = run_once(ideal(spike_jitter=60e-9), one_group(SPIKING), [integers([63])], stimulus, batch=300)
+    assert float(recording.spikes.time.double().std()) == pytest.approx(60e-9, rel=0.15)
 
 
 def test_stamps_are_multiples_of_8_ns() -> None:

@@ -1,4 +1,4 @@
-"""Calls that the emulated chip refuses, and what it says."""
+"""Calls that the emulated chip refuses, and the messages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,7 +107,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "close trials on several chips": (
         lambda: machine([fabricated(), fabricated("W62F0")], replace(LAYOUT, gap=1 * US)),
         ValueError,
-        "close trials follow each other on one chip, but here each meets one of 2; use a single chip",
+        "close trials need a single chip, but each trial runs on one of 2; use a single chip",
     ),
     "negative gap": (
         lambda: replace(LAYOUT, gap=-1e-6),
@@ -122,7 +122,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "long gap": (
         lambda: machine(ideal(), replace(LAYOUT, gap=7e-3)),
         ValueError,
-        r"samples=20 \(and the gap behind them\) times substeps=4 must be in 1..16384",
+        r"samples=20 \(and the gap after them\) times substeps=4 must be in 1..16384",
     ),
     "index of a chip": (
         lambda: machine([fabricated(), fabricated("W62F0")], LAYOUT).run(

@@ -1,4 +1,4 @@
-"""Random numbers: pinned, the same in numba and torch, independent."""
+"""Random numbers: pinned, independent, and equal in numba and torch."""
 
 import hashlib
 
@@ -59,8 +59,8 @@ def test_words_are_the_same_in_both_engines(stream: int, step: int) -> None:
     expected = np.empty((3, 500), np.uint32)
     for row, (key0, key1) in zip(expected, keys, strict=True):
         kernel._words(stream, step, 0, key0, key1, row)
-    found = noise_words(stream, step, 500, torch.from_numpy(keys.astype(np.int64)))
-    assert np.array_equal(found.numpy(), expected)
+    words = noise_words(stream, step, 500, torch.from_numpy(keys.astype(np.int64)))
+    assert np.array_equal(words.numpy(), expected)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def noise() -> np.ndarray:
 def test_noise_is_standard_normal(noise: np.ndarray) -> None:
     assert noise.mean() == pytest.approx(0, abs=0.005)
     assert noise.std() == pytest.approx(1, abs=0.005)
-    for axis in range(4):  # no neuron, step or sample stands out by more than 6 standard errors
-        others = tuple(i for i in range(4) if i != axis)
+    for axis in range(4):  # no neuron, step or sample deviates by more than 6 standard errors
+        axes = tuple(i for i in range(4) if i != axis)
         count = noise.size / noise.shape[axis]
-        assert np.abs(noise.mean(axis=others)).max() < 6 / np.sqrt(count)
+        assert np.abs(noise.mean(axis=axes)).max() < 6 / np.sqrt(count)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_noise_is_standard_normal(noise: np.ndarray) -> None:
 )
 def test_noise_is_independent(noise: np.ndarray, axis: str, lag: int) -> None:
     moved = np.moveaxis(noise, ("half", "step", "sample", "neuron").index(axis), 0)
-    found = np.corrcoef(moved[:-lag].ravel(), moved[lag:].ravel())[0, 1]
-    assert abs(found) < 6 / np.sqrt(noise.size / 2)
+    correlation = np.corrcoef(moved[:-lag].ravel(), moved[lag:].ravel())[0, 1]
+    assert abs(correlation) < 6 / np.sqrt(noise.size / 2)
 
 
 def test_streams_are_independent() -> None:
