@@ -1,4 +1,4 @@
-"""For all tests: torch's own generator starts alike whatever ran before, and no process outlives its test."""
+"""Fixtures of all tests: torch's generator starts with the same seed, and no process outlives its test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_report_header() -> str:
-    """Say which hxtrain is tested: the installed one, unless Python was started in the root of a clone (0001)."""
+    """Name the hxtrain under test: the installed one, unless Python was started in the root of a clone (0001)."""
     source = Path(hxtrain.__file__).parent
     clone = source == ROOT / "hxtrain"
     return f"hxtrain: {source}" + (" (this clone's folders; `pytest` tests what is installed)" if clone else "")
@@ -29,7 +29,7 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[Any]]]:
-    """End the processes that a test has left, as one that timed out does; the next test is not to suffer."""
+    """End the processes that a test leaves, for example after a timeout, so that they do not disturb the next test."""
     started: list[subprocess.Popen[Any]] = []
     plain = subprocess.Popen.__init__
 

@@ -92,7 +92,7 @@ def test_every_folder_with_code_is_a_listed_package(setup: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("package", "pattern", "least"),
+    ("package", "pattern", "minimum"),
     [
         ("hxtrain", "py.typed", 1),
         ("hxtrain.datasets.files", "*.npz", 3),
@@ -100,9 +100,9 @@ def test_every_folder_with_code_is_a_listed_package(setup: dict[str, Any]) -> No
         ("hxtrain.experiments.conf", "*.yaml", 1),
     ],
 )
-def test_files_are_installed(package: str, pattern: str, least: int) -> None:
-    found = [file.name for file in resources.files(package).iterdir() if Path(file.name).match(pattern)]
-    assert len(found) >= least, f"{package} holds {found}, expected {least} or more files {pattern}"
+def test_files_are_installed(package: str, pattern: str, minimum: int) -> None:
+    names = [file.name for file in resources.files(package).iterdir() if Path(file.name).match(pattern)]
+    assert len(names) >= minimum, f"{package} holds {names}, expected {minimum} or more files {pattern}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Places where the package must start: other systems, newer Pythons, clones, users who may write nowhere."""
+"""Places where the package must start: other systems, newer Pythons, clones, users without a folder to write to."""
 
 from __future__ import annotations
 
@@ -45,29 +45,29 @@ KERNELS = (
 
 
 def python(code: str, folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, in a folder."""
+    """Run code in a new process in a folder."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
     return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, env=env, capture_output=True, text=True)
 
 
-def test_every_module_is_imported_without_what_only_unix_has(tmp_path: Path) -> None:
-    found = python(IMPORT_ALL.format(blocked=UNIX_ONLY), tmp_path)
-    assert found.stdout == "all\n", found.stderr
+def test_every_module_is_imported_without_modules_of_unix(tmp_path: Path) -> None:
+    process = python(IMPORT_ALL.format(blocked=UNIX_ONLY), tmp_path)
+    assert process.stdout == "all\n", process.stderr
 
 
 def test_commands_start_where_help_texts_are_checked_at_once(tmp_path: Path) -> None:
     """As Python 3.14 does."""
     (tmp_path / "sitecustomize.py").write_text(EAGER_CHECK)
-    found = python(TRAIN, tmp_path, "--hydra-help", PYTHONPATH=str(tmp_path))
-    assert found.returncode == 0, found.stderr
-    assert "Install or Uninstall shell completion" in found.stdout
+    process = python(TRAIN, tmp_path, "--hydra-help", PYTHONPATH=str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert "Install or Uninstall shell completion" in process.stdout
 
 
 @pytest.mark.parametrize("folder", [".", "hxtrain"])
 def test_import_works_in_a_clone(folder: str) -> None:
     code = "import hxtrain.backends, hxtrain.emulator, hxtrain.experiments"
-    found = python(code, ROOT / folder)
-    assert found.returncode == 0, found.stderr
+    process = python(code, ROOT / folder)
+    assert process.returncode == 0, process.stderr
 
 
 def test_a_clone_that_is_not_installed_says_so(tmp_path: Path) -> None:
@@ -81,20 +81,20 @@ try:
 except ValueError as error:
     print(error)
 """
-    found = python(code, ROOT)
-    assert f"not installed; run: pip install {ROOT}" in found.stdout, found.stderr
+    process = python(code, ROOT)
+    assert f"not installed; run: pip install {ROOT}" in process.stdout, process.stderr
 
 
 def test_an_incomplete_clone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hxtrain").mkdir()
     for file in ("__init__.py", "_start.py", "compilation.py"):
         (tmp_path / "hxtrain" / file).write_text((ROOT / "hxtrain" / file).read_text())
-    found = python("import hxtrain", tmp_path)
-    assert "hxtrain.backends, hxtrain.emulator, hxtrain.experiments are neither in it nor beside it" in found.stderr
+    process = python("import hxtrain", tmp_path)
+    assert "hxtrain.backends, hxtrain.emulator, hxtrain.experiments are neither in it nor beside it" in process.stderr
 
 
 def unwritable(folder: Path) -> str:
-    """Return code after which numba finds no place in the package or in the user's cache."""
+    """Return code that hides the package and the user's cache from numba as places to write to."""
     return f"""
 import tempfile
 plain = tempfile.TemporaryFile
@@ -106,23 +106,23 @@ tempfile.TemporaryFile = refuse
 """
 
 
-def test_loops_are_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
-    found = python(unwritable(tmp_path) + KERNELS, tmp_path, NUMBA_CACHE_DIR="", TMPDIR=str(tmp_path))
-    assert found.stdout == "started\n", found.stderr
-    assert found.stderr.count("set NUMBA_CACHE_DIR to a folder that can be written") == 1
+def test_loops_are_compiled_without_a_cache(tmp_path: Path) -> None:
+    process = python(unwritable(tmp_path) + KERNELS, tmp_path, NUMBA_CACHE_DIR="", TMPDIR=str(tmp_path))
+    assert process.stdout == "started\n", process.stderr
+    assert process.stderr.count("set NUMBA_CACHE_DIR to a folder that can be written") == 1
     assert list(tmp_path.iterdir()) == []  # the private folder is gone
 
 
 def test_without_any_place_to_write_one_line_says_what_to_do(tmp_path: Path) -> None:
     code = unwritable(tmp_path) + "tempfile.mkdtemp = refuse\n" + KERNELS
-    found = python(code, tmp_path, NUMBA_CACHE_DIR="")
-    assert found.stderr.splitlines()[-1].startswith("ImportError: hxtrain compiles code and finds no folder")
+    process = python(code, tmp_path, NUMBA_CACHE_DIR="")
+    assert process.stderr.splitlines()[-1].startswith("ImportError: hxtrain compiles code and finds no folder")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the numbers of users are Unix's")
 @pytest.mark.parametrize("home", [None, "/nonexistent"])
 def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None) -> None:
-    """A number that no list of users has, as in containers."""
+    """The number of the user is in no list of users, as in containers."""
     nameless = """
 import os, pwd, sys
 def nobody(number):
@@ -134,6 +134,6 @@ sys.argv[0] = "hxtrain"
     code = unwritable(tmp_path) + nameless.format(home=home) + TRAIN
     words = ["experiment=digits", "network.hidden=[10]", "trainer.epochs=1", "trainer.train_samples=50"]
     places = {"NUMBA_CACHE_DIR": "", "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": "", "HXTRAIN_CACHE": ""}
-    found = python(code, tmp_path, *words, "trainer.test_samples=10", "trainer.plots=false", **places)
-    assert found.returncode == 0, found.stderr
+    process = python(code, tmp_path, *words, "trainer.test_samples=10", "trainer.plots=false", **places)
+    assert process.returncode == 0, process.stderr
     assert len(list(tmp_path.glob("outputs/*/*/result.json"))) == 1

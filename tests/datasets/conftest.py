@@ -1,4 +1,4 @@
-"""Small IDX folders, written fresh for each test that asks."""
+"""Small IDX folders, written for each test that requests one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ FolderMaker = Callable[..., Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> FolderMaker:
-    """Write four IDX files of random 28x28 images and return their folder."""
+    """Return a function that writes four IDX files of random 28x28 images and returns their folder."""
 
     def make(
         counts: tuple[int, int, int, int] = (7, 7, 5, 5),
@@ -22,9 +22,9 @@ def make_folder(tmp_path: Path) -> FolderMaker:
         dotted: bool = False,
         highest: int = 9,
         seed: int = 0,
-        where: str = "idx",
+        directory: str = "idx",
     ) -> Path:
-        folder = tmp_path / where
+        folder = tmp_path / directory
         folder.mkdir()
         rng = torch.Generator().manual_seed(seed)
         for name, count in zip(IDX_NAMES, counts, strict=True):

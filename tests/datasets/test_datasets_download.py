@@ -1,4 +1,4 @@
-"""Downloads over the loopback: mirrors, checksums, what is left behind."""
+"""Downloads over the loopback: mirrors, checksums, remaining files."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(make_folder: Callable[..., Path]) -> Path:
-    return make_folder(ending=".gz", where="served")
+    return make_folder(ending=".gz", directory="served")
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def test_all_files_past_a_dead_mirror(served: Path, mirror: str, dead: str, tmp_
     assert all((target / name).read_bytes() == (served / name).read_bytes() for name in names)
 
 
-def test_files_at_hand_are_left_alone(served: Path, mirror: str, make_folder: Callable[..., Path]) -> None:
+def test_existing_files_are_left_alone(served: Path, mirror: str, make_folder: Callable[..., Path]) -> None:
     target = make_folder(dotted=True, seed=3)
     (target / "t10k-images.idx3-ubyte").unlink()
-    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    previous = {path.name: path.read_bytes() for path in target.iterdir()}
     download_dataset(info_for(served, mirror), target)
-    after = {path.name: path.read_bytes() for path in target.iterdir()}
-    assert set(after) - set(before) == {"t10k-images-idx3-ubyte.gz"}
-    assert after | before == after
+    current = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert set(current) - set(previous) == {"t10k-images-idx3-ubyte.gz"}
+    assert current | previous == current
 
 
 def test_wrong_checksum_then_missing_then_dead(served: Path, mirror: str, dead: str, tmp_path: Path) -> None:

@@ -35,22 +35,25 @@ def test_crop(make_folder: Callable[..., Path], name: str, size: int, crop: int)
 
 
 def test_default_size_and_hash(make_folder: Callable[..., Path]) -> None:
-    folder, other = make_folder(), make_folder(seed=1, where="other")
+    folder = make_folder()
+    second = make_folder(seed=1, directory="other")
     data = load_dataset("mnist", folder=folder)
     assert data.size == 16
     assert data.sha256 == load_dataset("mnist", 16, folder).sha256
     assert data.sha256 != load_dataset("mnist", 17, folder).sha256
-    assert data.sha256 != load_dataset("mnist", 16, other).sha256
+    assert data.sha256 != load_dataset("mnist", 16, second).sha256
 
 
 def test_hash_covers_labels(make_folder: Callable[..., Path]) -> None:
-    folder, other = make_folder(), make_folder(highest=8, where="other")
-    assert torch.equal(read_images(folder / IDX_NAMES[2]), read_images(other / IDX_NAMES[2]))
-    assert load_dataset("mnist", folder=folder).sha256 != load_dataset("mnist", folder=other).sha256
+    folder = make_folder()
+    second = make_folder(highest=8, directory="other")
+    assert torch.equal(read_images(folder / IDX_NAMES[2]), read_images(second / IDX_NAMES[2]))
+    assert load_dataset("mnist", folder=folder).sha256 != load_dataset("mnist", folder=second).sha256
 
 
 def test_known_release_is_recognised(make_folder: Callable[..., Path]) -> None:
-    plain, packed = make_folder(), make_folder(ending=".gz", where="packed")
+    plain = make_folder()
+    packed = make_folder(ending=".gz", directory="packed")
     sums = tuple(raw_md5((plain / name).read_bytes()) for name in IDX_NAMES)
     info = replace(MNIST, releases={sums: "a known release"})
     assert read_folder(info, plain, 16).note == "a known release"

@@ -1,10 +1,10 @@
-"""Wrong command lines, and what their texts must name: the value as typed and the remedy."""
+"""Wrong command lines, and the parts of their texts: the value as typed and the remedy."""
 
 T = "hxtrain"
-"""The command that most of them are of."""
+"""The command of most mistakes."""
 
 MISTAKES: list[tuple[str, list[str], list[str]]] = [
-    # keys that are no setting
+    # keys without a setting
     (T, ["trainer.epoch=1"], ["trainer.epoch is not a setting; did you mean trainer.epochs?"]),
     (T, ["+trainer.epoch=1"], ["trainer.epoch is not a setting; did you mean trainer.epochs?"]),
     (T, ["++trainer.epoch=1"], ["trainer.epoch is not a setting; did you mean trainer.epochs?"]),
@@ -97,7 +97,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["trainer.initial=[a,b]"], ["trainer.initial=[a,b] must be a text"]),
     ("hxtrain-conformance", ["checks=a"], ["write checks=[a]"]),
     ("hxtrain-transfer", ["chips=W66F3"], ["write chips=[W66F3]"]),
-    # values that no generator or equation takes
+    # values outside of the range of a generator or an equation
     (T, ["seed=-1"], ["seed=-1 must be in 0.."]),
     (T, [f"seed={10**20}"], ["must be in 0.."]),
     (T, ["chip.seed=-1"], ["chip.seed=-1 must be in 0.."]),
@@ -139,4 +139,4 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("hxtrain-evaluate", [], ["checkpoint is missing; write hxtrain-evaluate checkpoint="]),
     ("hxtrain-fit", [], ["file is missing"]),
 ]
-"""Command, words, and what the text must hold."""
+"""Command, words, and the required parts of the text."""

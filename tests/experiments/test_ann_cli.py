@@ -1,4 +1,4 @@
-"""`hxtrain-ann`, and `hxtrain` with its network as a teacher, as a user calls them."""
+"""`hxtrain-ann`, and `hxtrain` with its network as a teacher, from the command line."""
 
 import json
 
@@ -28,34 +28,34 @@ def test_the_default_is_the_network_of_the_same_size():
 def test_experiments_compose():
     names = options("experiment/ann")
     assert names == ["fashion16_teacher", "mnist16_rotated", "mnist16_teacher"]
-    found = {name: settings(f"experiment=ann/{name}", "trainer.epochs=2") for name in names}
-    assert [type(config.model) for config in found.values()] == [CNNConfig, MLPConfig, CNNConfig]
-    assert all(config.trainer.epochs == 2 for config in found.values())
+    configs = {name: settings(f"experiment=ann/{name}", "trainer.epochs=2") for name in names}
+    assert [type(config.model) for config in configs.values()] == [CNNConfig, MLPConfig, CNNConfig]
+    assert all(config.trainer.epochs == 2 for config in configs.values())
 
 
-def test_a_teacher_is_trained_and_taught_from(tmp_path):
-    done = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_teacher_is_trained_and_teaches(tmp_path):
+    process = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "teacher/result.json").read_text())
     assert result["command"] == "hxtrain-ann " + " ".join([*ANN, "hydra.run.dir=teacher"])
-    assert f"test accuracy {result['test_accuracy']:.2%}" in done.stdout
+    assert f"test accuracy {result['test_accuracy']:.2%}" in process.stdout
     assert (tmp_path / "teacher/config.yaml").is_file()
 
-    again = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "holds a run already; continue it with trainer.resume=true" in again.stderr
+    second = call("hxtrain-ann", *ANN, "hydra.run.dir=teacher", cwd=tmp_path)
+    assert second.returncode == 2
+    assert "holds a run already; continue it with trainer.resume=true" in second.stderr
 
     swept = call("hxtrain-ann", "--multirun", "seed=0,1", *ANN, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert "sweep: 2 of 2 runs done" in swept.stdout, swept.stderr
-    same = json.loads((tmp_path / "sweep/0/result.json").read_text())
-    assert same["test_accuracy"] == result["test_accuracy"]
+    swept_result = json.loads((tmp_path / "sweep/0/result.json").read_text())
+    assert swept_result["test_accuracy"] == result["test_accuracy"]
 
     for teacher in ("teacher/checkpoint.pt", "[teacher/checkpoint.pt,sweep/1/checkpoint.pt]"):
         words = [f"distillation.teacher={teacher}", "distillation.temperature=3"]
-        taught = call("hxtrain", *TINY, *words, f"hydra.run.dir=run{len(teacher)}", cwd=tmp_path)
-        assert taught.returncode == 0, taught.stderr
-        assert taught.stdout.count("teacher MLP (") == 1 + teacher.count(",")
-        assert f"test accuracy {result['test_accuracy']:.2%}" in taught.stdout
+        student = call("hxtrain", *TINY, *words, f"hydra.run.dir=run{len(teacher)}", cwd=tmp_path)
+        assert student.returncode == 0, student.stderr
+        assert student.stdout.count("teacher MLP (") == 1 + teacher.count(",")
+        assert f"test accuracy {result['test_accuracy']:.2%}" in student.stdout
 
     words = ["data=mnist", "distillation.teacher=teacher/checkpoint.pt", "hydra.run.dir=refused"]
     refused = call("hxtrain", *words, cwd=tmp_path)

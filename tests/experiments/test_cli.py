@@ -1,4 +1,4 @@
-"""The console scripts, as a user calls them."""
+"""The console scripts, called from the command line."""
 
 import json
 import os
@@ -89,10 +89,10 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
     assert not (tmp_path / "one/.hydra").exists()
     assert (tmp_path / "one/plots/samples.png").is_file()
 
-    again = call("hxtrain", *TINY, "hydra.run.dir=one", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "holds a run already; continue it with trainer.resume=true" in again.stderr
-    assert "Traceback" not in again.stderr
+    second = call("hxtrain", *TINY, "hydra.run.dir=one", cwd=tmp_path)
+    assert second.returncode == 2
+    assert "holds a run already; continue it with trainer.resume=true" in second.stderr
+    assert "Traceback" not in second.stderr
 
     for options in (["chip.preset=uncalibrated"], ["backend=software"], ["backend=reference"]):
         evaluated = call(
@@ -104,11 +104,11 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
             cwd=tmp_path,
         )
         assert evaluated.returncode == 0, evaluated.stderr
-        found = json.loads((tmp_path / "two/evaluation.json").read_text())
-        assert found["trained_on"]["chip_hash"] == result["chip_hash"]
-        assert found["test_samples"] == 50
+        evaluation = json.loads((tmp_path / "two/evaluation.json").read_text())
+        assert evaluation["trained_on"]["chip_hash"] == result["chip_hash"]
+        assert evaluation["test_samples"] == 50
         if options != ["backend=software"]:
-            assert found["chip_hash"] != result["chip_hash"]
+            assert evaluation["chip_hash"] != result["chip_hash"]
 
 
 REFUSALS = [
@@ -131,29 +131,29 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("options", "text"), REFUSALS, ids=[" ".join(r[0]) for r in REFUSALS])
 def test_mistakes_end_with_a_text_that_names_them(tmp_path, options, text):
-    done = call("hxtrain", *TINY, *options, "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode != 0
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    process = call("hxtrain", *TINY, *options, "hydra.run.dir=run", cwd=tmp_path)
+    assert process.returncode != 0
+    assert text in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_options_without_effect_warn(tmp_path):
-    done = call("hxtrain", *TINY, "backend=software", "chip.preset=uncalibrated", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "chip.preset=uncalibrated has no effect: backend=software has no chip individuals" in done.stderr
+    process = call("hxtrain", *TINY, "backend=software", "chip.preset=uncalibrated", "hydra.run.dir=run", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "chip.preset=uncalibrated has no effect: backend=software has no chip individuals" in process.stderr
 
 
 def test_evaluate_without_checkpoint_says_so(tmp_path):
-    done = call("hxtrain-evaluate", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "checkpoint" in done.stderr
+    process = call("hxtrain-evaluate", "hydra.run.dir=run", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "checkpoint" in process.stderr
 
 
 def test_info(tmp_path):
-    done = call("hxtrain-info", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert set(found["backends"]) >= {"emulator", "reference"}
-    assert found["backends"]["emulator"]["capabilities"]["neuron_circuits"] == 512
-    assert len({chip["chip_hash"] for chip in found["chips"]}) == 12  # six chips, calibrated and not
+    process = call("hxtrain-info", "--json", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    info = json.loads(process.stdout)
+    assert set(info["backends"]) >= {"emulator", "reference"}
+    assert info["backends"]["emulator"]["capabilities"]["neuron_circuits"] == 512
+    assert len({chip["chip_hash"] for chip in info["chips"]}) == 12  # six chips, calibrated and not
     assert "neuron_circuits" in call("hxtrain-info", cwd=tmp_path).stdout

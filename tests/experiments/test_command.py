@@ -1,4 +1,4 @@
-"""What all commands share: help, version, output of any encoding, tables that hold whole words."""
+"""Features of all commands: help, version, output in any encoding, tables of whole words."""
 
 import contextlib
 import io
@@ -26,26 +26,26 @@ def test_every_setting_has_a_text(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
-def test_help_holds_a_sentence_the_own_groups_and_every_setting(command: str) -> None:
+def test_help_holds_a_sentence_the_groups_of_the_command_and_every_setting(command: str) -> None:
     text = overview(Command(command), "do what it does.")
     assert text.startswith(f"{Command(command).program}: do what it does.\n")
     assert all(f"\n  {name}=" in text for name in settings(schema(command)))
-    every = {group for name in SCHEMAS for group in groups(name)}
-    assert not [group for group in every - set(groups(command)) if f"\n  {group}  " in text]
+    all_groups = {group for name in SCHEMAS for group in groups(name)}
+    assert not [group for group in all_groups - set(groups(command)) if f"\n  {group}  " in text]
 
 
 @pytest.mark.parametrize("script", ["hxtrain", "hxtrain-serve", "hxtrain-info", "hxtrain-data"])
 def test_version_is_that_of_hxtrain(script: str) -> None:
-    done = subprocess.run([SCRIPTS / script, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("hxtrain ")
+    process = subprocess.run([SCRIPTS / script, "--version"], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith("hxtrain ")
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "cp932", "ascii", "latin-1"])
 def test_output_shows_letters_that_its_encoding_lacks(encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     code = "from hxtrain.console import write_any_letter as w; w(); print('Gr\\xf6\\u0142e')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
-    assert done.stdout.strip().startswith(b"Gr")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert process.stdout.strip().startswith(b"Gr")
     data = [SCRIPTS / "hxtrain-data", "check"]
     assert subprocess.run(data, capture_output=True, env=environment, check=False).returncode == 0
 
@@ -55,10 +55,10 @@ def test_a_table_cuts_no_name(terminal: bool, width: int) -> None:
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
     name = "runs_given_together_are_alike_to_the_last_bit"
     print_table(console, "checks", ("check", "text"), [(name, "a long text " * 12)])
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert name in said
-    assert "…" not in said
-    assert terminal or len([line for line in said.splitlines() if "long" in line]) == 1
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert name in output
+    assert "…" not in output
+    assert terminal or len([line for line in output.splitlines() if "long" in line]) == 1
 
 
 def test_a_warning_is_a_line_without_its_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,8 +66,8 @@ def test_a_warning_is_a_line_without_its_source(capsys: pytest.CaptureFixture[st
 
     with plain_warnings(), warnings.catch_warnings(), contextlib.suppress(UserWarning):
         warnings.simplefilter("always")
-        said = warnings.formatwarning("chip=W62F0 has no effect", UserWarning, "app.py", 3)
-    assert said == "warning: chip=W62F0 has no effect\n"
+        line = warnings.formatwarning("chip=W62F0 has no effect", UserWarning, "app.py", 3)
+    assert line == "warning: chip=W62F0 has no effect\n"
 
 
 REFUSED = [
@@ -82,5 +82,5 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("error", "text"), REFUSED)
-def test_what_the_system_refuses_is_said_with_place_and_remedy(error: OSError, text: str) -> None:
+def test_errors_of_the_system_name_place_and_remedy(error: OSError, text: str) -> None:
     assert of_system(error).startswith(text)

@@ -1,4 +1,4 @@
-"""`hxtrain-compare`, as a user calls it."""
+"""`hxtrain-compare`, called from the command line."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def quiet() -> Progress:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """Train on digits in software for an epoch; returns the checkpoint."""
+    """Train on digits in software for an epoch; return the path of the checkpoint."""
     folder = tmp_path_factory.mktemp("trained")
     config = RunConfig(
         backend=BackendConfig("software"),
@@ -64,10 +64,10 @@ def test_the_default_is_the_emulated_chip_against_the_reference():
 
 
 @pytest.mark.parametrize("backend", ["emulator", "reference", "software"])
-def test_both_targets_have_the_same_options(backend):
-    first, other = settings(f"backend={backend}"), settings(f"other_backend={backend}")
-    assert first.backend == other.other_backend
-    assert (first.other_backend.name, other.backend.name) == ("reference", "emulator")
+def test_both_devices_have_the_same_options(backend):
+    first, second = settings(f"backend={backend}"), settings(f"other_backend={backend}")
+    assert first.backend == second.other_backend
+    assert (first.other_backend.name, second.backend.name) == ("reference", "emulator")
     config = settings("chip=W62F0", "other_chip=W65F4", "other_chip.preset=uncalibrated", "tolerance.gain=0.2")
     assert (config.chip.name, config.other_chip.name, config.other_chip.preset) == ("W62F0", "W65F4", "uncalibrated")
     assert (config.tolerance.gain, config.tolerance.multiple) == (0.2, 3.0)
@@ -75,48 +75,48 @@ def test_both_targets_have_the_same_options(backend):
 
 def test_a_comparison_leaves_numbers_and_a_figure(trained, tmp_path):
     options = "other_backend=emulator", "other_chip.preset=uncalibrated", "other_chip.seed=3", "samples=200"
-    done = call(f"checkpoint={trained}", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out/comparison.json").read_text())
-    assert found["verdict"].startswith("layer0 is the first layer that disagrees (")
-    for text in ("own gain", "cosine of the gradients", "input->layer0", "of 200 samples", found["verdict"][:80]):
-        assert text in done.stdout
-    assert found["first_disagreeing"] == "layer0"
-    assert (found["first"]["preset"], found["second"]["preset"]) == ("calibrated", "uncalibrated")
-    assert found["first"]["chip_hash"] != found["second"]["chip_hash"]
-    assert (found["first"]["noise_seed"], found["second"]["noise_seed"], found["seed"]) == (0, 3, 0)
-    assert found["trained_on"]["backend"] == "software"
-    assert found["command"].startswith(f"hxtrain-compare checkpoint={trained} other_backend=emulator")
-    assert found["versions"]["hxtrain"]
-    assert found["layers"]["layer0"]["between"]["gain"] > 3 * found["layers"]["layer0"]["repeat"]["gain"]
-    assert 0.5 < found["accuracies"][0] <= 1
+    process = call(f"checkpoint={trained}", *options, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    record = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert record["verdict"].startswith("layer0 is the first layer that disagrees (")
+    for text in ("own gain", "cosine of the gradients", "input->layer0", "of 200 samples", record["verdict"][:80]):
+        assert text in process.stdout
+    assert record["first_disagreeing"] == "layer0"
+    assert (record["first"]["preset"], record["second"]["preset"]) == ("calibrated", "uncalibrated")
+    assert record["first"]["chip_hash"] != record["second"]["chip_hash"]
+    assert (record["first"]["noise_seed"], record["second"]["noise_seed"], record["seed"]) == (0, 3, 0)
+    assert record["trained_on"]["backend"] == "software"
+    assert record["command"].startswith(f"hxtrain-compare checkpoint={trained} other_backend=emulator")
+    assert record["versions"]["hxtrain"]
+    assert record["layers"]["layer0"]["between"]["gain"] > 3 * record["layers"]["layer0"]["repeat"]["gain"]
+    assert 0.5 < record["accuracies"][0] <= 1
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_mistakes_and_options_without_effect_are_named(tmp_path):
-    done = call("checkpoint=nowhere.pt", "other_chip.seed=3", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "other_chip.seed=3 has no effect: other_backend=reference has no chip individuals" in done.stderr
-    assert "there is no checkpoint nowhere.pt" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = call("checkpoint=nowhere.pt", "other_chip.seed=3", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "other_chip.seed=3 has no effect: other_backend=reference has no chip individuals" in process.stderr
+    assert "there is no checkpoint nowhere.pt" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
-def test_the_twin_is_a_target(trained, tmp_path):
+def test_the_twin_can_be_compared(trained, tmp_path):
     config = CompareConfig(str(trained), backend=BackendConfig("software"), samples=50)
-    found = compare_checkpoint(config, tmp_path, "test", quiet())
-    assert (found["first"]["backend"], found["second"]["backend"], found["repeated"]) == (
+    record = compare_checkpoint(config, tmp_path, "test", quiet())
+    assert (record["first"]["backend"], record["second"]["backend"], record["repeated"]) == (
         "software",
         "reference",
         "second",
     )
-    assert found["layers"]["layer0"]["responses"][0]["gain"] == pytest.approx(1, abs=1e-5)
-    assert (found["first"]["clipped_weights"], list(found["second"]["clipped_weights"])) == (
+    assert record["layers"]["layer0"]["responses"][0]["gain"] == pytest.approx(1, abs=1e-5)
+    assert (record["first"]["clipped_weights"], list(record["second"]["clipped_weights"])) == (
         {},
         ["input->layer0", "layer0->layer1"],
     )
 
 
-def test_numbers_of_samples_that_there_are_not(trained, tmp_path):
+def test_numbers_of_samples_out_of_range_are_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="samples=501 exceeds the 500 available samples"):
         compare_checkpoint(CompareConfig(str(trained), samples=501), tmp_path, "test", quiet())
     with pytest.raises(ValueError, match="samples=-1 must not be negative"):

@@ -1,4 +1,4 @@
-"""`hxtrain-conformance`, as an author of a backend calls it."""
+"""`hxtrain-conformance`, called as by an author of a backend."""
 
 import json
 from dataclasses import asdict
@@ -19,10 +19,10 @@ class Sloppy(ReferenceBackend):
         self.offset = offset
 
     def run(self, weights, stimulus):
-        found = super().run(weights, stimulus)
-        for codes in found.traces.values():
+        recording = super().run(weights, stimulus)
+        for codes in recording.traces.values():
             codes += self.offset
-        return found
+        return recording
 """
 
 
@@ -35,7 +35,7 @@ UNSTABLE = """
 
 @pytest.fixture
 def sloppy(tmp_path, monkeypatch):
-    """A package with a backend, found like an installed one."""
+    """Write a package with a backend that is discovered like an installed one; return the options that use it."""
     (tmp_path / "sloppy.py").write_text(SLOPPY)
     meta = tmp_path / "sloppy-0.1.dist-info"
     meta.mkdir()
@@ -46,9 +46,9 @@ def sloppy(tmp_path, monkeypatch):
 
 
 def test_all_checks_and_training_on_the_reference_device(tmp_path):
-    done = call("hxtrain-conformance", "backend=reference", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "50 pass, 5 not applicable" in done.stdout
+    process = call("hxtrain-conformance", "backend=reference", "hydra.run.dir=run", cwd=tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "50 pass, 5 not applicable" in process.stdout
     record = json.loads((tmp_path / "run/conformance.json").read_text())
     assert record["passed"]
     assert record["identity"] == {"backend": "reference", "chip": "ideal", "chip_hash": "none"}
@@ -66,8 +66,8 @@ def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
         *("+backend.settings.offset=5", "checks=[rest_is_the_leak,weights_of_zero_are_quiet,run_needs_a_circuit]"),
         "+exclude.weights_of_zero_are_quiet=the offset is known",
     ]
-    done = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
+    process = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    assert process.returncode == 1, process.stderr
     checks = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
     assert {check["name"]: check["verdict"] for check in checks} == {
         "run_needs_a_circuit": "pass",
@@ -75,23 +75,23 @@ def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
         "weights_of_zero_are_quiet": "excluded",
     }
     assert "rest within 1.0 of the leak" in checks[1]["text"]
-    assert "the offset is known" in done.stdout
+    assert "the offset is known" in process.stdout
 
 
 def test_a_hash_that_changes_from_process_to_process_fails(sloppy, tmp_path):
     (tmp_path / "sloppy.py").write_text(SLOPPY + UNSTABLE)
     options = ["checks=[another_process_knows_the_device]"]
-    done = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
+    process = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    assert process.returncode == 1, process.stderr
     (check,) = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
     assert check["text"].startswith("in another process the identity has chip_hash=")
 
 
 def test_software_is_refused(tmp_path):
-    done = call("hxtrain-conformance", "backend=software", "hydra.run.dir=run", cwd=tmp_path)
-    assert "backend=software is no device; name one to be checked" in done.stderr
-    assert done.returncode == 3
-    assert "Traceback" not in done.stderr
+    process = call("hxtrain-conformance", "backend=software", "hydra.run.dir=run", cwd=tmp_path)
+    assert "backend=software is no device; name one to be checked" in process.stderr
+    assert process.returncode == 3
+    assert "Traceback" not in process.stderr
 
 
 def test_names_and_reasons_are_checked_before_the_device_is_opened():

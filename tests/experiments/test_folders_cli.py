@@ -1,4 +1,4 @@
-"""Run directories: never shared by chance, never with two results, and not touched by what is refused."""
+"""Run directories: never shared by chance, never with two results, and untouched by refused commands."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ TINY = [
 ]  # fmt: skip
 EVALUATE = ["checkpoint=run/checkpoint.pt", "test_samples=10", "backend=software"]
 STANDING = "hydra.run.dir='made/${now:%Y}'"
-"""A name from a clock that stands still: that of the year."""
+"""A name from a clock that stands still: it holds the year alone."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("folders")
-    done = call("hxtrain", *TINY, "hydra.run.dir=run", cwd=place)
-    assert done.returncode == 0, done.stderr
+    process = call("hxtrain", *TINY, "hydra.run.dir=run", cwd=place)
+    assert process.returncode == 0, process.stderr
     return place
 
 
@@ -33,18 +33,18 @@ def content(folder):
 
 def test_runs_at_the_same_time_have_folders_of_their_own(folder):
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(lambda n: call("hxtrain-evaluate", *EVALUATE, STANDING, cwd=folder), range(3)))
-    assert [one.returncode for one in done] == [0, 0, 0]
+        processes = list(pool.map(lambda n: call("hxtrain-evaluate", *EVALUATE, STANDING, cwd=folder), range(3)))
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(list((folder / "made").rglob("evaluation.json"))) == 3
 
 
 def test_a_second_result_in_a_folder_keeps_the_first(folder):
     for samples in (10, 9):
-        done = call("hxtrain-evaluate", *EVALUATE, f"test_samples={samples}", "hydra.run.dir=twice", cwd=folder)
-        assert done.returncode == 0, done.stderr
-    assert "the previous one is evaluation-1.json now" in done.stderr
+        process = call("hxtrain-evaluate", *EVALUATE, f"test_samples={samples}", "hydra.run.dir=twice", cwd=folder)
+        assert process.returncode == 0, process.stderr
+    assert "the previous one is evaluation-1.json now" in process.stderr
     saved = [json.loads((folder / "twice" / name).read_text()) for name in ("evaluation-1.json", "evaluation.json")]
-    assert [one["test_samples"] for one in saved] == [10, 9]
+    assert [evaluation["test_samples"] for evaluation in saved] == [10, 9]
     failed = call("hxtrain-evaluate", "checkpoint=none.pt", "hydra.run.dir=twice", cwd=folder)
     assert failed.returncode == 2
     assert json.loads((folder / "twice/evaluation.json").read_text()) == saved[1]
@@ -52,40 +52,40 @@ def test_a_second_result_in_a_folder_keeps_the_first(folder):
 
 @pytest.mark.parametrize("change", ["network.hidden=[5]", "seed=9", "trainer.initial=none.pt"])
 def test_a_refused_resume_changes_nothing(folder, change):
-    before = content(folder / "run")
+    files = content(folder / "run")
     options = ["trainer.epochs=2", "trainer.resume=true", "hydra.run.dir=run", change]
-    done = call("hxtrain", *TINY, *options, cwd=folder)
-    assert done.returncode == 2, done.stderr
-    assert content(folder / "run") == before
+    process = call("hxtrain", *TINY, *options, cwd=folder)
+    assert process.returncode == 2, process.stderr
+    assert content(folder / "run") == files
 
 
 def test_fewer_epochs_than_are_done_are_refused(folder):
     call("hxtrain", *TINY, "trainer.epochs=3", "hydra.run.dir=three", cwd=folder)
-    before = content(folder / "three")
-    done = call("hxtrain", *TINY, "trainer.epochs=2", "trainer.resume=true", "hydra.run.dir=three", cwd=folder)
-    assert done.returncode == 2
-    assert "has done 3 epochs, trainer.epochs=2 is fewer; give at least 3" in done.stderr
-    assert content(folder / "three") == before
+    files = content(folder / "three")
+    process = call("hxtrain", *TINY, "trainer.epochs=2", "trainer.resume=true", "hydra.run.dir=three", cwd=folder)
+    assert process.returncode == 2
+    assert "has done 3 epochs, trainer.epochs=2 is fewer; give at least 3" in process.stderr
+    assert content(folder / "three") == files
 
 
 @pytest.mark.parametrize("place", ["/proc/none/x", "file"])
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, place):
     (tmp_path / "file").touch()
-    done = call("hxtrain", *TINY, f"hydra.run.dir={place}", cwd=tmp_path)
-    assert done.returncode == 2
-    assert f"the run directory {place} cannot be made" in done.stderr
-    assert "Traceback" not in done.stderr
+    process = call("hxtrain", *TINY, f"hydra.run.dir={place}", cwd=tmp_path)
+    assert process.returncode == 2
+    assert f"the run directory {place} cannot be made" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_a_training_without_finite_weights_saves_none(tmp_path):
     options = ["trainer.epochs=2", "trainer.learning_rate=1e38", "trainer.checkpoint_steps=1", "hydra.run.dir=run"]
-    done = call("hxtrain", *TINY, *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "trainer.learning_rate" in done.stderr
+    process = call("hxtrain", *TINY, *options, cwd=tmp_path)
+    assert process.returncode == 2
+    assert "trainer.learning_rate" in process.stderr
     assert not (tmp_path / "run/result.json").exists()
 
 
-def test_a_process_says_for_whom_it_waits(tmp_path):
+def test_a_process_names_the_processes_for_which_it_waits(tmp_path):
     environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     script = Path(sys.executable).with_name("hxtrain")
     command = ["env", *(f"{key}={value}" for key, value in environment.items()), script, *TINY, "hydra.run.dir=run"]
@@ -99,12 +99,12 @@ def test_a_process_says_for_whom_it_waits(tmp_path):
     assert "unset WORLD_SIZE" in line
 
 
-def test_runs_of_a_sweep_over_what_names_leave_out_have_folders_of_their_own(folder):
+def test_runs_of_a_sweep_with_equal_names_have_folders_of_their_own(folder):
     shutil.copytree(folder / "run", folder / "other", ignore=shutil.ignore_patterns(".lock"))
     sweep = ["checkpoint=run/checkpoint.pt,other/checkpoint.pt", *EVALUATE[1:], "hydra.sweep.dir=both"]
     for _ in range(2):
-        done = call("hxtrain-evaluate", "--multirun", *sweep, cwd=folder)
-        assert done.returncode == 0, done.stderr
+        process = call("hxtrain-evaluate", "--multirun", *sweep, cwd=folder)
+        assert process.returncode == 0, process.stderr
         results = [json.loads(file.read_text()) for file in (folder / "both").rglob("evaluation*.json")]
-        assert sorted(one["checkpoint"] for one in results) == ["other/checkpoint.pt", "run/checkpoint.pt"]
-        assert "anew" not in done.stdout + done.stderr
+        assert sorted(result["checkpoint"] for result in results) == ["other/checkpoint.pt", "run/checkpoint.pt"]
+        assert "anew" not in process.stdout + process.stderr

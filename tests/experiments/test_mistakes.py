@@ -1,4 +1,4 @@
-"""Every wrong command line ends with one text of our own that names the value and the remedy."""
+"""Every wrong command line ends with one text of hxtrain that names the value and the remedy."""
 
 import contextlib
 import importlib
@@ -17,19 +17,21 @@ FOREIGN = ("Traceback", "hydra.cc", "omegaconf", "ListConfig", "To append", "mis
 
 
 def outcome(script: str, words: list[str], folder: Path) -> tuple[int, str]:
-    """Return the exit status and what a command says, run in this process."""
+    """Run a command in this process; return its exit status and its output."""
     module = importlib.import_module(f"hxtrain.experiments.{script.partition('-')[2] or 'train'}")
-    err, before = io.StringIO(), (sys.argv, Path.cwd())
+    output = io.StringIO()
+    arguments = sys.argv
+    directory = Path.cwd()
     sys.argv = [script, *words]
     os.chdir(folder)
     try:
-        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(err), pytest.raises(SystemExit) as ended:
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as end:
             module.main()
     finally:
-        sys.argv = before[0]
-        os.chdir(before[1])
+        sys.argv = arguments
+        os.chdir(directory)
         GlobalHydra.instance().clear()
-    return int(ended.value.code or 0), err.getvalue()
+    return int(end.value.code or 0), output.getvalue()
 
 
 @pytest.mark.parametrize(("script", "words", "texts"), MISTAKES, ids=[" ".join([s, *w]) for s, w, _ in MISTAKES])
@@ -37,12 +39,12 @@ def test_a_mistake_is_answered_with_value_and_remedy(
     script: str, words: list[str], texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hxtrain.experiments.train.run", lambda *_: pytest.fail("it trains"))
-    status, said = outcome(script, words, tmp_path)
-    assert status == 2, said
-    assert said.startswith("error: ")
-    assert all(text in said for text in texts), said
-    assert not any(text in said for text in FOREIGN), said
-    assert len(said) < 600
+    status, output = outcome(script, words, tmp_path)
+    assert status == 2, output
+    assert output.startswith("error: ")
+    assert all(text in output for text in texts), output
+    assert not any(text in output for text in FOREIGN), output
+    assert len(output) < 600
 
 
 @pytest.mark.parametrize(
@@ -54,5 +56,5 @@ def test_a_mistake_is_answered_with_value_and_remedy(
         ["regularizer=[burst]", "chip={preset:ideal}"],
     ],
 )
-def test_what_hydra_takes_is_not_refused(words: list[str]) -> None:
+def test_command_lines_that_hydra_takes_pass(words: list[str]) -> None:
     assert misused_groups(Command("train", words)) == []

@@ -1,4 +1,4 @@
-"""`run=FOLDER/config.yaml`: a run's settings, as its own file holds them, start it again."""
+"""`run=FOLDER/config.yaml` starts a run again with the settings in its file."""
 
 import json
 from dataclasses import asdict
@@ -31,8 +31,8 @@ def settings(command: str, words: list[str]) -> object:
         return typed_settings(compose(command, overrides=words))
 
 
-def kept(config: object, folder: Path) -> str:
-    """Write what a run leaves in its folder; return the word that names it."""
+def write_run(config: object, folder: Path) -> str:
+    """Write the files of a run into its folder; return the word that names the run."""
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))  # type: ignore[call-overload]
     kinds = {f"{key}.kind": type(getattr(config, key, None)).__name__ for key in ("encoder", "loss", "model")}
     (folder / "result.json").write_text(json.dumps({"settings": kinds, "command": "hxtrain seed=7"}))
@@ -41,14 +41,14 @@ def kept(config: object, folder: Path) -> str:
 
 @pytest.mark.parametrize(("command", "words"), RUNS, ids=[" ".join([c, *w]) for c, w in RUNS])
 def test_a_run_starts_again_from_its_config(command: str, words: list[str], tmp_path: Path) -> None:
-    before = settings(command, words)
-    word = kept(before, tmp_path)
+    original = settings(command, words)
+    word = write_run(original, tmp_path)
     for name in (word, f"run={tmp_path}"):
-        assert settings(command, expanded([name], Command(command))) == before
+        assert settings(command, expanded([name], Command(command))) == original
 
 
 def test_later_words_and_groups_change_the_settings_of_a_run(tmp_path: Path) -> None:
-    word = kept(settings("train", ["chip.preset=uncalibrated", "seed=7", "trainer.resume=true"]), tmp_path)
+    word = write_run(settings("train", ["chip.preset=uncalibrated", "seed=7", "trainer.resume=true"]), tmp_path)
     changed = settings("train", expanded([word, "chip=W62F0", "backend=software", "seed=8"], Command("train")))
     assert (changed.chip.name, changed.chip.preset) == ("W62F0", "uncalibrated")  # type: ignore[attr-defined]
     assert (changed.backend.name, changed.seed) == ("software", 8)  # type: ignore[attr-defined]
@@ -67,7 +67,7 @@ def test_later_words_and_groups_change_the_settings_of_a_run(tmp_path: Path) -> 
 def test_another_file_is_refused(
     command: str, word: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept(settings("train", []), tmp_path)
+    write_run(settings("train", []), tmp_path)
     (tmp_path / "other.yaml").write_text("- 1\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MistakeError, match=text):

@@ -10,9 +10,9 @@ from test_cli import TINY, call
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resolution")
     options = ["network.weight_bits=4", "network.trace_bits=6", "network.traces=spikes_only"]
-    done = call("hxtrain", *TINY, *options, "trainer.plots=false", "hydra.run.dir=run", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    process = call("hxtrain", *TINY, *options, "trainer.plots=false", "hydra.run.dir=run", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process.stdout
 
 
 def evaluate(folder, *options):
@@ -20,25 +20,30 @@ def evaluate(folder, *options):
     return call("hxtrain-evaluate", *fixed, *options, cwd=folder)
 
 
-def test_a_run_says_what_it_used(trained):
+def test_a_run_reports_its_resolution(trained):
     folder, text = trained
     assert "resolution of integer weights   4 bits + sign, 4.2 apart" in text
     settings = json.loads((folder / "run/result.json").read_text())["settings"]
-    found = [settings[f"network.{name}"] for name in ("weight_bits", "trace_bits", "traces")]
-    assert found == [4, 6, "spikes_only"]
-    again = call("hxtrain", *TINY, "trainer.resume=true", "hydra.run.dir=run", cwd=folder)
-    assert again.returncode == 2
-    assert "network.weight_bits: checkpoint 4, now None" in again.stderr
+    values = [settings[f"network.{name}"] for name in ("weight_bits", "trace_bits", "traces")]
+    assert values == [4, 6, "spikes_only"]
+    resumed = call("hxtrain", *TINY, "trainer.resume=true", "hydra.run.dir=run", cwd=folder)
+    assert resumed.returncode == 2
+    assert "network.weight_bits: checkpoint 4, now None" in resumed.stderr
 
 
 def test_evaluation(trained):
     folder, _ = trained
-    done = evaluate(folder, "weight_bits=3", "silenced=0.15", "silenced_seed=3")
-    assert done.returncode == 0, done.stderr
-    assert "3 bits + sign, 9 apart" in done.stdout
-    found = json.loads((folder / "evaluated/evaluation.json").read_text())
-    [(layer, count)] = found["silenced_neurons"].items()
-    assert (found["weight_bits"], found["trace_bits"], found["silenced"], found["silenced_seed"]) == (3, 6, 0.15, 3)
+    process = evaluate(folder, "weight_bits=3", "silenced=0.15", "silenced_seed=3")
+    assert process.returncode == 0, process.stderr
+    assert "3 bits + sign, 9 apart" in process.stdout
+    evaluation = json.loads((folder / "evaluated/evaluation.json").read_text())
+    [(layer, count)] = evaluation["silenced_neurons"].items()
+    assert (
+        evaluation["weight_bits"],
+        evaluation["trace_bits"],
+        evaluation["silenced"],
+        evaluation["silenced_seed"],
+    ) == (3, 6, 0.15, 3)
     assert (layer, count) == ("layer0", 15)
 
 
@@ -51,18 +56,18 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("options", "text"), REFUSALS, ids=[text for _, text in REFUSALS])
 def test_refusals(trained, options, text):
-    done = evaluate(trained[0], *options)
-    assert done.returncode == 2
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    process = evaluate(trained[0], *options)
+    assert process.returncode == 2
+    assert text in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_software_with_all_bits_and_options_without_effect(trained):
     folder, _ = trained
-    done = evaluate(folder, "backend=software", "weight_bits=0", "trace_bits=0", "silenced_seed=3")
-    assert done.returncode == 0, done.stderr
-    assert "silenced_seed=3 has no effect: silenced=0" in done.stderr
+    process = evaluate(folder, "backend=software", "weight_bits=0", "trace_bits=0", "silenced_seed=3")
+    assert process.returncode == 0, process.stderr
+    assert "silenced_seed=3 has no effect: silenced=0" in process.stderr
     options = ["backend=software", "network.traces=spikes_only", "trainer.plots=false", "hydra.run.dir=software"]
-    done = call("hxtrain", *TINY, *options, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "network.traces=spikes_only has no effect: membranes of software are the model's" in done.stderr
+    process = call("hxtrain", *TINY, *options, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert "network.traces=spikes_only has no effect: membranes of software are the model's" in process.stderr

@@ -51,23 +51,23 @@ def test_a_folder_of_earlier_versions_is_used_again(tmp_path: Path, settings: st
 def test_a_relative_path_of_weights_may_become_an_absolute_one() -> None:
     saved = {"trainer.initial": "first/checkpoint.pt", "seed": 1}
     require_same(Path("x"), saved, {**saved, "trainer.initial": "/runs/first/checkpoint.pt"})
-    for other in ("/runs/second/checkpoint.pt", None):
+    for path in ("/runs/second/checkpoint.pt", None):
         with pytest.raises(CheckpointError, match=r"trainer\.initial"):
-            require_same(Path("x"), saved, {**saved, "trainer.initial": other})
+            require_same(Path("x"), saved, {**saved, "trainer.initial": path})
 
 
-@pytest.mark.parametrize(("kind", "more"), [(RunLog, {}), (RotatedLog, {"maxBytes": 200, "backupCount": 1})])
-def test_a_log_that_cannot_be_written_stops_nothing_and_follows_no_link(tmp_path, capsys, mocker, kind, more):
+@pytest.mark.parametrize(("kind", "options"), [(RunLog, {}), (RotatedLog, {"maxBytes": 200, "backupCount": 1})])
+def test_a_log_that_cannot_be_written_stops_nothing_and_follows_no_link(tmp_path, capsys, mocker, kind, options):
     record = logging.makeLogRecord({"msg": "x" * 90})
     (tmp_path / "link.log").symlink_to(tmp_path / "victim")
-    link = kind(tmp_path / "link.log", delay=True, **more)
+    link = kind(tmp_path / "link.log", delay=True, **options)
     link.emit(record)
     assert not (tmp_path / "victim").exists()
-    log = kind(tmp_path / "run.log", delay=True, **more)
+    log = kind(tmp_path / "run.log", delay=True, **options)
     for _ in range(5):
         log.emit(record)
     mocker.patch.object(log.stream, "write", side_effect=OSError(28, "No space left on device"))
     log.emit(record)
     log.close()
     assert capsys.readouterr().err == ""
-    assert sorted(file.name for file in tmp_path.glob("run*")) == ["run.log", "run.log.1"][: 1 + bool(more)]
+    assert sorted(file.name for file in tmp_path.glob("run*")) == ["run.log", "run.log.1"][: 1 + bool(options)]

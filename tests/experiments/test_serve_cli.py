@@ -1,4 +1,4 @@
-"""`hxtrain-serve`, as a user calls it."""
+"""`hxtrain-serve`, called from the command line."""
 
 import os
 import signal
@@ -31,29 +31,30 @@ def settings(*overrides: str) -> ServeConfig:
 
 
 def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
-    made = call("keys", "ring", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert "ring/client.key_secret" in made.stdout.split()
+    key_process = call("keys", "ring", cwd=tmp_path)
+    assert key_process.returncode == 0, key_process.stderr
+    assert "ring/client.key_secret" in key_process.stdout.split()
     words = [SERVE, "backend=reference", "bind=tcp://127.0.0.1:*", "keys=ring", "hydra.run.dir=run"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
         assert first.startswith("serving reference ideal (none) at tcp://127.0.0.1:")
-        address, keys = first.split()[-1], str(tmp_path / "ring")
+        address = first.split()[-1]
+        keys = str(tmp_path / "ring")
         with RemoteBackend(address, keys=keys) as backend:
             assert backend.identity["chip"] == "ideal"
             status = call("status", f"address={address}", "keys=ring", cwd=tmp_path)
         metrics = call("metrics", f"address={address}", "keys=ring", cwd=tmp_path)
         process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate()
+        output, errors = process.communicate()
     finally:
         process.kill()
         process.communicate()
     assert status.returncode == 0, status.stderr
     assert "client (" in status.stdout
     assert "hxtrain_server_leases 1\n" in metrics.stdout
-    assert (process.returncode, rest.splitlines()[-1]) == (0, "closed"), errors
+    assert (process.returncode, output.splitlines()[-1]) == (0, "closed"), errors
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,10 @@ def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_readable(words: list[str], status: int, text: str, tmp_path: Path) -> None:
-    done = call(*words, cwd=tmp_path)
-    assert done.returncode == status, done.stderr
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    process = call(*words, cwd=tmp_path)
+    assert process.returncode == status, process.stderr
+    assert text in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_settings() -> None:

@@ -1,4 +1,4 @@
-"""The console scripts of the studies, as a user calls them."""
+"""The console scripts of the studies, called from the command line."""
 
 import json
 
@@ -12,11 +12,11 @@ from hxtrain.experiments.bench.scale import Point, bench_scale
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
-    """A chip of which only the CADC is calibrated: a second of work instead of six."""
+    """Calibrate only the CADC of a chip, which takes one second instead of six; return the folder and the output."""
     folder = tmp_path_factory.mktemp("calibrated")
-    done = call("hxtrain-calibrate", "chip.name=T1", "stages=[cadc]", "file=t1.npz", "hydra.run.dir=.", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    process = call("hxtrain-calibrate", "chip.name=T1", "stages=[cadc]", "file=t1.npz", "hydra.run.dir=.", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process.stdout
 
 
 def test_calibrate_writes_a_file_that_trains(calibrated):
@@ -31,7 +31,7 @@ def test_calibrate_writes_a_file_that_trains(calibrated):
     result = json.loads((folder / "run/result.json").read_text())
     assert result["chip_hash"] == record["chip_hash"]
     assert result["calibration"].startswith(record["calibration"].split()[0])
-    assert "missed a target of the calibration: leak of " in trained.stdout  # it was never calibrated
+    assert "missed a target of the calibration: leak of " in trained.stdout  # the leak is not calibrated
 
 
 @pytest.mark.parametrize(
@@ -48,21 +48,21 @@ def test_calibrate_writes_a_file_that_trains(calibrated):
 def test_refusals_name_field_value_and_remedy(calibrated, script, options, text):
     folder, _ = calibrated
     base = TINY if script == "hxtrain" else []
-    done = call(script, *base, *options, "hydra.run.dir=refused", cwd=folder)
-    assert done.returncode in (1, 2)
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    process = call(script, *base, *options, "hydra.run.dir=refused", cwd=folder)
+    assert process.returncode in (1, 2)
+    assert text in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_calibration_needs_a_device_that_offers_it(tmp_path):
-    done = call("hxtrain-calibrate", "backend=reference", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "backend=reference cannot be calibrated from here" in done.stderr
+    process = call("hxtrain-calibrate", "backend=reference", cwd=tmp_path)
+    assert process.returncode == 3
+    assert "backend=reference cannot be calibrated from here" in process.stderr
 
 
 def test_short_validation_passes(tmp_path):
-    done = call("hxtrain-validate", "short=true", "hydra.run.dir=v", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = call("hxtrain-validate", "short=true", "hydra.run.dir=v", cwd=tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
     record = json.loads((tmp_path / "v/validation.json").read_text())
     assert record["passed"]
     assert sum(check["control"] for check in record["checks"]) == 1
@@ -71,21 +71,21 @@ def test_short_validation_passes(tmp_path):
 
 
 def test_bench_times_every_feature(tmp_path):
-    done = call("hxtrain-bench", "suite=realism", "rounds=1", "batch=10", "hydra.run.dir=b", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = call("hxtrain-bench", "suite=realism", "rounds=1", "batch=10", "hydra.run.dir=b", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     timings = json.loads((tmp_path / "b/bench.json").read_text())["realism"]
     assert len(timings) > 10
     assert all(t["off"] > 0 and t["on"] > 0 for t in timings)
 
 
 def test_bench_times_steps_and_answers(tmp_path):
-    done = call("hxtrain-bench", "rounds=1", "peers=false", "hydra.run.dir=b", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "b/bench.json").read_text())
-    works = {(row["task"], row["work"]) for row in found["speed"]}
-    assert len(works) == len(found["speed"]) == 4 * 4 + 2 + 2
-    assert all(0 < row["low"] <= row["middle"] <= row["high"] for row in found["speed"])
-    assert found["processor"]
+    process = call("hxtrain-bench", "rounds=1", "peers=false", "hydra.run.dir=b", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    record = json.loads((tmp_path / "b/bench.json").read_text())
+    works = {(row["task"], row["work"]) for row in record["speed"]}
+    assert len(works) == len(record["speed"]) == 4 * 4 + 2 + 2
+    assert all(0 < row["low"] <= row["middle"] <= row["high"] for row in record["speed"])
+    assert record["processor"]
     assert (tmp_path / "b/bench.png").stat().st_size > 10_000
 
 

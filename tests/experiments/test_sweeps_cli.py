@@ -1,4 +1,4 @@
-"""Sweeps through Hydra's launchers give what single runs give, go on where they stopped, and say how far they are."""
+"""Sweeps through Hydra's launchers: equal to single runs, continued after an interruption, with a progress report."""
 
 import json
 import os
@@ -22,14 +22,14 @@ HXTRAIN = str(Path(sys.executable).with_name("hxtrain"))
 
 
 def call(folder: Path, *words: str) -> str:
-    done = subprocess.run([HXTRAIN, *words], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = subprocess.run([HXTRAIN, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(folder / "checkpoint.pt")["model"]
-    return found
+    model: dict[str, torch.Tensor] = torch.load(folder / "checkpoint.pt")["model"]
+    return model
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
@@ -42,9 +42,9 @@ def test_a_sweep_gives_what_single_runs_give(tmp_path: Path, launcher: str) -> N
 
 
 def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
-    found = call(tmp_path, "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra")
-    assert "submitit_launcher.SlurmLauncher" in found
-    assert "partition: lab" in found
+    output = call(tmp_path, "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra")
+    assert "submitit_launcher.SlurmLauncher" in output
+    assert "partition: lab" in output
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert process.returncode == 130, text
     assert "The same command continues the sweep, with hydra.sweep.dir=sweep" in text
     assert not (tmp_path / "sweep/2/result.json").exists()
-    before = (tmp_path / "sweep/0/result.json").stat().st_mtime_ns
+    mtime = (tmp_path / "sweep/0/result.json").stat().st_mtime_ns
     text = call(tmp_path, *words[1:])
-    assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == before, "a finished run is not repeated"
+    assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == mtime, "a finished run is not repeated"
     assert "0: finished before" in text
     assert "sweep: 3 of 3 runs done" in text
     call(tmp_path, "seed=4", *SETTINGS, "trainer.epochs=150", "hydra.run.dir=alone")
@@ -70,12 +70,12 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
 
 def test_a_sweep_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     call(tmp_path, "--multirun", "seed=3", *SETTINGS, "hydra.sweep.dir=sweep")
-    done = subprocess.run(
+    process = subprocess.run(
         [HXTRAIN, "--multirun", "seed=3", "encoder.tau=9e-6", *SETTINGS, "hydra.sweep.dir=sweep"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "encoder.tau: checkpoint 8e-06, now 9e-06" in done.stdout + done.stderr
+    assert process.returncode != 0
+    assert "encoder.tau: checkpoint 8e-06, now 9e-06" in process.stdout + process.stderr
 
 
 def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: Path) -> None:
@@ -85,16 +85,16 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: 
     evaluate = str(Path(sys.executable).with_name("hxtrain-evaluate"))
     words = [evaluate, "checkpoint=sweep", "own_chip=true", "steps=10", "hydra.run.dir=early"]
     for _ in range(2):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 of 2: 1 " in done.stdout
-    assert "sweep/unfinished is left out: the run is not finished" in done.stdout
+        process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout + process.stderr
+    assert "2 of 2: 1 " in process.stdout
+    assert "sweep/unfinished is left out: the run is not finished" in process.stdout
     files = sorted((tmp_path / "early").rglob("evaluation.json"))
-    found = [json.loads(file.read_text()) for file in files]
-    assert [one["seed"] for one in found] == [3, 4]
-    assert {one["chip"] for one in found} == {"W62F0"}
-    assert found[0]["trained_settings"]["chip.name"] == "W62F0"
-    some = subprocess.run(
+    evaluations = [json.loads(file.read_text()) for file in files]
+    assert [evaluation["seed"] for evaluation in evaluations] == [3, 4]
+    assert {evaluation["chip"] for evaluation in evaluations} == {"W62F0"}
+    assert evaluations[0]["trained_settings"]["chip.name"] == "W62F0"
+    selection = subprocess.run(
         [*words[:-1], "match=*0", "hydra.run.dir=some"],
         cwd=tmp_path,
         capture_output=True,
@@ -102,22 +102,22 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: 
         check=False,
         timeout=240,
     )
-    assert some.returncode == 0, some.stdout + some.stderr
+    assert selection.returncode == 0, selection.stdout + selection.stderr
     assert [file.parent.name for file in (tmp_path / "some").rglob("evaluation.json")] == ["0"]
-    none = subprocess.run(
+    mismatch = subprocess.run(
         [*words, "match=none"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
     )
-    assert none.returncode == 2
-    assert "checkpoint=sweep is a folder without any finished run that matches 'none'" in none.stderr
-    done = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "steps: checkpoint 10, now 9" in done.stderr
+    assert mismatch.returncode == 2
+    assert "checkpoint=sweep is a folder without any finished run that matches 'none'" in mismatch.stderr
+    process = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "steps: checkpoint 10, now 9" in process.stderr
     file = tmp_path / "sweep/0/config.yaml"
     file.write_text(file.read_text().replace("name: W62F0", "name: W63F1"))
     words[-1] = "hydra.run.dir=other"
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "chip.name: checkpoint 'W62F0', now 'W63F1'" in done.stderr
+    process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "chip.name: checkpoint 'W62F0', now 'W63F1'" in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_jobs_of_a_sweep_are_counted(words: list[str], count: int) -> None:
     assert jobs(words) == count
 
 
-def test_progress_tells_what_is_left() -> None:
+def test_progress_tells_the_remaining_time() -> None:
     state = {"jobs": 10, "begin": 0.0}
     assert progress(state, 4, 2, 120.0) == "sweep: 4 of 10 runs done, about 6 min left"
     assert progress(state, 2, 0, 120.0) == "sweep: 2 of 10 runs done"

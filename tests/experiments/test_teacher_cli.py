@@ -1,4 +1,4 @@
-"""Named experiments that learn from a teacher start as they are: the teacher is trained first, once."""
+"""Named experiments that learn from a teacher start without preparation: the teacher is trained first, once."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def student(**data: object) -> RunConfig:
 
 
 def test_the_teacher_is_trained_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = io.StringIO()
-    progress = Progress(False, Console(file=heard, width=400))
+    output = io.StringIO()
+    progress = Progress(False, Console(file=output, width=400))
     taught = with_teacher(student(validation=1000), progress, SMALL)
     (path,) = taught.distillation.paths
     assert Path(path).is_relative_to(cache / "teachers")
-    assert load_ann(Path(path)).settings["data.validation"] == 1000  # the student's held-out samples are its own, too
-    assert "hxtrain-ann experiment=ann/mnist16_teacher data.validation=1000" in heard.getvalue()
+    assert load_ann(Path(path)).settings["data.validation"] == 1000  # the teacher holds out the same samples
+    assert "hxtrain-ann experiment=ann/mnist16_teacher data.validation=1000" in output.getvalue()
     monkeypatch.setattr(teacher, "_train", None)
     assert with_teacher(student(validation=1000), progress, SMALL) == taught
 
 
-def test_a_failed_teacher_is_told(cache: Path) -> None:
+def test_a_failed_teacher_is_reported(cache: Path) -> None:
     with pytest.raises(CheckpointError, match="could not be trained"):
         with_teacher(student(), Progress(False, Console(file=io.StringIO())), ["trainer.epochs=0"])
 
 
-def test_a_cache_that_cannot_be_written_is_told(cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(cache: Path) -> None:
     cache.write_text("a file")
     with pytest.raises(ValueError, match="name a folder in HXTRAIN_CACHE"):
         with_teacher(student(), Progress(False, Console(file=io.StringIO())))

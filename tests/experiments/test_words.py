@@ -21,7 +21,7 @@ NAMES = [
 
 
 def value(word: str) -> object:
-    """Return what a word sets, as OmegaConf resolves it."""
+    """Return the value that a word sets, as OmegaConf resolves it."""
     override = parsed(word)
     assert override is not None, word
     config = OmegaConf.create({"value": None})
@@ -66,7 +66,7 @@ def test_a_printed_path_is_that_path_from_any_folder(key: str, name: str, tmp_pa
         ("evaluate", "match=*mnist16*[!n]calibrated", 'match="*mnist16*[!n]calibrated"'),
     ],
 )
-def test_what_is_written_for_hydra_stays(command: str, word: str, expected: str) -> None:
+def test_words_in_the_syntax_of_hydra_stay(command: str, word: str, expected: str) -> None:
     assert readable([word], KNOWN[command]) == [expected]
 
 

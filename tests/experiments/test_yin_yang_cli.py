@@ -1,4 +1,4 @@
-"""`experiment=yin_yang`, as a user calls it: features, another code, on the emulated chip and elsewhere."""
+"""`experiment=yin_yang` from the command line: features, another code, on the emulated chip and on other devices."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def call(script, *arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
-def composed(job, *overrides):
+def compose_job(job, *overrides):
     register()
     with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
         return OmegaConf.to_object(compose(job, overrides=list(overrides)))
@@ -32,20 +32,20 @@ def composed(job, *overrides):
 
 @pytest.mark.parametrize("job", ["train", "transfer", "sensitivity"])
 def test_every_job_takes_the_experiment(job):
-    config = composed(job, "experiment=yin_yang", "encoder.jitter=1e-7")
+    config = compose_job(job, "experiment=yin_yang", "encoder.jitter=1e-7")
     assert config.encoder == LinearLatencyEncoder(late=24e-6, bias=10e-6, repeats=5, jitter=1e-7)
     assert config.loss == MeanOverTime(readout_scale=60.0)
     assert (config.network.hidden, config.network.dt) == ([30], 1.7e-6)
-    assert composed(job).encoder == LatencyEncoder()
+    assert compose_job(job).encoder == LatencyEncoder()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    where = tmp_path_factory.mktemp("yin_yang")
-    trained = call("hxtrain", *SHORT, cwd=where)
+    place = tmp_path_factory.mktemp("yin_yang")
+    trained = call("hxtrain", *SHORT, cwd=place)
     assert trained.returncode == 0, trained.stderr
     assert "network 25-30-3 on yin_yang (4 features), backend emulator" in trained.stdout
-    return where
+    return place
 
 
 def test_it_trains_on_the_emulated_chip(folder):
@@ -57,23 +57,23 @@ def test_it_trains_on_the_emulated_chip(folder):
 
 
 def test_it_is_resumed(folder):
-    done = call("hxtrain", *SHORT, "trainer.resume=true", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    other = call("hxtrain", *SHORT, "trainer.resume=true", "encoder.repeats=4", cwd=folder)
-    assert other.returncode == 2
-    assert "encoder.repeats: checkpoint 5, now 4" in other.stderr
+    process = call("hxtrain", *SHORT, "trainer.resume=true", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    refused = call("hxtrain", *SHORT, "trainer.resume=true", "encoder.repeats=4", cwd=folder)
+    assert refused.returncode == 2
+    assert "encoder.repeats: checkpoint 5, now 4" in refused.stderr
 
 
 @pytest.mark.parametrize("options", [["chip.preset=uncalibrated"], ["backend=software"]])
-def test_its_checkpoint_is_evaluated_elsewhere(folder, options):
-    done = call("hxtrain-evaluate", "checkpoint=one/checkpoint.pt", *options, "hydra.run.dir=two", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((folder / "two/evaluation.json").read_text())
-    assert (found["data"], found["test_samples"]) == ("yin_yang", 1000)
+def test_its_checkpoint_is_evaluated_on_other_devices(folder, options):
+    process = call("hxtrain-evaluate", "checkpoint=one/checkpoint.pt", *options, "hydra.run.dir=two", cwd=folder)
+    assert process.returncode == 0, process.stderr
+    evaluation = json.loads((folder / "two/evaluation.json").read_text())
+    assert (evaluation["data"], evaluation["test_samples"]) == ("yin_yang", 1000)
 
 
-def test_what_is_for_images_is_refused(folder):
-    done = call("hxtrain", *SHORT, "augment.rotation=10", "hydra.run.dir=three", cwd=folder)
-    assert done.returncode == 2
-    assert "error: augment.rotation=10.0: only images can be distorted, not yin_yang (4 features)" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_settings_of_images_are_refused(folder):
+    process = call("hxtrain", *SHORT, "augment.rotation=10", "hydra.run.dir=three", cwd=folder)
+    assert process.returncode == 2
+    assert "error: augment.rotation=10.0: only images can be distorted, not yin_yang (4 features)" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -1,4 +1,4 @@
-"""Another `run` for emulated chips, one run at a time."""
+"""Replacement of `run` of emulated chips, one run at a time."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ HEALTHY = EmulatorBackend.run
 
 
 def replace_runs(mocker: MockerFixture, run: Callable[..., Recording]) -> list[object]:
-    """Have every run of an emulated chip, of as many trials as its trace memory holds, done by another function.
+    """Replace the runs of emulated chips, of as many trials as the trace memory holds, by another function.
 
-    It is called as `run(backend, weights, stimulus)`. Returns the patches.
+    The function is called as `run(backend, weights, stimulus)`. Returns the patches.
     """
 
     def attempt(backend: EmulatorBackend, weights: object, stimulus: object) -> Recording | DeviceError:

@@ -1,4 +1,4 @@
-"""Artificial neural networks: they learn, resume bit by bit, and say what is wrong."""
+"""Artificial neural networks: learning, bit-exact resumption, and error messages."""
 
 import io
 import json
@@ -36,15 +36,15 @@ def digits(epochs=1, model=None, augment=None, validation=0, **trainer):
 
 
 @pytest.mark.parametrize(
-    ("model", "augment", "least"),
+    ("model", "augment", "minimum"),
     [(MLPConfig([60]), Augmentation(), 0.95), (CNNConfig(channels=4, hidden=32), Augmentation(rotation=10), 0.95)],
 )
-def test_digits_are_learnt(tmp_path, model, augment, least):
+def test_digits_are_learnt(tmp_path, model, augment, minimum):
     result = train_ann(digits(20, model, augment), tmp_path, "test", quiet())
-    assert result["test_accuracy"] > least
+    assert result["test_accuracy"] > minimum
     saved = json.loads((tmp_path / "result.json").read_text())
-    needed = "test_accuracy train_accuracy epochs seed seconds samples_per_second command data data_sha256 data_note"
-    assert {*needed.split(), "evaluated_on", "train_samples", "test_samples", "settings", "versions"} <= set(saved)
+    keys = "test_accuracy train_accuracy epochs seed seconds samples_per_second command data data_sha256 data_note"
+    assert {*keys.split(), "evaluated_on", "train_samples", "test_samples", "settings", "versions"} <= set(saved)
     assert (saved["backend"], saved["chip"], saved["chip_hash"]) == ("ann", "none", "none")
     assert "hidden_spikes_per_sample" not in saved
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -71,18 +71,18 @@ def weights(folder):
 
 @pytest.mark.parametrize("model", [MLPConfig([60], dropout=0.3), CNNConfig(channels=4, hidden=32)])
 def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, model):
-    """Ctrl-C in the middle of the second of three epochs, with dropout, augmentation and running statistics."""
+    """The interruption comes in the second of three epochs, with dropout, augmentation and running statistics."""
     config = digits(3, model, Augmentation(rotation=10, elastic=0.3))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_ann(config, whole, "test", quiet())
     step = AnnTrainer._train_step
 
-    def interrupted(self, chosen):
+    def interrupt(self, chosen):
         if (self.epoch, self.step) == (1, 7):
             raise KeyboardInterrupt
         step(self, chosen)
 
-    patch = mocker.patch.object(AnnTrainer, "_train_step", interrupted)
+    patch = mocker.patch.object(AnnTrainer, "_train_step", interrupt)
     with pytest.raises(TrainingInterrupt, match="interrupted in epoch 2, which is run anew"):
         train_ann(config, broken, "test", quiet())
     mocker.stop(patch)
@@ -98,9 +98,9 @@ def test_seeds_decide_and_the_global_generator_does_not_matter(tmp_path):
     config = digits(1, MLPConfig([20], dropout=0.3), train_samples=200)
     for folder, seed, state in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
         torch.manual_seed(state)
-        before = torch.get_rng_state()
+        rng_state = torch.get_rng_state()
         train_ann(replace(config, seed=seed), tmp_path / folder, "test", quiet())
-        assert torch.equal(before, torch.get_rng_state())
+        assert torch.equal(rng_state, torch.get_rng_state())
     assert torch.equal(weights(tmp_path / "a")["1.weight"], weights(tmp_path / "b")["1.weight"])
     assert not torch.equal(weights(tmp_path / "a")["1.weight"], weights(tmp_path / "c")["1.weight"])
 
@@ -108,21 +108,22 @@ def test_seeds_decide_and_the_global_generator_does_not_matter(tmp_path):
 def test_seeded_dropout_is_a_function_of_place():
     drop, ones = nn.Dropout(0.5), torch.ones(50)
 
-    def drawn(*place):
+    def draw(*place):
         with seeded(3, *place):
             return drop(ones)
 
-    assert torch.equal(drawn("dropout", 0, 1), drawn("dropout", 0, 1))
-    assert not torch.equal(drawn("dropout", 0, 1), drawn("dropout", 0, 2))
+    assert torch.equal(draw("dropout", 0, 1), draw("dropout", 0, 1))
+    assert not torch.equal(draw("dropout", 0, 1), draw("dropout", 0, 2))
 
 
 def test_dropout_and_augmentation_are_off_in_evaluation(tmp_path):
     config = digits(1, MLPConfig([20], dropout=0.5), Augmentation(rotation=90), train_samples=200, test_samples=100)
-    found = train_ann(config, tmp_path, "test", quiet())["test_accuracy"]
-    model, data = config.model.build((8, 8), 10).eval(), config.data.load()
+    accuracy = train_ann(config, tmp_path, "test", quiet())["test_accuracy"]
+    model = config.model.build((8, 8), 10).eval()
+    data = config.data.load()
     model.load_state_dict(weights(tmp_path))
     answers = model(data.test.images[:100] / 255).argmax(1)
-    assert found == pytest.approx(float((answers == data.test.labels[:100]).float().mean()))
+    assert accuracy == pytest.approx(float((answers == data.test.labels[:100]).float().mean()))
 
 
 def test_validation_images_stand_in_for_test_images(tmp_path):
@@ -144,7 +145,7 @@ def test_another_runs_folder_is_refused(tmp_path):
         train_ann(replace(config, trainer=resume), tmp_path / "empty", "test", quiet())
 
 
-def test_a_spiking_network_is_not_made_of_its_checkpoint(tmp_path):
+def test_no_spiking_network_is_built_from_its_checkpoint(tmp_path):
     train_ann(digits(1, train_samples=100), tmp_path, "test", quiet())
     with pytest.raises(
         CheckpointError, match=r"is of an artificial neural network; its accuracy is in the result.json"

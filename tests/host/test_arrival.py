@@ -1,4 +1,4 @@
-"""Input that never arrives is said, before layers are blamed for it."""
+"""Input that does not arrive is reported before layers are blamed for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network() -> hx.Network:
 
 
 @contextmanager
-def running(backend: str | None) -> Iterator[hx.Network]:
+def open_network(backend: str | None) -> Iterator[hx.Network]:
     net = network()
     if backend is None:
         yield net
@@ -56,11 +56,11 @@ SILENT = r"the input is silent: 0 events in 4 samples. Images are to span 0..1"
 @pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize(("late", "inside", "text"), [(30, 10, LATE), (0, 0, SILENT)])
-def test_a_network_says_once_that_its_input_does_not_arrive(
+def test_a_network_warns_once_that_its_input_does_not_arrive(
     backend: str | None, graph: bool, late: int, inside: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
-        running(backend) as net,
+        open_network(backend) as net,
         caplog.at_level(logging.WARNING, "hxtrain.network.arrival"),
         torch.set_grad_enabled(graph),
     ):
@@ -75,7 +75,7 @@ def test_a_network_says_once_that_its_input_does_not_arrive(
 
 
 @pytest.mark.parametrize("batch", [spikes(20, 20), spikes(0, 0, samples=1), spikes(0, 1), spikes(0, 0, samples=0)])
-def test_input_that_may_be_meant_is_no_reason_to_speak(batch: hx.Spikes, caplog: pytest.LogCaptureFixture) -> None:
+def test_input_that_may_be_intended_raises_no_warning(batch: hx.Spikes, caplog: pytest.LogCaptureFixture) -> None:
     network()(batch)
     assert caplog.messages == []
 
@@ -100,15 +100,15 @@ def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
 @pytest.mark.parametrize("events", [1, 3])
 def test_a_layer_that_is_silent_for_a_few_events_blames_the_input(events: int) -> None:
     net = hx.Network(hx.Linear(64, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
-    few = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
+    batch = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
     text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* encoder.threshold"
-    (warning,) = diagnose(net, net(few), trained=True)
+    (warning,) = diagnose(net, net(batch), trained=True)
     assert re.match(text, warning)
     assert "init_gain" not in warning
 
 
-def test_passes_are_judged_together_by_their_samples() -> None:
-    """One silent sample after fifty that fire is no silent layer; alone it would be."""
+def test_passes_are_diagnosed_together_by_their_samples() -> None:
+    """A layer that is silent for one of 51 samples is not silent; for a single sample it is."""
     net = hx.Network(hx.Linear(8, 6, mean=0.1, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
     observations = Observations()
     observations.add(net, net(hx.Spikes([], [], [], 1, 8)))
@@ -117,8 +117,8 @@ def test_passes_are_judged_together_by_their_samples() -> None:
     assert observations.warnings(net, trained=True) == []
 
 
-class Heard(Progress):
-    """Keeps warnings."""
+class WarningCollector(Progress):
+    """Collects warnings."""
 
     def __init__(self) -> None:
         super().__init__(show=False, console=Console(file=io.StringIO()))
@@ -128,8 +128,8 @@ class Heard(Progress):
         self.warnings.append(text)
 
 
-def trained(folder: Path, batch_size: int, samples: int = 50, **encoder: float) -> tuple[list[str], dict[str, Any]]:
-    """Train in software and return warnings and result."""
+def train(folder: Path, batch_size: int, samples: int = 50, **encoder: float) -> tuple[list[str], dict[str, Any]]:
+    """Train in software; return the warnings and the result."""
     training = TrainerConfig(1, batch_size, train_samples=samples, test_samples=20, progress=False, plots=False)
     config = RunConfig(
         backend=BackendConfig("software"),
@@ -138,7 +138,7 @@ def trained(folder: Path, batch_size: int, samples: int = 50, **encoder: float) 
         data=DataConfig("digits"),
         trainer=training,
     )
-    progress = Heard()
+    progress = WarningCollector()
     result = run(config, str(folder), "test", progress)
     return progress.warnings, result
 
@@ -159,11 +159,11 @@ def test_a_training_run_names_its_input_and_counts_it(
     if "silent" in text:  # images that are divided by 255 twice
         for module in (trainer, evaluation):
             monkeypatch.setattr(module, "intensities", lambda samples: intensities(samples) / 255)
-    warnings, result = trained(tmp_path, batch_size, **encoder)
+    warnings, result = train(tmp_path, batch_size, **encoder)
     assert [warning[: len(text)] for warning in warnings] == [text]
     assert not [
         record for record in caplog.records if record.name == "hxtrain.network.arrival"
-    ]  # the trainer says it, once
+    ]  # the trainer reports it, once
     assert result["input_events_per_sample"] < 1
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     names = ("input_events_per_sample", "late_input_events_per_sample")
@@ -173,14 +173,14 @@ def test_a_training_run_names_its_input_and_counts_it(
 
 @pytest.mark.parametrize("samples", [200, 201, 203])
 def test_a_small_last_batch_brings_no_warnings_of_its_own(tmp_path: Path, samples: int) -> None:
-    judged: list[int] = []
+    counts: list[int] = []
     warnings = Observations.warnings
 
-    def counted(observations: Observations, net: hx.Network, trained: bool) -> list[str]:
-        judged.append(sum(each.samples for each in observations.inputs))
+    def count_samples(observations: Observations, net: hx.Network, trained: bool) -> list[str]:
+        counts.append(sum(batch.samples for batch in observations.inputs))
         return warnings(observations, net, trained)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Observations, "warnings", counted)
-        trained(tmp_path, batch_size=50, samples=samples)
-    assert min(judged) >= 100
+        patch.setattr(Observations, "warnings", count_samples)
+        train(tmp_path, batch_size=50, samples=samples)
+    assert min(counts) >= 100

@@ -15,21 +15,21 @@ from hxtrain.experiments.bench.workload import Workload
 
 def test_every_work_has_a_turn_in_every_round() -> None:
     calls: list[str] = []
-    seen: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     works = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    times = in_turns(works, rounds=4, report=lambda done, total: seen.append((done, total)), warm_up=2)
+    times = in_turns(works, rounds=4, report=lambda count, total: reports.append((count, total)), warm_up=2)
     assert len(calls) == 3 * 6
     assert all(sorted(calls[i : i + 3]) == ["a", "b", "c"] for i in range(0, 18, 3))
     assert len({tuple(calls[i : i + 3]) for i in range(0, 18, 3)}) > 1, "in changing order"
-    assert {name: len(found) for name, found in times.items()} == {"a": 4, "b": 4, "c": 4}
-    assert seen[-1] == (4, 4)
+    assert {name: len(values) for name, values in times.items()} == {"a": 4, "b": 4, "c": 4}
+    assert reports[-1] == (4, 4)
 
 
-def test_a_turn_lasts_as_long_as_asked(mocker) -> None:
+def test_a_turn_lasts_as_long_as_requested(mocker) -> None:
     mocker.patch("hxtrain.experiments.bench.rounds.time.perf_counter", side_effect=map(float, range(1000)))
     calls = []
     times = in_turns({"a": lambda: calls.append(1)}, rounds=2, warm_up=0, turn=3.0)
-    assert times == {"a": [1.0, 1.0]}  # a second a call by this clock
+    assert times == {"a": [1.0, 1.0]}  # a call takes one second by this clock
     assert len(calls) == 2 * (1 + 3)  # the first call of a turn does not count
 
 
@@ -47,18 +47,18 @@ def task() -> Task:
     return Task(spikes, labels, hidden, torch.randn(5, 25, generator=g), 1.7e-6, 6e-6, 0.75, 12.0, 1e-2)
 
 
-@pytest.mark.filterwarnings("default")  # of other libraries
+@pytest.mark.filterwarnings("default")  # warnings of other libraries
 @pytest.mark.parametrize("name", [name for name in PEERS if name != "torch.compile, loop by hand"])
 def test_peers_do_the_same_task(task: Task, name: str) -> None:
     if name not in installed():
         pytest.skip(f"{PEERS[name].package} is not installed")
     peer = build(name, task)
     assert peer.hidden_spikes() == pytest.approx(task.activity, rel=0.1)
-    before = torch.as_tensor(peer.infer())
-    assert before.shape == (30, 5)
+    outputs = torch.as_tensor(peer.infer())
+    assert outputs.shape == (30, 5)
     losses = [float(peer.train()) for _ in range(20)]
     assert losses[-1] < losses[0]
-    assert not torch.allclose(before, torch.as_tensor(peer.infer()))
+    assert not torch.allclose(outputs, torch.as_tensor(peer.infer()))
 
 
 def test_a_replay_gives_the_first_recording_again() -> None:
@@ -69,9 +69,9 @@ def test_a_replay_gives_the_first_recording_again() -> None:
         assert net.device.plan is not None
         integers, _ = net.device.plan.quantise(net.effective_weights())
         spikes = load.spikes.split(25)
-        first, again = (net.device.backend.run(integers, Stimulus(spikes[i], 25 * i)) for i in (0, 1))
-        assert again.traces is first.traces
-        assert (first.clock, again.clock) == (0, 25)
+        first, second = (net.device.backend.run(integers, Stimulus(spikes[i], 25 * i)) for i in (0, 1))
+        assert second.traces is first.traces
+        assert (first.clock, second.clock) == (0, 25)
         load.training(net, 50)()
-        found = [net(load.spikes.stretch(0, 50)).readout for _ in range(2)]
-        assert torch.equal(*found)
+        readouts = [net(load.spikes.stretch(0, 50)).readout for _ in range(2)]
+        assert torch.equal(*readouts)

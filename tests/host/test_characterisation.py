@@ -43,8 +43,9 @@ def true_parameters(backend, size, merged):
     }
 
 
-def estimates(found):
-    p, gain = found.parameters, found.measured.shapes.gain
+def estimates(fit):
+    p = fit.parameters
+    gain = fit.measured.shapes.gain
     return {
         "leak": p.leak,
         "reset": p.reset,
@@ -63,14 +64,14 @@ def fitted(request, tmp_path_factory):
     backend = create_backend("emulator", chip=CHIP, preset=request.param)
     circuit = bench_circuit(NEURONS, MERGED, backend)
     with backend:
-        found = characterise(backend, circuit)
+        fit = characterise(backend, circuit)
         truth = true_parameters(backend, NEURONS, MERGED)
     file = tmp_path_factory.mktemp("fit") / "chip.npz"
-    found.parameters.save(file)
-    return request.param, found, truth, file
+    fit.parameters.save(file)
+    return request.param, fit, truth, file
 
 
-LIMITS = {  # least correlation on a calibrated and on an uncalibrated chip, largest bias over the mean
+LIMITS = {  # minimum correlation on a calibrated and on an uncalibrated chip, maximum bias relative to the mean
     "leak": (0.99, 0.999, 0.001),
     "reset": (0.9, 0.98, 0.01),
     "threshold - leak": (0.98, 0.998, 0.005),
@@ -85,18 +86,19 @@ LIMITS = {  # least correlation on a calibrated and on an uncalibrated chip, lar
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_estimates_follow_the_truth(fitted, name):
-    preset, found, truth, _ = fitted
-    sure = ~np.any(list(found.missing.values()), axis=0) & ~found.measured.thresholds.restless
-    assert sure.sum() >= 0.9 * NEURONS
-    estimate, true = estimates(found)[name][..., sure].ravel(), truth[name][..., sure].ravel()
+    preset, fit, truth, _ = fitted
+    reliable = ~np.any(list(fit.missing.values()), axis=0) & ~fit.measured.thresholds.restless
+    assert reliable.sum() >= 0.9 * NEURONS
+    estimate = estimates(fit)[name][..., reliable].ravel()
+    true = truth[name][..., reliable].ravel()
     calibrated, uncalibrated, bias = LIMITS[name]
     assert np.corrcoef(estimate, true)[0, 1] > (calibrated if preset == "calibrated" else uncalibrated)
     assert abs(estimate.mean() / true.mean() - 1) < bias
 
 
 def test_common_levels(fitted):
-    _, found, _, _ = fitted
-    p, m = found.parameters, found.measured
+    _, fit, _, _ = fitted
+    p, m = fit.parameters, fit.measured
     assert p.membrane_noise == pytest.approx(0.8, rel=0.1)
     assert p.trace_noise == pytest.approx(0.7, rel=0.1)
     assert p.threshold_noise == pytest.approx(1.1, rel=0.15)
@@ -107,7 +109,7 @@ def test_common_levels(fitted):
 
 
 def responses(backend, seed):
-    """Return spike counts `[B, N]` and codes `[B, T, N]` for random patterns of inputs, spread over 15 us."""
+    """Return spike counts `[B, N]` and codes `[B, T, N]` of random input patterns that span 15 us."""
     rng = np.random.default_rng(seed)
     bench = Bench(backend, bench_circuit(NEURONS, MERGED, backend))
     weights = np.clip(np.rint(rng.normal(4, 20, (NEURONS, bench.inputs))), -63, 63).astype(np.int64)
@@ -120,21 +122,21 @@ def test_a_fitted_emulator_answers_like_the_chip(fitted):
     preset, _, _, file = fitted
     devices = {
         "chip": create_backend("emulator", chip=CHIP, preset=preset),
-        "again": create_backend("emulator", chip=CHIP, preset=preset, seed=1),
+        "other seed": create_backend("emulator", chip=CHIP, preset=preset, seed=1),
         "fit": create_backend("emulator", parameters=file),
         "ideal": create_backend("emulator", preset="ideal"),
     }
-    found = {}
+    answers = {}
     for name, backend in devices.items():
         with backend:
-            found[name] = responses(backend, seed=3)
-    counts, codes = found["chip"]
+            answers[name] = responses(backend, seed=3)
+    counts, codes = answers["chip"]
     assert counts.mean() > 0.3
-    other = {name: (each[0] != counts).mean() for name, each in found.items()}
-    assert other["fit"] < 1.3 * other["again"] + 0.01
-    assert other["ideal"] > 1.5 * other["fit"]
-    distance = {name: np.abs(each[1] - codes).mean() for name, each in found.items()}
-    assert distance["fit"] < 1.2 * distance["again"]
+    miscounts = {name: (answer[0] != counts).mean() for name, answer in answers.items()}
+    assert miscounts["fit"] < 1.3 * miscounts["other seed"] + 0.01
+    assert miscounts["ideal"] > 1.5 * miscounts["fit"]
+    distance = {name: np.abs(answer[1] - codes).mean() for name, answer in answers.items()}
+    assert distance["fit"] < 1.2 * distance["other seed"]
 
 
 def test_sick_neurons_are_named_and_nothing_is_undefined():
@@ -142,20 +144,20 @@ def test_sick_neurons_are_named_and_nothing_is_undefined():
         "emulator", chip=CHIP, preset="uncalibrated", faults={"dead_neurons": 0.12, "firing_neurons": 0.15}
     )
     with backend:
-        found = characterise(backend, bench_circuit(32, 1, backend))
+        fit = characterise(backend, bench_circuit(32, 1, backend))
         truth = true_parameters(backend, 32, 1)
-    p = found.parameters
+    p = fit.parameters
     for name in ("leak", "reset", "tau_mem", "tau_syn", "strength"):
         assert np.isfinite(getattr(p, name)).all()
-    never = (truth["threshold - leak"] > 1e6) | (truth["leak"] > 1e6)  # the latter have both faults
-    always = (truth["threshold - leak"] < -10) & ~never
-    assert never.sum() >= 2
-    assert always.sum() >= 2
-    np.testing.assert_array_equal(found.missing["threshold"], never)
-    np.testing.assert_array_equal(np.isposinf(p.threshold), never)
-    np.testing.assert_array_equal(found.measured.thresholds.restless, always)
-    np.testing.assert_allclose((p.threshold - p.leak)[always], truth["threshold - leak"][always], atol=3)
-    assert any(f"{never.sum()} of 32 neurons never fired" in note for note in p.notes)
+    silent = (truth["threshold - leak"] > 1e6) | (truth["leak"] > 1e6)  # the second condition: both faults
+    restless = (truth["threshold - leak"] < -10) & ~silent
+    assert silent.sum() >= 2
+    assert restless.sum() >= 2
+    np.testing.assert_array_equal(fit.missing["threshold"], silent)
+    np.testing.assert_array_equal(np.isposinf(p.threshold), silent)
+    np.testing.assert_array_equal(fit.measured.thresholds.restless, restless)
+    np.testing.assert_allclose((p.threshold - p.leak)[restless], truth["threshold - leak"][restless], atol=3)
+    assert any(f"{silent.sum()} of 32 neurons never fired" in note for note in p.notes)
 
 
 @pytest.mark.parametrize("charge", [20.0, 200.0, 330.0])
@@ -168,8 +170,8 @@ def test_closed_form_solves_the_equations(charge, taus):
     drive = DRIVE * saturation * x * (15 + x**2) / (15 + 6 * x**2)
     integral = np.cumsum(np.exp(t / mem) * drive) * h
     expected = np.exp(-t / mem) * integral
-    found = response(t, np.array(mem), np.array(syn), np.array(charge), DRIVE, saturation**-2)
-    assert np.abs(found - expected).max() < 2e-3 * expected.max()
+    potential = response(t, np.array(mem), np.array(syn), np.array(charge), DRIVE, saturation**-2)
+    assert np.abs(potential - expected).max() < 2e-3 * expected.max()
     model = MembraneModel(DRIVE, np.array([mem]), np.full((1, 2, 1), syn), np.ones((4, 2, 1)), saturation)
     charges = model.charges(np.full((1, 4), charge / 4), np.ones((1, 4)))
     assert model.peak(charges)[0, 0] == pytest.approx(expected.max(), rel=2e-3)
@@ -177,8 +179,9 @@ def test_closed_form_solves_the_equations(charge, taus):
 
 def test_a_readout_is_measured_with_the_usual_threshold():
     backend = create_backend("reference")
-    one = bench_circuit(3, 1, backend).populations[0]
-    hidden, readout = replace(one, name="hidden"), replace(one, name="readout", size=2, threshold=None)
+    population = bench_circuit(3, 1, backend).populations[0]
+    hidden = replace(population, name="hidden")
+    readout = replace(population, name="readout", size=2, threshold=None)
     bench = Bench(backend, Circuit(4, (hidden, readout), (), 20, 1.7e-6))
     assert (bench.neurons, bench.inputs) == (5, 128)
     np.testing.assert_array_equal(bench.target("threshold"), 150.0)
@@ -188,9 +191,9 @@ def test_a_readout_is_measured_with_the_usual_threshold():
 
 def test_populations_of_different_kinds_are_refused():
     backend = create_backend("reference")
-    one, two = (Population(str(m), 2, m, 80, 150, 80, 6e-6, 6e-6, 2e-6) for m in (1, 2))
+    single, merged = (Population(str(m), 2, m, 80, 150, 80, 6e-6, 6e-6, 2e-6) for m in (1, 2))
     with pytest.raises(ValueError, match=r"merge \[1, 2\] circuits; characterise populations of one kind at a time"):
-        Bench(backend, Circuit(4, (one, two), (), 20, 1.7e-6))
+        Bench(backend, Circuit(4, (single, merged), (), 20, 1.7e-6))
 
 
 def test_command_writes_parameters_and_record(tmp_path):
@@ -199,7 +202,7 @@ def test_command_writes_parameters_and_record(tmp_path):
         file=str(tmp_path / "reference.npz"),
     )  # fmt: skip
     steps = []
-    found = fit_device(config, tmp_path, "hxtrain-fit ...", lambda step, done, count: steps.append((done, count)))
+    fit = fit_device(config, tmp_path, "hxtrain-fit ...", lambda step, index, count: steps.append((index, count)))
     assert steps == [(i, len(steps)) for i in range(len(steps))]
     loaded = NeuronParameters.load(tmp_path / "reference.npz")
     assert loaded.leak.tolist() == [80.0] * 6
@@ -207,6 +210,6 @@ def test_command_writes_parameters_and_record(tmp_path):
     assert (loaded.saturation, loaded.rails, loaded.trace_noise) == (None, None, 0.0)
     record = json.loads((tmp_path / "fit.json").read_text())
     assert (record["backend"], record["hash"], record["command"]) == ("reference", loaded.hash, "hxtrain-fit ...")
-    assert len(table(found)) == len(record["parameters"])
+    assert len(table(fit)) == len(record["parameters"])
     with pytest.raises(ValueError, match="there is no folder"):
         fit_device(replace(config, file=str(tmp_path / "none" / "x.npz")), tmp_path, "")

@@ -1,4 +1,4 @@
-"""The compiled engine of the host equals the readable one in everything that it does."""
+"""The compiled engine of the host equals the readable one in all results."""
 
 import subprocess
 import sys
@@ -16,7 +16,11 @@ from hxtrain.network.twin import respond, simulate
 from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, UnrecordedMembranes
 from hxtrain.neurons.engines import cpu as compiled
 
-DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
+DT = 1.7e-6
+STEPS = 17
+SAMPLES = 9
+INPUTS = 11
+NEURONS = 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 
 
@@ -35,9 +39,9 @@ def normal(*shape: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def close(found: torch.Tensor, expected: torch.Tensor, bound: float) -> None:
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max()) <= bound * float(expected.abs().max())
+def close(actual: torch.Tensor, expected: torch.Tensor, bound: float) -> None:
+    assert actual.shape == expected.shape
+    assert float((actual - expected).abs().max()) <= bound * float(expected.abs().max())
 
 
 def test_events_are_grouped_by_sample_and_step() -> None:
@@ -61,10 +65,10 @@ def test_spikes_on_a_grid_count_once_per_step() -> None:
     expected = spikes.to_grid(DT, STEPS, binary=True)
     assert expected.sum() < spikes.to_grid(DT, STEPS).sum()
     assert torch.equal(compiled.to_grid(grouped, tuple(expected.shape), torch.float32), expected)
-    again = compiled.group_grid(expected)
-    assert torch.equal(again.offsets, grouped.offsets)
-    assert torch.equal(compiled.to_grid(again, tuple(expected.shape), torch.float32), expected)
-    assert again.sources == grouped.sources == INPUTS
+    regrouped = compiled.group_grid(expected)
+    assert torch.equal(regrouped.offsets, grouped.offsets)
+    assert torch.equal(compiled.to_grid(regrouped, tuple(expected.shape), torch.float32), expected)
+    assert regrouped.sources == grouped.sources == INPUTS
     assert len(grouped.units) == int(grouped.offsets[-1]) == int(expected.sum())
     assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES), expected.sum(0))
 
@@ -75,9 +79,9 @@ def test_no_events_are_no_problem() -> None:
     grouped = compiled.bin_spikes(silent, DT, STEPS)
     assert not compiled.to_grid(grouped, (STEPS, SAMPLES, INPUTS), torch.float32).any()
     weight = normal(NEURONS, INPUTS, seed=1, dtype=torch.float32)
-    own, trace = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
+    fired, trace = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
     assert not trace.any()
-    assert len(own.units) == 0
+    assert len(fired.units) == 0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_no_events_are_no_problem() -> None:
     ],
 )
 def test_events_out_of_range_are_refused(change: dict[str, float], text: str) -> None:
-    """`Spikes.trusted` does not check them, and the loops do not look at bounds."""
+    """`Spikes.trusted` does not check events, and the loops do not check bounds."""
     parts = [torch.zeros(4, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)]
     for part, name in zip(parts, ("sample", "unit", "time"), strict=True):
         part[2] = change.get(name, 0)
@@ -110,50 +114,50 @@ def test_membranes_of_codes() -> None:
     codes = torch.randint(256, (SAMPLES, STEPS, NEURONS), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     for part in (codes, codes[2:5], codes[:, :, 3:40]):
         expected = (part.float() - part[:, :1].float()).transpose(0, 1) / 70.0
-        found = compiled.membranes(part, 70.0)
-        assert found.is_contiguous()
-        torch.testing.assert_close(found, expected)
+        membranes = compiled.membranes(part, 70.0)
+        assert membranes.is_contiguous()
+        torch.testing.assert_close(membranes, expected)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("dense", [False, True])
 def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool, dense: bool) -> None:
-    """Spiking layers and a readout behind them, from events and from a grid."""
+    """Spiking layers and a downstream readout, from events and from a grid."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
-    own = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
-    behind = normal(5, NEURONS, seed=5, dtype=dtype)
+    recurrent_weight = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
+    readout_weight = normal(5, NEURONS, seed=5, dtype=dtype)
     sparse = GridEvents(events(), DT, STEPS)
     inputs = events().to_grid(DT, STEPS).to(dtype) if dense else sparse
     shape = (STEPS, SAMPLES, NEURONS)
-    grouped, trace = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, own)
+    grouped, trace = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, recurrent_weight)
     spikes = compiled.to_grid(grouped, shape, dtype)
-    expected, membrane = respond(weight, inputs, shape, model, True, own)
+    expected, membrane = respond(weight, inputs, shape, model, True, recurrent_weight)
     assert 0.02 < float(expected.mean()) < 0.5
     assert torch.equal(spikes, expected)
     close(trace, membrane, 10 * bound)
     assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES).to(dtype), expected.sum(0))
     last = (STEPS, SAMPLES, 5)
-    for given in (spikes, grouped):
-        none, readout = compiled.respond(behind, given, last, model, False, None)
+    for source in (spikes, grouped):
+        none, readout = compiled.respond(readout_weight, source, last, model, False, None)
         assert none is None
-        close(readout, respond(behind, spikes, last, model, False, None)[1], 10 * bound)
+        close(readout, respond(readout_weight, spikes, last, model, False, None)[1], 10 * bound)
 
 
 SOURCES = {"spikes": [0], "traces": [1], "counts": [2], "all": [0, 1, 2]}
-"""Which gradients a layer is given, of spikes, membranes and numbers of spikes."""
-CASES = [("superspike", behind, parts) for behind in (0, 5, 11, 50) for parts in SOURCES]
+"""Indices of the gradients that a layer gets: of spikes, membranes, numbers of spikes."""
+CASES = [("superspike", size, parts) for size in (0, 5, 11, 50) for parts in SOURCES]
 CASES += [(name, 5, "all") for name in SURROGATES if name != "superspike"]
 
 
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("at_threshold", [True, False])
-@pytest.mark.parametrize(("surrogate", "behind", "parts"), CASES)
+@pytest.mark.parametrize(("surrogate", "n_downstream", "parts"), CASES)
 def test_gradients(
-    dtype: torch.dtype, bound: float, at_threshold: bool, surrogate: str, behind: int, parts: str
+    dtype: torch.dtype, bound: float, at_threshold: bool, surrogate: str, n_downstream: int, parts: str
 ) -> None:
-    """All sources of gradients, alone and together; a layer behind with few neurons, with many, or none."""
+    """All sources of gradients, alone and together; a downstream layer with few neurons, with many, or none."""
     model = Model(0.75, 0.8, SURROGATES[surrogate], 3.0, at_threshold)
     shape = (STEPS, SAMPLES, NEURONS)
     trace = normal(*shape, seed=6, dtype=dtype)
@@ -162,27 +166,30 @@ def test_gradients(
     by_counts = normal(SAMPLES, NEURONS, seed=10, dtype=dtype)
     grads = [by_spikes, by_traces, by_counts]
     grads = [grad if i in SOURCES[parts] else None for i, grad in enumerate(grads)]
-    later = None
-    if behind:
-        later = normal(STEPS, SAMPLES, behind, seed=11, dtype=dtype), normal(behind, NEURONS, seed=12, dtype=dtype)
-        later[0][-4:] = 0  # rows that are left out
-        later[0][:, 2] = 0
+    downstream = None
+    if n_downstream:
+        downstream = (
+            normal(STEPS, SAMPLES, n_downstream, seed=11, dtype=dtype),
+            normal(n_downstream, NEURONS, seed=12, dtype=dtype),
+        )
+        downstream[0][-4:] = 0  # rows that are left out
+        downstream[0][:, 2] = 0
     sparse = GridEvents(events(), DT, STEPS)
     fired = compiled.group_grid(spikes)
-    charge, weight = compiled.gradient(model, fired, trace, compiled.Grads(*grads), later, sparse.grouped, True)
+    charge, weight = compiled.gradient(model, fired, trace, compiled.Grads(*grads), downstream, sparse.grouped, True)
 
     total = [
         grads[0],
         None if grads[2] is None else grads[2].expand(shape),
-        None if later is None else later[0] @ later[1],
+        None if downstream is None else downstream[0] @ downstream[1],
     ]
     total = [part for part in total if part is not None]
     summed = sum(total[1:], total[0]) if total else None
     expected, expected_weight = gradient(model, spikes, trace, summed, grads[1], sparse)
     close(charge, expected, bound)
     close(weight, expected_weight, bound)
-    alone, _ = compiled.gradient(model, fired, trace, compiled.Grads(*grads), later, None, True)
-    assert torch.equal(alone, charge)
+    charge_only, _ = compiled.gradient(model, fired, trace, compiled.Grads(*grads), downstream, None, True)
+    assert torch.equal(charge_only, charge)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
@@ -195,33 +202,39 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
         "a = net(x); (a.readout.amax(0).square().sum() + a.layers[0].counts.square().sum()).backward();"
         "print(*(float(p.grad.double().sum()).hex() for p in net.parameters()), float(a.readout.double().sum()).hex())"
     )
-    found = [
+    runs = [
         subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, text=True, check=True, cwd=tmp_path)
         for n in (1, 2, 5)
     ]
-    assert found[0].stdout
-    assert {done.stdout for done in found} == {found[0].stdout}
+    assert runs[0].stdout
+    assert {run.stdout for run in runs} == {runs[0].stdout}
 
 
 def test_the_gradient_of_counts_is_that_of_the_sum_of_spikes() -> None:
     net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5), hx.LI(5))
     spikes = hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
     [weight, *_] = net.parameters()
-    found = []
+    gradients = []
     for count in (lambda layer: layer.counts, lambda layer: layer.spikes.sum(0)):
         layer = net(spikes).layers[0]
         assert torch.equal(layer.counts, layer.spikes.sum(0))
-        found.append(torch.autograd.grad(count(layer).square().mean(), weight)[0])
-    assert found[0].abs().max() > 0
-    torch.testing.assert_close(*found)
+        gradients.append(torch.autograd.grad(count(layer).square().mean(), weight)[0])
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_membranes_that_nobody_asked_for_are_those_that_were(recurrent: bool) -> None:
-    """Without a graph they are not recorded; who asks for them gets those of the weights at that time, bit by bit."""
-    own = [hx.Recurrent(30, gain=3)] if recurrent else []
+def test_membranes_computed_on_demand_equal_recorded_ones(recurrent: bool) -> None:
+    """Membranes are not recorded without a graph; a later request computes the same ones, bit by bit."""
+    recurrence = [hx.Recurrent(30, gain=3)] if recurrent else []
     net = hx.Network(
-        hx.Linear(40, 30, gain=3), hx.LIF(30), *own, hx.Linear(30, 20, gain=3), hx.LIF(20), hx.Linear(20, 5), hx.LI(5)
+        hx.Linear(40, 30, gain=3),
+        hx.LIF(30),
+        *recurrence,
+        hx.Linear(30, 20, gain=3),
+        hx.LIF(20),
+        hx.Linear(20, 5),
+        hx.LI(5),
     )
     spikes = hx.LatencyEncoder()(torch.rand(6, 40, generator=torch.Generator().manual_seed(3)))
     recorded = net(spikes).layers
@@ -229,41 +242,43 @@ def test_membranes_that_nobody_asked_for_are_those_that_were(recurrent: bool) ->
         quick = net(spikes).layers
         for weight in net.parameters():
             weight.mul_(-1)
-    for one, other in zip(recorded, quick, strict=True):
-        assert other.trace.shape == one.trace.shape
-        assert torch.equal(other.trace, one.trace)
-        assert other.trace is other.trace, "made once"
-        assert (one.spikes is None) is (other.spikes is None)
-        assert one.spikes is None or torch.equal(one.spikes, other.spikes)
-        assert not other.trace.requires_grad
+    for expected, layer in zip(recorded, quick, strict=True):
+        assert layer.trace.shape == expected.trace.shape
+        assert torch.equal(layer.trace, expected.trace)
+        assert layer.trace is layer.trace, "computed once"
+        assert (expected.spikes is None) is (layer.spikes is None)
+        assert expected.spikes is None or torch.equal(expected.spikes, layer.spikes)
+        assert not layer.trace.requires_grad
     assert isinstance(quick[0].membrane, UnrecordedMembranes)
     assert quick[0].spikes.sum() > 10
 
 
-@pytest.mark.parametrize("behind", [0, 5, 50])
+@pytest.mark.parametrize("n_downstream", [0, 5, 50])
 @pytest.mark.parametrize("parts", SOURCES)
-def test_gradients_of_codes_are_those_of_their_membranes(behind: int, parts: str) -> None:
-    """Bit by bit, where membranes are read from codes, and from a part of a larger recording."""
-    model, shape, g = Model(0.75, 0.8), (STEPS, SAMPLES, NEURONS), torch.Generator().manual_seed(2)
+def test_gradients_of_codes_are_those_of_their_membranes(n_downstream: int, parts: str) -> None:
+    """The gradients are equal bit by bit, also if the codes are a slice of a larger recording."""
+    model = Model(0.75, 0.8)
+    shape = (STEPS, SAMPLES, NEURONS)
+    g = torch.Generator().manual_seed(2)
     whole = torch.randint(60, 170, (SAMPLES, STEPS, NEURONS + 9), generator=g).to(torch.uint8)
     fired = compiled.group_grid((normal(*shape, seed=7, dtype=torch.float32) > 1.3).float())
     sizes = {0: shape, 1: shape, 2: (SAMPLES, NEURONS)}
     grads = compiled.Grads(
         *(normal(*sizes[i], seed=8 + i, dtype=torch.float32) if i in SOURCES[parts] else None for i in range(3))
     )
-    later = None
-    if behind:
-        size = (STEPS, SAMPLES, behind)
-        late = normal(*size, seed=11, dtype=torch.float32)
-        late[-5:] = 0
-        later = late, normal(behind, NEURONS, seed=12, dtype=torch.float32)
+    downstream = None
+    if n_downstream:
+        size = (STEPS, SAMPLES, n_downstream)
+        charges = normal(*size, seed=11, dtype=torch.float32)
+        charges[-5:] = 0
+        downstream = charges, normal(n_downstream, NEURONS, seed=12, dtype=torch.float32)
     inputs = GridEvents(events(), DT, STEPS).grouped
     for codes in (whole[:, :, 3 : 3 + NEURONS], whole[:, :, :NEURONS].contiguous()):
-        given = compiled.Codes(codes, 70.3)
-        assert given.shape == shape
-        found = compiled.gradient(model, fired, given, grads, later, inputs, True)
-        expected = compiled.gradient(model, fired, given.trace(), grads, later, inputs, True)
-        assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+        membrane = compiled.Codes(codes, 70.3)
+        assert membrane.shape == shape
+        actual = compiled.gradient(model, fired, membrane, grads, downstream, inputs, True)
+        expected = compiled.gradient(model, fired, membrane.trace(), grads, downstream, inputs, True)
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
         assert expected[1].abs().max() > 0
 
 
@@ -275,7 +290,7 @@ def small(on_chip: bool) -> tuple[hx.Network, Spikes]:
 
 
 def test_membranes_of_a_device_are_in_the_graph() -> None:
-    """Those of hidden layers stay codes until someone asks."""
+    """Membranes of hidden layers stay codes until they are read."""
     net, spikes = small(on_chip=True)
     hidden, readout = net(spikes).layers
     assert isinstance(hidden.membrane, compiled.Codes)
@@ -283,49 +298,50 @@ def test_membranes_of_a_device_are_in_the_graph() -> None:
     codes = hidden.membrane.codes.float()
     torch.testing.assert_close(hidden.trace, (codes - codes[:, :1]).transpose(0, 1) / hidden.membrane.unit)
     weights = list(net.parameters())
-    found = torch.autograd.grad(hidden.trace.sin().sum(), weights[0])[0]
-    given = Measured(hidden.fired, hidden.membrane.trace())
+    trace_gradient = torch.autograd.grad(hidden.trace.sin().sum(), weights[0])[0]
+    layer = Measured(hidden.fired, hidden.membrane.trace())
     inputs = GridEvents(spikes, net.dt, net.steps)
-    [alone] = measured_layers([(weights[0], None)], inputs, [given], [net.model(net.layers[0])])
-    assert torch.equal(found, torch.autograd.grad(alone.trace.sin().sum(), weights[0])[0])
-    assert found.abs().max() > 0
+    [rebuilt] = measured_layers([(weights[0], None)], inputs, [layer], [net.model(net.layers[0])])
+    assert torch.equal(trace_gradient, torch.autograd.grad(rebuilt.trace.sin().sum(), weights[0])[0])
+    assert trace_gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("on_chip", [False, True])
-@pytest.mark.parametrize("look", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_who_looks_first_does_not_matter(on_chip: bool, look: Callable[[], AbstractContextManager[None]]) -> None:
-    """What is made when it is asked for is in the graph, even if the first to ask wants no gradient."""
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_first_reader_does_not_matter(on_chip: bool, mode: Callable[[], AbstractContextManager[None]]) -> None:
+    """Tensors made on demand are in the graph, even if the first reader needs no gradient."""
 
     def loss(layer: hx.LayerActivity) -> torch.Tensor:
         assert layer.spikes is not None
         return (layer.spikes.sum(0) * layer.trace.sin().sum(0)).sum()
 
-    found = []
-    for looked in (False, True):
+    gradients = []
+    for is_read in (False, True):
         net, spikes = small(on_chip)
         hidden = net(spikes).layers[0]
-        if looked:
-            with look():
+        if is_read:
+            with mode():
                 assert float(loss(hidden).detach()) != 0
                 assert hidden.fired is not None
                 assert hidden.fired.grid.sum() > 5
-        found.append(torch.autograd.grad(loss(hidden), next(net.parameters()))[0])
-    assert found[0].abs().max() > 0
-    assert torch.equal(*found)
+        gradients.append(torch.autograd.grad(loss(hidden), next(net.parameters()))[0])
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)
 
 
 def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
     net, spikes = small(on_chip=False)
-    weight, found = next(net.parameters()), []
+    weight = next(net.parameters())
+    gradients = []
     for recorded in (True, False):
         events = GridEvents(spikes, net.dt, net.steps)
         models = [net.model(layer) for layer in net.layers]
         hidden = simulate(net.layers, models, net.by_layer(net.effective_weights()), events, recorded)[0]
         assert isinstance(hidden.membrane, UnrecordedMembranes) is not recorded
         [layer] = measured_layers([(weight, None)], events, [hidden], [net.model(net.layers[0])])
-        found.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
-    assert found[0].abs().max() > 0
-    assert torch.equal(*found)
+        gradients.append(torch.autograd.grad(layer.trace.sin().sum() + layer.counts.sin().sum(), weight)[0])
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)
 
 
 def test_spikes_need_a_grid_or_events() -> None:
@@ -339,18 +355,20 @@ def test_spikes_are_zeros_and_ones() -> None:
 
 
 def test_shares_of_work() -> None:
-    """Each is done once, whoever does it, and an error in any of them arrives."""
-    done: list[tuple[int, int, int]] = []
-    edges, others = [0, 3, 5, 9, 12], {(1, 3, 5), (2, 5, 9), (3, 9, 12)}
-    compiled._share(lambda *share: done.append(share), edges)
-    assert set(done) == {(0, 0, 3), *others}
-    assert len(done) == 4
-    done.clear()
-    held, begun = threading.Event(), [compiled._pool().submit(lambda: held.wait(20)) for _ in range(compiled._cores())]
-    compiled._share(lambda *share: done.append(share), edges)  # no other thread is free
-    held.set()
-    assert all(job.result() for job in begun)
-    assert sorted(done) == sorted({(0, 0, 3), *others})
+    """Each share is processed once, by any thread, and an error in any of them is raised."""
+    calls: list[tuple[int, int, int]] = []
+    edges = [0, 3, 5, 9, 12]
+    shares = {(1, 3, 5), (2, 5, 9), (3, 9, 12)}
+    compiled._share(lambda *share: calls.append(share), edges)
+    assert set(calls) == {(0, 0, 3), *shares}
+    assert len(calls) == 4
+    calls.clear()
+    gate = threading.Event()
+    jobs = [compiled._pool().submit(lambda: gate.wait(20)) for _ in range(compiled._cores())]
+    compiled._share(lambda *share: calls.append(share), edges)  # no other thread is free
+    gate.set()
+    assert all(job.result() for job in jobs)
+    assert sorted(calls) == sorted({(0, 0, 3), *shares})
 
     def fail(part: int, begin: int, end: int) -> None:
         if part == 2:

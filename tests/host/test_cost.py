@@ -1,4 +1,4 @@
-"""What an answer costs: time, energy, time to a decision."""
+"""The cost of an answer: time, energy, time to a decision."""
 
 import io
 import json
@@ -18,10 +18,10 @@ from hxtrain.training.config import TrainerConfig
 from hxtrain.training.cost import CostMeter, decision_times, energy_of
 
 DECISIONS = [
-    # membranes of two classes over time, in steps: when found
+    # membranes of two classes at each step, and the step of the decision
     ([(0, 0), (0, 1), (0, 2), (0, 3)], 1),
     ([(0, 0), (1, 0), (0, 2), (0, 3)], 2),  # changes its mind
-    ([(0, 0), (0, 2), (1, 0), (1.5, 0)], 1),  # the maximum so far stays
+    ([(0, 0), (0, 2), (1, 0), (1.5, 0)], 1),  # the running maximum stays
     ([(0, 0), (-1, -2), (-1, -2), (2, 0)], 3),  # a tie at rest is no answer
     ([(0, 0), (-1, -2), (-2, -2), (-1, 0)], 4),  # a tie to the end
     ([(1, 0), (2, 0), (3, 0), (1, 0)], 0),
@@ -30,11 +30,11 @@ DECISIONS = [
 
 def test_an_answer_is_found_when_it_no_longer_changes():
     readout = torch.tensor([trace for trace, _ in DECISIONS], dtype=torch.float32).transpose(0, 1)
-    found = decision_times(hx.MaxOverTime(), readout, dt=2e-6)
-    assert found.tolist() == pytest.approx([2e-6 * step for _, step in DECISIONS])
+    times = decision_times(hx.MaxOverTime(), readout, dt=2e-6)
+    assert times.tolist() == pytest.approx([2e-6 * step for _, step in DECISIONS])
 
 
-def test_the_decision_is_the_losss():
+def test_the_decision_is_that_of_the_loss():
     readout = torch.tensor([[(0.0, 0.0)], [(1.0, 0.0)], [(0.0, 0.9)], [(0.0, 0.9)]])
     assert decision_times(hx.MaxOverTime(), readout, 1.0).tolist() == [1]
     assert decision_times(hx.MeanOverTime(), readout, 1.0).tolist() == [3]
@@ -56,7 +56,7 @@ def test_energy_says_how_it_was_obtained(cost, power, expected):
     assert assumption is None if expected[2] is None else f"draws {expected[2]} during the chip time" in assumption
 
 
-def test_the_host_knows_how_long_it_waited(mocker):
+def test_the_time_that_the_host_waits_is_measured(mocker):
     clock = mocker.patch("time.perf_counter", return_value=0.0)
 
     def pass_time(seconds):
@@ -78,7 +78,7 @@ def test_the_host_knows_how_long_it_waited(mocker):
 
 
 @pytest.mark.parametrize("backend", ["emulator", "software"])
-def test_results_tell_costs(tmp_path, backend):
+def test_results_hold_costs(tmp_path, backend):
     trainer = TrainerConfig(1, 50, train_samples=100, test_samples=50, progress=False, plots=False)
     config = RunConfig(
         backend=BackendConfig(backend), network=NetworkConfig(hidden=[20]), data=DataConfig("digits"), trainer=trainer
@@ -88,15 +88,15 @@ def test_results_tell_costs(tmp_path, backend):
     evaluation = EvaluateConfig(str(tmp_path / "checkpoint.pt"), BackendConfig(backend), test_samples=50)
     evaluate_checkpoint(evaluation, tmp_path, "test", quiet)
     for name in ("result.json", "evaluation.json"):
-        found = json.loads((tmp_path / name).read_text())
-        assert found["host_seconds_per_sample"] > 0
-        assert 0 < found["decision_seconds"] <= found["decision_seconds_95"] * (1 + 1e-6)
-        assert found["decision_seconds_95"] <= 20 * 1.7e-6 * (1 + 1e-6)
+        record = json.loads((tmp_path / name).read_text())
+        assert record["host_seconds_per_sample"] > 0
+        assert 0 < record["decision_seconds"] <= record["decision_seconds_95"] * (1 + 1e-6)
+        assert record["decision_seconds_95"] <= 20 * 1.7e-6 * (1 + 1e-6)
         device = ["chip_seconds_per_sample", "wait_seconds_per_sample", "chip_joules_per_sample"]
         if backend == "software":
-            assert [found[key] for key in (*device, "energy_origin", "energy_assumption")] == [None] * 5
+            assert [record[key] for key in (*device, "energy_origin", "energy_assumption")] == [None] * 5
         else:
-            assert [found[device[0]], found[device[2]]] == pytest.approx([200e-6, 0.2 * 200e-6])
-            assert found[device[1]] > 0
-            assert found["energy_origin"] == "estimated"
-            assert "0.2 W during the chip time" in found["energy_assumption"]
+            assert [record[device[0]], record[device[2]]] == pytest.approx([200e-6, 0.2 * 200e-6])
+            assert record[device[1]] > 0
+            assert record["energy_origin"] == "estimated"
+            assert "0.2 W during the chip time" in record["energy_assumption"]

@@ -1,4 +1,4 @@
-"""Distillation: the loss is the published one, the teacher sees what the student sees, and is the right one."""
+"""Distillation: the published loss, the images that a teacher sees, and refusals of unsuitable teachers."""
 
 import io
 import math
@@ -42,7 +42,7 @@ def ann(folder, seed=0, data=None, epochs=20):
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """Two teachers of the digits that differ by their seeds."""
+    """Return the checkpoints of two teachers of the digits that differ by their seeds."""
     return [ann(tmp_path_factory.mktemp("ann"), seed) for seed in (0, 1)]
 
 
@@ -61,34 +61,38 @@ def student(teacher=None, epochs=1, backend="software", validation=0, augment=No
 def test_the_loss_is_zero_for_equal_answers_and_known_for_others():
     logits = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.0, 5.0]])
     assert float(distillation_loss(logits, logits + 3.0, 2.0)) == pytest.approx(0, abs=1e-6)
-    # two classes, teacher sure to e^2 : 1 after division by the temperature, student undecided
+    # Two classes: after division by the temperature the teacher has odds of e^2 : 1, the student is undecided.
     p = math.e**2 / (1 + math.e**2)
-    known = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
-    assert float(distillation_loss(torch.zeros(3, 2), torch.tensor([[4.0, 0.0]] * 3), 2.0)) == pytest.approx(known)
+    expected = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert float(distillation_loss(torch.zeros(3, 2), torch.tensor([[4.0, 0.0]] * 3), 2.0)) == pytest.approx(expected)
 
 
 def test_the_mixed_loss_is_the_formula():
     g = torch.Generator().manual_seed(0)
-    readout, images = torch.randn(5, 6, 4, generator=g, requires_grad=True), torch.rand(6, 3, 3, generator=g)
-    labels, model = torch.randint(4, (6,), generator=g), MLPConfig([5]).build((3, 3), 4).eval()
+    readout = torch.randn(5, 6, 4, generator=g, requires_grad=True)
+    images = torch.rand(6, 3, 3, generator=g)
+    labels = torch.randint(4, (6,), generator=g)
+    model = MLPConfig([5]).build((3, 3), 4).eval()
     teacher = Teacher((model,), Distillation("x", weight=0.3, temperature=3.0), ("x",))
     loss = MaxOverTime(readout_scale=7.0, label_smoothing=0.1)
-    found = teacher.loss(loss, teacher.logits(images))(readout, labels)
-    s, t = 7.0 * readout.detach().amax(0), model(images).detach()
+    mixed = teacher.loss(loss, teacher.logits(images))(readout, labels)
+    s = 7.0 * readout.detach().amax(0)
+    t = model(images).detach()
     divergence = kl_div((s / 3).log_softmax(1), (t / 3).softmax(1), reduction="none").sum() / 6
     expected = 0.7 * cross_entropy(s, labels, label_smoothing=0.1) + 0.3 * 9 * divergence
-    assert float(found.detach()) == pytest.approx(float(expected), rel=1e-5)
-    found.backward()
+    assert float(mixed.detach()) == pytest.approx(float(expected), rel=1e-5)
+    mixed.backward()
     assert float(readout.grad.abs().max()) > 1e-3
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_gradient_leads_to_the_teachers_answer():
-    """With all weight on the teacher the student ends at its probabilities, whatever the labels say."""
+    """With all weight on the teacher, the student converges to its probabilities, whatever the labels."""
     target = torch.tensor([[2.0, 1.0, 0.0]])
     teacher = Teacher((nn.Sequential(nn.Flatten(), Constant(target)),), Distillation("x", 1.0, 2.0), ("x",))
     readout = torch.zeros(4, 1, 3, requires_grad=True)
-    optimizer, loss = torch.optim.Adam([readout], lr=0.05), MaxOverTime()
+    optimizer = torch.optim.Adam([readout], lr=0.05)
+    loss = MaxOverTime()
     mixed = teacher.loss(loss, teacher.logits(torch.zeros(1, 2, 2)))
     for _ in range(300):
         optimizer.zero_grad()
@@ -110,11 +114,11 @@ def test_an_ensemble_is_the_mean_of_log_probabilities(teachers):
     data = DataConfig("digits").load()
     images = data.test.images[:20] / 255
     cpu = torch.device("cpu")
-    found = load_teacher(Distillation(teachers), data, 0, cpu).logits(images)
-    each = [load_ann(Path(path)).model(images).log_softmax(1) for path in teachers]
-    assert not torch.allclose(*each, atol=1e-2)
-    torch.testing.assert_close(found, (each[0] + each[1]) / 2)
-    assert not found.requires_grad
+    logits = load_teacher(Distillation(teachers), data, 0, cpu).logits(images)
+    members = [load_ann(Path(path)).model(images).log_softmax(1) for path in teachers]
+    assert not torch.allclose(*members, atol=1e-2)
+    torch.testing.assert_close(logits, (members[0] + members[1]) / 2)
+    assert not logits.requires_grad
 
 
 @pytest.mark.parametrize("backend", ["software", "emulator"])
@@ -128,7 +132,7 @@ def test_a_network_learns_from_a_teacher_in_the_loop(tmp_path, teachers, backend
 
 
 def test_a_network_learns_without_labels(tmp_path, teachers, mocker):
-    """All labels of the training data are wrong; what is learnt is the teacher's."""
+    """All training labels are wrong; the network learns the answers of the teacher."""
     config = student(teachers[0], 5)
     config.distillation.weight = 1.0
     data = config.data.load()
@@ -138,37 +142,37 @@ def test_a_network_learns_without_labels(tmp_path, teachers, mocker):
 
 
 def test_the_teacher_sees_the_images_of_the_students_spikes(tmp_path, teachers, mocker):
-    """Distorted alike, and with jitter, too: the encoder makes the student's spikes of the teacher's images."""
-    seen = []
-    mocker.patch.object(Teacher, "logits", lambda self, x: seen.append(x) or torch.zeros(len(x), 10))
+    """Teacher and student get the same distorted images, also with jitter."""
+    batches = []
+    mocker.patch.object(Teacher, "logits", lambda self, x: batches.append(x) or torch.zeros(len(x), 10))
     config = student(teachers[0], augment=Augmentation(rotation=30), train_samples=50, test_samples=10)
     config.encoder.jitter = 1e-12
-    encoded = mocker.spy(type(config.encoder), "times")
+    encoder_spy = mocker.spy(type(config.encoder), "times")
     run(config, tmp_path, "test", quiet())
-    (images,) = seen
+    (images,) = batches
     original = config.data.load().train.images[:50] / 255
     nearest = (images.flatten(1)[:, None] - original.flatten(1)[None]).abs().amax(2).amin(1)
     assert nearest.median() > 0.2, "they are distorted"
-    assert torch.equal(images.flatten(1), encoded.call_args_list[0].args[1])
+    assert torch.equal(images.flatten(1), encoder_spy.call_args_list[0].args[1])
 
 
-def test_of_undistorted_images_the_teacher_is_asked_once(tmp_path, teachers, mocker):
+def test_undistorted_images_go_to_the_teacher_once(tmp_path, teachers, mocker):
     config = student(teachers[0], 3, train_samples=130, test_samples=10)
-    asked = mocker.spy(Teacher, "logits")
+    spy = mocker.spy(Teacher, "logits")
     run(config, tmp_path / "once", "test", quiet())
-    assert sum(len(call.args[1]) for call in asked.call_args_list) == 130
+    assert sum(len(call.args[1]) for call in spy.call_args_list) == 130
     mocker.patch.object(Trainer, "_logits", lambda self, teacher, chosen, images: teacher.logits(images))
     run(config, tmp_path / "always", "test", quiet())
-    once, always = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("once", "always"))
-    for name in once:
-        torch.testing.assert_close(once[name], always[name], atol=1e-5, rtol=0)
+    cached, computed = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("once", "always"))
+    for name in cached:
+        torch.testing.assert_close(cached[name], computed[name], atol=1e-5, rtol=0)
 
 
 def test_a_teacher_takes_samples_to_its_device(teachers):
-    """The meta device stands for a GPU: a model there refuses samples that are elsewhere."""
-    elsewhere = torch.device("meta")
-    teacher = load_teacher(Distillation(teachers), DataConfig("digits").load(), 0, elsewhere)
-    assert teacher.logits(torch.rand(5, 8, 8)).device == elsewhere
+    """The meta device stands for a GPU: a model on it refuses samples of another device."""
+    device = torch.device("meta")
+    teacher = load_teacher(Distillation(teachers), DataConfig("digits").load(), 0, device)
+    assert teacher.logits(torch.rand(5, 8, 8)).device == device
 
 
 @pytest.mark.parametrize("augment", [Augmentation(rotation=10), Augmentation()], ids=["distorted", "as they are"])
@@ -182,9 +186,9 @@ def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teacher
     resume = replace(config.trainer, resume=True)
     moved = replace(config, distillation=replace(config.distillation, teacher=[str(copy)]), trainer=resume)
     run(moved, broken, "test", quiet())
-    one, two = (load_checkpoint(folder / "checkpoint.pt")["model"] for folder in (whole, broken))
-    for name in one:
-        assert torch.equal(one[name], two[name]), name
+    expected, resumed = (load_checkpoint(folder / "checkpoint.pt")["model"] for folder in (whole, broken))
+    for name in expected:
+        assert torch.equal(expected[name], resumed[name]), name
 
 
 def test_another_teacher_or_none_is_another_run(tmp_path, teachers):
@@ -192,9 +196,9 @@ def test_another_teacher_or_none_is_another_run(tmp_path, teachers):
     run(config, tmp_path, "test", quiet())
     config = replace(config, trainer=replace(config.trainer, resume=True, epochs=2))
     for teacher in (teachers[1], teachers, None):
-        other = replace(config, distillation=replace(config.distillation, teacher=teacher))
+        candidate = replace(config, distillation=replace(config.distillation, teacher=teacher))
         with pytest.raises(CheckpointError, match=r"distillation.sha256: checkpoint"):
-            run(other, tmp_path, "test", quiet())
+            run(candidate, tmp_path, "test", quiet())
     with pytest.raises(CheckpointError, match=r"distillation.temperature: checkpoint 2.0, now 4.0"):
         run(replace(config, distillation=replace(config.distillation, temperature=4.0)), tmp_path, "test", quiet())
 
@@ -207,7 +211,7 @@ def test_without_a_teacher_nothing_of_it_identifies_a_run(tmp_path):
     assert "distillation.weight=0.8 has no effect: there is no distillation.teacher" in out.getvalue()
 
 
-def changed(path, folder, **changes):
+def write_altered(path, folder, **changes):
     """Write a copy of a teacher that claims to be something else."""
     state = load_checkpoint(Path(path))
     settings = {**state["settings"], **changes.pop("settings", {})}
@@ -224,7 +228,7 @@ def changed(path, folder, **changes):
     ],
 )
 def test_a_teacher_of_something_else_is_refused(tmp_path, teachers, changes, text):
-    path = changed(teachers[0], tmp_path, **changes)
+    path = write_altered(teachers[0], tmp_path, **changes)
     with pytest.raises(CheckpointError, match=text) as refused:
         run(student(path), tmp_path / "run", "test", quiet())
     assert path in str(refused.value)
@@ -248,9 +252,11 @@ def test_a_teacher_that_knows_the_validation_images_is_refused(tmp_path, teacher
     with pytest.raises(CheckpointError, match=r"data.validation=0: it knows some of the 297 samples held out here"):
         run(student(teachers[0], validation=297), tmp_path / "run", "test", quiet())
     honest = ann(tmp_path / "ann", data=DataConfig("digits", validation=297), epochs=1)
-    few = {"train_samples": 100, "test_samples": 20}
-    assert run(student(honest, validation=297, **few), tmp_path / "a", "test", quiet())["evaluated_on"] == "validation"
-    assert run(student(honest, **few), tmp_path / "b", "test", quiet())["evaluated_on"] == "test"
+    sizes = {"train_samples": 100, "test_samples": 20}
+    assert (
+        run(student(honest, validation=297, **sizes), tmp_path / "a", "test", quiet())["evaluated_on"] == "validation"
+    )
+    assert run(student(honest, **sizes), tmp_path / "b", "test", quiet())["evaluated_on"] == "test"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +284,7 @@ def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
     script = str(Path(sys.executable).with_name("hxtrain"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     for name, start in (("alone", []), ("together", torchrun)):
-        done = subprocess.run(
+        process = subprocess.run(
             [*start, script, *words, f"hydra.run.dir={tmp_path / name}"],
             capture_output=True,
             text=True,
@@ -286,8 +292,8 @@ def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("teacher MLP") == 1
-    one, two = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("alone", "together"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.count("teacher MLP") == 1
+    single, shared = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("alone", "together"))
+    for name in single:
+        torch.testing.assert_close(single[name], shared[name], atol=1e-5, rtol=0)

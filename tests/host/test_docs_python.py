@@ -1,4 +1,4 @@
-"""The Python code of pages that are meant to be followed, run as it stands."""
+"""The Python code of pages that readers follow, run unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drift monitor: silent while nothing but noise moves, one text when the resting potentials have."""
+"""The drift monitor: silent under noise alone, one text when the resting potentials move."""
 
 import io
 import json
@@ -23,7 +23,7 @@ STEPS = 20
 
 
 def shifted(recording: Recording, clock: int, rate: float) -> Recording:
-    """Move all codes by `rate` LSB per trial of the clock, every second neuron the other way."""
+    """Move all codes by `rate` LSB per trial of the clock, with alternating sign from neuron to neuron."""
     traces = {}
     for name, codes in recording.traces.items():
         trial = clock + torch.arange(len(codes))
@@ -52,13 +52,13 @@ def attached(rate: float, **settings: float) -> tuple[Device, Network]:
 
 
 def notes(net: Network, batches: int, size: int = 50) -> list[tuple[int, str]]:
-    """Run batches and return the notes with the batch in which they came."""
+    """Run batches and return each note with the number of its batch."""
     rng = torch.Generator().manual_seed(0)
-    found = []
+    records = []
     for batch in range(batches):
         spikes = Spikes.from_times(torch.rand(size, 6, generator=rng) * 15e-6)
-        found += [(batch, note) for note in net(spikes).health.notes]
-    return found
+        records += [(batch, note) for note in net(spikes).health.notes]
+    return records
 
 
 def test_noise_mismatch_and_activity_are_no_drift() -> None:
@@ -66,22 +66,22 @@ def test_noise_mismatch_and_activity_are_no_drift() -> None:
     assert notes(net, 60) == []
 
 
-def test_drift_is_said_once_with_size_and_time() -> None:
+def test_drift_is_reported_once_with_size_and_time() -> None:
     _, net = attached(0.002)  # 2 LSB after 1000 trials
     [(batch, note)] = notes(net, 40)
     assert 20 <= batch < 40
     chip_time = (batch + 1) * 50 * 200e-6
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"recalibration is due: the resting potentials moved by (\S+) LSB \(rms\) in (\S+) s of chip time; "
         "the thresholds have probably moved alike; recalibrate and attach again",
         note,
     )
-    assert found is not None
-    assert 2.0 <= float(found[1]) < 3.0
-    assert float(found[2]) == pytest.approx(chip_time)
+    assert match is not None
+    assert 2.0 <= float(match[1]) < 3.0
+    assert float(match[2]) == pytest.approx(chip_time)
 
 
-def test_attaching_again_starts_from_where_the_chip_is() -> None:
+def test_a_new_attachment_starts_from_the_present_potentials() -> None:
     device, net = attached(0.01)
     assert len(notes(net, 20)) == 1
     device.backend.rate = 0.0
@@ -90,18 +90,18 @@ def test_attaching_again_starts_from_where_the_chip_is() -> None:
     assert notes(net, 20) == []
 
 
-@pytest.mark.parametrize(("rate", "found"), [(0.0, []), (0.0005, [True])])
-def test_chips_that_take_turns_are_no_drift(rate: float, found: list[bool]) -> None:
-    """Where trials meet one of two dies at random, a mean needs thousands of trials; drift is found all the same."""
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, []), (0.0005, [True])])
+def test_chips_that_take_turns_are_no_drift(rate: float, expected: list[bool]) -> None:
+    """If each trial runs on a random one of two dies, a mean takes thousands of trials; drift is still detected."""
     rng = torch.Generator().manual_seed(0)
     dies = torch.randint(80, 160, (2, 30), generator=rng)
     monitor = DriftMonitor()
-    said = []
+    texts = []
     for batch in range(600):
         codes = dies[torch.randint(0, 2, (100,), generator=rng)].to(torch.uint8)[:, None]
         recording = Recording({}, {"layer0": codes}, Cost(0.02, None, "measured"))
-        said.append(monitor.add(shifted(recording, 100 * batch, rate)))
-    assert [20000 <= 100 * batch <= 50000 for batch, text in enumerate(said) if text] == found
+        texts.append(monitor.add(shifted(recording, 100 * batch, rate)))
+    assert [20000 <= 100 * batch <= 50000 for batch, text in enumerate(texts) if text] == expected
 
 
 def test_small_batches_are_averaged_over() -> None:

@@ -51,7 +51,8 @@ def test_the_linear_code_is_the_published_one_repeated():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30), st.integers(1, 4))
 def test_linear_times_have_the_order_of_the_values_and_the_limits(values, repeats):
-    encoder, x = hx.LinearLatencyEncoder(repeats=repeats), torch.tensor([values])
+    encoder = hx.LinearLatencyEncoder(repeats=repeats)
+    x = torch.tensor([values])
     times = encoder(x).time.view(repeats, -1)
     assert (times == times[0]).all()
     assert (times[0, torch.argsort(x[0])].diff() >= 0).all()
@@ -62,25 +63,27 @@ def test_linear_times_have_the_order_of_the_values_and_the_limits(values, repeat
 
 @pytest.mark.parametrize(("encoder", "repeats"), ALL)
 def test_jitter_needs_a_generator_and_follows_it(encoder, repeats):
-    shaky, x = type(encoder)(**{**vars(encoder), "jitter": 1e-6}), 0.3 + 0.7 * torch.rand(4, 40)
+    shaky = type(encoder)(**{**vars(encoder), "jitter": 1e-6})
+    x = 0.3 + 0.7 * torch.rand(4, 40)
     with pytest.raises(ValueError, match="jitter=1e-06 s needs a generator"):
         shaky(x)
-    one, same, other = (shaky(x, torch.Generator().manual_seed(s)).time for s in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    still = encoder(x).time
-    assert 0.3e-6 < float((one - still)[still > 4e-6].std()) < 3e-6
-    assert (one >= 0).all()
-    assert torch.equal(shaky.without_jitter()(x).time, still)
+    times, repeated, reseeded = (shaky(x, torch.Generator().manual_seed(s)).time for s in (1, 1, 2))
+    assert torch.equal(times, repeated)
+    assert not torch.equal(times, reseeded)
+    plain = encoder(x).time
+    assert 0.3e-6 < float((times - plain)[plain > 4e-6].std()) < 3e-6
+    assert (times >= 0).all()
+    assert torch.equal(shaky.without_jitter()(x).time, plain)
     if repeats > 1:
-        first, second = one.view(4, repeats, -1)[:, :2].unbind(1)
+        first, second = times.view(4, repeats, -1)[:, :2].unbind(1)
         assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize(("encoder", "repeats"), ALL)
 @pytest.mark.parametrize("jitter", [0.0, 1e-6])
 def test_a_grid_moves_spikes_to_the_start_of_their_bins(encoder, repeats, jitter):
-    dt, x = 1.7e-6, 0.3 + 0.7 * torch.rand(6, 30)
+    dt = 1.7e-6
+    x = 0.3 + 0.7 * torch.rand(6, 30)
     free, binned = (
         type(encoder)(**{**vars(encoder), "jitter": jitter, "grid": grid})(x, torch.Generator().manual_seed(1))
         for grid in (None, dt)
@@ -89,8 +92,8 @@ def test_a_grid_moves_spikes_to_the_start_of_their_bins(encoder, repeats, jitter
     assert torch.equal(free.bins(dt), binned.bins(dt))
     assert torch.allclose(binned.time, (binned.bins(dt) * dt).float(), rtol=1e-6, atol=0)
     assert torch.equal(binned.to_grid(dt, 20), free.to_grid(dt, 20)), "the software twin sees no difference"
-    again = type(encoder)(grid=dt, **{k: v for k, v in vars(encoder).items() if k != "grid"}).times(x)
-    assert torch.equal(again, encoder.times(x)), "the code itself has no grid"
+    times = type(encoder)(grid=dt, **{k: v for k, v in vars(encoder).items() if k != "grid"}).times(x)
+    assert torch.equal(times, encoder.times(x)), "the code itself has no grid"
 
 
 @pytest.mark.parametrize(("encoder", "repeats"), ALL)

@@ -1,4 +1,4 @@
-"""Evaluations of a folder of runs: each is of the checkpoint that is there, whatever the times of files say."""
+"""Evaluations of a folder of runs: each belongs to the present checkpoint, whatever the times of the files."""
 
 import io
 import json
@@ -31,38 +31,39 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def evaluated(runs):
-    """Return the evaluation of the only run, and what was said."""
+def evaluate_runs(runs):
+    """Return the evaluation of the only run, and the output."""
     console = io.StringIO()
     config = EvaluateConfig(str(runs), BackendConfig("software"), test_samples=50)
-    (found,) = evaluate_all(config, runs.parent / "out", "", Progress(False, Console(file=console, width=300)))
-    return found, console.getvalue()
+    (evaluation,) = evaluate_all(config, runs.parent / "out", "", Progress(False, Console(file=console, width=300)))
+    return evaluation, console.getvalue()
 
 
 def test_a_finished_evaluation_is_not_repeated(runs):
-    first, _ = evaluated(runs)
-    again, said = evaluated(runs)
-    assert again == first
-    assert "anew" not in said
+    first, _ = evaluate_runs(runs)
+    second, output = evaluate_runs(runs)
+    assert second == first
+    assert "anew" not in output
 
 
 def test_another_checkpoint_is_evaluated_anew_however_old_its_file_is(runs):
-    first, _ = evaluated(runs)
+    first, _ = evaluate_runs(runs)
     checkpoint = runs / "a/checkpoint.pt"
-    times, state = checkpoint.stat(), load_checkpoint(checkpoint)
+    times = checkpoint.stat()
+    state = load_checkpoint(checkpoint)
     save_checkpoint(checkpoint, {**state, "model": {name: torch.zeros_like(w) for name, w in state["model"].items()}})
     os.utime(checkpoint, (times.st_atime, times.st_mtime))
-    second, said = evaluated(runs)
-    assert "is evaluated anew: the evaluation that is there is of another checkpoint" in said
+    second, output = evaluate_runs(runs)
+    assert "is evaluated anew: the evaluation that is there is of another checkpoint" in output
     assert second["hidden_spikes_per_sample"] == 0 < first["hidden_spikes_per_sample"]
 
 
 def test_an_evaluation_that_names_no_checkpoint_is_made_anew(runs):
-    evaluated(runs)
+    evaluate_runs(runs)
     file = runs.parent / "out/a/evaluation.json"
-    without = json.loads(file.read_text())
-    del without["checkpoint_sha256"]
-    file.write_text(json.dumps(without | {"test_accuracy": 1.0}))
-    found, said = evaluated(runs)
-    assert "does not say which checkpoint it is of" in said
-    assert found["test_accuracy"] < 1
+    record = json.loads(file.read_text())
+    del record["checkpoint_sha256"]
+    file.write_text(json.dumps(record | {"test_accuracy": 1.0}))
+    evaluation, output = evaluate_runs(runs)
+    assert "does not say which checkpoint it is of" in output
+    assert evaluation["test_accuracy"] < 1

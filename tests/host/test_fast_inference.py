@@ -1,4 +1,4 @@
-"""Trials that follow closely: what one leaves to the next, and forced resets."""
+"""Trials in close succession: the residue of a trial in the next one, and forced resets."""
 
 import pytest
 import torch
@@ -13,25 +13,27 @@ STEPS = 6
 
 
 def residue(**settings) -> float:
-    """Return by how much trials differ from what they are alone: driven ones and quiet ones take turns."""
+    """Return the mean trace of quiet trials that alternate with driven ones; isolated quiet trials have 0."""
     net = NetworkConfig(hidden=[60], steps=STEPS, init_mean=8e-3).build(64, 10, seed=0)
     driven = torch.arange(20) % 2 == 0
     times = torch.where(driven[:, None], torch.linspace(1e-6, 8e-6, 64).expand(20, 64), torch.inf)
-    # the same noise in every case: what differs is what was left behind
+    # The noise is the same in every case; only the residue differs.
     with Device(create_backend("emulator", preset="ideal"), **settings) as device, torch.no_grad():
         net.attach(device)
         trace = net(Spikes.from_times(times)).hidden[0].trace
     return float(trace[:, ~driven].abs().mean())
 
 
-def test_a_forced_reset_takes_away_what_a_trial_leaves_behind():
-    apart, close, reset = residue(), residue(trial_time=FAST), residue(trial_time=FAST, forced_reset=True)
-    assert apart == 0
+def test_a_forced_reset_removes_the_residue_of_a_trial():
+    distant = residue()
+    close = residue(trial_time=FAST)
+    reset = residue(trial_time=FAST, forced_reset=True)
+    assert distant == 0
     assert close > 0.05
     assert reset < 0.1 * close
 
 
-def test_trials_far_apart_do_not_meet():
+def test_distant_trials_leave_no_residue():
     assert residue(trial_time=200e-6) < 1e-6
 
 

@@ -60,9 +60,9 @@ def test_it_learns_what_no_linear_classifier_can(trained):
 
 
 def test_a_checkpoint_brings_its_encoder(trained, tmp_path):
-    found = load_trained(str(trained / "checkpoint.pt"))
-    assert found.encoder == ENCODER
-    assert found.net.layers[0].linear.inputs == 25
+    model = load_trained(str(trained / "checkpoint.pt"))
+    assert model.encoder == ENCODER
+    assert model.net.layers[0].linear.inputs == 25
     outcome = evaluate_checkpoint(
         EvaluateConfig(str(trained / "checkpoint.pt"), BackendConfig("software")), tmp_path, "test", quiet()
     )
@@ -70,7 +70,7 @@ def test_a_checkpoint_brings_its_encoder(trained, tmp_path):
     assert outcome["test_accuracy"] == result["test_accuracy"]
 
 
-def test_a_checkpoint_of_before_is_of_the_latency_code(trained, tmp_path):
+def test_an_older_checkpoint_has_the_latency_code(trained, tmp_path):
     folder = tmp_path / "old"
     short = TrainerConfig(epochs=1, progress=False, plots=False)
     run(config(encoder=LatencyEncoder(tau=7e-6), trainer=short), folder, "test", quiet())
@@ -84,8 +84,8 @@ def test_devices_are_compared_on_features(trained, tmp_path):
     settings = CompareConfig(
         str(trained / "checkpoint.pt"), BackendConfig("reference"), other_backend=BackendConfig("software"), samples=50
     )
-    found = compare_checkpoint(settings, tmp_path, "test", quiet())
-    assert found["samples"] == 50
+    record = compare_checkpoint(settings, tmp_path, "test", quiet())
+    assert record["samples"] == 50
     assert (tmp_path / "comparison.png").is_file()
 
 
@@ -102,10 +102,10 @@ def test_artificial_networks_take_features_and_teach(tmp_path):
 
 
 def test_only_images_can_be_distorted(tmp_path):
-    asked = Augmentation(rotation=5.0, mirror=True)
+    augmentation = Augmentation(rotation=5.0, mirror=True)
     text = r"augment.rotation=5.0, augment.mirror=True: only images can be distorted, not yin_yang \(4 features\)"
     with pytest.raises(ValueError, match=text):
-        run(config(augment=asked), tmp_path, "test", quiet())
+        run(config(augment=augmentation), tmp_path, "test", quiet())
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

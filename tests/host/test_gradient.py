@@ -16,7 +16,7 @@ from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, deca
 
 
 def inject(model, measured):
-    """Value of the measurement, gradient of the model."""
+    """Return the value of the measurement with the gradient of the model."""
     return model + (measured - model).detach()
 
 
@@ -25,7 +25,9 @@ class InjectedSpike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, membrane, measured, surrogate, slope, at_threshold):
-        ctx.slope, ctx.surrogate, ctx.at_threshold = slope, surrogate, at_threshold
+        ctx.slope = slope
+        ctx.surrogate = surrogate
+        ctx.at_threshold = at_threshold
         ctx.save_for_backward(membrane, measured)
         return measured.clone()
 
@@ -39,15 +41,16 @@ class InjectedSpike(torch.autograd.Function):
 
 
 def as_measured(spikes, trace):
-    """A measured layer of a grid of spikes (None: a readout) and membranes `[T, B, N]`."""
+    """Return a measured layer from a grid of spikes (None for a readout) and membranes `[T, B, N]`."""
     return Measured(None if spikes is None else Fired(spikes), trace)
 
 
 def stepwise_layer(weight, inputs, spikes, trace, alpha, beta, rule):
-    """One layer, step by step: returns spikes and membranes `[T, B, N]` in the graph."""
+    """Compute one layer step by step; return spikes and membranes `[T, B, N]` in the graph."""
     membrane = trace[0]
     current = torch.zeros_like(trace[0])
-    membranes, fired = [membrane], []
+    membranes = [membrane]
+    fired = []
     for t in range(trace.shape[0]):
         if t > 0:
             current = alpha * current + inputs[t - 1] @ weight.t()
@@ -59,19 +62,19 @@ def stepwise_layer(weight, inputs, spikes, trace, alpha, beta, rule):
 
 
 def loss_of(layers):
-    """A loss that uses every output: readout, hidden spikes and hidden membranes."""
+    """Return a loss that depends on every output: readout, hidden spikes and hidden membranes."""
     total = (layers[-1][1].amax(0) * torch.linspace(-1, 1, layers[-1][1].shape[2])).sum()
     for spikes, trace in layers[:-1]:
         total = total + 0.1 * spikes.sum(0).square().mean() + 0.03 * trace.sin().sum()
     return total
 
 
-def worst_relative(found, expected):
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+def worst_relative(actual, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(actual, expected, strict=True))
 
 
 def random_pass(sizes, steps, batch, dtype, seed):
-    """Random weights, input events and "measured" spikes and membranes for layers of these sizes."""
+    """Return random weights, input events, and "measured" spikes and membranes of layers of these sizes."""
     g = torch.Generator().manual_seed(seed)
     weights = [torch.randn(n, j, generator=g, dtype=dtype).requires_grad_() for j, n in pairwise(sizes)]
     events = 3 * sizes[0] * batch // 2
@@ -95,17 +98,21 @@ def random_pass(sizes, steps, batch, dtype, seed):
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("sizes", [(7, 6, 3), (5, 8, 4, 3)])
 def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_threshold):
-    steps, batch, dt = 12, 4, 1.7e-6
+    steps = 12
+    batch = 4
+    dt = 1.7e-6
     alpha, beta = decay(dt, 5e-6), decay(dt, 8e-6)
     weights, spikes, measured = random_pass(sizes, steps, batch, dtype, seed=1)
     rule = (get_surrogate(surrogate), 3.0, at_threshold)
 
     model = Model(alpha, beta, *rule)
-    pairs, given = [(weight, None) for weight in weights], [as_measured(*layer) for layer in measured]
-    injected = measured_layers(pairs, GridEvents(spikes, dt, steps), given, [model] * len(pairs))
+    pairs = [(weight, None) for weight in weights]
+    recordings = [as_measured(*layer) for layer in measured]
+    injected = measured_layers(pairs, GridEvents(spikes, dt, steps), recordings, [model] * len(pairs))
     fast = [(layer.spikes, layer.trace) for layer in injected]
 
-    inputs, slow = spikes.to_grid(dt, steps).to(dtype), []
+    inputs = spikes.to_grid(dt, steps).to(dtype)
+    slow = []
     for weight, (fired, trace) in zip(weights, measured, strict=True):
         slow.append(stepwise_layer(weight, inputs, fired, trace, alpha, beta, rule))
         inputs = slow[-1][0]
@@ -113,15 +120,15 @@ def test_equals_stepwise_backpropagation(sizes, dtype, bound, surrogate, at_thre
     for (fired, trace), (fired2, trace2) in zip(fast, slow, strict=True):
         torch.testing.assert_close(trace, trace2)
         assert fired is None or torch.equal(fired, fired2)
-    found = torch.autograd.grad(loss_of(fast), weights)
+    gradients = torch.autograd.grad(loss_of(fast), weights)
     expected = torch.autograd.grad(loss_of(slow), weights)
     assert all(float(g.abs().max()) > 0 for g in expected)
-    assert worst_relative(found, expected) < bound
+    assert worst_relative(gradients, expected) < bound
 
 
 @pytest.mark.parametrize("settings", [None, {"preset": "ideal"}, {"preset": "uncalibrated"}])
 def test_network_in_the_loop_equals_stepwise(settings):
-    """The same with everything a user runs: encoder, network, device (or twin), loss, every parameter."""
+    """The same for a complete pass: encoder, network, device (or twin), loss, every parameter."""
     net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5, gain=2, autoscale=True), hx.LI(5))
     if settings is not None:
         device = hx.Device(create_backend("emulator", **settings))
@@ -132,7 +139,7 @@ def test_network_in_the_loop_equals_stepwise(settings):
     labels = torch.arange(6) % 5
     loss = hx.MaxOverTime()
     parameters = list(net.parameters())
-    found = torch.autograd.grad(loss(activity.readout, labels), parameters)
+    gradients = torch.autograd.grad(loss(activity.readout, labels), parameters)
 
     inputs = spikes.to_grid(net.dt, net.steps)
     for layer, measured in zip(net.layers, activity.layers, strict=True):
@@ -141,11 +148,11 @@ def test_network_in_the_loop_equals_stepwise(settings):
         rule = (get_surrogate("superspike"), 10.0, True)
         inputs, trace = stepwise_layer(layer.linear.weight, inputs, fired, measured.trace.detach(), alpha, beta, rule)
     expected = torch.autograd.grad(loss(trace, labels), parameters)
-    assert worst_relative(found, expected) < 1e-5
+    assert worst_relative(gradients, expected) < 1e-5
 
 
 def test_measured_equal_to_modelled_is_plain_backpropagation():
-    """Where the measurement is the model's own value, injection changes nothing."""
+    """If the measurement equals the value of the model, injection changes nothing."""
     net = hx.Network(hx.Linear(12, 4), hx.LI(4), steps=10)
     spikes = hx.LatencyEncoder()(torch.rand(3, 12, generator=torch.Generator().manual_seed(0)))
     net(spikes).readout.square().sum().backward()
@@ -153,7 +160,9 @@ def test_measured_equal_to_modelled_is_plain_backpropagation():
 
     weight = net.layers[0].linear.weight.detach().clone().requires_grad_()
     current = membrane = torch.zeros(3, 4)
-    beta, grid, total = decay(net.dt, 6e-6), spikes.to_grid(net.dt, net.steps), 0
+    beta = decay(net.dt, 6e-6)
+    grid = spikes.to_grid(net.dt, net.steps)
+    total = 0
     for t in range(net.steps):
         total = total + membrane.square().sum()
         current = beta * current + grid[t] @ weight.t()

@@ -1,4 +1,4 @@
-"""Compiled loops do not look at bounds: whatever has another shape or type than the rest is refused before them."""
+"""Compiled loops do not check bounds: arguments whose shapes or types disagree are refused before they run."""
 
 import pytest
 import torch
@@ -9,7 +9,11 @@ from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Model, Saturatio
 from hxtrain.neurons.engines import cpu as compiled
 from hxtrain.neurons.engines.cpu import Grads
 
-T, B, N, J, M = 6, 3, 5, 4, 2
+T = 6
+B = 3
+N = 5
+J = 4
+M = 2
 LINEAR = Model(0.7, 0.8)
 SATURATING = LINEAR._replace(saturation=Saturation(1.0, 8))
 
@@ -21,13 +25,13 @@ def events(units=J, samples=B, steps=T):
 
 
 def forward(**changes):
-    given = {"weight": torch.rand(N, J), "inputs": events(), "shape": (T, B, N), "recurrent": torch.rand(N, N)}
-    return compiled.respond(**(given | changes), model=LINEAR, spiking=True)
+    defaults = {"weight": torch.rand(N, J), "inputs": events(), "shape": (T, B, N), "recurrent": torch.rand(N, N)}
+    return compiled.respond(**(defaults | changes), model=LINEAR, spiking=True)
 
 
 def follow(**changes):
-    given = {"weight": torch.rand(N, J), "inputs": events(), "fired": events(N), "shape": (T, B, N)}
-    return compiled.follow(**({"recurrent": torch.rand(N, N)} | given | changes), model=LINEAR)
+    defaults = {"weight": torch.rand(N, J), "inputs": events(), "fired": events(N), "shape": (T, B, N)}
+    return compiled.follow(**({"recurrent": torch.rand(N, N)} | defaults | changes), model=LINEAR)
 
 
 def arguments():
@@ -51,15 +55,15 @@ def saturating(weight=None, **changes):
 
 
 def layers(**changes):
-    given = {
+    values = {
         "weight": torch.rand(N, J),
         "fired": Fired(torch.zeros(T, B, N)),
         "membrane": torch.rand(T, B, N),
         "counts": torch.rand(B, N),
         "inputs": torch.rand(T, B, J),
     } | changes
-    layer = Measured(given["fired"], given["membrane"], given["counts"])
-    return measured_layers([(given["weight"], given.get("recurrent"))], given["inputs"], [layer], [LINEAR])
+    layer = Measured(values["fired"], values["membrane"], values["counts"])
+    return measured_layers([(values["weight"], values.get("recurrent"))], values["inputs"], [layer], [LINEAR])
 
 
 def test_what_fits_is_taken():

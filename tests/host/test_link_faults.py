@@ -1,4 +1,4 @@
-"""Training behind a faulty link: repeats leave no trace in the weights, and exhaustion loses nothing."""
+"""Training over a faulty link: retries do not change the weights, and giving up loses nothing."""
 
 import io
 import json
@@ -45,8 +45,8 @@ def model(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / "checkpoint.pt")["model"]
 
 
-def equal(one: Path, other: Path) -> bool:
-    return all(torch.equal(weight, model(other)[name]) for name, weight in model(one).items())
+def equal(first: Path, second: Path) -> bool:
+    return all(torch.equal(weight, model(second)[name]) for name, weight in model(first).items())
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +57,28 @@ def whole(tmp_path_factory) -> tuple[Path, dict]:
 
 def test_lost_trials_do_not_change_the_weights(tmp_path, whole):
     folder, expected = whole
-    found = run(config(**LOSSES), tmp_path)
+    result = run(config(**LOSSES), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["clock"] == 50 * STEPS + 100
     assert equal(tmp_path, folder)
-    assert found["retries"] > 20
+    assert result["retries"] > 20
     assert expected["retries"] == 0
     for key in ("test_accuracy", "train_accuracy", "hidden_spikes_per_sample", "dropped_spikes", "chip_hash"):
-        assert found[key] == expected[key]
-    assert found["chip_seconds_per_sample"] > expected["chip_seconds_per_sample"]
-    assert found["faults"].startswith("late_samples(p=0.05, latest=3) lost_samples(p=0.05) ")
-    assert found["settings"]["backend.faults.timeout"] == 0.1
+        assert result[key] == expected[key]
+    assert result["chip_seconds_per_sample"] > expected["chip_seconds_per_sample"]
+    assert result["faults"].startswith("late_samples(p=0.05, latest=3) lost_samples(p=0.05) ")
+    assert result["settings"]["backend.faults.timeout"] == 0.1
 
 
-def test_dropped_spikes_do(tmp_path, whole):
-    found = run(config(dropped_spikes=0.1), tmp_path)
+def test_dropped_spikes_change_the_weights(tmp_path, whole):
+    result = run(config(dropped_spikes=0.1), tmp_path)
     assert not equal(tmp_path, whole[0])
-    assert found["retries"] == 0
+    assert result["retries"] == 0
     [line] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert line["dropped_spikes"] == found["dropped_spikes"] > 100
+    assert line["dropped_spikes"] == result["dropped_spikes"] > 100
 
 
 def test_a_run_that_fails_for_good_is_resumed_as_if_it_had_not(tmp_path):
-    """Dropped spikes included: the same trials meet the same faults, in whatever process."""
+    """The same trials meet the same faults in every process, dropped spikes included."""
     faults = {**LOSSES, "dropped_spikes": 0.05}
     patient = run(config(**faults), tmp_path / "patient")
     with pytest.raises(DeviceError, match=r"failed 2 times, last: .*The state before the failed step is saved"):
@@ -106,11 +106,11 @@ def test_an_evaluation_counts_its_faults(tmp_path, whole):
         test_samples=100,
     )
     evaluate_checkpoint(settings, tmp_path, "test", Progress(show=False, console=Console(file=io.StringIO())))
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert found["retries"] > 0
-    assert found["dropped_spikes"] > 10
-    assert [note.split(" (")[0] for note in found["notes"]] == ["note: faults are injected into the link"]
-    assert "timeout(p=0.1)" in found["faults"]
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["retries"] > 0
+    assert evaluation["dropped_spikes"] > 10
+    assert [note.split(" (")[0] for note in evaluation["notes"]] == ["note: faults are injected into the link"]
+    assert "timeout(p=0.1)" in evaluation["faults"]
 
 
 def test_losses_are_warned_of_once_per_epoch(tmp_path):
@@ -120,17 +120,17 @@ def test_losses_are_warned_of_once_per_epoch(tmp_path):
     assert console.getvalue().count("the device dropped") == 1
 
 
-def test_the_command_line_ends_with_status_3_and_says_how_to_go_on(tmp_path):
+def test_the_command_ends_with_status_3_and_names_its_continuation(tmp_path):
     script = Path(sys.executable).parent / "hxtrain"
     options = ["experiment=digits", "trainer.epochs=1", "backend=emulator_faulty", "backend.faults={lost_samples: 0.9}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [script, *options, "hydra.run.dir=run"], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    assert done.returncode == 3
-    assert "of 25 trials did not arrive whole (trial" in done.stderr
-    assert "or allow more repeats than backend.retries=5" in done.stderr
-    assert "Continue with: hxtrain experiment=digits" in done.stderr
+    assert process.returncode == 3
+    assert "of 25 trials did not arrive whole (trial" in process.stderr
+    assert "or allow more repeats than backend.retries=5" in process.stderr
+    assert "Continue with: hxtrain experiment=digits" in process.stderr
     assert (tmp_path / "run/checkpoint.pt").is_file()
     settings = (tmp_path / "run/config.yaml").read_text()
     assert "lost_samples: 0.9" in settings

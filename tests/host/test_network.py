@@ -46,29 +46,30 @@ def test_initial_weights_follow_the_published_recipe_and_the_seed():
     assert float(hidden.std()) == pytest.approx(spread / 16, rel=0.02)
     assert float(hidden.mean()) == pytest.approx(1e-3, abs=2e-4)
     assert float(readout.std()) == pytest.approx(spread / 246**0.5, rel=0.05)
-    again = hx.Network(hx.Linear(256, 246, mean=1e-3), hx.LIF(246), hx.Linear(246, 10), hx.LI(10), seed=4)
-    assert torch.equal(hidden, again.layers[0].linear.weight)
+    repeated = hx.Network(hx.Linear(256, 246, mean=1e-3), hx.LIF(246), hx.Linear(246, 10), hx.LI(10), seed=4)
+    assert torch.equal(hidden, repeated.layers[0].linear.weight)
     assert not torch.equal(small(seed=1).layers[0].linear.weight, small(seed=2).layers[0].linear.weight)
 
 
 def test_dropout_zeroes_the_rows_that_the_device_gets_and_their_gradient():
-    net, spikes = small(dropout=0.5), random_spikes()
+    net = small(dropout=0.5)
+    spikes = random_spikes()
     masks = net.dropout_masks(torch.Generator().manual_seed(0))
-    kept = masks[0].bool()
-    assert 0 < int(kept.sum()) < 16
+    active = masks[0].bool()
+    assert 0 < int(active.sum()) < 16
     assert masks[1] is None
     device = hx.Device(create_backend("emulator", preset="ideal"))
     net.attach(device)
     integers, _ = device.plan.quantise(net.effective_weights(masks))
-    assert not integers["input->layer0"][~kept].any()
-    assert integers["input->layer0"][kept].any()
+    assert not integers["input->layer0"][~active].any()
+    assert integers["input->layer0"][active].any()
     activity = net(spikes, masks)
-    assert not activity.layers[0].spikes[:, :, ~kept].any()
-    assert activity.layers[0].spikes[:, :, kept].any()
+    assert not activity.layers[0].spikes[:, :, ~active].any()
+    assert activity.layers[0].spikes[:, :, active].any()
     activity.readout.sum().backward()
     gradient = net.layers[0].linear.weight.grad
-    assert not gradient[~kept].any()
-    assert gradient[kept].any()
+    assert not gradient[~active].any()
+    assert gradient[active].any()
 
 
 BAD_NETWORKS = [
@@ -112,19 +113,21 @@ def test_wrong_number_of_inputs_is_named():
 
 
 def test_inference_mode_leaves_training_intact():
-    net, spikes = small(dt=1.7e-6, steps=17), random_spikes()
+    net = small(dt=1.7e-6, steps=17)
+    spikes = random_spikes()
     net.attach(hx.Device(create_backend("emulator", preset="ideal")))
     with torch.inference_mode():
         measured = net(spikes).readout
-    found = net(spikes)
-    assert torch.equal(measured, found.readout)
-    found.readout.sum().backward()
+    activity = net(spikes)
+    assert torch.equal(measured, activity.readout)
+    activity.readout.sum().backward()
     assert net.layers[0].linear.weight.grad.abs().sum() > 0
 
 
 def test_a_device_serves_the_network_it_was_attached_to_last():
     device = hx.Device(create_backend("emulator", preset="ideal"))
-    first, second = small(), small(seed=1)
+    first = small()
+    second = small(seed=1)
     first.attach(device)
     second.attach(device)
     second(random_spikes())
@@ -153,19 +156,21 @@ def test_measured_times_come_with_the_grid():
 
 @pytest.mark.parametrize("trial_time", [None, 5e-5])
 def test_an_emulation_gets_a_batch_at_once_and_records_the_same(mocker, trial_time):
-    """But for close trials: there, the first trial of each run begins at rest."""
-    run, sizes = EmulatorBackend.run, []
+    """Close trials are an exception: the first trial of each run begins at rest."""
+    run = EmulatorBackend.run
+    sizes = []
     mocker.patch.object(EmulatorBackend, "run", lambda b, w, s: sizes.append(s.spikes.samples) or run(b, w, s))
     mocker.patch.object(EmulatorBackend, "run_all", lambda b, w, stimuli: [b.run(w, s) for s in stimuli])
-    spikes, found = random_spikes(60), []
+    spikes = random_spikes(60)
+    activities = []
     for whole in (True, False):
         mocker.patch.object(EmulatorBackend, "takes_any_batch", whole)
         with hx.Device(create_backend("emulator"), trial_time=trial_time) as device:
             net = hx.Network(hx.Linear(20, 240, gain=4), hx.LIF(240), hx.Linear(240, 3, gain=2), hx.LI(3))
             net.attach(device)
-            found.append(net(spikes))
+            activities.append(net(spikes))
     pieces = [25, 25, 10]
     assert sizes == ([60] if trial_time is None else pieces) + pieces
-    assert all(map(torch.equal, *([layer.trace for layer in activity.layers] for activity in found)))
-    assert found[0].hidden_spikes() > 60
-    assert found[0].cost == found[1].cost
+    assert all(map(torch.equal, *([layer.trace for layer in activity.layers] for activity in activities)))
+    assert activities[0].hidden_spikes() > 60
+    assert activities[0].cost == activities[1].cost

@@ -1,4 +1,4 @@
-"""Networks handled as any torch module: changed, copied, shared, in other precisions, compiled; on a device, too."""
+"""Networks as torch modules, also on a device: changed, copied, shared, in other precisions, compiled."""
 
 import copy
 import io
@@ -66,9 +66,9 @@ def test_what_was_changed_takes_effect_when_attached_again():
     net.attach(device)
     net.steps = 10
     net.attach(device)
-    found = net(spikes())
-    assert found.readout.shape == (10, 4, 3)
-    found.readout.sum().backward()
+    activity = net(spikes())
+    assert activity.readout.shape == (10, 4, 3)
+    activity.readout.sum().backward()
 
 
 @pytest.mark.parametrize("rows", [3, 400_000])
@@ -81,7 +81,8 @@ def test_weights_of_another_shape_are_refused_in_software_too(rows):
 
 @pytest.mark.parametrize("put", ["copy_", "data", "parameter", "load_state_dict", "zeros", "before"])
 def test_weights_with_values_keep_them_and_others_are_drawn_as_ever(put):
-    first, values = hx.Linear(12, 8, gain=4), torch.rand(8, 12)
+    first = hx.Linear(12, 8, gain=4)
+    values = torch.rand(8, 12)
     if put == "copy_":
         with torch.no_grad():
             first.weight.copy_(values)
@@ -108,13 +109,13 @@ def test_copies_of_modules_without_values_are_drawn():
 
 
 def test_a_layer_that_is_exchanged_takes_effect_and_must_have_values():
-    net, other = network(), network()
+    net, second = network(), network()
     net.stack[0] = hx.Linear(12, 8)
     with pytest.raises(ValueError, match=r"weights of input->layer0 are not finite: .*net.draw\(seed\)"):
         net(spikes())
     net.draw(3)
-    other.load_state_dict(net.state_dict())
-    assert torch.equal(net(spikes()).readout, other(spikes()).readout)
+    second.load_state_dict(net.state_dict())
+    assert torch.equal(net(spikes()).readout, second(spikes()).readout)
     net.stack[0] = nn.Linear(12, 8)
     with pytest.raises(ValueError, match="network is torch's Linear, LIF"):
         net(spikes())
@@ -147,9 +148,9 @@ def test_double_precision_on_a_device(build):
     net = build().double()
     with reference() as device:
         net.attach(device)
-        found = net(spikes())
-        assert {layer.trace.dtype for layer in found.layers} == {torch.float64}
-        found.readout.sum().backward()
+        activity = net(spikes())
+        assert {layer.trace.dtype for layer in activity.layers} == {torch.float64}
+        activity.readout.sum().backward()
     assert net.stack[0].weight.grad.dtype == torch.float64
 
 
@@ -180,42 +181,43 @@ def test_a_batch_of_no_samples_runs_on_a_device(name, size):
     net = hx.Network(hx.Linear(12, size), hx.LIF(size), hx.Linear(size, 3), hx.LI(3))
     with hx.Device(create_backend(name)) as device:
         net.attach(device)
-        found = net(spikes(0))
-    assert found.readout.shape == (20, 0, 3)
-    assert found.layers[0].spikes.shape == (20, 0, size)
-    assert found.cost.chip_time == 0
+        activity = net(spikes(0))
+    assert activity.readout.shape == (20, 0, 3)
+    assert activity.layers[0].spikes.shape == (20, 0, size)
+    assert activity.cost.chip_time == 0
 
 
 def test_a_closed_device_says_so_once_and_works_when_opened_again():
     net = network()
     with reference() as device:
         net.attach(device)
-        before = net(spikes()).readout
+        readout = net(spikes()).readout
     with pytest.raises(DeviceError, match=r"^the device is closed; open it again"):
         net(spikes())
     with device:
-        assert torch.equal(net(spikes()).readout, before)
+        assert torch.equal(net(spikes()).readout, readout)
 
 
-@pytest.mark.parametrize("other", ["device", "wrapped", "backend", "closed"])
-def test_a_device_never_runs_on_the_circuit_of_another(other):
+@pytest.mark.parametrize("cause", ["device", "wrapped", "backend", "closed"])
+def test_a_device_never_runs_on_the_circuit_of_another(cause):
     backend = create_backend("reference")
-    one, net = hx.Device(FaultyBackend(backend, []) if other == "wrapped" else backend), network()
+    device = hx.Device(FaultyBackend(backend, []) if cause == "wrapped" else backend)
+    net = network()
     slow = hx.Network(hx.Linear(12, 8), hx.LIF(8, 2e-5), hx.Linear(8, 3), hx.LI(3, 2e-5))
-    net.attach(one)
-    before = net(spikes()).readout
-    if other == "backend":
+    net.attach(device)
+    readout = net(spikes()).readout
+    if cause == "backend":
         backend.configure(hx.place(slow, backend.capabilities).circuit)
-    elif other == "closed":
+    elif cause == "closed":
         backend.close()
         backend.open()
     else:
         slow.attach(hx.Device(backend))
         slow(spikes())
-    assert torch.equal(net(spikes()).readout, before)
+    assert torch.equal(net(spikes()).readout, readout)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when the compiler is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a warning of torch at the import of the compiler
 def test_torch_compile_leaves_a_network_as_it_is():
     net = network()
     expected = net(spikes()).readout
@@ -267,7 +269,7 @@ def test_constants_that_cannot_be_are_refused_by_name(build, text):
 
 
 @pytest.mark.parametrize("wrong", ["emulator", create_backend("reference")])
-def test_what_is_no_device_is_told_how_to_become_one(wrong):
+def test_objects_that_are_no_device_are_refused_with_a_remedy(wrong):
     with pytest.raises(TypeError, match=r"attach takes a Device, not .*hx.Device\(backend\)"):
         network().attach(wrong)
     with pytest.raises(TypeError, match="Device takes a Backend, not"):

@@ -1,4 +1,4 @@
-"""An evaluation takes the device of the training, unless another one is named or it would run what strangers wrote."""
+"""An evaluation takes the device of the training, unless another one is named or settings might run foreign code."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> EvaluateConfig:
 
 
 def edited(config: EvaluateConfig, folder: Path, **backend: object) -> EvaluateConfig:
-    """The run's files with another `config.yaml`."""
+    """Copy the files of a run with another `config.yaml`; return the evaluation of the copy."""
     source = Path(config.checkpoint).parent
     (folder / "checkpoint.pt").write_bytes((source / "checkpoint.pt").read_bytes())
     run_config = OmegaConf.load(source / "config.yaml")

@@ -1,4 +1,4 @@
-"""Processes that share every batch end where a single process ends, to rounding."""
+"""Processes that share every batch give the result of a single process, up to rounding."""
 
 import json
 import os
@@ -39,9 +39,9 @@ def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
 
 
 def call(folder: Path, processes: int, *words: str, status: int = 0) -> str:
-    done = start(folder, processes, *words)
-    output, _ = done.communicate()
-    assert (done.returncode == 0) == (status == 0), output
+    process = start(folder, processes, *words)
+    output, _ = process.communicate()
+    assert (process.returncode == 0) == (status == 0), output
     return output
 
 
@@ -51,11 +51,11 @@ def model(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def record(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "result.json").read_text())
-    return found
+    result: dict[str, object] = json.loads((folder / "result.json").read_text())
+    return result
 
 
-def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
@@ -75,39 +75,41 @@ def test_parts_follow_each_other_and_cover_everything() -> None:
 def test_each_process_takes_a_gpu_of_its_own(mocker, monkeypatch) -> None:
     mocker.patch("torch.cuda.is_available", return_value=True)
     mocker.patch("torch.cuda.device_count", return_value=2)
-    taken = mocker.patch("torch.cuda.set_device")
+    set_device = mocker.patch("torch.cuda.set_device")
     mocker.patch.object(parallel, "distributed", mocker.MagicMock(get_rank=lambda: 5))
     for name, value in (("WORLD_SIZE", "6"), ("LOCAL_RANK", "3")):
         monkeypatch.setenv(name, value)
     with parallel.team() as team:
         assert team == Team(5, 6)
-    taken.assert_called_once_with(1)
+    set_device.assert_called_once_with(1)
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    """With dropout, augmentation and jitter, noise and mismatch of one chip, batches that do not divide evenly."""
-    alone, together, longer = tmp_path / "alone", tmp_path / "together", tmp_path / "longer"
-    call(alone, 1)
-    output = call(together, 2)
+    """The run has dropout, augmentation, jitter, noise and mismatch of a chip, and batches that divide unevenly."""
+    single = tmp_path / "single"
+    shared = tmp_path / "shared"
+    longer = tmp_path / "longer"
+    call(single, 1)
+    output = call(shared, 2)
     assert output.count("epoch   1") == 1, "one process reports"
-    first, second = record(alone), record(together)
+    first, second = record(single), record(shared)
     assert first["chip_hash"] == second["chip_hash"]
     for key in ("test_accuracy", "hidden_spikes_per_sample", "train_accuracy", "chip_seconds_per_sample"):
         assert first[key] == pytest.approx(second[key], rel=1e-6), key
-    assert apart(model(alone), model(together)) < 1e-5
-    # and it may be continued by another number of processes
+    assert distance(model(single), model(shared)) < 1e-5
+    # Another number of processes may continue the run.
     call(longer, 1, "trainer.epochs=3")
-    call(together, 3, "trainer.epochs=3", "trainer.resume=true")
-    assert apart(model(longer), model(together)) < 1e-4
+    call(shared, 3, "trainer.epochs=3", "trainer.resume=true")
+    assert distance(model(longer), model(shared)) < 1e-4
 
 
 @pytest.mark.timeout(600)
 def test_each_process_has_its_own_chip(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     call(folder, 2, "parallel.chips=[W66F3,W62F0]", "trainer.epochs=1")
-    found = record(folder)
-    assert found["chip"] == "W66F3|W62F0"
-    assert re.fullmatch(r"\w+\|\w+", str(found["chip_hash"]))
+    result = record(folder)
+    assert result["chip"] == "W66F3|W62F0"
+    assert re.fullmatch(r"\w+\|\w+", str(result["chip_hash"]))
     output = call(tmp_path / "wrong", 2, "parallel.chips=[W66F3]", status=1)
     assert "parallel.chips has 1 entries, there are 2 processes" in output
 
@@ -120,7 +122,7 @@ def test_a_lost_device_ends_all_processes_and_nothing_is_lost(tmp_path: Path) ->
     call(folder, 2, "backend.faults.timeout=0.05", "backend.retries=20", "trainer.epochs=2", "trainer.resume=true")
     clean = tmp_path / "clean"
     call(clean, 2, "trainer.epochs=2")
-    assert apart(model(folder), model(clean)) < 1e-5
+    assert distance(model(folder), model(clean)) < 1e-5
 
 
 GATHER = """
@@ -146,7 +148,8 @@ def test_an_object_of_another_process_is_refused_and_nothing_of_it_runs(tmp_path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    marker, outputs = tmp_path / "marker", []
+    marker = tmp_path / "marker"
+    outputs = []
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
@@ -180,7 +183,8 @@ def test_an_interruption_stops_all_processes_at_the_same_step(tmp_path: Path) ->
 
 @pytest.mark.timeout(600)
 def test_a_run_on_several_chips_is_resumed_and_has_no_own_chip(tmp_path: Path) -> None:
-    folder, chips = tmp_path / "run", "parallel.chips=[W62F0,W63F1]"
+    folder = tmp_path / "run"
+    chips = "parallel.chips=[W62F0,W63F1]"
     call(folder, 2, chips, "trainer.epochs=1")
     call(folder, 2, chips, "trainer.resume=true")
     assert record(folder)["epochs"] == 2

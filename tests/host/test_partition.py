@@ -1,4 +1,4 @@
-"""Networks larger than the device: parts that share it in turn, and what that must not change."""
+"""Networks larger than the device: their parts run in turn, with the results of a device that is large enough."""
 
 import io
 from dataclasses import replace
@@ -40,8 +40,8 @@ CHIP = create_backend("emulator").capabilities
 class Sized(Backend):
     """An ideal chip of any size, on which a replayed spike acts exactly as one that stayed on the chip.
 
-    Time goes in sub-steps; a spike is found at the end of one, bears this time, and acts in the next one. Charges are
-    integers, so that sums do not depend on their order. Remembers circuits, and the clock and trials of runs.
+    Time advances in sub-steps: a spike is detected at the end of one, gets this time, and acts in the next. Charges are
+    integers, so that sums do not depend on their order. The backend records circuits, and clock and trials of each run.
     """
 
     identity = {"backend": "sized", "chip": "ideal", "chip_hash": "none"}  # noqa: RUF012
@@ -64,8 +64,10 @@ class Sized(Backend):
     def run(self, weights, stimulus):
         self.runs.append((stimulus.clock, stimulus.spikes.samples))
         circuit = check_run(self.circuit, weights, stimulus, self.capabilities.weight_max)
-        batch, h, steps = stimulus.spikes.samples, circuit.dt / SUBSTEPS, circuit.samples * SUBSTEPS
-        grids = {p.name: torch.zeros(steps + 1, batch, p.size) for p in circuit.populations}  # [k]: found until k h
+        batch = stimulus.spikes.samples
+        h = circuit.dt / SUBSTEPS
+        steps = circuit.samples * SUBSTEPS
+        grids = {p.name: torch.zeros(steps + 1, batch, p.size) for p in circuit.populations}  # [k]: detected until k h
         grids[INPUT] = stimulus.spikes.to_grid(h, steps)
         charge, v = ({p.name: torch.zeros(batch, p.size) for p in circuit.populations} for _ in range(2))
         traces = {p.name: [] for p in circuit.populations}
@@ -88,7 +90,7 @@ class Sized(Backend):
 
 
 def limited(kind, circuits, **settings):
-    """Return a device of which only so many neuron circuits are used."""
+    """Return a backend with `circuits` neuron circuits."""
 
     class Limited(kind):
         @property
@@ -99,7 +101,7 @@ def limited(kind, circuits, **settings):
 
 
 def network(*sizes, recurrent=False, dropout=0.0, gain=5.0):
-    """A chain of populations that all fire."""
+    """Return a chain of populations that all fire."""
     modules = []
     for inputs, size in pairwise(sizes[:-1]):
         modules += [hx.Linear(inputs, size, mean=1.6 / inputs, gain=gain), hx.LIF(size)]
@@ -125,16 +127,16 @@ def measured(net, backend, spikes, masks=None, **settings):
         return activity, [weight.grad.clone() for weight in net.parameters()]
 
 
-def assert_same(one, two):
+def assert_same(first, second):
     """Compare two results of `measured` bit by bit: traces, spikes, measured times, gradients."""
-    for a, b in zip(one[0].layers, two[0].layers, strict=True):
+    for a, b in zip(first[0].layers, second[0].layers, strict=True):
         assert torch.equal(a.trace, b.trace)
         if a.events is not None:
             assert a.spikes.sum() > 10
             assert torch.equal(a.spikes, b.spikes)
-            found, expected = a.events.ordered(), b.events.ordered()
-            assert all(torch.equal(getattr(found, k), getattr(expected, k)) for k in ("sample", "unit", "time"))
-    assert all(torch.equal(a, b) and a.any() for a, b in zip(one[1], two[1], strict=True))
+            actual, expected = a.events.ordered(), b.events.ordered()
+            assert all(torch.equal(getattr(actual, k), getattr(expected, k)) for k in ("sample", "unit", "time"))
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(first[1], second[1], strict=True))
 
 
 def content(plan):
@@ -184,7 +186,8 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("sizes", "circuits", "kind", "parts"), LAYOUTS)
 def test_an_ideal_device_in_parts_equals_one_that_is_large_enough(sizes, circuits, kind, parts):
-    net, spikes = network(*sizes, **kind), stimulus(6, sizes[0])
+    net = network(*sizes, **kind)
+    spikes = stimulus(6, sizes[0])
     assert content(place(net, Sized(circuits).capabilities)) == parts
     assert len(place(net, Sized().capabilities).parts) == 1
     masks = net.dropout_masks(torch.Generator().manual_seed(1))
@@ -196,18 +199,22 @@ def test_an_ideal_device_in_parts_equals_one_that_is_large_enough(sizes, circuit
 
 @pytest.mark.parametrize(("kind", "settings"), [(ReferenceBackend, {}), (EmulatorBackend, {"preset": "ideal"})])
 def test_other_devices_differ_by_their_latency_on_the_chip(kind, settings):
-    net, spikes = network(40, 60, 50, 5, gain=2), stimulus(30, 40)
-    (whole, gradients), (split, others) = (measured(net, limited(kind, n, **settings), spikes) for n in (512, 52))
+    net = network(40, 60, 50, 5, gain=2)
+    spikes = stimulus(30, 40)
+    (whole, gradients), (split, split_gradients) = (
+        measured(net, limited(kind, n, **settings), spikes) for n in (512, 52)
+    )
     assert torch.equal(whole.layers[0].trace, split.layers[0].trace)
     counts = [float(activity.layers[1].spikes.detach().sum()) for activity in (whole, split)]
     assert counts[1] == pytest.approx(counts[0], rel=0.01)
     assert counts[0] > 500
-    for one, two in zip(gradients, others, strict=True):
-        assert float(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0)) > 0.999
+    for a, b in zip(gradients, split_gradients, strict=True):
+        assert float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.999
 
 
 def test_a_trial_that_exceeds_the_trace_memory_is_divided_too():
-    net, spikes = network(10, 30, 5), stimulus(6, 10)
+    net = network(10, 30, 5)
+    spikes = stimulus(6, 10)
     small = Sized(trace_memory=20 * net.steps, trace_channels=None)  # bytes: 20 neurons
     plan = place(net, small.capabilities)
     assert content(plan) == [("input", [15], 0), ("input", [15], 15), ("layer0", [5], 0)]
@@ -219,10 +226,11 @@ def test_a_trial_that_exceeds_the_trace_memory_is_divided_too():
 
 
 def test_the_whole_batch_runs_through_a_part_before_the_next_is_configured():
-    net, device = network(10, 30, 4), Sized(24)
+    net = network(10, 30, 4)
+    device = Sized(24)
     with hx.Device(device) as attached:
         net.attach(attached)
-        assert len(device.configured) == 2  # every different circuit once, so that misfits show before training
+        assert len(device.configured) == 2  # each different circuit once, so that misfits appear before training
         device.configured.clear()
         for batch in (6, 3):
             net(stimulus(batch, 10))
@@ -287,7 +295,8 @@ def test_bad_settings_are_named():
 
 
 def test_a_device_that_refuses_a_part_holds_no_network(mocker):
-    net, backend = network(10, 30, 4), Sized(24)
+    net = network(10, 30, 4)
+    backend = Sized(24)
     device = hx.Device(backend)
     network(4, 3, 2).attach(device)
     mocker.patch.object(backend, "configure", side_effect=ValueError("not this circuit"))
@@ -298,7 +307,8 @@ def test_a_device_that_refuses_a_part_holds_no_network(mocker):
 
 
 def test_warnings_name_the_runs(mocker):
-    net, backend = network(10, 30, 4), Sized(24)
+    net = network(10, 30, 4)
+    backend = Sized(24)
     current = mocker.patch.object(Sized, "warnings", new_callable=mocker.PropertyMock)
     current.side_effect = lambda: ("everywhere", f"size {backend.circuit.populations[0].size}")
     device = hx.Device(backend)
@@ -308,15 +318,16 @@ def test_warnings_name_the_runs(mocker):
 
 def test_events_are_replayed_at_the_times_measured():
     spikes = Spikes.from_times(torch.tensor([[0.0, 1.23e-6], [33.9e-6, 34.0e-6]]))
-    found = replayed(spikes, 34e-6)
-    assert (found.sample.tolist(), found.unit.tolist(), found.samples, found.units) == ([0, 0, 1], [0, 1, 0], 2, 2)
-    assert torch.equal(found.time, spikes.time[:3])
+    replay = replayed(spikes, 34e-6)
+    assert (replay.sample.tolist(), replay.unit.tolist(), replay.samples, replay.units) == ([0, 0, 1], [0, 1, 0], 2, 2)
+    assert torch.equal(replay.time, spikes.time[:3])
 
 
 def emulated(circuits, retries=5, faults=(), **settings):
     """Return what a calibrated chip measures of a network in two batches."""
     backend = limited(EmulatorBackend, circuits, **settings)
-    net, spikes = network(40, 60, 50, 5, gain=2), stimulus(30, 40)
+    net = network(40, 60, 50, 5, gain=2)
+    spikes = stimulus(30, 40)
     with hx.Device(FaultyBackend(backend, faults, seed=1) if faults else backend, retries=retries) as device:
         net.attach(device)
         activities = [net(spikes), net(spikes)]
@@ -326,29 +337,31 @@ def emulated(circuits, retries=5, faults=(), **settings):
 def test_emulated_noise_follows_from_the_clock_alone():
     first, parts, clock = emulated(52)
     assert (parts, clock) == (4, 4 * 2 * 30)
-    again, _, _ = emulated(52)
-    repeated, _, _ = emulated(52, retries=20, faults=[TimeOut(0.3)])
-    assert sum(activity.health.retries for activity in repeated) > 3
-    for one, two, three in zip(first, again, repeated, strict=True):
-        for a, b, c in zip(one.layers, two.layers, three.layers, strict=True):
+    rerun, _, _ = emulated(52)
+    retried, _, _ = emulated(52, retries=20, faults=[TimeOut(0.3)])
+    assert sum(activity.health.retries for activity in retried) > 3
+    for expected, activity, retry in zip(first, rerun, retried, strict=True):
+        for a, b, c in zip(expected.layers, activity.layers, retry.layers, strict=True):
             assert torch.equal(a.trace, b.trace)
             assert torch.equal(a.trace, c.trace)
-    before, after = (activity.layers for activity in first)  # the same stimulus, at another time
-    assert all(not torch.equal(a.trace, b.trace) for a, b in zip(before, after, strict=True))
+    early, late = (activity.layers for activity in first)  # the same stimulus at another clock
+    assert all(not torch.equal(a.trace, b.trace) for a, b in zip(early, late, strict=True))
 
 
 def test_close_trials_with_forced_resets_are_possible_in_parts():
-    backend, fast = limited(EmulatorBackend, 52, preset="ideal"), 40e-6
-    net, spikes = network(40, 60, 50, 5, gain=2), stimulus(10, 40)
+    backend = limited(EmulatorBackend, 52, preset="ideal")
+    fast = 40e-6
+    net = network(40, 60, 50, 5, gain=2)
+    spikes = stimulus(10, 40)
     with torch.no_grad(), hx.Device(backend) as device:
         net.attach(device)
-        apart = net(spikes)
+        distant = net(spikes)
     with torch.no_grad(), hx.Device(backend, trial_time=fast, forced_reset=True) as device:
         net.attach(device)
         close = net(spikes)
         assert ("time per sample", "160 us", "40 us per run") in device.plan.rows()
     assert close.cost.chip_time == pytest.approx(4 * 10 * fast)
-    assert float((close.readout - apart.readout).abs().mean()) < 0.05 * float(apart.readout.abs().mean())
+    assert float((close.readout - distant.readout).abs().mean()) < 0.05 * float(distant.readout.abs().mean())
 
 
 def test_training_in_parts_resumes_bit_equally(tmp_path):
@@ -361,14 +374,14 @@ def test_training_in_parts_resumes_bit_equally(tmp_path):
         result = run(config, folder, "test", Progress(show=False, console=Console(file=console, width=300)))
         return result, console.getvalue()
 
-    result, said = train(tmp_path / "whole", 2)
+    result, output = train(tmp_path / "whole", 2)
     train(tmp_path / "broken", 1)
     train(tmp_path / "broken", 2, resume=True)
-    one, two = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
-    assert one["clock"] == two["clock"] == 3 * 2 * (300 + 100)
-    assert all(torch.equal(a, two["model"][name]) for name, a in one["model"].items())
+    whole, resumed = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
+    assert whole["clock"] == resumed["clock"] == 3 * 2 * (300 + 100)
+    assert all(torch.equal(a, resumed["model"][name]) for name, a in whole["model"].items())
     assert result["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
-    assert "runs per sample" in said
+    assert "runs per sample" in output
 
 
 def test_full_size_images_from_a_folder_are_trained_on_and_evaluated(tmp_path):
@@ -377,12 +390,13 @@ def test_full_size_images_from_a_folder_are_trained_on_and_evaluated(tmp_path):
         values = images if "images" in name else torch.arange(count) % 10
         write_idx(tmp_path / name, values.to(torch.uint8))
     quiet = Progress(show=False, console=Console(file=io.StringIO()))
-    data, trainer = DataConfig("mnist", 28, str(tmp_path)), TrainerConfig(1, 30, progress=False, plots=False)
+    data = DataConfig("mnist", 28, str(tmp_path))
+    trainer = TrainerConfig(1, 30, progress=False, plots=False)
     config = RunConfig(network=NetworkConfig(hidden=[80]), data=data, trainer=trainer)
     run(config, tmp_path / "run", "test", quiet)
     checkpoint = str(tmp_path / "run" / "checkpoint.pt")
-    found = evaluate_checkpoint(EvaluateConfig(checkpoint, data_folder=str(tmp_path)), tmp_path, "test", quiet)
-    assert found["test_samples"] == 20
-    assert found["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
+    evaluation = evaluate_checkpoint(EvaluateConfig(checkpoint, data_folder=str(tmp_path)), tmp_path, "test", quiet)
+    assert evaluation["test_samples"] == 20
+    assert evaluation["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
     with pytest.raises(CheckpointError, match=r"its data cannot be loaded: .* data_folder=FOLDER"):
         evaluate_checkpoint(EvaluateConfig(checkpoint), tmp_path, "test", quiet)

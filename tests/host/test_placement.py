@@ -83,7 +83,7 @@ def test_integer_weights_are_rounded_clipped_and_scaled():
 
 @pytest.mark.parametrize("taus", [(6e-6, 6e-6), (10e-6, 3e-6)])
 def test_a_measured_potential_is_as_large_as_the_models(taus):
-    """An ideal chip and the twin agree on a non-spiking layer, so no scale has to be found by hand."""
+    """An ideal chip and the twin agree on a non-spiking layer, so no scale has to be tuned by hand."""
     n = hx.Network(hx.Linear(30, 8, gain=1.5), hx.LI(8, *taus), steps=20)
     times = torch.arange(30).float()[None] * 1.7e-6 * 0.5  # on and between grid points
     times = torch.floor(times / 1.7e-6) * 1.7e-6
@@ -97,13 +97,13 @@ def test_a_measured_potential_is_as_large_as_the_models(taus):
 
 
 def test_automatic_scale_does_not_change_the_measured_readout():
-    """The readout's automatic scale uses the full integer range, and is taken out of the trace again."""
+    """The automatic scale of the readout uses the full integer range, and the trace is divided by it."""
     spikes = hx.LatencyEncoder()(torch.rand(4, 30, generator=torch.Generator().manual_seed(0)))
-    found = []
+    readouts = []
     for autoscale in (False, True):
         n = hx.Network(hx.Linear(30, 5, gain=0.1, autoscale=autoscale, max_scale=2000), hx.LI(5), seed=1)
         n.attach(hx.Device(create_backend("emulator", preset="ideal")))
         with torch.no_grad():
-            found.append(n(spikes).readout)
+            readouts.append(n(spikes).readout)
     assert n.device.scales[0] > 500
-    assert float((found[0] - found[1]).abs().max()) < 0.06
+    assert float((readouts[0] - readouts[1]).abs().max()) < 0.06

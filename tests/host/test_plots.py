@@ -221,8 +221,8 @@ def test_weights_show_matrix_histogram_and_shares() -> None:
     np.testing.assert_array_equal(matrix.images[0].get_array(), weights["hidden"])
     assert matrix.images[0].get_clim() == (-63, 63)
     counts, edges, _ = histogram.patches[0].get_data()
-    shown = {int(e + 0.5): int(c) for c, e in zip(counts, edges, strict=False) if c}
-    assert shown == {-63: 1, -1: 1, 0: 2, 5: 2, 63: 2}
+    bins = {int(e + 0.5): int(c) for c, e in zip(counts, edges, strict=False) if c}
+    assert bins == {-63: 1, -1: 1, 0: 2, 5: 2, 63: 2}
     limits = histogram.patches[1].get_data().values
     assert (limits[0], limits[-1], limits.sum()) == (1, 2, 3)
     assert histogram.get_title() == "37.5 % at the limit ±63, 25.0 % zero"
@@ -251,7 +251,8 @@ def test_confusion_shows_counts_shares_and_accuracy() -> None:
 
 @pytest.mark.parametrize("size", [1, 31])
 def test_confusion_survives_no_samples_and_many_classes(size: int) -> None:
-    empty, names = torch.zeros(size, size, dtype=torch.long), [str(i) for i in range(size)]
+    empty = torch.zeros(size, size, dtype=torch.long)
+    names = [str(i) for i in range(size)]
     axes = plots.confusion_figure(empty, names).axes[0]
     assert axes.get_title() == "no samples"
     assert len(axes.texts) == (1 if size == 1 else 0)
@@ -280,18 +281,18 @@ def test_takes_any_type(dtype: torch.dtype) -> None:
 
 
 def test_leaves_global_settings_alone(tmp_path: Path) -> None:
-    before = dict(matplotlib.rcParams)
+    settings = dict(matplotlib.rcParams)
     plots.plot_confusion(torch.zeros(1, 1), ["a"], tmp_path / "confusion.png")
-    assert dict(matplotlib.rcParams) == before
+    assert dict(matplotlib.rcParams) == settings
 
 
 def test_plane_shows_answers_where_there_is_a_class_and_the_share_of_right_ones() -> None:
     regions = torch.tensor([0, 0, 1, -1, 2, 1, -1, 2, 2])
     answers = torch.where(regions < 0, -1, torch.tensor([0, 1, 1, 0, 2, 1, 0, 2, 0]))
     axes = plots.plane_figure(answers, regions, ["yin", "yang", "dot"]).axes[0]
-    shown = axes.images[0].get_array()
-    assert shown.mask.ravel().tolist() == (regions < 0).tolist()
-    assert shown.compressed().tolist() == answers[regions >= 0].tolist()
+    image = axes.images[0].get_array()
+    assert image.mask.ravel().tolist() == (regions < 0).tolist()
+    assert image.compressed().tolist() == answers[regions >= 0].tolist()
     assert axes.images[0].origin == "lower"
     assert axes.get_title() == "71.43 % of 7 points right"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["yin", "yang", "dot"]

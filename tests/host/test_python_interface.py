@@ -1,4 +1,4 @@
-"""What people do in Python: mistakes named with a remedy, paths as texts, one line for what is printed."""
+"""The Python interface: mistakes are named with a remedy, paths may be texts, objects print on one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from hxtrain.training.evaluation import evaluate
 from hxtrain.training.trainer import Task
 
 DATA = load_dataset("digits")
-IMAGES, LABELS = DATA.train.images[:10] / 255, DATA.train.labels[:10]
+IMAGES = DATA.train.images[:10] / 255
+LABELS = DATA.train.labels[:10]
 ENCODE, LOSS = hx.LatencyEncoder(), hx.MaxOverTime()
 SPIKES = ENCODE(IMAGES)
 REFERENCE = create_backend("reference")
@@ -57,7 +58,7 @@ def step(
     return train_step(net, loss, regularizers, optimizer or adam, spikes, labels, masks)
 
 
-def of_split(split: Any, classes: int = 10, batch_size: int = 5, net: Any = None) -> object:
+def evaluate_split(split: Any, classes: int = 10, batch_size: int = 5, net: Any = None) -> object:
     return evaluate(net or network(), ENCODE, LOSS, split, classes, batch_size)
 
 
@@ -102,16 +103,28 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.readout"),
     "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"readout has shape \[10, 10\], expected"),
-    "a data set to evaluate": (lambda: of_split(DATA), TypeError, r"got the data set digits; .* such as data.test"),
-    "tensors to evaluate": (lambda: of_split((IMAGES, LABELS)), TypeError, "expected a Split, got tuple; make one"),
+    "a data set to evaluate": (
+        lambda: evaluate_split(DATA),
+        TypeError,
+        r"got the data set digits; .* such as data.test",
+    ),
+    "tensors to evaluate": (
+        lambda: evaluate_split((IMAGES, LABELS)),
+        TypeError,
+        "expected a Split, got tuple; make one",
+    ),
     "too few classes": (
-        lambda: of_split(DATA.test, 3),
+        lambda: evaluate_split(DATA.test, 3),
         ValueError,
         r"classes=3, but labels go up to 9 and the readout",
     ),
-    "no batches": (lambda: of_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
-    "no samples": (lambda: of_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
-    "another order": (lambda: of_split(DATA.test, net=ENCODE), TypeError, "net: expected Network, got LatencyEnc"),
+    "no batches": (lambda: evaluate_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
+    "no samples": (lambda: evaluate_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
+    "another order": (
+        lambda: evaluate_split(DATA.test, net=ENCODE),
+        TypeError,
+        "net: expected Network, got LatencyEnc",
+    ),
     "float labels of a split": (lambda: Split(np.zeros((2, 3)), [0.5, 1]), DatasetError, "feature vectors float32"),
     "another order to evaluate": (
         lambda: evaluate(network(), LOSS, ENCODE, DATA.test, 10, 5),
@@ -123,8 +136,16 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "loss: expected MaxOverTime, got NoneType",
     ),
-    "batches in words": (lambda: of_split(DATA.test, batch_size="5"), ValueError, "batch_size='5' must be a whole"),
-    "half batches": (lambda: of_split(DATA.test, batch_size=2.5), ValueError, "batch_size=2.5 must be a whole number"),
+    "batches in words": (
+        lambda: evaluate_split(DATA.test, batch_size="5"),
+        ValueError,
+        "batch_size='5' must be a whole",
+    ),
+    "half batches": (
+        lambda: evaluate_split(DATA.test, batch_size=2.5),
+        ValueError,
+        "batch_size=2.5 must be a whole number",
+    ),
     "a split to an encoder": (lambda: ENCODE(DATA.train), TypeError, "got Split; give samples of a split, such as"),
     "a data set to an encoder": (lambda: ENCODE(DATA), TypeError, "got ImageDataset; give samples of a split"),
     "seed as a generator": (
@@ -292,7 +313,7 @@ def test_images_of_any_form_are_encoded(values: Any) -> None:
     assert torch.equal(ENCODE(values).time, expected.time)
 
 
-def test_a_surrogate_may_be_a_function_of_ones_own() -> None:
+def test_a_surrogate_may_be_a_function_of_the_user() -> None:
     def wide(x: torch.Tensor, slope: float) -> torch.Tensor:
         return 1 / (1 + x.abs() * slope)
 
@@ -391,7 +412,8 @@ def test_paths_may_be_texts(tmp_path: Path) -> None:
     images = str(tmp_path / "images.gz")
     write_idx(images, DATA.train.images[:3])
     assert torch.equal(read_images(images), DATA.train.images[:3])
-    zeros, parameters = np.zeros(2), str(tmp_path / "chip.npz")
+    zeros = np.zeros(2)
+    parameters = str(tmp_path / "chip.npz")
     fitted = NeuronParameters(
         {"chip": "x"}, 1, zeros, zeros, zeros + 1, zeros + 1e-6, np.ones((1, 2, 2)), np.ones((3, 2, 2))
     )
@@ -400,7 +422,7 @@ def test_paths_may_be_texts(tmp_path: Path) -> None:
 
 
 def printed() -> dict[str, object]:
-    """Return what people print, by the line that is expected."""
+    """Return the objects that users print, by the expected line."""
     net = network()
     activity = net(SPIKES)
     with torch.no_grad(), hx.Device(create_backend("reference")) as device:
@@ -431,7 +453,7 @@ def printed() -> dict[str, object]:
     }
 
 
-def test_what_is_printed_is_one_line() -> None:
+def test_objects_print_on_one_line() -> None:
     lines = printed()
     assert [repr(value) for value in lines.values()] == list(lines)
 

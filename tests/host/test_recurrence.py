@@ -41,7 +41,7 @@ def random_spikes(batch=5, inputs=20, seed=0):
     return hx.LatencyEncoder()(torch.rand(batch, inputs, generator=torch.Generator().manual_seed(seed)))
 
 
-def on(net, backend="emulator", **settings):
+def attached(net, backend="emulator", **settings):
     net.attach(hx.Device(create_backend(backend, **settings)))
     return net
 
@@ -49,15 +49,17 @@ def on(net, backend="emulator", **settings):
 # Gradient
 
 
-def stepwise_layer(weight, own, inputs, spikes, trace, alpha, beta, rule):
-    """One layer, step by step, with the measured value injected at every step: spikes and membranes `[T, B, N]`."""
-    membrane, current = trace[0], torch.zeros_like(trace[0])
-    membranes, fired = [membrane], []
+def stepwise_layer(weight, recurrent_weight, inputs, spikes, trace, alpha, beta, rule):
+    """Compute one layer step by step with the measured value injected; return spikes and membranes `[T, B, N]`."""
+    membrane = trace[0]
+    current = torch.zeros_like(trace[0])
+    membranes = [membrane]
+    fired = []
     for t in range(trace.shape[0]):
         if t > 0:
             current = alpha * current + inputs[t - 1] @ weight.t()
-            if own is not None:
-                current = current + fired[t - 1] @ own.t()
+            if recurrent_weight is not None:
+                current = current + fired[t - 1] @ recurrent_weight.t()
             membrane = inject(beta * membrane + current, trace[t])
             membranes.append(membrane)
         if spikes is not None:
@@ -78,9 +80,12 @@ LOSSES = {
 @pytest.mark.parametrize("surrogate", ["superspike", "sigmoid"])
 @pytest.mark.parametrize("recurrent", [(True,), (True, True), (False, True)])
 def test_gradient_equals_stepwise_backpropagation(recurrent, surrogate, at_threshold, loss):
-    """Random weights, events and "measured" values; recurrence behind input events and behind other layers."""
+    """Random weights, events and "measured" values; recurrence downstream of input events and of other layers."""
     g = torch.Generator().manual_seed(1)
-    steps, batch, inputs, events = 12, 4, 7, 40
+    steps = 12
+    batch = 4
+    inputs = 7
+    events = 40
     alpha, beta = decay(DT, 5e-6), decay(DT, 8e-6)
     rule = (get_surrogate(surrogate), 3.0, at_threshold)
     sizes = [inputs, *(6 - i for i in range(len(recurrent))), 3]
@@ -92,32 +97,37 @@ def test_gradient_equals_stepwise_backpropagation(recurrent, surrogate, at_thres
         inputs,
     )
     normal = {"generator": g, "dtype": torch.float64}
-    weights, own, measured = [], [], []
-    for j, n, has in zip(sizes, sizes[1:], [*recurrent, False], strict=False):
+    weights = []
+    recurrent_weights = []
+    measured = []
+    for j, n, is_recurrent in zip(sizes, sizes[1:], [*recurrent, False], strict=False):
         weights.append(torch.randn(n, j, **normal).requires_grad_())
-        own.append(torch.randn(n, n, **normal).requires_grad_() if has else None)
+        recurrent_weights.append(torch.randn(n, n, **normal).requires_grad_() if is_recurrent else None)
         fired = (torch.rand(steps, batch, n, generator=g) < 0.2).double()
         measured.append((None if len(weights) == len(sizes) - 1 else fired, torch.randn(steps, batch, n, **normal)))
 
     model = Model(alpha, beta, *rule)
-    pairs, given = list(zip(weights, own, strict=True)), [as_measured(*layer) for layer in measured]
-    injected = measured_layers(pairs, GridEvents(spikes, DT, steps), given, [model] * len(pairs))
-    dense, fast, slow = spikes.to_grid(DT, steps).double(), [(layer.spikes, layer.trace) for layer in injected], []
-    for w, v, (fired, trace), layer in zip(weights, own, measured, fast, strict=True):
+    pairs = list(zip(weights, recurrent_weights, strict=True))
+    recordings = [as_measured(*layer) for layer in measured]
+    injected = measured_layers(pairs, GridEvents(spikes, DT, steps), recordings, [model] * len(pairs))
+    dense = spikes.to_grid(DT, steps).double()
+    fast = [(layer.spikes, layer.trace) for layer in injected]
+    slow = []
+    for w, v, (fired, trace), layer in zip(weights, recurrent_weights, measured, fast, strict=True):
         slow.append(stepwise_layer(w, v, dense, fired, trace, alpha, beta, rule))
         assert torch.equal(layer[1], trace)
         dense = slow[-1][0]
 
-    wanted = [*weights[:-1], *(v for v in own if v is not None)]
-    found, expected = (torch.autograd.grad(loss(layers), wanted) for layers in (fast, slow))
+    parameters = [*weights[:-1], *(v for v in recurrent_weights if v is not None)]
+    gradients, expected = (torch.autograd.grad(loss(layers), parameters) for layers in (fast, slow))
     assert all(float(part.abs().max()) > 0 for part in expected)
-    assert worst_relative(found, expected) < 1e-10
+    assert worst_relative(gradients, expected) < 1e-10
 
 
 @pytest.mark.parametrize("at_spike", ["threshold", "trace"])
 @pytest.mark.parametrize("settings", [None, {"preset": "ideal"}, {"preset": "uncalibrated"}])
 def test_network_in_the_loop_equals_stepwise(settings, at_spike):
-    """The same on measured data, with everything a user runs: encoder, device (or twin), dropout, loss."""
+    """The same for a complete pass on measured data: encoder, device (or twin), dropout, loss."""
     net = hx.Network(
         hx.Linear(40, 30, gain=3),
         hx.LIF(30, at_spike=at_spike),
@@ -127,32 +137,37 @@ def test_network_in_the_loop_equals_stepwise(settings, at_spike):
         hx.LI(5),
     )
     if settings is not None:
-        on(net, **settings)
+        attached(net, **settings)
     spikes = random_spikes(6, 40, seed=3)
     masks = net.dropout_masks(torch.Generator().manual_seed(1))
     activity = net(spikes, masks)
     assert activity.layers[0].spikes.sum() > 20
-    labels, loss, parameters = torch.arange(6) % 5, hx.MaxOverTime(), list(net.parameters())
-    found = torch.autograd.grad(loss(activity.readout, labels), parameters)
+    labels = torch.arange(6) % 5
+    loss = hx.MaxOverTime()
+    parameters = list(net.parameters())
+    gradients = torch.autograd.grad(loss(activity.readout, labels), parameters)
 
-    hidden, kept = net.layers[0], masks[0][:, None]
-    rule, decays = (get_surrogate("superspike"), 10.0, at_spike == "threshold"), net.decays(hidden)
+    hidden = net.layers[0]
+    active = masks[0][:, None]
+    rule = (get_surrogate("superspike"), 10.0, at_spike == "threshold")
+    decays = net.decays(hidden)
     fired, trace, last = (
         part.detach() for part in (activity.layers[0].spikes, activity.layers[0].trace, activity.readout)
     )
     for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         w, v, w2 = (weight.detach().to(dtype).requires_grad_() for weight in parameters)
         x, fired, trace, last = (part.to(dtype) for part in (spikes.to_grid(DT, net.steps), fired, trace, last))
-        s, _ = stepwise_layer(w * kept, v * kept, x, fired, trace, *decays, rule)
+        s, _ = stepwise_layer(w * active, v * active, x, fired, trace, *decays, rule)
         _, u = stepwise_layer(w2, None, s, None, last, *decays, rule)
         expected = torch.autograd.grad(loss(u, labels), (w, v, w2))
         if dtype == torch.float64:
             model = Model(*decays, *rule)
-            pairs, given = [(w * kept, v * kept), (w2, None)], [as_measured(fired, trace), as_measured(None, last)]
-            u = measured_layers(pairs, x, given, [model, model])[-1].trace
-            found = torch.autograd.grad(loss(u, labels), (w, v, w2))
-        assert worst_relative(found, expected) < bound, dtype
-        assert not found[1][masks[0] == 0].any()
+            pairs = [(w * active, v * active), (w2, None)]
+            recordings = [as_measured(fired, trace), as_measured(None, last)]
+            u = measured_layers(pairs, x, recordings, [model, model])[-1].trace
+            gradients = torch.autograd.grad(loss(u, labels), (w, v, w2))
+        assert worst_relative(gradients, expected) < bound, dtype
+        assert not gradients[1][masks[0] == 0].any()
 
 
 # Twin and devices
@@ -166,18 +181,19 @@ def test_twin_equals_the_equations_step_by_step():
     )  # fmt: skip
     spikes = random_spikes()
     with torch.no_grad():
-        activity, x = net(spikes), spikes.to_grid(net.dt, net.steps)
-        for layer, found in zip(net.layers[:2], activity.layers, strict=False):
+        activity = net(spikes)
+        x = spikes.to_grid(net.dt, net.steps)
+        for layer, recorded in zip(net.layers[:2], activity.layers, strict=False):
             alpha, beta = net.decays(layer)
             i = u = torch.zeros(5, layer.neurons.size)
             for t in range(net.steps):
-                torch.testing.assert_close(found.trace[t], u, atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(recorded.trace[t], u, atol=1e-4, rtol=1e-4)
                 s = (u > 1).float()
-                assert torch.equal(found.spikes[t], s)
+                assert torch.equal(recorded.spikes[t], s)
                 i = alpha * i + x[t] @ layer.linear.weight.t() + s @ layer.recurrent.weight.t()
                 u = beta * u + i - s
-            assert found.spikes[25:].sum() > 5  # long after the input
-            x = found.spikes
+            assert recorded.spikes[25:].sum() > 5  # long after the input
+            x = recorded.spikes
 
 
 @pytest.mark.parametrize("backend", ["reference", "emulator"])
@@ -193,39 +209,41 @@ def test_a_spike_reaches_the_right_neurons_with_the_models_strength(backend):
         times[0, [0, 60, 129]] = 0.0
         spikes = Spikes.from_times(times)
         twin = net(spikes).layers[0]
-        found = on(net, backend, **IDEAL[backend])(spikes).layers[0]
-    assert found.spikes.sum(0).tolist() == twin.spikes.sum(0).tolist() == [[0.0, 1.0, 0.0]]
-    assert float(found.trace[:, 0, 2].max()) == pytest.approx(float(twin.trace[:, 0, 2].max()), rel=0.05)
-    assert float(found.trace[:, 0, 0].min()) == pytest.approx(float(twin.trace[:, 0, 0].min()), rel=0.05)
+        measured = attached(net, backend, **IDEAL[backend])(spikes).layers[0]
+    assert measured.spikes.sum(0).tolist() == twin.spikes.sum(0).tolist() == [[0.0, 1.0, 0.0]]
+    assert float(measured.trace[:, 0, 2].max()) == pytest.approx(float(twin.trace[:, 0, 2].max()), rel=0.05)
+    assert float(measured.trace[:, 0, 0].min()) == pytest.approx(float(twin.trace[:, 0, 0].min()), rel=0.05)
     assert float(twin.trace[:, 0, 2].max()) > 0.35
 
 
 @pytest.mark.parametrize("backend", ["reference", "emulator"])
 def test_devices_follow_the_twin(backend):
-    """A chain: four groups of four neurons excite one another in turn and inhibit those behind; each fires once."""
+    """In a chain of four groups of neurons, each excites the next, inhibits itself and the previous, and fires once."""
     net = hx.Network(hx.Linear(20, 16), hx.LIF(16), hx.Recurrent(16), hx.Linear(16, 3), hx.LI(3), steps=24)
     group = torch.arange(16) // 4
-    before, behind = group[:, None] == group + 1, group[:, None] <= group
+    excited = group[:, None] == group + 1
+    inhibited = group[:, None] <= group
     spikes = Spikes.from_times(torch.rand(40, 20, generator=torch.Generator().manual_seed(0)) * 3e-6)
     with torch.no_grad():
         net.layers[0].linear.weight.copy_(0.037 * (group == 0)[:, None].expand(16, 20))
-        net.layers[0].recurrent.weight.copy_(0.18 * before - 0.1 * behind)
+        net.layers[0].recurrent.weight.copy_(0.18 * excited - 0.1 * inhibited)
         twin = net(spikes).layers[0]
-        found = on(net, backend, **IDEAL[backend])(spikes).layers[0]
+        measured = attached(net, backend, **IDEAL[backend])(spikes).layers[0]
         net.layers[0].recurrent.weight.zero_()
-        without = net(spikes).layers[0]
+        unconnected = net(spikes).layers[0]
 
     def agreement(layer):
         return float(torch.corrcoef(torch.stack([layer.trace.flatten(), twin.trace.flatten()]))[0, 1])
 
     assert torch.equal(twin.spikes.sum(0), torch.ones(40, 16))
-    assert torch.equal(found.spikes.sum(0), torch.ones(40, 16))
-    assert agreement(found) > 0.85
-    assert agreement(without) < 0.1
+    assert torch.equal(measured.spikes.sum(0), torch.ones(40, 16))
+    assert agreement(measured) > 0.85
+    assert agreement(unconnected) < 0.1
 
 
 def test_automatic_scale_is_common_and_does_not_change_the_membrane():
-    spikes, found = random_spikes(), []
+    spikes = random_spikes()
+    traces = []
     for autoscale in (False, True):
         net = hx.Network(
             hx.Linear(20, 16, gain=0.1, autoscale=autoscale, max_scale=2000),
@@ -234,11 +252,11 @@ def test_automatic_scale_is_common_and_does_not_change_the_membrane():
             hx.Linear(16, 3),
             hx.LI(3),
         )
-        on(net, preset="ideal")
+        attached(net, preset="ideal")
         with torch.no_grad():
-            found.append(net(spikes).layers[0].trace)
+            traces.append(net(spikes).layers[0].trace)
     assert net.device.scales[0] == net.device.scales[1] > 500
-    assert float((found[0] - found[1]).abs().max()) < 0.06
+    assert float((traces[0] - traces[1]).abs().max()) < 0.06
     for w, v in ((0.5, 0.2), (0.2, -0.5)):
         weights = [
             torch.full_like(p.synapses.weight, value) for p, value in zip(net.projections, (w, v, 0.1), strict=True)
@@ -270,7 +288,7 @@ def test_a_recurrent_network_of_206_neurons_fits():
     rows = plan.rows()
     assert ("neuron circuits", "412", "512") in rows
     assert ("layer0: signed inputs", "70 + 186", "256") in rows
-    assert [what for what, _, _ in rows if "weights" in what] == [
+    assert [label for label, _, _ in rows if "weights" in label] == [
         "layer0: integer weights", "layer0: recurrent weights", "layer1: integer weights",
     ]  # fmt: skip
     for backend in ("emulator", "reference"):
@@ -291,20 +309,21 @@ def test_misfits_of_recurrence_are_named(caps, text):
 
 
 def test_recurrent_weights_are_rounded_clipped_checked_and_counted():
-    net = on(small(), preset="ideal")
-    scale, limit = net.device.plan.layers[0].nominal_scale, net.device.plan.weight_limits()[1]
-    own = net.layers[0].recurrent.weight
+    net = attached(small(), preset="ideal")
+    scale = net.device.plan.layers[0].nominal_scale
+    limit = net.device.plan.weight_limits()[1]
+    weight = net.layers[0].recurrent.weight
     with torch.no_grad():
-        own.zero_()[0, :4] = torch.tensor([1.4, -1.6, 200.0, -200.0]) / scale
+        weight.zero_()[0, :4] = torch.tensor([1.4, -1.6, 200.0, -200.0]) / scale
     assert sent_weights(net)["layer0->layer0"][0, :4].tolist() == [1, -2, 63, -63]
     assert clipped_shares(net)["layer0->layer0"] == pytest.approx(2 / 256)
     assert limit == pytest.approx(63 / scale)
     with torch.no_grad():
-        own[:8] = 2 * limit
+        weight[:8] = 2 * limit
     activity = net(random_spikes())
     assert any("layer0->layer0 is clipped: 50% of its weights" in text for text in diagnose(net, activity, True))
     with torch.no_grad():
-        own[3, 4] = float("inf")
+        weight[3, 4] = float("inf")
     with pytest.raises(ValueError, match="weights of layer0->layer0 are not finite"):
         net(random_spikes())
 
@@ -313,28 +332,29 @@ def test_recurrent_weights_are_rounded_clipped_checked_and_counted():
 
 
 def test_dropout_silences_recurrent_synapses_too():
-    net, spikes = on(small(dropout=0.5), preset="ideal"), random_spikes()
+    net = attached(small(dropout=0.5), preset="ideal")
+    spikes = random_spikes()
     masks = net.dropout_masks(torch.Generator().manual_seed(0))
-    kept = masks[0].bool()
-    assert 0 < int(kept.sum()) < 16
+    active = masks[0].bool()
+    assert 0 < int(active.sum()) < 16
     integers, _ = net.device.plan.quantise(net.effective_weights(masks))
     for name in ("input->layer0", "layer0->layer0"):
-        assert not integers[name][~kept].any(), name
-        assert integers[name][kept].any(), name
+        assert not integers[name][~active].any(), name
+        assert integers[name][active].any(), name
     activity = net(spikes, masks)
-    assert not activity.layers[0].spikes[:, :, ~kept].any()
-    assert activity.layers[0].spikes[:, :, kept].any()
+    assert not activity.layers[0].spikes[:, :, ~active].any()
+    assert activity.layers[0].spikes[:, :, active].any()
     (activity.readout.sum() + WeightDecay(0.1)(activity, net.effective_weights(masks))).backward()
     gradient = net.layers[0].recurrent.weight.grad
-    assert not gradient[~kept].any()
-    assert gradient[kept].any()
+    assert not gradient[~active].any()
+    assert gradient[active].any()
 
 
 def test_weights_of_recurrent_layers_decay():
     net = small()
-    own = net.layers[0].recurrent.weight
+    weight = net.layers[0].recurrent.weight
     WeightDecay(0.5)(net(random_spikes()), net.effective_weights()).backward()
-    torch.testing.assert_close(own.grad, own.detach() / own.numel())
+    torch.testing.assert_close(weight.grad, weight.detach() / weight.numel())
 
 
 REFUSED = [
@@ -403,24 +423,24 @@ def test_recurrent_weights_are_kept_within_the_devices_range(tmp_path):
     config = digits(1, "reference")
     config = replace(config, network=replace(config.network, scale=2000.0))
     run(config, tmp_path, "test", Progress(show=False, console=Console(file=io.StringIO())))
-    own = load_checkpoint(tmp_path / "checkpoint.pt")["model"]["stack.2.weight"]
-    assert float(own.abs().max()) == pytest.approx(63 / 2000)
+    weight = load_checkpoint(tmp_path / "checkpoint.pt")["model"]["stack.2.weight"]
+    assert float(weight.abs().max()) == pytest.approx(63 / 2000)
 
 
 def recall_trials(count, generator):
-    """One of two groups of ten inputs fires within the first 6 us; which one is the answer."""
+    """Return trials in which one of two groups of ten inputs fires within 6 us, and the number of this group."""
     label = torch.randint(2, (count,), generator=generator)
     times = torch.rand(count, 20, generator=generator) * 6e-6
-    mine = torch.arange(20)[None] // 10 == label[:, None]
-    return Spikes.from_times(torch.where(mine, times, torch.inf)), label
+    is_cue = torch.arange(20)[None] // 10 == label[:, None]
+    return Spikes.from_times(torch.where(is_cue, times, torch.inf)), label
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_recurrence_remembers_what_membranes_forget(recurrent):
-    """Store and recall: the answer is read from 97 us on, 16 time constants after the cue, on a calibrated chip."""
-    own = [hx.Recurrent(30, gain=1.5)] if recurrent else []
-    net = hx.Network(hx.Linear(20, 30, gain=3), hx.LIF(30), *own, hx.Linear(30, 2), hx.LI(2), steps=65)
-    on(net, preset="calibrated")
+    """A calibrated chip stores a cue; the answer is read from 97 us on, 16 time constants after the cue."""
+    recurrence = [hx.Recurrent(30, gain=1.5)] if recurrent else []
+    net = hx.Network(hx.Linear(20, 30, gain=3), hx.LIF(30), *recurrence, hx.Linear(30, 2), hx.LI(2), steps=65)
+    attached(net, preset="calibrated")
     optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
@@ -431,5 +451,5 @@ def test_recurrence_remembers_what_membranes_forget(recurrent):
         optimizer.step()
     spikes, label = recall_trials(200, generator)
     with torch.no_grad():
-        right = float((net(spikes).readout[57:].mean(0).argmax(1) == label).float().mean())
-    assert right > 0.95 if recurrent else right < 0.6
+        accuracy = float((net(spikes).readout[57:].mean(0).argmax(1) == label).float().mean())
+    assert accuracy > 0.95 if recurrent else accuracy < 0.6

@@ -17,13 +17,13 @@ def quiet():
     return Progress(show=False, console=Console(file=io.StringIO(), width=200))
 
 
-def write(folder, accuracy, seed=0, chip="W66F3", backend="emulator", name="result.json", **more):
+def write(folder, accuracy, seed=0, chip="W66F3", backend="emulator", name="result.json", **settings):
     folder.mkdir(parents=True)
     values = {
         "test_accuracy": accuracy, "hidden_spikes_per_sample": 20.0 + seed, "seed": seed, "chip": chip,
         "chip_hash": f"hash of {chip}", "preset": "calibrated", "backend": backend, "data": "mnist",
         "data_sha256": "0123456789abcdef0123", "test_samples": 10, "evaluated_on": "test", "seconds": 1800.0,
-        "versions": {"hxtrain": "1"}, "settings": {"backend.name": backend, "network.dropout": 0.0, **more},
+        "versions": {"hxtrain": "1"}, "settings": {"backend.name": backend, "network.dropout": 0.0, **settings},
     }  # fmt: skip
     (folder / name).write_text(json.dumps(values))
 
@@ -44,21 +44,21 @@ def test_rows_with_means_spreads_published_values_and_origin(tmp_path):
         write(tmp_path / f"runs/{seed}", accuracy, seed, f"W{seed}")
     write(tmp_path / "runs/software", 0.975, backend="software", chip="none")
     columns = [Column("hidden_spikes_per_sample", "spikes"), Column("decision_seconds", "decided")]
-    found = report(config(tmp_path, columns=columns, commands=["hxtrain x"]), quiet())
-    assert found["chip"][0].mean == pytest.approx(97)
-    assert found["chip"][0].std == pytest.approx(1)
-    assert found["software"][0].std is None
+    points = report(config(tmp_path, columns=columns, commands=["hxtrain x"]), quiet())
+    assert points["chip"][0].mean == pytest.approx(97)
+    assert points["chip"][0].std == pytest.approx(1)
+    assert points["software"][0].std is None
     text = (tmp_path / "out/table.md").read_text()
     assert "| chip | 97.00 ± 1.00 | 3 | 21.0 | - | 97.2 ± 0.1 (Table 1) |" in text
     assert "| software | 97.50 | 1 | 20.0 | - | - |" in text
-    for needed in (
+    for part in (
         "4 finished runs or evaluations, 2.00 hours",
         "Seeds: 0; 1; 2",
         "W1 calibrated (hash of W1)",
         "none (software)",
         "hxtrain x",
     ):
-        assert needed in text
+        assert part in text
     assert "nothing here was run on a physical chip" in text
     assert (tmp_path / "out/table.png").stat().st_size > 5000
     saved = json.loads((tmp_path / "out/table.json").read_text())
@@ -72,14 +72,14 @@ def test_curves_over_a_setting_and_over_a_measured_quantity(tmp_path):
             write(place, 0.9 + seed / 100, seed, **{"regularizer.burst.strength": strength})
     series = [Series("chip", {}, [PublishedValue(90, None, x=0.0), PublishedValue(50, None, x=7.0)])]
     group = "regularizer.burst.strength"
-    found = report(config(tmp_path, series=series, group=group), quiet())["chip"]
-    assert [point.x for point in found] == [0.0, 1e-3]
-    assert [len(point.records) for point in found] == [2, 2]
+    points = report(config(tmp_path, series=series, group=group), quiet())["chip"]
+    assert [point.x for point in points] == [0.0, 1e-3]
+    assert [len(point.records) for point in points] == [2, 2]
     rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| chip")]
     assert rows[0].endswith("| 90.0 |")
     assert rows[1].endswith("| - |")
-    found = report(config(tmp_path, series=series, group=group, x="hidden_spikes_per_sample"), quiet())["chip"]
-    assert [point.x for point in found] == [20.5, 20.5]
+    points = report(config(tmp_path, series=series, group=group, x="hidden_spikes_per_sample"), quiet())["chip"]
+    assert [point.x for point in points] == [20.5, 20.5]
     rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| chip")]
     assert rows[2:] == ["| chip | - | 0 | - | - | 90.0 |", "| chip | - | 7 | - | - | 50.0 |"]
 
@@ -91,9 +91,9 @@ def test_a_list_allows_several_values_and_trained_settings_are_found(tmp_path):
     file = tmp_path / "runs/a/result.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "trained_settings": {"network.dropout": 0.4}}))
     series = [Series("both", {"chip": ["A", "B"]}), Series("dropped", {"trained.network.dropout": 0.4})]
-    found = report(config(tmp_path, series=series), quiet())
-    assert found["both"][0].mean == pytest.approx(85)
-    assert [run.get("chip") for run in found["dropped"][0].records] == ["A"]
+    points = report(config(tmp_path, series=series), quiet())
+    assert points["both"][0].mean == pytest.approx(85)
+    assert [run.get("chip") for run in points["dropped"][0].records] == ["A"]
 
 
 def test_series_of_their_own_folders_and_groups(tmp_path):
@@ -103,9 +103,9 @@ def test_series_of_their_own_folders_and_groups(tmp_path):
         Series("tau", folders=[str(tmp_path / "runs/tau")]),
         Series("theta", folders=[str(tmp_path / "runs/theta")], group="other"),
     ]
-    found = report(config(tmp_path, series=series, group="spread", xscale=100), quiet())
-    assert [(point.x, point.mean) for point in found["tau"]] == [(pytest.approx(10), pytest.approx(90))]
-    assert [(point.x, point.mean) for point in found["theta"]] == [(pytest.approx(30), pytest.approx(80))]
+    points = report(config(tmp_path, series=series, group="spread", xscale=100), quiet())
+    assert [(point.x, point.mean) for point in points["tau"]] == [(pytest.approx(10), pytest.approx(90))]
+    assert [(point.x, point.mean) for point in points["theta"]] == [(pytest.approx(30), pytest.approx(80))]
 
 
 def test_a_row_without_runs_says_so(tmp_path):

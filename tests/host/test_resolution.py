@@ -1,4 +1,4 @@
-"""Weights and membranes of fewer bits than the device has."""
+"""Weights and membranes with fewer bits than those of the device."""
 
 from dataclasses import replace
 
@@ -54,9 +54,9 @@ def test_levels(bits):
 
 @pytest.mark.parametrize("bits", ROUNDED)
 def test_weights_go_to_the_nearest_level_and_are_clipped_to_the_range(bits):
-    given, expected = ROUNDED[bits]
-    plan = place(network(len(given), 1, 1, weight_bits=bits), CHIP)
-    integers, scales = plan.quantise([torch.tensor([given]) / plan.layers[0].nominal_scale, torch.ones(1, 1)])
+    weights, expected = ROUNDED[bits]
+    plan = place(network(len(weights), 1, 1, weight_bits=bits), CHIP)
+    integers, scales = plan.quantise([torch.tensor([weights]) / plan.layers[0].nominal_scale, torch.ones(1, 1)])
     assert integers["input->layer0"].tolist() == [expected]
     assert integers["input->layer0"].dtype == torch.int8
     assert scales == pytest.approx([plan.layers[0].nominal_scale, 63.0])
@@ -81,7 +81,7 @@ def test_the_plan_shows_the_resolution():
     assert ("resolution of integer weights", "2 bits + sign, 21 apart", "6 bits + sign") in rows
     assert ("resolution of traces", "5 bits", "8 bits") in rows
     assert ("membranes of hidden layers", "modelled, of measured spikes", "") in rows
-    assert not any("resolution" in what or "membranes" in what for what, _, _ in place(network(), CHIP).rows())
+    assert not any("resolution" in label or "membranes" in label for label, _, _ in place(network(), CHIP).rows())
 
 
 def test_misfits_are_reported_with_all_others_and_the_device_is_not_touched(mocker):
@@ -142,21 +142,22 @@ def digits(**options):
 
 
 def sent_magnitudes(mocker):
-    """Note the magnitudes of all weights that a device gets."""
-    seen, real = set(), hx.Device.record
+    """Return a set that collects the magnitudes of all weights sent to a device."""
+    magnitudes = set()
+    record = hx.Device.record
 
-    def noted(device, integers, spikes):
-        seen.update(abs(value) for matrix in integers.values() for value in matrix.unique().tolist())
-        return real(device, integers, spikes)
+    def record_magnitudes(device, integers, spikes):
+        magnitudes.update(abs(value) for matrix in integers.values() for value in matrix.unique().tolist())
+        return record(device, integers, spikes)
 
-    mocker.patch.object(hx.Device, "record", noted)
-    return seen
+    mocker.patch.object(hx.Device, "record", record_magnitudes)
+    return magnitudes
 
 
 def test_training_in_the_loop_sends_these_levels_only(tmp_path, mocker):
-    seen = sent_magnitudes(mocker)
+    magnitudes = sent_magnitudes(mocker)
     run(digits(weight_bits=2, init_gain=4.0), tmp_path, "test", QUIET)
-    assert seen == {0, 21, 42, 63}
+    assert magnitudes == {0, 21, 42, 63}
     written = np.load(tmp_path / "weights.npz")
     assert {abs(int(value)) for name in written for value in np.unique(written[name])} == {0, 21, 42, 63}
     state = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -168,12 +169,12 @@ def test_a_trained_network_on_fewer_levels(tmp_path, mocker):
     trained, evaluated = tmp_path / "trained", tmp_path / "evaluated"
     run(digits(), trained, "test", QUIET)
     evaluated.mkdir()
-    seen = sent_magnitudes(mocker)
+    magnitudes = sent_magnitudes(mocker)
     config = EvaluateConfig(str(trained / "checkpoint.pt"), test_samples=20, weight_bits=3, trace_bits=4)
-    found = evaluate_checkpoint(config, evaluated, "test", QUIET)
-    assert len(seen) > 2
-    assert seen <= set(LEVELS[3])
-    assert (found["weight_bits"], found["trace_bits"]) == (3, 4)
+    evaluation = evaluate_checkpoint(config, evaluated, "test", QUIET)
+    assert len(magnitudes) > 2
+    assert magnitudes <= set(LEVELS[3])
+    assert (evaluation["weight_bits"], evaluation["trace_bits"]) == (3, 4)
     with pytest.raises(hx.PlacementError, match="weight_bits=7 has magnitudes up to 127"):
         evaluate_checkpoint(replace(config, weight_bits=7), evaluated, "test", QUIET)
     software = replace(config, backend=BackendConfig("software"))
@@ -186,12 +187,13 @@ def test_the_device_s_resolution_for_a_network_trained_with_less(tmp_path):
     software = EvaluateConfig(str(tmp_path / "checkpoint.pt"), backend=BackendConfig("software"), test_samples=20)
     with pytest.raises(ValueError, match=r"leave this out \(hxtrain-evaluate: weight_bits=0, trace_bits=0\)"):
         evaluate_checkpoint(software, tmp_path, "test", QUIET)
-    found = evaluate_checkpoint(replace(software, weight_bits=0), tmp_path, "test", QUIET)
-    assert found["weight_bits"] is None
+    evaluation = evaluate_checkpoint(replace(software, weight_bits=0), tmp_path, "test", QUIET)
+    assert evaluation["weight_bits"] is None
 
 
 def test_a_transfer_matrix_is_refused_before_it_trains():
-    network, text = NetworkConfig(weight_bits=2), r"network.weight_bits=2: software .* set software=false"
+    network = NetworkConfig(weight_bits=2)
+    text = r"network.weight_bits=2: software .* set software=false"
     with pytest.raises(ValueError, match=text):
         TransferConfig(network=network, chips=["A1", "B2"])
     assert not TransferConfig(network=network, chips=["A1", "B2"], software=False).software
@@ -207,7 +209,7 @@ def test_evaluation_settings_out_of_range(options):
 
 
 def measured(mocker, bits):
-    """Run a network whose membranes have so many bits; returns its activity, the recording, and its trace units."""
+    """Run a network with membranes of `bits` bits; return its activity, the recording and its trace units."""
     net = hx.Network(hx.Linear(40, 30, gain=3), hx.LIF(30), hx.Linear(30, 5, autoscale=True), hx.LI(5), trace_bits=bits)
     device = hx.Device(create_backend("emulator", preset="uncalibrated"))
     net.attach(device)
@@ -222,8 +224,8 @@ def test_membranes_of_fewer_bits(mocker, bits):
     activity, recording, units = measured(mocker, bits)
     step = 2 ** (8 - bits)
     for layer, codes, unit in zip(activity.layers, recording.traces.values(), units, strict=True):
-        down = torch.div(codes.float(), step, rounding_mode="floor") * step
-        expected = (down - down[:, :1]).transpose(0, 1) / unit
+        floor = torch.div(codes.float(), step, rounding_mode="floor") * step
+        expected = (floor - floor[:, :1]).transpose(0, 1) / unit
         torch.testing.assert_close(layer.trace, expected)
         assert layer.trace.any()
     if bits == 8:

@@ -1,4 +1,4 @@
-"""The gradient where synaptic inputs saturate: equal to backpropagation, in both engines, and true to a chip."""
+"""The gradient with saturating synaptic inputs: equal to backpropagation in both engines, and true to a chip."""
 
 from itertools import pairwise
 
@@ -13,12 +13,16 @@ from hxtrain.gradients import measured_layers, saturation
 from hxtrain.neurons import GridEvents, Model, Saturation, get_surrogate
 from hxtrain.neurons.engines import cpu as compiled
 
-DT, STEPS, SAMPLES, ALPHA, BETA = 1.7e-6, 11, 6, 0.75, 0.7
+DT = 1.7e-6
+STEPS = 11
+SAMPLES = 6
+ALPHA = 0.75
+BETA = 0.7
 DTYPES = [(torch.float64, 1e-11), (torch.float32, 3e-5)]
 
 
 class Saturate(torch.autograd.Function):
-    """Any value (what is measured takes its place); the slope of the saturation in the backward pass."""
+    """Identity in the forward pass (a measured value replaces it); slope of the saturation in the backward pass."""
 
     @staticmethod
     def forward(ctx, current, limit):
@@ -48,17 +52,19 @@ class Fire(torch.autograd.Function):
 
 
 def stepwise(weight, inputs, spikes, trace, limits):
-    """One layer, step by step and input by input: spikes and membranes `[T, B, N]` in the graph."""
+    """Compute one layer step by step and circuit by circuit; return spikes and membranes `[T, B, N]` in the graph."""
     sources = torch.arange(weight.shape[1]) + limits.first_input
     currents = {}
-    membrane, membranes, fired = trace[0], [trace[0]], []
+    membrane = trace[0]
+    membranes = [trace[0]]
+    fired = []
     for t in range(len(trace)):
         if t > 0:
             total = BETA * membrane
             for circuit in range(limits.circuits(weight.shape[1])):
-                here = (sources // limits.per_circuit == circuit).to(weight.dtype)
+                mask = (sources // limits.per_circuit == circuit).to(weight.dtype)
                 for sign in (1, -1):
-                    drive = inputs[t - 1] @ ((sign * weight).clamp(min=0) * here).t()
+                    drive = inputs[t - 1] @ ((sign * weight).clamp(min=0) * mask).t()
                     current = ALPHA * currents.get((circuit, sign), 0.0) + drive
                     currents[circuit, sign] = current
                     total = total + sign * Saturate.apply(current, limits.limit)
@@ -70,7 +76,7 @@ def stepwise(weight, inputs, spikes, trace, limits):
 
 
 def random_pass(sizes, dtype):
-    """Random weights (scaled so that currents lie below and above the limit), events, and "measured" layers."""
+    """Return random weights (currents lie below and above the limit), events, and "measured" layers."""
     g = torch.Generator().manual_seed(1)
     weights = [(0.5 * torch.randn(n, j, generator=g, dtype=dtype)).requires_grad_() for j, n in pairwise(sizes)]
     count = 2 * sizes[0] * SAMPLES
@@ -95,7 +101,7 @@ def loss_of(layers):
 @pytest.mark.parametrize("engine", ["compiled", "readable", "dense"])
 @pytest.mark.parametrize("sizes", [(40, 33, 5), (20, 50, 40, 3)])
 def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
-    """Two and three circuits per neuron, the first source in the middle of one; many and few neurons behind."""
+    """Two and three circuits per neuron, the first source in the middle of one; many and few downstream neurons."""
     weights, spikes, measured = random_pass(sizes, dtype)
     limits = Saturation(1.5, 16, 5)
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, limits)
@@ -103,21 +109,24 @@ def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
         mocker.patch.object(compiled, "supports", return_value=False)
     inputs = GridEvents(spikes, DT, STEPS)
     dense = spikes.to_grid(DT, STEPS).to(dtype)
-    given = [as_measured(*layer) for layer in measured]
+    recordings = [as_measured(*layer) for layer in measured]
     pairs = [(weight, None) for weight in weights]
-    injected = measured_layers(pairs, dense if engine == "dense" else inputs, given, [model] * len(pairs))
-    found = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in injected]), weights)
+    injected = measured_layers(pairs, dense if engine == "dense" else inputs, recordings, [model] * len(pairs))
+    gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in injected]), weights)
 
-    layers, signal = [], dense
+    layers = []
+    signal = dense
     for weight, (fired, trace) in zip(weights, measured, strict=True):
         layers.append(stepwise(weight, signal, fired, trace, limits))
         signal = layers[-1][0]
     expected = torch.autograd.grad(loss_of(layers), weights)
-    for one, two in zip(found, expected, strict=True):
-        assert float((one - two).abs().max()) <= bound * float(two.abs().max())
-    linear = measured_layers(pairs, inputs, given, [model._replace(saturation=None)] * len(pairs))
-    other = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in linear]), weights)
-    assert float((found[0] - other[0]).abs().max()) > 0.1 * float(other[0].abs().max()), "saturation matters here"
+    for a, b in zip(gradients, expected, strict=True):
+        assert float((a - b).abs().max()) <= bound * float(b.abs().max())
+    linear = measured_layers(pairs, inputs, recordings, [model._replace(saturation=None)] * len(pairs))
+    linear_gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in linear]), weights)
+    assert float((gradients[0] - linear_gradients[0]).abs().max()) > 0.1 * float(linear_gradients[0].abs().max()), (
+        "saturation matters here"
+    )
 
 
 def test_far_from_saturation_it_is_the_linear_gradient():
@@ -141,29 +150,31 @@ def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
     grouped = compiled.group_events(spikes, DT, STEPS)
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
     spikes_of_layer, trace = measured[0]
-    fired, grads = compiled.group_grid(spikes_of_layer), compiled.Grads(torch.ones_like(trace))
-    found = []
-    for least in (10**9, 1):
-        mocker.patch.object(compiled, "MIN_SHARE", least)
+    fired = compiled.group_grid(spikes_of_layer)
+    grads = compiled.Grads(torch.ones_like(trace))
+    gradients = []
+    for minimum in (10**9, 1):
+        mocker.patch.object(compiled, "MIN_SHARE", minimum)
         mocker.patch.object(compiled, "_cores", return_value=3)
-        found.append(compiled.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
-    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+        gradients.append(compiled.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("behind", [0, 9, 40])
-def test_codes_are_the_membranes_that_they_stand_for(behind):
+@pytest.mark.parametrize("n_downstream", [0, 9, 40])
+def test_codes_are_the_membranes_that_they_stand_for(n_downstream):
     weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
     codes = torch.randint(60, 170, (SAMPLES, STEPS, 70), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
-    given, fired = compiled.Codes(codes, 70.3), compiled.group_grid(measured[0][0])
+    stored = compiled.Codes(codes, 70.3)
+    fired = compiled.group_grid(measured[0][0])
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
     grads = compiled.Grads(torch.randn(STEPS, SAMPLES, 70))
-    later = (torch.randn(STEPS, SAMPLES, behind), torch.randn(behind, 70)) if behind else None
+    downstream = (torch.randn(STEPS, SAMPLES, n_downstream), torch.randn(n_downstream, 70)) if n_downstream else None
     inputs = compiled.group_events(spikes, DT, STEPS)
-    found, expected = (
-        compiled.saturating_gradient(model, weights[0], fired, membrane, grads, later, inputs, True)
-        for membrane in (given, given.trace())
+    actual, expected = (
+        compiled.saturating_gradient(model, weights[0], fired, membrane, grads, downstream, inputs, True)
+        for membrane in (stored, stored.trace())
     )
-    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     assert expected[1].abs().max() > 0
 
 
@@ -179,17 +190,19 @@ def network(limit, device, neurons=3):
 
 
 def test_it_predicts_what_a_saturating_chip_does():
-    """Excitatory weights a little larger, among many strong ones of both signs: how much the readout changes."""
+    """The readout changes as predicted if excitatory weights grow a little among many strong ones of both signs."""
     exc, inh = torch.tensor([9.0, 9.0, 4.0]), torch.tensor([5.0, 9.0, 6.0])
-    nobody = torch.zeros(100, dtype=torch.long)
-    spikes = Spikes.from_events(nobody, torch.arange(100), torch.full((100,), 1e-9), 1, 100)
+    sample = torch.zeros(100, dtype=torch.long)
+    spikes = Spikes.from_events(sample, torch.arange(100), torch.full((100,), 1e-9), 1, 100)
     with hx.Device(create_backend("emulator", chip="W66F3", preset="calibrated", only=["saturation"])) as device:
         net = network(378.0, device)
-        weight, scale = net.projections[0].synapses.weight, device.plan.projections[0].fixed_scale
+        weight = net.projections[0].synapses.weight
+        scale = device.plan.projections[0].fixed_scale
 
         def readout(step):
             with torch.no_grad():
-                weight[:, :50], weight[:, 50:] = (exc + step)[:, None] / scale, -inh[:, None] / scale
+                weight[:, :50] = (exc + step)[:, None] / scale
+                weight[:, 50:] = -inh[:, None] / scale
             return net(spikes).readout[4, 0]
 
         change = (readout(1.0) - readout(-1.0)).detach() / 2
@@ -224,7 +237,7 @@ def test_in_software_synapses_are_linear():
     assert torch.equal(*grads)
 
 
-def test_what_it_does_not_know_is_refused():
+def test_unsupported_settings_are_refused():
     with pytest.raises(ValueError, match=r"network\.saturation=378\.0 is not known to gradients of recurrent layers"):
         NetworkConfig(recurrent=True, saturation=378.0)
     with pytest.raises(ValueError, match=r"network\.saturation=0\.0 must be positive"):

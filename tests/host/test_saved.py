@@ -1,4 +1,4 @@
-"""Files of runs that are damaged, foreign or hostile: refused by a text, with nothing lost."""
+"""Damaged, foreign and hostile files of runs are refused with a text, and nothing is lost."""
 
 import json
 import random
@@ -21,18 +21,19 @@ from hxtrain.runs.saved import component, module_with_weights, read_result, read
 STATE = {"model": {"w": torch.arange(300.0)}, "optimizer": {}, "records": [{"epoch": 1}], "settings": {"a": 1}}
 
 
-def same(one, two):
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    return one == two
+def is_equal(first, second):
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
+    return first == second
 
 
 def flips(data, count):
     generator = random.Random(5)
     for _ in range(count):
-        place, damaged = generator.randrange(len(data)), bytearray(data)
+        place = generator.randrange(len(data))
+        damaged = bytearray(data)
         damaged[place] ^= 1 << generator.randrange(8)
         yield bytes(damaged)
 
@@ -47,17 +48,19 @@ def test_no_flipped_bit_is_accepted_with_other_content(tmp_path):
 
 
 def test_checkpoints_of_earlier_versions_have_no_hash_but_sums(tmp_path):
-    path, state = tmp_path / "checkpoint.pt", {"format": 1, **STATE}
+    path = tmp_path / "checkpoint.pt"
+    state = {"format": 1, **STATE}
     torch.save(state, path)
-    whole, refused = path.read_bytes(), 0
-    assert same(load_checkpoint(path), state)
+    whole = path.read_bytes()
+    n_refused = 0
+    assert is_equal(load_checkpoint(path), state)
     for damaged in flips(whole, 200):
         path.write_bytes(damaged)
         try:
-            assert same(load_checkpoint(path), state)  # a bit of the padding
+            assert is_equal(load_checkpoint(path), state)  # a bit of the padding
         except CheckpointError:
-            refused += 1
-    assert refused > 150
+            n_refused += 1
+    assert n_refused > 150
 
 
 @pytest.mark.parametrize("cut", [1, 10, 64, 79, 80, 100])
@@ -69,7 +72,7 @@ def test_a_file_that_lacks_its_end_is_refused(tmp_path, cut):
         load_checkpoint(path)
 
 
-def test_the_checkpoint_before_is_kept_and_named(tmp_path):
+def test_the_previous_checkpoint_is_kept_and_named(tmp_path):
     path = tmp_path / "checkpoint.pt"
     for epoch in range(4):
         save_checkpoint(path, {**STATE, "epoch": epoch})
@@ -115,14 +118,15 @@ def test_links_in_a_run_directory_are_not_followed(tmp_path):
     assert victim.read_text() == "precious"
 
 
-def test_the_lock_empties_nothing_and_removes_what_a_killed_process_left(tmp_path):
+def test_the_lock_empties_nothing_and_removes_leftovers_of_a_killed_process(tmp_path):
     (tmp_path / ".lock").write_text("mine")
-    left, other = tmp_path / f".config.yaml.{'0' * 32}.tmp", tmp_path / "mine.tmp"
-    left.touch()
-    other.touch()
+    leftover = tmp_path / f".config.yaml.{'0' * 32}.tmp"
+    foreign = tmp_path / "mine.tmp"
+    leftover.touch()
+    foreign.touch()
     with locked(tmp_path):
-        assert not left.exists()
-    assert other.exists()
+        assert not leftover.exists()
+    assert foreign.exists()
     assert (tmp_path / ".lock").read_text() == "mine"
     remove_leftovers(tmp_path)
 
@@ -239,7 +243,8 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
 
 @pytest.mark.parametrize("hidden", [[20_000_000], [20_000] * 4])
 def test_no_memory_is_taken_for_a_network_whose_weights_are_not_there(tmp_path, hidden, mocker):
-    weights, drawn = network().state_dict(), mocker.spy(torch, "randn")
+    weights = network().state_dict()
+    drawn = mocker.spy(torch, "randn")
     with pytest.raises(CheckpointError, match="use the same network settings"):
         module_with_weights(lambda: NetworkConfig(hidden=hidden).build(64, 10, seed=0), weights, tmp_path)
     assert not drawn.called
@@ -269,7 +274,8 @@ def network():
 
 
 def test_weights_of_another_program_are_taken_by_their_order(tmp_path):
-    path, weights = tmp_path / "other.pt", {"0.weight": torch.ones(4, 3), "2.weight": torch.zeros(2, 4)}
+    path = tmp_path / "other.pt"
+    weights = {"0.weight": torch.ones(4, 3), "2.weight": torch.zeros(2, 4)}
     torch.save(weights, path)
     net = network()
     load_weights(net, path)

@@ -21,13 +21,13 @@ def network(second=False):
 
 def test_masks():
     net = network(second=True)
-    few, many, other = (silenced(net, *choice) for choice in ((0.16, 3), (0.5, 3), (0.16, 4)))
-    assert few[-1] is None
-    assert [int((mask == 0).sum()) for mask in few[:2]] == [6, 3]  # of 6.4 and 3.2
-    assert [int((mask == 0).sum()) for mask in many[:2]] == [20, 10]
-    assert all((more <= less).all() for more, less in zip(many[:2], few[:2], strict=True))
-    assert not torch.equal(few[0], other[0])
-    assert all(torch.equal(a, b) for a, b in zip(few[:2], silenced(net, 0.16, 3)[:2], strict=True))
+    small, large, reseeded = (silenced(net, *choice) for choice in ((0.16, 3), (0.5, 3), (0.16, 4)))
+    assert small[-1] is None
+    assert [int((mask == 0).sum()) for mask in small[:2]] == [6, 3]  # of 6.4 and 3.2
+    assert [int((mask == 0).sum()) for mask in large[:2]] == [20, 10]
+    assert all((larger <= smaller).all() for larger, smaller in zip(large[:2], small[:2], strict=True))
+    assert not torch.equal(small[0], reseeded[0])
+    assert all(torch.equal(a, b) for a, b in zip(small[:2], silenced(net, 0.16, 3)[:2], strict=True))
     assert silenced(net, 0.0, 3) is None
 
 
@@ -36,7 +36,7 @@ def test_masks():
     [("software", {}), ("reference", {}), ("emulator", {"preset": "calibrated"}), ("emulator", {"preset": "ideal"})],
 )
 def test_silenced_neurons_do_not_spike_and_the_others_do_as_before(backend, settings):
-    found = []
+    outputs = []
     for share in (0.0, 0.25):
         net = network()
         if backend != "software":
@@ -44,8 +44,8 @@ def test_silenced_neurons_do_not_spike_and_the_others_do_as_before(backend, sett
         masks = silenced(net, share, 3)
         spikes = hx.LatencyEncoder()(torch.rand(8, 30, generator=torch.Generator().manual_seed(0)))
         with torch.no_grad():
-            found.append(net(spikes, masks).layers[0].spikes)
-    whole, failed = found
+            outputs.append(net(spikes, masks).layers[0].spikes)
+    whole, failed = outputs
     silent = masks[0] == 0
     assert int(silent.sum()) == 10
     assert whole[:, :, silent].sum() > 5
@@ -64,20 +64,20 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize("backend", ["emulator", "software"])
 def test_evaluation(trained, tmp_path, backend):
     config = replace(trained, backend=BackendConfig(backend))
-    whole, some, all_of_them = (
+    whole, partial, silent = (
         evaluate_checkpoint(replace(config, silenced=share, silenced_seed=3), tmp_path, "test", quiet())
         for share in (0.0, 0.16, 1.0)
     )
     assert whole["silenced_neurons"] == {"layer0": 0}
-    assert whole["hidden_spikes_per_sample"] > some["hidden_spikes_per_sample"] > 0
-    assert all_of_them["hidden_spikes_per_sample"] == 0
+    assert whole["hidden_spikes_per_sample"] > partial["hidden_spikes_per_sample"] > 0
+    assert silent["hidden_spikes_per_sample"] == 0
     saved = json.loads((tmp_path / "evaluation.json").read_text())
     assert (saved["silenced"], saved["silenced_seed"], saved["silenced_neurons"]) == (1.0, 3, {"layer0": 60})
-    assert some["silenced_neurons"] == {"layer0": 10}  # of 9.6
-    again = evaluate_checkpoint(replace(config, silenced=0.16, silenced_seed=3), tmp_path, "test", quiet())
-    assert again["confusion"] == some["confusion"]
-    other = evaluate_checkpoint(replace(config, silenced=0.16, silenced_seed=4), tmp_path, "test", quiet())
-    assert other["hidden_spikes_per_sample"] != some["hidden_spikes_per_sample"]
+    assert partial["silenced_neurons"] == {"layer0": 10}  # of 9.6
+    repeat = evaluate_checkpoint(replace(config, silenced=0.16, silenced_seed=3), tmp_path, "test", quiet())
+    assert repeat["confusion"] == partial["confusion"]
+    reseeded = evaluate_checkpoint(replace(config, silenced=0.16, silenced_seed=4), tmp_path, "test", quiet())
+    assert reseeded["hidden_spikes_per_sample"] != partial["hidden_spikes_per_sample"]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])

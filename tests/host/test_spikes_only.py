@@ -1,4 +1,4 @@
-"""Training without membranes of hidden layers: the model's, of the measured spikes, take their place."""
+"""Training without membranes of hidden layers: membranes modelled from the measured spikes replace them."""
 
 import pytest
 import torch
@@ -12,21 +12,26 @@ from hxtrain.network.twin import follow, simulate
 from hxtrain.neurons import Fired, GridEvents, Model, decay, get_surrogate
 from hxtrain.neurons.engines import cpu as compiled
 
-DT, STEPS, SAMPLES, INPUTS, NEURONS = 1.7e-6, 17, 9, 11, 70
+DT = 1.7e-6
+STEPS = 17
+SAMPLES = 9
+INPUTS = 11
+NEURONS = 70
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 
 
-def stepwise(weight, own, inputs, spikes, alpha, beta):
-    """`U[t+1] = beta U[t] + I[t+1] - S[t]` with given spikes, step by step; membranes `[T, B, N]`."""
+def stepwise(weight, recurrent_weight, inputs, spikes, alpha, beta):
+    """Compute `U[t+1] = beta U[t] + I[t+1] - S[t]` with given spikes step by step; return membranes `[T, B, N]`."""
     membrane = torch.zeros_like(spikes[0])
-    current, found = torch.zeros_like(membrane), []
+    current = torch.zeros_like(membrane)
+    membranes = []
     for x, s in zip(inputs, spikes, strict=True):
-        found.append(membrane)
+        membranes.append(membrane)
         current = alpha * current + x @ weight.t()
-        if own is not None:
-            current = current + s @ own.t()
+        if recurrent_weight is not None:
+            current = current + s @ recurrent_weight.t()
         membrane = beta * membrane + current - s
-    return torch.stack(found)
+    return torch.stack(membranes)
 
 
 def random_events(units, seed, count=400):
@@ -44,50 +49,50 @@ def normal(*shape, seed, dtype):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def close(found, expected, bound):
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max()) <= bound * float(expected.abs().max())
+def close(actual, expected, bound):
+    assert actual.shape == expected.shape
+    assert float((actual - expected).abs().max()) <= bound * float(expected.abs().max())
 
 
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("source", ["events", "layer"])
 def test_membranes_of_given_spikes(dtype, bound, recurrent, source, mocker):
-    """Both engines against the equation, step by step; behind input events, and behind another layer."""
+    """Both engines equal the equation, step by step, downstream of input events and of another layer."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
-    own = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
+    recurrent_weight = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
     shape = (STEPS, SAMPLES, NEURONS)
     fired = Fired(None, compiled.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS), shape, dtype)
     if source == "events":
         inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS)
         dense = random_events(INPUTS, seed=1).to_grid(DT, STEPS).to(dtype)
-        given = [inputs, inputs]
+        sources = [inputs, inputs]
     else:
         events = compiled.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
-        before = Fired(None, events, (STEPS, SAMPLES, INPUTS), dtype)
-        dense = before.grid
-        given = [before, Fired(dense)]
-    expected = stepwise(weight, own, dense, fired.grid, model.alpha, model.beta)
-    fast = follow(weight, own, given[0], fired, model)
+        upstream = Fired(None, events, (STEPS, SAMPLES, INPUTS), dtype)
+        dense = upstream.grid
+        sources = [upstream, Fired(dense)]
+    expected = stepwise(weight, recurrent_weight, dense, fired.grid, model.alpha, model.beta)
+    fast = follow(weight, recurrent_weight, sources[0], fired, model)
     mocker.patch.object(compiled, "supports", return_value=False)
-    readable = follow(weight, own, given[1], Fired(fired.grid), model)
-    drive = compiled.follow(weight, dense, fired.grouped, shape, model, own)
-    for found in (fast, readable, drive):
-        close(found, expected, 10 * bound)
-        assert found.dtype == dtype
+    readable = follow(weight, recurrent_weight, sources[1], Fired(fired.grid), model)
+    drive = compiled.follow(weight, dense, fired.grouped, shape, model, recurrent_weight)
+    for membranes in (fast, readable, drive):
+        close(membranes, expected, 10 * bound)
+        assert membranes.dtype == dtype
 
 
 def test_wrong_sizes_are_refused():
     weight = normal(NEURONS, INPUTS, seed=3, dtype=torch.float32)
     inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS).grouped
-    other = GridEvents(random_events(NEURONS + 1, seed=1), DT, STEPS).grouped
+    oversized = GridEvents(random_events(NEURONS + 1, seed=1), DT, STEPS).grouped
     shape = (STEPS, SAMPLES, NEURONS)
     with pytest.raises(ValueError, match=f"spikes are of {NEURONS + 1} neurons, the weights of {NEURONS}"):
-        compiled.follow(weight, inputs, other, shape, Model(0.7, 0.8), None)
-    right = GridEvents(random_events(NEURONS, seed=1), DT, STEPS).grouped
+        compiled.follow(weight, inputs, oversized, shape, Model(0.7, 0.8), None)
+    matching = GridEvents(random_events(NEURONS, seed=1), DT, STEPS).grouped
     with pytest.raises(ValueError, match=f"events have {NEURONS + 1} sources, the weights {INPUTS}"):
-        compiled.follow(weight, other, right, shape, Model(0.7, 0.8), None)
+        compiled.follow(weight, oversized, matching, shape, Model(0.7, 0.8), None)
 
 
 def network(**options):
@@ -117,18 +122,25 @@ def attached(backend="emulator", settings=(), **options):
 
 
 def test_the_twin_s_spikes_give_the_twin_s_membranes():
-    """In software, where `spikes_only` therefore changes nothing."""
-    net, spikes = network(traces="spikes_only"), images()
-    events, weights = GridEvents(spikes, net.dt, net.steps), net.effective_weights()
-    before, layers = events, simulate(net, weights, events)
-    for layer, (weight, *own), did in zip(net.layers[:-1], net.by_layer(weights), layers, strict=False):
-        assert did.spikes.sum() > 10
-        found = follow(weight, own[0] if own else None, before, did.fired, net.model(layer))
-        torch.testing.assert_close(found, did.trace, rtol=1e-5, atol=1e-6)
-        before = did.fired
+    """In software, `spikes_only` therefore changes nothing."""
+    net = network(traces="spikes_only")
+    spikes = images()
+    events = GridEvents(spikes, net.dt, net.steps)
+    weights = net.effective_weights()
+    upstream = events
+    layers = simulate(net, weights, events)
+    for layer, (weight, *recurrent_weights), simulated in zip(
+        net.layers[:-1], net.by_layer(weights), layers, strict=False
+    ):
+        assert simulated.spikes.sum() > 10
+        membranes = follow(
+            weight, recurrent_weights[0] if recurrent_weights else None, upstream, simulated.fired, net.model(layer)
+        )
+        torch.testing.assert_close(membranes, simulated.trace, rtol=1e-5, atol=1e-6)
+        upstream = simulated.fired
     with torch.no_grad():
-        for one, other in zip(net(spikes).layers, network()(spikes).layers, strict=True):
-            assert torch.equal(one.trace, other.trace)
+        for a, b in zip(net(spikes).layers, network()(spikes).layers, strict=True):
+            assert torch.equal(a.trace, b.trace)
 
 
 SETTINGS = [("reference", {}), ("emulator", {"preset": "ideal"}), ("emulator", {"preset": "uncalibrated"})]
@@ -137,76 +149,85 @@ SETTINGS = [("reference", {}), ("emulator", {"preset": "ideal"}), ("emulator", {
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(("backend", "settings"), SETTINGS)
 def test_in_the_loop(backend, settings, dropout):
-    """Hidden membranes are the equation's, of the weights as sent and the spikes as measured; the rest is measured."""
-    net, spikes = attached(backend, settings, traces="spikes_only"), images()
+    """Hidden membranes follow from the weights as sent and the spikes as measured; everything else is measured."""
+    net = attached(backend, settings, traces="spikes_only")
+    spikes = images()
     masks = net.dropout_masks(torch.Generator().manual_seed(1)) if dropout else None
     with torch.no_grad():
-        found = net(spikes, masks)
+        activity = net(spikes, masks)
         plan = attached(backend, settings)
         whole = plan(spikes, masks)
     integers = net.device.plan.quantise(net.effective_weights(masks))[0]
-    before = spikes.to_grid(net.dt, net.steps)
-    for layer, planned, did, measured in zip(
-        net.layers[:-1], net.device.plan.layers, found.layers, whole.layers, strict=False
+    upstream = spikes.to_grid(net.dt, net.steps)
+    for layer, planned, modelled, measured in zip(
+        net.layers[:-1], net.device.plan.layers, activity.layers, whole.layers, strict=False
     ):
-        assert torch.equal(did.spikes, measured.spikes)
-        assert not torch.equal(did.trace, measured.trace)
+        assert torch.equal(modelled.spikes, measured.spikes)
+        assert not torch.equal(modelled.trace, measured.trace)
         weights = [integers[p.name] / planned.nominal_scale for p in layer.projections]
         taus = layer.neurons.tau_syn, layer.neurons.tau_mem
-        own = weights[1] if layer.recurrent else None
-        expected = stepwise(weights[0], own, before, did.spikes, *(decay(net.dt, tau) for tau in taus))
-        torch.testing.assert_close(did.trace, expected, rtol=1e-4, atol=1e-5)
-        assert did.trace.abs().max() > 1
-        before = did.spikes
-    assert torch.equal(found.readout, whole.readout)
-    assert found.layers[-1].spikes is None
+        recurrent_weight = weights[1] if layer.recurrent else None
+        expected = stepwise(
+            weights[0], recurrent_weight, upstream, modelled.spikes, *(decay(net.dt, tau) for tau in taus)
+        )
+        torch.testing.assert_close(modelled.trace, expected, rtol=1e-4, atol=1e-5)
+        assert modelled.trace.abs().max() > 1
+        upstream = modelled.spikes
+    assert torch.equal(activity.readout, whole.readout)
+    assert activity.layers[-1].spikes is None
 
 
-def test_of_an_ideal_device_they_are_what_it_measures():
-    """Within the ADC's range and up to the first spike, since the resets differ; at any scale of the weights."""
+def test_modelled_membranes_equal_those_of_an_ideal_device():
+    """They agree at any scale of the weights within the ADC's range, up to the first spike, since resets differ."""
     for scale in (None, 150.0):
-        seen = []
+        layers = []
         for traces in ("measured", "spikes_only"):
             net = hx.Network(
                 hx.Linear(40, 30, gain=3, scale=scale), hx.LIF(30), hx.Linear(30, 5), hx.LI(5), traces=traces
             )
             net.attach(hx.Device(create_backend("reference")))
             grid = hx.LatencyEncoder()(torch.rand(20, 40, generator=torch.Generator().manual_seed(3)))
-            grid = Spikes.from_grid(grid.to_grid(net.dt, net.steps), net.dt)  # the model knows no other times
+            grid = Spikes.from_grid(grid.to_grid(net.dt, net.steps), net.dt)  # the model has no other times
             with torch.no_grad():
-                seen.append(net(grid).layers[0])
-        free = (seen[0].spikes.cumsum(0) == 0) & (seen[1].trace > -1)
-        error = (seen[0].trace - seen[1].trace)[free]
-        assert seen[0].trace[free].std() > 0.1
+                layers.append(net(grid).layers[0])
+        free = (layers[0].spikes.cumsum(0) == 0) & (layers[1].trace > -1)
+        error = (layers[0].trace - layers[1].trace)[free]
+        assert layers[0].trace[free].std() > 0.1
         assert float(error.square().mean().sqrt()) < 0.02
 
 
 @pytest.mark.parametrize("at_spike", ["threshold", "trace"])
 def test_the_gradient_sees_the_modelled_membranes(at_spike):
-    net, spikes = attached("emulator", {"preset": "uncalibrated"}, traces="spikes_only"), images()
+    net = attached("emulator", {"preset": "uncalibrated"}, traces="spikes_only")
+    spikes = images()
     for layer in net.layers[:-1]:
         layer.neurons.at_spike = at_spike
     activity = net(spikes)
-    labels, loss, parameters = torch.arange(6) % 5, hx.MaxOverTime(), list(net.parameters())
-    found = torch.autograd.grad(loss(activity.readout, labels), parameters)
-    inputs, traces = spikes.to_grid(net.dt, net.steps), []
-    for layer, did in zip(net.layers, activity.layers, strict=True):
+    labels = torch.arange(6) % 5
+    loss = hx.MaxOverTime()
+    parameters = list(net.parameters())
+    gradients = torch.autograd.grad(loss(activity.readout, labels), parameters)
+    inputs = spikes.to_grid(net.dt, net.steps)
+    traces = []
+    for layer, modelled in zip(net.layers, activity.layers, strict=True):
         alpha, beta = net.decays(layer)
-        fired = None if did.spikes is None else did.spikes.detach()
+        fired = None if modelled.spikes is None else modelled.spikes.detach()
         weights = [p.synapses.weight for p in layer.projections]
-        trace = did.trace.detach()
+        trace = modelled.trace.detach()
         if fired is not None:
             integers, scales = net.device.plan.quantise(net.effective_weights())
-            sent = net.device.plan.as_sent(integers, scales)[layer.name]
-            trace = stepwise(sent[0], sent[1] if layer.recurrent else None, inputs.detach(), fired, alpha, beta)
-        own = weights[1] if layer.recurrent else None
+            weights_sent = net.device.plan.as_sent(integers, scales)[layer.name]
+            trace = stepwise(
+                weights_sent[0], weights_sent[1] if layer.recurrent else None, inputs.detach(), fired, alpha, beta
+            )
+        recurrent_weight = weights[1] if layer.recurrent else None
         rule = (get_surrogate("superspike"), 10.0, at_spike == "threshold")
-        inputs, trace = stepwise_layer(weights[0], own, inputs, fired, trace, alpha, beta, rule)
+        inputs, trace = stepwise_layer(weights[0], recurrent_weight, inputs, fired, trace, alpha, beta, rule)
         traces.append(trace)
     expected = torch.autograd.grad(loss(traces[-1], labels), parameters)
-    for one, other in zip(found, expected, strict=True):
-        assert other.abs().max() > 0
-        assert float((one - other).abs().max() / other.abs().max()) < 2e-4
+    for a, b in zip(gradients, expected, strict=True):
+        assert b.abs().max() > 0
+        assert float((a - b).abs().max() / b.abs().max()) < 2e-4
 
 
 def test_digits_are_learnt(tmp_path):

@@ -1,4 +1,4 @@
-"""Training runs: they learn, they resume bit-equally, they say what is wrong."""
+"""Training runs: learning, bit-exact resumption, and error messages."""
 
 import io
 import json
@@ -63,8 +63,8 @@ def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
     assert result["test_accuracy"] > 0.8
     assert 3 < result["hidden_spikes_per_sample"] < 100
     saved = json.loads((tmp_path / "result.json").read_text())
-    needed = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds"
-    assert {*needed.split(), "samples_per_second", "command"} <= set(saved)
+    keys = "test_accuracy train_accuracy hidden_spikes_per_sample epochs backend chip chip_hash seed seconds"
+    assert {*keys.split(), "samples_per_second", "command"} <= set(saved)
     assert saved["backend"] == backend
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
@@ -87,8 +87,8 @@ def final_state(folder):
     return state["model"], state["records"], state["clock"]
 
 
-def assert_same_end(one, other):
-    (model, records, clock), (model2, records2, clock2) = one, other
+def assert_same_end(first, second):
+    (model, records, clock), (model2, records2, clock2) = first, second
     assert clock == clock2
     for name in model:
         assert torch.equal(model[name], model2[name]), name
@@ -107,20 +107,20 @@ run(config, pathlib.Path(sys.argv[1]), "test", quiet())
 """
 
 
-def start(folder, how):
+def start(folder, mode):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), how]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), mode]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
 
 
-def finish(folder, how):
-    process = start(folder, how)
+def finish(folder, mode):
+    process = start(folder, mode)
     error = process.communicate()[1]
     assert process.returncode == 0, error
 
 
 def wait_for_checkpoint(folder, process, steps):
-    """Wait until the run has reached so many steps in all."""
+    """Wait until the run has reached `steps` steps in total."""
     while process.poll() is None:
         try:
             state = load_checkpoint(folder / "checkpoint.pt")
@@ -134,11 +134,11 @@ def wait_for_checkpoint(folder, process, steps):
 
 
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path):
-    """SIGKILL twice, at steps that no one chose, then resume: nothing tells the runs apart."""
+    """After two SIGKILLs at arbitrary steps, the resumed run equals an uninterrupted one."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(whole, "new")
-    for how, steps in (("new", 5), ("resume", 34)):
-        process = start(broken, how)
+    for mode, steps in (("new", 5), ("resume", 34)):
+        process = start(broken, mode)
         wait_for_checkpoint(broken, process, steps)
         process.kill()
         process.communicate()
@@ -180,8 +180,8 @@ def test_other_settings_and_other_chips_cannot_resume(tmp_path):
         run(replace(config, trainer=replace(resume, learning_rate=0.1)), tmp_path, "test", quiet())
     with pytest.raises(CheckpointError, match=r"trainer.resume=true, but .* holds no checkpoint.pt"):
         run(replace(config, trainer=resume), tmp_path / "empty", "test", quiet())
-    more = run(replace(config, trainer=replace(resume, epochs=2)), tmp_path, "test", quiet())
-    assert more["epochs"] == 2
+    longer = run(replace(config, trainer=replace(resume, epochs=2)), tmp_path, "test", quiet())
+    assert longer["epochs"] == 2
 
 
 def test_randomness_is_a_function_of_place():
@@ -192,9 +192,9 @@ def test_randomness_is_a_function_of_place():
         for place in ((1, "a", 0, 0), (1, "a", 0, 1), (1, "b", 0, 0), (2, "a", 0, 0))
     }
     assert len(draws) == 4
-    before = torch.random.get_rng_state()
+    rng_state = torch.random.get_rng_state()
     generator(0, "x")
-    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(rng_state, torch.random.get_rng_state())
 
 
 def test_rotation_by_known_angles():
@@ -202,10 +202,10 @@ def test_rotation_by_known_angles():
     image[0, 4, 7] = 1.0
     assert Augmentation()(image, generator(0)) is image
     assert torch.allclose(Augmentation(rotation=1e-9)(image, generator(0)), image, atol=1e-6)
-    seen = torch.cat([Augmentation(rotation=90.0)(image, generator(s)) for s in range(40)])
-    assert float(seen.sum((1, 2)).mean()) == pytest.approx(1, abs=0.25)
-    assert (seen[:, 4, 4] < 0.01).all()
-    assert float(seen.amax(0)[1, 4]) > 0.3 or float(seen.amax(0)[7, 4]) > 0.3
+    rotated = torch.cat([Augmentation(rotation=90.0)(image, generator(s)) for s in range(40)])
+    assert float(rotated.sum((1, 2)).mean()) == pytest.approx(1, abs=0.25)
+    assert (rotated[:, 4, 4] < 0.01).all()
+    assert float(rotated.amax(0)[1, 4]) > 0.3 or float(rotated.amax(0)[7, 4]) > 0.3
 
 
 def test_shift_mirror_scale_and_shear_of_a_known_image():
@@ -225,7 +225,7 @@ def test_shift_mirror_scale_and_shear_of_a_known_image():
     assert torch.allclose(sheared[0, 4], image[0, 4], atol=1e-6), "the middle row does not move"
 
 
-def test_elastic_displacements_have_the_size_asked_for():
+def test_elastic_displacements_have_the_requested_size():
     ramp = torch.linspace(0, 1, 33).expand(1, 33, 33)
     moved = torch.cat([Augmentation(elastic=1.0)(ramp, generator(s)) for s in range(50)])
     shift = (moved - ramp)[:, 8:-8, 8:-8] * 32
@@ -271,11 +271,11 @@ def test_software_epochs_come_first_and_respect_the_devices_range(tmp_path):
 def test_software_epochs_are_those_of_the_software_twin(tmp_path):
     run(digits(2, train_samples=200, test_samples=20, software_epochs=1), tmp_path / "both", "test", quiet())
     run(digits(1, "software", train_samples=200, test_samples=20), tmp_path / "software", "test", quiet())
-    both, alone = (
+    mixed, software = (
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("both", "software")
     )
     for key in ("train_loss", "train_accuracy", "test_accuracy"):
-        assert both[key] == alone[key]
+        assert mixed[key] == software[key]
 
 
 def test_a_cosine_run_cannot_be_made_longer(tmp_path):
@@ -320,12 +320,15 @@ def test_unhealthy_layers_are_named_with_a_fix(gain, hint, text):
 
 @pytest.mark.parametrize(("shares", "warned"), [((0.3, 0.02), False), ((0.0, 0.5), True)], ids=["low", "high"])
 def test_a_readout_is_saturated_where_its_answers_are(shares, warned):
-    """Not where wrong classes lie far below rest."""
+    """Wrong classes far below rest do not count."""
     from hxtrain.training.diagnosis import _saturation
 
     low, high = (int(share * 100) for share in shares)
     trace = torch.full((20, 100, 2), 0.5)
-    trace[:, :low, 0], trace[:, :high, 1], trace[:, 0, 0], trace[:, 0, 1] = -0.8, 2.0, -0.8, 2.0
+    trace[:, :low, 0] = -0.8
+    trace[:, :high, 1] = 2.0
+    trace[:, 0, 0] = -0.8
+    trace[:, 0, 1] = 2.0
     assert bool(_saturation("layer1", trace, spiking=False)) is warned
 
 
@@ -358,10 +361,10 @@ def test_more_samples_than_there_are(tmp_path):
 
 
 def test_tuning_is_undone():
-    before = torch.get_num_threads()
+    n_threads = torch.get_num_threads()
     with tuned(1):
         assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == n_threads
 
 
 @pytest.mark.parametrize("broken_run", [17, 27, 30])
@@ -392,9 +395,9 @@ def test_a_failed_device_costs_nothing_but_the_failed_step(tmp_path, mocker, bro
 def test_resuming_a_finished_run_repeats_its_result(tmp_path):
     config = digits(1, train_samples=200, test_samples=100)
     first = run(config, tmp_path, "test", quiet())
-    again = run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path, "test", quiet())
+    second = run(replace(config, trainer=replace(config.trainer, resume=True)), tmp_path, "test", quiet())
     for key in ("test_accuracy", "hidden_spikes_per_sample", "epochs", "chip_hash"):
-        assert first[key] == again[key]
+        assert first[key] == second[key]
 
 
 def test_one_process_per_run_directory(tmp_path):
@@ -447,19 +450,19 @@ def test_a_torch_device_that_is_not_there_is_refused(tmp_path, name):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("backend", ["software", "emulator"])
 def test_training_on_a_gpu_learns_what_the_cpu_learns(tmp_path, backend):
-    found = []
+    accuracies = []
     for name in ("cpu", "cuda"):
         config = digits(1, train_samples=600, test_samples=200, torch_device=name)
         settings = {"device": name} if backend == "emulator" else {}
         config = replace(config, backend=BackendConfig(backend, settings))
-        found.append(run(config, tmp_path / name, "test", quiet())["test_accuracy"])
-    assert abs(found[0] - found[1]) < 0.05
+        accuracies.append(run(config, tmp_path / name, "test", quiet())["test_accuracy"])
+    assert abs(accuracies[0] - accuracies[1]) < 0.05
 
 
 @pytest.mark.parametrize("name", ["loss", "Burst", "gradient"])
 def test_a_step_whose_numbers_are_none_changes_nothing(name, mocker):
     net = hx.Network(hx.Linear(4, 3, mean=1.0), hx.LIF(3), hx.Linear(3, 2), hx.LI(2))
-    before = [p.detach().clone() for p in net.parameters()]
+    weights = [p.detach().clone() for p in net.parameters()]
     losses = {"loss": lambda x, y: x.sum() * torch.nan, "gradient": lambda x, y: (x.sum() * 0).sqrt()}
     loss = losses.get(name, lambda x, y: x.square().sum())
     if name == "Burst":
@@ -468,13 +471,13 @@ def test_a_step_whose_numbers_are_none_changes_nothing(name, mocker):
     spikes = hx.LatencyEncoder()(torch.ones(2, 4))
     with pytest.raises(LossNotFiniteError, match=name):
         train_step(net, loss, [penalty], torch.optim.Adam(net.parameters()), spikes, torch.zeros(2, dtype=torch.long))
-    assert all(map(torch.equal, net.parameters(), before))
+    assert all(map(torch.equal, net.parameters(), weights))
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt(), DeviceError("gone"), ZeroDivisionError()])
 @pytest.mark.parametrize("begun", [False, True])
-def test_whatever_ends_a_step_the_state_before_it_is_saved_unless_weights_have_changed(tmp_path, mocker, error, begun):
-    """No checkpoint is written at the end of a step here, so one that is there is that of the failure."""
+def test_a_broken_step_saves_the_previous_state_unless_weights_have_changed(tmp_path, mocker, error, begun):
+    """No checkpoint is written at the end of a step here, so an existing one is that of the failure."""
     mocker.patch(
         "hxtrain.rules.backprop._clamp" if begun else "hxtrain.training.trainer.predictions", side_effect=error
     )
@@ -526,7 +529,7 @@ REFUSALS = {
     "torch device": lambda c: replace(c, trainer=replace(c.trainer, torch_device="nonsense")),
     "fewer epochs": lambda c: replace(c, trainer=replace(c.trainer, epochs=1)),
 }
-"""What a run of two epochs cannot be resumed with."""
+"""Changes with which a run of two epochs cannot be resumed."""
 
 
 @pytest.fixture(scope="module")
@@ -540,13 +543,13 @@ def finished_run(tmp_path_factory):
 @pytest.mark.parametrize("change", REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_refused_resume_leaves_every_file_as_it_was(finished_run, change):
     folder, config = finished_run
-    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    contents = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with pytest.raises((ValueError, CheckpointError, DeviceError)):
         run(change(config), folder, "test", quiet())
-    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == contents
 
 
-def test_a_resume_from_a_damaged_checkpoint_leaves_the_one_before(finished_run, tmp_path):
+def test_a_resume_from_a_damaged_checkpoint_leaves_the_previous_one(finished_run, tmp_path):
     folder, config = finished_run
     copy = shutil.copytree(folder, tmp_path / "copy")
     data = bytearray((copy / "checkpoint.pt").read_bytes())

@@ -1,4 +1,4 @@
-"""Transfer matrix and sensitivity: what is trained where, and that nothing finished is done twice."""
+"""Transfer matrix and sensitivity: the devices of the trainings, and no repetition of finished parts."""
 
 import json
 import sys
@@ -23,21 +23,21 @@ TRAINER = TrainerConfig(
 DIGITS = DataConfig("digits")
 
 
-def test_matrix_of_two_chips_and_what_is_not_repeated(tmp_path, monkeypatch):
+def test_a_matrix_of_two_chips_is_not_repeated(tmp_path, monkeypatch):
     config = TransferConfig(
         network=NETWORK, trainer=TRAINER, data=DIGITS, chip=ChipConfig(preset="uncalibrated"), chips=["A1", "B2"]
     )
-    found = transfer(config, tmp_path, "hxtrain-transfer", Progress(False))
-    assert list(found["accuracy"]) == ["A1", "B2", POPULATION, "software"]
-    assert all(list(row) == ["A1", "B2"] for row in found["accuracy"].values())
-    assert found["chips"]["A1"] != found["chips"]["B2"]
-    # a network does better on the chip that it was trained on than on the other one
-    assert found["summary"]["own_chip"] > found["summary"]["other_chip"] + 0.1
-    assert found["summary"][POPULATION] > found["summary"]["other_chip"] + 0.1
+    results = transfer(config, tmp_path, "hxtrain-transfer", Progress(False))
+    assert list(results["accuracy"]) == ["A1", "B2", POPULATION, "software"]
+    assert all(list(row) == ["A1", "B2"] for row in results["accuracy"].values())
+    assert results["chips"]["A1"] != results["chips"]["B2"]
+    # A network is better on the chip of its training than on the other one.
+    assert results["summary"]["own_chip"] > results["summary"]["other_chip"] + 0.1
+    assert results["summary"][POPULATION] > results["summary"]["other_chip"] + 0.1
     assert (tmp_path / "transfer.png").stat().st_size > 5000
-    trained = json.loads((tmp_path / "trained" / POPULATION / "result.json").read_text())
-    assert trained["chip"] == "A1+B2"
-    assert len(transfer_rows(found["accuracy"])) == 4
+    population = json.loads((tmp_path / "trained" / POPULATION / "result.json").read_text())
+    assert population["chip"] == "A1+B2"
+    assert len(transfer_rows(results["accuracy"])) == 4
 
     def fail(*_):
         raise AssertionError("a finished part was done again")
@@ -46,8 +46,8 @@ def test_matrix_of_two_chips_and_what_is_not_repeated(tmp_path, monkeypatch):
         sys.modules["hxtrain.commands.train"], "run", fail
     )  # its package exports a function of this name
     monkeypatch.setattr("hxtrain.commands.evaluations.evaluate_checkpoint", fail)
-    again = transfer(config, tmp_path, "again", Progress(False))
-    assert again["accuracy"] == found["accuracy"]
+    repeat = transfer(config, tmp_path, "again", Progress(False))
+    assert repeat["accuracy"] == results["accuracy"]
 
 
 def test_a_population_is_trained_with_every_trial_on_a_random_chip(tmp_path):
@@ -70,7 +70,7 @@ def test_devices_without_individuals_are_refused(tmp_path):
         transfer(config, tmp_path, "", Progress(False))
 
 
-def test_sensitivity_separates_what_costs_from_what_does_not(tmp_path):
+def test_sensitivity_separates_costly_from_harmless_imperfections(tmp_path):
     config = SensitivityConfig(
         network=NETWORK,
         trainer=replace(TRAINER, epochs=4),
@@ -79,13 +79,13 @@ def test_sensitivity_separates_what_costs_from_what_does_not(tmp_path):
         presets=["uncalibrated"],
         tune_epochs=2,
     )
-    found = sensitivity(config, tmp_path, "hxtrain-sensitivity", Progress(False))
-    cost = {name: found["accuracy"]["uncalibrated"][name] for name in ("none", "leak", "spike_jitter", "all")}
-    # offsets between rest and threshold of a quarter of it hurt; 60 ns of jitter do not
+    results = sensitivity(config, tmp_path, "hxtrain-sensitivity", Progress(False))
+    cost = {name: results["accuracy"]["uncalibrated"][name] for name in ("none", "leak", "spike_jitter", "all")}
+    # Offsets of a quarter of the distance between rest and threshold hurt; 60 ns of jitter do not.
     assert cost["leak"]["deployed"] < cost["none"]["deployed"] - 0.05
     assert abs(cost["spike_jitter"]["deployed"] - cost["none"]["deployed"]) < 0.04
     assert cost["leak"]["in_the_loop"] > cost["leak"]["deployed"] + 0.03
-    assert len(sensitivity_rows(found["accuracy"])) == 4
+    assert len(sensitivity_rows(results["accuracy"])) == 4
 
 
 def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path):
@@ -94,6 +94,6 @@ def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path):
     tuned = replace(TRAINER, epochs=1, learning_rate=1e-9, initial=str(tmp_path / "first/checkpoint.pt"))
     second = run(replace(config, trainer=tuned), tmp_path / "second", progress=Progress(False))
     assert second["test_accuracy"] == first["test_accuracy"]
-    other = replace(config, trainer=tuned, network=replace(NETWORK, hidden=[30]))
+    mismatch = replace(config, trainer=tuned, network=replace(NETWORK, hidden=[30]))
     with pytest.raises(CheckpointError, match=r"holds weights .* use the same network settings"):
-        run(other, tmp_path / "third", progress=Progress(False))
+        run(mismatch, tmp_path / "third", progress=Progress(False))

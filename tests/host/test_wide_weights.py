@@ -21,30 +21,33 @@ def make_net(**settings: int) -> Network:
     return Network(Linear(8, 6, mean=0.2), LIF(6), Linear(6, 3, gain=2.0), LI(3), **settings)  # type: ignore[arg-type]
 
 
-class Noting(ReferenceBackend):
-    """Notes the weights that it is given."""
+class WeightRecorder(ReferenceBackend):
+    """Records the weights that it receives."""
 
     def run(self, weights: Mapping[str, Tensor], stimulus: Stimulus) -> Recording:
-        self.given = {name: matrix.clone() for name, matrix in weights.items()}
+        self.weights_received = {name: matrix.clone() for name, matrix in weights.items()}
         return super().run(weights, stimulus)
 
 
 @pytest.mark.parametrize("weight_max", [127, 128, 151, 255, 1023, 32767])
 def test_weights_arrive_as_they_were_rounded(weight_max: int, tmp_path: Path) -> None:
-    net, backend = make_net(), Noting(weight_max)
+    net = make_net()
+    backend = WeightRecorder(weight_max)
     with Device(backend) as device, torch.no_grad():
         net.attach(device)
         net.layers[0].linear.weight[0, 0] = 1e3  # is clipped
         net.layers[0].linear.weight[0, 1] = -1e3
         net(SPIKES)
         save_weights(tmp_path / "weights.npz", net)
-    written = np.load(tmp_path / "weights.npz")
-    for (name, sent), weight, scale in zip(backend.given.items(), net.effective_weights(), device.scales, strict=True):
+    file = np.load(tmp_path / "weights.npz")
+    for (name, matrix), weight, scale in zip(
+        backend.weights_received.items(), net.effective_weights(), device.scales, strict=True
+    ):
         expected = (weight.detach().double() * scale).round().clamp(-weight_max, weight_max)
-        assert torch.equal(sent.double(), expected.double()), name
-        assert written[name].dtype == (np.int8 if weight_max <= 127 else np.int16)
-        assert np.array_equal(written[name], sent.numpy())
-    assert backend.given["input->layer0"][0, :2].tolist() == [weight_max, -weight_max]
+        assert torch.equal(matrix.double(), expected.double()), name
+        assert file[name].dtype == (np.int8 if weight_max <= 127 else np.int16)
+        assert np.array_equal(file[name], matrix.numpy())
+    assert backend.weights_received["input->layer0"][0, :2].tolist() == [weight_max, -weight_max]
 
 
 @pytest.mark.parametrize("bits", [1, 4, 7])
@@ -55,10 +58,10 @@ def test_fewer_bits_of_wide_weights_do_not_wrap(bits: int) -> None:
             layer.linear.weight.mul_(50)
     plan = place(net, create_backend("reference", weight_max=255).capabilities)
     integers, scales = plan.quantise(net.effective_weights())
-    for sent, weight, scale in zip(integers.values(), net.effective_weights(), scales, strict=True):
-        assert int(sent.abs().max()) == 255
-        assert bool((sent * weight.detach() >= 0).all())
-        assert float((sent - (weight.detach() * scale).clamp(-255, 255)).abs().max()) <= 255 / (2**bits - 1) / 2 + 1
+    for matrix, weight, scale in zip(integers.values(), net.effective_weights(), scales, strict=True):
+        assert int(matrix.abs().max()) == 255
+        assert bool((matrix * weight.detach() >= 0).all())
+        assert float((matrix - (weight.detach() * scale).clamp(-255, 255)).abs().max()) <= 255 / (2**bits - 1) / 2 + 1
 
 
 def test_membranes_of_a_wide_device_are_those_of_a_narrow_one() -> None:
