@@ -29,6 +29,8 @@ WORDS = """
     """
 BANNED = frozenset(WORDS.split())
 """Names that say nothing of what they hold."""
+EXEMPTION = "# language: "
+"""Comment of a name that files or messages fix, with the reason."""
 SECTION = re.compile(r"^\s*(Args|Attributes):\s*$")
 HEADING = re.compile(r"^\s*[A-Z][a-z]+:\s*$")
 ENTRY = re.compile(r"^(?P<names>\*{0,2}[A-Za-z_]\w*(?:,\s*\*{0,2}[A-Za-z_]\w*)*):(?:\s|$)")
@@ -50,8 +52,9 @@ class Complaint(NamedTuple):
 def complaints(path: Path) -> Iterator[Complaint]:
     """Return what is wrong in a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    lines = path.read_text(encoding="utf-8").splitlines()
     for line, name in bound_names(tree):
-        if name.strip("_") in BANNED:
+        if name.strip("_") in BANNED and EXEMPTION not in lines[line - 1]:
             yield Complaint(path, line, "name", f"`{name}` is no noun; say what it holds")
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and is_packed(node):

@@ -23,9 +23,10 @@ import numpy.typing as npt
 
 from hxtrain.emulator.engines.cpu_kernel import write_charges
 
-from .chip import Chip, Values
+from .chip import Chip
 from .faults import UNREACHABLE
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
+from .silicon import Values
 
 Array = npt.NDArray[np.float64]
 

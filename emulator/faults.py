@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,7 @@ import numpy.typing as npt
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT
 from .names import did_you_mean
 from .rng import derive_key, fixed_uniform
-
-if TYPE_CHECKING:
-    from .chip import Values
+from .silicon import Values
 
 UNREACHABLE = 1e9
 """Threshold of a neuron that cannot spike (LSB)."""

@@ -44,7 +44,15 @@ def test_names_that_are_no_nouns_are_refused(language, tmp_path, text):
     assert rules(language, tmp_path, text) == ["name"]
 
 
-@pytest.mark.parametrize("text", ["layers = 1", "def f(downstream): ...", "class C:\n    def __eq__(self, other): ..."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "where = 1  # language: a key of files",
+        "layers = 1",
+        "def f(downstream): ...",
+        "class C:\n    def __eq__(self, other): ...",
+    ],
+)
 def test_nouns_pass(language, tmp_path, text):
     assert rules(language, tmp_path, text) == []
 

@@ -196,7 +196,7 @@ class Place:
     lease: str | None
     position: int
     estimate: float
-    again: float
+    again: float  # language: a key of messages
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from ..cells import CellCodes, common_codes
-from ..chip import Chip, Targets
+from ..chip import Chip
 from ..layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, Group, Layout, Wiring
 from ..machine import EmulatedChip
 from ..preset import THRESHOLD_WINDOW
+from ..silicon import Targets
 from ..trials import Events
 
 Array = npt.NDArray[np.float64]

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cells import PER_QUADRANT, QUADRANTS, code_for, value_of, value_range
-from ..chip import Chip, Targets
+from ..chip import Chip
 from ..dynamics import SYNAPTIC_DRIVE
 from ..layout import CADC_INTERVAL, CIRCUITS
+from ..silicon import Targets
 from .bench import Bench, spread_times
 from .file import Calibration, CalibrationError
 from .fits import Psp, fit_decay, fit_psp

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..chip import Chip, Targets
+from ..chip import Chip
+from ..silicon import Targets
 from .file import Calibration, CalibrationError, equal_targets
 from .procedure import STAGES, calibrate
 

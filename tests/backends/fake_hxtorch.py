@@ -51,7 +51,7 @@ class FakeChip:
     Attributes:
         trace: Code of a neuron from (size of its population, time, trial, neuron).
         events: Events (clock, trial, neuron) of a population by its size.
-        extra_samples: Number of samples of a trial after the end of its window; negative for missing ones.
+        extra_samples: Number of samples of a trial after the end of its window, negative for missing ones.
         silent: Trials without any sample of neuron 0.
         lag: Delay of all samples (s).
         drops: Number of events that the crossbar drops.

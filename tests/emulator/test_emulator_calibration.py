@@ -28,7 +28,7 @@ from hxtrain.emulator.calibration.bench import Bench, spread_times
 from hxtrain.emulator.calibration.fits import Psp, fit_decay, fit_psp, psp_shape
 from hxtrain.emulator.calibration.search import REFINEMENTS, search
 from hxtrain.emulator.cells import CIRCUIT_CELLS, CODE_MAX, common_codes
-from hxtrain.emulator.chip import Values
+from hxtrain.emulator.silicon import Values
 
 TARGETS = uniform_targets()
 UNSHIPPED = "W70F1"

@@ -23,7 +23,7 @@ from hxtrain.emulator.cells import (
     value_of,
     value_range,
 )
-from hxtrain.emulator.chip import Silicon, Values
+from hxtrain.emulator.silicon import Silicon, Values
 
 NAMES = ("W66F3", "W60F0", "W62F0", "W63F3", "W69F0", "W70F1", "W71F2", "W72F3")
 QUADRANT = 128

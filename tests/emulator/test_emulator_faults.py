@@ -32,7 +32,7 @@ from hxtrain.emulator import (
     make_faults,
     uniform_targets,
 )
-from hxtrain.emulator.chip import Values
+from hxtrain.emulator.silicon import Values
 
 TARGETS = uniform_targets()
 ALL = one_group(replace(SPIKING, size=CIRCUITS))

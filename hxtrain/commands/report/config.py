@@ -38,7 +38,7 @@ class Series:
     """
 
     label: str = ""
-    where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
+    where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006  # language: a key of YAML files
     published: List[PublishedValue] = field(default_factory=list)  # noqa: UP006
     folders: List[str] = field(default_factory=list)  # noqa: UP006
     group: Optional[str] = None  # noqa: UP045
@@ -92,7 +92,7 @@ class ReportConfig:
     name: str = "report"
     out: str = "results/reports"
     folders: List[str] = field(default_factory=list)  # noqa: UP006
-    where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
+    where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006  # language: a key of YAML files
     series: List[Series] = field(default_factory=list)  # noqa: UP006
     group: Optional[str] = None  # noqa: UP045
     x: Optional[str] = None  # noqa: UP045
