@@ -47,7 +47,7 @@ def frame(data: bytes, is_continued: bool = False, command: bool = False) -> byt
 
 
 def message(*parts: bytes) -> bytes:
-    return b"".join(frame(part, more=i < len(parts) - 1) for i, part in enumerate(parts))
+    return b"".join(frame(part, is_continued=i < len(parts) - 1) for i, part in enumerate(parts))
 
 
 PING = frame(b"\x04PING\0\0ctx", command=True)
@@ -98,7 +98,7 @@ def torn_messages(server: Server) -> None:
     """Resets within messages, and within a frame."""
     for _ in range(10):
         peer = greeted(server)
-        flood(peer, message(PREFIX, HEAD, b"\x80") * 50 + frame(bytes(60000), more=True) * 10)
+        flood(peer, message(PREFIX, HEAD, b"\x80") * 50 + frame(bytes(60000), is_continued=True) * 10)
         flood(peer, b"\x03" + struct.pack(">Q", 2**20) + bytes(1000))
         hang_up(peer)
 

@@ -79,7 +79,7 @@ def test_a_calibration_tells_how_far_it_is(calibrated: list[str]) -> None:
         backend.configure(CIRCUIT)
     assert [work.n_done for work in reports] == list(range(len(STAGES) + 2))
     assert {work.stages for work in reports} == {len(STAGES) + 1}
-    assert reports[0].what.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
+    assert reports[0].task.startswith("calibrating chip Q11A1, which is none of those that come with the package,")
     assert (reports[0].stage, reports[-1].stage) == (next(iter(STAGES)), "")
 
 
@@ -109,7 +109,7 @@ def test_a_name_close_to_a_chip_of_the_package_is_asked_about(calibrated: list[s
         assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
         backend.configure(CIRCUIT)
         assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
-    assert f"did you mean chip.name={meant}?" in reports[0].what
+    assert f"did you mean chip.name={meant}?" in reports[0].task
 
 
 @pytest.mark.parametrize("name", ["W99F1", "A", "chip1", "W66F3"])

@@ -1,7 +1,7 @@
 """A training run of commit a174854 is read and continued.
 
-`data/run_a174854` is `hxtrain SETTINGS trainer.epochs=1` of that commit; `continued.jsonl` has its record of a second epoch,
-which was resumed there, too.
+`data/run_a174854` is `hxtrain SETTINGS trainer.epochs=1` of that commit; `continued.jsonl` has its record of a
+second epoch, which was resumed there, too.
 """
 
 import json
@@ -14,10 +14,18 @@ import torch
 import hxtrain as hx
 from hxtrain.experiments.train import main
 
-SETTINGS = (
-    "experiment=digits network.hidden=[20] network.init_gain=3 network.init_mean=0.02 trainer.train_samples=300 "
-    "trainer.test_samples=100 trainer.batch_size=20 trainer.plots=false backend=emulator chip=W66F3"
-).split()
+SETTINGS = [
+    "experiment=digits",
+    "network.hidden=[20]",
+    "network.init_gain=3",
+    "network.init_mean=0.02",
+    "trainer.train_samples=300",
+    "trainer.test_samples=100",
+    "trainer.batch_size=20",
+    "trainer.plots=false",
+    "backend=emulator",
+    "chip=W66F3",
+]
 OLD = Path(__file__).parent / "data" / "run_a174854"
 
 
