@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hxtrain.datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
-from hxtrain.execution import Device, Plan, place
-from hxtrain.network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, PlacementError, Recurrent
-from hxtrain.objectives import MaxOverTime, MeanOverTime
-
 from . import _start  # noqa: F401 - before all others
 from ._version import __version__
 from .backends import Spikes
+from .datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
+from .execution import Device, Plan, place
+from .network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, PlacementError, Recurrent
+from .objectives import MaxOverTime, MeanOverTime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hxtrain.commands.evaluate import TrainedNetwork
+    from .commands.evaluate import TrainedNetwork
 
 __all__ = [
     "LI",
@@ -55,9 +54,8 @@ def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:
     """
     from pathlib import Path
 
-    from hxtrain.commands.evaluate import load_trained  # which needs all that trains
-
     from .checks import text
+    from .commands.evaluate import load_trained  # which needs all that trains
 
     path = Path(text("run", run)).expanduser()
     return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder)

@@ -54,7 +54,7 @@ def test_another_checkpoint_is_evaluated_anew_however_old_its_file_is(runs):
     save_checkpoint(checkpoint, {**state, "model": {name: torch.zeros_like(w) for name, w in state["model"].items()}})
     os.utime(checkpoint, (times.st_atime, times.st_mtime))
     second, output = evaluate_runs(runs)
-    assert "is evaluated anew: the evaluation that is there is of another checkpoint" in output
+    assert "is evaluated anew: the existing evaluation is of another checkpoint" in output
     assert second["hidden_spikes_per_sample"] == 0 < first["hidden_spikes_per_sample"]
 
 
