@@ -51,7 +51,7 @@ SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
     "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
-    "bench": ("hxtrain.experiments.bench.config:BenchConfig", {}),
+    "bench": ("hxtrain.experiments.benchmark.config:BenchConfig", {}),
     "report": ("hxtrain.commands.report.config:ReportConfig", {"folders": ["???"]}),
     "validate": ("hxtrain.commands.validate.run:ValidateConfig", {}),
     "calibrate": ("hxtrain.commands.calibrate:CalibrateConfig", {}),

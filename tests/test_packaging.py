@@ -40,8 +40,8 @@ PACKAGES = [
     "hxtrain.emulator.calibration.files",
     "hxtrain.emulator.engines",
     "hxtrain.experiments",
-    "hxtrain.experiments.bench",
-    "hxtrain.experiments.bench.peers",
+    "hxtrain.experiments.benchmark",
+    "hxtrain.experiments.benchmark.peers",
     "hxtrain.experiments.conf",
 ]
 SCRIPTS = {

@@ -5,9 +5,9 @@ import json
 import pytest
 from test_cli import TINY, call
 
-from hxtrain.experiments.bench.config import BenchConfig
-from hxtrain.experiments.bench.plot import plot_scale
-from hxtrain.experiments.bench.scale import Point, bench_scale
+from hxtrain.experiments.benchmark.config import BenchConfig
+from hxtrain.experiments.benchmark.plot import plot_scale
+from hxtrain.experiments.benchmark.scale import Point, bench_scale
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from hxtrain.backends import Stimulus, create_backend
-from hxtrain.experiments.bench.peers import PEERS, build, installed
-from hxtrain.experiments.bench.peers.common import Task
-from hxtrain.experiments.bench.replay import ReplayBackend
-from hxtrain.experiments.bench.rounds import in_turns, ratios, spread
-from hxtrain.experiments.bench.workload import Workload
+from hxtrain.experiments.benchmark.peers import PEERS, build, installed
+from hxtrain.experiments.benchmark.peers.common import Task
+from hxtrain.experiments.benchmark.replay import ReplayBackend
+from hxtrain.experiments.benchmark.rounds import in_turns, ratios, spread
+from hxtrain.experiments.benchmark.workload import Workload
 
 
 def test_every_work_has_a_turn_in_every_round() -> None:
@@ -26,7 +26,7 @@ def test_every_work_has_a_turn_in_every_round() -> None:
 
 
 def test_a_turn_lasts_as_long_as_requested(mocker) -> None:
-    mocker.patch("hxtrain.experiments.bench.rounds.time.perf_counter", side_effect=map(float, range(1000)))
+    mocker.patch("hxtrain.experiments.benchmark.rounds.time.perf_counter", side_effect=map(float, range(1000)))
     calls = []
     times = in_turns({"a": lambda: calls.append(1)}, rounds=2, warm_up=0, turn=3.0)
     assert times == {"a": [1.0, 1.0]}  # a call takes one second by this clock

@@ -9,7 +9,7 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.execution.device import membranes
-from hxtrain.experiments.bench.workload import Workload
+from hxtrain.experiments.benchmark.workload import Workload
 from hxtrain.gradients import gradient
 from hxtrain.network.twin import respond
 from hxtrain.neurons import SURROGATES, Fired, Model

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.experiments.app import command_line, guarded, run_directory, typed_settings
-from hxtrain.experiments.command import command
-from hxtrain.experiments.folders import own_directory
 from hxtrain.runs.progress import Progress
 
-from .config import BenchConfig
-from .link import bench_link, link_rows
-from .plot import plot_scale, plot_speed
-from .realism import bench_realism, timing_rows
-from .scale import bench_scale, scale_rows
-from .speed import bench_speed, speed_rows
+from .app import command_line, guarded, run_directory, typed_settings
+from .benchmark import (
+    BenchConfig,
+    bench_link,
+    bench_realism,
+    bench_scale,
+    bench_speed,
+    link_rows,
+    plot_scale,
+    plot_speed,
+    scale_rows,
+    speed_rows,
+    timing_rows,
+)
+from .command import command
+from .folders import own_directory
 
 
 @command("bench", "time training steps beside other libraries, what realism costs, or a server between chip and host.")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hxtrain.backends import create_backend
-from hxtrain.experiments.bench.peers.common import Task
+from hxtrain.experiments.benchmark.peers.common import Task
 from hxtrain.network import Network
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import keep_freed_memory

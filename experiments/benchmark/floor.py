@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
-from hxtrain.experiments.bench.peers.common import Task
+from hxtrain.experiments.benchmark.peers.common import Task
 
 
 class Floor:
