@@ -128,7 +128,8 @@ def test_the_twin_s_spikes_give_the_twin_s_membranes():
     events = GridEvents(spikes, net.dt, net.steps)
     weights = net.effective_weights()
     upstream = events
-    layers = simulate(net, weights, events)
+    models = [net.model(layer) for layer in net.layers]
+    layers = simulate(net.layers, models, net.by_layer(weights), events)
     for layer, (weight, *recurrent_weights), simulated in zip(
         net.layers[:-1], net.by_layer(weights), layers, strict=False
     ):

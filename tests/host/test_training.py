@@ -99,7 +99,7 @@ def assert_same_end(first, second):
 SCRIPT = """
 import sys, pathlib
 from test_training import digits, quiet
-from hxtrain.training import run
+from hxtrain.commands.train import run
 augment = {"rotation": 10.0, "elastic": 0.5}
 settings = dict(checkpoint_steps=4, dropout=0.2, augment=augment, schedule="cosine")
 config = digits(3, resume=sys.argv[2] == "resume", **settings)
