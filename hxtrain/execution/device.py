@@ -6,11 +6,9 @@ device run in parts, runs are retried and checked, and codes become membranes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,9 +31,6 @@ from hxtrain.neurons.engines import cpu as compiled
 from .drift import LIMIT
 from .placement import MAX_RUNS, Plan, place
 from .session import Session
-
-Result = TypeVar("Result")
-log = logging.getLogger(__name__)
 
 
 class Device:
@@ -74,14 +69,10 @@ class Device:
                 f"Device takes a Backend, not {backend!r:.60}; make one with hxtrain.backends.create_backend(name)"
             )
         max_runs = whole("max_runs", max_runs)
-        retries = whole("retries", retries)
         trial_time = optional(real)("trial_time", trial_time)
         forced_reset = flag("forced_reset", forced_reset)
-        drift_limit = real("drift_limit", drift_limit)
         if max_runs < 1:
             raise ValueError(f"max_runs={max_runs} must be at least 1")
-        if retries < 0:
-            raise ValueError(f"retries={retries} must not be negative")
         if trial_time is not None and not trial_time > 0:
             raise ValueError(f"trial_time={trial_time} s must be positive; None for trials far apart")
         self.trial_time = trial_time

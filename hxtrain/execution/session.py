@@ -30,6 +30,7 @@ from hxtrain.backends import (
     join,
     nothing,
 )
+from hxtrain.checks import real, whole
 
 from .drift import LIMIT, DriftMonitor
 from .partition import Part, merge, replayed, spikes_of
@@ -51,6 +52,9 @@ class Session:
         run_timeout: time (s) after which an unfinished run counts as hanging and is abandoned; each run then has a
             thread. None: the host waits without a limit.
 
+    Raises:
+        ValueError: the number of repeats is negative.
+
     Attributes:
         clock: number of trials so far, summed over all parts; checkpoints hold it because emulated noise depends on it.
         waited: wall-clock time in which the host waited for the device (s).
@@ -61,11 +65,13 @@ class Session:
         self, backend: Backend, retries: int = 5, drift_limit: float = LIMIT, run_timeout: float | None = None
     ) -> None:
         self.backend = backend
-        self.retries = retries
-        self.drift_limit = drift_limit
+        self.retries = whole("retries", retries)
+        self.drift_limit = real("drift_limit", drift_limit)
+        if self.retries < 0:
+            raise ValueError(f"retries={retries} must not be negative")
         self.clock = 0
         self.waited = 0.0
-        self.drift = DriftMonitor(drift_limit)
+        self.drift = DriftMonitor(self.drift_limit)
         self._watch = None if run_timeout is None else Watch(run_timeout, backend.capabilities.name)
         self._configured: tuple[Circuit, object | None] | None = None
 
