@@ -37,7 +37,9 @@ from .parameters import NeuronParameters, ParameterFileError
 from .pieces import join, nothing, total
 from .registry import (
     GROUP,
+    Registry,
     UnknownBackendError,
+    UnknownComponentError,
     accepted_settings,
     available_backends,
     create_backend,
@@ -73,11 +75,13 @@ __all__ = [
     "Population",
     "Projection",
     "Recording",
+    "Registry",
     "Spikes",
     "Stimulus",
     "Targets",
     "TimeOut",
     "UnknownBackendError",
+    "UnknownComponentError",
     "accepted_settings",
     "available_backends",
     "check_circuit",

@@ -1,35 +1,198 @@
-"""Devices by name: the entry-point group `hxtrain.backends`, looked up lazily.
+"""Components by name: built-in and installed ones alike register in an entry-point group, looked up lazily.
 
-A package adds a device with
+A package adds a component of a kind, for example a device, with
 
     [project.entry-points."hxtrain.backends"]
     mychip = "my_package:MyBackend"
 
-whose target is a callable that returns a `Backend` for keyword settings.
+`BACKENDS` in this module are the devices, whose target is a callable that returns a `Backend` for keyword settings.
+Every other kind has its registry beside the base class of its components.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from .contract import Backend
 
-GROUP = "hxtrain.backends"
 SOURCE = Path(__file__).parents[1]
 """Root of a clone that is used without installation."""
 
+Component = TypeVar("Component")
 
-class UnknownBackendError(ValueError):
+
+class UnknownComponentError(ValueError):
+    """No component of that name is registered, or it cannot be imported; the text lists the known names."""
+
+
+class UnknownBackendError(UnknownComponentError):
     """No device of that name is registered, or it does not know a setting."""
+
+
+class Registry(Generic[Component]):
+    """Components of one kind: those of the entry-point group `hxtrain.<kind>`, and those added in this process.
+
+    Names are listed without an import. A component is imported when it is first loaded.
+
+    Args:
+        kind: Kind of the components, plural: `encoders`.
+        key: Name of the setting that chooses one, for error texts: `encoder`.
+        base: Class of which every component is a subclass; None for components that are functions.
+        error: Class of the errors.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        key: str,
+        base: type | None = None,
+        error: type[UnknownComponentError] = UnknownComponentError,
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.base = base
+        self.error = error
+        self._added: dict[str, Component] = {}
+        self._loaded: dict[str, Component] = {}
+
+    @property
+    def group(self) -> str:
+        """Entry-point group."""
+        return f"hxtrain.{self.kind}"
+
+    def points(self) -> dict[str, EntryPoint]:
+        """Return the installed components by name; nothing is imported."""
+        return {point.name: point for point in sorted(entry_points(group=self.group))}
+
+    def names(self) -> list[str]:
+        """Return the names of all components, sorted; nothing is imported."""
+        return sorted({*self.points(), *self._added})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self._added or name in self.points())
+
+    def __repr__(self) -> str:
+        """Describe the registry in a line."""
+        return f"Registry({self.kind}: {', '.join(self.names())})"
+
+    def add(self, name: str, component: Component) -> Component:
+        """Add a component of this process, which no package provides.
+
+        Raises:
+            ValueError: Another component has the name, or the component is of another kind.
+        """
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{self.key}: {name!r} is no name of a component; give an identifier, such as 'mine'")
+        if name in self.points() or self._added.get(name, component) is not component:
+            raise ValueError(f"{self.key}={name} is registered already; choose another name")
+        self._added[name] = self._checked(name, component)
+        return component
+
+    def load(self, name: str) -> Component:
+        """Return the component of a name; in place of a name, files of old versions have the name of a class.
+
+        Raises:
+            UnknownComponentError: The name is unknown, or the component cannot be imported.
+        """
+        if isinstance(name, str) and name in self._added:
+            return self._added[name]
+        name = self.canonical(name)
+        return self._added[name] if name in self._added else self._loaded_from(self.points()[name])
+
+    def canonical(self, name: str) -> str:
+        """Return the registered name for a name or for the name of a class.
+
+        Raises:
+            UnknownComponentError: Nothing of that name is registered.
+        """
+        if name in self:
+            return name
+        aliases = {point.attr: point.name for point in self.points().values()}
+        aliases |= {getattr(component, "__name__", ""): name for name, component in self._added.items()}
+        if isinstance(name, str) and name in aliases:
+            return aliases[name]
+        raise self.error(self._unknown(name))
+
+    def resolve(self, name: str) -> Component:
+        """Return the component of a registered name, or of a class in a module: `my_module:MyClass`.
+
+        This imports any module. It serves settings that a user types, never the content of a file.
+
+        Raises:
+            UnknownComponentError: The name is unknown, or the component cannot be imported.
+        """
+        if name in self or not isinstance(name, str) or ":" not in name:
+            return self.load(name)
+        component: Component = self._checked(name, self._import(EntryPoint(name, name, self.group)))
+        return component
+
+    def name_of(self, component: object) -> str:
+        """Return the registered name of a component (a class or a function), or else its path `module:Class`."""
+        for name, added in self._added.items():
+            if added is component:
+                return name
+        path = f"{getattr(component, '__module__', '')}:{getattr(component, '__qualname__', '')}"
+        for point in self.points().values():
+            if point.value == path or self._loaded.get(point.value) is component:
+                return point.name
+        return path
+
+    def _loaded_from(self, point: EntryPoint) -> Component:
+        if point.value not in self._loaded:
+            self._loaded[point.value] = self._checked(point.name, self._import(point))
+        return self._loaded[point.value]
+
+    def _import(self, point: EntryPoint) -> Any:
+        package = "" if point.dist is None else f" of the package {point.dist.name}"
+        try:
+            component: Any = import_module(point.module)
+            for attribute in point.attr.split("."):
+                component = getattr(component, attribute)
+        except Exception as error:  # a package of another author may raise anything
+            remedy = f"Install {'it' if point.dist is None else 'that package'} again, with its modules in it"
+            raise self.error(
+                f"{self.key}={point.name!r} cannot be imported: its entry point {point.value!r}{package} fails with "
+                f"{type(error).__name__}: {error}. {remedy}"
+            ) from error
+        return component
+
+    def _checked(self, name: str, component: Any) -> Any:
+        """Return a component after a check of its kind."""
+        is_kind = callable(component) if self.base is None else isinstance(component, type)
+        if not is_kind or (self.base is not None and not issubclass(component, self.base)):
+            expected = "a function" if self.base is None else f"a subclass of {self.base.__name__}"
+            raise self.error(f"{self.key}={name!r} is {component!r:.80}, expected {expected}")
+        return component
+
+    def _unknown(self, name: object) -> str:
+        names = self.names()
+        if not names:
+            return (
+                f"{self.key}={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
+                f"installed; run: pip install {SOURCE}"
+            )
+        nearest = get_close_matches(str(name), names, 1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        return (
+            f"{self.key}={name!r} is not registered; known: {', '.join(names)}.{hint} "
+            f"Is the package that provides it installed (entry-point group {self.group!r})?"
+        )
+
+
+BACKENDS: Registry[Callable[..., object]] = Registry("backends", "backend", error=UnknownBackendError)
+"""Devices by name."""
+GROUP = BACKENDS.group
 
 
 def available_backends() -> dict[str, EntryPoint]:
     """Return the registered devices by name; nothing is imported."""
-    return {point.name: point for point in sorted(entry_points(group=GROUP))}
+    return BACKENDS.points()
 
 
 def accepted_settings(name: str) -> set[str]:
@@ -38,7 +201,7 @@ def accepted_settings(name: str) -> set[str]:
     Raises:
         UnknownBackendError: No device of that name is registered.
     """
-    return set(inspect.signature(_factory(name)).parameters)
+    return set(inspect.signature(BACKENDS.load(name)).parameters)
 
 
 def required_settings(name: str) -> set[str]:
@@ -47,7 +210,7 @@ def required_settings(name: str) -> set[str]:
     Raises:
         UnknownBackendError: No device of that name is registered.
     """
-    parameters = inspect.signature(_factory(name)).parameters.values()
+    parameters = inspect.signature(BACKENDS.load(name)).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
@@ -65,33 +228,9 @@ def create_backend(name: str, **settings: Any) -> Backend:
             f"it accepts: {', '.join(sorted(accepted)) or 'none'}"
         )
     try:
-        backend = _factory(name)(**settings)
+        backend = BACKENDS.load(name)(**settings)
     except TypeError as error:
         raise UnknownBackendError(f"backend {name!r} does not take the settings {settings}: {error}") from error
     if not isinstance(backend, Backend):
         raise UnknownBackendError(f"backend {name!r} gave a {type(backend).__name__}, not a Backend")
     return backend
-
-
-def _factory(name: str) -> Callable[..., object]:
-    backends = available_backends()
-    if not backends:
-        raise UnknownBackendError(
-            f"backend={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
-            f"installed; run: pip install {SOURCE}"
-        )
-    if not isinstance(name, str) or name not in backends:
-        raise UnknownBackendError(
-            f"backend={name!r} is not registered; known: {', '.join(backends)}. "
-            f"Is the package that provides it installed (entry-point group {GROUP!r})?"
-        )
-    point = backends[name]
-    try:
-        factory: Callable[..., object] = point.load()
-    except Exception as error:  # a package of another author may raise anything
-        package = "" if point.dist is None else f" of the package {point.dist.name}"
-        raise UnknownBackendError(
-            f"backend={name!r} cannot be imported: its entry point {point.value!r}{package} fails with "
-            f"{type(error).__name__}: {error}. Install that package again, with its modules in it"
-        ) from error
-    return factory
