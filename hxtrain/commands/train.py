@@ -23,10 +23,12 @@ from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
+from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
 from hxtrain.network import Network
 from hxtrain.objectives import Burst, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import listed
+from hxtrain.rules import CONSTRAINTS, Backprop, Clamp, Constraint, LearningRule
 from hxtrain.runs.checkpoint import (
     CheckpointError,
     is_state_dict,
@@ -65,6 +67,9 @@ class RunConfig:
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
+    gradient: Gradient = field(default_factory=SurrogateGradient)
+    rule: LearningRule = field(default_factory=Backprop)
+    constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation = field(default_factory=Distillation)
@@ -86,6 +91,8 @@ PARTS: Mapping[str, type] = {
     "network": NetworkConfig,
     "encoder": Encoder,
     "loss": MaxOverTime,
+    "gradient": Gradient,
+    "rule": LearningRule,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -119,7 +126,9 @@ FREE_TO_CHANGE = {
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
     """Return the network for a data set."""
-    return config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    net = config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    net.gradient = config.gradient
+    return net
 
 
 @contextlib.contextmanager
@@ -249,7 +258,17 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
-        task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
+        task = Task(
+            net,
+            config.encoder,
+            config.loss,
+            config.regularizer,
+            data,
+            config.augment,
+            teacher,
+            rule=config.rule,
+            constraints=config.constraint,
+        )
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         trainer.prepare()  # precedes all reports, since they are logged in the run directory
@@ -389,7 +408,13 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     flat = {key: value for key, value in settings.items() if not key.startswith("distillation.")}
     flat |= teacher_settings(config.distillation)
     regularizer_names = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    class_names = {"encoder.kind": type(config.encoder).__name__, "loss.kind": type(config.loss).__name__}
+    class_names = {
+        "encoder.kind": type(config.encoder).__name__,
+        "loss.kind": type(config.loss).__name__,
+        "gradient.kind": GRADIENTS.name_of(type(config.gradient)),
+        "rule.kind": config.rule.name,
+        "constraint.kinds": [CONSTRAINTS.name_of(type(constraint)) for constraint in config.constraint.values()],
+    }
     return {**flat, **class_names, "regularizer.kinds": regularizer_names}
 
 

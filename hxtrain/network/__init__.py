@@ -3,7 +3,7 @@
 from .activity import Activity, LayerActivity
 from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
 from .network import Network
-from .runner import PlacementError, Runner
+from .runner import PlacementError, Runner, Write
 
 __all__ = [
     "LI",
@@ -17,4 +17,5 @@ __all__ = [
     "PlacementError",
     "Recurrent",
     "Runner",
+    "Write",
 ]

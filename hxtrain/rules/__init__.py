@@ -1,5 +1,32 @@
 """How a batch becomes a change of the weights."""
 
-from .backprop import LossNotFiniteError, Step, train_step
+from hxtrain.network import Write
 
-__all__ = ["LossNotFiniteError", "Step", "train_step"]
+from .backprop import Backprop, train_step
+from .constraints import CONSTRAINTS, Clamp, Constraint, Sign
+from .rule import RULES, Batch, LearningRule, Need, Objective, RuleError, Step, correctness, require_fit
+from .step import LossNotFiniteError, learn
+from .streaming import StreamingRule, Window
+
+__all__ = [
+    "CONSTRAINTS",
+    "RULES",
+    "Backprop",
+    "Batch",
+    "Clamp",
+    "Constraint",
+    "LearningRule",
+    "LossNotFiniteError",
+    "Need",
+    "Objective",
+    "RuleError",
+    "Sign",
+    "Step",
+    "StreamingRule",
+    "Window",
+    "Write",
+    "correctness",
+    "learn",
+    "require_fit",
+    "train_step",
+]

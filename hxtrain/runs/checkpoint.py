@@ -191,6 +191,14 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+IMPLICIT: Mapping[str, Any] = {
+    "rule.kind": "backprop",
+    "gradient.kind": "surrogate",
+    "constraint.kinds": ["clamp"],
+}
+"""Settings that runs had before they could be chosen; their files do not name them."""
+
+
 def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the same settings; the error names every difference.
 
@@ -199,6 +207,7 @@ def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any
     Raises:
         CheckpointError: A setting differs.
     """
+    saved = {**IMPLICIT, **saved} if IMPLICIT.keys() <= current.keys() else saved
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {current.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(current))
