@@ -16,15 +16,16 @@ from rich.console import Console
 from torch import Tensor
 
 from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settings
+from hxtrain.backends import Registry
 from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
-from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
-from hxtrain.network import Network
-from hxtrain.objectives import Burst, MaxOverTime, Regularizer, WeightDecay
+from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
+from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import listed
 from hxtrain.runs.checkpoint import (
@@ -59,9 +60,9 @@ class RunConfig:
     seed: int = 0
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: Architecture = field(default_factory=NetworkConfig)
     encoder: Encoder = field(default_factory=LatencyEncoder)
-    loss: MaxOverTime = field(default_factory=MaxOverTime)
+    loss: Loss = field(default_factory=MaxOverTime)
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
@@ -83,9 +84,9 @@ class RunConfig:
 PARTS: Mapping[str, type] = {
     "backend": BackendConfig,
     "chip": ChipConfig,
-    "network": NetworkConfig,
+    "network": Architecture,
     "encoder": Encoder,
-    "loss": MaxOverTime,
+    "loss": Loss,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -93,6 +94,13 @@ PARTS: Mapping[str, type] = {
     "parallel": ParallelConfig,
 }
 """Type of each part of the settings of a run."""
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "network": NETWORKS,
+    "encoder": ENCODERS,
+    "loss": LOSSES,
+    "regularizer": PENALTIES,
+}
+"""Registry of each part of which there are several kinds."""
 
 FREE_TO_CHANGE = {
     "trainer.epochs",
@@ -388,9 +396,19 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     settings = step_settings(config, config.trainer)
     flat = {key: value for key, value in settings.items() if not key.startswith("distillation.")}
     flat |= teacher_settings(config.distillation)
-    regularizer_names = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    class_names = {"encoder.kind": type(config.encoder).__name__, "loss.kind": type(config.loss).__name__}
-    return {**flat, **class_names, "regularizer.kinds": regularizer_names}
+    return {**flat, **component_names(config)}
+
+
+def component_names(config: RunConfig) -> dict[str, Any]:
+    """Return the registered name of each component of a run, such as `loss.kind`; several are `regularizer.kinds`."""
+    names: dict[str, Any] = {}
+    for group, registry in REGISTRIES.items():
+        value = getattr(config, group)
+        if isinstance(value, dict):
+            names[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
+        else:
+            names[f"{group}.kind"] = registry.name_of(type(value))
+    return names
 
 
 def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:

@@ -7,19 +7,21 @@ of hidden neuron i in a trial.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hxtrain.backends import Registry
 from hxtrain.checks import check_types, require_kind
 from hxtrain.network import Activity
 
 
 @dataclass
-class Regularizer:
-    """Base: a strength, checked.
+class Regularizer(ABC):
+    """Base: a strength, checked. A field is a setting, `regularizer.<name>.<field>`.
 
     Attributes:
         strength: factor of the penalty; 0 switches the regulariser off.
@@ -36,9 +38,14 @@ class Regularizer:
         if not 0 <= value < math.inf:
             raise ValueError(f"regularizer {type(self).__name__}: {name}={value} must be finite and not negative")
 
+    @abstractmethod
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the penalty without its strength."""
-        raise TypeError(f"{type(self).__name__} defines no penalty; use one of its subclasses")
+        """Return the penalty without its strength.
+
+        Args:
+            activity: Activity of the network in the pass.
+            weights: Weights of each projection, as the device has them.
+        """
 
     def __call__(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the addition to the loss.
@@ -101,6 +108,10 @@ class WeightDecay(Regularizer):
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
         return _sum(w.square().mean() for w in weights[:-1])
+
+
+PENALTIES: Registry[type[Regularizer]] = Registry("penalties", "regularizer", Regularizer)
+"""Regularisers by name."""
 
 
 def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:

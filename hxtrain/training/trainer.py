@@ -22,7 +22,7 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
-from hxtrain.objectives import MaxOverTime, Regularizer
+from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Teacher
 from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import listed
@@ -59,14 +59,14 @@ class Task:
 
     net: Network
     encoder: Encoder
-    loss: MaxOverTime
+    loss: Loss
     regularizers: Mapping[str, Regularizer]
     data: ImageDataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
-        kinds = {"net": Network, "encoder": Encoder, "loss": MaxOverTime, "data": ImageDataset}
+        kinds = {"net": Network, "encoder": Encoder, "loss": Loss, "data": ImageDataset}
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
         listed(mapping("regularizers", self.regularizers))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hxtrain.datasets import NAMES, DataConfig, DatasetError, ImageDataset, Split, load_dataset
+from hxtrain.datasets import DATASETS, DataConfig, DatasetError, ImageDataset, Split, load_dataset
 from hxtrain.datasets.catalogue import CATALOGUE, DIGITS
 from hxtrain.datasets.shipped import read_shipped, shipped_file
 
@@ -41,7 +41,7 @@ def loaded() -> dict[str, ImageDataset]:
 
 
 def test_names() -> None:
-    assert set(NAMES) == {*EXPECTED, "yin_yang", "folder"}
+    assert set(DATASETS) == {*EXPECTED, "yin_yang", "folder"}
     assert {name for name, info in CATALOGUE.items() if info.shipped} == set(EXPECTED)
 
 

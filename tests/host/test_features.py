@@ -17,7 +17,8 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MeanOverTime
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.progress import Progress

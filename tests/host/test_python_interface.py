@@ -17,7 +17,8 @@ from hxtrain.backends.contract import Cost
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Codes
 from hxtrain.objectives import Burst, Regularizer, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation

@@ -13,8 +13,9 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.commands.transfer import TransferConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.execution import place
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.execution.resolution import Resolution
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig

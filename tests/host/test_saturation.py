@@ -8,8 +8,8 @@ from test_gradient import as_measured
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.execution.config import NetworkConfig
 from hxtrain.gradients import measured_layers, saturation
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import GridEvents, Model, Saturation, get_surrogate
 from hxtrain.neurons.engines import cpu as compiled
 
