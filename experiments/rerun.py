@@ -111,16 +111,16 @@ def _options(group: str, settings: Mapping[str, Any], file: Path) -> str:
     names = recorded if isinstance(recorded, list) else [recorded]
     if recorded is None:
         names = list(settings) if group in SEVERAL else _matches(group, settings)
-    known = nodes(group)
+    kinds = nodes(group)
     choice = f"[{','.join(map(str, names))}]" if group in SEVERAL else str(names[0] if names else "")
-    unknown = [str(name) for name in names if name not in known]
+    unknown = [str(name) for name in names if name not in kinds]
     if unknown:
         raise MistakeError(
             f"{RUN}={file} has {group}={choice}, and {unknown[0]} is not registered; name it again, with its settings: "
             f"{group}={choice}"
         )
     if group not in SEVERAL and len(names) != 1:
-        raise MistakeError(f"{RUN}={file} does not tell which {group} it has; add {group}={' or '.join(known)}")
+        raise MistakeError(f"{RUN}={file} does not tell which {group} it has; add {group}={' or '.join(kinds)}")
     return choice
 
 

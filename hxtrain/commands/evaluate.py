@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -11,10 +11,12 @@ from typing import Any, List, NamedTuple, Optional  # noqa: UP035 - OmegaConf re
 from torch import Tensor
 
 from hxtrain.ann.teachers import ANN
-from hxtrain.datasets import OWN, DataConfig, DatasetError, ImageDataset
+from hxtrain.backends import BACKENDS, Registry
+from hxtrain.datasets import DATASETS, OWN, DataConfig, DatasetError, ImageDataset
 from hxtrain.datasets.encoders import ENCODERS, Encoder
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.network import NETWORKS, Network
+from hxtrain.neurons import SURROGATES
 from hxtrain.objectives import LOSSES, Loss
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, require_same
 from hxtrain.runs.metrics import write_json
@@ -133,6 +135,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
     encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
     loss = component(path, state, "loss", chosen_kind(path, state, "loss", LOSSES, modules))
     network = component(path, state, "network", chosen_kind(path, state, "network", NETWORKS, modules))
+    _import_functions(settings, modules)
     try:
         folder = data_folder or _data_folder(path, str(settings.get("data.name")))
         data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
@@ -165,6 +168,19 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
     )
 
 
+def _import_functions(settings: Mapping[str, Any], modules: Collection[str]) -> None:
+    """Import the functions of a user's modules that the settings of a checkpoint name, so that they are found by path.
+
+    Raises:
+        UnknownComponentError: A function cannot be imported.
+    """
+    registries: Mapping[str, Registry[Any]] = {"data.name": DATASETS, "network.surrogate": SURROGATES}
+    for key, registry in registries.items():
+        name = settings.get(key)
+        if isinstance(name, str) and name.partition(":")[0] in modules:
+            registry.resolve(name, modules)
+
+
 def _data_folder(checkpoint: Path, name: str) -> str | None:
     """Return the data folder of the user, from the run's `config.yaml`; None for data of the package."""
     file = checkpoint.parent / "config.yaml"
@@ -184,6 +200,8 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     start = time.perf_counter()
     n_previous_remarks = len(progress.remarks)
     config = with_device(config)
+    if config.backend.name.partition(":")[0] in config.modules:
+        BACKENDS.resolve(config.backend.name)
     trained = load_trained(config.checkpoint, config.data_folder, config.modules)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
