@@ -36,6 +36,7 @@ from .faults import (
 from .parameters import NeuronParameters, ParameterFileError
 from .pieces import join, nothing, total
 from .registry import (
+    BACKENDS,
     GROUP,
     Registry,
     UnknownBackendError,
@@ -49,6 +50,7 @@ from .spikes import Spikes
 from .wrapper import BackendWrapper
 
 __all__ = [
+    "BACKENDS",
     "CLOCK_END",
     "FAULTS",
     "GROUP",

@@ -25,7 +25,7 @@ PATH = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 PLACES = {*REGISTRIES, *NAMED, *VALUES}
 """Groups and settings that take components."""
 COMPONENTS = "HXTRAIN_COMPONENTS"
-"""Environment variable that tells the jobs of a sweep, in any process, the groups and paths of the user's components."""
+"""Environment variable that tells the jobs of a sweep, in any process, groups and paths of the user's components."""
 
 
 def import_named(words: Sequence[str]) -> None:

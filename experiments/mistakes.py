@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from .schema import FIXED, REGISTRIES, SCHEMAS, choices, fault, groups, schema
+from .schema import FIXED, REGISTRIES, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .words import is_sweep, parsed, quote
 
@@ -305,8 +305,10 @@ def _missing(error: MissingConfigException, command: Command) -> str:
 
 def _missing_key(key: str, command: Command) -> str:
     parts = key.split(".")
-    if parts[0] == "regularizer" and len(parts) > 1 and f"regularizer.{parts[1]}.strength" in command.settings:
-        return f"{key} is not chosen; choose it beside the others: regularizer=[burst,weight_decay,{parts[1]}]"
+    options = {place(name): name for name in nodes(parts[0])} if parts[0] in SEVERAL else {}
+    if len(parts) > 1 and parts[1] in options:
+        defaults = ",".join(command.groups.get(parts[0]) or ())
+        return f"{key} is not chosen; choose it beside the others: {parts[0]}=[{defaults},{options[parts[1]]}]"
     if parts[0] == "hydra":
         return f"{key} is not a setting of Hydra; {command.program} --cfg hydra lists them"
     return unknown(key, command.name, _backend(command))

@@ -26,18 +26,21 @@ REGISTRIES = {
     "encoder": "hxtrain.datasets.encoders:ENCODERS",
     "loss": "hxtrain.objectives:LOSSES",
     "regularizer": "hxtrain.objectives:PENALTIES",
+    "gradient": "hxtrain.gradients:GRADIENTS",
+    "rule": "hxtrain.rules:RULES",
     "optimizer": "hxtrain.rules:OPTIMIZERS",
+    "constraint": "hxtrain.rules:CONSTRAINTS",
     "model": "hxtrain.ann.models:MODELS",
 }
 """Groups whose options are registered components, with the place of their registry."""
-SEVERAL = {"regularizer"}
+SEVERAL = {"regularizer", "constraint"}
 """Groups of which a run has any number of options, each with its settings under its name."""
-NAMED: Mapping[str, str] = {"data": "hxtrain.datasets:DATASETS", "backend": "hxtrain.backends.registry:BACKENDS"}
+NAMED: Mapping[str, str] = {"data": "hxtrain.datasets:DATASETS", "backend": "hxtrain.backends:BACKENDS"}
 """Groups whose options set `name` to the name of a registered function, with the place of their registry."""
 VALUES: Mapping[str, str] = {
     "network.surrogate": "hxtrain.neurons:SURROGATES",
     "data.name": "hxtrain.datasets:DATASETS",
-    "backend.name": "hxtrain.backends.registry:BACKENDS",
+    "backend.name": "hxtrain.backends:BACKENDS",
 }
 """Settings whose value names a registered function, with the place of their registry."""
 FIXED: Mapping[str, Mapping[str, type]] = {
@@ -50,7 +53,11 @@ PAIRED = ("backend", "chip")
 """Groups that a comparison has twice: `other_backend` and `other_chip` have the same options."""
 
 
-TRAINING = {"network": MISSING, "encoder": MISSING, "loss": MISSING, "regularizer": {}}
+TRAINING: Mapping[str, Any] = {
+    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
+    "regularizer": {},
+    "constraint": {},
+}
 """Settings that a training command takes only from its groups."""
 SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),

@@ -24,10 +24,22 @@ from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
+from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import listed
+from hxtrain.rules import (
+    CONSTRAINTS,
+    OPTIMIZERS,
+    RULES,
+    Adam,
+    Backprop,
+    Clamp,
+    Constraint,
+    LearningRule,
+    Optimizer,
+)
 from hxtrain.runs.checkpoint import (
     CheckpointError,
     is_state_dict,
@@ -66,6 +78,10 @@ class RunConfig:
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
+    gradient: Gradient = field(default_factory=SurrogateGradient)
+    rule: LearningRule = field(default_factory=Backprop)
+    optimizer: Optimizer = field(default_factory=Adam)
+    constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)
     distillation: Distillation = field(default_factory=Distillation)
@@ -87,6 +103,9 @@ PARTS: Mapping[str, type] = {
     "network": Architecture,
     "encoder": Encoder,
     "loss": Loss,
+    "gradient": Gradient,
+    "rule": LearningRule,
+    "optimizer": Optimizer,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -99,6 +118,10 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "encoder": ENCODERS,
     "loss": LOSSES,
     "regularizer": PENALTIES,
+    "gradient": GRADIENTS,
+    "rule": RULES,
+    "optimizer": OPTIMIZERS,
+    "constraint": CONSTRAINTS,
 }
 """Registry of each part of which there are several kinds."""
 
@@ -127,7 +150,9 @@ FREE_TO_CHANGE = {
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
     """Return the network for a data set."""
-    return config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    net = config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    net.gradient = config.gradient
+    return net
 
 
 @contextlib.contextmanager
@@ -257,7 +282,18 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         load_weights(net, Path(config.trainer.initial).expanduser())
     with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:
         identity = _joined(members.gather(device_identity(device)))
-        task = Task(net, config.encoder, config.loss, config.regularizer, data, config.augment, teacher)
+        task = Task(
+            net,
+            config.encoder,
+            config.loss,
+            config.regularizer,
+            data,
+            config.augment,
+            teacher,
+            rule=config.rule,
+            optimizer=config.optimizer,
+            constraints=config.constraint,
+        )
         settings = _identify(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         trainer.prepare()  # precedes all reports, since they are logged in the run directory

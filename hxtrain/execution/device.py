@@ -192,6 +192,15 @@ class Device:
         """Return by projection the largest float weight that is not clipped; None where the scale adapts."""
         return self._require_plan().weight_limits()
 
+    def representable(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return the float weights of each projection as they are sent: rounded and clipped."""
+        plan = self._require_plan()
+        integers, scales = plan.quantise(weights)
+        return [
+            integers[placed.projection.name].to(weight) / scale
+            for placed, weight, scale in zip(plan.projections, weights, scales, strict=True)
+        ]
+
     def saturations(self, current: float) -> list[Saturation]:
         """Return the saturation of each projection's synaptic inputs, in the units of its weights in the last run.
 

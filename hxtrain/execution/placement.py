@@ -300,7 +300,7 @@ def place(
         trial_time=trial_time,
         forced_reset=forced_reset,
     )
-    resolution = Resolution(net.weight_bits, net.trace_bits, net.traces == "spikes_only")
+    resolution = Resolution(net.weight_bits, net.trace_bits, net.hidden_traces == "spikes_only")
     plan = Plan(caps, circuit, tuple(layers), tuple(projections), resolution)
     misfits += _size_misfits(plan, max_runs)
     misfits += _network_misfits(plan)

@@ -4,7 +4,7 @@ from .activity import Activity, LayerActivity
 from .config import NETWORKS, Architecture, NetworkConfig
 from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
 from .network import Network
-from .runner import PlacementError, Runner
+from .runner import PlacementError, Runner, Write
 
 __all__ = [
     "LI",
@@ -21,4 +21,5 @@ __all__ = [
     "PlacementError",
     "Recurrent",
     "Runner",
+    "Write",
 ]

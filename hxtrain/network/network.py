@@ -33,7 +33,7 @@ from hxtrain.checks import (
 from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
 from hxtrain.finite import all_finite
-from hxtrain.gradients import measured_layers
+from hxtrain.gradients import Gradient, SurrogateGradient
 from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, psp_matrix
 
 from .activity import Activity, LayerActivity
@@ -70,8 +70,9 @@ class Network(Constants):
             (both are the same in software, whose membranes are the model's).
         saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain-fit`),
             for the gradients; None: gradients assume linear synapses (decision 0010).
+        gradient: how a measured pass is differentiated.
 
-    The last four take effect when the network runs on a device.
+    Resolution, traces and saturation take effect when the network runs on a device.
 
     Attributes:
         device: device that runs the network; None: the network runs in software, as its twin.
@@ -101,6 +102,7 @@ class Network(Constants):
         trace_bits: int | None = None,
         traces: str = "measured",
         saturation: float | None = None,
+        gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
         self.dt = dt
@@ -109,6 +111,7 @@ class Network(Constants):
         self.trace_bits = trace_bits
         self.traces = traces
         self.saturation = saturation
+        self.gradient = gradient or SurrogateGradient()
         self.stack = nn.ModuleList(_modules(modules))
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Runner[Network] | None = None
@@ -171,7 +174,12 @@ class Network(Constants):
 
     def _describe(self) -> Description:
         """Return what the network is for a device."""
-        return describe(self.layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.traces)
+        return describe(self.layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.hidden_traces)
+
+    @property
+    def hidden_traces(self) -> str:
+        """Membranes of hidden layers that a device provides, `traces`, unless the gradient reads none."""
+        return self.traces if self.gradient.reads_membranes else "spikes_only"
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that the device can represent; None where there is none."""
@@ -330,10 +338,9 @@ class Network(Constants):
                         f"{window:.3g} s (steps dt); time constants are those of the device in seconds (6e-6), so "
                         "biological ones are divided by its speed-up"
                     )
-        if self.saturation is not None and any(layer.recurrent for layer in self.layers):
-            raise ValueError(
-                f"Network: saturation={self.saturation:g} is not known to gradients of recurrent layers; leave it out"
-            )
+        misfits = self.gradient.check([layer.recurrent is not None for layer in self.layers], self.saturation)
+        if misfits:
+            raise ValueError(f"Network: {'; '.join(misfits)}")
         return description
 
     def _check_weights(self, weights: list[Tensor], finite: bool) -> None:
@@ -363,6 +370,11 @@ class Network(Constants):
             for p in layer.projections
         ]
 
+    def representable_weights(self) -> list[Tensor]:
+        """Return the weights of each projection as the device represents them; in software as they are."""
+        weights = self.effective_weights()
+        return weights if self.device is None or self.in_software else self.device.representable(weights)
+
     def _check_masks(self, masks: list[Tensor | None]) -> None:
         sizes = [layer.neurons.size for layer in self.layers]
         if (
@@ -387,7 +399,7 @@ class Network(Constants):
         self, weights: list[Tensor], events: GridEvents, layers: list[LayerActivity], models: list[Model]
     ) -> list[LayerActivity]:
         pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
-        return measured_layers(pairs, events, layers, models)
+        return self.gradient.attach(pairs, events, layers, models)
 
 
 def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:

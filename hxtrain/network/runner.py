@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -16,6 +16,18 @@ N_contra = TypeVar("N_contra", contravariant=True)
 
 class PlacementError(ValueError):
     """The network does not fit the device; the text lists every misfit with a remedy."""
+
+
+class Write(NamedTuple):
+    """A change of the weights as the device represents them: after optimiser, constraints, rounding and clipping.
+
+    Attributes:
+        previous: Weights of each projection `[N, J]`, before the step.
+        current: Weights of each projection `[N, J]`, after the step.
+    """
+
+    previous: list[Tensor]
+    current: list[Tensor]
 
 
 @runtime_checkable
@@ -51,3 +63,6 @@ class Runner(Protocol[N_contra]):
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that is not clipped; None where there is none."""
+
+    def representable(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return the float weights of each projection as they are sent: rounded and clipped."""

@@ -10,22 +10,28 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hxtrain.backends import Registry
 from hxtrain.checks import check_types, require_kind
-from hxtrain.network import Activity
+from hxtrain.network import Activity, Network, Write
 
 
 @dataclass
 class Regularizer(ABC):
     """Base: a strength, checked. A field is a setting, `regularizer.<name>.<field>`.
 
+    A regulariser may have a state outside its fields, made by `prepare`; it goes into the checkpoint.
+
     Attributes:
         strength: factor of the penalty; 0 switches the regulariser off.
+        watches_writes: whether `after_write` is called; without a watcher no copy of the weights is made.
     """
+
+    watches_writes: ClassVar[bool] = False
 
     strength: float = 0.0
 
@@ -46,6 +52,25 @@ class Regularizer(ABC):
             activity: Activity of the network in the pass.
             weights: Weights of each projection, as the device has them.
         """
+
+    def prepare(self, net: Network) -> None:  # noqa: B027 - a hook
+        """Make the state for a network; there is none by default."""
+
+    def after_write(self, net: Network, write: Write) -> None:  # noqa: B027 - a hook
+        """Take note of a change of the weights; called after each step if `watches_writes`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `state_dict` returned, after `prepare`.
+
+        Raises:
+            ValueError: the state belongs to another regulariser.
+        """
+        if state:
+            raise ValueError(f"there is a state of {', '.join(state)}, but {type(self).__name__} has none")
 
     def __call__(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the addition to the loss.

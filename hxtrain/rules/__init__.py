@@ -1,6 +1,37 @@
 """How a batch becomes a change of the weights."""
 
-from .backprop import LossNotFiniteError, Step, train_step
-from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from hxtrain.network import Write
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "LossNotFiniteError", "Optimizer", "Step", "train_step"]
+from .backprop import Backprop, train_step
+from .constraints import CONSTRAINTS, Clamp, Constraint, Sign
+from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from .rule import RULES, Batch, LearningRule, Need, Objective, RuleError, Step, correctness, require_fit
+from .step import LossNotFiniteError, learn
+from .streaming import StreamingRule, Window
+
+__all__ = [
+    "CONSTRAINTS",
+    "OPTIMIZERS",
+    "RULES",
+    "SGD",
+    "Adam",
+    "Backprop",
+    "Batch",
+    "Clamp",
+    "Constraint",
+    "LearningRule",
+    "LossNotFiniteError",
+    "Need",
+    "Objective",
+    "Optimizer",
+    "RuleError",
+    "Sign",
+    "Step",
+    "StreamingRule",
+    "Window",
+    "Write",
+    "correctness",
+    "learn",
+    "require_fit",
+    "train_step",
+]

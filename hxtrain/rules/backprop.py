@@ -1,10 +1,11 @@
-"""One training step: forward on the device, loss, gradient, optimiser."""
+"""Backpropagation: the gradient of a differentiable loss of the measured pass, through `Network.gradient`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,26 +13,45 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.intake import as_tensor
 from hxtrain.checks import require_kind
-from hxtrain.finite import all_finite, first_not_finite
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Regularizer
 from hxtrain.objectives.regularizers import listed
 
+from .rule import Batch, LearningRule, LossFunction, Need, Objective, Step
+from .step import LossNotFiniteError, learn
 
-class LossNotFiniteError(ValueError):
-    """The loss, a penalty or a gradient is NaN or infinite; no weight is changed."""
 
+@dataclass
+class Backprop(LearningRule):
+    """Descent of a loss and penalties by autograd; `Network.gradient` defines the derivative of a measured pass."""
 
-class Step(NamedTuple):
-    """Measurements of a step: activity of the network, and loss without regularisers."""
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LOSS, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES})
 
-    activity: Activity
-    loss: float
+    def step(self, net: Network, batch: Batch) -> Step:
+        """Run a batch, and leave the gradient of loss and penalties in `.grad`.
+
+        Raises:
+            ValueError: The loss is not a single number that depends on the output, or gradients are switched off.
+            LossNotFiniteError: The loss, or its sum with the penalties, is not finite.
+        """
+        activity: Activity = net(batch.spikes, batch.masks)
+        loss = batch.loss or self.objective.loss
+        answer = loss(activity.readout, as_tensor(batch.labels, "labels").to(activity.readout.device))
+        _check_answer(answer)
+        value = float(answer.detach())
+        if not math.isfinite(value):
+            raise LossNotFiniteError(f"the loss is {value}")
+        penalties = _penalties(self.objective.penalties, activity, net)
+        total = sum((penalty for _, penalty in penalties), start=answer)
+        if not math.isfinite(float(total.detach())):
+            raise LossNotFiniteError(_not_finite(penalties))
+        total.backward()  # type: ignore[no-untyped-call]
+        return Step(activity, value)
 
 
 def train_step(
     net: Network,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: LossFunction,
     regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
     optimizer: torch.optim.Optimizer,
     spikes: Spikes,
@@ -39,11 +59,11 @@ def train_step(
     masks: list[Tensor | None] | None = None,
     before_step: Callable[[Step], None] = lambda step: None,
 ) -> Step:
-    """Run a batch, and change the weights by the gradient of the measured pass.
+    """Run a batch, and change the weights by backpropagation through the measured pass, see `Backprop` and `learn`.
 
     Args:
         net: Network, attached to a device or in software.
-        loss: Function of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        loss: Function of the output `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
         regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`.
         optimizer: Optimiser over `net.parameters()`; existing gradients are cleared.
         spikes: Input events of `B` samples.
@@ -54,45 +74,27 @@ def train_step(
     Raises:
         DeviceError: The device fails; no weight is changed.
         TypeError: An argument is of the wrong type.
-        ValueError: The loss is not a single number that depends on the readout, or gradients are switched off.
+        ValueError: The loss is not a single number that depends on the output, or gradients are switched off.
         LossNotFiniteError: The loss, its sum with the penalties, or a gradient is not finite; no weight is changed.
     """
-    penalty_functions = _check_kinds(net, loss, regularizers, optimizer)
-    activity: Activity = net(spikes, masks)
-    weights = net.effective_weights()
-    answer = loss(activity.readout, as_tensor(labels, "labels").to(activity.readout.device))
-    _check_answer(answer)
-    value = float(answer.detach())
-    if not math.isfinite(value):
-        raise LossNotFiniteError(f"the loss is {value}")
-    penalties = [(r, r(activity, weights)) for r in penalty_functions if r.strength > 0]
-    total = sum((penalty for _, penalty in penalties), start=answer)
-    if not math.isfinite(float(total.detach())):
-        raise LossNotFiniteError(_not_finite(penalties))
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
-    total.backward()  # type: ignore[no-untyped-call]
-    step = Step(activity, value)
-    before_step(step)
-    _check_gradients(net)
-    optimizer.step()
-    _clamp(net)
-    return step
-
-
-def _check_kinds(
-    net: Network,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
-    optimizer: torch.optim.Optimizer,
-) -> list[Regularizer]:
-    """Return the regularisers after a check of the types of all arguments."""
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
     if isinstance(loss, type) or not callable(loss):
         raise TypeError(f"loss: expected a function of readout and labels, got {loss!r:.60}; give MaxOverTime()")
-    return listed(regularizers)
+    rule = Backprop()
+    rule.prepare(net, Objective(loss, listed(regularizers)))
+    return learn(net, rule, optimizer, Batch(spikes, labels, masks), before_step=before_step)
+
+
+def _penalties(
+    regularizers: Sequence[Regularizer], activity: Activity, net: Network
+) -> list[tuple[Regularizer, Tensor]]:
+    """Return the active regularisers with their penalties."""
+    active = [regularizer for regularizer in regularizers if regularizer.strength > 0]
+    if not active:
+        return []
+    weights = net.effective_weights()
+    return [(regularizer, regularizer(activity, weights)) for regularizer in active]
 
 
 def _check_answer(answer: Tensor) -> None:
@@ -114,19 +116,3 @@ def _not_finite(penalties: Sequence[tuple[Regularizer, Tensor]]) -> str:
         if not math.isfinite(value):
             return f"the penalty of {type(regularizer).__name__} is {value}"
     return "the sum of loss and penalties is not finite"
-
-
-def _check_gradients(net: Network) -> None:
-    """Raise an error if a gradient is not finite; an optimiser would spread it over all weights."""
-    if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
-        return
-    name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
-    raise LossNotFiniteError(f"the gradient of {name} is not finite")
-
-
-def _clamp(net: Network) -> None:
-    """Clamp float weights to the range that the device can represent."""
-    with torch.no_grad():
-        for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
-            if limit is not None:
-                projection.synapses.weight.clamp_(-limit, limit)

@@ -12,13 +12,19 @@ KINDS = {
     "encoder.kind": "encoders",
     "loss.kind": "losses",
     "regularizer.kinds": "penalties",
+    "gradient.kind": "gradients",
+    "rule.kind": "rules",
     "optimizer.kind": "optimizers",
+    "constraint.kinds": "constraints",
     "model.kind": "models",
 }
 """Kind of the components, by the setting that names one or several."""
 FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "network": {"network.kind": "lif"},
     "encoder": {"encoder.kind": "latency"},
+    "gradient": {"gradient.kind": "surrogate"},
+    "rule": {"rule.kind": "backprop"},
+    "constraint": {"constraint.kinds": ["clamp"]},
     "optimizer": {"optimizer.kind": "adam", "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-8},
 }
 """Settings that the first versions did not have, since there was no choice, by group."""
@@ -31,7 +37,7 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = dict(settings)
     for group, values in FIRST_VERSIONS.items():
-        if f"{group}.kind" not in settings:
+        if not {f"{group}.kind", f"{group}.kinds"} & set(settings):
             names |= values
     for key, kind in KINDS.items():
         if key in settings:

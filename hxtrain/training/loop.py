@@ -141,7 +141,14 @@ class Loop(ABC, Generic[Config]):
 
     def _not_finite(self, model: Mapping[str, Tensor]) -> str | None:
         """Return the name of the first tensor of a checkpoint that is not finite; None if all are finite."""
-        return first_not_finite([*model.items(), *_moments(self.optimizer)])
+        return first_not_finite([*model.items(), *self._moments()])
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of a checkpoint besides the weights, with names for an error text."""
+        for moments in self.optimizer.state.values():
+            for name, values in moments.items():
+                if isinstance(values, Tensor):
+                    yield f"the optimizer's {name}", values
 
     def _write_records(self) -> None:
         write_json_lines(self.folder / METRICS, self.records)
@@ -200,14 +207,6 @@ class Loop(ABC, Generic[Config]):
             self.optimizer.load_state_dict(state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Yield the moments of an optimizer, with names for an error text."""
-    for moments in optimizer.state.values():
-        for name, values in moments.items():
-            if isinstance(values, Tensor):
-                yield f"the optimizer's {name}", values
 
 
 def shorten(split: Split, count: int, field: str) -> Split:

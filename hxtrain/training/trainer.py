@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,21 @@ from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Teacher
 from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import listed
-from hxtrain.rules import LossNotFiniteError, Step, train_step
+from hxtrain.rules import (
+    Adam,
+    Backprop,
+    Batch,
+    Clamp,
+    Constraint,
+    LearningRule,
+    LossNotFiniteError,
+    Objective,
+    Optimizer,
+    Step,
+    learn,
+    require_fit,
+)
+from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.metrics import Sums
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import epoch_order, generator
@@ -55,6 +70,8 @@ class Task:
         data: Data set with training and test part.
         augment: Distortion of training images.
         teacher: Artificial neural networks to distil from; None without distillation.
+        rule: Learning rule; each training prepares a copy of it.
+        constraints: Restrictions of the weights by name, applied in order after the optimiser.
     """
 
     net: Network
@@ -64,12 +81,24 @@ class Task:
     data: ImageDataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
+    rule: LearningRule = field(default_factory=Backprop)
+    optimizer: Optimizer = field(default_factory=Adam)
+    constraints: Mapping[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})
 
     def __post_init__(self) -> None:
-        kinds = {"net": Network, "encoder": Encoder, "loss": Loss, "data": ImageDataset}
+        kinds = {
+            "net": Network,
+            "encoder": Encoder,
+            "loss": Loss,
+            "data": ImageDataset,
+            "rule": LearningRule,
+            "optimizer": Optimizer,
+        }
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
         listed(mapping("regularizers", self.regularizers))
+        for name, constraint in mapping("constraints", self.constraints).items():
+            require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
 
 
 class StepSums(NamedTuple):
@@ -113,7 +142,10 @@ class Trainer(Loop[TrainerConfig]):
     ) -> None:
         require_kind(task, Task, "task", "give Task(net, encoder, loss, regularizers, data)")
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
-        optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
+        optimizer = task.optimizer.build(task.net.parameters(), config.learning_rate)
+        self.rule = copy.deepcopy(task.rule)
+        self.regularizers = copy.deepcopy(dict(task.regularizers))
+        self._prepare_rule(task)
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.task = task
         self.team = team
@@ -128,6 +160,19 @@ class Trainer(Loop[TrainerConfig]):
         self._start_observations = Observations()
         self._end_observations = Observations()
         task.net.input_watch.active = False  # the trainer counts the input itself
+
+    def _prepare_rule(self, task: Task) -> None:
+        """Prepare rule, regularisers and constraints for the network.
+
+        Raises:
+            RuleError: The rule cannot train the network on its device.
+        """
+        device = device_of(task.net)
+        require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
+        self.rule.prepare(task.net, Objective(task.loss, list(self.regularizers.values())))
+        with torch.no_grad():
+            for constraint in task.constraints.values():
+                constraint.prepare(task.net)
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
@@ -199,11 +244,12 @@ class Trainer(Loop[TrainerConfig]):
         try:
             with self._sharing(first, len(indices)):
                 spikes, images = self._batch(indices, first, last)
-                loss: Callable[[Tensor, Tensor], Tensor] = task.loss
+                loss = None
                 if task.teacher is not None:
                     loss = task.teacher.loss(task.loss, self._logits(task.teacher, indices[first:last], images))
-                regularizers = task.regularizers.values()
-                step = train_step(task.net, loss, regularizers, self.optimizer, spikes, labels, masks, join)
+                batch = Batch(spikes, labels, masks, loss)
+                constraints = list(task.constraints.values())
+                step = learn(task.net, self.rule, self.optimizer, batch, constraints, join)
         except Exception as error:
             if not is_joined:  # the remaining processes wait for this one
                 self.team.sum_gradients(task.net.parameters(), 0.0, [*StepSums(0, 0, 0, 0, failed=1.0)])
@@ -352,6 +398,7 @@ class Trainer(Loop[TrainerConfig]):
         """
         device = device_of(self.task.net)
         clock = device.clock if device else 0
+        learning_state = copy.deepcopy(self._learning_state())
         self._changed = False
         try:
             yield
@@ -360,6 +407,7 @@ class Trainer(Loop[TrainerConfig]):
                 device.clock = clock
             is_saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
             if is_saved:
+                self._take_learning_state(learning_state)
                 self._save()
             if not isinstance(error, DeviceError):
                 raise
@@ -381,12 +429,14 @@ class Trainer(Loop[TrainerConfig]):
             sums=self.sums.as_dict(),
             final=None if self.final is None else self.final.as_dict(),
             clock=device.clock if device else 0,
+            **self._learning_state(),
         )
 
     def _restore(self) -> None:
         state = self._read_checkpoint()
         required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
         take_weights(self.task.net, state["model"], self.checkpoint)
+        self._restore_learning_state(state)
         self.step = state["step"]
         self.sums = Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
@@ -395,6 +445,38 @@ class Trainer(Loop[TrainerConfig]):
         device = device_of(self.task.net)
         if device is not None:
             device.clock = state["clock"]
+
+    def _learning_state(self) -> dict[str, Any]:
+        """Return the states of the rule and of the regularisers."""
+        penalties = {name: penalty.state_dict() for name, penalty in self.regularizers.items()}
+        return {"rule": self.rule.state_dict(), "penalties": penalties}
+
+    def _take_learning_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `_learning_state` returned; old checkpoints lack it."""
+        penalties = state.get("penalties", {})
+        self.rule.load_state_dict(state.get("rule", {}))
+        for name, penalty in self.regularizers.items():
+            penalty.load_state_dict(penalties.get(name, {}))
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of optimiser, rule and regularisers, with names for an error text."""
+        yield from super()._moments()
+        state = self._learning_state()
+        for owner, values in {"the rule": state["rule"], **state["penalties"]}.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    yield f"{name} of {owner}", value
+
+    def _restore_learning_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the states of a checkpoint.
+
+        Raises:
+            CheckpointError: A state belongs to another rule or regulariser.
+        """
+        try:
+            self._take_learning_state(state)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.checkpoint}: state of the learning rule: {error}") from error
 
     @contextmanager
     def _on_sigint(self) -> Iterator[None]:

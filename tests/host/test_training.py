@@ -479,9 +479,7 @@ def test_a_step_whose_numbers_are_none_changes_nothing(name, mocker):
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_broken_step_saves_the_previous_state_unless_weights_have_changed(tmp_path, mocker, error, begun):
     """No checkpoint is written at the end of a step here, so an existing one is that of the failure."""
-    mocker.patch(
-        "hxtrain.rules.backprop._clamp" if begun else "hxtrain.training.trainer.predictions", side_effect=error
-    )
+    mocker.patch("hxtrain.rules.Clamp.apply" if begun else "hxtrain.training.trainer.predictions", side_effect=error)
     with pytest.raises(DeviceError if isinstance(error, DeviceError) else type(error)):
         run(digits(1, "software", train_samples=100, test_samples=50), tmp_path, "test", quiet())
     assert (tmp_path / "checkpoint.pt").exists() is not begun
@@ -492,7 +490,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, mocker):
         with torch.no_grad():
             net.stack[0].weight[0, 0] = float("nan")
 
-    mocker.patch("hxtrain.rules.backprop._clamp", side_effect=spoil)
+    mocker.patch("hxtrain.rules.Clamp.apply", side_effect=spoil)
     config = digits(1, "software", train_samples=100, test_samples=50)
     config.trainer.checkpoint_steps = 1
     with pytest.raises(
@@ -508,7 +506,7 @@ def test_an_optimizer_whose_sums_overflow_is_not_saved(tmp_path, mocker):
     def explode(net):
         net.stack[0].weight.grad.fill_(1e30)
 
-    mocker.patch("hxtrain.rules.backprop._check_gradients", side_effect=explode)
+    mocker.patch("hxtrain.rules.step._check_gradients", side_effect=explode)
     config = digits(1, "software", train_samples=150, test_samples=50)
     with pytest.raises(ValueError, match=r"the optimizer's exp_avg_sq is not finite after epoch 1, step 3"):
         run(config, tmp_path, "test", quiet())

@@ -1,0 +1,178 @@
+"""The seam of learning: what turns a batch into gradients of the weights.
+
+A learning rule runs the network and leaves its result in `.grad` of the weights, as a gradient to descend. The rest is
+common to all rules: processes average gradients, the optimiser changes the weights, constraints restrict them, and
+whoever watches the weights learns what was written, see `learn`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Capabilities, Registry, Spikes
+from hxtrain.checks import check_types
+from hxtrain.network import Activity, Network, Write
+from hxtrain.objectives import Regularizer
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Loss of a batch, a function of the output `[T, B, classes]` and the labels `[B]`."""
+
+
+class Need(str, Enum):
+    """What a learning rule reads."""
+
+    INPUT_SPIKES = "input spikes"
+    SPIKES = "spikes"
+    MEMBRANES = "membranes"
+    TARGETS = "targets"
+    REWARD = "reward"
+    LOSS = "loss"
+
+
+class RuleError(ValueError):
+    """A learning rule lacks what it needs; the text lists every misfit with a remedy."""
+
+
+class Step(NamedTuple):
+    """Measurements of a step: activity of the network, and loss without penalties."""
+
+    activity: Activity
+    loss: float
+
+
+class Batch(NamedTuple):
+    """The samples of a step.
+
+    Attributes:
+        spikes: Input events of `B` samples.
+        labels: True classes `[B]`.
+        masks: Active neurons of each layer; None keeps all.
+        loss: Loss of this batch, where it differs from the objective's, as with a teacher.
+    """
+
+    spikes: Spikes
+    labels: Tensor
+    masks: list[Tensor | None] | None = None
+    loss: LossFunction | None = None
+
+
+def correctness(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return a reward `[B]`: 1 for a right answer, else 0.
+
+    Args:
+        scores: Scores of the classes `[B, classes]`.
+        labels: True classes `[B]`.
+    """
+    return (scores.argmax(1) == labels).to(scores.dtype)
+
+
+class Objective(NamedTuple):
+    """What a rule pursues.
+
+    Attributes:
+        loss: Loss of the output.
+        penalties: Regularisers of activity and weights.
+        reward: Reward `[B]` of scores `[B, classes]` and labels `[B]`, for rules that learn from reward.
+    """
+
+    loss: LossFunction
+    penalties: Sequence[Regularizer] = ()
+    reward: Callable[[Tensor, Tensor], Tensor] = correctness
+
+
+@dataclass
+class LearningRule(ABC):
+    """Base of learning rules; a subclass is a dataclass whose fields are its settings.
+
+    A rule is prepared for one network at a time. Its state consists of tensors and plain values outside the fields,
+    made by `prepare`.
+
+    Attributes:
+        needs: What the rule reads; a network or a device that lacks it is refused before anything runs.
+        watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    watches_writes: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_types(self, "rule.")
+
+    def prepare(self, net: Network, objective: Objective) -> None:
+        """Make the state for a network and an objective; a subclass that has state extends this."""
+        self.objective = objective
+        for penalty in objective.penalties:
+            penalty.prepare(net)
+
+    def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
+        """Return a text with a remedy for each misfit; empty if the rule can train the network.
+
+        Args:
+            net: Network to train.
+            capabilities: Capabilities of its device; None in software.
+        """
+        if Need.MEMBRANES not in self.needs or capabilities is None:
+            return []
+        if not capabilities.traces:
+            return [
+                f"{self.name} reads membranes, but the device {capabilities.name!r} records none; choose a rule that "
+                "reads spikes alone, or a device with traces"
+            ]
+        return []
+
+    @property
+    def name(self) -> str:
+        """Registered name of the rule."""
+        return RULES.name_of(type(self))
+
+    @abstractmethod
+    def step(self, net: Network, batch: Batch) -> Step:
+        """Run a batch, and leave the gradient of each learned weight in its `.grad`.
+
+        Gradients are None at the start. A rule that does not use autograd runs the network in `torch.no_grad()`.
+        """
+
+    def after_write(self, net: Network, write: Write) -> None:  # noqa: B027 - a hook
+        """Take note of a change of the weights; called after each step if `watches_writes`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `state_dict` returned, after `prepare`.
+
+        Raises:
+            ValueError: The state belongs to another rule.
+        """
+        if state:
+            raise ValueError(f"the checkpoint has a state of {', '.join(state)}, but {self.name} has none")
+
+
+RULES: Registry[type[LearningRule]] = Registry("rules", "rule", LearningRule)
+"""Learning rules by name."""
+
+
+def require_fit(rule: LearningRule, net: Network, capabilities: Capabilities | None) -> None:
+    """Raise an error that lists every reason for which a rule cannot train a network on a device.
+
+    Raises:
+        RuleError: There is at least one misfit.
+    """
+    misfits = rule.check(net, capabilities)
+    if misfits:
+        lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(misfits, 1))
+        raise RuleError(f"rule={rule.name} cannot train this network:\n{lines}")
+
+
+@torch.no_grad()
+def weights_of(net: Network) -> list[Tensor]:
+    """Return copies of the weights as the network's device represents them, see `Write`."""
+    return [weight.clone() for weight in net.representable_weights()]

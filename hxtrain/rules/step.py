@@ -1,0 +1,68 @@
+"""One training step of any rule: run, gradients, optimiser, constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from hxtrain.finite import all_finite, first_not_finite
+from hxtrain.network import Network, Write
+from hxtrain.objectives import Regularizer
+
+from .constraints import Clamp, Constraint
+from .rule import Batch, LearningRule, Step, weights_of
+
+
+class LossNotFiniteError(ValueError):
+    """The loss, a penalty or a gradient is NaN or infinite; no weight is changed."""
+
+
+def learn(
+    net: Network,
+    rule: LearningRule,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    constraints: Sequence[Constraint] = (Clamp(),),
+    before_step: Callable[[Step], None] = lambda step: None,
+) -> Step:
+    """Run a batch, and change the weights by the gradients of a rule.
+
+    Args:
+        net: Network, attached to a device or in software.
+        rule: Learning rule, prepared for the network.
+        optimizer: Optimiser over the network's parameters; existing gradients are cleared.
+        batch: Samples of the step.
+        constraints: Restrictions of the weights, applied in order after the optimiser.
+        before_step: Called with the step once the gradients exist, before the optimiser uses them.
+
+    Raises:
+        DeviceError: The device fails; no weight is changed.
+        LossNotFiniteError: The loss, a penalty or a gradient is not finite; no weight is changed.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
+    step = rule.step(net, batch)
+    before_step(step)
+    _check_gradients(net)
+    candidates: list[LearningRule | Regularizer] = [rule, *rule.objective.penalties]
+    watchers = [candidate for candidate in candidates if candidate.watches_writes]
+    previous = weights_of(net) if watchers else []
+    optimizer.step()
+    with torch.no_grad():
+        for constraint in constraints:
+            constraint.apply(net)
+    if watchers:
+        write = Write(previous, weights_of(net))
+        for watcher in watchers:
+            watcher.after_write(net, write)
+    return step
+
+
+def _check_gradients(net: Network) -> None:
+    """Raise an error if a gradient is not finite; an optimiser would spread it over all weights."""
+    if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
+        return
+    name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
+    raise LossNotFiniteError(f"the gradient of {name} is not finite")

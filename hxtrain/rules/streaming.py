@@ -1,0 +1,110 @@
+"""Rules that take a trial in pieces: their memory need not grow with the length of a trial."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.network import Activity, LayerActivity, Network
+
+from .rule import Batch, LearningRule, Step
+
+
+class Window(NamedTuple):
+    """Consecutive time steps of a pass: `W` steps of `B` samples.
+
+    Attributes:
+        first: Index of the first step.
+        inputs: Input events on the time grid `[W, B, J]`.
+        spikes: Spikes of each layer `[W, B, N]`; None for a layer that does not spike.
+        membranes: Membranes of each layer `[W, B, N]`, leak 0, threshold 1; None where they are not needed.
+    """
+
+    first: int
+    inputs: Tensor
+    spikes: list[Tensor | None]
+    membranes: list[Tensor | None]
+
+
+class InputWindows:
+    """Input events on the time grid, a window at a time.
+
+    Args:
+        spikes: Input events of `B` samples.
+        dt: Width of a step (s).
+        steps: Number of steps of the pass.
+    """
+
+    def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
+        bins, order = torch.sort(spikes.bins(dt), stable=True)
+        self._bins = bins
+        self._index = spikes.sample[order] * spikes.units + spikes.unit[order]
+        self._starts = torch.searchsorted(bins, torch.arange(steps + 1, device=bins.device)).tolist()
+        self._shape = (spikes.samples, spikes.units)
+
+    def grid(self, first: int, last: int) -> Tensor:
+        """Return the numbers of events in steps `first` to `last` (exclusive) `[W, B, J]`."""
+        samples, units = self._shape
+        part = slice(self._starts[first], self._starts[last])
+        index = (self._bins[part] - first) * samples * units + self._index[part]
+        counts = torch.bincount(index, minlength=(last - first) * samples * units)
+        return counts.view(last - first, samples, units).to(torch.float32)
+
+
+@dataclass
+class StreamingRule(LearningRule):
+    """Base of rules that see the time steps of a trial in order, a window at a time.
+
+    Attributes:
+        window: Time steps that `observe` gets at a time; results do not depend on it.
+    """
+
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 1:
+            raise ValueError(f"rule.window={self.window} must be at least 1 time step")
+
+    @abstractmethod
+    def begin(self, net: Network, batch: Batch) -> None:
+        """Set the state of a trial to its start."""
+
+    @abstractmethod
+    def observe(self, net: Network, batch: Batch, window: Window) -> None:
+        """Take the next time steps of all samples."""
+
+    @abstractmethod
+    def finish(self, net: Network, batch: Batch, activity: Activity) -> float:
+        """Leave the gradients in `.grad` after the last window; returns the mean loss of the batch."""
+
+    @torch.no_grad()
+    def step(self, net: Network, batch: Batch) -> Step:
+        """Run a batch, and show it to the rule a window at a time."""
+        activity: Activity = net(batch.spikes, batch.masks)
+        self.begin(net, batch)
+        for window in windows(net, batch.spikes, activity.layers, self.window):
+            self.observe(net, batch, window)
+        return Step(activity, self.finish(net, batch, activity))
+
+
+def windows(net: Network, spikes: Spikes, layers: list[LayerActivity], length: int) -> Iterator[Window]:
+    """Return the windows of a pass in order; the last one may be shorter.
+
+    Args:
+        net: Network of the pass.
+        spikes: Input events of the pass.
+        layers: Activity of each layer.
+        length: Time steps per window.
+    """
+    inputs = InputWindows(spikes.to(net.torch_device), net.dt, net.steps)
+    for first in range(0, net.steps, length):
+        last = min(first + length, net.steps)
+        layer_spikes = [None if layer.spikes is None else layer.spikes[first:last] for layer in layers]
+        yield Window(first, inputs.grid(first, last), layer_spikes, [layer.trace[first:last] for layer in layers])
