@@ -44,6 +44,7 @@ from .registry import (
     accepted_settings,
     available_backends,
     create_backend,
+    free_settings,
     required_settings,
 )
 from .spikes import Spikes
@@ -91,6 +92,7 @@ __all__ = [
     "check_run",
     "create_backend",
     "create_faults",
+    "free_settings",
     "join",
     "nothing",
     "required_settings",

@@ -218,7 +218,8 @@ class Registry(Mapping[str, Component]):
                 f"{self.key}={point.name!r} cannot be imported: its entry point {point.value!r}{package} fails with "
                 f"{type(error).__name__}: {error}. {remedy}"
             ) from error
-        return self._checked(point.name, component)
+        checked: Component = self._checked(point.name, component)
+        return checked
 
     def _checked(self, name: str, component: Any) -> Any:
         """Return a component after a check of its kind."""
@@ -302,6 +303,14 @@ def required_settings(name: str) -> set[str]:
     """
     parameters = inspect.signature(BACKENDS.load(name)).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def free_settings(name: str) -> frozenset[str]:
+    """Return the keyword settings of a device that change no recording, see `Backend.FREE_SETTINGS`."""
+    if name not in BACKENDS.reachable():
+        return frozenset()
+    names: frozenset[str] = getattr(BACKENDS.load(name), "FREE_SETTINGS", frozenset())
+    return names
 
 
 def create_backend(name: str, **settings: Any) -> Backend:

@@ -59,7 +59,7 @@ TRAINING: Mapping[str, Any] = {
     "constraint": {},
 }
 """Settings that a training command takes only from its groups."""
-SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
+SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),

@@ -46,8 +46,9 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
             for option, node in nodes(item.name).items():
                 yield from _settings(node, f"{name}.{place(option)}.")
         elif is_dataclass(hint):
-            kinds = [node for node in nodes(item.name).values() if issubclass(node, hint)]  # type: ignore[arg-type]
-            parts = (part for node in kinds or [hint] for part in _settings(node, f"{name}."))  # type: ignore[arg-type]
+            base: Any = hint
+            kinds = [node for node in nodes(item.name).values() if issubclass(node, base)] or [base]
+            parts = (part for node in kinds for part in _settings(node, f"{name}."))
             yield from {part.name: part for part in parts}.values()
         else:
             yield Setting(name, hint, texts.get(item.name, ""))

@@ -37,7 +37,7 @@ from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import shorten
 
 from .result import all_notes, device_cost, input_events
-from .train import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
+from .train import attached, device_identity, flatten, free_to_change, introduce
 
 
 @dataclass
@@ -132,10 +132,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
         )
     settings: dict[str, Any] = checked_state(path, state)["settings"]
     required(path, settings, {"seed": int, "data.sha256": str})
+    _import_functions(settings, modules)
     encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
     loss = component(path, state, "loss", chosen_kind(path, state, "loss", LOSSES, modules))
     network = component(path, state, "network", chosen_kind(path, state, "network", NETWORKS, modules))
-    _import_functions(settings, modules)
     try:
         folder = data_folder or _data_folder(path, str(settings.get("data.name")))
         data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
@@ -276,9 +276,8 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     settings = checked_state(path, load_checkpoint(path))["settings"]
     saved = {key: value for key, value in settings.items() if key.split(".")[0] in groups}
     run_settings = flatten({group: run[group] for group in groups})
-    require_same(
-        path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in FREE_TO_CHANGE}
-    )
+    free = free_to_change(str(run["backend"].get("name")))
+    require_same(path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in free})
     backend = typed_component(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settings
-from hxtrain.backends import Registry
+from hxtrain.backends import Registry, free_settings
 from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.datasets.augment import Augmentation
@@ -136,16 +136,19 @@ FREE_TO_CHANGE = {
     "backend.retries",
     "backend.max_runs",
     "backend.run_timeout",
-    "backend.settings.address",  # address of a chip server; the identity of the chip is still checked
-    "backend.settings.keys",
-    "backend.settings.patience",
-    "backend.settings.queue_patience",
-    "backend.settings.timeout",
-    "identity.address",
     "parallel.chips",
     "parallel.addresses",
 }
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
+
+
+def free_to_change(backend: str) -> set[str]:
+    """Return `FREE_TO_CHANGE` with the settings of a backend that change no recording; its identity is still checked.
+
+    An entry of the identity with the name of such a setting, as the address of a chip server, is free as well.
+    """
+    groups = ("backend.settings", "identity")
+    return FREE_TO_CHANGE | {f"{group}.{name}" for group in groups for name in free_settings(backend)}
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
@@ -421,9 +424,8 @@ def check_folder(resume: bool, folder: Path) -> None:
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
-    device_values = {
-        f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in FREE_TO_CHANGE
-    }
+    free = free_to_change(config.backend.name)
+    device_values = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
     return {**_settings(config), **device_values, "data.sha256": data.sha256}
 
 
@@ -449,8 +451,10 @@ def component_names(config: RunConfig) -> dict[str, Any]:
 
 def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:
     """Return the settings of a config (a dataclass) that are not free to change, flat."""
-    free = FREE_TO_CHANGE - ({"trainer.epochs"} if trainer.schedule == "cosine" else set())
-    return {key: value for key, value in flatten(asdict(config)).items() if key not in free}
+    settings = flatten(asdict(config))
+    free = free_to_change(settings.get("backend.name", ""))
+    free -= {"trainer.epochs"} if trainer.schedule == "cosine" else set()
+    return {key: value for key, value in settings.items() if key not in free}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -53,13 +53,14 @@ def load_dataset(
         DatasetError: the name or a setting is unknown, the size is not available, or files are missing or damaged.
     """
     loader = DATASETS.load(name)
+    size = None if size is None else whole("data.size", size)
+    if size is not None and size < 1:
+        raise DatasetError(f"size must be at least 1 pixel, got {size}")
     common = {
-        "size": None if size is None else whole("data.size", size),
+        "size": size,
         "folder": None if folder is None else text("data.folder", folder),
         "download": download,
     }
-    if common["size"] is not None and common["size"] < 1:
-        raise DatasetError(f"size must be at least 1 pixel, got {size}")
     keywords = {key: value for key, value in common.items() if value not in (None, False)} | dict(settings or {})
     accepted = signature(loader).parameters
     for key, value in keywords.items():

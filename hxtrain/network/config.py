@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import Registry
-from hxtrain.checks import check_types
+from hxtrain.checks import Rule, check_types, list_of, optional
 
 from .layers import LI, LIF, Dropout, Linear, Recurrent
-from .network import TRACES, Network
+from .network import Network
 
 
 @dataclass
@@ -29,6 +30,19 @@ class Architecture(ABC):
             classes: Number of classes, the size of the readout.
             seed: Seed of the weights.
         """
+
+
+RULES: Mapping[str, Rule] = {
+    "hidden": list_of(LIF.RULES["size"]),
+    **{name: LIF.RULES[name] for name in ("tau_mem", "tau_syn", "surrogate", "slope", "at_spike")},
+    **{name: Network.RULES[name] for name in ("dt", "steps", "weight_bits", "trace_bits", "traces", "saturation")},
+    "dropout": Dropout.RULES["p"],
+    "init_mean": Linear.RULES["mean"],
+    "init_gain": Linear.RULES["gain"],
+    "init_gain_recurrent": optional(Recurrent.RULES["gain"]),
+    "scale": Linear.RULES["scale"],
+}
+"""Rule of each setting of `NetworkConfig`: that of the component that it configures."""
 
 
 @dataclass
@@ -82,36 +96,22 @@ class NetworkConfig(Architecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        optional = [name for name in ("scale", "saturation") if getattr(self, name) is not None]
-        positive = ("tau_mem", "tau_syn", "dt", "steps", "slope", *optional)
-        values = {name: getattr(self, name) for name in positive}
-        bad = [f"network.{name}={value} must be positive" for name, value in values.items() if not value > 0]
-        if not all(size > 0 for size in self.hidden):
-            bad.append(f"network.hidden={list(self.hidden)} must hold positive sizes")
-        if not 0 <= self.dropout < 1:
-            bad.append(f"network.dropout={self.dropout} must be in 0 <= x < 1")
-        if not self.init_gain >= 0:
-            bad.append(f"network.init_gain={self.init_gain} must not be negative")
-        for name in ("weight_bits", "trace_bits"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                bad.append(f"network.{name}={value} must be at least 1; null for the device's resolution")
-        if self.traces not in TRACES:
-            bad.append(f"network.traces={self.traces!r} is not known; choose one of {', '.join(TRACES)}")
-        if self.recurrent and self.saturation is not None:
-            bad.append(
-                f"network.saturation={self.saturation} is not known to gradients of recurrent layers; leave it out, or "
-                "set network.recurrent=false"
+        faults = [*self._violations()]
+        if self.init_gain_recurrent is not None and not self.recurrent:
+            faults.append(
+                f"network.init_gain_recurrent={self.init_gain_recurrent} has no effect; set network.recurrent=true, or "
+                "leave it out"
             )
-        if self.init_gain_recurrent is not None:
-            bad += self._check_recurrent_gain(self.init_gain_recurrent)
-        if bad:
-            raise ValueError("; ".join(bad))
+        if faults:
+            raise ValueError("; ".join(faults))
 
-    def _check_recurrent_gain(self, gain: float) -> list[str]:
-        if not self.recurrent:
-            return [f"network.init_gain_recurrent={gain} has no effect; set network.recurrent=true, or leave it out"]
-        return [] if gain >= 0 else [f"network.init_gain_recurrent={gain} must not be negative"]
+    def _violations(self) -> Iterator[str]:
+        """Yield a text on each setting that breaks the rule of its component."""
+        for name, rule in RULES.items():
+            try:
+                rule(f"network.{name}", getattr(self, name))
+            except ValueError as error:
+                yield str(error)
 
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`; see `Architecture.build` for the arguments."""

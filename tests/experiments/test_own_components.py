@@ -316,5 +316,5 @@ def test_two_packages_with_one_name_are_refused(package: Path) -> None:
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1\n")
     (meta / "entry_points.txt").write_text("[hxtrain.losses]\ntoy = toys:Abstract\n")
-    with pytest.raises(UnknownComponentError, match="loss='toy' is provided twice, by (toys|rival) .* and "):
+    with pytest.raises(UnknownComponentError, match=r"loss='toy' is provided twice, by (toys|rival) .* and "):
         LOSSES.load("toy")

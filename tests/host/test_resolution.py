@@ -110,8 +110,8 @@ def test_the_limit_is_the_device_s():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"weight_bits": 0}, r"network.weight_bits=0 must be at least 1; null for the device's resolution"),
-        ({"trace_bits": -1}, r"network.trace_bits=-1 must be at least 1"),
+        ({"weight_bits": 0}, r"network.weight_bits=0 must be positive"),
+        ({"trace_bits": -1}, r"network.trace_bits=-1 must be positive"),
         ({"traces": "none"}, r"network.traces='none' is not known; choose one of measured, spikes_only"),
     ],
 )
