@@ -36,6 +36,7 @@ from .faults import (
 from .parameters import NeuronParameters, ParameterFileError
 from .pieces import join, nothing, total
 from .registry import (
+    BACKENDS,
     GROUP,
     Registry,
     UnknownBackendError,
@@ -43,12 +44,14 @@ from .registry import (
     accepted_settings,
     available_backends,
     create_backend,
+    free_settings,
     required_settings,
 )
 from .spikes import Spikes
 from .wrapper import BackendWrapper
 
 __all__ = [
+    "BACKENDS",
     "CLOCK_END",
     "FAULTS",
     "GROUP",
@@ -89,6 +92,7 @@ __all__ = [
     "check_run",
     "create_backend",
     "create_faults",
+    "free_settings",
     "join",
     "nothing",
     "required_settings",

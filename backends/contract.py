@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -602,7 +602,13 @@ class Backend(ABC):
 
     Scaling, rounding, clipping, splitting of batches, retries, validation and the injection of
     measurements into the gradient are written once, above this class.
+
+    Attributes:
+        FREE_SETTINGS: Names of keyword settings that change no recording, such as the address of a server. A training
+            run is continued with other values of them.
     """
+
+    FREE_SETTINGS: ClassVar[frozenset[str]] = frozenset()
 
     _configuration: object | None = None
     _closed = False

@@ -12,12 +12,14 @@ Every other kind has its registry beside the base class of its components.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from .contract import Backend
 
@@ -35,10 +37,11 @@ class UnknownBackendError(UnknownComponentError):
     """No device of that name is registered, or it does not know a setting."""
 
 
-class Registry(Generic[Component]):
+class Registry(Mapping[str, Component]):
     """Components of one kind: those of the entry-point group `hxtrain.<kind>`, and those added in this process.
 
-    Names are listed without an import. A component is imported when it is first loaded.
+    Names are listed without an import. A component is imported when it is first loaded. As a mapping, a registry holds
+    the registered names with their components; `load` also takes the other names of a component.
 
     Args:
         kind: Kind of the components, plural: `encoders`.
@@ -74,8 +77,25 @@ class Registry(Generic[Component]):
         """Return the names of all components, sorted; nothing is imported."""
         return sorted({*self.points(), *self._added})
 
+    def __getitem__(self, name: str) -> Component:
+        if name not in self:
+            raise KeyError(name)
+        return self.load(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self._added or name in self.points())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
     def __repr__(self) -> str:
         """Describe the registry in a line."""
@@ -89,78 +109,117 @@ class Registry(Generic[Component]):
         """
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"{self.key}: {name!r} is no name of a component; give an identifier, such as 'mine'")
-        if name in self.points() or self._added.get(name, component) is not component:
+        if name in self.points() or not _is_same(self._added.get(name, component), component):
             raise ValueError(f"{self.key}={name} is registered already; choose another name")
         self._added[name] = self._checked(name, component)
+        self._loaded[name] = component
         return component
 
     def load(self, name: str) -> Component:
-        """Return the component of a name; in place of a name, files of old versions have the name of a class.
+        """Return the component of a name, or of another name of it, see `canonical`.
 
         Raises:
             UnknownComponentError: The name is unknown, or the component cannot be imported.
         """
-        if isinstance(name, str) and name in self._added:
-            return self._added[name]
-        name = self.canonical(name)
-        return self._added[name] if name in self._added else self._loaded_from(self.points()[name])
+        if isinstance(name, str) and name in self._loaded:
+            return self._loaded[name]
+        registered = self.canonical(name)
+        if registered not in self._loaded:
+            self._loaded[registered] = self._import(self._point(registered))
+        return self._loaded[registered]
 
     def canonical(self, name: str) -> str:
-        """Return the registered name for a name or for the name of a class.
+        """Return the registered name of a component.
+
+        Args:
+            name: Registered name; or name of the class, as in files of old versions; or path `module:Class` of a
+                component that was added, or resolved, in this process.
 
         Raises:
             UnknownComponentError: Nothing of that name is registered.
         """
         if name in self:
             return name
-        aliases = {point.attr: point.name for point in self.points().values()}
-        aliases |= {getattr(component, "__name__", ""): name for name, component in self._added.items()}
+        aliases = {path_of(component).rpartition(":")[2]: added for added, component in self._added.items()}
+        for registered, point in self.points().items():
+            aliases |= {point.attr: registered, point.value: registered}
+        aliases |= {path_of(component): added for added, component in self._added.items()}
         if isinstance(name, str) and name in aliases:
             return aliases[name]
+        if isinstance(name, str) and name in self._loaded:
+            return name
         raise self.error(self._unknown(name))
 
-    def resolve(self, name: str) -> Component:
-        """Return the component of a registered name, or of a class in a module: `my_module:MyClass`.
+    def resolve(self, name: str, modules: Collection[str] | None = None) -> Component:
+        """Return the component of a name, or of a class or function in a module: `my_module:MyClass`.
 
-        This imports any module. It serves settings that a user types, never the content of a file.
+        A module is searched as `import` does, and in the current folder. It serves settings that a user types; for a
+        name from a file, `modules` says which modules the user trusts. From then on, `load` knows the path as well.
+
+        Args:
+            name: Registered name, or path `module:Class`.
+            modules: Names of the modules that may be imported; None: all.
 
         Raises:
             UnknownComponentError: The name is unknown, or the component cannot be imported.
         """
-        if name in self or not isinstance(name, str) or ":" not in name:
+        if not isinstance(name, str) or ":" not in name:
             return self.load(name)
-        component: Component = self._checked(name, self._import(EntryPoint(name, name, self.group)))
-        return component
+        if modules is not None and name.partition(":")[0] not in modules:
+            return self.load(name)
+        if name not in self._loaded:
+            with current_folder():
+                component = self._import(EntryPoint(name, name, self.group))
+            self._loaded |= {name: component, path_of(component): component}
+        return self._loaded[name]
+
+    def reachable(self) -> list[str]:
+        """Return the names that `load` takes: all names, and the paths that were resolved in this process."""
+        return [*self.names(), *(name for name in self._loaded if ":" in name)]
 
     def name_of(self, component: object) -> str:
         """Return the registered name of a component (a class or a function), or else its path `module:Class`."""
         for name, added in self._added.items():
             if added is component:
                 return name
-        path = f"{getattr(component, '__module__', '')}:{getattr(component, '__qualname__', '')}"
+        path = path_of(component)
         for point in self.points().values():
-            if point.value == path or self._loaded.get(point.value) is component:
+            if point.value == path or self._loaded.get(point.name) is component:
                 return point.name
         return path
 
-    def _loaded_from(self, point: EntryPoint) -> Component:
-        if point.value not in self._loaded:
-            self._loaded[point.value] = self._checked(point.name, self._import(point))
-        return self._loaded[point.value]
+    def _point(self, name: str) -> EntryPoint:
+        """Return the entry point of a name.
 
-    def _import(self, point: EntryPoint) -> Any:
+        Raises:
+            UnknownComponentError: Two packages provide different components of this name.
+        """
+        points = {point.value: point for point in entry_points(group=self.group) if point.name == name}
+        if len(points) > 1:
+            packages = " and ".join(
+                f"{'a package' if point.dist is None else point.dist.name} ({point.value})" for point in points.values()
+            )
+            raise self.error(f"{self.key}={name!r} is provided twice, by {packages}; remove one of these packages")
+        return next(iter(points.values()))
+
+    def _import(self, point: EntryPoint) -> Component:
         package = "" if point.dist is None else f" of the package {point.dist.name}"
         try:
             component: Any = import_module(point.module)
             for attribute in point.attr.split("."):
                 component = getattr(component, attribute)
         except Exception as error:  # a package of another author may raise anything
-            remedy = f"Install {'it' if point.dist is None else 'that package'} again, with its modules in it"
+            remedy = (
+                "Start the command in the folder of the module, or install it"
+                if point.dist is None
+                else "Install that package again, with its modules in it"
+            )
             raise self.error(
                 f"{self.key}={point.name!r} cannot be imported: its entry point {point.value!r}{package} fails with "
                 f"{type(error).__name__}: {error}. {remedy}"
             ) from error
-        return component
+        checked: Component = self._checked(point.name, component)
+        return checked
 
     def _checked(self, name: str, component: Any) -> Any:
         """Return a component after a check of its kind."""
@@ -168,6 +227,9 @@ class Registry(Generic[Component]):
         if not is_kind or (self.base is not None and not issubclass(component, self.base)):
             expected = "a function" if self.base is None else f"a subclass of {self.base.__name__}"
             raise self.error(f"{self.key}={name!r} is {component!r:.80}, expected {expected}")
+        if inspect.isabstract(component):
+            missing = ", ".join(sorted(component.__abstractmethods__))
+            raise self.error(f"{self.key}={name!r} is abstract; {component.__name__} lacks {missing}")
         return component
 
     def _unknown(self, name: object) -> str:
@@ -177,12 +239,41 @@ class Registry(Generic[Component]):
                 f"{self.key}={name!r} is not registered, nor is any other: hxtrain is imported from {SOURCE}, but not "
                 f"installed; run: pip install {SOURCE}"
             )
-        nearest = get_close_matches(str(name), names, 1)
+        if isinstance(name, str) and ":" in name:
+            return (
+                f"{self.key}={name!r:.80} is not registered, and no file chooses a module to import; name it in "
+                f"modules=[{name.partition(':')[0]:.80}], or in Python add it to the registry of {self.kind}"
+            )
+        nearest = get_close_matches(str(name)[:80], names, 1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         return (
-            f"{self.key}={name!r} is not registered; known: {', '.join(names)}.{hint} "
+            f"{self.key}={name!r:.80} is not registered; known: {', '.join(names)}.{hint} "
             f"Is the package that provides it installed (entry-point group {self.group!r})?"
         )
+
+
+def path_of(component: object) -> str:
+    """Return the path `module:Class` of a class or a function."""
+    return f"{getattr(component, '__module__', '')}:{getattr(component, '__qualname__', '')}"
+
+
+@contextmanager
+def current_folder() -> Iterator[None]:
+    """Let imports within the block find modules of the current folder, after all others."""
+    folder = str(Path.cwd())
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if is_new and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _is_same(first: object, second: object) -> bool:
+    """Return whether two components are the same; a module that is executed again makes new ones of the same path."""
+    return first is second or (path_of(first) == path_of(second) and ":<" not in path_of(first))
 
 
 BACKENDS: Registry[Callable[..., object]] = Registry("backends", "backend", error=UnknownBackendError)
@@ -212,6 +303,14 @@ def required_settings(name: str) -> set[str]:
     """
     parameters = inspect.signature(BACKENDS.load(name)).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def free_settings(name: str) -> frozenset[str]:
+    """Return the keyword settings of a device that change no recording, see `Backend.FREE_SETTINGS`."""
+    if name not in BACKENDS.reachable():
+        return frozenset()
+    names: frozenset[str] = getattr(BACKENDS.load(name), "FREE_SETTINGS", frozenset())
+    return names
 
 
 def create_backend(name: str, **settings: Any) -> Backend:

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, ValidationError
 
 from .mistakes import MistakeError, program, unknown
-from .schema import SCHEMAS
+from .schema import REGISTRIES, SCHEMAS, SEVERAL
 from .settings import entries, settings
 
 LARGEST_SEED = 2**63 - 1
-FINITE = {"network", "encoder", "loss", "regularizer", "augment", "distillation", "trainer", "targets"}
+FINITE = {*REGISTRIES, "augment", "distillation", "trainer", "targets"}
 """Groups with finite numbers only; limits and patience in other groups may be infinite."""
 
 
@@ -75,7 +75,7 @@ def _unknown_keys(config: DictConfig, prefix: str, command: str) -> Iterator[str
 
 def _unknown_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:
     """Yield a text on every entry of a dictionary that is not allowed."""
-    if name == "regularizer":
+    if name in SEVERAL:
         invalid_names = [key for key in map(str, config) if not is_dataclass(OmegaConf.get_type(config, key))]
         yield from (unknown(f"{name}.{key}", command) for key in invalid_names)
         return

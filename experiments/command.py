@@ -21,6 +21,7 @@ from hxtrain.backends import DeviceError
 from hxtrain.console import write_any_letter
 from hxtrain.runs.checkpoint import CheckpointError
 
+from .components import import_named
 from .mistakes import Command, MistakeError, explain, misused_groups
 from .overview import overview
 from .rerun import expanded
@@ -66,6 +67,7 @@ def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[Dic
 def _main(name: str, run: Callable[[], None]) -> None:
     invocation = Command(name)
     try:
+        import_named(sys.argv[1:])
         register(name)
         words = readable(expanded(sys.argv[1:], invocation), invocation.settings)
         invocation = _command(name, words)

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from .schema import OPTIONS, SCHEMAS, choices, groups, schema
+from .schema import FIXED, REGISTRIES, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .words import is_sweep, parsed, quote
 
@@ -242,7 +242,7 @@ def _group(command: Command, override: Override, word: str) -> str | None:
         return _no_option(command, group, str(override.get_value_element_as_str()))
     if word.startswith("+") and isinstance(value, str):
         return f"{group} is a group already; write {group}={value}, without +"
-    option_names = {*OPTIONS.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
+    option_names = {*FIXED.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
         if name in option_names and name not in choices(command.name, group):
             return f"{group}={name} is for hxtrain-ann; choose one of {_listed(command, group)}"
@@ -254,6 +254,9 @@ def _listed(command: Command, group: str) -> str:
 
 
 def _no_option(command: Command, group: str, value: str, names: Sequence[str] | None = None) -> str:
+    reason = fault(group, value) if group in REGISTRIES else None
+    if reason is not None:
+        return reason
     names = list(names or choices(command.name, group))
     if command.name == "ann" and group == "experiment":
         names = choices(command.name, group)
@@ -302,8 +305,10 @@ def _missing(error: MissingConfigException, command: Command) -> str:
 
 def _missing_key(key: str, command: Command) -> str:
     parts = key.split(".")
-    if parts[0] == "regularizer" and len(parts) > 1 and f"regularizer.{parts[1]}.strength" in command.settings:
-        return f"{key} is not chosen; choose it beside the others: regularizer=[burst,weight_decay,{parts[1]}]"
+    options = {place(name): name for name in nodes(parts[0])} if parts[0] in SEVERAL else {}
+    if len(parts) > 1 and parts[1] in options:
+        defaults = ",".join(command.groups.get(parts[0]) or ())
+        return f"{key} is not chosen; choose it beside the others: {parts[0]}=[{defaults},{options[parts[1]]}]"
     if parts[0] == "hydra":
         return f"{key} is not a setting of Hydra; {command.program} --cfg hydra lists them"
     return unknown(key, command.name, _backend(command))

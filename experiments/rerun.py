@@ -11,9 +11,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.names import current_names
 
 from .mistakes import Command, MistakeError, program
-from .schema import OPTIONS
+from .schema import REGISTRIES, SEVERAL, nodes
 from .settings import is_dictionary
 from .words import is_set, quote
 
@@ -21,8 +22,6 @@ RUN = "run"
 CONFIG = "config.yaml"
 MERGED = ("experiment", "substrate", "replica", "sweep")
 """Groups whose choice is already part of the settings of a run."""
-KINDS = ("encoder", "loss", "model")
-"""Groups whose options are separate dataclasses."""
 
 
 def expanded(words: Sequence[str], command: Command) -> list[str]:
@@ -69,13 +68,11 @@ def _origin(folder: Path) -> str:
 def _words(settings: Mapping[str, Any], file: Path, remaining: Sequence[str], command: Command) -> Iterator[str]:
     chosen_groups = {group for group in command.groups if is_set(group, remaining)}
     settings = {group: value for group, value in settings.items() if group not in chosen_groups or group == "chip"}
-    for group in KINDS:
+    for group in REGISTRIES:
         if group in settings:
-            yield f"{group}={_option(group, settings[group], file)}"
+            yield f"{group}={_options(group, settings[group], file)}"
     if "backend" in settings:
         yield "backend=reference"  # the option without settings
-    if "regularizer" in settings:
-        yield f"regularizer=[{','.join(settings['regularizer'])}]"
     for name, value in _leaves(settings, "", command):
         if not (name == "chip.name" and "chip" in chosen_groups) and name != "trainer.resume":
             yield f"{'++' if isinstance(value, dict) else ''}{name}={hydra_value(value)}"
@@ -104,22 +101,38 @@ def hydra_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _option(group: str, settings: Mapping[str, Any], file: Path) -> str:
-    """Return the option of a group, from the fields of its settings or from the record of the run."""
-    nodes = OPTIONS[group]
-    names = [name for name, node in nodes.items() if {item.name for item in fields(node)} == set(settings)]
-    if len(names) > 1:
-        kind = _recorded(file.parent, f"{group}.kind")
-        names = [name for name in names if nodes[name].__name__ == kind] or names
-    if len(names) != 1:
-        raise MistakeError(f"{RUN}={file} does not tell which {group} it has; add {group}={' or '.join(nodes)}")
-    return names[0]
+def _options(group: str, settings: Mapping[str, Any], file: Path) -> str:
+    """Return the choice of a group: from the record of the run, or from the names of its settings.
+
+    Raises:
+        MistakeError: The component is not registered, or the settings do not tell it.
+    """
+    recorded = _recorded(file.parent).get(f"{group}.kinds" if group in SEVERAL else f"{group}.kind")
+    names = recorded if isinstance(recorded, list) else [recorded]
+    if recorded is None:
+        names = list(settings) if group in SEVERAL else _matches(group, settings)
+    kinds = nodes(group)
+    choice = f"[{','.join(map(str, names))}]" if group in SEVERAL else str(names[0] if names else "")
+    unknown = [str(name) for name in names if name not in kinds]
+    if unknown:
+        raise MistakeError(
+            f"{RUN}={file} has {group}={choice}, and {unknown[0]} is not registered; name it again, with its settings: "
+            f"{group}={choice}"
+        )
+    if group not in SEVERAL and len(names) != 1:
+        raise MistakeError(f"{RUN}={file} does not tell which {group} it has; add {group}={' or '.join(kinds)}")
+    return choice
 
 
-def _recorded(folder: Path, key: str) -> Any:
-    """Return a setting from the result or the checkpoint in the folder of a run; None without both."""
+def _matches(group: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the options of a group that have the same settings."""
+    return [name for name, node in nodes(group).items() if {item.name for item in fields(node)} == set(settings)]
+
+
+def _recorded(folder: Path) -> Mapping[str, Any]:
+    """Return the settings in the result or the checkpoint in the folder of a run; empty without both."""
     result = folder / "result.json"
     checkpoint = folder / "checkpoint.pt"
     if result.is_file():
-        return json.loads(result.read_text(encoding="utf-8"))["settings"].get(key)
-    return load_checkpoint(checkpoint)["settings"].get(key) if checkpoint.is_file() else None
+        return current_names(json.loads(result.read_text(encoding="utf-8"))["settings"])
+    return current_names(load_checkpoint(checkpoint)["settings"]) if checkpoint.is_file() else {}

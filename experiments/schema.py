@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
 from pkgutil import resolve_name
@@ -11,40 +11,55 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hxtrain.ann.models import CNNConfig, MLPConfig
+from hxtrain.backends import Registry, UnknownComponentError
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
-from hxtrain.execution.config import NetworkConfig
-from hxtrain.objectives import Burst, MaxOverTime, MeanOverTime, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation
-from hxtrain.objectives.regularizers import ReadoutAmplitude
+from hxtrain.runs.saved import RESERVED
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 
 from .hydra_parser import accept_late_texts
 
-OPTIONS: dict[str, dict[str, type]] = {
-    "network": {"lif": NetworkConfig},
-    "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder},
-    "loss": {"max_over_time": MaxOverTime, "mean_over_time": MeanOverTime},
+REGISTRIES = {
+    "network": "hxtrain.network:NETWORKS",
+    "encoder": "hxtrain.datasets.encoders:ENCODERS",
+    "loss": "hxtrain.objectives:LOSSES",
+    "regularizer": "hxtrain.objectives:PENALTIES",
+    "gradient": "hxtrain.gradients:GRADIENTS",
+    "rule": "hxtrain.rules:RULES",
+    "optimizer": "hxtrain.rules:OPTIMIZERS",
+    "constraint": "hxtrain.rules:CONSTRAINTS",
+    "model": "hxtrain.ann.models:MODELS",
+}
+"""Groups whose options are registered components, with the place of their registry."""
+SEVERAL = {"regularizer", "constraint"}
+"""Groups of which a run has any number of options, each with its settings under its name."""
+NAMED: Mapping[str, str] = {"data": "hxtrain.datasets:DATASETS", "backend": "hxtrain.backends:BACKENDS"}
+"""Groups whose options set `name` to the name of a registered function, with the place of their registry."""
+VALUES: Mapping[str, str] = {
+    "network.surrogate": "hxtrain.neurons:SURROGATES",
+    "data.name": "hxtrain.datasets:DATASETS",
+    "backend.name": "hxtrain.backends:BACKENDS",
+}
+"""Settings whose value names a registered function, with the place of their registry."""
+FIXED: Mapping[str, Mapping[str, type]] = {
     "augment": {"none": Augmentation},
     "distillation": {"none": Distillation},
     "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig},
-    "model": {"mlp": MLPConfig, "cnn": CNNConfig},
 }
-REGULARIZERS = {
-    "burst": Burst,
-    "upper_activity": UpperActivity,
-    "readout_amplitude": ReadoutAmplitude,
-    "weight_decay": WeightDecay,
-}
+"""Groups with a fixed set of options."""
 PAIRED = ("backend", "chip")
 """Groups that a comparison has twice: `other_backend` and `other_chip` have the same options."""
 
 
-TRAINING = {"encoder": MISSING, "regularizer": {}}
+TRAINING: Mapping[str, Any] = {
+    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
+    "regularizer": {},
+    "constraint": {},
+}
 """Settings that a training command takes only from its groups."""
-SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
+SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
@@ -79,14 +94,67 @@ def register(*commands: str) -> None:
         store.store(group="tolerances", name="device", node=kind)
         for name, tolerances in resolve_name("hxtrain.backends.conformance:TOLERANCES").items():
             store.store(group="tolerances", name=name, node=kind(**asdict(tolerances)))
-    for group in PAIRED:
-        for name in options(group):
-            store.store(group=f"other_{group}", name=name, node={"defaults": [{f"/{group}@_here_": name}]})
-    for group, nodes in OPTIONS.items():
-        for name, node in nodes.items():
-            store.store(group=group, name=name, node=node)
-    for name, regularizer in REGULARIZERS.items():
-        store.store(group="regularizer", name=name, node=regularizer, package=f"regularizer.{name}")
+    for group in {group for command in commands or SCHEMAS for group in groups(command)}:
+        for name, kind in nodes(group).items():
+            package = f"{group}.{place(name)}" if group in SEVERAL else None
+            store.store(group=group, name=name, node=kind, package=package)
+        for name in _generated(group):
+            store.store(group=group, name=name, node={"name": name})
+        if group.removeprefix("other_") in PAIRED and group.startswith("other_"):
+            original = group.removeprefix("other_")
+            for name in options(original):
+                store.store(group=group, name=name, node={"defaults": [{f"/{original}@_here_": name}]})
+
+
+def registry(group: str) -> Registry[Any]:
+    """Return the registry of a group or of a setting."""
+    components: Registry[Any] = resolve_name({**REGISTRIES, **NAMED, **VALUES}[group])
+    return components
+
+
+def nodes(group: str) -> Mapping[str, type]:
+    """Return the options of a group that are dataclasses; a component that cannot be used is left out, see `fault`."""
+    if group not in REGISTRIES:
+        return FIXED.get(group, {})
+    components = registry(group)
+    return {name: components.load(name) for name in components.reachable() if fault(group, name) is None}
+
+
+def place(option: str) -> str:
+    """Return the name under which an option of `SEVERAL` has its settings: for `my_module:Mine`, it is `Mine`."""
+    return option.rpartition(":")[2].rpartition(".")[2]
+
+
+def fault(group: str, option: str) -> str | None:
+    """Return the reason why a registered component cannot be an option; None if it can, or is not registered."""
+    components = registry(group)
+    if option not in components.reachable():
+        return None
+    try:
+        kind = components.load(option)
+    except UnknownComponentError as error:
+        return str(error)
+    if not isinstance(kind, type):
+        return None
+    attributes = vars(kind)
+    is_plain = "__dataclass_fields__" not in attributes and {"__init__", "__annotations__"} & set(attributes)
+    if is_plain:
+        return f"{group}={option}: {kind.__name__} is no dataclass; write @dataclass above it"
+    reserved = [item.name for item in fields(kind) if item.name in RESERVED]
+    if reserved:
+        return f"{group}={option}: {kind.__name__} has a field {reserved[0]}, which checkpoints need; rename it"
+    try:
+        OmegaConf.structured(kind)
+    except OmegaConfBaseException as error:
+        return f"{group}={option}: {kind.__name__} has a field that is no setting: {str(error).splitlines()[0]}"
+    return None
+
+
+def _generated(group: str) -> list[str]:
+    """Return the options of a group that set `name`, and that no YAML file describes."""
+    if group not in NAMED:
+        return []
+    return sorted(set(registry(group).reachable()) - set(_files(group)))
 
 
 def _node(command: str) -> Any:
@@ -111,15 +179,20 @@ def choices(command: str, group: str) -> list[str]:
         return [f"ann/{name}" for name in options("experiment/ann")]
     if group == "tolerances":
         return sorted(["device", *resolve_name("hxtrain.backends.conformance:TOLERANCES")])
-    if group == "regularizer":
-        return sorted(REGULARIZERS)
-    if group in OPTIONS:
+    if group in REGISTRIES:
+        return sorted(registry(group).reachable())
+    if group in FIXED:
         hint = {"trainer": "ann" if command == "ann" else "default"}.get(group)
-        return sorted(name for name in OPTIONS[group] if hint in (None, name))
+        return sorted(name for name in FIXED[group] if hint in (None, name))
     return options(group.removeprefix("other_"))
 
 
 def options(group: str) -> list[str]:
-    """Return the options of a group of YAML files."""
-    file_names = (file.name for file in files("hxtrain.experiments.conf").joinpath(*group.split("/")).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))
+    """Return the options of a group of YAML files, and of registered functions."""
+    return sorted([*_files(group), *_generated(group)])
+
+
+def _files(group: str) -> list[str]:
+    folder = files("hxtrain.experiments.conf").joinpath(*group.split("/"))
+    file_names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return [name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml")]

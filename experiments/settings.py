@@ -6,13 +6,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from inspect import cleandoc
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hxtrain.backends import FAULTS, accepted_settings, available_backends
 
-from .schema import OPTIONS, REGULARIZERS
+from .schema import SEVERAL, nodes, place
 
 SYNONYMS = {"lr": "learning_rate", "dataset": "data", "device": "backend", "wd": "weight_decay"}
 """Names of settings and groups in other libraries."""
@@ -32,7 +31,6 @@ class Setting(NamedTuple):
     text: str
 
 
-@cache
 def settings(kind: type) -> Mapping[str, Setting]:
     """Return the settings of a command by name, in their order; `kind` is its dataclass."""
     return {setting.name: setting for setting in _settings(kind, "")}
@@ -44,16 +42,15 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
     for item in fields(kind):
         name = prefix + item.name
         hint = hints[item.name]
-        nodes = [node for node in OPTIONS.get(item.name, {}).values() if issubclass(node, hint)]
-        if item.name == "regularizer":
-            nodes = []
-            for option, node in REGULARIZERS.items():
-                yield from _settings(node, f"{name}.{option}.")
-        elif is_dataclass(hint) and not nodes:
-            nodes = [hint]  # type: ignore[list-item]
-        if nodes:
-            yield from {setting.name: setting for node in nodes for setting in _settings(node, f"{name}.")}.values()
-        elif item.name != "regularizer":
+        if item.name in SEVERAL and is_dictionary(hint):
+            for option, node in nodes(item.name).items():
+                yield from _settings(node, f"{name}.{place(option)}.")
+        elif is_dataclass(hint):
+            base: Any = hint
+            kinds = [node for node in nodes(item.name).values() if issubclass(node, base)] or [base]
+            parts = (part for node in kinds for part in _settings(node, f"{name}."))
+            yield from {part.name: part for part in parts}.values()
+        else:
             yield Setting(name, hint, texts.get(item.name, ""))
 
 

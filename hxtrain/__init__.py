@@ -13,6 +13,7 @@ from .network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network,
 from .objectives import MaxOverTime, MeanOverTime
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from .commands.evaluate import TrainedNetwork
@@ -41,12 +42,13 @@ __all__ = [
 ]
 
 
-def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:
+def load(run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork:
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:
         run: run directory of `hxtrain`, or its `checkpoint.pt`.
         data_folder: folder of the original data files; None: the data of the package.
+        modules: modules with components of your own that the run names (`my_module:MyLoss`); they are imported.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its data set has changed.
@@ -58,4 +60,4 @@ def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:
     from .commands.evaluate import load_trained  # which needs all that trains
 
     path = Path(text("run", run)).expanduser()
-    return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder)
+    return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder, modules)

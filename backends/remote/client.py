@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, takewhile
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -69,6 +69,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
     Raises:
         ValueError: The address is not valid, or keys are missing or broken.
     """
+
+    FREE_SETTINGS: ClassVar[frozenset[str]] = frozenset({"address", "keys", "patience", "queue_patience", "timeout"})
 
     def __init__(
         self,

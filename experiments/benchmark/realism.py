@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hxtrain.backends import Backend, Spikes, Stimulus
 from hxtrain.execution import place
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions

@@ -23,7 +23,7 @@ from hxtrain.backends import create_backend
 from hxtrain.datasets import load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution import Device
-from hxtrain.execution.config import NetworkConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives import Burst, MaxOverTime
 from hxtrain.rules import train_step
 from hxtrain.runs.metrics import write_json

@@ -13,8 +13,7 @@ from hxtrain.commands.train import torch_device
 from hxtrain.datasets import load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution import Device, device_of
-from hxtrain.execution.config import NetworkConfig
-from hxtrain.network import Network
+from hxtrain.network import Network, NetworkConfig
 from hxtrain.objectives import Burst, MaxOverTime
 from hxtrain.rules import train_step
 from hxtrain.training.evaluation import intensities

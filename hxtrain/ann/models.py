@@ -13,6 +13,8 @@ from typing import List  # noqa: UP035 - OmegaConf resolves these on every Pytho
 
 from torch import nn
 
+from hxtrain.backends import Registry
+
 
 @dataclass
 class ModelConfig(ABC):
@@ -120,5 +122,10 @@ def _block(inputs: int, channels: int) -> list[nn.Module]:
     return [*modules, nn.MaxPool2d(2)]
 
 
-MODELS: dict[str, type[ModelConfig]] = {kind.__name__: kind for kind in (MLPConfig, CNNConfig)}
-"""Models by the class name of their settings, the key in checkpoints."""
+def model_name(kind: type[ModelConfig]) -> str:
+    """Return the name of a kind of network for a reader, such as `CNN`."""
+    return kind.__name__.removesuffix("Config")
+
+
+MODELS: Registry[type[ModelConfig]] = Registry("models", "model", ModelConfig)
+"""Models by name."""

@@ -16,7 +16,7 @@ from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import checked_state, chosen_kind, component, module_with_weights, required
 
-from .models import MODELS
+from .models import MODELS, model_name
 
 ANN = "ann"
 """Kind of a checkpoint of an artificial neural network, and its backend in results."""
@@ -46,7 +46,7 @@ class TrainedAnn(NamedTuple):
     @property
     def name(self) -> str:
         """Kind of the network, such as `CNN`."""
-        return str(self.settings["model.kind"]).removesuffix("Config")
+        return model_name(MODELS.load(self.settings["model.kind"]))
 
 
 def load_ann(path: str | Path) -> TrainedAnn:
@@ -73,7 +73,7 @@ def load_ann(path: str | Path) -> TrainedAnn:
     required(path, settings, {"data.validation": int, "data.sha256": str, "data.name": str})
     shape = _shape(path, state["shape"])
     classes = tuple(map(str, state["classes"]))
-    config = component(path, state, "model", chosen_kind(path, state, "model.kind", MODELS))
+    config = component(path, state, "model", chosen_kind(path, state, "model", MODELS))
     model = module_with_weights(lambda: config.build(shape, len(classes)), state["model"], path)
     return TrainedAnn(
         model.eval(),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hxtrain.ann.models import MLPConfig, ModelConfig
+from hxtrain.ann.models import MODELS, MLPConfig, ModelConfig, model_name
 from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
 from hxtrain.datasets import DataConfig, ImageDataset
@@ -69,9 +69,7 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, accelerator)
         trainer.prepare()
         write_config(folder, config)
-        progress.say(
-            f"{settings['model.kind'].removesuffix('Config')} of {measured['parameters']} parameters on {data.title}"
-        )
+        progress.say(f"{model_name(type(config.model))} of {measured['parameters']} parameters on {data.title}")
         trainer.fit()
         measured["notes"] = progress.remarks[n_previous_remarks:]
         result = outcome(trainer, data, IDENTITY, command, time.perf_counter() - start, measured)
@@ -102,4 +100,4 @@ def _task(config: AnnConfig, data: ImageDataset, accelerator: torch.device) -> A
 
 def _settings(config: AnnConfig) -> dict[str, Any]:
     """Return all settings that change a step, flat."""
-    return {**step_settings(config, config.trainer), "model.kind": type(config.model).__name__}
+    return {**step_settings(config, config.trainer), "model.kind": MODELS.name_of(type(config.model))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from rich.text import Text
 
@@ -41,6 +41,7 @@ class CompareConfig:
         samples: Number of test samples in use, from the start of the data set; 0 for all.
         tolerance: Largest differences at which layers agree.
         data_folder: Folder of the original files, for image sizes that the package does not contain.
+        modules: Modules with components of your own that the checkpoint names; they are imported.
     """
 
     checkpoint: str = "???"
@@ -51,6 +52,7 @@ class CompareConfig:
     samples: int = 500
     tolerance: Tolerance = field(default_factory=Tolerance)
     data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
+    modules: List[str] = field(default_factory=list)  # noqa: UP006
 
     def __post_init__(self) -> None:
         if self.samples < 0:
@@ -67,7 +69,7 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
         CheckpointError: The checkpoint cannot be read.
         PlacementError: The network does not fit one of the devices.
     """
-    trained = load_trained(config.checkpoint, config.data_folder)
+    trained = load_trained(config.checkpoint, config.data_folder, config.modules)
     net = trained.net
     test = shorten(trained.data.test, config.samples, "samples")
     net.traces = "measured"  # compares measurements, not the model's traces

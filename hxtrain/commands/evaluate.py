@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from torch import Tensor
 
 from hxtrain.ann.teachers import ANN
-from hxtrain.datasets import OWN, DataConfig, DatasetError, ImageDataset
-from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
-from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
-from hxtrain.network import Network
-from hxtrain.objectives import losses
+from hxtrain.backends import BACKENDS, Registry
+from hxtrain.datasets import DATASETS, OWN, DataConfig, DatasetError, ImageDataset
+from hxtrain.datasets.encoders import ENCODERS, Encoder
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.network import NETWORKS, Network
+from hxtrain.neurons import SURROGATES
+from hxtrain.objectives import LOSSES, Loss
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, require_same
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
@@ -34,7 +37,7 @@ from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import shorten
 
 from .result import all_notes, device_cost, input_events
-from .train import FREE_TO_CHANGE, attached, device_identity, flatten, introduce
+from .train import attached, device_identity, flatten, free_to_change, introduce
 
 
 @dataclass
@@ -60,6 +63,8 @@ class EvaluateConfig:
         silenced: Share of silent neurons in each hidden layer.
         silenced_seed: Seed that draws the silent neurons; a larger share includes the neurons of a smaller one.
         match: Shell pattern of the paths of the runs below a folder, such as `*mnist16*calibrated`.
+        modules: Modules with components of your own that the checkpoint names, such as `my_module` of `loss.kind`
+            `my_module:MyLoss`; they are imported.
     """
 
     checkpoint: str = "???"
@@ -76,6 +81,7 @@ class EvaluateConfig:
     silenced: float = 0.0
     silenced_seed: int = 0
     match: str = "*"
+    modules: List[str] = field(default_factory=list)  # noqa: UP006
 
     def __post_init__(self) -> None:
         for name, minimum in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
@@ -103,16 +109,17 @@ class TrainedNetwork(NamedTuple):
     net: Network
     data: ImageDataset
     encoder: Encoder
-    loss: losses.MaxOverTime
+    loss: Loss
     origin: dict[str, Any]
 
 
-def load_trained(checkpoint: str, data_folder: str | None = None) -> TrainedNetwork:
+def load_trained(checkpoint: str, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork:
     """Return the network of a checkpoint of `hxtrain`, with the components of its training.
 
     Args:
         checkpoint: `checkpoint.pt` of a run.
         data_folder: Folder of the original files; None for the data of the package.
+        modules: Modules with components of your own that the checkpoint may name; they are imported.
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or its data set has changed.
@@ -125,11 +132,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> TrainedNetw
         )
     settings: dict[str, Any] = checked_state(path, state)["settings"]
     required(path, settings, {"seed": int, "data.sha256": str})
-    encoder = component(
-        path, state, "encoder", chosen_kind(path, state, "encoder.kind", ENCODERS, LatencyEncoder.__name__)
-    )
-    loss = component(path, state, "loss", chosen_kind(path, state, "loss.kind", losses.LOSSES))
-    network = component(path, state, "network", NetworkConfig)
+    _import_functions(settings, modules)
+    encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
+    loss = component(path, state, "loss", chosen_kind(path, state, "loss", LOSSES, modules))
+    network = component(path, state, "network", chosen_kind(path, state, "network", NETWORKS, modules))
     try:
         folder = data_folder or _data_folder(path, str(settings.get("data.name")))
         data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
@@ -162,6 +168,19 @@ def load_trained(checkpoint: str, data_folder: str | None = None) -> TrainedNetw
     )
 
 
+def _import_functions(settings: Mapping[str, Any], modules: Collection[str]) -> None:
+    """Import the functions of a user's modules that the settings of a checkpoint name, so that they are found by path.
+
+    Raises:
+        UnknownComponentError: A function cannot be imported.
+    """
+    registries: Mapping[str, Registry[Any]] = {"data.name": DATASETS, "network.surrogate": SURROGATES}
+    for key, registry in registries.items():
+        name = settings.get(key)
+        if isinstance(name, str) and name.partition(":")[0] in modules:
+            registry.resolve(name, modules)
+
+
 def _data_folder(checkpoint: Path, name: str) -> str | None:
     """Return the data folder of the user, from the run's `config.yaml`; None for data of the package."""
     file = checkpoint.parent / "config.yaml"
@@ -181,7 +200,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     start = time.perf_counter()
     n_previous_remarks = len(progress.remarks)
     config = with_device(config)
-    trained = load_trained(config.checkpoint, config.data_folder)
+    if config.backend.name.partition(":")[0] in config.modules:
+        BACKENDS.resolve(config.backend.name)
+    trained = load_trained(config.checkpoint, config.data_folder, config.modules)
     net, data = trained.net, trained.data
     if config.steps > net.steps:
         raise ValueError(f"steps={config.steps} exceeds the {net.steps} steps that the network was trained with")
@@ -255,9 +276,8 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     settings = checked_state(path, load_checkpoint(path))["settings"]
     saved = {key: value for key, value in settings.items() if key.split(".")[0] in groups}
     run_settings = flatten({group: run[group] for group in groups})
-    require_same(
-        path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in FREE_TO_CHANGE}
-    )
+    free = free_to_change(str(run["backend"].get("name")))
+    require_same(path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in free})
     backend = typed_component(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 

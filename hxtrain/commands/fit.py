@@ -12,7 +12,8 @@ import numpy as np
 from hxtrain.backends import DeviceError
 from hxtrain.characterisation.fit import Characterisation, Report, characterise
 from hxtrain.execution import place
-from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions

@@ -16,19 +16,30 @@ from rich.console import Console
 from torch import Tensor
 
 from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settings
+from hxtrain.backends import Registry, free_settings
 from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, ImageDataset
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
-from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
 from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
-from hxtrain.network import Network
-from hxtrain.objectives import Burst, MaxOverTime, Regularizer, WeightDecay
+from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
+from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import listed
-from hxtrain.rules import CONSTRAINTS, Backprop, Clamp, Constraint, LearningRule
+from hxtrain.rules import (
+    CONSTRAINTS,
+    OPTIMIZERS,
+    RULES,
+    Adam,
+    Backprop,
+    Clamp,
+    Constraint,
+    LearningRule,
+    Optimizer,
+)
 from hxtrain.runs.checkpoint import (
     CheckpointError,
     is_state_dict,
@@ -61,14 +72,15 @@ class RunConfig:
     seed: int = 0
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: Architecture = field(default_factory=NetworkConfig)
     encoder: Encoder = field(default_factory=LatencyEncoder)
-    loss: MaxOverTime = field(default_factory=MaxOverTime)
+    loss: Loss = field(default_factory=MaxOverTime)
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
     gradient: Gradient = field(default_factory=SurrogateGradient)
     rule: LearningRule = field(default_factory=Backprop)
+    optimizer: Optimizer = field(default_factory=Adam)
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)
@@ -88,11 +100,12 @@ class RunConfig:
 PARTS: Mapping[str, type] = {
     "backend": BackendConfig,
     "chip": ChipConfig,
-    "network": NetworkConfig,
+    "network": Architecture,
     "encoder": Encoder,
-    "loss": MaxOverTime,
+    "loss": Loss,
     "gradient": Gradient,
     "rule": LearningRule,
+    "optimizer": Optimizer,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -100,6 +113,17 @@ PARTS: Mapping[str, type] = {
     "parallel": ParallelConfig,
 }
 """Type of each part of the settings of a run."""
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "network": NETWORKS,
+    "encoder": ENCODERS,
+    "loss": LOSSES,
+    "regularizer": PENALTIES,
+    "gradient": GRADIENTS,
+    "rule": RULES,
+    "optimizer": OPTIMIZERS,
+    "constraint": CONSTRAINTS,
+}
+"""Registry of each part of which there are several kinds."""
 
 FREE_TO_CHANGE = {
     "trainer.epochs",
@@ -112,16 +136,19 @@ FREE_TO_CHANGE = {
     "backend.retries",
     "backend.max_runs",
     "backend.run_timeout",
-    "backend.settings.address",  # address of a chip server; the identity of the chip is still checked
-    "backend.settings.keys",
-    "backend.settings.patience",
-    "backend.settings.queue_patience",
-    "backend.settings.timeout",
-    "identity.address",
     "parallel.chips",
     "parallel.addresses",
 }
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
+
+
+def free_to_change(backend: str) -> set[str]:
+    """Return `FREE_TO_CHANGE` with the settings of a backend that change no recording; its identity is still checked.
+
+    An entry of the identity with the name of such a setting, as the address of a chip server, is free as well.
+    """
+    groups = ("backend.settings", "identity")
+    return FREE_TO_CHANGE | {f"{group}.{name}" for group in groups for name in free_settings(backend)}
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
@@ -267,6 +294,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             config.augment,
             teacher,
             rule=config.rule,
+            optimizer=config.optimizer,
             constraints=config.constraint,
         )
         settings = _identify(config, identity, data)
@@ -396,9 +424,8 @@ def check_folder(resume: bool, folder: Path) -> None:
 
 def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
-    device_values = {
-        f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in FREE_TO_CHANGE
-    }
+    free = free_to_change(config.backend.name)
+    device_values = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
     return {**_settings(config), **device_values, "data.sha256": data.sha256}
 
 
@@ -407,21 +434,27 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     settings = step_settings(config, config.trainer)
     flat = {key: value for key, value in settings.items() if not key.startswith("distillation.")}
     flat |= teacher_settings(config.distillation)
-    regularizer_names = [type(regularizer).__name__ for regularizer in config.regularizer.values()]
-    class_names = {
-        "encoder.kind": type(config.encoder).__name__,
-        "loss.kind": type(config.loss).__name__,
-        "gradient.kind": GRADIENTS.name_of(type(config.gradient)),
-        "rule.kind": config.rule.name,
-        "constraint.kinds": [CONSTRAINTS.name_of(type(constraint)) for constraint in config.constraint.values()],
-    }
-    return {**flat, **class_names, "regularizer.kinds": regularizer_names}
+    return {**flat, **component_names(config)}
+
+
+def component_names(config: RunConfig) -> dict[str, Any]:
+    """Return the registered name of each component of a run, such as `loss.kind`; several are `regularizer.kinds`."""
+    names: dict[str, Any] = {}
+    for group, registry in REGISTRIES.items():
+        value = getattr(config, group)
+        if isinstance(value, dict):
+            names[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
+        else:
+            names[f"{group}.kind"] = registry.name_of(type(value))
+    return names
 
 
 def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:
     """Return the settings of a config (a dataclass) that are not free to change, flat."""
-    free = FREE_TO_CHANGE - ({"trainer.epochs"} if trainer.schedule == "cosine" else set())
-    return {key: value for key, value in flatten(asdict(config)).items() if key not in free}
+    settings = flatten(asdict(config))
+    free = free_to_change(settings.get("backend.name", ""))
+    free -= {"trainer.epochs"} if trainer.schedule == "cosine" else set()
+    return {key: value for key, value in settings.items() if key not in free}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

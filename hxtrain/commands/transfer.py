@@ -44,7 +44,7 @@ class TransferConfig(RunConfig):
             raise ValueError(f"chips={list(self.chips)} must name at least two different chips")
         for name in self.chips:
             path_part(name, "chips")
-        bits = {"weight_bits": self.network.weight_bits, "trace_bits": self.network.trace_bits}
+        bits = {name: getattr(self.network, name, None) for name in ("weight_bits", "trace_bits")}
         set_bits = ", ".join(f"network.{name}={value}" for name, value in bits.items() if value is not None)
         if self.software and set_bits:
             raise ValueError(f"{set_bits}: software has floats in their place; set software=false, or leave this out")

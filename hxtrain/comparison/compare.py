@@ -18,7 +18,7 @@ from torch import Tensor
 from hxtrain.backends import Health, Spikes
 from hxtrain.execution import Device
 from hxtrain.network import Network
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import Loss
 
 from .difference import Difference, cosine, difference, neuron_rates
 from .passes import LayerPass, Pass, run_pass
@@ -202,7 +202,7 @@ def compare(
     first: Device | None,
     second: Device | None,
     spikes: Spikes,
-    loss: MaxOverTime,
+    loss: Loss,
     labels: Tensor | None = None,
     tolerance: Tolerance | None = None,
 ) -> Comparison:

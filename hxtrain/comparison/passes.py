@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hxtrain.backends import INPUT, Health, Spikes
 from hxtrain.network import Activity, LayerActivity, Network
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import predictions
 
 from .response import Response, first_spikes, linear_response, measure_response
@@ -51,7 +51,7 @@ class Pass(NamedTuple):
 
 
 @torch.enable_grad()
-def run_pass(net: Network, spikes: Spikes, loss: MaxOverTime, labels: Tensor | None) -> Pass:
+def run_pass(net: Network, spikes: Spikes, loss: Loss, labels: Tensor | None) -> Pass:
     """Run a network on its device or in software; `.grad` is not changed.
 
     Args:

@@ -4,11 +4,11 @@ from .dataset import ImageDataset, Split, content_sha256
 from .errors import DatasetError
 from .idx import read_images, read_labels, write_idx
 from .own import NAME as OWN
-from .registry import NAMES, DataConfig, load_dataset
+from .registry import DATASETS, DataConfig, load_dataset
 from .resize import resize_images
 
 __all__ = [
-    "NAMES",
+    "DATASETS",
     "OWN",
     "DataConfig",
     "DatasetError",

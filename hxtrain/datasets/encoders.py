@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Spikes
+from hxtrain.backends import Registry, Spikes
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import GRID_TOLERANCE, Data
 from hxtrain.checks import check_types, require_kind
@@ -203,5 +203,5 @@ class LinearLatencyEncoder(Encoder):
         return torch.cat([values, bias], 1).repeat(1, self.repeats)
 
 
-ENCODERS: dict[str, type[Encoder]] = {kind.__name__: kind for kind in (LatencyEncoder, LinearLatencyEncoder)}
-"""Encoders by class name, the key in checkpoints."""
+ENCODERS: Registry[type[Encoder]] = Registry("encoders", "encoder", Encoder)
+"""Encoders by name."""

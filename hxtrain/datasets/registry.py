@@ -2,52 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
+from hxtrain.backends import Registry
 from hxtrain.checks import check_types, text, whole
 
 from .catalogue import CATALOGUE, DatasetInfo
 from .dataset import ImageDataset, hold_out
 from .download import cache_folder, download_dataset
-from .errors import DatasetError
+from .errors import DatasetError, UnknownDatasetError
 from .folder import read_folder
 from .own import KINDS, read_own
 from .own import NAME as OWN
 from .shipped import read_shipped
 from .yin_yang import generate
 
-NAMES = (*CATALOGUE, OWN)
+Loader = Callable[..., ImageDataset]
+"""Function of keyword settings, such as `size` and `folder`, that returns a data set."""
+DATASETS: Registry[Loader] = Registry("datasets", "data.name", error=UnknownDatasetError)
+"""Loaders of data sets by name."""
 
 
 def load_dataset(
-    name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
+    name: str,
+    size: int | None = None,
+    folder: str | Path | None = None,
+    download: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> ImageDataset:
-    """Load `mnist`, `fashion`, `digits`, `yin_yang`, or a user's data set, `folder` (`own.py`).
+    """Load a data set by name: `mnist`, `fashion`, `digits`, `yin_yang`, a user's `folder`, or of another package.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `DATASETS`.
         size: side of the images in pixels, or length of the feature vectors (yin_yang: 4); None is the shipped size
             (16, digits: 8), or the size of a user's images.
         folder: folder of the four IDX files, or of a user's data. Without `folder` and `download` the shipped data are
             used.
         download: whether to fetch the files that `folder` lacks, into `folder` or `cache_folder(name)`; the published
             files are then used, never the shipped ones.
+        settings: further keyword settings of the loader.
 
     Returns:
         Images uint8 [N, size, size] or features float32 [N, size], labels int64 [N], for train and test.
 
     Raises:
-        DatasetError: the name is unknown, the size is not available, or files are missing or damaged.
+        DatasetError: the name or a setting is unknown, the size is not available, or files are missing or damaged.
     """
+    loader = DATASETS.load(name)
     size = None if size is None else whole("data.size", size)
-    folder = None if folder is None else text("data.folder", folder)
-    if name == OWN:
-        return _load_folder(size, folder, download)
-    info = CATALOGUE.get(name) if isinstance(name, str) else None
-    if info is None:
-        raise DatasetError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
+    if size is not None and size < 1:
+        raise DatasetError(f"size must be at least 1 pixel, got {size}")
+    common = {
+        "size": size,
+        "folder": None if folder is None else text("data.folder", folder),
+        "download": download,
+    }
+    keywords = {key: value for key, value in common.items() if value not in (None, False)} | dict(settings or {})
+    accepted = signature(loader).parameters
+    for key, value in keywords.items():
+        if key not in accepted:
+            setting = f"data.{key}" if key in common else f"data.settings.{key}"
+            raise DatasetError(
+                f"data={name} has no setting {setting}={value}; it accepts: {', '.join(accepted) or 'none'}"
+            )
+    data = loader(**keywords)
+    if not isinstance(data, ImageDataset):
+        raise DatasetError(f"data={name} gave a {type(data).__name__}, expected ImageDataset")
+    return data
+
+
+def mnist(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+    """Return MNIST; see `load_dataset` for the arguments."""
+    return _published("mnist", size, folder, download)
+
+
+def fashion(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+    """Return Fashion-MNIST; see `load_dataset` for the arguments."""
+    return _published("fashion", size, folder, download)
+
+
+def digits(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+    """Return scikit-learn's digits; see `load_dataset` for the arguments."""
+    return _published("digits", size, folder, download)
+
+
+def yin_yang(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+    """Return the Yin-Yang data set, which is generated; see `load_dataset` for the arguments."""
+    return _published("yin_yang", size, folder, download)
+
+
+def folder(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+    """Return the data set in a user's folder; see `load_dataset` for the arguments."""
+    if folder is None:
+        raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
+    if download:
+        raise DatasetError(f"data={OWN} has nothing to download; leave data.download out")
+    return read_own(Path(folder).expanduser(), size)
+
+
+def _published(name: str, size: int | None, folder: str | None, download: bool) -> ImageDataset:
+    """Return a data set of the catalogue."""
+    info = CATALOGUE[name]
     size = info.size if size is None else size
     _check_request(info, size, folder, download)
     if not info.shipped:
@@ -60,27 +119,18 @@ def load_dataset(
     return read_folder(info, place, size)
 
 
-def _load_folder(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
-    if folder is None:
-        raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
-    if download:
-        raise DatasetError(f"data={OWN} has nothing to download; leave data.download out")
-    if size is not None and size < 1:
-        raise DatasetError(f"size must be at least 1 pixel, got {size}")
-    return read_own(Path(folder).expanduser(), size)
-
-
 @dataclass
 class DataConfig:
     """Settings of the data: the arguments of `load_dataset`, in a form that OmegaConf accepts.
 
     Attributes:
-        name: name of a data set, see docs/data.md.
+        name: name of a data set, see docs/data.md, or of one that a package provides.
         size: side of the images in pixels; None: the shipped size.
         folder: folder of the original files, for images of another size.
         download: whether to fetch the original files.
         validation: number of training samples that are held out and evaluated in place of the test samples; if the data
             set has a validation part, samples of that part.
+        settings: further keyword settings of the data set.
     """
 
     name: str = "mnist"
@@ -88,18 +138,17 @@ class DataConfig:
     folder: Optional[str] = None  # noqa: UP045
     download: bool = False
     validation: int = 0
+    settings: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
 
     def load(self) -> ImageDataset:
         """Load the data; see `load_dataset`."""
-        return hold_out(load_dataset(self.name, self.size, self.folder, self.download), self.validation)
+        return hold_out(load_dataset(self.name, self.size, self.folder, self.download, self.settings), self.validation)
 
 
 def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, download: bool) -> None:
-    if size < 1:
-        raise DatasetError(f"size must be at least 1 pixel, got {size}")
     if not info.shipped and (folder is not None or download or size != info.size):
         raise DatasetError(
             f"'{info.name}' is generated, with {info.size} features; leave folder and download out, and size at "

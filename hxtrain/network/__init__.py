@@ -1,6 +1,7 @@
 """What is asked for: layers, the network that they form, and what it did in a pass."""
 
 from .activity import Activity, LayerActivity
+from .config import NETWORKS, Architecture, NetworkConfig
 from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
 from .network import Network
 from .runner import PlacementError, Runner, Write
@@ -8,12 +9,15 @@ from .runner import PlacementError, Runner, Write
 __all__ = [
     "LI",
     "LIF",
+    "NETWORKS",
     "Activity",
+    "Architecture",
     "Dropout",
     "Layer",
     "LayerActivity",
     "Linear",
     "Network",
+    "NetworkConfig",
     "PlacementError",
     "Recurrent",
     "Runner",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from hxtrain.backends import Registry
+
 Surrogate = Callable[[Tensor, float], Tensor]
 
 
@@ -44,14 +46,8 @@ def boxcar(x: Tensor, slope: float) -> Tensor:
     return (x.abs_() * slope < 1).to(x.dtype)
 
 
-SURROGATES: dict[str, Surrogate] = {
-    "superspike": superspike,
-    "triangle": triangle,
-    "sigmoid": sigmoid,
-    "gaussian": gaussian,
-    "arctan": arctan,
-    "boxcar": boxcar,
-}
+SURROGATES: Registry[Surrogate] = Registry("surrogates", "surrogate")
+"""Surrogate derivatives by name."""
 
 
 def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
@@ -62,9 +58,6 @@ def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
     """
     if callable(surrogate):
         return surrogate
-    if surrogate not in SURROGATES:
-        raise ValueError(
-            f"surrogate={surrogate!r} is not known; choose one of {', '.join(SURROGATES)}, or give a function "
-            "f(x, slope)"
-        )
-    return SURROGATES[surrogate]
+    if isinstance(surrogate, str):
+        return SURROGATES.load(surrogate)
+    raise ValueError(f"surrogate={surrogate!r} must be a name, {', '.join(SURROGATES)}, or a function f(x, slope)")

@@ -1,6 +1,18 @@
 """What is minimised: losses of the readout, and penalties on activity and weights."""
 
-from .losses import LOSSES, MaxOverTime, MeanOverTime
-from .regularizers import Burst, Regularizer, UpperActivity, WeightDecay
+from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime
+from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 
-__all__ = ["LOSSES", "Burst", "MaxOverTime", "MeanOverTime", "Regularizer", "UpperActivity", "WeightDecay"]
+__all__ = [
+    "LOSSES",
+    "PENALTIES",
+    "Burst",
+    "CrossEntropy",
+    "Loss",
+    "MaxOverTime",
+    "MeanOverTime",
+    "ReadoutAmplitude",
+    "Regularizer",
+    "UpperActivity",
+    "WeightDecay",
+]

@@ -22,7 +22,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from hxtrain.checks import check_types
 
-from .losses import MaxOverTime
+from .losses import Loss
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Teacher:
         samples = samples.to(self.torch_device)
         return torch.stack([log_softmax(model(samples), 1) for model in self.models]).mean(0)
 
-    def loss(self, labels_loss: MaxOverTime, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, labels_loss: Loss, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss of a batch, a function of readout `[T, B, classes]` and labels `[B]`.
 
         Args:

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hxtrain.backends import Registry
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import Data
 from hxtrain.checks import check_types
 
 
 @dataclass
-class MaxOverTime:
-    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022).
+class Loss(ABC):
+    """Base of losses: a number to minimise, and the answers of the network. A field is a setting, `loss.<field>`."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "loss.")
+
+    @abstractmethod
+    def scores(self, readout: Tensor) -> Tensor:
+        """Return scores `[B, classes]` of membranes `[T, B, classes]`; the largest score is the answer."""
+
+    @abstractmethod
+    def logits(self, readout: Tensor) -> Tensor:
+        """Return the logarithms of the classes' probabilities, up to a constant of each sample, `[B, classes]`.
+
+        Args:
+            readout: Membranes `[T, B, classes]`.
+        """
+
+    @abstractmethod
+    def __call__(self, readout: Tensor, labels: Data) -> Tensor:
+        """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`."""
+
+
+@dataclass
+class CrossEntropy(Loss):
+    """Base of losses that are the cross-entropy of scores; a subclass defines `scores`.
 
     Attributes:
         readout_scale: factor on the membranes before the softmax.
@@ -27,15 +53,11 @@ class MaxOverTime:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_types(self, "loss.")
+        super().__post_init__()
         if not 0 < self.readout_scale < math.inf:
             raise ValueError(f"loss.readout_scale={self.readout_scale} must be positive and finite")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in 0 <= x < 1")
-
-    def scores(self, readout: Tensor) -> Tensor:
-        """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
-        return _membranes(readout).amax(dim=0)
 
     def logits(self, readout: Tensor) -> Tensor:
         """Return the inputs of the softmax `[B, classes]` for membranes `[T, B, classes]`."""
@@ -60,7 +82,16 @@ class MaxOverTime:
 
 
 @dataclass
-class MeanOverTime(MaxOverTime):
+class MaxOverTime(CrossEntropy):
+    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022)."""
+
+    def scores(self, readout: Tensor) -> Tensor:
+        """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
+        return _membranes(readout).amax(dim=0)
+
+
+@dataclass
+class MeanOverTime(CrossEntropy):
     """Cross-entropy of the readout's mean over time (for inputs that carry information throughout)."""
 
     def scores(self, readout: Tensor) -> Tensor:
@@ -104,5 +135,5 @@ def predictions(scores: Tensor) -> Tensor:
     return torch.argmax(scores, dim=1)
 
 
-LOSSES: dict[str, type[MaxOverTime]] = {"MaxOverTime": MaxOverTime, "MeanOverTime": MeanOverTime}
-"""Losses by class name, the key in checkpoints."""
+LOSSES: Registry[type[Loss]] = Registry("losses", "loss", Loss)
+"""Losses by name."""

@@ -7,6 +7,7 @@ of hidden neuron i in a trial.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,13 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hxtrain.backends import Registry
 from hxtrain.checks import check_types, require_kind
 from hxtrain.network import Activity, Network, Write
 
 
 @dataclass
-class Regularizer:
-    """Base: a strength, checked.
+class Regularizer(ABC):
+    """Base: a strength, checked. A field is a setting, `regularizer.<name>.<field>`.
 
     A regulariser may have a state outside its fields, made by `prepare`; it goes into the checkpoint.
 
@@ -42,14 +44,19 @@ class Regularizer:
         if not 0 <= value < math.inf:
             raise ValueError(f"regularizer {type(self).__name__}: {name}={value} must be finite and not negative")
 
+    @abstractmethod
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the penalty without its strength."""
-        raise TypeError(f"{type(self).__name__} defines no penalty; use one of its subclasses")
+        """Return the penalty without its strength.
 
-    def prepare(self, net: Network) -> None:
+        Args:
+            activity: Activity of the network in the pass.
+            weights: Weights of each projection, as the device has them.
+        """
+
+    def prepare(self, net: Network) -> None:  # noqa: B027 - a hook
         """Make the state for a network; there is none by default."""
 
-    def after_write(self, net: Network, write: Write) -> None:
+    def after_write(self, net: Network, write: Write) -> None:  # noqa: B027 - a hook
         """Take note of a change of the weights; called after each step if `watches_writes`."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,6 +133,10 @@ class WeightDecay(Regularizer):
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
         return _sum(w.square().mean() for w in weights[:-1])
+
+
+PENALTIES: Registry[type[Regularizer]] = Registry("penalties", "regularizer", Regularizer)
+"""Regularisers by name."""
 
 
 def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:

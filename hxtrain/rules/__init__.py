@@ -4,13 +4,17 @@ from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
 from .constraints import CONSTRAINTS, Clamp, Constraint, Sign
+from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 from .rule import RULES, Batch, LearningRule, Need, Objective, RuleError, Step, correctness, require_fit
 from .step import LossNotFiniteError, learn
 from .streaming import StreamingRule, Window
 
 __all__ = [
     "CONSTRAINTS",
+    "OPTIMIZERS",
     "RULES",
+    "SGD",
+    "Adam",
     "Backprop",
     "Batch",
     "Clamp",
@@ -19,6 +23,7 @@ __all__ = [
     "LossNotFiniteError",
     "Need",
     "Objective",
+    "Optimizer",
     "RuleError",
     "Sign",
     "Step",

@@ -21,6 +21,8 @@ import torch
 from hxtrain.backends.files import replacing
 from hxtrain.checks import text
 
+from .names import current_names
+
 FORMAT = 1
 ZIP_SIGNATURE = b"PK\x03\x04"
 ZIP_END = b"PK\x05\x06"
@@ -191,23 +193,17 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-IMPLICIT: Mapping[str, Any] = {
-    "rule.kind": "backprop",
-    "gradient.kind": "surrogate",
-    "constraint.kinds": ["clamp"],
-}
-"""Settings that runs had before they could be chosen; their files do not name them."""
-
-
 def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the same settings; the error names every difference.
 
-    A setting that is missing on one side, since the version differs, equals None on the other side.
+    A setting that is missing on one side, since the version differs, equals None on the other side. Components are
+    compared by their registered names.
 
     Raises:
         CheckpointError: A setting differs.
     """
-    saved = {**IMPLICIT, **saved} if IMPLICIT.keys() <= current.keys() else saved
+    saved = current_names(saved)
+    current = current_names(current)
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {current.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(current))

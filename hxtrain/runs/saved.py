@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from hxtrain.backends import Registry, UnknownComponentError
 from hxtrain.finite import first_not_finite
 
 from .checkpoint import CheckpointError
+from .names import current_names
 
 LARGEST_FILE = 64 * 2**20
 """Largest file of JSON or YAML that is read (bytes)."""
@@ -33,6 +35,9 @@ SHARES = ("test_accuracy", "train_accuracy")
 """Entries of a result that lie in 0..1."""
 GROUPS = ("settings", "trained_settings")
 """Entries of a result that are mappings."""
+
+RESERVED = ("kind", "kinds", "sha256")
+"""Names in a group of settings that are not fields of its component."""
 
 Component = TypeVar("Component")
 Module = TypeVar("Module", bound=nn.Module)
@@ -184,7 +189,7 @@ def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Compo
     """
     start = f"{group}."
     flat = {key[len(start) :]: value for key, value in state["settings"].items() if key.startswith(start)}
-    values = {name: value for name, value in flat.items() if name not in ("kind", "sha256")}
+    values = _nested({name: value for name, value in flat.items() if name not in RESERVED})
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
     unknown = sorted(start + name for name, value in values.items() if name not in fields and value is not None)
     if unknown:
@@ -195,21 +200,42 @@ def component(file: Path, state: Mapping[str, Any], group: str, kind: type[Compo
     return typed_component(file, group, kind, {name: value for name, value in values.items() if name in fields})
 
 
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with a dictionary for names such as `settings.n`."""
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *owners, name = key.split(".")
+        place = values
+        for owner in owners:
+            place = place.setdefault(owner, {})
+        place[name] = value
+    return values
+
+
 def chosen_kind(
-    file: Path, state: Mapping[str, Any], key: str, kinds: Mapping[str, type[Component]], default: str = ""
+    file: Path,
+    state: Mapping[str, Any],
+    group: str,
+    registry: Registry[type[Component]],
+    modules: Collection[str] = (),
 ) -> type[Component]:
     """Return the class that a checkpoint names, such as the class of its encoder.
 
+    Args:
+        file: Path of the checkpoint, for errors.
+        state: Content of the checkpoint, after `checked_state`.
+        group: Group of settings, such as `encoder`.
+        registry: Registered classes.
+        modules: Modules that a user trusts, whose classes the checkpoint may name as well.
+
     Raises:
-        CheckpointError: The class is none of `kinds`.
+        CheckpointError: The class is neither registered nor in one of the modules.
     """
-    name = state["settings"].get(key, default)
-    if not isinstance(name, str) or name not in kinds:
-        raise CheckpointError(
-            f"{file}: {key}={str(name)[:80]!r} is not known here; known are {', '.join(kinds)} ({written_by(state)}). "
-            "Components of your own are not found by name: evaluate with the code that trained it"
-        )
-    return kinds[name]
+    name = current_names(state["settings"]).get(f"{group}.kind")
+    try:
+        return registry.resolve(name, modules)  # type: ignore[arg-type]
+    except UnknownComponentError as error:
+        raise CheckpointError(f"{file}: {error} ({written_by(state)})") from error
 
 
 def typed_component(file: Path, group: str, kind: type[Component], values: Mapping[str, Any]) -> Component:

@@ -31,7 +31,7 @@ class LoopConfig:
     Attributes:
         epochs: Number of passes over the training data.
         batch_size: Samples per step.
-        learning_rate: Initial learning rate of Adam.
+        learning_rate: Initial learning rate of the optimiser.
         schedule: Decay of the learning rate, `exponential` or `cosine` (to 0 at the end of the last epoch), see
             `schedule.learning_rate`.
         learning_rate_decay: Factor of the learning rate per epoch of the exponential schedule.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hxtrain.backends import Cost, total
 from hxtrain.execution import Device
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import predictions
 
 
@@ -98,7 +98,7 @@ def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None
     return energy, cost.origin, f"the chip draws {watts:.3g} W during the chip time; not measured; without the host"
 
 
-def decision_times(loss: MaxOverTime, readout: Tensor, dt: float) -> Tensor:
+def decision_times(loss: Loss, readout: Tensor, dt: float) -> Tensor:
     """Return the decision time of each sample (s) `[B]`.
 
     The answer at a trace sample rests on all trace samples up to it. The decision time is the time of the first trace

@@ -14,7 +14,7 @@ from hxtrain.datasets import ImageDataset, Split
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import predictions
 
 from .cost import CostMeter, Costs, decision_times
@@ -136,7 +136,7 @@ class EvaluationSums:
 def evaluate(
     net: Network,
     encoder: Encoder,
-    loss: MaxOverTime,
+    loss: Loss,
     split: Split,
     classes: int,
     batch_size: int,
@@ -162,9 +162,9 @@ def evaluate(
     return observe(net, encoder, loss, split, classes, batch_size, masks).summary()
 
 
-def _check(net: Network, encoder: Encoder, loss: MaxOverTime, split: Split) -> None:
+def _check(net: Network, encoder: Encoder, loss: Loss, split: Split) -> None:
     """Raise an error for arguments of the wrong type."""
-    for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, MaxOverTime, "loss")):
+    for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, Loss, "loss")):
         require_kind(value, kind, name, "evaluate(net, encoder, loss, split, classes, batch_size)")
     if isinstance(split, ImageDataset):
         raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
@@ -188,7 +188,7 @@ def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> N
 def observe(
     net: Network,
     encoder: Encoder,
-    loss: MaxOverTime,
+    loss: Loss,
     split: Split,
     classes: int,
     batch_size: int,

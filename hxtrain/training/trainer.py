@@ -23,11 +23,12 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
-from hxtrain.objectives import MaxOverTime, Regularizer
+from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Teacher
 from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
+    Adam,
     Backprop,
     Batch,
     Clamp,
@@ -35,6 +36,7 @@ from hxtrain.rules import (
     LearningRule,
     LossNotFiniteError,
     Objective,
+    Optimizer,
     Step,
     learn,
     require_fit,
@@ -74,21 +76,23 @@ class Task:
 
     net: Network
     encoder: Encoder
-    loss: MaxOverTime
+    loss: Loss
     regularizers: Mapping[str, Regularizer]
     data: ImageDataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
     rule: LearningRule = field(default_factory=Backprop)
+    optimizer: Optimizer = field(default_factory=Adam)
     constraints: Mapping[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})
 
     def __post_init__(self) -> None:
         kinds = {
             "net": Network,
             "encoder": Encoder,
-            "loss": MaxOverTime,
+            "loss": Loss,
             "data": ImageDataset,
             "rule": LearningRule,
+            "optimizer": Optimizer,
         }
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
@@ -138,7 +142,7 @@ class Trainer(Loop[TrainerConfig]):
     ) -> None:
         require_kind(task, Task, "task", "give Task(net, encoder, loss, regularizers, data)")
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
-        optimizer = torch.optim.Adam(task.net.parameters(), lr=config.learning_rate, fused=True)
+        optimizer = task.optimizer.build(task.net.parameters(), config.learning_rate)
         self.rule = copy.deepcopy(task.rule)
         self.regularizers = copy.deepcopy(dict(task.regularizers))
         self._prepare_rule(task)

@@ -20,7 +20,8 @@ from soak import soak
 
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.trainer import Trainer

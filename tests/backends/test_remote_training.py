@@ -13,7 +13,8 @@ from rich.console import Console
 from hxtrain.backends import create_backend
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig

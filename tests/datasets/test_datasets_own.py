@@ -110,7 +110,8 @@ def test_a_network_of_one_s_own_data_is_trained_and_read_back(tmp_path: Path) ->
     from hxtrain.commands.evaluate import load_trained
     from hxtrain.commands.train import RunConfig, run
     from hxtrain.datasets import DataConfig
-    from hxtrain.execution.config import BackendConfig, NetworkConfig
+    from hxtrain.execution.config import BackendConfig
+    from hxtrain.network import NetworkConfig
     from hxtrain.runs.checkpoint import CheckpointError
     from hxtrain.runs.progress import Progress
     from hxtrain.training.config import TrainerConfig

@@ -15,8 +15,9 @@ from rich.console import Console
 from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.experiments.schema import register
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 

@@ -32,10 +32,27 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return model
 
 
+OWN_LOSS = """
+from dataclasses import dataclass
+
+from hxtrain.objectives import CrossEntropy
+
+
+@dataclass
+class Last(CrossEntropy):
+    late: int = 1
+
+    def scores(self, readout):
+        return readout[-self.late:].mean(0)
+"""
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_sweep_gives_what_single_runs_give(tmp_path: Path, launcher: str) -> None:
-    call(tmp_path, "--multirun", f"hydra/launcher={launcher}", "seed=3,4", *SETTINGS, "hydra.sweep.dir=sweep")
-    call(tmp_path, "seed=4", *SETTINGS, "hydra.run.dir=alone")
+    (tmp_path / "losses.py").write_text(OWN_LOSS)
+    words = ["loss=losses:Last", "loss.late=4", *SETTINGS]
+    call(tmp_path, "--multirun", f"hydra/launcher={launcher}", "seed=3,4", *words, "hydra.sweep.dir=sweep")
+    call(tmp_path, "seed=4", *words, "hydra.run.dir=alone")
     alone, swept = weights(tmp_path / "alone"), weights(tmp_path / "sweep/1")
     assert all(torch.equal(alone[name], swept[name]) for name in alone)
     assert (tmp_path / "sweep/0/result.json").exists()

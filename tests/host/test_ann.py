@@ -139,7 +139,7 @@ def test_another_runs_folder_is_refused(tmp_path):
     resume = replace(config.trainer, resume=True)
     with pytest.raises(CheckpointError, match=r"model.hidden: checkpoint \[60\], now \[61\]"):
         train_ann(replace(config, model=MLPConfig([61]), trainer=resume), tmp_path, "test", quiet())
-    with pytest.raises(CheckpointError, match=r"model.kind: checkpoint 'MLPConfig', now 'CNNConfig'"):
+    with pytest.raises(CheckpointError, match=r"model.kind: checkpoint 'mlp', now 'cnn'"):
         train_ann(replace(config, model=CNNConfig(), trainer=resume), tmp_path, "test", quiet())
     with pytest.raises(CheckpointError, match=r"trainer.resume=true, but .* holds no checkpoint.pt"):
         train_ann(replace(config, trainer=resume), tmp_path / "empty", "test", quiet())

@@ -19,7 +19,8 @@ import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training import evaluation, trainer
 from hxtrain.training.config import TrainerConfig

@@ -14,7 +14,8 @@ from hxtrain.characterisation.response import response
 from hxtrain.commands.fit import FitConfig, fit_device, table
 from hxtrain.emulator import Group, Layout, Wiring
 from hxtrain.emulator.dynamics import build_neurons
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 
 NEURONS, MERGED = 48, 2
 CHIP = "W62F0"

@@ -12,7 +12,8 @@ from hxtrain.backends import Cost, create_backend
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.cost import CostMeter, decision_times, energy_of

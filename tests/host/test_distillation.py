@@ -20,7 +20,8 @@ from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MaxOverTime
 from hxtrain.objectives.distillation import Distillation, Teacher, distillation_loss
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

@@ -14,8 +14,8 @@ from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import BackendWrapper, Cost, Recording, Spikes, Stimulus, create_backend
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import NetworkConfig
 from hxtrain.execution.drift import DriftMonitor
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 

@@ -105,8 +105,8 @@ def test_units_are_those_of_the_spikes(encoder, repeats):
 
 
 def test_encoders_are_known_by_class_name():
-    assert ENCODERS["LatencyEncoder"] is hx.LatencyEncoder
-    assert ENCODERS["LinearLatencyEncoder"] is hx.LinearLatencyEncoder
+    assert ENCODERS.load("LatencyEncoder") is hx.LatencyEncoder
+    assert ENCODERS.load("LinearLatencyEncoder") is hx.LinearLatencyEncoder
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from hxtrain.commands.evaluate import EvaluateConfig
 from hxtrain.commands.evaluations import evaluate_all
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig

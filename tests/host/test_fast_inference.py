@@ -5,8 +5,7 @@ import torch
 
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.execution import Device
-from hxtrain.execution.config import NetworkConfig
-from hxtrain.network import PlacementError
+from hxtrain.network import NetworkConfig, PlacementError
 
 FAST = 11.9e-6
 STEPS = 6

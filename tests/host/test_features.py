@@ -17,7 +17,8 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MeanOverTime
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.progress import Progress
@@ -55,7 +56,7 @@ def trained(tmp_path_factory) -> Path:
 def test_it_learns_what_no_linear_classifier_can(trained):
     result = json.loads((trained / "result.json").read_text())
     assert result["test_accuracy"] > 0.75  # linear: 0.64 (Kriener et al. 2022)
-    assert result["settings"]["encoder.kind"] == "LinearLatencyEncoder"
+    assert result["settings"]["encoder.kind"] == "linear_latency"
     assert {path.name for path in (trained / "plots").iterdir()} >= {"plane.png", "samples.png", "confusion.png"}
 
 
@@ -75,7 +76,7 @@ def test_an_older_checkpoint_has_the_latency_code(trained, tmp_path):
     short = TrainerConfig(epochs=1, progress=False, plots=False)
     run(config(encoder=LatencyEncoder(tau=7e-6), trainer=short), folder, "test", quiet())
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    assert state["settings"].pop("encoder.kind") == "LatencyEncoder"
+    assert state["settings"].pop("encoder.kind") == "latency"
     torch.save(state, folder / "old.pt")
     assert load_trained(str(folder / "old.pt")).encoder == LatencyEncoder(tau=7e-6)
 

@@ -182,5 +182,5 @@ def test_surrogates_are_one_at_the_threshold_and_fall():
 
 
 def test_unknown_surrogate_is_named():
-    with pytest.raises(ValueError, match=r"surrogate='relu' is not known; choose one of superspike"):
+    with pytest.raises(ValueError, match=r"surrogate='relu' is not registered; known: .*superspike"):
         get_surrogate("relu")

@@ -17,7 +17,8 @@ from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.train import RunConfig
 from hxtrain.commands.train import run as train
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig

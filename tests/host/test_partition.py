@@ -28,8 +28,9 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, write_idx
 from hxtrain.datasets.catalogue import IDX_NAMES
 from hxtrain.execution import place
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.execution.partition import replayed
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig

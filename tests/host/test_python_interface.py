@@ -17,7 +17,8 @@ from hxtrain.backends.contract import Cost
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Codes
 from hxtrain.objectives import Burst, Regularizer, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation
@@ -280,7 +281,11 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a part of the data": (lambda: Task(network(), ENCODE, LOSS, {}, DATA.train), TypeError, "data: expected ImageDa"),
     "a number to load": (lambda: hx.load(3), ValueError, "run=3 must be a text"),
     "nothing to load": (lambda: load_checkpoint(None), ValueError, "path=None must be a text"),
-    "several data sets": (lambda: load_dataset(["digits"]), DatasetError, r"unknown data set \['digits'\]; known are"),
+    "several data sets": (
+        lambda: load_dataset(["digits"]),
+        DatasetError,
+        r"data.name=\['digits'\] is not registered; known: digits",
+    ),
     "a size in words": (lambda: load_dataset("mnist", "16"), ValueError, "data.size='16' must be a whole number"),
     "missing checkpoint": (lambda: load_checkpoint("no.pt"), Exception, "there is no checkpoint no.pt; give the path"),
     "missing run": (lambda: hx.load("nowhere"), Exception, "there is no checkpoint nowhere"),

@@ -16,8 +16,9 @@ from hxtrain.commands.result import sent_weights
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution import place
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.gradients import measured_layers
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import GridEvents, Model, decay, get_surrogate
 from hxtrain.objectives import WeightDecay
 from hxtrain.runs.checkpoint import load_checkpoint

@@ -13,8 +13,9 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.commands.transfer import TransferConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.execution import place
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.execution.resolution import Resolution
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
@@ -109,8 +110,8 @@ def test_the_limit_is_the_device_s():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"weight_bits": 0}, r"network.weight_bits=0 must be at least 1; null for the device's resolution"),
-        ({"trace_bits": -1}, r"network.trace_bits=-1 must be at least 1"),
+        ({"weight_bits": 0}, r"network.weight_bits=0 must be positive"),
+        ({"trace_bits": -1}, r"network.trace_bits=-1 must be positive"),
         ({"traces": "none"}, r"network.traces='none' is not known; choose one of measured, spikes_only"),
     ],
 )

@@ -8,8 +8,8 @@ from test_gradient import as_measured
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.execution.config import NetworkConfig
 from hxtrain.gradients import measured_layers, saturation
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import GridEvents, Model, Saturation, get_surrogate
 from hxtrain.neurons.engines import cpu as compiled
 
@@ -238,8 +238,8 @@ def test_in_software_synapses_are_linear():
 
 
 def test_unsupported_settings_are_refused():
-    with pytest.raises(ValueError, match=r"network\.saturation=378\.0 is not known to gradients of recurrent layers"):
-        NetworkConfig(recurrent=True, saturation=378.0)
+    with pytest.raises(ValueError, match="saturation=378 is not known to gradients of recurrent layers"):
+        NetworkConfig(recurrent=True, saturation=378.0).build(3, 2, 0)
     with pytest.raises(ValueError, match=r"network\.saturation=0\.0 must be positive"):
         NetworkConfig(saturation=0.0)
     with pytest.raises(ValueError, match="saturation=378 is not known to gradients of recurrent layers"):

@@ -13,7 +13,8 @@ from hxtrain.backends.files import path_part, remove_leftovers, replacing
 from hxtrain.commands.evaluate import load_trained
 from hxtrain.commands.report.config import ReportConfig, Series
 from hxtrain.commands.train import load_weights
-from hxtrain.execution.config import ChipConfig, NetworkConfig
+from hxtrain.execution.config import ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of, read_checkpoint, save_checkpoint
 from hxtrain.runs.lock import locked
 from hxtrain.runs.saved import component, module_with_weights, read_result, read_settings, require_finite, take_weights

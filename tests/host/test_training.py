@@ -22,7 +22,8 @@ from hxtrain.backends import DeviceError, Health
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives import Burst
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.rules import LossNotFiniteError, train_step

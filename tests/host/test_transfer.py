@@ -11,7 +11,8 @@ from hxtrain.commands.sensitivity import SensitivityConfig, sensitivity, sensiti
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.commands.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, ChipConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
