@@ -16,7 +16,15 @@ from hxtrain.ann.models import CNNConfig, MLPConfig
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.execution.config import NetworkConfig
-from hxtrain.objectives import Burst, MaxOverTime, MeanOverTime, UpperActivity, WeightDecay
+from hxtrain.objectives import (
+    Burst,
+    MaxOverTime,
+    MeanOverTime,
+    SpikeCount,
+    SpikeCountMSE,
+    UpperActivity,
+    WeightDecay,
+)
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import ReadoutAmplitude
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
@@ -26,7 +34,12 @@ from .hydra_parser import accept_late_texts
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
     "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder},
-    "loss": {"max_over_time": MaxOverTime, "mean_over_time": MeanOverTime},
+    "loss": {
+        "max_over_time": MaxOverTime,
+        "mean_over_time": MeanOverTime,
+        "spike_count": SpikeCount,
+        "spike_count_mse": SpikeCountMSE,
+    },
     "augment": {"none": Augmentation},
     "distillation": {"none": Distillation},
     "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig},
@@ -42,7 +55,7 @@ PAIRED = ("backend", "chip")
 """Groups that a comparison has twice: `other_backend` and `other_chip` have the same options."""
 
 
-TRAINING = {"encoder": MISSING, "regularizer": {}}
+TRAINING = {"encoder": MISSING, "loss": MISSING, "regularizer": {}}
 """Settings that a training command takes only from its groups."""
 SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),

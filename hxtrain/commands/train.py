@@ -24,8 +24,9 @@ from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig, NetworkConfig
 from hxtrain.execution.placement import PLAN_COLUMNS
 from hxtrain.network import Network
-from hxtrain.objectives import Burst, MaxOverTime, Regularizer, WeightDecay
+from hxtrain.objectives import Burst, Loss, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
+from hxtrain.objectives.losses import check_output
 from hxtrain.objectives.regularizers import listed
 from hxtrain.runs.checkpoint import (
     CheckpointError,
@@ -61,7 +62,7 @@ class RunConfig:
     chip: ChipConfig = field(default_factory=ChipConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     encoder: Encoder = field(default_factory=LatencyEncoder)
-    loss: MaxOverTime = field(default_factory=MaxOverTime)
+    loss: Loss = field(default_factory=MaxOverTime)
     regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
         default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
     )
@@ -85,7 +86,7 @@ PARTS: Mapping[str, type] = {
     "chip": ChipConfig,
     "network": NetworkConfig,
     "encoder": Encoder,
-    "loss": MaxOverTime,
+    "loss": Loss,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -118,8 +119,14 @@ FREE_TO_CHANGE = {
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
-    """Return the network for a data set."""
-    return config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    """Return the network for a data set.
+
+    Raises:
+        ValueError: The loss or a penalty reads another kind of output than the network has.
+    """
+    net = config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    check_output(net, config.loss, *config.regularizer.values())
+    return net
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from hxtrain.backends import Health, Spikes
 from hxtrain.execution import Device
 from hxtrain.network import Network
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import Loss
 
 from .difference import Difference, cosine, difference, neuron_rates
 from .passes import LayerPass, Pass, run_pass
@@ -141,7 +141,7 @@ class Comparison:
 
     Attributes:
         layers: comparison of each layer, in the network's order.
-        gradients: cosine of the loss's gradients in the weights of each projection, by name.
+        gradients: cosine of the loss's gradients in the weights of each learned projection, by name.
         same_answers: share of samples with the same answer.
         accuracies: share of correct answers (first, second); None without labels.
         samples: number of samples `B`.
@@ -202,7 +202,7 @@ def compare(
     first: Device | None,
     second: Device | None,
     spikes: Spikes,
-    loss: MaxOverTime,
+    loss: Loss,
     labels: Tensor | None = None,
     tolerance: Tolerance | None = None,
 ) -> Comparison:

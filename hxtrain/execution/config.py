@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
 from hxtrain.backends.files import path_part
 from hxtrain.checks import check_types
-from hxtrain.network import LI, LIF, Dropout, Linear, Network, Recurrent
+from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network, Recurrent
 from hxtrain.network.network import TRACES
 
 from .placement import MAX_RUNS
 
 SOFTWARE = "software"
 """Name for no backend: the network runs as its software twin."""
+OUTPUTS = ("membranes", "spikes")
+"""Kinds of output, see `Network.output_kind`."""
 
 
 @dataclass
 class NetworkConfig:
-    """A network: inputs, hidden LIF populations, leaky-integrator readout.
+    """A network: inputs, hidden LIF populations, and an output.
 
     Attributes:
         hidden: size of each hidden population.
+        output: what the output is: `membranes` of a leaky-integrator readout, or `spikes` of a LIF population, for a
+            loss that reads the same (`loss=spike_count`).
         recurrent: whether each hidden population also projects onto itself.
+        inhibition: strength of the inhibition by which the neurons of each hidden population silence one another
+            (threshold - leak), see `LateralInhibition`; 0: none.
         tau_mem: time constant of the membranes (s).
         tau_syn: time constant of the synaptic currents (s).
         dt: width of a time step, the device's trace interval (s).
@@ -65,6 +72,8 @@ class NetworkConfig:
     trace_bits: Optional[int] = None  # noqa: UP045
     traces: str = "measured"
     saturation: Optional[float] = None  # noqa: UP045
+    output: str = "membranes"
+    inhibition: float = 0.0
 
     def __post_init__(self) -> None:
         check_types(self, "network.")
@@ -84,15 +93,36 @@ class NetworkConfig:
                 bad.append(f"network.{name}={value} must be at least 1; null for the device's resolution")
         if self.traces not in TRACES:
             bad.append(f"network.traces={self.traces!r} is not known; choose one of {', '.join(TRACES)}")
-        if self.recurrent and self.saturation is not None:
+        if (self.recurrent or self.inhibition) and self.saturation is not None:
             bad.append(
                 f"network.saturation={self.saturation} is not known to gradients of recurrent layers; leave it out, or "
-                "set network.recurrent=false"
+                "set network.recurrent=false and network.inhibition=0"
             )
+        bad += self._check_inhibition() + self._check_output()
         if self.init_gain_recurrent is not None:
             bad += self._check_recurrent_gain(self.init_gain_recurrent)
         if bad:
             raise ValueError("; ".join(bad))
+
+    def _check_inhibition(self) -> list[str]:
+        if not 0 <= self.inhibition < math.inf:
+            return [f"network.inhibition={self.inhibition} must be finite and not negative"]
+        if self.inhibition and self.recurrent:
+            return [
+                f"network.inhibition={self.inhibition} and network.recurrent=true: a population has one projection "
+                "onto itself; leave one out (recurrent weights can learn to inhibit, too)"
+            ]
+        return []
+
+    def _check_output(self) -> list[str]:
+        if self.output not in OUTPUTS:
+            return [f"network.output={self.output!r} is not known; choose one of {', '.join(OUTPUTS)}"]
+        if self.output == "spikes" and self.autoscale_readout:
+            return [
+                "network.autoscale_readout=true is for the membranes of a readout, whose scale is free, but "
+                "network.output=spikes has a threshold; leave one out"
+            ]
+        return []
 
     def _check_recurrent_gain(self, gain: float) -> list[str]:
         if not self.recurrent:
@@ -105,14 +135,17 @@ class NetworkConfig:
         recurrent_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
         for size in self.hidden:
             modules.append(Linear(inputs, size, self.init_mean, self.init_gain, scale=self.scale))
-            modules.append(LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike))
+            modules.append(self._spiking(size))
             if self.recurrent:
                 modules.append(Recurrent(size, gain=recurrent_gain, scale=self.scale))
+            if self.inhibition:
+                modules.append(LateralInhibition(size, self.inhibition, scale=self.scale))
             if self.dropout > 0:
                 modules.append(Dropout(self.dropout))
             inputs = size
         modules.append(Linear(inputs, classes, gain=self.init_gain, autoscale=self.autoscale_readout))
-        modules.append(LI(classes, self.tau_mem, self.tau_syn))
+        is_readout = self.output == "membranes"
+        modules.append(LI(classes, self.tau_mem, self.tau_syn) if is_readout else self._spiking(classes))
         return Network(
             *modules,
             dt=self.dt,
@@ -123,6 +156,9 @@ class NetworkConfig:
             traces=self.traces,
             saturation=self.saturation,
         )
+
+    def _spiking(self, size: int) -> LIF:
+        return LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike)
 
 
 @dataclass

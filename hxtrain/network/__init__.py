@@ -1,7 +1,7 @@
 """What is asked for: layers, the network that they form, and what it did in a pass."""
 
 from .activity import Activity, LayerActivity
-from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
+from .layers import LI, LIF, Dropout, LateralInhibition, Layer, Linear, Recurrent
 from .network import Network
 from .runner import PlacementError, Runner
 
@@ -10,6 +10,7 @@ __all__ = [
     "LIF",
     "Activity",
     "Dropout",
+    "LateralInhibition",
     "Layer",
     "LayerActivity",
     "Linear",

@@ -15,6 +15,7 @@ from hxtrain.checks import require_kind
 from hxtrain.finite import all_finite, first_not_finite
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Regularizer
+from hxtrain.objectives.losses import check_output
 from hxtrain.objectives.regularizers import listed
 
 
@@ -43,7 +44,8 @@ def train_step(
 
     Args:
         net: Network, attached to a device or in software.
-        loss: Function of the readout `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        loss: Function of the output `[T, B, classes]`, see `Activity.output`, and the labels `[B]`, such as
+            `MaxOverTime()`.
         regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`.
         optimizer: Optimiser over `net.parameters()`; existing gradients are cleared.
         spikes: Input events of `B` samples.
@@ -54,13 +56,15 @@ def train_step(
     Raises:
         DeviceError: The device fails; no weight is changed.
         TypeError: An argument is of the wrong type.
-        ValueError: The loss is not a single number that depends on the readout, or gradients are switched off.
+        ValueError: The loss is not a single number that depends on the output, gradients are switched off, nothing is
+            learned, or the loss or a penalty reads another kind of output.
         LossNotFiniteError: The loss, its sum with the penalties, or a gradient is not finite; no weight is changed.
     """
     penalty_functions = _check_kinds(net, loss, regularizers, optimizer)
     activity: Activity = net(spikes, masks)
     weights = net.effective_weights()
-    answer = loss(activity.readout, as_tensor(labels, "labels").to(activity.readout.device))
+    output = activity.output
+    answer = loss(output, as_tensor(labels, "labels").to(output.device))
     _check_answer(answer)
     value = float(answer.detach())
     if not math.isfinite(value):
@@ -87,12 +91,15 @@ def _check_kinds(
     regularizers: Iterable[Regularizer] | Mapping[str, Regularizer],
     optimizer: torch.optim.Optimizer,
 ) -> list[Regularizer]:
-    """Return the regularisers after a check of the types of all arguments."""
+    """Return the regularisers after a check of the types of all arguments, and of what they need of the network."""
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
     if isinstance(loss, type) or not callable(loss):
-        raise TypeError(f"loss: expected a function of readout and labels, got {loss!r:.60}; give MaxOverTime()")
-    return listed(regularizers)
+        raise TypeError(f"loss: expected a function of output and labels, got {loss!r:.60}; give MaxOverTime()")
+    penalties = listed(regularizers)
+    net.check_training()
+    check_output(net, loss, *penalties)
+    return penalties
 
 
 def _check_answer(answer: Tensor) -> None:
@@ -103,7 +110,7 @@ def _check_answer(answer: Tensor) -> None:
         shape = f" {list(answer.shape)}" if isinstance(answer, Tensor) else ""
         raise ValueError(
             f"the loss function gave {type(answer).__name__}{shape}, expected a tensor of one number with a gradient; "
-            "compute it from the readout [T, B, classes] by torch's functions, without .detach() or .item()"
+            "compute it from the output [T, B, classes] by torch's functions, without .detach() or .item()"
         )
 
 
@@ -125,8 +132,8 @@ def _check_gradients(net: Network) -> None:
 
 
 def _clamp(net: Network) -> None:
-    """Clamp float weights to the range that the device can represent."""
+    """Clamp learned float weights to the range that the device can represent."""
     with torch.no_grad():
         for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
-            if limit is not None:
+            if limit is not None and projection.synapses.learned:
                 projection.synapses.weight.clamp_(-limit, limit)

@@ -28,6 +28,8 @@ ZIP_END_BYTES = 22
 """Length of an archive's last record; its last two bytes say how long the comment is that follows."""
 HASH_LABEL = b"hxtrain sha256 "
 COMMENT_BYTES = len(HASH_LABEL) + 64
+ABSENT = {"network.output": "membranes", "network.inhibition": 0.0}
+"""Settings that versions without them had in effect; all other settings that a file lacks were None."""
 
 
 class CheckpointError(RuntimeError):
@@ -194,7 +196,7 @@ def _short(value: object) -> str:
 def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the same settings; the error names every difference.
 
-    A setting that is missing on one side, since the version differs, equals None on the other side.
+    A setting that is missing on one side, since the version differs, has its value of `ABSENT` there, else None.
 
     Raises:
         CheckpointError: A setting differs.
@@ -202,7 +204,7 @@ def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {current.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(current))
-        if not _is_same(key, saved.get(key), current.get(key))
+        if not _is_same(key, saved.get(key, ABSENT.get(key)), current.get(key, ABSENT.get(key)))
     ]
     if differences:
         raise CheckpointError(

@@ -22,9 +22,9 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
-from hxtrain.objectives import MaxOverTime, Regularizer
+from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Teacher
-from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.losses import check_output, predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import LossNotFiniteError, Step, train_step
 from hxtrain.runs.metrics import Sums
@@ -50,7 +50,7 @@ class Task:
     Attributes:
         net: Network to train.
         encoder: Code from samples to input events.
-        loss: Loss function, which also turns readouts into answers.
+        loss: Loss function, which also turns outputs into answers.
         regularizers: Regularisers by name.
         data: Data set with training and test part.
         augment: Distortion of training images.
@@ -59,17 +59,19 @@ class Task:
 
     net: Network
     encoder: Encoder
-    loss: MaxOverTime
+    loss: Loss
     regularizers: Mapping[str, Regularizer]
     data: ImageDataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
-        kinds = {"net": Network, "encoder": Encoder, "loss": MaxOverTime, "data": ImageDataset}
+        kinds = {"net": Network, "encoder": Encoder, "loss": Loss, "data": ImageDataset}
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
-        listed(mapping("regularizers", self.regularizers))
+        penalties = listed(mapping("regularizers", self.regularizers))
+        self.net.check_training()
+        check_output(self.net, self.loss, *penalties)
 
 
 class StepSums(NamedTuple):
@@ -261,7 +263,7 @@ class Trainer(Loop[TrainerConfig]):
         net = self.task.net
         health = step.activity.health
         with torch.no_grad():
-            answers = predictions(self.task.loss.scores(step.activity.readout))
+            answers = predictions(self.task.loss.scores(step.activity.output))
             correct = float((answers == labels.to(answers.device)).sum())
         n_counted = len(labels) * (share > 0)
         sums = StepSums(
