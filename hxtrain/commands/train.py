@@ -329,7 +329,7 @@ def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str,
         CheckpointError: Number or shapes of the weights differ.
     """
     expected = net.state_dict()
-    if weights.keys() == expected.keys():
+    if weights.keys() >= expected.keys():
         return weights
     shapes = [tuple(weight.shape) for weight in weights.values()]
     expected_shapes = [tuple(weight.shape) for weight in expected.values()]

@@ -243,7 +243,7 @@ class LateralInhibition(Recurrent):
     def __init__(
         self,
         size: int,
-        strength: float = 1.0,
+        strength: float = 0.2,
         autoscale: bool = False,
         scale: float | None = None,
         max_scale: float = 250.0,

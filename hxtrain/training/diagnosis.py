@@ -115,10 +115,14 @@ def _saturation(name: str, trace: Tensor, spiking: bool) -> list[str]:
     if share < SATURATED_SHARE:
         return []
     subject = "membrane samples lie" if spiking else "answers lie"
+    remedy = (
+        "a larger regularizer.weight_decay.strength"
+        if spiking
+        else "regularizer=[burst,weight_decay,readout_amplitude]"
+    )
     return [
         f"{name} is saturated: {share:.0%} of its {subject} at the edge of the recorded range "
-        f"({float(low):.2f}..{float(high):.2f} thresholds). Try regularizer=[burst,weight_decay,readout_amplitude] "
-        "or a smaller network.scale"
+        f"({float(low):.2f}..{float(high):.2f} thresholds). Try {remedy} or a smaller network.scale"
     ]
 
 

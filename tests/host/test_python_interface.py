@@ -99,10 +99,10 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "an activity to a loss": (
         lambda: LOSS(network()(SPIKES), LABELS),
         TypeError,
-        "got Activity; give activity.readout",
+        "got Activity; give activity.output",
     ),
-    "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.readout"),
-    "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"readout has shape \[10, 10\], expected"),
+    "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.output"),
+    "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"output has shape \[10, 10\], expected"),
     "a data set to evaluate": (
         lambda: evaluate_split(DATA),
         TypeError,
@@ -134,7 +134,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no loss": (
         lambda: evaluate(network(), ENCODE, None, DATA.test, 10, 5),
         TypeError,
-        "loss: expected MaxOverTime, got NoneType",
+        "loss: expected Loss, got NoneType",
     ),
     "batches in words": (
         lambda: evaluate_split(DATA.test, batch_size="5"),
