@@ -58,9 +58,11 @@ def half(*shape, seed=0):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("index", [0, 2, 3], ids=["first", "recurrent", "last"])
 def test_a_fixed_projection_gets_no_gradient_and_all_others_keep_theirs(index, device):
-    learned, partly = on(recurrent(), device), on(recurrent(), device)
+    learned = on(recurrent(), device)
+    partly = on(recurrent(), device)
     partly.stack[index].learned = False
-    expected, actual = gradients(learned), gradients(partly)
+    expected = gradients(learned)
+    actual = gradients(partly)
     name = f"stack.{index}.weight"
     assert actual.pop(name) is None
     assert float(expected.pop(name).abs().max()) > 0
@@ -88,7 +90,8 @@ def test_optimiser_and_clamp_leave_fixed_weights_alone(optimizer):
 
 
 def test_fixed_weights_are_drawn_saved_and_loaded_as_all_others():
-    net, fixed = recurrent(), recurrent(learned=False)
+    net = recurrent()
+    fixed = recurrent(learned=False)
     assert set(net.state_dict()) == set(fixed.state_dict()) == {f"stack.{index}.weight" for index in (0, 2, 3)}
     assert all(torch.equal(value, fixed.state_dict()[name]) for name, value in net.state_dict().items())
     values = hx.Linear(20, 16, learned=False)
@@ -156,12 +159,15 @@ def masked():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_masked_network_is_one_whose_absent_weights_are_zero(device):
-    net, plain = on(masked(), device), on(zeroed(masked()), device)
-    first, second = net(random_spikes()), plain(random_spikes())
+    net = on(masked(), device)
+    plain = on(zeroed(masked()), device)
+    first = net(random_spikes())
+    second = plain(random_spikes())
     assert first.layers[0].spikes.sum() > 5
     for a, b in zip(first.layers, second.layers, strict=True):
         assert torch.equal(a.trace, b.trace)
-    expected, actual = gradients(plain), gradients(net)
+    expected = gradients(plain)
+    actual = gradients(net)
     for projection, (name, grad) in zip(net.projections, actual.items(), strict=True):
         mask = projection.synapses.mask
         assert not grad[~mask].any()
@@ -172,7 +178,8 @@ def test_a_masked_network_is_one_whose_absent_weights_are_zero(device):
 
 
 def test_masks_touch_neither_the_drawn_weights_nor_those_of_others():
-    net, plain = masked(), recurrent()
+    net = masked()
+    plain = recurrent()
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in plain.state_dict().items())
     net.stack[0].apply_mask()
     net.stack[3].mask = None
@@ -209,22 +216,22 @@ def test_an_automatic_scale_follows_the_largest_synapse_that_exists():
 def test_masks_are_copied_saved_and_loaded(loaded, tmp_path):
     net = masked()
     assert sorted(net.state_dict()) == sorted(f"stack.{i}.{part}" for i in (0, 2, 3) for part in ("mask", "weight"))
-    other = recurrent()
+    copied = recurrent()
     if loaded == "state_dict":
-        other.load_state_dict(net.state_dict())
+        copied.load_state_dict(net.state_dict())
     elif loaded == "file":
-        take_weights(other, net.state_dict(), Path("file"))
+        take_weights(copied, net.state_dict(), Path("file"))
     elif loaded == "initial":
         torch.save(net.state_dict(), tmp_path / "weights.pt")
-        load_weights(other, tmp_path / "weights.pt")
+        load_weights(copied, tmp_path / "weights.pt")
     elif loaded == "double":
-        other = copy.deepcopy(net).double().float()
+        copied = copy.deepcopy(net).double().float()
     else:
-        other = copy.deepcopy(net) if loaded == "deepcopy" else pickle.loads(pickle.dumps(net))
-    for source, target in zip(net.projections, other.projections, strict=True):
+        copied = copy.deepcopy(net) if loaded == "deepcopy" else pickle.loads(pickle.dumps(net))
+    for source, target in zip(net.projections, copied.projections, strict=True):
         assert target.synapses.mask.dtype == torch.bool
         assert torch.equal(source.synapses.mask, target.synapses.mask)
-    assert torch.equal(net(random_spikes()).output, other(random_spikes()).output)
+    assert torch.equal(net(random_spikes()).output, copied(random_spikes()).output)
 
 
 def test_a_network_without_masks_keeps_the_names_of_its_weights():

@@ -116,7 +116,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "too few classes": (
         lambda: evaluate_split(DATA.test, 3),
         ValueError,
-        r"classes=3, but labels go up to 9 and the readout",
+        r"classes=3, but labels go up to 9 and the output",
     ),
     "no batches": (lambda: evaluate_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
     "no samples": (lambda: evaluate_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),

@@ -125,13 +125,13 @@ def test_spikes_only_models_the_membranes_of_the_output_too():
     spikes = random_spikes()
     with torch.no_grad():
         activity = net(spikes)
-        sent = net.device.plan.as_sent(*net.device.plan.quantise(net.effective_weights()))["layer1"][0]
+        weight = net.device.plan.as_sent(*net.device.plan.quantise(net.effective_weights()))["layer1"][0]
     layer = activity.layers[1]
     alpha, beta = net.decays(net.layers[1])
     i = u = torch.zeros(5, 4)
     for t in range(net.steps):
         torch.testing.assert_close(layer.trace[t], u, atol=1e-4, rtol=1e-4)
-        i = alpha * i + activity.layers[0].spikes[t] @ sent.t()
+        i = alpha * i + activity.layers[0].spikes[t] @ weight.t()
         u = beta * u + i - layer.spikes[t]
     assert layer.spikes.sum() > 2
 
@@ -274,6 +274,6 @@ def test_runs_with_a_spiking_output_learn_and_are_read_again(tmp_path, backend, 
 def test_a_resumed_run_keeps_its_output(tmp_path):
     run(digits("software", 1), tmp_path, "test", silent())
     config = digits("software", 2, resume=True)
-    other = replace(config, network=replace(config.network, output="membranes"), loss=hx.MaxOverTime())
+    readout_config = replace(config, network=replace(config.network, output="membranes"), loss=hx.MaxOverTime())
     with pytest.raises(CheckpointError, match=r"network\.output: checkpoint 'spikes', now 'membranes'"):
-        run(other, tmp_path, "test", silent())
+        run(readout_config, tmp_path, "test", silent())
