@@ -134,7 +134,8 @@ class Synapses(Constants):
     def effective_weight(self) -> Tensor:
         """Weights in effect `[N, J]`, in the graph if they are learned; those of absent synapses are zero."""
         weight = self.weight if self.learned else self.weight.detach()
-        return weight if self.mask is None else torch.where(self.mask, weight, 0.0)
+        mask = self._buffers["mask"]  # in every pass
+        return weight if mask is None else torch.where(mask, weight, 0.0)
 
     @torch.no_grad()
     def apply_mask(self) -> None:

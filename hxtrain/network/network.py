@@ -70,7 +70,7 @@ class Network(Constants):
         seed: seed of the weights that are drawn.
         weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
         trace_bits: resolution of membranes (bits); None: the device's.
-        traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
+        traces: membranes of spiking layers: `measured`, or `spikes_only`, the model's response to the measured spikes
             (both are the same in software, whose membranes are the model's).
         saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain-fit`),
             for the gradients; None: gradients assume linear synapses (decision 0010).
@@ -266,7 +266,7 @@ class Network(Constants):
         Raises:
             ValueError: no projection is learned.
         """
-        if not any(projection.synapses.is_trainable for projection in self.projections):
+        if not any(p.synapses.is_trainable for layer in self.layers for p in layer.projections):
             raise ValueError(
                 "nothing is learned: all projections are fixed (learned=False), or their weights require no gradient; "
                 "make one with learned=True, or call net.requires_grad_()"

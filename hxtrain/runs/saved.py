@@ -286,11 +286,11 @@ def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, 
     expected = module.state_dict()
     shapes = {str(name): tuple(weight.shape) for name, weight in weights.items()}
     expected_shapes = {name: tuple(weight.shape) for name, weight in expected.items()}
-    masked = {
-        name.removesuffix(".mask") + ".weight": name for name in {*shapes} - {*expected} if name.endswith(".mask")
-    }
-    expected |= {mask: weights[mask] for weight, mask in masked.items() if weight in expected}
-    expected_shapes |= {mask: expected_shapes[weight] for weight, mask in masked.items() if weight in expected}
+    for name, shape in list(expected_shapes.items()):
+        mask = f"{name.removesuffix('.weight')}.mask"
+        if name.endswith(".weight") and mask in weights and mask not in expected:
+            expected[mask] = torch.empty(0, dtype=torch.bool)
+            expected_shapes[mask] = shape
     if shapes != expected_shapes:
         raise CheckpointError(
             f"{file} holds weights {shapes}, the network has {expected_shapes}; use the same network settings"

@@ -91,7 +91,7 @@ def test_an_ideal_chip_follows_the_twin():
     assert torch.equal(*(layer.spikes.sum(0) for layer in layers))
     traces = [layer.trace[:, :, silent] for layer in layers]
     assert float(torch.corrcoef(torch.stack([trace.flatten() for trace in traces]))[0, 1]) > 0.85
-    torch.testing.assert_close(*(trace.amax(0) for trace in traces), rtol=0, atol=0.1)
+    torch.testing.assert_close(*(trace.amax(0) for trace in traces), rtol=0, atol=0.15)
 
 
 def test_training_leaves_inhibition_as_it_is():
