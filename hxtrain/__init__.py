@@ -9,8 +9,19 @@ from ._version import __version__
 from .backends import Spikes
 from .datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
 from .execution import Device, Plan, place
-from .network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, PlacementError, Recurrent
-from .objectives import MaxOverTime, MeanOverTime
+from .network import (
+    LI,
+    LIF,
+    Activity,
+    Dropout,
+    LateralInhibition,
+    LayerActivity,
+    Linear,
+    Network,
+    PlacementError,
+    Recurrent,
+)
+from .objectives import MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,6 +37,7 @@ __all__ = [
     "Dropout",
     "Encoder",
     "LatencyEncoder",
+    "LateralInhibition",
     "LayerActivity",
     "Linear",
     "LinearLatencyEncoder",
@@ -35,6 +47,8 @@ __all__ = [
     "PlacementError",
     "Plan",
     "Recurrent",
+    "SpikeCount",
+    "SpikeCountMSE",
     "Spikes",
     "__version__",
     "load",

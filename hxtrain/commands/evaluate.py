@@ -315,7 +315,7 @@ def silent_neurons(net: Network, masks: list[Tensor | None] | None) -> dict[str,
     return {
         layer.name: 0 if mask is None else int((mask == 0).sum())
         for layer, mask in zip(net.layers, layer_masks, strict=True)
-        if layer.neurons.spiking
+        if layer is not net.layers[-1]
     }
 
 
@@ -325,7 +325,9 @@ def clipped_shares(net: Network) -> dict[str, float]:
         return {}
     limits = zip(net.projections, net.weight_limits(), strict=True)
     return {
-        projection.name: float((projection.synapses.weight.detach().abs() > limit * (1 + 1e-6)).float().mean())
+        projection.name: float(
+            (projection.synapses.effective_weight.detach().abs() > limit * (1 + 1e-6)).float().mean()
+        )
         for projection, limit in limits
         if limit is not None
     }

@@ -16,7 +16,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.files import replacing
 from hxtrain.datasets import ImageDataset, Split
 from hxtrain.execution import device_of
-from hxtrain.network import Network
+from hxtrain.network import Activity, Network
 from hxtrain.neurons import over_time
 from hxtrain.objectives.losses import predictions
 from hxtrain.plots import training as plots
@@ -157,7 +157,8 @@ def sent_weights(net: Network) -> dict[str, Tensor]:
     device = device_of(net)
     if device is not None and device.plan is not None:
         return device.plan.quantise(net.effective_weights())[0]
-    return {projection.name: projection.synapses.weight.detach() for projection in net.projections}
+    names = [projection.name for projection in net.projections]
+    return {name: weight.detach() for name, weight in zip(names, net.effective_weights(), strict=True)}
 
 
 def save_weights(path: Path, net: Network) -> None:
@@ -202,7 +203,7 @@ def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
     answers = torch.full_like(grid.labels, -1)
     for indices in torch.split(inner_points, trainer.config.evaluation_batch_size):
         activity = task.net(task.encoder.without_jitter()(intensities(grid.samples[indices])))
-        answers[indices] = predictions(task.loss.scores(activity.readout)).cpu()
+        answers[indices] = predictions(task.loss.scores(activity.output)).cpu()
     return answers
 
 
@@ -214,18 +215,23 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     images = intensities(trainer.test.samples[:count])
     spikes = task.encoder.without_jitter()(images.to(task.net.torch_device))
     activity = task.net(spikes)
-    answers = predictions(task.loss.scores(activity.readout))
-    last = task.net.layers[-1]
+    answers = predictions(task.loss.scores(activity.output))
+    is_readout = task.net.output_kind == "membranes"
     hidden = activity.hidden[-1].spikes if activity.hidden else None
     inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
-    model_traces = over_time(task.net.psp(last), inputs @ last.linear.weight.t())
     hidden_events = activity.hidden[-1].events if activity.hidden else None
     events = Spikes.from_grid(inputs, task.net.dt) if hidden_events is None else hidden_events
     window = task.net.steps * task.net.dt
+    model_traces = _model_traces(task.net, inputs) if is_readout else None
+    output_events = None if is_readout else _output_events(task.net, activity)
     views = []
     for index in range(count):
         is_input = (spikes.sample == index) & (spikes.time < window)
         is_hidden = (events.sample == index) & (events.time < window)
+        output = None
+        if output_events is not None:
+            is_output = (output_events.sample == index) & (output_events.time < window)
+            output = output_events.time[is_output], output_events.unit[is_output]
         views.append(
             plots.SampleView(
                 values=images[index],
@@ -233,13 +239,27 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
                 input_units=spikes.unit[is_input],
                 hidden_times=events.time[is_hidden],
                 hidden_units=events.unit[is_hidden],
-                measured=activity.readout[:, index],
-                modelled=model_traces[:, index],
+                measured=activity.readout[:, index] if is_readout else None,
+                modelled=None if model_traces is None else model_traces[:, index],
                 dt=task.net.dt,
                 label=int(trainer.test.labels[index]),
                 prediction=int(answers[index]),
                 inputs=spikes.units,
                 hidden=events.units,
+                output=output,
+                classes=activity.output.shape[2],
             )
         )
     return views
+
+
+def _model_traces(net: Network, inputs: Tensor) -> Tensor:
+    """Return the model's membranes of the readout `[T, B, N]` for its inputs `[T, B, J]`."""
+    last = net.layers[-1]
+    return over_time(net.psp(last), inputs @ last.linear.effective_weight.t())
+
+
+def _output_events(net: Network, activity: Activity) -> Spikes:
+    """Return the spikes of a spiking output, with measured times if a device ran."""
+    events = activity.layers[-1].events
+    return Spikes.from_grid(activity.output, net.dt) if events is None else events

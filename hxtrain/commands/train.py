@@ -28,6 +28,7 @@ from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.distillation import Distillation
+from hxtrain.objectives.losses import check_output
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
     CONSTRAINTS,
@@ -152,9 +153,14 @@ def free_to_change(backend: str) -> set[str]:
 
 
 def build_network(config: RunConfig, data: ImageDataset) -> Network:
-    """Return the network for a data set."""
+    """Return the network for a data set.
+
+    Raises:
+        ValueError: The loss or a penalty reads another kind of output than the network has.
+    """
     net = config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
     net.gradient = config.gradient
+    check_output(net, config.loss, *config.regularizer.values())
     return net
 
 
@@ -369,7 +375,7 @@ def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str,
         CheckpointError: Number or shapes of the weights differ.
     """
     expected = net.state_dict()
-    if weights.keys() == expected.keys():
+    if weights.keys() >= expected.keys():
         return weights
     shapes = [tuple(weight.shape) for weight in weights.values()]
     expected_shapes = [tuple(weight.shape) for weight in expected.values()]

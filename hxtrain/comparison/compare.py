@@ -141,7 +141,7 @@ class Comparison:
 
     Attributes:
         layers: comparison of each layer, in the network's order.
-        gradients: cosine of the loss's gradients in the weights of each projection, by name.
+        gradients: cosine of the loss's gradients in the weights of each learned projection, by name.
         same_answers: share of samples with the same answer.
         accuracies: share of correct answers (first, second); None without labels.
         samples: number of samples `B`.

@@ -13,7 +13,7 @@ from torch import Tensor
 from hxtrain.backends import INPUT, Health, Spikes
 from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.objectives import Loss
-from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.losses import check_output, predictions
 
 from .response import Response, first_spikes, linear_response, measure_response
 
@@ -37,7 +37,7 @@ class Pass(NamedTuple):
 
     Attributes:
         layers: pass of each layer, in the network's order.
-        gradients: gradients of the loss in the weights of each projection, by name.
+        gradients: gradients of the loss in the weights of each learned projection, by name.
         answers: predicted classes `[B]`.
         health: losses and retries of the device.
         in_software: whether the twin ran.
@@ -59,16 +59,19 @@ def run_pass(net: Network, spikes: Spikes, loss: Loss, labels: Tensor | None) ->
         spikes: input of `B` samples.
         loss: loss that defines the answers and the gradients.
         labels: true classes `[B]`; None: the answers of this pass.
+
+    Raises:
+        ValueError: the loss reads another kind of output.
     """
+    check_output(net, loss)
     activity = net(spikes)
-    answers = predictions(loss.scores(activity.readout.detach()))
+    answers = predictions(loss.scores(activity.output.detach()))
     classes = answers if labels is None else labels.to(answers.device)
-    weights = [projection.synapses.weight for projection in net.projections]
-    gradients = torch.autograd.grad(loss(activity.readout, classes), weights)
+    weights = {p.name: p.synapses.weight for p in net.projections if p.synapses.is_trainable}
+    gradients = torch.autograd.grad(loss(activity.output, classes), [*weights.values()]) if weights else ()
     with torch.no_grad():
         layers = _layers(net, spikes.to(answers.device), activity)
-    names = (projection.name for projection in net.projections)
-    return Pass(layers, dict(zip(names, gradients, strict=True)), answers.cpu(), activity.health, net.device is None)
+    return Pass(layers, dict(zip(weights, gradients, strict=True)), answers.cpu(), activity.health, net.device is None)
 
 
 def _layers(net: Network, spikes: Spikes, activity: Activity) -> list[LayerPass]:
@@ -83,7 +86,7 @@ def _layers(net: Network, spikes: Spikes, activity: Activity) -> list[LayerPass]
         taus = layer.neurons.tau_mem, layer.neurons.tau_syn
         modelled = torch.zeros_like(trace)
         for projection in layer.projections:
-            weight = projection.synapses.weight
+            weight = projection.synapses.effective_weight
             events = sources[projection.pre]
             modelled += linear_response(weight, events, net.dt, net.steps, *taus)
         first = None if fired is None else first_spikes(fired)

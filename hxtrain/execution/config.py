@@ -13,6 +13,8 @@ from .placement import MAX_RUNS
 
 SOFTWARE = "software"
 """Name for no backend: the network runs as its software twin."""
+OUTPUTS = ("membranes", "spikes")
+"""Kinds of output, see `Network.output_kind`."""
 
 
 @dataclass

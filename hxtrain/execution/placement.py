@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 from hxtrain.checks import not_finite, optional, real, require_kind, whole
-from hxtrain.network import Layer, Network
+from hxtrain.network import LateralInhibition, Layer, Network
 from hxtrain.network.runner import PlacementError
 from hxtrain.neurons import decay
 
@@ -303,6 +303,7 @@ def place(
     resolution = Resolution(net.weight_bits, net.trace_bits, net.hidden_traces == "spikes_only")
     plan = Plan(caps, circuit, tuple(layers), tuple(projections), resolution)
     misfits += _size_misfits(plan, max_runs)
+    misfits += _inhibition_misfits(net, plan)
     misfits += _network_misfits(plan)
     misfits += resolution.misfits(caps)
     if misfits:
@@ -365,9 +366,11 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
             f"by {fan_in - limit}; reduce {remedy}"
         )
     if layer.recurrent is not None and not caps.recurrence:
+        inhibits = isinstance(layer.recurrent, LateralInhibition)
+        setting = "network.inhibition=0" if inhibits else "network.recurrent=false"
         misfits.append(
             f"{layer.name}: its neurons project onto themselves, which the device cannot do; "
-            "set network.recurrent=false, or use a device with recurrence"
+            f"set {setting}, or use a device with recurrence"
         )
     low, high = caps.tau_range
     for name in ("tau_mem", "tau_syn"):
@@ -376,6 +379,20 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
             misfits.append(
                 f"{layer.name}: {name}={tau:.3g} s is outside {low:.3g}..{high:.3g} s; "
                 f"choose a value in this range (biological constants are divided by {caps.speedup:g})"
+            )
+    return misfits
+
+
+def _inhibition_misfits(net: Network, plan: Plan) -> list[str]:
+    """Return the lateral inhibitions that the device would clip; no training changes their weights."""
+    misfits = []
+    for projection, limit in zip(net.projections, plan.weight_limits(), strict=True):
+        synapses = projection.synapses
+        if isinstance(synapses, LateralInhibition) and limit is not None and synapses.strength > limit * (1 + 1e-6):
+            misfits.append(
+                f"{projection.post}: LateralInhibition of strength {synapses.strength:.4g} exceeds the largest weight "
+                f"{limit:.4g} by {synapses.strength - limit:.4g}; use a strength (network.inhibition) of at most "
+                f"{math.floor(limit * 1000) / 1000:g}, or a smaller scale (network.scale)"
             )
     return misfits
 

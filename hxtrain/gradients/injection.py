@@ -108,6 +108,8 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
         weight, recurrent = weights[2 * i : 2 * i + 2]
         layer = _Layer(ctx.models[i], weight, recurrent, ctx.fired[i], membrane, upstream)
         layer_requested = any(requested[: 2 * i + 1]), requested[2 * i + 1], requested[2 * i + 2]
+        if not any(layer_requested):
+            break  # all weights of this layer and of those upstream are fixed
         charge, grad_weight, grad_recurrent = layer.backward(Grads(*layer_grads), downstream, layer_requested)
         grad_weights[2 * i] = grad_weight
         grad_weights[2 * i + 1] = grad_recurrent

@@ -2,7 +2,7 @@
 
 from .activity import Activity, LayerActivity
 from .config import NETWORKS, Architecture, NetworkConfig
-from .layers import LI, LIF, Dropout, Layer, Linear, Recurrent
+from .layers import LI, LIF, Dropout, LateralInhibition, Layer, Linear, Recurrent
 from .network import Network
 from .runner import PlacementError, Runner, Write
 
@@ -13,6 +13,7 @@ __all__ = [
     "Activity",
     "Architecture",
     "Dropout",
+    "LateralInhibition",
     "Layer",
     "LayerActivity",
     "Linear",

@@ -33,16 +33,18 @@ class Activity:
     """Result of a forward pass, in the autograd graph.
 
     Attributes:
-        layers: Activity of each layer, the readout last.
+        layers: Activity of each layer, the output last.
         cost: Time and energy on the device; None in software.
         health: Losses and retries on the device.
         inputs: Input events, of which `inputs.late` lie after the window; None if they are not available.
+        onto_output: Number of projections onto the output, the last ones in lists of weights.
     """
 
     layers: list[LayerActivity]
     cost: Cost | None = None
     health: Health = field(default_factory=Health)
     inputs: GridEvents | None = None
+    onto_output: int = 1
 
     def __repr__(self) -> str:
         """Describe the pass in a line, without the values of its layers."""
@@ -52,13 +54,29 @@ class Activity:
         return f"Activity({samples} samples, {steps} steps, layers {sizes}, {origin})"
 
     @property
+    def output(self) -> Tensor:
+        """Output that losses read `[T, B, N]`: membranes of a readout, or spikes of a spiking output."""
+        last = self.layers[-1]
+        spikes = last.spikes
+        return last.trace if spikes is None else spikes
+
+    @property
     def readout(self) -> Tensor:
-        """Membrane of the last layer `[T, B, N]`."""
-        return self.layers[-1].trace
+        """Membranes of the readout `[T, B, N]`.
+
+        Raises:
+            ValueError: The output spikes.
+        """
+        last = self.layers[-1]
+        if last.fired is not None:
+            raise ValueError(
+                "the network ends in a spiking LIF, so there is no readout; use activity.output, its spikes [T, B, N]"
+            )
+        return last.trace
 
     @property
     def hidden(self) -> list[LayerActivity]:
-        """All layers but the last."""
+        """All layers but the output."""
         return self.layers[:-1]
 
     def hidden_spikes(self) -> float:

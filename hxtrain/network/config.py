@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import Registry
-from hxtrain.checks import Rule, check_types, list_of, optional
+from hxtrain.checks import Rule, check_types, list_of, not_negative, one_of, optional
 
-from .layers import LI, LIF, Dropout, Linear, Recurrent
+from .layers import LI, LIF, Dropout, LateralInhibition, Linear, Recurrent
 from .network import Network
 
 
@@ -41,17 +41,23 @@ RULES: Mapping[str, Rule] = {
     "init_gain": Linear.RULES["gain"],
     "init_gain_recurrent": optional(Recurrent.RULES["gain"]),
     "scale": Linear.RULES["scale"],
+    "output": one_of(("membranes", "spikes")),
+    "inhibition": not_negative,
 }
 """Rule of each setting of `NetworkConfig`: that of the component that it configures."""
 
 
 @dataclass
 class NetworkConfig(Architecture):
-    """A network: inputs, hidden LIF populations, leaky-integrator readout.
+    """A network: inputs, hidden LIF populations, and an output.
 
     Attributes:
         hidden: size of each hidden population.
+        output: what the output is: `membranes` of a leaky-integrator readout, or `spikes` of a LIF population, for a
+            loss that reads the same (`loss=spike_count`).
         recurrent: whether each hidden population also projects onto itself.
+        inhibition: strength of the inhibition by which the neurons of each hidden population silence one another
+            (threshold - leak), see `LateralInhibition`; 0: none.
         tau_mem: time constant of the membranes (s).
         tau_syn: time constant of the synaptic currents (s).
         dt: width of a time step, the device's trace interval (s).
@@ -93,17 +99,32 @@ class NetworkConfig(Architecture):
     trace_bits: Optional[int] = None  # noqa: UP045
     traces: str = "measured"
     saturation: Optional[float] = None  # noqa: UP045
+    output: str = "membranes"
+    inhibition: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        faults = [*self._violations()]
+        faults = [*self._violations(), *self._contradictions()]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield a text on each pair of settings that exclude each other."""
+        if self.inhibition and self.recurrent:
+            yield (
+                f"network.inhibition={self.inhibition} and network.recurrent=true: a population has one projection "
+                "onto itself; leave one out (recurrent weights can learn to inhibit, too)"
+            )
+        if self.output == "spikes" and self.autoscale_readout:
+            yield (
+                "network.autoscale_readout=true is for the membranes of a readout, whose scale is free, but "
+                "network.output=spikes has a threshold; leave one out"
+            )
         if self.init_gain_recurrent is not None and not self.recurrent:
-            faults.append(
+            yield (
                 f"network.init_gain_recurrent={self.init_gain_recurrent} has no effect; set network.recurrent=true, or "
                 "leave it out"
             )
-        if faults:
-            raise ValueError("; ".join(faults))
 
     def _violations(self) -> Iterator[str]:
         """Yield a text on each setting that breaks the rule of its component."""
@@ -119,14 +140,17 @@ class NetworkConfig(Architecture):
         recurrent_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
         for size in self.hidden:
             modules.append(Linear(inputs, size, self.init_mean, self.init_gain, scale=self.scale))
-            modules.append(LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike))
+            modules.append(self._spiking(size))
             if self.recurrent:
                 modules.append(Recurrent(size, gain=recurrent_gain, scale=self.scale))
+            if self.inhibition:
+                modules.append(LateralInhibition(size, self.inhibition, scale=self.scale))
             if self.dropout > 0:
                 modules.append(Dropout(self.dropout))
             inputs = size
         modules.append(Linear(inputs, classes, gain=self.init_gain, autoscale=self.autoscale_readout))
-        modules.append(LI(classes, self.tau_mem, self.tau_syn))
+        is_readout = self.output == "membranes"
+        modules.append(LI(classes, self.tau_mem, self.tau_syn) if is_readout else self._spiking(classes))
         return Network(
             *modules,
             dt=self.dt,
@@ -137,6 +161,9 @@ class NetworkConfig(Architecture):
             traces=self.traces,
             saturation=self.saturation,
         )
+
+    def _spiking(self, size: int) -> LIF:
+        return LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike)
 
 
 NETWORKS: Registry[type[Architecture]] = Registry("networks", "network", Architecture)

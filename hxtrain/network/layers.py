@@ -1,4 +1,7 @@
-"""Layers: projections, populations and dropout, and the chain that they form. Shape letters: `N` neurons."""
+"""Layers: projections, populations and dropout, and the chain that they form.
+
+Shape letters: `N` neurons, the targets of a projection; `J` sources.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hxtrain.backends import INPUT
+from hxtrain.backends.intake import as_tensor
+from hxtrain.backends.spikes import Data
 from hxtrain.checks import Constants, Rule, count, flag, not_negative, number, one_of, optional, positive
 from hxtrain.gradients.gradient import AT_SPIKE
 from hxtrain.neurons import Surrogate, get_surrogate
@@ -17,7 +22,9 @@ from hxtrain.neurons import Surrogate, get_surrogate
 M = TypeVar("M", bound=nn.Module)
 
 
-GRAMMAR = "expected Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI"
+GRAMMAR = (
+    "expected Linear, LIF, [Recurrent or LateralInhibition,] [Dropout,] ..., Linear, LI (or LIF: a spiking output)"
+)
 
 
 class Synapses(Constants):
@@ -26,6 +33,9 @@ class Synapses(Constants):
     Initial weights are normally distributed with mean `mean` and standard deviation
     `gain (1 - exp(-dt / tau_mem)) / sqrt(inputs)`, which depends on the target neurons: weights are drawn when a
     network is made, and are NaN until then. Values that are set earlier stay.
+
+    A projection that is not learned keeps its drawn or set values: no gradient reaches its weights. A mask removes
+    synapses: their effective weights and their gradients are zero, whatever `weight` holds for them.
 
     Args:
         inputs: number of sources.
@@ -36,8 +46,12 @@ class Synapses(Constants):
             instead of at a fixed scale at which larger weights are clipped.
         scale: integer weight per unit of float weight; None: derived from the device's synaptic strength.
         max_scale: limit of an automatic scale.
+        learned: whether training changes the weights.
+        mask: existing synapses, True or 1 in `[N, J]`; all others are absent. None: all exist.
     """
 
+    weight: Tensor
+    mask: Tensor | None
     RULES: ClassVar[Mapping[str, Rule]] = {
         "inputs": count,
         "outputs": count,
@@ -46,6 +60,7 @@ class Synapses(Constants):
         "autoscale": flag,
         "scale": optional(positive),
         "max_scale": positive,
+        "learned": flag,
     }
 
     def __init__(
@@ -57,6 +72,8 @@ class Synapses(Constants):
         autoscale: bool,
         scale: float | None,
         max_scale: float,
+        learned: bool,
+        mask: Data | None,
     ) -> None:
         super().__init__()
         self.inputs = inputs
@@ -67,11 +84,65 @@ class Synapses(Constants):
         self.scale = scale
         self.max_scale = max_scale
         self.weight = nn.Parameter(torch.full((self.outputs, self.inputs), torch.nan))
+        self.learned = learned
+        self.register_buffer("mask", None)
+        self.mask = mask
         self._drawn = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a mask is checked, and the weights of a fixed projection require no gradient.
+
+        Raises:
+            TypeError: the mask does not consist of numbers.
+            ValueError: the value breaks a constant's rule, or the mask has another shape or other values than 0 and 1.
+        """
+        super().__setattr__(name, self._checked_mask(value) if name == "mask" else value)
+        if name == "learned" and "weight" in self._parameters:
+            self.weight.requires_grad_(self.learned)
+
+    def _checked_mask(self, mask: Data | None) -> Tensor | None:
+        """Return a mask as truth values `[N, J]` on the accelerator of the weights."""
+        if mask is None:
+            return None
+        label = f"{type(self).__name__}: mask"
+        values = as_tensor(mask, label)
+        if tuple(values.shape) != (self.outputs, self.inputs):
+            raise ValueError(
+                f"{label} has the shape {tuple(values.shape)}, expected (targets, sources) = "
+                f"{(self.outputs, self.inputs)}"
+            )
+        if not bool(((values == 0) | (values == 1)).all()):
+            raise ValueError(f"{label} has other values than 0 and 1; give 1 (True) for each synapse that exists")
+        return values.to(self.weight.device, torch.bool, copy=True)
+
     def extra_repr(self) -> str:
-        """Describe sizes and initial weights."""
-        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}"
+        """Describe sizes, initial weights, and what is fixed or absent."""
+        return f"{self.inputs}, {self.outputs}, mean={self.mean:g}, gain={self.gain:g}{self._restrictions()}"
+
+    def _restrictions(self) -> str:
+        """Return a text that says whether the weights are fixed, and how many synapses a mask leaves."""
+        fixed = "" if self.learned else ", learned=False"
+        if self.mask is None or self.mask.is_meta:
+            return fixed
+        return f"{fixed}, mask={int(self.mask.sum())} of {self.mask.numel()} synapses"
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether gradients reach the weights: the projection is learned, and its weights are not frozen in torch."""
+        return self.learned and self.weight.requires_grad
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """Weights in effect `[N, J]`, in the graph if they are learned; those of absent synapses are zero."""
+        weight = self.weight if self.learned else self.weight.detach()
+        mask = self._buffers["mask"]  # in every pass
+        return weight if mask is None else torch.where(mask, weight, 0.0)
+
+    @torch.no_grad()
+    def apply_mask(self) -> None:
+        """Set the weights of absent synapses to zero in `weight` itself; effective weights are the same without it."""
+        if self.mask is not None:
+            self.weight.masked_fill_(~self.mask, 0.0)
 
     @property
     def lacks_values(self) -> bool:
@@ -98,6 +169,8 @@ class Synapses(Constants):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         self._drawn = self._drawn or f"{prefix}weight" in state_dict
+        if f"{prefix}mask" in state_dict:
+            self.mask = state_dict[f"{prefix}mask"]
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
@@ -113,8 +186,10 @@ class Linear(Synapses):
         autoscale: bool = False,
         scale: float | None = None,
         max_scale: float = 250.0,
+        learned: bool = True,
+        mask: Data | None = None,
     ) -> None:
-        super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale)
+        super().__init__(inputs, outputs, mean, gain, autoscale, scale, max_scale, learned, mask)
 
 
 class Recurrent(Synapses):
@@ -132,9 +207,68 @@ class Recurrent(Synapses):
         autoscale: bool = False,
         scale: float | None = None,
         max_scale: float = 250.0,
+        learned: bool = True,
+        mask: Data | None = None,
     ) -> None:
-        size = count("Recurrent: size", size)
-        super().__init__(size, size, mean, gain, autoscale, scale, max_scale)
+        size = count(f"{type(self).__name__}: size", size)
+        super().__init__(size, size, mean, gain, autoscale, scale, max_scale, learned, mask)
+
+
+def fixed(label: str, value: Any) -> bool:
+    """Return False, the only value of `learned` of a projection whose weights are fixed by its kind."""
+    if flag(label, value):
+        raise ValueError(
+            f"{label}=True, but its weights follow from its strength; for weights that learn use Recurrent"
+        )
+    return False
+
+
+class LateralInhibition(Recurrent):
+    """Fixed synapses by which each of the previous module's `size` LIF neurons inhibits all others.
+
+    The weights are `-strength` off the diagonal and 0 on it, so that the first neurons to fire silence the others (a
+    soft winner-take-all). They follow from `strength`, and are neither drawn nor part of a `state_dict`. A mask
+    restricts the inhibition, for example to groups of neurons. A population has one projection onto itself: either
+    `LateralInhibition` or a `Recurrent`, whose weights can learn to inhibit, too.
+
+    Args:
+        size: number of neurons.
+        strength: weight of the inhibition, in units of the threshold.
+        autoscale: as in `Recurrent`.
+        scale: as in `Synapses`.
+        max_scale: as in `Recurrent`.
+        mask: as in `Synapses`.
+    """
+
+    RULES: ClassVar[Mapping[str, Rule]] = {**Recurrent.RULES, "strength": positive, "learned": fixed}
+
+    def __init__(
+        self,
+        size: int,
+        strength: float = 0.2,
+        autoscale: bool = False,
+        scale: float | None = None,
+        max_scale: float = 250.0,
+        mask: Data | None = None,
+    ) -> None:
+        super().__init__(size, 0.0, 0.0, autoscale, scale, max_scale, learned=False, mask=mask)
+        del self.weight
+        self.register_buffer("weight", torch.eye(self.outputs), persistent=False)
+        self.strength = strength
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the weights follow the strength."""
+        super().__setattr__(name, value)
+        if name == "strength":
+            self.weight.fill_(-self.strength).fill_diagonal_(0.0)
+
+    def extra_repr(self) -> str:
+        """Describe size and strength."""
+        restrictions = "" if self.mask is None else self._restrictions().removeprefix(", learned=False")
+        return f"{self.outputs}, strength={self.strength:g}{restrictions}"
+
+    def draw(self, leakage: float, generator: torch.Generator) -> None:
+        """Leave weights and generator as they are: other projections get the same weights as without inhibition."""
 
 
 def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
@@ -170,7 +304,7 @@ class _Neurons(Constants):
 
 
 class LIF(_Neurons):
-    """Leaky integrate-and-fire neurons with exponential synapses.
+    """Leaky integrate-and-fire neurons with exponential synapses: a hidden population, or a spiking output.
 
     Args:
         size: number of neurons.
@@ -208,7 +342,7 @@ class LIF(_Neurons):
 
 
 class LI(_Neurons):
-    """Leaky integrators without spikes: a readout.
+    """Leaky integrators without spikes: a readout, whose membranes are the output.
 
     Args:
         size: number of neurons.
@@ -289,11 +423,18 @@ def pair_modules(modules: list[nn.Module]) -> list[Layer]:
         neurons = queue.pop(0) if queue else None
         if not isinstance(linear, Linear) or not isinstance(neurons, LIF | LI):
             raise ValueError(f"network is {', '.join(map(_kind, modules)) or 'empty'}; {GRAMMAR}")
-        recurrent, dropping = _take(queue, Recurrent), _take(queue, Dropout)
+        name = f"layer{len(layers)}"
+        recurrent = _take(queue, Recurrent)
+        if recurrent is not None and queue and isinstance(queue[0], Recurrent):
+            raise ValueError(
+                f"{name} has {_kind(recurrent)} and {_kind(queue[0])}, but a population has one projection onto "
+                "itself; leave one out (a Recurrent can learn to inhibit, too)"
+            )
+        dropping = _take(queue, Dropout)
         source = layers[-1].name if layers else INPUT
-        layers.append(Layer(f"layer{len(layers)}", source, linear, neurons, recurrent, dropping))
-    if not layers or not isinstance(layers[-1].neurons, LI) or layers[-1].dropping:
-        raise ValueError(f"the last population must be a readout LI without dropout; {GRAMMAR}")
+        layers.append(Layer(name, source, linear, neurons, recurrent, dropping))
+    if not layers or layers[-1].dropping:
+        raise ValueError(f"the last population must be an output, LI or LIF, without dropout; {GRAMMAR}")
     return layers
 
 

@@ -1,4 +1,6 @@
-"""Networks: linear projections, spiking populations, recurrent or not, and a leaky-integrator readout.
+"""Networks: linear projections, spiking populations, recurrent or not, and an output.
+
+The output is a leaky-integrator readout, whose membranes are the result, or a population that spikes.
 
     net = Network(Linear(256, 246), LIF(246), Linear(246, 10), LI(10))
     activity = net(spikes)          # in software: the twin
@@ -12,6 +14,7 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hxtrain.backends import Backend, DeviceError, Spikes
+from hxtrain.backends.spikes import Data
 from hxtrain.checks import (
     Constants,
     Rule,
@@ -60,13 +64,13 @@ class Network(Constants):
     `pickle`, `torch.save`) of an attached network runs in software: the device stays with the original.
 
     Args:
-        modules: `Linear, LIF, [Recurrent,] [Dropout,] ..., Linear, LI`.
+        modules: `Linear, LIF, [Recurrent or LateralInhibition,] [Dropout,] ..., Linear, LI`, or `LIF` at the end.
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps `T`.
         seed: seed of the weights that are drawn.
         weight_bits: resolution of the magnitude of integer weights (bits, the sign aside); None: the device's.
         trace_bits: resolution of membranes (bits); None: the device's.
-        traces: membranes of hidden layers: `measured`, or `spikes_only`, the model's response to the measured spikes
+        traces: membranes of spiking layers: `measured`, or `spikes_only`, the model's response to the measured spikes
             (both are the same in software, whose membranes are the model's).
         saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain-fit`),
             for the gradients; None: gradients assume linear synapses (decision 0010).
@@ -123,7 +127,7 @@ class Network(Constants):
 
     @property
     def layers(self) -> list[Layer]:
-        """The populations of `stack`, the readout last.
+        """The populations of `stack`, the output last.
 
         Raises:
             ValueError: the modules do not form a chain.
@@ -137,6 +141,11 @@ class Network(Constants):
     def projections(self) -> list[Incoming]:
         """All projections, in the order of every list of weights."""
         return [projection for layer in self.layers for projection in layer.projections]
+
+    @property
+    def output_kind(self) -> str:
+        """Kind of the output, `membranes` of a readout or `spikes`: what `Activity.output` holds, and a loss reads."""
+        return "spikes" if self.layers[-1].neurons.spiking else "membranes"
 
     @property
     def torch_device(self) -> torch.device:
@@ -232,7 +241,7 @@ class Network(Constants):
         return masks
 
     def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
-        """Draw one mask of active neurons `[N]` per hidden layer; the readout's is None.
+        """Draw one mask of active neurons `[N]` per hidden layer; that of the output is None.
 
         In each hidden layer `round(share N)` neurons are silent. With the same generator state, a larger share silences
         all neurons of a smaller one.
@@ -248,11 +257,38 @@ class Network(Constants):
         for layer in self.layers:
             size = layer.neurons.size
             mask = None
-            if layer.neurons.spiking:
+            if layer is not self.layers[-1]:
                 mask = torch.ones(size)
                 mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
             masks.append(None if mask is None else mask.to(layer.linear.weight))
         return masks
+
+    def set_mask(self, projection: str, mask: Data | None) -> None:
+        """Set which synapses of a projection exist; weights of absent ones act as zeros from the next pass on.
+
+        Args:
+            projection: name of the projection, such as `input->layer0`.
+            mask: existing synapses, True or 1 in `[N, J]`; None: all exist.
+
+        Raises:
+            ValueError: there is no such projection, or the mask has another shape or other values than 0 and 1.
+        """
+        synapses = {incoming.name: incoming.synapses for incoming in self.projections}
+        if projection not in synapses:
+            raise ValueError(f"projection={projection!r} does not exist; choose one of {', '.join(synapses)}")
+        synapses[projection].mask = mask
+
+    def check_training(self) -> None:
+        """Refuse a network of which nothing is learned.
+
+        Raises:
+            ValueError: no projection is learned.
+        """
+        if not any(p.synapses.is_trainable for layer in self.layers for p in layer.projections):
+            raise ValueError(
+                "nothing is learned: all projections are fixed (learned=False), or their weights require no gradient; "
+                "make one with learned=True, or call net.requires_grad_()"
+            )
 
     def check_software(self) -> None:
         """Refuse options that need a device.
@@ -309,13 +345,14 @@ class Network(Constants):
                 activity = device.run(weights, spikes, events)
         self.input_watch.look(events)
         activity.inputs = events
+        activity.onto_output = len(self.layers[-1].projections)
         if not graph:
             return activity
         if device is not None and self.saturation is not None:
             pairs = zip(models, device.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in pairs]
         layers = self._inject(weights, events, activity.layers, models)
-        return Activity(layers, activity.cost, activity.health, events)
+        return replace(activity, layers=layers)
 
     def _check_unchanged(self) -> None:
         """Refuse a network that is not the one placed on the device; in software, check its changes."""
@@ -366,7 +403,7 @@ class Network(Constants):
             raise not_finite(*(name for name, weight in zip(names, weights, strict=True) if not all_finite([weight])))
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
-        """Return the float weights of each projection; the rows of dropped neurons are zero.
+        """Return the float weights of each projection; those of dropped neurons and of absent synapses are zero.
 
         Raises:
             ValueError: `masks` does not hold one mask `[N]` or None for each layer.
@@ -375,7 +412,7 @@ class Network(Constants):
         if masks is not None:
             self._check_masks(masks)
         return [
-            p.synapses.weight if mask is None else p.synapses.weight * mask[:, None]
+            p.synapses.effective_weight if mask is None else p.synapses.effective_weight * mask[:, None]
             for layer, mask in zip(self.layers, row_masks, strict=True)
             for p in layer.projections
         ]

@@ -40,7 +40,7 @@ def simulate(
     """Run layers in software; returns spikes and membranes `[T, B, N]` of each layer.
 
     Args:
-        layers: layers from the first to the readout.
+        layers: layers from the first to the output.
         models: model of each layer.
         weights: float weights onto each layer: feed-forward ones and, if there are, recurrent ones.
         events: input events.

@@ -103,19 +103,19 @@ class Teacher:
         return torch.stack([log_softmax(model(samples), 1) for model in self.models]).mean(0)
 
     def loss(self, labels_loss: Loss, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the loss of a batch, a function of readout `[T, B, classes]` and labels `[B]`.
+        """Return the loss of a batch, a function of an output `[T, B, classes]` and labels `[B]`.
 
         Args:
-            labels_loss: Loss without a teacher, which also turns a readout into logits.
+            labels_loss: Loss without a teacher, which also turns an output into logits.
             logits: Logits of the teacher for this batch `[B, classes]`.
         """
         share = self.config.weight
 
-        def mixture(readout: Tensor, labels: Tensor) -> Tensor:
+        def mixture(output: Tensor, labels: Tensor) -> Tensor:
             """Return the sum of both parts of the loss, each times its share."""
             teacher_loss = distillation_loss(
-                labels_loss.logits(readout), logits.to(readout.device), self.config.temperature
+                labels_loss.logits(output), logits.to(output.device), self.config.temperature
             )
-            return (1 - share) * labels_loss(readout, labels) + share * teacher_loss
+            return (1 - share) * labels_loss(output, labels) + share * teacher_loss
 
         return mixture

@@ -5,44 +5,55 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 from hxtrain.backends import Registry
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import Data
 from hxtrain.checks import check_types
+from hxtrain.network import Network
 
 
 @dataclass
 class Loss(ABC):
-    """Base of losses: a number to minimise, and the answers of the network. A field is a setting, `loss.<field>`."""
+    """Base: turns the output of a network into scores of the classes, and into a number to minimise.
+
+    A field is a setting, `loss.<field>`.
+
+    Attributes:
+        reads: output that the loss reads, a kind of `Network.output_kind`: `membranes` or `spikes`.
+    """
+
+    reads: ClassVar[str] = "membranes"
 
     def __post_init__(self) -> None:
         check_types(self, "loss.")
 
     @abstractmethod
-    def scores(self, readout: Tensor) -> Tensor:
-        """Return scores `[B, classes]` of membranes `[T, B, classes]`; the largest score is the answer."""
+    def scores(self, output: Tensor) -> Tensor:
+        """Return scores `[B, classes]` of an output `[T, B, classes]`; the highest one is the answer."""
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Return the inputs of a softmax `[B, classes]` for an output `[T, B, classes]`, for a teacher to compare."""
+        return self.scores(output)
 
     @abstractmethod
-    def logits(self, readout: Tensor) -> Tensor:
-        """Return the logarithms of the classes' probabilities, up to a constant of each sample, `[B, classes]`.
+    def __call__(self, output: Tensor, labels: Data) -> Tensor:
+        """Return the mean loss of an output `[T, B, classes]` and labels `[B]`, or probabilities `[B, classes]`.
 
-        Args:
-            readout: Membranes `[T, B, classes]`.
+        Raises:
+            TypeError: the output is not a tensor, but an activity or a layer.
+            ValueError: the labels are not numbers of these classes, or not one per sample.
         """
-
-    @abstractmethod
-    def __call__(self, readout: Tensor, labels: Data) -> Tensor:
-        """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`."""
 
 
 @dataclass
-class CrossEntropy(Loss):
-    """Base of losses that are the cross-entropy of scores; a subclass defines `scores`.
+class MaxOverTime(Loss):
+    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022).
 
     Attributes:
         readout_scale: factor on the membranes before the softmax.
@@ -54,49 +65,148 @@ class CrossEntropy(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.readout_scale < math.inf:
-            raise ValueError(f"loss.readout_scale={self.readout_scale} must be positive and finite")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"loss.label_smoothing={self.label_smoothing} must be in 0 <= x < 1")
+        _check_softmax(self.label_smoothing, readout_scale=self.readout_scale)
 
-    def logits(self, readout: Tensor) -> Tensor:
-        """Return the inputs of the softmax `[B, classes]` for membranes `[T, B, classes]`."""
-        return self.readout_scale * self.scores(readout)
-
-    def __call__(self, readout: Tensor, labels: Data) -> Tensor:
-        """Return the mean loss of membranes `[T, B, classes]` and labels `[B]`, or probabilities `[B, classes]`.
-
-        Raises:
-            TypeError: the readout is not a tensor, but an activity or a layer.
-            ValueError: the labels are not numbers of these classes, or not one per sample.
-        """
-        logits = self.logits(readout)
-        targets = class_labels(labels, logits)
-        try:
-            return cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        except IndexError:  # torch checks the values anyway; on a GPU it raises another error
-            raise ValueError(
-                f"labels span {int(targets.min())}..{int(targets.max())}, but the readout has {logits.shape[1]} "
-                f"classes, 0..{logits.shape[1] - 1}; give it as many neurons as there are classes"
-            ) from None
-
-
-@dataclass
-class MaxOverTime(CrossEntropy):
-    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022)."""
-
-    def scores(self, readout: Tensor) -> Tensor:
+    def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
-        return _membranes(readout).amax(dim=0)
+        return _checked(output).amax(dim=0)
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Return the inputs of the softmax `[B, classes]` for membranes `[T, B, classes]`."""
+        return self.readout_scale * self.scores(output)
+
+    def __call__(self, output: Tensor, labels: Data) -> Tensor:
+        """Return the mean cross-entropy; arguments and errors as in `Loss`."""
+        return _cross_entropy(self.logits(output), labels, self.label_smoothing)
 
 
 @dataclass
-class MeanOverTime(CrossEntropy):
+class MeanOverTime(MaxOverTime):
     """Cross-entropy of the readout's mean over time (for inputs that carry information throughout)."""
 
-    def scores(self, readout: Tensor) -> Tensor:
+    def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of membranes `[T, B, classes]`."""
-        return _membranes(readout).mean(dim=0)
+        return _checked(output).mean(dim=0)
+
+
+@dataclass
+class SpikeCount(Loss):
+    """Cross-entropy of the numbers of output spikes (rate code; `ce_count_loss` of snnTorch).
+
+    Classes with equal numbers of spikes tie; the answer is the first of them.
+
+    Attributes:
+        count_scale: factor on the numbers of spikes before the softmax.
+        label_smoothing: share of probability spread over all classes.
+    """
+
+    reads: ClassVar[str] = "spikes"
+    count_scale: float = 1.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_softmax(self.label_smoothing, count_scale=self.count_scale)
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return the numbers of spikes `[B, classes]` of spikes `[T, B, classes]`."""
+        return _checked(output).sum(dim=0)
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Return the inputs of the softmax `[B, classes]` for spikes `[T, B, classes]`."""
+        return self.count_scale * self.scores(output)
+
+    def __call__(self, output: Tensor, labels: Data) -> Tensor:
+        """Return the mean cross-entropy; arguments and errors as in `Loss`."""
+        return _cross_entropy(self.logits(output), labels, self.label_smoothing)
+
+
+@dataclass
+class SpikeCountMSE(Loss):
+    """Mean squared difference of the numbers of output spikes from targets (`mse_count_loss` of snnTorch).
+
+    It is the mean over samples and classes. With probabilities as labels, targets lie between both.
+
+    Attributes:
+        true_count: target number of spikes of the true class.
+        false_count: target number of spikes of all other classes.
+    """
+
+    reads: ClassVar[str] = "spikes"
+    true_count: float = 5.0
+    false_count: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.false_count < self.true_count < math.inf:
+            raise ValueError(
+                f"loss.true_count={self.true_count} and loss.false_count={self.false_count} must be in "
+                "0 <= false_count < true_count"
+            )
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return the numbers of spikes `[B, classes]` of spikes `[T, B, classes]`."""
+        return _checked(output).sum(dim=0)
+
+    def __call__(self, output: Tensor, labels: Data) -> Tensor:
+        """Return the mean squared difference; arguments and errors as in `Loss`."""
+        counts = self.scores(output)
+        targets = class_labels(labels, counts)
+        if not targets.is_floating_point():
+            try:
+                targets = one_hot(targets, counts.shape[1])
+            except RuntimeError:
+                raise _no_classes(targets, counts) from None
+        return mse_loss(counts, self.false_count + (self.true_count - self.false_count) * targets.to(counts))
+
+
+def check_output(net: Network, *parts: object) -> None:
+    """Refuse losses and penalties that read another kind of output than the network has.
+
+    Args:
+        net: network whose output is read.
+        parts: losses and penalties; those without `reads`, such as functions, are not checked.
+
+    Raises:
+        ValueError: a loss or a penalty reads spikes of a readout, or membranes of a spiking output.
+    """
+    for part in parts:
+        reads = getattr(part, "reads", None)
+        if reads is not None and reads != net.output_kind:
+            neurons = net.layers[-1].neurons
+            end = "LIF" if reads == "spikes" else "LI"
+            raise ValueError(
+                f"{type(part).__name__} reads {reads} of the output, but the network ends in "
+                f"{type(neurons).__name__}({neurons.size}), whose output is {net.output_kind}; end it in "
+                f"{end}({neurons.size}) (network.output={reads}), or choose another loss or penalty: MaxOverTime "
+                "(loss=max_over_time) reads membranes, SpikeCount (loss=spike_count) spikes"
+            )
+
+
+def _check_softmax(label_smoothing: float, **scale: float) -> None:
+    """Refuse a factor before the softmax that is not positive and finite, and a label smoothing out of range."""
+    for name, value in scale.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"loss.{name}={value} must be positive and finite")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"loss.label_smoothing={label_smoothing} must be in 0 <= x < 1")
+
+
+def _cross_entropy(logits: Tensor, labels: Data, label_smoothing: float) -> Tensor:
+    """Return the mean cross-entropy of logits `[B, classes]`; labels and errors are those of `Loss`."""
+    targets = class_labels(labels, logits)
+    try:
+        return cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    except IndexError:  # torch checks the values anyway; on a GPU it raises another error
+        raise _no_classes(targets, logits) from None
+
+
+def _no_classes(labels: Tensor, scores: Tensor) -> ValueError:
+    """Return the error for labels that are no numbers of the classes of scores `[B, classes]`."""
+    return ValueError(
+        f"labels span {int(labels.min())}..{int(labels.max())}, but the output has {scores.shape[1]} "
+        f"classes, 0..{scores.shape[1] - 1}; give it as many neurons as there are classes"
+    )
 
 
 def class_labels(labels: Data, logits: Tensor) -> Tensor:
@@ -111,23 +221,23 @@ def class_labels(labels: Data, logits: Tensor) -> Tensor:
     if targets.shape != logits.shape[:1] or targets.is_floating_point() or targets.dtype == torch.bool:
         raise ValueError(
             f"labels are {targets.dtype} {list(targets.shape)}, expected class numbers, int64 [{len(logits)}], one for "
-            "each sample of the readout [T, B, classes]"
+            "each sample of the output [T, B, classes]"
         )
     return targets.long()
 
 
-def _membranes(readout: Tensor) -> Tensor:
-    """Return a readout after a check of its type and shape.
+def _checked(output: Tensor) -> Tensor:
+    """Return an output after a check of its type and shape.
 
     Raises:
-        TypeError: the readout is not a tensor, but an activity or a layer.
-        ValueError: the readout does not have three dimensions.
+        TypeError: the output is not a tensor, but an activity or a layer.
+        ValueError: the output does not have three dimensions.
     """
-    if not isinstance(readout, Tensor):
-        raise TypeError(f"expected a readout [T, B, classes], got {type(readout).__name__}; give activity.readout")
-    if readout.ndim != 3:
-        raise ValueError(f"readout has shape {list(readout.shape)}, expected [T, B, classes]; give activity.readout")
-    return readout
+    if not isinstance(output, Tensor):
+        raise TypeError(f"expected an output [T, B, classes], got {type(output).__name__}; give activity.output")
+    if output.ndim != 3:
+        raise ValueError(f"the output has shape {list(output.shape)}, expected [T, B, classes]; give activity.output")
+    return output
 
 
 def predictions(scores: Tensor) -> Tensor:

@@ -27,12 +27,13 @@ class Regularizer(ABC):
     A regulariser may have a state outside its fields, made by `prepare`; it goes into the checkpoint.
 
     Attributes:
+        reads: output that the penalty reads, a kind of `Network.output_kind`; None if it reads none.
         strength: factor of the penalty; 0 switches the regulariser off.
         watches_writes: whether `after_write` is called; without a watcher no copy of the weights is made.
     """
 
+    reads: ClassVar[str | None] = None
     watches_writes: ClassVar[bool] = False
-
     strength: float = 0.0
 
     def __post_init__(self) -> None:
@@ -117,6 +118,7 @@ class UpperActivity(Regularizer):
 class ReadoutAmplitude(Regularizer):
     """`mean of (max over time of the readout)^2`: keeps the readout within the ADC's range."""
 
+    reads: ClassVar[str | None] = "membranes"
     strength: float = 1e-3
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
@@ -126,13 +128,16 @@ class ReadoutAmplitude(Regularizer):
 
 @dataclass
 class WeightDecay(Regularizer):
-    """`mean of w^2` of the projections onto hidden neurons, recurrent ones included."""
+    """`mean of w^2` of the projections onto hidden neurons, recurrent ones included.
+
+    Fixed projections add a constant; synapses that a mask removes count as weights of 0.
+    """
 
     strength: float = 0.1
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the mean squared weight, summed over all projections but the last, which is the readout's."""
-        return _sum(w.square().mean() for w in weights[:-1])
+        """Return the mean squared weight, summed over all projections but those onto the output."""
+        return _sum(w.square().mean() for w in weights[: -activity.onto_output])
 
 
 PENALTIES: Registry[type[Regularizer]] = Registry("penalties", "regularizer", Regularizer)

@@ -24,9 +24,11 @@ def comparison_figure(comparison: Comparison) -> Figure:
 
     Each layer has a row: mean spikes of each neuron on both targets, differences of first-spike times, gain of each
     neuron on both targets, and membranes of one neuron in one sample whose difference is close to the median. In the
-    readout's row the cosines of the gradients take the place of spikes. Grey marks a repetition on one target.
+    readout's row the cosines of the gradients take the place of spikes; if the output spikes, they have a last row.
+    Grey marks a repetition on one target.
     """
-    rows = len(comparison.layers)
+    has_readout = any(layer.rates is None for layer in comparison.layers)
+    rows = len(comparison.layers) + (not has_readout)
     figure = style.new_figure(15, 3.1 * rows + 0.5)
     figure.suptitle(comparison.verdict, fontsize=10, wrap=True)
     grid = figure.add_gridspec(rows, 4, width_ratios=[1.0, 1.2, 1.0, 1.5])
@@ -41,6 +43,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
         first, second = (r.gains[mask] for r in layer.responses)
         _draw_pairs(figure.add_subplot(grid[row, 2]), layer.name, first, second, "own gain")
         _draw_example(figure.add_subplot(grid[row, 3]), layer, comparison.dt)
+    if not has_readout:
+        _draw_cosines(figure.add_subplot(grid[rows - 1, :2]), comparison)
     return figure
 
 

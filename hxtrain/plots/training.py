@@ -43,13 +43,16 @@ class SampleView:
         input_units: indices of the inputs that spike `[E]`.
         hidden_times: times of the hidden spikes `[S]` (s).
         hidden_units: indices of the hidden neurons that spike `[S]`.
-        measured: readout membranes of the device `[T, classes]` (leak 0, threshold 1); row k is at time `k * dt`.
+        measured: readout membranes of the device `[T, classes]` (leak 0, threshold 1); row k is at time `k * dt`. None
+            if the output spikes.
         modelled: readout membranes of the twin `[T, classes]`, likewise.
         dt: time between two rows of membranes (s).
         label: true class.
         prediction: predicted class.
         inputs: number of inputs.
         hidden: number of hidden neurons.
+        output: times (s) and units of the spikes of a spiking output; None for a readout.
+        classes: number of output neurons.
     """
 
     values: Tensor | None
@@ -57,19 +60,23 @@ class SampleView:
     input_units: Tensor
     hidden_times: Tensor
     hidden_units: Tensor
-    measured: Tensor
-    modelled: Tensor
+    measured: Tensor | None
+    modelled: Tensor | None
     dt: float
     label: int
     prediction: int
     inputs: int
     hidden: int
+    output: tuple[Tensor, Tensor] | None = None
+    classes: int = 0
 
     @property
     def end(self) -> float:
         """End of the membranes or of the last spike (s)."""
-        spikes = torch.cat([self.input_times.cpu().double(), self.hidden_times.cpu().double()])
-        return max(len(self.measured) * self.dt, float(spikes.max()) if spikes.numel() else 0.0)
+        times = [self.input_times, self.hidden_times, *([] if self.output is None else [self.output[0]])]
+        spikes = torch.cat([part.cpu().double() for part in times])
+        window = 0.0 if self.measured is None else len(self.measured) * self.dt
+        return max(window, float(spikes.max()) if spikes.numel() else 0.0)
 
 
 def plot_learning_curves(records: Sequence[Mapping[str, float]], path: str | Path) -> Path:
@@ -149,13 +156,16 @@ def samples_figure(samples: Sequence[SampleView]) -> Figure:
     for row, sample in zip(grid, samples, strict=True):
         if has_values:
             style.draw_values(row[0], sample.values)
-        inputs, hidden, readout = row[-3:]
+        inputs, hidden, output = row[-3:]
         style.draw_raster(inputs, sample.input_times, sample.input_units, sample.inputs)
         style.draw_raster(hidden, sample.hidden_times, sample.hidden_units, sample.hidden)
-        _draw_readout(readout, sample)
+        if sample.output is None:
+            _draw_readout(output, sample)
+        else:
+            _draw_output_spikes(output, sample, *sample.output)
         inputs.set_ylabel("input")
         hidden.set_ylabel("hidden neuron")
-        for axes in (inputs, hidden, readout):
+        for axes in (inputs, hidden, output):
             axes.set_xlim(-0.02e6 * sample.end, 1e6 * sample.end)
         colour = "black" if sample.prediction == sample.label else VERMILLION
         verdict = f"label {sample.label}, predicted {sample.prediction}"
@@ -235,20 +245,40 @@ def _draw_readout(axes: Axes, sample: SampleView) -> None:
     """Draw the readout's membranes: the true class on top, a wrong prediction below it."""
     looks = {sample.prediction: (VERMILLION, 1.4, 3), sample.label: (BLUE, 1.8, 4)}
     for traces, dashes, wider, alpha in ((sample.measured, "-", 1.0, 0.5), (sample.modelled, "--", 0.0, 1.0)):
+        if traces is None:
+            continue
         times = np.arange(len(traces)) * sample.dt * 1e6
         for index, trace in enumerate(style.array(traces).T):
             colour, width, order = looks.get(index, (GREY, 0.7, 2))
             axes.plot(times, trace, dashes, color=colour, linewidth=width + wider, alpha=alpha, zorder=order)
-    handles = [Line2D([], [], color=BLUE, linewidth=2.0, label=f"class {sample.label} (true)")]
-    if sample.prediction != sample.label:
-        name = f"class {sample.prediction} (predicted)"
-        handles.append(Line2D([], [], color=VERMILLION, linewidth=1.6, label=name))
-    handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="other classes"))
+    handles = _class_handles(sample)
     handles.append(Line2D([], [], color="black", linewidth=2.4, alpha=0.5, label="measured"))
     handles.append(Line2D([], [], color="black", linewidth=1.4, linestyle="--", label="modelled"))
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
     axes.set_ylabel("readout membrane\n(threshold = 1)")
     axes.grid(alpha=0.3)
+
+
+def _draw_output_spikes(axes: Axes, sample: SampleView, times: Tensor, units: Tensor) -> None:
+    """Draw the spikes of a spiking output, in the colours of `_draw_readout`."""
+    looks = {sample.prediction: VERMILLION, sample.label: BLUE}
+    colours = [looks.get(int(unit), GREY) for unit in units]
+    axes.scatter(1e6 * style.array(times), style.array(units), marker="|", s=120, linewidths=2.0, c=colours)
+    axes.set_ylim(-0.5, sample.classes - 0.5)
+    style.integer_ticks(axes.yaxis)
+    axes.legend(handles=_class_handles(sample), loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
+    axes.set_ylabel("output neuron")
+    axes.grid(alpha=0.3)
+
+
+def _class_handles(sample: SampleView) -> list[Line2D]:
+    """Return the legend's entries of the true class, of a wrong prediction, and of all other classes."""
+    handles = [Line2D([], [], color=BLUE, linewidth=2.0, label=f"class {sample.label} (true)")]
+    if sample.prediction != sample.label:
+        name = f"class {sample.prediction} (predicted)"
+        handles.append(Line2D([], [], color=VERMILLION, linewidth=1.6, label=name))
+    handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="other classes"))
+    return handles
 
 
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], weight_max: int) -> None:

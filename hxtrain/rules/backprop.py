@@ -48,7 +48,8 @@ class Backprop(LearningRule):
         """
         activity: Activity = net(batch.spikes, batch.masks)
         loss = batch.loss or self.objective.loss
-        answer = loss(activity.readout, as_tensor(batch.labels, "labels").to(activity.readout.device))
+        output = activity.output
+        answer = loss(output, as_tensor(batch.labels, "labels").to(output.device))
         _check_answer(answer)
         value = float(answer.detach())
         if not math.isfinite(value):
@@ -75,7 +76,8 @@ def train_step(
 
     Args:
         net: Network, attached to a device or in software.
-        loss: Function of the output `[T, B, classes]` and the labels `[B]`, such as `MaxOverTime()`.
+        loss: Function of the output `[T, B, classes]`, see `Activity.output`, and the labels `[B]`, such as
+            `MaxOverTime()`.
         regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`.
         optimizer: Optimiser over `net.parameters()`; existing gradients are cleared.
         spikes: Input events of `B` samples.
@@ -97,7 +99,7 @@ def train_step(
 def _function(loss: LossFunction) -> LossFunction:
     """Return a loss after a check of its type."""
     if isinstance(loss, type) or not callable(loss):
-        raise TypeError(f"loss: expected a function of readout and labels, got {loss!r:.60}; give MaxOverTime()")
+        raise TypeError(f"loss: expected a function of output and labels, got {loss!r:.60}; give MaxOverTime()")
     return loss
 
 
@@ -120,7 +122,7 @@ def _check_answer(answer: Tensor) -> None:
         shape = f" {list(answer.shape)}" if isinstance(answer, Tensor) else ""
         raise ValueError(
             f"the loss function gave {type(answer).__name__}{shape}, expected a tensor of one number with a gradient; "
-            "compute it from the readout [T, B, classes] by torch's functions, without .detach() or .item()"
+            "compute it from the output [T, B, classes] by torch's functions, without .detach() or .item()"
         )
 
 

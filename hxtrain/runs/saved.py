@@ -302,6 +302,8 @@ def module_with_weights(build: Callable[[], Module], weights: object, file: Path
 def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, Tensor]:
     """Return the weights of a file after a check that a module has the same, by name, shape and type.
 
+    A file may hold the mask of a projection (`NAME.mask`, in the shape of `NAME.weight`) that the module lacks.
+
     Raises:
         CheckpointError: The weights belong to another network, or have another type.
     """
@@ -310,6 +312,11 @@ def require_shapes(module: nn.Module, weights: object, file: Path) -> dict[str, 
     expected = module.state_dict()
     shapes = {str(name): tuple(weight.shape) for name, weight in weights.items()}
     expected_shapes = {name: tuple(weight.shape) for name, weight in expected.items()}
+    for name, shape in list(expected_shapes.items()):
+        mask = f"{name.removesuffix('.weight')}.mask"
+        if name.endswith(".weight") and mask in weights and mask not in expected:
+            expected[mask] = torch.empty(0, dtype=torch.bool)
+            expected_shapes[mask] = shape
     if shapes != expected_shapes:
         raise CheckpointError(
             f"{file} holds weights {shapes}, the network has {expected_shapes}; use the same network settings"

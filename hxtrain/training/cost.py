@@ -98,20 +98,25 @@ def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None
     return energy, cost.origin, f"the chip draws {watts:.3g} W during the chip time; not measured; without the host"
 
 
-def decision_times(loss: Loss, readout: Tensor, dt: float) -> Tensor:
+def decision_times(loss: Loss, output: Tensor, dt: float) -> Tensor:
     """Return the decision time of each sample (s) `[B]`.
 
-    The answer at a trace sample rests on all trace samples up to it. The decision time is the time of the first trace
-    sample from which on the answer stays the final one. A tie is no answer: if the final answer is a tie, the decision
-    time is the end of the recorded window.
+    The answer at a step rests on all steps up to it. The decision time is the time of the first step from which on the
+    answer stays the final one. A tie is no answer: if the final answer is a tie, the decision time is the end of the
+    recorded window.
 
     Args:
-        loss: Loss function that turns readouts into answers.
-        readout: Membranes `[T, B, classes]`; trace sample k is taken at `k * dt`.
-        dt: Interval of trace samples (s).
+        loss: Loss function that turns outputs into answers.
+        output: Membranes `[T, B, classes]`, of which step k is sampled at `k * dt`; or spikes, of which step k is
+            known at its end, `(k + 1) * dt`.
+        dt: Width of a step (s).
     """
-    scores = torch.stack([loss.scores(readout[: t + 1]) for t in range(len(readout))])
+    steps = len(output)
+    scores = torch.stack([loss.scores(output[: t + 1]) for t in range(steps)])
     answers = torch.stack([predictions(step_scores) for step_scores in scores])
     is_tie = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
-    open_until = torch.arange(1, len(readout) + 1, device=readout.device)[:, None]
-    return ((answers != answers[-1]) | is_tie).mul(open_until).amax(0) * dt
+    open_until = torch.arange(1, steps + 1, device=output.device)[:, None]
+    decision_steps = ((answers != answers[-1]) | is_tie).mul(open_until).amax(0)
+    if loss.reads == "spikes":
+        decision_steps = (decision_steps + 1).clamp(max=steps)
+    return decision_steps * dt

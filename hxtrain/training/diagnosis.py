@@ -57,7 +57,9 @@ class Observations:
         for layer in net.layers:
             if layer.name in self._counts and missing is None:
                 sources = sparse if layer.source == INPUT else None
-                warnings += _spiking(layer.name, torch.cat(self._counts[layer.name]), net.steps, trained, sources)
+                counts = torch.cat(self._counts[layer.name])
+                is_output = layer is net.layers[-1]
+                warnings += _spiking(layer.name, counts, net.steps, trained, sources, is_output)
             if net.device is not None:
                 warnings += _saturation(layer.name, torch.cat(self._traces[layer.name], dim=1), layer.neurons.spiking)
         if any(bool(torch.isnan(trace).any()) for trace in self._traces.get(net.layers[-1].name, [])):
@@ -72,7 +74,7 @@ def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:
     return observations.warnings(net, trained)
 
 
-def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str | None) -> list[str]:
+def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str | None, is_output: bool) -> list[str]:
     """Return warnings about the numbers of spikes `[B, N]` of a layer.
 
     Args:
@@ -81,13 +83,15 @@ def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str |
         steps: Steps of the window.
         trained: Whether training has begun.
         sparse: Reason for which the input may be insufficient; None if it is sufficient.
+        is_output: Whether the layer is the output of the network.
     """
     per_sample = float(counts.sum()) / len(counts)
     if per_sample < SILENT_SPIKES and trained:
+        consequence = "there is no answer" if is_output else "nothing reaches the downstream layers"
         remedy = "Try network.init_gain=2, or a smaller regularizer.burst.strength"
         return [
             f"{name} is silent ({per_sample:.2g} spikes per sample): "
-            + (f"nothing reaches the downstream layers. {remedy}" if sparse is None else sparse)
+            + (f"{consequence}. {remedy}" if sparse is None else sparse)
         ]
     if per_sample / counts.shape[1] > BURSTING * steps / 20:
         return [
@@ -111,10 +115,14 @@ def _saturation(name: str, trace: Tensor, spiking: bool) -> list[str]:
     if share < SATURATED_SHARE:
         return []
     subject = "membrane samples lie" if spiking else "answers lie"
+    remedy = (
+        "a larger regularizer.weight_decay.strength"
+        if spiking
+        else "regularizer=[burst,weight_decay,readout_amplitude]"
+    )
     return [
         f"{name} is saturated: {share:.0%} of its {subject} at the edge of the recorded range "
-        f"({float(low):.2f}..{float(high):.2f} thresholds). Try regularizer=[burst,weight_decay,readout_amplitude] "
-        "or a smaller network.scale"
+        f"({float(low):.2f}..{float(high):.2f} thresholds). Try {remedy} or a smaller network.scale"
     ]
 
 
@@ -125,7 +133,7 @@ def _clipping(net: Network) -> list[str]:
     for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
         if limit is None:
             continue
-        share = float((projection.synapses.weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
+        share = float((projection.synapses.effective_weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
         if share > CLIPPED_SHARE:
             warnings.append(
                 f"{projection.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "

@@ -15,7 +15,7 @@ from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss
-from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.losses import check_output, predictions
 
 from .cost import CostMeter, Costs, decision_times
 
@@ -30,7 +30,7 @@ class Evaluation:
         confusion: Counts `[classes, classes]`; rows are true classes.
         health: Losses and retries of the device.
         costs: Time and energy of all samples together.
-        decision_time: Mean time of a decision (s after the start of the readout's trial), see `decision_times`.
+        decision_time: Mean time of a decision (s after the start of the output's trial), see `decision_times`.
         decision_time_95: 95th percentile of the decision times (s).
         input_events_per_sample: Mean number of input events within the window; None in a checkpoint that lacks it.
         late_input_events_per_sample: Mean number of input events after the window, which have no effect.
@@ -147,7 +147,7 @@ def evaluate(
     Args:
         net: Network, attached to a device or in software.
         encoder: Code from samples to input events.
-        loss: Loss function that turns readouts into answers.
+        loss: Loss function that turns outputs into answers.
         split: `S` samples and their labels.
         classes: Number of classes.
         batch_size: Samples per batch.
@@ -155,7 +155,8 @@ def evaluate(
 
     Raises:
         TypeError: An argument is of the wrong type, such as a whole data set in place of a split.
-        ValueError: The split is empty, a label exceeds the classes, or the readout has another number of classes.
+        ValueError: The split is empty, a label exceeds the classes, the output has another number of classes, or the
+            loss reads another kind of output.
     """
     _check(net, encoder, loss, split)
     _check_sizes(net, split, whole("classes", classes), whole("batch_size", batch_size))
@@ -163,13 +164,14 @@ def evaluate(
 
 
 def _check(net: Network, encoder: Encoder, loss: Loss, split: Split) -> None:
-    """Raise an error for arguments of the wrong type."""
+    """Raise an error for arguments of the wrong type, and for a loss that does not fit the network."""
     for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, Loss, "loss")):
         require_kind(value, kind, name, "evaluate(net, encoder, loss, split, classes, batch_size)")
     if isinstance(split, ImageDataset):
         raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
     if not isinstance(split, Split):
         raise TypeError(f"expected a Split, got {type(split).__name__}; make one with Split(samples, labels)")
+    check_output(net, loss)
 
 
 def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> None:
@@ -180,7 +182,7 @@ def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> N
     largest = int(split.labels.max())
     if not largest < classes == outputs:
         raise ValueError(
-            f"classes={classes}, but labels go up to {largest} and the readout has {outputs} neurons; all are to agree"
+            f"classes={classes}, but labels go up to {largest} and the output has {outputs} neurons; all are to agree"
         )
 
 
@@ -207,7 +209,7 @@ def observe(
         labels = split.labels[first : first + batch_size]
         samples = split.samples[first : first + batch_size].to(net.torch_device)
         activity = net(jitterless(intensities(samples)), masks)
-        answers = predictions(loss.scores(activity.readout)).cpu()
+        answers = predictions(loss.scores(activity.output)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()
         if activity.inputs is not None:
@@ -215,6 +217,6 @@ def observe(
             late_input_events += activity.inputs.late
         health = health + activity.health
         meter.add(activity.cost)
-        times.append(decision_times(loss, activity.readout, net.dt).cpu().double())
+        times.append(decision_times(loss, activity.output, net.dt).cpu().double())
     costs = meter.costs()
     return EvaluationSums(confusion, spikes, health, costs, torch.cat(times), input_events, late_input_events)

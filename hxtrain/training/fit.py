@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hxtrain.backends import Spikes
 from hxtrain.checks import mapping, require_kind, text
 from hxtrain.datasets import ImageDataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import MaxOverTime, Regularizer
-from hxtrain.rules import Backprop, Constraint, LearningRule
+from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule
 from hxtrain.runs.progress import Progress
 
 from .config import TrainerConfig
@@ -117,7 +116,7 @@ def fit(
         data,
         augment or Augmentation(),
         rule=rule,
-        **({} if constraints is None else {"constraints": constraints}),
+        constraints={"clamp": Clamp()} if constraints is None else constraints,
     )
     reports = progress if isinstance(progress, Progress) else Progress(bool(progress))
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(text("folder", folder)) as place:
@@ -155,7 +154,7 @@ def _name(penalty: Any) -> str:
 
 
 def _regularizer(penalty: Any) -> Regularizer:
-    if isinstance(penalty, Regularizer) or isinstance(penalty, type) or not callable(penalty):
+    if isinstance(penalty, Regularizer | type) or not callable(penalty):
         require_kind(penalty, Regularizer, "penalties", "give instances, such as [Burst()], or functions")
         return penalty  # type: ignore[no-any-return]
     return FunctionPenalty(function=penalty)

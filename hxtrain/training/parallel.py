@@ -74,13 +74,14 @@ class Team(NamedTuple):
         """Replace gradients by their weighted sum over all processes; return the sums of further values.
 
         Args:
-            parameters: Parameters with or without gradients; the same in all processes.
+            parameters: Parameters with or without gradients, the same in all processes; those that require no
+                gradient are left alone.
             share: Weight of the gradients of this process: its share of the batch.
             values: Further values, which are summed over all processes.
         """
         if self.size == 1:
             return values
-        tensors = list(parameters)
+        tensors = [parameter for parameter in parameters if parameter.requires_grad]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in tensors]
         flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), torch.tensor(values, dtype=torch.float32)])
         distributed.all_reduce(flat)

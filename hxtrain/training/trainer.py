@@ -25,7 +25,7 @@ from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Teacher
-from hxtrain.objectives.losses import predictions
+from hxtrain.objectives.losses import check_output, predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
     Adam,
@@ -65,7 +65,7 @@ class Task:
     Attributes:
         net: Network to train.
         encoder: Code from samples to input events.
-        loss: Loss function, which also turns readouts into answers.
+        loss: Loss function, which also turns outputs into answers.
         regularizers: Regularisers by name.
         data: Data set with training and test part.
         augment: Distortion of training images.
@@ -96,9 +96,11 @@ class Task:
         }
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
-        listed(mapping("regularizers", self.regularizers))
+        penalties = listed(mapping("regularizers", self.regularizers))
         for name, constraint in mapping("constraints", self.constraints).items():
             require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
+        self.net.check_training()
+        check_output(self.net, self.loss, *penalties)
 
 
 class StepSums(NamedTuple):
@@ -307,7 +309,7 @@ class Trainer(Loop[TrainerConfig]):
         net = self.task.net
         health = step.activity.health
         with torch.no_grad():
-            answers = predictions(self.task.loss.scores(step.activity.readout))
+            answers = predictions(self.task.loss.scores(step.activity.output))
             correct = float((answers == labels.to(answers.device)).sum())
         n_counted = len(labels) * (share > 0)
         sums = StepSums(

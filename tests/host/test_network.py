@@ -73,8 +73,8 @@ def test_dropout_zeroes_the_rows_that_the_device_gets_and_their_gradient():
 
 
 BAD_NETWORKS = [
-    ((), "last population must be a readout LI"),
-    ((hx.Linear(4, 3), hx.LIF(3)), "last population must be a readout LI"),
+    ((), "last population must be an output"),
+    ((hx.Linear(4, 3), hx.LIF(3), hx.Dropout(0.1)), "must be an output, LI or LIF, without dropout"),
     ((hx.LIF(3), hx.Linear(3, 2), hx.LI(2)), "expected Linear, LIF"),
     ((hx.Linear(4, 3), hx.LIF(5), hx.Linear(5, 2), hx.LI(2)), r"layer0 is Linear\(4, 3\) onto 5 neurons"),
     ((hx.Linear(4, 3), hx.LIF(3), hx.Linear(4, 2), hx.LI(2)), r"layer1 is Linear\(4, 2\).*behind 3 units"),

@@ -100,10 +100,10 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "an activity to a loss": (
         lambda: LOSS(network()(SPIKES), LABELS),
         TypeError,
-        "got Activity; give activity.readout",
+        "got Activity; give activity.output",
     ),
-    "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.readout"),
-    "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"readout has shape \[10, 10\], expected"),
+    "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.output"),
+    "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"output has shape \[10, 10\], expected"),
     "a data set to evaluate": (
         lambda: evaluate_split(DATA),
         TypeError,
@@ -117,7 +117,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "too few classes": (
         lambda: evaluate_split(DATA.test, 3),
         ValueError,
-        r"classes=3, but labels go up to 9 and the readout",
+        r"classes=3, but labels go up to 9 and the output",
     ),
     "no batches": (lambda: evaluate_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
     "no samples": (lambda: evaluate_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
@@ -135,7 +135,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no loss": (
         lambda: evaluate(network(), ENCODE, None, DATA.test, 10, 5),
         TypeError,
-        "loss: expected MaxOverTime, got NoneType",
+        "loss: expected Loss, got NoneType",
     ),
     "batches in words": (
         lambda: evaluate_split(DATA.test, batch_size="5"),
