@@ -1,5 +1,5 @@
 """How a measured pass is differentiated."""
 
-from .injection import gradient, measured_layers
+from .injection import measured_layers
 
-__all__ = ["gradient", "measured_layers"]
+__all__ = ["measured_layers"]
