@@ -31,7 +31,7 @@ from .dynamics import (
 )
 from .fitted import FittedChip
 from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, WEIGHT_MAX, Layout
-from .parameters import Float, Params, Rows, Scalars, as_float32
+from .parameters import Float, Params, Rows, Scalars
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
 from .trials import Events, Trials
@@ -195,7 +195,7 @@ class EmulatedChip:
         is_second_half = neurons[0].circuits[0] >= CIRCUITS // 2
 
         def stack(name: str, parts: Sequence[object], factor: float = 1.0) -> Float:
-            return as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
+            return _as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
 
         return Params(
             reset=stack("reset", neurons),
@@ -203,12 +203,12 @@ class EmulatedChip:
             mem=stack("mem", propagators),
             syn=stack("syn", propagators),
             drive=stack("drive", propagators),
-            noise=as_float32(
+            noise=_as_float32(
                 np.stack([p.noise * noise_of(n, level) for p, n in zip(propagators, neurons, strict=True)])
             ),
             cadc_offset=stack("cadc_offset", neurons),
             cadc_gain=stack("cadc_gain", neurons),
-            early=as_float32(is_second_half * (self.noise.cadc_skew / step)),
+            early=_as_float32(is_second_half * (self.noise.cadc_skew / step)),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
@@ -343,7 +343,7 @@ class EmulatedChip:
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
         chip_of_row = [int(p % len(self.chips)) for p in pairs.tolist()]
         begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
-        f32 = as_float32
+        f32 = _as_float32
         return Rows(rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -429,3 +429,8 @@ def _circuit_maps(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
             first = layout.bounds[wiring.source]
             internal[first : first + wiring.size, wiring.target] = circuit
     return external, internal
+
+
+def _as_float32(values: npt.ArrayLike) -> Float:
+    """Return a contiguous float32 array, as engines expect."""
+    return np.ascontiguousarray(values, dtype=np.float32)

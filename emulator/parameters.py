@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +58,3 @@ class Scalars(NamedTuple):
     railed: bool
     noisy: bool  # membrane noise
     skewed: bool  # some neurons are sampled earlier
-
-
-def as_float32(values: Any) -> Float:
-    """Return a contiguous float32 array, as engines expect."""
-    return np.ascontiguousarray(values, dtype=np.float32)

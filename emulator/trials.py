@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from .parameters import Rows
@@ -42,27 +41,3 @@ class Trials(NamedTuple):
     keys: npt.NDArray[np.uint32]
     rows: Rows
     phase: npt.NDArray[np.float32]
-
-
-def check_events(events: Events, inputs: int, batch: int) -> None:
-    """Refuse events that are out of range or not in order.
-
-    Args:
-        events: External events.
-        inputs: Number of external inputs of the layout.
-        batch: Number of trials.
-
-    Raises:
-        ValueError: an event is out of range, or events are not grouped by sample.
-    """
-    if len(events.sample) == 0:
-        return
-    order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
-    extremes = (*torch.aminmax(events.unit), *order, events.time.min())
-    lowest, highest, first, last, is_unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
-    if lowest < 0 or highest >= inputs:
-        raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
-    if first < 0 or last >= batch or is_unordered:
-        raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
-    if not earliest >= 0:
-        raise ValueError(f"events.time must not be negative, smallest is {earliest} s")

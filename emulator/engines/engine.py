@@ -12,7 +12,7 @@ from torch import Tensor
 from hxtrain.emulator.dynamics import SynapseBlock
 from hxtrain.emulator.layout import TIMESTAMP_RESOLUTION, Layout
 from hxtrain.emulator.parameters import Float, Params, Scalars
-from hxtrain.emulator.trials import Events, Trials, check_events
+from hxtrain.emulator.trials import Events, Trials
 
 
 class Setup(NamedTuple):
@@ -91,11 +91,13 @@ class Engine(ABC):
 
 
 class SubstepEngine(Engine):
-    """Common part of the engines that take and return times in sub-steps."""
+    """Common part of the engines that take and return times in sub-steps.
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self._setup: Setup | None = None
+    Attributes:
+        setup: configured chips; there is none before `prepare`.
+    """
+
+    setup: Setup
 
     @abstractmethod
     def simulate(self, trials: Trials) -> tuple[Tensor, Events]:
@@ -112,15 +114,9 @@ class SubstepEngine(Engine):
             rows: signed charges, one row for each source (out).
         """
 
-    @property
-    def setup(self) -> Setup:
-        """Configured chips."""
-        assert self._setup is not None
-        return self._setup
-
     def prepare(self, setup: Setup) -> None:
         """Take the chips; see `Engine.prepare`."""
-        self._setup = setup
+        self.setup = setup
 
     def check(self, events: Events, batch: int) -> None:
         """Refuse events that are out of range; see `Engine.check`."""
@@ -156,3 +152,27 @@ class SubstepEngine(Engine):
             time = time - phase[spikes.sample]
         stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
         return codes, spikes._replace(time=stamps)
+
+
+def check_events(events: Events, inputs: int, batch: int) -> None:
+    """Refuse events that are out of range or not in order.
+
+    Args:
+        events: External events.
+        inputs: Number of external inputs of the layout.
+        batch: Number of trials.
+
+    Raises:
+        ValueError: an event is out of range, or events are not grouped by sample.
+    """
+    if len(events.sample) == 0:
+        return
+    order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
+    extremes = (*torch.aminmax(events.unit), *order, events.time.min())
+    lowest, highest, first, last, is_unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
+    if lowest < 0 or highest >= inputs:
+        raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
+    if first < 0 or last >= batch or is_unordered:
+        raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
+    if not earliest >= 0:
+        raise ValueError(f"events.time must not be negative, smallest is {earliest} s")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hxtrain.emulator.dynamics import SynapseBlock
 from hxtrain.emulator.layout import TIMESTAMP_RESOLUTION
-from hxtrain.emulator.trials import Events, Trials, check_events
+from hxtrain.emulator.trials import Events, Trials
 
-from .engine import Engine, Setup
+from .engine import Engine, Setup, check_events
 
 WARPS = 2
 """Groups of 32 threads that simulate a trial."""

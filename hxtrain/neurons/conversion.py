@@ -16,7 +16,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import GRID_TOLERANCE
 
 from .events import GroupedEvents
-from .shapes import check_codes, check_spikes, require_events
+from .shapes import require, require_events
 from .threads import edges_of, run_shares
 
 
@@ -46,7 +46,7 @@ def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) ->
     if not (dt > 0 and steps >= 1):
         raise ValueError(f"a time grid needs dt > 0 and at least one step, got dt={dt} s, steps={steps}")
     sample = spikes.sample
-    check_spikes(sample, spikes.unit, spikes.time)
+    _check_spikes(sample, spikes.unit, spikes.time)
     offsets = np.empty(spikes.samples * steps + 1, np.int64)
     units = np.empty(len(sample), np.int64)
     parts = (sample.numpy(), spikes.unit.numpy(), spikes.time.numpy())
@@ -54,6 +54,16 @@ def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) ->
     if invalid_event >= 0:
         raise spikes.refusal(invalid_event)
     return GroupedEvents(torch.from_numpy(offsets), torch.from_numpy(units[: offsets[-1]]), spikes.units)
+
+
+def _check_spikes(sample: Tensor, unit: Tensor, time: Tensor) -> None:
+    """Refuse events whose parts have different lengths or other types than int64, int64 and float32."""
+    shape = sample.shape
+    types = (sample.dtype, unit.dtype, time.dtype)
+    if not shape == unit.shape == time.shape or types != (torch.int64, torch.int64, torch.float32):
+        for name, part in (("sample", sample), ("unit", unit)):
+            require(f"spikes.{name}", part, (len(sample),), torch.int64)
+        require("spikes.time", time, (len(sample),), torch.float32)
 
 
 def to_grid(events: GroupedEvents, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
@@ -110,7 +120,8 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
     """
     from .conversion_kernel import membranes as kernel
 
-    check_codes(codes)
+    if codes.dim() != 3 or codes.shape[1] == 0 or codes.dtype != torch.uint8:
+        raise ValueError(f"codes: expected torch.uint8 [B, T, N] with T > 0, got {codes.dtype} {tuple(codes.shape)}")
     traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2], dtype=torch.float32)
     arguments: tuple[Any, ...] = (codes.numpy(), np.float32(1 / unit), traces.numpy())
     run_shares(lambda part, begin, end: kernel(begin, end, *arguments), edges_of(len(codes), codes.numel() // 4))

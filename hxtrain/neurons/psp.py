@@ -26,6 +26,7 @@ from .events import GroupedEvents
 from .shapes import require
 
 
+@lru_cache(maxsize=256)
 def decay(dt: float, tau: float) -> float:
     """Return `exp(-dt / tau)`."""
     return math.exp(-dt / tau)

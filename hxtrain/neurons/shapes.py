@@ -49,19 +49,6 @@ def require_all(dtype: torch.dtype, *requirements: Requirement) -> None:
             require(name, tensor, shape, dtype)
 
 
-def check_spikes(sample: Tensor, unit: Tensor, time: Tensor) -> None:
-    """Refuse events whose parts have different lengths or other types than int64, int64 and float32."""
-    count = len(sample)
-    require_all(torch.int64, ("spikes.sample", sample, (count,)), ("spikes.unit", unit, (count,)))
-    require_all(torch.float32, ("spikes.time", time, (count,)))
-
-
-def check_codes(codes: Tensor) -> None:
-    """Refuse codes that are not uint8 `[B, T, N]` with a trace sample."""
-    if codes.dim() != 3 or codes.shape[1] == 0 or codes.dtype != torch.uint8:
-        raise ValueError(f"codes: expected torch.uint8 [B, T, N] with T > 0, got {codes.dtype} {tuple(codes.shape)}")
-
-
 def check_drive(
     weight: Tensor,
     inputs: GroupedEvents | Tensor,
