@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +87,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         only: Imperfections of the chip to keep; everything else is ideal.
         correct_capacitance: Whether to make up for the parasitic capacitance of merged circuits.
         substeps: Sub-steps per trace sample at which the emulator looks for threshold crossings.
-        engine: `compiled` (fast; numba on the CPU, Triton on a GPU) or `stepwise` (readable, any torch device).
+        engine: `fast` (numba on the CPU, Triton on a GPU) or `readable` (any torch device).
         device: Torch device that emulates, such as `cuda`; None: the CPU.
         calibrate: Whether to make missing calibrations (25 s and a stored file each). False refuses a circuit that
             needs one, which suits a server whose clients shall not occupy it that long.
@@ -113,7 +112,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         only: Sequence[str] | None = None,
         correct_capacitance: bool = True,
         substeps: int = 4,
-        engine: str = "compiled",
+        engine: str = "fast",
         device: str | None = None,
         calibrate: bool = True,
     ) -> None:
@@ -422,30 +421,31 @@ def _did_you_mean(name: str) -> str:
     return f" (did you mean chip.name={close[0]}?)" if close else ""
 
 
-def _engine(name: str, device: str) -> Literal["compiled", "fused", "stepwise"]:
+def _engine(name: str, device: str) -> str:
     """Return the emulator's engine that a setting means on a torch device.
 
     Raises:
         ValueError: The setting is not known, or the device is not available.
     """
-    if name not in ("compiled", "stepwise"):
-        raise ValueError(f"engine={name!r} is not known; choose 'compiled' or 'stepwise'")
+    name = {"compiled": "fast", "stepwise": "readable"}.get(name, name)  # names of older versions
+    if name not in ("fast", "readable"):
+        raise ValueError(f"engine={name!r} is not known; choose 'fast' or 'readable'")
     try:
         kind = torch.device(device).type
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         text = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used: {text}; use cpu, or install its torch") from error
-    if name == "stepwise":
-        return "stepwise"
+    if name == "readable":
+        return name
     if kind not in ("cpu", "cuda"):
-        raise ValueError(f"engine='compiled' runs on cpu and cuda, not on device={device!r}; use engine='stepwise'")
+        raise ValueError(f"engine='fast' runs on cpu and cuda, not on device={device!r}; use engine='readable'")
     if kind == "cuda" and find_spec("triton") is None:
         raise ValueError(
-            f"engine='compiled' needs Triton on device={device!r}, which comes with torch for CUDA on Linux; install "
-            "triton, or use engine='stepwise'"
+            f"engine='fast' needs Triton on device={device!r}, which comes with torch for CUDA on Linux; install "
+            "triton, or use engine='readable'"
         )
-    return "compiled" if kind == "cpu" else "fused"
+    return "cpu" if kind == "cpu" else "gpu"
 
 
 def _cost(circuit: Circuit, trials: int) -> Cost:

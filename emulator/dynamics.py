@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hxtrain.emulator.engines.cpu_kernel import write_charges
-
 from .chip import Chip
-from .faults import UNREACHABLE
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT, Layout
-from .silicon import Values
+from .silicon import SILENT_THRESHOLD, Values
 
 Array = npt.NDArray[np.float64]
 
@@ -149,7 +146,7 @@ def build_neurons(chip: Chip, layout: Layout) -> Neurons:
     by_sign = (0, 2, 1)
     return Neurons(
         rest=p.leak[first] + (shift if layout.synapses_enabled else 0.0),
-        threshold=np.where(spikes, p.threshold[first], UNREACHABLE),
+        threshold=np.where(spikes, p.threshold[first], SILENT_THRESHOLD),
         reset=p.reset[first],
         refractory=target("refractory"),
         tau_mem=p.tau_mem[first] * load,
@@ -189,20 +186,16 @@ class SynapseBlock:
     low: npt.NDArray[np.uint8] | None
     high: npt.NDArray[np.uint8] | None
 
-    def write(self, weights: npt.NDArray[np.int16], first: int, charges: npt.NDArray[np.float32]) -> None:
-        """Write the signed charges (weight LSB) that an event delivers through integer weights.
-
-        Args:
-            weights: integer weights of the wiring `[size, targets]`.
-            first: column of `charges` for the first target.
-            charges: signed charges, one row for each source (out).
-        """
+    def charges(self, weights: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """Return the signed charges (weight LSB) that an event delivers through integer weights `[size, targets]`."""
+        charges: npt.NDArray[np.float32]
         if self.low is None or self.high is None:
-            write_charges(weights, self.factor, first, charges)
-            return
-        excitatory = (np.maximum(weights, 0) & ~self.low[0]) | self.high[0]
-        inhibitory = (np.maximum(-weights, 0) & ~self.low[1]) | self.high[1]
-        charges[:, first : first + weights.shape[1]] = excitatory * self.factor[0] - inhibitory * self.factor[1]
+            charges = weights * np.where(weights > 0, self.factor[0], self.factor[1])
+        else:
+            excitatory = (np.maximum(weights, 0) & ~self.low[0]) | self.high[0]
+            inhibitory = (np.maximum(-weights, 0) & ~self.low[1]) | self.high[1]
+            charges = excitatory * self.factor[0] - inhibitory * self.factor[1]
+        return charges
 
 
 def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:

@@ -17,10 +17,8 @@ import numpy.typing as npt
 from .layout import CIRCUITS, ROWS_PER_CIRCUIT
 from .names import did_you_mean
 from .rng import derive_key, fixed_uniform
-from .silicon import Values
+from .silicon import SILENT_THRESHOLD, Values
 
-UNREACHABLE = 1e9
-"""Threshold of a neuron that cannot spike (LSB)."""
 FIRING_MARGIN = 30.0
 """Distance of the rest of an always-firing neuron above its threshold (LSB)."""
 WEIGHT_BITS = 6
@@ -61,7 +59,7 @@ class DeadNeurons(Fault):
 
     def apply(self, chip: str, values: Values) -> Values:
         """Put the threshold out of reach."""
-        return replace(values, threshold=np.where(self.mask(chip, CIRCUITS), UNREACHABLE, values.threshold))
+        return replace(values, threshold=np.where(self.mask(chip, CIRCUITS), SILENT_THRESHOLD, values.threshold))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .dynamics import Neurons, assign_circuits
-from .faults import UNREACHABLE
 from .layout import Layout
 from .preset import Preset
+from .silicon import SILENT_THRESHOLD
 
 Array = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class FittedChip:
         refractory = np.repeat([g.refractory for g in layout.groups], [g.size for g in layout.groups])
         return Neurons(
             rest=self.leak[:count],
-            threshold=np.where(spikes & np.isfinite(self.threshold[:count]), self.threshold[:count], UNREACHABLE),
+            threshold=np.where(spikes & np.isfinite(self.threshold[:count]), self.threshold[:count], SILENT_THRESHOLD),
             reset=self.reset[:count],
             refractory=refractory,
             tau_mem=self.tau_mem[:count],

@@ -6,20 +6,17 @@ trial then runs on one of them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hxtrain.emulator.engines import cpu_kernel as kernel
-from hxtrain.emulator.engines.cpu import Compiled
-from hxtrain.emulator.engines.gpu import BadEventsError, Fused
-from hxtrain.emulator.engines.readable import run_stepwise
+from hxtrain.emulator.engines import make_engine
+from hxtrain.emulator.engines.engine import Setup
 
 from .chip import Chip, uniform_targets
 from .drift import drift_walk
@@ -27,20 +24,19 @@ from .dynamics import (
     ON_CHIP_DELAY,
     RESET_TAU,
     Neurons,
-    SynapseBlock,
     build_neurons,
     build_propagators,
     noise_of,
     synapse_blocks,
 )
 from .fitted import FittedChip
-from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, TIMESTAMP_RESOLUTION, WEIGHT_MAX, Layout
+from .layout import CADC_INTERVAL, CIRCUITS, ROWS_PER_CIRCUIT, WEIGHT_MAX, Layout
+from .parameters import Float, Params, Rows, Scalars
 from .preset import THRESHOLD_WINDOW, Preset
 from .rng import derive_key, fixed_normal, normal_table, sample_keys, splitmix64, uniform
 from .trials import Events, Trials
 from .volley import crowded_spikes, surviving_spikes
 
-Engine = Literal["compiled", "fused", "stepwise"]
 Individual = Chip | FittedChip
 
 MAX_SUBSTEPS = 64
@@ -71,25 +67,15 @@ class _Program:
         layout: layout of the chips.
         samples: CADC samples per trial.
         neurons: true parameters of the logical neurons of each chip.
-        params: parameters of the engines.
         recovery: share of the distance to the rest that a membrane recovers in one sub-step `[C, N]`.
-        scalars: scalar settings of the engines.
-        synapses: synapses by chip and wiring.
-        capacity: largest number of spikes of a trial.
         quadrant: quadrant of each neuron `[N]`.
-        fused: engine for GPUs; None for the other engines.
     """
 
     layout: Layout
     samples: int
     neurons: list[Neurons]
-    params: kernel.Params
     recovery: npt.NDArray[np.float64]
-    scalars: kernel.Scalars
-    synapses: list[list[SynapseBlock]]
-    capacity: int
     quadrant: Tensor
-    fused: Fused | None
 
 
 class EmulatedChip:
@@ -100,10 +86,10 @@ class EmulatedChip:
         seed: seed of the temporal noise. The noise depends on the chip's name, the seed, the trial's time on the chip's
             clock, neuron and step, but not on the split into runs.
         substeps: number of sub-steps per CADC sample at which threshold crossings are detected.
-        engine: "compiled" (CPU), "fused" (GPU) or "stepwise" (readable, any device).
+        engine: "cpu", "gpu" or "readable" (any device); see `engines`.
         device: torch device of the emulation; events and weights may be on another device. Recordings are on `device`
             if it is a CUDA device, else on the CPU.
-        dtype: precision of the stepwise engine.
+        dtype: precision of the readable engine.
         trial_time: chip time from trial to trial (s), on which slow drift advances.
     """
 
@@ -112,7 +98,7 @@ class EmulatedChip:
         chip: Individual | Sequence[Individual],
         seed: int = 0,
         substeps: int = 4,
-        engine: Engine = "compiled",
+        engine: str = "cpu",
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         trial_time: float = 200e-6,
@@ -121,11 +107,7 @@ class EmulatedChip:
             raise TypeError(f"substeps={substeps!r} must be a whole number")
         if not 1 <= substeps <= MAX_SUBSTEPS:
             raise ValueError(f"substeps={substeps} must be in 1..{MAX_SUBSTEPS}")
-        device_type = torch.device(device).type
-        if engine == "compiled" and device_type != "cpu":
-            raise ValueError(f"engine='compiled' runs on the CPU, not on device={device!r}; use engine='fused'")
-        if engine == "fused" and device_type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
-            raise ValueError(f"engine='fused' runs on a GPU (cuda), not on device={device!r}; use another engine")
+        self.engine = make_engine(engine, torch.device(device), dtype)
         self.chips: list[Individual] = [chip] if isinstance(chip, Chip | FittedChip) else list(chip)
         noises = {individual.noise for individual in self.chips}
         if len(noises) != 1:
@@ -134,13 +116,9 @@ class EmulatedChip:
         self.seed = seed
         self.substeps = substeps
         self.trial_time = trial_time
-        self.engine = engine
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self.recording_device = torch.device(device if device_type == "cuda" else "cpu")
+        self.recording_device = self.engine.recording_device
         self._program: _Program | None = None
         self._charge_cache: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
-        self._compiled = Compiled()
 
     @property
     def chip(self) -> Individual:
@@ -154,8 +132,8 @@ class EmulatedChip:
         self._program = None
 
     def interrupt(self) -> None:
-        """Interrupt the current run of the compiled engine, from another thread."""
-        self._compiled.interrupt()
+        """Interrupt the current run, from another thread; only the engine for CPUs can."""
+        self.engine.interrupt()
 
     def read_reference(self, potential: float, samples: int, clock: int = 0) -> npt.NDArray[np.uint8]:
         """Return CADC codes `[samples, 512]` of one potential (LSB) that is connected to all channels.
@@ -192,54 +170,55 @@ class EmulatedChip:
             )
         neurons = [self._neurons(individual, layout) for individual in self.chips]
         params = self._params(layout, neurons, step)
-        scalars = self._scalars(layout, samples, gap, step)
-        synapses = [synapse_blocks(layout, chip_neurons) for chip_neurons in neurons]
-        capacity = self._capacity(layout, samples, step)
-        fused = None
-        if self.engine == "fused":
-            fused = Fused(params, scalars, layout, synapses, capacity, step, self.device)
-        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
-        recovery = 1 - params.mem.astype(np.float64)
-        self._program = _Program(
-            layout, samples, neurons, params, recovery, scalars, synapses, capacity, quadrant, fused
+        setup = Setup(
+            layout=layout,
+            params=params,
+            scalars=self._scalars(layout, samples, gap, step),
+            synapses=[synapse_blocks(layout, chip_neurons) for chip_neurons in neurons],
+            capacity=self._capacity(layout, samples, step),
+            substep=step,
+            has_phase=self.noise.sampling_phase > 0,
         )
+        self.engine.prepare(setup)
+        quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
+        self._program = _Program(layout, samples, neurons, 1 - params.mem.astype(np.float64), quadrant)
         self._charge_cache = None
 
     @staticmethod
     def _neurons(individual: Individual, layout: Layout) -> Neurons:
         return individual.neurons(layout) if isinstance(individual, FittedChip) else build_neurons(individual, layout)
 
-    def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> kernel.Params:
+    def _params(self, layout: Layout, neurons: list[Neurons], step: float) -> Params:
         propagators = [build_propagators(chip_neurons, step) for chip_neurons in neurons]
         external, internal = _circuit_maps(layout)
         level = self.noise.membrane_noise
         is_second_half = neurons[0].circuits[0] >= CIRCUITS // 2
 
-        def stack(name: str, parts: Sequence[object], factor: float = 1.0) -> kernel.Float:
-            return kernel.as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
+        def stack(name: str, parts: Sequence[object], factor: float = 1.0) -> Float:
+            return _as_float32(np.stack([getattr(part, name) for part in parts]) * factor)
 
-        return kernel.Params(
+        return Params(
             reset=stack("reset", neurons),
             refractory=stack("refractory", neurons, 1 / step),
             mem=stack("mem", propagators),
             syn=stack("syn", propagators),
             drive=stack("drive", propagators),
-            noise=kernel.as_float32(
+            noise=_as_float32(
                 np.stack([p.noise * noise_of(n, level) for p, n in zip(propagators, neurons, strict=True)])
             ),
             cadc_offset=stack("cadc_offset", neurons),
             cadc_gain=stack("cadc_gain", neurons),
-            early=kernel.as_float32(is_second_half * (self.noise.cadc_skew / step)),
+            early=_as_float32(is_second_half * (self.noise.cadc_skew / step)),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
             table=normal_table(),
         )
 
-    def _scalars(self, layout: Layout, samples: int, gap: int, step: float) -> kernel.Scalars:
+    def _scalars(self, layout: Layout, samples: int, gap: int, step: float) -> Scalars:
         noise = self.noise
         low, high = noise.rails or (-1e6, 1e6)
-        return kernel.Scalars(
+        return Scalars(
             samples=samples,
             per_sample=self.substeps,
             gap=gap,
@@ -286,8 +265,7 @@ class EmulatedChip:
         if any(part.shape != (len(events.time),) for part in events):
             raise ValueError(f"events need one length, got {[tuple(part.shape) for part in events]}")
         events = Events(*(part.to(self.recording_device) for part in events))
-        if program.fused is None:  # the fused engine checks them itself
-            self._check_events(program, events, batch)
+        self.engine.check(events, batch)
         charges = self._cached_charges(program, weights)
         if batch == 0:
             codes = torch.empty(
@@ -299,8 +277,7 @@ class EmulatedChip:
         rows, row = self._rows(program, clocks, chip)
         keys = self._keys(clocks, chip)
         trials = Trials(events, *charges, chip, row, keys, rows, self._phase(clocks, chip))
-        run = self._run_on_grid if program.fused is None else self._run_fused
-        codes, spikes = run(program, trials)
+        codes, spikes = self.engine.run(trials)
         recorded_spikes, dropped = self._limit_spikes(program, spikes, clocks, chip)
         return RawRecording(codes, recorded_spikes, dropped)
 
@@ -316,21 +293,6 @@ class EmulatedChip:
             raise ValueError(f"chip must hold {batch} indices in 0..{len(self.chips) - 1}, got shape {chip.shape}")
         return chip.astype(np.int64)
 
-    @staticmethod
-    def _check_events(program: _Program, events: Events, batch: int) -> None:
-        if len(events.sample) == 0:
-            return
-        order = (events.sample[0], events.sample[-1], (events.sample.diff() < 0).any())
-        extremes = (*torch.aminmax(events.unit), *order, events.time.min())
-        lowest, highest, first, last, is_unordered, earliest = torch.stack([x.double() for x in extremes]).tolist()
-        if lowest < 0 or highest >= program.layout.inputs:
-            inputs = program.layout.inputs
-            raise ValueError(f"events.unit spans {lowest:.0f}..{highest:.0f}, the layout has {inputs} inputs")
-        if first < 0 or last >= batch or is_unordered:
-            raise ValueError(f"events.sample must be ascending and within 0..{batch - 1}")
-        if not earliest >= 0:
-            raise ValueError(f"events.time must not be negative, smallest is {earliest} s")
-
     def _cached_charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the charges of `weights`; unchanged tensors of the previous run reuse its charges."""
         if any(w.is_inference() for w in weights):  # such tensors do not count their changes
@@ -343,27 +305,11 @@ class EmulatedChip:
     def _charges(self, program: _Program, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the signed synaptic charges of external `[C, J, N]` and internal `[C, N, N]` synapses."""
         layout = program.layout
-        bounds = program.layout.bounds
-        chips = len(self.chips)
         if len(weights) != len(layout.wirings):
             raise ValueError(f"got {len(weights)} weight matrices for {len(layout.wirings)} wirings")
-        if program.fused is not None:
-            for index, matrix in enumerate(weights):
-                self._check_weights(layout, index, matrix)
-            return program.fused.charges(weights)
-        external = torch.zeros(chips, layout.inputs, bounds[-1])
-        recurrent = any(wiring.source is not None for wiring in layout.wirings)
-        internal = torch.zeros(chips, bounds[-1] if recurrent else 1, bounds[-1])
-        for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
+        for index, matrix in enumerate(weights):
             self._check_weights(layout, index, matrix)
-            w = matrix.detach().to("cpu", torch.int16).t().contiguous().numpy()
-            for c in range(chips):
-                if wiring.source is None:
-                    rows = external[c]
-                else:
-                    rows = internal[c, bounds[wiring.source] : bounds[wiring.source + 1]]
-                program.synapses[c][index].write(w, bounds[wiring.target], rows.numpy())
-        return external, internal
+        return self.engine.charges(weights)
 
     @staticmethod
     def _check_weights(layout: Layout, index: int, matrix: Tensor) -> None:
@@ -380,7 +326,7 @@ class EmulatedChip:
 
     def _rows(
         self, program: _Program, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]
-    ) -> tuple[kernel.Rows, npt.NDArray[np.int64]]:
+    ) -> tuple[Rows, npt.NDArray[np.int64]]:
         """Return the slow state of the chips, and the row of each trial in it `[B]`.
 
         A row holds rest, start and threshold of a chip in a window of its clock. Slow threshold noise and drift have
@@ -397,10 +343,8 @@ class EmulatedChip:
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
         chip_of_row = [int(p % len(self.chips)) for p in pairs.tolist()]
         begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
-        f32 = kernel.as_float32
-        return kernel.Rows(
-            rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)
-        ), row
+        f32 = _as_float32
+        return Rows(rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)), row
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
@@ -466,34 +410,6 @@ class EmulatedChip:
         dropped = torch.bincount(spikes.sample[~is_recorded], minlength=len(clocks)).cpu()
         return Events(*(part[is_recorded] for part in spikes)), dropped
 
-    def _run_on_grid(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
-        """Run an engine on a grid of sub-steps."""
-        step = CADC_INTERVAL / self.substeps
-        phase = torch.from_numpy(trials.phase).to(self.recording_device)
-        has_phase = self.noise.sampling_phase > 0
-        events = trials.events
-        time = (events.time + (phase[events.sample] if has_phase else 0.0)) / step
-        trials = trials._replace(events=events._replace(time=time))
-        if self.engine == "compiled":
-            codes, spikes = self._compiled.run(program.params, program.scalars, program.capacity, trials)
-        else:
-            codes, spikes = run_stepwise(program.params, program.scalars, trials, self.device, self.dtype)
-            codes = codes.to(self.recording_device)
-            spikes = Events(*(part.to(self.recording_device) for part in spikes))
-        time = spikes.time * step
-        if has_phase:
-            time = time - phase[spikes.sample]
-        stamps = torch.round(time.clamp(min=0) / TIMESTAMP_RESOLUTION) * TIMESTAMP_RESOLUTION
-        return codes, spikes._replace(time=stamps)
-
-    def _run_fused(self, program: _Program, trials: Trials) -> tuple[Tensor, Events]:
-        assert program.fused is not None
-        try:
-            return program.fused.run(trials)
-        except BadEventsError:
-            self._check_events(program, trials.events, len(trials.chip))  # raises the error in detail
-            raise
-
 
 def _even_gap(gap: float, recorded: int) -> int:
     """Return a gap in sub-steps such that a trial has an even number of them (noise comes in pairs)."""
@@ -513,3 +429,8 @@ def _circuit_maps(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
             first = layout.bounds[wiring.source]
             internal[first : first + wiring.size, wiring.target] = circuit
     return external, internal
+
+
+def _as_float32(values: npt.ArrayLike) -> Float:
+    """Return a contiguous float32 array, as engines expect."""
+    return np.ascontiguousarray(values, dtype=np.float32)

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+SILENT_THRESHOLD = 1e9
+"""Threshold of a neuron that does not spike: a readout, or a dead circuit (LSB)."""
 Targets = Mapping[str, Array]
 """Targets of all circuits: leak, reset, threshold (LSB), tau_mem, tau_syn (s), each `[512]`."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from hxtrain.emulator.engines import cpu_kernel as kernel
+from .parameters import Rows
 
 
 class Events(NamedTuple):
@@ -23,7 +23,7 @@ class Trials(NamedTuple):
     """The trials of one run, `B` of them.
 
     Attributes:
-        events: external events; engines on a grid of sub-steps get their times in sub-steps.
+        events: external events.
         external: signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
         internal: signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
         chip: index of the chip of each trial `[B]`.
@@ -39,5 +39,5 @@ class Trials(NamedTuple):
     chip: npt.NDArray[np.int64]
     row: npt.NDArray[np.int64]
     keys: npt.NDArray[np.uint32]
-    rows: kernel.Rows
+    rows: Rows
     phase: npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ for name in {blocked!r}:
     sys.modules[name] = None
 import hxtrain
 for module in pkgutil.walk_packages(hxtrain.__path__, "hxtrain."):
-    if not module.name.endswith(("_peer", "triton_kernel", "triton_kernels")):
+    if not module.name.endswith(("_peer", "gpu_kernel", "engines.gpu")):
         importlib.import_module(module.name)
 print("all")
 """
@@ -39,7 +39,7 @@ argparse.ArgumentParser.add_argument = add_argument
 """
 TRAIN = "from hxtrain.experiments.train import main; main()"
 KERNELS = (
-    "import hxtrain.neurons.engines.forward_kernels, hxtrain.emulator.engines.cpu_kernel, hxtrain.emulator.volley; "
+    "import hxtrain.neurons.engines.cpu_forward, hxtrain.emulator.engines.cpu_kernel, hxtrain.emulator.volley; "
     "print('started')"
 )
 

@@ -1,4 +1,4 @@
-"""The fast engine for CPUs: `kernel.py` with tensors in and out; threads run different trials."""
+"""The engine for CPUs: `cpu_kernel.py` with tensors in and out; threads run different trials."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hxtrain.emulator.dynamics import SynapseBlock
+from hxtrain.emulator.parameters import Float, Int
 from hxtrain.emulator.trials import Events, Trials
 
 from . import cpu_kernel as kernel
+from .engine import SubstepEngine
 
 PIECES = 5
 """Pieces of a run per thread; a thread on a busy core takes fewer of them."""
@@ -44,14 +46,17 @@ class _Progress:
     interrupted: bool = False
 
 
-class Compiled:
-    """An engine with threads and spike buffers that successive runs share.
+class CpuEngine(SubstepEngine):
+    """Compiled loops, with threads and spike buffers that successive runs share.
 
     Args:
         threads: number of threads, including the calling one; None for the number of cores.
     """
 
+    name = "cpu"
+
     def __init__(self, threads: int | None = None) -> None:
+        super().__init__(torch.device("cpu"))
         self._threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads)
         self._buffers = _empty_buffers()
@@ -63,23 +68,22 @@ class Compiled:
             progress.interrupted = True
             progress.pieces.clear()
 
-    def run(
-        self, params: kernel.Params, scalars: kernel.Scalars, capacity: int, trials: Trials
-    ) -> tuple[Tensor, Events]:
-        """Simulate trials.
+    def write(self, block: SynapseBlock, weights: Tensor, first: int, rows: Float) -> None:
+        """Write the charges that an event delivers; see `SubstepEngine.write`."""
+        if block.low is None or block.high is None:
+            kernel.write_charges(weights.numpy(), block.factor, first, rows)
+        else:
+            rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
 
-        Args:
-            params: parameters of the configured chips.
-            scalars: scalar settings of the configured chips.
-            capacity: largest number of spikes of a trial.
-            trials: trials to run, times in sub-steps.
-
-        Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with times in sub-steps.
+    def simulate(self, trials: Trials) -> tuple[Tensor, Events]:
+        """Simulate trials; see `SubstepEngine.simulate`.
 
         Raises:
             InterruptedRunError: `interrupt` was called.
         """
+        params = self.setup.params
+        scalars = self.setup.scalars
+        capacity = self.setup.capacity
         events = trials.events
         batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
@@ -87,7 +91,11 @@ class Compiled:
         codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
         counts = np.zeros(batch, np.int64)
         spike_neurons, spike_times = self._spike_buffers(batch, capacity)
-        external, internal = trials.external.numpy(), trials.internal.numpy()
+        inputs = kernel.Inputs(
+            offsets, events.unit.numpy(), events.time.numpy(), trials.external.numpy(), trials.internal.numpy(),
+            trials.chip, trials.row, trials.keys,
+        )  # fmt: skip
+        outputs = kernel.Outputs(codes, counts, spike_neurons, spike_times)
 
         is_chained = scalars.gap >= 0  # each trial continues from the previous one
         volume = batch * scalars.samples * scalars.per_sample * params.mem.shape[1]
@@ -101,10 +109,7 @@ class Compiled:
                     begin, end = pieces.popleft()
                 except IndexError:  # another thread took the last piece
                     return
-                kernel.simulate(
-                    begin, end, offsets, events.unit.numpy(), events.time.numpy(), external, internal, trials.chip,
-                    trials.row, trials.keys, trials.rows, params, scalars, codes, counts, spike_neurons, spike_times,
-                )  # fmt: skip
+                kernel.simulate(begin, end, inputs, trials.rows, params, scalars, outputs)
 
         tasks = [self._pool.submit(work) for _ in range(min(n_pieces, self._threads) - 1)]
         try:
@@ -126,7 +131,7 @@ class Compiled:
             self._buffers = _empty_buffers()
         return torch.from_numpy(codes), spikes
 
-    def _spike_buffers(self, batch: int, capacity: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def _spike_buffers(self, batch: int, capacity: int) -> tuple[Int, Float]:
         """Return the buffers for neurons and times of the spikes of each trial `[B, capacity]`, shared by all runs."""
         rows, columns = self._buffers[0].shape
         if rows < batch or columns != capacity:
@@ -135,5 +140,5 @@ class Compiled:
         return spike_neurons[:batch], spike_times[:batch]
 
 
-def _empty_buffers() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _empty_buffers() -> tuple[Int, Float]:
     return np.empty((0, 0), np.int64), np.empty((0, 0), np.float32)

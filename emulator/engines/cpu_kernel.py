@@ -1,8 +1,8 @@
-"""The fast engine: the equations of `dynamics.py`, compiled for the CPU with numba.
+"""The engine for CPUs: the equations of `dynamics.py`, compiled with numba.
 
 One call simulates a range of samples from start to end. The whole state of a sample stays in the first-level cache,
-and the inner loops run over neurons, so that they become vector instructions. `stepwise.py` is the readable version of
-the same computation.
+and the inner loops run over neurons, so that they become vector instructions. `readable.py` says the same in
+torch.
 
 State and parameters of all neurons lie in one flat array, in blocks of `LANES` neurons: field f of lane l of block b is
 `state[(b * fields + f) * LANES + l]`. The distance between two fields is therefore a constant. The compiler concludes
@@ -16,14 +16,16 @@ mean time are conserved (the error is of second order in the sub-step).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
-Int = npt.NDArray[np.int64]
+from hxtrain.emulator.parameters import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Float, Int, Params, Rows, Scalars
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 u32 = np.uint32
 f32 = np.float32
 uptr = np.uintp
@@ -35,12 +37,9 @@ FIXED = uptr(10)
 """Index of the first field of the merged circuits."""
 EXC, INH, EXC_DECAY, INH_DECAY, EXC_DRIVE, INH_DRIVE, PER_CIRCUIT = (uptr(i) for i in range(7))
 """Fields of a merged circuit, and their number."""
-UNREACHABLE = f32(3e38)
-"""Threshold of a lane without a neuron."""
+EMPTY_LANE_THRESHOLD = f32(3e38)
+"""Threshold of a lane that pads a block and has no neuron: no membrane reaches it."""
 
-STREAM_MEMBRANE = 0
-STREAM_CADC = 1
-STREAM_JITTER = 2
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
@@ -49,52 +48,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-_compiled: Any = numba.njit(**OPTIONS)
-_compiled_inline: Any = numba.njit(inline="always", **OPTIONS)
+def _compiled(function: Function) -> Function:
+    return cast("Function", numba.njit(**OPTIONS)(function))
 
 
-class Params(NamedTuple):
-    """Parameters of configured chips (`C` chips, `N` neurons, `A` merged circuits, `G` groups)."""
-
-    reset: Float  # [C, N]
-    refractory: Float  # [C, N] in sub-steps
-    mem: Float  # [C, N]
-    syn: Float  # [C, A, 2, N]
-    drive: Float  # [C, A, 2, N]
-    noise: Float  # [C, N]
-    cadc_offset: Float  # [C, N]
-    cadc_gain: Float  # [C, N]
-    early: Float  # [N] lead of a neuron's sample over the others, in sub-steps
-    bounds: Int  # [G + 1]
-    external_circuit: Int  # [J, G], -1 where not connected
-    internal_circuit: Int  # [N, G], -1 where not connected
-    table: Float  # [65536]
-
-
-class Rows(NamedTuple):
-    """Quantities that change slowly with the chip's clock (`R` rows; a trial uses one of them)."""
-
-    rest: Float  # [R, N] part of the rest that one sub-step restores
-    start: Float  # [R, N] membrane at the start of a trial
-    threshold: Float  # [R, N]
-
-
-class Scalars(NamedTuple):
-    """Scalar settings of configured chips."""
-
-    samples: int  # trace samples per trial
-    per_sample: int  # sub-steps between two samples
-    gap: int  # sub-steps from the end of the recording to the next trial; -1: trials start at rest
-    clamped: float  # factor on synaptic currents when the gap is a forced reset; -1 without
-    delay: float  # on-chip latency in sub-steps
-    jitter: float  # spike-time noise in sub-steps
-    cadc_noise: float  # LSB
-    saturation: float  # weight LSB; 0 for a linear amplifier
-    low: float  # lower rail, LSB
-    high: float  # upper rail, LSB
-    railed: bool
-    noisy: bool  # membrane noise
-    skewed: bool  # some neurons are sampled earlier
+def _compiled_inline(function: Function) -> Function:
+    return cast("Function", numba.njit(inline="always", **OPTIONS)(function))
 
 
 @_compiled_inline
@@ -138,7 +97,7 @@ def _load(state, fields, p, c, rest, threshold):
         lane = n % LANES
         index = block * fields * LANES + lane
         if n >= rest.shape[0]:
-            state[index + THRESHOLD * LANES] = UNREACHABLE
+            state[index + THRESHOLD * LANES] = EMPTY_LANE_THRESHOLD
             continue
         state[index + REST * LANES] = rest[n]
         state[index + MEM * LANES] = p.mem[c, n]
@@ -180,7 +139,7 @@ def _scale_currents(state, fields, factor):
 
 
 @_compiled
-def write_charges(weights, factor, first, charges):
+def write_charges(weights: npt.NDArray[np.int16], factor: Float, first: int, charges: Float) -> None:
     """Write the signed charges that an event delivers through integer weights.
 
     Args:
@@ -204,7 +163,7 @@ def _write_row(weights, excitatory, inhibitory, charges):
 
 
 @_compiled
-def collect_spikes(counts, spike_neurons, spike_times, sample, unit, time):
+def collect_spikes(counts: Int, spike_neurons: Int, spike_times: Float, sample: Int, unit: Int, time: Float) -> None:
     """Concatenate the spikes of all samples, `[B, capacity]` to `[S]`."""
     i = 0
     for b in range(counts.shape[0]):
@@ -485,32 +444,61 @@ def _read_cadc(
             codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
-@_compiled
-def simulate(
-    begin, end, offsets, units, times, external, internal, chip, row, keys, rows, p, s, codes, counts, spike_neurons,
-    spike_times,
-):  # fmt: skip
-    """Simulate samples `begin` to `end` of a batch.
+class Inputs(NamedTuple):
+    """The trials of a run.
 
-    Args:
-        begin: First sample.
-        end: Index after the last sample.
+    Attributes:
         offsets: Index of the first event of each sample `[B + 1]`.
         units: Input of each event `[E]`.
         times: Time of each event in sub-steps `[E]`.
         external: Signed charges of the external synapses (weight LSB) `[C, J, N]`.
         internal: Signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
         chip: Index of the chip of each sample `[B]`.
-        row: Index into `rows` of each sample `[B]`.
+        row: Index into the slow state of each sample `[B]`.
         keys: Noise keys of each sample `[B, 2]`.
+    """
+
+    offsets: Int
+    units: Int
+    times: Float
+    external: Float
+    internal: Float
+    chip: Int
+    row: Int
+    keys: npt.NDArray[np.uint32]
+
+
+class Outputs(NamedTuple):
+    """What a run writes.
+
+    Attributes:
+        codes: CADC codes `[B, T, N]`.
+        counts: Number of spikes of each sample `[B]`.
+        spike_neurons: Neuron of each spike `[B, capacity]`; spikes beyond the capacity are only counted.
+        spike_times: Time of each spike in sub-steps `[B, capacity]`.
+    """
+
+    codes: npt.NDArray[np.uint8]
+    counts: Int
+    spike_neurons: Int
+    spike_times: Float
+
+
+@_compiled
+def simulate(begin: int, end: int, inputs: Inputs, rows: Rows, p: Params, s: Scalars, outputs: Outputs) -> None:
+    """Simulate samples `begin` to `end` of a batch.
+
+    Args:
+        begin: First sample.
+        end: Index after the last sample.
+        inputs: Events, charges, and what each sample runs on.
         rows: Slow state of the chips.
         p: Parameters of the chips.
         s: Scalar settings.
-        codes: CADC codes `[B, T, N]` (out).
-        counts: Number of spikes of each sample `[B]` (out).
-        spike_neurons: Neuron of each spike `[B, capacity]` (out); spikes beyond the capacity are only counted.
-        spike_times: Time of each spike in sub-steps `[B, capacity]` (out).
+        outputs: Codes and spikes (out).
     """
+    offsets, units, times, external, internal, chip, row, keys = inputs
+    codes, counts, spike_neurons, spike_times = outputs
     neurons = p.mem.shape[1]
     n_recorded = s.samples * s.per_sample
     steps = n_recorded if s.gap < 0 or s.clamped >= 0 else n_recorded + s.gap
@@ -591,8 +579,3 @@ def simulate(
                     sender, share, n_sent, p.table, jitter, delay, k < n_recorded, spike_neurons[b], spike_times[b],
                 )  # fmt: skip
         counts[b] = spikes
-
-
-def as_float32(values: Any) -> Float:
-    """Return a contiguous float32 array, as the compiled loops expect."""
-    return np.ascontiguousarray(values, dtype=f32)

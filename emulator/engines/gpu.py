@@ -1,4 +1,4 @@
-"""The fast engine for GPUs: `triton_kernel.py` with tensors in and out."""
+"""The engine for GPUs: `gpu_kernel.py` with tensors in and out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hxtrain.emulator.dynamics import SynapseBlock
-from hxtrain.emulator.layout import TIMESTAMP_RESOLUTION, Layout
+from hxtrain.emulator.layout import TIMESTAMP_RESOLUTION
 from hxtrain.emulator.trials import Events, Trials
 
-from .cpu_kernel import Params, Scalars
+from .engine import Engine, Setup, check_events
 
 WARPS = 2
 """Groups of 32 threads that simulate a trial."""
@@ -22,41 +22,29 @@ EVENTS = 256
 """Number of events that one program of `sort_in` handles."""
 
 
-class BadEventsError(ValueError):
-    """An event is out of range; the trials were not run."""
-
-
-class Fused:
-    """Configured chips on a GPU.
+class GpuEngine(Engine):
+    """Triton kernels.
 
     Args:
-        params: parameters of the chips, see `kernel.py`.
-        scalars: scalar settings, see `kernel.py`.
-        layout: layout of the chips.
-        synapses: synapses that turn weights into charges, by chip and wiring.
-        capacity: largest number of spikes of a trial.
-        substep: length of a sub-step (s).
         device: CUDA device.
 
     Raises:
         ImportError: Triton is not installed.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        scalars: Scalars,
-        layout: Layout,
-        synapses: Sequence[Sequence[SynapseBlock]],
-        capacity: int,
-        substep: float,
-        device: torch.device,
-    ) -> None:
+    name = "gpu"
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
         self._kernel = _kernel()
-        self.device = device
+
+    def prepare(self, setup: Setup) -> None:
+        """Take the chips; see `Engine.prepare`."""
+        layout, params, scalars, synapses, *_ = setup
         self.scalars = scalars
         self.layout = layout
-        self.capacity, self.substep = capacity, substep
+        self.capacity = setup.capacity
+        self.substep = setup.substep
         _, self._merged, _, self._neurons = params.syn.shape
         fields = (params.reset, params.refractory, params.mem, params.noise, params.cadc_gain, params.cadc_offset)
         early = np.broadcast_to(params.early, params.mem.shape)
@@ -70,7 +58,7 @@ class Fused:
             for circuits in (params.external_circuit, params.internal_circuit)
         )
         self._connected = bool((params.internal_circuit >= 0).any())
-        self._synapses = [[_Synapses.of(block, device) for block in blocks] for blocks in synapses]
+        self._synapses = [[_Synapses.of(block, self.device) for block in blocks] for blocks in synapses]
         self._steps = scalars.samples * scalars.per_sample
         if scalars.gap > 0 and scalars.clamped < 0:
             self._steps += scalars.gap
@@ -78,12 +66,14 @@ class Fused:
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(np.ascontiguousarray(values), device=self.device)
 
-    def charges(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the signed synaptic charges (weight LSB) of external `[C, J, N]` and internal `[C, N, N]` synapses.
+    def check(self, events: Events, batch: int) -> None:
+        """Do nothing: a kernel checks the events of a run, and the host need not wait for it."""
 
-        Args:
-            weights: integer weights `[targets, sources]` of each wiring.
-        """
+    def interrupt(self) -> None:
+        """Ignore the request: runs are short."""
+
+    def charges(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the charges of weights; see `Engine.charges`."""
         layout = self.layout
         bounds = self.layout.bounds
         external = torch.zeros(len(self._synapses), layout.inputs, bounds[-1], device=self.device)
@@ -98,17 +88,7 @@ class Fused:
         return external, internal
 
     def run(self, trials: Trials) -> tuple[Tensor, Events]:
-        """Simulate trials.
-
-        Args:
-            trials: trials to run, times in seconds.
-
-        Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), ordered by sample and sub-step.
-
-        Raises:
-            BadEventsError: an event is out of range, or events are not in order.
-        """
+        """Simulate trials; see `Engine.run`."""
         with torch.cuda.device_of(self._table):  # type: ignore[no-untyped-call]  # Triton takes the current one
             return self._run(trials)
 
@@ -143,7 +123,8 @@ class Fused:
         )  # fmt: skip
         has_bad_event, total, largest = status.tolist()
         if has_bad_event:
-            raise BadEventsError
+            check_events(trials.events, self.layout.inputs, batch)  # raises the error in detail
+            raise ValueError("an event is out of range")
         if largest > self.capacity:
             raise RuntimeError(f"a trial had {largest} spikes, but its buffer holds {self.capacity}; this is a bug")
         sample, neuron = (torch.empty(total, dtype=torch.int64, device=self.device) for _ in range(2))
@@ -207,6 +188,6 @@ def _power(count: int) -> int:
 @cache
 def _kernel() -> Any:
     """Return the kernels; Triton, which comes with torch for CUDA on Linux, is imported on the first use."""
-    from . import gpu_kernel as triton_kernel
+    from . import gpu_kernel
 
-    return triton_kernel
+    return gpu_kernel

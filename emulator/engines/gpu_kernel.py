@@ -1,8 +1,7 @@
-"""The fast engine on a GPU: the equations of `dynamics.py` in Triton.
+"""The engine for GPUs: the equations of `dynamics.py` in Triton.
 
 A program simulates a trial from start to end, all neurons side by side, with their state in registers. Only events,
-rows of charges, samples and spikes go through memory. `stepwise.py` is the readable version of the same computation,
-`kernel.py` the version for CPUs.
+rows of charges, samples and spikes go through memory. `readable.py` says the same in torch, `cpu_kernel.py` for CPUs.
 
 The state of neurons is `[WIDTH]`, the state of their merged circuits `[WIDTH, CIRCUITS]`, both padded to powers of two.
 Lanes without a neuron have infinite thresholds. Times are in sub-steps.
@@ -13,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .cpu_kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE
+from hxtrain.emulator.parameters import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE
 
 MEMBRANE, CADC, JITTER = (tl.constexpr(s << 28) for s in (STREAM_MEMBRANE, STREAM_CADC, STREAM_JITTER))
 FIELDS = tl.constexpr(7)
@@ -159,7 +158,7 @@ def simulate(
 ):  # fmt: skip
     """Simulate the trials of a program: a single trial, or all close trials of a run.
 
-    All arguments without an entry are explained in `kernel.Scalars`.
+    All arguments without an entry are explained in `parameters.Scalars`.
 
     Args:
         trials: Entries of each trial, int32 `[B, TRIAL_FIELDS]`.

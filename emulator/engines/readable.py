@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hxtrain.emulator.dynamics import SynapseBlock
+from hxtrain.emulator.parameters import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Float, Params, Rows, Scalars
 from hxtrain.emulator.trials import Events, Trials
 
-from .cpu_kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Rows, Scalars
+from .engine import SubstepEngine
 
 _LOW_WORD = 0xFFFFFFFF
 _PER_CHIP = ("reset", "refractory", "mem", "syn", "drive", "noise", "cadc_offset", "cadc_gain")
@@ -81,12 +83,12 @@ def noise_words(stream: int, step: int, neurons: int, keys: Tensor) -> Tensor:
     return mix((mix(counter ^ keys[:, :1]) + keys[:, 1:]) & _LOW_WORD)
 
 
-class Stepwise:
+class Motion:
     """Equations of motion of configured chips on one torch device.
 
     Args:
-        params: parameters of the chips, see `kernel.py`.
-        scalars: scalar settings, see `kernel.py`.
+        params: parameters of the chips, see `parameters.py`.
+        scalars: scalar settings, see `parameters.py`.
         rows: slow state of the chips.
         chip: index of the chip of each sample, int64 `[B]`.
         row: index into `rows` of each sample, int64 `[B]`.
@@ -227,7 +229,7 @@ class Stepwise:
             external: signed charges of the synapses of external inputs (weight LSB) `[C, J, N]`.
             internal: signed charges of the synapses between neurons (weight LSB) `[C, N, N]`.
             keys: noise keys of each sample, int64 `[B, 2]`.
-            carried: state at the end of the previous trial; None for a start at rest.
+            residue: state at the end of the previous trial; None for a start at rest.
 
         Returns:
             CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
@@ -263,34 +265,6 @@ class Stepwise:
         return torch.stack(codes, dim=1), (sample, neuron, spike_times), Residue(state, pending)
 
 
-def run_stepwise(
-    params: Params, scalars: Scalars, trials: Trials, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Events]:
-    """Simulate trials.
-
-    Args:
-        params: parameters of the configured chips.
-        scalars: scalar settings of the configured chips.
-        trials: trials to run, times in sub-steps.
-        device: torch device of the computation.
-        dtype: precision of the computation.
-
-    Returns:
-        CADC codes `[B, T, N]` uint8, and spikes ordered by sample, with times in sub-steps.
-    """
-    if scalars.gap < 0:
-        codes, events, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
-        return codes, _by_sample(events)
-    residue = None
-    pieces = []
-    spikes = []
-    for b in range(len(trials.chip)):  # each trial continues from the previous one
-        codes, events, residue = _run_part(params, scalars, trials, slice(b, b + 1), residue, device, dtype)
-        pieces.append(codes)
-        spikes.append(Events(events.sample + b, events.unit, events.time))
-    return torch.cat(pieces), _by_sample(Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
-
-
 def _run_part(
     params: Params,
     scalars: Scalars,
@@ -304,13 +278,57 @@ def _run_part(
     mask = (trials.events.sample >= batch.start) & (trials.events.sample < batch.stop)
     sample, unit, time = (x[mask].to(device) for x in trials.events)
     chip, row = torch.from_numpy(trials.chip[part]), torch.from_numpy(trials.row[part])
-    engine = Stepwise(params, scalars, trials.rows, chip, row, device, dtype)
+    motion = Motion(params, scalars, trials.rows, chip, row, device, dtype)
     keys = torch.from_numpy(trials.keys[part].astype(np.int64)).to(device)
     external, internal = (x.to(device, dtype) for x in (trials.external, trials.internal))
-    codes, spikes, next_residue = engine.simulate(sample - batch.start, unit, time, external, internal, keys, residue)
+    codes, spikes, next_residue = motion.simulate(sample - batch.start, unit, time, external, internal, keys, residue)
     return codes, Events(*spikes), next_residue
 
 
 def _by_sample(spikes: Events) -> Events:
     order = torch.argsort(spikes.sample, stable=True)
     return Events(spikes.sample[order], spikes.unit[order], spikes.time[order].float())
+
+
+class ReadableEngine(SubstepEngine):
+    """The reference.
+
+    Args:
+        device: torch device of the computation.
+        dtype: precision of the computation.
+    """
+
+    name = "readable"
+
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(device)
+        self.dtype = dtype
+
+    def write(self, block: SynapseBlock, weights: Tensor, first: int, rows: Float) -> None:
+        """Write the charges that an event delivers; see `SubstepEngine.write`."""
+        rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
+
+    def simulate(self, trials: Trials) -> tuple[Tensor, Events]:
+        """Simulate trials; see `SubstepEngine.simulate`."""
+        scalars = self.setup.scalars
+        arguments = (self.setup.params, scalars, trials)
+        precision = (self.device, self.dtype)
+        if scalars.gap < 0:
+            codes, events, _ = _run_part(*arguments, slice(None), None, *precision)
+            return self._recording(codes, events)
+        residue = None
+        pieces = []
+        spikes = []
+        for b in range(len(trials.chip)):  # each trial continues from the previous one
+            codes, events, residue = _run_part(*arguments, slice(b, b + 1), residue, *precision)
+            pieces.append(codes)
+            spikes.append(Events(events.sample + b, events.unit, events.time))
+        return self._recording(torch.cat(pieces), Events(*(torch.cat(parts) for parts in zip(*spikes, strict=True))))
+
+    def _recording(self, codes: Tensor, spikes: Events) -> tuple[Tensor, Events]:
+        """Return codes and spikes, ordered by sample, on the device of recordings."""
+        ordered = _by_sample(spikes)
+        return codes.to(self.recording_device), Events(*(part.to(self.recording_device) for part in ordered))
+
+    def interrupt(self) -> None:
+        """Ignore the request; this engine is for small runs."""

@@ -12,13 +12,11 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from hxtrain.backends import (
     Backend,
-    Circuit,
     DeviceError,
     Recording,
     Spikes,
@@ -26,10 +24,9 @@ from hxtrain.backends import (
 )
 from hxtrain.checks import flag, optional, real, whole
 from hxtrain.network import Activity, LayerActivity, Network
-from hxtrain.network.activity import layer_activity
 from hxtrain.network.twin import hidden_membranes
-from hxtrain.neurons import Codes, Fired, GridEvents, Saturation
-from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.neurons import GridEvents, MembraneSource, Saturation
+from hxtrain.neurons.engines import engine_for
 
 from .drift import LIMIT
 from .placement import MAX_RUNS, Plan, place
@@ -154,23 +151,25 @@ class Device:
         circuit = plan.circuit
         device = weights[0].device
         dtype = weights[0].dtype
+        engine = engine_for(weights[0])
         layers: list[LayerActivity] = []
-        fired = {name: _fired(measured.to(device), circuit).to(dtype) for name, measured in recording.spikes.items()}
+        fired = {
+            name: engine.bin_spikes(measured.to(device), circuit.dt, circuit.samples, dtype)
+            for name, measured in recording.spikes.items()
+        }
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
             modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
         for population, unit in zip(circuit.populations, plan.trace_units(self.scales), strict=True):
             name = population.name
-            membrane: Tensor | Codes
             if name in modelled:
-                membrane = modelled[name].to(dtype)
+                membrane: Tensor | MembraneSource = modelled[name].to(dtype)
             else:
                 codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
                 # membranes of hidden layers are rarely needed except for gradients, which take codes
-                is_lazy = name in fired and device.type == codes.device.type == "cpu" and dtype == torch.float32
-                membrane = Codes(codes, unit) if is_lazy else membranes(codes.to(device), unit).to(dtype)
-            layers.append(layer_activity(fired.get(name), membrane, recording.spikes.get(name)))
+                membrane = engine.membranes(codes.to(device), unit, dtype, deferred=name in fired)
+            layers.append(LayerActivity(fired.get(name), membrane, events=recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
     def record(self, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
@@ -244,23 +243,3 @@ def open_device(name: str, **settings: Any) -> Device:
 def device_of(net: Network) -> Device | None:
     """Return the device that a network is attached to; None in software."""
     return net.device if isinstance(net.device, Device) else None
-
-
-def _fired(spikes: Spikes, circuit: Circuit) -> Fired:
-    """Return measured spikes on the time grid; several spikes of a neuron in one bin count once."""
-    if spikes.time.device.type == "cpu":
-        grouped = compiled.bin_spikes(spikes, circuit.dt, circuit.samples)
-        return Fired(None, grouped, (circuit.samples, spikes.samples, spikes.units))
-    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
-
-
-def membranes(codes: Tensor, unit: float) -> Tensor:
-    """Return membranes `[T, B, N]` (leak 0) from codes `[B, T, N]`; each neuron's first sample is its leak.
-
-    Subtracting the first sample of every trial removes the offsets of neuron and ADC channel
-    (Cramer et al. 2022).
-    """
-    if codes.device.type == "cpu":
-        return compiled.membranes(codes, unit)
-    trace = codes.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    return trace.sub_(trace[0].clone()).mul_(1 / unit)

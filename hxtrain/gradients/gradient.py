@@ -11,11 +11,11 @@ from torch import Tensor
 
 from hxtrain.backends import Registry
 from hxtrain.checks import check_types, one_of, positive
-from hxtrain.neurons import GridEvents, Measured, Model, get_surrogate
+from hxtrain.neurons import GridEvents, MeasuredLayer, Model, get_surrogate
 
 from .injection import measured_layers
 
-M = TypeVar("M", bound=Measured)
+M = TypeVar("M", bound=MeasuredLayer)
 AT_SPIKE = ("threshold", "trace")
 """Membranes that a surrogate may see in a bin with a spike, see `SurrogateGradient`."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
-from hxtrain.neurons import Codes, Fired, GridEvents, Measured, UnrecordedMembranes
+from hxtrain.neurons import GridEvents, MeasuredLayer
 
 
 @dataclass(eq=False, repr=False)
-class LayerActivity(Measured):
+class LayerActivity(MeasuredLayer):
     """Activity of a layer.
 
     Attributes:
@@ -19,13 +19,6 @@ class LayerActivity(Measured):
     """
 
     events: Spikes | None = None
-
-
-def layer_activity(
-    fired: Fired | None, membrane: Tensor | Codes | UnrecordedMembranes, events: Spikes | None = None
-) -> LayerActivity:
-    """Return the activity of a layer, with its spikes counted."""
-    return LayerActivity(fired, membrane, None if fired is None else fired.counts, events=events)
 
 
 @dataclass(repr=False)

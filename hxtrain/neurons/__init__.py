@@ -1,8 +1,8 @@
 """What a neuron does: the model of a layer, its potentials on the time grid, spikes and membranes as measured."""
 
-from .engines.cpu import Codes, UnrecordedMembranes
+from .engines.engine import UnrecordedMembranes
 from .events import Grads, GroupedEvents
-from .measured import Fired, Measured
+from .measured import Codes, MeasuredLayer, MembraneSource, SpikeGrid
 from .model import Model, Saturation
 from .precision import full_precision
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
@@ -11,13 +11,14 @@ from .surrogate import SURROGATES, Surrogate, get_surrogate
 __all__ = [
     "SURROGATES",
     "Codes",
-    "Fired",
     "Grads",
     "GridEvents",
     "GroupedEvents",
-    "Measured",
+    "MeasuredLayer",
+    "MembraneSource",
     "Model",
     "Saturation",
+    "SpikeGrid",
     "Surrogate",
     "UnrecordedMembranes",
     "decay",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hxtrain.neurons.engines import cpu as compiled
-from hxtrain.neurons.engines.cpu import Codes, UnrecordedMembranes
-from hxtrain.neurons.events import GroupedEvents
+from .conversion import count_events, group_grid, membranes, to_grid
+from .events import GroupedEvents
 
 
-class Fired:
+class SpikeGrid:
     """Spikes of a layer on the time grid, at most one per neuron and step: as a grid, or on the CPU as events.
 
     The compiled loops use events, since a grid is nearly all zeros. The other form is computed when it is first read,
@@ -50,18 +49,18 @@ class Fired:
         else:
             raise ValueError("spikes need a grid, or events and their shape; neither is given")
 
-    def to(self, dtype: torch.dtype) -> Fired:
+    def to(self, dtype: torch.dtype) -> SpikeGrid:
         """Return the same spikes with a grid of type `dtype`."""
         if dtype == self.dtype:
             return self
         if "grouped" in vars(self):
-            return Fired(None, self.grouped, self.shape, dtype)
-        return Fired(self.grid.to(dtype))
+            return SpikeGrid(None, self.grouped, self.shape, dtype)
+        return SpikeGrid(self.grid.to(dtype))
 
     def __repr__(self) -> str:
         """Describe the spikes in a line."""
         steps, samples, neurons = self.shape
-        return f"Fired({self.number} spikes, {samples} samples, {neurons} neurons, {steps} steps)"
+        return f"SpikeGrid({self.number} spikes, {samples} samples, {neurons} neurons, {steps} steps)"
 
     @property
     def number(self) -> int:
@@ -72,38 +71,74 @@ class Fired:
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
         with torch.inference_mode(False):  # the grid must serve training, too
-            return compiled.to_grid(self.grouped, self.shape, self.dtype)
+            return to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
     def grouped(self) -> GroupedEvents:
         """Spikes as events; a grid must be on the CPU."""
         with torch.inference_mode(False):
-            return compiled.group_grid(self.grid)
+            return group_grid(self.grid)
 
     @cached_property
     def counts(self) -> Tensor:
         """Numbers of spikes `[B, N]`."""
         if "grouped" not in vars(self):
-            return self.grid.sum(0)
-        return compiled.count_events(self.grouped, *self.shape[:2]).to(self.dtype)
+            with torch.inference_mode(False):
+                return self.grid.sum(0)
+        with torch.inference_mode(False):
+            return count_events(self.grouped, *self.shape[:2]).to(self.dtype)
+
+
+class MembraneSource(Protocol):
+    """Membranes that are computed when they are read."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, B, N."""
+
+    def trace(self) -> Tensor:
+        """Return the membranes `[T, B, N]`."""
+
+
+class Codes:
+    """Membranes as a device recorded them; the first trace sample of each trial is its leak.
+
+    Args:
+        codes: Codes of the membranes, uint8 `[B, T, N]`, on the CPU.
+        unit: Number of codes from leak to threshold.
+
+    Attributes:
+        shape: T, B, N.
+    """
+
+    def __init__(self, codes: Tensor, unit: float) -> None:
+        samples, steps, neurons = codes.shape
+        self.codes = codes
+        self.unit = unit
+        self.shape: tuple[int, int, int] = (steps, samples, neurons)
+
+    def __repr__(self) -> str:
+        """Describe the codes in a line."""
+        return f"Codes({list(self.codes.shape)} [B, T, N], {self.unit:.4g} from leak to threshold)"
+
+    def trace(self) -> Tensor:
+        """Return the membranes `[T, B, N]`."""
+        return membranes(self.codes, self.unit)
 
 
 @dataclass(eq=False, repr=False)
-class Measured:
+class MeasuredLayer:
     """A measured layer.
 
     Attributes:
         fired: Spikes; None for a readout.
         membrane: Membranes `[T, B, N]` with leak 0 and threshold 1, or the data from which they are computed.
-        counts: Numbers of spikes `[B, N]`, the sum of `spikes` over time; None for a readout, and if they are not
-            requested in the graph. Their gradient costs less than that of the sum.
-        anchors: Tensors that represent spikes and membranes in the graph, with their shapes.
+        anchors: Tensors that represent spikes, membranes and numbers of spikes in the graph, with their shapes.
     """
 
-    fired: Fired | None
-    membrane: Tensor | Codes | UnrecordedMembranes
-    counts: Tensor | None = None
-    anchors: tuple[Tensor | None, Tensor | None] = (None, None)
+    fired: SpikeGrid | None
+    membrane: Tensor | MembraneSource
+    anchors: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
 
     def __repr__(self) -> str:
         """Describe the layer in a line."""
@@ -115,6 +150,14 @@ class Measured:
     def spikes(self) -> Tensor | None:
         """Spikes on the time grid `[T, B, N]`, in the graph if the layer is; None for a readout."""
         return None if self.fired is None else _with_gradient(self.fired.grid, self.anchors[0])
+
+    @cached_property
+    def counts(self) -> Tensor | None:
+        """Numbers of spikes `[B, N]`, the sum of `spikes` over time, in the graph if the layer is; None for a readout.
+
+        Their gradient costs less than that of the sum.
+        """
+        return None if self.fired is None else _with_gradient(self.fired.counts, self.anchors[2])
 
     @cached_property
     def trace(self) -> Tensor:

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
-from hxtrain.neurons.engines.cpu import group_events
-from hxtrain.neurons.events import GroupedEvents
 
+from .conversion import group_events
+from .events import GroupedEvents
 from .shapes import require
 
 
+@lru_cache(maxsize=256)
 def decay(dt: float, tau: float) -> float:
     """Return `exp(-dt / tau)`."""
     return math.exp(-dt / tau)
@@ -64,6 +65,13 @@ class GridEvents:
         spikes: Events; events after the window are left out.
         dt: Width of a bin (s).
         steps: Number of bins `T`.
+
+    Attributes:
+        samples: Number of samples B.
+        units: Number of units J.
+        shape: T, B, J.
+        events: Number of events, late ones included.
+        on_gpu: Whether the events are on a GPU.
     """
 
     def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
@@ -72,20 +80,13 @@ class GridEvents:
         self.steps = steps
         self.samples = spikes.samples
         self.units = spikes.units
+        self.shape = (steps, spikes.samples, spikes.units)
+        self.events = len(spikes.sample)
+        self.on_gpu = spikes.time.device.type == "cuda"
 
     def __repr__(self) -> str:
         """Describe the events in a line."""
         return f"GridEvents({self._spikes!r}, {self.steps} steps of {self.dt:.3g} s)"
-
-    @property
-    def events(self) -> int:
-        """Number of events, late ones included."""
-        return len(self._spikes)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the events are on a GPU."""
-        return self._spikes.time.device.type == "cuda"
 
     @cached_property
     def late(self) -> int:

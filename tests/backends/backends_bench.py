@@ -25,7 +25,7 @@ CASES = {
     "emulator-ideal": Case(lambda: create_backend("emulator", preset="ideal"), True),
     "emulator-calibrated": Case(lambda: create_backend("emulator", preset="calibrated"), False),
     "emulator-uncalibrated": Case(lambda: create_backend("emulator", preset="uncalibrated"), False),
-    "emulator-stepwise": Case(lambda: create_backend("emulator", preset="calibrated", engine="stepwise"), False),
+    "emulator-readable": Case(lambda: create_backend("emulator", preset="calibrated", engine="readable"), False),
     "reference": Case(lambda: create_backend("reference"), True),
 }
 

@@ -55,15 +55,25 @@ def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
 
 
 def test_settings_reach_the_device() -> None:
-    backend = create_backend("emulator", chip="W60F0", preset="uncalibrated", seed=3, substeps=8, engine="stepwise")
+    backend = create_backend("emulator", chip="W60F0", preset="uncalibrated", seed=3, substeps=8, engine="readable")
     assert isinstance(backend, EmulatorBackend)
     emulated = backend.emulated
-    assert (emulated.chip.name, emulated.seed, emulated.substeps, emulated.engine) == (
+    assert (emulated.chip.name, emulated.seed, emulated.substeps, emulated.engine.name) == (
         "W60F0",
         3,
         8,
-        "stepwise",
+        "readable",
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [("fast", "cpu"), ("readable", "readable"), ("compiled", "cpu"), ("stepwise", "readable")],
+)
+def test_engines_have_their_names_and_those_of_older_versions(setting: str, name: str) -> None:
+    backend = create_backend("emulator", engine=setting)
+    assert isinstance(backend, EmulatorBackend)
+    assert backend.emulated.engine.name == name
 
 
 @pytest.mark.parametrize(
@@ -90,12 +100,12 @@ def test_settings_reach_the_device() -> None:
         ("emulator", {"preset": "perfect"}, ValueError, r"chip.preset='perfect' is not known; choose one of"),
         (
             "emulator",
-            {"engine": "fast"},
+            {"engine": "quick"},
             ValueError,
-            r"engine='fast' is not known; choose 'compiled' or 'stepwise'",
+            r"engine='quick' is not known; choose 'fast' or 'readable'",
         ),
         ("emulator", {"device": "nowhere"}, ValueError, r"device='nowhere' cannot be used: .*; use cpu, or install"),
-        ("emulator", {"device": "meta"}, ValueError, r"runs on cpu and cuda, not on device='meta'; use engine='stepw"),
+        ("emulator", {"device": "meta"}, ValueError, r"runs on cpu and cuda, not on device='meta'; use engine='reada"),
         ("emulator", {"substeps": 0}, ValueError, r"substeps=0 must be in 1..64"),
     ],
 )

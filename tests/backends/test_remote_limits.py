@@ -126,11 +126,11 @@ def test_large_rooms_for_spikes_are_forgotten() -> None:
         large = replace(large, projections=large.projections[:1])
         weights = {"input->hidden": torch.zeros(200, 4, dtype=torch.int8)}
         device.configure(large)
-        compiled = device.emulated._compiled  # type: ignore[attr-defined]
+        engine = device.emulated.engine  # type: ignore[attr-defined]
         assert len(device.run(weights, quiet(2)).spikes["hidden"]) < BUFFER_SPIKES
-        assert compiled._buffers[0].size
+        assert engine._buffers[0].size
         assert len(device.run(weights, quiet(60)).spikes["hidden"]) > BUFFER_SPIKES
-        assert compiled._buffers[0].size == 0
+        assert engine._buffers[0].size == 0
         assert len(device.run(weights, quiet(2)).spikes["hidden"]) > 0
 
 

@@ -27,7 +27,9 @@ from hxtrain.emulator import (
 )
 from hxtrain.emulator.calibration import Calibration
 from hxtrain.emulator.dynamics import Neurons
-from hxtrain.emulator.engines.readable import Stepwise
+from hxtrain.emulator.engines import CpuEngine
+from hxtrain.emulator.engines.engine import SubstepEngine
+from hxtrain.emulator.engines.readable import Motion
 
 US = 1e-6
 SUBSTEP = CADC_INTERVAL / 4
@@ -109,6 +111,19 @@ def machine(
     return chip_machine
 
 
+def use_threads(chip_machine: EmulatedChip, threads: int) -> None:
+    """Give a configured machine an engine for CPUs with a number of threads."""
+    engine = CpuEngine(threads)
+    engine.prepare(engine_of(chip_machine).setup)
+    chip_machine.engine = engine
+
+
+def engine_of(chip_machine: EmulatedChip) -> SubstepEngine:
+    """Return the engine of a machine, one for sub-steps."""
+    assert isinstance(chip_machine.engine, SubstepEngine)
+    return chip_machine.engine
+
+
 def run_once(
     chip: Chip | FittedChip | Sequence[Chip | FittedChip],
     layout: Layout,
@@ -140,20 +155,21 @@ def membrane(
     chip_machine = machine(chip, layout, samples)
     program = chip_machine._program
     assert program is not None
+    setup = engine_of(chip_machine).setup
     zeros = np.zeros(batch, np.int64)
     rows, row = chip_machine._rows(program, zeros.astype(np.uint64), zeros)
     rows = rows._replace(threshold=np.full_like(rows.threshold, 1e9))
     chip_index, row_index = torch.from_numpy(zeros), torch.from_numpy(row)
-    engine = Stepwise(program.params, program.scalars, rows, chip_index, row_index, dtype=torch.float64)
+    motion = Motion(setup.params, setup.scalars, rows, chip_index, row_index, dtype=torch.float64)
     external, _ = chip_machine._charges(program, weights)
-    charge = engine.external_charge(stimulus.sample, stimulus.unit, stimulus.time.double() / SUBSTEP, external.double())
+    charge = motion.external_charge(stimulus.sample, stimulus.unit, stimulus.time.double() / SUBSTEP, external.double())
     keys = torch.zeros(batch, 2, dtype=torch.int64)
-    state = engine.start()
+    state = motion.start()
     potentials = []
-    for k in range(engine.steps):
+    for k in range(motion.steps):
         potentials.append(state.v)
         state = state._replace(current=state.current + charge[k])
-        state = engine.step(k, state, keys)[0]
+        state = motion.step(k, state, keys)[0]
     return torch.stack(potentials)
 
 

@@ -19,11 +19,11 @@ from emulator_bench import (
     machine,
     piece,
     random_weights,
+    use_threads,
 )
 
 from hxtrain.emulator import Chip, EmulatedChip, Events, Layout, RawRecording, Wiring
 from hxtrain.emulator.engines import cpu_kernel as kernel
-from hxtrain.emulator.engines.cpu import Compiled
 
 # the window of the threshold noise ends within the run
 BATCH = 40
@@ -44,7 +44,7 @@ CHIPS: dict[str, list[Chip]] = {
 }
 
 
-def make(chips: str = "one chip", seed: int = 0, engine: str = "compiled") -> EmulatedChip:
+def make(chips: str = "one chip", seed: int = 0, engine: str = "cpu") -> EmulatedChip:
     return machine(CHIPS[chips], LAYOUT, seed=seed, engine=engine)
 
 
@@ -53,7 +53,7 @@ def whole() -> RawRecording:
     return make().run(WEIGHTS, STIMULUS, BATCH, CLOCK)
 
 
-@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+@pytest.mark.parametrize("engine", ["cpu", "readable"])
 @pytest.mark.parametrize("chips", CHIPS)
 def test_split_runs_are_the_same(chips: str, engine: str) -> None:
     emulated = make(chips, engine=engine)
@@ -73,7 +73,7 @@ def test_split_runs_are_the_same(chips: str, engine: str) -> None:
 def test_number_of_threads_does_not_matter(chips: str, threads: int) -> None:
     expected = make(chips).run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     emulated = make(chips)
-    emulated._compiled = Compiled(threads)
+    use_threads(emulated, threads)
     assert equal_recordings(emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK), expected)
 
 
@@ -179,7 +179,7 @@ def test_an_exchanged_chip_must_be_configured_again(whole: RawRecording) -> None
     assert equal_recordings(emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK), whole)
 
 
-@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+@pytest.mark.parametrize("engine", ["cpu", "readable"])
 @pytest.mark.parametrize("chips", CHIPS)
 def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
     chip = make(chips, engine=engine)
@@ -193,7 +193,7 @@ def test_empty_stimulus_and_empty_batch(chips: str, engine: str) -> None:
 def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads write to the spike buffers, which the next run uses again."""
     emulated = machine(calibrated(), LAYOUT, 20)
-    emulated._compiled = Compiled(3)
+    use_threads(emulated, 3)
     expected = emulated.run(WEIGHTS, STIMULUS, BATCH, CLOCK)
     caller = threading.get_ident()
     simulate = kernel.simulate
@@ -223,7 +223,7 @@ def test_after_an_interruption_no_thread_goes_on(monkeypatch: pytest.MonkeyPatch
 
 def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     emulated = machine(calibrated(), LAYOUT, 20)
-    emulated._compiled = Compiled(2)
+    use_threads(emulated, 2)
     caller = threading.get_ident()
     simulate = kernel.simulate
     failed = threading.Event()

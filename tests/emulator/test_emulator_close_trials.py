@@ -26,12 +26,12 @@ from emulator_bench import (
     random_weights,
     run_once,
     silent,
+    use_threads,
 )
 
 from hxtrain.emulator import CADC_INTERVAL, ON_CHIP_DELAY, Layout, Wiring
-from hxtrain.emulator.engines.cpu import Compiled
 
-ENGINES = pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+ENGINES = pytest.mark.parametrize("engine", ["cpu", "readable"])
 NETWORK = Layout(
     60,
     (replace(SPIKING, size=30), replace(READOUT, size=4)),
@@ -115,7 +115,7 @@ def test_number_of_threads_does_not_matter() -> None:
     recordings = []
     for threads in (1, 5):
         emulated = machine(calibrated(), replace(NETWORK, gap=1.7 * US), 10)
-        emulated._compiled = Compiled(threads)
+        use_threads(emulated, threads)
         recordings.append(emulated.run(WEIGHTS, stimulus, 30))
     assert equal_recordings(*recordings)
 

@@ -131,20 +131,20 @@ def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1)
 
 @pytest.mark.parametrize("name", CASES)
 def test_engines_agree(name: str) -> None:
-    assert_agree(run(CASES[name], "compiled"), run(CASES[name], "stepwise"))
+    assert_agree(run(CASES[name], "cpu"), run(CASES[name], "readable"))
 
 
 def test_every_case_changes_the_recording() -> None:
     """Every case of `CASES` has its own recording, so that it tests its feature."""
     contents = set()
     for case in CASES.values():
-        recording = run(case, "compiled")
+        recording = run(case, "cpu")
         contents.add(recording.codes.numpy().tobytes() + recording.spikes.time.numpy().tobytes())
     assert len(contents) == len(CASES)
 
 
 def test_all_groups_take_part() -> None:
-    active = counts(run(CASES["calibrated, 4 sub-steps"], "compiled").spikes, BATCH, NEURONS).sum(0)
+    active = counts(run(CASES["calibrated, 4 sub-steps"], "cpu").spikes, BATCH, NEURONS).sum(0)
     assert active[:20].sum() > 50
     assert active[20:31].sum() > 50
     assert np.all(active[31:] == 0)
@@ -152,8 +152,8 @@ def test_all_groups_take_part() -> None:
 
 def test_double_precision_agrees() -> None:
     case = CASES["calibrated, 4 sub-steps"]
-    single = run(case, "stepwise")
-    double = run(case, "stepwise", dtype=torch.float64)
+    single = run(case, "readable")
+    double = run(case, "readable", dtype=torch.float64)
     assert float((single.codes != double.codes).double().mean()) < 2e-3
     assert np.array_equal(counts(single.spikes, BATCH, NEURONS), counts(double.spikes, BATCH, NEURONS))
 

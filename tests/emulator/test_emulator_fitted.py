@@ -24,7 +24,7 @@ from emulator_bench import (
 
 from hxtrain.emulator import FABRICATED, IDEAL, Chip, FittedChip, Layout, Wiring
 from hxtrain.emulator.dynamics import noise_level
-from hxtrain.emulator.faults import UNREACHABLE
+from hxtrain.emulator.silicon import SILENT_THRESHOLD
 
 INPUTS, BATCH = 200, 100
 LAYOUT = Layout(
@@ -51,7 +51,7 @@ def fit_of(chip: Chip, **noise: object) -> FittedChip:
         merged=2,
         leak=code_of(true.rest),
         reset=code_of(true.reset),
-        threshold=np.where(true.threshold == UNREACHABLE, np.inf, code_of(true.threshold)),
+        threshold=np.where(true.threshold == SILENT_THRESHOLD, np.inf, code_of(true.threshold)),
         tau_mem=true.tau_mem,
         tau_syn=true.tau_syn,
         synapse=true.synapse * true.cadc_gain,

@@ -32,16 +32,16 @@ def on_cpu(recording: RawRecording) -> RawRecording:
 
 @pytest.mark.parametrize("name", CASES if GPU else INTERPRETED)
 def test_agrees_with_the_cpu(name: str) -> None:
-    fused = run(CASES[name], "fused", BATCH, device=DEVICE)
+    fused = run(CASES[name], "gpu", BATCH, device=DEVICE)
     assert fused.codes.device.type == fused.spikes.time.device.type == DEVICE
-    assert_agree(run(CASES[name], "compiled", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
+    assert_agree(run(CASES[name], "cpu", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
 
 
 def test_charges_are_those_of_the_cpu() -> None:
     for name in ("population", "faults", "synapses off"):
         case = CASES[name]
         results = []
-        for engine, device in (("compiled", "cpu"), ("fused", DEVICE)):
+        for engine, device in (("cpu", "cpu"), ("gpu", DEVICE)):
             chip = machine(case.chip, case.layout, engine=engine, device=device)
             assert chip._program is not None
             results.append([charges.cpu() for charges in chip._charges(chip._program, WEIGHTS)])
@@ -49,7 +49,7 @@ def test_charges_are_those_of_the_cpu() -> None:
 
 
 def test_no_events_and_no_trials() -> None:
-    chip = machine(calibrated(), one_group(SPIKING), 3, engine="fused", device=DEVICE)
+    chip = machine(calibrated(), one_group(SPIKING), 3, engine="gpu", device=DEVICE)
     none = Events(*(torch.zeros(0, dtype=dtype) for dtype in (torch.int64, torch.int64, torch.float32)))
     compiled = machine(calibrated(), one_group(SPIKING), 3)
     recording, expected = (emulated.run([integers([5])], none, 2) for emulated in (chip, compiled))
@@ -58,6 +58,6 @@ def test_no_events_and_no_trials() -> None:
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
-def test_compiled_engine_is_of_the_cpu() -> None:
-    with pytest.raises(ValueError, match="use engine='fused'"):
+def test_the_engine_for_cpus_refuses_a_gpu() -> None:
+    with pytest.raises(ValueError, match="use engine='gpu'"):
         EmulatedChip(calibrated(), device="cuda")

@@ -145,7 +145,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "device": (
         lambda: EmulatedChip(ideal(), device="cuda"),
         ValueError,
-        "not on device='cuda'; use engine='fused'",
+        "not on device='cuda'; use engine='gpu'",
     ),
     "not configured": (
         lambda: EmulatedChip(ideal()).run([], events(), 1),

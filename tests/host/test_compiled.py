@@ -11,10 +11,21 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.gradients import gradient, measured_layers
-from hxtrain.network.twin import respond, simulate
-from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, UnrecordedMembranes
-from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.gradients import measured_layers
+from hxtrain.network.twin import simulate
+from hxtrain.neurons import (
+    SURROGATES,
+    Codes,
+    Grads,
+    GridEvents,
+    MeasuredLayer,
+    Model,
+    SpikeGrid,
+    UnrecordedMembranes,
+    conversion,
+    threads,
+)
+from hxtrain.neurons.engines import ModelLayer, cpu, readable
 
 DT = 1.7e-6
 STEPS = 17
@@ -46,7 +57,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor, bound: float) -> None:
 
 def test_events_are_grouped_by_sample_and_step() -> None:
     spikes = events()
-    offsets, units, sources = compiled.group_events(spikes, DT, STEPS)
+    offsets, units, sources = conversion.group_events(spikes, DT, STEPS)
     grid = torch.zeros(STEPS, SAMPLES, INPUTS)
     for b in range(SAMPLES):
         for t in range(STEPS):
@@ -56,30 +67,30 @@ def test_events_are_grouped_by_sample_and_step() -> None:
     assert torch.equal(grid, spikes.to_grid(DT, STEPS))
     assert int(offsets[-1]) == int(grid.sum()) < len(spikes)
     assert sources == INPUTS
-    assert torch.equal(compiled.count_events(compiled.group_events(spikes, DT, STEPS), STEPS, SAMPLES), grid.sum(0))
+    assert torch.equal(conversion.count_events(conversion.group_events(spikes, DT, STEPS), STEPS, SAMPLES), grid.sum(0))
 
 
 def test_spikes_on_a_grid_count_once_per_step() -> None:
     spikes = events(count=3000)
-    grouped = compiled.bin_spikes(spikes, DT, STEPS)
+    grouped = conversion.bin_spikes(spikes, DT, STEPS)
     expected = spikes.to_grid(DT, STEPS, binary=True)
     assert expected.sum() < spikes.to_grid(DT, STEPS).sum()
-    assert torch.equal(compiled.to_grid(grouped, tuple(expected.shape), torch.float32), expected)
-    regrouped = compiled.group_grid(expected)
+    assert torch.equal(conversion.to_grid(grouped, tuple(expected.shape), torch.float32), expected)
+    regrouped = conversion.group_grid(expected)
     assert torch.equal(regrouped.offsets, grouped.offsets)
-    assert torch.equal(compiled.to_grid(regrouped, tuple(expected.shape), torch.float32), expected)
+    assert torch.equal(conversion.to_grid(regrouped, tuple(expected.shape), torch.float32), expected)
     assert regrouped.sources == grouped.sources == INPUTS
     assert len(grouped.units) == int(grouped.offsets[-1]) == int(expected.sum())
-    assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES), expected.sum(0))
+    assert torch.equal(conversion.count_events(grouped, STEPS, SAMPLES), expected.sum(0))
 
 
 def test_no_events_are_no_problem() -> None:
     none = torch.zeros(0)
     silent = Spikes(none.long(), none.long(), none, SAMPLES, INPUTS)
-    grouped = compiled.bin_spikes(silent, DT, STEPS)
-    assert not compiled.to_grid(grouped, (STEPS, SAMPLES, INPUTS), torch.float32).any()
+    grouped = conversion.bin_spikes(silent, DT, STEPS)
+    assert not conversion.to_grid(grouped, (STEPS, SAMPLES, INPUTS), torch.float32).any()
     weight = normal(NEURONS, INPUTS, seed=1, dtype=torch.float32)
-    fired, trace = compiled.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
+    fired, trace = cpu.respond(weight, grouped, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
     assert not trace.any()
     assert len(fired.units) == 0
 
@@ -101,20 +112,20 @@ def test_events_out_of_range_are_refused(change: dict[str, float], text: str) ->
     for part, name in zip(parts, ("sample", "unit", "time"), strict=True):
         part[2] = change.get(name, 0)
     spikes = Spikes.trusted(*parts, SAMPLES, INPUTS)
-    for group in (compiled.group_events, compiled.bin_spikes):
+    for group in (conversion.group_events, conversion.bin_spikes):
         with pytest.raises(ValueError, match=text):
             group(spikes, DT, STEPS)
     weight = normal(NEURONS, INPUTS + 1, seed=1, dtype=torch.float32)
-    good = compiled.group_events(events(), DT, STEPS)
+    good = conversion.group_events(events(), DT, STEPS)
     with pytest.raises(ValueError, match=rf"events have {INPUTS} sources, the weights {INPUTS + 1}"):
-        compiled.respond(weight, good, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
+        cpu.respond(weight, good, (STEPS, SAMPLES, NEURONS), Model(0.7, 0.8), True, None)
 
 
 def test_membranes_of_codes() -> None:
     codes = torch.randint(256, (SAMPLES, STEPS, NEURONS), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     for part in (codes, codes[2:5], codes[:, :, 3:40]):
         expected = (part.float() - part[:, :1].float()).transpose(0, 1) / 70.0
-        membranes = compiled.membranes(part, 70.0)
+        membranes = conversion.membranes(part, 70.0)
         assert membranes.is_contiguous()
         torch.testing.assert_close(membranes, expected)
 
@@ -131,18 +142,21 @@ def test_responses_of_the_twin(dtype: torch.dtype, bound: float, recurrent: bool
     sparse = GridEvents(events(), DT, STEPS)
     inputs = events().to_grid(DT, STEPS).to(dtype) if dense else sparse
     shape = (STEPS, SAMPLES, NEURONS)
-    grouped, trace = compiled.respond(weight, inputs if dense else sparse.grouped, shape, model, True, recurrent_weight)
-    spikes = compiled.to_grid(grouped, shape, dtype)
-    expected, membrane = respond(weight, inputs, shape, model, True, recurrent_weight)
+    grouped, trace = cpu.respond(weight, inputs if dense else sparse.grouped, shape, model, True, recurrent_weight)
+    spikes = conversion.to_grid(grouped, shape, dtype)
+    layer = ModelLayer(model, weight, recurrent_weight, inputs)
+    answer, membrane = readable.READABLE.respond(layer, spiking=True, recorded=True)
+    expected = answer.grid
     assert 0.02 < float(expected.mean()) < 0.5
     assert torch.equal(spikes, expected)
     close(trace, membrane, 10 * bound)
-    assert torch.equal(compiled.count_events(grouped, STEPS, SAMPLES).to(dtype), expected.sum(0))
+    assert torch.equal(conversion.count_events(grouped, STEPS, SAMPLES).to(dtype), expected.sum(0))
     last = (STEPS, SAMPLES, 5)
     for source in (spikes, grouped):
-        none, readout = compiled.respond(readout_weight, source, last, model, False, None)
+        none, readout = cpu.respond(readout_weight, source, last, model, False, None)
         assert none is None
-        close(readout, respond(readout_weight, spikes, last, model, False, None)[1], 10 * bound)
+        layer = ModelLayer(model, readout_weight, None, spikes)
+        close(readout, readable.READABLE.respond(layer, spiking=False, recorded=True)[1], 10 * bound)
 
 
 SOURCES = {"spikes": [0], "traces": [1], "counts": [2], "all": [0, 1, 2]}
@@ -175,8 +189,8 @@ def test_gradients(
         downstream[0][-4:] = 0  # rows that are left out
         downstream[0][:, 2] = 0
     sparse = GridEvents(events(), DT, STEPS)
-    fired = compiled.group_grid(spikes)
-    charge, weight = compiled.gradient(model, fired, trace, compiled.Grads(*grads), downstream, sparse.grouped, True)
+    fired = conversion.group_grid(spikes)
+    charge, weight = cpu.gradient(model, fired, trace, Grads(*grads), downstream, sparse.grouped, True)
 
     total = [
         grads[0],
@@ -185,17 +199,25 @@ def test_gradients(
     ]
     total = [part for part in total if part is not None]
     summed = sum(total[1:], total[0]) if total else None
-    expected, expected_weight = gradient(model, spikes, trace, summed, grads[1], sparse)
+    expected = readable.charges(model, spikes, trace, summed, grads[1])
+    expected_weight = sparse.weight_gradient(expected)
     close(charge, expected, bound)
     close(weight, expected_weight, bound)
-    charge_only, _ = compiled.gradient(model, fired, trace, compiled.Grads(*grads), downstream, None, True)
+    charge_only, _ = cpu.gradient(model, fired, trace, Grads(*grads), downstream, None, True)
     assert torch.equal(charge_only, charge)
+
+
+def test_loops_refuse_a_surrogate_that_they_do_not_know() -> None:
+    trace = normal(STEPS, SAMPLES, NEURONS, seed=6, dtype=torch.float32)
+    model = Model(0.7, 0.8, lambda x, slope: x.abs_())
+    with pytest.raises(ValueError, match=r"surrogate .*lambda.* has no compiled loop; the readable engine"):
+        cpu.gradient(model, None, trace, Grads(trace), None, None, True)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
     code = (
-        "import sys, torch, hxtrain as hx; from hxtrain.neurons.engines import cpu as compiled;"
-        "compiled._cores = lambda: int(sys.argv[1]); compiled.MIN_SHARE = 1;"
+        "import sys, torch, hxtrain as hx; from hxtrain.neurons import threads;"
+        "threads._cores = lambda: int(sys.argv[1]); threads.MIN_SHARE = 1;"
         "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
         "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
         "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
@@ -261,9 +283,9 @@ def test_gradients_of_codes_are_those_of_their_membranes(n_downstream: int, part
     shape = (STEPS, SAMPLES, NEURONS)
     g = torch.Generator().manual_seed(2)
     whole = torch.randint(60, 170, (SAMPLES, STEPS, NEURONS + 9), generator=g).to(torch.uint8)
-    fired = compiled.group_grid((normal(*shape, seed=7, dtype=torch.float32) > 1.3).float())
+    fired = conversion.group_grid((normal(*shape, seed=7, dtype=torch.float32) > 1.3).float())
     sizes = {0: shape, 1: shape, 2: (SAMPLES, NEURONS)}
-    grads = compiled.Grads(
+    grads = Grads(
         *(normal(*sizes[i], seed=8 + i, dtype=torch.float32) if i in SOURCES[parts] else None for i in range(3))
     )
     downstream = None
@@ -274,10 +296,10 @@ def test_gradients_of_codes_are_those_of_their_membranes(n_downstream: int, part
         downstream = charges, normal(n_downstream, NEURONS, seed=12, dtype=torch.float32)
     inputs = GridEvents(events(), DT, STEPS).grouped
     for codes in (whole[:, :, 3 : 3 + NEURONS], whole[:, :, :NEURONS].contiguous()):
-        membrane = compiled.Codes(codes, 70.3)
+        membrane = Codes(codes, 70.3)
         assert membrane.shape == shape
-        actual = compiled.gradient(model, fired, membrane, grads, downstream, inputs, True)
-        expected = compiled.gradient(model, fired, membrane.trace(), grads, downstream, inputs, True)
+        actual = cpu.gradient(model, fired, membrane, grads, downstream, inputs, True)
+        expected = cpu.gradient(model, fired, membrane.trace(), grads, downstream, inputs, True)
         assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
         assert expected[1].abs().max() > 0
 
@@ -293,13 +315,13 @@ def test_membranes_of_a_device_are_in_the_graph() -> None:
     """Membranes of hidden layers stay codes until they are read."""
     net, spikes = small(on_chip=True)
     hidden, readout = net(spikes).layers
-    assert isinstance(hidden.membrane, compiled.Codes)
+    assert isinstance(hidden.membrane, Codes)
     assert isinstance(readout.membrane, torch.Tensor)
     codes = hidden.membrane.codes.float()
     torch.testing.assert_close(hidden.trace, (codes - codes[:, :1]).transpose(0, 1) / hidden.membrane.unit)
     weights = list(net.parameters())
     trace_gradient = torch.autograd.grad(hidden.trace.sin().sum(), weights[0])[0]
-    layer = Measured(hidden.fired, hidden.membrane.trace())
+    layer = MeasuredLayer(hidden.fired, hidden.membrane.trace())
     inputs = GridEvents(spikes, net.dt, net.steps)
     [rebuilt] = measured_layers([(weights[0], None)], inputs, [layer], [net.model(net.layers[0])])
     assert torch.equal(trace_gradient, torch.autograd.grad(rebuilt.trace.sin().sum(), weights[0])[0])
@@ -346,12 +368,12 @@ def test_unrecorded_membranes_can_be_put_into_a_graph() -> None:
 
 def test_spikes_need_a_grid_or_events() -> None:
     with pytest.raises(ValueError, match="spikes need a grid, or events and their shape"):
-        Fired()
+        SpikeGrid()
 
 
 def test_spikes_are_zeros_and_ones() -> None:
     with pytest.raises(ValueError, match="a grid of spikes has the value 2, but only zeros and ones are spikes"):
-        compiled.group_grid(torch.tensor([[[0.0, 1.0, 2.0]]]))
+        conversion.group_grid(torch.tensor([[[0.0, 1.0, 2.0]]]))
 
 
 def test_shares_of_work() -> None:
@@ -359,13 +381,13 @@ def test_shares_of_work() -> None:
     calls: list[tuple[int, int, int]] = []
     edges = [0, 3, 5, 9, 12]
     shares = {(1, 3, 5), (2, 5, 9), (3, 9, 12)}
-    compiled._share(lambda *share: calls.append(share), edges)
+    threads.run_shares(lambda *share: calls.append(share), edges)
     assert set(calls) == {(0, 0, 3), *shares}
     assert len(calls) == 4
     calls.clear()
     gate = threading.Event()
-    jobs = [compiled._pool().submit(lambda: gate.wait(20)) for _ in range(compiled._cores())]
-    compiled._share(lambda *share: calls.append(share), edges)  # no other thread is free
+    jobs = [threads._pool().submit(lambda: gate.wait(20)) for _ in range(threads._cores())]
+    threads.run_shares(lambda *share: calls.append(share), edges)  # no other thread is free
     gate.set()
     assert all(job.result() for job in jobs)
     assert sorted(calls) == sorted({(0, 0, 3), *shares})
@@ -375,4 +397,4 @@ def test_shares_of_work() -> None:
             raise RuntimeError("broken share")
 
     with pytest.raises(RuntimeError, match="broken share"):
-        compiled._share(fail, edges)
+        threads.run_shares(fail, edges)

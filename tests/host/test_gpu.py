@@ -5,16 +5,15 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from test_gradient import as_measured, loss_of, random_pass, stepwise_layer, worst_relative
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.execution.device import membranes
 from hxtrain.experiments.benchmark.workload import Workload
-from hxtrain.gradients import gradient
-from hxtrain.network.twin import respond
-from hxtrain.neurons import SURROGATES, Fired, Model
-from hxtrain.neurons.engines import cpu as compiled
-from hxtrain.neurons.engines import gpu
+from hxtrain.gradients import measured_layers
+from hxtrain.neurons import SURROGATES, GridEvents, Model, get_surrogate
+from hxtrain.neurons.engines import choice, engine_for, readable
+from hxtrain.neurons.engines.surrogates import NUMBERS
 
 GPU = torch.cuda.is_available()
 if not GPU:
@@ -25,7 +24,9 @@ needs_gpu = pytest.mark.skipif(not GPU, reason="there is no GPU")
 @pytest.fixture
 def kernels():
     pytest.importorskip("triton", reason="comes with torch for CUDA; the extra `test` has it for Linux")
-    return gpu.kernels()
+    from hxtrain.neurons.engines import gpu_kernel
+
+    return gpu_kernel
 
 
 SHAPE = 9, 5, 70  # two blocks of neurons, the second not full
@@ -39,16 +40,12 @@ def to_device(x):
     return None if x is None else x.to("cuda" if GPU else "cpu")
 
 
-def as_grid(spikes, circuit):
-    return Fired(spikes.to_grid(circuit.dt, circuit.samples, binary=True))
-
-
 @pytest.mark.parametrize("spiking", [True, False])
 def test_layers_respond_as_in_torch(kernels, spiking):
     model = Model(0.7, 0.8)
     weight = draw(70, 40)
     inputs = (draw(9, 5, 40) > 1.5).float()
-    expected = respond(weight, inputs, SHAPE, model, spiking, None)
+    expected = readable.response(inputs @ weight.t(), model, spiking)
     spikes, trace = kernels.respond(to_device(inputs @ weight.t()), model, spiking)
     assert torch.allclose(trace.cpu(), expected[1], atol=1e-5)
     assert (spikes is None) is not spiking
@@ -71,10 +68,58 @@ def test_gradients_of_charges_are_those_of_torch(kernels, surrogate, at_threshol
         grad_spikes if parts != "trace" else None,
         grad_trace if parts != "spikes" else None,
     )
-    expected, _ = gradient(model, *arguments, None)
+    expected = readable.charges(model, *arguments)
     charges = kernels.charges(model, *map(to_device, arguments))
     assert float(expected.std()) > 0.1
     assert torch.allclose(charges.cpu(), expected, atol=1e-4)
+
+
+def exponential(x, slope):
+    """Return `exp(-slope |x|)`, for which no engine has a loop."""
+    return x.abs_().mul_(-slope).exp_()
+
+
+@pytest.mark.parametrize("place", ["cpu", "gpu"])
+@pytest.mark.parametrize("surrogate", [get_surrogate("superspike"), get_surrogate("boxcar"), exponential])
+@pytest.mark.parametrize("at_threshold", [True, False])
+def test_a_surrogate_without_a_loop_takes_the_readable_engine(kernels, place, surrogate, at_threshold, mocker):
+    """It has its own gradient, equal to step-by-step backpropagation, wherever the layer runs."""
+    if place == "gpu" and not GPU:
+        mocker.patch.object(choice, "GPU", "cpu")  # the interpreter takes tensors of the CPU
+    device = "cuda" if place == "gpu" and GPU else "cpu"
+    weights, spikes, measured = random_pass((7, 6, 3), 12, 4, torch.float32, seed=1)
+    model = Model(0.7, 0.8, surrogate, 3.0, at_threshold)
+    name = "ReadableEngine" if surrogate is exponential else {"cpu": "CpuEngine", "gpu": "GpuEngine"}[place]
+    assert type(engine_for(weights[0].to(device), model, backward=True)).__name__ == name
+
+    inputs = GridEvents(spikes.to(torch.device(device)), 1.7e-6, 12)
+    recordings = [as_measured(*(None if part is None else part.to(device) for part in layer)) for layer in measured]
+    pairs = [(weight.to(device), None) for weight in weights]
+    injected = measured_layers(pairs, inputs, recordings, [model] * 2)
+    loss = loss_of([(layer.spikes, layer.trace.to(device)) for layer in injected])
+    gradients = torch.autograd.grad(loss, weights)
+    signal = spikes.to_grid(1.7e-6, 12)
+    slow = []
+    for weight, (fired, trace) in zip(weights, measured, strict=True):
+        slow.append(stepwise_layer(weight, signal, fired, trace, 0.7, 0.8, (surrogate, 3.0, at_threshold)))
+        signal = slow[-1][0]
+    expected = torch.autograd.grad(loss_of(slow), weights)
+    assert all(float(g.abs().max()) > 0 for g in expected)
+    assert worst_relative(gradients, expected) < 1e-5
+
+
+def test_loops_refuse_a_surrogate_that_they_do_not_know(kernels):
+    model = Model(0.7, 0.8, exponential)
+    grid = draw(*SHAPE)
+    with pytest.raises(ValueError, match=r"surrogate .*exponential.* has no compiled loop; the readable engine"):
+        kernels.charges(model, None, grid, grid, None)
+
+
+def test_surrogates_have_fixed_numbers():
+    """Compiled code may be cached, and Triton's kernels compare with these numbers."""
+    numbers = {"superspike": 0, "triangle": 1, "sigmoid": 2, "gaussian": 3, "arctan": 4, "boxcar": 5}
+    assert {name: NUMBERS[get_surrogate(name)] for name in numbers} == numbers
+    assert len(NUMBERS) == len(numbers)
 
 
 @needs_gpu
@@ -108,9 +153,7 @@ def test_spikes_as_grids_give_what_events_give(on_chip, settings, mocker):
     results = []
     for dense in (False, True):
         if dense:
-            mocker.patch.object(compiled, "supports", return_value=False)
-            mocker.patch("hxtrain.execution.device._fired", side_effect=as_grid)
-            mocker.patch("hxtrain.execution.device.Codes", side_effect=membranes)
+            mocker.patch.object(choice, "_compiled", return_value=None)
         with ExitStack() as stack:
             load = Workload(stack, 30)
             net = load.network(create_backend("emulator") if on_chip else None, **settings)

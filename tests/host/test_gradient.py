@@ -12,7 +12,7 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.gradients import measured_layers
-from hxtrain.neurons import SURROGATES, Fired, GridEvents, Measured, Model, decay, get_surrogate
+from hxtrain.neurons import SURROGATES, GridEvents, MeasuredLayer, Model, SpikeGrid, decay, get_surrogate
 
 
 def inject(model, measured):
@@ -42,7 +42,7 @@ class InjectedSpike(torch.autograd.Function):
 
 def as_measured(spikes, trace):
     """Return a measured layer from a grid of spikes (None for a readout) and membranes `[T, B, N]`."""
-    return Measured(None if spikes is None else Fired(spikes), trace)
+    return MeasuredLayer(None if spikes is None else SpikeGrid(spikes), trace)
 
 
 def stepwise_layer(weight, inputs, spikes, trace, alpha, beta, rule):

@@ -5,9 +5,8 @@ import torch
 
 from hxtrain.backends import Spikes
 from hxtrain.gradients import measured_layers
-from hxtrain.neurons import Codes, Fired, GridEvents, Measured, Model, Saturation
-from hxtrain.neurons.engines import cpu as compiled
-from hxtrain.neurons.engines.cpu import Grads
+from hxtrain.neurons import Codes, Grads, GridEvents, MeasuredLayer, Model, Saturation, SpikeGrid, conversion
+from hxtrain.neurons.engines import cpu
 
 T = 6
 B = 3
@@ -19,19 +18,19 @@ SATURATING = LINEAR._replace(saturation=Saturation(1.0, 8))
 
 
 def events(units=J, samples=B, steps=T):
-    return compiled.group_events(
+    return conversion.group_events(
         Spikes.from_times(torch.rand(samples, units, generator=torch.Generator().manual_seed(0)) * steps), 1.0, steps
     )
 
 
 def forward(**changes):
     defaults = {"weight": torch.rand(N, J), "inputs": events(), "shape": (T, B, N), "recurrent": torch.rand(N, N)}
-    return compiled.respond(**(defaults | changes), model=LINEAR, spiking=True)
+    return cpu.respond(**(defaults | changes), model=LINEAR, spiking=True)
 
 
 def follow(**changes):
     defaults = {"weight": torch.rand(N, J), "inputs": events(), "fired": events(N), "shape": (T, B, N)}
-    return compiled.follow(**({"recurrent": torch.rand(N, N)} | defaults | changes), model=LINEAR)
+    return cpu.follow(**({"recurrent": torch.rand(N, N)} | defaults | changes), model=LINEAR)
 
 
 def arguments():
@@ -46,23 +45,22 @@ def arguments():
 
 
 def backward(**changes):
-    return compiled.gradient(LINEAR, **(arguments() | changes))
+    return cpu.gradient(LINEAR, **(arguments() | changes))
 
 
 def saturating(weight=None, **changes):
     weight = torch.rand(N, J) if weight is None else weight
-    return compiled.saturating_gradient(SATURATING, weight, **(arguments() | changes))
+    return cpu.saturating_gradient(SATURATING, weight, **(arguments() | changes))
 
 
 def layers(**changes):
     values = {
         "weight": torch.rand(N, J),
-        "fired": Fired(torch.zeros(T, B, N)),
+        "fired": SpikeGrid(torch.zeros(T, B, N)),
         "membrane": torch.rand(T, B, N),
-        "counts": torch.rand(B, N),
         "inputs": torch.rand(T, B, J),
     } | changes
-    layer = Measured(values["fired"], values["membrane"], values["counts"])
+    layer = MeasuredLayer(values["fired"], values["membrane"])
     return measured_layers([(values["weight"], values.get("recurrent"))], values["inputs"], [layer], [LINEAR])
 
 
@@ -109,9 +107,8 @@ BACKWARD = [
 LAYERS = [
     {"weight": torch.rand(N, J + 1)},
     {"weight": torch.rand(N + 1, J)},
-    {"fired": Fired(torch.zeros(T, B, N + 1))},
+    {"fired": SpikeGrid(torch.zeros(T, B, N + 1))},
     {"membrane": torch.rand(T - 1, B, N)},
-    {"counts": torch.rand(B, N + 1)},
     {"inputs": torch.rand(T - 1, B, J)},
     {"recurrent": torch.rand(N, N + 1)},
 ]
@@ -132,21 +129,21 @@ def test_other_shapes_and_types_are_refused(call, change):
 
 def test_grids_counts_and_codes_are_checked_too():
     with pytest.raises(ValueError, match="must match"):
-        compiled.to_grid(events(), (T, B, J - 1), torch.float32)
+        conversion.to_grid(events(), (T, B, J - 1), torch.float32)
     with pytest.raises(ValueError, match="expected"):
-        compiled.to_grid(events(), (T - 1, B, J), torch.float32)
+        conversion.to_grid(events(), (T - 1, B, J), torch.float32)
     with pytest.raises(ValueError, match="expected"):
-        compiled.count_events(events(), T, B + 1)
+        conversion.count_events(events(), T, B + 1)
     for codes in (torch.zeros(B, 0, N, dtype=torch.uint8), torch.zeros(B, N, dtype=torch.uint8), torch.zeros(B, T, N)):
         with pytest.raises(ValueError, match="codes: expected"):
-            compiled.membranes(codes, 70.0)
+            conversion.membranes(codes, 70.0)
 
 
 @pytest.mark.parametrize("part", ["sample", "unit", "time"])
 def test_events_of_different_lengths_are_refused(part):
     parts = {"sample": torch.zeros(4).long(), "unit": torch.zeros(4).long(), "time": torch.zeros(4)}
     spikes = Spikes.trusted(**(parts | {part: parts[part][:3]}), samples=B, units=J)
-    for group in (compiled.group_events, compiled.bin_spikes):
+    for group in (conversion.group_events, conversion.bin_spikes):
         with pytest.raises(ValueError, match=r"spikes.* expected"):
             group(spikes, 1.0, T)
 
@@ -154,7 +151,7 @@ def test_events_of_different_lengths_are_refused(part):
 @pytest.mark.parametrize(("dt", "steps"), [(-1.0, T), (0.0, T), (1.0, 0)])
 def test_a_time_grid_needs_steps(dt, steps):
     with pytest.raises(ValueError, match="a time grid needs dt > 0 and at least one step"):
-        compiled.group_events(Spikes.from_times(torch.rand(B, J)), dt, steps)
+        conversion.group_events(Spikes.from_times(torch.rand(B, J)), dt, steps)
 
 
 def test_events_on_a_grid_meet_weights_and_gradients_of_their_size():

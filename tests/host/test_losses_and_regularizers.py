@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from hxtrain import Activity, LayerActivity, MaxOverTime, MeanOverTime
-from hxtrain.network.activity import layer_activity
-from hxtrain.neurons import Fired
+from hxtrain.neurons import SpikeGrid
 from hxtrain.objectives import Burst, UpperActivity, WeightDecay
 from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import ReadoutAmplitude
@@ -15,7 +14,7 @@ from hxtrain.objectives.regularizers import ReadoutAmplitude
 # T = 3, B = 2, two hidden neurons: spike counts [[2, 0], [3, 1]]
 SPIKES = torch.tensor([[[1, 0], [1, 1]], [[1, 0], [1, 0]], [[0, 0], [1, 0]]]).float()
 READOUT = torch.tensor([[[0.0, 0.1], [0.0, 0.0]], [[0.3, 0.2], [0.5, -1.0]], [[0.1, 0.4], [0.2, 0.1]]])
-ACTIVITY = Activity([layer_activity(Fired(SPIKES), torch.zeros_like(SPIKES)), LayerActivity(None, READOUT)])
+ACTIVITY = Activity([LayerActivity(SpikeGrid(SPIKES), torch.zeros_like(SPIKES)), LayerActivity(None, READOUT)])
 WEIGHTS = [torch.tensor([[1.0, -2.0]]), torch.tensor([[30.0]])]
 
 

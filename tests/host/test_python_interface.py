@@ -440,7 +440,7 @@ def printed() -> dict[str, object]:
         "Activity(10 samples, 20 steps, layers 20-10, measured)": measured,
         "LayerActivity(10 samples, 20 neurons, 20 steps, 1 spikes)": activity.hidden[0],
         "LayerActivity(10 samples, 10 neurons, 20 steps, readout)": activity.layers[-1],
-        "Fired(1 spikes, 10 samples, 20 neurons, 20 steps)": activity.hidden[0].fired,
+        "SpikeGrid(1 spikes, 10 samples, 20 neurons, 20 steps)": activity.hidden[0].fired,
         "Codes([2, 3, 4] [B, T, N], 80 from leak to threshold)": Codes(torch.zeros(2, 3, 4, dtype=torch.uint8), 80.0),
         "ReferenceBackend()": device.backend,
         "EmulatorBackend(W99Z9, calibrated)": create_backend("emulator", chip="W99Z9"),

@@ -8,10 +8,10 @@ from test_gradient import as_measured
 
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
-from hxtrain.gradients import measured_layers, saturation
+from hxtrain.gradients import measured_layers
 from hxtrain.network import NetworkConfig
-from hxtrain.neurons import GridEvents, Model, Saturation, get_surrogate
-from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.neurons import Codes, Grads, GridEvents, Model, Saturation, conversion, get_surrogate, threads
+from hxtrain.neurons.engines import choice, cpu, saturation
 
 DT = 1.7e-6
 STEPS = 11
@@ -98,15 +98,15 @@ def loss_of(layers):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
-@pytest.mark.parametrize("engine", ["compiled", "readable", "dense"])
+@pytest.mark.parametrize("engine", ["cpu", "readable", "dense"])
 @pytest.mark.parametrize("sizes", [(40, 33, 5), (20, 50, 40, 3)])
 def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
     """Two and three circuits per neuron, the first source in the middle of one; many and few downstream neurons."""
     weights, spikes, measured = random_pass(sizes, dtype)
     limits = Saturation(1.5, 16, 5)
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, limits)
-    if engine != "compiled":
-        mocker.patch.object(compiled, "supports", return_value=False)
+    if engine != "cpu":
+        mocker.patch.object(choice, "_compiled", return_value=None)
     inputs = GridEvents(spikes, DT, STEPS)
     dense = spikes.to_grid(DT, STEPS).to(dtype)
     recordings = [as_measured(*layer) for layer in measured]
@@ -147,16 +147,16 @@ def test_far_from_saturation_it_is_the_linear_gradient():
 
 def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
     weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
-    grouped = compiled.group_events(spikes, DT, STEPS)
+    grouped = conversion.group_events(spikes, DT, STEPS)
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
     spikes_of_layer, trace = measured[0]
-    fired = compiled.group_grid(spikes_of_layer)
-    grads = compiled.Grads(torch.ones_like(trace))
+    fired = conversion.group_grid(spikes_of_layer)
+    grads = Grads(torch.ones_like(trace))
     gradients = []
     for minimum in (10**9, 1):
-        mocker.patch.object(compiled, "MIN_SHARE", minimum)
-        mocker.patch.object(compiled, "_cores", return_value=3)
-        gradients.append(compiled.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
+        mocker.patch.object(threads, "MIN_SHARE", minimum)
+        mocker.patch.object(threads, "_cores", return_value=3)
+        gradients.append(cpu.saturating_gradient(model, weights[0], fired, trace, grads, None, grouped, True))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
@@ -164,14 +164,14 @@ def test_the_result_does_not_depend_on_the_number_of_threads(mocker):
 def test_codes_are_the_membranes_that_they_stand_for(n_downstream):
     weights, spikes, measured = random_pass((40, 70, 5), torch.float32)
     codes = torch.randint(60, 170, (SAMPLES, STEPS, 70), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
-    stored = compiled.Codes(codes, 70.3)
-    fired = compiled.group_grid(measured[0][0])
+    stored = Codes(codes, 70.3)
+    fired = conversion.group_grid(measured[0][0])
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, Saturation(1.5, 16))
-    grads = compiled.Grads(torch.randn(STEPS, SAMPLES, 70))
+    grads = Grads(torch.randn(STEPS, SAMPLES, 70))
     downstream = (torch.randn(STEPS, SAMPLES, n_downstream), torch.randn(n_downstream, 70)) if n_downstream else None
-    inputs = compiled.group_events(spikes, DT, STEPS)
+    inputs = conversion.group_events(spikes, DT, STEPS)
     actual, expected = (
-        compiled.saturating_gradient(model, weights[0], fired, membrane, grads, downstream, inputs, True)
+        cpu.saturating_gradient(model, weights[0], fired, membrane, grads, downstream, inputs, True)
         for membrane in (stored, stored.trace())
     )
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))

@@ -8,9 +8,10 @@ from test_training import digits, quiet
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.commands.train import run
-from hxtrain.network.twin import follow, simulate
-from hxtrain.neurons import Fired, GridEvents, Model, decay, get_surrogate
-from hxtrain.neurons.engines import cpu as compiled
+from hxtrain.network.twin import simulate
+from hxtrain.neurons import GridEvents, Model, SpikeGrid, conversion, decay, get_surrogate
+from hxtrain.neurons.engines import ModelLayer, cpu, engine_for
+from hxtrain.neurons.engines.readable import READABLE
 
 DT = 1.7e-6
 STEPS = 17
@@ -57,27 +58,27 @@ def close(actual, expected, bound):
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("source", ["events", "layer"])
-def test_membranes_of_given_spikes(dtype, bound, recurrent, source, mocker):
+def test_membranes_of_given_spikes(dtype, bound, recurrent, source):
     """Both engines equal the equation, step by step, downstream of input events and of another layer."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=dtype)
     recurrent_weight = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=dtype) if recurrent else None
     shape = (STEPS, SAMPLES, NEURONS)
-    fired = Fired(None, compiled.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS), shape, dtype)
+    fired = SpikeGrid(None, conversion.bin_spikes(random_events(NEURONS, seed=5, count=3000), DT, STEPS), shape, dtype)
     if source == "events":
         inputs = GridEvents(random_events(INPUTS, seed=1), DT, STEPS)
         dense = random_events(INPUTS, seed=1).to_grid(DT, STEPS).to(dtype)
         sources = [inputs, inputs]
     else:
-        events = compiled.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
-        upstream = Fired(None, events, (STEPS, SAMPLES, INPUTS), dtype)
+        events = conversion.bin_spikes(random_events(INPUTS, seed=1), DT, STEPS)
+        upstream = SpikeGrid(None, events, (STEPS, SAMPLES, INPUTS), dtype)
         dense = upstream.grid
-        sources = [upstream, Fired(dense)]
+        sources = [upstream, SpikeGrid(dense)]
     expected = stepwise(weight, recurrent_weight, dense, fired.grid, model.alpha, model.beta)
-    fast = follow(weight, recurrent_weight, sources[0], fired, model)
-    mocker.patch.object(compiled, "supports", return_value=False)
-    readable = follow(weight, recurrent_weight, sources[1], Fired(fired.grid), model)
-    drive = compiled.follow(weight, dense, fired.grouped, shape, model, recurrent_weight)
+    fast = engine_for(weight, model).follow(ModelLayer(model, weight, recurrent_weight, sources[0]), fired)
+    layer = ModelLayer(model, weight, recurrent_weight, sources[1])
+    readable = READABLE.follow(layer, SpikeGrid(fired.grid))
+    drive = cpu.follow(weight, dense, fired.grouped, shape, model, recurrent_weight)
     for membranes in (fast, readable, drive):
         close(membranes, expected, 10 * bound)
         assert membranes.dtype == dtype
@@ -89,10 +90,10 @@ def test_wrong_sizes_are_refused():
     oversized = GridEvents(random_events(NEURONS + 1, seed=1), DT, STEPS).grouped
     shape = (STEPS, SAMPLES, NEURONS)
     with pytest.raises(ValueError, match=f"spikes are of {NEURONS + 1} neurons, the weights of {NEURONS}"):
-        compiled.follow(weight, inputs, oversized, shape, Model(0.7, 0.8), None)
+        cpu.follow(weight, inputs, oversized, shape, Model(0.7, 0.8), None)
     matching = GridEvents(random_events(NEURONS, seed=1), DT, STEPS).grouped
     with pytest.raises(ValueError, match=f"events have {NEURONS + 1} sources, the weights {INPUTS}"):
-        compiled.follow(weight, oversized, matching, shape, Model(0.7, 0.8), None)
+        cpu.follow(weight, oversized, matching, shape, Model(0.7, 0.8), None)
 
 
 def network(**options):
@@ -134,9 +135,9 @@ def test_the_twin_s_spikes_give_the_twin_s_membranes():
         net.layers[:-1], net.by_layer(weights), layers, strict=False
     ):
         assert simulated.spikes.sum() > 10
-        membranes = follow(
-            weight, recurrent_weights[0] if recurrent_weights else None, upstream, simulated.fired, net.model(layer)
-        )
+        recurrent = recurrent_weights[0] if recurrent_weights else None
+        population = ModelLayer(net.model(layer), weight, recurrent, upstream)
+        membranes = engine_for(weight, population.model, recurrent).follow(population, simulated.fired)
         torch.testing.assert_close(membranes, simulated.trace, rtol=1e-5, atol=1e-6)
         upstream = simulated.fired
     with torch.no_grad():

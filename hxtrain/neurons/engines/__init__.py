@@ -1,1 +1,6 @@
-"""Engines: how a layer is computed, by torch, on the CPU or on a GPU."""
+"""Engines that compute layers: readable, compiled for the CPU, kernels on a GPU; `engine_for` chooses."""
+
+from .choice import engine_for
+from .engine import Demand, Engine, LayerGradients, ModelLayer
+
+__all__ = ["Demand", "Engine", "LayerGradients", "ModelLayer", "engine_for"]

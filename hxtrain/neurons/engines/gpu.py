@@ -1,37 +1,39 @@
-"""The layers that run in Triton kernels on a GPU.
-
-Triton comes with torch for CUDA on Linux, and is imported with the first of these layers. Without Triton, all layers
-run in torch.
-"""
+"""The engine for GPUs: a layer's loops over time are Triton kernels, all else is torch (decision 0011)."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from hxtrain.neurons.model import Model
 
-from .cpu import KINDS
+from . import gpu_kernel
+from .readable import GridEngine
 
 
-def supports(tensor: Tensor, model: Model, recurrent: Tensor | None) -> bool:
-    """Return whether the kernels support a layer: its tensor, model and recurrent weights, if any."""
-    is_supported = tensor.device.type == "cuda" and tensor.dtype == torch.float32 and model.surrogate in KINDS
-    return is_supported and recurrent is None and model.saturation is None and _has_triton()
+class GpuEngine(GridEngine):
+    """Kernels whose state of a neuron stays in registers; for layers without recurrence and saturation."""
+
+    def response(
+        self, drive: Tensor, model: Model, spiking: bool, recurrent: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return spikes and membranes of a layer of the twin; see `GridEngine.response`."""
+        _refuse_recurrence(recurrent)
+        return gpu_kernel.respond(drive.detach(), model, spiking)
+
+    def charges(
+        self,
+        model: Model,
+        spikes: Tensor | None,
+        trace: Tensor,
+        grad_spikes: Tensor | None,
+        grad_trace: Tensor | None,
+        recurrent: Tensor | None,
+    ) -> Tensor:
+        """Return the gradient of each step's charge; see `GridEngine.charges`."""
+        _refuse_recurrence(recurrent)
+        return gpu_kernel.charges(model, spikes, trace, grad_spikes, grad_trace)
 
 
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-@cache
-def kernels() -> Any:
-    """Return the kernels."""
-    from . import triton_kernels
-
-    return triton_kernels
+def _refuse_recurrence(recurrent: Tensor | None) -> None:
+    if recurrent is not None:
+        raise ValueError("the kernels of the GPU know no recurrent synapses; the readable engine does")

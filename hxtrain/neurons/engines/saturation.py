@@ -11,7 +11,7 @@ Backward, with `F = dL/dU` through all later steps, the gradient of a charge tha
     F[t]     = dL/dU_direct[t] + beta F[t+1]
     G_g[t-1] = alpha G_g[t] + (1 - tanh(I_g[t] / q)^2) F[t]     (sign_g is in the weights)
 
-where the currents are those of the model for the measured input spikes; all else is as in `injection.py`. In the limit
+where the currents are those of the model for the measured input spikes; all else is as in `readable.py`. In the limit
 of infinite q, `G_g` is the gradient of the linear model for every g. The code computes `tanh` by its [5/4] Pade
 approximant, limited to 1, whose slope differs from the exact one by less than 0.005.
 
@@ -23,7 +23,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hxtrain.neurons import GridEvents, Model, Saturation, over_time
+from hxtrain.neurons.model import Model, Saturation
+from hxtrain.neurons.psp import GridEvents, over_time
 
 
 def by_input(weight: Tensor, saturation: Saturation) -> Tensor:

@@ -1,15 +1,110 @@
 """Loops of a layer's backward pass, compiled for the CPU with numba (decision 0008).
 
-The conventions of `kernels.py` hold. `injection.py` and `saturation.py` say the same in torch.
+The conventions of `cpu_forward.py` hold. `readable.py` and `saturation.py` say the same in torch.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 
-from .forward_kernels import BLOCK, columns_of, compiled, decay, padded, to_membrane, uptr
+from hxtrain.neurons.conversion_kernel import to_membrane
+from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
-SUPERSPIKE, TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = range(6)
+from .cpu_forward import BLOCK, Groups, columns_of, decay, padded
+from .surrogates import ARCTAN, GAUSSIAN, SIGMOID, SUPERSPIKE, TRIANGLE
+
+
+class RecordedMembranes(NamedTuple):
+    """Measured membranes as numbers or as codes.
+
+    Attributes:
+        traces: Membranes `[T, B, N]`; empty if there are codes.
+        codes: Codes of the membranes, uint8, flat; if they are not empty, they replace `traces`.
+        strides: Distances of trials and of trace samples in `codes`.
+        scale: Membrane per code.
+    """
+
+    traces: Float
+    codes: npt.NDArray[np.uint8]
+    strides: tuple[int, int]
+    scale: np.float32
+
+
+class OutputGradients(NamedTuple):
+    """Gradients of the loss with respect to a layer's outputs; empty arrays for none.
+
+    Attributes:
+        spikes: Gradient of the spikes, `[T, B, N]`.
+        counts: Gradient of the numbers of spikes, `[B, N]`.
+        traces: Gradient of the membranes, `[T, B, N]`.
+        downstream: Gradient of the charges of the downstream layer, `[T, B, M]`.
+        weight: Weights of the downstream layer, `[M, N]`.
+    """
+
+    spikes: Float
+    counts: Float
+    traces: Float
+    downstream: Float
+    weight: Float
+
+
+class MeasuredPass(NamedTuple):
+    """A measured layer, its model, and the gradients of its outputs.
+
+    Attributes:
+        shape: T, B, N.
+        spikes: Measured spikes, at which the membrane is taken to be at its threshold; without offsets to leave the
+            membranes as they are.
+        membranes: Measured membranes.
+        grads: Gradients of the outputs.
+        surrogate: Number of the surrogate, see `surrogates.py`.
+        slope: Slope of the surrogate.
+        alpha: Decay of the synaptic current per step.
+        beta: Decay of the membrane per step.
+    """
+
+    shape: tuple[int, int, int]
+    spikes: Groups
+    membranes: RecordedMembranes
+    grads: OutputGradients
+    surrogate: int
+    slope: Number
+    alpha: Number
+    beta: Number
+
+
+class SaturatingSynapses(NamedTuple):
+    """Synapses of a layer whose inputs saturate.
+
+    Attributes:
+        weight: Weights of the layer, `[N, J]`.
+        limit: Synaptic current at which an input saturates.
+        per_circuit: Number of signed inputs of a circuit.
+        first_input: Signed input of source 0.
+        inputs: Number G of synaptic inputs of a neuron, two for each of its circuits, excitation first.
+    """
+
+    weight: Float
+    limit: Number
+    per_circuit: int
+    first_input: int
+    inputs: int
+
+
+class Results(NamedTuple):
+    """Where the gradients of a layer are written.
+
+    Attributes:
+        charges: Gradient of the charge that arrives in each step, `[T, B, N]`, or at each synaptic input,
+            `[T, B, G N]`; empty if it is not requested.
+        weight: Gradient of the weights, `[N, J]`; empty if it is not requested.
+    """
+
+    charges: Float
+    weight: Float
 
 
 @compiled
@@ -121,28 +216,28 @@ def _at_threshold(distance, steps, spike_offsets, spike_units, row, first, n_neu
 
 
 @compiled
-def _surrogate(kind, distance, slope):
-    """Turn distances from the threshold into surrogate derivatives (`surrogate.py`)."""
-    number = distance.dtype.type
-    unity = number(1)
-    zero = number(0)
-    four = number(4)
-    half = number(0.5)
-    if kind == SUPERSPIKE:
+def _surrogate(number, distance, slope):
+    """Turn distances from the threshold into surrogate derivatives (`surrogate.py`); the last one is the boxcar."""
+    kind = distance.dtype.type
+    unity = kind(1)
+    zero = kind(0)
+    four = kind(4)
+    half = kind(0.5)
+    if number == SUPERSPIKE:
         for n in range(uptr(distance.shape[0])):
             y = unity + slope * abs(distance[n])
             distance[n] = unity / (y * y)
         return
     for n in range(uptr(distance.shape[0])):
         y = slope * distance[n]
-        if kind == TRIANGLE:
+        if number == TRIANGLE:
             distance[n] = max(unity - abs(y), zero)
-        elif kind == SIGMOID:
+        elif number == SIGMOID:
             s = unity / (unity + np.exp(-y))
             distance[n] = four * s * (unity - s)
-        elif kind == GAUSSIAN:
+        elif number == GAUSSIAN:
             distance[n] = np.exp(-half * y * y)
-        elif kind == ARCTAN:
+        elif number == ARCTAN:
             distance[n] = unity / (unity + y * y)
         else:
             distance[n] = unity if abs(y) < unity else zero
@@ -200,92 +295,75 @@ def _write_rows(weight, first, last, columns, width):
 
 
 @compiled
-def _direct(
-    x, distance, b, first, n_neurons, width, shape, spike_offsets, spike_units, traces, codes, strides, scale,
-    grad_spikes, grad_counts, grad_traces, downstream, columns, kind, slope,
-):  # fmt: skip
+def _direct(x, distance, b, first, n_neurons, width, layer, columns):
     """Write the gradient of a sample's membranes `x [T, W]` without that of later steps: the gradient of the loss, and
     the gradient through the downstream layer.
 
-    `distance` is scratch space of the same size; all other arguments are as in `gradient`, for sample b.
+    `distance` is scratch space of the same size; `layer` is as in `gradient`, for sample b.
     """
-    steps, batch, neurons = shape
+    steps, batch, neurons = layer.shape
+    grads = layer.grads
+    codes = layer.membranes.codes
+    strides = layer.membranes.strides
     start = uptr(b * neurons + first)
     stride = uptr(batch * neurons)
-    n_downstream = uptr(downstream.shape[2])
-    has_downstream = downstream.shape[0] > 0
+    n_downstream = uptr(grads.downstream.shape[2])
+    has_downstream = grads.downstream.shape[0] > 0
     if has_downstream:
         row = uptr(b) * n_downstream
         row_stride = uptr(batch) * n_downstream
-        _from_downstream(x, steps, downstream.reshape(-1), row, row_stride, columns, n_downstream, width)
+        _from_downstream(x, steps, grads.downstream.reshape(-1), row, row_stride, columns, n_downstream, width)
     else:
         x[:] = 0
-    if grad_spikes.shape[0] > 0:
-        _add_rows(x, steps, grad_spikes.reshape(-1), start, stride, n_neurons, width)
-    if grad_counts.shape[0] > 0:
-        _add_rows(x, steps, grad_counts.reshape(-1), start, uptr(0), n_neurons, width)
-    if has_downstream or grad_spikes.shape[0] > 0 or grad_counts.shape[0] > 0:
+    if grads.spikes.shape[0] > 0:
+        _add_rows(x, steps, grads.spikes.reshape(-1), start, stride, n_neurons, width)
+    if grads.counts.shape[0] > 0:
+        _add_rows(x, steps, grads.counts.reshape(-1), start, uptr(0), n_neurons, width)
+    if has_downstream or grads.spikes.shape[0] > 0 or grads.counts.shape[0] > 0:
         if codes.shape[0] > 0:
             codes_start = uptr(b * strides[0] + first)
+            scale = layer.membranes.scale
             _distances_of_codes(distance, steps, codes, codes_start, uptr(strides[1]), scale, n_neurons, width)
         else:
-            _distances(distance, steps, traces.reshape(-1), start, stride, n_neurons, width)
-        if spike_offsets.shape[0] > 0:
-            _at_threshold(distance, steps, spike_offsets, spike_units, b * steps, first, n_neurons, width)
-        _surrogate(kind, distance, slope)
+            _distances(distance, steps, layer.membranes.traces.reshape(-1), start, stride, n_neurons, width)
+        offsets, units = layer.spikes
+        if offsets.shape[0] > 0:
+            _at_threshold(distance, steps, offsets, units, b * steps, first, n_neurons, width)
+        _surrogate(layer.surrogate, distance, layer.slope)
         _multiply(x, distance)
-    if grad_traces.shape[0] > 0:
-        _add_rows(x, steps, grad_traces.reshape(-1), start, stride, n_neurons, width)
+    if grads.traces.shape[0] > 0:
+        _add_rows(x, steps, grads.traces.reshape(-1), start, stride, n_neurons, width)
 
 
 @compiled
-def gradient(
-    first, last, offsets, units, shape, spike_offsets, spike_units, traces, codes, strides, scale, grad_spikes,
-    grad_counts, grad_traces, downstream, weight, kind, slope, alpha, beta, charges, grad_weight,
-):  # fmt: skip
+def gradient(first: int, last: int, layer: MeasuredPass, events: Groups, results: Results) -> None:
     """Carry the gradient of neurons `first` to `last` back through a layer without recurrence, for all samples.
 
     Args:
         first: First neuron.
         last: End of the neurons.
-        offsets: Start of each group of input events, int64 [B T + 1]; used with `grad_weight`.
-        units: Sources of the input events, int64 [E]; used with `grad_weight`.
-        shape: T, B, N.
-        spike_offsets: Start of each group of measured spikes, at which the membrane is taken to be at its threshold,
-            int64 [B T + 1]; empty to leave the membranes as they are.
-        spike_units: Neurons of the measured spikes, int64.
-        traces: Measured membranes, [T, B, N].
-        codes: Codes of the membranes, uint8, flat; if they are not empty, they replace `traces`.
-        strides: Distances of trials and of samples in `codes`.
-        scale: Membrane per code.
-        grad_spikes: Gradient of the loss with respect to the spikes, [T, B, N]; empty for none.
-        grad_counts: Gradient of the loss with respect to the number of spikes, [B, N]; empty for none.
-        grad_traces: Gradient of the loss with respect to the membranes, [T, B, N]; empty for none.
-        downstream: Gradient of the charges of the downstream layer, [T, B, M]; empty for none.
-        weight: Weights of the downstream layer, [M, N]; empty for none.
-        kind: Number of the surrogate.
-        slope: Slope of the surrogate.
-        alpha: Decay of the synaptic current per step.
-        beta: Decay of the membrane per step.
-        charges: Gradient of the charge that arrives in each step, [T, B, N] (out); empty if it is not requested.
-        grad_weight: Gradient of the weights, [N, J] (out); empty if it is not requested.
+        layer: Measured layer.
+        events: Input events; used with the gradient of the weights.
+        results: Gradients of charges and weights (out).
     """
-    steps, batch, neurons = shape
+    steps, batch, neurons = layer.shape
+    alpha = layer.alpha
+    beta = layer.beta
+    offsets, units = events
+    charges, grad_weight = results
+    dtype = layer.membranes.traces.dtype
     n_neurons = uptr(last - first)
     width = padded(last - first)
     flat_charges = charges.reshape(-1)
     size = uptr(steps) * width
-    charge = np.zeros(size, traces.dtype)
-    distance = np.zeros(size, traces.dtype)
-    x = np.zeros(size, traces.dtype)
-    membrane = np.zeros(width, traces.dtype)
-    columns = _cut(weight, first, last, width)
-    rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
+    charge = np.zeros(size, dtype)
+    distance = np.zeros(size, dtype)
+    x = np.zeros(size, dtype)
+    membrane = np.zeros(width, dtype)
+    columns = _cut(layer.grads.weight, first, last, width)
+    rows = np.zeros(uptr(grad_weight.shape[1]) * width, dtype)
     for b in range(batch):
-        _direct(
-            x, distance, b, first, n_neurons, width, shape, spike_offsets, spike_units, traces, codes, strides, scale,
-            grad_spikes, grad_counts, grad_traces, downstream, columns, kind, slope,
-        )  # fmt: skip
+        _direct(x, distance, b, first, n_neurons, width, layer, columns)
         membrane[:] = 0
         for t in range(uptr(steps - 1), uptr(0), -1):
             _back(x, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
@@ -360,41 +438,41 @@ def _add_by_sign(rows, start, weight, charge, exc, inh, width):
 
 @compiled
 def saturating_gradient(
-    first, last, offsets, units, synapses, limit, per_circuit, first_input, inputs, shape, spike_offsets, spike_units,
-    traces, codes, strides, scale, grad_spikes, grad_counts, grad_traces, downstream, weight, kind, slope, alpha, beta,
-    charges, grad_weight,
-):  # fmt: skip
+    first: int, last: int, layer: MeasuredPass, events: Groups, synapses: SaturatingSynapses, results: Results
+) -> None:
     """Carry the gradient of neurons `first` to `last` back through a layer whose synaptic inputs saturate.
 
-    All other arguments are as in `gradient`.
-
     Args:
-        offsets: Start of each group of input events, int64 [B T + 1].
-        units: Sources of the input events, int64 [E].
-        synapses: Weights of the layer, [N, J].
-        limit: Synaptic current at which an input saturates.
-        per_circuit: Number of signed inputs of a circuit.
-        first_input: Signed input of source 0.
-        inputs: Number G of synaptic inputs of a neuron, two for each of its circuits, excitation first.
-        charges: Gradient of the charge that arrives in each step at each input, [T, B, G N] (out); empty if it is not
-            requested.
-        grad_weight: Gradient of the weights, [N, J] (out).
+        first: First neuron.
+        last: End of the neurons.
+        layer: Measured layer.
+        events: Input events.
+        synapses: Synapses of the layer.
+        results: Gradients of the charges at each synaptic input and of the weights (out).
     """
-    steps, batch, neurons = shape
+    steps, batch, neurons = layer.shape
+    alpha = layer.alpha
+    beta = layer.beta
+    offsets, units = events
+    charges, grad_weight = results
+    per_circuit = synapses.per_circuit
+    first_input = synapses.first_input
+    inputs = synapses.inputs
+    dtype = layer.membranes.traces.dtype
     n_neurons = uptr(last - first)
     width = padded(last - first)
     flat_charges = charges.reshape(-1)
     wide = uptr(inputs) * width
-    inverse = traces.dtype.type(1) / limit
-    charge = np.zeros(uptr(steps) * wide, traces.dtype)
-    slopes = np.ones(uptr(steps) * wide, traces.dtype)
-    membrane = np.zeros(width, traces.dtype)
-    current = np.zeros(wide, traces.dtype)
-    distance = np.zeros(uptr(steps) * width, traces.dtype)
-    x = np.zeros(uptr(steps) * width, traces.dtype)
-    columns = _cut(weight, first, last, width)
-    synapse_rows = columns_of(synapses, first, last, width)
-    rows = np.zeros(uptr(grad_weight.shape[1]) * width, traces.dtype)
+    inverse = dtype.type(1) / synapses.limit
+    charge = np.zeros(uptr(steps) * wide, dtype)
+    slopes = np.ones(uptr(steps) * wide, dtype)
+    membrane = np.zeros(width, dtype)
+    current = np.zeros(wide, dtype)
+    distance = np.zeros(uptr(steps) * width, dtype)
+    x = np.zeros(uptr(steps) * width, dtype)
+    columns = _cut(layer.grads.weight, first, last, width)
+    synapse_rows = columns_of(synapses.weight, first, last, width)
+    rows = np.zeros(uptr(grad_weight.shape[1]) * width, dtype)
     for b in range(batch):
         current[:] = 0
         for t in range(steps - 1):
@@ -403,10 +481,7 @@ def saturating_gradient(
                 exc = uptr((units[e] + first_input) // per_circuit * 2) * width
                 _add_signs(current, exc, exc + width, synapse_rows, uptr(units[e]) * width, width)
             _saturation(slopes, uptr(t + 1) * wide, current, inverse)
-        _direct(
-            x, distance, b, first, n_neurons, width, shape, spike_offsets, spike_units, traces, codes, strides, scale,
-            grad_spikes, grad_counts, grad_traces, downstream, columns, kind, slope,
-        )  # fmt: skip
+        _direct(x, distance, b, first, n_neurons, width, layer, columns)
         membrane[:] = 0
         for t in range(steps - 1, 0, -1):
             _back_to_inputs(

@@ -1,7 +1,7 @@
 """A layer's loops over time on a GPU, in Triton (decision 0011).
 
 Each loop is one kernel, and the state of a neuron stays in registers. The kernels support float32, and layers without
-recurrent synapses and saturation. `twin.py`, `psp.py` and `injection.py` say the same in torch.
+recurrent synapses and saturation. `readable.py` says the same in torch.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import triton.language as tl
 from torch import Tensor
 
 from hxtrain.neurons.model import Model
-from hxtrain.neurons.shapes import require
+from hxtrain.neurons.shapes import require_all
 
-from .cpu import KINDS
+from . import surrogates
+from .surrogates import NUMBERS
 
 BLOCK = 256
 """Number of neurons of a program; the neurons of all samples are numbered consecutively."""
-TRIANGLE, SIGMOID, GAUSSIAN, ARCTAN, BOXCAR = (tl.constexpr(kind) for kind in range(1, 6))  # as in `KINDS`
+TRIANGLE = tl.constexpr(surrogates.TRIANGLE)
+SIGMOID = tl.constexpr(surrogates.SIGMOID)
+GAUSSIAN = tl.constexpr(surrogates.GAUSSIAN)
+ARCTAN = tl.constexpr(surrogates.ARCTAN)
+BOXCAR = tl.constexpr(surrogates.BOXCAR)
 
 
 @triton.jit
@@ -44,7 +49,7 @@ def _respond(drive, trace, spikes, steps, size, alpha, beta, SPIKING: tl.constex
 @triton.jit
 def _charge(
     trace, spikes, grad_spikes, grad_traces, charge, steps, size, last_step, slope, alpha, beta,
-    KIND: tl.constexpr, AT_THRESHOLD: tl.constexpr, BY_SPIKE: tl.constexpr, BY_TRACE: tl.constexpr,
+    SURROGATE: tl.constexpr, AT_THRESHOLD: tl.constexpr, BY_SPIKE: tl.constexpr, BY_TRACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     neuron = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -60,16 +65,16 @@ def _charge(
             if AT_THRESHOLD:
                 distance = distance * (1.0 - tl.load(spikes + offset, mask=mask, other=0.0))
             y = slope * tl.abs(distance)
-            if KIND == TRIANGLE:
+            if SURROGATE == TRIANGLE:
                 y = tl.maximum(1.0 - y, 0.0)
-            elif KIND == SIGMOID:
+            elif SURROGATE == SIGMOID:
                 s = 1.0 / (1.0 + tl.exp(-y))
                 y = 4.0 * s * (1.0 - s)
-            elif KIND == GAUSSIAN:
+            elif SURROGATE == GAUSSIAN:
                 y = tl.exp(-0.5 * y * y)
-            elif KIND == ARCTAN:
+            elif SURROGATE == ARCTAN:
                 y = 1.0 / (1.0 + y * y)
-            elif KIND == BOXCAR:
+            elif SURROGATE == BOXCAR:
                 y = tl.where(y < 1.0, 1.0, 0.0)
             else:
                 y = 1.0 / ((1.0 + y) * (1.0 + y))
@@ -95,22 +100,25 @@ def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, 
 def charges(
     model: Model, spikes: Tensor | None, trace: Tensor, grad_spikes: Tensor | None, grad_trace: Tensor | None
 ) -> Tensor:
-    """Return the gradient of each step's charge `[T, B, N]`; the arguments are as in `injection.gradient`.
+    """Return the gradient of each step's charge `[T, B, N]`; the arguments are as in `readable.charges`.
 
     Raises:
         ValueError: the shape or type of a tensor differs from that of the membranes.
     """
     shape = tuple(trace.shape)
-    tensors = {"spikes": spikes, "gradient of spikes": grad_spikes, "gradient of membranes": grad_trace}
-    for name, tensor in tensors.items():
-        require(name, tensor, shape, trace.dtype)
+    require_all(
+        trace.dtype,
+        ("spikes", spikes, shape),
+        ("gradient of spikes", grad_spikes, shape),
+        ("gradient of membranes", grad_trace, shape),
+    )
     trace = trace.contiguous()
     arguments = [trace if x is None else x.contiguous() for x in (spikes, grad_spikes, grad_trace)]
     charge = torch.empty_like(trace)
     last_step = trace.numel() - trace[0].numel()
     _launch(
         _charge, trace, *arguments, charge, *_shape(trace), last_step, model.slope, model.alpha, model.beta,
-        KIND=KINDS.get(model.surrogate, 0), AT_THRESHOLD=model.at_threshold and spikes is not None,
+        SURROGATE=NUMBERS[model.surrogate], AT_THRESHOLD=model.at_threshold and spikes is not None,
         BY_SPIKE=grad_spikes is not None, BY_TRACE=grad_trace is not None,
     )  # fmt: skip
     return charge

@@ -1,0 +1,83 @@
+"""The choice of engine, in one place.
+
+- `gpu`: float32 on a GPU with Triton, numbered surrogates, without recurrence and saturation.
+- `cpu`: float32 and float64 on the CPU, numbered surrogates; gradients only without recurrence, and with saturation
+  only from events.
+- `readable`: everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from hxtrain.neurons.model import Model
+
+from .engine import Engine
+from .readable import READABLE
+from .surrogates import NUMBERS
+
+GPU = "cuda"
+"""Type of the torch devices that Triton's kernels run on."""
+
+
+def engine_for(
+    tensor: Tensor,
+    model: Model | None = None,
+    recurrent: Tensor | None = None,
+    backward: bool = False,
+    dense: bool = False,
+) -> Engine:
+    """Return the engine for a layer.
+
+    Args:
+        tensor: Tensor with the device and the precision of the computation.
+        model: Model of the layer; None for data without a model, such as measured spikes.
+        recurrent: Recurrent weights; None without recurrence.
+        backward: Whether the gradient is to be computed.
+        dense: Whether the inputs are values on a grid, not events.
+    """
+    return _compiled(tensor, model, recurrent, backward, dense) or READABLE
+
+
+def _compiled(
+    tensor: Tensor, model: Model | None, recurrent: Tensor | None, backward: bool, dense: bool
+) -> Engine | None:
+    """Return the compiled engine that supports a layer; None if there is none. The arguments are as in `engine_for`."""
+    kind = tensor.device.type
+    if model is None:
+        return _cpu() if kind == "cpu" else None
+    if not isinstance(model.surrogate, Hashable) or model.surrogate not in NUMBERS:
+        return None
+    is_plain = recurrent is None and model.saturation is None
+    if kind == GPU and is_plain and tensor.dtype == torch.float32 and _has_triton():
+        return _gpu()
+    is_loop = not backward or (recurrent is None and not (dense and model.saturation is not None))
+    if kind == "cpu" and is_loop and tensor.dtype in (torch.float32, torch.float64):
+        return _cpu()
+    return None
+
+
+@cache
+def _cpu() -> Engine:
+    """Return the engine for the CPU; numba is imported with it, which takes its time."""
+    from .cpu import CpuEngine
+
+    return CpuEngine()
+
+
+@cache
+def _gpu() -> Engine:
+    """Return the engine for GPUs; Triton comes with torch for CUDA on Linux."""
+    from .gpu import GpuEngine
+
+    return GpuEngine()
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
