@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 
 from hxtrain.ann.models import CNNConfig, MLPConfig
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
+from hxtrain.datasets.encoders import EventEncoder, LatencyEncoder, LinearLatencyEncoder
 from hxtrain.execution.config import NetworkConfig
 from hxtrain.objectives import Burst, MaxOverTime, MeanOverTime, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation
@@ -25,7 +25,7 @@ from .hydra_parser import accept_late_texts
 
 OPTIONS: dict[str, dict[str, type]] = {
     "network": {"lif": NetworkConfig},
-    "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder},
+    "encoder": {"latency": LatencyEncoder, "linear_latency": LinearLatencyEncoder, "events": EventEncoder},
     "loss": {"max_over_time": MaxOverTime, "mean_over_time": MeanOverTime},
     "augment": {"none": Augmentation},
     "distillation": {"none": Distillation},

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settings
 from hxtrain.checks import check_types, mapping, require_kind, text
-from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
@@ -117,9 +117,14 @@ FREE_TO_CHANGE = {
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
 
-def build_network(config: RunConfig, data: ImageDataset) -> Network:
-    """Return the network for a data set."""
-    return config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+def build_network(config: RunConfig, data: Dataset) -> Network:
+    """Return the network for a data set.
+
+    Raises:
+        ValueError: The encoder, or the distortion, does not take samples of this kind.
+    """
+    source = data.source(data.train, config.encoder, config.augment)
+    return config.network.build(source.units, len(data.classes), config.seed)
 
 
 @contextlib.contextmanager
@@ -241,7 +246,6 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     devices = _with_devices(config, members)
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
-    config.augment.check(data)
     accelerator = torch_device(config.trainer.torch_device)
     teacher = load_teacher(config.distillation, data, config.data.validation, accelerator)
     net = build_network(config, data).to(accelerator)
@@ -343,7 +347,7 @@ def device_identity(device: Device | None) -> dict[str, str]:
     return dict(device.backend.identity)
 
 
-def introduce(progress: Progress, net: Network, data: ImageDataset, identity: dict[str, str]) -> None:
+def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[str, str]) -> None:
     """Report the network, its data and its device, and print the plan."""
     sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
     chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
@@ -375,7 +379,7 @@ def check_folder(resume: bool, folder: Path) -> None:
         raise CheckpointError(f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; {remedy}")
 
 
-def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
+def _identify(config: RunConfig, identity: dict[str, str], data: Dataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
     device_values = {
         f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in FREE_TO_CHANGE

@@ -9,7 +9,7 @@ from typing import Optional
 from hxtrain.checks import check_types, text, whole
 
 from .catalogue import CATALOGUE, DatasetInfo
-from .dataset import ImageDataset, hold_out
+from .dataset import Dataset, hold_out
 from .download import cache_folder, download_dataset
 from .errors import DatasetError
 from .folder import read_folder
@@ -23,7 +23,7 @@ NAMES = (*CATALOGUE, OWN)
 
 def load_dataset(
     name: str, size: int | None = None, folder: str | Path | None = None, download: bool = False
-) -> ImageDataset:
+) -> Dataset:
     """Load `mnist`, `fashion`, `digits`, `yin_yang`, or a user's data set, `folder` (`own.py`).
 
     Args:
@@ -60,7 +60,7 @@ def load_dataset(
     return read_folder(info, place, size)
 
 
-def _load_folder(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
+def _load_folder(size: int | None, folder: str | Path | None, download: bool) -> Dataset:
     if folder is None:
         raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
     if download:
@@ -92,7 +92,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_types(self, "data.")
 
-    def load(self) -> ImageDataset:
+    def load(self) -> Dataset:
         """Load the data; see `load_dataset`."""
         return hold_out(load_dataset(self.name, self.size, self.folder, self.download), self.validation)
 
