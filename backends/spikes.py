@@ -189,9 +189,10 @@ class Spikes:
             raise TypeError(
                 f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
             )
-        rows = rows.to(self.time.device)
-        first = torch.searchsorted(self.sample, rows)
-        last = torch.searchsorted(self.sample, rows, right=True)
+        rows = rows.to(self.time.device).contiguous()
+        samples = self.sample.contiguous()
+        first = torch.searchsorted(samples, rows)
+        last = torch.searchsorted(samples, rows, right=True)
         sample, events = gather(first, last)
         return Spikes.trusted(sample, self.unit[events], self.time[events], len(rows), self.units)
 
