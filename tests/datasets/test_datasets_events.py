@@ -90,14 +90,14 @@ def test_consecutive_samples_share_the_memory() -> None:
 
 @pytest.mark.parametrize("change", ["time", "unit", "offsets", "labels", "units"])
 def test_the_hash_tells_all_content_apart(change: str) -> None:
-    other = {
+    values = {
         "time": TIMES + 0.001,
         "unit": NUMBERS[[1, 0, 2, 3, 4, 5]],
         "offsets": [0, 2, 5, 5, 6],
         "labels": [1, 1, 0, 1],
         "units": 6,
     }
-    assert content_sha256(split(), split()) != content_sha256(split(), split(**{change: other[change]}))
+    assert content_sha256(split(), split()) != content_sha256(split(), split(**{change: values[change]}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ def bursts(samples: int, seed: int = 0) -> dict[str, np.ndarray]:
     Sample 3 has no event.
     """
     rng = np.random.default_rng(seed)
-    times, units = [], []
+    times = []
+    units = []
     labels = np.arange(samples) % CLASSES
     for sample, label in enumerate(labels):
         duration = rng.uniform(0.3, 1.0)
@@ -24,9 +25,9 @@ def bursts(samples: int, seed: int = 0) -> dict[str, np.ndarray]:
         start = np.repeat(rng.uniform(0, 0.3 * duration, size=60), count)
         burst = start + np.concatenate([np.arange(n) for n in count]) * 4e-3
         noise = rng.integers(20, 60)
-        many = 0 if sample == 3 else None
-        times.append(np.concatenate([burst, rng.uniform(0, duration, noise)])[:many])
-        units.append(np.concatenate([np.repeat(members, count), rng.integers(UNITS, size=noise)])[:many])
+        n_events = 0 if sample == 3 else count.sum() + noise
+        times.append(np.concatenate([burst, rng.uniform(0, duration, noise)])[:n_events])
+        units.append(np.concatenate([np.repeat(members, count), rng.integers(UNITS, size=noise)])[:n_events])
     offsets = np.cumsum([0, *map(len, times)])
     return {"times": np.concatenate(times), "units": np.concatenate(units), "offsets": offsets, "labels": labels}
 

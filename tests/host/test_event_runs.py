@@ -71,8 +71,8 @@ def test_a_network_learns_events(folder: Path, tmp_path: Path, backend: str) -> 
     assert evaluate_checkpoint(settings, tmp_path, "test", quiet())["test_accuracy"] == accuracy
     if backend == "software":
         assert accuracy == result["test_accuracy"]
-        both = CompareConfig(settings.checkpoint, settings.backend, other_backend=settings.backend, samples=5)
-        assert compare_checkpoint(both, tmp_path, "test", quiet())["first_disagreeing"] is None
+        comparison = CompareConfig(settings.checkpoint, settings.backend, other_backend=settings.backend, samples=5)
+        assert compare_checkpoint(comparison, tmp_path, "test", quiet())["first_disagreeing"] is None
 
 
 def test_a_run_on_events_resumes_to_the_very_same_weights(folder: Path, tmp_path: Path) -> None:

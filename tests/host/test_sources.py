@@ -48,7 +48,8 @@ def assert_equal(first: hx.Spikes, second: hx.Spikes) -> None:
 @pytest.mark.parametrize("jitter", [0.0, 1e-6])
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_images_are_distorted_then_encoded_by_a_stream_each(jitter: float, rotation: float) -> None:
-    encoder, augment = hx.LatencyEncoder(jitter=jitter), Augmentation(rotation)
+    encoder = hx.LatencyEncoder(jitter=jitter)
+    augment = Augmentation(rotation)
     source = ImageSource(DIGITS.train, encoder, augment)
     images = intensities(DIGITS.train.images[INDICES])
     assert (source.units, len(source), source.is_random) == (64, 1297, jitter > 0 or rotation > 0)
@@ -57,8 +58,8 @@ def test_images_are_distorted_then_encoded_by_a_stream_each(jitter: float, rotat
     assert_equal(source.spikes(INDICES), hx.LatencyEncoder()(images))
     assert_equal(source.encode(source.intensities(INDICES, streams), streams), expected)
     single = torch.Generator().manual_seed(1)
-    both = torch.Generator().manual_seed(1)
-    assert_equal(source.spikes(INDICES, single), encoder(augment(images, both), both))
+    copy = torch.Generator().manual_seed(1)
+    assert_equal(source.spikes(INDICES, single), encoder(augment(images, copy), copy))
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1e-6])
@@ -67,19 +68,19 @@ def test_events_pass_faster_with_jitter_and_on_a_grid(events: Dataset, jitter: f
     recorded = events.train.events(INDICES)
     source = EventSource(events.train, hx.EventEncoder(speedup=SPEEDUP, jitter=jitter))
     assert (source.units, source.is_random) == (UNITS, jitter > 0)
-    still = source.spikes(INDICES)
-    assert torch.equal(still.time, (recorded.time.double() / SPEEDUP).float())
-    assert torch.equal(still.sample, recorded.sample)
-    assert still.offsets()[1] > 0
-    assert still.offsets()[1] == still.offsets()[3] - still.offsets()[2] + still.offsets()[1], "sample 3 is empty"
+    plain = source.spikes(INDICES)
+    assert torch.equal(plain.time, (recorded.time.double() / SPEEDUP).float())
+    assert torch.equal(plain.sample, recorded.sample)
+    assert plain.offsets()[1] > 0
+    assert plain.offsets()[1] == plain.offsets()[3] - plain.offsets()[2] + plain.offsets()[1], "sample 3 is empty"
     spikes = source.spikes(INDICES, streams)
-    assert torch.equal(spikes.unit, still.unit)
-    noise = spikes.time - still.time
+    assert torch.equal(spikes.unit, plain.unit)
+    noise = spikes.time - plain.time
     assert float(noise.std()) == pytest.approx(jitter, rel=0.2)
     assert float(spikes.time.min()) >= 0
     assert_equal(source.spikes(INDICES, streams), spikes)
     grid = hx.EventEncoder(speedup=SPEEDUP, grid=1.7e-6)(recorded)
-    assert torch.equal(grid.bins(1.7e-6), still.bins(1.7e-6))
+    assert torch.equal(grid.bins(1.7e-6), plain.bins(1.7e-6))
     assert torch.allclose(grid.time, (grid.bins(1.7e-6) * 1.7e-6).float(), rtol=1e-6, atol=0)
 
 
