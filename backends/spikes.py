@@ -189,13 +189,11 @@ class Spikes:
             raise TypeError(
                 f"spikes[{chosen!r}]: choose samples by a slice, indices or a mask [B], such as spikes[[0]]"
             )
-        rows = rows.to(self.time.device)
-        offsets = self.offsets()
-        first = offsets[rows]
-        count = offsets[rows + 1] - offsets[rows]
-        sample = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
-        shift = first - (count.cumsum(0) - count)
-        events = torch.arange(len(sample), device=rows.device) + shift[sample]
+        rows = rows.to(self.time.device).contiguous()
+        samples = self.sample.contiguous()
+        first = torch.searchsorted(samples, rows)
+        last = torch.searchsorted(samples, rows, right=True)
+        sample, events = gather(first, last)
         return Spikes.trusted(sample, self.unit[events], self.time[events], len(rows), self.units)
 
     def check(self) -> None:
@@ -331,3 +329,19 @@ class Spikes:
         return Spikes.trusted(
             self.sample.to(device), self.unit.to(device), self.time.to(device), self.samples, self.units
         )
+
+
+def gather(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the events of chosen samples lie in arrays of all events.
+
+    Args:
+        first: First event of each sample, int64 `[S]`.
+        last: Event after the last one of each sample, int64 `[S]`.
+
+    Returns:
+        Sample `0..S - 1` and index of each event, int64 `[E]` each, one sample after the other.
+    """
+    count = last - first
+    sample = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    shift = first - (count.cumsum(0) - count)
+    return sample, torch.arange(len(sample), device=count.device) + shift[sample]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import _start  # noqa: F401 - before all others
 from ._version import __version__
 from .backends import Spikes
-from .datasets.encoders import Encoder, LatencyEncoder, LinearLatencyEncoder
+from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
 from .execution import Device, Plan, place
 from .network import (
     LI,
@@ -36,6 +36,7 @@ __all__ = [
     "Device",
     "Dropout",
     "Encoder",
+    "EventEncoder",
     "LatencyEncoder",
     "LateralInhibition",
     "LayerActivity",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hxtrain.backends import create_backend
-from hxtrain.datasets import load_dataset
+from hxtrain.datasets import intensities, load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution import Device
 from hxtrain.network import NetworkConfig
@@ -29,7 +29,6 @@ from hxtrain.rules import train_step
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions
-from hxtrain.training.evaluation import intensities
 
 from .config import BenchConfig
 from .rounds import Report

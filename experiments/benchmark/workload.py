@@ -10,13 +10,12 @@ import torch
 
 from hxtrain.backends import Backend, Stimulus
 from hxtrain.commands.train import torch_device
-from hxtrain.datasets import load_dataset
+from hxtrain.datasets import intensities, load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution import Device, device_of
 from hxtrain.network import Network, NetworkConfig
 from hxtrain.objectives import Burst, MaxOverTime
 from hxtrain.rules import train_step
-from hxtrain.training.evaluation import intensities
 
 INIT_MEAN = 8e-3
 """Mean of the initial weights: about 40 hidden spikes per image on the chips, as a trained network has."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hxtrain.datasets import ImageDataset
+from hxtrain.datasets import Dataset
+from hxtrain.datasets.split import values_of
 from hxtrain.objectives.distillation import Distillation, Teacher
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
@@ -129,9 +130,7 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
     }
 
 
-def load_teacher(
-    config: Distillation, data: ImageDataset, validation: int, accelerator: torch.device
-) -> Teacher | None:
+def load_teacher(config: Distillation, data: Dataset, validation: int, accelerator: torch.device) -> Teacher | None:
     """Return the teacher that the settings name; None without a teacher.
 
     Args:
@@ -142,9 +141,11 @@ def load_teacher(
 
     Raises:
         CheckpointError: A checkpoint cannot be read, or its network was trained on other data.
+        DatasetError: The samples are events.
     """
     if not config.paths:
         return None
+    values_of(data.train, data.title, "a teacher")
     anns = []
     for path in config.paths:
         ann = load_ann(Path(path).expanduser())
@@ -171,7 +172,7 @@ def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher
         progress.warn(f"{setting} has no effect: there is no distillation.teacher")
 
 
-def _check(path: str, ann: TrainedAnn, data: ImageDataset, validation: int) -> None:
+def _check(path: str, ann: TrainedAnn, data: Dataset, validation: int) -> None:
     """Raise an error for a teacher that was trained on other data, or on samples that are held out from the student."""
     held_out = ann.settings["data.validation"]
     fault = None

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hxtrain.datasets import ImageDataset, Split
+from hxtrain.datasets import Dataset, Split, intensities
 from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.split import values_of
 from hxtrain.objectives.losses import predictions
 from hxtrain.runs.metrics import Sums
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import epoch_order, generator, seeded
 from hxtrain.runs.saved import take_weights
 from hxtrain.training.config import AnnTrainerConfig
-from hxtrain.training.evaluation import intensities
 from hxtrain.training.loop import Loop, TrainingInterrupt
 
 from .teachers import ANN
@@ -36,7 +36,7 @@ class AnnTask:
     """
 
     model: nn.Module
-    data: ImageDataset
+    data: Dataset
     augment: Augmentation = field(default_factory=Augmentation)
 
 
@@ -69,6 +69,9 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums(hidden_spikes=None))
         self.task = task
         self.accelerator = accelerator
+        self._train, self._test = (
+            values_of(split, task.data.title, "an artificial neural network") for split in (self.train, self.test)
+        )
 
     def fit(self) -> None:
         """Train until the last epoch.
@@ -100,7 +103,7 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
     def _train_step(self, indices: Tensor) -> None:
         start = time.perf_counter()
         place = (self.epoch, self.step)
-        images = self.task.augment(intensities(self.train.samples[indices]), generator(self.seed, "augment", *place))
+        images = self.task.augment(intensities(self._train.samples[indices]), generator(self.seed, "augment", *place))
         labels = self.train.labels[indices].to(self.accelerator)
         with seeded(self.seed, "dropout", *place):
             logits = self.task.model(images.to(self.accelerator))
@@ -116,7 +119,7 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
 
     def _finish_epoch(self) -> None:
         data = self.task.data
-        self._record(accuracy(self.task.model, self.test, self.config.evaluation_batch_size, self.accelerator))
+        self._record(accuracy(self.task.model, self._test, self.config.evaluation_batch_size, self.accelerator))
         self.epoch += 1
         self.step = 0
         self.sums = Sums(hidden_spikes=None)

@@ -12,8 +12,9 @@ import torch
 from hxtrain.ann.models import MODELS, MLPConfig, ModelConfig, model_name
 from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
-from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.split import values_of
 from hxtrain.runs.lock import locked
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
@@ -62,7 +63,8 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         n_previous_remarks = len(progress.remarks)
         data = config.data.load()
         accelerator = torch_device(config.trainer.torch_device)
-        config.augment.check(data)
+        values_of(data.train, data.title, "an artificial neural network")
+        config.augment.check(data.train, data.title)
         task = _task(config, data, accelerator)
         settings = {**_settings(config), "data.sha256": data.sha256}
         measured: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
@@ -91,7 +93,7 @@ def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progre
     return train_ann(replace(config, trainer=trainer), folder, command, progress)
 
 
-def _task(config: AnnConfig, data: ImageDataset, accelerator: torch.device) -> AnnTask:
+def _task(config: AnnConfig, data: Dataset, accelerator: torch.device) -> AnnTask:
     """Return the learning task, with weights drawn from the seed."""
     with seeded(config.seed, "weights"):
         model = config.model.build(data.shape, len(data.classes))

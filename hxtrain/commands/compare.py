@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
+import torch
 from rich.text import Text
 
 from hxtrain.backends import Health
@@ -17,7 +18,6 @@ from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import versions
-from hxtrain.training.evaluation import intensities
 from hxtrain.training.loop import shorten
 
 from .evaluate import clipped_shares, load_trained, warn_clipped
@@ -73,7 +73,7 @@ def compare_checkpoint(config: CompareConfig, folder: Path, command: str, progre
     net = trained.net
     test = shorten(trained.data.test, config.samples, "samples")
     net.traces = "measured"  # compares measurements, not the model's traces
-    spikes = trained.encoder.without_jitter()(intensities(test.samples))
+    spikes = trained.data.source(test, trained.encoder).spikes(torch.arange(len(test)))
     with (
         tuned(1),
         attached(config.backend, config.chip, net) as first,

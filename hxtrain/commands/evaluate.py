@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hxtrain.ann.teachers import ANN
 from hxtrain.backends import BACKENDS, Registry
-from hxtrain.datasets import DATASETS, OWN, DataConfig, DatasetError, ImageDataset
+from hxtrain.datasets import DATASETS, OWN, DataConfig, Dataset, DatasetError
 from hxtrain.datasets.encoders import ENCODERS, Encoder
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.network import NETWORKS, Network
@@ -107,7 +107,7 @@ class TrainedNetwork(NamedTuple):
     """
 
     net: Network
-    data: ImageDataset
+    data: Dataset
     encoder: Encoder
     loss: Loss
     origin: dict[str, Any]
@@ -216,7 +216,7 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         introduce(progress, net, data, identity)
         clipped_weights = clipped_shares(net)
         warn_clipped(clipped_weights, progress)
-        evaluation = evaluate(net, trained.encoder, trained.loss, test, len(data.classes), config.batch_size, masks)
+        evaluation = evaluate(net, data.source(test, trained.encoder), trained.loss, config.batch_size, masks)
     outcome = {
         "test_accuracy": evaluation.accuracy,
         "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.backends.files import replacing
-from hxtrain.datasets import ImageDataset, Split
+from hxtrain.datasets import Dataset, ImageSource, Samples, Split
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.neurons import over_time
@@ -22,7 +22,7 @@ from hxtrain.objectives.losses import predictions
 from hxtrain.plots import training as plots
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
-from hxtrain.training.evaluation import Evaluation, intensities
+from hxtrain.training.evaluation import Evaluation
 from hxtrain.training.trainer import Trainer
 
 PLOTTED_SAMPLES = 4
@@ -42,11 +42,11 @@ class TrainedRun(Protocol):
         """Seed of the run."""
 
     @property
-    def train(self) -> Split:
+    def train(self) -> Samples:
         """Training samples in use."""
 
     @property
-    def test(self) -> Split:
+    def test(self) -> Samples:
         """Test samples in use."""
 
     @property
@@ -86,7 +86,7 @@ def result(
 
 def outcome(
     loop: TrainedRun,
-    data: ImageDataset,
+    data: Dataset,
     identity: Mapping[str, str],
     command: str,
     seconds: float,
@@ -199,10 +199,11 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
 def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
     """Run the points of a grid that have a class, and return their answers; -1 at points without a class."""
     task = trainer.task
+    source = task.source(grid)
     inner_points = (grid.labels >= 0).nonzero()[:, 0]
     answers = torch.full_like(grid.labels, -1)
     for indices in torch.split(inner_points, trainer.config.evaluation_batch_size):
-        activity = task.net(task.encoder.without_jitter()(intensities(grid.samples[indices])))
+        activity = task.net(source.spikes(indices))
         answers[indices] = predictions(task.loss.scores(activity.output)).cpu()
     return answers
 
@@ -212,8 +213,10 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     """Run the first test samples and return their spikes and membranes."""
     task = trainer.task
     count = min(PLOTTED_SAMPLES, len(trainer.test))
-    images = intensities(trainer.test.samples[:count])
-    spikes = task.encoder.without_jitter()(images.to(task.net.torch_device))
+    indices = torch.arange(count)
+    source = trainer.test_source
+    values = source.intensities(indices) if isinstance(source, ImageSource) else [None] * count
+    spikes = source.spikes(indices)
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(activity.output))
     is_readout = task.net.output_kind == "membranes"
@@ -234,7 +237,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
             output = output_events.time[is_output], output_events.unit[is_output]
         views.append(
             plots.SampleView(
-                values=images[index],
+                values=values[index],
                 input_times=spikes.time[is_input],
                 input_units=spikes.unit[is_input],
                 hidden_times=events.time[is_hidden],

@@ -18,7 +18,7 @@ from torch import Tensor
 from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settings
 from hxtrain.backends import Registry, free_settings
 from hxtrain.checks import check_types, mapping, require_kind, text
-from hxtrain.datasets import DataConfig, ImageDataset
+from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
@@ -152,13 +152,15 @@ def free_to_change(backend: str) -> set[str]:
     return FREE_TO_CHANGE | {f"{group}.{name}" for group in groups for name in free_settings(backend)}
 
 
-def build_network(config: RunConfig, data: ImageDataset) -> Network:
+def build_network(config: RunConfig, data: Dataset) -> Network:
     """Return the network for a data set.
 
     Raises:
-        ValueError: The loss or a penalty reads another kind of output than the network has.
+        ValueError: The encoder, or the distortion, does not take samples of this kind; or the loss or a penalty reads
+            another kind of output than the network has.
     """
-    net = config.network.build(config.encoder.units(data.inputs), len(data.classes), config.seed)
+    source = data.source(data.train, config.encoder, config.augment)
+    net = config.network.build(source.units, len(data.classes), config.seed)
     net.gradient = config.gradient
     check_output(net, config.loss, *config.regularizer.values())
     return net
@@ -283,7 +285,6 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     devices = _with_devices(config, members)
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
-    config.augment.check(data)
     accelerator = torch_device(config.trainer.torch_device)
     teacher = load_teacher(config.distillation, data, config.data.validation, accelerator)
     net = build_network(config, data).to(accelerator)
@@ -396,7 +397,7 @@ def device_identity(device: Device | None) -> dict[str, str]:
     return dict(device.backend.identity)
 
 
-def introduce(progress: Progress, net: Network, data: ImageDataset, identity: dict[str, str]) -> None:
+def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[str, str]) -> None:
     """Report the network, its data and its device, and print the plan."""
     sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
     chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
@@ -428,7 +429,7 @@ def check_folder(resume: bool, folder: Path) -> None:
         raise CheckpointError(f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; {remedy}")
 
 
-def _identify(config: RunConfig, identity: dict[str, str], data: ImageDataset) -> dict[str, Any]:
+def _identify(config: RunConfig, identity: dict[str, str], data: Dataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
     free = free_to_change(config.backend.name)
     device_values = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}

@@ -1,20 +1,29 @@
-"""Data sets: MNIST, Fashion-MNIST and scikit-learn's digits, shipped or from IDX files; Yin-Yang; user's files."""
+"""Data sets of images, features or events, and sources: what gives a network its input spikes."""
 
-from .dataset import ImageDataset, Split, content_sha256
+from .dataset import Dataset, content_sha256
 from .errors import DatasetError
+from .events import EventSplit
 from .idx import read_images, read_labels, write_idx
 from .own import NAME as OWN
 from .registry import DATASETS, DataConfig, load_dataset
 from .resize import resize_images
+from .source import EventSource, ImageSource, Source
+from .split import Samples, Split, intensities
 
 __all__ = [
     "DATASETS",
     "OWN",
     "DataConfig",
+    "Dataset",
     "DatasetError",
-    "ImageDataset",
+    "EventSource",
+    "EventSplit",
+    "ImageSource",
+    "Samples",
+    "Source",
     "Split",
     "content_sha256",
+    "intensities",
     "load_dataset",
     "read_images",
     "read_labels",

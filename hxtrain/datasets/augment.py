@@ -15,7 +15,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from hxtrain.checks import check_types
 
-from . import ImageDataset
+from .split import Samples
 
 WAVES = 4
 """Points per side of the coarse grid on which elastic displacements are drawn; smooth in between."""
@@ -54,16 +54,22 @@ class Augmentation:
         """Whether images are changed at all."""
         return any(getattr(self, item.name) for item in fields(self))
 
-    def check(self, data: ImageDataset) -> None:
-        """Check that the samples of a data set can be distorted.
+    def check(self, samples: Samples, title: str = "") -> None:
+        """Check that samples can be distorted.
+
+        Args:
+            samples: Samples to distort.
+            title: Name of the data, for the error.
 
         Raises:
-            ValueError: The samples are features.
+            ValueError: The samples are features or events.
         """
-        if self.active and data.train.kind != "images":
+        if self.active and samples.kind != "images":
             values = {item.name: getattr(self, item.name) for item in fields(self)}
             distortions = ", ".join(f"augment.{name}={value}" for name, value in values.items() if value)
-            raise ValueError(f"{distortions}: only images can be distorted, not {data.title}; leave this out")
+            raise ValueError(
+                f"{distortions}: only images can be distorted, not {title or samples.kind}; leave this out"
+            )
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Distort images.

@@ -14,11 +14,12 @@ import torch
 from hxtrain.console import write_any_letter
 
 from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, DatasetInfo
-from .dataset import ImageDataset, Split
+from .dataset import Dataset
 from .errors import DatasetError
 from .folder import read_folder
 from .registry import load_dataset
 from .shipped import assemble, write_dataset
+from .split import Split
 
 DIGITS_TRAIN = 1297  # images; the other 500 are the test split
 DIGITS_NOTE = (
@@ -28,7 +29,7 @@ DIGITS_NOTE = (
 )
 
 
-def build_idx(info: DatasetInfo, folder: Path, out: Path) -> ImageDataset:
+def build_idx(info: DatasetInfo, folder: Path, out: Path) -> Dataset:
     """Resize the IDX files of `folder` to the shipped size and write them to `out`.
 
     Raises:
@@ -39,7 +40,7 @@ def build_idx(info: DatasetInfo, folder: Path, out: Path) -> ImageDataset:
     return data
 
 
-def build_digits(out: Path) -> ImageDataset:
+def build_digits(out: Path) -> Dataset:
     """Write scikit-learn's digits, levels 0..16 scaled to 0..255 (halves up).
 
     Raises:
@@ -62,7 +63,7 @@ def digit_order(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(sorted(range(count), key=keys.__getitem__), dtype=np.int64)
 
 
-def describe(data: ImageDataset) -> str:
+def describe(data: Dataset) -> str:
     """Return a text with counts, classes, hash and provenance of a data set."""
     lines = [f"{data.title}, sha256 {data.sha256}"]
     for part, split in (("train", data.train), ("test", data.test)):

@@ -1,108 +1,32 @@
-"""Samples and labels in memory, with a hash that identifies them."""
+"""A data set: its parts with their provenance, and a hash that identifies them."""
+
+from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from hxtrain.backends.intake import as_tensor, rows
-
+from .augment import Augmentation
+from .encoders import Encoder
 from .errors import DatasetError
+from .source import CPU, Source, source
+from .split import Samples, Split
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Split:
-    """One part of a data set, made of tensors, numpy arrays or lists.
-
-    Attributes:
-        samples: images, uint8 [N, H, W], 0 (background) to 255; or feature vectors, float32 [N, F] in 0..1.
-        labels: class numbers from 0, int64 [N].
-
-    Raises:
-        DatasetError: a shape or dtype is wrong, a feature is out of range, or the counts disagree.
-    """
-
-    samples: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        try:
-            samples, labels = as_tensor(self.samples, "samples"), as_tensor(self.labels, "labels")
-        except (TypeError, ValueError) as error:
-            raise DatasetError(str(error)) from None
-        whole = not labels.is_floating_point() and labels.dtype != torch.bool
-        vars(self).update(samples=samples, labels=labels.long() if whole else labels)
-        kind = self.samples.dtype
-        shape = list(self.samples.shape)
-        if (kind, len(shape)) not in ((torch.uint8, 3), (torch.float32, 2)):
-            raise DatasetError(f"images must be uint8 [N, H, W], feature vectors float32 [N, F]; got {kind} {shape}")
-        if len(shape) == 2 and self.samples.numel() and not bool(((self.samples >= 0) & (self.samples <= 1)).all()):
-            low, high = float(self.samples.min()), float(self.samples.max())
-            raise DatasetError(f"features span {low:.4g} to {high:.4g}, expected 0 to 1; scale them")
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise DatasetError(f"labels must be int64 [N], got {self.labels.dtype} {list(self.labels.shape)}")
-        if len(self.samples) != len(self.labels):
-            raise DatasetError(f"{len(self.samples)} {self.kind} but {len(self.labels)} labels; they must agree")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        """Describe the samples in a line."""
-        return f"Split({len(self)} {self.kind}, {'x'.join(map(str, self.samples.shape[1:]))})"
-
-    def __getitem__(self, chosen: Any) -> "Split":
-        """Return some of the samples, in the order of the index.
-
-        Args:
-            chosen: slice, indices, or mask `[N]`.
-
-        Raises:
-            TypeError: the index is none of these; a single number is written `[[number]]`.
-            IndexError: an index exceeds the number of samples.
-        """
-        part = chosen if isinstance(chosen, slice) else rows(chosen, len(self))
-        if part is None:
-            raise TypeError(
-                f"split[{chosen!r}]: choose samples by a slice, indices or a mask [N], such as split[[0]]; one sample "
-                "as a tensor is split.samples[0]"
-            )
-        return Split(self.samples[part], self.labels[part])
-
-    @property
-    def kind(self) -> str:
-        """Kind of the samples: `images` or `feature vectors`."""
-        return "images" if self.samples.ndim == 3 else "feature vectors"
-
-    @property
-    def images(self) -> Tensor:
-        """The samples if they are images, uint8 [N, H, W].
-
-        Raises:
-            DatasetError: the samples are feature vectors.
-        """
-        if self.kind != "images":
-            raise DatasetError(
-                f"these samples are feature vectors {list(self.samples.shape)}, not images; use `samples`"
-            )
-        return self.samples
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ImageDataset:
-    """A train and a test split of square images or feature vectors, with their provenance.
+class Dataset:
+    """A training and a test part, of square images, feature vectors or events, with their provenance.
 
     Attributes:
         name: name of the data set.
         train: training samples.
         test: samples for evaluation.
         classes: class names, indexed by label.
-        size: side of the images in pixels, or number of features.
+        size: side of the images in pixels, number of features, or number of units of events.
         origin: source of the data.
         licence: terms of use.
         note: remarks that a reader of results needs about this copy, above all about its partition.
@@ -114,8 +38,8 @@ class ImageDataset:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Samples
+    test: Samples
     classes: tuple[str, ...]
     size: int
     origin: str
@@ -123,17 +47,19 @@ class ImageDataset:
     note: str
     sha256: str
     evaluated_on: str = "test"
-    validation: Split | None = None
+    validation: Samples | None = None
     plane: Callable[[int], Split] | None = None
 
     def __post_init__(self) -> None:
         for part, split in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if split is None:
                 continue
-            if tuple(split.samples.shape[1:]) != self.shape:
+            if split.shape != self.shape:
                 raise DatasetError(
-                    f"{self.name} {part}: {split.kind} are {list(split.samples.shape[1:])}, expected {list(self.shape)}"
+                    f"{self.name} {part}: {split.kind} are {list(split.shape)}, expected {list(self.shape)}"
                 )
+            if split.kind != self.train.kind:
+                raise DatasetError(f"{self.name} {part}: {split.kind}, expected {self.train.kind} as in its train part")
             if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
                 raise DatasetError(
                     f"{self.name} {part}: labels run from {int(split.labels.min())} to "
@@ -143,39 +69,60 @@ class ImageDataset:
     def __repr__(self) -> str:
         """Describe the data set in a line."""
         parts = f"{len(self.train)} training and {len(self.test)} {self.evaluated_on} samples"
-        return f"ImageDataset({self.title}, {parts}, {len(self.classes)} classes)"
+        return f"Dataset({self.title}, {parts}, {len(self.classes)} classes)"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a sample, (H, W) or (F,)."""
-        return (self.size,) * (self.train.samples.ndim - 1)
+        """Shape of a sample, (H, W), (F,), or (N,) for events of N units."""
+        return (self.size,) * len(self.train.shape)
 
     @property
     def inputs(self) -> int:
-        """Number of values of a sample."""
+        """Number of values of a sample, or of units of events."""
         return math.prod(self.shape)
 
     @property
     def title(self) -> str:
         """Name and shape, such as `mnist 16x16`."""
-        return f"{self.name} " + ("x".join(map(str, self.shape)) if len(self.shape) > 1 else f"({self.size} features)")
+        unit = {"images": "x".join(map(str, self.shape)), "event samples": f"({self.size} units)"}
+        return f"{self.name} {unit.get(self.train.kind, f'({self.size} features)')}"
+
+    def source(
+        self,
+        samples: Samples,
+        encoder: Encoder,
+        augment: Augmentation | None = None,
+        torch_device: torch.device = CPU,
+    ) -> Source:
+        """Return the source of input spikes of a part of these data.
+
+        Args:
+            samples: part of the data, such as `data.test`.
+            encoder: code from samples to input events.
+            augment: distortion of images; None for none.
+            torch_device: device on which samples are encoded.
+
+        Raises:
+            DatasetError: the encoder, or the distortion, does not take samples of this kind.
+        """
+        return source(samples, encoder, augment, torch_device, self.title)
 
 
-def content_sha256(train: Split, test: Split) -> str:
-    """Return the SHA-256 (hex) of both parts: name and shape, pixels or features, labels as int64.
+def content_sha256(train: Samples, test: Samples) -> str:
+    """Return the SHA-256 (hex) of both parts: name and sizes, pixels, features or events, labels as int64.
 
     Numbers are little-endian. The hash depends on content and order only, not on the file format or compression.
     """
     digest = hashlib.sha256()
-    for part, split in (("train", train), ("test", test)):
-        samples = split.samples.numpy()
-        digest.update(f"{part} {list(samples.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("<")).data)
-        digest.update(split.labels.numpy().astype("<i8").tobytes())
+    for part, samples in (("train", train), ("test", test)):
+        sizes, arrays = samples.content()
+        digest.update(f"{part} {sizes}\n".encode())
+        for array in arrays:
+            digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
 
 
-def hold_out(data: ImageDataset, count: int) -> ImageDataset:
+def hold_out(data: Dataset, count: int) -> Dataset:
     """Return a data set whose test samples are the last `count` training samples, removed from the training part.
 
     If the data set has a validation part, the first `count` samples of it are used instead. Settings are chosen on held

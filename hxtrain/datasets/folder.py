@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 
 from .catalogue import IDX_NAMES, UNKNOWN, DatasetInfo
-from .dataset import ImageDataset, Split
+from .dataset import Dataset
 from .errors import DatasetError
 from .idx import parse_idx, raw_md5, read_raw
 from .resize import resize_images
 from .shipped import assemble
+from .split import Split
 
 
 def find_idx(folder: Path, name: str) -> Path | None:
@@ -30,7 +31,7 @@ def spellings(name: str) -> list[str]:
     return [name, dotted, f"{name}.gz", f"{dotted}.gz"]
 
 
-def read_folder(info: DatasetInfo, folder: Path, size: int) -> ImageDataset:
+def read_folder(info: DatasetInfo, folder: Path, size: int) -> Dataset:
     """Read the four IDX files of a folder and resize the images to [N, size, size].
 
     Any number of images is accepted. First, `info.crop` pixels are removed from each side if the cropped image

@@ -7,11 +7,13 @@ The folder has one of these layouts, tried in this order::
     train/CLASS/*.png, test/... one folder per class, with the name of the class
     train-images-idx3-ubyte     and three more, as for MNIST (`folder.py`)
 
-Arrays: images uint8 `[N, H, W]`, or float in 0..1; feature vectors, float `[N, F]` in 0..1, in place of images; labels
-of any integer type `[N]`, from 0; optionally the names of the classes as `classes`.
+Arrays: images uint8 `[N, H, W]`, or float in 0..1; feature vectors, float `[N, F]` in 0..1, or events (`own_events.py`)
+in place of images; labels of any integer type `[N]`, from 0; optionally the names of the classes as `classes`.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .arrays import Part, read_parts
 from .catalogue import IDX_NAMES
-from .dataset import ImageDataset, Split, content_sha256
+from .dataset import Dataset, content_sha256
 from .errors import DatasetError
+from .events import EventSplit
 from .folder import find_idx
 from .idx import read_images, read_labels
+from .own_events import read_events
 from .resize import resize_images
+from .split import Array, Samples, Split
 
 NAME = "folder"
 PARTS = ("train", "test")
@@ -33,10 +39,8 @@ NOTE = "A user's own files; how they were divided into training and test part is
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey level (ITU-R BT.601)."""
 
-Array = npt.NDArray[np.generic]
 
-
-def read_own(folder: Path, size: int | None) -> ImageDataset:
+def read_own(folder: Path, size: int | None) -> Dataset:
     """Read the data set of a folder.
 
     Args:
@@ -46,78 +50,50 @@ def read_own(folder: Path, size: int | None) -> ImageDataset:
     Raises:
         DatasetError: the folder has none of the layouts, a file is damaged, or files do not match.
     """
-    content = _parts(folder)
+    content = _content(folder)
     if content is None:
         state = "none of them" if folder.is_dir() else "no such folder"
         raise DatasetError(f"data.folder={folder}: expected {KINDS}; found {state}")
-    (train, test), classes = content
-    splits = [Split(_sized(folder, samples, size), labels) for samples, labels in (train, test)]
-    for part, split in zip(PARTS, splits, strict=True):
-        if not len(split):
-            raise DatasetError(f"{folder}: its {part} part holds no sample; put some there")
-    names = classes or tuple(str(label) for label in range(1 + max(int(split.labels.max()) for split in splits)))
-    return ImageDataset(
+    parts, classes = content
+    train, test = (_sized(folder, part, size) for part in parts)
+    for name, part in zip(PARTS, (train, test), strict=True):
+        if not len(part):
+            raise DatasetError(f"{folder}: its {name} part holds no sample; put some there")
+    names = classes or tuple(str(label) for label in range(1 + max(int(part.labels.max()) for part in (train, test))))
+    return Dataset(
         name=NAME,
-        train=splits[0],
-        test=splits[1],
+        train=train,
+        test=test,
         classes=names,
-        size=splits[0].samples.shape[-1],
+        size=train.shape[-1],
         origin=str(folder),
         licence="the owner's",
         note=NOTE,
-        sha256=content_sha256(*splits),
+        sha256=content_sha256(train, test),
     )
 
 
-Part = tuple[Tensor, Tensor]
-Parts = tuple[tuple[Part, Part], tuple[str, ...]]
-
-
-def _parts(folder: Path) -> Parts | None:
-    """Return samples and labels of both parts, and the names of the classes, if any; None without data."""
-    if (folder / "data.npz").is_file():
-        arrays = _arrays(folder / "data.npz")
-        train, test = (
-            _part(folder / "data.npz", arrays, (f"{p}_images", f"x_{p}"), (f"{p}_labels", f"y_{p}")) for p in PARTS
-        )
-        return (train, test), _classes(arrays)
-    files = [folder / f"{part}.npz" for part in PARTS]
-    if all(file.is_file() for file in files):
-        contents = [_arrays(file) for file in files]
-        train, test = (_part(f, a, ("images", "x"), ("labels", "y")) for f, a in zip(files, contents, strict=True))
-        return (train, test), _classes(contents[0])
+def _content(folder: Path) -> tuple[Sequence[Samples], tuple[str, ...]] | None:
+    """Return both parts, and the names of the classes, if any; None without data."""
+    parts = read_parts(folder, PARTS)
+    if parts:
+        names = parts[0].arrays.get("classes", ())
+        has_events = any(part.holds("times") for part in parts)
+        samples = read_events(parts) if has_events else [_values(part) for part in parts]
+        return samples, tuple(str(name) for name in names)
     if all((folder / part).is_dir() for part in PARTS):
         return _pictures(folder)
     paths = [find_idx(folder, name) for name in IDX_NAMES]
     if all(paths):
         images, labels, test_images, test_labels = (path for path in paths if path is not None)
-        train = read_images(images), read_labels(labels).long()
-        return (train, (read_images(test_images), read_labels(test_labels).long())), ()
+        train = Split(read_images(images), read_labels(labels).long())
+        return (train, Split(read_images(test_images), read_labels(test_labels).long())), ()
     return None
 
 
-def _arrays(file: Path) -> dict[str, Array]:
-    """Read all arrays of an npz file; objects are refused, since they could run code."""
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except Exception as error:  # zip, header and shape errors share no base class
-        raise DatasetError(f"{file} is no readable .npz file of plain arrays ({error}); write it again") from error
-
-
-def _classes(arrays: Mapping[str, Array]) -> tuple[str, ...]:
-    return tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else ()
-
-
-def _part(file: Path, arrays: Mapping[str, Array], samples: tuple[str, ...], labels: tuple[str, ...]) -> Part:
-    """Return the samples and labels of a part, each from the array with the first matching name."""
-    arrays_of_part = []
-    for names in (samples, labels):
-        matches = [name for name in names if name in arrays]
-        if not matches:
-            raise DatasetError(f"{file}: expected an array {' or '.join(names)}, found {', '.join(arrays) or 'none'}")
-        arrays_of_part.append((matches[0], arrays[matches[0]]))
-    return _samples(file, *arrays_of_part[0]), _labels(file, *arrays_of_part[1])
+def _values(part: Part) -> Split:
+    """Return the images or features of a part."""
+    return Split(_samples(part.file, *part.find("images", "x")), part.labels())
 
 
 def _samples(file: Path, name: str, array: Array) -> Tensor:
@@ -141,18 +117,10 @@ def _samples(file: Path, name: str, array: Array) -> Tensor:
     return torch.from_numpy(array.astype(np.uint8))
 
 
-def _labels(file: Path, name: str, array: Array) -> Tensor:
-    if array.dtype.kind not in "ui":
-        raise DatasetError(f"{file}: {name} is {array.dtype}; expected class numbers, integers from 0")
-    return torch.from_numpy(
-        array.astype(np.int64).reshape(len(array), -1).squeeze(1) if array.size else array.reshape(0)
-    )
-
-
-def _pictures(folder: Path) -> Parts:
+def _pictures(folder: Path) -> tuple[Sequence[Samples], tuple[str, ...]]:
     """Read one picture per sample from one folder per class; classes and pictures are ordered by name."""
     names = sorted({entry.name for part in PARTS for entry in (folder / part).iterdir() if entry.is_dir()}, key=_order)
-    parts: list[Part] = []
+    parts: list[Samples] = []
     for part in PARTS:
         files = [
             (file, label) for label, name in enumerate(names) for file in sorted((folder / part / name).glob("*.png"))
@@ -165,8 +133,8 @@ def _pictures(folder: Path) -> Parts:
         if not images:
             raise DatasetError(f"{folder / part}: expected CLASS/*.png, found none")
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-        parts.append((torch.from_numpy(np.stack(images)), labels))
-    return (parts[0], parts[1]), tuple(names)
+        parts.append(Split(torch.from_numpy(np.stack(images)), labels))
+    return parts, tuple(names)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -187,13 +155,14 @@ def _picture(file: Path) -> npt.NDArray[np.uint8]:
     return np.rint(picture * 255).astype(np.uint8)
 
 
-def _sized(folder: Path, samples: Tensor, size: int | None) -> Tensor:
-    """Return images resized to squares of `size`; features stay unchanged."""
-    if samples.ndim == 2:
-        if size not in (None, samples.shape[1]):
-            raise DatasetError(f"{folder}: data.size={size}, but its samples have {samples.shape[1]} features")
+def _sized(folder: Path, samples: Samples, size: int | None) -> Samples:
+    """Return images resized to squares of `size`; other samples stay unchanged."""
+    if len(samples.shape) == 1:
+        if size not in (None, samples.shape[0]):
+            unit = "units" if isinstance(samples, EventSplit) else "features"
+            raise DatasetError(f"{folder}: data.size={size}, but its samples have {samples.shape[0]} {unit}")
         return samples
-    height, width = samples.shape[1:]
+    height, width = samples.shape
     if size is None and height != width:
         raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give data.size to make them square")
-    return resize_images(samples, size or height)
+    return Split(resize_images(samples.images, size or height), samples.labels)

@@ -12,7 +12,7 @@ from hxtrain.backends import Registry
 from hxtrain.checks import check_types, text, whole
 
 from .catalogue import CATALOGUE, DatasetInfo
-from .dataset import ImageDataset, hold_out
+from .dataset import Dataset, hold_out
 from .download import cache_folder, download_dataset
 from .errors import DatasetError, UnknownDatasetError
 from .folder import read_folder
@@ -21,7 +21,7 @@ from .own import NAME as OWN
 from .shipped import read_shipped
 from .yin_yang import generate
 
-Loader = Callable[..., ImageDataset]
+Loader = Callable[..., Dataset]
 """Function of keyword settings, such as `size` and `folder`, that returns a data set."""
 DATASETS: Registry[Loader] = Registry("datasets", "data.name", error=UnknownDatasetError)
 """Loaders of data sets by name."""
@@ -33,7 +33,7 @@ def load_dataset(
     folder: str | Path | None = None,
     download: bool = False,
     settings: Mapping[str, Any] | None = None,
-) -> ImageDataset:
+) -> Dataset:
     """Load a data set by name: `mnist`, `fashion`, `digits`, `yin_yang`, a user's `folder`, or of another package.
 
     Args:
@@ -70,32 +70,32 @@ def load_dataset(
                 f"data={name} has no setting {setting}={value}; it accepts: {', '.join(accepted) or 'none'}"
             )
     data = loader(**keywords)
-    if not isinstance(data, ImageDataset):
-        raise DatasetError(f"data={name} gave a {type(data).__name__}, expected ImageDataset")
+    if not isinstance(data, Dataset):
+        raise DatasetError(f"data={name} gave a {type(data).__name__}, expected Dataset")
     return data
 
 
-def mnist(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+def mnist(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return MNIST; see `load_dataset` for the arguments."""
     return _published("mnist", size, folder, download)
 
 
-def fashion(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+def fashion(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return Fashion-MNIST; see `load_dataset` for the arguments."""
     return _published("fashion", size, folder, download)
 
 
-def digits(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+def digits(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return scikit-learn's digits; see `load_dataset` for the arguments."""
     return _published("digits", size, folder, download)
 
 
-def yin_yang(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+def yin_yang(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return the Yin-Yang data set, which is generated; see `load_dataset` for the arguments."""
     return _published("yin_yang", size, folder, download)
 
 
-def folder(size: int | None = None, folder: str | None = None, download: bool = False) -> ImageDataset:
+def folder(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return the data set in a user's folder; see `load_dataset` for the arguments."""
     if folder is None:
         raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
@@ -104,7 +104,7 @@ def folder(size: int | None = None, folder: str | None = None, download: bool = 
     return read_own(Path(folder).expanduser(), size)
 
 
-def _published(name: str, size: int | None, folder: str | None, download: bool) -> ImageDataset:
+def _published(name: str, size: int | None, folder: str | None, download: bool) -> Dataset:
     """Return a data set of the catalogue."""
     info = CATALOGUE[name]
     size = info.size if size is None else size
@@ -143,7 +143,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_types(self, "data.")
 
-    def load(self) -> ImageDataset:
+    def load(self) -> Dataset:
         """Load the data; see `load_dataset`."""
         return hold_out(load_dataset(self.name, self.size, self.folder, self.download, self.settings), self.validation)
 

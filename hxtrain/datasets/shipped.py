@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from .catalogue import DatasetInfo
-from .dataset import ImageDataset, Split, content_sha256
+from .dataset import Dataset, content_sha256
 from .errors import DatasetError
+from .split import Samples, Split
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip entry can carry
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -21,7 +22,7 @@ def shipped_file(info: DatasetInfo) -> Path:
     return Path(__file__).parent / "files" / info.shipped
 
 
-def read_shipped(info: DatasetInfo, source: Path | None = None) -> ImageDataset:
+def read_shipped(info: DatasetInfo, source: Path | None = None) -> Dataset:
     """Read a file written by `write_npz`; by default the installed one.
 
     Raises:
@@ -41,14 +42,14 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> ImageDataset:
     return assemble(info, train, test, note)
 
 
-def assemble(info: DatasetInfo, train: Split, test: Split, note: str) -> ImageDataset:
+def assemble(info: DatasetInfo, train: Samples, test: Samples, note: str) -> Dataset:
     """Combine two splits, images [N, S, S] or feature vectors [N, S], with the facts of `info` and their hash."""
-    return ImageDataset(
+    return Dataset(
         name=info.name,
         train=train,
         test=test,
         classes=info.classes,
-        size=train.samples.shape[-1],
+        size=train.shape[-1],
         origin=info.origin,
         licence=info.licence,
         note=note,
@@ -56,7 +57,7 @@ def assemble(info: DatasetInfo, train: Split, test: Split, note: str) -> ImageDa
     )
 
 
-def write_dataset(path: Path, data: ImageDataset, extra: Arrays | None = None) -> None:
+def write_dataset(path: Path, data: Dataset, extra: Arrays | None = None) -> None:
     """Write a data set (its classes must fit uint8 labels) with its note, origin, licence and `extra`."""
     arrays: Arrays = {
         "train_images": data.train.images.numpy(),

@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 
 from .catalogue import YIN_YANG
-from .dataset import ImageDataset, Split
+from .dataset import Dataset
 from .shipped import assemble
+from .split import Split
 
 Floats = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
@@ -41,7 +42,7 @@ NOTE = (
 )
 
 
-def generate() -> ImageDataset:
+def generate() -> Dataset:
     """Return 5,000 training, 1,000 test and 1,000 validation samples, features float32 [N, 4]."""
     train, test, validation = (_split(*draw(count, seed)) for count, seed in (TRAIN, TEST, VALIDATION))
     return replace(assemble(YIN_YANG, train, test, NOTE), validation=validation, plane=plane)
@@ -70,7 +71,7 @@ def region(x: Floats, y: Floats) -> Classes:
 
 
 def plane(side: int) -> Split:
-    """Return a grid of `side` x `side` points in the square, see `ImageDataset.plane`."""
+    """Return a grid of `side` x `side` points in the square, see `Dataset.plane`."""
     axis = (np.arange(side) + 0.5) / side
     y, x = (values.ravel() for values in np.meshgrid(axis, axis, indexing="ij"))
     return _split(np.stack([x, y], 1), region(x, y))

@@ -24,7 +24,8 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
         return (
             f"the input is late: {late} of {events} events lie after the window of {steps * dt:.3g} s "
             f"({steps} steps of {dt:.3g} s). Times are in seconds from the start of each sample: "
-            "Spikes.from_events(..., time_unit=1e-6) takes microseconds, encoder.tau and the like are in seconds"
+            "Spikes.from_events(..., time_unit=1e-6) takes microseconds, encoder.tau and the like are in seconds, and "
+            "encoder.speedup makes recordings pass faster"
         )
     if samples >= MIN_SAMPLES and events - late < FEW_EVENTS * samples:
         return (

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from hxtrain.checks import check_types
+from hxtrain.datasets import DatasetError, ImageSource, Source
 
 from .losses import Loss
 
@@ -119,3 +120,48 @@ class Teacher:
             return (1 - share) * labels_loss(output, labels) + share * teacher_loss
 
         return mixture
+
+
+class Lessons:
+    """What a teacher says about the samples of a source; without distortions it is asked once about each.
+
+    Args:
+        teacher: Artificial neural networks to learn from.
+        source: Source of the student's input spikes.
+        batch_size: Samples that the teacher gets at a time.
+
+    Attributes:
+        source: Source of the student's input spikes.
+
+    Raises:
+        DatasetError: The samples are events, which a teacher does not take.
+    """
+
+    def __init__(self, teacher: Teacher, source: Source, batch_size: int) -> None:
+        if not isinstance(source, ImageSource):
+            raise DatasetError(
+                f"a teacher takes images or feature vectors, not the samples of {source!r}; leave distillation out"
+            )
+        self.source = source
+        self._teacher = teacher
+        self._batch_size = batch_size
+        self._logits: Tensor | None = None
+
+    def loss(self, labels_loss: Loss, indices: Tensor, values: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of a batch, see `Teacher.loss`.
+
+        Args:
+            labels_loss: Loss without a teacher.
+            indices: Numbers of the samples, int64 `[B]`.
+            values: Intensities that the student's spikes encode `[B, ...]`.
+        """
+        return self._teacher.loss(labels_loss, self.logits(indices, values))
+
+    def logits(self, indices: Tensor, values: Tensor) -> Tensor:
+        """Return the teacher's logits of a batch `[B, classes]`. The arguments are those of `loss`."""
+        if self.source.augment.active:
+            return self._teacher.logits(values)
+        if self._logits is None:
+            parts = torch.split(torch.arange(len(self.source)), self._batch_size)
+            self._logits = torch.cat([self._teacher.logits(self.source.intensities(part)) for part in parts])
+        return self._logits[indices.to(self._logits.device)]

@@ -5,7 +5,7 @@ from hxtrain.network import Write
 from .backprop import Backprop, train_step
 from .constraints import CONSTRAINTS, Clamp, Constraint, Sign
 from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
-from .rule import RULES, Batch, LearningRule, Need, Objective, RuleError, Step, correctness, require_fit
+from .rule import RULES, Batch, LearningRule, LossFunction, Need, Objective, RuleError, Step, correctness, require_fit
 from .step import LossNotFiniteError, learn
 from .streaming import StreamingRule, Window
 
@@ -20,6 +20,7 @@ __all__ = [
     "Clamp",
     "Constraint",
     "LearningRule",
+    "LossFunction",
     "LossNotFiniteError",
     "Need",
     "Objective",

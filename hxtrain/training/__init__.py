@@ -2,7 +2,7 @@
 
 from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
-from .evaluation import Evaluation, evaluate, intensities
+from .evaluation import Evaluation, evaluate
 from .loop import CHECKPOINT, METRICS, TrainingInterrupt
 from .trainer import DeviceLostError, Task, Trainer
 
@@ -18,5 +18,4 @@ __all__ = [
     "TrainingInterrupt",
     "diagnose",
     "evaluate",
-    "intensities",
 ]

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from hxtrain.backends import Health
 from hxtrain.checks import require_kind, whole
-from hxtrain.datasets import ImageDataset, Split
-from hxtrain.datasets.encoders import Encoder
+from hxtrain.datasets import Dataset, Samples, Source
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss
@@ -56,11 +55,6 @@ class Evaluation:
         """Return the evaluation of which `as_dict` returned these values."""
         health = Health(**{**values["health"], "notes": tuple(values["health"]["notes"])})
         return cls(**{**values, "health": health, "costs": Costs(**values["costs"])})
-
-
-def intensities(samples: Tensor) -> Tensor:
-    """Return intensities in 0..1 of 8-bit images `[B, H, W]`; features `[B, F]` have them already."""
-    return samples.to(torch.float32).mul_(1 / 255) if samples.dtype == torch.uint8 else samples
 
 
 @dataclass(frozen=True)
@@ -135,68 +129,70 @@ class EvaluationSums:
 
 def evaluate(
     net: Network,
-    encoder: Encoder,
+    source: Source,
     loss: Loss,
-    split: Split,
-    classes: int,
-    batch_size: int,
+    batch_size: int = 500,
     masks: list[Tensor | None] | None = None,
 ) -> Evaluation:
-    """Run all samples of a split, without jitter, and compare the answers with the labels.
+    """Run all samples of a source, without randomness, and compare the answers with the labels.
 
     Args:
         net: Network, attached to a device or in software.
-        encoder: Code from samples to input events.
+        source: Input spikes and labels of `S` samples, such as `data.source(data.test, encoder)`.
         loss: Loss function that turns outputs into answers.
-        split: `S` samples and their labels.
-        classes: Number of classes.
         batch_size: Samples per batch.
         masks: Active neurons of each layer, see `Network.forward`; None keeps all.
 
     Raises:
-        TypeError: An argument is of the wrong type, such as a whole data set in place of a split.
-        ValueError: The split is empty, a label exceeds the classes, the output has another number of classes, or the
-            loss reads another kind of output.
+        TypeError: An argument is of the wrong type, such as a split in place of a source.
+        ValueError: The source is empty, a label exceeds the neurons of the output, or the loss reads another kind of
+            output.
     """
-    _check(net, encoder, loss, split)
-    _check_sizes(net, split, whole("classes", classes), whole("batch_size", batch_size))
-    return observe(net, encoder, loss, split, classes, batch_size, masks).summary()
+    _check(net, source, loss)
+    _check_sizes(net, source, whole("batch_size", batch_size))
+    return observe(net, source, loss, batch_size, masks).summary()
 
 
-def _check(net: Network, encoder: Encoder, loss: Loss, split: Split) -> None:
+def _check(net: Network, source: Source, loss: Loss) -> None:
     """Raise an error for arguments of the wrong type, and for a loss that does not fit the network."""
-    for value, kind, name in ((net, Network, "net"), (encoder, Encoder, "encoder"), (loss, Loss, "loss")):
-        require_kind(value, kind, name, "evaluate(net, encoder, loss, split, classes, batch_size)")
-    if isinstance(split, ImageDataset):
-        raise TypeError(f"expected a split, got the data set {split.name}; give its part, such as data.test")
-    if not isinstance(split, Split):
-        raise TypeError(f"expected a Split, got {type(split).__name__}; make one with Split(samples, labels)")
+    if isinstance(source, Dataset | Samples):
+        raise TypeError(f"source: expected a Source, got {source!r}; make one with data.source(data.test, encoder)")
+    for value, kind, name in ((net, Network, "net"), (source, Source, "source"), (loss, Loss, "loss")):
+        require_kind(value, kind, name, "evaluate(net, data.source(data.test, encoder), loss)")
     check_output(net, loss)
 
 
-def _check_sizes(net: Network, split: Split, classes: int, batch_size: int) -> None:
+def _check_sizes(net: Network, source: Source, batch_size: int) -> None:
     """Raise an error for sizes that contradict each other."""
-    if not len(split) or batch_size < 1:
-        raise ValueError(f"{len(split)} samples in batches of {batch_size}: at least one of each is needed")
+    if not len(source) or batch_size < 1:
+        raise ValueError(f"{len(source)} samples in batches of {batch_size}: at least one of each is needed")
     outputs = net.layers[-1].neurons.size
-    largest = int(split.labels.max())
-    if not largest < classes == outputs:
-        raise ValueError(
-            f"classes={classes}, but labels go up to {largest} and the output has {outputs} neurons; all are to agree"
-        )
+    largest = int(source.labels.max())
+    if largest >= outputs:
+        raise ValueError(f"labels go up to {largest}, but the output has {outputs} neurons; it needs one per class")
 
 
 @torch.no_grad()
 def observe(
     net: Network,
-    encoder: Encoder,
+    source: Source,
     loss: Loss,
-    split: Split,
-    classes: int,
     batch_size: int,
     masks: list[Tensor | None] | None = None,
+    samples: range | None = None,
 ) -> EvaluationSums:
-    """Run all samples of a split, which may be empty. The arguments are those of `evaluate`."""
+    """Run samples of a source.
+
+    Args:
+        net: See `evaluate`.
+        source: See `evaluate`.
+        loss: See `evaluate`.
+        batch_size: Samples per batch.
+        masks: See `evaluate`.
+        samples: Consecutive samples to run, possibly none; None for all.
+    """
+    samples = range(len(source)) if samples is None else samples
+    classes = net.layers[-1].neurons.size
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes = 0.0
     health = Health()
@@ -204,11 +200,9 @@ def observe(
     late_input_events = 0
     meter = CostMeter(device_of(net))
     times = [torch.zeros(0, dtype=torch.float64)]
-    jitterless = encoder.without_jitter()
-    for first in range(0, len(split), batch_size):
-        labels = split.labels[first : first + batch_size]
-        samples = split.samples[first : first + batch_size].to(net.torch_device)
-        activity = net(jitterless(intensities(samples)), masks)
+    for indices in torch.split(torch.arange(samples.start, samples.stop), batch_size) if samples else ():
+        labels = source.labels[indices]
+        activity = net(source.spikes(indices).to(net.torch_device), masks)
         answers = predictions(loss.scores(activity.output)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()

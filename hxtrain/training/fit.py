@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hxtrain.checks import mapping, require_kind, text
-from hxtrain.datasets import ImageDataset
+from hxtrain.datasets import Dataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.network import Activity, Network
@@ -63,7 +63,7 @@ class FunctionPenalty(Regularizer):
 
 def fit(
     net: Network,
-    data: ImageDataset,
+    data: Dataset,
     rule: LearningRule | None = None,
     *,
     encoder: Encoder | None = None,

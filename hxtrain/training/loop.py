@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.checks import mapping, text, whole
-from hxtrain.datasets import ImageDataset, Split
+from hxtrain.datasets import Dataset, Samples
 from hxtrain.finite import first_not_finite
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from hxtrain.runs.metrics import Sums, write_json_lines
@@ -56,7 +56,7 @@ class Loop(ABC, Generic[Config]):
 
     def __init__(
         self,
-        data: ImageDataset,
+        data: Dataset,
         config: Config,
         seed: int,
         folder: str | Path,
@@ -209,7 +209,7 @@ class Loop(ABC, Generic[Config]):
             raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
 
 
-def shorten(split: Split, count: int, field: str) -> Split:
+def shorten(split: Samples, count: int, field: str) -> Samples:
     """Return the first `count` samples; 0 for all.
 
     Raises:

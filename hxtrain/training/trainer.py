@@ -18,13 +18,13 @@ from torch import Tensor
 
 from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.checks import mapping, require_kind
-from hxtrain.datasets import ImageDataset
+from hxtrain.datasets import Dataset, Samples, Source
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Loss, Regularizer
-from hxtrain.objectives.distillation import Teacher
+from hxtrain.objectives.distillation import Lessons, Teacher
 from hxtrain.objectives.losses import check_output, predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
@@ -34,6 +34,7 @@ from hxtrain.rules import (
     Clamp,
     Constraint,
     LearningRule,
+    LossFunction,
     LossNotFiniteError,
     Objective,
     Optimizer,
@@ -49,7 +50,7 @@ from hxtrain.runs.saved import required, take_weights
 
 from .config import TrainerConfig
 from .diagnosis import JUDGED_SAMPLES, Observations
-from .evaluation import Evaluation, EvaluationSums, intensities, observe
+from .evaluation import Evaluation, EvaluationSums, observe
 from .loop import METRICS, Loop, TrainingInterrupt
 from .parallel import ALONE, Team
 
@@ -78,7 +79,7 @@ class Task:
     encoder: Encoder
     loss: Loss
     regularizers: Mapping[str, Regularizer]
-    data: ImageDataset
+    data: Dataset
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
     rule: LearningRule = field(default_factory=Backprop)
@@ -90,7 +91,7 @@ class Task:
             "net": Network,
             "encoder": Encoder,
             "loss": Loss,
-            "data": ImageDataset,
+            "data": Dataset,
             "rule": LearningRule,
             "optimizer": Optimizer,
         }
@@ -101,6 +102,15 @@ class Task:
             require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
         self.net.check_training()
         check_output(self.net, self.loss, *penalties)
+        self.source(self.data.train, self.augment)
+
+    def source(self, samples: Samples, augment: Augmentation | None = None) -> Source:
+        """Return the source of a part of the data, which encodes where the network computes.
+
+        Raises:
+            DatasetError: The encoder, or the distortion, does not take samples of this kind.
+        """
+        return self.data.source(samples, self.encoder, augment, self.net.torch_device)
 
 
 class StepSums(NamedTuple):
@@ -151,13 +161,17 @@ class Trainer(Loop[TrainerConfig]):
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.task = task
         self.team = team
+        self.train_source = task.source(self.train, task.augment)
+        self.test_source = task.source(self.test)
+        self._lessons = (
+            None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
+        )
         self._changed = False
         optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
         self._stop = threading.Event()
         self._stopped = False
         self._step_sums = StepSums(0, 0, 0, 0)
-        self._teacher_logits: Tensor | None = None
         self._warned: set[str] = set()
         self._start_observations = Observations()
         self._end_observations = Observations()
@@ -194,11 +208,9 @@ class Trainer(Loop[TrainerConfig]):
     def evaluate(self) -> Evaluation:
         """Evaluate the network on the test data; each process runs one part of them."""
         task = self.task
-        first, last = self.team.part(len(self.test))
-        part = self.test[first:last]
-        classes = len(task.data.classes)
-        with self._sharing(first, len(self.test)):
-            sums = observe(task.net, task.encoder, task.loss, part, classes, self.config.evaluation_batch_size)
+        part = range(*self.team.part(len(self.test)))
+        with self._sharing(part.start, len(self.test)):
+            sums = observe(task.net, self.test_source, task.loss, self.config.evaluation_batch_size, samples=part)
         total, *addends = map(EvaluationSums.from_plain, self.team.gather(sums.as_plain()))
         for addend in addends:
             total = total + addend
@@ -245,10 +257,7 @@ class Trainer(Loop[TrainerConfig]):
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         try:
             with self._sharing(first, len(indices)):
-                spikes, images = self._batch(indices, first, last)
-                loss = None
-                if task.teacher is not None:
-                    loss = task.teacher.loss(task.loss, self._logits(task.teacher, indices[first:last], images))
+                spikes, loss = self._batch(indices, first, last)
                 batch = Batch(spikes, labels, masks, loss)
                 constraints = list(task.constraints.values())
                 step = learn(task.net, self.rule, self.optimizer, batch, constraints, join)
@@ -276,29 +285,24 @@ class Trainer(Loop[TrainerConfig]):
             return index, index + 1, 0.0
         return first, last, (last - first) / count
 
-    def _batch(self, indices: Tensor, first: int, last: int) -> tuple[Spikes, Tensor]:
-        """Return input events and intensities of samples `first` to `last` of a batch.
+    def _batch(self, indices: Tensor, first: int, last: int) -> tuple[Spikes, LossFunction]:
+        """Return input events of samples `first` to `last` of a batch, and their loss.
 
-        Distortions and jitter are drawn for the whole batch.
+        Random numbers are drawn for the whole batch, so that they do not depend on the number of processes.
         """
-        encoder = self.task.encoder
-        device = self.task.net.torch_device
-        if encoder.jitter == 0 and not self.task.augment.active:
-            images = intensities(self.train.samples[indices[first:last]].to(device))
-            return encoder(images), images
-        originals = intensities(self.train.samples[indices].to(device))
-        images = self.task.augment(originals, generator(self.seed, "augment", self.epoch, self.step))
-        jitter = generator(self.seed, "jitter", self.epoch, self.step) if encoder.jitter > 0 else None
-        return encoder(images, jitter).stretch(first, last), images[first:last]
+        source, lessons = self.train_source, self._lessons
+        part = indices[first:last]
+        chosen, edges = (indices, (first, last)) if source.is_random else (part, (0, last - first))
+        streams = self._stream if source.is_random else None
+        if lessons is None:
+            return source.spikes(chosen, streams).stretch(*edges), self.task.loss
+        values = lessons.source.intensities(chosen, streams)
+        loss = lessons.loss(self.task.loss, part, values[slice(*edges)])
+        return lessons.source.encode(values, streams).stretch(*edges), loss
 
-    def _logits(self, teacher: Teacher, indices: Tensor, images: Tensor) -> Tensor:
-        """Return the teacher's logits of some samples; without distortions they are computed once per run."""
-        if self.task.augment.active:
-            return teacher.logits(images)
-        if self._teacher_logits is None:
-            parts = torch.split(self.train.samples, self.config.evaluation_batch_size)
-            self._teacher_logits = torch.cat([teacher.logits(intensities(part)) for part in parts])
-        return self._teacher_logits[indices.to(self._teacher_logits.device)]
+    def _stream(self, name: str) -> torch.Generator:
+        """Return the generator of a stream of random numbers for the current step."""
+        return generator(self.seed, name, self.epoch, self.step)
 
     def _join(self, step: Step, labels: Tensor, share: float) -> None:
         """Average the gradients of all processes, and add up their sums over the samples of a step.

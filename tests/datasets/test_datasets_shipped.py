@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hxtrain.datasets import DATASETS, DataConfig, DatasetError, ImageDataset, Split, load_dataset
+from hxtrain.datasets import DATASETS, DataConfig, Dataset, DatasetError, Split, load_dataset
 from hxtrain.datasets.catalogue import CATALOGUE, DIGITS
 from hxtrain.datasets.shipped import read_shipped, shipped_file
 
@@ -36,7 +36,7 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, ImageDataset]:
+def loaded() -> dict[str, Dataset]:
     return {name: load_dataset(name) for name in EXPECTED}
 
 
@@ -46,7 +46,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_content(loaded: dict[str, ImageDataset], name: str) -> None:
+def test_content(loaded: dict[str, Dataset], name: str) -> None:
     data, (size, train, test, sha256) = loaded[name], EXPECTED[name]
     assert (data.name, data.size, len(data.classes)) == (name, size, 10)
     for split, counts in ((data.train, train), (data.test, test)):
@@ -59,7 +59,7 @@ def test_content(loaded: dict[str, ImageDataset], name: str) -> None:
     assert data.sha256 == sha256 == CATALOGUE[name].sha256
 
 
-def test_provenance(loaded: dict[str, ImageDataset]) -> None:
+def test_provenance(loaded: dict[str, Dataset]) -> None:
     assert loaded["mnist"].note.startswith("The original train/test partition")
     assert loaded["mnist"].test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert loaded["fashion"].note.startswith("NOT the original train/test partition")
@@ -67,7 +67,7 @@ def test_provenance(loaded: dict[str, ImageDataset]) -> None:
     assert [data.licence[:8] for data in loaded.values()] == ["CC BY-SA", "MIT, Cop", "CC BY 4."]
 
 
-def test_digits_are_scikit_learns(loaded: dict[str, ImageDataset]) -> None:
+def test_digits_are_scikit_learns(loaded: dict[str, Dataset]) -> None:
     source = pytest.importorskip("sklearn.datasets").load_digits()
     with np.load(shipped_file(DIGITS), allow_pickle=False) as arrays:
         order = arrays["permutation"]
@@ -133,11 +133,11 @@ def test_split_refuses(images: torch.Tensor, labels: torch.Tensor, text: str) ->
         Split(images, labels)
 
 
-def test_dataset_refuses_foreign_labels_and_sizes(loaded: dict[str, ImageDataset]) -> None:
+def test_dataset_refuses_foreign_labels_and_sizes(loaded: dict[str, Dataset]) -> None:
     good = loaded["digits"]
     facts = {key: getattr(good, key) for key in good.__dataclass_fields__}
     high = Split(good.test.images, good.test.labels + 1)
     with pytest.raises(DatasetError, match="digits test: labels run from 1 to 10, expected 0 to 9"):
-        ImageDataset(**(facts | {"test": high}))
+        Dataset(**(facts | {"test": high}))
     with pytest.raises(DatasetError, match=r"digits train: images are \[8, 8\], expected \[9, 9\]"):
-        ImageDataset(**(facts | {"size": 9}))
+        Dataset(**(facts | {"size": 9}))

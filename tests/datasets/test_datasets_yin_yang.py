@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hxtrain.datasets import DataConfig, DatasetError, ImageDataset, Split, content_sha256, load_dataset
+from hxtrain.datasets import DataConfig, Dataset, DatasetError, Split, content_sha256, load_dataset
 from hxtrain.datasets.build import main
 from hxtrain.datasets.catalogue import YIN_YANG
 from hxtrain.datasets.yin_yang import TEST, TRAIN, VALIDATION, draw, plane, region
@@ -24,7 +24,7 @@ PER_CLASS = {"train": [1681, 1702, 1617], "validation": [316, 336, 348], "test":
 
 
 @pytest.fixture(scope="module")
-def data() -> ImageDataset:
+def data() -> Dataset:
     return load_dataset("yin_yang")
 
 
@@ -37,7 +37,7 @@ def test_points_are_bit_by_bit_the_published_ones(part: str) -> None:
     assert np.bincount(classes).tolist() == PER_CLASS[part]
 
 
-def test_content(data: ImageDataset) -> None:
+def test_content(data: Dataset) -> None:
     assert (data.name, data.classes, data.shape, data.inputs) == ("yin_yang", ("yin", "yang", "dot"), (4,), 4)
     assert data.title == "yin_yang (4 features)"
     assert data.validation is not None
@@ -83,7 +83,7 @@ def test_the_plane_is_a_grid_with_the_right_areas() -> None:
     assert shares.tolist() == pytest.approx(expected, abs=0.003)
 
 
-def test_validation_is_the_published_part_and_training_keeps_all(data: ImageDataset) -> None:
+def test_validation_is_the_published_part_and_training_keeps_all(data: Dataset) -> None:
     held = DataConfig("yin_yang", validation=1000).load()
     assert data.validation is not None
     assert torch.equal(held.test.samples, data.validation.samples)
@@ -110,12 +110,12 @@ def test_refused_requests(arguments: dict[str, object]) -> None:
         (lambda s: Split(s.samples[1:], s.labels), "999 feature vectors but 1000 labels"),
     ],
 )
-def test_features_refuse(data: ImageDataset, make: Callable[[Split], object], text: str) -> None:
+def test_features_refuse(data: Dataset, make: Callable[[Split], object], text: str) -> None:
     with pytest.raises(DatasetError, match=text):
         make(data.test)
 
 
-def test_parts_of_different_kinds_are_refused(data: ImageDataset) -> None:
+def test_parts_of_different_kinds_are_refused(data: Dataset) -> None:
     digits = load_dataset("digits")
     with pytest.raises(DatasetError, match=r"yin_yang test: images are \[8, 8\], expected \[4\]"):
         replace(data, test=digits.test)

@@ -20,6 +20,7 @@ RUNS = [
     ("train", ["backend=remote", "backend.settings.address=tcp://a:1", "trainer.schedule=cosine"]),
     ("train", ["backend=emulator_faulty", "network.hidden=[3,4]", 'trainer.initial="plan (v2)/a=1,b/checkpoint.pt"']),
     ("train", ["backend=software", "network.saturation=12.5", "data=digits", 'distillation.teacher=["a b.pt",c.pt]']),
+    ("train", ["data=folder", "data.folder=events", "encoder=events", "encoder.speedup=2000"]),
     ("ann", ["model=cnn", "experiment=ann/mnist16_rotated", "model.channels=3"]),
     ("ann", ["trainer.label_smoothing=0.1"]),
 ]

@@ -18,14 +18,12 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.commands.train import RunConfig, run
-from hxtrain.datasets import DataConfig
+from hxtrain.datasets import DataConfig, intensities, source
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
-from hxtrain.training import evaluation, trainer
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.diagnosis import Observations, diagnose
-from hxtrain.training.evaluation import intensities
 
 DEVICES = (None, "reference", "emulator")
 
@@ -158,8 +156,7 @@ def test_a_training_run_names_its_input_and_counts_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "silent" in text:  # images that are divided by 255 twice
-        for module in (trainer, evaluation):
-            monkeypatch.setattr(module, "intensities", lambda samples: intensities(samples) / 255)
+        monkeypatch.setattr(source, "intensities", lambda samples: intensities(samples) / 255)
     warnings, result = train(tmp_path, batch_size, **encoder)
     assert [warning[: len(text)] for warning in warnings] == [text]
     assert not [

@@ -23,11 +23,10 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MaxOverTime
-from hxtrain.objectives.distillation import Distillation, Teacher, distillation_loss
+from hxtrain.objectives.distillation import Distillation, Lessons, Teacher, distillation_loss
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
-from hxtrain.training.trainer import Trainer
 
 
 def quiet():
@@ -162,7 +161,7 @@ def test_undistorted_images_go_to_the_teacher_once(tmp_path, teachers, mocker):
     spy = mocker.spy(Teacher, "logits")
     run(config, tmp_path / "once", "test", quiet())
     assert sum(len(call.args[1]) for call in spy.call_args_list) == 130
-    mocker.patch.object(Trainer, "_logits", lambda self, teacher, chosen, images: teacher.logits(images))
+    mocker.patch.object(Lessons, "logits", lambda self, indices, values: self._teacher.logits(values))
     run(config, tmp_path / "always", "test", quiet())
     cached, computed = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("once", "always"))
     for name in cached:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hxtrain.datasets import load_dataset
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -22,7 +24,10 @@ def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert printed[0] == "Spikes(4000 events, 200 samples, 20 units, 2e-06..1.6e-05 s)"
     assert printed[1] == "tensor(23) tensor(1.2000e-05)"
     assert printed[2] == "tensor(1.)"
-    assert 0 <= float(printed[3]) <= 1
+    assert printed[3] == "1.0"
+    assert 0 <= float(printed[4]) <= 1
+    data = load_dataset("folder", folder=tmp_path)
+    assert (data.title, len(data.train), data.classes) == ("folder (20 units)", 200, ("0", "1"))
 
 
 def test_the_equations_are_those_of_the_twin() -> None:

@@ -14,7 +14,7 @@ from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, load_trained
 from hxtrain.commands.train import RunConfig, run
-from hxtrain.datasets import DataConfig
+from hxtrain.datasets import DataConfig, intensities
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.execution.config import BackendConfig
@@ -23,7 +23,6 @@ from hxtrain.objectives import MeanOverTime
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
-from hxtrain.training.evaluation import intensities
 
 ENCODER = LinearLatencyEncoder(late=24e-6, bias=10e-6, repeats=5)
 

@@ -59,8 +59,8 @@ def step(
     return train_step(net, loss, regularizers, optimizer or adam, spikes, labels, masks)
 
 
-def evaluate_split(split: Any, classes: int = 10, batch_size: int = 5, net: Any = None) -> object:
-    return evaluate(net or network(), ENCODE, LOSS, split, classes, batch_size)
+def evaluate_split(split: Any, batch_size: Any = 5, net: Any = None) -> object:
+    return evaluate(net or network(), DATA.source(split, ENCODE), LOSS, batch_size)
 
 
 MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
@@ -105,19 +105,29 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "an activity to scores": (lambda: hx.MeanOverTime().scores(network()(SPIKES)), TypeError, "give activity.output"),
     "a step to a loss": (lambda: LOSS(readout()[0], LABELS), ValueError, r"output has shape \[10, 10\], expected"),
     "a data set to evaluate": (
-        lambda: evaluate_split(DATA),
+        lambda: evaluate(network(), DATA, LOSS),
         TypeError,
-        r"got the data set digits; .* such as data.test",
+        r"source: expected a Source, got Dataset\(digits 8x8.*\); make one with data.source\(data.test, encoder\)",
     ),
     "tensors to evaluate": (
-        lambda: evaluate_split((IMAGES, LABELS)),
+        lambda: evaluate(network(), (IMAGES, LABELS), LOSS),
         TypeError,
-        "expected a Split, got tuple; make one",
+        "source: expected Source, got tuple; evaluate",
+    ),
+    "a split to evaluate": (
+        lambda: evaluate(network(), DATA.test, LOSS),
+        TypeError,
+        r"got Split\(500 images, 8x8\); make one",
+    ),
+    "a data set as a part of it": (
+        lambda: evaluate_split(DATA),
+        DatasetError,
+        "expected a Split or an EventSplit, got Dataset; give a part of the data, such as data.test",
     ),
     "too few classes": (
-        lambda: evaluate_split(DATA.test, 3),
+        lambda: evaluate_split(DATA.test, net=hx.Network(hx.Linear(64, 3), hx.LI(3))),
         ValueError,
-        r"classes=3, but labels go up to 9 and the output",
+        r"labels go up to 9, but the output has 3 neurons; it needs one per class",
     ),
     "no batches": (lambda: evaluate_split(DATA.test, batch_size=0), ValueError, r"500 samples in batches of 0"),
     "no samples": (lambda: evaluate_split(DATA.test[:0]), ValueError, r"0 samples in batches of 5"),
@@ -128,12 +138,12 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "float labels of a split": (lambda: Split(np.zeros((2, 3)), [0.5, 1]), DatasetError, "feature vectors float32"),
     "another order to evaluate": (
-        lambda: evaluate(network(), LOSS, ENCODE, DATA.test, 10, 5),
+        lambda: evaluate(network(), LOSS, DATA.source(DATA.test, ENCODE)),
         TypeError,
-        r"encoder: expected Encoder, got MaxOverTime; evaluate\(net, encoder",
+        r"source: expected Source, got MaxOverTime; evaluate\(net, data.source",
     ),
     "no loss": (
-        lambda: evaluate(network(), ENCODE, None, DATA.test, 10, 5),
+        lambda: evaluate(network(), DATA.source(DATA.test, ENCODE), None),
         TypeError,
         "loss: expected Loss, got NoneType",
     ),
@@ -148,7 +158,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
         "batch_size=2.5 must be a whole number",
     ),
     "a split to an encoder": (lambda: ENCODE(DATA.train), TypeError, "got Split; give samples of a split, such as"),
-    "a data set to an encoder": (lambda: ENCODE(DATA), TypeError, "got ImageDataset; give samples of a split"),
+    "a data set to an encoder": (lambda: ENCODE(DATA), TypeError, "got Dataset; give samples of a split"),
     "seed as a generator": (
         lambda: hx.LatencyEncoder(jitter=1e-6)(IMAGES, 0),
         TypeError,
@@ -278,7 +288,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
         "net: expected Network, got LatencyEncoder; Task",
     ),
     "a task's regularisers": (lambda: Task(network(), ENCODE, LOSS, [Burst()], DATA), ValueError, "must be a mapping"),
-    "a part of the data": (lambda: Task(network(), ENCODE, LOSS, {}, DATA.train), TypeError, "data: expected ImageDa"),
+    "a part of the data": (lambda: Task(network(), ENCODE, LOSS, {}, DATA.train), TypeError, "data: expected Dataset"),
     "a number to load": (lambda: hx.load(3), ValueError, "run=3 must be a text"),
     "nothing to load": (lambda: load_checkpoint(None), ValueError, "path=None must be a text"),
     "several data sets": (
@@ -452,7 +462,7 @@ def printed() -> dict[str, object]:
         "Recurrent(5, 5, mean=0, gain=0.7)": hx.Recurrent(5),
         "Dropout(p=0.4)": hx.Dropout(0.4),
         "Split(1297 images, 8x8)": DATA.train,
-        "ImageDataset(digits 8x8, 1297 training and 500 test samples, 10 classes)": DATA,
+        "Dataset(digits 8x8, 1297 training and 500 test samples, 10 classes)": DATA,
         "Recording(layer0: 1 spikes; traces layer0: [10, 20, 20], layer1: [10, 20, 10])": recording,
         "Recording(no spikes; traces none)": Recording({}, {}, Cost(0, None, "estimated")),
     }
