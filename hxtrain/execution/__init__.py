@@ -1,7 +1,7 @@
 """Who runs a network: a device, with placement, partition, repeats and drift."""
 
-from .device import Device, device_of
+from .device import Device, device_of, open_device
 from .placement import Plan, place
 from .session import Session
 
-__all__ = ["Device", "Plan", "Session", "device_of", "place"]
+__all__ = ["Device", "Plan", "Session", "device_of", "open_device", "place"]

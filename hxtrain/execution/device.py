@@ -6,9 +6,11 @@ device run in parts, runs are retried and checked, and codes become membranes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from hxtrain.backends import (
     DeviceError,
     Recording,
     Spikes,
+    create_backend,
 )
 from hxtrain.checks import flag, optional, real, whole
 from hxtrain.network import Activity, LayerActivity, Network
@@ -217,6 +220,25 @@ class Device:
         if self.plan is None:
             raise DeviceError("no network is placed on the device; call net.attach(device) first")
         return self.plan
+
+
+DEVICE_SETTINGS = frozenset(inspect.signature(Device).parameters) - {"backend"}
+"""Settings of `Device`."""
+
+
+def open_device(name: str, **settings: Any) -> Device:
+    """Return a device by the name of its backend; `with` opens and closes it.
+
+    Args:
+        name: name of a registered backend, such as `emulator`.
+        settings: settings of the backend, such as `chip="W66F3"`, and of `Device`, such as `retries=3`.
+
+    Raises:
+        UnknownBackendError: the name or a setting is not known.
+        ValueError: a setting is out of range.
+    """
+    host = {key: settings.pop(key) for key in DEVICE_SETTINGS & settings.keys()}
+    return Device(create_backend(name, **settings), **host)
 
 
 def device_of(net: Network) -> Device | None:

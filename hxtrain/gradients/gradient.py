@@ -5,16 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Optional, TypeVar
 
 from torch import Tensor
 
 from hxtrain.backends import Registry
-from hxtrain.neurons import GridEvents, Measured, Model
+from hxtrain.checks import check_types, one_of, positive
+from hxtrain.neurons import GridEvents, Measured, Model, get_surrogate
 
 from .injection import measured_layers
 
 M = TypeVar("M", bound=Measured)
+AT_SPIKE = ("threshold", "trace")
+"""Membranes that a surrogate may see in a bin with a spike, see `SurrogateGradient`."""
 
 
 @dataclass
@@ -59,10 +62,37 @@ class Gradient(ABC):
 class SurrogateGradient(Gradient):
     """Surrogate gradients with the measured membranes in place of the model's (Cramer et al. 2022), see `injection`.
 
-    The surrogate, its slope and the membrane in bins with a spike belong to each population, see `hxtrain.network.LIF`.
+    Attributes:
+        surrogate: Surrogate derivative of all populations, a name or a function; None: that of each population, see
+            `hxtrain.network.LIF`.
+        slope: Inverse width of the surrogate of all populations; None: that of each population.
+        at_spike: Membrane that the surrogate sees in a bin with a spike, `threshold` or `trace`, in all populations;
+            None: that of each population.
     """
 
     reads_membranes: ClassVar[bool] = True
+    surrogate: Any = None
+    slope: Optional[float] = None  # noqa: UP045 - spelt so for every OmegaConf
+    at_spike: Optional[str] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        check_types(self, "gradient.")
+        if self.slope is not None:
+            positive("gradient.slope", self.slope)
+        if self.at_spike is not None:
+            one_of(AT_SPIKE)("gradient.at_spike", self.at_spike)
+        self._derivative = None if self.surrogate is None else get_surrogate(self.surrogate)
+
+    def replaced(self, model: Model) -> Model:
+        """Return the model of a layer with the settings of this gradient."""
+        return Model(
+            model.alpha,
+            model.beta,
+            self._derivative or model.surrogate,
+            self.slope or model.slope,
+            model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
+            model.saturation,
+        )
 
     def attach(
         self,
@@ -72,6 +102,8 @@ class SurrogateGradient(Gradient):
         models: Sequence[Model],
     ) -> list[M]:
         """Return the measured layers with the gradients of their models, see `Gradient.attach`."""
+        if (self.surrogate, self.slope, self.at_spike) != (None, None, None):
+            models = [self.replaced(model) for model in models]
         return measured_layers(weights, events, layers, models)
 
     def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:

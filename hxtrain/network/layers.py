@@ -11,6 +11,7 @@ from torch import nn
 
 from hxtrain.backends import INPUT
 from hxtrain.checks import Constants, Rule, count, flag, not_negative, number, one_of, optional, positive
+from hxtrain.gradients.gradient import AT_SPIKE
 from hxtrain.neurons import Surrogate, get_surrogate
 
 M = TypeVar("M", bound=nn.Module)
@@ -187,7 +188,7 @@ class LIF(_Neurons):
         **_Neurons.RULES,
         "surrogate": surrogate_or_name,
         "slope": positive,
-        "at_spike": one_of(("threshold", "trace")),
+        "at_spike": one_of(AT_SPIKE),
     }
     spiking = True
 

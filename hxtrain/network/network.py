@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hxtrain.backends import DeviceError, Spikes
+from hxtrain.backends import Backend, DeviceError, Spikes
 from hxtrain.checks import (
     Constants,
     Rule,
@@ -40,7 +40,7 @@ from .activity import Activity, LayerActivity
 from .arrival import InputWatch
 from .description import Description, changes, describe
 from .layers import GRAMMAR, LIF, Incoming, Layer, check_chain, pair_modules
-from .runner import PlacementError, Runner
+from .runner import RUNNERS, PlacementError, Runner
 from .twin import simulate
 
 TRACES = ("measured", "spikes_only")
@@ -152,23 +152,33 @@ class Network(Constants):
             for projection in layer.projections:
                 projection.synapses.draw(1 - decay(self.dt, layer.neurons.tau_mem), generator)
 
-    def attach(self, device: Runner[Network] | None) -> None:
+    def attach(self, device: Runner[Network] | Backend | None, gradient: Gradient | None = None) -> None:
         """Place the network on a device, which runs it from then on.
 
         Args:
-            device: device for the network; None: the network runs in software.
+            device: device for the network, or a bare backend, which becomes one with the default settings; None: the
+                network runs in software.
+            gradient: how measured passes are differentiated from now on; None: as before.
 
         Raises:
-            TypeError: the argument is not a `Device`; a backend becomes one by `Device(backend)`.
+            TypeError: the argument is not a device.
             PlacementError: the network does not fit.
         """
+        device = RUNNERS.load("device")(device) if isinstance(device, Backend) else device
         if device is not None and not isinstance(device, Runner):
             raise TypeError(
-                f"attach takes a Device, not {device!r:.60}; write net.attach(hx.Device(backend)), where backend is "
-                "what hxtrain.backends.create_backend(name) returns"
+                f"attach takes a device, not {device!r:.60}; write `with hx.open_device(name) as device: "
+                "net.attach(device)`, where name is that of a registered backend, such as 'emulator'"
             )
-        description = self._checked(self._describe())
-        self._plan = None if device is None else device.place(self)
+        previous = self.gradient
+        self.gradient = gradient or previous
+        try:
+            require_kind(self.gradient, Gradient, "gradient", "give hx.SurrogateGradient()")
+            description = self._checked(self._describe())
+            self._plan = None if device is None else device.place(self)
+        except BaseException:
+            self.gradient = previous
+            raise
         self.device = device
         self._description = description
 

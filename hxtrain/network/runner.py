@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hxtrain.backends import Spikes
+from hxtrain.backends import Backend, Registry, Spikes
 from hxtrain.neurons import GridEvents, Saturation
 
 from .activity import Activity
@@ -66,3 +67,7 @@ class Runner(Protocol[N_contra]):
 
     def representable(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the float weights of each projection as they are sent: rounded and clipped."""
+
+
+RUNNERS: Registry[Callable[[Backend], Runner[Any]]] = Registry("runners", "runner")
+"""What makes a runner of a bare backend, by name; `device` is `hxtrain.execution.Device`."""

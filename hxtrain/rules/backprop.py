@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import InitVar, dataclass
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor
@@ -23,9 +23,21 @@ from .step import LossNotFiniteError, learn
 
 @dataclass
 class Backprop(LearningRule):
-    """Descent of a loss and penalties by autograd; `Network.gradient` defines the derivative of a measured pass."""
+    """Descent of a loss and penalties by autograd; `Network.gradient` defines the derivative of a measured pass.
 
+    Args:
+        loss: Loss of the output, for use without a trainer.
+        penalties: Regularisers, a list or a mapping by name, for use without a trainer.
+    """
+
+    loss: InitVar[Optional[LossFunction]] = None  # noqa: UP045
+    penalties: InitVar[Any] = ()
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LOSS, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES})
+
+    def __post_init__(self, loss: LossFunction | None, penalties: Any) -> None:
+        super().__post_init__()
+        if loss is not None:
+            self._objective = Objective(_function(loss), listed(penalties))
 
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and leave the gradient of loss and penalties in `.grad`.
@@ -79,11 +91,14 @@ def train_step(
     """
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
+    return learn(net, Backprop(loss, regularizers), optimizer, Batch(spikes, labels, masks), before_step=before_step)
+
+
+def _function(loss: LossFunction) -> LossFunction:
+    """Return a loss after a check of its type."""
     if isinstance(loss, type) or not callable(loss):
         raise TypeError(f"loss: expected a function of readout and labels, got {loss!r:.60}; give MaxOverTime()")
-    rule = Backprop()
-    rule.prepare(net, Objective(loss, listed(regularizers)))
-    return learn(net, rule, optimizer, Batch(spikes, labels, masks), before_step=before_step)
+    return loss
 
 
 def _penalties(

@@ -104,12 +104,36 @@ class LearningRule(ABC):
 
     def __post_init__(self) -> None:
         check_types(self, "rule.")
+        self._objective: Objective | None = None
+        self.is_prepared = False
 
-    def prepare(self, net: Network, objective: Objective) -> None:
-        """Make the state for a network and an objective; a subclass that has state extends this."""
-        self.objective = objective
-        for penalty in objective.penalties:
+    @property
+    def pursued(self) -> Objective | None:
+        """Objective that the rule has already; None if it has none yet."""
+        return self._objective
+
+    @property
+    def objective(self) -> Objective:
+        """What the rule pursues.
+
+        Raises:
+            ValueError: The rule has none yet.
+        """
+        if self._objective is None:
+            raise ValueError(f"rule={self.name} pursues nothing yet; call rule.prepare(net, Objective(loss))")
+        return self._objective
+
+    def prepare(self, net: Network, objective: Objective | None = None) -> None:
+        """Make the state for a network and an objective; a subclass that has state extends this.
+
+        Args:
+            net: Network to train.
+            objective: Loss and penalties; None: those that the rule has already.
+        """
+        self._objective = objective or self.objective
+        for penalty in self.objective.penalties:
             penalty.prepare(net)
+        self.is_prepared = True
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
         """Return a text with a remedy for each misfit; empty if the rule can train the network.

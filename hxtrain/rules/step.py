@@ -30,7 +30,7 @@ def learn(
 
     Args:
         net: Network, attached to a device or in software.
-        rule: Learning rule, prepared for the network.
+        rule: Learning rule; it is prepared for the network in its first step, unless it is already.
         optimizer: Optimiser over the network's parameters; existing gradients are cleared.
         batch: Samples of the step.
         constraints: Restrictions of the weights, applied in order after the optimiser.
@@ -43,6 +43,8 @@ def learn(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
+    if not rule.is_prepared:
+        rule.prepare(net)
     step = rule.step(net, batch)
     before_step(step)
     _check_gradients(net)

@@ -268,9 +268,16 @@ def test_constants_that_cannot_be_are_refused_by_name(build, text):
         build()
 
 
-@pytest.mark.parametrize("wrong", ["emulator", create_backend("reference")])
+def test_a_bare_backend_is_attached_as_a_device():
+    net = network()
+    net.attach(create_backend("reference"))
+    assert isinstance(net.device, hx.Device)
+    assert net(spikes()).cost is not None
+
+
+@pytest.mark.parametrize("wrong", ["emulator", create_backend, 3])
 def test_objects_that_are_no_device_are_refused_with_a_remedy(wrong):
-    with pytest.raises(TypeError, match=r"attach takes a Device, not .*hx.Device\(backend\)"):
+    with pytest.raises(TypeError, match=r"attach takes a device, not .*hx.open_device\(name\)"):
         network().attach(wrong)
     with pytest.raises(TypeError, match="Device takes a Backend, not"):
         hx.Device("emulator")

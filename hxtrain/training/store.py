@@ -1,0 +1,110 @@
+"""A network in a file, with its code and loss: for networks made in Python, which no run's settings describe.
+
+The file has the form of a checkpoint. It holds plain values and tensors: the constants of each module, the weights, and
+the settings of encoder and loss. It is read without running any code of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hxtrain.checks import Constants, require_kind
+from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.network import LI, LIF, Dropout, Linear, Network, Recurrent
+from hxtrain.objectives import MaxOverTime
+from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
+from hxtrain.runs.saved import check_plain, module_with_weights, required, typed_component
+from hxtrain.runs.versions import versions
+
+KIND = "network"
+"""Entry `kind` of the files of this module."""
+MODULES: Mapping[str, type[Constants]] = {kind.__name__: kind for kind in (Linear, Recurrent, LIF, LI, Dropout)}
+"""Modules of a network by the name of their class."""
+
+
+def save_network(
+    net: Network, path: str | Path, encoder: Encoder | None = None, loss: MaxOverTime | None = None
+) -> None:
+    """Write a network into a file.
+
+    Args:
+        net: Network with its weights; a device it is attached to is not part of the file.
+        path: Path of the file, such as `digits.pt`.
+        encoder: Code of the samples that the network was trained with; None: `LatencyEncoder()`.
+        loss: Loss that turns outputs into answers; None: `MaxOverTime()`.
+
+    Raises:
+        ValueError: A constant cannot be stored, such as a surrogate that is a function.
+        CheckpointError: The file cannot be written.
+    """
+    require_kind(net, Network, "net", "save(net, path)")
+    state = {
+        "kind": KIND,
+        "modules": [_described(module) for module in net.stack],
+        "constants": {name: getattr(net, name) for name in net.RULES},
+        "model": net.state_dict(),
+        "encoder": _component(encoder or LatencyEncoder()),
+        "loss": _component(loss or MaxOverTime()),
+        "versions": versions(),
+    }
+    save_checkpoint(path, state)
+
+
+def _described(module: Any) -> dict[str, Any]:
+    """Return a module as the name of its class and its constants.
+
+    Raises:
+        ValueError: A constant is no plain value.
+    """
+    constants = {name: getattr(module, name) for name in module.RULES}
+    for name, value in constants.items():
+        try:
+            check_plain(value)
+        except ValueError:
+            raise ValueError(
+                f"{type(module).__name__}: {name}={value!r:.60} cannot be stored; register it under a name "
+                "(hxtrain.neurons.SURROGATES) and give the name"
+            ) from None
+    return {"class": type(module).__name__, **constants}
+
+
+def _component(component: Any) -> dict[str, Any]:
+    return {"kind": type(component).__name__, **asdict(component)}
+
+
+def network_of(
+    path: Path, state: Mapping[str, Any], encoders: Mapping[str, type[Encoder]], losses: Mapping[str, type[MaxOverTime]]
+) -> tuple[Network, Encoder, MaxOverTime]:
+    """Return the network, the encoder and the loss of a file's content.
+
+    Raises:
+        CheckpointError: The content is damaged, or of another version.
+    """
+    entries = {"modules": list, "constants": dict, "model": dict, "encoder": dict, "loss": dict}
+    content = required(path, state, entries)
+    check_plain([content[name] for name in ("modules", "constants", "encoder", "loss")])
+
+    def build() -> Network:
+        return Network(*map(_built, content["modules"]), **content["constants"])
+
+    try:
+        net = module_with_weights(build, content["model"], path)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: its modules make no network ({error}); the file is damaged") from error
+    return net, _read(path, "encoder", content["encoder"], encoders), _read(path, "loss", content["loss"], losses)
+
+
+def _built(description: Mapping[str, Any]) -> Constants:
+    values = dict(description)
+    return MODULES[values.pop("class")](**values)
+
+
+def _read(path: Path, group: str, values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
+    settings = dict(values)
+    kind = settings.pop("kind", None)
+    if kind not in kinds:
+        raise CheckpointError(f"{path}: {group}.kind={kind!r:.80} is not known here; known are {', '.join(kinds)}")
+    return typed_component(path, group, kinds[kind], settings)
