@@ -241,8 +241,9 @@ class Registry(Mapping[str, Component]):
             )
         if isinstance(name, str) and ":" in name:
             return (
-                f"{self.key}={name!r:.80} is not registered, and no file chooses a module to import; name it in "
-                f"modules=[{name.partition(':')[0]:.80}], or in Python add it to the registry of {self.kind}"
+                f"{self.key}={name!r:.80} is not registered, and no file chooses a module to import; type it in the "
+                f"command, name it in modules=[{name.partition(':')[0]:.80}], or in Python add it to the registry of "
+                f"{self.kind}"
             )
         nearest = get_close_matches(str(name)[:80], names, 1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""

@@ -49,10 +49,6 @@ FIXED: Mapping[str, Mapping[str, type]] = {
     "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig},
 }
 """Groups with a fixed set of options."""
-PAIRED = ("backend", "chip")
-"""Groups that a comparison has twice: `other_backend` and `other_chip` have the same options."""
-
-
 TRAINING: Mapping[str, Any] = {
     **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
     "regularizer": {},
@@ -100,10 +96,9 @@ def register(*commands: str) -> None:
             store.store(group=group, name=name, node=kind, package=package)
         for name in _generated(group):
             store.store(group=group, name=name, node={"name": name})
-        if group.removeprefix("other_") in PAIRED and group.startswith("other_"):
-            original = group.removeprefix("other_")
-            for name in options(original):
-                store.store(group=group, name=name, node={"defaults": [{f"/{original}@_here_": name}]})
+        original = group.removeprefix("other_")
+        for name in options(original) if original != group else ():
+            store.store(group=group, name=name, node={"defaults": [{f"/{original}@_here_": name}]})
 
 
 def registry(group: str) -> Registry[Any]:

@@ -113,7 +113,17 @@ def pasted(program: str, words: Sequence[str], folder: Path) -> str:
         words: Words as typed in `folder`, or as returned by `readable`.
         folder: Folder in which relative paths start.
     """
-    return shlex.join([program, *_absolute(words, folder)])
+    command = shlex.join([program, *_absolute(words, folder)])
+    return (
+        f"cd {shlex.quote(str(folder))} && {command}" if any(_names_module(word, folder) for word in words) else command
+    )
+
+
+def _names_module(word: str, folder: Path) -> bool:
+    """Return whether a word names a component of a module in a folder, `loss=my_module:MyLoss`."""
+    value = word.partition("=")[2]
+    modules = re.findall(r"\b([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]", value)
+    return any((folder / f"{module}.py").is_file() or (folder / module).is_dir() for module in modules)
 
 
 def _absolute(words: Sequence[str], folder: Path) -> list[str]:

@@ -282,7 +282,7 @@ def share(label: str, value: Any) -> float:
     """Return a share below 1."""
     result = number(label, value)
     if not 0 <= result < 1:
-        raise ValueError(f"{label}={value} must be in 0 <= p < 1")
+        raise ValueError(f"{label}={value} must be in 0 <= x < 1")
     return result
 
 

@@ -28,6 +28,8 @@ FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "optimizer": {"optimizer.kind": "adam", "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-8},
 }
 """Settings that the first versions did not have, since there was no choice, by group."""
+RENAMED: Mapping[str, Mapping[str, str]] = {"backend.settings.engine": {"compiled": "fast", "stepwise": "readable"}}
+"""Values of settings that have another name today, by setting."""
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +41,9 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     for group, values in FIRST_VERSIONS.items():
         if not {f"{group}.kind", f"{group}.kinds"} & set(settings):
             names |= values
+    for key, values in RENAMED.items():
+        if settings.get(key) in values:
+            names[key] = values[settings[key]]
     for key, kind in KINDS.items():
         if key in settings:
             names[key] = _canonical(Registry(kind, key.partition(".")[0]), settings[key])

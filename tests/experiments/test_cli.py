@@ -119,7 +119,7 @@ REFUSALS = [
     (["+backend.settings.substep=3"], "has no setting 'substep'"),
     (["backend.settings.substeps=2.5"], "substeps=2.5 must be a whole number"),
     (["network.hidden=[0]"], "network.hidden[0]=0 must be positive"),
-    (["network.dropout=-1"], "network.dropout=-1.0 must be in 0 <= p < 1"),
+    (["network.dropout=-1"], "network.dropout=-1.0 must be in 0 <= x < 1"),
     (["regularizer.burst.strength=-1"], "regularizer Burst: strength=-1.0 must be finite and not negative"),
     (["backend.name=loihi"], "backend='loihi' is not registered; known: brainscales2, emulator, reference"),
     (["chip.preset=perfect"], "chip.preset='perfect' is not known"),

@@ -79,3 +79,11 @@ def test_a_choice_of_paths_is_one_in_a_sweep_unless_a_path_is_called_so(
     assert value(readable(words[1:], KNOWN["evaluate"])[0]) == "a,b"
     (tmp_path / "a,b").mkdir()
     assert value(readable(words, KNOWN["evaluate"])[1]) == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("word", "start"), [("loss=mine:Loss", "cd "), ("loss=other:Loss", "hxtrain "), ("seed=1", "hx")]
+)
+def test_a_command_with_a_module_of_a_folder_begins_there(tmp_path: Path, word: str, start: str) -> None:
+    (tmp_path / "mine.py").touch()
+    assert pasted("hxtrain", [word], tmp_path).startswith(start)

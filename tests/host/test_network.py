@@ -96,7 +96,7 @@ def test_chains_that_are_none_are_refused(modules, text):
         (lambda: hx.LIF(3, tau_mem=-1e-6), "LIF: tau_mem=-1e-06 must be positive"),
         (lambda: hx.LIF(3, at_spike="never"), "at_spike='never' is not known"),
         (lambda: hx.LIF(3, surrogate="nope"), "surrogate='nope' is not registered"),
-        (lambda: hx.Dropout(1.0), r"Dropout: p=1.0 must be in 0 <= p < 1"),
+        (lambda: hx.Dropout(1.0), r"Dropout: p=1.0 must be in 0 <= x < 1"),
         (lambda: hx.Linear(0, 4), "Linear: inputs=0 must be positive"),
         (lambda: hx.Linear(3, 4, scale=-1.0), r"Linear: scale=-1.0 must be positive"),
         (lambda: small(dt=0.0), "Network: dt=0.0 must be positive"),

@@ -20,7 +20,7 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Codes
-from hxtrain.objectives import Burst, Regularizer, UpperActivity, WeightDecay
+from hxtrain.objectives import Burst, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.rules import Step, train_step
 from hxtrain.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -389,7 +389,7 @@ def test_scalars_of_numpy_are_settings_too() -> None:
 SETTINGS: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
     "loss.readout_scale": (lambda x: hx.MaxOverTime(readout_scale=x), (NAN, INF, -1.0, 0.0)),
     "loss.label_smoothing": (lambda x: hx.MeanOverTime(label_smoothing=x), (NAN, INF, -0.1, 1.0)),
-    "strength": (lambda x: Regularizer(strength=x), (NAN, INF, -1.0)),
+    "strength": (lambda x: WeightDecay(strength=x), (NAN, INF, -1.0)),
     "WeightDecay: strength": (lambda x: WeightDecay(strength=x), (NAN, INF, -1.0)),
     "allowed": (lambda x: UpperActivity(allowed=x), (NAN, INF, -1.0)),
     "encoder.tau": (lambda x: hx.LatencyEncoder(tau=x), (NAN, INF, -1.0, 0.0)),
