@@ -251,6 +251,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
                 hidden=events.units,
                 output=output,
                 classes=activity.output.shape[2],
+                window=window,
             )
         )
     return views

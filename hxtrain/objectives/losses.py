@@ -93,15 +93,16 @@ class MeanOverTime(MaxOverTime):
 class SpikeCount(Loss):
     """Cross-entropy of the numbers of output spikes (rate code; `ce_count_loss` of snnTorch).
 
-    Classes with equal numbers of spikes tie; the answer is the first of them.
+    Classes with equal numbers of spikes tie; the answer is the first of them. An output neuron of a chip fires few
+    spikes in a window of 20 steps: with a factor of 1 the softmax cannot separate them, and training stalls in ties.
 
     Attributes:
-        count_scale: factor on the numbers of spikes before the softmax.
+        count_scale: factor on the numbers of spikes before the softmax; 1 is that of snnTorch.
         label_smoothing: share of probability spread over all classes.
     """
 
     reads: ClassVar[str] = "spikes"
-    count_scale: float = 1.0
+    count_scale: float = 2.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:

@@ -53,6 +53,7 @@ class SampleView:
         hidden: number of hidden neurons.
         output: times (s) and units of the spikes of a spiking output; None for a readout.
         classes: number of output neurons.
+        window: recorded time (s); it matters for a spiking output, which has no membranes here.
     """
 
     values: Tensor | None
@@ -69,13 +70,14 @@ class SampleView:
     hidden: int
     output: tuple[Tensor, Tensor] | None = None
     classes: int = 0
+    window: float = 0.0
 
     @property
     def end(self) -> float:
-        """End of the membranes or of the last spike (s)."""
+        """End of the recorded window or of the last spike (s)."""
         times = [self.input_times, self.hidden_times, *([] if self.output is None else [self.output[0]])]
         spikes = torch.cat([part.cpu().double() for part in times])
-        window = 0.0 if self.measured is None else len(self.measured) * self.dt
+        window = self.window if self.measured is None else len(self.measured) * self.dt
         return max(window, float(spikes.max()) if spikes.numel() else 0.0)
 
 

@@ -133,10 +133,16 @@ def _clipping(net: Network) -> list[str]:
     for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
         if limit is None:
             continue
-        share = float((projection.synapses.effective_weight.detach().abs() >= limit * (1 - 1e-6)).float().mean())
+        synapses = projection.synapses
+        magnitudes = synapses.effective_weight.detach().abs()
+        if synapses.learned:
+            share = float((magnitudes >= limit * (1 - 1e-6)).float().mean())
+            text = "at the limit of the integer range. Try a larger regularizer.weight_decay.strength, or"
+        else:
+            share = float((magnitudes > limit * (1 + 1e-6)).float().mean())
+            text = "beyond the integer range, and fixed. Set smaller ones, or"
         if share > CLIPPED_SHARE:
             warnings.append(
-                f"{projection.name} is clipped: {share:.0%} of its weights are at the limit of the integer range. "
-                "Try a larger regularizer.weight_decay.strength, or a smaller network.scale"
+                f"{projection.name} is clipped: {share:.0%} of its weights are {text} a smaller network.scale"
             )
     return warnings

@@ -26,6 +26,7 @@ from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import take_weights
 from hxtrain.training import Task, Trainer
 from hxtrain.training.config import TrainerConfig
+from hxtrain.training.diagnosis import diagnose
 
 LABELS = torch.arange(5) % 3
 LOSS = hx.MaxOverTime()
@@ -87,6 +88,20 @@ def test_optimiser_and_clamp_leave_fixed_weights_alone(optimizer):
     assert torch.equal(net.stack[0].weight, previous["stack.0.weight"])
     assert not torch.equal(net.stack[3].weight, previous["stack.3.weight"])
     assert float(net.stack[2].weight.detach().abs().max()) == pytest.approx(net.weight_limits()[1])
+
+
+def test_fixed_weights_beyond_the_range_of_the_device_are_named():
+    net = attached(recurrent(learned=False), preset="ideal")
+    limit = net.weight_limits()[0]
+    with torch.no_grad():
+        net.stack[0].weight.clamp_(-limit, limit)[:4] = limit
+    assert not any("input->layer0 is clipped" in text for text in diagnose(net, net(random_spikes()), True))
+    with torch.no_grad():
+        net.stack[0].weight[:4] = 2 * limit
+    warnings = diagnose(net, net(random_spikes()), True)
+    assert any(
+        "input->layer0 is clipped: 25% of its weights are beyond the integer range, and fixed" in w for w in warnings
+    )
 
 
 def test_fixed_weights_are_drawn_saved_and_loaded_as_all_others():
