@@ -65,7 +65,9 @@ def _status(main: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _environment(arguments: list[str], folder: Path, columns: int) -> Iterator[None]:
-    words, directory, variables = sys.argv, Path.cwd(), dict(os.environ)
+    words = sys.argv
+    directory = Path.cwd()
+    variables = dict(os.environ)
     sys.argv = arguments
     os.environ["COLUMNS"] = str(columns)
     os.chdir(folder)
@@ -82,13 +84,15 @@ def _environment(arguments: list[str], folder: Path, columns: int) -> Iterator[N
 def _logging() -> Iterator[None]:
     """Close the log files of the run, and give the root logger back its handlers and level."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    level = root.level
     try:
         yield
     finally:
         for handler in {*root.handlers, *REPORT.handlers} - set(handlers):
             handler.close()
-        root.handlers, REPORT.handlers = handlers, []
+        root.handlers = handlers
+        REPORT.handlers = []
         root.setLevel(level)
 
 

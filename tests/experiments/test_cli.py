@@ -30,8 +30,7 @@ def test_the_default_is_the_main_job():
     }
 
 
-@pytest.mark.parametrize("backend", ["emulator", "reference", "software"])
-@pytest.mark.parametrize("chip", ["W66F3", "W62F0", "W67F5"])
+@pytest.mark.parametrize(("backend", "chip"), [("emulator", "W66F3"), ("reference", "W62F0"), ("software", "W67F5")])
 def test_every_group_composes(backend, chip):
     config = settings(
         f"backend={backend}",

@@ -23,7 +23,7 @@ EPOCHS = "trainer.epochs=150"
 """Epochs of runs that are long enough to be interrupted."""
 
 
-def done(process: subprocess.CompletedProcess[str]) -> str:
+def output(process: subprocess.CompletedProcess[str]) -> str:
     """Return the output of a command that has succeeded."""
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
@@ -43,23 +43,23 @@ def assert_equal_weights(first: Path, second: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run `alone` of seed 4 and a sweep of seeds 3 and 4, both of this process."""
     place = tmp_path_factory.mktemp("sweeps")
-    done(call("hxtrain", "seed=4", *SETTINGS, "hydra.run.dir=alone", cwd=place))
-    done(call("hxtrain", *SWEEP, "seed=3,4", "chip=W62F0", cwd=place))
+    output(call("hxtrain", "seed=4", *SETTINGS, "hydra.run.dir=alone", cwd=place))
+    output(call("hxtrain", *SWEEP, "seed=3,4", "chip=W62F0", cwd=place))
     return place
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_sweep_gives_what_single_runs_give(folder: Path, tmp_path: Path, launcher: str) -> None:
-    done(launch("hxtrain", *SWEEP, f"hydra/launcher={launcher}", "seed=3,4", cwd=tmp_path))
+    output(launch("hxtrain", *SWEEP, f"hydra/launcher={launcher}", "seed=3,4", cwd=tmp_path))
     assert_equal_weights(folder / "alone", tmp_path / "sweep/1")
     assert (tmp_path / "sweep/0/result.json").exists()
 
 
 def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
     words = "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra"
-    output = done(call("hxtrain", *words, cwd=tmp_path))
-    assert "submitit_launcher.SlurmLauncher" in output
-    assert "partition: lab" in output
+    text = output(call("hxtrain", *words, cwd=tmp_path))
+    assert "submitit_launcher.SlurmLauncher" in text
+    assert "partition: lab" in text
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert "The same command continues the sweep, with hydra.sweep.dir=sweep" in text
     assert not (tmp_path / "sweep/2/result.json").exists()
     mtime = (tmp_path / "sweep/0/result.json").stat().st_mtime_ns
-    text = done(call("hxtrain", *words, cwd=tmp_path))
+    text = output(call("hxtrain", *words, cwd=tmp_path))
     assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == mtime, "a finished run is not repeated"
     assert "0: finished before" in text
     assert "sweep: 3 of 3 runs done" in text
-    done(call("hxtrain", "seed=4", *SETTINGS, EPOCHS, "hydra.run.dir=alone", cwd=tmp_path))
+    output(call("hxtrain", "seed=4", *SETTINGS, EPOCHS, "hydra.run.dir=alone", cwd=tmp_path))
     assert_equal_weights(tmp_path / "alone", tmp_path / "sweep/1")
 
 
@@ -101,7 +101,7 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(folder: Pa
         return call("hxtrain-evaluate", "checkpoint=sweep", "own_chip=true", *words, cwd=folder)
 
     for _ in range(2):
-        text = done(evaluate("steps=10", "hydra.run.dir=early"))
+        text = output(evaluate("steps=10", "hydra.run.dir=early"))
     assert "2 of 2: 1 " in text
     assert "sweep/unfinished is left out: the run is not finished" in text
     files = sorted((folder / "early").rglob("evaluation.json"))
@@ -109,7 +109,7 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(folder: Pa
     assert [evaluation["seed"] for evaluation in evaluations] == [3, 4]
     assert {evaluation["chip"] for evaluation in evaluations} == {"W62F0"}
     assert evaluations[0]["trained_settings"]["chip.name"] == "W62F0"
-    done(evaluate("steps=10", "match=*0", "hydra.run.dir=some"))
+    output(evaluate("steps=10", "match=*0", "hydra.run.dir=some"))
     assert [file.parent.name for file in (folder / "some").rglob("evaluation.json")] == ["0"]
     file = folder / "sweep/0/config.yaml"
     file.write_text(file.read_text().replace("name: W62F0", "name: W63F1"))
