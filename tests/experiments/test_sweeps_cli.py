@@ -111,16 +111,16 @@ def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(folder: Pa
     assert evaluations[0]["trained_settings"]["chip.name"] == "W62F0"
     output(evaluate("steps=10", "match=*0", "hydra.run.dir=some"))
     assert [file.parent.name for file in (folder / "some").rglob("evaluation.json")] == ["0"]
+    assert_refused(evaluate("match=none", "hydra.run.dir=early"), "without any finished run that matches 'none'")
+    assert_refused(evaluate("steps=9", "hydra.run.dir=early"), "steps: checkpoint 10, now 9")
     file = folder / "sweep/0/config.yaml"
     file.write_text(file.read_text().replace("name: W62F0", "name: W63F1"))
-    for words, text in (
-        (["match=none", "hydra.run.dir=early"], "checkpoint=sweep is a folder without any finished run that matches"),
-        (["steps=9", "hydra.run.dir=early"], "steps: checkpoint 10, now 9"),
-        (["steps=10", "hydra.run.dir=other"], "chip.name: checkpoint 'W62F0', now 'W63F1'"),
-    ):
-        process = evaluate(*words)
-        assert process.returncode == 2
-        assert text in process.stderr
+    assert_refused(evaluate("steps=10", "hydra.run.dir=other"), "chip.name: checkpoint 'W62F0', now 'W63F1'")
+
+
+def assert_refused(process: subprocess.CompletedProcess[str], text: str) -> None:
+    assert process.returncode == 2
+    assert text in process.stderr
 
 
 @pytest.mark.parametrize(
