@@ -19,7 +19,7 @@ SETTINGS = (
     "trainer.test_samples=50", "trainer.epochs=1", "trainer.plots=false", "trainer.progress=false",
 )  # fmt: skip
 SWEEP = ("--multirun", *SETTINGS, "hydra.sweep.dir=sweep")
-EPOCHS = "trainer.epochs=150"
+EPOCHS = "trainer.epochs=100"
 """Epochs of runs that are long enough to be interrupted."""
 
 
