@@ -120,8 +120,8 @@ def test_without_any_place_to_write_one_line_says_what_to_do(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the numbers of users are Unix's")
-@pytest.mark.parametrize("home", [None, "/nonexistent"])
-def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None) -> None:
+@pytest.mark.parametrize(("home", "backend"), [(None, "emulator"), ("/nonexistent", "software")])
+def test_a_user_without_a_home_trains(tmp_path: Path, home: str | None, backend: str) -> None:
     """The number of the user is in no list of users, as in containers."""
     nameless = """
 import os, pwd, sys
@@ -132,8 +132,9 @@ os.environ.pop("HOME", None) if {home!r} is None else os.environ.update(HOME={ho
 sys.argv[0] = "hxtrain"
 """
     code = unwritable(tmp_path) + nameless.format(home=home) + TRAIN
-    words = ["experiment=digits", "network.hidden=[10]", "trainer.epochs=1", "trainer.train_samples=50"]
+    words = ["experiment=digits", f"backend={backend}", "network.hidden=[10]", "trainer.epochs=1"]
     places = {"NUMBA_CACHE_DIR": "", "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": "", "HXTRAIN_CACHE": ""}
-    process = python(code, tmp_path, *words, "trainer.test_samples=10", "trainer.plots=false", **places)
+    sizes = "trainer.train_samples=50", "trainer.test_samples=10"
+    process = python(code, tmp_path, *words, *sizes, "trainer.plots=false", **places)
     assert process.returncode == 0, process.stderr
     assert len(list(tmp_path.glob("outputs/*/*/result.json"))) == 1

@@ -1,12 +1,13 @@
 """What is minimised: losses of the readout, and penalties on activity and weights."""
 
-from .losses import LOSSES, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 
 __all__ = [
     "LOSSES",
     "PENALTIES",
     "Burst",
+    "CrossEntropy",
     "Loss",
     "MaxOverTime",
     "MeanOverTime",

@@ -52,8 +52,8 @@ class Loss(ABC):
 
 
 @dataclass
-class MaxOverTime(Loss):
-    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022).
+class CrossEntropy(Loss):
+    """Base of losses that are the cross-entropy of scores of membranes; a subclass defines `scores`.
 
     Attributes:
         readout_scale: factor on the membranes before the softmax.
@@ -67,10 +67,6 @@ class MaxOverTime(Loss):
         super().__post_init__()
         _check_softmax(self.label_smoothing, readout_scale=self.readout_scale)
 
-    def scores(self, output: Tensor) -> Tensor:
-        """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
-        return _checked(output).amax(dim=0)
-
     def logits(self, output: Tensor) -> Tensor:
         """Return the inputs of the softmax `[B, classes]` for membranes `[T, B, classes]`."""
         return self.readout_scale * self.scores(output)
@@ -81,7 +77,16 @@ class MaxOverTime(Loss):
 
 
 @dataclass
-class MeanOverTime(MaxOverTime):
+class MaxOverTime(CrossEntropy):
+    """Cross-entropy of the readout's maximum over time (Cramer et al. 2022)."""
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
+        return _checked(output).amax(dim=0)
+
+
+@dataclass
+class MeanOverTime(CrossEntropy):
     """Cross-entropy of the readout's mean over time (for inputs that carry information throughout)."""
 
     def scores(self, output: Tensor) -> Tensor:

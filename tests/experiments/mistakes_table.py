@@ -105,6 +105,10 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["trainer.learning_rate=nan"], ["trainer.learning_rate=nan"]),
     (T, ["regularizer.burst.strength=inf"], ["strength=inf must be", "finite"]),
     (T, ["seed=${foo}"], ["seed", "foo"]),
+    (T, ["trainer.epochs=0"], ["trainer.epochs=0 must be at least 1"]),
+    (T, ["network.hidden=[0]"], ["network.hidden=[0] must hold positive sizes"]),
+    (T, ["network.dropout=-1"], ["network.dropout=-1.0 must be in 0 <= x < 1"]),
+    (T, ["regularizer.burst.strength=-1"], ["regularizer Burst: strength=-1.0 must be finite and not negative"]),
     # syntax
     (T, ["trainer.epochs", "=", "3"], ["trainer.epochs = 3: write trainer.epochs=3, without spaces"]),
     (T, ["trainer.epochs", "=3"], ["write trainer.epochs=3, without spaces"]),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import SCRIPTS, call
 from rich.console import Console
 
 from hxtrain.console import print_table
@@ -16,8 +17,6 @@ from hxtrain.experiments.mistakes import Command
 from hxtrain.experiments.overview import overview
 from hxtrain.experiments.schema import SCHEMAS, groups, schema
 from hxtrain.experiments.settings import settings
-
-SCRIPTS = Path(sys.executable).parent
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
@@ -35,8 +34,9 @@ def test_help_holds_a_sentence_the_groups_of_the_command_and_every_setting(comma
 
 
 @pytest.mark.parametrize("script", ["hxtrain", "hxtrain-serve", "hxtrain-info", "hxtrain-data"])
-def test_version_is_that_of_hxtrain(script: str) -> None:
-    process = subprocess.run([SCRIPTS / script, "--version"], capture_output=True, text=True, check=True)
+def test_version_is_that_of_hxtrain(script: str, tmp_path: Path) -> None:
+    process = call(script, "--version", cwd=tmp_path)
+    assert process.returncode == 0
     assert process.stdout.startswith("hxtrain ")
 
 
@@ -46,6 +46,10 @@ def test_output_shows_letters_that_its_encoding_lacks(encoding: str) -> None:
     code = "from hxtrain.console import write_any_letter as w; w(); print('Gr\\xf6\\u0142e')"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert process.stdout.strip().startswith(b"Gr")
+
+
+def test_a_command_ends_well_where_its_output_is_ascii() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     data = [SCRIPTS / "hxtrain-data", "check"]
     assert subprocess.run(data, capture_output=True, env=environment, check=False).returncode == 0
 

@@ -2,12 +2,10 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import call
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -20,8 +18,6 @@ from hxtrain.experiments.schema import register
 from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
-
-SCRIPT = Path(sys.executable).parent / "hxtrain-compare"
 
 
 def settings(*overrides) -> CompareConfig:
@@ -48,12 +44,6 @@ def trained(tmp_path_factory) -> Path:
     return folder / "checkpoint.pt"
 
 
-def call(*arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    command = [SCRIPT, *map(str, arguments), "hydra.run.dir=out"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
-
-
 def test_the_default_is_the_emulated_chip_against_the_reference():
     config = settings()
     assert (config.backend.name, config.chip.preset, config.other_backend.name) == (
@@ -76,7 +66,8 @@ def test_both_devices_have_the_same_options(backend):
 
 def test_a_comparison_leaves_numbers_and_a_figure(trained, tmp_path):
     options = "other_backend=emulator", "other_chip.preset=uncalibrated", "other_chip.seed=3", "samples=200"
-    process = call(f"checkpoint={trained}", *options, cwd=tmp_path)
+    words = f"checkpoint={trained}", *options, "hydra.run.dir=out"
+    process = call("hxtrain-compare", *words, cwd=tmp_path, columns=160)
     assert process.returncode == 0, process.stderr
     record = json.loads((tmp_path / "out/comparison.json").read_text())
     assert record["verdict"].startswith("layer0 is the first layer that disagrees (")
@@ -95,7 +86,7 @@ def test_a_comparison_leaves_numbers_and_a_figure(trained, tmp_path):
 
 
 def test_mistakes_and_options_without_effect_are_named(tmp_path):
-    process = call("checkpoint=nowhere.pt", "other_chip.seed=3", cwd=tmp_path)
+    process = call("hxtrain-compare", "checkpoint=nowhere.pt", "other_chip.seed=3", "hydra.run.dir=out", cwd=tmp_path)
     assert process.returncode == 2
     assert "other_chip.seed=3 has no effect: other_backend=reference has no chip individuals" in process.stderr
     assert "there is no checkpoint nowhere.pt" in process.stderr

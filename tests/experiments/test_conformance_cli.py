@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from test_cli import call
+from commands import call, launch
 
 from hxtrain.backends.conformance import CHECKS, IDEAL
 from hxtrain.commands.conformance import ConformanceConfig
@@ -66,7 +66,7 @@ def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
         *("+backend.settings.offset=5", "checks=[rest_is_the_leak,weights_of_zero_are_quiet,run_needs_a_circuit]"),
         "+exclude.weights_of_zero_are_quiet=the offset is known",
     ]
-    process = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    process = launch("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
     assert process.returncode == 1, process.stderr
     checks = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
     assert {check["name"]: check["verdict"] for check in checks} == {
@@ -81,7 +81,7 @@ def test_a_wrong_device_of_another_package_fails(sloppy, tmp_path):
 def test_a_hash_that_changes_from_process_to_process_fails(sloppy, tmp_path):
     (tmp_path / "sloppy.py").write_text(SLOPPY + UNSTABLE)
     options = ["checks=[another_process_knows_the_device]"]
-    process = call("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
+    process = launch("hxtrain-conformance", *sloppy, *options, cwd=tmp_path)
     assert process.returncode == 1, process.stderr
     (check,) = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
     assert check["text"].startswith("in another process the identity has chip_hash=")

@@ -1,14 +1,9 @@
 """Every wrong command line ends with one text of hxtrain that names the value and the remedy."""
 
-import contextlib
-import importlib
-import io
-import os
-import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from commands import call
 from mistakes_table import MISTAKES
 
 from hxtrain.experiments.mistakes import Command, misused_groups
@@ -16,31 +11,14 @@ from hxtrain.experiments.mistakes import Command, misused_groups
 FOREIGN = ("Traceback", "hydra.cc", "omegaconf", "ListConfig", "To append", "mismatched", "search path", "In 'train'")
 
 
-def outcome(script: str, words: list[str], folder: Path) -> tuple[int, str]:
-    """Run a command in this process; return its exit status and its output."""
-    module = importlib.import_module(f"hxtrain.experiments.{script.partition('-')[2] or 'train'}")
-    output = io.StringIO()
-    arguments = sys.argv
-    directory = Path.cwd()
-    sys.argv = [script, *words]
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as end:
-            module.main()
-    finally:
-        sys.argv = arguments
-        os.chdir(directory)
-        GlobalHydra.instance().clear()
-    return int(end.value.code or 0), output.getvalue()
-
-
 @pytest.mark.parametrize(("script", "words", "texts"), MISTAKES, ids=[" ".join([s, *w]) for s, w, _ in MISTAKES])
 def test_a_mistake_is_answered_with_value_and_remedy(
     script: str, words: list[str], texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hxtrain.experiments.train.run", lambda *_: pytest.fail("it trains"))
-    status, output = outcome(script, words, tmp_path)
-    assert status == 2, output
+    process = call(script, *words, cwd=tmp_path)
+    output = process.stdout + process.stderr
+    assert process.returncode == 2, output
     assert output.startswith("error: ")
     assert all(text in output for text in texts), output
     assert not any(text in output for text in FOREIGN), output

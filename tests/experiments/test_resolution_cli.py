@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from test_cli import TINY, call
+from commands import call
+from test_cli import TINY
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +46,6 @@ def test_evaluation(trained):
         evaluation["silenced_seed"],
     ) == (3, 6, 0.15, 3)
     assert (layer, count) == ("layer0", 15)
-
-
-REFUSALS = [
-    (["weight_bits=7"], "weight_bits=7 has magnitudes up to 127"),
-    (["backend=software"], "network.weight_bits=4 and network.trace_bits=6: in software (backend=software) weights"),
-    (["silenced=2"], "silenced=2.0 must be a share"),
-]
-
-
-@pytest.mark.parametrize(("options", "text"), REFUSALS, ids=[text for _, text in REFUSALS])
-def test_refusals(trained, options, text):
-    process = evaluate(trained[0], *options)
-    assert process.returncode == 2
-    assert text in process.stderr
-    assert "Traceback" not in process.stderr
 
 
 def test_software_with_all_bits_and_options_without_effect(trained):

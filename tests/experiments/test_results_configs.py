@@ -12,6 +12,14 @@ from hxtrain.experiments.schema import options, register
 from hxtrain.experiments.sweeps import jobs
 
 register()
+EPOCHS = {
+    "digits": ("digits", 20),
+    "fashion16": ("fashion", 30),
+    "mnist16": ("mnist", 30),
+    "mnist16_published": ("mnist", 100),
+    "yin_yang": ("yin_yang", 120),
+}
+"""Data and number of epochs of the experiments that README names."""
 PROGRAMS = "hxtrain", "hxtrain-ann", "hxtrain-evaluate", "hxtrain-report"
 
 
@@ -29,6 +37,8 @@ def test_experiments(name, substrate):
     )
     assert (config.seed, config.chip.name, config.chip.seed) == (1, "W62F0", 1)
     assert config.backend.name == ("software" if substrate == "software" else "emulator")
+    training = (config.data.name, config.trainer.epochs)
+    assert training == EPOCHS.get(name, training)
 
 
 def sweep_params(name):

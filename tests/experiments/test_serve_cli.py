@@ -1,25 +1,17 @@
 """`hxtrain-serve`, called from the command line."""
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import SCRIPTS, call
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from hxtrain.backends.remote import RemoteBackend
 from hxtrain.commands.serve import ServeConfig
 from hxtrain.experiments.schema import register
-
-SERVE = str(Path(sys.executable).parent / "hxtrain-serve")
-
-
-def call(*words: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run([SERVE, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 def settings(*overrides: str) -> ServeConfig:
@@ -31,10 +23,10 @@ def settings(*overrides: str) -> ServeConfig:
 
 
 def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
-    key_process = call("keys", "ring", cwd=tmp_path)
+    key_process = call("hxtrain-serve", "keys", "ring", cwd=tmp_path)
     assert key_process.returncode == 0, key_process.stderr
     assert "ring/client.key_secret" in key_process.stdout.split()
-    words = [SERVE, "backend=reference", "bind=tcp://127.0.0.1:*", "keys=ring", "hydra.run.dir=run"]
+    words = [SCRIPTS / "hxtrain-serve", "backend=reference", "bind=tcp://127.0.0.1:*", "keys=ring", "hydra.run.dir=run"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert process.stdout is not None
@@ -44,8 +36,8 @@ def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
         keys = str(tmp_path / "ring")
         with RemoteBackend(address, keys=keys) as backend:
             assert backend.identity["chip"] == "ideal"
-            status = call("status", f"address={address}", "keys=ring", cwd=tmp_path)
-        metrics = call("metrics", f"address={address}", "keys=ring", cwd=tmp_path)
+            status = call("hxtrain-serve", "status", f"address={address}", "keys=ring", cwd=tmp_path)
+        metrics = call("hxtrain-serve", "metrics", f"address={address}", "keys=ring", cwd=tmp_path)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate()
     finally:
@@ -67,7 +59,7 @@ def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_readable(words: list[str], status: int, text: str, tmp_path: Path) -> None:
-    process = call(*words, cwd=tmp_path)
+    process = call("hxtrain-serve", *words, cwd=tmp_path)
     assert process.returncode == status, process.stderr
     assert text in process.stderr
     assert "Traceback" not in process.stderr

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from test_cli import TINY, call
+from commands import call
+from test_cli import TINY
 
 from hxtrain.experiments.benchmark.config import BenchConfig
 from hxtrain.experiments.benchmark.plot import plot_scale

@@ -5,12 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from commands import SCRIPTS, call, launch
 
 from hxtrain.experiments.sweeps import jobs, progress
 
@@ -18,11 +18,13 @@ SETTINGS = (
     "data=digits", "network.hidden=[20]", "network.init_gain=1.4", "trainer.train_samples=100",
     "trainer.test_samples=50", "trainer.epochs=1", "trainer.plots=false", "trainer.progress=false",
 )  # fmt: skip
-HXTRAIN = str(Path(sys.executable).with_name("hxtrain"))
+SWEEP = ("--multirun", *SETTINGS, "hydra.sweep.dir=sweep")
+EPOCHS = "trainer.epochs=100"
+"""Epochs of runs that are long enough to be interrupted."""
 
 
-def call(folder: Path, *words: str) -> str:
-    process = subprocess.run([HXTRAIN, *words], cwd=folder, capture_output=True, text=True, check=False)
+def output(process: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a command that has succeeded."""
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
 
@@ -47,26 +49,41 @@ class Last(CrossEntropy):
 """
 
 
+def assert_equal_weights(first: Path, second: Path) -> None:
+    alone, swept = weights(first), weights(second)
+    assert all(torch.equal(alone[name], swept[name]) for name in alone)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run `alone` of seed 4 and a sweep of seeds 3 and 4, both of this process."""
+    place = tmp_path_factory.mktemp("sweeps")
+    output(call("hxtrain", "seed=4", *SETTINGS, "hydra.run.dir=alone", cwd=place))
+    output(call("hxtrain", *SWEEP, "seed=3,4", "chip=W62F0", cwd=place))
+    return place
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_sweep_gives_what_single_runs_give(tmp_path: Path, launcher: str) -> None:
+    """The loss is of a module in the current folder, which the launcher's processes import, too."""
     (tmp_path / "losses.py").write_text(OWN_LOSS)
-    words = ["loss=losses:Last", "loss.late=4", *SETTINGS]
-    call(tmp_path, "--multirun", f"hydra/launcher={launcher}", "seed=3,4", *words, "hydra.sweep.dir=sweep")
-    call(tmp_path, "seed=4", *words, "hydra.run.dir=alone")
-    alone, swept = weights(tmp_path / "alone"), weights(tmp_path / "sweep/1")
-    assert all(torch.equal(alone[name], swept[name]) for name in alone)
+    words = "loss=losses:Last", "loss.late=4"
+    output(launch("hxtrain", *SWEEP, *words, f"hydra/launcher={launcher}", "seed=3,4", cwd=tmp_path))
+    output(call("hxtrain", "seed=4", *SETTINGS, *words, "hydra.run.dir=alone", cwd=tmp_path))
+    assert_equal_weights(tmp_path / "alone", tmp_path / "sweep/1")
     assert (tmp_path / "sweep/0/result.json").exists()
 
 
 def test_settings_of_a_cluster_compose(tmp_path: Path) -> None:
-    output = call(tmp_path, "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra")
-    assert "submitit_launcher.SlurmLauncher" in output
-    assert "partition: lab" in output
+    words = "hydra/launcher=cluster", "hydra.launcher.partition=lab", "--cfg", "hydra"
+    text = output(call("hxtrain", *words, cwd=tmp_path))
+    assert "submitit_launcher.SlurmLauncher" in text
+    assert "partition: lab" in text
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
-    words = [HXTRAIN, "--multirun", "seed=3,4,5", *SETTINGS, "trainer.epochs=150", "hydra.sweep.dir=sweep"]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [*SWEEP, "seed=3,4,5", EPOCHS]
+    process = start(tmp_path, *words)
     deadline = time.time() + 200
     while not (tmp_path / "sweep/1/checkpoint.pt").exists() and time.time() < deadline:
         time.sleep(0.02)
@@ -76,65 +93,53 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert "The same command continues the sweep, with hydra.sweep.dir=sweep" in text
     assert not (tmp_path / "sweep/2/result.json").exists()
     mtime = (tmp_path / "sweep/0/result.json").stat().st_mtime_ns
-    text = call(tmp_path, *words[1:])
+    text = output(call("hxtrain", *words, cwd=tmp_path))
     assert (tmp_path / "sweep/0/result.json").stat().st_mtime_ns == mtime, "a finished run is not repeated"
     assert "0: finished before" in text
     assert "sweep: 3 of 3 runs done" in text
-    call(tmp_path, "seed=4", *SETTINGS, "trainer.epochs=150", "hydra.run.dir=alone")
-    alone, swept = weights(tmp_path / "alone"), weights(tmp_path / "sweep/1")
-    assert all(torch.equal(alone[name], swept[name]) for name in alone)
+    output(call("hxtrain", "seed=4", *SETTINGS, EPOCHS, "hydra.run.dir=alone", cwd=tmp_path))
+    assert_equal_weights(tmp_path / "alone", tmp_path / "sweep/1")
 
 
-def test_a_sweep_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
-    call(tmp_path, "--multirun", "seed=3", *SETTINGS, "hydra.sweep.dir=sweep")
-    process = subprocess.run(
-        [HXTRAIN, "--multirun", "seed=3", "encoder.tau=9e-6", *SETTINGS, "hydra.sweep.dir=sweep"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [SCRIPTS / "hxtrain", *words]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_sweep_folder_of_other_settings_is_refused(folder: Path) -> None:
+    process = call("hxtrain", *SWEEP, "seed=3", "chip=W62F0", "encoder.tau=9e-6", cwd=folder)
     assert process.returncode != 0
     assert "encoder.tau: checkpoint 8e-06, now 9e-06" in process.stdout + process.stderr
 
 
-def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(tmp_path: Path) -> None:
-    call(tmp_path, "--multirun", "seed=3,4", "chip=W62F0", *SETTINGS, "hydra.sweep.dir=sweep")
-    (tmp_path / "sweep/unfinished").mkdir()
-    shutil.copy(tmp_path / "sweep/0/checkpoint.pt", tmp_path / "sweep/unfinished")
-    evaluate = str(Path(sys.executable).with_name("hxtrain-evaluate"))
-    words = [evaluate, "checkpoint=sweep", "own_chip=true", "steps=10", "hydra.run.dir=early"]
+def test_a_swept_config_names_its_folders_and_all_below_are_evaluated(folder: Path) -> None:
+    (folder / "sweep/unfinished").mkdir()
+    shutil.copy(folder / "sweep/0/checkpoint.pt", folder / "sweep/unfinished")
+
+    def evaluate(*words: str) -> subprocess.CompletedProcess[str]:
+        return call("hxtrain-evaluate", "checkpoint=sweep", "own_chip=true", *words, cwd=folder)
+
     for _ in range(2):
-        process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert process.returncode == 0, process.stdout + process.stderr
-    assert "2 of 2: 1 " in process.stdout
-    assert "sweep/unfinished is left out: the run is not finished" in process.stdout
-    files = sorted((tmp_path / "early").rglob("evaluation.json"))
+        text = output(evaluate("steps=10", "hydra.run.dir=early"))
+    assert "2 of 2: 1 " in text
+    assert "sweep/unfinished is left out: the run is not finished" in text
+    files = sorted((folder / "early").rglob("evaluation.json"))
     evaluations = [json.loads(file.read_text()) for file in files]
     assert [evaluation["seed"] for evaluation in evaluations] == [3, 4]
     assert {evaluation["chip"] for evaluation in evaluations} == {"W62F0"}
     assert evaluations[0]["trained_settings"]["chip.name"] == "W62F0"
-    selection = subprocess.run(
-        [*words[:-1], "match=*0", "hydra.run.dir=some"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert selection.returncode == 0, selection.stdout + selection.stderr
-    assert [file.parent.name for file in (tmp_path / "some").rglob("evaluation.json")] == ["0"]
-    mismatch = subprocess.run(
-        [*words, "match=none"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert mismatch.returncode == 2
-    assert "checkpoint=sweep is a folder without any finished run that matches 'none'" in mismatch.stderr
-    process = subprocess.run([*words, "steps=9"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert "steps: checkpoint 10, now 9" in process.stderr
-    file = tmp_path / "sweep/0/config.yaml"
+    output(evaluate("steps=10", "match=*0", "hydra.run.dir=some"))
+    assert [file.parent.name for file in (folder / "some").rglob("evaluation.json")] == ["0"]
+    assert_refused(evaluate("match=none", "hydra.run.dir=early"), "without any finished run that matches 'none'")
+    assert_refused(evaluate("steps=9", "hydra.run.dir=early"), "steps: checkpoint 10, now 9")
+    file = folder / "sweep/0/config.yaml"
     file.write_text(file.read_text().replace("name: W62F0", "name: W63F1"))
-    words[-1] = "hydra.run.dir=other"
-    process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert_refused(evaluate("steps=10", "hydra.run.dir=other"), "chip.name: checkpoint 'W62F0', now 'W63F1'")
+
+
+def assert_refused(process: subprocess.CompletedProcess[str], text: str) -> None:
     assert process.returncode == 2
-    assert "chip.name: checkpoint 'W62F0', now 'W63F1'" in process.stderr
+    assert text in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -158,12 +163,8 @@ def test_progress_tells_the_remaining_time() -> None:
 
 
 def test_two_sweeps_in_one_folder_count_their_own_jobs(tmp_path: Path) -> None:
-    def start(*seeds: int) -> subprocess.Popen[str]:
-        words = [HXTRAIN, "--multirun", f"seed={','.join(map(str, seeds))}", *SETTINGS]
-        words += ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
-        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    sweeps = start(1), start(2, 3)
+    name = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    sweeps = [start(tmp_path, *SWEEP, f"seed={seeds}", name) for seeds in ("1", "2,3")]
     texts = [sweep.communicate()[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], texts
     assert "sweep: 1 of 1 runs done" in texts[0]

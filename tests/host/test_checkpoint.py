@@ -29,30 +29,23 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, mocker):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-class Evil:
+class Harmful:
+    def __init__(self, marker):
+        self.marker = marker
+
     def __reduce__(self):
-        return (print, ("code was run",))
+        return exec, (f"open({str(self.marker)!r}, 'w')",)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
-    path = tmp_path / "evil.pt"
-    torch.save({"format": 1, "x": Evil()}, path)
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    path, marker = tmp_path / "harmful.pt", tmp_path / "marker"
+    torch.save({"format": 1, "x": Harmful(marker)}, path)
+    with pytest.raises(CheckpointError, match="holds more than tensors and plain values"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Harmful(marker)))
     with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         load_checkpoint(path)
-    path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
-        load_checkpoint(path)
-    assert "code was run" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.98])
-def test_damaged_files_are_refused(tmp_path, cut):
-    path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, {"model": torch.arange(1000)})
-    whole = path.read_bytes()
-    path.write_bytes(whole[: cut if isinstance(cut, int) else int(cut * len(whole))])
-    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
-        load_checkpoint(path)
+    assert not marker.exists()
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):

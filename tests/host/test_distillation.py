@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import SCRIPTS, call
 from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
@@ -281,17 +282,17 @@ def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
         "trainer.test_samples=20", "trainer.batch_size=48", "trainer.epochs=1", "trainer.plots=false",
         "trainer.progress=false", "augment.rotation=10", "encoder.jitter=2e-7", f"distillation.teacher={teachers[0]}",
     )  # fmt: skip
-    script = str(Path(sys.executable).with_name("hxtrain"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    for name, start in (("alone", []), ("together", torchrun)):
-        process = subprocess.run(
-            [*start, script, *words, f"hydra.run.dir={tmp_path / name}"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
+    together = subprocess.run(
+        [*torchrun, SCRIPTS / "hxtrain", *words, f"hydra.run.dir={tmp_path / 'together'}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    alone = call("hxtrain", *words, f"hydra.run.dir={tmp_path / 'alone'}", cwd=tmp_path)
+    for process in (alone, together):
         assert process.returncode == 0, process.stderr
         assert process.stdout.count("teacher MLP") == 1
     single, shared = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("alone", "together"))

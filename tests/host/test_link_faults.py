@@ -2,14 +2,12 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from rich.console import Console
 
 from hxtrain.backends import DeviceError
@@ -122,12 +120,8 @@ def test_losses_are_warned_of_once_per_epoch(tmp_path):
 
 
 def test_the_command_ends_with_status_3_and_names_its_continuation(tmp_path):
-    script = Path(sys.executable).parent / "hxtrain"
     options = ["experiment=digits", "trainer.epochs=1", "backend=emulator_faulty", "backend.faults={lost_samples: 0.9}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [script, *options, "hydra.run.dir=run"], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    process = call("hxtrain", *options, "hydra.run.dir=run", cwd=tmp_path)
     assert process.returncode == 3
     assert "of 25 trials did not arrive whole (trial" in process.stderr
     assert "or allow more repeats than backend.retries=5" in process.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import SCRIPTS, call
 
 from hxtrain.commands.evaluate import EvaluateConfig, with_device
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
@@ -24,21 +26,24 @@ SETTINGS = (
     "trainer.plots=false", "trainer.progress=false", "network.dropout=0.2", "augment.rotation=10",
     "encoder.jitter=2e-7", "chip.preset=uncalibrated",
 )  # fmt: skip
-HXTRAIN = str(Path(sys.executable).with_name("hxtrain"))
 
 
 def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
-    command = [HXTRAIN, *SETTINGS, f"hydra.run.dir={folder}", *words]
-    if processes > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*torchrun, "--no-python", *command]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*torchrun, "--no-python", SCRIPTS / "hxtrain", *SETTINGS, f"hydra.run.dir={folder}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder.parent
     )
 
 
-def call(folder: Path, processes: int, *words: str, status: int = 0) -> str:
+def alone(folder: Path, *words: str) -> None:
+    """Train in this process."""
+    process = call("hxtrain", *SETTINGS, f"hydra.run.dir={folder}", *words, cwd=folder.parent)
+    assert process.returncode == 0, process.stderr
+
+
+def together(folder: Path, processes: int, *words: str, status: int = 0) -> str:
     process = start(folder, processes, *words)
     output, _ = process.communicate()
     assert (process.returncode == 0) == (status == 0), output
@@ -84,13 +89,19 @@ def test_each_process_takes_a_gpu_of_its_own(mocker, monkeypatch) -> None:
     set_device.assert_called_once_with(1)
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the run in one process."""
+    folder = tmp_path_factory.mktemp("parallel") / "single"
+    alone(folder)
+    return folder
+
+
+def test_two_processes_equal_one(single: Path, tmp_path: Path) -> None:
     """The run has dropout, augmentation, jitter, noise and mismatch of a chip, and batches that divide unevenly."""
-    single = tmp_path / "single"
     shared = tmp_path / "shared"
-    longer = tmp_path / "longer"
-    call(single, 1)
-    output = call(shared, 2)
+    longer = Path(shutil.copytree(single, tmp_path / "longer", ignore=shutil.ignore_patterns(".lock")))
+    output = together(shared, 2)
     assert output.count("epoch   1") == 1, "one process reports"
     first, second = record(single), record(shared)
     assert first["chip_hash"] == second["chip_hash"]
@@ -98,31 +109,33 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert first[key] == pytest.approx(second[key], rel=1e-6), key
     assert distance(model(single), model(shared)) < 1e-5
     # Another number of processes may continue the run.
-    call(longer, 1, "trainer.epochs=3")
-    call(shared, 3, "trainer.epochs=3", "trainer.resume=true")
+    alone(longer, "trainer.epochs=3", "trainer.resume=true")
+    together(shared, 3, "trainer.epochs=3", "trainer.resume=true")
     assert distance(model(longer), model(shared)) < 1e-4
 
 
 @pytest.mark.timeout(600)
-def test_each_process_has_its_own_chip(tmp_path: Path) -> None:
+def test_each_process_has_its_own_chip_and_the_run_on_all_of_them_is_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    call(folder, 2, "parallel.chips=[W66F3,W62F0]", "trainer.epochs=1")
+    chips = "parallel.chips=[W66F3,W62F0]"
+    together(folder, 2, chips, "trainer.epochs=1")
+    together(folder, 2, chips, "trainer.resume=true")
     result = record(folder)
-    assert result["chip"] == "W66F3|W62F0"
+    assert (result["chip"], result["epochs"]) == ("W66F3|W62F0", 2)
     assert re.fullmatch(r"\w+\|\w+", str(result["chip_hash"]))
-    output = call(tmp_path / "wrong", 2, "parallel.chips=[W66F3]", status=1)
+    with pytest.raises(CheckpointError, match="was trained on several chips"):
+        with_device(EvaluateConfig(checkpoint=str(folder / "checkpoint.pt"), own_chip=True))
+    output = together(tmp_path / "wrong", 2, "parallel.chips=[W66F3]", status=1)
     assert "parallel.chips has 1 entries, there are 2 processes" in output
 
 
 @pytest.mark.timeout(600)
-def test_a_lost_device_ends_all_processes_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_lost_device_ends_all_processes_and_nothing_is_lost(single: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    output = call(folder, 2, "backend.retries=0", "backend.faults.timeout=0.05", "trainer.epochs=9", status=3)
+    output = together(folder, 2, "backend.retries=0", "backend.faults.timeout=0.05", "trainer.epochs=9", status=3)
     assert "another process has failed" in output or "failed 1 times" in output
-    call(folder, 2, "backend.faults.timeout=0.05", "backend.retries=20", "trainer.epochs=2", "trainer.resume=true")
-    clean = tmp_path / "clean"
-    call(clean, 2, "trainer.epochs=2")
-    assert distance(model(folder), model(clean)) < 1e-5
+    together(folder, 2, "backend.faults.timeout=0.05", "backend.retries=20", "trainer.epochs=2", "trainer.resume=true")
+    assert distance(model(folder), model(single)) < 1e-5
 
 
 GATHER = """
@@ -180,21 +193,9 @@ def test_an_interruption_stops_all_processes_at_the_same_step(tmp_path: Path) ->
     assert load_checkpoint(folder / "checkpoint.pt")["epoch"] >= 1
 
 
-@pytest.mark.timeout(600)
-def test_a_run_on_several_chips_is_resumed_and_has_no_own_chip(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    chips = "parallel.chips=[W62F0,W63F1]"
-    call(folder, 2, chips, "trainer.epochs=1")
-    call(folder, 2, chips, "trainer.resume=true")
-    assert record(folder)["epochs"] == 2
-    assert record(folder)["chip"] == "W62F0|W63F1"
-    with pytest.raises(CheckpointError, match="was trained on several chips"):
-        with_device(EvaluateConfig(checkpoint=str(folder / "checkpoint.pt"), own_chip=True))
-
-
 def test_epochs_in_software_do_not_move_the_clock_of_shared_devices(tmp_path: Path) -> None:
     words = "network.dropout=0", "trainer.software_epochs=1"
-    call(tmp_path / "one", 1, *words)
-    call(tmp_path / "two", 2, *words)
+    alone(tmp_path / "one", *words)
+    together(tmp_path / "two", 2, *words)
     clocks = [load_checkpoint(tmp_path / name / "checkpoint.pt")["clock"] for name in ("one", "two")]
     assert clocks[0] == clocks[1] == 290 + 75

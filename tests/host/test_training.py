@@ -99,25 +99,23 @@ def assert_same_end(first, second):
 
 SCRIPT = """
 import sys, pathlib
-from test_training import digits, quiet
+from test_training import quiet, resumable
 from hxtrain.commands.train import run
-augment = {"rotation": 10.0, "elastic": 0.5}
-settings = dict(checkpoint_steps=4, dropout=0.2, augment=augment, schedule="cosine")
-config = digits(3, resume=sys.argv[2] == "resume", **settings)
-run(config, pathlib.Path(sys.argv[1]), "test", quiet())
+run(resumable(sys.argv[2]), pathlib.Path(sys.argv[1]), "test", quiet())
 """
+
+
+def resumable(mode):
+    """Return the settings of a run of three epochs, "new" or "resume"."""
+    augment = {"rotation": 10.0, "elastic": 0.5}
+    settings = {"checkpoint_steps": 4, "dropout": 0.2, "augment": augment, "schedule": "cosine"}
+    return digits(3, resume=mode == "resume", **settings)
 
 
 def start(folder, mode):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), mode]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
-
-
-def finish(folder, mode):
-    process = start(folder, mode)
-    error = process.communicate()[1]
-    assert process.returncode == 0, error
 
 
 def wait_for_checkpoint(folder, process, steps):
@@ -137,14 +135,14 @@ def wait_for_checkpoint(folder, process, steps):
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path):
     """After two SIGKILLs at arbitrary steps, the resumed run equals an uninterrupted one."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(whole, "new")
+    run(resumable("new"), whole, "test", quiet())
     for mode, steps in (("new", 5), ("resume", 34)):
         process = start(broken, mode)
         wait_for_checkpoint(broken, process, steps)
         process.kill()
         process.communicate()
     assert load_checkpoint(broken / "checkpoint.pt")["epoch"] < 3
-    finish(broken, "resume")
+    run(resumable("resume"), broken, "test", quiet())
     assert_same_end(final_state(whole), final_state(broken))
 
 
