@@ -32,8 +32,8 @@ from .contract import (
 class BackendWrapper(Backend):
     """Passes every call on to a device; a subclass overrides what differs.
 
-    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
-    tells. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through which single runs and
+    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `supports`
+    tells, and its capabilities. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through which single runs and
     the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
 
     Args:

@@ -75,7 +75,7 @@ class Compiled:
             trials: trials to run, times in sub-steps.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with times in sub-steps.
+            CADC codes uint8 `[B, T, recorded neurons]`, and spikes with times in sub-steps.
 
         Raises:
             InterruptedRunError: `interrupt` was called.
@@ -84,7 +84,7 @@ class Compiled:
         batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
-        codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
+        codes = np.empty((batch, scalars.samples, len(kernel.recorded_neurons(params))), np.uint8)
         counts = np.zeros(batch, np.int64)
         spike_neurons, spike_times = self._spike_buffers(batch, capacity)
         external, internal = trials.external.numpy(), trials.internal.numpy()

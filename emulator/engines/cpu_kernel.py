@@ -65,6 +65,7 @@ class Params(NamedTuple):
     cadc_offset: Float  # [C, N]
     cadc_gain: Float  # [C, N]
     early: Float  # [N] lead of a neuron's sample over the others, in sub-steps
+    windows: Int  # [W, 2] first neuron and end of each stretch of recorded neurons
     bounds: Int  # [G + 1]
     external_circuit: Int  # [J, G], -1 where not connected
     internal_circuit: Int  # [N, G], -1 where not connected
@@ -461,10 +462,11 @@ def _compress(x, low, high):
 
 @_compiled
 def _read_cadc(
-    state, fields, k, key0, key1, table, voltages, words, skewed, railed, low, high, noise, gain, offset, codes
-):
-    """Write 8-bit samples of the membranes to `codes`; `voltages` and `words` are scratch space."""
-    for block in range(uptr(state.shape[0]) // (fields * LANES)):
+    state, fields, k, key0, key1, table, voltages, words, skewed, railed, low, high, noise, gain, offset, begin, end,
+    codes,
+):  # fmt: skip
+    """Write 8-bit samples of neurons `begin` to `end` to `codes`; `voltages` and `words` are scratch space."""
+    for block in range(begin // LANES, (end + LANES - uptr(1)) // LANES):
         base = block * fields * LANES
         first = block * LANES
         for lane in range(LANES):
@@ -479,10 +481,9 @@ def _read_cadc(
             _words(STREAM_CADC, k, np.int64(first), key0, key1, words)
             for lane in range(LANES):
                 voltages[lane] += noise * table[words[lane] & u32(0xFFFF)]
-        for lane in range(min(LANES, uptr(codes.shape[0]) - first)):
-            n = first + lane
-            x = gain[n] * (voltages[lane] - f32(128)) + f32(128) + offset[n] + f32(0.5)
-            codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
+        for n in range(max(first, begin), min(first + LANES, end)):
+            x = gain[n] * (voltages[n - first] - f32(128)) + f32(128) + offset[n] + f32(0.5)
+            codes[n - begin] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
 @_compiled
@@ -506,7 +507,7 @@ def simulate(
         rows: Slow state of the chips.
         p: Parameters of the chips.
         s: Scalar settings.
-        codes: CADC codes `[B, T, N]` (out).
+        codes: CADC codes `[B, T, recorded neurons]` (out).
         counts: Number of spikes of each sample `[B]` (out).
         spike_neurons: Neuron of each spike `[B, capacity]` (out); spikes beyond the capacity are only counted.
         spike_times: Time of each spike in sub-steps `[B, capacity]` (out).
@@ -568,10 +569,14 @@ def simulate(
         for k in range(steps):
             if k % s.per_sample == 0 and k < n_recorded:
                 i = k // s.per_sample
-                _read_cadc(
-                    state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
-                    f32(s.cadc_noise), gain, offset, codes[b, i],
-                )  # fmt: skip
+                column = 0
+                for window in range(p.windows.shape[0]):
+                    begin_n, end_n = p.windows[window, 0], p.windows[window, 1]
+                    _read_cadc(
+                        state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
+                        f32(s.cadc_noise), gain, offset, uptr(begin_n), uptr(end_n), codes[b, i, column:],
+                    )  # fmt: skip
+                    column += end_n - begin_n
             if first[k + 1] > (first[k - 1] if k > 0 else 0):
                 _deliver_external(
                     k, event0, units, times, order, first, external_charges, c, neurons, p.external_circuit, p.bounds,
@@ -591,6 +596,11 @@ def simulate(
                     sender, share, n_sent, p.table, jitter, delay, k < n_recorded, spike_neurons[b], spike_times[b],
                 )  # fmt: skip
         counts[b] = spikes
+
+
+def recorded_neurons(params: Params) -> Int:
+    """Return the neurons whose membranes are recorded, in the order of their codes."""
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(first, end) for first, end in params.windows.tolist())])
 
 
 def as_float32(values: Any) -> Float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hxtrain.emulator.trials import Events, Trials
 
-from .cpu_kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Rows, Scalars
+from .cpu_kernel import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Params, Rows, Scalars, recorded_neurons
 
 _LOW_WORD = 0xFFFFFFFF
 _PER_CHIP = ("reset", "refractory", "mem", "syn", "drive", "noise", "cadc_offset", "cadc_gain")
@@ -115,6 +115,7 @@ class Stepwise:
         # names as in `Params` and `Rows`; quantities of chips and rows have the shape `[B, ...]`
         self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
+        self.recorded = torch.from_numpy(recorded_neurons(params)).to(self.device)
         self.n_recorded = scalars.samples * scalars.per_sample
         self.steps = self.n_recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
@@ -165,7 +166,7 @@ class Stepwise:
         return result
 
     def read_cadc(self, v: Tensor, previous: Tensor, k: int, keys: Tensor) -> Tensor:
-        """Return 8-bit samples `[B, N]` of the membranes."""
+        """Return 8-bit samples `[B, recorded neurons]` of the membranes."""
         s = self.s
         if s.skewed:
             v = v - self.p.early * (v - previous)
@@ -177,7 +178,7 @@ class Stepwise:
         words = noise_words(STREAM_CADC, k, v.shape[1], keys)
         v = v + s.cadc_noise * self.p.table[words & 0xFFFF]
         code: Tensor = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
-        return code.clamp(0, 255).to(torch.uint8)
+        return code.clamp(0, 255).to(torch.uint8)[:, self.recorded]
 
     def step(self, k: int, state: State, keys: Tensor) -> tuple[State, StepSpikes, Tensor]:
         """Advance one sub-step; `state.current` includes the charges of this sub-step.
@@ -230,7 +231,7 @@ class Stepwise:
             carried: state at the end of the previous trial; None for a start at rest.
 
         Returns:
-            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
+            CADC codes uint8 `[B, T, recorded neurons]`; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
             at the end.
         """
         s = self.s
@@ -276,7 +277,7 @@ def run_stepwise(
         dtype: precision of the computation.
 
     Returns:
-        CADC codes `[B, T, N]` uint8, and spikes ordered by sample, with times in sub-steps.
+        CADC codes uint8 `[B, T, recorded neurons]`, and spikes ordered by sample, with times in sub-steps.
     """
     if scalars.gap < 0:
         codes, events, _ = _run_part(params, scalars, trials, slice(None), None, device, dtype)
