@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, TypeGuard, TypeVar
+from typing import Any, Final, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, TypeIs
 
 from .ranges import COUNT, DURATION, FINITE, POSITIVE, Range, misfits
 from .spikes import Spikes
@@ -667,19 +667,26 @@ class Batching(ABC):
         """
 
 
-Ability = TypeVar("Ability", Batching, Calibratable, Interruptible)
+ABILITIES = {"batching": Batching, "calibration": Calibratable, "interruption": Interruptible}
+"""Optional abilities of a backend by name; `Capabilities` holds those that concern more than its caller."""
 
 
-def supports(backend: object, ability: type[Ability]) -> TypeGuard[Ability]:
-    """Return whether a backend has an optional ability, whose methods can then be called.
+@overload
+def supports(backend: object, ability: Literal["batching"]) -> TypeIs[Batching]: ...
+@overload
+def supports(backend: object, ability: Literal["calibration"]) -> TypeIs[Calibratable]: ...
+@overload
+def supports(backend: object, ability: Literal["interruption"]) -> TypeIs[Interruptible]: ...
+def supports(backend: object, ability: str) -> bool:
+    """Return whether a backend has the methods of an optional ability, so that they can be called.
 
-    `Capabilities` holds abilities as data, for code that has no backend at hand.
+    A driver from before `Capabilities` held abilities as data does not claim its own there; its class tells.
 
     Args:
         backend: Backend in question.
-        ability: `Batching`, `Calibratable` or `Interruptible`.
+        ability: Name of the ability, see `ABILITIES`.
     """
-    return isinstance(backend, ability)
+    return isinstance(backend, ABILITIES[ability])
 
 
 MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}

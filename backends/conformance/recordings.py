@@ -54,10 +54,10 @@ def requested_data_are_recorded(bench: Bench) -> str:
             names = [p.name for p in populations]
             missing = [name for name in names if name not in data]
             require(not missing, f"{_described(record)}: the recording lacks {kind} of {', '.join(missing)}")
-            more = sorted({*data} - {*names})
+            surplus = sorted({*data} - {*names})
             require(
-                not (bench.caps.selective and more),
-                f"{_described(record)}: a selective device recorded {kind} of {', '.join(more)}",
+                not (bench.caps.selective and surplus),
+                f"{_described(record)}: a selective device recorded {kind} of {', '.join(surplus)}",
             )
     return f"{len(requests)} requests, {'nothing else' if bench.caps.selective else 'and perhaps more'}"
 

@@ -3,8 +3,8 @@
 A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
 tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
 field must be present with the declared type, and no others may. A field that was added later (`ADDITION` in its
-metadata) may be missing, and is left out for a peer that does not know the addition. Numbers are finite. Text comes out printable:
-control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
+metadata) may be missing, and is left out for a peer that does not know the addition. Numbers are finite. Text comes out
+printable: control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import heapq
 import math
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from functools import cache, partial
 from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -61,7 +61,7 @@ def pack(message: object, additions: Collection[str] = ()) -> bytes:
     return packed
 
 
-def _plain(additions: Collection[str], value: object) -> Any:
+def _plain(additions: Collection[str], value: Any) -> Any:
     """Return the form in which msgpack packs a value of a type that it does not know."""
     if isinstance(value, tuple):
         fields_of = getattr(value, "_asdict", None)
@@ -78,7 +78,7 @@ def _plain(additions: Collection[str], value: object) -> Any:
 @cache
 def _added(kind: type) -> Mapping[str, str]:
     """Return the fields of a message that were added later, with the names of their additions."""
-    parts = fields(kind) if is_dataclass(kind) else ()
+    parts: tuple[Field[Any], ...] = fields(kind) if is_dataclass(kind) else ()
     return {part.name: part.metadata[ADDITION] for part in parts if ADDITION in part.metadata}
 
 
@@ -248,7 +248,8 @@ def _message(kind: Any) -> Checker:
         if type(value) is not dict:
             raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_describe(value)}")
         if not required <= value.keys() <= inner.keys():
-            missing, unknown = _names(required - value.keys()), _names(value.keys() - inner.keys())
+            missing = _names(required - value.keys())
+            unknown = _names(value.keys() - inner.keys())
             raise WireError(f": missing fields: {missing}; unknown fields: {unknown}")
         values = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items() if name in value}
         try:

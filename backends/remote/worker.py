@@ -23,7 +23,6 @@ from hxtrain.backends.contract import (
     Capabilities,
     Circuit,
     DeviceError,
-    Interruptible,
     Recording,
     Stimulus,
     check_circuit,
@@ -125,7 +124,7 @@ class Worker:
     def cancel(self) -> None:
         """Omit the remaining runs of the job, and end the run in progress if the device can do so; may be repeated."""
         self._cancelled.set()
-        if supports(self.backend, Interruptible):
+        if supports(self.backend, "interruption"):
             self.backend.interrupt()
 
     def collect(self) -> Outcome | None:
@@ -186,7 +185,7 @@ class Worker:
         times = [time.perf_counter()]
         outcomes = list[Recording | DeviceError]()
         with torch.no_grad():
-            if len(stimuli) > 1 and supports(backend, Batching):
+            if len(stimuli) > 1 and supports(backend, "batching"):
                 outcomes = self._attempt_all(backend, weights, stimuli)
                 times += np.linspace(times[0], time.perf_counter(), len(stimuli) + 1)[1:].tolist()
             else:

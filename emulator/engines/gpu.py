@@ -67,7 +67,8 @@ class Fused:
         columns = np.full(self._neurons, -1, np.int32)
         recorded = recorded_neurons(params)
         columns[recorded] = np.arange(len(recorded))
-        self._columns, self._recorded = self._tensor(columns), len(recorded)
+        self._columns = self._tensor(columns)
+        self._recorded = len(recorded)
         groups = np.diff(params.bounds)
         self._external_circuit, self._internal_circuit = (
             self._tensor(np.repeat(circuits, groups, axis=1).astype(np.int8))
@@ -108,7 +109,8 @@ class Fused:
             trials: trials to run, times in seconds.
 
         Returns:
-            CADC codes uint8 `[B, T, recorded neurons]`, and spikes with their stamps (s), ordered by sample and sub-step.
+            CADC codes uint8 `[B, T, recorded neurons]`, and spikes with their stamps (s), ordered by sample and
+            sub-step.
 
         Raises:
             BadEventsError: an event is out of range, or events are not in order.

@@ -231,8 +231,8 @@ class Stepwise:
             carried: state at the end of the previous trial; None for a start at rest.
 
         Returns:
-            CADC codes uint8 `[B, T, recorded neurons]`; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
-            at the end.
+            CADC codes uint8 `[B, T, recorded neurons]`; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all
+            spikes; the state at the end.
         """
         s = self.s
         charges = self.external_charge(sample, unit, time, external)

@@ -1,7 +1,8 @@
 """Drift of a chip, observed from the host through the resting potentials in its recordings.
 
-The first trace sample of a trial shows each neuron at rest, of the populations whose traces are recorded. The difference between its mean over recent trials and its
-mean when the network was attached shows how far the chip's operating point has moved.
+The first trace sample of a trial shows each neuron at rest, of the populations whose traces are recorded. The
+difference between its mean over recent trials and its mean when the network was attached shows how far the chip's
+operating point has moved.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from typing_extensions import Self
 from hxtrain.backends import (
     INPUT,
     Backend,
-    Batching,
     Circuit,
     DeviceError,
     Health,
@@ -191,7 +190,7 @@ class Session:
     ) -> Sequence[Recording | DeviceError | None]:
         """Return the outcome of the first attempt at each run if the device runs several at once, else Nones."""
         backend = self.backend
-        if len(stimuli) == 1 or not supports(backend, Batching):
+        if len(stimuli) == 1 or not supports(backend, "batching"):
             return [None] * len(stimuli)
         try:
             return self._call(lambda: backend.run_all(integers, stimuli), sum(s.spikes.samples for s in stimuli))
