@@ -112,15 +112,15 @@ def test_what_was_not_requested_is_dropped(record: Record, spikes: list[str], tr
 
 
 @pytest.mark.parametrize(
-    ("record", "kept", "text"),
+    ("record", "recorded", "text"),
     [
         (Record(traces=("readout",)), Record(traces=("hidden",)), "traces of readout: expected uint8"),
         (Record(), Record(traces=()), "traces of hidden: expected uint8"),
         (Record(traces=()), Record((), ("readout",)), "spikes of hidden are missing"),
     ],
 )
-def test_what_is_missing_is_named(record: Record, kept: Record, text: str) -> None:
-    recording = configured(CASES["reference"], requesting(kept)).run(WEIGHTS, stimulus(3))
+def test_what_is_missing_is_named(record: Record, recorded: Record, text: str) -> None:
+    recording = configured(CASES["reference"], requesting(recorded)).run(WEIGHTS, stimulus(3))
     with pytest.raises(DeviceError, match=text):
         check_recording(requesting(record), recording, stimulus(3))
 
@@ -277,7 +277,7 @@ def test_drift_is_observed_where_traces_are_recorded() -> None:
     recording = configured(CASES["reference"], circuit).run(WEIGHTS, stimulus(TRIALS))
     shifted = replace(recording, traces={"readout": recording.traces["readout"] + 3})
     monitor = DriftMonitor()
-    notes = [monitor.add(each) for each in (*[recording] * 8, *[shifted] * 8)]
+    notes = [monitor.add(recording) for recording in (*[recording] * 8, *[shifted] * 8)]
     assert any(note is not None and "moved by 3.0 LSB" in note for note in notes)
     blind = DriftMonitor()
-    assert all(blind.add(replace(each, traces={})) is None for each in (*[recording] * 8, *[shifted] * 8))
+    assert all(blind.add(replace(recording, traces={})) is None for recording in (*[recording] * 8, *[shifted] * 8))

@@ -5,8 +5,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from backends_bench import CASES as DEVICES
-from backends_bench import CIRCUIT, WEIGHTS, configured, stimulus
+from backends_bench import CASES, CIRCUIT, WEIGHTS, configured, stimulus
 from remote_bench import connected, serving
 from test_remote_protocol import HELLO, Raw, head
 
@@ -17,16 +16,16 @@ from hxtrain.backends.remote.protocol import ADDITIONS, PREFIX, Configure, Hello
 from hxtrain.backends.remote.wire import WireError, pack, unpack
 
 
-def before(kind: Any, **types: Any) -> Any:
+def first_form(kind: Any, **types: Any) -> Any:
     """Return a message of version 2 as it was before any addition, with other types for some fields."""
     hints = {**get_type_hints(kind), **types}
     names = [part.name for part in fields(kind) if ADDITION not in part.metadata]
     return make_dataclass(kind.__name__, [(name, hints[name]) for name in names], frozen=True)
 
 
-OldHello = before(Hello)
-OldWelcome = before(Welcome, capabilities=before(Capabilities))
-OldConfigure = before(Configure, circuit=before(Circuit))
+OldHello = first_form(Hello)
+OldWelcome = first_form(Welcome, capabilities=first_form(Capabilities))
+OldConfigure = first_form(Configure, circuit=first_form(Circuit))
 
 
 class OldServer(Server):
@@ -80,7 +79,7 @@ def test_a_new_client_gets_what_it_requests_of_any_server(kind: type[Server], mo
         client.configure(requested)
         recording = client.run(WEIGHTS, stimulus(3))
     assert configure.call_args.args[0] == (requested if kind is Server else CIRCUIT)
-    expected = configured(DEVICES["reference"]).run(WEIGHTS, stimulus(3))
+    expected = configured(CASES["reference"]).run(WEIGHTS, stimulus(3))
     assert torch.equal(recording.traces["readout"], expected.traces["readout"])
     assert torch.equal(recording.spikes["hidden"].time, expected.spikes["hidden"].time)
     assert list(recording.traces) == (["readout"] if kind is Server else ["hidden", "readout"])
