@@ -68,8 +68,9 @@ def _plain(additions: Collection[str], value: Any) -> Any:
         return list(value) if fields_of is None else fields_of()
     if isinstance(value, Mapping):
         return dict(value)
+    kind: Any = type(value)
     parts = dict(vars(value))
-    for name, addition in _added(type(value)).items():
+    for name, addition in _added(kind).items():
         if addition not in additions:
             del parts[name]
     return parts
