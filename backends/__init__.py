@@ -16,11 +16,13 @@ from .contract import (
     Outcome,
     Population,
     Projection,
+    Record,
     Recording,
     Stimulus,
     Targets,
     check_circuit,
     check_run,
+    supports,
 )
 from .faults import (
     FAULTS,
@@ -77,6 +79,7 @@ __all__ = [
     "PartialRun",
     "Population",
     "Projection",
+    "Record",
     "Recording",
     "Registry",
     "Spikes",
@@ -96,5 +99,6 @@ __all__ = [
     "join",
     "nothing",
     "required_settings",
+    "supports",
     "total",
 ]

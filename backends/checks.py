@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ TYPES = {"sample": INTEGERS, "unit": INTEGERS, "time": (torch.float32, torch.flo
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:
-    """Return the recording if a run of the circuit can give it; the codes themselves are not checked.
+    """Return what the circuit requests of a recording, if a run can give it; the codes themselves are not checked.
 
     Args:
         circuit: Circuit of the run.
@@ -38,14 +40,22 @@ def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> 
     lost = recording.lost
     if lost is not None and not _is(lost, (torch.bool,), (batch,)):
         raise DeviceError(f"lost trials: expected torch.bool ({batch},), got {_describe(lost)}")
-    for population in circuit.populations:
+    traced = circuit.traced
+    spiking = circuit.spiking
+    for population in traced:
         shape = (batch, circuit.samples, population.size)
         codes = recording.traces.get(population.name)
         if not _is(codes, (torch.uint8,), shape):
             raise DeviceError(f"traces of {population.name}: expected uint8 {shape}, got {_describe(codes)}")
-        if population.threshold is not None:
-            _check_spikes(population, recording.spikes.get(population.name), batch)
-    return recording
+    for population in spiking:
+        _check_spikes(population, recording.spikes.get(population.name), batch)
+    if (len(recording.traces), len(recording.spikes)) == (len(traced), len(spiking)):
+        return recording
+    return replace(
+        recording,
+        traces={population.name: recording.traces[population.name] for population in traced},
+        spikes={population.name: recording.spikes[population.name] for population in spiking},
+    )
 
 
 def _check_spikes(population: Population, spikes: object, batch: int) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, TypeIs
 
 from .ranges import COUNT, DURATION, FINITE, POSITIVE, Range, misfits
 from .spikes import Spikes
@@ -28,6 +28,9 @@ WEIGHT_TYPES = (torch.int8, torch.int16)
 """Types in which integer weights travel; a device uses the first that holds its largest weight."""
 LARGEST_WEIGHT = int(torch.iinfo(WEIGHT_TYPES[-1]).max)
 """Largest `Capabilities.weight_max` that the contract carries."""
+ADDITION: Final = "addition"
+"""Key in the metadata of a field that later versions of the contract added: the name of the addition. Such a field has
+a default, and a message may lack it (`hxtrain.backends.remote`)."""
 CLOCK_END = 2**53
 """End of a device's clock: no trial reaches it (57,000 years of 200 us each)."""
 
@@ -72,6 +75,12 @@ class Capabilities:
         deterministic: Whether equal seeds and clocks give equal recordings.
         spike_interval: Shortest time between two spikes of a neuron, however short the requested refractory period
             (s); None: the resolution of spike times.
+        selective: Whether a device records only what `Circuit.record` requests, so that other neurons take no trace
+            memory. False: it may record more, and the trace memory holds every neuron.
+        calibration: Whether the device can be calibrated through the contract (`Calibratable`).
+        batching: Whether the device takes several runs at once (`Batching`).
+        plasticity: Whether the device can change its weights during a run by a rule on the chip. False everywhere: the
+            contract has no method yet that hands such a rule over.
 
     Raises:
         ValueError: Fields are out of range or contradict each other; the text names all of them.
@@ -102,6 +111,10 @@ class Capabilities:
     forced_reset: bool
     deterministic: bool
     spike_interval: float | None = None
+    selective: bool = field(default=False, metadata={ADDITION: "record"})
+    calibration: bool = field(default=False, metadata={ADDITION: "abilities"})
+    batching: bool = field(default=False, metadata={ADDITION: "abilities"})
+    plasticity: bool = field(default=False, metadata={ADDITION: "abilities"})
 
     def __post_init__(self) -> None:
         problems = misfits(self, _CAPABILITIES) or self._contradictions()
@@ -147,16 +160,23 @@ class Capabilities:
         interval = self.spike_interval or self.timestamp_resolution
         return population.size * (int(duration / max(population.refractory - interval, interval)) + 2)
 
+    def stored(self, circuit: Circuit) -> int:
+        """Return the number of neurons of a circuit whose samples take trace memory."""
+        return sum(p.size for p in (circuit.traced if self.selective else circuit.populations))
+
     def trials_per_run(self, samples: int, neurons: int) -> int | None:
-        """Return how many trials of `samples` trace samples one run can store; None for any number."""
-        if self.trace_memory is None or not self.traces:
+        """Return how many trials of `samples` trace samples of some neurons one run can store; None for any number."""
+        if self.trace_memory is None or not self.traces or not neurons:
             return None
         channels = neurons if self.trace_channels is None else self.trace_channels
         return int(self.trace_memory // (samples * channels * ((self.trace_bits + 7) // 8)))
 
 
 _COUNTS = ("neuron_circuits", "inputs_per_circuit", "max_merged")
-_FLAGS = ("traces", "recurrence", "forced_reset", "deterministic")
+_FLAGS = (
+    *("traces", "recurrence", "forced_reset", "deterministic"),
+    *("selective", "calibration", "batching", "plasticity"),
+)
 _CAPABILITIES = {
     **dict.fromkeys(_COUNTS, COUNT),
     "weight_max": Range(1, LARGEST_WEIGHT, whole=True),
@@ -231,6 +251,21 @@ INPUT = "input"
 
 
 @dataclass(frozen=True)
+class Record:
+    """The part of a circuit that a device is asked to record: populations by name.
+
+    A device gives what is requested. It may give more, which the host drops.
+
+    Attributes:
+        spikes: Spiking populations whose events are recorded; None: all of them.
+        traces: Populations whose membranes are recorded; None: all of them.
+    """
+
+    spikes: tuple[str, ...] | None = None
+    traces: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Circuit:
     """The populations and projections that placement produces and a device is configured with.
 
@@ -243,6 +278,7 @@ class Circuit:
         trial_time: Time from one trial's start to the next one's (s), so short that membranes and synapses may
             still hold traces of the previous trial; None: trials are far apart (`Capabilities.trial_time`).
         forced_reset: Reset all membranes and synaptic currents between the recorded window and the next trial.
+        record: Populations to record; all by default.
     """
 
     inputs: int
@@ -252,11 +288,24 @@ class Circuit:
     dt: float
     trial_time: float | None = None
     forced_reset: bool = False
+    record: Record = field(default=Record(), metadata={ADDITION: "record"})
 
     @property
     def duration(self) -> float:
         """Length of a trial (s)."""
         return self.samples * self.dt
+
+    @property
+    def spiking(self) -> tuple[Population, ...]:
+        """Populations whose spikes are requested, in their order."""
+        names = self.record.spikes
+        return tuple(p for p in self.populations if p.threshold is not None and (names is None or p.name in names))
+
+    @property
+    def traced(self) -> tuple[Population, ...]:
+        """Populations whose traces are requested, in their order."""
+        names = self.record.traces
+        return tuple(p for p in self.populations if names is None or p.name in names)
 
 
 @dataclass(frozen=True)
@@ -322,8 +371,9 @@ class Recording:
     """The result of a run on a device.
 
     Attributes:
-        spikes: Events of each spiking population by name.
-        traces: Raw codes uint8 `[B, T, N]` of each population by name; empty without traces.
+        spikes: Events of each spiking population by name; at least of those in `Circuit.record`.
+        traces: Raw codes uint8 `[B, T, N]` of each population by name; at least of those in `Circuit.record`, and empty
+            without traces.
         cost: Time and energy.
         health: Losses and retries.
         lost: Trials whose data did not arrive whole, bool `[B]`; None: none. Their data in the recording have no
@@ -383,6 +433,7 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
         )
     if circuit.forced_reset and not caps.forced_reset:
         problems.append("circuit.forced_reset: the device cannot reset membranes between trials")
+    problems += _record_misfits(circuit, caps)
     if problems:
         raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
 
@@ -432,6 +483,29 @@ def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabili
         )
     if projection.pre == projection.post and not caps.recurrence:
         problems.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
+    return problems
+
+
+def _record_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
+    record = circuit.record
+    problems = []
+    spiking = {p.name for p in circuit.populations if p.threshold is not None}
+    for name, names, available, remedy in (
+        ("spikes", record.spikes, spiking, "name spiking populations"),
+        ("traces", record.traces, {p.name for p in circuit.populations}, "name populations"),
+    ):
+        if names is not None and (not isinstance(names, tuple) or len({*names}) < len(names) or {*names} - available):
+            available_names = ", ".join(sorted(available)) or "none"
+            problems.append(
+                f"circuit.record.{name}={names!r}: {remedy} in a tuple, each once, of those there are "
+                f"({available_names}); None for all"
+            )
+    if record.traces and not caps.traces:
+        problems.append(
+            f"circuit.record.traces={record.traces!r}: the device records no membranes; request none of them, ()"
+        )
+    if circuit.populations and not circuit.spiking and not circuit.traced:
+        problems.append("circuit.record requests neither spikes nor traces of any population; request at least one")
     return problems
 
 
@@ -591,6 +665,28 @@ class Batching(ABC):
             ValueError: A stimulus or the weights do not fit the circuit; nothing was run.
             DeviceError: The outcome of all runs is unknown.
         """
+
+
+ABILITIES = {"batching": Batching, "calibration": Calibratable, "interruption": Interruptible}
+"""Optional abilities of a backend by name; `Capabilities` holds those that concern more than its caller."""
+
+
+@overload
+def supports(backend: object, ability: Literal["batching"]) -> TypeIs[Batching]: ...
+@overload
+def supports(backend: object, ability: Literal["calibration"]) -> TypeIs[Calibratable]: ...
+@overload
+def supports(backend: object, ability: Literal["interruption"]) -> TypeIs[Interruptible]: ...
+def supports(backend: object, ability: str) -> bool:
+    """Return whether a backend has the methods of an optional ability, so that they can be called.
+
+    A driver from before `Capabilities` held abilities as data does not claim its own there; its class tells.
+
+    Args:
+        backend: Backend in question.
+        ability: Name of the ability, see `ABILITIES`.
+    """
+    return isinstance(backend, ABILITIES[ability])
 
 
 MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}

@@ -62,7 +62,9 @@ from .parameters import NeuronParameters
 from .spikes import Spikes
 from .work import Work, tell
 
-CAPABILITIES = replace(BRAINSCALES2, name="emulator", deterministic=True)
+CAPABILITIES = replace(
+    BRAINSCALES2, name="emulator", deterministic=True, selective=True, calibration=True, batching=True
+)
 """The physical chip's limits."""
 PRESETS = ("ideal", "calibrated", "uncalibrated")
 
@@ -157,7 +159,11 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             device or "cpu",
             trial_time=CAPABILITIES.trial_time,
         )
-        self._capabilities = replace(CAPABILITIES, spike_interval=CAPABILITIES.trace_interval / substeps)
+        self._capabilities = replace(
+            CAPABILITIES,
+            spike_interval=CAPABILITIES.trace_interval / substeps,
+            calibration=len(self._individuals) == 1 and isinstance(self._individuals[0], Chip),
+        )
 
     def __repr__(self) -> str:
         """Describe chip and preset in a line, without a calibration."""
@@ -313,7 +319,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             ValueError: A stage is not known, or a target out of reach.
         """
         chip = self._individuals[0]
-        if len(self._individuals) != 1 or not isinstance(chip, Chip):
+        if not self._capabilities.calibration or not isinstance(chip, Chip):
             raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
         cell_targets = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
         calibration, results = calibrate(chip, cell_targets, stages, seed, report, targets.rate)
@@ -364,8 +370,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         except InterruptedRunError as error:
             raise DeviceError(str(error)) from error
         torch_device = spikes.time.device
-        codes = torch.split(raw.codes.to(torch_device), [p.size for p in circuit.populations], dim=2)
-        traces = dict(zip((p.name for p in circuit.populations), codes, strict=True))
+        traced = circuit.traced
+        codes = torch.split(raw.codes.to(torch_device), [p.size for p in traced], dim=2)
+        traces = dict(zip((p.name for p in traced), codes, strict=True))
         spikes_by_name = _by_population(
             circuit, Events(*(part.to(torch_device) for part in raw.spikes)), spikes.samples
         )
@@ -456,8 +463,9 @@ def _cost(circuit: Circuit, trials: int) -> Cost:
 def _layout(circuit: Circuit) -> Layout:
     """Return the chip's layout of a circuit."""
     index = {population.name: i for i, population in enumerate(circuit.populations)}
+    traced = circuit.traced
     groups = tuple(
-        Group(p.size, p.merged, p.leak, p.threshold, p.reset, p.tau_mem, p.tau_syn, p.refractory)
+        Group(p.size, p.merged, p.leak, p.threshold, p.reset, p.tau_mem, p.tau_syn, p.refractory, p in traced)
         for p in circuit.populations
     )
     wirings = tuple(_wiring(projection, index) for projection in circuit.projections)
@@ -511,13 +519,16 @@ def _wiring(projection: Projection, index: Mapping[str, int]) -> Wiring:
 def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Spikes]:
     firsts = accumulate((population.size for population in circuit.populations), initial=0)
     spiking = [(p, first) for p, first in zip(circuit.populations, firsts, strict=False) if p.threshold is not None]
-    if len(spiking) == 1:  # the others have no threshold
+    requested = circuit.spiking
+    if len(spiking) == len(requested) == 1:  # the others have no threshold
         (population, first) = spiking[0]
         return {
             population.name: Spikes.trusted(spikes.sample, spikes.unit - first, spikes.time, batch, population.size)
         }
     by_name = {}
     for population, first in spiking:
+        if population not in requested:
+            continue
         mask = (spikes.unit >= first) & (spikes.unit < first + population.size)
         chosen = Spikes.trusted(
             spikes.sample[mask], spikes.unit[mask] - first, spikes.time[mask], batch, population.size

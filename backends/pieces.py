@@ -16,12 +16,8 @@ def nothing(circuit: Circuit, device: torch.device) -> Recording:
     empty = torch.zeros(0, dtype=torch.int64, device=device)
     codes = empty.to(torch.uint8)
     return Recording(
-        spikes={
-            p.name: Spikes(empty, empty, empty.float(), 0, p.size)
-            for p in circuit.populations
-            if p.threshold is not None
-        },
-        traces={p.name: codes.view(0, circuit.samples, p.size) for p in circuit.populations},
+        spikes={p.name: Spikes(empty, empty, empty.float(), 0, p.size) for p in circuit.spiking},
+        traces={p.name: codes.view(0, circuit.samples, p.size) for p in circuit.traced},
         cost=total([]),
     )
 

@@ -48,6 +48,7 @@ CAPABILITIES = replace(
     power=None,
     forced_reset=False,
     deterministic=True,
+    selective=True,
 )
 """The chip's limits, but any number of trials per run."""
 
@@ -115,12 +116,12 @@ class ReferenceBackend(Backend):
         driven = [
             state[p.post].arrivals(stimulus.spikes, steps) if p.pre == INPUT else None for p in circuit.projections
         ]
-        traces: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
-        times: dict[str, list[Tensor]] = {p.name: [] for p in circuit.populations}
+        traces: dict[str, list[Tensor]] = {p.name: [] for p in circuit.traced}
+        times: dict[str, list[Tensor]] = {p.name: [] for p in circuit.spiking}
         for k in range(steps):
-            for name, neurons in state.items():
-                if k % SUBSTEPS == 0:
-                    traces[name].append((neurons.v + 0.5).clamp(0, 255).to(torch.uint8))
+            if k % SUBSTEPS == 0:
+                for name, codes in traces.items():
+                    codes.append((state[name].v + 0.5).clamp(0, 255).to(torch.uint8))
             received = {name: torch.zeros(2, *neurons.v.shape).double() for name, neurons in state.items()}
             for p, external in zip(circuit.projections, driven, strict=True):
                 events = state[p.post].effects(state[p.pre].stamps, k) if external is None else external[:, k]
@@ -128,10 +129,10 @@ class ReferenceBackend(Backend):
             for name, neurons in state.items():
                 current, membrane = received[name]
                 neurons.step(current, membrane, k)
-                times[name].append(neurons.stamps)
-        spiking = [p.name for p in circuit.populations if p.threshold is not None]
+            for name, stamps in times.items():
+                stamps.append(state[name].stamps)
         return Recording(
-            spikes={name: _spikes(torch.stack(times[name], dim=1)) for name in spiking},
+            spikes={name: _spikes(torch.stack(stamps, dim=1)) for name, stamps in times.items()},
             traces={name: torch.stack(codes, dim=1) for name, codes in traces.items()},
             cost=Cost(batch * CAPABILITIES.trial_time, None, "estimated"),
             clock=stimulus.clock,

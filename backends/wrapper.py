@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .contract import (
+    ABILITIES,
     Backend,
     Batching,
     Calibratable,
@@ -32,9 +33,9 @@ from .contract import (
 class BackendWrapper(Backend):
     """Passes every call on to a device; a subclass overrides what differs.
 
-    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `isinstance`
-    tells. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through which single runs and
-    the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
+    A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `supports`
+    tells, and its capabilities. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through
+    which single runs and the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
 
     Args:
         backend: The wrapped device.
@@ -43,8 +44,8 @@ class BackendWrapper(Backend):
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         missing = tuple(
-            passing_on
-            for ability, passing_on in ABILITIES.items()
+            WRAPPERS[name]
+            for name, ability in ABILITIES.items()
             if isinstance(backend, ability) and not isinstance(self, ability)
         )
         if missing:
@@ -176,12 +177,12 @@ class _Interruptible(BackendWrapper, Interruptible):
         self.backend.interrupt()
 
 
-ABILITIES: dict[type, type[BackendWrapper]] = {
-    Batching: _Batching,
-    Calibratable: _Calibratable,
-    Interruptible: _Interruptible,
+WRAPPERS: dict[str, type[BackendWrapper]] = {
+    "batching": _Batching,
+    "calibration": _Calibratable,
+    "interruption": _Interruptible,
 }
-"""Optional abilities of a device, and the wrapper that passes each on."""
+"""Wrapper that passes each of `ABILITIES` on."""
 
 
 @cache

@@ -6,6 +6,7 @@ Potentials are in CADC LSB (raw 0..255 scale), times in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 CIRCUITS = 512
 """Neuron circuits on the chip (four quadrants of 128)."""
@@ -32,6 +33,7 @@ class Group:
         tau_mem: target membrane time constant (s).
         tau_syn: target synaptic time constant (s), excitatory and inhibitory.
         refractory: time for which the membrane is held at its reset potential (s).
+        traced: whether the membranes are recorded.
     """
 
     size: int
@@ -42,6 +44,7 @@ class Group:
     tau_mem: float
     tau_syn: float
     refractory: float
+    traced: bool = True
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,18 @@ class Layout:
     def circuits_used(self) -> int:
         """Number of neuron circuits that the groups occupy."""
         return sum(group.size * group.circuits for group in self.groups)
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """Stretches of neurons whose membranes are recorded, as first neuron and end; adjacent groups share one."""
+        windows: list[tuple[int, int]] = []
+        for group, (first, end) in zip(self.groups, pairwise(self.bounds), strict=True):
+            if not group.traced:
+                continue
+            if windows and windows[-1][1] == first:
+                first, _ = windows.pop()
+            windows.append((first, end))
+        return tuple(windows)
 
     @property
     def bounds(self) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ class RawRecording(NamedTuple):
     """The result of a run.
 
     Attributes:
-        codes: CADC codes `[B, T, N]` uint8.
+        codes: CADC codes `[B, T, N]` uint8 of the groups whose membranes are recorded (`Group.traced`).
         spikes: recorded spikes of all neurons.
         dropped: number of spikes of each trial that the chip could not record, int64 `[B]`.
     """
@@ -209,6 +209,7 @@ class EmulatedChip:
             cadc_offset=stack("cadc_offset", neurons),
             cadc_gain=stack("cadc_gain", neurons),
             early=_as_float32(is_second_half * (self.noise.cadc_skew / step)),
+            windows=np.array(layout.windows, np.int64).reshape(-1, 2),
             bounds=np.array(layout.bounds),
             external_circuit=external,
             internal_circuit=internal,
@@ -268,9 +269,8 @@ class EmulatedChip:
         self.engine.check(events, batch)
         charges = self._cached_charges(program, weights)
         if batch == 0:
-            codes = torch.empty(
-                0, program.samples, program.layout.bounds[-1], dtype=torch.uint8, device=self.recording_device
-            )
+            traced = sum(end - first for first, end in program.layout.windows)
+            codes = torch.empty(0, program.samples, traced, dtype=torch.uint8, device=self.recording_device)
             return RawRecording(codes, events, torch.zeros(0, dtype=torch.int64))
         clocks = np.arange(clock, clock + batch, dtype=np.uint64)
         chip = self.chip_of(clocks) if chip is None else self._check_chip(chip, batch)

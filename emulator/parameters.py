@@ -28,10 +28,16 @@ class Params(NamedTuple):
     cadc_offset: Float  # [C, N]
     cadc_gain: Float  # [C, N]
     early: Float  # [N] lead of a neuron's sample over the others, in sub-steps
+    windows: Int  # [W, 2] first neuron and end of each stretch of recorded neurons
     bounds: Int  # [G + 1]
     external_circuit: Int  # [J, G], -1 where not connected
     internal_circuit: Int  # [N, G], -1 where not connected
     table: Float  # [65536]
+
+
+def recorded_neurons(params: Params) -> Int:
+    """Return the neurons whose membranes are recorded, in the order of their codes."""
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(first, end) for first, end in params.windows.tolist())])
 
 
 class Rows(NamedTuple):

@@ -153,6 +153,7 @@ class BrainScaleS2Backend(Backend):
             trial_time=trial_time or TRIAL_TIME[memory],
             recurrence=False,
             forced_reset=False,
+            selective=True,
         )
         self._reconnect_after = reconnect_after
         self._sdk: Sdk | None = None
@@ -418,6 +419,8 @@ class BrainScaleS2Backend(Backend):
                 "asked for leaves too little for it behind the recorded window, the true time from trial to trial is "
                 "longer"
             )
+        if not circuit.traced:
+            notes.append("no membranes are recorded: lost trials and neurons at rest cannot be seen")
         for p in circuit.populations:
             notes += _at_rest(p, quiet)
         return notes
@@ -426,11 +429,12 @@ class BrainScaleS2Backend(Backend):
 def _at_rest(p: Population, quiet: Measurement) -> list[str]:
     """Return a text for each kind of unrest of a population without input."""
     problems = []
-    codes = quiet.traces[p.name][0]
-    stuck = ((codes == 0) | (codes == 255)).all(0)
-    if bool(stuck.any()):
-        problems.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
-    if p.threshold is not None:
+    if p.name in quiet.traces:
+        codes = quiet.traces[p.name][0]
+        stuck = ((codes == 0) | (codes == 255)).all(0)
+        if bool(stuck.any()):
+            problems.append(f"{int(stuck.sum())} of {p.size} neurons of {p.name} rest outside the range of the CADC")
+    if p.name in quiet.spikes:
         active = torch.unique(quiet.spikes[p.name].unit).numel()
         if active:
             problems.append(f"{active} of {p.size} neurons of {p.name} fire without input; calibrate the chip")
@@ -450,9 +454,8 @@ def _no_spikes(circuit: Circuit) -> Spikes:
 def _nothing(circuit: Circuit) -> Measurement:
     """Return the measurement of an empty batch."""
     empty = torch.zeros(0)
-    traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.populations}
-    spiking = [p for p in circuit.populations if p.threshold is not None]
-    spikes = {p.name: Spikes.from_events(empty.long(), empty.long(), empty, 0, p.size) for p in spiking}
+    traces = {p.name: torch.zeros(0, circuit.samples, p.size, dtype=torch.uint8) for p in circuit.traced}
+    spikes = {p.name: Spikes.from_events(empty.long(), empty.long(), empty, 0, p.size) for p in circuit.spiking}
     return Measurement(traces, spikes, torch.zeros(0, dtype=torch.bool), Health())
 
 

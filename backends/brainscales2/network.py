@@ -174,7 +174,7 @@ class HardwareNetwork:
             "i_synin_gm": SYNAPTIC_GAIN if operation.synaptic_gain is None else operation.synaptic_gain,
             "synapse_dac_bias": SYNAPSE_BIAS if operation.synapse_bias is None else operation.synapse_bias,
             "membrane_capacitance": mixed(p.tau_mem, CAPACITANCE),
-            "enable_cadc_recording": True,
+            "enable_cadc_recording": p in self._circuit.traced,
             "enable_cadc_recording_placement_in_dram": operation.dram,
             "trace_offset": 0.0,
             "trace_scale": 1.0,
@@ -187,7 +187,7 @@ class HardwareNetwork:
         if p.threshold is not None:
             base = spiking.LIF
             settings.update(threshold=p.threshold, reset=p.reset, refractory_time=p.refractory)
-        module = _raw(spiking, base, p.name)(p.size, self._experiment, **settings)
+        module = _raw(spiking, base, p.name, traced=p in self._circuit.traced)(p.size, self._experiment, **settings)
         module.read_params_from_calibration = False  # it would stumble over files that hxtorch itself has made
         return module
 
@@ -254,13 +254,14 @@ class HardwareNetwork:
         lost = torch.zeros(batch, dtype=torch.bool)
         for p in circuit.populations:
             module = self._populations[p.name]
-            traces[p.name] = to_codes(handles[p.name].membrane_cadc, circuit.samples, substeps)
-            expected = (batch, circuit.samples, p.size)
-            if tuple(traces[p.name].shape) != expected:
-                raise DeviceError(f"traces of {p.name}: expected {expected}, got {tuple(traces[p.name].shape)}")
-            lost |= module.samples.incomplete(batch, (circuit.samples - 1) * circuit.dt, circuit.dt)
-            self.timed = module.samples.timed
-            if p.threshold is not None:
+            if p in circuit.traced:
+                traces[p.name] = to_codes(handles[p.name].membrane_cadc, circuit.samples, substeps)
+                expected = (batch, circuit.samples, p.size)
+                if tuple(traces[p.name].shape) != expected:
+                    raise DeviceError(f"traces of {p.name}: expected {expected}, got {tuple(traces[p.name].shape)}")
+                lost |= module.samples.incomplete(batch, (circuit.samples - 1) * circuit.dt, circuit.dt)
+                self.timed = module.samples.timed
+            if p in circuit.spiking:
                 spikes[p.name] = to_spikes(module.events, batch, p.size, circuit.duration)
         if not self.timed:
             lost |= frozen(traces.values())
@@ -318,20 +319,21 @@ def _as_it_is(weight: Tensor) -> Tensor:
     return weight
 
 
-def _raw(spiking: Any, base: Any, name: str) -> Any:
+def _raw(spiking: Any, base: Any, name: str, traced: bool) -> Any:
     """Return a class of hxtorch's neurons `base` that keeps the measurement and simulates nothing.
 
-    After a run, a module has `samples` (see `Samples`) and, if it spikes, `events`: (clock, trial, neuron).
+    After a run, a module has `samples` (see `Samples`) if it is traced, and `events` if it spikes: (clock, trial,
+    neuron).
     """
     fires = base is spiking.LIF
 
     class Raw(base):  # type: ignore[misc]
         def post_process(self, hw_data: Any, runtime: float) -> Any:
-            if hw_data.cadc is None:
+            if traced and hw_data.cadc is None:
                 raise DeviceError(f"no trace samples of {name} arrived")
             if fires and hw_data.spikes is None:
                 raise DeviceError(f"no record of spikes of {name} arrived")
-            self.samples = Samples(hw_data.cadc)
+            self.samples = Samples(hw_data.cadc) if traced else None
             self.events = hw_data.spikes.get_data() if fires else None
             return super().post_process(hw_data, runtime)
 

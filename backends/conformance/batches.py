@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..contract import Batching, Circuit, DeviceError, Recording, Stimulus
+from ..contract import Circuit, DeviceError, Recording, Stimulus, supports
 from ..pieces import join
 from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require, rounds, within
@@ -78,7 +78,7 @@ def split_batches_are_alike(bench: Bench) -> str:
 def runs_given_together_are_alike(bench: Bench) -> str:
     """A device that takes several runs at once gives of each what it gives of it alone, in their order."""
     backend = bench.backend
-    if not isinstance(backend, Batching):
+    if not supports(backend, "batching"):
         raise NotApplicableError("the device takes one run at a time")
     circuit, weights, spikes = _task(bench)
     bench.configure(circuit)

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Recording, Stimulus
+from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Record, Recording, Stimulus
 from ..pieces import join
 from ..spikes import Spikes
 from .tolerances import Tolerances
@@ -112,6 +112,7 @@ class Bench:
             (Projection("input->neurons", INPUT, "neurons", inputs),),
             self.samples,
             self.caps.trace_interval,
+            record=Record() if self.caps.traces else Record(traces=()),
         )
 
     def require_room(self, inputs: int, merged: int, circuits: int) -> None:
@@ -157,8 +158,7 @@ class Bench:
     def configure(self, circuit: Circuit) -> None:
         """Configure the device."""
         self.backend.configure(circuit)
-        neurons = sum(p.size for p in circuit.populations)
-        self._size = self.caps.trials_per_run(circuit.samples, neurons)
+        self._size = self.caps.trials_per_run(circuit.samples, self.caps.stored(circuit))
 
     # runs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 
-from ..contract import Capabilities, DeviceError, Stimulus
+from ..contract import ABILITIES, Capabilities, DeviceError, Stimulus
 from .bench import Bench, ConformanceError, NotApplicableError, difference, require, zeros
 
 
@@ -24,6 +24,18 @@ def _frozen(caps: Capabilities) -> bool:
     except FrozenInstanceError:
         return True
     return False
+
+
+def abilities_have_their_methods(bench: Bench) -> str:
+    """An ability that the capabilities claim (`batching`, `calibration`) has its methods; none has plasticity yet."""
+    caps = bench.caps
+    claims = [name for name in ("batching", "calibration") if getattr(caps, name)]
+    for claim in claims:
+        ability = ABILITIES[claim]
+        text = f"capabilities say {claim}=True, but the backend does not inherit from {ability.__name__}"
+        require(isinstance(bench.backend, ability), text)
+    require(not caps.plasticity, "capabilities say plasticity=True, for which the contract has no method yet")
+    return ", ".join(claims) or "none claimed"
 
 
 def identity_names_the_individual(bench: Bench) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import torch
 
-from ..contract import DeviceError, Health, Origin, Recording, Stimulus
-from .bench import ATTEMPTS, Bench, ConformanceError, NotApplicableError, require
+from ..contract import Circuit, DeviceError, Health, Origin, Record, Recording, Stimulus
+from .bench import ATTEMPTS, Bench, ConformanceError, NotApplicableError, difference, require
 
 
-def _recorded(bench: Bench) -> Recording:
-    """Run two layers, every neuron driven in one of the trials."""
-    bench.configure(bench.two_layers())
+def _recorded(bench: Bench, record: Record | None = None, clock: int | None = None) -> Recording:
+    """Run two layers, every neuron driven in one of the trials; `record` is None for everything."""
+    circuit = bench.two_layers()
+    bench.configure(circuit if record is None else replace(circuit, record=record))
     weights = {
         "input->neurons": bench.diagonal(bench.caps.weight_max),
         "neurons->readout": torch.ones(bench.width - 1, bench.width, dtype=bench.caps.weight_type),
     }
-    return bench.run(weights, bench.driven(list(range(bench.width))))
+    return bench.run(weights, bench.driven(list(range(bench.width))), clock)
 
 
 def traces_have_shape_and_type(bench: Bench) -> str:
@@ -37,6 +39,63 @@ def traces_have_shape_and_type(bench: Bench) -> str:
         highest = int(codes.max())
         require(highest < 2**bench.caps.trace_bits, f"traces of {name} reach {highest} > {bench.caps.trace_bits} bits")
     return f"{', '.join(map(str, expected.values()))} uint8"
+
+
+def requested_data_are_recorded(bench: Bench) -> str:
+    """A recording holds the spikes and traces that `Circuit.record` requests; only these if the device is selective."""
+    requests = _requests(bench)
+    for record in requests:
+        recording = _recorded(bench, record)
+        circuit = replace(bench.two_layers(), record=record)
+        for kind, data, populations in (
+            ("spikes", recording.spikes, circuit.spiking),
+            ("traces", recording.traces, circuit.traced),
+        ):
+            names = [p.name for p in populations]
+            missing = [name for name in names if name not in data]
+            require(not missing, f"{_described(record)}: the recording lacks {kind} of {', '.join(missing)}")
+            surplus = sorted({*data} - {*names})
+            require(
+                not (bench.caps.selective and surplus),
+                f"{_described(record)}: a selective device recorded {kind} of {', '.join(surplus)}",
+            )
+    return f"{len(requests)} requests, {'nothing else' if bench.caps.selective else 'and perhaps more'}"
+
+
+def fewer_data_change_nothing(bench: Bench) -> str:
+    """With fewer populations recorded, the remaining spikes and traces are the same."""
+    if not bench.caps.deterministic:
+        raise NotApplicableError("two runs of the device differ by themselves (`deterministic`)")
+    expected = _recorded(bench, clock=0)
+    requests = _requests(bench)
+    for record in requests:
+        circuit = replace(bench.two_layers(), record=record)
+        changed = difference(_only(expected, circuit), _only(_recorded(bench, record, clock=0), circuit))
+        require(changed is None, f"{_described(record)}: {changed} differ from those of a run that records everything")
+    return f"{len(requests)} requests"
+
+
+def _requests(bench: Bench) -> list[Record]:
+    """Return requests of a part of two layers; without traces on a device that records none."""
+    requests = [Record(traces=())]
+    if bench.caps.traces:
+        requests += [Record(traces=("readout",)), Record((), ("readout",)), Record((), ("neurons",))]
+    return requests
+
+
+def _only(recording: Recording, circuit: Circuit) -> Recording:
+    """Return the part of a recording that a circuit requests."""
+    return replace(
+        recording,
+        spikes={p.name: recording.spikes[p.name] for p in circuit.spiking},
+        traces={p.name: recording.traces[p.name] for p in circuit.traced},
+    )
+
+
+def _described(record: Record) -> str:
+    parts = {"spikes": record.spikes, "traces": record.traces}
+    words = [f"{kind} of {'all' if names is None else ', '.join(names) or 'none'}" for kind, names in parts.items()]
+    return f"asked for {' and '.join(words)}"
 
 
 def spikes_have_form_and_types(bench: Bench) -> str:

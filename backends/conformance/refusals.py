@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import Circuit, DeviceError, Projection, Recording, Stimulus
+from ..contract import Circuit, DeviceError, Projection, Record, Recording, Stimulus
 from ..spikes import Spikes
 from .bench import Bench, ConformanceError, NotApplicableError, difference, require
 
@@ -77,6 +77,21 @@ def unknown_populations_are_refused(bench: Bench) -> str:
         subject = f"a projection with {end}='nowhere'"
         _configure_refuses(bench, replace(circuit, projections=(projection,)), subject, "nowhere")
     return "onto and from 'nowhere'"
+
+
+def requests_for_unknown_data_are_refused(bench: Bench) -> str:
+    """A selective device refuses to record populations that are not there, and spikes of one without a threshold."""
+    if not bench.caps.selective:
+        raise NotApplicableError("the device may record more than is requested (`selective`)")
+    circuit = bench.layer(2, 2)
+    requests = {
+        "traces of 'nowhere'": Record(traces=("nowhere",)),
+        "spikes of 'nowhere'": Record(spikes=("nowhere",)),
+        "spikes of a readout": Record(spikes=("neurons",)),
+    }
+    for subject, record in requests.items():
+        _configure_refuses(bench, replace(circuit, record=record), f"a request for {subject}", "record")
+    return ", ".join(requests)
 
 
 def recurrence_is_refused(bench: Bench) -> str:
@@ -193,7 +208,7 @@ def more_than_the_memory_holds(bench: Bench) -> str:
     if not bench.caps.traces:
         raise NotApplicableError("the device records no traces")
     circuit = bench.layer(2, 2)
-    size = bench.caps.trials_per_run(circuit.samples, 2)
+    size = bench.caps.trials_per_run(circuit.samples, bench.caps.stored(circuit))
     if size is None:
         raise NotApplicableError("the trace memory has no limit")
     if size > LARGEST:

@@ -19,6 +19,7 @@ Check = Callable[[Bench], str]
 
 ALL: tuple[Check, ...] = (
     description.capabilities_are_plausible,
+    description.abilities_have_their_methods,
     description.identity_names_the_individual,
     description.opens_and_closes_repeatedly,
     description.run_needs_a_circuit,
@@ -28,6 +29,7 @@ ALL: tuple[Check, ...] = (
     refusals.too_many_inputs_are_refused,
     refusals.wrong_trace_interval_is_refused,
     refusals.unknown_populations_are_refused,
+    refusals.requests_for_unknown_data_are_refused,
     refusals.recurrence_is_refused,
     refusals.forced_reset_is_refused,
     refusals.weights_are_checked,
@@ -36,6 +38,8 @@ ALL: tuple[Check, ...] = (
     refusals.no_trials_are_no_problem,
     refusals.more_than_the_memory_holds,
     recordings.traces_have_shape_and_type,
+    recordings.requested_data_are_recorded,
+    recordings.fewer_data_change_nothing,
     recordings.spikes_have_form_and_types,
     recordings.spike_times_are_seconds_of_the_trial,
     recordings.recordings_are_not_overwritten,

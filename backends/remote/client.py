@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, takewhile
 from typing import ClassVar, TypeVar
 
@@ -91,6 +91,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         self._client = secrets.token_hex(16)
         self._sequence = 0
         self._hello: p.Welcome | None = None
+        self._capabilities: Capabilities
         self._lease, self._configured = "", ""
         self._circuit: Circuit | None = None
         self._answer: p.Configured | None = None
@@ -103,8 +104,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Capabilities of the device, from the server on first use."""
-        return self._welcome().capabilities
+        """Capabilities of the device, from the server on first use; it is calibrated where it is served."""
+        self._welcome()
+        return self._capabilities
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -311,7 +313,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Return the server's welcome; before `open`, the connection is closed again."""
         if self._hello is None:
             try:
-                self._hello = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+                self._hello = self._link.greet(SOFTWARE)
+                self._capabilities = replace(self._hello.capabilities, batching=True, calibration=False)
                 self._link.expect(self._hello.limits.max_message + LARGEST_PART)
             finally:
                 if self._heart is None:
@@ -351,7 +354,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _check_same_device(self) -> None:
         previous = self._welcome()
-        current = self._link.request("hello", p.Hello(SOFTWARE)).read(p.Welcome)
+        current = self._link.greet(SOFTWARE)
         if (current.capabilities, current.identity) != (previous.capabilities, previous.identity):
             raise DeviceError(
                 f"chip server {self._settings.address} serves another device now: {dict(current.identity)}, it was "

@@ -143,8 +143,30 @@ class Link:
         self._id = 0
         self._trouble, self._shaken = "no answer", False
         self._largest = SMALL
+        self.additions: tuple[str, ...] = ()
+        """Additions to the protocol that the server knows, see `greet`."""
         self.last_contact = 0.0
         """Time of the last message of the server (s, monotonic)."""
+
+    def greet(self, software: str) -> p.Welcome:
+        """Ask for the server's welcome, and use the additions that both sides know from now on.
+
+        A server from before the first addition does not understand a greeting that names additions.
+
+        Args:
+            software: Name and version of the client.
+
+        Raises:
+            DeviceError: See `request`.
+        """
+        self.additions = p.ADDITIONS
+        try:
+            welcome = self.request("hello", p.Hello(software, p.ADDITIONS)).read(p.Welcome)
+        except p.MalformedError:
+            self.additions = ()
+            welcome = self.request("hello", p.Hello(software)).read(p.Welcome)
+        self.additions = tuple(name for name in p.ADDITIONS if name in welcome.additions)
+        return welcome
 
     def request(
         self,
@@ -172,7 +194,7 @@ class Link:
             Refusal: The lease is lost.
         """
         self._id += 1
-        packed = pack(body)
+        packed = pack(body, self.additions)
         checksum = p.digest([packed, *tensors]) if sequence else ""
         frames = p.request_frames(p.Head(op, self._id, lease, sequence, checksum), packed, tensors)
         begin = since = time.monotonic()
@@ -272,7 +294,7 @@ class Link:
             raise ValueError(failure.text)
         if failure.code == "internal":
             raise p.RemoteBugError(f"{prefix}. The server's log has the details")
-        raise DeviceError(f"{prefix} ({failure.code})")
+        raise (p.MalformedError if failure.code == "malformed" else DeviceError)(f"{prefix} ({failure.code})")
 
     def _connect(self) -> zmq.Socket[bytes]:
         """Open a connection, with a monitor that reports its events."""

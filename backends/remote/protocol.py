@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import zmq
 
-from hxtrain.backends.contract import Capabilities, Circuit, Cost, DeviceError, Health, check_clock
+from hxtrain.backends.contract import ADDITION, Capabilities, Circuit, Cost, DeviceError, Health, check_clock
 from hxtrain.backends.ranges import DURATION, POSITIVE, Range, misfits
 
 from .wire import LARGEST_PART, Exact, Lines, WireError, pack, unpack
@@ -21,6 +21,10 @@ from .wire import LARGEST_PART, Exact, Lines, WireError, pack, unpack
 MAGIC: Final = b"hxtrain"
 VERSION: Final = 2
 PREFIX: Final = MAGIC + bytes([VERSION])
+GREETING: Final = "greeting"
+"""Addition that lets both sides name the additions that they know."""
+ADDITIONS: Final = (GREETING, "record", "abilities")
+"""Additions to this version that this software knows."""
 MOST_FRAMES = 256
 """Largest number of frames of one message."""
 MOST_PIECES = 16
@@ -65,6 +69,10 @@ class Refusal(Exception):  # noqa: N818 - a reply, not a failure of the server
 
 class ConnectionLostError(DeviceError):
     """The server did not answer for longer than the client's patience."""
+
+
+class MalformedError(DeviceError):
+    """The server did not understand the request."""
 
 
 class RemoteBugError(DeviceError):
@@ -147,20 +155,36 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Hello:
-    """Request for the server's `Welcome`; `software` is the client's name and version."""
+    """Request for the server's `Welcome`.
+
+    Attributes:
+        software: Name and version of the client.
+        additions: Names of the additions to this version that the client knows.
+    """
 
     software: str
+    additions: tuple[str, ...] = field(default=(), metadata={ADDITION: GREETING})
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """Answer to `Hello`; `instance` changes with each start of the server."""
+    """Answer to `Hello`.
+
+    Attributes:
+        software: Name and version of the server.
+        instance: Random name of the server, which changes with each start.
+        capabilities: Capabilities of the device.
+        identity: Identity of the device.
+        limits: Limits of the server.
+        additions: Names of the additions to this version that the server knows.
+    """
 
     software: str
     instance: str
     capabilities: Capabilities
     identity: Mapping[str, str]
     limits: Limits
+    additions: tuple[str, ...] = field(default=(), metadata={ADDITION: GREETING})
 
 
 @dataclass(frozen=True)

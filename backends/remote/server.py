@@ -242,7 +242,8 @@ class Server:
             return
         if not arrival.whole:
             raise p.Refusal("malformed", f"{op}: a message of {arrival.size} bytes; only jobs are so large")
-        self._send(peer, "ok", pack(self._answers[op](request, origin)))
+        answer = self._answers[op](request, origin)
+        self._send(peer, "ok", answer if isinstance(answer, bytes) else pack(answer))
 
     def _refuse(self, peer: Peer, refusal: p.Refusal) -> None:
         text = printable(refusal.text, LONGEST_ERROR)
@@ -256,10 +257,13 @@ class Server:
 
     # requests
 
-    def _hello(self, request: p.Request, origin: Origin) -> p.Welcome:
-        p.read_body(p.Hello, request)
+    def _hello(self, request: p.Request, origin: Origin) -> bytes:
+        """Return the packed welcome, with the additions that the client knows."""
+        hello: p.Hello = p.read_body(p.Hello, request)
         facts = self._worker.facts
-        return p.Welcome(SOFTWARE, self.instance, facts.capabilities, facts.identity, self.settings.limits())
+        limits = self.settings.limits()
+        welcome = p.Welcome(SOFTWARE, self.instance, facts.capabilities, facts.identity, limits, p.ADDITIONS)
+        return pack(welcome, hello.additions)
 
     def _ask(self, request: p.Request, origin: Origin) -> p.Place:
         ask: p.Ask = p.read_body(p.Ask, request)

@@ -2,8 +2,9 @@
 
 A message is a frozen dataclass (or NamedTuple) whose fields are text, numbers, truth values, `None`, literals,
 tuples, mappings from text, or further messages. `pack` gives msgpack bytes, `unpack` the message again; every
-field must be present with the declared type, and no others may. Numbers are finite. Text comes out printable:
-control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
+field must be present with the declared type, and no others may. A field that was added later (`ADDITION` in its
+metadata) may be missing, and is left out for a peer that does not know the addition. Numbers are finite. Text comes out
+printable: control characters in it are escaped (`Lines` keeps its newlines, `Exact` is refused).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import heapq
 import math
 import types
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
+from dataclasses import Field, fields, is_dataclass
+from functools import cache, partial
 from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
+from hxtrain.backends.contract import ADDITION
 from hxtrain.backends.text import printable
 
 LARGEST_PART = 2**20
@@ -42,24 +45,42 @@ class WireError(ValueError):
     """A message violates the protocol; the text names the field, its value and the expected one."""
 
 
-def pack(message: object) -> bytes:
+def pack(message: object, additions: Collection[str] = ()) -> bytes:
     """Return a message as bytes.
+
+    Args:
+        message: Message to pack.
+        additions: Names of the additions that the peer knows; fields of others are left out.
 
     Raises:
         WireError: The message is longer than `LARGEST_PART`.
     """
-    packed: bytes = msgpack.packb(message, default=_plain, strict_types=True)
+    packed: bytes = msgpack.packb(message, default=partial(_plain, additions), strict_types=True)
     if len(packed) > LARGEST_PART:
         raise WireError(f"a {type(message).__name__} of {len(packed)} bytes is longer than {LARGEST_PART}")
     return packed
 
 
-def _plain(value: object) -> Any:
+def _plain(additions: Collection[str], value: Any) -> Any:
     """Return the form in which msgpack packs a value of a type that it does not know."""
     if isinstance(value, tuple):
         fields_of = getattr(value, "_asdict", None)
         return list(value) if fields_of is None else fields_of()
-    return dict(value) if isinstance(value, Mapping) else dict(vars(value))
+    if isinstance(value, Mapping):
+        return dict(value)
+    kind: Any = type(value)
+    parts = dict(vars(value))
+    for name, addition in _added(kind).items():
+        if addition not in additions:
+            del parts[name]
+    return parts
+
+
+@cache
+def _added(kind: type) -> Mapping[str, str]:
+    """Return the fields of a message that were added later, with the names of their additions."""
+    parts: tuple[Field[Any], ...] = fields(kind) if is_dataclass(kind) else ()
+    return {part.name: part.metadata[ADDITION] for part in parts if ADDITION in part.metadata}
 
 
 def unpack(kind: type[Message], packed: bytes | memoryview) -> Message:
@@ -222,14 +243,16 @@ def _mapping(item: Checker) -> Checker:
 
 def _message(kind: Any) -> Checker:
     inner = {name: (f".{name}", _checker(hint)) for name, hint in get_type_hints(kind).items()}
+    required = inner.keys() - _added(kind)
 
     def checker(value: object) -> object:
         if type(value) is not dict:
             raise WireError(f": expected a mapping with the fields of {kind.__name__}, got {_describe(value)}")
-        if value.keys() != inner.keys():
-            missing, unknown = (_names(a.keys() - b.keys()) for a, b in ((inner, value), (value, inner)))
+        if not required <= value.keys() <= inner.keys():
+            missing = _names(required - value.keys())
+            unknown = _names(value.keys() - inner.keys())
             raise WireError(f": missing fields: {missing}; unknown fields: {unknown}")
-        values = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items()}
+        values = {name: _inside(place, part, value[name]) for name, (place, part) in inner.items() if name in value}
         try:
             return kind(**values)
         except ValueError as error:

@@ -23,10 +23,10 @@ from hxtrain.backends.contract import (
     Capabilities,
     Circuit,
     DeviceError,
-    Interruptible,
     Recording,
     Stimulus,
     check_circuit,
+    supports,
 )
 from hxtrain.backends.text import printable
 
@@ -124,7 +124,7 @@ class Worker:
     def cancel(self) -> None:
         """Omit the remaining runs of the job, and end the run in progress if the device can do so; may be repeated."""
         self._cancelled.set()
-        if isinstance(self.backend, Interruptible):
+        if supports(self.backend, "interruption"):
             self.backend.interrupt()
 
     def collect(self) -> Outcome | None:
@@ -185,7 +185,7 @@ class Worker:
         times = [time.perf_counter()]
         outcomes = list[Recording | DeviceError]()
         with torch.no_grad():
-            if isinstance(backend, Batching) and len(stimuli) > 1:
+            if len(stimuli) > 1 and supports(backend, "batching"):
                 outcomes = self._attempt_all(backend, weights, stimuli)
                 times += np.linspace(times[0], time.perf_counter(), len(stimuli) + 1)[1:].tolist()
             else:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.emulator.dynamics import SynapseBlock
-from hxtrain.emulator.parameters import Float, Int
+from hxtrain.emulator.parameters import Float, Int, recorded_neurons
 from hxtrain.emulator.trials import Events, Trials
 
 from . import cpu_kernel as kernel
@@ -88,7 +88,7 @@ class CpuEngine(SubstepEngine):
         batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
-        codes = np.empty((batch, scalars.samples, params.mem.shape[1]), np.uint8)
+        codes = np.empty((batch, scalars.samples, len(recorded_neurons(params))), np.uint8)
         counts = np.zeros(batch, np.int64)
         spike_neurons, spike_times = self._spike_buffers(batch, capacity)
         inputs = kernel.Inputs(

@@ -420,10 +420,11 @@ def _compress(x, low, high):
 
 @_compiled
 def _read_cadc(
-    state, fields, k, key0, key1, table, voltages, words, skewed, railed, low, high, noise, gain, offset, codes
-):
-    """Write 8-bit samples of the membranes to `codes`; `voltages` and `words` are scratch space."""
-    for block in range(uptr(state.shape[0]) // (fields * LANES)):
+    state, fields, k, key0, key1, table, voltages, words, skewed, railed, low, high, noise, gain, offset, begin, end,
+    codes,
+):  # fmt: skip
+    """Write 8-bit samples of neurons `begin` to `end` to `codes`; `voltages` and `words` are scratch space."""
+    for block in range(begin // LANES, (end + LANES - uptr(1)) // LANES):
         base = block * fields * LANES
         first = block * LANES
         for lane in range(LANES):
@@ -438,10 +439,9 @@ def _read_cadc(
             _words(STREAM_CADC, k, np.int64(first), key0, key1, words)
             for lane in range(LANES):
                 voltages[lane] += noise * table[words[lane] & u32(0xFFFF)]
-        for lane in range(min(LANES, uptr(codes.shape[0]) - first)):
-            n = first + lane
-            x = gain[n] * (voltages[lane] - f32(128)) + f32(128) + offset[n] + f32(0.5)
-            codes[n] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
+        for n in range(max(first, begin), min(first + LANES, end)):
+            x = gain[n] * (voltages[n - first] - f32(128)) + f32(128) + offset[n] + f32(0.5)
+            codes[n - begin] = np.uint8(np.int32(min(max(x, f32(0)), f32(255))))
 
 
 class Inputs(NamedTuple):
@@ -472,7 +472,7 @@ class Outputs(NamedTuple):
     """What a run writes.
 
     Attributes:
-        codes: CADC codes `[B, T, N]`.
+        codes: CADC codes `[B, T, recorded neurons]`.
         counts: Number of spikes of each sample `[B]`.
         spike_neurons: Neuron of each spike `[B, capacity]`; spikes beyond the capacity are only counted.
         spike_times: Time of each spike in sub-steps `[B, capacity]`.
@@ -556,10 +556,14 @@ def simulate(begin: int, end: int, inputs: Inputs, rows: Rows, p: Params, s: Sca
         for k in range(steps):
             if k % s.per_sample == 0 and k < n_recorded:
                 i = k // s.per_sample
-                _read_cadc(
-                    state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
-                    f32(s.cadc_noise), gain, offset, codes[b, i],
-                )  # fmt: skip
+                column = 0
+                for window in range(p.windows.shape[0]):
+                    begin_n, end_n = p.windows[window, 0], p.windows[window, 1]
+                    _read_cadc(
+                        state, fields, i, key0, key1, p.table, voltages, words, s.skewed, s.railed, low, high,
+                        f32(s.cadc_noise), gain, offset, uptr(begin_n), uptr(end_n), codes[b, i, column:],
+                    )  # fmt: skip
+                    column += end_n - begin_n
             if first[k + 1] > (first[k - 1] if k > 0 else 0):
                 _deliver_external(
                     k, event0, units, times, order, first, external_charges, c, neurons, p.external_circuit, p.bounds,

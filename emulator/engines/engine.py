@@ -79,7 +79,7 @@ class Engine(ABC):
         """Simulate trials.
 
         Returns:
-            CADC codes `[B, T, N]` uint8, and spikes with their stamps (s), ordered by sample.
+            CADC codes uint8 `[B, T, recorded neurons]`, and spikes with their stamps (s), ordered by sample.
 
         Raises:
             ValueError: an event is out of range.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hxtrain.emulator.dynamics import SynapseBlock
 from hxtrain.emulator.layout import TIMESTAMP_RESOLUTION
+from hxtrain.emulator.parameters import recorded_neurons
 from hxtrain.emulator.trials import Events, Trials
 
 from .engine import Engine, Setup, check_events
@@ -52,6 +53,11 @@ class GpuEngine(Engine):
         # [C, A, 2, N] twice to [C, fields, A, N]
         self._circuit = self._tensor(np.concatenate([params.syn, params.drive], axis=2).transpose(0, 2, 1, 3))
         self._table = self._tensor(params.table)
+        columns = np.full(self._neurons, -1, np.int32)
+        recorded = recorded_neurons(params)
+        columns[recorded] = np.arange(len(recorded))
+        self._columns = self._tensor(columns)
+        self._recorded = len(recorded)
         groups = np.diff(params.bounds)
         self._external_circuit, self._internal_circuit = (
             self._tensor(np.repeat(circuits, groups, axis=1).astype(np.int8))
@@ -103,7 +109,7 @@ class GpuEngine(Engine):
         records = self._tensor(np.column_stack(words))
         status = torch.zeros(3, dtype=torch.int32, device=self.device)
         first, units, times = self._by_step(trials.events, records, status)
-        codes = torch.empty(batch, s.samples, self._neurons, dtype=torch.uint8, device=self.device)
+        codes = torch.empty(batch, s.samples, self._recorded, dtype=torch.uint8, device=self.device)
         counts = torch.empty(batch, dtype=torch.int32, device=self.device)
         spike_neurons = torch.empty(batch, self.capacity, dtype=torch.int32, device=self.device)
         spike_times = torch.empty(batch, self.capacity, device=self.device)
@@ -111,10 +117,10 @@ class GpuEngine(Engine):
         is_chained = s.gap >= 0  # each trial continues from the previous one
         self._kernel.simulate[(1 if is_chained else batch,)](
             records, first, units, times, trials.external, trials.internal, self._external_circuit,
-            self._internal_circuit, self._neuron, self._circuit, self._tensor(slow), self._table, codes, counts,
-            spike_neurons, spike_times, status,
-            batch if is_chained else 1, self.layout.inputs, self._neurons, self._merged, self.capacity, s.samples,
-            s.per_sample, self._steps,
+            self._internal_circuit, self._neuron, self._circuit, self._tensor(slow), self._table,
+            self._columns, codes, counts, spike_neurons, spike_times, status,
+            batch if is_chained else 1, self.layout.inputs, self._neurons, self._recorded, self._merged, self.capacity,
+            s.samples, s.per_sample, self._steps,
             s.clamped, s.delay, s.jitter, s.cadc_noise, s.saturation, 1 / s.saturation if s.saturation else 0.0,
             s.low, s.high,
             CLAMPED=s.clamped >= 0, CONNECTED=self._connected, SATURATING=s.saturation > 0,

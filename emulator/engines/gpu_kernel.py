@@ -150,8 +150,8 @@ def collect(
 @triton.jit
 def simulate(
     trials, first, units, times, external, internal, external_circuit, internal_circuit, neuron, circuit, rows, table,
-    codes, counts, spike_neurons, spike_times, status,
-    per_program, inputs, neurons, merged, capacity, samples, per_sample, steps,
+    columns, codes, counts, spike_neurons, spike_times, status,
+    per_program, inputs, neurons, recorded, merged, capacity, samples, per_sample, steps,
     clamped, delay, jitter, cadc_noise, saturation, inverse, low, high,
     CLAMPED: tl.constexpr, CONNECTED: tl.constexpr, SATURATING: tl.constexpr,
     NOISY: tl.constexpr, SKEWED: tl.constexpr, RAILED: tl.constexpr, WIDTH: tl.constexpr, CIRCUITS: tl.constexpr,
@@ -173,7 +173,8 @@ def simulate(
         circuit: Parameters of the merged circuits `[C, CIRCUIT_FIELDS, A, N]`.
         rows: Slow state of the chips `[R, ROW_FIELDS, N]`.
         table: Normal quantiles `[65536]`.
-        codes: CADC codes, uint8 `[B, T, N]` (out).
+        columns: Column of each neuron in `codes`, int32 `[N]`; -1 where the membrane is not recorded.
+        codes: CADC codes, uint8 `[B, T, recorded]` (out).
         counts: Number of spikes of each trial, int32 `[B]` (out).
         spike_neurons: Neuron of each spike, int32 `[B, capacity]` (out).
         spike_times: Time of each spike in sub-steps, float32 `[B, capacity]` (out).
@@ -181,6 +182,7 @@ def simulate(
         per_program: Number of trials of a program.
         inputs: Number of external inputs `J`.
         neurons: Number of neurons `N`.
+        recorded: Number of neurons whose membranes are recorded.
         merged: Largest number of merged circuits of a neuron `A`.
         capacity: Largest number of spikes of a trial.
         steps: Sub-steps of a trial.
@@ -188,6 +190,7 @@ def simulate(
     """
     n, a = tl.arange(0, WIDTH), tl.arange(0, CIRCUITS)
     is_neuron = n < neurons
+    column = tl.load(columns + n, mask=is_neuron, other=-1)
     is_circuit = (n[:, None] < neurons) & (a[None, :] < merged)
     v = tl.zeros([WIDTH], tl.float32)
     held = tl.full([WIDTH], -1.0, tl.float32)
@@ -230,7 +233,7 @@ def simulate(
         exc_rest, inh_rest = tl.zeros([WIDTH, CIRCUITS], tl.float32), tl.zeros([WIDTH, CIRCUITS], tl.float32)
         word = n.to(tl.uint32)
         for k in range(steps):
-            if (k % per_sample == 0) & (k < n_recorded):
+            if (k % per_sample == 0) & (k < n_recorded) & (recorded > 0):
                 voltage = v
                 if SKEWED:
                     voltage = v - early * (v - previous)
@@ -239,7 +242,7 @@ def simulate(
                 voltage += cadc_noise * _normal(table, _words(CADC, k // per_sample, n, key0, key1))
                 code = gain * (voltage - 128.0) + 128.0 + offset + 0.5
                 code = tl.minimum(tl.maximum(code, 0.0), 255.0).to(tl.int32).to(tl.uint8)
-                tl.store(codes + (b * samples + k // per_sample) * neurons + n, code, mask=is_neuron)
+                tl.store(codes + (b * samples + k // per_sample) * recorded + column, code, mask=column >= 0)
 
             # events of this sub-step, and the remaining shares of the events of the previous sub-step
             exc += exc_rest

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from hxtrain.emulator.dynamics import SynapseBlock
-from hxtrain.emulator.parameters import STREAM_CADC, STREAM_JITTER, STREAM_MEMBRANE, Float, Params, Rows, Scalars
+from hxtrain.emulator.parameters import (
+    STREAM_CADC,
+    STREAM_JITTER,
+    STREAM_MEMBRANE,
+    Float,
+    Params,
+    Rows,
+    Scalars,
+    recorded_neurons,
+)
 from hxtrain.emulator.trials import Events, Trials
 
 from .engine import SubstepEngine
@@ -117,6 +126,7 @@ class Motion:
         # names as in `Params` and `Rows`; quantities of chips and rows have the shape `[B, ...]`
         self.p: Any = SimpleNamespace(**per_chip, **shared, **slow)
         self.p.syn, self.p.drive = (x.permute(1, 2, 0, 3) for x in (self.p.syn, self.p.drive))  # [A, 2, B, N]
+        self.recorded = torch.from_numpy(recorded_neurons(params)).to(self.device)
         self.n_recorded = scalars.samples * scalars.per_sample
         self.steps = self.n_recorded + (scalars.gap if scalars.gap > 0 and scalars.clamped < 0 else 0)
 
@@ -167,7 +177,7 @@ class Motion:
         return result
 
     def read_cadc(self, v: Tensor, previous: Tensor, k: int, keys: Tensor) -> Tensor:
-        """Return 8-bit samples `[B, N]` of the membranes."""
+        """Return 8-bit samples `[B, recorded neurons]` of the membranes."""
         s = self.s
         if s.skewed:
             v = v - self.p.early * (v - previous)
@@ -179,7 +189,7 @@ class Motion:
         words = noise_words(STREAM_CADC, k, v.shape[1], keys)
         v = v + s.cadc_noise * self.p.table[words & 0xFFFF]
         code: Tensor = self.p.cadc_gain * (v - 128) + 128 + self.p.cadc_offset + 0.5
-        return code.clamp(0, 255).to(torch.uint8)
+        return code.clamp(0, 255).to(torch.uint8)[:, self.recorded]
 
     def step(self, k: int, state: State, keys: Tensor) -> tuple[State, StepSpikes, Tensor]:
         """Advance one sub-step; `state.current` includes the charges of this sub-step.
@@ -232,8 +242,8 @@ class Motion:
             residue: state at the end of the previous trial; None for a start at rest.
 
         Returns:
-            CADC codes `[B, T, N]` uint8; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all spikes; the state
-            at the end.
+            CADC codes uint8 `[B, T, recorded neurons]`; sample `[S]`, neuron `[S]` and time `[S]` (sub-steps) of all
+            spikes; the state at the end.
         """
         s = self.s
         charges = self.external_charge(sample, unit, time, external)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
-from hxtrain.backends import Calibratable, DeviceError, Outcome, Targets
+from hxtrain.backends import DeviceError, Outcome, Targets, supports
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.versions import versions
@@ -53,7 +53,7 @@ def calibrate_chip(
         ValueError: A target is out of reach, or a stage is unknown.
     """
     backend = device = config.backend.create(config.chip)
-    if device is None or not isinstance(backend, Calibratable):
+    if device is None or not supports(backend, "calibration"):
         name = SOFTWARE if device is None else config.backend.name
         raise DeviceError(
             f"backend={name} cannot be calibrated from here: a chip is calibrated by its own software, one behind a "

@@ -134,8 +134,7 @@ class Device:
         """Run a batch and return the measured activity, in the model's units and the precision of the weights.
 
         With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's response to the measured
-        spikes and the weights as sent. The contract cannot request fewer traces: the device records all of them, and
-        the host reads only the first samples of hidden traces, to observe drift.
+        spikes and the weights as sent. The circuit does not request their traces then (`Circuit.record`).
 
         Args:
             weights: float weights of each projection.

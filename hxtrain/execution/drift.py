@@ -1,7 +1,8 @@
-"""Drift of a chip, observed from the host through the resting potentials that every recording contains.
+"""Drift of a chip, observed from the host through the resting potentials in its recordings.
 
-The first trace sample of a trial shows each neuron at rest. The difference between its mean over recent trials and its
-mean when the network was attached shows how far the chip's operating point has moved.
+The first trace sample of a trial shows each neuron at rest, of the populations whose traces are recorded. The
+difference between its mean over recent trials and its mean when the network was attached shows how far the chip's
+operating point has moved.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class DriftMonitor:
     def add(self, recording: Recording) -> str | None:
         """Add the resting potentials of a whole recording; return a text when recalibration becomes due."""
         self.chip_time += recording.cost.chip_time
-        if self._reported:
+        if self._reported or not recording.traces:
             return None
         self._block.add(torch.cat([codes[:WATCHED, 0] for codes in recording.traces.values()], dim=1))
         if self._block.trials < TRIALS or self._block.standard_error() > PRECISION * self.limit:

@@ -12,13 +12,24 @@ they use the same physical neurons, and the device is not configured again betwe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hxtrain.backends import INPUT, Capabilities, Circuit, Health, Population, Projection, Recording, Spikes, total
+from hxtrain.backends import (
+    INPUT,
+    Capabilities,
+    Circuit,
+    Health,
+    Population,
+    Projection,
+    Record,
+    Recording,
+    Spikes,
+    total,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Part:
 
     def trials_per_run(self, capabilities: Capabilities) -> int | None:
         """Return the number of trials that one run can record; None for any number."""
-        return capabilities.trials_per_run(self.circuit.samples, sum(p.size for p in self.circuit.populations))
+        return capabilities.trials_per_run(self.circuit.samples, capabilities.stored(self.circuit))
 
 
 def partition(circuit: Circuit, capabilities: Capabilities) -> tuple[Part, ...]:
@@ -92,12 +103,12 @@ def spikes_of(population: str, recordings: Sequence[tuple[Part, Recording]]) -> 
 
 def merge(circuit: Circuit, recordings: Sequence[tuple[Part, Recording]]) -> Recording:
     """Return one recording of a circuit from complete recordings of all its parts, of the same trials."""
-    traces: dict[str, list[Tensor]] = {population.name: [] for population in circuit.populations}
-    for _, recording in recordings:
-        for name, codes in recording.traces.items():
-            traces[name].append(codes)
+    traces = {
+        p.name: [recording.traces[p.name] for _, recording in recordings if p.name in recording.traces]
+        for p in circuit.traced
+    }
     return Recording(
-        spikes={p.name: spikes_of(p.name, recordings) for p in circuit.populations if p.threshold is not None},
+        spikes={p.name: spikes_of(p.name, recordings) for p in circuit.spiking},
         traces={name: torch.cat(codes, dim=2) for name, codes in traces.items()},
         cost=total([recording.cost for _, recording in recordings]),
         health=sum((recording.health for _, recording in recordings), Health()),
@@ -107,7 +118,8 @@ def merge(circuit: Circuit, recordings: Sequence[tuple[Part, Recording]]) -> Rec
 def _fit(group: Sequence[Population], circuit: Circuit, caps: Capabilities) -> bool:
     """Return whether populations fit the neuron circuits, and their traces of one trial the trace memory."""
     used = sum(p.size * p.merged for p in group)
-    return used <= caps.neuron_circuits and caps.trials_per_run(circuit.samples, sum(p.size for p in group)) != 0
+    stored = caps.stored(replace(circuit, populations=tuple(group)))
+    return used <= caps.neuron_circuits and caps.trials_per_run(circuit.samples, stored) != 0
 
 
 def _parts(group: list[Population], circuit: Circuit, caps: Capabilities) -> list[Part]:
@@ -129,7 +141,7 @@ def _parts(group: list[Population], circuit: Circuit, caps: Capabilities) -> lis
 def _room(population: Population, circuit: Circuit, caps: Capabilities) -> int:
     """Return the number of a population's neurons that one part can hold, at least one."""
     room = caps.neuron_circuits // population.merged
-    if caps.trace_channels is None:
+    if caps.trace_channels is None and caps.stored(replace(circuit, populations=(population,))):
         recorded = caps.trials_per_run(circuit.samples, 1)
         room = room if recorded is None else min(room, recorded)
     return max(room, 1)
@@ -141,8 +153,25 @@ def _part(group: Sequence[Population], circuit: Circuit, first: int = 0) -> Part
     onto = [projection for projection in circuit.projections if projection.post in inside]
     source = next(projection for projection in onto if projection.pre not in inside)
     projections = tuple(p if p.pre in inside else _external(p) for p in onto)
-    cut = replace(circuit, inputs=source.pre_size, populations=tuple(group), projections=projections)
+    cut = replace(
+        circuit,
+        inputs=source.pre_size,
+        populations=tuple(group),
+        projections=projections,
+        record=_record(inside, circuit),
+    )
     return Part(cut, source.pre, first)
+
+
+def _record(inside: Collection[str], circuit: Circuit) -> Record:
+    """Return what a part with some populations records: what is requested of them, and the spikes of later inputs."""
+    spikes, traces = circuit.record.spikes, circuit.record.traces
+    sources = {p.pre for p in circuit.projections if p.pre in inside and p.post not in inside}
+    names = [p.name for p in circuit.populations if p.name in inside]
+    return Record(
+        None if spikes is None else tuple(name for name in names if name in spikes or name in sources),
+        None if traces is None else tuple(name for name in names if name in traces),
+    )
 
 
 def _external(projection: Projection) -> Projection:

@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Capabilities, Circuit, Population, Projection
+from hxtrain.backends import Capabilities, Circuit, Population, Projection, Record
 from hxtrain.checks import not_finite, optional, real, require_kind, whole
 from hxtrain.network import LateralInhibition, Layer, Network
 from hxtrain.network.runner import PlacementError
@@ -299,6 +299,7 @@ def place(
         dt=net.dt,
         trial_time=trial_time,
         forced_reset=forced_reset,
+        record=_record(net),
     )
     resolution = Resolution(net.weight_bits, net.trace_bits, net.hidden_traces == "spikes_only")
     plan = Plan(caps, circuit, tuple(layers), tuple(projections), resolution)
@@ -315,6 +316,13 @@ def place(
 def _check_kinds(net: Network, capabilities: Capabilities) -> None:
     require_kind(net, Network, "net", "place(net, backend.capabilities)")
     require_kind(capabilities, Capabilities, "capabilities", "give those of a device: place(net, backend.capabilities)")
+
+
+def _record(net: Network) -> Record:
+    """Return what the host reads of a recording: all spikes, and the membranes that gradients or the readout need."""
+    if net.traces != "spikes_only":
+        return Record()
+    return Record(traces=tuple(layer.name for layer in net.layers if not layer.neurons.spiking))
 
 
 def _fan_in(layer: Layer) -> int:
@@ -479,11 +487,24 @@ def _network_misfits(plan: Plan) -> list[str]:
             f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
             f"{caps.trace_memory} bytes of trace memory; use fewer steps"
         )
-    if not caps.traces:
-        hidden = "" if plan.resolution.spikes_only else " (hidden layers can do without: network.traces=spikes_only)"
+    return misfits if caps.traces else misfits + _trace_misfits(circuit)
+
+
+def _trace_misfits(circuit: Circuit) -> list[str]:
+    """Return the populations whose membranes the host reads, for a device that records none."""
+    hidden = [p.name for p in circuit.traced if p.threshold is not None]
+    readouts = [p.name for p in circuit.traced if p.threshold is None]
+    misfits = []
+    if hidden:
         misfits.append(
-            "network: the device records no membrane traces, but a readout LI is its membrane, and gradients see those "
-            f"of hidden layers{hidden}; use a device that records the readout's traces, or train in software "
+            f"{', '.join(hidden)}: the gradient reads the membranes of spiking neurons, and the device records none; "
+            "set network.traces=spikes_only (membranes are then modelled from the measured spikes), or use a device "
+            "that records membranes"
+        )
+    if readouts:
+        misfits.append(
+            f"{', '.join(readouts)}: the answer of a readout LI is its membrane, and the device records none; end the "
+            "network in a spiking population, use a device that records membranes, or train in software "
             "(backend=software)"
         )
     return misfits

@@ -19,7 +19,6 @@ from typing_extensions import Self
 from hxtrain.backends import (
     INPUT,
     Backend,
-    Batching,
     Circuit,
     DeviceError,
     Health,
@@ -29,6 +28,7 @@ from hxtrain.backends import (
     check_recording,
     join,
     nothing,
+    supports,
 )
 from hxtrain.checks import real, whole
 
@@ -190,7 +190,7 @@ class Session:
     ) -> Sequence[Recording | DeviceError | None]:
         """Return the outcome of the first attempt at each run if the device runs several at once, else Nones."""
         backend = self.backend
-        if not isinstance(backend, Batching) or len(stimuli) == 1:
+        if len(stimuli) == 1 or not supports(backend, "batching"):
             return [None] * len(stimuli)
         try:
             return self._call(lambda: backend.run_all(integers, stimuli), sum(s.spikes.samples for s in stimuli))

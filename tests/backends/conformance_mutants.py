@@ -14,6 +14,7 @@ from hxtrain.backends import (
     Batching,
     Cost,
     DeviceError,
+    Record,
     Recording,
     Spikes,
     Stimulus,
@@ -252,12 +253,20 @@ def coarse(spikes: Spikes) -> Spikes:
     return replace(spikes, time=torch.floor(spikes.time / 3.4e-6 + 1e-3) * 3.4e-6)
 
 
+def all_recorded(circuit):
+    return replace(circuit, record=Record())
+
+
 def far_apart(circuit):
     return replace(circuit, trial_time=None, forced_reset=False)
 
 
 MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "capabilities_are_plausible": (lambda: Mutant({"trace_interval": 1.7}), "the unit is the second"),
+    "abilities_have_their_methods": (
+        lambda: Mutant({"batching": True}),
+        "batching=True, but the backend does not inherit from Batching",
+    ),
     "identity_names_the_individual": (
         lambda: Mutant(identity=lambda identity: {"backend": identity["backend"], "chip": identity["chip"]}),
         "identity lacks chip_hash",
@@ -273,6 +282,7 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "too_many_inputs_are_refused": (Unchecked, "129 inputs of a single circuit was not refused"),
     "wrong_trace_interval_is_refused": (Unchecked, "1.5 trace intervals was not refused"),
     "unknown_populations_are_refused": (Unchecked, "post='nowhere' was not refused"),
+    "requests_for_unknown_data_are_refused": (Unchecked, "a request for traces of 'nowhere' was not refused"),
     "recurrence_is_refused": (lambda: Mutant({"recurrence": False}), "onto itself was not refused"),
     "forced_reset_is_refused": (lambda: Mutant(circuit=far_apart), "forced_reset=True was not refused"),
     "weights_are_checked": (
@@ -284,6 +294,14 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
     "no_trials_are_no_problem": (NeedsTrials, "no trials raised IndexError"),
     "more_than_the_memory_holds": (CutShort, r"6 trials were run, the traces hold \{5\}"),
     "traces_have_shape_and_type": (lambda: Mutant(recording=codes(lambda c: c.short())), "torch.int16, expected"),
+    "requested_data_are_recorded": (
+        lambda: Mutant(recording=lambda r, _: replace(r, traces={n: c for n, c in r.traces.items() if n == "neurons"})),
+        "asked for spikes of all and traces of readout: the recording lacks traces of readout",
+    ),
+    "fewer_data_change_nothing": (
+        lambda: Mutant(circuit=lambda c: c if c.record.traces is None else populations(threshold=140.0)(c)),
+        "asked for spikes of all and traces of none: the spikes of neurons differ",
+    ),
     "spikes_have_form_and_types": (
         lambda: Mutant(
             recording=events(lambda s: Spikes.trusted(s.sample, s.unit, s.time.double(), s.samples, s.units))

@@ -184,6 +184,8 @@ class Neurons(Module):
         raise AssertionError("hxtorch's own simulation")
 
     def post_process(self, hw_data: Any, runtime: float) -> Any:
+        if not self.settings["enable_cadc_recording"]:
+            return (None, None, None) if self.experiment.chip.tuples else Handle(voltage=Handle(cadc=None), spikes=None)
         shift = self.settings["cadc_time_shift"]
         cadc = hw_data.cadc.to_dense(runtime, self.experiment.dt, self.settings["interpolation_mode"])
         if shift:
@@ -302,7 +304,8 @@ def _measure(chip: FakeChip, module: Any, batch: int, runtime: float) -> Any:
             for n in range(module.size):
                 if n or b not in chip.silent:
                     data.append((round(chip.trace(module.size, t, b, n)) - 128, clock, b, n))
-    cadc = CADCHandle(data, batch, module.size, chip.timed) if data else None
+    recorded = data and module.settings["enable_cadc_recording"]
+    cadc = CADCHandle(data, batch, module.size, chip.timed) if recorded else None
     events = [event for event in chip.events.get(module.size, []) if event[1] < batch]
     return SimpleNamespace(cadc=cadc, spikes=SpikeHandle(events) if module.fires else None, madc=None)
 

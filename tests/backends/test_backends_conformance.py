@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conformance_mutants import MUTANTS, Mutant, codes, events, every_weight, shifted, transposed
+from conformance_mutants import MUTANTS, Mutant, all_recorded, codes, events, every_weight, shifted, transposed
 from fake_hxtorch import FakeChip, make_modules
 from remote_bench import PATIENT, serving
 
@@ -23,7 +23,7 @@ DEVICES = {
     "emulator-faulty": (
         lambda: FaultyBackend(create_backend("emulator"), [DroppedSpikes(0.05), TimeOut(0.05), LostSamples(0.01)], 3),
         ANALOG,
-        4,
+        5,
     ),
 }
 
@@ -65,6 +65,19 @@ def test_a_wrong_device_fails(name):
     result = verify(name, make())
     assert result.verdict == "fail", result.text
     assert re.search(text, result.text), result.text
+
+
+def test_a_selective_device_records_nothing_else():
+    greedy = {"circuit": all_recorded}
+    selective = verify("requested_data_are_recorded", Mutant(**greedy))
+    assert selective.text.endswith(
+        "asked for spikes of all and traces of none: a selective device recorded traces of neurons, readout"
+    )
+    assert verify("requested_data_are_recorded", Mutant({"selective": False}, **greedy)).verdict == "pass"
+
+
+def test_no_device_has_plasticity_yet():
+    assert "plasticity=True, for which" in verify("abilities_have_their_methods", Mutant({"plasticity": True})).text
 
 
 ON_ANALOG = {

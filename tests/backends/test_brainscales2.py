@@ -24,12 +24,14 @@ from hxtrain.backends import (
     Circuit,
     DeviceError,
     Projection,
+    Record,
     Recording,
     Spikes,
     Stimulus,
     create_backend,
 )
 from hxtrain.backends.brainscales2.readout import dropped_spikes, post_processed
+from hxtrain.execution import place
 
 HIDDEN, READOUT = 3, 2  # sizes of CIRCUIT's populations
 
@@ -399,6 +401,36 @@ def test_no_trials_are_no_problem(opened: Backend) -> None:
     assert recording.traces["hidden"].shape == (0, SAMPLES, 3)
     assert recording.spikes["hidden"].samples == 0
     assert recording.cost.chip_time == 0
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_only_requested_membranes_are_sampled(chip: FakeChip, timed: bool) -> None:
+    chip.timed = timed
+    chip.events = {HIDDEN: [(round(10e-6 * CLOCK), 0, 1)]}
+    everything = run_on(chip)
+    recording = run_on(chip, replace(CIRCUIT, record=Record(traces=("readout",))))
+    assert [module.settings["enable_cadc_recording"] for module in chip.modules[-2:]] == [False, True]
+    assert list(recording.traces) == ["readout"]
+    assert torch.equal(recording.traces["readout"], everything.traces["readout"])
+    assert torch.equal(recording.spikes["hidden"].time, everything.spikes["hidden"].time)
+
+
+def test_without_membranes_nothing_is_known_of_losses(chip: FakeChip) -> None:
+    with create_backend("brainscales2") as backend:
+        backend.configure(replace(CIRCUIT, record=Record(traces=())))
+        assert any("no membranes are recorded" in text for text in backend.warnings)
+        recording = backend.run(WEIGHTS, stimulus())
+    assert recording.traces == {}
+    assert recording.lost is None
+
+
+def test_a_chip_with_few_recorded_neurons_takes_longer_batches(chip: FakeChip) -> None:
+    backend = create_backend("brainscales2")
+    trials = []
+    for traces in ("measured", "spikes_only"):
+        net = Network(Linear(20, 90), LIF(90), Linear(90, 10), LI(10), steps=50, traces=traces)
+        trials.append(place(net, backend.capabilities).trials_per_run)
+    assert trials == [838, 8388]  # 4 MiB, 50 samples of 100 or of 10 neurons
 
 
 # ---- what does not come back

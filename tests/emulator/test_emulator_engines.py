@@ -134,6 +134,27 @@ def test_engines_agree(name: str) -> None:
     assert_agree(run(CASES[name], "cpu"), run(CASES[name], "readable"))
 
 
+@pytest.mark.parametrize("engine", ["compiled", "stepwise"])
+@pytest.mark.parametrize("traced", [(0, 0, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1)])
+def test_other_groups_are_recorded_alike_where_some_are_not(engine: str, traced: tuple[int, ...]) -> None:
+    """The groups share blocks of neurons in the compiled engine, and lie in several of them."""
+    sizes = (140, 20, 10)
+    groups = [replace(SPIKING, size=sizes[0]), replace(SPIKING, size=sizes[1]), replace(READOUT, size=sizes[2])]
+    wirings = (Wiring(0, 100, 0), Wiring(1, 140, 0, source=0), Wiring(2, 20, 0, source=1))
+    groups[1] = replace(groups[1], circuits=2)
+    weights = [random_weights(*args) for args in ((1, 140, 100, 10, 20), (2, 20, 140, 2, 12), (3, 10, 20, 0, 20))]
+    recordings = []
+    for chosen in ((1, 1, 1), traced):
+        layout = Layout(100, tuple(replace(g, traced=bool(on)) for g, on in zip(groups, chosen, strict=True)), wirings)
+        stimulus = busy(5, 4, 100, SAMPLES, 80)
+        recordings.append(run_once(calibrated(), layout, weights, stimulus, 4, SAMPLES, clock=95, engine=engine))
+    everything, part = recordings
+    columns = torch.cat([torch.full((size,), bool(on)) for size, on in zip(sizes, traced, strict=True)])
+    assert len(part.spikes.time) > 50
+    assert torch.equal(part.codes, everything.codes[:, :, columns])
+    assert all(torch.equal(*parts) for parts in zip(part.spikes, everything.spikes, strict=True))
+
+
 def test_every_case_changes_the_recording() -> None:
     """Every case of `CASES` has its own recording, so that it tests its feature."""
     contents = set()

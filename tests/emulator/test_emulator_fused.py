@@ -1,6 +1,7 @@
 """The engine for GPUs equals the others; without a GPU, Triton's interpreter runs a few trials of a few cases."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,17 @@ def test_agrees_with_the_cpu(name: str) -> None:
     fused = run(CASES[name], "gpu", BATCH, device=DEVICE)
     assert fused.codes.device.type == fused.spikes.time.device.type == DEVICE
     assert_agree(run(CASES[name], "cpu", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
+
+
+@pytest.mark.parametrize("traced", [(0, 0, 0), (0, 1, 1), (1, 0, 1)])
+def test_membranes_of_some_groups_are_those_columns(traced: tuple[int, ...]) -> None:
+    case = CASES["calibrated, 4 sub-steps"]
+    everything = run(case, "fused", BATCH, device=DEVICE)
+    groups = tuple(replace(g, traced=bool(on)) for g, on in zip(case.layout.groups, traced, strict=True))
+    part = run(case._replace(layout=replace(case.layout, groups=groups)), "fused", BATCH, device=DEVICE)
+    columns = torch.cat([torch.full((g.size,), g.traced, device=DEVICE) for g in groups])
+    assert torch.equal(part.codes, everything.codes[:, :, columns])
+    assert all(torch.equal(*parts) for parts in zip(part.spikes, everything.spikes, strict=True))
 
 
 def test_charges_are_those_of_the_cpu() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hxtrain.backends import Backend, Calibratable, DeviceError, Targets
+from hxtrain.backends import Backend, DeviceError, Targets, supports
 from hxtrain.characterisation import Measured, bench_circuit, characterise
 from hxtrain.execution.config import BackendConfig, ChipConfig
 
@@ -46,7 +46,7 @@ class Laboratory:
         """Return an open chip that is calibrated for targets, in all or some stages."""
         file = self.folder / f"{chip}-{len(self.identities)}.npz"
         raw_chip = self.open(chip, "uncalibrated")
-        if not isinstance(raw_chip, Calibratable):
+        if not supports(raw_chip, "calibration"):
             raise DeviceError("the emulator backend is not Calibratable; this is a bug")
         raw_chip.calibrate(targets or Targets(), file, stages, self.seed)
         raw_chip.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hxtrain.backends import Calibratable
+from hxtrain.backends import supports
 from hxtrain.characterisation import Measured
 
 from .check import Check
@@ -24,7 +24,7 @@ def cadc_checks(lab: Laboratory, chips: list[str]) -> list[Check]:
     for chip in chips:
         for preset, readings in (("uncalibrated", raw), ("calibrated", calibrated), ("uncalibrated", overwritten)):
             backend = lab.open(chip, preset)
-            assert isinstance(backend, Calibratable)
+            assert supports(backend, "calibration")
             readings.append(backend.read_reference(128.0, 64).double().mean(0).numpy())
             backend.close()
     quadrants = [values.reshape(QUADRANTS, -1).mean(1) for values in calibrated]
