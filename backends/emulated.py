@@ -74,11 +74,11 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     Args:
         chip: Serial number, which determines the individual. Several numbers, separated by `+`, are a population:
             every trial meets one of its chips at random.
-        preset: `ideal`, `calibrated` (by the procedure of `hxtrain-calibrate`, for the targets of the circuit)
+        preset: `ideal`, `calibrated` (by the procedure of `hxtrain calibrate`, for the targets of the circuit)
             or `uncalibrated` (all cells at common codes).
         seed: Seed of the temporal noise.
-        calibration: File of `hxtrain-calibrate`, which replaces the codes of the preset.
-        parameters: File of `hxtrain-fit`, whose measurements replace individual, codes and noise.
+        calibration: File of `hxtrain calibrate`, which replaces the codes of the preset.
+        parameters: File of `hxtrain fit`, whose measurements replace individual, codes and noise.
         changes: Other values for fields of the chip's spreads and noise levels, by name.
         faults: Shares of dead_neurons, firing_neurons and stuck_bits.
         fault_seed: Seed of the drawn faults.

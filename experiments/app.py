@@ -24,9 +24,10 @@ from hxtrain.training.loop import TrainingInterrupt
 from hxtrain.training.trainer import DeviceLostError
 
 from .checks import typed_settings as typed_settings
-from .command import end, of_system
+from .command import TYPED, end, of_system
 from .schema import schema
 from .settings import settings
+from .verbs import program
 from .words import is_set, pasted, quote
 
 Result = TypeVar("Result")
@@ -38,8 +39,9 @@ def run_directory() -> Path:
 
 
 def command_line() -> str:
-    """Return the command in the words that Hydra reads."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command as typed; a process that Hydra starts for a job of a sweep has only the words of Hydra."""
+    name, *words = TYPED.get(tuple(sys.argv))
+    return shlex.join([*Path(name).name.split(), *words])
 
 
 def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
@@ -138,16 +140,17 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
 
 def resume_command() -> str:
     """Return the command that continues this run, for a shell in any folder."""
-    names = settings(schema(str(HydraConfig.get().job.config_name)))
+    verb = str(HydraConfig.get().job.config_name)
+    names = settings(schema(verb))
     words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
     words += ["trainer.resume=true"] if "trainer.resume" in names else []
-    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+    return pasted(program(verb), words, Path.cwd())
 
 
 def sweep_command(folder: str) -> str:
     """Return the command that continues a sweep, for a shell in any folder."""
     words = [*_without("hydra.sweep.dir"), f"hydra.sweep.dir={quote(folder)}"]
-    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+    return pasted(program(str(HydraConfig.get().job.config_name)), words, Path.cwd())
 
 
 def _without(*keys: str) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, ValidationError
 
-from .mistakes import MistakeError, program, unknown
+from .mistakes import MistakeError, unknown
 from .schema import SCHEMAS
 from .settings import entries, settings
+from .verbs import program
 
 LARGEST_SEED = 2**63 - 1
 FINITE = {"network", "encoder", "loss", "regularizer", "augment", "distillation", "trainer", "targets"}

@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from .schema import OPTIONS, SCHEMAS, choices, groups, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
+from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
 
 ORIGINS = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
@@ -62,11 +63,6 @@ class Command:
     def groups(self) -> Mapping[str, Any]:
         """Groups of the command, with the default option of each."""
         return groups(self.name)
-
-
-def program(name: str) -> str:
-    """Return the name of a command in a shell."""
-    return "hxtrain" if name == "train" else f"hxtrain-{name}"
 
 
 def explain(error: Exception, command: Command) -> str | None:
@@ -212,8 +208,8 @@ def _positional(command: Command, word: str, following: str) -> str:
     options = [f"{group}={word}" for group in command.groups if word in choices(command.name, group)]
     if options:
         return f"{word}: write {_or(options)}"
-    if word in SCHEMAS and word != command.name:
-        return f"{word}: did you mean the command {program(word)}?"
+    if word in VERBS and word != command.name:
+        return f"{word}: did you mean the command {program(word)}? A verb comes first"
     close = nearest(name, {*command.settings, *command.groups})
     suggestion = f"; did you mean {_or([f'{name}=VALUE' for name in close])}?" if close else ""
     return f"{word!r} is not a setting; write NAME=VALUE, such as {EXAMPLE}{suggestion}"
@@ -245,7 +241,7 @@ def _group(command: Command, override: Override, word: str) -> str | None:
     option_names = {*OPTIONS.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
         if name in option_names and name not in choices(command.name, group):
-            return f"{group}={name} is for hxtrain-ann; choose one of {_listed(command, group)}"
+            return f"{group}={name} is for {program('ann')}; choose one of {_listed(command, group)}"
     return None
 
 

@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 
 from hxtrain.runs.checkpoint import load_checkpoint
 
-from .mistakes import Command, MistakeError, program
+from .mistakes import Command, MistakeError
 from .schema import OPTIONS
 from .settings import is_dictionary
+from .verbs import program
 from .words import is_set, quote
 
 RUN = "run"

@@ -109,11 +109,11 @@ def pasted(program: str, words: Sequence[str], folder: Path) -> str:
     """Return a command for a shell in any folder.
 
     Args:
-        program: Name of the command.
+        program: Program and verb, such as `hxtrain evaluate`.
         words: Words as typed in `folder`, or as returned by `readable`.
         folder: Folder in which relative paths start.
     """
-    return shlex.join([program, *_absolute(words, folder)])
+    return shlex.join([*program.split(), *_absolute(words, folder)])
 
 
 def _absolute(words: Sequence[str], folder: Path) -> list[str]:

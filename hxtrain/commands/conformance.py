@@ -1,4 +1,4 @@
-"""The conformance suite from settings to files, for `hxtrain-conformance`.
+"""The conformance suite from settings to files, for `hxtrain conformance`.
 
 The checks of the suite use the device contract alone. Two further checks belong to the host: training through the
 device lowers a loss, and another process obtains the same identity of the device.

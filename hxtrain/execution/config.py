@@ -41,7 +41,7 @@ class NetworkConfig:
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers that gradients see: `measured`, or `spikes_only` for the model's response to
             the measured spikes (docs/resolution.md).
-        saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain-fit` measures
+        saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain fit` measures
             it), for the gradients; None: gradients assume linear synapses, as published (decision 0010). It has no
             effect in software, where synapses are linear.
     """
@@ -133,10 +133,10 @@ class ChipConfig:
         name: serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
             every trial runs on one of them at random.
         preset: codes in an emulated chip's parameter cells: `ideal` (a die without imperfections), `calibrated`
-            (by the procedure of `hxtrain-calibrate`), `uncalibrated` (common codes).
+            (by the procedure of `hxtrain calibrate`), `uncalibrated` (common codes).
         seed: seed of an emulated chip's temporal noise.
-        calibration: file of `hxtrain-calibrate` that replaces the preset's codes.
-        parameters: file of `hxtrain-fit`, to emulate the chip that it describes.
+        calibration: file of `hxtrain calibrate` that replaces the preset's codes.
+        parameters: file of `hxtrain fit`, to emulate the chip that it describes.
         changes: other values of an emulated die's spreads and noise levels, by field (docs/emulator.md).
         faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
         fault_seed: seed of the choice of faulty neurons and bits.

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +22,9 @@ from .plane import plane_figure
 from .style import BLUE, GREEN, GREY, VERMILLION
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from hxtrain.comparison import Comparison
 
 MAX_SAMPLES = 4
@@ -233,6 +233,8 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
 
 def _draw_readout(axes: Axes, sample: SampleView) -> None:
     """Draw the readout's membranes: the true class on top, a wrong prediction below it."""
+    from matplotlib.lines import Line2D
+
     looks = {sample.prediction: (VERMILLION, 1.4, 3), sample.label: (BLUE, 1.8, 4)}
     for traces, dashes, wider, alpha in ((sample.measured, "-", 1.0, 0.5), (sample.modelled, "--", 0.0, 1.0)):
         times = np.arange(len(traces)) * sample.dt * 1e6
