@@ -71,7 +71,7 @@ def run_on(chip: FakeChip, circuit: Circuit = CIRCUIT, batch: int = 2, **chosen:
 def test_without_the_software_the_error_says_where_to_get_it() -> None:
     backend = create_backend("brainscales2")
     assert {"backend", "chip", "chip_hash"} <= set(backend.identity)
-    with pytest.raises(DeviceError, match=r"hxtorch is not installed in .*EBRAINS.*hxtrain-serve"):
+    with pytest.raises(DeviceError, match=r"hxtorch is not installed in .*EBRAINS.*hxtrain serve"):
         backend.open()
 
 

@@ -1,7 +1,6 @@
 """Every wrong command line ends with one text of hxtrain that names the value and the remedy."""
 
 import contextlib
-import importlib
 import io
 import os
 import sys
@@ -11,6 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from mistakes_table import MISTAKES
 
+from hxtrain.experiments.main import main
 from hxtrain.experiments.mistakes import Command, misused_groups
 
 FOREIGN = ("Traceback", "hydra.cc", "omegaconf", "ListConfig", "To append", "mismatched", "search path", "In 'train'")
@@ -18,15 +18,14 @@ FOREIGN = ("Traceback", "hydra.cc", "omegaconf", "ListConfig", "To append", "mis
 
 def outcome(script: str, words: list[str], folder: Path) -> tuple[int, str]:
     """Run a command in this process; return its exit status and its output."""
-    module = importlib.import_module(f"hxtrain.experiments.{script.partition('-')[2] or 'train'}")
     output = io.StringIO()
     arguments = sys.argv
     directory = Path.cwd()
-    sys.argv = [script, *words]
+    sys.argv = [*script.split(), *words]
     os.chdir(folder)
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as end:
-            module.main()
+            sys.exit(main())
     finally:
         sys.argv = arguments
         os.chdir(directory)

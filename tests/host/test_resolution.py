@@ -185,7 +185,7 @@ def test_a_trained_network_on_fewer_levels(tmp_path, mocker):
 def test_the_device_s_resolution_for_a_network_trained_with_less(tmp_path):
     run(digits(weight_bits=2), tmp_path, "test", QUIET)
     software = EvaluateConfig(str(tmp_path / "checkpoint.pt"), backend=BackendConfig("software"), test_samples=20)
-    with pytest.raises(ValueError, match=r"leave this out \(hxtrain-evaluate: weight_bits=0, trace_bits=0\)"):
+    with pytest.raises(ValueError, match=r"leave this out \(hxtrain evaluate: weight_bits=0, trace_bits=0\)"):
         evaluate_checkpoint(software, tmp_path, "test", QUIET)
     evaluation = evaluate_checkpoint(replace(software, weight_bits=0), tmp_path, "test", QUIET)
     assert evaluation["weight_bits"] is None
