@@ -55,6 +55,8 @@ def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
             warnings.warn(
                 f"{override} has no effect: {prefix}backend={backend.name} has no chip individuals", stacklevel=2
             )
+        if key.startswith(f"{prefix}backend.settings.") and backend.name == "software":
+            warnings.warn(f"{override} has no effect: software has no settings", stacklevel=2)
         if key == f"{prefix}backend.retries" and backend.name == "software":
             warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
         if key == "network.traces" and backend.name == "software":

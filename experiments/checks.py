@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, ValidationError
 
-from .mistakes import MistakeError, unknown
+from .mistakes import MistakeError, no_hydra_setting, unknown
 from .schema import SCHEMAS
 from .settings import entries, settings
 from .verbs import program
@@ -18,6 +19,9 @@ from .verbs import program
 LARGEST_SEED = 2**63 - 1
 FINITE = {"network", "encoder", "loss", "regularizer", "augment", "distillation", "trainer", "targets"}
 """Groups with finite numbers only; limits and patience in other groups may be infinite."""
+
+HYDRA_GROUPS = ("env",)
+"""Groups of Hydra that its dataclass lacks."""
 
 
 def typed_settings(config: DictConfig) -> Any:
@@ -35,6 +39,7 @@ def typed_settings(config: DictConfig) -> Any:
         )
     command = _command(kind)
     faults = [*_unknown_keys(config, "", command), *_removed(config, ""), *_missing(config, kind, command)]
+    faults += _unknown_hydra_keys(command)
     if faults:
         raise MistakeError("; ".join(faults))
     try:
@@ -72,6 +77,21 @@ def _unknown_keys(config: DictConfig, prefix: str, command: str) -> Iterator[str
     for name, node in _nodes(config, prefix):
         if is_dataclass(kind) or is_dataclass(OmegaConf.get_type(node)):
             yield from _unknown_keys(node, f"{name}.", command)
+
+
+def _unknown_hydra_keys(command: str) -> Iterator[str]:
+    """Yield a text on every key that `+` has added to the settings of Hydra."""
+    if HydraConfig.initialized():
+        for name, node in [("hydra", HydraConfig.get()), *_typed_nodes(HydraConfig.get(), "hydra.")]:
+            names = {*(item.name for item in fields(OmegaConf.get_type(node))), *HYDRA_GROUPS}
+            yield from (no_hydra_setting(f"{name}.{key}", names, command) for key in map(str, node) if key not in names)
+
+
+def _typed_nodes(config: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig]]:
+    for name, node in _nodes(config, prefix):
+        if is_dataclass(OmegaConf.get_type(node)):
+            yield name, node
+            yield from _typed_nodes(node, f"{name}.")
 
 
 def _unknown_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ from hxtrain.console import print_table, write_any_letter
 from hxtrain.execution.config import SOFTWARE
 from hxtrain.runs.versions import versions
 
-from .schema import options
-from .settings import attribute_texts
+from .docstrings import attribute_texts
+from .files import options
 
 
 def main() -> None:

@@ -59,11 +59,11 @@ def _help(words: Sequence[str]) -> int | None:
 
 def overview() -> Iterator[str]:
     """Yield the lines of the help: each verb with its page."""
-    yield f"{PROGRAM}: training of spiking neural networks in the loop with analog neuromorphic chips"
+    yield f"{PROGRAM}: spiking neural networks, trained in the loop with analog chips"
     yield ""
     yield "Usage:"
     yield f"  {PROGRAM} [VERB] [GROUP=OPTION ...] [SETTING=VALUE ...]"
-    yield f"  {PROGRAM} VERB --help        groups and settings of a verb, with choices and defaults"
+    yield f"  {PROGRAM} VERB --help        groups and settings of a verb, with defaults"
     yield f"  {PROGRAM} --version"
     yield ""
     yield f"Verbs ({DEFAULT} if there is none):"

@@ -7,7 +7,7 @@ accepts is valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -109,6 +109,20 @@ def unknown(key: str, command: str, backend: str = "") -> str:
     if commands:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"
     return f"{key} is not a setting of {program(command)}; {program(command)} --help lists them"
+
+
+def no_hydra_setting(key: str, names: Collection[str], command: str) -> str:
+    """Return a text on a key that is not a setting of Hydra.
+
+    Args:
+        key: Key such as `hydra.run.dri`.
+        names: Names of the settings beside it.
+        command: Name of the YAML file of the command.
+    """
+    owner = key.rpartition(".")[0]
+    close = nearest(key, [f"{owner}.{name}" for name in names])
+    remedy = f"did you mean {_or(close)}?" if close else f"{program(command)} --cfg hydra lists them"
+    return f"{key} is not a setting of Hydra; {remedy}"
 
 
 def _unknown_entry(owner: str, leaf: str, backend: str) -> str:
@@ -269,6 +283,9 @@ def _of_error(error: Exception, command: Command) -> str:
         return f"--config-dir: {str(error).removeprefix('Additional config directory ')}; name a folder that is there"
     if isinstance(error, MissingConfigException):
         return _missing(error, command)
+    absent = re.match(r"In '([^']+)': Could not override '/?(\w+)'", str(error))
+    if absent:
+        return f"{unknown(absent[2], command.name)} (in {absent[1]}.yaml)"
     if isinstance(error, YAMLError) or isinstance(cause, YAMLError):
         return f"a YAML file cannot be read: {' '.join(str(cause).split())}"
     if isinstance(error, OverrideParseException):
@@ -298,10 +315,12 @@ def _missing(error: MissingConfigException, command: Command) -> str:
 
 def _missing_key(key: str, command: Command) -> str:
     parts = key.split(".")
+    if key in command.groups:  # whose options set no key of this name
+        return f"a file of the group {key} must begin with the line `# @package _global_`"
     if parts[0] == "regularizer" and len(parts) > 1 and f"regularizer.{parts[1]}.strength" in command.settings:
         return f"{key} is not chosen; choose it beside the others: regularizer=[burst,weight_decay,{parts[1]}]"
     if parts[0] == "hydra":
-        return f"{key} is not a setting of Hydra; {command.program} --cfg hydra lists them"
+        return no_hydra_setting(key, (), command.name)
     return unknown(key, command.name, _backend(command))
 
 

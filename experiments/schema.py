@@ -21,6 +21,7 @@ from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import ReadoutAmplitude
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 
+from .files import options as options
 from .hydra_parser import accept_late_texts
 
 OPTIONS: dict[str, dict[str, type]] = {
@@ -117,9 +118,3 @@ def choices(command: str, group: str) -> list[str]:
         hint = {"trainer": "ann" if command == "ann" else "default"}.get(group)
         return sorted(name for name in OPTIONS[group] if hint in (None, name))
     return options(group.removeprefix("other_"))
-
-
-def options(group: str) -> list[str]:
-    """Return the options of a group of YAML files."""
-    file_names = (file.name for file in files("hxtrain.experiments.conf").joinpath(*group.split("/")).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))

@@ -30,8 +30,8 @@ def _verb(name: str, summary: str, page: str) -> Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "train": _verb("train", "train a spiking network in the loop", "README.md"),
-    "evaluate": _verb("evaluate", "evaluate one or all runs on any device", "docs/resolution.md"),
+    "train": _verb("train", "train a spiking network in the loop", "docs/commands.md"),
+    "evaluate": _verb("evaluate", "evaluate one or all runs on any device", "docs/commands.md"),
     "ann": _verb("ann", "train an artificial network or a teacher", "docs/distillation.md"),
     "transfer": _verb("transfer", "train on each chip, evaluate on each", "docs/chips.md"),
     "sensitivity": _verb("sensitivity", "measure what each imperfection costs", "docs/chips.md"),
@@ -43,7 +43,7 @@ VERBS: Mapping[str, Verb] = {
     "serve": _verb("serve", "serve a device to other machines", "docs/protocol.md"),
     "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
     "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
-    "info": _verb("info", "list devices, limits, chips, versions", "docs/chips.md"),
+    "info": _verb("info", "list devices, limits, chips, versions", "docs/commands.md"),
     "data": Verb("hxtrain.datasets.build:main", "check or build the data of the package", "docs/data.md"),
 }
 """Verbs in the order of the help."""
