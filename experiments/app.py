@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,8 +25,10 @@ from hxtrain.training.trainer import DeviceLostError
 
 from .checks import typed_settings as typed_settings
 from .command import TYPED, end, of_system
+from .keys import with_keys
+from .mistakes import MistakeError
 from .schema import schema
-from .settings import settings
+from .settings import Setting, settings
 from .verbs import program
 from .words import is_set, pasted, quote
 
@@ -88,9 +90,11 @@ def _guarded(work: Callable[[], Result]) -> Result:
     except DeviceLostError as error:
         end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        end(f"error: {error}", 3)
-    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        end(f"error: {with_keys(str(error), _settings())}", 3)
+    except MistakeError as error:
         end(f"error: {error}", 2)
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        end(f"error: {with_keys(str(error), _settings())}", 2)
     except OSError as error:
         end(f"error: {of_system(error)}", 2)
     except (MemoryError, RuntimeError) as error:
@@ -142,17 +146,25 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
 
 def resume_command() -> str:
     """Return the command that continues this run, for a shell in any folder."""
-    verb = str(HydraConfig.get().job.config_name)
-    names = settings(schema(verb))
+    names = _settings()
     words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
     words += ["trainer.resume=true"] if "trainer.resume" in names else []
-    return pasted(program(verb), words, Path.cwd())
+    return pasted(program(_verb()), words, Path.cwd())
+
+
+def _verb() -> str:
+    return str(HydraConfig.get().job.config_name)
+
+
+def _settings() -> Mapping[str, Setting]:
+    """Return the settings of the running verb."""
+    return settings(schema(_verb()))
 
 
 def sweep_command(folder: str) -> str:
     """Return the command that continues a sweep, for a shell in any folder."""
     words = [*_without("hydra.sweep.dir"), f"hydra.sweep.dir={quote(folder)}"]
-    return pasted(program(str(HydraConfig.get().job.config_name)), words, Path.cwd())
+    return pasted(program(_verb()), words, Path.cwd())
 
 
 def _without(*keys: str) -> list[str]:

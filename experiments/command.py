@@ -22,6 +22,7 @@ from hxtrain.backends import DeviceError
 from hxtrain.console import write_any_letter
 from hxtrain.runs.checkpoint import CheckpointError
 
+from .keys import with_keys
 from .main import show
 from .mistakes import Command, MistakeError, explain, misused_groups
 from .overview import overview
@@ -86,6 +87,7 @@ def _report(error: Exception, invocation: Command) -> NoReturn:
     text = explain(error, invocation)
     if text is None and isinstance(error, EXPECTED):
         text = of_system(error) if isinstance(error, OSError) else str(error)
+        text = text if isinstance(error, MistakeError) else with_keys(text, invocation.settings)
     if text is None or os.environ.get(FULL_ERROR) == "1":
         raise error
     end(f"error: {text}", 3 if isinstance(error, DeviceError) else 2)

@@ -49,7 +49,7 @@ def read_own(folder: Path, size: int | None) -> ImageDataset:
     content = _parts(folder)
     if content is None:
         state = "none of them" if folder.is_dir() else "no such folder"
-        raise DatasetError(f"data.folder={folder}: expected {KINDS}; found {state}")
+        raise DatasetError(f"folder={folder}: expected {KINDS}; found {state}")
     (train, test), classes = content
     splits = [Split(_sized(folder, samples, size), labels) for samples, labels in (train, test)]
     for part, split in zip(PARTS, splits, strict=True):
@@ -191,9 +191,9 @@ def _sized(folder: Path, samples: Tensor, size: int | None) -> Tensor:
     """Return images resized to squares of `size`; features stay unchanged."""
     if samples.ndim == 2:
         if size not in (None, samples.shape[1]):
-            raise DatasetError(f"{folder}: data.size={size}, but its samples have {samples.shape[1]} features")
+            raise DatasetError(f"{folder}: size={size}, but its samples have {samples.shape[1]} features")
         return samples
     height, width = samples.shape[1:]
     if size is None and height != width:
-        raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give data.size to make them square")
+        raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give a `size` to make them square")
     return resize_images(samples, size or height)

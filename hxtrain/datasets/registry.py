@@ -41,8 +41,8 @@ def load_dataset(
     Raises:
         DatasetError: the name is unknown, the size is not available, or files are missing or damaged.
     """
-    size = None if size is None else whole("data.size", size)
-    folder = None if folder is None else text("data.folder", folder)
+    size = None if size is None else whole("size", size)
+    folder = None if folder is None else text("folder", folder)
     if name == OWN:
         return _load_folder(size, folder, download)
     info = CATALOGUE.get(name) if isinstance(name, str) else None
@@ -62,9 +62,9 @@ def load_dataset(
 
 def _load_folder(size: int | None, folder: str | Path | None, download: bool) -> ImageDataset:
     if folder is None:
-        raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
+        raise DatasetError(f"data set {OWN!r} needs folder=FOLDER, the folder of your files: {KINDS}")
     if download:
-        raise DatasetError(f"data={OWN} has nothing to download; leave data.download out")
+        raise DatasetError(f"data set {OWN!r} has nothing to download; leave `download` out")
     if size is not None and size < 1:
         raise DatasetError(f"size must be at least 1 pixel, got {size}")
     return read_own(Path(folder).expanduser(), size)
@@ -102,13 +102,13 @@ def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, down
         raise DatasetError(f"size must be at least 1 pixel, got {size}")
     if not info.shipped and (folder is not None or download or size != info.size):
         raise DatasetError(
-            f"'{info.name}' is generated, with {info.size} features; leave folder and download out, and size at "
+            f"'{info.name}' is generated, with {info.size} features; leave `folder` and `download` out, and `size` at "
             f"{info.size}"
         )
     if not info.mirrors and (folder is not None or download or size != info.size):
         raise DatasetError(
             f"'{info.name}' comes with the package at {info.size}x{info.size} pixels only; "
-            f"leave folder and download out, and size at {info.size}"
+            f"leave `folder` and `download` out, and `size` at {info.size}"
         )
     if folder is None and not download and size != info.size:
         raise DatasetError(

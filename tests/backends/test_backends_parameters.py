@@ -111,5 +111,5 @@ def test_a_fitted_chip_refuses_another_circuit(tmp_path: Path) -> None:
     backend = create_backend("emulator", parameters=file)
     assert dict(backend.identity)["chip"] == "A1-fit"
     assert dict(backend.identity)["preset"] == "fitted"
-    with pytest.raises(ValueError, match=r"excludes chip.parameters"):
+    with pytest.raises(ValueError, match=r"excludes `parameters`"):
         create_backend("emulator", parameters=file, calibration=file)

@@ -87,7 +87,7 @@ def test_settings_reach_the_device() -> None:
             UnknownBackendError,
             r"'reference' has no setting 'chip'; it accepts: weight_max",
         ),
-        ("emulator", {"preset": "perfect"}, ValueError, r"chip.preset='perfect' is not known; choose one of"),
+        ("emulator", {"preset": "perfect"}, ValueError, r"preset='perfect' is not known; choose one of"),
         (
             "emulator",
             {"engine": "fast"},

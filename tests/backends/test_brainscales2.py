@@ -557,7 +557,7 @@ def test_counters_of_instances_without_chips() -> None:
     [
         ({"samples": 95}, r"network.steps=95 exceeds the 94 .*backend.settings.memory=dram"),
         ({"dt": 1e-6}, r"dt=1e-06 s differs from the trace interval 1.7e-06"),
-        ({"trial_time": 20e-6}, r"trial_time=2e-05 s is shorter .*network.steps"),
+        ({"trial_time": 20e-6}, r"trial_time=2e-05 s is shorter .*record fewer samples"),
         ({"forced_reset": True, "trial_time": 1e-4}, "cannot reset membranes"),
         ({"populations": (population("hidden", 600, True), CIRCUIT.populations[1])}, "602 neuron circuits"),
         (

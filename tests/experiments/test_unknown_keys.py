@@ -54,8 +54,8 @@ KEYS = [
     # entries of dictionaries
     ("hxtrain backend.settings={substep:3}", "did you mean backend.settings.substeps?"),
     ("hxtrain backend=remote ++backend.settings.adress=1", "did you mean backend.settings.address?"),
-    ("hxtrain chip.faults.dead_neuron=0.3 experiment=digits", "chip.faults: dead_neuron not known"),
-    ("hxtrain +chip.changes.gain_cvv=0.3 experiment=digits", "has no field gain_cvv"),
+    ("hxtrain chip.faults.dead_neuron=0.3 experiment=digits", "faults of the die: dead_neuron not known"),
+    ("hxtrain +chip.changes.gain_cvv=0.3 experiment=digits", "(on the command line: chip.changes)"),
     # settings of Hydra
     ("hxtrain +hydra.foo=1", "hydra.foo is not a setting of Hydra; hxtrain --cfg hydra lists them"),
     ("hxtrain ++hydra.run.dri=1", "hydra.run.dri is not a setting of Hydra; did you mean hydra.run.dir?"),
