@@ -39,7 +39,8 @@ def typed_settings(config: DictConfig) -> Any:
         )
     command = _command(kind)
     faults = [*_unknown_keys(config, "", command), *_removed(config, ""), *_missing(config, kind, command)]
-    faults += _unknown_hydra_keys(command)
+    if HydraConfig.initialized():
+        faults += _unknown_hydra_keys(HydraConfig.get(), "hydra", command)
     if faults:
         raise MistakeError("; ".join(faults))
     try:
@@ -79,19 +80,15 @@ def _unknown_keys(config: DictConfig, prefix: str, command: str) -> Iterator[str
             yield from _unknown_keys(node, f"{name}.", command)
 
 
-def _unknown_hydra_keys(command: str) -> Iterator[str]:
+def _unknown_hydra_keys(config: Any, name: str, command: str) -> Iterator[str]:
     """Yield a text on every key that `+` has added to the settings of Hydra."""
-    if HydraConfig.initialized():
-        for name, node in [("hydra", HydraConfig.get()), *_typed_nodes(HydraConfig.get(), "hydra.")]:
-            names = {*(item.name for item in fields(OmegaConf.get_type(node))), *HYDRA_GROUPS}
-            yield from (no_hydra_setting(f"{name}.{key}", names, command) for key in map(str, node) if key not in names)
-
-
-def _typed_nodes(config: DictConfig, prefix: str) -> Iterator[tuple[str, DictConfig]]:
-    for name, node in _nodes(config, prefix):
-        if is_dataclass(OmegaConf.get_type(node)):
-            yield name, node
-            yield from _typed_nodes(node, f"{name}.")
+    kind = OmegaConf.get_type(config)
+    if not is_dataclass(kind):
+        return
+    names = {*(item.name for item in fields(kind)), *HYDRA_GROUPS}
+    yield from (no_hydra_setting(f"{name}.{key}", names, command) for key in map(str, config) if key not in names)
+    for child, node in _nodes(config, f"{name}."):
+        yield from _unknown_hydra_keys(node, child, command)
 
 
 def _unknown_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:

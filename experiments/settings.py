@@ -42,7 +42,7 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
     texts = attribute_texts(kind)
     for item in fields(kind):
         name = prefix + item.name
-        hint = item.default_factory if hints[item.name] is Any else hints[item.name]  # a group of several dataclasses
+        hint: Any = item.default_factory if hints[item.name] is Any else hints[item.name]  # a group of dataclasses
         nodes = [node for node in OPTIONS.get(item.name, {}).values() if issubclass(node, hint)]
         if item.name == "regularizer":
             nodes = []

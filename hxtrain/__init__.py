@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .network import LI, LIF, Activity, Dropout, LayerActivity, Linear, Network, PlacementError, Recurrent
     from .objectives import MaxOverTime, MeanOverTime
 
-HOMES = {
+_HOMES = {
     "Activity": "network",
     "Device": "execution",
     "Dropout": "network",
@@ -71,8 +71,8 @@ if not TYPE_CHECKING:  # a type checker would take every name as known
 
     def __getattr__(name: str) -> Any:
         """Import a public name, or a module of the package, at its first use."""
-        if name in HOMES:
-            globals()[name] = getattr(import_module(f".{HOMES[name]}", __name__), name)
+        if name in _HOMES:
+            globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
             return globals()[name]
         if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             return import_module(f".{name}", __name__)
@@ -80,7 +80,7 @@ if not TYPE_CHECKING:  # a type checker would take every name as known
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def load(run: str | Path, data_folder: str | None = None) -> TrainedNetwork:

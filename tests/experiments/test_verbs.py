@@ -210,13 +210,13 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_names_of_the_package_are_listed_and_come_from_their_homes() -> None:
+    assert dir(hxtrain) == sorted(hxtrain.__all__)
     for name in hxtrain.__all__:
-        assert name in dir(hxtrain)
         assert getattr(hxtrain, name) is not None
-    assert set(hxtrain.HOMES) == set(hxtrain.__all__) - {"__version__", "load"}
-    for name, home in hxtrain.HOMES.items():
+    assert set(hxtrain._HOMES) == set(hxtrain.__all__) - {"__version__", "load"}
+    for name, home in hxtrain._HOMES.items():
         assert getattr(hxtrain, name) is resolve_name(f"hxtrain.{home}:{name}")
-        assert f" {name}" in (ROOT / "hxtrain" / "__init__.py").read_text().partition("HOMES = ")[0]
+        assert f" {name}" in (ROOT / "hxtrain" / "__init__.py").read_text().partition("_HOMES = ")[0]
 
 
 def test_modules_of_the_package_are_attributes_and_unknown_names_fail() -> None:
