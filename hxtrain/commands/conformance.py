@@ -45,6 +45,7 @@ STEPS = 30
 ToleranceSettings: Any = make_dataclass(
     "ToleranceSettings",
     [(bound.name, Optional[type(bound.default)], field(default=None)) for bound in fields(Bounds)],  # noqa: UP045
+    namespace={"__doc__": Bounds.__doc__},
 )
 """`Tolerances`, each of which is None for the value that the device states."""
 
