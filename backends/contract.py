@@ -429,7 +429,7 @@ def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
     if circuit.trial_time is not None and not circuit.trial_time >= circuit.duration:
         problems.append(
             f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
-            "recorded; record fewer samples (network.steps)"
+            "recorded; record fewer samples"
         )
     if circuit.forced_reset and not caps.forced_reset:
         problems.append("circuit.forced_reset: the device cannot reset membranes between trials")

@@ -75,11 +75,11 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     Args:
         chip: Serial number, which determines the individual. Several numbers, separated by `+`, are a population:
             every trial meets one of its chips at random.
-        preset: `ideal`, `calibrated` (by the procedure of `hxtrain-calibrate`, for the targets of the circuit)
+        preset: `ideal`, `calibrated` (by the procedure of `hxtrain calibrate`, for the targets of the circuit)
             or `uncalibrated` (all cells at common codes).
         seed: Seed of the temporal noise.
-        calibration: File of `hxtrain-calibrate`, which replaces the codes of the preset.
-        parameters: File of `hxtrain-fit`, whose measurements replace individual, codes and noise.
+        calibration: File of `hxtrain calibrate`, which replaces the codes of the preset.
+        parameters: File of `hxtrain fit`, whose measurements replace individual, codes and noise.
         changes: Other values for fields of the chip's spreads and noise levels, by name.
         faults: Shares of dead_neurons, firing_neurons and stuck_bits.
         fault_seed: Seed of the drawn faults.
@@ -120,9 +120,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     ) -> None:
         _check_types(chip, seed, changes, faults, only)
         if preset not in PRESETS:
-            raise ValueError(f"chip.preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
         if calibration is not None and (parameters is not None or "+" in chip):
-            raise ValueError("chip.calibration is of one die; it excludes chip.parameters and a population of chips")
+            raise ValueError("`calibration` is of one die; it excludes `parameters` and a population of chips")
         decalibration = None
         if decalibrate_time_constants or decalibrate_threshold:
             decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
@@ -137,7 +137,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         if len(set(names)) != len(names) or not all(names):
             raise ValueError(f"chip={chip!r} must name different chips, separated by '+'")
         for name in names:
-            path_part(name, "chip.name")
+            path_part(name, "chip")
         self._individuals: list[Chip | FittedChip] = []
         if parameters is not None:
             self._individuals = [_fitted(NeuronParameters.load(Path(parameters)))]
@@ -320,7 +320,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         """
         chip = self._individuals[0]
         if not self._capabilities.calibration or not isinstance(chip, Chip):
-            raise DeviceError("only a single emulated chip can be calibrated; name one with chip.name")
+            raise DeviceError("only a single emulated chip can be calibrated; name one with `chip`")
         cell_targets = uniform_targets(targets.leak, targets.threshold, targets.reset, targets.tau_mem, targets.tau_syn)
         calibration, results = calibrate(chip, cell_targets, stages, seed, report, targets.rate)
         calibration.save(file)
@@ -405,12 +405,12 @@ def _check_types(chip: object, seed: object, changes: object, faults: object, on
     """
     if not isinstance(chip, str):
         raise ValueError(f"chip={chip!r} must be a text, the name of a chip such as 'W66F3'")
-    size(seed, "chip.seed")
+    size(seed, "seed")
     for name, values in (("changes", changes), ("faults", faults)):
         if values is not None and not isinstance(values, Mapping):
-            raise ValueError(f"chip.{name}={values!r} must be a mapping of names to numbers, such as {{'name': 0.1}}")
+            raise ValueError(f"{name}={values!r} must be a mapping of names to numbers, such as {{'name': 0.1}}")
     if isinstance(only, str):
-        raise ValueError(f"chip.only={only!r} must be a list; write [{only!r}]")
+        raise ValueError(f"only={only!r} must be a list; write [{only!r}]")
 
 
 def _unusual_name(name: str) -> str:
@@ -425,7 +425,7 @@ def _did_you_mean(name: str) -> str:
     if name in shipped:
         return ""
     close = get_close_matches(name.upper(), shipped, n=1, cutoff=0.75)
-    return f" (did you mean chip.name={close[0]}?)" if close else ""
+    return f" (did you mean chip={close[0]}?)" if close else ""
 
 
 def _engine(name: str, device: str) -> str:

@@ -136,7 +136,7 @@ class NeuronParameters:
                 header["notes"] = tuple(header["notes"])
                 return cls(**header, **arrays)
         except FileNotFoundError as error:
-            raise ParameterFileError(f"there is no {file}; make it with hxtrain-fit file={file}") from error
+            raise ParameterFileError(f"there is no {file}; make it with hxtrain fit file={file}") from error
         except Exception as error:  # a damaged archive raises nearly anything
             raise ParameterFileError(
                 f"{file} does not hold neuron parameters ({error}); fit the device again"

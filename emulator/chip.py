@@ -124,7 +124,7 @@ class Chip:
             unknown = sorted(map(str, set(self.only) - set(IMPERFECTIONS)))
             if unknown:
                 hint = did_you_mean(unknown, IMPERFECTIONS)
-                raise ValueError(f"chip.only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}{hint}")
+                raise ValueError(f"only={unknown} is not known; choose from {', '.join(IMPERFECTIONS)}{hint}")
             noise = self.preset.only(*(name for imperfection in self.only for name in IMPERFECTIONS[imperfection][1]))
         object.__setattr__(self, "_noise", noise)
 

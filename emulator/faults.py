@@ -106,5 +106,5 @@ def make_faults(shares: dict[str, float], seed: int = 0) -> tuple[Fault, ...]:
     unknown = sorted(map(str, set(shares) - set(FAULTS)))
     if unknown:
         hint = did_you_mean(unknown, FAULTS)
-        raise ValueError(f"chip.faults: {', '.join(unknown)} not known; choose from {', '.join(FAULTS)}{hint}")
+        raise ValueError(f"faults of the die: {', '.join(unknown)} not known; choose from {', '.join(FAULTS)}{hint}")
     return tuple(FAULTS[name](share, seed) for name, share in shares.items() if share != 0)

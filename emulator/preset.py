@@ -140,7 +140,7 @@ class Preset:
         unknown = sorted(set(values) - set(names))
         if unknown:
             raise ValueError(
-                f"chip.changes: a preset has no field {', '.join(unknown)}; it has: {', '.join(names)}"
+                f"`changes`: a preset has no field {', '.join(unknown)}; it has: {', '.join(names)}"
                 f"{did_you_mean(unknown, names)}"
             )
         if values.get("rails") is not None:

@@ -1,4 +1,4 @@
-"""`hxtrain-ann`: train an artificial neural network, as a baseline or a teacher."""
+"""`hxtrain ann`: train an artificial neural network, as a baseline or a teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .app import command_line, guarded, in_sweep, run_directory, typed_settings
 from .command import command
 
 
-@command("ann", "train an artificial neural network, as a baseline or a teacher.")
+@command("ann")
 def main(config: DictConfig) -> None:
     """Train with these settings; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))

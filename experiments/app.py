@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,9 +24,12 @@ from hxtrain.training.loop import TrainingInterrupt
 from hxtrain.training.trainer import DeviceLostError
 
 from .checks import typed_settings as typed_settings
-from .command import end, of_system
+from .command import TYPED, end, of_system
+from .keys import with_keys
+from .mistakes import MistakeError
 from .schema import schema
-from .settings import settings
+from .settings import Setting, settings
+from .verbs import program
 from .words import is_set, pasted, quote
 
 Result = TypeVar("Result")
@@ -38,8 +41,9 @@ def run_directory() -> Path:
 
 
 def command_line() -> str:
-    """Return the command in the words that Hydra reads."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command as typed; a process that Hydra starts for a job of a sweep has only the words of Hydra."""
+    name, *words = TYPED.get(tuple(sys.argv))
+    return shlex.join([*Path(name).name.split(), *words])
 
 
 def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
@@ -53,6 +57,8 @@ def warn_without_effect(backend: BackendConfig, prefix: str = "") -> None:
             warnings.warn(
                 f"{override} has no effect: {prefix}backend={backend.name} has no chip individuals", stacklevel=2
             )
+        if key.startswith(f"{prefix}backend.settings.") and backend.name == "software":
+            warnings.warn(f"{override} has no effect: software has no settings", stacklevel=2)
         if key == f"{prefix}backend.retries" and backend.name == "software":
             warnings.warn(f"{override} has no effect: software does not fail", stacklevel=2)
         if key == "network.traces" and backend.name == "software":
@@ -84,9 +90,11 @@ def _guarded(work: Callable[[], Result]) -> Result:
     except DeviceLostError as error:
         end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        end(f"error: {error}", 3)
-    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        end(f"error: {with_keys(str(error), _settings())}", 3)
+    except MistakeError as error:
         end(f"error: {error}", 2)
+    except (ValueError, CheckpointError, OmegaConfBaseException) as error:
+        end(f"error: {with_keys(str(error), _settings())}", 2)
     except OSError as error:
         end(f"error: {of_system(error)}", 2)
     except (MemoryError, RuntimeError) as error:
@@ -138,16 +146,25 @@ def _guarded_job(work: Callable[[], Result]) -> Result:
 
 def resume_command() -> str:
     """Return the command that continues this run, for a shell in any folder."""
-    names = settings(schema(str(HydraConfig.get().job.config_name)))
+    names = _settings()
     words = [*_without("hydra.run.dir", "trainer.resume"), f"hydra.run.dir={quote(str(run_directory()))}"]
     words += ["trainer.resume=true"] if "trainer.resume" in names else []
-    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+    return pasted(program(_verb()), words, Path.cwd())
+
+
+def _verb() -> str:
+    return str(HydraConfig.get().job.config_name)
+
+
+def _settings() -> Mapping[str, Setting]:
+    """Return the settings of the running verb."""
+    return settings(schema(_verb()))
 
 
 def sweep_command(folder: str) -> str:
     """Return the command that continues a sweep, for a shell in any folder."""
     words = [*_without("hydra.sweep.dir"), f"hydra.sweep.dir={quote(folder)}"]
-    return pasted(Path(sys.argv[0]).name, words, Path.cwd())
+    return pasted(program(_verb()), words, Path.cwd())
 
 
 def _without(*keys: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`hxtrain-bench`: time training beside other libraries, the features of an emulated chip, or a chip server."""
+"""`hxtrain bench`: time training beside other libraries, the features of an emulated chip, or a chip server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .command import command
 from .folders import own_directory
 
 
-@command("bench", "time training steps beside other libraries, what realism costs, or a server between chip and host.")
+@command("bench")
 def main(config: DictConfig) -> None:
     """Run a suite."""
     guarded(lambda: _bench(config))

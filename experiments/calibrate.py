@@ -1,4 +1,4 @@
-"""`hxtrain-calibrate`: calibrate a chip and keep the result in a file."""
+"""`hxtrain calibrate`: calibrate a chip and keep the result in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .folders import own_directory
 from .words import quote
 
 
-@command("calibrate", "calibrate a chip and keep the result in a file.")
+@command("calibrate")
 def main(config: DictConfig) -> None:
     """Calibrate the chip that the config names."""
     guarded(lambda: _calibrate(config))

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, ValidationError
 
-from .mistakes import MistakeError, program, unknown
+from .mistakes import MistakeError, no_hydra_setting, unknown
 from .schema import REGISTRIES, SCHEMAS, SEVERAL
 from .settings import entries, settings
+from .verbs import program
 
 LARGEST_SEED = 2**63 - 1
 FINITE = {*REGISTRIES, "augment", "distillation", "trainer", "targets"}
 """Groups with finite numbers only; limits and patience in other groups may be infinite."""
+
+HYDRA_GROUPS = ("env",)
+"""Groups of Hydra that its dataclass lacks."""
 
 
 def typed_settings(config: DictConfig) -> Any:
@@ -34,6 +39,8 @@ def typed_settings(config: DictConfig) -> Any:
         )
     command = _command(kind)
     faults = [*_unknown_keys(config, "", command), *_removed(config, ""), *_missing(config, kind, command)]
+    if HydraConfig.initialized():
+        faults += _unknown_hydra_keys(HydraConfig.get(), "hydra", command)
     if faults:
         raise MistakeError("; ".join(faults))
     try:
@@ -71,6 +78,17 @@ def _unknown_keys(config: DictConfig, prefix: str, command: str) -> Iterator[str
     for name, node in _nodes(config, prefix):
         if is_dataclass(kind) or is_dataclass(OmegaConf.get_type(node)):
             yield from _unknown_keys(node, f"{name}.", command)
+
+
+def _unknown_hydra_keys(config: Any, name: str, command: str) -> Iterator[str]:
+    """Yield a text on every key that `+` has added to the settings of Hydra."""
+    kind = OmegaConf.get_type(config)
+    if not is_dataclass(kind):
+        return
+    names = {*(item.name for item in fields(kind)), *HYDRA_GROUPS}
+    yield from (no_hydra_setting(f"{name}.{key}", names, command) for key in map(str, config) if key not in names)
+    for child, node in _nodes(config, f"{name}."):
+        yield from _unknown_hydra_keys(node, child, command)
 
 
 def _unknown_entries(config: DictConfig, name: str, command: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A console script: Hydra composes its settings, and `mistakes` replaces the texts of Hydra's errors."""
+"""A verb of the command line: Hydra composes its settings, and `mistakes` replaces the texts of Hydra's errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import hydra
@@ -17,30 +17,35 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hxtrain import __version__
 from hxtrain.backends import DeviceError
 from hxtrain.console import write_any_letter
 from hxtrain.runs.checkpoint import CheckpointError
 
 from .components import import_named
+from .keys import with_keys
+from .main import show
 from .mistakes import Command, MistakeError, explain, misused_groups
 from .overview import overview
 from .rerun import expanded
 from .resolvers import register_resolvers
 from .schema import register
 from .settings import nearest
+from .verbs import PROGRAM
 from .words import readable
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable that makes Hydra raise errors; if a user sets it, so do the commands."""
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed")
+"""The command line as typed, while `sys.argv` has the words that Hydra reads."""
 EXPECTED = (ValueError, CheckpointError, OmegaConfBaseException, DeviceError, OSError)
 
 
-def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
-    """Return a decorator that makes a console script of a function of a config.
+def command(name: str, usage: str = "") -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
+    """Return a decorator that makes a verb of a function of a config.
 
     Args:
-        name: Name of the command's YAML file in `conf`.
-        summary: Description for `--help`, one sentence.
+        name: Verb, and name of its YAML file in `conf`.
         usage: Further forms of the command.
     """
 
@@ -53,9 +58,9 @@ def command(name: str, summary: str, usage: str = "") -> Callable[[Callable[[Dic
             write_any_letter()
             with plain_warnings():
                 if {"--help", "-h"} & set(sys.argv):
-                    print(overview(Command(name), summary, usage))
+                    show(overview(Command(name), usage))
                 elif "--version" in sys.argv:
-                    print(f"hxtrain {version('hxtrain')}")
+                    show(f"{PROGRAM} {__version__}")
                 else:
                     _main(name, run)
 
@@ -84,6 +89,7 @@ def _report(error: Exception, invocation: Command) -> NoReturn:
     text = explain(error, invocation)
     if text is None and isinstance(error, EXPECTED):
         text = of_system(error) if isinstance(error, OSError) else str(error)
+        text = text if isinstance(error, MistakeError) else with_keys(text, invocation.settings)
     if text is None or os.environ.get(FULL_ERROR) == "1":
         raise error
     end(f"error: {text}", 3 if isinstance(error, DeviceError) else 2)
@@ -115,11 +121,13 @@ def _refuse(text: str) -> NoReturn:
 def _arguments(words: list[str]) -> Iterator[None]:
     """Let Hydra read these words within the block."""
     previous = sys.argv
+    token = TYPED.set(tuple(previous))
     sys.argv = [previous[0], *words]
     try:
         yield
     finally:
         sys.argv = previous
+        TYPED.reset(token)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`hxtrain-compare`: compare two devices on the same weights and input."""
+"""`hxtrain compare`: compare two devices on the same weights and input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .command import command
 from .folders import alone
 
 
-@command("compare", "run the same weights and input on two targets, and find where they part.")
+@command("compare")
 def main(config: DictConfig) -> None:
     """Compare `checkpoint=PATH` on `backend`, `chip` with `other_backend`, `other_chip`."""
     guarded(alone(lambda: _compare(config), "comparison.json", "comparison.png"))

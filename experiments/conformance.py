@@ -1,4 +1,4 @@
-"""`hxtrain-conformance`: check whether a backend keeps the contract."""
+"""`hxtrain conformance`: check whether a backend keeps the contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .command import command
 from .folders import alone
 
 
-@command("conformance", "check whether a backend keeps the contract.")
+@command("conformance")
 def main(config: DictConfig) -> None:
     """Run the suite; the exit status is 1 if a check fails."""
     if not guarded(alone(lambda: _conform(config), "conformance.json")):

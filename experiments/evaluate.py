@@ -1,4 +1,4 @@
-"""`hxtrain-evaluate`: any checkpoint, or all below a folder, on any device."""
+"""`hxtrain evaluate`: any checkpoint, or all below a folder, on any device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .command import command
 from .folders import own_directory
 
 
-@command("evaluate", "evaluate a checkpoint, or all below a folder, on any device.")
+@command("evaluate")
 def main(config: DictConfig) -> None:
     """Evaluate `checkpoint=PATH`, a file or a folder of runs, on the device that the config names."""
     guarded(lambda: _evaluate(config))

@@ -1,4 +1,4 @@
-"""`hxtrain-fit`: measure a device's neurons; the output file defines an emulated chip with the same parameters."""
+"""`hxtrain fit`: measure a device's neurons; the output file defines an emulated chip with the same parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .command import command
 from .folders import alone
 
 
-@command("fit", "measure a device's neurons; the file makes an emulated chip of them.")
+@command("fit")
 def main(config: DictConfig) -> None:
     """Characterise the device that the config names."""
     guarded(alone(lambda: _fit(config), "fit.json"))

@@ -1,4 +1,4 @@
-"""`hxtrain-info`: devices, presets, capabilities of chips, versions."""
+"""`hxtrain info`: devices, presets, capabilities of chips, versions."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import argparse
 import json
 import re
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
+from hxtrain import __version__
 from hxtrain.backends import Capabilities, available_backends, create_backend, required_settings
 from hxtrain.console import print_table, write_any_letter
 from hxtrain.execution.config import SOFTWARE
 from hxtrain.runs.versions import versions
 
-from .schema import options
-from .settings import attribute_texts
+from .docstrings import attribute_texts
+from .files import options
 
 
 def main() -> None:
     """Print devices, chips and versions, as tables or as JSON."""
-    parser = argparse.ArgumentParser(prog="hxtrain-info", description="devices, capabilities, versions")
+    parser = argparse.ArgumentParser(prog="hxtrain info", description="devices, capabilities, versions")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--version", action="version", version=f"hxtrain {version('hxtrain')}")
+    parser.add_argument("--version", action="version", version=f"hxtrain {__version__}")
     as_json = parser.parse_args().json
     write_any_letter()
     content = collect()

@@ -7,7 +7,7 @@ accepts is valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from .schema import FIXED, REGISTRIES, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
+from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
 
 ORIGINS = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
@@ -62,11 +63,6 @@ class Command:
     def groups(self) -> Mapping[str, Any]:
         """Groups of the command, with the default option of each."""
         return groups(self.name)
-
-
-def program(name: str) -> str:
-    """Return the name of a command in a shell."""
-    return "hxtrain" if name == "train" else f"hxtrain-{name}"
 
 
 def explain(error: Exception, command: Command) -> str | None:
@@ -113,6 +109,20 @@ def unknown(key: str, command: str, backend: str = "") -> str:
     if commands:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"
     return f"{key} is not a setting of {program(command)}; {program(command)} --help lists them"
+
+
+def no_hydra_setting(key: str, names: Collection[str], command: str) -> str:
+    """Return a text on a key that is not a setting of Hydra.
+
+    Args:
+        key: Key such as `hydra.run.dri`.
+        names: Names of the settings beside it.
+        command: Name of the YAML file of the command.
+    """
+    owner = key.rpartition(".")[0]
+    close = nearest(key, [f"{owner}.{name}" for name in names])
+    remedy = f"did you mean {_or(close)}?" if close else f"{program(command)} --cfg hydra lists them"
+    return f"{key} is not a setting of Hydra; {remedy}"
 
 
 def _unknown_entry(owner: str, leaf: str, backend: str) -> str:
@@ -212,8 +222,8 @@ def _positional(command: Command, word: str, following: str) -> str:
     options = [f"{group}={word}" for group in command.groups if word in choices(command.name, group)]
     if options:
         return f"{word}: write {_or(options)}"
-    if word in SCHEMAS and word != command.name:
-        return f"{word}: did you mean the command {program(word)}?"
+    if word in VERBS and word != command.name:
+        return f"{word}: did you mean the command {program(word)}? A verb comes first"
     close = nearest(name, {*command.settings, *command.groups})
     suggestion = f"; did you mean {_or([f'{name}=VALUE' for name in close])}?" if close else ""
     return f"{word!r} is not a setting; write NAME=VALUE, such as {EXAMPLE}{suggestion}"
@@ -245,7 +255,7 @@ def _group(command: Command, override: Override, word: str) -> str | None:
     option_names = {*FIXED.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
         if name in option_names and name not in choices(command.name, group):
-            return f"{group}={name} is for hxtrain-ann; choose one of {_listed(command, group)}"
+            return f"{group}={name} is for {program('ann')}; choose one of {_listed(command, group)}"
     return None
 
 
@@ -276,6 +286,9 @@ def _of_error(error: Exception, command: Command) -> str:
         return f"--config-dir: {str(error).removeprefix('Additional config directory ')}; name a folder that is there"
     if isinstance(error, MissingConfigException):
         return _missing(error, command)
+    absent = re.match(r"In '([^']+)': Could not override '/?(\w+)'", str(error))
+    if absent:
+        return f"{unknown(absent[2], command.name)} (in {absent[1]}.yaml)"
     if isinstance(error, YAMLError) or isinstance(cause, YAMLError):
         return f"a YAML file cannot be read: {' '.join(str(cause).split())}"
     if isinstance(error, OverrideParseException):
@@ -305,12 +318,14 @@ def _missing(error: MissingConfigException, command: Command) -> str:
 
 def _missing_key(key: str, command: Command) -> str:
     parts = key.split(".")
+    if key in command.groups:  # whose options set no key of this name
+        return f"a file of the group {key} must begin with the line `# @package _global_`"
     options = {place(name): name for name in nodes(parts[0])} if parts[0] in SEVERAL else {}
     if len(parts) > 1 and parts[1] in options:
         defaults = ",".join(command.groups.get(parts[0]) or ())
         return f"{key} is not chosen; choose it beside the others: {parts[0]}=[{defaults},{options[parts[1]]}]"
     if parts[0] == "hydra":
-        return f"{key} is not a setting of Hydra; {command.program} --cfg hydra lists them"
+        return no_hydra_setting(key, (), command.name)
     return unknown(key, command.name, _backend(command))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from textwrap import wrap
 from typing import Any
 
@@ -11,50 +13,99 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from .mistakes import Command
-from .schema import choices, register
+from .mistakes import Command, type_text
+from .rerun import hydra_value
+from .schema import choices, register, schema
+from .settings import attribute_texts
+from .verbs import VERBS
 
 WIDEST = 120
+LONGEST = 80
+"""Largest length of a default that is shown."""
+GROUPS = {
+    "backend": "kind of the device",
+    "chip": "chip of the device",
+    "network": "layers and their constants",
+    "model": "artificial network",
+    "encoder": "input spikes from values",
+    "loss": "loss of the output",
+    "gradient": "derivative of a measured pass",
+    "rule": "learning rule",
+    "optimizer": "optimiser of the weights",
+    "constraint": "restrictions of the weights; several as [NAME,NAME]",
+    "regularizer": "penalties; several as [NAME,NAME]",
+    "data": "data set",
+    "augment": "distortion of training images",
+    "distillation": "teacher",
+    "trainer": "training",
+    "tolerances": "tolerances of the checks",
+    "experiment": "named settings of a run; your own with --config-dir",
+    "substrate": "device of a run",
+    "replica": "seed and chip of a repetition",
+    "sweep": "named sweep: several runs",
+    "report": "named report",
+}
+"""Groups without a text among the fields of a command's dataclass."""
 OPTIONS = (
     ("--help, --version", "this text; the version of hxtrain"),
     ("--cfg job", "print the settings as they would be, and end"),
-    ("run=FOLDER/config.yaml", "begin with the settings of a run (hxtrain, hxtrain-ann)"),
     ("--multirun", "several runs: SETTING=VALUE,VALUE (docs/scale.md)"),
     ("--config-dir FOLDER", "a folder with experiment/NAME.yaml of your own, for experiment=NAME"),
     ("hydra.run.dir=FOLDER", "where results go; by default outputs/DATE/TIME below the current folder"),
     ("--hydra-help", "all options of Hydra, which reads the command line"),
 )
+RERUN = ("run=FOLDER/config.yaml", "begin with the settings of a run")
 
 
-def overview(command: Command, summary: str, usage: str = "") -> str:
+def overview(command: Command, usage: str = "") -> str:
     """Return the help of a command.
 
     Args:
         command: Command of the help.
-        summary: Description, one sentence.
         usage: Further forms of the command.
     """
     width = max(60, min(WIDEST, shutil.get_terminal_size().columns))
     ways = usage or f"{command.program} [GROUP=OPTION ...] [SETTING=VALUE ...] [--multirun]"
-    parts = [f"{command.program}: {summary}", "", "Usage:", *(f"  {line}" for line in ways.splitlines())]
+    verb = VERBS[command.name]
+    parts = [f"{command.program}: {verb.summary} ({verb.page})", "", "Usage:"]
+    parts += [f"  {line}" for line in ways.splitlines()]
     if command.groups:
         parts += ["", "Groups (GROUP=OPTION; * is the default):", *_columns(_groups(command), width)]
-    parts += ["", "Settings (SETTING=VALUE; the default is shown):", *_columns(_settings(command), width)]
-    return "\n".join([*parts, "", "Options:", *_columns(OPTIONS, width)])
+    parts += ["", "Settings (SETTING=VALUE; the default is shown):"]
+    for _, rows in groupby(_settings(command), key=_group):
+        parts += [*_columns(rows, width), ""]
+    options = OPTIONS if command.name not in ("train", "ann") else (*OPTIONS, RERUN)
+    return "\n".join([*parts, "Options:", *_columns(options, width)])
 
 
 def _groups(command: Command) -> Iterator[tuple[str, str]]:
+    texts = attribute_texts(schema(command.name))
     for group, default in command.groups.items():
         defaults = default if isinstance(default, list) else [default]
         names = choices(command.name, group)
-        yield group, ", ".join(f"{name}*" if name in defaults else name for name in names)
+        text = _in_yaml(texts.get(group, "").rstrip(".")) or GROUPS[group]
+        yield group, f"{text}: {', '.join(f'{name}*' if name in defaults else name for name in names)}"
+
+
+def _group(row: tuple[str, str]) -> str:
+    """Return the group of a setting; empty for a setting of the command itself."""
+    group, dot, _ = row[0].partition("=")[0].partition(".")
+    return group if dot else ""
 
 
 def _settings(command: Command) -> Iterator[tuple[str, str]]:
     defaults = _defaults(command)
     for name, setting in command.settings.items():
         value = OmegaConf.select(defaults, name, default="")
-        yield f"{name}={_text(value)}", setting.text
+        kind = f" ({type_text(setting.kind)})" if value in (None, "", "???") else ""
+        yield f"{name}={_text(value)}", _in_yaml(setting.text.rstrip(".")) + kind
+
+
+def _in_yaml(text: str) -> str:
+    """Return a text of Python's docstrings with the constants as the command line has them."""
+    return re.sub(
+        r"\b(None|True|False)\b", lambda match: _text({"None": None, "True": True}.get(match[0], False)), text
+    )
 
 
 def _defaults(command: Command) -> Any:
@@ -62,20 +113,23 @@ def _defaults(command: Command) -> Any:
     GlobalHydra.instance().clear()
     with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
         open_groups = [group for group, name in command.groups.items() if name == "???"]
-        missing = [f"{group}={choices(command.name, group)[0]}" for group in open_groups]
+        missing = [f"~{group}" for group in open_groups]
         config: Any = OmegaConf.to_container(compose(command.name, overrides=missing), throw_on_missing=False)
     return OmegaConf.create(config)
 
 
 def _text(value: Any) -> str:
     if OmegaConf.is_config(value):
-        container = OmegaConf.to_container(value)
-        return str(container).replace("'", "").replace(" ", "") if len(str(container)) < 40 else "..."
+        return _short(hydra_value(OmegaConf.to_container(value)).replace("???", ""))
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else _short(str(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else "..."
 
 
 def _columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:

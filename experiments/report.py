@@ -1,4 +1,4 @@
-"""`hxtrain-report`: a table and a plot of run directories, beside published values."""
+"""`hxtrain report`: a table and a plot of run directories, beside published values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .app import guarded, typed_settings
 from .command import command
 
 
-@command("report", "make a table and a plot of run directories, with the published values beside.")
+@command("report")
 def main(config: DictConfig) -> None:
     """Write the report that `report=NAME` describes."""
     guarded(lambda: _report(config))

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.names import current_names
 
-from .mistakes import Command, MistakeError, program
+from .mistakes import Command, MistakeError
 from .schema import REGISTRIES, SEVERAL, nodes
 from .settings import is_dictionary
+from .verbs import program
 from .words import is_set, quote
 
 RUN = "run"

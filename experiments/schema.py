@@ -19,6 +19,7 @@ from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.saved import RESERVED
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 
+from .files import options as file_options
 from .hydra_parser import accept_late_texts
 
 REGISTRIES = {
@@ -149,7 +150,7 @@ def _generated(group: str) -> list[str]:
     """Return the options of a group that set `name`, and that no YAML file describes."""
     if group not in NAMED:
         return []
-    return sorted(set(registry(group).reachable()) - set(_files(group)))
+    return sorted(set(registry(group).reachable()) - set(file_options(group)))
 
 
 def _node(command: str) -> Any:
@@ -184,10 +185,4 @@ def choices(command: str, group: str) -> list[str]:
 
 def options(group: str) -> list[str]:
     """Return the options of a group of YAML files, and of registered functions."""
-    return sorted([*_files(group), *_generated(group)])
-
-
-def _files(group: str) -> list[str]:
-    folder = files("hxtrain.experiments.conf").joinpath(*group.split("/"))
-    file_names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    return [name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml")]
+    return sorted([*file_options(group), *_generated(group)])

@@ -1,4 +1,4 @@
-"""`hxtrain-sensitivity`: measure the cost of each imperfection of a chip alone."""
+"""`hxtrain sensitivity`: measure the cost of each imperfection of a chip alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .folders import alone
 from .teacher import with_teacher
 
 
-@command("sensitivity", "measure what each imperfection of a chip costs alone.")
+@command("sensitivity")
 def main(config: DictConfig) -> None:
     """Deploy and train on chips with one imperfection each."""
     guarded(alone(lambda: _sensitivity(config)))

@@ -1,4 +1,4 @@
-"""`hxtrain-serve`: serve a device; make keys; ask a server for its status or metrics."""
+"""`hxtrain serve`: serve a device; make keys; ask a server for its status or metrics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hxtrain.runs.progress import Progress
 from .app import guarded, typed_settings, warn_without_effect
 from .command import command
 
-USAGE = """hxtrain-serve backend=emulator chip=W66F3 bind=tcp://127.0.0.1:5555 [keys=DIR]   serve (--help lists all)
-hxtrain-serve keys DIR [CLIENT]                         make keys for a server and a client
-hxtrain-serve status address=tcp://... [keys=DIR]       who has the chip, who waits, what was done
-hxtrain-serve metrics address=tcp://... [keys=DIR]      the same in Prometheus' text format"""
+USAGE = """hxtrain serve backend=emulator chip=W66F3 bind=tcp://127.0.0.1:5555 [keys=DIR]   serve (--help lists all)
+hxtrain serve keys DIR [CLIENT]                         make keys for a server and a client
+hxtrain serve status address=tcp://... [keys=DIR]       who has the chip, who waits, what was done
+hxtrain serve metrics address=tcp://... [keys=DIR]      the same in Prometheus' text format"""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         sys.exit(_failed(error, 2))
 
 
-@command("serve", "serve a device to other processes and machines.", USAGE)
+@command("serve", USAGE)
 def serve_command(config: DictConfig) -> None:
     """Serve the device that the config names."""
     guarded(lambda: _serve(config))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from inspect import cleandoc
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hxtrain.backends import FAULTS, accepted_settings, available_backends
 
+from .docstrings import attribute_texts as attribute_texts
 from .schema import SEVERAL, nodes, place
 
 SYNONYMS = {"lr": "learning_rate", "dataset": "data", "device": "backend", "wd": "weight_decay"}
@@ -52,17 +51,6 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
             yield from {part.name: part for part in parts}.values()
         else:
             yield Setting(name, hint, texts.get(item.name, ""))
-
-
-def attribute_texts(kind: type) -> dict[str, str]:
-    """Return the description of each field, from the docstrings of a dataclass and its bases."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        section = re.split(r"^Attributes:\n", cleandoc(base.__dict__.get("__doc__") or ""), flags=re.MULTILINE)
-        for entry in re.split(r"\n(?=    \w)", "\n" + section[1].split("\n\n")[0])[1:] if len(section) > 1 else []:
-            names, text = entry.split(":", 1)
-            texts |= dict.fromkeys(re.split(r",\s*", names.strip()), " ".join(text.split()))
-    return texts
 
 
 def entries(name: str, backend: str) -> frozenset[str] | None:

@@ -20,7 +20,7 @@ from hxtrain.runs.lock import locked
 from hxtrain.runs.progress import Progress
 from hxtrain.training.loop import CHECKPOINT, TrainingInterrupt
 
-CODE = "import sys; sys.argv[0] = 'hxtrain-ann'; from hxtrain.experiments.ann import main; main()"
+CODE = "import sys; sys.argv[0] = 'hxtrain'; from hxtrain.experiments.main import main; sys.exit(main())"
 PATIENCE = 5.0
 """Interval of checks whether another process has trained the teacher (s)."""
 
@@ -77,7 +77,7 @@ def teacher_folder(experiment: str, words: Sequence[str]) -> Path:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"the teacher of this experiment cannot be kept: {error}; name a folder in HXTRAIN_CACHE, or train it with "
-            f"`hxtrain-ann experiment={experiment} hydra.run.dir=DIR` and give distillation.teacher=DIR/{CHECKPOINT}"
+            f"`hxtrain ann experiment={experiment} hydra.run.dir=DIR` and give distillation.teacher=DIR/{CHECKPOINT}"
         ) from None
     return folder
 
@@ -122,10 +122,11 @@ def _failed(guard: Path) -> bool:
 
 def _train(folder: Path, words: Sequence[str], progress: Progress) -> None:
     resume = (folder / CHECKPOINT).exists()
-    command_text = f"hxtrain-ann {' '.join(words)}"
+    command_text = f"hxtrain ann {' '.join(words)}"
     progress.say(f"this experiment learns from a teacher, which is {'continued' if resume else 'trained'} first, once:")
     progress.say(rf"  {command_text} \[{folder}]")
-    command = [sys.executable, "-c", CODE, *words, f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"]
+    place = f"hydra.run.dir={json.dumps(str(folder), ensure_ascii=False)}"
+    command = [sys.executable, "-c", CODE, "ann", *words, place]
     status = subprocess.run([*command, f"trainer.resume={str(resume).lower()}"], check=False).returncode
     if status == 130:
         raise TrainingInterrupt("interrupted while the teacher was trained")

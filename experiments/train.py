@@ -12,7 +12,7 @@ from .command import command
 from .teacher import with_teacher
 
 
-@command("train", "train a spiking neural network in the loop with a chip, its emulation, or in software.")
+@command("train")
 def main(config: DictConfig) -> None:
     """Train with these settings; the run directory is `hydra.run.dir`. Runs of a sweep are finished, or skipped."""
     guarded(lambda: _train(config))

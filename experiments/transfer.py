@@ -1,4 +1,4 @@
-"""`hxtrain-transfer`: train on one chip, evaluate on another."""
+"""`hxtrain transfer`: train on one chip, evaluate on another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .folders import alone
 from .teacher import with_teacher
 
 
-@command("transfer", "train on every chip, evaluate on every chip.")
+@command("transfer")
 def main(config: DictConfig) -> None:
     """Train and evaluate on every one of `chips`."""
     guarded(alone(lambda: _transfer(config)))

@@ -1,4 +1,4 @@
-"""`hxtrain-validate`: compare the emulated chip with published measurements."""
+"""`hxtrain validate`: compare the emulated chip with published measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .command import command
 from .folders import alone
 
 
-@command("validate", "compare the emulated chip with published measurements.")
+@command("validate")
 def main(config: DictConfig) -> None:
     """Run all checks; the exit status is 1 if one fails."""
     if not guarded(alone(lambda: _validate(config), "validation.json")):

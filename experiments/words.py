@@ -109,11 +109,11 @@ def pasted(program: str, words: Sequence[str], folder: Path) -> str:
     """Return a command for a shell in any folder.
 
     Args:
-        program: Name of the command.
+        program: Program and verb, such as `hxtrain evaluate`.
         words: Words as typed in `folder`, or as returned by `readable`.
         folder: Folder in which relative paths start.
     """
-    command = shlex.join([program, *_absolute(words, folder)])
+    command = shlex.join([*program.split(), *_absolute(words, folder)])
     return (
         f"cd {shlex.quote(str(folder))} && {command}" if any(_names_module(word, folder) for word in words) else command
     )

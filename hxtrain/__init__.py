@@ -1,33 +1,64 @@
-"""hxtrain: hardware-in-the-loop training of spiking neural networks."""
+"""hxtrain: hardware-in-the-loop training of spiking neural networks.
+
+The names are imported when they are first used (PEP 562), so that `hxtrain --help` needs neither torch nor Hydra.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from . import _start  # noqa: F401 - before all others
 from ._version import __version__
-from .backends import Spikes
-from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
-from .execution import Device, Plan, place
-from .network import (
-    LI,
-    LIF,
-    Activity,
-    Dropout,
-    LateralInhibition,
-    LayerActivity,
-    Linear,
-    Network,
-    PlacementError,
-    Recurrent,
-)
-from .objectives import MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from .backends import Spikes
     from .commands.evaluate import TrainedNetwork
+    from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
+    from .execution import Device, Plan, place
+    from .network import (
+        LI,
+        LIF,
+        Activity,
+        Dropout,
+        LateralInhibition,
+        LayerActivity,
+        Linear,
+        Network,
+        PlacementError,
+        Recurrent,
+    )
+    from .objectives import MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+
+_HOMES = {
+    "Activity": "network",
+    "Device": "execution",
+    "Dropout": "network",
+    "Encoder": "datasets.encoders",
+    "EventEncoder": "datasets.encoders",
+    "LI": "network",
+    "LIF": "network",
+    "LateralInhibition": "network",
+    "LatencyEncoder": "datasets.encoders",
+    "LayerActivity": "network",
+    "Linear": "network",
+    "LinearLatencyEncoder": "datasets.encoders",
+    "MaxOverTime": "objectives",
+    "MeanOverTime": "objectives",
+    "Network": "network",
+    "PlacementError": "network",
+    "Plan": "execution",
+    "Recurrent": "network",
+    "SpikeCount": "objectives",
+    "SpikeCountMSE": "objectives",
+    "Spikes": "backends",
+    "place": "execution",
+}
+"""Module of each name; a type checker reads the same in the imports above."""
 
 __all__ = [
     "LI",
@@ -55,6 +86,21 @@ __all__ = [
     "load",
     "place",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name as known
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, or a module of the package, at its first use."""
+        if name in _HOMES:
+            globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            return globals()[name]
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def load(run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork:

@@ -127,7 +127,7 @@ def not_finite(*names: str) -> ValueError:
     """Return the error for projections whose weights are not finite."""
     return ValueError(
         f"weights of {', '.join(names)} are not finite: their training diverged (try a smaller "
-        "trainer.learning_rate), their file is damaged, or a module put into net.stack has no values yet "
+        "`learning_rate`), their file is damaged, or a module put into net.stack has no values yet "
         "(net.draw(seed))"
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from hxtrain.experiments.verbs import DEFAULT, VERBS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
@@ -44,23 +46,7 @@ PACKAGES = [
     "hxtrain.experiments.benchmark.peers",
     "hxtrain.experiments.conf",
 ]
-SCRIPTS = {
-    "hxtrain",
-    "hxtrain-ann",
-    "hxtrain-bench",
-    "hxtrain-calibrate",
-    "hxtrain-compare",
-    "hxtrain-conformance",
-    "hxtrain-data",
-    "hxtrain-evaluate",
-    "hxtrain-fit",
-    "hxtrain-info",
-    "hxtrain-report",
-    "hxtrain-sensitivity",
-    "hxtrain-serve",
-    "hxtrain-transfer",
-    "hxtrain-validate",
-}
+SCRIPTS = {"hxtrain", *(f"hxtrain-{verb}" for verb in VERBS if verb != DEFAULT)}
 BACKENDS = {"brainscales2", "emulator", "reference", "remote"}
 ENTRY_POINTS = [
     entry

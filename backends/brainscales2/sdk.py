@@ -56,7 +56,7 @@ PARTS = ("hxtorch", "pygrenade_vx", "calix", "dlens_vx_v3")
 """Packages whose versions belong to a run's record."""
 HINT = (
     "The chip's software comes with the EBRAINS image or the group's container, not from a package index; "
-    "start there, or run hxtrain-serve on the chip's machine and connect to it from here"
+    "start there, or run hxtrain serve on the chip's machine and connect to it from here"
 )
 CONNECTION_HINT = (
     "inside a Slurm allocation the connection is found by itself; from elsewhere set QUIGGELDY_ENABLED=1, "

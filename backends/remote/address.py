@@ -72,7 +72,7 @@ def check_bind(address: str, keys: str | None, insecure: bool) -> None:
     if not is_private(address):
         raise ValueError(
             f"bind={address} can be reached from other machines, and without keys anyone there could use the chip. "
-            "Make keys with `hxtrain-serve keys DIR` and serve with keys=DIR, or bind tcp://127.0.0.1:PORT and let "
+            "Make keys with `hxtrain serve keys DIR` and serve with keys=DIR, or bind tcp://127.0.0.1:PORT and let "
             "users come through ssh -L; insecure=true serves anyone"
         )
 
@@ -84,7 +84,7 @@ def listen(address: str) -> Listener:
         ValueError: The address cannot be bound or is in use, or the system has no such sockets.
     """
     if os.name == "nt":
-        raise ValueError("hxtrain-serve needs Linux or macOS; on Windows, use the chip of a server with backend=remote")
+        raise ValueError("hxtrain serve needs Linux or macOS; on Windows, use the chip of a server with backend=remote")
     scheme, _, rest = address.partition("://")
     try:
         return _listen_tcp(rest) if scheme == "tcp" else _listen_local(rest)

@@ -51,7 +51,7 @@ class LinkTimes:
 
 
 class RemoteBackend(Backend, Batching, Interruptible):
-    """A device behind `hxtrain-serve`.
+    """A device behind `hxtrain serve`.
 
     It survives lost messages, broken connections and restarts of the server: it repeats a run until the recording
     arrives, and the server does not execute a repeated batch twice.
@@ -342,7 +342,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
             if time.monotonic() - start > self._queue_patience:
                 raise DeviceError(
                     f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
-                    f"(place {place.position}). See who: hxtrain-serve status address={self._settings.address}; "
+                    f"(place {place.position}). See who: hxtrain serve status address={self._settings.address}; "
                     "wait longer with backend.settings.queue_patience"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))

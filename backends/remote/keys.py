@@ -136,7 +136,7 @@ def load_pair(folder: Path, name: str) -> Pair:
     if (folder / AUTHORISED).exists():
         _require_private(folder / AUTHORISED)
     if secret is None:
-        raise KeyFileError(f"{file} holds no secret key; make new ones with: hxtrain-serve keys DIR")
+        raise KeyFileError(f"{file} holds no secret key; make new ones with: hxtrain serve keys DIR")
     return Pair(public, secret)
 
 
@@ -185,15 +185,15 @@ def _load(file: Path, forbidden: int, deed: str, remedy: str) -> tuple[bytes, by
             _check_owner(file, os.fstat(handle.fileno()), forbidden, deed, remedy)
             text = handle.read(LONGEST_FILE).decode()
     except FileNotFoundError:
-        text = f"{file} is missing; make keys with: hxtrain-serve keys DIR (and copy the client's)"
+        text = f"{file} is missing; make keys with: hxtrain serve keys DIR (and copy the client's)"
         raise KeyFileError(text) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain-serve keys DIR") from error
+        raise KeyFileError(f"{file} is not a key file ({error}); make new ones with: hxtrain serve keys DIR") from error
     public, secret = (
         re.search(rf"""^\s*{kind}-key\s*=\s*["']?([^"'\n]*)""", text, re.M) for kind in ("public", "secret")
     )
     if public is None:
-        raise KeyFileError(f"{file} is not a key file (no public key); make new ones with: hxtrain-serve keys DIR")
+        raise KeyFileError(f"{file} is not a key file (no public key); make new ones with: hxtrain serve keys DIR")
     keys = [None if key is None else key[1].encode() for key in (public, secret)]
     if any(key is not None and len(key) != 40 for key in keys):
         raise KeyFileError(f"{file} holds a key that is not of 40 characters; make new ones")

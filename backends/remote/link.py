@@ -110,7 +110,7 @@ class Setbacks:
             raise p.ConnectionLostError(
                 f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
                 f"{moment - self._since:.1f} s. See what it does: "
-                f"hxtrain-serve status address={self._settings.address}; "
+                f"hxtrain serve status address={self._settings.address}; "
                 f"wait longer with backend.settings.patience={self._settings.patience:g}"
             )
         if self._count:
@@ -209,7 +209,7 @@ class Link:
             if self._cancelled() or moment - since + pause > self.settings.patience:
                 raise p.ConnectionLostError(
                     f"chip server {self.settings.address}: {self._trouble}, for {moment - since:.1f} s. Is it running "
-                    "and is the address right (hxtrain-serve status address=...)? "
+                    "and is the address right (hxtrain serve status address=...)? "
                     f"Wait longer with backend.settings.patience={self.settings.patience:g}"
                 )
             if moment > end:

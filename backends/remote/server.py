@@ -51,7 +51,7 @@ class ServerSettings:
 
     Attributes:
         bind: Address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
-        keys: Directory of keys (`hxtrain-serve keys DIR`); None serves this machine only.
+        keys: Directory of keys (`hxtrain serve keys DIR`); None serves this machine only.
         insecure: Whether to serve other machines without keys: anyone there can then use the chip.
         max_message: Largest message and recording (bytes).
         max_rate: Requests per second of one client, on average.

@@ -96,7 +96,7 @@ class Calibration:
             raise CalibrationError(
                 f"the calibration is of chip {self.chip} (die {self.die}), this is {chip.name} "
                 f"(die {chip.silicon.digest[:16]}): its codes would leave this chip's neurons as spread as "
-                f"uncalibrated ones. Calibrate this chip: hxtrain-calibrate chip.name={chip.name}"
+                f"uncalibrated ones. Calibrate this chip: hxtrain calibrate chip.name={chip.name}"
             )
 
     def require_targets(self, requested: Mapping[str, Array], circuits: npt.NDArray[np.int64], spiking: Mask) -> None:
@@ -118,7 +118,7 @@ class Calibration:
                 raise CalibrationError(
                     f"chip {self.chip} is calibrated for {name}={calibrated[first]:.4g}, the network asks for "
                     f"{required[first]:.4g} ({int(differs.sum())} circuits): {_effect(name)}. Calibrate for it: "
-                    f"hxtrain-calibrate chip.name={self.chip} targets.{name}={required[first]:.4g}; "
+                    f"hxtrain calibrate chip.name={self.chip} targets.{name}={required[first]:.4g}; "
                     f"or set {option} to {calibrated[first]:.4g}"
                 )
 
@@ -207,7 +207,7 @@ class Calibration:
                     date=header["date"],
                 )
         except FileNotFoundError as error:
-            raise CalibrationError(f"there is no {file}; make it with hxtrain-calibrate file={file}") from error
+            raise CalibrationError(f"there is no {file}; make it with hxtrain calibrate file={file}") from error
         except Exception as error:  # a damaged archive raises nearly anything
             raise CalibrationError(f"{file} does not hold a calibration ({error}); calibrate the chip again") from error
 

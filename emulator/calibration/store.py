@@ -72,7 +72,7 @@ def calibration_for(chip: Chip, targets: Targets, report: Report | None = None, 
         listing = ", ".join(f"{name}={float(np.median(values)):.4g}" for name, values in sorted(targets.items()))
         raise CalibrationError(
             f"chip {chip.name} has no calibration for {listing}, and calibrate=false forbids to make one. Use targets "
-            f"for which a calibration exists, or make one: hxtrain-calibrate chip.name={chip.name}"
+            f"for which a calibration exists, or make one: hxtrain calibrate chip.name={chip.name}"
         )
     stages = iter(range(len(STAGES) + 1))  # the last one is the final measurement
     if report is None:

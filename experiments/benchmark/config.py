@@ -1,4 +1,4 @@
-"""Settings of `hxtrain-bench`."""
+"""Settings of `hxtrain bench`."""
 
 from __future__ import annotations
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator
+from typing import TYPE_CHECKING
 
 from hxtrain.plots import style as style
 
 from .scale import Growth
 from .speed import FLOOR, OURS, SIZES, Speed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_speed(speeds: list[Speed], path: Path) -> Path:
@@ -25,6 +26,8 @@ def plot_speed(speeds: list[Speed], path: Path) -> Path:
 
 def plot_scale(growths: list[Growth], path: Path) -> Path:
     """Write a PNG with a panel per axis: time per step over size, both logarithmic; the legend has the exponents."""
+    from matplotlib.ticker import LogLocator
+
     names = list(dict.fromkeys(growth.axis for growth in growths))
     figure = style.new_figure(3.4 * len(names), 3.2)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):

@@ -51,7 +51,7 @@ class TrainedAnn(NamedTuple):
 
 
 def load_ann(path: str | Path) -> TrainedAnn:
-    """Read a checkpoint of `hxtrain-ann`.
+    """Read a checkpoint of `hxtrain ann`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or holds no artificial neural network.
@@ -59,14 +59,14 @@ def load_ann(path: str | Path) -> TrainedAnn:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(
-            f"there is no teacher {path}; train one with `hxtrain-ann hydra.run.dir={path.parent}` (the same data.* "
+            f"there is no teacher {path}; train one with `hxtrain ann hydra.run.dir={path.parent}` (the same data.* "
             "settings), or name another distillation.teacher"
         )
     state = load_checkpoint(path)
     if state.get("kind") != ANN:
         raise CheckpointError(
             f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, "
-            f"expected {ANN!r}); train a teacher with `hxtrain-ann hydra.run.dir=DIR`, then give "
+            f"expected {ANN!r}); train a teacher with `hxtrain ann hydra.run.dir=DIR`, then give "
             "distillation.teacher=DIR/checkpoint.pt"
         )
     checked_state(path, state, shape=(list, tuple), classes=(list, tuple), evaluated_on=str)
@@ -119,7 +119,7 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
         if config.experiment is not None:
             raise CheckpointError(
                 f"distillation.experiment={config.experiment} names a teacher that is not trained yet; run "
-                f"`hxtrain-ann experiment={config.experiment} hydra.run.dir=DIR`, then give "
+                f"`hxtrain ann experiment={config.experiment} hydra.run.dir=DIR`, then give "
                 "distillation.teacher=DIR/checkpoint.pt"
             )
         return {}
@@ -187,5 +187,5 @@ def _check(path: str, ann: TrainedAnn, data: Dataset, validation: int) -> None:
         fault = f"was trained with data.validation={held_out}: it knows some of the {validation} samples held out here"
     if fault is not None:
         raise CheckpointError(
-            f"distillation.teacher={path} {fault}; give a teacher trained with the same data.* settings (hxtrain-ann)"
+            f"distillation.teacher={path} {fault}; give a teacher trained with the same data.* settings (hxtrain ann)"
         )

@@ -1,4 +1,4 @@
-"""Calibration of a chip from settings to a file, for `hxtrain-calibrate`."""
+"""Calibration of a chip from settings to a file, for `hxtrain calibrate`."""
 
 from __future__ import annotations
 

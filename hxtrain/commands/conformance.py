@@ -1,4 +1,4 @@
-"""The conformance suite from settings to files, for `hxtrain-conformance`.
+"""The conformance suite from settings to files, for `hxtrain conformance`.
 
 The checks of the suite use the device contract alone. Two further checks belong to the host: training through the
 device lowers a loss, and another process obtains the same identity of the device.
@@ -45,6 +45,7 @@ STEPS = 30
 ToleranceSettings: Any = make_dataclass(
     "ToleranceSettings",
     [(bound.name, Optional[type(bound.default)], field(default=None)) for bound in fields(Bounds)],  # noqa: UP045
+    namespace={"__doc__": Bounds.__doc__},
 )
 """`Tolerances`, each of which is None for the value that the device states."""
 

@@ -1,4 +1,4 @@
-"""Characterisation of a device from settings to files, for `hxtrain-fit`."""
+"""Characterisation of a device from settings to files, for `hxtrain fit`."""
 
 from __future__ import annotations
 

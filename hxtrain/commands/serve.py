@@ -16,7 +16,7 @@ from hxtrain.runs.process import keep_freed_memory
 
 @dataclass
 class ServeConfig(ServerSettings):
-    """Settings of `hxtrain-serve`: settings of the server, and the device that it serves."""
+    """Settings of `hxtrain serve`: settings of the server, and the device that it serves."""
 
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)

@@ -1,4 +1,4 @@
-"""The command `hxtrain-data`: make the shipped files from public ones, and check them."""
+"""The command `hxtrain data`: make the shipped files from public ones, and check them."""
 
 import argparse
 import hashlib
@@ -99,7 +99,7 @@ def check() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status (0: success, 1: an error or a failed check)."""
-    parser = argparse.ArgumentParser(prog="hxtrain-data", description=__doc__)
+    parser = argparse.ArgumentParser(prog="hxtrain data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="make the shipped files from IDX files and scikit-learn")
     builder.add_argument("--mnist", type=Path, metavar="FOLDER", help="folder of the four MNIST files")
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if check() else 1
         build(options.mnist, options.fashion, options.out)
     except DatasetError as error:
-        print(f"hxtrain-data: {error}", file=sys.stderr)
+        print(f"hxtrain data: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -58,7 +58,7 @@ def download_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatasetError(
-            f"{folder} cannot be made ({error.strerror}); name another data.folder, or set HXTRAIN_DATA"
+            f"{folder} cannot be made ({error.strerror}); name another `folder`, or set HXTRAIN_DATA"
         ) from None
     for name, md5 in checksums.items():
         failures = []

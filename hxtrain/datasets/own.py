@@ -53,7 +53,7 @@ def read_own(folder: Path, size: int | None) -> Dataset:
     content = _content(folder)
     if content is None:
         state = "none of them" if folder.is_dir() else "no such folder"
-        raise DatasetError(f"data.folder={folder}: expected {KINDS}; found {state}")
+        raise DatasetError(f"folder={folder}: expected {KINDS}; found {state}")
     parts, classes = content
     train, test = (_sized(folder, part, size) for part in parts)
     for name, part in zip(PARTS, (train, test), strict=True):
@@ -160,9 +160,9 @@ def _sized(folder: Path, samples: Samples, size: int | None) -> Samples:
     if len(samples.shape) == 1:
         if size not in (None, samples.shape[0]):
             unit = "units" if isinstance(samples, EventSplit) else "features"
-            raise DatasetError(f"{folder}: data.size={size}, but its samples have {samples.shape[0]} {unit}")
+            raise DatasetError(f"{folder}: size={size}, but its samples have {samples.shape[0]} {unit}")
         return samples
     height, width = samples.shape
     if size is None and height != width:
-        raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give data.size to make them square")
+        raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give a `size` to make them square")
     return Split(resize_images(samples.images, size or height), samples.labels)

@@ -53,12 +53,12 @@ def load_dataset(
         DatasetError: the name or a setting is unknown, the size is not available, or files are missing or damaged.
     """
     loader = DATASETS.load(name)
-    size = None if size is None else whole("data.size", size)
+    size = None if size is None else whole("size", size)
     if size is not None and size < 1:
         raise DatasetError(f"size must be at least 1 pixel, got {size}")
     common = {
         "size": size,
-        "folder": None if folder is None else text("data.folder", folder),
+        "folder": None if folder is None else text("folder", folder),
         "download": download,
     }
     keywords = {key: value for key, value in common.items() if value not in (None, False)} | dict(settings or {})
@@ -98,9 +98,9 @@ def yin_yang(size: int | None = None, folder: str | None = None, download: bool 
 def folder(size: int | None = None, folder: str | None = None, download: bool = False) -> Dataset:
     """Return the data set in a user's folder; see `load_dataset` for the arguments."""
     if folder is None:
-        raise DatasetError(f"data={OWN} needs data.folder=FOLDER, the folder of your files: {KINDS}")
+        raise DatasetError(f"data set {OWN!r} needs folder=FOLDER, the folder of your files: {KINDS}")
     if download:
-        raise DatasetError(f"data={OWN} has nothing to download; leave data.download out")
+        raise DatasetError(f"data set {OWN!r} has nothing to download; leave `download` out")
     return read_own(Path(folder).expanduser(), size)
 
 
@@ -151,13 +151,13 @@ class DataConfig:
 def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, download: bool) -> None:
     if not info.shipped and (folder is not None or download or size != info.size):
         raise DatasetError(
-            f"'{info.name}' is generated, with {info.size} features; leave folder and download out, and size at "
+            f"'{info.name}' is generated, with {info.size} features; leave `folder` and `download` out, and `size` at "
             f"{info.size}"
         )
     if not info.mirrors and (folder is not None or download or size != info.size):
         raise DatasetError(
             f"'{info.name}' comes with the package at {info.size}x{info.size} pixels only; "
-            f"leave folder and download out, and size at {info.size}"
+            f"leave `folder` and `download` out, and `size` at {info.size}"
         )
     if folder is None and not download and size != info.size:
         raise DatasetError(

@@ -37,7 +37,7 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> Dataset:
     except Exception as error:  # zip, lzma, header and shape errors share no base class
         raise DatasetError(
             f"{source}: expected the data of '{info.name}' as an .npz file, found a missing or damaged one "
-            f"({error}). Reinstall the package, or make the file again with `hxtrain-data build`."
+            f"({error}). Reinstall the package, or make the file again with `hxtrain data build`."
         ) from error
     return assemble(info, train, test, note)
 

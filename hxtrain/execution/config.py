@@ -25,10 +25,10 @@ class ChipConfig:
         name: serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
             every trial runs on one of them at random.
         preset: codes in an emulated chip's parameter cells: `ideal` (a die without imperfections), `calibrated`
-            (by the procedure of `hxtrain-calibrate`), `uncalibrated` (common codes).
+            (by the procedure of `hxtrain calibrate`), `uncalibrated` (common codes).
         seed: seed of an emulated chip's temporal noise.
-        calibration: file of `hxtrain-calibrate` that replaces the preset's codes.
-        parameters: file of `hxtrain-fit`, to emulate the chip that it describes.
+        calibration: file of `hxtrain calibrate` that replaces the preset's codes.
+        parameters: file of `hxtrain fit`, to emulate the chip that it describes.
         changes: other values of an emulated die's spreads and noise levels, by field (docs/emulator.md).
         faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
         fault_seed: seed of the choice of faulty neurons and bits.

@@ -368,14 +368,16 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
     limit = caps.max_merged * caps.inputs_per_circuit
     if fan_in > limit:
         split = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
-        remedy = "the inputs (for images: a smaller data.size)" if layer.recurrent is None else "inputs or neurons"
+        remedy = (
+            "the inputs (for images: a smaller `size` of the data)" if layer.recurrent is None else "inputs or neurons"
+        )
         misfits.append(
             f"{layer.name}: fan-in {fan_in}{split} exceeds {limit} signed inputs per neuron "
             f"by {fan_in - limit}; reduce {remedy}"
         )
     if layer.recurrent is not None and not caps.recurrence:
         inhibits = isinstance(layer.recurrent, LateralInhibition)
-        setting = "network.inhibition=0" if inhibits else "network.recurrent=false"
+        setting = "inhibition=0" if inhibits else "recurrent=false"
         misfits.append(
             f"{layer.name}: its neurons project onto themselves, which the device cannot do; "
             f"set {setting}, or use a device with recurrence"
@@ -448,8 +450,8 @@ def _run_misfits(plan: Plan, max_runs: int) -> list[str]:
         else f"one trial of {circuit.samples} samples of {neurons} neurons exceeds {caps.trace_memory} bytes of memory"
     )
     return [
-        f"network: {excess}, which takes {runs} runs per sample; backend.max_runs={max_runs}; use fewer neurons, at "
-        f"most {caps.inputs_per_circuit} inputs per merged circuit, or set backend.max_runs={runs}"
+        f"network: {excess}, which takes {runs} runs per sample; max_runs={max_runs}; use fewer neurons, at "
+        f"most {caps.inputs_per_circuit} inputs per merged circuit, or set max_runs={runs}"
     ]
 
 
@@ -462,25 +464,25 @@ def _network_misfits(plan: Plan) -> list[str]:
         step = caps.trace_interval  # the other checks assume the correct interval
         misfits.append(
             f"network: dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s; "
-            f"set network.dt={caps.trace_interval:.4g}"
+            f"set dt={caps.trace_interval:.4g}"
         )
     if caps.max_samples is not None and circuit.samples > caps.max_samples:
         misfits.append(
             f"network: {circuit.samples} trace samples per trial exceed {caps.max_samples} by "
-            f"{circuit.samples - caps.max_samples}; set network.steps={caps.max_samples}"
+            f"{circuit.samples - caps.max_samples}; set steps={caps.max_samples}"
         )
     trial_time = circuit.trial_time or caps.trial_time
     if circuit.samples * step > trial_time * (1 + 1e-9):
         steps = int(trial_time / step)
-        shorter = f"network.steps={steps} or less, or " if steps else ""
+        shorter = f"steps={steps} or less, or " if steps else ""
         misfits.append(
             f"network: a trial of {circuit.samples * step:.4g} s is longer than the {trial_time:.4g} s from trial "
-            f"to trial; set {shorter}backend.trial_time={circuit.samples * step:.4g} or more"
+            f"to trial; set {shorter}trial_time={circuit.samples * step:.4g} or more"
         )
     if circuit.forced_reset and not caps.forced_reset:
-        misfits.append("network: the device cannot reset membranes between trials; set backend.forced_reset=false")
+        misfits.append("network: the device cannot reset membranes between trials; set forced_reset=false")
     if circuit.forced_reset and circuit.trial_time is None:
-        misfits.append("network: a forced reset needs trials that follow closely; set backend.trial_time (s)")
+        misfits.append("network: a forced reset needs trials that follow closely; set `trial_time` (s)")
     if plan.trials_per_run == 0:
         neurons = max(sum(p.size for p in part.circuit.populations) for part in plan.parts)
         misfits.append(
@@ -498,7 +500,7 @@ def _trace_misfits(circuit: Circuit) -> list[str]:
     if hidden:
         misfits.append(
             f"{', '.join(hidden)}: the gradient reads the membranes of spiking neurons, and the device records none; "
-            "set network.traces=spikes_only (membranes are then modelled from the measured spikes), or use a device "
+            "set traces=spikes_only (membranes are then modelled from the measured spikes), or use a device "
             "that records membranes"
         )
     if readouts:

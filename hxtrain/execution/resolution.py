@@ -74,12 +74,12 @@ class Resolution:
         if self.weight_bits is not None and self.weight_bits > bits:
             misfits.append(
                 f"network: weight_bits={self.weight_bits} has magnitudes up to {2**self.weight_bits - 1}, integer "
-                f"weights of the device reach {caps.weight_max}; set network.weight_bits={bits} or less"
+                f"weights of the device reach {caps.weight_max}; set weight_bits={bits} or less"
             )
         if self.trace_bits is not None and self.trace_bits > caps.trace_bits:
             misfits.append(
                 f"network: trace_bits={self.trace_bits} exceeds the {caps.trace_bits} bits of the device's traces; "
-                f"set network.trace_bits={caps.trace_bits} or less"
+                f"set trace_bits={caps.trace_bits} or less"
             )
         return misfits
 

@@ -24,13 +24,13 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
         return (
             f"the input is late: {late} of {events} events lie after the window of {steps * dt:.3g} s "
             f"({steps} steps of {dt:.3g} s). Times are in seconds from the start of each sample: "
-            "Spikes.from_events(..., time_unit=1e-6) takes microseconds, encoder.tau and the like are in seconds, and "
-            "encoder.speedup makes recordings pass faster"
+            "Spikes.from_events(..., time_unit=1e-6) takes microseconds; the encoder's `tau` is in seconds, and its "
+            "`speedup` makes recordings pass faster"
         )
     if samples >= MIN_SAMPLES and events - late < FEW_EVENTS * samples:
         return (
             f"the input is silent: {events - late} events in {samples} samples. Images are to span 0..1 (divided by "
-            "255 once; 8-bit files use all levels up to 255), with values above encoder.threshold"
+            "255 once; 8-bit files use all levels up to 255), with values above the `threshold` of the encoder"
         )
     return None
 
@@ -43,7 +43,7 @@ def sparse_input(passes: Sequence[GridEvents]) -> str | None:
     return (
         f"only {(events - late) / samples:.2g} input events per sample of {passes[0].units} inputs arrive. Images are "
         "to span 0..1 (divided by 255 once; 8-bit files use all levels up to 255), with values above "
-        "encoder.threshold, which can be lowered"
+        "the `threshold` of the encoder, which can be lowered"
     )
 
 

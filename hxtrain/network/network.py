@@ -72,7 +72,7 @@ class Network(Constants):
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of spiking layers: `measured`, or `spikes_only`, the model's response to the measured spikes
             (both are the same in software, whose membranes are the model's).
-        saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain-fit`),
+        saturation: current at which a synaptic input of the device saturates (weight LSB, measured by `hxtrain fit`),
             for the gradients; None: gradients assume linear synapses (decision 0010).
         gradient: how a measured pass is differentiated.
 
@@ -301,7 +301,7 @@ class Network(Constants):
         if bad:
             raise ValueError(
                 f"{' and '.join(bad)}: in software (backend=software) weights and membranes are floats; choose a "
-                "device, or leave this out (hxtrain-evaluate: weight_bits=0, trace_bits=0)"
+                "device, or leave this out (hxtrain evaluate: weight_bits=0, trace_bits=0)"
             )
 
     @eager

@@ -31,9 +31,9 @@ class Distillation:
     """Teacher of a network, and its weight in the loss.
 
     Attributes:
-        teacher: Checkpoint of an artificial neural network (`hxtrain-ann`), or a list of checkpoints; None without
+        teacher: Checkpoint of an artificial neural network (`hxtrain ann`), or a list of checkpoints; None without
             a teacher.
-        experiment: Experiment of `hxtrain-ann` whose network is the teacher if `teacher` is None; the command line
+        experiment: Experiment of `hxtrain ann` whose network is the teacher if `teacher` is None; the command line
             trains it first (`experiments/teacher.py`).
         weight: Share of the teacher in the loss.
         temperature: Divisor of the logits of teacher and student before the softmax.

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import style as style
 from .style import BLUE, GREY, VERMILLION
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from hxtrain.comparison import Comparison, LayerComparison
 
 MIN_ENERGY = 0.1

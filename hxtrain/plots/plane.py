@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from torch import Tensor
 
 from . import style as style
 from .style import BLUE, GREEN, GREY, VERMILLION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = (BLUE, "#E69F00", GREEN, VERMILLION, "#56B4E9", "#CC79A7", "#F0E442", GREY)
 """Colours of the classes (Okabe and Ito)."""
@@ -29,6 +30,9 @@ def plane_figure(answers: Tensor, regions: Tensor, classes: Sequence[str]) -> Fi
     Raises:
         ValueError: the grid is not square, or there are too many classes.
     """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
     side = math.isqrt(len(regions))
     if not side or answers.shape != regions.shape or side**2 != len(regions):
         raise ValueError(f"{len(answers)} answers and {len(regions)} true classes are not those of a square grid")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hxtrain.backends.files import replacing
+
+if TYPE_CHECKING:  # it takes longer to import than all the rest, and many commands draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 DPI = 120
 BLUE = "#0072B2"
@@ -29,6 +30,9 @@ COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty white figure (inches) that fits its contents without overlap."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     return Figure(figsize=(width, height), facecolor="white", layout=engine)
 
@@ -41,6 +45,8 @@ def array(tensor: Tensor) -> NDArray[np.float64]:
 
 def integer_ticks(*axes: Axis) -> None:
     """Put ticks at few round integers, at least one."""
+    from matplotlib.ticker import MaxNLocator
+
     for axis in axes:
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 

@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +22,10 @@ from .plane import plane_figure
 from .style import BLUE, GREEN, GREY, VERMILLION
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     from hxtrain.comparison import Comparison
 
 MAX_SAMPLES = 4
@@ -245,6 +246,8 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
 
 def _draw_readout(axes: Axes, sample: SampleView) -> None:
     """Draw the readout's membranes: the true class on top, a wrong prediction below it."""
+    from matplotlib.lines import Line2D
+
     looks = {sample.prediction: (VERMILLION, 1.4, 3), sample.label: (BLUE, 1.8, 4)}
     for traces, dashes, wider, alpha in ((sample.measured, "-", 1.0, 0.5), (sample.modelled, "--", 0.0, 1.0)):
         if traces is None:
@@ -275,6 +278,8 @@ def _draw_output_spikes(axes: Axes, sample: SampleView, times: Tensor, units: Te
 
 def _class_handles(sample: SampleView) -> list[Line2D]:
     """Return the legend's entries of the true class, of a wrong prediction, and of all other classes."""
+    from matplotlib.lines import Line2D
+
     handles = [Line2D([], [], color=BLUE, linewidth=2.0, label=f"class {sample.label} (true)")]
     if sample.prediction != sample.label:
         name = f"class {sample.prediction} (predicted)"

@@ -41,7 +41,7 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
 
 def test_damaged_files_are_refused_with_their_name(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
-    with pytest.raises(ParameterFileError, match=r"there is no .*a.npz; make it with hxtrain-fit"):
+    with pytest.raises(ParameterFileError, match=r"there is no .*a.npz; make it with hxtrain fit"):
         NeuronParameters.load(file)
     parameters().save(file)
     whole = file.read_bytes()
@@ -111,5 +111,5 @@ def test_a_fitted_chip_refuses_another_circuit(tmp_path: Path) -> None:
     backend = create_backend("emulator", parameters=file)
     assert dict(backend.identity)["chip"] == "A1-fit"
     assert dict(backend.identity)["preset"] == "fitted"
-    with pytest.raises(ValueError, match=r"excludes chip.parameters"):
+    with pytest.raises(ValueError, match=r"excludes `parameters`"):
         create_backend("emulator", parameters=file, calibration=file)

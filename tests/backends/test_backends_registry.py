@@ -97,7 +97,7 @@ def test_engines_have_their_names_and_those_of_older_versions(setting: str, name
             UnknownBackendError,
             r"'reference' has no setting 'chip'; it accepts: weight_max",
         ),
-        ("emulator", {"preset": "perfect"}, ValueError, r"chip.preset='perfect' is not known; choose one of"),
+        ("emulator", {"preset": "perfect"}, ValueError, r"preset='perfect' is not known; choose one of"),
         (
             "emulator",
             {"engine": "quick"},

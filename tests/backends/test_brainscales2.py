@@ -73,7 +73,7 @@ def run_on(chip: FakeChip, circuit: Circuit = CIRCUIT, batch: int = 2, **chosen:
 def test_without_the_software_the_error_says_where_to_get_it() -> None:
     backend = create_backend("brainscales2")
     assert {"backend", "chip", "chip_hash"} <= set(backend.identity)
-    with pytest.raises(DeviceError, match=r"hxtorch is not installed in .*EBRAINS.*hxtrain-serve"):
+    with pytest.raises(DeviceError, match=r"hxtorch is not installed in .*EBRAINS.*hxtrain serve"):
         backend.open()
 
 
@@ -589,7 +589,7 @@ def test_counters_of_instances_without_chips() -> None:
     [
         ({"samples": 95}, r"network.steps=95 exceeds the 94 .*backend.settings.memory=dram"),
         ({"dt": 1e-6}, r"dt=1e-06 s differs from the trace interval 1.7e-06"),
-        ({"trial_time": 20e-6}, r"trial_time=2e-05 s is shorter .*network.steps"),
+        ({"trial_time": 20e-6}, r"trial_time=2e-05 s is shorter .*record fewer samples"),
         ({"forced_reset": True, "trial_time": 1e-4}, "cannot reset membranes"),
         ({"populations": (population("hidden", 600, True), CIRCUIT.populations[1])}, "602 neuron circuits"),
         (

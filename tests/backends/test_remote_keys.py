@@ -80,7 +80,7 @@ def test_keys_that_others_can_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "server.key_secret").write_text("no key")
     with pytest.raises(KeyFileError, match="is not a key file"), serving(CountingBackend(), keys=str(tmp_path)):
         pass
-    with pytest.raises(KeyFileError, match=r"client.key_secret is missing; make keys with: hxtrain-serve keys DIR"):
+    with pytest.raises(KeyFileError, match=r"client.key_secret is missing; make keys with: hxtrain serve keys DIR"):
         RemoteBackend("tcp://127.0.0.1:1", keys=str(tmp_path / "none"))
 
 
@@ -156,7 +156,7 @@ def test_keys_whose_making_was_interrupted_are_completed(
     "bind", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://[::]:5555", "tcp://10.1.2.3:*", "tcp://eth0:1"]
 )
 def test_others_are_not_served_without_keys(bind: str) -> None:
-    with pytest.raises(ValueError, match="Make keys with `hxtrain-serve keys DIR` and serve with keys=DIR"):
+    with pytest.raises(ValueError, match="Make keys with `hxtrain serve keys DIR` and serve with keys=DIR"):
         ServerSettings(bind=bind)
     assert ServerSettings(bind=bind, insecure=True).insecure
     assert ServerSettings(bind=bind, keys="DIR").keys == "DIR"

@@ -280,7 +280,7 @@ def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
 
 
 def status(report: Report) -> str:
-    """Return what `hxtrain-serve status` shows."""
+    """Return what `hxtrain serve status` shows."""
     console = Console(file=io.StringIO(), width=300)
     Progress(console=console).table("chip server", ("what", "value"), report_rows(report))
     return console.file.getvalue()  # type: ignore[attr-defined]

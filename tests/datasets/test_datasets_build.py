@@ -51,7 +51,7 @@ def test_build_reports(make_folder: Callable[..., Path], tmp_path: Path, capsys:
 
 def test_build_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "--mnist", str(tmp_path / "absent"), "--out", str(tmp_path)]) == 1
-    assert "hxtrain-data: " in (text := capsys.readouterr().err)
+    assert "hxtrain data: " in (text := capsys.readouterr().err)
     assert "no such folder" in text
 
 

@@ -73,7 +73,7 @@ def test_features_and_names_of_classes(tmp_path: Path) -> None:
         ({"train_labels": LABELS - 1}, "labels run from -1 to 24"),
         ({"classes": np.array(["a", "b"])}, "labels run from 0 to 25, expected 0 to 1"),
         ({"train_images": IMAGES * 2.5}, "spans 0 to 637.5; expected 0 to 1"),
-        ({"train_images": IMAGES[:, :, :5]}, "6x5 pixels; give data.size"),
+        ({"train_images": IMAGES[:, :, :5]}, "6x5 pixels; give a `size`"),
         ({"train_images": IMAGES[:, None, None]}, "expected grey images"),
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "train part holds no sample"),
         ({"train_images": np.array([object()])}, "no readable .npz file of plain arrays"),
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused(changes, text: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "needs data.folder=FOLDER"),
+        ({}, "needs folder=FOLDER"),
         ({"folder": "/nowhere"}, "found no such folder"),
         ({"folder": "."}, "none of them"),
     ],

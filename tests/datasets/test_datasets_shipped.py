@@ -85,8 +85,8 @@ def test_digits_are_scikit_learns(loaded: dict[str, Dataset]) -> None:
         ({"name": "mnist", "size": 28}, r"shipped at 16x16 pixels, not 28x28.*folder=.*download=true"),
         ({"name": "mnist", "size": 0}, "size must be at least 1 pixel, got 0"),
         ({"name": "digits", "size": 16}, "comes with the package at 8x8 pixels only"),
-        ({"name": "digits", "folder": "."}, "leave folder and download out"),
-        ({"name": "digits", "download": True}, "leave folder and download out"),
+        ({"name": "digits", "folder": "."}, "leave `folder` and `download` out"),
+        ({"name": "digits", "download": True}, "leave `folder` and `download` out"),
     ],
 )
 def test_refused_requests(arguments: dict[str, object], text: str) -> None:

@@ -96,7 +96,9 @@ def test_validation_is_the_published_part_and_training_keeps_all(data: Dataset) 
 
 @pytest.mark.parametrize("arguments", [{"size": 16}, {"folder": "."}, {"download": True}])
 def test_refused_requests(arguments: dict[str, object]) -> None:
-    with pytest.raises(DatasetError, match="'yin_yang' is generated, with 4 features; leave folder and download out"):
+    with pytest.raises(
+        DatasetError, match="'yin_yang' is generated, with 4 features; leave `folder` and `download` out"
+    ):
         DataConfig("yin_yang", **arguments).load()  # type: ignore[arg-type]
 
 

@@ -106,10 +106,10 @@ def test_commands_show_a_line_and_on_a_terminal_a_bar(terminal: bool) -> None:
 def test_a_name_close_to_a_chip_of_the_package_is_asked_about(calibrated: list[str], name: str, meant: str) -> None:
     reports: list[Work] = []
     with listening(reports.append), create_backend("emulator", chip=name) as backend:
-        assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
+        assert any(f"did you mean chip={meant}?" in text for text in backend.warnings)
         backend.configure(CIRCUIT)
-        assert any(f"did you mean chip.name={meant}?" in text for text in backend.warnings)
-    assert f"did you mean chip.name={meant}?" in reports[0].task
+        assert any(f"did you mean chip={meant}?" in text for text in backend.warnings)
+    assert f"did you mean chip={meant}?" in reports[0].task
 
 
 @pytest.mark.parametrize("name", ["W99F1", "A", "chip1", "W66F3"])

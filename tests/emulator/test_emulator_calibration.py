@@ -489,14 +489,14 @@ def test_processes_that_keep_the_same_calibration_write_files_of_their_own(
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CalibrationError, match=r"there is no .*none.npz; make it with hxtrain-calibrate file=.*none.npz"
+        CalibrationError, match=r"there is no .*none.npz; make it with hxtrain calibrate file=.*none.npz"
     ):
         Calibration.load(tmp_path / "none.npz")
 
 
 def test_a_calibration_of_another_chip_is_refused() -> None:
     with pytest.raises(
-        CalibrationError, match=r"of chip W66F3 \(die .*this is W62F0 .*hxtrain-calibrate chip.name=W62F0"
+        CalibrationError, match=r"of chip W66F3 \(die .*this is W62F0 .*hxtrain calibrate chip.name=W62F0"
     ):
         shipped().require_chip(fabricated("W62F0"))
     with pytest.raises(CalibrationError, match=r"the calibration is of chip W66F3 \(die"):

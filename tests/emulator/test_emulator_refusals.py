@@ -64,28 +64,28 @@ REFUSALS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "imperfection": (
         lambda: Chip("x", FABRICATED, only=("leek",)),
         ValueError,
-        r"chip.only=\['leek'\] is not known; choose from leak, threshold, ",
+        r"only=\['leek'\] is not known; choose from leak, threshold, ",
     ),
     "fault": (
         lambda: make_faults({"dead": 0.1}),
         ValueError,
-        "chip.faults: dead not known; choose from dead_neurons, firing_neurons, stuck_bits",
+        "faults of the die: dead not known; choose from dead_neurons, firing_neurons, stuck_bits",
     ),
     "misspelt field": (
         lambda: FABRICATED.changed(leek_sd=1),
         ValueError,
-        r"chip.changes: a preset has no field leek_sd; .*; did you mean leak_sd\?",
+        r"`changes`: a preset has no field leek_sd; .*; did you mean leak_sd\?",
     ),
     "field without rails": (lambda: FABRICATED.changed(rails=3), ValueError, r"preset.rails=3 must be two numbers"),
     "misspelt imperfection": (
         lambda: Chip("x", FABRICATED, only=("membrane_nois",)),
         ValueError,
-        r"chip.only=\['membrane_nois'\] is not known; .*; did you mean membrane_noise\?",
+        r"only=\['membrane_nois'\] is not known; .*; did you mean membrane_noise\?",
     ),
     "misspelt fault": (
         lambda: make_faults({"dead_neuron": 0.1}),
         ValueError,
-        r"chip.faults: dead_neuron not known; .*; did you mean dead_neurons\?",
+        r"faults of the die: dead_neuron not known; .*; did you mean dead_neurons\?",
     ),
     "negative share": (lambda: make_faults({"stuck_bits": -1}), ValueError, r"fault stuck_bits=-1 must be a share"),
     "share in words": (lambda: make_faults({"stuck_bits": "1"}), ValueError, r"fault stuck_bits='1' must be a share"),

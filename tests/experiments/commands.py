@@ -30,20 +30,25 @@ REPORT = logging.getLogger("hxtrain.report")
 
 
 def call(script: str, *words: object, cwd: Path, columns: int = 200) -> subprocess.CompletedProcess[str]:
-    """Run a command in this process, in a folder; return its exit status and its output like `subprocess.run`."""
-    arguments = [script, *map(str, words)]
+    """Run a command such as `hxtrain evaluate` in this process, in a folder.
+
+    Returns its exit status and its output like `subprocess.run`.
+    """
+    program, *verb = script.split()
+    arguments = [program, *verb, *map(str, words)]
     output, errors = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _environment(arguments, cwd, columns),
         _logging(), _hydra(), _warnings(),
     ):  # fmt: skip
-        status = _status(POINTS[script].load())
+        status = _status(POINTS[program].load())
     return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
 def launch(script: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, in a folder."""
-    command = [SCRIPTS / script, *map(str, words)]
+    program, *verb = script.split()
+    command = [SCRIPTS / program, *verb, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 

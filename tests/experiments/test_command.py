@@ -17,6 +17,7 @@ from hxtrain.experiments.mistakes import Command
 from hxtrain.experiments.overview import overview
 from hxtrain.experiments.schema import SCHEMAS, groups, schema
 from hxtrain.experiments.settings import settings
+from hxtrain.experiments.verbs import VERBS
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
@@ -26,8 +27,8 @@ def test_every_setting_has_a_text(command: str) -> None:
 
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_help_holds_a_sentence_the_groups_of_the_command_and_every_setting(command: str) -> None:
-    text = overview(Command(command), "do what it does.")
-    assert text.startswith(f"{Command(command).program}: do what it does.\n")
+    text = overview(Command(command))
+    assert text.startswith(f"{Command(command).program}: {VERBS[command].summary} ({VERBS[command].page})\n")
     assert all(f"\n  {name}=" in text for name in settings(schema(command)))
     all_groups = {group for name in SCHEMAS for group in groups(name)}
     assert not [group for group in all_groups - set(groups(command)) if f"\n  {group}  " in text]

@@ -52,7 +52,7 @@ def test_serve_with_keys_until_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        (["bind=tcp://*:5555", "hydra.run.dir=run"], 2, "Make keys with `hxtrain-serve keys DIR`"),
+        (["bind=tcp://*:5555", "hydra.run.dir=run"], 2, "Make keys with `hxtrain serve keys DIR`"),
         (["status"], 2, "address=tcp://... is missing"),
         (["status", "address=tcp://127.0.0.1:1", "patience=0.2"], 3, "nothing listens there"),
         (["metrics", "adress=x", "address=tcp://127.0.0.1:1"], 2, "adress"),

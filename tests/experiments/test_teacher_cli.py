@@ -38,7 +38,7 @@ def test_the_teacher_is_trained_once(cache: Path, monkeypatch: pytest.MonkeyPatc
     (path,) = taught.distillation.paths
     assert Path(path).is_relative_to(cache / "teachers")
     assert load_ann(Path(path)).settings["data.validation"] == 1000  # the teacher holds out the same samples
-    assert "hxtrain-ann experiment=ann/mnist16_teacher data.validation=1000" in output.getvalue()
+    assert "hxtrain ann experiment=ann/mnist16_teacher data.validation=1000" in output.getvalue()
     monkeypatch.setattr(teacher, "_train", None)
     assert with_teacher(student(validation=1000), progress, SMALL) == taught
 

@@ -100,7 +100,7 @@ def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
 def test_a_layer_that_is_silent_for_a_few_events_blames_the_input(events: int) -> None:
     net = hx.Network(hx.Linear(64, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
     batch = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
-    text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* encoder.threshold"
+    text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* `threshold` of the encoder"
     (warning,) = diagnose(net, net(batch), trained=True)
     assert re.match(text, warning)
     assert "init_gain" not in warning

@@ -233,7 +233,7 @@ def test_a_teacher_of_something_else_is_refused(tmp_path, teachers, changes, tex
     with pytest.raises(CheckpointError, match=text) as refused:
         run(student(path), tmp_path / "run", "test", quiet())
     assert path in str(refused.value)
-    assert "hxtrain-ann" in str(refused.value)
+    assert "hxtrain ann" in str(refused.value)
 
 
 def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers):
@@ -244,7 +244,7 @@ def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers
     with pytest.raises(CheckpointError, match="cannot teach"):
         run(student(str(tmp_path / "spiking/checkpoint.pt")), tmp_path / "run", "test", quiet())
     with pytest.raises(
-        CheckpointError, match=r"there is no teacher nowhere.pt; train one with `hxtrain-ann hydra.run.dir=\."
+        CheckpointError, match=r"there is no teacher nowhere.pt; train one with `hxtrain ann hydra.run.dir=\."
     ):
         run(student("nowhere.pt"), tmp_path / "run", "test", quiet())
 

@@ -49,9 +49,9 @@ def test_chip_time_is_that_of_fast_trials():
 @pytest.mark.parametrize(
     ("backend", "settings", "text"),
     [
-        ("emulator", {"trial_time": 5e-6}, r"network.steps=2 or less"),
-        ("emulator", {"forced_reset": True}, r"set backend.trial_time"),
-        ("reference", {"trial_time": FAST, "forced_reset": True}, r"set backend.forced_reset=false"),
+        ("emulator", {"trial_time": 5e-6}, r"set steps=2 or less"),
+        ("emulator", {"forced_reset": True}, r"set `trial_time`"),
+        ("reference", {"trial_time": FAST, "forced_reset": True}, r"set forced_reset=false"),
     ],
 )
 def test_misfits(backend, settings, text):

@@ -222,7 +222,7 @@ def test_a_trial_that_exceeds_the_trace_memory_is_divided_too():
     assert_same(measured(net, Sized(), spikes), measured(net, small, spikes))
     assert plan.trials_per_run == 1
     assert small.runs == [*((i, 1) for i in range(12)), (12, 4), (16, 2)]  # clock and trials of each run
-    with pytest.raises(hx.PlacementError, match=r"35 neurons exceeds 400 bytes of memory.* set backend.max_runs=3"):
+    with pytest.raises(hx.PlacementError, match=r"35 neurons exceeds 400 bytes of memory.* set max_runs=3"):
         place(net, small.capabilities, max_runs=1)
 
 
@@ -262,7 +262,7 @@ REFUSALS = [
     (
         network(10, 20, 30, 4), {"circuits": 40}, {"max_runs": 2},
         r"146 neuron circuits \(layer0 20 x 2, layer1 30 x 3, layer2 4 x 4\) exceed 40 by 106, which takes 5 runs per "
-        r"sample; backend.max_runs=2; .* or set backend.max_runs=5",
+        r"sample; max_runs=2; .* or set max_runs=5",
     ),
     (
         network(10, 20, 4, recurrent=True), {"circuits": 60}, {},

@@ -191,10 +191,10 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a chip's seed in words": (
         lambda: create_backend("emulator", seed="a"),
         ValueError,
-        "chip.seed='a' must be a",
+        "seed='a' must be a",
     ),
-    "changes in a list": (lambda: create_backend("emulator", changes=["x"]), ValueError, "chip.changes=.* mapping of"),
-    "faults in a list": (lambda: create_backend("emulator", faults=["x"]), ValueError, "chip.faults=.* mapping of"),
+    "changes in a list": (lambda: create_backend("emulator", changes=["x"]), ValueError, "changes=.* mapping of"),
+    "faults in a list": (lambda: create_backend("emulator", faults=["x"]), ValueError, "faults=.* mapping of"),
     "one imperfection": (
         lambda: create_backend("emulator", only="leak"),
         ValueError,
@@ -296,7 +296,7 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
         DatasetError,
         r"data.name=\['digits'\] is not registered; known: digits",
     ),
-    "a size in words": (lambda: load_dataset("mnist", "16"), ValueError, "data.size='16' must be a whole number"),
+    "a size in words": (lambda: load_dataset("mnist", "16"), ValueError, "size='16' must be a whole number"),
     "missing checkpoint": (lambda: load_checkpoint("no.pt"), Exception, "there is no checkpoint no.pt; give the path"),
     "missing run": (lambda: hx.load("nowhere"), Exception, "there is no checkpoint nowhere"),
     "missing parameters": (lambda: NeuronParameters.load("no.npz"), ValueError, "there is no no.npz; make it with"),

@@ -299,7 +299,7 @@ def test_a_recurrent_network_of_206_neurons_fits():
 @pytest.mark.parametrize(
     ("caps", "text"),
     [
-        ({"recurrence": False}, r"layer0: its neurons project onto themselves.*network.recurrent=false"),
+        ({"recurrence": False}, r"layer0: its neurons project onto themselves.*set recurrent=false"),
         ({"max_merged": 1}, r"layer0: fan-in 256 \(70 and 186 recurrent\) exceeds 128 signed inputs per neuron by 128"),
         ({"neuron_circuits": 400}, r"412 neuron circuits \(layer0 186 x 2, layer1 20 x 2\) exceed 400 by 12"),
     ],

@@ -92,18 +92,15 @@ def test_misfits_are_reported_with_all_others_and_the_device_is_not_touched(mock
         network(dt=1e-6, weight_bits=7, trace_bits=9).attach(hx.Device(backend))
     text = str(caught.value)
     assert [line[:4] for line in text.splitlines()[1:]] == ["  1.", "  2.", "  3."]
-    assert (
-        "weight_bits=7 has magnitudes up to 127, integer weights of the device reach 63; set network.weight_bits=6"
-        in text
-    )
-    assert "trace_bits=9 exceeds the 8 bits of the device's traces; set network.trace_bits=8 or less" in text
+    assert "weight_bits=7 has magnitudes up to 127, integer weights of the device reach 63; set weight_bits=6" in text
+    assert "trace_bits=9 exceeds the 8 bits of the device's traces; set trace_bits=8 or less" in text
     configure.assert_not_called()
 
 
 def test_the_limit_is_the_device_s():
     coarse = replace(CHIP, weight_max=15, trace_bits=6, leak=20, reset=20, threshold=37)
     assert place(network(weight_bits=4, trace_bits=6), coarse).resolution == Resolution(4, 6)
-    with pytest.raises(hx.PlacementError, match=r"magnitudes up to 31, .* reach 15; set network.weight_bits=4"):
+    with pytest.raises(hx.PlacementError, match=r"magnitudes up to 31, .* reach 15; set weight_bits=4"):
         place(network(weight_bits=5), coarse)
 
 
@@ -186,7 +183,7 @@ def test_a_trained_network_on_fewer_levels(tmp_path, mocker):
 def test_the_device_s_resolution_for_a_network_trained_with_less(tmp_path):
     run(digits(weight_bits=2), tmp_path, "test", QUIET)
     software = EvaluateConfig(str(tmp_path / "checkpoint.pt"), backend=BackendConfig("software"), test_samples=20)
-    with pytest.raises(ValueError, match=r"leave this out \(hxtrain-evaluate: weight_bits=0, trace_bits=0\)"):
+    with pytest.raises(ValueError, match=r"leave this out \(hxtrain evaluate: weight_bits=0, trace_bits=0\)"):
         evaluate_checkpoint(software, tmp_path, "test", QUIET)
     evaluation = evaluate_checkpoint(replace(software, weight_bits=0), tmp_path, "test", QUIET)
     assert evaluation["weight_bits"] is None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from hxtrain.plots import style as style
 
 from .config import ReportConfig, Series
 from .summary import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw(config: ReportConfig, points: Mapping[str, Sequence[Point]], file: Path) -> None:

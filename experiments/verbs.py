@@ -1,0 +1,54 @@
+"""The verbs of `hxtrain`: one table for the command, its help and its aliases. It imports nothing of the toolkit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PROGRAM = "hxtrain"
+DEFAULT = "train"
+"""Verb of a command line without a verb."""
+
+
+class Verb(NamedTuple):
+    """A verb of the command line.
+
+    Attributes:
+        main: Function that does the work, as `module:name`.
+        summary: Description, a sentence without a full stop.
+        page: Page of the documentation.
+    """
+
+    main: str
+    summary: str
+    page: str
+
+
+def _verb(name: str, summary: str, page: str) -> Verb:
+    """Return a verb whose module in `hxtrain.experiments` has its name."""
+    return Verb(f"hxtrain.experiments.{name}:main", summary, page)
+
+
+VERBS: Mapping[str, Verb] = {
+    "train": _verb("train", "train a spiking network in the loop", "docs/commands.md"),
+    "evaluate": _verb("evaluate", "evaluate one or all runs on any device", "docs/commands.md"),
+    "ann": _verb("ann", "train an artificial network or a teacher", "docs/distillation.md"),
+    "transfer": _verb("transfer", "train on each chip, evaluate on each", "docs/chips.md"),
+    "sensitivity": _verb("sensitivity", "measure what each imperfection costs", "docs/chips.md"),
+    "calibrate": _verb("calibrate", "calibrate a chip for targets, to a file", "docs/chips.md"),
+    "fit": _verb("fit", "measure a device's neurons to emulate it", "docs/fit.md"),
+    "compare": _verb("compare", "run the same input on two devices", "docs/compare.md"),
+    "conformance": _verb("conformance", "check a backend against the contract", "docs/write-a-backend.md"),
+    "validate": _verb("validate", "check the emulator against measurements", "docs/emulator.md"),
+    "serve": _verb("serve", "serve a device to other machines", "docs/protocol.md"),
+    "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
+    "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
+    "info": _verb("info", "list devices, limits, chips, versions", "docs/commands.md"),
+    "data": Verb("hxtrain.datasets.build:main", "check or build the data of the package", "docs/data.md"),
+}
+"""Verbs in the order of the help."""
+
+
+def program(verb: str) -> str:
+    """Return the words of a shell that call a verb."""
+    return PROGRAM if verb == DEFAULT else f"{PROGRAM} {verb}"
