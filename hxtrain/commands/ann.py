@@ -14,7 +14,6 @@ from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
 from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.datasets.split import values_of
 from hxtrain.runs.lock import locked
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
@@ -63,7 +62,6 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         n_previous_remarks = len(progress.remarks)
         data = config.data.load()
         accelerator = torch_device(config.trainer.torch_device)
-        values_of(data.train, data.title, "an artificial neural network")
         config.augment.check(data.train, data.title)
         task = _task(config, data, accelerator)
         settings = {**_settings(config), "data.sha256": data.sha256}

@@ -20,8 +20,10 @@ from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import GRID_TOLERANCE, Data
 from hxtrain.checks import check_types, require_kind
 
-INTENSITIES, EVENTS = "intensities", "events"
-"""Kinds of samples that an encoder takes."""
+INTENSITIES = "intensities"
+"""Kind of samples: values in 0..1."""
+EVENTS = "events"
+"""Kind of samples: recorded events."""
 
 
 class Limit(NamedTuple):

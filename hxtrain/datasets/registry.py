@@ -47,7 +47,7 @@ def load_dataset(
         settings: further keyword settings of the loader.
 
     Returns:
-        Images uint8 [N, size, size] or features float32 [N, size], labels int64 [N], for train and test.
+        Both parts: images uint8 [N, size, size], features float32 [N, size], or events; labels int64 [N].
 
     Raises:
         DatasetError: the name or a setting is unknown, the size is not available, or files are missing or damaged.

@@ -290,12 +290,14 @@ class Trainer(Loop[TrainerConfig]):
 
         Random numbers are drawn for the whole batch, so that they do not depend on the number of processes.
         """
-        source, lessons = self.train_source, self._lessons
+        lessons = self._lessons
+        is_random = self.train_source.is_random
+        streams = self._stream if is_random else None
         part = indices[first:last]
-        chosen, edges = (indices, (first, last)) if source.is_random else (part, (0, last - first))
-        streams = self._stream if source.is_random else None
+        chosen = indices if is_random else part
+        edges = (first, last) if is_random else (0, last - first)
         if lessons is None:
-            return source.spikes(chosen, streams).stretch(*edges), self.task.loss
+            return self.train_source.spikes(chosen, streams).stretch(*edges), self.task.loss
         values = lessons.source.intensities(chosen, streams)
         loss = lessons.loss(self.task.loss, part, values[slice(*edges)])
         return lessons.source.encode(values, streams).stretch(*edges), loss
