@@ -17,8 +17,8 @@ from hxtrain.datasets import Dataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.network import Activity, Network
-from hxtrain.objectives import MaxOverTime, Regularizer
-from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule
+from hxtrain.objectives import Loss, MaxOverTime, Regularizer
+from hxtrain.rules import Adam, Backprop, Clamp, Constraint, LearningRule, Optimizer
 from hxtrain.runs.progress import Progress
 
 from .config import TrainerConfig
@@ -67,8 +67,9 @@ def fit(
     rule: LearningRule | None = None,
     *,
     encoder: Encoder | None = None,
-    loss: MaxOverTime | None = None,
+    loss: Loss | None = None,
     penalties: Iterable[Any] | Mapping[str, Any] = (),
+    optimizer: Optimizer | None = None,
     constraints: Mapping[str, Constraint] | None = None,
     augment: Augmentation | None = None,
     seed: int = 0,
@@ -85,6 +86,7 @@ def fit(
         encoder: Code from samples to input events; None: `LatencyEncoder()`.
         loss: Loss, which also turns outputs into answers; None: `MaxOverTime()`.
         penalties: Regularisers, or functions of activity and weights: a list, or a mapping by name.
+        optimizer: Settings of the optimiser; None: `Adam()`.
         constraints: Restrictions of the weights by name; None: the clamp to the range of the device.
         augment: Distortion of training images; None for none.
         seed: Seed of data order, dropout, augmentation and jitter.
@@ -116,6 +118,7 @@ def fit(
         data,
         augment or Augmentation(),
         rule=rule,
+        optimizer=optimizer or Adam(),
         constraints={"clamp": Clamp()} if constraints is None else constraints,
     )
     reports = progress if isinstance(progress, Progress) else Progress(bool(progress))

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hxtrain.backends import Registry
 from hxtrain.checks import Constants, require_kind
-from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import LI, LIF, Dropout, Linear, Network, Recurrent
-from hxtrain.objectives import MaxOverTime
+from hxtrain.objectives import LOSSES, Loss, MaxOverTime
 from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
 from hxtrain.runs.saved import check_plain, module_with_weights, required, typed_component
 from hxtrain.runs.versions import versions
@@ -25,9 +26,7 @@ MODULES: Mapping[str, type[Constants]] = {kind.__name__: kind for kind in (Linea
 """Modules of a network by the name of their class."""
 
 
-def save_network(
-    net: Network, path: str | Path, encoder: Encoder | None = None, loss: MaxOverTime | None = None
-) -> None:
+def save_network(net: Network, path: str | Path, encoder: Encoder | None = None, loss: Loss | None = None) -> None:
     """Write a network into a file.
 
     Args:
@@ -46,8 +45,8 @@ def save_network(
         "modules": [_described(module) for module in net.stack],
         "constants": {name: getattr(net, name) for name in net.RULES},
         "model": net.state_dict(),
-        "encoder": _component(encoder or LatencyEncoder()),
-        "loss": _component(loss or MaxOverTime()),
+        "encoder": _component(encoder or LatencyEncoder(), ENCODERS),
+        "loss": _component(loss or MaxOverTime(), LOSSES),
         "versions": versions(),
     }
     save_checkpoint(path, state)
@@ -71,13 +70,13 @@ def _described(module: Any) -> dict[str, Any]:
     return {"class": type(module).__name__, **constants}
 
 
-def _component(component: Any) -> dict[str, Any]:
-    return {"kind": type(component).__name__, **asdict(component)}
+def _component(component: Any, registry: Registry[Any]) -> dict[str, Any]:
+    return {"kind": registry.name_of(type(component)), **asdict(component)}
 
 
 def network_of(
-    path: Path, state: Mapping[str, Any], encoders: Mapping[str, type[Encoder]], losses: Mapping[str, type[MaxOverTime]]
-) -> tuple[Network, Encoder, MaxOverTime]:
+    path: Path, state: Mapping[str, Any], encoders: Mapping[str, type[Encoder]], losses: Mapping[str, type[Loss]]
+) -> tuple[Network, Encoder, Loss]:
     """Return the network, the encoder and the loss of a file's content.
 
     Raises:
