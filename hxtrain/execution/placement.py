@@ -320,7 +320,7 @@ def _check_kinds(net: Network, capabilities: Capabilities) -> None:
 
 def _record(net: Network) -> Record:
     """Return what the host reads of a recording: all spikes, and the membranes that gradients or the readout need."""
-    if net.traces != "spikes_only":
+    if net.hidden_traces != "spikes_only":
         return Record()
     return Record(traces=tuple(layer.name for layer in net.layers if not layer.neurons.spiking))
 

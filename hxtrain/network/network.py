@@ -27,7 +27,6 @@ from hxtrain.checks import (
     Constants,
     Rule,
     count,
-    not_finite,
     number,
     one_of,
     optional,
@@ -36,7 +35,6 @@ from hxtrain.checks import (
 )
 from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
-from hxtrain.finite import all_finite
 from hxtrain.gradients import Gradient, SurrogateGradient
 from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, psp_matrix
 
@@ -45,7 +43,7 @@ from .arrival import InputWatch
 from .description import Description, changes, describe
 from .layers import GRAMMAR, LIF, Incoming, Layer, check_chain, pair_modules
 from .runner import RUNNERS, PlacementError, Runner
-from .twin import simulate
+from .twin import Twin
 
 TRACES = ("measured", "spikes_only")
 """Sources of the hidden membranes that gradients see, see `Network`."""
@@ -79,7 +77,8 @@ class Network(Constants):
     Resolution, traces and saturation take effect when the network runs on a device.
 
     Attributes:
-        device: device that runs the network; None: the network runs in software, as its twin.
+        device: device that runs the network; None: the network runs in software.
+        twin: runner of the network in software.
         in_software: whether an attached network runs in software; the device's limits of weights stay in force.
         input_watch: check that logs one warning if most input events lie after the window, or if there are none.
 
@@ -119,6 +118,7 @@ class Network(Constants):
         self.stack = nn.ModuleList(_modules(modules))
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Runner[Network] | None = None
+        self.twin = Twin(self)
         self.in_software = False
         self.input_watch = InputWatch()
         self._plan: Any = None
@@ -146,6 +146,11 @@ class Network(Constants):
     def output_kind(self) -> str:
         """Kind of the output, `membranes` of a readout or `spikes`: what `Activity.output` holds, and a loss reads."""
         return "spikes" if self.layers[-1].neurons.spiking else "membranes"
+
+    @property
+    def runner(self) -> Runner[Any]:
+        """What runs the next pass: the device, or the twin in software."""
+        return self.twin if self.device is None or self.in_software else self.device
 
     @property
     def torch_device(self) -> torch.device:
@@ -202,9 +207,9 @@ class Network(Constants):
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that the device can represent; None where there is none."""
-        if self.device is None or self.device.plan is None:
-            return [None] * len(self.projections)
-        return self.device.weight_limits()
+        is_placed = self.device is not None and self.device.plan is not None
+        runner: Runner[Any] = self.device if self.device is not None and is_placed else self.twin
+        return runner.weight_limits()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: all attributes except the device."""
@@ -225,6 +230,10 @@ class Network(Constants):
         if not isinstance(neurons, LIF):
             return Model(*decays)
         return Model(*decays, get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold")
+
+    def models(self) -> list[Model]:
+        """Return the model of each layer."""
+        return [self.model(layer) for layer in self.layers]
 
     def psp(self, layer: Layer) -> Tensor:
         """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
@@ -331,25 +340,22 @@ class Network(Constants):
         self._check_unchanged()
         if self.device is None:
             self.check_software()
-        device = None if self.in_software else self.device
+        runner = self.runner
         weights = self.effective_weights(masks)
-        self._check_weights(weights, finite=device is None)  # else `Plan.quantise` checks their values
+        self._check_precision(weights)
         spikes = spikes.to(self.torch_device)
         events = GridEvents(spikes, self.dt, self.steps)
-        models = [self.model(layer) for layer in self.layers]
         graph = torch.is_grad_enabled()
         with torch.no_grad():
-            if device is None:
-                activity = Activity(simulate(self.layers, models, self.by_layer(weights), events, graph))
-            else:
-                activity = device.run(weights, spikes, events)
+            activity = runner.run(weights, spikes, events)
         self.input_watch.look(events)
         activity.inputs = events
         activity.onto_output = len(self.layers[-1].projections)
         if not graph:
             return activity
-        if device is not None and self.saturation is not None:
-            pairs = zip(models, device.saturations(self.saturation), strict=True)
+        models = self.models()
+        if self.saturation is not None:
+            pairs = zip(models, runner.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in pairs]
         layers = self._inject(weights, events, activity.layers, models)
         return replace(activity, layers=layers)
@@ -390,17 +396,14 @@ class Network(Constants):
             raise ValueError(f"Network: {'; '.join(misfits)}")
         return description
 
-    def _check_weights(self, weights: list[Tensor], finite: bool) -> None:
-        """Refuse weights that are neither float32 nor float64 and, with `finite`, weights that are not finite."""
+    def _check_precision(self, weights: list[Tensor]) -> None:
+        """Refuse weights that are neither float32 nor float64; what runs the network checks their values."""
         if any(weight.dtype != weights[0].dtype for weight in weights) or weights[0].dtype not in PRECISIONS:
             kinds = ", ".join(sorted({str(weight.dtype) for weight in weights}))
             raise ValueError(
                 f"weights are {kinds}; networks compute in torch.float32 or in torch.float64: call net.float() or "
                 "net.double()"
             )
-        if finite and not all_finite(weights):
-            names = (projection.name for projection in self.projections)
-            raise not_finite(*(name for name, weight in zip(names, weights, strict=True) if not all_finite([weight])))
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
         """Return the float weights of each projection; those of dropped neurons and of absent synapses are zero.
@@ -420,7 +423,7 @@ class Network(Constants):
     def representable_weights(self) -> list[Tensor]:
         """Return the weights of each projection as the device represents them; in software as they are."""
         weights = self.effective_weights()
-        return weights if self.device is None or self.in_software else self.device.representable(weights)
+        return self.runner.representable(weights)
 
     def _check_masks(self, masks: list[Tensor | None]) -> None:
         sizes = [layer.neurons.size for layer in self.layers]

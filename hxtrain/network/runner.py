@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -33,7 +33,7 @@ class Write(NamedTuple):
 
 @runtime_checkable
 class Runner(Protocol[N_contra]):
-    """Runs networks of a kind; `hxtrain.execution.Device` is one.
+    """Runs networks of a kind: a device (`hxtrain.execution.Device`), or the twin in software (`Twin`).
 
     Attributes:
         plan: How the network is placed, as `place` returned it; None before.
@@ -59,8 +59,8 @@ class Runner(Protocol[N_contra]):
             events: The same events on the time grid, if they are at hand.
         """
 
-    def saturations(self, current: float) -> list[Saturation]:
-        """Return by layer where synaptic inputs saturate, for a current (weight LSB)."""
+    def saturations(self, current: float) -> Sequence[Saturation | None]:
+        """Return by layer where synaptic inputs saturate, for a current (weight LSB); None for linear inputs."""
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that is not clipped; None where there is none."""

@@ -7,15 +7,86 @@ Weights are floats (Cramer, Billaudelle et al., PNAS 2022, software reference). 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from hxtrain.backends import Circuit
+from hxtrain.backends import Circuit, Spikes
+from hxtrain.checks import not_finite
+from hxtrain.finite import all_finite
 from hxtrain.neurons import GridEvents, Model, SpikeGrid, decay
 from hxtrain.neurons.engines import ModelLayer, engine_for
 
-from .activity import LayerActivity
-from .layers import Layer
+from .activity import Activity, LayerActivity
+from .layers import Incoming, Layer
+
+
+class Modelled(Protocol):
+    """What a twin reads of a network."""
+
+    dt: float
+    steps: int
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Return the populations, the output last."""
+
+    @property
+    def projections(self) -> Sequence[Incoming]:
+        """Return all projections, in the order of every list of weights."""
+
+    def models(self) -> list[Model]:
+        """Return the model of each layer."""
+
+    def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
+        """Group the weights of the projections by layer."""
+
+
+class Twin:
+    """Runner in software: a network without limits, mismatch and noise of a device; see `Runner`.
+
+    The network is read in every pass, so that it may change between passes.
+
+    Args:
+        net: Network that the twin runs.
+    """
+
+    def __init__(self, net: Modelled) -> None:
+        self._net = net
+
+    @property
+    def plan(self) -> None:
+        """Return None: nothing needs a place."""
+
+    def place(self, net: Modelled) -> None:
+        """Run another network from now on; every network fits."""
+        self._net = net
+
+    def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
+        """Run a batch, see `Runner.run`; membranes of hidden layers are stored while gradients are recorded.
+
+        Raises:
+            ValueError: Weights are not finite.
+        """
+        net = self._net
+        if not all_finite(weights):
+            named = zip(net.projections, weights, strict=True)
+            raise not_finite(*(projection.name for projection, weight in named if not all_finite([weight])))
+        inputs = events or GridEvents(spikes, net.dt, net.steps)
+        return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, torch.is_grad_enabled()))
+
+    def saturations(self, current: float) -> list[None]:
+        """Return None by layer: inputs are linear."""
+        return [None] * len(self._net.layers)
+
+    def weight_limits(self) -> list[float | None]:
+        """Return None by projection: no weight is clipped."""
+        return [None] * len(self._net.projections)
+
+    def representable(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return the weights, which are exact."""
+        return weights
 
 
 def simulate(

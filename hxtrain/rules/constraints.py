@@ -33,8 +33,22 @@ class Clamp(Constraint):
         """Clamp the learned weights of each projection."""
         for projection, limit in zip(net.projections, net.weight_limits(), strict=True):
             weight = projection.synapses.weight
-            if limit is not None and weight.requires_grad:
+            if limit is not None and projection.synapses.is_trainable:
                 weight.clamp_(-limit, limit)
+
+
+@dataclass
+class Mask(Constraint):
+    """Sets the weights of absent synapses to zero (`Network.set_mask`), which no pass uses, as on the device."""
+
+    def prepare(self, net: Network) -> None:
+        """Set the weights of absent synapses to zero."""
+        self.apply(net)
+
+    def apply(self, net: Network) -> None:
+        """Set the weights of absent synapses to zero."""
+        for projection in net.projections:
+            projection.synapses.apply_mask()
 
 
 @dataclass
@@ -65,7 +79,7 @@ class Sign(Constraint):
             if projection.pre == INPUT and not self.inputs:
                 continue
             weight = projection.synapses.weight
-            if weight.requires_grad:
+            if projection.synapses.is_trainable:
                 border = round(self.excitatory * weight.shape[1])
                 weight[:, :border].clamp_(min=0)
                 weight[:, border:].clamp_(max=0)
