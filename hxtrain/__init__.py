@@ -103,11 +103,11 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def load(run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork:
+def load(run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork | StoredNetwork:
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:
-        run: run directory of `hxtrain`, or its `checkpoint.pt`.
+        run: run directory of `hxtrain`, or its `checkpoint.pt`; or a file of `save`, which has no data.
         data_folder: folder of the original data files; None: the data of the package.
         modules: modules with components of your own that the run names (`my_module:MyLoss`); they are imported.
 
@@ -119,6 +119,12 @@ def load(run: str | Path, data_folder: str | None = None, modules: Collection[st
 
     from .checks import text
     from .commands.evaluate import load_trained  # which needs all that trains
+    from .runs.checkpoint import load_checkpoint
+    from .training.store import KIND, load_network
 
     path = Path(text("run", run)).expanduser()
-    return load_trained(str(path / "checkpoint.pt" if path.is_dir() else path), data_folder, modules)
+    file = path / "checkpoint.pt" if path.is_dir() else path
+    state = load_checkpoint(file)
+    if state.get("kind") == KIND:
+        return load_network(file, state)
+    return load_trained(str(file), data_folder, modules)

@@ -54,6 +54,7 @@ from hxtrain.runs.metrics import write_json, write_text
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import read_result, take_weights
+from hxtrain.training.config import FREE_TO_CHANGE as FREE_LOOP_SETTINGS
 from hxtrain.training.config import LoopConfig, TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
@@ -127,11 +128,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
 """Registry of each part of which there are several kinds."""
 
 FREE_TO_CHANGE = {
-    "trainer.epochs",
-    "trainer.resume",
-    "trainer.progress",
-    "trainer.plots",
-    "trainer.checkpoint_steps",
+    *(f"trainer.{name}" for name in FREE_LOOP_SETTINGS),
     "data.folder",  # the content hash stands for the files
     "data.download",
     "backend.retries",

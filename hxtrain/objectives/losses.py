@@ -189,6 +189,11 @@ def check_output(net: Network, *parts: object) -> None:
             )
 
 
+def default_loss(net: Network) -> Loss:
+    """Return the usual loss for the output of a network: `MaxOverTime` of membranes, `SpikeCount` of spikes."""
+    return MaxOverTime() if net.output_kind == "membranes" else SpikeCount()
+
+
 def _check_softmax(label_smoothing: float, **scale: float) -> None:
     """Refuse a factor before the softmax that is not positive and finite, and a label smoothing out of range."""
     for name, value in scale.items():

@@ -9,6 +9,8 @@ from typing import Optional
 from hxtrain.checks import check_types
 
 SCHEDULES = ("exponential", "cosine")
+FREE_TO_CHANGE = frozenset({"epochs", "resume", "progress", "plots", "checkpoint_steps"})
+"""Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
 
 MINIMA = {

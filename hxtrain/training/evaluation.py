@@ -11,10 +11,12 @@ from torch import Tensor
 from hxtrain.backends import Health
 from hxtrain.checks import require_kind, whole
 from hxtrain.datasets import Dataset, Samples, Source
+from hxtrain.datasets import source as source_of
+from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss
-from hxtrain.objectives.losses import check_output, predictions
+from hxtrain.objectives.losses import check_output, default_loss, predictions
 
 from .cost import CostMeter, Costs, decision_times
 
@@ -129,25 +131,35 @@ class EvaluationSums:
 
 def evaluate(
     net: Network,
-    source: Source,
-    loss: Loss,
+    source: Source | Samples,
+    loss: Loss | None = None,
     batch_size: int = 500,
     masks: list[Tensor | None] | None = None,
+    *,
+    encoder: Encoder | None = None,
 ) -> Evaluation:
     """Run all samples of a source, without randomness, and compare the answers with the labels.
 
     Args:
         net: Network, attached to a device or in software.
-        source: Input spikes and labels of `S` samples, such as `data.source(data.test, encoder)`.
-        loss: Loss function that turns outputs into answers.
+        source: Input spikes and labels of `S` samples, such as `data.source(data.test, encoder)`; or a part of a data
+            set, such as `data.test`, which `encoder` encodes.
+        loss: Loss function that turns outputs into answers; None: `MaxOverTime()`, for a spiking output `SpikeCount()`.
         batch_size: Samples per batch.
         masks: Active neurons of each layer, see `Network.forward`; None keeps all.
+        encoder: Code from samples to input events; None: `LatencyEncoder()`. A source has its encoder already.
 
     Raises:
-        TypeError: An argument is of the wrong type, such as a split in place of a source.
+        TypeError: An argument is of the wrong type, such as a whole data set in place of a part of it.
         ValueError: The source is empty, a label exceeds the neurons of the output, or the loss reads another kind of
             output.
     """
+    require_kind(net, Network, "net", "evaluate(net, data.test, loss)")
+    loss = default_loss(net) if loss is None else loss
+    if isinstance(source, Samples):
+        source = source_of(source, encoder or LatencyEncoder(), torch_device=net.torch_device)
+    elif encoder is not None:
+        raise TypeError("encoder: a source has its encoder already; give a part of the data, such as data.test")
     _check(net, source, loss)
     _check_sizes(net, source, whole("batch_size", batch_size))
     return observe(net, source, loss, batch_size, masks).summary()
@@ -155,10 +167,10 @@ def evaluate(
 
 def _check(net: Network, source: Source, loss: Loss) -> None:
     """Raise an error for arguments of the wrong type, and for a loss that does not fit the network."""
-    if isinstance(source, Dataset | Samples):
-        raise TypeError(f"source: expected a Source, got {source!r}; make one with data.source(data.test, encoder)")
-    for value, kind, name in ((net, Network, "net"), (source, Source, "source"), (loss, Loss, "loss")):
-        require_kind(value, kind, name, "evaluate(net, data.source(data.test, encoder), loss)")
+    if isinstance(source, Dataset):
+        raise TypeError(f"source: expected a part of the data, got {source!r}; give data.test")
+    for value, kind, name in ((source, Source, "source"), (loss, Loss, "loss")):
+        require_kind(value, kind, name, "evaluate(net, data.test, loss)")
     check_output(net, loss)
 
 

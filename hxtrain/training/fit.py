@@ -5,23 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hxtrain.checks import mapping, require_kind, text
+from hxtrain.checks import require_kind, text
 from hxtrain.datasets import Dataset
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
-from hxtrain.network import Activity, Network
-from hxtrain.objectives import Loss, MaxOverTime, Regularizer
+from hxtrain.execution import device_of
+from hxtrain.network import Network
+from hxtrain.objectives import Loss, Regularizer
+from hxtrain.objectives.functions import as_loss, named_penalties
+from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Adam, Backprop, Clamp, Constraint, LearningRule, Optimizer
 from hxtrain.runs.progress import Progress
 
-from .config import TrainerConfig
+from .config import FREE_TO_CHANGE, TrainerConfig
 from .evaluation import Evaluation
 from .trainer import Task, Trainer
 
@@ -45,29 +48,13 @@ class Fit(NamedTuple):
         return self.evaluation.accuracy
 
 
-@dataclass
-class FunctionPenalty(Regularizer):
-    """A penalty that is a function of the user.
-
-    Attributes:
-        function: Function of the activity of a pass and the weights of each projection; returns one number.
-    """
-
-    strength: float = 1.0
-    function: Callable[[Activity, list[Tensor]], Tensor] = field(kw_only=True)
-
-    def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return what the function gives."""
-        return self.function(activity, weights)
-
-
 def fit(
     net: Network,
     data: Dataset,
     rule: LearningRule | None = None,
     *,
     encoder: Encoder | None = None,
-    loss: Loss | None = None,
+    loss: Loss | Callable[[Tensor, Tensor], Tensor] | None = None,
     penalties: Iterable[Any] | Mapping[str, Any] = (),
     optimizer: Optimizer | None = None,
     constraints: Mapping[str, Constraint] | None = None,
@@ -84,13 +71,14 @@ def fit(
         data: Data set with training and test part.
         rule: Learning rule; None: `Backprop`. `Backprop(loss, penalties)` replaces `loss` and `penalties`.
         encoder: Code from samples to input events; None: `LatencyEncoder()`.
-        loss: Loss, which also turns outputs into answers; None: `MaxOverTime()`.
+        loss: Loss, which also turns outputs into answers, or a function of output and labels; None: `MaxOverTime()`,
+            for a spiking output `SpikeCount()`.
         penalties: Regularisers, or functions of activity and weights: a list, or a mapping by name.
         optimizer: Settings of the optimiser; None: `Adam()`.
         constraints: Restrictions of the weights by name; None: the clamp to the range of the device.
         augment: Distortion of training images; None for none.
         seed: Seed of data order, dropout, augmentation and jitter.
-        folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing is kept but the
+        folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing stays but the
             weights.
         progress: Whether to show epochs and a bar, or the receiver of reports.
         settings: Settings of the training loop, see `TrainerConfig`: `epochs=5, batch_size=50, learning_rate=3e-3`.
@@ -102,19 +90,19 @@ def fit(
         DeviceError: The device fails permanently; with a folder the state before is saved there.
     """
     require_kind(net, Network, "net", REMEDY)
+    require_kind(data, Dataset, "data", "give hx.load_dataset('digits'), or a Dataset of your own")
     rule = Backprop() if rule is None else rule
     require_kind(rule, LearningRule, "rule", "give Backprop()")
     config = _loop_settings({"progress": bool(progress), "plots": False, **settings})
     if folder is None and config.resume:
         raise ValueError("resume=True needs the run directory: give folder=...")
     pursued = rule.pursued
-    loss = loss or (MaxOverTime() if pursued is None else pursued.loss)  # type: ignore[assignment]
-    chosen = penalties if pursued is None else pursued.penalties
+    chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
     task = Task(
         net,
         encoder or LatencyEncoder(),
-        loss,  # type: ignore[arg-type]
-        _by_name(chosen),
+        as_loss(chosen_loss, net.output_kind),
+        named_penalties(penalties if pursued is None else pursued.penalties),
         data,
         augment or Augmentation(),
         rule=rule,
@@ -124,7 +112,7 @@ def fit(
     reports = progress if isinstance(progress, Progress) else Progress(bool(progress))
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(text("folder", folder)) as place:
         Path(place).mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(task, config, seed, place, {}, reports)
+        trainer = Trainer(task, config, seed, place, _identity(task, config, seed), reports)
         return Fit(trainer.fit(), trainer.records)
 
 
@@ -143,21 +131,28 @@ def _loop_settings(settings: dict[str, Any]) -> TrainerConfig:
     return TrainerConfig(**settings)
 
 
-def _by_name(penalties: Iterable[Any] | Mapping[str, Any]) -> dict[str, Regularizer]:
-    """Return regularisers by name; functions become regularisers."""
-    if isinstance(penalties, Mapping):
-        named = dict(mapping("penalties", penalties))
-    else:
-        named = {f"{number}_{_name(penalty)}": penalty for number, penalty in enumerate(penalties)}
-    return {name: _regularizer(penalty) for name, penalty in named.items()}
+def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
+    """Return the plain values that identify a training; a resumed one must have the same."""
+    free = FREE_TO_CHANGE - ({"epochs"} if config.schedule == "cosine" else set())
+    loop = {f"trainer.{name}": value for name, value in asdict(config).items() if name not in free}
+    components: dict[str, Any] = {
+        "encoder": task.encoder,
+        "loss": task.loss,
+        "augment": task.augment,
+        "rule": task.rule,
+        "optimizer": task.optimizer,
+        "gradient": task.net.gradient,
+        **{f"regularizer.{name}": penalty for name, penalty in task.regularizers.items()},
+        **{f"constraint.{name}": constraint for name, constraint in task.constraints.items()},
+    }
+    texts = {name: _described(component) for name, component in components.items()}
+    device = device_of(task.net)
+    chip = {"chip": "none"} if device is None else {"chip": str(device.backend.identity.get("chip_hash"))}
+    return {**loop, **texts, **chip, "network": str(task.net), "seed": seed, "data.sha256": task.data.sha256}
 
 
-def _name(penalty: Any) -> str:
-    return str(getattr(penalty, "__name__", type(penalty).__name__)).lower()
-
-
-def _regularizer(penalty: Any) -> Regularizer:
-    if isinstance(penalty, Regularizer | type) or not callable(penalty):
-        require_kind(penalty, Regularizer, "penalties", "give instances, such as [Burst()], or functions")
-        return penalty  # type: ignore[no-any-return]
-    return FunctionPenalty(function=penalty)
+def _described(component: Encoder | Loss | Regularizer | Any) -> str:
+    """Return a component as text; a function of the user is described by its name."""
+    values = {item.name: getattr(component, item.name) for item in fields(component)}
+    named = {name: getattr(value, "__name__", value) for name, value in values.items()}
+    return f"{type(component).__name__}({', '.join(f'{name}={value!r}' for name, value in named.items())})"

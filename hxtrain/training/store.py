@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hxtrain.backends import Registry
-from hxtrain.checks import Constants, require_kind
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import LI, LIF, Dropout, Linear, Network, Recurrent
 from hxtrain.objectives import LOSSES, Loss, MaxOverTime
@@ -22,7 +21,7 @@ from hxtrain.runs.versions import versions
 
 KIND = "network"
 """Entry `kind` of the files of this module."""
-MODULES: Mapping[str, type[Constants]] = {kind.__name__: kind for kind in (Linear, Recurrent, LIF, LI, Dropout)}
+MODULES: Mapping[str, type[Constants]] = {kind.__name__: kind for kind in (Linear, Recurrent, LateralInhibition, LIF, LI, Dropout)}
 """Modules of a network by the name of their class."""
 
 
@@ -33,7 +32,8 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
         net: Network with its weights; a device it is attached to is not part of the file.
         path: Path of the file, such as `digits.pt`.
         encoder: Code of the samples that the network was trained with; None: `LatencyEncoder()`.
-        loss: Loss that turns outputs into answers; None: `MaxOverTime()`.
+        loss: Loss that turns outputs into answers; None: `MaxOverTime()`, for a spiking output
+            `SpikeCount()`.
 
     Raises:
         ValueError: A constant cannot be stored, such as a surrogate that is a function.
@@ -70,30 +70,58 @@ def _described(module: Any) -> dict[str, Any]:
     return {"class": type(module).__name__, **constants}
 
 
-def _component(component: Any, registry: Registry[Any]) -> dict[str, Any]:
-    return {"kind": registry.name_of(type(component)), **asdict(component)}
-
-
-def network_of(
-    path: Path, state: Mapping[str, Any], encoders: Mapping[str, type[Encoder]], losses: Mapping[str, type[Loss]]
-) -> tuple[Network, Encoder, Loss]:
-    """Return the network, the encoder and the loss of a file's content.
+def _component(registry: Registry[Any], component: Any) -> dict[str, Any]:
+    """Return a component as its registered name and its settings.
 
     Raises:
-        CheckpointError: The content is damaged, or of another version.
+        ValueError: It is not registered, so that no file can name it.
+    """
+    name = registry.name_of(type(component))
+    if name not in registry:
+        raise ValueError(
+            f"{registry.key} {type(component).__name__} cannot be stored by name; register it first, in an entry point "
+            f"of {registry.group} or with the add() of its registry"
+        )
+    return {"kind": name, **asdict(component)}
+
+
+class StoredNetwork(NamedTuple):
+    """Content of a file of `save_network`.
+
+    Attributes:
+        net: Network with its weights, in software.
+        encoder: Code of the samples that the network was trained with.
+        loss: Loss that turns outputs into answers.
+    """
+
+    net: Network
+    encoder: Encoder
+    loss: Loss
+
+
+def load_network(path: Path, state: Mapping[str, Any]) -> StoredNetwork:
+    """Return the network of a file's content, see `save_network`.
+
+    Args:
+        path: Path of the file, for errors.
+        state: Content of the file.
+
+    Raises:
+        CheckpointError: The content is damaged, or names components that are not registered here.
     """
     entries = {"modules": list, "constants": dict, "model": dict, "encoder": dict, "loss": dict}
     content = required(path, state, entries)
-    check_plain([content[name] for name in ("modules", "constants", "encoder", "loss")])
-
-    def build() -> Network:
-        return Network(*map(_built, content["modules"]), **content["constants"])
-
     try:
+        check_plain({name: content[name] for name in ("modules", "constants", "encoder", "loss")})
+
+        def build() -> Network:
+            return Network(*map(_built, content["modules"]), **content["constants"])
+
         net = module_with_weights(build, content["model"], path)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its modules make no network ({error}); the file is damaged") from error
-    return net, _read(path, "encoder", content["encoder"], encoders), _read(path, "loss", content["loss"], losses)
+    encoder = _read(path, ENCODERS, content["encoder"])
+    return StoredNetwork(net, encoder, _read(path, LOSSES, content["loss"]))
 
 
 def _built(description: Mapping[str, Any]) -> Constants:
@@ -101,9 +129,10 @@ def _built(description: Mapping[str, Any]) -> Constants:
     return MODULES[values.pop("class")](**values)
 
 
-def _read(path: Path, group: str, values: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> Any:
+def _read(path: Path, registry: Registry[Any], values: Mapping[str, Any]) -> Any:
     settings = dict(values)
-    kind = settings.pop("kind", None)
-    if kind not in kinds:
-        raise CheckpointError(f"{path}: {group}.kind={kind!r:.80} is not known here; known are {', '.join(kinds)}")
-    return typed_component(path, group, kinds[kind], settings)
+    try:
+        kind = registry.load(settings.pop("kind", ""))
+    except UnknownComponentError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return typed_component(path, registry.key, kind, settings)
