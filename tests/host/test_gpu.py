@@ -96,7 +96,8 @@ def test_a_surrogate_without_a_loop_takes_the_readable_engine(kernels, place, su
     recordings = [as_measured(*(None if part is None else part.to(device) for part in layer)) for layer in measured]
     pairs = [(weight.to(device), None) for weight in weights]
     injected = measured_layers(pairs, inputs, recordings, [model] * 2)
-    loss = loss_of([(layer.spikes, layer.trace.to(device)) for layer in injected])
+    layers = [(None if layer.spikes is None else layer.spikes.cpu(), layer.trace.cpu()) for layer in injected]
+    loss = loss_of(layers)
     gradients = torch.autograd.grad(loss, weights)
     signal = spikes.to_grid(1.7e-6, 12)
     slow = []
@@ -105,7 +106,7 @@ def test_a_surrogate_without_a_loop_takes_the_readable_engine(kernels, place, su
         signal = slow[-1][0]
     expected = torch.autograd.grad(loss_of(slow), weights)
     assert all(float(g.abs().max()) > 0 for g in expected)
-    assert worst_relative(gradients, expected) < 1e-5
+    assert worst_relative(gradients, expected) < (1e-4 if GPU else 1e-5)
 
 
 def test_loops_refuse_a_surrogate_that_they_do_not_know(kernels):
