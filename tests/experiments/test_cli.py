@@ -122,7 +122,10 @@ REFUSALS = [
     (["network.dropout=-1"], "network.dropout=-1.0 must be in 0 <= x < 1"),
     (["regularizer.burst.strength=-1"], "regularizer Burst: strength=-1.0 must be finite and not negative"),
     (["backend.name=loihi"], "backend='loihi' is not registered; known: brainscales2, emulator, reference"),
-    (["chip.preset=perfect"], "chip.preset='perfect' is not known"),
+    (
+        ["chip.preset=perfect"],
+        "preset='perfect' is not known; choose one of ideal, calibrated, uncalibrated (on the command line: chip.preset)",
+    ),
     (["network.hidden=[500]", "backend.max_runs=1"], "(layer0 500 x 1, layer1 10 x 4) exceed 512 by 28"),
     (["data.folder=/nowhere", "data=mnist"], "/nowhere"),
     (["trainer.resume=true"], "holds no checkpoint.pt"),
