@@ -122,7 +122,7 @@ REFUSALS = [
     (["network.dropout=-1"], "network.dropout=-1.0 must be in 0 <= x < 1"),
     (["regularizer.burst.strength=-1"], "regularizer Burst: strength=-1.0 must be finite and not negative"),
     (["backend.name=loihi"], "backend='loihi' is not registered; known: brainscales2, emulator, reference"),
-    (
+    (["chip.preset=perfect"], "preset='perfect' is not known; choose one of ideal, calibrated, uncalibrated (on the command"),
         ["chip.preset=perfect"],
         "preset='perfect' is not known; choose one of ideal, calibrated, uncalibrated (on the command line: chip.preset)",
     ),
