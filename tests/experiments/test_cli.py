@@ -81,7 +81,7 @@ def test_train_evaluate_on_other_devices_and_resume(tmp_path):
 REFUSALS = [
     (["backend.settings.substeps=2.5"], "substeps=2.5 must be a whole number"),
     (["backend.name=loihi"], "backend='loihi' is not registered; known: brainscales2, emulator, reference"),
-    (["chip.preset=perfect"], "chip.preset='perfect' is not known"),
+    (["chip.preset=perfect"], "preset='perfect' is not known; choose one of ideal, calibrated, uncalibrated (on the"),
     (["network.hidden=[500]", "backend.max_runs=1"], "(layer0 500 x 1, layer1 10 x 4) exceed 512 by 28"),
     (["data.folder=/nowhere", "data=mnist"], "/nowhere"),
     (["trainer.resume=true"], "holds no checkpoint.pt"),
