@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Record, Recording, Stimulus
+from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Recording, Stimulus
 from ..pieces import join
 from ..spikes import Spikes
 from .tolerances import Tolerances
@@ -112,7 +112,6 @@ class Bench:
             (Projection("input->neurons", INPUT, "neurons", inputs),),
             self.samples,
             self.caps.trace_interval,
-            record=Record() if self.caps.traces else Record(traces=()),
         )
 
     def require_room(self, inputs: int, merged: int, circuits: int) -> None:
