@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from .backends import Spikes
+    from .backends import Backend, BackendWrapper, Spikes, create_backend
     from .commands.evaluate import TrainedNetwork
+    from .datasets import Dataset, EventSplit, Split, load_dataset
     from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
-    from .execution import Device, Plan, place
+    from .execution import Device, Plan, open_device, place
+    from .gradients import Gradient, SurrogateGradient
     from .network import (
         LI,
         LIF,
@@ -32,67 +34,144 @@ if TYPE_CHECKING:
         PlacementError,
         Recurrent,
     )
-    from .objectives import MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+    from .objectives import (
+        Burst,
+        Loss,
+        MaxOverTime,
+        MeanOverTime,
+        ReadoutAmplitude,
+        Regularizer,
+        SpikeCount,
+        SpikeCountMSE,
+        UpperActivity,
+        WeightDecay,
+    )
+    from .rules import SGD, Adam, Backprop, Batch, LearningRule, Need, Step, learn, train_step
+    from .training import Evaluation, evaluate, fit
+    from .training.store import StoredNetwork
+    from .training.store import save_network as save
 
 _HOMES = {
     "Activity": "network",
+    "Adam": "rules",
+    "Backend": "backends",
+    "BackendWrapper": "backends",
+    "Backprop": "rules",
+    "Batch": "rules",
+    "Burst": "objectives",
+    "Dataset": "datasets",
     "Device": "execution",
     "Dropout": "network",
     "Encoder": "datasets.encoders",
+    "Evaluation": "training",
     "EventEncoder": "datasets.encoders",
+    "EventSplit": "datasets",
+    "Gradient": "gradients",
     "LI": "network",
     "LIF": "network",
-    "LateralInhibition": "network",
     "LatencyEncoder": "datasets.encoders",
+    "LateralInhibition": "network",
     "LayerActivity": "network",
+    "LearningRule": "rules",
     "Linear": "network",
     "LinearLatencyEncoder": "datasets.encoders",
+    "Loss": "objectives",
     "MaxOverTime": "objectives",
     "MeanOverTime": "objectives",
+    "Need": "rules",
     "Network": "network",
     "PlacementError": "network",
     "Plan": "execution",
+    "ReadoutAmplitude": "objectives",
     "Recurrent": "network",
+    "Regularizer": "objectives",
+    "SGD": "rules",
     "SpikeCount": "objectives",
     "SpikeCountMSE": "objectives",
     "Spikes": "backends",
+    "Split": "datasets",
+    "Step": "rules",
+    "StoredNetwork": "training.store",
+    "SurrogateGradient": "gradients",
+    "UpperActivity": "objectives",
+    "WeightDecay": "objectives",
+    "create_backend": "backends",
+    "evaluate": "training",
+    "fit": "training",
+    "learn": "rules",
+    "load_dataset": "datasets",
+    "open_device": "execution",
     "place": "execution",
+    "train_step": "rules",
 }
 """Module of each name; a type checker reads the same in the imports above."""
+_ALIASES = {"save": ("training.store", "save_network")}
+"""Names that have another one in their module, with module and name there."""
 
 __all__ = [
     "LI",
     "LIF",
+    "SGD",
     "Activity",
+    "Adam",
+    "Backend",
+    "BackendWrapper",
+    "Backprop",
+    "Batch",
+    "Burst",
+    "Dataset",
     "Device",
     "Dropout",
     "Encoder",
+    "Evaluation",
     "EventEncoder",
+    "EventSplit",
+    "Gradient",
     "LatencyEncoder",
     "LateralInhibition",
     "LayerActivity",
+    "LearningRule",
     "Linear",
     "LinearLatencyEncoder",
+    "Loss",
     "MaxOverTime",
     "MeanOverTime",
+    "Need",
     "Network",
     "PlacementError",
     "Plan",
+    "ReadoutAmplitude",
     "Recurrent",
+    "Regularizer",
     "SpikeCount",
     "SpikeCountMSE",
     "Spikes",
+    "Split",
+    "Step",
+    "StoredNetwork",
+    "SurrogateGradient",
+    "UpperActivity",
+    "WeightDecay",
     "__version__",
+    "create_backend",
+    "evaluate",
+    "fit",
+    "learn",
     "load",
+    "load_dataset",
+    "open_device",
     "place",
+    "save",
+    "train_step",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name as known
 
     def __getattr__(name: str) -> Any:
         """Import a public name, or a module of the package, at its first use."""
-        if name in _HOMES:
-            globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        if name in _HOMES or name in _ALIASES:
+            home, attribute = _ALIASES.get(name) or (_HOMES[name], name)
+            globals()[name] = getattr(import_module(f".{home}", __name__), attribute)
             return globals()[name]
         if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
             return import_module(f".{name}", __name__)
@@ -103,7 +182,9 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def load(run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork | StoredNetwork:
+def load(
+    run: str | Path, data_folder: str | None = None, modules: Collection[str] = ()
+) -> TrainedNetwork | StoredNetwork:
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:

@@ -213,6 +213,11 @@ class Recurrent(Synapses):
         size = count(f"{type(self).__name__}: size", size)
         super().__init__(size, size, mean, gain, autoscale, scale, max_scale, learned, mask)
 
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return self.inputs
+
 
 def fixed(label: str, value: Any) -> bool:
     """Return False, the only value of `learned` of a projection whose weights are fixed by its kind."""

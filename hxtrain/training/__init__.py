@@ -3,6 +3,7 @@
 from .config import AnnTrainerConfig, TrainerConfig
 from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate
+from .fitting import Fit, fit
 from .loop import CHECKPOINT, METRICS, TrainingInterrupt
 from .trainer import DeviceLostError, Task, Trainer
 
@@ -12,10 +13,12 @@ __all__ = [
     "AnnTrainerConfig",
     "DeviceLostError",
     "Evaluation",
+    "Fit",
     "Task",
     "Trainer",
     "TrainerConfig",
     "TrainingInterrupt",
     "diagnose",
     "evaluate",
+    "fit",
 ]

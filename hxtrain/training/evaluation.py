@@ -11,8 +11,8 @@ from torch import Tensor
 from hxtrain.backends import Health
 from hxtrain.checks import require_kind, whole
 from hxtrain.datasets import Dataset, Samples, Source
-from hxtrain.datasets import source as source_of
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.datasets.source import source as source_of
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hxtrain.backends import Registry
+from hxtrain.backends import Registry, UnknownComponentError
+from hxtrain.checks import Constants, require_kind
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
-from hxtrain.network import LI, LIF, Dropout, Linear, Network, Recurrent
-from hxtrain.objectives import LOSSES, Loss, MaxOverTime
+from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network, Recurrent
+from hxtrain.objectives import LOSSES, Loss
+from hxtrain.objectives.losses import default_loss
 from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
 from hxtrain.runs.saved import check_plain, module_with_weights, required, typed_component
 from hxtrain.runs.versions import versions
 
 KIND = "network"
 """Entry `kind` of the files of this module."""
-MODULES: Mapping[str, type[Constants]] = {kind.__name__: kind for kind in (Linear, Recurrent, LateralInhibition, LIF, LI, Dropout)}
+MODULES: Mapping[str, type[Constants]] = {
+    kind.__name__: kind for kind in (Linear, Recurrent, LateralInhibition, LIF, LI, Dropout)
+}
 """Modules of a network by the name of their class."""
 
 
@@ -32,8 +37,7 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
         net: Network with its weights; a device it is attached to is not part of the file.
         path: Path of the file, such as `digits.pt`.
         encoder: Code of the samples that the network was trained with; None: `LatencyEncoder()`.
-        loss: Loss that turns outputs into answers; None: `MaxOverTime()`, for a spiking output
-            `SpikeCount()`.
+        loss: Loss that turns outputs into answers; None: `MaxOverTime()`, for a spiking output `SpikeCount()`.
 
     Raises:
         ValueError: A constant cannot be stored, such as a surrogate that is a function.
@@ -45,8 +49,8 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
         "modules": [_described(module) for module in net.stack],
         "constants": {name: getattr(net, name) for name in net.RULES},
         "model": net.state_dict(),
-        "encoder": _component(encoder or LatencyEncoder(), ENCODERS),
-        "loss": _component(loss or MaxOverTime(), LOSSES),
+        "encoder": _component(ENCODERS, encoder or LatencyEncoder()),
+        "loss": _component(LOSSES, loss or default_loss(net)),
         "versions": versions(),
     }
     save_checkpoint(path, state)
@@ -58,7 +62,8 @@ def _described(module: Any) -> dict[str, Any]:
     Raises:
         ValueError: A constant is no plain value.
     """
-    constants = {name: getattr(module, name) for name in module.RULES}
+    arguments = signature(type(module)).parameters.keys() - {"mask"}  # a mask is stored with the weights
+    constants = {name: getattr(module, name) for name in arguments}
     for name, value in constants.items():
         try:
             check_plain(value)
