@@ -36,29 +36,16 @@ from hxtrain.emulator import (
 from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for, shipped_chips, shipped_for
 from hxtrain.emulator.dynamics import assign_circuits, circuit_targets, noise_level
 
+from .abilities import Batching, Calibratable, Interruptible, Outcome, Targets
+from .backend import Backend
+from .capabilities import Capabilities
+from .checks import check_circuit, check_run
 from .chips import BRAINSCALES2
-from .contract import (
-    INPUT,
-    Backend,
-    Batching,
-    Calibratable,
-    Capabilities,
-    Circuit,
-    Cost,
-    DeviceError,
-    Health,
-    Interruptible,
-    Outcome,
-    Projection,
-    Recording,
-    Stimulus,
-    Targets,
-    check_circuit,
-    check_run,
-)
+from .circuit import INPUT, Circuit, Projection
 from .files import path_part
 from .intake import size
 from .parameters import NeuronParameters
+from .recording import Cost, DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
 from .work import Work, tell
 
