@@ -2,15 +2,25 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
 
-from hxtrain.backends import GROUP, UnknownBackendError, available_backends, create_backend
+from hxtrain.backends import (
+    GROUP,
+    UnknownBackendError,
+    accepted_settings,
+    available_backends,
+    create_backend,
+    required_settings,
+)
+from hxtrain.backends.chip_settings import EmulatorSettings
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import ReferenceBackend
+from hxtrain.execution.config import ChipConfig
 
 PLUGIN = """
 from hxtrain.backends.reference import ReferenceBackend
@@ -52,6 +62,18 @@ def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert process.stdout.split()[0] == "[]"
     assert "emulator" in process.stdout
+
+
+def test_the_keywords_of_the_emulated_chip_are_the_fields_of_its_settings() -> None:
+    assert accepted_settings("emulator") == {item.name for item in fields(EmulatorSettings)}
+    assert required_settings("emulator") == set()
+    assert repr(EmulatorBackend("W60F0", "ideal")) == repr(create_backend("emulator", chip="W60F0", preset="ideal"))
+
+
+def test_a_chip_of_the_command_line_is_taken_whole_by_the_emulated_chip() -> None:
+    name, *options = [item.name for item in fields(ChipConfig)]
+    assert name == "name"
+    assert set(options) < accepted_settings("emulator")
 
 
 def test_settings_reach_the_device() -> None:
