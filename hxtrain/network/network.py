@@ -53,6 +53,13 @@ PRECISIONS = (torch.float32, torch.float64)
 """Types of weights and of computations with them."""
 
 
+def _gradient(label: str, value: Any) -> Gradient:
+    """Return a gradient after a check of its kind."""
+    require_kind(value, Gradient, label, "give hx.SurrogateGradient()")
+    gradient: Gradient = value
+    return gradient
+
+
 class Network(Constants):
     """A spiking network: a chain of layers, each of which may project onto itself.
 
@@ -93,6 +100,7 @@ class Network(Constants):
         "trace_bits": optional(count),
         "traces": one_of(TRACES),
         "saturation": optional(positive),
+        "gradient": _gradient,
     }
 
     def __init__(
@@ -114,7 +122,7 @@ class Network(Constants):
         self.trace_bits = trace_bits
         self.traces = traces
         self.saturation = saturation
-        self.gradient = gradient or SurrogateGradient()
+        self.gradient = SurrogateGradient() if gradient is None else gradient
         self.stack = nn.ModuleList(_modules(modules))
         self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Runner[Network] | None = None
@@ -171,7 +179,7 @@ class Network(Constants):
 
         Args:
             device: device for the network, or a bare backend, which becomes one with the default settings; None: the
-                network runs in software.
+                network runs in software, as with its `twin`.
             gradient: how measured passes are differentiated from now on; None: as before.
 
         Raises:
@@ -184,10 +192,11 @@ class Network(Constants):
                 f"attach takes a device, not {device!r:.60}; write `with hx.open_device(name) as device: "
                 "net.attach(device)`, where name is that of a registered backend, such as 'emulator'"
             )
+        if isinstance(device, Twin):  # each network has one of its own
+            device = None
         previous = self.gradient
-        self.gradient = gradient or previous
+        self.gradient = previous if gradient is None else gradient
         try:
-            require_kind(self.gradient, Gradient, "gradient", "give hx.SurrogateGradient()")
             description = self._checked(self._describe())
             self._plan = None if device is None else device.place(self)
         except BaseException:
@@ -212,8 +221,13 @@ class Network(Constants):
         return runner.weight_limits()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy: all attributes except the device."""
-        return {**vars(self), "device": None, "_plan": None}
+        """Return the state of a copy: all attributes except the device and the twin."""
+        return {**vars(self), "device": None, "_plan": None, "twin": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the state of a copy, which has a twin of its own."""
+        super().__setstate__(state)
+        self.twin = Twin(self)
 
     def extra_repr(self) -> str:
         """Describe the time grid."""
