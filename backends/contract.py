@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, overload
@@ -145,7 +145,7 @@ class Capabilities:
             )
         return problems
 
-    @property
+    @cached_property
     def weight_type(self) -> torch.dtype:
         """Smallest integers that hold the device's weights, int8 or int16."""
         return weight_type(self.weight_max)
@@ -295,13 +295,13 @@ class Circuit:
         """Length of a trial (s)."""
         return self.samples * self.dt
 
-    @property
+    @cached_property
     def spiking(self) -> tuple[Population, ...]:
         """Populations whose spikes are requested, in their order."""
         names = self.record.spikes
         return tuple(p for p in self.populations if p.threshold is not None and (names is None or p.name in names))
 
-    @property
+    @cached_property
     def traced(self) -> tuple[Population, ...]:
         """Populations whose traces are requested, in their order."""
         names = self.record.traces
@@ -334,7 +334,7 @@ def check_clock(clock: int, trials: int) -> None:
     Raises:
         ValueError: The trials exceed the clock.
     """
-    if clock not in Range(0, CLOCK_END - trials, whole=True):
+    if not isinstance(clock, int) or isinstance(clock, bool) or not 0 <= clock <= CLOCK_END - trials:
         raise ValueError(
             f"clock={clock!r} with {trials} trials must be a whole number in 0..2^53 - {trials}: the number of trials "
             "that were run before"
