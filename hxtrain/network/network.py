@@ -245,7 +245,7 @@ class Network(Constants):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Set the state of a copy, which has a twin of its own."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.twin = Twin(self)
 
     def extra_repr(self) -> str:
@@ -390,8 +390,8 @@ class Network(Constants):
             return activity
         models = program.models
         if self.saturation is not None:
-            pairs = zip(models, runner.saturations(self.saturation), strict=True)
-            models = [model._replace(saturation=saturation) for model, saturation in pairs]
+            saturations = zip(models, runner.saturations(self.saturation), strict=True)
+            models = [model._replace(saturation=saturation) for model, saturation in saturations]
         pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
         activity.layers = self.gradient.attach(pairs, events, activity.layers, models)
         return activity
