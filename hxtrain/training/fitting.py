@@ -69,7 +69,8 @@ def fit(
     Args:
         net: Network, attached to a device or in software.
         data: Data set with training and test part.
-        rule: Learning rule; None: `Backprop`. `Backprop(loss, penalties)` replaces `loss` and `penalties`.
+        rule: Learning rule; None: `Backprop`. A rule with an objective, such as `Backprop(loss, penalties)`, takes the
+            place of `loss` and `penalties`.
         encoder: Code from samples to input events; None: `LatencyEncoder()`.
         loss: Loss, which also turns outputs into answers, or a function of output and labels; None: `MaxOverTime()`,
             for a spiking output `SpikeCount()`.
@@ -85,7 +86,7 @@ def fit(
 
     Raises:
         TypeError: An argument is of the wrong type, or a setting is not known.
-        ValueError: A setting is out of range, or the training diverges.
+        ValueError: A setting is out of range, loss or penalties are given twice, or the training diverges.
         RuleError: The rule cannot train the network on its device.
         DeviceError: The device fails permanently; with a folder the state before is saved there.
     """
@@ -97,6 +98,10 @@ def fit(
     if folder is None and config.resume:
         raise ValueError("resume=True needs the run directory: give folder=...")
     pursued = rule.pursued
+    if pursued is not None and (loss is not None or penalties):
+        raise ValueError(
+            f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
+        )
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
     task = Task(
         net,

@@ -71,7 +71,7 @@ class Task:
         data: Data set with training and test part.
         augment: Distortion of training images.
         teacher: Artificial neural networks to distil from; None without distillation.
-        rule: Learning rule; each training prepares a copy of it.
+        rule: Learning rule; each training prepares a copy of it, for loss and regularisers of this task.
         constraints: Restrictions of the weights by name, applied in order after the optimiser.
     """
 
@@ -166,6 +166,7 @@ class Trainer(Loop[TrainerConfig]):
         self._lessons = (
             None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
         )
+        self._in_software = task.net.in_software
         self._changed = False
         optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
@@ -175,7 +176,6 @@ class Trainer(Loop[TrainerConfig]):
         self._warned: set[str] = set()
         self._start_observations = Observations()
         self._end_observations = Observations()
-        task.net.input_watch.active = False  # the trainer counts the input itself
 
     def _prepare_rule(self, task: Task) -> None:
         """Prepare rule, regularisers and constraints for the network.
@@ -185,7 +185,8 @@ class Trainer(Loop[TrainerConfig]):
         """
         device = device_of(task.net)
         require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
-        self.rule.prepare(task.net, Objective(task.loss, list(self.regularizers.values())))
+        objective = self.rule.pursued or Objective(task.loss)
+        self.rule.prepare(task.net, objective._replace(loss=task.loss, penalties=list(self.regularizers.values())))
         with torch.no_grad():
             for constraint in task.constraints.values():
                 constraint.prepare(task.net)
@@ -199,7 +200,7 @@ class Trainer(Loop[TrainerConfig]):
             ValueError: The loss is not finite.
         """
         self.prepare()
-        with self._on_sigint(), self.progress.training(self):
+        with self._on_sigint(), self._network_restored(), self.progress.training(self):
             while self.epoch < self.config.epochs:
                 self._run_epoch()
         assert self.final is not None  # there is at least one epoch
@@ -225,7 +226,7 @@ class Trainer(Loop[TrainerConfig]):
         return device.sharing(first, total)
 
     def _run_epoch(self) -> None:
-        self.task.net.in_software = self.epoch < self.config.software_epochs
+        self.task.net.in_software = self._in_software or self.epoch < self.config.software_epochs
         order = epoch_order(self.seed, self.epoch, len(self.train))
         while self.step < self.steps_per_epoch:
             first = self.step * self.config.batch_size
@@ -485,6 +486,22 @@ class Trainer(Loop[TrainerConfig]):
             self._take_learning_state(state)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoint}: state of the learning rule: {error}") from error
+
+    @contextmanager
+    def _network_restored(self) -> Iterator[None]:
+        """Restore the network's runner and its watch of the input, whatever happens in the block.
+
+        The trainer counts the input itself.
+        """
+        net = self.task.net
+        in_software = net.in_software
+        watched = net.input_watch.active
+        net.input_watch.active = False
+        try:
+            yield
+        finally:
+            net.in_software = in_software
+            net.input_watch.active = watched
 
     @contextmanager
     def _on_sigint(self) -> Iterator[None]:

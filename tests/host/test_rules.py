@@ -121,6 +121,19 @@ def test_windows_hold_every_event_and_every_step() -> None:
     assert all(window.spikes[1] is None for window in passed)
 
 
+def test_windows_have_membranes_for_rules_that_need_them() -> None:
+    passed: list[Window] = []
+
+    class Blind(Integral):
+        needs: ClassVar[frozenset[Need]] = frozenset({Need.SPIKES})
+
+        def observe(self, net: hx.Network, batch: Batch, window: Window) -> None:
+            passed.append(window)
+
+    Blind(20).step(integrator(), batch())
+    assert passed[0].membranes == [None]
+
+
 @pytest.mark.parametrize("preset", [None, "ideal", "uncalibrated"])
 def test_a_step_of_the_rule_equals_train_step(preset: str | None) -> None:
     weights = []
@@ -214,6 +227,15 @@ def test_a_penalty_with_a_state_resumes_bit_by_bit(tmp_path: Path, mocker: Any, 
     assert not hasattr(config.regularizer["inertia"], "path"), "settings hold no state"
 
 
+def test_a_penalty_keeps_its_state_from_step_to_step() -> None:
+    net = hx.Network(hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Linear(20, 3), hx.LI(3), steps=20, seed=2)
+    penalty = Inertia()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    for _ in range(3):
+        train_step(net, hx.MaxOverTime(), [penalty], optimizer, *batch()[:2])
+    assert penalty.writes == 3
+
+
 def test_watchers_learn_what_the_device_got() -> None:
     net = hx.Network(hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Linear(20, 3), hx.LI(3), steps=20, seed=2)
     device = hx.Device(create_backend("emulator", preset="ideal"))
@@ -269,6 +291,7 @@ def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
     [
         (lambda: Sign(1.5), "constraint Sign: excitatory=1.5 must be in 0..1"),
         (lambda: Sign("half"), "constraint Sign: excitatory='half'"),  # type: ignore[arg-type]
+        (lambda: Backprop(penalties=[Burst()]), "Backprop: penalties without a loss; give both"),
         (lambda: Integral(0), "rule.window=0 must be at least 1 time step"),
         (lambda: RULES.load("bakprop"), "rule='bakprop' is not registered; known: .*backprop.* Did you mean backprop?"),
         (lambda: GRADIENTS.load("exact"), "gradient='exact' is not registered; known: .*surrogate"),
