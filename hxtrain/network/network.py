@@ -226,7 +226,7 @@ class Network(Constants):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Set the state of a copy, which has a twin of its own."""
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.twin = Twin(self)
 
     def extra_repr(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
-from hxtrain.objectives import Loss, Regularizer
+from hxtrain.objectives import Loss
 from hxtrain.objectives.functions import as_loss, named_penalties
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Adam, Backprop, Clamp, Constraint, LearningRule, Optimizer
@@ -153,11 +154,20 @@ def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
     texts = {name: _described(component) for name, component in components.items()}
     device = device_of(task.net)
     chip = {"chip": "none"} if device is None else {"chip": str(device.backend.identity.get("chip_hash"))}
-    return {**loop, **texts, **chip, "network": str(task.net), "seed": seed, "data.sha256": task.data.sha256}
+    network = {"network": _described(task.net, task.net.RULES.keys() - {"gradient"})}
+    for number, module in enumerate(task.net.stack):
+        network[f"network.{number}"] = f"{module}: {_described(module, signature(type(module)).parameters.keys())}"
+    return {**loop, **texts, **chip, **network, "seed": seed, "data.sha256": task.data.sha256}
 
 
-def _described(component: Encoder | Loss | Regularizer | Any) -> str:
-    """Return a component as text; a function of the user is described by its name."""
-    values = {item.name: getattr(component, item.name) for item in fields(component)}
+def _described(component: Any, names: Iterable[str] | None = None) -> str:
+    """Return a component as text; a function of the user is described by its name.
+
+    Args:
+        component: Component of a training.
+        names: Names of its settings; None: the fields of a dataclass.
+    """
+    names = [item.name for item in fields(component)] if names is None else sorted(set(names) - {"mask"})
+    values = {name: getattr(component, name) for name in names}
     named = {name: getattr(value, "__name__", value) for name, value in values.items()}
     return f"{type(component).__name__}({', '.join(f'{name}={value!r}' for name, value in named.items())})"

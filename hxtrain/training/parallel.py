@@ -88,7 +88,7 @@ class Team(NamedTuple):
         numbers = torch.tensor([*owners, *values], dtype=torch.float32)
         flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), numbers])
         distributed.all_reduce(flat)
-        *sums, numbers = flat.split([*(grad.numel() for grad in grads), len(numbers)])
+        *sums, numbers = torch.split(flat, [*(grad.numel() for grad in grads), len(numbers)])
         for parameter, total, number in zip(tensors, sums, numbers, strict=False):
             parameter.grad = total.view_as(parameter).to(parameter) if number else None
         return [float(value) for value in numbers[len(tensors) :]]

@@ -92,6 +92,7 @@ class Task:
             "encoder": Encoder,
             "loss": Loss,
             "data": Dataset,
+            "augment": Augmentation,
             "rule": LearningRule,
             "optimizer": Optimizer,
         }
@@ -182,11 +183,13 @@ class Trainer(Loop[TrainerConfig]):
 
         Raises:
             RuleError: The rule cannot train the network on its device.
+            TypeError: The state of rule or regularisers cannot be stored in a checkpoint.
         """
         device = device_of(task.net)
         require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
         objective = self.rule.pursued or Objective(task.loss)
         self.rule.prepare(task.net, objective._replace(loss=task.loss, penalties=list(self.regularizers.values())))
+        dict(self._state_tensors())
         with torch.no_grad():
             for constraint in task.constraints.values():
                 constraint.prepare(task.net)
@@ -470,11 +473,18 @@ class Trainer(Loop[TrainerConfig]):
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors of optimiser, rule and regularisers, with names for an error text."""
         yield from super()._moments()
+        yield from self._state_tensors()
+
+    def _state_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors in the states of rule and regularisers.
+
+        Raises:
+            TypeError: A state holds something else than tensors and plain values.
+        """
         state = self._learning_state()
         for owner, values in {"the rule": state["rule"], **state["penalties"]}.items():
             for name, value in values.items():
-                if isinstance(value, Tensor):
-                    yield f"{name} of {owner}", value
+                yield from _tensors(f"{name} of {owner}", value)
 
     def _restore_learning_state(self, state: Mapping[str, Any]) -> None:
         """Restore the states of a checkpoint.
@@ -520,3 +530,22 @@ class Trainer(Loop[TrainerConfig]):
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in a part of a state.
+
+    Args:
+        name: Name of the part, for errors.
+        value: Tensor, plain value, or list or mapping of these.
+
+    Raises:
+        TypeError: The part holds something else, which no checkpoint could give back.
+    """
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(name, part)
+    elif type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(f"{name} holds a {type(value).__name__}; a state consists of tensors and plain values")

@@ -87,6 +87,11 @@ def test_a_training_resumes_in_its_folder(tmp_path: Path) -> None:
     assert all(map(torch.equal, nets[0].parameters(), nets[2].parameters()))
     with pytest.raises(CheckpointError, match=r"loss: checkpoint 'MaxOverTime\(.*now 'MeanOverTime"):
         hx.fit(network(), DATA, loss=hx.MeanOverTime(), epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    with pytest.raises(CheckpointError, match=r"network: .*traces='spikes_only'"):
+        hx.fit(network(traces="spikes_only"), DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    nets[2].stack[1].slope = 5.0
+    with pytest.raises(CheckpointError, match=r"network.1: .*slope=5.0"):
+        hx.fit(nets[2], DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
 
 
 def test_functions_serve_as_loss_penalty_and_surrogate() -> None:
@@ -200,6 +205,7 @@ class OwnLIF(hx.LIF):
         (lambda: hx.fit(network(), DATA.train), "data: expected Dataset, got Split; give hx.load_dataset"),
         (lambda: hx.fit(DATA, network()), "net: expected Network, got Dataset; fit"),
         (lambda: hx.fit(network(), DATA, epoch=3), "fit has no argument 'epoch'; did you mean epochs?"),
+        (lambda: hx.fit(network(), DATA, augment=3), "augment: expected Augmentation, got int 3"),
         (lambda: hx.fit(network(), DATA, epochs=0), "trainer.epochs=0 must be at least 1"),
         (
             lambda: hx.fit(network(), DATA, hx.MaxOverTime()),

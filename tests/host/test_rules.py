@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from test_training import digits, quiet
@@ -271,6 +272,21 @@ def test_a_state_without_its_owner_is_refused(tmp_path: Path) -> None:
         rule.load_state_dict(state["penalties"]["a"])
     with pytest.raises(ValueError, match="there is a state of path, writes, but Burst has none"):
         Burst().load_state_dict(state["penalties"]["a"])
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (torch.tensor([1.0, torch.nan]), "path of a is not finite after epoch 1"),
+        (np.zeros(3), "path of a holds a ndarray; a state consists of tensors and plain values"),
+    ],
+)
+def test_a_state_that_no_run_could_resume_from_is_refused(tmp_path: Path, mocker: Any, part: Any, text: str) -> None:
+    config = replace(digits(1, "software", train_samples=50, test_samples=20), regularizer={"a": Inertia()})
+    mocker.patch.object(Inertia, "state_dict", return_value={"path": [torch.zeros(2), {"last": part}]})
+    with pytest.raises((TypeError, ValueError), match=text):
+        run(config, tmp_path, "test", quiet())
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
