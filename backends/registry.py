@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .contract import Backend
+from .backend import Backend
 
 SOURCE = Path(__file__).parents[1]
 """Root of a clone that is used without installation."""
@@ -310,7 +310,7 @@ def free_settings(name: str) -> frozenset[str]:
     """Return the keyword settings of a device that change no recording, see `Backend.FREE_SETTINGS`."""
     if name not in BACKENDS.reachable():
         return frozenset()
-    names: frozenset[str] = getattr(BACKENDS.load(name), "FREE_SETTINGS", frozenset())
+    names: frozenset[str] = getattr(inspect.unwrap(BACKENDS.load(name)), "FREE_SETTINGS", frozenset())
     return names
 
 

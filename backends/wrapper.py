@@ -14,20 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .contract import (
-    ABILITIES,
-    Backend,
-    Batching,
-    Calibratable,
-    Capabilities,
-    Circuit,
-    DeviceError,
-    Interruptible,
-    Outcome,
-    Recording,
-    Stimulus,
-    Targets,
-)
+from .abilities import ABILITIES, Batching, Calibratable, Interruptible, Outcome, Targets
+from .backend import Backend
+from .capabilities import Capabilities
+from .circuit import Circuit
+from .recording import DeviceError, Recording, Stimulus
 
 
 class BackendWrapper(Backend):
@@ -36,6 +27,8 @@ class BackendWrapper(Backend):
     A wrapper has the optional abilities of its device (`Batching`, `Calibratable`, `Interruptible`), as `supports`
     tells, and its capabilities. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through
     which single runs and the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
+
+    A wrapper that is registered by name has settings of its own, whose `FREE_SETTINGS` the subclass names.
 
     Args:
         backend: The wrapped device.

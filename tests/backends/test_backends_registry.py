@@ -2,17 +2,31 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
 
-from hxtrain.backends import GROUP, UnknownBackendError, available_backends, create_backend
+from hxtrain.backends import (
+    GROUP,
+    UnknownBackendError,
+    accepted_settings,
+    available_backends,
+    create_backend,
+    free_settings,
+    required_settings,
+)
+from hxtrain.backends.chip_settings import EmulatorSettings
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import ReferenceBackend
+from hxtrain.execution.config import ChipConfig
 
 PLUGIN = """
+from functools import wraps
+
+from hxtrain.backends import BackendWrapper
 from hxtrain.backends.reference import ReferenceBackend
 
 class FakeChip(ReferenceBackend):
@@ -20,9 +34,30 @@ class FakeChip(ReferenceBackend):
         super().__init__()
         self.address = (host, port)
 
+class Front(BackendWrapper):
+    FREE_SETTINGS = frozenset({"host"})
+
+    def __init__(self, host, gain=2):
+        super().__init__(FakeChip(host))
+        self.gain = gain
+
+class Tuned(Front):
+    def __init__(self, host, gain=3):
+        super().__init__(host, gain)
+
+@wraps(Tuned)
+def logged(*arguments, **settings):
+    return Tuned(*arguments, **settings)
+
+def factory(host):
+    return Front(host)
+
+factory.FREE_SETTINGS = frozenset({"host"})
+
 def nothing():
     return 42
 """
+MORE = ("nothing", "Front", "Tuned", "logged", "factory")
 
 
 @pytest.fixture
@@ -32,7 +67,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixtur
     points = [
         EntryPoint("fakechip", "fake_chip_plugin:FakeChip", GROUP),
         EntryPoint("absent", "no_such_package:Chip", GROUP),
-        EntryPoint("nothing", "fake_chip_plugin:nothing", GROUP),
+        *(EntryPoint(name.lower(), f"fake_chip_plugin:{name}", GROUP) for name in MORE),
     ]
     mocker.patch("hxtrain.backends.registry.entry_points", return_value=points)
 
@@ -52,6 +87,18 @@ def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert process.stdout.split()[0] == "[]"
     assert "emulator" in process.stdout
+
+
+def test_the_keywords_of_the_emulated_chip_are_the_fields_of_its_settings() -> None:
+    assert accepted_settings("emulator") == {item.name for item in fields(EmulatorSettings)}
+    assert required_settings("emulator") == set()
+    assert repr(EmulatorBackend("W60F0", "ideal")) == repr(create_backend("emulator", chip="W60F0", preset="ideal"))
+
+
+def test_a_chip_of_the_command_line_is_taken_whole_by_the_emulated_chip() -> None:
+    name, *options = [item.name for item in fields(ChipConfig)]
+    assert name == "name"
+    assert set(options) < accepted_settings("emulator")
 
 
 def test_settings_reach_the_device() -> None:
@@ -119,7 +166,7 @@ def test_a_plugin_is_created_by_its_name() -> None:
     backend = create_backend("fakechip", host="lab")
     assert type(backend).__name__ == "FakeChip"
     assert backend.address == ("lab", 7)  # type: ignore[attr-defined]
-    assert sorted(available_backends()) == ["absent", "fakechip", "nothing"]
+    assert sorted(available_backends()) == sorted(["absent", "fakechip", *map(str.lower, MORE)])
 
 
 @pytest.mark.usefixtures("plugin")
@@ -135,3 +182,19 @@ def test_a_plugin_is_imported_only_when_it_is_used() -> None:
     assert "fake_chip_plugin" not in sys.modules
     with pytest.raises(UnknownBackendError, match=r"'absent' cannot be imported: .*no_such_package"):
         create_backend("absent")
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("fakechip", set()), *((name, {"host"}) for name in ("front", "tuned", "logged", "factory")), ("unknown", set())],
+)
+def test_a_device_names_the_settings_that_change_no_recording(name: str, names: set[str]) -> None:
+    assert free_settings(name) == names
+    if names:
+        assert create_backend(name, host="here").identity == ReferenceBackend().identity
+
+
+def test_a_server_may_move_and_a_chip_may_not() -> None:
+    assert {"address", "keys"} <= free_settings("remote") <= accepted_settings("remote")
+    assert free_settings("emulator") == free_settings("reference") == frozenset()
