@@ -16,6 +16,7 @@ from torch import Tensor
 import hxtrain as hx
 from hxtrain.backends.reference import ReferenceBackend
 from hxtrain.commands.train import run
+from hxtrain.rules import Batch, Objective, Step
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 
@@ -86,6 +87,11 @@ def test_a_training_resumes_in_its_folder(tmp_path: Path) -> None:
     assert all(map(torch.equal, nets[0].parameters(), nets[2].parameters()))
     with pytest.raises(CheckpointError, match=r"loss: checkpoint 'MaxOverTime\(.*now 'MeanOverTime"):
         hx.fit(network(), DATA, loss=hx.MeanOverTime(), epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    with pytest.raises(CheckpointError, match=r"network: .*traces='spikes_only'"):
+        hx.fit(network(traces="spikes_only"), DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    nets[2].stack[1].slope = 5.0
+    with pytest.raises(CheckpointError, match=r"network.1: .*slope=5.0"):
+        hx.fit(nets[2], DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
 
 
 def test_functions_serve_as_loss_penalty_and_surrogate() -> None:
@@ -199,6 +205,7 @@ class OwnLIF(hx.LIF):
         (lambda: hx.fit(network(), DATA.train), "data: expected Dataset, got Split; give hx.load_dataset"),
         (lambda: hx.fit(DATA, network()), "net: expected Network, got Dataset; fit"),
         (lambda: hx.fit(network(), DATA, epoch=3), "fit has no argument 'epoch'; did you mean epochs?"),
+        (lambda: hx.fit(network(), DATA, augment=3), "augment: expected Augmentation, got int 3"),
         (lambda: hx.fit(network(), DATA, epochs=0), "trainer.epochs=0 must be at least 1"),
         (
             lambda: hx.fit(network(), DATA, hx.MaxOverTime()),
@@ -207,6 +214,10 @@ class OwnLIF(hx.LIF):
         (lambda: hx.fit(network(), DATA, loss=hx.MaxOverTime), "loss: expected Loss, got the class MaxOverTime"),
         (lambda: hx.fit(network(), DATA, penalties=[3]), "penalties: expected Regularizer, got int 3"),
         (lambda: hx.fit(network(), DATA, penalties=3), "penalties: expected several, got 3"),
+        (
+            lambda: hx.fit(network(), DATA, hx.Backprop(hx.MaxOverTime()), penalties=[hx.Burst()]),
+            "loss and penalties are given twice: rule=backprop has its own",
+        ),
         (lambda: hx.fit(network(), DATA, resume=True), "resume=True needs the run directory: give folder"),
         (lambda: hx.fit(network(), DATA, loss=hx.SpikeCount()), "SpikeCount reads spikes of the output"),
         (lambda: hx.evaluate(network(), DATA), "source: expected a part of the data, got Dataset"),
@@ -249,6 +260,30 @@ def test_progress_goes_where_it_is_told_to() -> None:
     stream = io.StringIO()
     hx.fit(network(), DATA, epochs=1, progress=Progress(False, Console(file=stream, width=120)), **SMALL)
     assert "epoch   1" in stream.getvalue()
+
+
+@pytest.mark.parametrize("in_software", [True, False])
+def test_a_training_leaves_the_network_as_it_was(in_software: bool) -> None:
+    net = network()
+    net.attach(MyChip())
+    net.in_software = in_software
+    trained = hx.fit(net, DATA, epochs=1, progress=False, train_samples=20, test_samples=10)
+    assert trained.records[0]["in_software"] == net.in_software == in_software
+    assert net.input_watch.active, "the network warns of missing input again"
+
+
+def test_a_reward_of_ones_own_stays_in_a_training() -> None:
+    rewards: list[Any] = []
+
+    class Learner(hx.Backprop):
+        def step(self, net: hx.Network, batch: Batch) -> Step:
+            rewards.append(self.objective.reward)
+            return super().step(net, batch)
+
+    rule = Learner()
+    rule.prepare(network(), Objective(hx.MaxOverTime(), reward=own_surrogate))
+    hx.fit(network(), DATA, rule, epochs=1, progress=False, train_samples=10, test_samples=10)
+    assert rewards == [own_surrogate]
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
