@@ -97,6 +97,7 @@ class LearningRule(ABC):
     Attributes:
         needs: What the rule reads; a network or a device that lacks it is refused before anything runs.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
+        watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
 
     needs: ClassVar[frozenset[Need]]
@@ -106,6 +107,7 @@ class LearningRule(ABC):
         check_types(self, "rule.")
         self._objective: Objective | None = None
         self.is_prepared = False
+        self.watchers: list[LearningRule | Regularizer] = []
 
     @property
     def pursued(self) -> Objective | None:
@@ -130,9 +132,10 @@ class LearningRule(ABC):
             net: Network to train.
             objective: Loss and penalties; None: those that the rule has already.
         """
-        self._objective = objective or self.objective
-        for penalty in self.objective.penalties:
+        self._objective = objective = objective or self.objective
+        for penalty in objective.penalties:
             penalty.prepare(net)
+        self.watchers = [watcher for watcher in (self, *objective.penalties) if watcher.watches_writes]
         self.is_prepared = True
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
