@@ -158,8 +158,8 @@ class Device:
         layers: list[LayerActivity] = []
         fired: dict[str, SpikeGrid] = {}
         for name, measured in recording.spikes.items():
-            here = measured if measured.time.device == device else measured.to(device)
-            fired[name] = engine.bin_spikes(here, circuit.dt, circuit.samples, dtype)
+            moved = measured if measured.time.device == device else measured.to(device)
+            fired[name] = engine.bin_spikes(moved, circuit.dt, circuit.samples, dtype)
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)

@@ -271,15 +271,15 @@ class Session:
         circuit: Circuit,
         integers: Mapping[str, Tensor],
         part: Stimulus,
-        known: Recording | DeviceError | None,
+        first: Recording | DeviceError | None,
     ) -> Recording | DeviceError:
         """Return the checked recording of trials, or the device's error; they run now unless the outcome is known."""
         try:
-            if isinstance(known, DeviceError):
-                raise known
-            if known is None:
-                known = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
-            return check_recording(circuit, known, part)
+            if isinstance(first, DeviceError):
+                raise first
+            if first is None:
+                first = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
+            return check_recording(circuit, first, part)
         except HangingError:
             raise
         except DeviceError as error:

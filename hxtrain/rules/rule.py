@@ -135,7 +135,8 @@ class LearningRule(ABC):
         self._objective = objective = objective or self.objective
         for penalty in objective.penalties:
             penalty.prepare(net)
-        self.watchers = [watcher for watcher in (self, *objective.penalties) if watcher.watches_writes]
+        candidates: list[LearningRule | Regularizer] = [self, *objective.penalties]
+        self.watchers = [candidate for candidate in candidates if candidate.watches_writes]
         self.is_prepared = True
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
