@@ -320,7 +320,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         )
         return [
             Recording(
-                spikes={name: part.stretch(first, last) for name, part in spikes_by_name.items()},
+                spikes=spikes_by_name
+                if len(stimuli) == 1
+                else {name: part.stretch(first, last) for name, part in spikes_by_name.items()},
                 traces={name: part[first:last] for name, part in traces.items()},
                 cost=_cost(circuit, last - first),
                 health=Health(dropped_spikes=int(raw.dropped[first:last].sum())),

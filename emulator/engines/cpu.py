@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.emulator.dynamics import SynapseBlock
 from hxtrain.emulator.parameters import Float, Int, recorded_neurons
 from hxtrain.emulator.trials import Events, Trials
 
 from . import cpu_kernel as kernel
-from .engine import Setup, SubstepEngine
+from .engine import Delivery, Setup, SubstepEngine
 
 PIECES = 5
 """Pieces of a run per thread; a thread on a busy core takes fewer of them."""
@@ -74,12 +74,13 @@ class CpuEngine(SubstepEngine):
             progress.interrupted = True
             progress.pieces.clear()
 
-    def write(self, block: SynapseBlock, weights: Tensor, first: int, rows: Float) -> None:
+    def write(self, deliveries: Sequence[Delivery]) -> None:
         """Write the charges that an event delivers; see `SubstepEngine.write`."""
-        if block.low is None or block.high is None:
-            kernel.write_charges(weights.numpy(), block.factor, first, rows)
-        else:
-            rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
+        for block, weights, first, rows in deliveries:
+            if block.low is None or block.high is None:
+                kernel.write_charges(weights.numpy(), block.factor, first, rows)
+            else:
+                rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
 
     def simulate(self, trials: Trials) -> tuple[Tensor, Events]:
         """Simulate trials; see `SubstepEngine.simulate`.

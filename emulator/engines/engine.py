@@ -90,6 +90,22 @@ class Engine(ABC):
         """Interrupt the run in progress, from another thread; an engine whose runs are short may ignore it."""
 
 
+class Delivery(NamedTuple):
+    """Charges of a wiring to be written.
+
+    Attributes:
+        block: synapses of the wiring.
+        weights: integer weights of the wiring, int16 `[sources, targets]`.
+        first: column of `rows` for the first target.
+        rows: signed charges, one row for each source (out).
+    """
+
+    block: SynapseBlock
+    weights: Tensor
+    first: int
+    rows: Float
+
+
 class SubstepEngine(Engine):
     """Common part of the engines that take and return times in sub-steps.
 
@@ -104,15 +120,8 @@ class SubstepEngine(Engine):
         """Simulate trials whose times are in sub-steps; return codes and spikes with times in sub-steps."""
 
     @abstractmethod
-    def write(self, block: SynapseBlock, weights: Tensor, first: int, rows: Float) -> None:
-        """Write the signed charges that an event delivers.
-
-        Args:
-            block: synapses of a wiring.
-            weights: integer weights of the wiring, int16 `[sources, targets]`.
-            first: column of `rows` for the first target.
-            rows: signed charges, one row for each source (out).
-        """
+    def write(self, deliveries: Sequence[Delivery]) -> None:
+        """Write the signed charges that an event delivers, of all wirings."""
 
     def prepare(self, setup: Setup) -> None:
         """Take the chips; see `Engine.prepare`."""
@@ -130,6 +139,7 @@ class SubstepEngine(Engine):
         external = torch.zeros(len(synapses), layout.inputs, bounds[-1])
         recurrent = any(wiring.source is not None for wiring in layout.wirings)
         internal = torch.zeros(len(synapses), bounds[-1] if recurrent else 1, bounds[-1])
+        deliveries = []
         for index, (wiring, matrix) in enumerate(zip(layout.wirings, weights, strict=True)):
             w = matrix.detach().to("cpu", torch.int16).t().contiguous()
             for c, blocks in enumerate(synapses):
@@ -137,7 +147,8 @@ class SubstepEngine(Engine):
                     rows = external[c]
                 else:
                     rows = internal[c, bounds[wiring.source] : bounds[wiring.source + 1]]
-                self.write(blocks[index], w, bounds[wiring.target], rows.numpy())
+                deliveries.append(Delivery(blocks[index], w, bounds[wiring.target], rows.numpy()))
+        self.write(deliveries)
         return external, internal
 
     def run(self, trials: Trials) -> tuple[Tensor, Events]:

@@ -6,6 +6,7 @@ other engines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,12 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.emulator.dynamics import SynapseBlock
 from hxtrain.emulator.parameters import (
     STREAM_CADC,
     STREAM_JITTER,
     STREAM_MEMBRANE,
-    Float,
     Params,
     Rows,
     Scalars,
@@ -26,7 +25,7 @@ from hxtrain.emulator.parameters import (
 )
 from hxtrain.emulator.trials import Events, Trials
 
-from .engine import SubstepEngine
+from .engine import Delivery, SubstepEngine
 
 _LOW_WORD = 0xFFFFFFFF
 _PER_CHIP = ("reset", "refractory", "mem", "syn", "drive", "noise", "cadc_offset", "cadc_gain")
@@ -314,9 +313,10 @@ class ReadableEngine(SubstepEngine):
         super().__init__(device)
         self.dtype = dtype
 
-    def write(self, block: SynapseBlock, weights: Tensor, first: int, rows: Float) -> None:
+    def write(self, deliveries: Sequence[Delivery]) -> None:
         """Write the charges that an event delivers; see `SubstepEngine.write`."""
-        rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
+        for block, weights, first, rows in deliveries:
+            rows[:, first : first + weights.shape[1]] = block.charges(weights.numpy())
 
     def simulate(self, trials: Trials) -> tuple[Tensor, Events]:
         """Simulate trials; see `SubstepEngine.simulate`."""

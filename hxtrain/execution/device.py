@@ -25,8 +25,8 @@ from hxtrain.backends import (
 from hxtrain.checks import flag, optional, real, whole
 from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.network.twin import hidden_membranes
-from hxtrain.neurons import GridEvents, MembraneSource, Saturation
-from hxtrain.neurons.engines import engine_for
+from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
+from hxtrain.neurons.engines import engine_of
 
 from .drift import LIMIT
 from .placement import MAX_RUNS, place
@@ -83,6 +83,7 @@ class Device:
         self.plan: Plan | None = None
         self.scales: list[float] = []
         self.warnings: tuple[str, ...] = ()
+        self._limits: list[float | None] = []
 
     def __repr__(self) -> str:
         """Describe backend and placed network in a line."""
@@ -125,9 +126,11 @@ class Device:
             PlacementError: the network does not fit; the device keeps its configuration.
         """
         plan = place(net, self.backend.capabilities, self.trial_time, self.forced_reset, self.max_runs)
+        limits = plan.weight_limits()
         self.plan = None
         self.warnings = self.session.configure_all(plan.parts)
         self.plan = plan
+        self._limits = limits
         self.session.restart_drift()
         return plan
 
@@ -147,28 +150,33 @@ class Device:
         """
         plan = self._require_plan()
         integers, self.scales = plan.quantise(weights)
+        units = plan.trace_units(self.scales)
         recording = self.record(integers, spikes)
         circuit = plan.circuit
         device = weights[0].device
         dtype = weights[0].dtype
-        engine = engine_for(weights[0])
+        engine = engine_of(device.type)
         layers: list[LayerActivity] = []
-        fired = {
-            name: engine.bin_spikes(measured.to(device), circuit.dt, circuit.samples, dtype)
-            for name, measured in recording.spikes.items()
-        }
+        fired: dict[str, SpikeGrid] = {}
+        for name, measured in recording.spikes.items():
+            moved = measured if measured.time.device == device else measured.to(device)
+            fired[name] = engine.bin_spikes(moved, circuit.dt, circuit.samples, dtype)
         modelled: dict[str, Tensor] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
             modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
-        for population, unit in zip(circuit.populations, plan.trace_units(self.scales), strict=True):
+        codes: dict[str, Tensor] = {}
+        for population in circuit.populations:
+            if population.name not in modelled:
+                raw = recording.traces[population.name]
+                codes[population.name] = plan.resolution.round_codes(raw, plan.capabilities)
+        for population, unit in zip(circuit.populations, units, strict=True):
             name = population.name
             if name in modelled:
                 membrane: Tensor | MembraneSource = modelled[name].to(dtype)
             else:
-                codes = plan.resolution.round_codes(recording.traces[name], plan.capabilities)
                 # membranes of hidden layers are rarely needed except for gradients, which take codes
-                membrane = engine.membranes(codes.to(device), unit, dtype, deferred=name in fired)
+                membrane = engine.membranes(codes[name].to(device), unit, dtype, deferred=name in fired)
             layers.append(LayerActivity(fired.get(name), membrane, events=recording.spikes.get(name)))
         return Activity(layers, recording.cost, recording.health)
 
@@ -192,7 +200,8 @@ class Device:
 
     def weight_limits(self) -> list[float | None]:
         """Return by projection the largest float weight that is not clipped; None where the scale adapts."""
-        return self._require_plan().weight_limits()
+        self._require_plan()
+        return self._limits
 
     def representable(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the float weights of each projection as they are sent: rounded and clipped."""

@@ -41,6 +41,14 @@ class Arrivals:
         rows = self.missing.nonzero()[:, 0].tolist()
         return _stretch(self.stimulus, rows[0] if self.independent else 0, rows[-1] + 1)
 
+    def take(self, part: Stimulus, outcome: Recording | DeviceError) -> DeviceError | None:
+        """Take the outcome of a part, and return its error, if it is one."""
+        if isinstance(outcome, DeviceError):
+            self.fail(part)
+            return outcome
+        self.add(part, outcome)
+        return None
+
     def fail(self, part: Stimulus) -> None:
         """Count the trials of a part of which nothing arrived."""
         self._failed_trials += part.spikes.samples

@@ -245,44 +245,45 @@ class Session:
             stimulus: trials of the run.
             first: outcome of the first attempt if it has been made, else None.
         """
+        outcome = self._outcome(circuit, integers, stimulus, first)
+        if isinstance(outcome, Recording) and outcome.lost is None:  # the usual case
+            return outcome
         arrivals = Arrivals(stimulus, independent=circuit.trial_time is None)
+        part = stimulus
         for attempt in range(self.retries + 1):
-            error = self._run_missing(circuit, integers, arrivals, first)
-            first = None
+            error = arrivals.take(part, outcome)
             if arrivals.whole():
                 return arrivals.result(attempt)
             if attempt < self.retries:
                 level = logging.DEBUG if error is None else logging.WARNING
                 text = "run failed (%s), attempt %d of %d follows"
                 log.log(level, text, arrivals.describe(error), attempt + 2, self.retries + 1)
+                part = arrivals.next_part()
+                outcome = self._outcome(circuit, integers, part, None)
         raise DeviceError(
             f"a run of {stimulus.spikes.samples} trials failed {self.retries + 1} times, last: "
             f"{arrivals.describe(error)}. No result of it was used; check the device, or allow more repeats than "
             f"backend.retries={self.retries}"
         ) from error
 
-    def _run_missing(
+    def _outcome(
         self,
         circuit: Circuit,
         integers: Mapping[str, Tensor],
-        arrivals: Arrivals,
-        outcome: Recording | DeviceError | None,
-    ) -> DeviceError | None:
-        """Run the missing trials once, unless their `outcome` is available; return an error of the device."""
-        part = arrivals.next_part()
+        part: Stimulus,
+        first: Recording | DeviceError | None,
+    ) -> Recording | DeviceError:
+        """Return the checked recording of trials, or the device's error; they run now unless the outcome is known."""
         try:
-            if isinstance(outcome, DeviceError):
-                raise outcome
-            if outcome is None:
-                outcome = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
-            recording = check_recording(circuit, outcome, part)
+            if isinstance(first, DeviceError):
+                raise first
+            if first is None:
+                first = self._call(lambda: self.backend.run(integers, part), part.spikes.samples)
+            return check_recording(circuit, first, part)
         except HangingError:
             raise
         except DeviceError as error:
-            arrivals.fail(part)
             return error
-        arrivals.add(part, recording)
-        return None
 
 
 @contextmanager

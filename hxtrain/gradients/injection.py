@@ -37,7 +37,7 @@ class _Stack(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         membranes = [layer.membrane for layer in measured]
         ctx.save_for_backward(inputs, *weights, *(x.codes if isinstance(x, Codes) else x for x in membranes))
-        ctx.units = [x.unit if isinstance(x, Codes) else None for x in membranes]
+        ctx.codes = [x if isinstance(x, Codes) else None for x in membranes]  # their tensors are saved and checked
         ctx.events = events
         ctx.models = models
         ctx.fired = [layer.fired for layer in measured]
@@ -59,22 +59,30 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     traces = saved[2 * count :]
     requested = ctx.needs_input_grad[3:]
     grad_weights: list[Tensor | None] = [None] * (2 * count)
+    membranes = [codes or trace for codes, trace in zip(ctx.codes, traces, strict=True)]
+    stack_inputs = inputs if ctx.events is None else ctx.events
+    engines = [
+        engine_for(
+            membrane if isinstance(membrane, Tensor) else weights[2 * i],
+            ctx.models[i],
+            weights[2 * i + 1],
+            backward=True,
+            dense=i == 0 and isinstance(stack_inputs, Tensor),
+        )
+        for i, membrane in enumerate(membranes)
+    ]
     downstream: tuple[Tensor, Tensor] | None = None
     for i in reversed(range(count)):
         layer_grads = grads[3 * i : 3 * i + 3]
         if downstream is None and all(grad is None for grad in layer_grads):
             continue
-        stack_inputs = inputs if ctx.events is None else ctx.events
         upstream: SpikeGrid | GridEvents | Tensor = ctx.fired[i - 1] if i else stack_inputs
-        membrane = traces[i] if ctx.units[i] is None else Codes(traces[i], ctx.units[i])
         weight, recurrent = weights[2 * i : 2 * i + 2]
         demand = Demand(any(requested[: 2 * i + 1]), requested[2 * i + 1], requested[2 * i + 2])
         if not any(demand):
             break  # all weights of this layer and of those upstream are fixed
         layer = ModelLayer(ctx.models[i], weight, recurrent, upstream)
-        like = membrane if isinstance(membrane, Tensor) else weight
-        engine = engine_for(like, layer.model, recurrent, backward=True, dense=isinstance(upstream, Tensor))
-        result = engine.gradient(layer, ctx.fired[i], membrane, Grads(*layer_grads), downstream, demand)
+        result = engines[i].gradient(layer, ctx.fired[i], membranes[i], Grads(*layer_grads), downstream, demand)
         grad_weights[2 * i] = result.weight
         grad_weights[2 * i + 1] = result.recurrent
         downstream = None if result.charge is None else (result.charge, _weight_by_charge(layer))

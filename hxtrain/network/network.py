@@ -392,8 +392,8 @@ class Network(Constants):
         if self.saturation is not None:
             saturations = zip(models, runner.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in saturations]
-        pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
-        activity.layers = self.gradient.attach(pairs, events, activity.layers, models)
+        onto = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
+        activity.layers = self.gradient.attach(onto, events, activity.layers, models)
         return activity
 
     def _check_unchanged(self, program: Program) -> Program:

@@ -17,7 +17,7 @@ from hxtrain.backends.spikes import GRID_TOLERANCE
 
 from .events import GroupedEvents
 from .shapes import require, require_events
-from .threads import edges_of, run_shares
+from .threads import edges_of, run_loop
 
 
 def group_events(spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
@@ -124,5 +124,5 @@ def membranes(codes: Tensor, unit: float) -> Tensor:
         raise ValueError(f"codes: expected torch.uint8 [B, T, N] with T > 0, got {codes.dtype} {tuple(codes.shape)}")
     traces = torch.empty(codes.shape[1], codes.shape[0], codes.shape[2], dtype=torch.float32)
     arguments: tuple[Any, ...] = (codes.numpy(), np.float32(1 / unit), traces.numpy())
-    run_shares(lambda part, begin, end: kernel(begin, end, *arguments), edges_of(len(codes), codes.numel() // 4))
+    run_loop(kernel, edges_of(len(codes), codes.numel() // 4), *arguments)
     return traces

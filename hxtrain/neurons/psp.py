@@ -91,7 +91,8 @@ class GridEvents:
     @cached_property
     def late(self) -> int:
         """Number of events after the window; the host waits for the GPU to count them."""
-        if "grouped" in vars(self):
+        on_cpu = self._spikes.time.device.type == "cpu"
+        if "grouped" in vars(self) or (on_cpu and torch.is_grad_enabled()):  # the gradient groups them anyway
             return self.events - len(self.grouped.units)
         return self.events - int(self._spikes.inside(self.dt, self.steps))
 

@@ -38,6 +38,11 @@ def run_shares(work: Callable[[int, int, int], object], edges: Sequence[int]) ->
             future.result()
 
 
+def run_loop(loop: Callable[..., object], edges: Sequence[int], *arguments: object) -> None:
+    """Call a loop with start and end of each share, then `arguments`, each share on a core of its own."""
+    run_shares(lambda part, begin, end: loop(begin, end, *arguments), edges)
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_cores(), thread_name_prefix="hxtrain-host")

@@ -52,14 +52,15 @@ class Backprop(LearningRule):
             LossNotFiniteError: The loss, or its sum with the penalties, is not finite.
         """
         activity: Activity = net(batch.spikes, batch.masks)
-        loss = batch.loss or self.objective.loss
+        objective = self.objective
+        loss = batch.loss or objective.loss
         output = activity.output
         answer = loss(output, as_tensor(batch.labels, "labels").to(output.device))
         _check_answer(answer)
         value = float(answer.detach())
         if not math.isfinite(value):
             raise LossNotFiniteError(f"the loss is {value}")
-        penalties = _penalties(self.objective.penalties, activity, net)
+        penalties = _penalties(objective.penalties, activity, net)
         total = sum((penalty for _, penalty in penalties), start=answer)
         if not math.isfinite(float(total.detach())):
             raise LossNotFiniteError(_not_finite(penalties))

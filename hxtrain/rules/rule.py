@@ -107,6 +107,7 @@ class LearningRule(ABC):
     Attributes:
         needs: What the rule reads; a network or a device that lacks it is refused before anything runs.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
+        watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
 
     needs: ClassVar[frozenset[Need]]
@@ -116,6 +117,7 @@ class LearningRule(ABC):
         check_types(self, "rule.")
         self._objective: Objective | None = None
         self.is_prepared = False
+        self.watchers: list[LearningRule | Regularizer] = []
 
     @property
     def pursued(self) -> Objective | None:
@@ -143,11 +145,13 @@ class LearningRule(ABC):
         Raises:
             ValueError: The network cannot pursue the objective, see `Objective.check`; or the rule has none.
         """
-        self._objective = objective or self.objective
-        self.objective.check(net)
-        for penalty in self.objective.penalties:
+        self._objective = objective = objective or self.objective
+        objective.check(net)
+        for penalty in objective.penalties:
             penalty.prepare(net)
             penalty.is_prepared = True
+        candidates: list[LearningRule | Regularizer] = [self, *objective.penalties]
+        self.watchers = [candidate for candidate in candidates if candidate.watches_writes]
         self.is_prepared = True
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:

@@ -8,7 +8,6 @@ import torch
 
 from hxtrain.finite import all_finite, first_not_finite
 from hxtrain.network import Network, Write
-from hxtrain.objectives import Regularizer
 
 from .constraints import Clamp, Constraint
 from .rule import Batch, LearningRule, Step, weights_of
@@ -48,16 +47,14 @@ def learn(
     step = rule.step(net, batch)
     before_step(step)
     _check_gradients(net)
-    candidates: list[LearningRule | Regularizer] = [rule, *rule.objective.penalties]
-    watchers = [candidate for candidate in candidates if candidate.watches_writes]
-    previous = weights_of(net) if watchers else []
+    previous = weights_of(net) if rule.watchers else []
     optimizer.step()
     with torch.no_grad():
         for constraint in constraints:
             constraint.apply(net)
-    if watchers:
+    if rule.watchers:
         write = Write(previous, weights_of(net))
-        for watcher in watchers:
+        for watcher in rule.watchers:
             watcher.after_write(net, write)
     return step
 

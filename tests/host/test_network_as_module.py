@@ -312,3 +312,17 @@ def test_weights_that_are_no_numbers_are_refused_in_software(value):
         net.stack[2].weight[0, 0] = value
     with pytest.raises(ValueError, match="weights of layer0->layer1 are not finite"):
         net(spikes())
+
+
+def test_passes_notice_every_change_of_a_constant() -> None:
+    net = hx.Network(hx.Linear(3, 4, gain=2.0), hx.LIF(4), hx.Linear(4, 2), hx.LI(2))
+    copied = copy.deepcopy(net)
+    assert net.models()[0].slope == 10
+    net.stack[1].slope = 20.0
+    assert net.models()[0].slope == 20
+    assert copied.models()[0].slope == 10
+    net.stack[1] = hx.LIF(4, slope=5.0)
+    assert net.models()[0].slope == 5
+    net.stack[0].weight.data = torch.zeros(4, 5)
+    with pytest.raises(ValueError, match=r"weights of input->layer0 are \(4, 5\)"):
+        net(hx.Spikes.from_grid(torch.zeros(20, 1, 3), net.dt))

@@ -27,7 +27,7 @@ GPU = "cuda"
 
 def engine_for(
     tensor: Tensor,
-    model: Model | None = None,
+    model: Model,
     recurrent: Tensor | None = None,
     backward: bool = False,
     dense: bool = False,
@@ -36,7 +36,7 @@ def engine_for(
 
     Args:
         tensor: Tensor with the device and the precision of the computation.
-        model: Model of the layer; None for data without a model, such as measured spikes.
+        model: Model of the layer.
         recurrent: Recurrent weights; None without recurrence.
         backward: Whether the gradient is to be computed.
         dense: Whether the inputs are values on a grid, not events.
@@ -44,13 +44,15 @@ def engine_for(
     return _compiled(tensor, model, recurrent, backward, dense) or READABLE
 
 
-def _compiled(
-    tensor: Tensor, model: Model | None, recurrent: Tensor | None, backward: bool, dense: bool
-) -> Engine | None:
+@cache
+def engine_of(kind: str) -> Engine:
+    """Return the engine for data without a model, such as measured spikes, on a type of torch device."""
+    return _cpu() if kind == "cpu" else READABLE
+
+
+def _compiled(tensor: Tensor, model: Model, recurrent: Tensor | None, backward: bool, dense: bool) -> Engine | None:
     """Return the compiled engine that supports a layer; None if there is none. The arguments are as in `engine_for`."""
     kind = tensor.device.type
-    if model is None:
-        return _cpu() if kind == "cpu" else None
     if not isinstance(model.surrogate, Hashable) or model.surrogate not in NUMBERS:
         return None
     is_plain = recurrent is None and model.saturation is None

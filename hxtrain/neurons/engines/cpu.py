@@ -21,7 +21,7 @@ from hxtrain.neurons.jit import Float, Number
 from hxtrain.neurons.measured import Codes, MembraneSource, SpikeGrid
 from hxtrain.neurons.model import Model
 from hxtrain.neurons.shapes import check_backward, check_drive
-from hxtrain.neurons.threads import edges_of, run_shares
+from hxtrain.neurons.threads import edges_of, run_loop, run_shares
 
 from . import cpu_backward, cpu_forward
 from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results, SaturatingSynapses
@@ -175,8 +175,7 @@ def follow(
     traces = weight.new_empty(shape).numpy()
     drive = _drive(weight, inputs, shape, model, recurrent)
     spikes = _groups(fired)
-    kernel = cpu_forward.follow
-    run_shares(lambda part, begin, end: kernel(begin, end, drive, spikes, traces), edges_of(shape[1], prod(shape)))
+    run_loop(cpu_forward.follow, edges_of(shape[1], prod(shape)), drive, spikes, traces)
     return torch.from_numpy(traces)
 
 
@@ -231,8 +230,7 @@ def gradient(
         empty.grid if grad_charges is None else grad_charges.numpy(),
         empty.matrix if grad_weight is None else grad_weight.numpy(),
     )
-    kernel = cpu_backward.gradient
-    run_shares(lambda part, first, last: kernel(first, last, layer, inputs, results), edges_of(shape[2], prod(shape)))
+    run_loop(cpu_backward.gradient, edges_of(shape[2], prod(shape)), layer, inputs, results)
     return grad_charges, grad_weight
 
 
@@ -274,11 +272,7 @@ def saturating_gradient(
     inputs = _groups(events)
     synapses = SaturatingSynapses(_array(weight.contiguous()), empty.number(limit), per_circuit, first_input, n_inputs)
     results = Results(empty.grid if grad_charges is None else grad_charges.numpy(), grad_weight.numpy())
-    kernel = cpu_backward.saturating_gradient
-    run_shares(
-        lambda part, first, last: kernel(first, last, layer, inputs, synapses, results),
-        edges_of(shape[2], prod(shape)),
-    )
+    run_loop(cpu_backward.saturating_gradient, edges_of(shape[2], prod(shape)), layer, inputs, synapses, results)
     return grad_charges, grad_weight
 
 
