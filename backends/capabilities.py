@@ -6,6 +6,7 @@ Times are in seconds, potentials in the device's trace units (ADC codes).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -126,7 +127,7 @@ class Capabilities:
             )
         return problems
 
-    @property
+    @cached_property
     def weight_type(self) -> torch.dtype:
         """Smallest integers that hold the device's weights, int8 or int16."""
         return weight_type(self.weight_max)

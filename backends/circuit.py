@@ -6,6 +6,7 @@ Times are in seconds, potentials in the device's trace units (ADC codes).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 ADDITION: Final = "addition"
@@ -108,13 +109,13 @@ class Circuit:
         """Length of a trial (s)."""
         return self.samples * self.dt
 
-    @property
+    @cached_property
     def spiking(self) -> tuple[Population, ...]:
         """Populations whose spikes are requested, in their order."""
         names = self.record.spikes
         return tuple(p for p in self.populations if p.threshold is not None and (names is None or p.name in names))
 
-    @property
+    @cached_property
     def traced(self) -> tuple[Population, ...]:
         """Populations whose traces are requested, in their order."""
         names = self.record.traces

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -122,12 +123,12 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             return "analog"
         return "ideal" if self._preset == "ideal" else "uncalibrated"
 
-    @property
+    @cached_property
     def torch_device(self) -> torch.device:
         """The GPU that emulates the chip, else the CPU."""
         return self.emulated.recording_device
 
-    @property
+    @cached_property
     def takes_any_batch(self) -> bool:
         """True: a recording depends on the place of a trial on the clock, not on its run (decision 0003)."""
         return True

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from .ranges import Range
 from .spikes import Spikes
 
 Origin = Literal["measured", "estimated"]
@@ -49,7 +48,7 @@ def check_clock(clock: int, trials: int) -> None:
     Raises:
         ValueError: The trials exceed the clock.
     """
-    if clock not in Range(0, CLOCK_END - trials, whole=True):
+    if not isinstance(clock, int) or isinstance(clock, bool) or not 0 <= clock <= CLOCK_END - trials:
         raise ValueError(
             f"clock={clock!r} with {trials} trials must be a whole number in 0..2^53 - {trials}: the number of trials "
             "that were run before"

@@ -310,7 +310,7 @@ def free_settings(name: str) -> frozenset[str]:
     """Return the keyword settings of a device that change no recording, see `Backend.FREE_SETTINGS`."""
     if name not in BACKENDS.reachable():
         return frozenset()
-    names: frozenset[str] = getattr(BACKENDS.load(name), "FREE_SETTINGS", frozenset())
+    names: frozenset[str] = getattr(inspect.unwrap(BACKENDS.load(name)), "FREE_SETTINGS", frozenset())
     return names
 
 

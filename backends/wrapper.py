@@ -28,6 +28,8 @@ class BackendWrapper(Backend):
     tells, and its capabilities. A subclass changes runs in `map_weights`, `map_stimulus` and `map_recording`, through
     which single runs and the runs of `run_all` pass alike. If it overrides `run` instead, `run_all` makes single runs.
 
+    A wrapper that is registered by name has settings of its own, whose `FREE_SETTINGS` the subclass names.
+
     Args:
         backend: The wrapped device.
     """

@@ -25,7 +25,7 @@ from hxtrain.runs.checkpoint import CheckpointError
 from .components import import_named
 from .keys import with_keys
 from .main import show
-from .mistakes import Command, MistakeError, explain, misused_groups
+from .mistakes import Command, MistakeError, explain, mistakes, misused_groups
 from .overview import overview
 from .rerun import expanded
 from .resolvers import register_resolvers
@@ -78,7 +78,7 @@ def _main(name: str, run: Callable[[], None]) -> None:
         invocation = _command(name, words)
         faults = misused_groups(invocation)
         if faults:
-            raise MistakeError("; ".join(faults))
+            raise MistakeError("; ".join(dict.fromkeys([*faults, *mistakes(invocation)])))
         with _arguments(words), _raised_errors():
             run()
     except Exception as error:

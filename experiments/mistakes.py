@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from .schema import FIXED, REGISTRIES, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
+from .schema import FIXED, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
@@ -70,8 +70,12 @@ def explain(error: Exception, command: Command) -> str | None:
     composition_errors = (HydraException, OmegaConfBaseException, YAMLError)
     if not isinstance(error, composition_errors) and not str(error).startswith("Config group override must be"):
         return None
-    texts = list(dict.fromkeys(filter(None, (_word(command, index) for index in range(len(command.words))))))
-    return "; ".join(texts) or _of_error(error, command)
+    return "; ".join(mistakes(command)) or _of_error(error, command)
+
+
+def mistakes(command: Command) -> list[str]:
+    """Return texts on the words of a command line that has a mistake, for all words that look wrong."""
+    return list(dict.fromkeys(filter(None, (_word(command, index) for index in range(len(command.words))))))
 
 
 def misused_groups(command: Command) -> list[str]:
@@ -251,6 +255,8 @@ def _group(command: Command, override: Override, word: str) -> str | None:
     if not isinstance(value, str | list):
         return _no_option(command, group, str(override.get_value_element_as_str()))
     if word.startswith("+") and isinstance(value, str):
+        if value not in choices(command.name, group):
+            return _no_option(command, group, value)
         return f"{group} is a group already; write {group}={value}, without +"
     option_names = {*FIXED.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
@@ -264,7 +270,7 @@ def _listed(command: Command, group: str) -> str:
 
 
 def _no_option(command: Command, group: str, value: str, names: Sequence[str] | None = None) -> str:
-    reason = fault(group, value) if group in REGISTRIES else None
+    reason = fault(group, value)
     if reason is not None:
         return reason
     names = list(names or choices(command.name, group))
@@ -286,6 +292,11 @@ def _of_error(error: Exception, command: Command) -> str:
         return f"--config-dir: {str(error).removeprefix('Additional config directory ')}; name a folder that is there"
     if isinstance(error, MissingConfigException):
         return _missing(error, command)
+    whole = re.search(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", str(error))
+    group = _group_of(whole[1], command) if whole else None
+    if whole and group:
+        entry = f"- override /{group}: {whole[2]}"
+        return f"{group}: {whole[2]} sets a group; write `{entry}` in the list of defaults{file}"
     absent = re.match(r"In '([^']+)': Could not override '/?(\w+)'", str(error))
     if absent:
         return f"{unknown(absent[2], command.name)} (in {absent[1]}.yaml)"
@@ -298,6 +309,11 @@ def _of_error(error: Exception, command: Command) -> str:
     if isinstance(cause, ValidationError) and cause.full_key:
         return _wrong_type(cause, command) + file
     return next(filter(None, _general(error, command)))
+
+
+def _group_of(kind: str, command: Command) -> str | None:
+    """Return the group with an option of a class, by the name of the class."""
+    return next((name for name in command.groups if any(node.__name__ == kind for node in nodes(name).values())), None)
 
 
 def _general(error: Exception, command: Command) -> Iterator[str | None]:

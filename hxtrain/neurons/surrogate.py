@@ -7,7 +7,6 @@ functions overwrite `x`, to save an allocation in the inner loop of the gradient
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from torch import Tensor
 
@@ -57,12 +56,8 @@ def get_surrogate(surrogate: str | Surrogate) -> Surrogate:
     Raises:
         ValueError: the name is unknown.
     """
-    return surrogate if callable(surrogate) else _by_name(surrogate)
-
-
-@lru_cache(maxsize=64)
-def _by_name(surrogate: str) -> Surrogate:
-    """Return the surrogate derivative with a name; every pass of a network asks for it."""
+    if callable(surrogate):
+        return surrogate
     if isinstance(surrogate, str):
         return SURROGATES.load(surrogate)
     raise ValueError(f"surrogate={surrogate!r} must be a name, {', '.join(SURROGATES)}, or a function f(x, slope)")

@@ -20,6 +20,7 @@ from hxtrain.backends import Capabilities, Registry, Spikes
 from hxtrain.checks import check_types
 from hxtrain.network import Activity, Network, Write
 from hxtrain.objectives import Regularizer
+from hxtrain.objectives.losses import check_output
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Loss of a batch, a function of the output `[T, B, classes]` and the labels `[B]`."""
@@ -86,6 +87,15 @@ class Objective(NamedTuple):
     penalties: Sequence[Regularizer] = ()
     reward: Callable[[Tensor, Tensor], Tensor] = correctness
 
+    def check(self, net: Network) -> None:
+        """Raise an error for a network that cannot pursue this.
+
+        Raises:
+            ValueError: Nothing is learned, or the loss or a penalty reads another kind of output than the network has.
+        """
+        net.check_training()
+        check_output(net, self.loss, *self.penalties)
+
 
 @dataclass
 class LearningRule(ABC):
@@ -129,8 +139,12 @@ class LearningRule(ABC):
         Args:
             net: Network to train.
             objective: Loss and penalties; None: those that the rule has already.
+
+        Raises:
+            ValueError: The network cannot pursue the objective, see `Objective.check`; or the rule has none.
         """
         self._objective = objective or self.objective
+        self.objective.check(net)
         for penalty in self.objective.penalties:
             penalty.prepare(net)
         self.is_prepared = True

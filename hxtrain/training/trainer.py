@@ -25,7 +25,7 @@ from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Lessons, Teacher
-from hxtrain.objectives.losses import check_output, predictions
+from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
     Adam,
@@ -100,8 +100,7 @@ class Task:
         penalties = listed(mapping("regularizers", self.regularizers))
         for name, constraint in mapping("constraints", self.constraints).items():
             require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
-        self.net.check_training()
-        check_output(self.net, self.loss, *penalties)
+        Objective(self.loss, penalties).check(self.net)
         self.source(self.data.train, self.augment)
 
     def source(self, samples: Samples, augment: Augmentation | None = None) -> Source:

@@ -15,6 +15,7 @@ from hxtrain.backends import (
     accepted_settings,
     available_backends,
     create_backend,
+    free_settings,
     required_settings,
 )
 from hxtrain.backends.chip_settings import EmulatorSettings
@@ -23,6 +24,9 @@ from hxtrain.backends.reference import ReferenceBackend
 from hxtrain.execution.config import ChipConfig
 
 PLUGIN = """
+from functools import wraps
+
+from hxtrain.backends import BackendWrapper
 from hxtrain.backends.reference import ReferenceBackend
 
 class FakeChip(ReferenceBackend):
@@ -30,9 +34,30 @@ class FakeChip(ReferenceBackend):
         super().__init__()
         self.address = (host, port)
 
+class Front(BackendWrapper):
+    FREE_SETTINGS = frozenset({"host"})
+
+    def __init__(self, host, gain=2):
+        super().__init__(FakeChip(host))
+        self.gain = gain
+
+class Tuned(Front):
+    def __init__(self, host, gain=3):
+        super().__init__(host, gain)
+
+@wraps(Tuned)
+def logged(*arguments, **settings):
+    return Tuned(*arguments, **settings)
+
+def factory(host):
+    return Front(host)
+
+factory.FREE_SETTINGS = frozenset({"host"})
+
 def nothing():
     return 42
 """
+MORE = ("nothing", "Front", "Tuned", "logged", "factory")
 
 
 @pytest.fixture
@@ -42,7 +67,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixtur
     points = [
         EntryPoint("fakechip", "fake_chip_plugin:FakeChip", GROUP),
         EntryPoint("absent", "no_such_package:Chip", GROUP),
-        EntryPoint("nothing", "fake_chip_plugin:nothing", GROUP),
+        *(EntryPoint(name.lower(), f"fake_chip_plugin:{name}", GROUP) for name in MORE),
     ]
     mocker.patch("hxtrain.backends.registry.entry_points", return_value=points)
 
@@ -141,7 +166,7 @@ def test_a_plugin_is_created_by_its_name() -> None:
     backend = create_backend("fakechip", host="lab")
     assert type(backend).__name__ == "FakeChip"
     assert backend.address == ("lab", 7)  # type: ignore[attr-defined]
-    assert sorted(available_backends()) == ["absent", "fakechip", "nothing"]
+    assert sorted(available_backends()) == sorted(["absent", "fakechip", *map(str.lower, MORE)])
 
 
 @pytest.mark.usefixtures("plugin")
@@ -157,3 +182,19 @@ def test_a_plugin_is_imported_only_when_it_is_used() -> None:
     assert "fake_chip_plugin" not in sys.modules
     with pytest.raises(UnknownBackendError, match=r"'absent' cannot be imported: .*no_such_package"):
         create_backend("absent")
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("fakechip", set()), *((name, {"host"}) for name in ("front", "tuned", "logged", "factory")), ("unknown", set())],
+)
+def test_a_device_names_the_settings_that_change_no_recording(name: str, names: set[str]) -> None:
+    assert free_settings(name) == names
+    if names:
+        assert create_backend(name, host="here").identity == ReferenceBackend().identity
+
+
+def test_a_server_may_move_and_a_chip_may_not() -> None:
+    assert {"address", "keys"} <= free_settings("remote") <= accepted_settings("remote")
+    assert free_settings("emulator") == free_settings("reference") == frozenset()

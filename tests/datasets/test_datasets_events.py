@@ -210,7 +210,7 @@ def test_silent_files_must_name_their_units(tmp_path: Path) -> None:
 
 def test_events_have_no_size_in_pixels(tmp_path: Path) -> None:
     two_files(tmp_path, flat(), flat())
-    with pytest.raises(DatasetError, match=r"data.size=16, but its samples have 5 units"):
+    with pytest.raises(DatasetError, match=r": size=16, but its samples have 5 units"):
         load_dataset("folder", size=16, folder=tmp_path)
 
 

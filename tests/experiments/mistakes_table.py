@@ -14,7 +14,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["experimnt=digits"], ["experimnt is not a setting; did you mean experiment?"]),
     (T, ["+experimnt=digits"], ["experimnt is not a setting; did you mean experiment?"]),
     (T, ["+anything=1"], ["anything is not a setting of hxtrain; hxtrain --help lists them"]),
-    (T, ["+rule=eventprop"], ["rule is a group already; write rule=eventprop, without +"]),
+    (T, ["+rule=backprop"], ["rule is a group already; write rule=backprop, without +"]),
     (T, ["rule=backpop"], ["rule=backpop is not known; did you mean rule=backprop?"]),
     (T, ["+loss.kind=MaxOverTime"], ["loss.kind is not a setting"]),
     (T, ["+loss.foo=1"], ["loss.foo is not a setting"]),
@@ -107,7 +107,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["regularizer.burst.strength=inf"], ["strength=inf must be", "finite"]),
     (T, ["seed=${foo}"], ["seed", "foo"]),
     (T, ["trainer.epochs=0"], ["trainer.epochs=0 must be at least 1"]),
-    (T, ["network.hidden=[0]"], ["network.hidden=[0] must hold positive sizes"]),
+    (T, ["network.hidden=[0]"], ["network.hidden[0]=0 must be positive"]),
     (T, ["network.dropout=-1"], ["network.dropout=-1.0 must be in 0 <= x < 1"]),
     (T, ["regularizer.burst.strength=-1"], ["regularizer Burst: strength=-1.0 must be finite and not negative"]),
     # syntax

@@ -30,11 +30,12 @@ OWN = "hxtrain --config-dir conf"
 
 KEYS = [
     # how a key is written
-    ("hxtrain rule=eventprop", "rule is not a setting of hxtrain; hxtrain --help lists them"),
-    ("hxtrain +rule=eventprop +trainer.foo=3", "rule is not a setting of hxtrain"),
+    ("hxtrain rule=eventprop", "rule=eventprop is not known; choose one of backprop"),
+    ("hxtrain rule=backpop", "rule=backpop is not known; did you mean rule=backprop?"),
+    ("hxtrain +rule=eventprop +trainer.foo=3", "rule=eventprop is not known; choose one of backprop"),
     ("hxtrain +rule=eventprop +trainer.foo=3", "trainer.foo is not a setting of hxtrain"),
-    ("hxtrain ++rule=eventprop", "rule is not a setting of hxtrain"),
-    ("hxtrain ~rule", "~rule: a setting cannot be removed"),
+    ("hxtrain ++rule=eventprop", "rule=eventprop is not known; choose one of backprop"),
+    ("hxtrain ~rule", "~rule: the group cannot be removed; choose one of backprop"),
     ("hxtrain ~trainer.epoch", "~trainer.epoch: a setting cannot be removed"),
     ("hxtrain ~network.hidden", "~network.hidden: a setting cannot be removed"),
     ("hxtrain ++network.hiden=[5]", "did you mean network.hidden?"),
@@ -62,7 +63,7 @@ KEYS = [
     ("hxtrain hydra.run.dri=1", "hydra.run.dri is not a setting of Hydra"),
     # files of a user's own
     (f"{OWN} experiment=unknown_key", "did you mean trainer.epochs? (in experiment/unknown_key.yaml)"),
-    (f"{OWN} experiment=unknown_group", "rule is not a setting of hxtrain; hxtrain --help lists them (in experiment/"),
+    (f"{OWN} experiment=unknown_group", "write `- override /rule: eventprop` in the list of defaults (in experiment/"),
     (f"{OWN} experiment=nested", "trainer.foo is not a setting of hxtrain"),
     (f"{OWN} experiment=override", "dta is not a setting; did you mean data? (in experiment/override.yaml)"),
     (f"{OWN} experiment=no_header", "must begin with the line `# @package _global_` (in experiment/no_header.yaml)"),
@@ -75,7 +76,7 @@ KEYS = [
     (f"{OWN} sweep=bad", "trainer.foo is not a setting of hxtrain"),
     ("hxtrain --multirun +trainer.foo=1,2", "trainer.foo is not a setting of hxtrain"),
     ("hxtrain --multirun trainer.epoch=1,2", "did you mean trainer.epochs?"),
-    ("hxtrain --multirun +rule=a seed=0,1", "rule is not a setting of hxtrain"),
+    ("hxtrain --multirun +rule=a seed=0,1", "rule=a is not known; choose one of backprop"),
     # other verbs
     ("hxtrain evaluate checkpoint=x +own_devic=true", "did you mean own_device?"),
     ("hxtrain-evaluate checkpoint=x +foo=1", "foo is not a setting of hxtrain evaluate; hxtrain evaluate --help"),
