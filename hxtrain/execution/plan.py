@@ -135,12 +135,10 @@ class Plan:
                 raise not_finite(plan.projection.name)
             if plan.fixed_scale is None:
                 largest[post] = max(largest.get(post, 0.0), -low, high)
+        scales = [plan.scale(largest.get(plan.projection.post, 0.0), limit) for plan in self.projections]
         integers = {}
-        scales = []
-        for plan, weight in zip(self.projections, weights, strict=True):
-            scale = plan.scale(largest.get(plan.projection.post, 0.0), limit)
+        for plan, weight, scale in zip(self.projections, weights, scales, strict=True):
             integers[plan.projection.name] = self.resolution.round_weights(weight.detach() * scale, self.capabilities)
-            scales.append(scale)
         return integers, scales
 
     def as_sent(self, integers: dict[str, Tensor], scales: list[float]) -> dict[str, list[Tensor]]:
