@@ -28,7 +28,7 @@ from .command import TYPED, end, of_system
 from .keys import with_keys
 from .mistakes import MistakeError
 from .schema import schema
-from .settings import Setting, settings
+from .settings import Setting, of_device, settings
 from .verbs import program
 from .words import is_set, pasted, quote
 
@@ -90,11 +90,11 @@ def _guarded(work: Callable[[], Result]) -> Result:
     except DeviceLostError as error:
         end(f"error: {error}. Continue with: {resume_command()}", 3)
     except DeviceError as error:
-        end(f"error: {with_keys(str(error), _settings())}", 3)
+        end(f"error: {with_keys(str(error), _names())}", 3)
     except MistakeError as error:
         end(f"error: {error}", 2)
     except (ValueError, CheckpointError, OmegaConfBaseException) as error:
-        end(f"error: {with_keys(str(error), _settings())}", 2)
+        end(f"error: {with_keys(str(error), _names())}", 2)
     except OSError as error:
         end(f"error: {of_system(error)}", 2)
     except (MemoryError, RuntimeError) as error:
@@ -154,6 +154,11 @@ def resume_command() -> str:
 
 def _verb() -> str:
     return str(HydraConfig.get().job.config_name)
+
+
+def _names() -> list[str]:
+    """Return the settings of the running verb and of its device."""
+    return of_device(_settings(), str(HydraConfig.get().runtime.choices.get("backend")))
 
 
 def _settings() -> Mapping[str, Setting]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 PARAMETER = re.compile(r"(?<![\w.`])(?:`(\w+)`|(\w+)=)")
 """How a text of the library writes a parameter: `` `name` `` or `name=value`."""
-AMBIGUOUS = {"scale": "network.scale"}
+AMBIGUOUS = {"scale": "network.scale", "trial_time": "backend.trial_time"}
 """Setting of a parameter whose name several settings have."""
 
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hxtrain.backends import FAULTS, accepted_settings, available_backends
+from hxtrain.execution.config import BackendConfig
 
 from .docstrings import attribute_texts as attribute_texts
 from .schema import SEVERAL, nodes, place
@@ -66,6 +67,22 @@ def entries(name: str, backend: str) -> frozenset[str] | None:
     if (group, field) == ("backend", "settings") and backend in available_backends():
         return frozenset(accepted_settings(backend))
     return None
+
+
+def of_device(names: Collection[str], backend: str) -> list[str]:
+    """Return the settings of a command with those of its device, and without a chip if the device has none to choose.
+
+    Args:
+        names: Settings of the command.
+        backend: Name of the device.
+    """
+    accepted = entries("backend.settings", backend)
+    if accepted is None:
+        return [*names]
+    if not BackendConfig(backend).takes_chip():
+        return [name for name in names if not name.startswith("chip.")] + [f"backend.settings.{x}" for x in accepted]
+    shared = {"chip", *(name.removeprefix("chip.") for name in names)}
+    return [*names, *(f"backend.settings.{name}" for name in accepted - shared)]
 
 
 def nearest(name: str, candidates: Collection[str]) -> list[str]:

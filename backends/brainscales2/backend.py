@@ -112,10 +112,10 @@ class BrainScaleS2Backend(Backend):
         _check_router(hw_routing_func)
         for name, value in (("substeps", substeps), ("reconnect_after", reconnect_after)):
             if value < 1:
-                raise ValueError(f"backend.settings.{name}={value} must be at least 1")
+                raise ValueError(f"{name}={value} must be at least 1")
         for name, amount in (("trial_time", trial_time), ("synaptic_drive", synaptic_drive)):
             if amount is not None and not amount > 0:
-                raise ValueError(f"backend.settings.{name}={amount} must be positive; null for the usual one")
+                raise ValueError(f"{name}={amount} must be positive; leave it out for the usual one")
         interval = INTERVAL[memory]
         self._operation = Operation(
             calibration=file,
@@ -273,7 +273,7 @@ class BrainScaleS2Backend(Backend):
         file = self._operation.calibration
         if file is not None and content_hash(_require_file(file)) != self._calibration_hash:
             raise ValueError(
-                f"backend.settings.calibration={file} has changed since this backend was made, and `identity` names "
+                f"calibration={file} has changed since this backend was made, and `identity` names "
                 "the former content; make the backend anew"
             )
 
@@ -347,9 +347,9 @@ class BrainScaleS2Backend(Backend):
         """
         caps = self._capabilities
         if caps.max_samples is not None and circuit.samples > caps.max_samples:
-            alternative = "" if self._operation.dram else ", or backend.settings.memory=dram for longer, slower records"
+            alternative = "" if self._operation.dram else ", or memory=dram for longer, slower records"
             raise ValueError(
-                f"network.steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
+                f"steps={circuit.samples} exceeds the {caps.max_samples} trace samples of a trial, beyond "
                 f"which traces freeze; use at most {caps.max_samples}{alternative}"
             )
         check_circuit(circuit, caps)
@@ -456,12 +456,12 @@ def _describe(error: Exception) -> str:
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"backend.settings.{name}={value!r} is not known; choose {' or '.join(choices)}")
+        raise ValueError(f"{name}={value!r} is not known; choose {' or '.join(choices)}")
 
 
 def _require_file(file: Path) -> Path:
     if not file.is_file():
-        raise ValueError(f"backend.settings.calibration={file} does not exist; give a file, or null to calibrate")
+        raise ValueError(f"calibration={file} does not exist; give a file, or leave it out to calibrate")
     return file
 
 
@@ -476,9 +476,7 @@ def _check_router(router: object) -> None:
         return
     module, _, name = router.partition(":") if isinstance(router, str) else ("", "", "")
     if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise ValueError(
-            f"backend.settings.hw_routing_func={router!r} names no function; write package.module:function"
-        )
+        raise ValueError(f"hw_routing_func={router!r} names no function; write package.module:function")
 
 
 def _import_router(router: str | Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -494,10 +492,10 @@ def _import_router(router: str | Callable[[Any], Any] | None) -> Callable[[Any],
         function: Any = getattr(importlib.import_module(module), name)
     except Exception as error:  # a module of the user's may raise anything
         raise ValueError(
-            f"backend.settings.hw_routing_func={router!r} cannot be imported ({type(error).__name__}: {error}); "
+            f"hw_routing_func={router!r} cannot be imported ({type(error).__name__}: {error}); "
             "write package.module:function"
         ) from error
     if not callable(function):
-        raise ValueError(f"backend.settings.hw_routing_func={router!r} is a {type(function).__name__}, not a function")
+        raise ValueError(f"hw_routing_func={router!r} is a {type(function).__name__}, not a function")
     router_function: Callable[[Any], Any] = function
     return router_function

@@ -46,7 +46,7 @@ class Requirement(NamedTuple):
         name: Name of the parameter in calix.
         value: Value of the target (SI units or trace units).
         unit: Name of the unit.
-        setting: Setting that determines the value.
+        setting: Parameter that determines the value, and its owner.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Requirement(NamedTuple):
 def requirements(p: Population) -> list[Requirement]:
     """Return the targets that a population needs."""
     needs = [
-        Requirement("leak", p.leak, "LSB", "backend.settings.leak"),
-        Requirement("tau_mem", p.tau_mem, "s", "network.tau_mem"),
-        Requirement("tau_syn", p.tau_syn, "s", "network.tau_syn"),
+        Requirement("leak", p.leak, "LSB", "`leak` of the device"),
+        Requirement("tau_mem", p.tau_mem, "s", "`tau_mem` of the network"),
+        Requirement("tau_syn", p.tau_syn, "s", "`tau_syn` of the network"),
     ]
     if p.threshold is not None:
         needs += [
-            Requirement("reset", p.reset, "LSB", "backend.settings.reset"),
-            Requirement("threshold", p.threshold, "LSB", "backend.settings.threshold"),
-            Requirement("refractory_time", p.refractory, "s", "backend.settings.refractory"),
+            Requirement("reset", p.reset, "LSB", "`reset` of the device"),
+            Requirement("threshold", p.threshold, "LSB", "`threshold` of the device"),
+            Requirement("refractory_time", p.refractory, "s", "`refractory` of the device"),
         ]
     return needs
 
@@ -125,4 +125,4 @@ def check_targets(
                 )
     if misfits:
         lines = "\n".join(f"  {i}. {text}" for i, text in enumerate(misfits, 1))
-        raise ValueError(f"backend.settings.calibration={file} is not for this circuit:\n{lines}")
+        raise ValueError(f"calibration={file} is not for this circuit:\n{lines}")

@@ -71,7 +71,7 @@ class Operation:
         """Return the targets that all neurons share."""
         codes = {"i_synin_gm": self.synaptic_gain, "synapse_dac_bias": self.synapse_bias}
         return [
-            Requirement(name, code, "", f"backend.settings.{name}") for name, code in codes.items() if code is not None
+            Requirement(name, code, "", f"`{name}` of the device") for name, code in codes.items() if code is not None
         ]
 
 
@@ -142,7 +142,7 @@ class HardwareNetwork:
             instance.load_calib(str(file))
         except Exception as error:
             raise ValueError(
-                f"backend.settings.calibration={file} cannot be loaded ({type(error).__name__}: {error}); give a file "
+                f"calibration={file} cannot be loaded ({type(error).__name__}: {error}); give a file "
                 "of this release of calix: .pkl, or .pbin (a binary coco list)"
             ) from error
         targets = calibrated_targets(instance)
@@ -300,7 +300,7 @@ def _wrap_calibration(calibrate: Callable[[], None]) -> Callable[[], None]:
         except Exception as error:
             raise ChipCalibrationError(
                 f"hxtorch could not calibrate the chip ({type(error).__name__}: {error}); it is not tried again by "
-                "itself, since it takes minutes. Check the targets, or give a file with backend.settings.calibration"
+                "itself, since it takes minutes. Check the targets, or give a file as `calibration`"
             ) from error
 
     return wrapper
@@ -352,5 +352,5 @@ def _unroutable(circuit: Circuit, error: Exception) -> str:
     return (
         f"the router found no way to realise the circuit ({type(error).__name__}: {error}): {shares}; {inputs}. "
         "Use fewer inputs or neurons (128 inputs need one circuit per neuron), or give a routing function for this "
-        "network with backend.settings.hw_routing_func"
+        "network as `hw_routing_func`"
     )

@@ -146,7 +146,7 @@ def _misfits(calibrates: bool) -> Iterator[str]:
     if calibrates and inspect.isclass(target) and "neuron_target" not in _parameters(target, ("neuron_target",)):
         yield (
             "calix does not take the calibration targets that hxtorch gives it: the two are of different releases; "
-            "with backend.settings.calibration=FILE it is not needed"
+            "with calibration=FILE it is not needed"
         )
 
 

@@ -338,7 +338,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
                 raise DeviceError(
                     f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
                     f"(place {place.position}). See who: hxtrain serve status address={self._settings.address}; "
-                    "wait longer with backend.settings.queue_patience"
+                    "wait longer with a larger `queue_patience`"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
             self._queued += time.monotonic() - attempt_start

@@ -111,7 +111,7 @@ class Setbacks:
                 f"chip server {self._settings.address}: {text}, {self._count + 1} times within "
                 f"{moment - self._since:.1f} s. See what it does: "
                 f"hxtrain serve status address={self._settings.address}; "
-                f"wait longer with backend.settings.patience={self._settings.patience:g}"
+                f"wait longer with more than patience={self._settings.patience:g}"
             )
         if self._count:
             time.sleep(pause)
@@ -210,7 +210,7 @@ class Link:
                 raise p.ConnectionLostError(
                     f"chip server {self.settings.address}: {self._trouble}, for {moment - since:.1f} s. Is it running "
                     "and is the address right (hxtrain serve status address=...)? "
-                    f"Wait longer with backend.settings.patience={self.settings.patience:g}"
+                    f"Wait longer with more than patience={self.settings.patience:g}"
                 )
             if moment > end:
                 raise p.ConnectionLostError(

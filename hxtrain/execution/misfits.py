@@ -67,8 +67,8 @@ def _inhibition_misfits(net: Network, plan: Plan) -> list[str]:
         if isinstance(synapses, LateralInhibition) and limit is not None and synapses.strength > limit * (1 + 1e-6):
             misfits.append(
                 f"{projection.post}: LateralInhibition of strength {synapses.strength:.4g} exceeds the largest weight "
-                f"{limit:.4g} by {synapses.strength - limit:.4g}; use a strength (network.inhibition) of at most "
-                f"{math.floor(limit * 1000) / 1000:g}, or a smaller scale (network.scale)"
+                f"{limit:.4g} by {synapses.strength - limit:.4g}; use a strength (`inhibition` of "
+                f"NetworkConfig) of at most {math.floor(limit * 1000) / 1000:g}, or a smaller `scale`"
             )
     return misfits
 

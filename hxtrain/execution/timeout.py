@@ -66,7 +66,7 @@ class Watch:
     def _text(self, name: str, state: str) -> str:
         return (
             f"{name} on {self.device!r}: it {state}; the device or its driver hangs. Restart it, and this "
-            f"process with it; if runs do take so long, raise backend.run_timeout={self.limit:g} s"
+            f"process with it; if runs do take so long, raise run_timeout={self.limit:g} s"
         )
 
 

@@ -130,7 +130,7 @@ class Loop(ABC, Generic[Config]):
         if self.epoch == self.step == 0:
             advice = "nothing was learnt before, so that a setting or the data are to blame: look at loss and encoder"
         else:
-            advice = f"try a smaller trainer.learning_rate (now {self.config.learning_rate}), or weaker regularizers"
+            advice = f"try a `learning_rate` below {self.config.learning_rate}, or weaker regularizers"
         return (
             f"{fault} in epoch {self.epoch + 1}, step {self.step + 1}; {advice}. {self._last_checkpoint().capitalize()}"
         )
@@ -164,8 +164,8 @@ class Loop(ABC, Generic[Config]):
         if name is not None:
             raise ValueError(
                 f"{name} is not finite after epoch {self.epoch + (self.step > 0)}, step "
-                f"{self.step or self.steps_per_epoch}; try a smaller trainer.learning_rate (now "
-                f"{self.config.learning_rate}). Nothing of it is saved: {self._last_checkpoint()}"
+                f"{self.step or self.steps_per_epoch}; try a `learning_rate` below "
+                f"{self.config.learning_rate}. Nothing of it is saved: {self._last_checkpoint()}"
             )
         state = {
             "model": dict(model),
@@ -198,7 +198,7 @@ class Loop(ABC, Generic[Config]):
         if epoch + (step > 0) > self.config.epochs:
             progress = f"{epoch} epochs" + (f" and {step} steps" if step else "")
             raise CheckpointError(
-                f"{self.checkpoint} has done {progress}, trainer.epochs={self.config.epochs} is fewer; give at least "
+                f"{self.checkpoint} has done {progress}, epochs={self.config.epochs} is fewer; give at least "
                 f"{epoch + (step > 0)}, or start a new run in another hydra.run.dir"
             )
 

@@ -587,18 +587,18 @@ def test_counters_of_instances_without_chips() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"samples": 95}, r"network.steps=95 exceeds the 94 .*backend.settings.memory=dram"),
+        ({"samples": 95}, r"steps=95 exceeds the 94 .*memory=dram"),
         ({"dt": 1e-6}, r"dt=1e-06 s differs from the trace interval 1.7e-06"),
         ({"trial_time": 20e-6}, r"trial_time=2e-05 s is shorter .*record fewer samples"),
         ({"forced_reset": True, "trial_time": 1e-4}, "cannot reset membranes"),
         ({"populations": (population("hidden", 600, True), CIRCUIT.populations[1])}, "602 neuron circuits"),
         (
             {"populations": (replace(population("hidden", 3, True), tau_syn=40e-6), CIRCUIT.populations[1])},
-            r"hidden: tau_syn=4e-05 s is outside 3e-07..3e-05 s; change network.tau_syn",
+            r"hidden: tau_syn=4e-05 s is outside 3e-07..3e-05 s; change `tau_syn` of the network",
         ),
         (
             {"populations": (replace(population("hidden", 3, True), threshold=230.0), CIRCUIT.populations[1])},
-            r"threshold=230 LSB is outside 50..220 LSB; change backend.settings.threshold",
+            r"threshold=230 LSB is outside 50..220 LSB; change `threshold` of the device",
         ),
         ({"populations": CIRCUIT.populations[::-1]}, r"hidden->readout: hidden is not .* before readout"),
         (
@@ -728,9 +728,13 @@ def test_a_file_for_this_circuit_is_used(chip: FakeChip, tmp_path: Path) -> None
         (
             {"threshold": 125},
             {},
-            r"hidden: threshold=150 LSB, the file has 125; set backend.settings.threshold to it",
+            r"hidden: threshold=150 LSB, the file has 125; set `threshold` of the device to it",
         ),
-        ({"tau_mem": Microseconds(10.0)}, {}, r"readout: tau_mem=6e-06 s, the file has 1e-05; set network.tau_mem"),
+        (
+            {"tau_mem": Microseconds(10.0)},
+            {},
+            r"readout: tau_mem=6e-06 s, the file has 1e-05; set `tau_mem` of the network",
+        ),
         ({}, {"synapse_dac_bias": 900}, r"chip: synapse_dac_bias=900, the file has 600"),
     ],
 )

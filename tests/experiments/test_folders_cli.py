@@ -62,7 +62,7 @@ def test_fewer_epochs_than_are_done_are_refused(folder):
     files = content(folder / "three")
     process = call("hxtrain", *TINY, "trainer.epochs=2", "trainer.resume=true", "hydra.run.dir=three", cwd=folder)
     assert process.returncode == 2
-    assert "has done 3 epochs, trainer.epochs=2 is fewer; give at least 3" in process.stderr
+    assert "has done 3 epochs, epochs=2 is fewer; give at least 3" in process.stderr
     assert content(folder / "three") == files
 
 

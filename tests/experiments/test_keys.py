@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from hxtrain.experiments.keys import with_keys
 from hxtrain.experiments.main import main
+from hxtrain.experiments.settings import of_device
 
 NAMES = ["seed", "chip.seed", "backend.trial_time", "network.steps", "network.scale", "augment.scale", "data.size"]
 NAMES += [f"other_{name}" for name in NAMES if name.startswith(("chip", "backend"))]
@@ -36,6 +37,20 @@ def test_settings_are_added_to_the_parameters_of_a_text(text: str, expected: str
 
 def test_a_command_has_only_its_settings() -> None:
     assert with_keys("set steps=3", ["steps", "checkpoint"]) == "set steps=3"
+
+
+@pytest.mark.parametrize(
+    ("backend", "text", "keys"),
+    [
+        ("emulator", "seed=-1, engine='slow'", "chip.seed, backend.settings.engine"),
+        ("remote", "preset='x', `patience`", "backend.settings.patience"),
+        ("brainscales2", "calibration=x", "backend.settings.calibration"),
+        ("brainscales2", "trial_time=1", "backend.trial_time"),
+    ],
+)
+def test_settings_of_the_device_in_use_are_added(backend: str, text: str, keys: str) -> None:
+    names = ["chip.seed", "chip.preset", "chip.calibration", "backend.trial_time", "backend.settings"]
+    assert with_keys(text, of_device(names, backend)) == f"{text} (on the command line: {keys})"
 
 
 SMALL = ["hxtrain", "experiment=digits", "network.hidden=[10]", "backend=reference"]

@@ -20,7 +20,8 @@ from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network.config import NetworkConfig
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
