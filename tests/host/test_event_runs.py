@@ -20,7 +20,8 @@ from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
@@ -98,14 +99,14 @@ def test_a_run_on_events_resumes_to_the_very_same_weights(folder: Path, tmp_path
             {"distillation": Distillation("x.pt")},
             r"a teacher takes images or feature vectors; folder \(700 units\) has",
         ),
-        ({"data": {"size": 16}}, "data.size=16, but its samples have 700 units"),
+        ({"data": {"size": 16}}, ": size=16, but its samples have 700 units"),
         (
             {"network": {"hidden": [90]}, "backend": BackendConfig("emulator", max_runs=1)},
             r"544 neuron circuits \(layer0 90 x 6, .* use fewer neurons",
         ),
         (
             {"network": {"steps": 300}, "backend": BackendConfig("emulator")},
-            r"longer than the 0.0002 s .*set network.steps=117 or less, or backend.trial_time",
+            r"longer than the 0.0002 s .*set steps=117 or less, or trial_time",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -131,7 +132,7 @@ def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
     progress = quiet()
     training = config(folder, encoder=hx.EventEncoder())
     run(replace(training, trainer=replace(training.trainer, epochs=1)), tmp_path, "test", progress)
-    assert any("the input is late" in remark and "encoder.speedup" in remark for remark in progress.remarks)
+    assert any("the input is late" in remark and "the encoder's `tau` is in seconds, and its `speedup`" in remark for remark in progress.remarks)
 
 
 def test_the_command_line_trains_resumes_and_evaluates(

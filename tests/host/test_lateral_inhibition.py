@@ -10,7 +10,7 @@ from test_recurrence import IDEAL, attached, random_spikes, stepwise_layer
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.execution import place
-from hxtrain.execution.config import NetworkConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import get_surrogate
 from hxtrain.rules import train_step
 

@@ -16,8 +16,9 @@ from hxtrain.commands.evaluate import load_trained, silent_neurons
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
-from hxtrain.execution.config import BackendConfig, NetworkConfig
+from hxtrain.execution.config import BackendConfig
 from hxtrain.gradients import measured_layers
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Model, get_surrogate
 from hxtrain.objectives import Burst, SpikeCount, SpikeCountMSE, WeightDecay
 from hxtrain.objectives.distillation import distillation_loss
