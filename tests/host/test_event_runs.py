@@ -59,7 +59,7 @@ def test_a_network_learns_events(folder: Path, tmp_path: Path, backend: str) -> 
     result = run(replace(training, trainer=replace(training.trainer, plots=True)), tmp_path, "test", quiet())
     assert result["test_accuracy"] > 0.8  # chance: 0.25
     assert (result["data_size"], result["train_samples"], result["settings"]["encoder.kind"]) == (
-        UNITS, 160, "EventEncoder",
+        UNITS, 160, "events",
     )  # fmt: skip
     events = result["input_events_per_sample"] + result["late_input_events_per_sample"]
     assert events == pytest.approx(len(bursts(40, 1)["times"]) / 40)
@@ -132,7 +132,10 @@ def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
     progress = quiet()
     training = config(folder, encoder=hx.EventEncoder())
     run(replace(training, trainer=replace(training.trainer, epochs=1)), tmp_path, "test", progress)
-    assert any("the input is late" in remark and "the encoder's `tau` is in seconds, and its `speedup`" in remark for remark in progress.remarks)
+    assert any(
+        "the input is late" in remark and "the encoder's `tau` is in seconds, and its `speedup`" in remark
+        for remark in progress.remarks
+    )
 
 
 def test_the_command_line_trains_resumes_and_evaluates(
