@@ -1,29 +1,10 @@
 """The vocabulary between a host and any chip, the registry of devices, and the built-in devices."""
 
-from .checks import check_recording
-from .contract import (
-    CLOCK_END,
-    INPUT,
-    Backend,
-    Batching,
-    Calibratable,
-    Capabilities,
-    Circuit,
-    Cost,
-    DeviceError,
-    Health,
-    Interruptible,
-    Outcome,
-    Population,
-    Projection,
-    Record,
-    Recording,
-    Stimulus,
-    Targets,
-    check_circuit,
-    check_run,
-    supports,
-)
+from .abilities import Batching, Calibratable, Interruptible, Outcome, Targets, supports
+from .backend import Backend
+from .capabilities import Capabilities
+from .checks import check_circuit, check_recording, check_run
+from .circuit import INPUT, Circuit, Population, Projection, Record
 from .faults import (
     FAULTS,
     DroppedSpikes,
@@ -37,6 +18,7 @@ from .faults import (
 )
 from .parameters import NeuronParameters, ParameterFileError
 from .pieces import join, nothing, total
+from .recording import CLOCK_END, Cost, DeviceError, Health, Recording, Stimulus
 from .registry import (
     BACKENDS,
     GROUP,

@@ -1,17 +1,165 @@
-"""Checks of a device's recordings before any use of their tensors, the same for every device."""
+"""Checks, the same for every device: of a circuit against its limits, of the arguments of a run, of a recording."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .contract import INTEGERS, Circuit, Cost, DeviceError, Health, Population, Recording, Stimulus
+from .capabilities import INTEGERS, Capabilities
+from .circuit import INPUT, Circuit, Population, Projection
+from .ranges import DURATION, FINITE, Range, misfits
+from .recording import Cost, DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
 
 TYPES = {"sample": INTEGERS, "unit": INTEGERS, "time": (torch.float32, torch.float64)}
 """Types that the host accepts for the parts of an event."""
+
+
+def check_circuit(circuit: Circuit, capabilities: Capabilities) -> None:
+    """Check a circuit against the device's limits; backends call it first in `configure`.
+
+    Raises:
+        ValueError: The circuit does not fit; the text lists every violation.
+    """
+    caps = capabilities
+    sizes = {p.name: p.size for p in circuit.populations}
+    problems = misfits(circuit, _CIRCUIT, "circuit.")
+    for population in circuit.populations:
+        problems += misfits(population, _POPULATION, f"population {population.name}: ")
+    for projection in circuit.projections:
+        problems += misfits(projection, _PROJECTION, f"projection {projection.name}: ")
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
+    problems = [text for p in circuit.populations for text in _population_misfits(p, caps)]
+    if len(sizes) < len(circuit.populations) or INPUT in sizes:
+        problems.append(f"populations need different names, none of them {INPUT!r}, got {[*sizes]}")
+    used = sum(p.size * p.merged for p in circuit.populations)
+    if used > caps.neuron_circuits:
+        problems.append(f"populations need {used} neuron circuits, the device has {caps.neuron_circuits}")
+    for projection in circuit.projections:
+        problems += _projection_misfits(projection, circuit, caps)
+    projections = [projection.name for projection in circuit.projections]
+    if len({*projections}) < len(projections):
+        problems.append(f"projections need different names, got {projections}")
+    if not abs(circuit.dt / caps.trace_interval - 1) <= 0.01:
+        problems.append(f"circuit.dt={circuit.dt:.4g} s differs from the trace interval {caps.trace_interval:.4g} s")
+    if not 1 <= circuit.samples <= (caps.max_samples or circuit.samples):
+        problems.append(f"circuit.samples={circuit.samples} is outside 1..{caps.max_samples or 'any'}")
+    if circuit.trial_time is not None and not circuit.trial_time >= circuit.duration:
+        problems.append(
+            f"circuit.trial_time={circuit.trial_time} s is shorter than the {circuit.duration:.3g} s that are "
+            "recorded; record fewer samples"
+        )
+    if circuit.forced_reset and not caps.forced_reset:
+        problems.append("circuit.forced_reset: the device cannot reset membranes between trials")
+    problems += _record_misfits(circuit, caps)
+    if problems:
+        raise ValueError(f"the circuit does not fit the device {caps.name!r}: {'; '.join(problems)}")
+
+
+_CIRCUIT = {
+    "inputs": Range(0, whole=True),
+    "samples": Range(whole=True),
+    "dt": DURATION,
+    "trial_time": Range(0, above=True, optional=True, unit="s"),
+}
+_POPULATION = {
+    **dict.fromkeys(("size", "merged"), Range(whole=True)),
+    **dict.fromkeys(("leak", "reset"), FINITE),
+    "threshold": Range(optional=True),
+    **dict.fromkeys(("tau_mem", "tau_syn"), DURATION),
+    "refractory": Range(0, unit="s"),
+}
+_PROJECTION = {"pre_size": Range(whole=True), "first_input": Range(whole=True)}
+"""Ranges of the fields of a circuit on any device; the limits of the device apply in addition."""
+
+
+def _population_misfits(p: Population, caps: Capabilities) -> list[str]:
+    problems = []
+    if p.size < 1:
+        problems.append(f"population {p.name} has {p.size} neurons")
+    if not 1 <= p.merged <= caps.max_merged:
+        problems.append(f"population {p.name} merges {p.merged} circuits, the device 1..{caps.max_merged}")
+    return problems
+
+
+def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabilities) -> list[str]:
+    name = projection.name
+    populations = {p.name: p for p in circuit.populations}
+    missing = {projection.pre, projection.post} - {*populations, INPUT} | {projection.post} - set(populations)
+    if missing:
+        return [f"projection {name}: there is no population {', '.join(map(repr, sorted(missing)))}"]
+    problems = []
+    sources = circuit.inputs if projection.pre == INPUT else populations[projection.pre].size
+    if projection.pre_size != sources:
+        problems.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
+    rows = populations[projection.post].merged * caps.inputs_per_circuit
+    end = projection.first_input + sources
+    if projection.first_input < 0 or end > rows:
+        problems.append(
+            f"projection {name} uses signed inputs {projection.first_input}..{end - 1} of {projection.post}, whose "
+            f"neurons have {rows} each; merge more circuits per neuron"
+        )
+    if projection.pre == projection.post and not caps.recurrence:
+        problems.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
+    return problems
+
+
+def _record_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
+    record = circuit.record
+    problems = []
+    spiking = {p.name for p in circuit.populations if p.threshold is not None}
+    for name, names, available, remedy in (
+        ("spikes", record.spikes, spiking, "name spiking populations"),
+        ("traces", record.traces, {p.name for p in circuit.populations}, "name populations"),
+    ):
+        if names is not None and (not isinstance(names, tuple) or len({*names}) < len(names) or {*names} - available):
+            available_names = ", ".join(sorted(available)) or "none"
+            problems.append(
+                f"circuit.record.{name}={names!r}: {remedy} in a tuple, each once, of those there are "
+                f"({available_names}); None for all"
+            )
+    if record.traces and not caps.traces:
+        problems.append(
+            f"circuit.record.traces={record.traces!r}: the device records no membranes; request none of them, ()"
+        )
+    if circuit.populations and not circuit.spiking and not circuit.traced:
+        problems.append("circuit.record requests neither spikes nor traces of any population; request at least one")
+    return problems
+
+
+def check_run(
+    circuit: Circuit | None, weights: Mapping[str, Tensor], stimulus: Stimulus | Sequence[Stimulus], weight_max: int
+) -> Circuit:
+    """Check the arguments of a backend's `run` or `run_all`, and return the circuit; backends call it first.
+
+    Raises:
+        DeviceError: The device is not configured.
+        ValueError: Weights are missing, not integers, of the wrong shape or out of range, or the stimulus
+            has another number of inputs than the circuit.
+    """
+    if circuit is None:
+        raise DeviceError("the device is not configured; call configure(circuit) before run")
+    for batch in [stimulus] if isinstance(stimulus, Stimulus) else stimulus:
+        if batch.spikes.units != circuit.inputs:
+            raise ValueError(f"stimulus has {batch.spikes.units} inputs, the circuit {circuit.inputs}")
+    sizes = {population.name: population.size for population in circuit.populations}
+    for projection in circuit.projections:
+        matrix = weights.get(projection.name)
+        shape = (sizes[projection.post], projection.pre_size)
+        if matrix is None or tuple(matrix.shape) != shape or matrix.dtype not in INTEGERS:
+            form = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
+            raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {form}")
+        if not matrix.numel():
+            continue
+        low, high = torch.stack(torch.aminmax(matrix)).tolist()
+        largest = max(high, -low)
+        if largest > weight_max:
+            raise ValueError(f"weights of {projection.name} reach {largest}, the device holds up to {weight_max}")
+    return circuit
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .contract import Capabilities
+from .capabilities import Capabilities
 
 BRAINSCALES2 = Capabilities(
     name="brainscales2",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -36,29 +36,15 @@ from hxtrain.emulator import (
 from hxtrain.emulator.calibration import Calibration, Result, calibrate, calibration_for, shipped_chips, shipped_for
 from hxtrain.emulator.dynamics import assign_circuits, circuit_targets, noise_level
 
+from .abilities import Batching, Calibratable, Interruptible, Outcome, Targets
+from .backend import Backend
+from .capabilities import Capabilities
+from .checks import check_circuit, check_run
+from .chip_settings import EmulatorSettings, takes_settings
 from .chips import BRAINSCALES2
-from .contract import (
-    INPUT,
-    Backend,
-    Batching,
-    Calibratable,
-    Capabilities,
-    Circuit,
-    Cost,
-    DeviceError,
-    Health,
-    Interruptible,
-    Outcome,
-    Projection,
-    Recording,
-    Stimulus,
-    Targets,
-    check_circuit,
-    check_run,
-)
-from .files import path_part
-from .intake import size
+from .circuit import INPUT, Circuit, Projection
 from .parameters import NeuronParameters
+from .recording import Cost, DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
 from .work import Work, tell
 
@@ -66,102 +52,58 @@ CAPABILITIES = replace(
     BRAINSCALES2, name="emulator", deterministic=True, selective=True, calibration=True, batching=True
 )
 """The physical chip's limits."""
-PRESETS = ("ideal", "calibrated", "uncalibrated")
 
 
 class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
     """An emulated chip individual, or a population of them.
 
     Args:
-        chip: Serial number, which determines the individual. Several numbers, separated by `+`, are a population:
-            every trial meets one of its chips at random.
-        preset: `ideal`, `calibrated` (by the procedure of `hxtrain calibrate`, for the targets of the circuit)
-            or `uncalibrated` (all cells at common codes).
-        seed: Seed of the temporal noise.
-        calibration: File of `hxtrain calibrate`, which replaces the codes of the preset.
-        parameters: File of `hxtrain fit`, whose measurements replace individual, codes and noise.
-        changes: Other values for fields of the chip's spreads and noise levels, by name.
-        faults: Shares of dead_neurons, firing_neurons and stuck_bits.
-        fault_seed: Seed of the drawn faults.
-        decalibrate_time_constants: Sigma of a deliberate spread of the time constants.
-        decalibrate_threshold: Sigma of a deliberate spread of the thresholds.
-        decalibrate_seed: Seed of the deliberate spread.
-        only: Imperfections of the chip to keep; everything else is ideal.
-        correct_capacitance: Whether to make up for the parasitic capacitance of merged circuits.
-        substeps: Sub-steps per trace sample at which the emulator looks for threshold crossings.
-        engine: `fast` (numba on the CPU, Triton on a GPU) or `readable` (any torch device).
-        device: Torch device that emulates, such as `cuda`; None: the CPU.
-        calibrate: Whether to make missing calibrations (25 s and a stored file each). False refuses a circuit that
-            needs one, which suits a server whose clients shall not occupy it that long.
+        settings: Keyword settings, see `EmulatorSettings`: `EmulatorBackend(chip="W66F3", preset="ideal")`.
 
     Raises:
         ValueError: A setting is not known or out of range, or settings exclude each other.
     """
 
-    def __init__(
-        self,
-        chip: str = "W66F3",
-        preset: str = "calibrated",
-        seed: int = 0,
-        calibration: str | os.PathLike[str] | None = None,
-        parameters: str | os.PathLike[str] | None = None,
-        changes: Mapping[str, object] | None = None,
-        faults: Mapping[str, float] | None = None,
-        fault_seed: int = 0,
-        decalibrate_time_constants: float = 0.0,
-        decalibrate_threshold: float = 0.0,
-        decalibrate_seed: int = 0,
-        only: Sequence[str] | None = None,
-        correct_capacitance: bool = True,
-        substeps: int = 4,
-        engine: str = "fast",
-        device: str | None = None,
-        calibrate: bool = True,
-    ) -> None:
-        _check_types(chip, seed, changes, faults, only)
-        if preset not in PRESETS:
-            raise ValueError(f"preset={preset!r} is not known; choose one of {', '.join(PRESETS)}")
-        if calibration is not None and (parameters is not None or "+" in chip):
-            raise ValueError("`calibration` is of one die; it excludes `parameters` and a population of chips")
+    @takes_settings(EmulatorSettings)
+    def __init__(self, settings: EmulatorSettings) -> None:
         decalibration = None
-        if decalibrate_time_constants or decalibrate_threshold:
-            decalibration = Decalibration(decalibrate_time_constants, decalibrate_threshold, decalibrate_seed)
-        self._preset = preset
-        self._correct_capacitance = correct_capacitance
-        self._may_calibrate = calibrate
-        self._calibration = None if calibration is None else Calibration.load(Path(calibration))
+        if settings.decalibrate_time_constants or settings.decalibrate_threshold:
+            decalibration = Decalibration(
+                settings.decalibrate_time_constants, settings.decalibrate_threshold, settings.decalibrate_seed
+            )
+        self._preset = settings.preset
+        self._correct_capacitance = settings.correct_capacitance
+        self._may_calibrate = settings.calibrate
+        self._calibration = None if settings.calibration is None else Calibration.load(Path(settings.calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
-        spreads = (IDEAL if preset == "ideal" else FABRICATED).changed(**(changes or {}))
-        names = chip.split("+")
-        if len(set(names)) != len(names) or not all(names):
-            raise ValueError(f"chip={chip!r} must name different chips, separated by '+'")
-        for name in names:
-            path_part(name, "chip")
+        spreads = (IDEAL if settings.preset == "ideal" else FABRICATED).changed(**settings.changes)
         self._individuals: list[Chip | FittedChip] = []
-        if parameters is not None:
-            self._individuals = [_fitted(NeuronParameters.load(Path(parameters)))]
+        if settings.parameters is not None:
+            self._individuals = [_fitted(NeuronParameters.load(Path(settings.parameters)))]
             self._preset = "fitted"
         else:
-            die_faults = make_faults(dict(faults or {}), fault_seed)
-            imperfections = None if only is None else tuple(only)
-            for name in names:
+            die_faults = make_faults(settings.faults, settings.fault_seed)
+            imperfections = None if settings.only is None else tuple(settings.only)
+            for name in settings.chips:
                 self._individuals.append(Chip(name, spreads, None, die_faults, decalibration, imperfections))
         self._used: list[Calibration] = []
         self._programmed = False
-        self._notes = tuple(note for note in map(_unusual_name, names) if note) if parameters is None else ()
+        drawn = settings.chips if settings.parameters is None else []
+        self._notes = tuple(note for note in map(_unusual_name, drawn) if note)
         self._reads = 0
+        torch_device = settings.device or "cpu"
         self.emulated = EmulatedChip(
             self._individuals,
-            seed,
-            substeps,
-            _engine(engine, device or "cpu"),
-            device or "cpu",
+            settings.seed,
+            settings.substeps,
+            _engine(settings.engine, torch_device),
+            torch_device,
             trial_time=CAPABILITIES.trial_time,
         )
         self._capabilities = replace(
             CAPABILITIES,
-            spike_interval=CAPABILITIES.trace_interval / substeps,
+            spike_interval=CAPABILITIES.trace_interval / settings.substeps,
             calibration=len(self._individuals) == 1 and isinstance(self._individuals[0], Chip),
         )
 
@@ -181,12 +123,12 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             return "analog"
         return "ideal" if self._preset == "ideal" else "uncalibrated"
 
-    @property
+    @cached_property
     def torch_device(self) -> torch.device:
         """The GPU that emulates the chip, else the CPU."""
         return self.emulated.recording_device
 
-    @property
+    @cached_property
     def takes_any_batch(self) -> bool:
         """True: a recording depends on the place of a trial on the clock, not on its run (decision 0003)."""
         return True
@@ -395,22 +337,6 @@ def _make_report(name: str) -> Callable[[str, int, int], None]:
     )
     task = f"calibrating chip {name}{origin}, for these targets; it takes up to a minute and is kept for later"
     return lambda stage, n_done, stages: tell(Work(task, stage, n_done, stages))
-
-
-def _check_types(chip: object, seed: object, changes: object, faults: object, only: object) -> None:
-    """Refuse settings of another type.
-
-    Raises:
-        ValueError: A setting has the wrong type; the text names it with its value.
-    """
-    if not isinstance(chip, str):
-        raise ValueError(f"chip={chip!r} must be a text, the name of a chip such as 'W66F3'")
-    size(seed, "seed")
-    for name, values in (("changes", changes), ("faults", faults)):
-        if values is not None and not isinstance(values, Mapping):
-            raise ValueError(f"{name}={values!r} must be a mapping of names to numbers, such as {{'name': 0.1}}")
-    if isinstance(only, str):
-        raise ValueError(f"only={only!r} must be a list; write [{only!r}]")
 
 
 def _unusual_name(name: str) -> str:

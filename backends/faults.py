@@ -20,7 +20,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .contract import Backend, Capabilities, DeviceError, Health, Recording, Stimulus
+from .backend import Backend
+from .capabilities import Capabilities
+from .recording import DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
 from .wrapper import BackendWrapper
 

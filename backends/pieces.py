@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .contract import Circuit, Cost, Health, Recording
+from .circuit import Circuit
+from .recording import Cost, Health, Recording
 from .spikes import Spikes
 
 

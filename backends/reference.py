@@ -20,19 +20,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .backend import Backend
+from .capabilities import Capabilities
+from .checks import check_circuit, check_run
 from .chips import BRAINSCALES2
-from .contract import (
-    INPUT,
-    Backend,
-    Capabilities,
-    Circuit,
-    Cost,
-    Population,
-    Recording,
-    Stimulus,
-    check_circuit,
-    check_run,
-)
+from .circuit import INPUT, Circuit, Population
+from .recording import Cost, Recording, Stimulus
 from .spikes import Spikes
 
 SUBSTEPS = 4

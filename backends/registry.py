@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .contract import Backend
+from .backend import Backend
 
 SOURCE = Path(__file__).parents[1]
 """Root of a clone that is used without installation."""

@@ -14,20 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .contract import (
-    ABILITIES,
-    Backend,
-    Batching,
-    Calibratable,
-    Capabilities,
-    Circuit,
-    DeviceError,
-    Interruptible,
-    Outcome,
-    Recording,
-    Stimulus,
-    Targets,
-)
+from .abilities import ABILITIES, Batching, Calibratable, Interruptible, Outcome, Targets
+from .backend import Backend
+from .capabilities import Capabilities
+from .circuit import Circuit
+from .recording import DeviceError, Recording, Stimulus
 
 
 class BackendWrapper(Backend):

@@ -6,6 +6,7 @@ Potentials are in CADC LSB (raw 0..255 scale), times in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 CIRCUITS = 512
@@ -139,7 +140,7 @@ class Layout:
         """Number of neuron circuits that the groups occupy."""
         return sum(group.size * group.circuits for group in self.groups)
 
-    @property
+    @cached_property
     def windows(self) -> tuple[tuple[int, int], ...]:
         """Stretches of neurons whose membranes are recorded, as first neuron and end; adjacent groups share one."""
         windows: list[tuple[int, int]] = []
@@ -151,7 +152,7 @@ class Layout:
             windows.append((first, end))
         return tuple(windows)
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[int, ...]:
         """First logical neuron of each group, and the total, `[G + 1]`."""
         bounds = [0]

@@ -119,6 +119,7 @@ class EmulatedChip:
         self.recording_device = self.engine.recording_device
         self._program: _Program | None = None
         self._charge_cache: tuple[list[tuple[int, int]], list[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._row_cache: tuple[list[int], Rows] | None = None
 
     @property
     def chip(self) -> Individual:
@@ -183,6 +184,7 @@ class EmulatedChip:
         quadrant = torch.from_numpy(neurons[0].circuits[0] * 4 // CIRCUITS).to(self.recording_device)
         self._program = _Program(layout, samples, neurons, 1 - params.mem.astype(np.float64), quadrant)
         self._charge_cache = None
+        self._row_cache = None
 
     @staticmethod
     def _neurons(individual: Individual, layout: Layout) -> Neurons:
@@ -339,12 +341,19 @@ class EmulatedChip:
         else:
             pair = window * np.uint64(len(self.chips)) + chip.astype(np.uint64)
             pairs, row = np.unique(pair, return_inverse=True)
-        parts = [self._row(program, int(p % len(self.chips)), int(p // len(self.chips))) for p in pairs.tolist()]
+        numbers: list[int] = pairs.tolist()
+        if self._row_cache is None or self._row_cache[0] != numbers:  # successive runs mostly share a window
+            self._row_cache = (numbers, self._state(program, [divmod(number, len(self.chips)) for number in numbers]))
+        return self._row_cache[1], row
+
+    def _state(self, program: _Program, pairs: list[tuple[int, int]]) -> Rows:
+        """Return the slow state for pairs of window and chip, one row each."""
+        parts = [self._row(program, c, window) for window, c in pairs]
         start, threshold = (np.stack(columns) for columns in zip(*parts, strict=True))
-        chip_of_row = [int(p % len(self.chips)) for p in pairs.tolist()]
-        begin = np.stack([program.neurons[c].reset for c in chip_of_row]) if program.layout.from_reset else start
+        chips = [c for _, c in pairs]
+        begin = np.stack([program.neurons[c].reset for c in chips]) if program.layout.from_reset else start
         f32 = _as_float32
-        return Rows(rest=f32(start * program.recovery[chip_of_row]), start=f32(begin), threshold=f32(threshold)), row
+        return Rows(rest=f32(start * program.recovery[chips]), start=f32(begin), threshold=f32(threshold))
 
     def _row(self, program: _Program, c: int, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return rest and threshold `[N]` of a chip in a window of its clock."""
@@ -373,6 +382,8 @@ class EmulatedChip:
 
     def _phase(self, clocks: npt.NDArray[np.uint64], chip: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the delay of each trial's stimulus after the CADC's first sample (s) `[B]`."""
+        if self.noise.sampling_phase == 0:
+            return np.zeros(len(clocks), np.float32)
         share = uniform(self._draw("sampling phase", clocks, chip))
         return (share * self.noise.sampling_phase).astype(np.float32)
 

@@ -15,7 +15,8 @@ nor torch versions nor vector units can change a chip or its noise.
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from collections.abc import Hashable
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -26,7 +27,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK64 = (1 << 64) - 1
 
 
-def derive_key(*parts: object) -> int:
+@lru_cache(maxsize=4096, typed=True)  # keys of noise are asked for in every run; typed: 1 and 1.0 differ in print
+def derive_key(*parts: Hashable) -> int:
     """Return a 64-bit key for any sequence of printable parts (SHA-256)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")

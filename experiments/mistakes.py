@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from .schema import FIXED, REGISTRIES, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
+from .schema import FIXED, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
@@ -270,7 +270,7 @@ def _listed(command: Command, group: str) -> str:
 
 
 def _no_option(command: Command, group: str, value: str, names: Sequence[str] | None = None) -> str:
-    reason = fault(group, value) if group in REGISTRIES else None
+    reason = fault(group, value)
     if reason is not None:
         return reason
     names = list(names or choices(command.name, group))

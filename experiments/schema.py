@@ -123,6 +123,8 @@ def place(option: str) -> str:
 
 def fault(group: str, option: str) -> str | None:
     """Return the reason why a registered component cannot be an option; None if it can, or is not registered."""
+    if group not in REGISTRIES:
+        return None  # the settings of data sets and devices are arguments
     components = registry(group)
     if option not in components.reachable():
         return None

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
+from itertools import count as counter
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -185,14 +186,20 @@ def require_kind(value: Any, kind: type, name: str, remedy: str) -> None:
         raise TypeError(f"{name}: expected {kind.__name__}, got {description}; {remedy}")
 
 
+_marks = counter(1)
+
+
 class Constants(nn.Module):
     """Module whose constants obey rules, in the constructor and whenever one is set later.
 
     Attributes:
         RULES: Rule of each constant, by name.
+        changes: Mark of the last assignment to an attribute of any such module, private ones aside. What is derived
+            from constants is up to date as long as the mark is the same.
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {}
+    changes: ClassVar[int] = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a constant's value is checked.
@@ -202,6 +209,8 @@ class Constants(nn.Module):
         """
         rule = self.RULES.get(name)
         super().__setattr__(name, value if rule is None else rule(f"{type(self).__name__}: {name}", value))
+        if not name.startswith("_"):
+            Constants.changes = next(_marks)
 
 
 def _kind(value: Any) -> str:

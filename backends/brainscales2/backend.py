@@ -15,21 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..backend import Backend
+from ..capabilities import Capabilities
+from ..checks import check_circuit, check_run
 from ..chips import BRAINSCALES2
-from ..contract import (
-    INPUT,
-    Backend,
-    Capabilities,
-    Circuit,
-    Cost,
-    DeviceError,
-    Health,
-    Population,
-    Recording,
-    Stimulus,
-    check_circuit,
-    check_run,
-)
+from ..circuit import INPUT, Circuit, Population
+from ..recording import Cost, DeviceError, Health, Recording, Stimulus
 from ..spikes import Spikes
 from .calibration import infeasible, requirements
 from .network import ChipCalibrationError, HardwareNetwork, Measurement, Operation

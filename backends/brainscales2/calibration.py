@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import Population
+from ..circuit import Population
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = 0.01

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Circuit, DeviceError, Health, Population
+from ..circuit import INPUT, Circuit, Population
+from ..recording import DeviceError, Health
 from ..spikes import Spikes
 from .calibration import Requirement, calibrated_targets, check_targets
 from .readout import CLOCK, Samples, dropped_spikes, frozen, post_processed, to_codes, to_spikes

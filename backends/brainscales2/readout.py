@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract import DeviceError
+from ..recording import DeviceError
 from ..spikes import Spikes
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ..contract import DeviceError
+from ..recording import DeviceError
 
 log = logging.getLogger(__name__)
 

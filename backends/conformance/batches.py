@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from ..contract import Circuit, DeviceError, Recording, Stimulus, supports
+from ..abilities import supports
+from ..circuit import Circuit
 from ..pieces import join
+from ..recording import DeviceError, Recording, Stimulus
 from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require, rounds, within
 from .refusals import refuses

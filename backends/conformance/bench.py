@@ -16,8 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, Backend, Circuit, DeviceError, Population, Projection, Recording, Stimulus
+from ..backend import Backend
+from ..circuit import INPUT, Circuit, Population, Projection
 from ..pieces import join
+from ..recording import DeviceError, Recording, Stimulus
 from ..spikes import Spikes
 from .tolerances import Tolerances
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 
-from ..contract import ABILITIES, Capabilities, DeviceError, Stimulus
+from ..abilities import ABILITIES
+from ..capabilities import Capabilities
+from ..recording import DeviceError, Stimulus
 from .bench import Bench, ConformanceError, NotApplicableError, difference, require, zeros
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import Projection, Recording
+from ..circuit import Projection
+from ..recording import Recording
 from ..spikes import Spikes
 from .bench import ONSET, Bench, NotApplicableError, require, rounds, within
 

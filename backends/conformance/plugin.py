@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ..contract import Backend
+from ..backend import Backend
 from ..registry import create_backend
 from .suite import select, verify
 from .tolerances import TOLERANCES, Tolerances

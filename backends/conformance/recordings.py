@@ -9,7 +9,8 @@ from typing import get_args
 
 import torch
 
-from ..contract import Circuit, DeviceError, Health, Origin, Record, Recording, Stimulus
+from ..circuit import Circuit, Record
+from ..recording import DeviceError, Health, Origin, Recording, Stimulus
 from .bench import ATTEMPTS, Bench, ConformanceError, NotApplicableError, difference, require
 
 

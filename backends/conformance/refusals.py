@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import Circuit, DeviceError, Projection, Record, Recording, Stimulus
+from ..circuit import Circuit, Projection, Record
+from ..recording import DeviceError, Recording, Stimulus
 from ..spikes import Spikes
 from .bench import Bench, ConformanceError, NotApplicableError, difference, require
 

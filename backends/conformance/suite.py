@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..contract import Backend
+from ..backend import Backend
 from . import batches, description, neurons, recordings, refusals, synapses
 from .bench import Bench, ConformanceError, NotApplicableError
 from .tolerances import IDEAL, Tolerances

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..contract import INPUT, INTEGERS, Projection
+from ..capabilities import INTEGERS
+from ..circuit import INPUT, Projection
 from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require, within
 

@@ -16,18 +16,13 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
-from hxtrain.backends.contract import (
-    Backend,
-    Batching,
-    Capabilities,
-    Circuit,
-    DeviceError,
-    Interruptible,
-    Recording,
-    Stimulus,
-    check_run,
-)
+from hxtrain.backends.abilities import Batching, Interruptible
+from hxtrain.backends.backend import Backend
+from hxtrain.backends.capabilities import Capabilities
+from hxtrain.backends.checks import check_run
+from hxtrain.backends.circuit import Circuit
 from hxtrain.backends.pieces import join
+from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 
 from . import protocol as p
 from .link import Link, LinkSettings, Reply, Setbacks

@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hxtrain.backends.contract import Circuit
+from hxtrain.backends.circuit import Circuit
 
 from .protocol import Ask, Client, Place, Refusal
 

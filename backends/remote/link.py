@@ -12,7 +12,7 @@ from typing import TypeVar
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from hxtrain.backends.contract import DeviceError
+from hxtrain.backends.recording import DeviceError
 
 from . import protocol as p
 from .keys import load_pair, load_public

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 
-from hxtrain.backends.contract import Recording
+from hxtrain.backends.recording import Recording
 
 from .protocol import Code
 from .worker import Outcome

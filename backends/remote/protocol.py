@@ -13,8 +13,10 @@ from typing import Any, Final, Literal
 
 import zmq
 
-from hxtrain.backends.contract import ADDITION, Capabilities, Circuit, Cost, DeviceError, Health, check_clock
+from hxtrain.backends.capabilities import Capabilities
+from hxtrain.backends.circuit import ADDITION, Circuit
 from hxtrain.backends.ranges import DURATION, POSITIVE, Range, misfits
+from hxtrain.backends.recording import Cost, DeviceError, Health, check_clock
 
 from .wire import LARGEST_PART, Exact, Lines, WireError, pack, unpack
 

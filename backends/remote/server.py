@@ -15,7 +15,7 @@ from typing import Any, Optional
 import zmq
 from zmq.utils import z85
 
-from hxtrain.backends.contract import Backend
+from hxtrain.backends.backend import Backend
 from hxtrain.backends.text import printable
 
 from . import protocol as p

@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hxtrain.backends.contract import Capabilities, Circuit, Recording, Stimulus, weight_type
+from hxtrain.backends.capabilities import Capabilities, weight_type
+from hxtrain.backends.circuit import Circuit
 from hxtrain.backends.pieces import join
+from hxtrain.backends.recording import Recording, Stimulus
 from hxtrain.backends.spikes import Spikes
 
 from .protocol import MOST_PIECES, Block, DType, Events, Piece, Ran, Run

@@ -19,7 +19,7 @@ from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, 
 
 import msgpack
 
-from hxtrain.backends.contract import ADDITION
+from hxtrain.backends.circuit import ADDITION
 from hxtrain.backends.text import printable
 
 LARGEST_PART = 2**20

@@ -16,18 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.backends.checks import check_recording
-from hxtrain.backends.contract import (
-    Backend,
-    Batching,
-    Capabilities,
-    Circuit,
-    DeviceError,
-    Recording,
-    Stimulus,
-    check_circuit,
-    supports,
-)
+from hxtrain.backends.abilities import Batching, supports
+from hxtrain.backends.backend import Backend
+from hxtrain.backends.capabilities import Capabilities
+from hxtrain.backends.checks import check_circuit, check_recording
+from hxtrain.backends.circuit import Circuit
+from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 from hxtrain.backends.text import printable
 
 from .complaints import Complaints

@@ -17,7 +17,7 @@ from hxtrain.emulator.parameters import Float, Int, recorded_neurons
 from hxtrain.emulator.trials import Events, Trials
 
 from . import cpu_kernel as kernel
-from .engine import SubstepEngine
+from .engine import Setup, SubstepEngine
 
 PIECES = 5
 """Pieces of a run per thread; a thread on a busy core takes fewer of them."""
@@ -61,6 +61,12 @@ class CpuEngine(SubstepEngine):
         self._pool = ThreadPoolExecutor(self._threads)
         self._buffers = _empty_buffers()
         self._progress: _Progress | None = None
+        self._recorded = 0
+
+    def prepare(self, setup: Setup) -> None:
+        """Take the chips; see `Engine.prepare`."""
+        super().prepare(setup)
+        self._recorded = len(recorded_neurons(setup.params))
 
     def interrupt(self) -> None:
         """Interrupt the run in progress, from another thread; no effect without a run."""
@@ -88,7 +94,7 @@ class CpuEngine(SubstepEngine):
         batch = len(trials.chip)
         offsets = np.zeros(batch + 1, np.int64)
         np.cumsum(np.bincount(events.sample.numpy(), minlength=batch), out=offsets[1:])
-        codes = np.empty((batch, scalars.samples, len(recorded_neurons(params))), np.uint8)
+        codes = np.empty((batch, scalars.samples, self._recorded), np.uint8)
         counts = np.zeros(batch, np.int64)
         spike_neurons, spike_times = self._spike_buffers(batch, capacity)
         inputs = kernel.Inputs(

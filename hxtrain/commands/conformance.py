@@ -64,7 +64,7 @@ class ConformanceConfig:
 
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
-    tolerances: ToleranceSettings = field(default_factory=ToleranceSettings)  # type: ignore[valid-type]
+    tolerances: ToleranceSettings = field(default_factory=ToleranceSettings)
     checks: Optional[List[str]] = None  # noqa: UP006, UP045
     exclude: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
 

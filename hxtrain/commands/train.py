@@ -23,7 +23,7 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
-from hxtrain.execution.placement import PLAN_COLUMNS
+from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay

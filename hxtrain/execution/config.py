@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import Any, Dict, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
+from hxtrain.backends.chip_settings import CHIP, ChipSettings
 from hxtrain.backends.files import path_part
 from hxtrain.checks import check_types
 
@@ -18,41 +19,20 @@ OUTPUTS = ("membranes", "spikes")
 
 
 @dataclass
-class ChipConfig:
-    """A chip individual, for backends that have chips.
+class ChipName:
+    """Name of a chip.
 
     Attributes:
-        name: serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
+        name: Serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
             every trial runs on one of them at random.
-        preset: codes in an emulated chip's parameter cells: `ideal` (a die without imperfections), `calibrated`
-            (by the procedure of `hxtrain calibrate`), `uncalibrated` (common codes).
-        seed: seed of an emulated chip's temporal noise.
-        calibration: file of `hxtrain calibrate` that replaces the preset's codes.
-        parameters: file of `hxtrain fit`, to emulate the chip that it describes.
-        changes: other values of an emulated die's spreads and noise levels, by field (docs/emulator.md).
-        faults: shares of `dead_neurons`, `firing_neurons`, `stuck_bits` of an emulated die.
-        fault_seed: seed of the choice of faulty neurons and bits.
-        decalibrate_time_constants: relative standard deviation of a deliberate spread of the time constants (Cramer et
-            al. 2022, self-calibration).
-        decalibrate_threshold: relative standard deviation of a deliberate spread of threshold - leak.
-        decalibrate_seed: seed of the deliberate spread.
-        only: imperfections that an emulated chip keeps; None keeps all.
-        correct_capacitance: whether to compensate for the parasitic capacitance of merged circuits.
     """
 
-    name: str = "W66F3"
-    preset: str = "calibrated"
-    seed: int = 0
-    calibration: Optional[str] = None  # noqa: UP045
-    parameters: Optional[str] = None  # noqa: UP045
-    changes: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
-    faults: Dict[str, float] = field(default_factory=dict)  # noqa: UP006
-    fault_seed: int = 0
-    decalibrate_time_constants: float = 0.0
-    decalibrate_threshold: float = 0.0
-    decalibrate_seed: int = 0
-    only: Optional[List[str]] = None  # noqa: UP006, UP045
-    correct_capacitance: bool = True
+    name: str = CHIP
+
+
+@dataclass
+class ChipConfig(ChipSettings, ChipName):  # a dataclass begins with the fields of its last base
+    """A chip individual, for backends that have chips."""
 
     def __post_init__(self) -> None:
         check_types(self, "chip.")

@@ -29,7 +29,8 @@ from hxtrain.neurons import GridEvents, MembraneSource, Saturation
 from hxtrain.neurons.engines import engine_for
 
 from .drift import LIMIT
-from .placement import MAX_RUNS, Plan, place
+from .placement import MAX_RUNS, place
+from .plan import Plan
 from .session import Session
 
 

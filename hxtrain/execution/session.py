@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -38,6 +39,7 @@ from .repeats import Arrivals
 from .timeout import HangingError, Watch
 
 Result = TypeVar("Result")
+CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 
 
@@ -138,9 +140,10 @@ class Session:
         Raises:
             DeviceError: trials are missing after the last attempt.
         """
-        torch_device = self.backend.torch_device if len(parts) == 1 else "cpu"
+        torch_device = self.backend.torch_device if len(parts) == 1 else CPU
         integers = {name: matrix.to(torch_device) for name, matrix in integers.items()}
-        spikes = spikes.to(torch_device)
+        if spikes.time.device != torch_device:
+            spikes = spikes.to(torch_device)
         if spikes.samples == 0:
             return nothing(circuit, spikes.time.device)
         if len(parts) == 1:
@@ -171,12 +174,11 @@ class Session:
 
     def _record_part(self, part: Part, integers: Mapping[str, Tensor], spikes: Spikes) -> Recording:
         """Run a batch through the configured part; its trials continue the clock."""
-        size = part.trials_per_run(self.backend.capabilities)
-        if not size or (self.backend.takes_any_batch and part.circuit.trial_time is None):
-            size = max(spikes.samples, 1)
+        is_any = self.backend.takes_any_batch and part.circuit.trial_time is None
+        size = None if is_any else part.trials_per_run(self.backend.capabilities)
         stimuli = []
         clock = self.clock
-        for piece in spikes.split(size):
+        for piece in spikes.split(size) if size and size < spikes.samples else [spikes]:
             stimuli.append(Stimulus(piece, clock))
             clock += piece.samples
         pieces = []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hxtrain.backends import Registry
 from hxtrain.checks import check_types, one_of, positive
-from hxtrain.neurons import GridEvents, MeasuredLayer, Model, get_surrogate
+from hxtrain.neurons import GridEvents, MeasuredLayer, Model, Surrogate, get_surrogate
 
 from .injection import measured_layers
 
@@ -81,14 +81,22 @@ class SurrogateGradient(Gradient):
             positive("gradient.slope", self.slope)
         if self.at_spike is not None:
             one_of(AT_SPIKE)("gradient.at_spike", self.at_spike)
-        self._derivative = None if self.surrogate is None else get_surrogate(self.surrogate)
+        self._derivative()
+
+    def _derivative(self) -> Surrogate | None:
+        """Return the surrogate derivative of all populations; None: that of each population.
+
+        Raises:
+            ValueError: No surrogate of that name is registered.
+        """
+        return None if self.surrogate is None else get_surrogate(self.surrogate)
 
     def replaced(self, model: Model) -> Model:
         """Return the model of a layer with the settings of this gradient."""
         return Model(
             model.alpha,
             model.beta,
-            self._derivative or model.surrogate,
+            self._derivative() or model.surrogate,
             self.slope or model.slope,
             model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
             model.saturation,

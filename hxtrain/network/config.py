@@ -75,7 +75,7 @@ class NetworkConfig(Architecture):
         trace_bits: resolution of membranes (bits); None: the device's.
         traces: membranes of hidden layers that gradients see: `measured`, or `spikes_only` for the model's response to
             the measured spikes (docs/resolution.md).
-        saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain-fit` measures
+        saturation: current at which a synaptic input of the device saturates (weight LSB, as `hxtrain fit` measures
             it), for the gradients; None: gradients assume linear synapses, as published (decision 0010). It has no
             effect in software, where synapses are linear.
     """

@@ -275,6 +275,9 @@ class LateralInhibition(Recurrent):
     def draw(self, leakage: float, generator: torch.Generator) -> None:
         """Leave weights and generator as they are: other projections get the same weights as without inhibition."""
 
+    def apply_mask(self) -> None:
+        """Leave the weights as they are: they follow the strength, also once the mask is lifted."""
+
 
 def surrogate_or_name(label: str, value: Any) -> str | Surrogate:
     """Return a surrogate derivative or its name, after a check."""

@@ -14,7 +14,6 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -38,10 +37,11 @@ from hxtrain.eager import eager
 from hxtrain.gradients import Gradient, SurrogateGradient
 from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, psp_matrix
 
-from .activity import Activity, LayerActivity
+from .activity import Activity
 from .arrival import InputWatch
 from .description import Description, changes, describe
 from .layers import GRAMMAR, LIF, Incoming, Layer, check_chain, pair_modules
+from .program import Program
 from .runner import RUNNERS, PlacementError, Runner
 from .twin import Twin
 
@@ -51,6 +51,13 @@ MAX_WINDOWS = 100.0
 """Longest time constant, in windows of a pass; longer ones have no visible effect within a window."""
 PRECISIONS = (torch.float32, torch.float64)
 """Types of weights and of computations with them."""
+
+
+def _gradient(label: str, value: Any) -> Gradient:
+    """Return a gradient after a check of its kind."""
+    require_kind(value, Gradient, label, "give hx.SurrogateGradient()")
+    gradient: Gradient = value
+    return gradient
 
 
 class Network(Constants):
@@ -93,6 +100,7 @@ class Network(Constants):
         "trace_bits": optional(count),
         "traces": one_of(TRACES),
         "saturation": optional(positive),
+        "gradient": _gradient,
     }
 
     def __init__(
@@ -114,15 +122,15 @@ class Network(Constants):
         self.trace_bits = trace_bits
         self.traces = traces
         self.saturation = saturation
-        self.gradient = gradient or SurrogateGradient()
+        self.gradient = SurrogateGradient() if gradient is None else gradient
         self.stack = nn.ModuleList(_modules(modules))
-        self._paired: tuple[tuple[nn.Module, ...] | None, list[Layer]] = (None, [])
         self.device: Runner[Network] | None = None
         self.twin = Twin(self)
         self.in_software = False
         self.input_watch = InputWatch()
         self._plan: Any = None
-        self._description = self._checked(self._describe())
+        self._program: Program | None = None
+        self._description = self._checked(self._current())
         self.draw(seed)
 
     @property
@@ -132,15 +140,12 @@ class Network(Constants):
         Raises:
             ValueError: the modules do not form a chain.
         """
-        modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
-        if modules != self._paired[0]:
-            self._paired = modules, pair_modules(list(modules))
-        return self._paired[1]
+        return self._current().layers
 
     @property
     def projections(self) -> list[Incoming]:
         """All projections, in the order of every list of weights."""
-        return [projection for layer in self.layers for projection in layer.projections]
+        return self._current().projections
 
     @property
     def output_kind(self) -> str:
@@ -171,7 +176,7 @@ class Network(Constants):
 
         Args:
             device: device for the network, or a bare backend, which becomes one with the default settings; None: the
-                network runs in software.
+                network runs in software, as with its `twin`.
             gradient: how measured passes are differentiated from now on; None: as before.
 
         Raises:
@@ -184,11 +189,12 @@ class Network(Constants):
                 f"attach takes a device, not {device!r:.60}; write `with hx.open_device(name) as device: "
                 "net.attach(device)`, where name is that of a registered backend, such as 'emulator'"
             )
+        if isinstance(device, Twin):  # each network has one of its own
+            device = None
         previous = self.gradient
-        self.gradient = gradient or previous
+        self.gradient = previous if gradient is None else gradient
         try:
-            require_kind(self.gradient, Gradient, "gradient", "give hx.SurrogateGradient()")
-            description = self._checked(self._describe())
+            description = self._checked(self._remade())
             self._plan = None if device is None else device.place(self)
         except BaseException:
             self.gradient = previous
@@ -196,9 +202,31 @@ class Network(Constants):
         self.device = device
         self._description = description
 
-    def _describe(self) -> Description:
-        """Return what the network is for a device."""
-        return describe(self.layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.hidden_traces)
+    def _current(self) -> Program:
+        """Return what passes read of the network; it is made anew after a change."""
+        program = self._program
+        modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
+        if program is None or program.mark != Constants.changes or program.modules != modules:
+            return self._remade()
+        return program
+
+    def _remade(self) -> Program:
+        """Make anew what passes read of the network."""
+        mark = Constants.changes
+        modules = tuple(self.stack)
+        layers = pair_modules(list(modules))
+        projections = [projection for layer in layers for projection in layer.projections]
+        self._program = Program(
+            mark,
+            modules,
+            layers,
+            projections,
+            [len(layer.projections) for layer in layers],
+            [projection.synapses.weight.shape for projection in projections],
+            describe(layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.hidden_traces),
+            [self.model(layer) for layer in layers],
+        )
+        return self._program
 
     @property
     def hidden_traces(self) -> str:
@@ -212,8 +240,13 @@ class Network(Constants):
         return runner.weight_limits()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy: all attributes except the device."""
-        return {**vars(self), "device": None, "_plan": None}
+        """Return the state of a copy: all attributes except the device and the twin."""
+        return {**vars(self), "device": None, "_plan": None, "twin": None, "_program": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the state of a copy, which has a twin of its own."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.twin = Twin(self)
 
     def extra_repr(self) -> str:
         """Describe the time grid."""
@@ -233,7 +266,7 @@ class Network(Constants):
 
     def models(self) -> list[Model]:
         """Return the model of each layer."""
-        return [self.model(layer) for layer in self.layers]
+        return self._current().models
 
     def psp(self, layer: Layer) -> Tensor:
         """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
@@ -332,58 +365,71 @@ class Network(Constants):
             return self._pass(spikes, masks)
 
     def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
-        first = self.layers[0].linear
         if not isinstance(spikes, Spikes):
             raise TypeError(_no_spikes(spikes))
+        program = self._current()
+        first = program.layers[0].linear
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
-        self._check_unchanged()
+        program = self._check_unchanged(program)
         if self.device is None:
             self.check_software()
         runner = self.runner
         weights = self.effective_weights(masks)
         self._check_precision(weights)
-        spikes = spikes.to(self.torch_device)
+        if spikes.time.device != weights[0].device:
+            spikes = spikes.to(weights[0].device)
         events = GridEvents(spikes, self.dt, self.steps)
         graph = torch.is_grad_enabled()
         with torch.no_grad():
             activity = runner.run(weights, spikes, events)
         self.input_watch.look(events)
         activity.inputs = events
-        activity.onto_output = len(self.layers[-1].projections)
+        activity.onto_output = program.counts[-1]
         if not graph:
             return activity
-        models = self.models()
+        models = program.models
         if self.saturation is not None:
-            pairs = zip(models, runner.saturations(self.saturation), strict=True)
-            models = [model._replace(saturation=saturation) for model, saturation in pairs]
-        layers = self._inject(weights, events, activity.layers, models)
-        return replace(activity, layers=layers)
+            saturations = zip(models, runner.saturations(self.saturation), strict=True)
+            models = [model._replace(saturation=saturation) for model, saturation in saturations]
+        pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
+        activity.layers = self.gradient.attach(pairs, events, activity.layers, models)
+        return activity
 
-    def _check_unchanged(self) -> None:
-        """Refuse a network that is not the one placed on the device; in software, check its changes."""
+    def _check_unchanged(self, program: Program) -> Program:
+        """Refuse a network that is not the one placed on the device; in software, check its changes.
+
+        Returns what the pass reads of the network. Shapes of weights and needs of the gradient change without a mark.
+        """
         if self.device is not None and self.device.plan is not self._plan:
             raise DeviceError("another network was placed on this device since; call net.attach(device) again")
-        description = self._describe()
+        shapes = [projection.synapses.weight.shape for projection in program.projections]
+        if shapes != program.shapes or self.hidden_traces != program.description.traces:
+            program = self._remade()
+        description = program.description
+        if description is self._description:
+            return program
         if description == self._description:
-            return
+            self._description = description
+            return program
         if self.device is not None:
             raise PlacementError(
                 f"the network has changed since it was attached: {changes(self._description, description)}; call "
                 "net.attach(device) again"
             )
-        self._description = self._checked(description)
+        self._description = self._checked(program)
+        return program
 
-    def _checked(self, description: Description) -> Description:
-        """Return a description after the checks that involve several modules.
+    def _checked(self, program: Program) -> Description:
+        """Return the description after the checks that involve several modules.
 
         Raises:
             ValueError: sizes do not match, a time constant is too long for the window, or gradients cannot
                 use the saturation.
         """
-        check_chain(self.layers)
+        check_chain(program.layers)
         window = self.dt * self.steps
-        for layer in description.layers:
+        for layer in program.description.layers:
             for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
                 if tau > MAX_WINDOWS * window:
                     raise ValueError(
@@ -391,10 +437,10 @@ class Network(Constants):
                         f"{window:.3g} s (steps dt); time constants are those of the device in seconds (6e-6), so "
                         "biological ones are divided by its speed-up"
                     )
-        misfits = self.gradient.check([layer.recurrent is not None for layer in self.layers], self.saturation)
+        misfits = self.gradient.check([layer.recurrent is not None for layer in program.layers], self.saturation)
         if misfits:
             raise ValueError(f"Network: {'; '.join(misfits)}")
-        return description
+        return program.description
 
     def _check_precision(self, weights: list[Tensor]) -> None:
         """Refuse weights that are neither float32 nor float64; what runs the network checks their values."""
@@ -411,12 +457,12 @@ class Network(Constants):
         Raises:
             ValueError: `masks` does not hold one mask `[N]` or None for each layer.
         """
-        row_masks: list[Tensor | None] = [None] * len(self.layers) if masks is None else masks
-        if masks is not None:
-            self._check_masks(masks)
+        if masks is None:
+            return [projection.synapses.effective_weight for projection in self._current().projections]
+        self._check_masks(masks)
         return [
             p.synapses.effective_weight if mask is None else p.synapses.effective_weight * mask[:, None]
-            for layer, mask in zip(self.layers, row_masks, strict=True)
+            for layer, mask in zip(self.layers, masks, strict=True)
             for p in layer.projections
         ]
 
@@ -443,13 +489,7 @@ class Network(Constants):
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of the projections by layer: feed-forward weights, then recurrent ones if any."""
         queue = iter(weights)
-        return [list(islice(queue, len(layer.projections))) for layer in self.layers]
-
-    def _inject(
-        self, weights: list[Tensor], events: GridEvents, layers: list[LayerActivity], models: list[Model]
-    ) -> list[LayerActivity]:
-        pairs = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
-        return self.gradient.attach(pairs, events, layers, models)
+        return [list(islice(queue, number)) for number in self._current().counts]
 
 
 def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:

@@ -24,9 +24,11 @@ from hxtrain.network import Activity, Network, Write
 class Regularizer(ABC):
     """Base: a strength, checked. A field is a setting, `regularizer.<name>.<field>`.
 
-    A regulariser may have a state outside its fields, made by `prepare`; it goes into the checkpoint.
+    A regulariser may have a state outside its fields, made by `prepare`; it goes into the checkpoint. It is prepared
+    for one network at a time.
 
     Attributes:
+        is_prepared: whether a rule has called `prepare`; `train_step` keeps the state then.
         reads: output that the penalty reads, a kind of `Network.output_kind`; None if it reads none.
         strength: factor of the penalty; 0 switches the regulariser off.
         watches_writes: whether `after_write` is called; without a watcher no copy of the weights is made.
@@ -34,6 +36,7 @@ class Regularizer(ABC):
 
     reads: ClassVar[str | None] = None
     watches_writes: ClassVar[bool] = False
+    is_prepared = False
     strength: float = 0.0
 
     def __post_init__(self) -> None:

@@ -36,8 +36,13 @@ class Backprop(LearningRule):
 
     def __post_init__(self, loss: LossFunction | None, penalties: Any) -> None:
         super().__post_init__()
+        listed_penalties = listed(penalties)
         if loss is not None:
-            self._objective = Objective(_function(loss), listed(penalties))
+            self._objective = Objective(_function(loss), listed_penalties)
+        elif listed_penalties:
+            raise ValueError(
+                "Backprop: penalties without a loss; give both, such as Backprop(MaxOverTime(), [Burst()])"
+            )
 
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and leave the gradient of loss and penalties in `.grad`.
@@ -78,7 +83,8 @@ def train_step(
         net: Network, attached to a device or in software.
         loss: Function of the output `[T, B, classes]`, see `Activity.output`, and the labels `[B]`, such as
             `MaxOverTime()`.
-        regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`.
+        regularizers: Penalties to minimise in addition: a list, or a mapping by name as in `RunConfig`. Each is
+            prepared in its first step, and keeps its state from then on.
         optimizer: Optimiser over `net.parameters()`; existing gradients are cleared.
         spikes: Input events of `B` samples.
         labels: True classes `[B]`.
@@ -93,7 +99,13 @@ def train_step(
     """
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
-    return learn(net, Backprop(loss, regularizers), optimizer, Batch(spikes, labels, masks), before_step=before_step)
+    rule = Backprop(loss, regularizers)
+    for penalty in rule.objective.penalties:
+        if not penalty.is_prepared:
+            penalty.prepare(net)
+            penalty.is_prepared = True
+    rule.is_prepared = True
+    return learn(net, rule, optimizer, Batch(spikes, labels, masks), before_step=before_step)
 
 
 def _function(loss: LossFunction) -> LossFunction:

@@ -147,6 +147,7 @@ class LearningRule(ABC):
         self.objective.check(net)
         for penalty in self.objective.penalties:
             penalty.prepare(net)
+            penalty.is_prepared = True
         self.is_prepared = True
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:

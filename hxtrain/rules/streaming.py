@@ -13,7 +13,7 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.network import Activity, LayerActivity, Network
 
-from .rule import Batch, LearningRule, Step
+from .rule import Batch, LearningRule, Need, Step
 
 
 class Window(NamedTuple):
@@ -23,7 +23,7 @@ class Window(NamedTuple):
         first: Index of the first step.
         inputs: Input events on the time grid `[W, B, J]`.
         spikes: Spikes of each layer `[W, B, N]`; None for a layer that does not spike.
-        membranes: Membranes of each layer `[W, B, N]`, leak 0, threshold 1; None where they are not needed.
+        membranes: Membranes of each layer `[W, B, N]`, leak 0, threshold 1; None if the rule does not need them.
     """
 
     first: int
@@ -89,12 +89,14 @@ class StreamingRule(LearningRule):
         """Run a batch, and show it to the rule a window at a time."""
         activity: Activity = net(batch.spikes, batch.masks)
         self.begin(net, batch)
-        for window in windows(net, batch.spikes, activity.layers, self.window):
+        for window in windows(net, batch.spikes, activity.layers, self.window, Need.MEMBRANES in self.needs):
             self.observe(net, batch, window)
         return Step(activity, self.finish(net, batch, activity))
 
 
-def windows(net: Network, spikes: Spikes, layers: list[LayerActivity], length: int) -> Iterator[Window]:
+def windows(
+    net: Network, spikes: Spikes, layers: list[LayerActivity], length: int, membranes: bool = True
+) -> Iterator[Window]:
     """Return the windows of a pass in order; the last one may be shorter.
 
     Args:
@@ -102,9 +104,11 @@ def windows(net: Network, spikes: Spikes, layers: list[LayerActivity], length: i
         spikes: Input events of the pass.
         layers: Activity of each layer.
         length: Time steps per window.
+        membranes: Whether membranes are read; they are computed then, also where a device recorded none.
     """
     inputs = InputWindows(spikes.to(net.torch_device), net.dt, net.steps)
     for first in range(0, net.steps, length):
         last = min(first + length, net.steps)
         layer_spikes = [None if layer.spikes is None else layer.spikes[first:last] for layer in layers]
-        yield Window(first, inputs.grid(first, last), layer_spikes, [layer.trace[first:last] for layer in layers])
+        layer_membranes = [layer.trace[first:last] if membranes else None for layer in layers]
+        yield Window(first, inputs.grid(first, last), layer_spikes, layer_membranes)

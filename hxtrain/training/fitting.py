@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
-from hxtrain.objectives import Loss, Regularizer
+from hxtrain.objectives import Loss
 from hxtrain.objectives.functions import as_loss, named_penalties
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Adam, Backprop, Clamp, Constraint, LearningRule, Optimizer
@@ -69,7 +70,8 @@ def fit(
     Args:
         net: Network, attached to a device or in software.
         data: Data set with training and test part.
-        rule: Learning rule; None: `Backprop`. `Backprop(loss, penalties)` replaces `loss` and `penalties`.
+        rule: Learning rule; None: `Backprop`. A rule with an objective, such as `Backprop(loss, penalties)`, takes the
+            place of `loss` and `penalties`.
         encoder: Code from samples to input events; None: `LatencyEncoder()`.
         loss: Loss, which also turns outputs into answers, or a function of output and labels; None: `MaxOverTime()`,
             for a spiking output `SpikeCount()`.
@@ -85,7 +87,7 @@ def fit(
 
     Raises:
         TypeError: An argument is of the wrong type, or a setting is not known.
-        ValueError: A setting is out of range, or the training diverges.
+        ValueError: A setting is out of range, loss or penalties are given twice, or the training diverges.
         RuleError: The rule cannot train the network on its device.
         DeviceError: The device fails permanently; with a folder the state before is saved there.
     """
@@ -97,6 +99,10 @@ def fit(
     if folder is None and config.resume:
         raise ValueError("resume=True needs the run directory: give folder=...")
     pursued = rule.pursued
+    if pursued is not None and (loss is not None or penalties):
+        raise ValueError(
+            f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
+        )
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
     task = Task(
         net,
@@ -148,11 +154,20 @@ def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
     texts = {name: _described(component) for name, component in components.items()}
     device = device_of(task.net)
     chip = {"chip": "none"} if device is None else {"chip": str(device.backend.identity.get("chip_hash"))}
-    return {**loop, **texts, **chip, "network": str(task.net), "seed": seed, "data.sha256": task.data.sha256}
+    network = {"network": _described(task.net, task.net.RULES.keys() - {"gradient"})}
+    for number, module in enumerate(task.net.stack):
+        network[f"network.{number}"] = f"{module}: {_described(module, signature(type(module)).parameters.keys())}"
+    return {**loop, **texts, **chip, **network, "seed": seed, "data.sha256": task.data.sha256}
 
 
-def _described(component: Encoder | Loss | Regularizer | Any) -> str:
-    """Return a component as text; a function of the user is described by its name."""
-    values = {item.name: getattr(component, item.name) for item in fields(component)}
+def _described(component: Any, names: Iterable[str] | None = None) -> str:
+    """Return a component as text; a function of the user is described by its name.
+
+    Args:
+        component: Component of a training.
+        names: Names of its settings; None: the fields of a dataclass.
+    """
+    names = [item.name for item in fields(component)] if names is None else sorted(set(names) - {"mask"})
+    values = {name: getattr(component, name) for name in names}
     named = {name: getattr(value, "__name__", value) for name, value in values.items()}
     return f"{type(component).__name__}({', '.join(f'{name}={value!r}' for name, value in named.items())})"

@@ -75,7 +75,8 @@ class Team(NamedTuple):
 
         Args:
             parameters: Parameters with or without gradients, the same in all processes; those that require no
-                gradient are left alone.
+                gradient are left alone. One without a gradient in any process has none afterwards, so that an
+                optimiser skips it, as in a single process.
             share: Weight of the gradients of this process: its share of the batch.
             values: Further values, which are summed over all processes.
         """
@@ -83,13 +84,14 @@ class Team(NamedTuple):
             return values
         tensors = [parameter for parameter in parameters if parameter.requires_grad]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in tensors]
-        flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), torch.tensor(values, dtype=torch.float32)])
+        owners = [float(parameter.grad is not None) for parameter in tensors]
+        numbers = torch.tensor([*owners, *values], dtype=torch.float32)
+        flat = torch.cat([*(grad.reshape(-1).cpu() for grad in grads), numbers])
         distributed.all_reduce(flat)
-        offset = 0
-        for parameter, grad in zip(tensors, grads, strict=True):
-            parameter.grad = flat[offset : offset + grad.numel()].view_as(parameter).to(parameter)
-            offset += grad.numel()
-        return [float(value) for value in flat[offset:]]
+        *sums, numbers = torch.split(flat, [*(grad.numel() for grad in grads), len(numbers)])
+        for parameter, total, number in zip(tensors, sums, numbers, strict=False):
+            parameter.grad = total.view_as(parameter).to(parameter) if number else None
+        return [float(value) for value in numbers[len(tensors) :]]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in their order: numbers, text, lists and mappings, which travel as JSON.

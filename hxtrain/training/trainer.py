@@ -71,7 +71,7 @@ class Task:
         data: Data set with training and test part.
         augment: Distortion of training images.
         teacher: Artificial neural networks to distil from; None without distillation.
-        rule: Learning rule; each training prepares a copy of it.
+        rule: Learning rule; each training prepares a copy of it, for loss and regularisers of this task.
         constraints: Restrictions of the weights by name, applied in order after the optimiser.
     """
 
@@ -92,6 +92,7 @@ class Task:
             "encoder": Encoder,
             "loss": Loss,
             "data": Dataset,
+            "augment": Augmentation,
             "rule": LearningRule,
             "optimizer": Optimizer,
         }
@@ -165,6 +166,7 @@ class Trainer(Loop[TrainerConfig]):
         self._lessons = (
             None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
         )
+        self._in_software = task.net.in_software
         self._changed = False
         optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
@@ -174,17 +176,19 @@ class Trainer(Loop[TrainerConfig]):
         self._warned: set[str] = set()
         self._start_observations = Observations()
         self._end_observations = Observations()
-        task.net.input_watch.active = False  # the trainer counts the input itself
 
     def _prepare_rule(self, task: Task) -> None:
         """Prepare rule, regularisers and constraints for the network.
 
         Raises:
             RuleError: The rule cannot train the network on its device.
+            TypeError: The state of rule or regularisers cannot be stored in a checkpoint.
         """
         device = device_of(task.net)
         require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
-        self.rule.prepare(task.net, Objective(task.loss, list(self.regularizers.values())))
+        objective = self.rule.pursued or Objective(task.loss)
+        self.rule.prepare(task.net, objective._replace(loss=task.loss, penalties=list(self.regularizers.values())))
+        dict(self._state_tensors())
         with torch.no_grad():
             for constraint in task.constraints.values():
                 constraint.prepare(task.net)
@@ -198,7 +202,7 @@ class Trainer(Loop[TrainerConfig]):
             ValueError: The loss is not finite.
         """
         self.prepare()
-        with self._on_sigint(), self.progress.training(self):
+        with self._on_sigint(), self._network_restored(), self.progress.training(self):
             while self.epoch < self.config.epochs:
                 self._run_epoch()
         assert self.final is not None  # there is at least one epoch
@@ -224,7 +228,7 @@ class Trainer(Loop[TrainerConfig]):
         return device.sharing(first, total)
 
     def _run_epoch(self) -> None:
-        self.task.net.in_software = self.epoch < self.config.software_epochs
+        self.task.net.in_software = self._in_software or self.epoch < self.config.software_epochs
         order = epoch_order(self.seed, self.epoch, len(self.train))
         while self.step < self.steps_per_epoch:
             first = self.step * self.config.batch_size
@@ -468,11 +472,18 @@ class Trainer(Loop[TrainerConfig]):
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors of optimiser, rule and regularisers, with names for an error text."""
         yield from super()._moments()
+        yield from self._state_tensors()
+
+    def _state_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors in the states of rule and regularisers.
+
+        Raises:
+            TypeError: A state holds something else than tensors and plain values.
+        """
         state = self._learning_state()
         for owner, values in {"the rule": state["rule"], **state["penalties"]}.items():
             for name, value in values.items():
-                if isinstance(value, Tensor):
-                    yield f"{name} of {owner}", value
+                yield from _tensors(f"{name} of {owner}", value)
 
     def _restore_learning_state(self, state: Mapping[str, Any]) -> None:
         """Restore the states of a checkpoint.
@@ -484,6 +495,22 @@ class Trainer(Loop[TrainerConfig]):
             self._take_learning_state(state)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoint}: state of the learning rule: {error}") from error
+
+    @contextmanager
+    def _network_restored(self) -> Iterator[None]:
+        """Restore the network's runner and its watch of the input, whatever happens in the block.
+
+        The trainer counts the input itself.
+        """
+        net = self.task.net
+        in_software = net.in_software
+        watched = net.input_watch.active
+        net.input_watch.active = False
+        try:
+            yield
+        finally:
+            net.in_software = in_software
+            net.input_watch.active = watched
 
     @contextmanager
     def _on_sigint(self) -> Iterator[None]:
@@ -502,3 +529,22 @@ class Trainer(Loop[TrainerConfig]):
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in a part of a state.
+
+    Args:
+        name: Name of the part, for errors.
+        value: Tensor, plain value, or list or mapping of these.
+
+    Raises:
+        TypeError: The part holds something else, which no checkpoint could give back.
+    """
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(name, part)
+    elif type(value) not in (str, int, float, bool, type(None)):
+        raise TypeError(f"{name} holds a {type(value).__name__}; a state consists of tensors and plain values")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from hxtrain.backends import (
     available_backends,
     create_backend,
     free_settings,
+    required_settings,
 )
+from hxtrain.backends.chip_settings import EmulatorSettings
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import ReferenceBackend
+from hxtrain.execution.config import ChipConfig
 
 PLUGIN = """
 from functools import wraps
@@ -83,6 +87,18 @@ def test_looking_up_names_imports_no_device(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert process.stdout.split()[0] == "[]"
     assert "emulator" in process.stdout
+
+
+def test_the_keywords_of_the_emulated_chip_are_the_fields_of_its_settings() -> None:
+    assert accepted_settings("emulator") == {item.name for item in fields(EmulatorSettings)}
+    assert required_settings("emulator") == set()
+    assert repr(EmulatorBackend("W60F0", "ideal")) == repr(create_backend("emulator", chip="W60F0", preset="ideal"))
+
+
+def test_a_chip_of_the_command_line_is_taken_whole_by_the_emulated_chip() -> None:
+    name, *options = [item.name for item in fields(ChipConfig)]
+    assert name == "name"
+    assert set(options) < accepted_settings("emulator")
 
 
 def test_settings_reach_the_device() -> None:

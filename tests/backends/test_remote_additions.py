@@ -10,7 +10,7 @@ from remote_bench import connected, serving
 from test_remote_protocol import HELLO, Raw, head
 
 from hxtrain.backends import Capabilities, Circuit, Record, create_backend
-from hxtrain.backends.contract import ADDITION
+from hxtrain.backends.circuit import ADDITION
 from hxtrain.backends.remote import Server
 from hxtrain.backends.remote.protocol import ADDITIONS, PREFIX, Configure, Hello, Welcome, read_body
 from hxtrain.backends.remote.wire import WireError, pack, unpack

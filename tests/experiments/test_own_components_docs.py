@@ -25,19 +25,20 @@ def blocks(start: str) -> list[str]:
 def test_the_page_runs_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (module,), (project,) = blocks("python file=my_module.py"), blocks("toml file=pyproject.toml")
+    module = "\n\n".join(blocks("python file=my_module.py"))
+    [project] = blocks("toml file=pyproject.toml")
     commands = [shlex.split(text.replace("\\\n", " ")) for text in blocks("sh")]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LOSSES, "_added", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("my_module.py").write_text(module)
     for number, words in enumerate(commands):
-        if number:
+        if words == commands[-1]:
             install(project)
         quick = ["trainer.plots=false", "trainer.progress=false", f"hydra.run.dir=run{number}"]
         monkeypatch.setattr("sys.argv", [*words, *quick])
         main()
-    assert type(hx.load("run1").loss).__name__ == "LastSteps"
+    assert type(hx.load(f"run{len(commands) - 1}").loss).__name__ == "LastSteps"
     assert isinstance(hx.load("run0", modules=["my_module"]).net, Network)
     capsys.readouterr()
     exec(compile("\n".join(blocks("python")), "own-components.md", "exec"), {})

@@ -9,26 +9,46 @@ import pytest
 
 from hxtrain.datasets import load_dataset
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
-def blocks(page: str) -> str:
+def blocks(page: Path) -> str:
     """Return the Python code of a page, one block after the other."""
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE))
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+
+
+def test_the_readme_in_fewer_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train on a chip, train on another one from a file, run on a device of one's own."""
+    code = blocks(ROOT / "README.md")
+    assert "epochs=20" in code
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("epochs=20", "epochs=3"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    trained, moved, retrained, weak = (float(line) for line in lines if re.fullmatch(r"[01]\.\d+", line))
+    assert trained > 0.8
+    assert moved < trained - 0.1, "weights of one uncalibrated chip suit another one less"
+    assert retrained > moved + 0.1
+    assert weak < trained - 0.1
 
 
 def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("own-data.md"), "own-data.md", "exec"), {})
+    exec(compile(blocks(DOCS / "own-data.md"), "own-data.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "Spikes(4000 events, 200 samples, 20 units, 2e-06..1.6e-05 s)"
     assert printed[1] == "tensor(23) tensor(1.2000e-05)"
-    assert printed[2] == "tensor(1.)"
-    assert printed[3] == "1.0"
-    assert 0 <= float(printed[4]) <= 1
+    results = [line for line in printed[2:] if line and not line.startswith(("epoch", "compiling"))]
+    assert results[:2] == ["1.0", "tensor(1.)"], "training in a call, and in a loop"
+    loss, spikes = map(float, results[2].split())
+    assert 0 < loss < 0.1 < spikes
+    assert results[3] == "1.0"
+    assert 0 <= float(results[4]) <= 1
     data = load_dataset("folder", folder=tmp_path)
     assert (data.title, len(data.train), data.classes) == ("folder (20 units)", 200, ("0", "1"))
 
 
 def test_the_equations_are_those_of_the_twin() -> None:
-    exec(compile(blocks("model.md"), "model.md", "exec"), {})
+    exec(compile(blocks(DOCS / "model.md"), "model.md", "exec"), {})

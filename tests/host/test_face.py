@@ -1,5 +1,6 @@
 """What a session needs of `import hxtrain as hx`: a data set, a network, a device, training, evaluation, files."""
 
+import copy
 import io
 import pickle
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import Tensor
 import hxtrain as hx
 from hxtrain.backends.reference import ReferenceBackend
 from hxtrain.commands.train import run
+from hxtrain.rules import Batch, Objective, Step
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 
@@ -85,6 +87,11 @@ def test_a_training_resumes_in_its_folder(tmp_path: Path) -> None:
     assert all(map(torch.equal, nets[0].parameters(), nets[2].parameters()))
     with pytest.raises(CheckpointError, match=r"loss: checkpoint 'MaxOverTime\(.*now 'MeanOverTime"):
         hx.fit(network(), DATA, loss=hx.MeanOverTime(), epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    with pytest.raises(CheckpointError, match=r"network: .*traces='spikes_only'"):
+        hx.fit(network(traces="spikes_only"), DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
+    nets[2].stack[1].slope = 5.0
+    with pytest.raises(CheckpointError, match=r"network.1: .*slope=5.0"):
+        hx.fit(nets[2], DATA, epochs=3, folder=tmp_path / "a", resume=True, **SMALL)
 
 
 def test_functions_serve_as_loss_penalty_and_surrogate() -> None:
@@ -136,6 +143,10 @@ NETWORKS: dict[str, Callable[[], hx.Network]] = {
     "inhibition": lambda: hx.Network(
         hx.Linear(6, 4, learned=False), hx.LIF(4), hx.LateralInhibition(4, 0.3), hx.Linear(4, 3), hx.LIF(3)
     ),
+    "gradient": lambda: hx.Network(
+        hx.Linear(6, 4), hx.LIF(4), hx.Linear(4, 3), hx.LI(3), gradient=hx.SurrogateGradient("boxcar", 3.0, "trace")
+    ),
+    "double": lambda: hx.Network(hx.Linear(6, 4), hx.LIF(4), hx.Linear(4, 3), hx.LI(3)).double(),
     "masked": lambda: hx.Network(hx.Linear(6, 4, mask=torch.eye(4, 6)), hx.LIF(4), hx.Linear(4, 3), hx.LI(3)),
 }  # fmt: skip
 
@@ -147,7 +158,9 @@ def test_any_network_is_stored_whole(tmp_path: Path, name: str) -> None:
     stored = hx.load(str(tmp_path / "net.pt"))
     assert str(stored.net) == str(net)
     assert (stored.encoder, stored.loss) == (hx.LatencyEncoder(tau=5e-6), hx.MeanOverTime(readout_scale=2.0))
-    assert all(map(torch.equal, stored.net.effective_weights(), net.effective_weights()))
+    for weight, original in zip(stored.net.effective_weights(), net.effective_weights(), strict=True):
+        assert weight.dtype == original.dtype
+        assert torch.equal(weight, original)
     assert {rule: getattr(stored.net, rule) for rule in net.RULES} == {rule: getattr(net, rule) for rule in net.RULES}
 
 
@@ -182,12 +195,17 @@ class OwnLoss(hx.MaxOverTime):
     """A loss that is not registered."""
 
 
+class OwnLIF(hx.LIF):
+    """A population that no file can name."""
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda: hx.fit(network(), DATA.train), "data: expected Dataset, got Split; give hx.load_dataset"),
         (lambda: hx.fit(DATA, network()), "net: expected Network, got Dataset; fit"),
         (lambda: hx.fit(network(), DATA, epoch=3), "fit has no argument 'epoch'; did you mean epochs?"),
+        (lambda: hx.fit(network(), DATA, augment=3), "augment: expected Augmentation, got int 3"),
         (lambda: hx.fit(network(), DATA, epochs=0), "trainer.epochs=0 must be at least 1"),
         (
             lambda: hx.fit(network(), DATA, hx.MaxOverTime()),
@@ -196,6 +214,10 @@ class OwnLoss(hx.MaxOverTime):
         (lambda: hx.fit(network(), DATA, loss=hx.MaxOverTime), "loss: expected Loss, got the class MaxOverTime"),
         (lambda: hx.fit(network(), DATA, penalties=[3]), "penalties: expected Regularizer, got int 3"),
         (lambda: hx.fit(network(), DATA, penalties=3), "penalties: expected several, got 3"),
+        (
+            lambda: hx.fit(network(), DATA, hx.Backprop(hx.MaxOverTime()), penalties=[hx.Burst()]),
+            "loss and penalties are given twice: rule=backprop has its own",
+        ),
         (lambda: hx.fit(network(), DATA, resume=True), "resume=True needs the run directory: give folder"),
         (lambda: hx.fit(network(), DATA, loss=hx.SpikeCount()), "SpikeCount reads spikes of the output"),
         (lambda: hx.evaluate(network(), DATA), "source: expected a part of the data, got Dataset"),
@@ -206,6 +228,16 @@ class OwnLoss(hx.MaxOverTime):
         (lambda: hx.SurrogateGradient(at_spike="never"), "gradient.at_spike='never' is not known"),
         (lambda: hx.SurrogateGradient(surrogate="step"), "surrogate='step' is not registered"),
         (lambda: network().attach(None, hx.MaxOverTime()), "gradient: expected Gradient, got MaxOverTime"),
+        (lambda: network(gradient="boxcar"), "Network: gradient: expected Gradient, got str 'boxcar'"),
+        (lambda: setattr(network(), "gradient", "boxcar"), "Network: gradient: expected Gradient, got str 'boxcar'"),
+        (
+            lambda: hx.save(hx.Network(hx.Linear(2, 2), OwnLIF(2), hx.Linear(2, 2), hx.LI(2)), "x"),
+            "OwnLIF cannot be stored by name; networks in files consist of Linear",
+        ),
+        (
+            lambda: hx.save(network(gradient=hx.SurrogateGradient(own_surrogate)), "x.pt"),
+            "SurrogateGradient: surrogate=.* cannot be stored; register it under a name",
+        ),
         (lambda: hx.save(DATA, "x.pt"), "net: expected Network, got Dataset"),
         (
             lambda: hx.save(
@@ -230,13 +262,71 @@ def test_progress_goes_where_it_is_told_to() -> None:
     assert "epoch   1" in stream.getvalue()
 
 
-def test_a_copy_of_a_network_has_a_twin_of_its_own() -> None:
+@pytest.mark.parametrize("in_software", [True, False])
+def test_a_training_leaves_the_network_as_it_was(in_software: bool) -> None:
+    net = network()
+    net.attach(MyChip())
+    net.in_software = in_software
+    trained = hx.fit(net, DATA, epochs=1, progress=False, train_samples=20, test_samples=10)
+    assert trained.records[0]["in_software"] == net.in_software == in_software
+    assert net.input_watch.active, "the network warns of missing input again"
+
+
+def test_a_reward_of_ones_own_stays_in_a_training() -> None:
+    rewards: list[Any] = []
+
+    class Learner(hx.Backprop):
+        def step(self, net: hx.Network, batch: Batch) -> Step:
+            rewards.append(self.objective.reward)
+            return super().step(net, batch)
+
+    rule = Learner()
+    rule.prepare(network(), Objective(hx.MaxOverTime(), reward=own_surrogate))
+    hx.fit(network(), DATA, rule, epochs=1, progress=False, train_samples=10, test_samples=10)
+    assert rewards == [own_surrogate]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_of_a_network_has_a_twin_of_its_own(duplicate: Callable[[hx.Network], hx.Network]) -> None:
     net = hx.Network(hx.Linear(64, 40, gain=6.0), hx.LIF(40), hx.Linear(40, 10), hx.LI(10))
     net.attach(MyChip())
-    copy = pickle.loads(pickle.dumps(net))
-    assert copy.runner is copy.twin
-    assert copy.twin is not net.twin
-    with torch.no_grad():
-        copy.stack[0].weight.zero_()
+    twofold = duplicate(net)
+    twofold.steps = 5
+    assert twofold.runner is twofold.twin
+    assert twofold.twin is not net.twin
     spikes = hx.LatencyEncoder()(DATA.test.images[:5] / 255)
-    assert copy(spikes).hidden_spikes() == 0 < net(spikes).hidden_spikes()
+    assert len(twofold(spikes).output) == 5
+    assert len(net(spikes).output) == net.steps
+
+
+def test_a_copy_of_a_network_has_weights_of_its_own() -> None:
+    net = hx.Network(hx.Linear(64, 40, gain=6.0), hx.LIF(40), hx.Linear(40, 10), hx.LI(10))
+    twofold = copy.deepcopy(net)
+    with torch.no_grad():
+        twofold.stack[0].weight.zero_()
+    spikes = hx.LatencyEncoder()(DATA.test.images[:5] / 255)
+    assert twofold(spikes).hidden_spikes() == 0 < net(spikes).hidden_spikes()
+
+
+def test_a_twin_attached_to_a_network_means_software() -> None:
+    slow = hx.Network(hx.Linear(64, 40), hx.LIF(40, tau_mem=2e-5), hx.Linear(40, 10), hx.LI(10), steps=9)
+    net = network(weight_bits=3)
+    net.attach(slow.twin)
+    spikes = hx.LatencyEncoder()(DATA.test.images[:5] / 255)
+    assert len(slow(spikes).output) == 9, "the twin still runs its network"
+    with pytest.raises(ValueError, match="weight_bits=3: in software"):
+        net(spikes)
+
+
+def test_settings_of_a_gradient_take_effect_at_once() -> None:
+    def gradient(surrogate: str, successor: str) -> Tensor:
+        net = hx.Network(
+            hx.Linear(64, 40, gain=6.0), hx.LIF(40), hx.Linear(40, 10), hx.LI(10),
+            gradient=hx.SurrogateGradient(surrogate),
+        )  # fmt: skip
+        net.gradient.surrogate = successor
+        net(hx.LatencyEncoder()(DATA.test.images[:5] / 255)).output.sum().backward()
+        return net.stack[0].weight.grad
+
+    assert torch.equal(gradient("superspike", successor="boxcar"), gradient("boxcar", successor="boxcar"))
+    assert not torch.equal(gradient("superspike", successor="boxcar"), gradient("superspike", successor="superspike"))

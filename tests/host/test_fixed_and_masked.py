@@ -21,7 +21,7 @@ from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.neurons.engines import cpu
 from hxtrain.objectives import WeightDecay
-from hxtrain.rules import train_step
+from hxtrain.rules import Mask, train_step
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import take_weights
 from hxtrain.training import Task, Trainer
@@ -293,3 +293,12 @@ def test_a_mask_limits_the_gradient_as_stepwise_weights_do():
     scale = torch.rand(3, 4)
     grad, = torch.autograd.grad((linear.effective_weight * scale).sum(), linear.weight)  # fmt: skip
     assert worst_relative([grad], [scale * linear.mask]) == 0.0
+
+
+def test_inhibition_follows_its_strength_once_a_mask_is_lifted():
+    inhibition = hx.LateralInhibition(4, 0.5, mask=torch.eye(4))
+    net = hx.Network(hx.Linear(6, 4), hx.LIF(4), inhibition, hx.Linear(4, 3), hx.LI(3))
+    Mask().apply(net)
+    assert not inhibition.effective_weight.any()
+    net.set_mask("layer0->layer0", None)
+    assert torch.equal(inhibition.effective_weight, hx.LateralInhibition(4, 0.5).weight)

@@ -76,6 +76,16 @@ def test_parts_follow_each_other_and_cover_everything() -> None:
     assert Team(1, 2).entry([], "chips") is None
 
 
+def test_a_weight_without_gradient_in_any_process_has_none_afterwards(mocker) -> None:
+    """An optimiser with momentum would move it by a gradient of zeros."""
+    mocker.patch.object(parallel.distributed, "all_reduce", lambda flat: flat.mul_(2))  # two equal processes
+    learned, idle = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+    learned.grad = torch.full((2, 3), 5.0)
+    assert Team(0, 2).sum_gradients([learned, idle], 0.5, [1.0, 2.0]) == [2.0, 4.0]
+    assert torch.equal(learned.grad, torch.full((2, 3), 5.0))
+    assert idle.grad is None
+
+
 @pytest.mark.timeout(600)
 def test_each_process_takes_a_gpu_of_its_own(mocker, monkeypatch) -> None:
     mocker.patch("torch.cuda.is_available", return_value=True)

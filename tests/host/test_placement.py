@@ -8,7 +8,7 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.execution import place
-from hxtrain.execution.placement import nominal_scale
+from hxtrain.execution.plan import nominal_scale
 
 CHIP = create_backend("emulator").capabilities
 

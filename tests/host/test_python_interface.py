@@ -13,7 +13,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backend
-from hxtrain.backends.contract import Cost
+from hxtrain.backends.recording import Cost
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
 from hxtrain.datasets.augment import Augmentation

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from test_training import digits, quiet
@@ -121,6 +122,19 @@ def test_windows_hold_every_event_and_every_step() -> None:
     assert all(window.spikes[1] is None for window in passed)
 
 
+def test_windows_have_membranes_for_rules_that_need_them() -> None:
+    passed: list[Window] = []
+
+    class Blind(Integral):
+        needs: ClassVar[frozenset[Need]] = frozenset({Need.SPIKES})
+
+        def observe(self, net: hx.Network, batch: Batch, window: Window) -> None:
+            passed.append(window)
+
+    Blind(20).step(integrator(), batch())
+    assert passed[0].membranes == [None]
+
+
 @pytest.mark.parametrize("preset", [None, "ideal", "uncalibrated"])
 def test_a_step_of_the_rule_equals_train_step(preset: str | None) -> None:
     weights = []
@@ -214,6 +228,15 @@ def test_a_penalty_with_a_state_resumes_bit_by_bit(tmp_path: Path, mocker: Any, 
     assert not hasattr(config.regularizer["inertia"], "path"), "settings hold no state"
 
 
+def test_a_penalty_keeps_its_state_from_step_to_step() -> None:
+    net = hx.Network(hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Linear(20, 3), hx.LI(3), steps=20, seed=2)
+    penalty = Inertia()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    for _ in range(3):
+        train_step(net, hx.MaxOverTime(), [penalty], optimizer, *batch()[:2])
+    assert penalty.writes == 3
+
+
 def test_watchers_learn_what_the_device_got() -> None:
     net = hx.Network(hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Linear(20, 3), hx.LI(3), steps=20, seed=2)
     device = hx.Device(create_backend("emulator", preset="ideal"))
@@ -251,6 +274,21 @@ def test_a_state_without_its_owner_is_refused(tmp_path: Path) -> None:
         Burst().load_state_dict(state["penalties"]["a"])
 
 
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (torch.tensor([1.0, torch.nan]), "path of a is not finite after epoch 1"),
+        (np.zeros(3), "path of a holds a ndarray; a state consists of tensors and plain values"),
+    ],
+)
+def test_a_state_that_no_run_could_resume_from_is_refused(tmp_path: Path, mocker: Any, part: Any, text: str) -> None:
+    config = replace(digits(1, "software", train_samples=50, test_samples=20), regularizer={"a": Inertia()})
+    mocker.patch.object(Inertia, "state_dict", return_value={"path": [torch.zeros(2), {"last": part}]})
+    with pytest.raises((TypeError, ValueError), match=text):
+        run(config, tmp_path, "test", quiet())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
     config = digits(1, "software", train_samples=150, test_samples=20)
     config.constraint = {"clamp": Clamp(), "sign": Sign(0.75)}
@@ -269,6 +307,7 @@ def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
     [
         (lambda: Sign(1.5), "constraint Sign: excitatory=1.5 must be in 0..1"),
         (lambda: Sign("half"), "constraint Sign: excitatory='half'"),  # type: ignore[arg-type]
+        (lambda: Backprop(penalties=[Burst()]), "Backprop: penalties without a loss; give both"),
         (lambda: Integral(0), "rule.window=0 must be at least 1 time step"),
         (lambda: RULES.load("bakprop"), "rule='bakprop' is not registered; known: .*backprop.* Did you mean backprop?"),
         (lambda: GRADIENTS.load("exact"), "gradient='exact' is not registered; known: .*surrogate"),

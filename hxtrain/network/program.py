@@ -1,0 +1,37 @@
+"""A network in the form that its passes use, made once and kept while the network does not change."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from hxtrain.neurons import Model
+
+from .description import Description
+from .layers import Incoming, Layer
+
+
+class Program(NamedTuple):
+    """What passes read of a network.
+
+    Attributes:
+        mark: Mark of the constants from which the program is made, see `Constants.changes`.
+        modules: Modules of the network.
+        layers: Populations, the output last.
+        projections: All projections, in the order of every list of weights.
+        counts: Number of projections onto each layer.
+        shapes: Shapes of the weights of each projection.
+        description: What the network is for a device.
+        models: Model of each layer.
+    """
+
+    mark: int
+    modules: tuple[nn.Module, ...]
+    layers: list[Layer]
+    projections: list[Incoming]
+    counts: list[int]
+    shapes: list[torch.Size]
+    description: Description
+    models: list[Model]
