@@ -21,7 +21,7 @@ from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.execution.config import BackendConfig
-from hxtrain.network.config import NetworkConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Progress
@@ -59,7 +59,7 @@ def test_a_network_learns_events(folder: Path, tmp_path: Path, backend: str) -> 
     result = run(replace(training, trainer=replace(training.trainer, plots=True)), tmp_path, "test", quiet())
     assert result["test_accuracy"] > 0.8  # chance: 0.25
     assert (result["data_size"], result["train_samples"], result["settings"]["encoder.kind"]) == (
-        UNITS, 160, "EventEncoder",
+        UNITS, 160, "events",
     )  # fmt: skip
     events = result["input_events_per_sample"] + result["late_input_events_per_sample"]
     assert events == pytest.approx(len(bursts(40, 1)["times"]) / 40)
@@ -99,14 +99,14 @@ def test_a_run_on_events_resumes_to_the_very_same_weights(folder: Path, tmp_path
             {"distillation": Distillation("x.pt")},
             r"a teacher takes images or feature vectors; folder \(700 units\) has",
         ),
-        ({"data": {"size": 16}}, "data.size=16, but its samples have 700 units"),
+        ({"data": {"size": 16}}, ": size=16, but its samples have 700 units"),
         (
             {"network": {"hidden": [90]}, "backend": BackendConfig("emulator", max_runs=1)},
             r"544 neuron circuits \(layer0 90 x 6, .* use fewer neurons",
         ),
         (
             {"network": {"steps": 300}, "backend": BackendConfig("emulator")},
-            r"longer than the 0.0002 s .*set network.steps=117 or less, or backend.trial_time",
+            r"longer than the 0.0002 s .*set steps=117 or less, or trial_time",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -132,7 +132,10 @@ def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
     progress = quiet()
     training = config(folder, encoder=hx.EventEncoder())
     run(replace(training, trainer=replace(training.trainer, epochs=1)), tmp_path, "test", progress)
-    assert any("the input is late" in remark and "encoder.speedup" in remark for remark in progress.remarks)
+    assert any(
+        "the input is late" in remark and "the encoder's `tau` is in seconds, and its `speedup`" in remark
+        for remark in progress.remarks
+    )
 
 
 def test_the_command_line_trains_resumes_and_evaluates(

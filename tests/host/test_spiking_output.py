@@ -18,7 +18,7 @@ from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig
 from hxtrain.gradients import measured_layers
-from hxtrain.network.config import NetworkConfig
+from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Model, get_surrogate
 from hxtrain.objectives import Burst, SpikeCount, SpikeCountMSE, WeightDecay
 from hxtrain.objectives.distillation import distillation_loss
