@@ -101,6 +101,7 @@ def train_step(
     require_kind(net, Network, "net", "train_step(net, loss, regularizers, optimizer, spikes, labels)")
     require_kind(optimizer, torch.optim.Optimizer, "optimizer", "give torch.optim.Adam(net.parameters())")
     rule = Backprop(loss, regularizers)
+    rule.objective.check(net)
     for penalty in rule.objective.penalties:
         if not penalty.is_prepared:
             penalty.prepare(net)
