@@ -69,7 +69,7 @@ def _plain(additions: Collection[str], value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     kind: Any = type(value)
-    parts = {name: getattr(value, name) for name in _names(kind)} if is_dataclass(kind) else dict(vars(value))
+    parts = {name: getattr(value, name) for name in _field_names(kind)} if is_dataclass(kind) else dict(vars(value))
     for name, addition in _added(kind).items():
         if addition not in additions:
             del parts[name]
@@ -77,7 +77,7 @@ def _plain(additions: Collection[str], value: Any) -> Any:
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
+def _field_names(kind: Any) -> tuple[str, ...]:
     """Return the names of a dataclass's fields; an instance may hold more, computed from them."""
     return tuple(part.name for part in fields(kind))
 
