@@ -69,7 +69,9 @@ def _plain(additions: Collection[str], value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     kind: Any = type(value)
-    parts = {name: getattr(value, name) for name in _field_names(kind)} if is_dataclass(kind) else dict(vars(value))
+    parts = (
+        {name: getattr(value, name) for name in _field_names(type(value))} if is_dataclass(kind) else dict(vars(value))
+    )
     for name, addition in _added(kind).items():
         if addition not in additions:
             del parts[name]
