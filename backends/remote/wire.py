@@ -69,9 +69,7 @@ def _plain(additions: Collection[str], value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     kind: Any = type(value)
-    parts = (
-        {name: getattr(value, name) for name in _field_names(type(value))} if is_dataclass(kind) else dict(vars(value))
-    )
+    parts = {name: getattr(value, name) for name in _field_names(kind) or vars(value)}
     for name, addition in _added(kind).items():
         if addition not in additions:
             del parts[name]
@@ -80,8 +78,9 @@ def _plain(additions: Collection[str], value: Any) -> Any:
 
 @cache
 def _field_names(kind: Any) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields; an instance may hold more, computed from them."""
-    return tuple(part.name for part in fields(kind))
+    """Return the names of a dataclass's fields, of which an instance may hold more; none for another class."""
+    parts: tuple[Field[Any], ...] = fields(kind) if is_dataclass(kind) else ()
+    return tuple(part.name for part in parts)
 
 
 @cache
