@@ -213,7 +213,7 @@ def test_names_of_the_package_are_listed_and_come_from_their_homes() -> None:
     assert dir(hxtrain) == sorted(hxtrain.__all__)
     for name in hxtrain.__all__:
         assert getattr(hxtrain, name) is not None
-    assert set(hxtrain._HOMES) == set(hxtrain.__all__) - {"__version__", "load"}
+    assert set(hxtrain._HOMES) == set(hxtrain.__all__) - {"__version__", "load", *hxtrain._ALIASES}
     for name, home in hxtrain._HOMES.items():
         assert getattr(hxtrain, name) is resolve_name(f"hxtrain.{home}:{name}")
         assert f" {name}" in (ROOT / "hxtrain" / "__init__.py").read_text().partition("_HOMES = ")[0]
