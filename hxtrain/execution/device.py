@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -134,6 +135,7 @@ class Device:
         self.session.restart_drift()
         return plan
 
+    @torch.no_grad()
     def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
         """Run a batch and return the measured activity, in the model's units and the precision of the weights.
 

@@ -381,8 +381,7 @@ class Network(Constants):
             spikes = spikes.to(weights[0].device)
         events = GridEvents(spikes, self.dt, self.steps)
         graph = torch.is_grad_enabled()
-        with torch.no_grad():
-            activity = runner.run(weights, spikes, events)
+        activity = runner.run(weights, spikes, events)
         self.input_watch.look(events)
         activity.inputs = events
         activity.onto_output = program.counts[-1]

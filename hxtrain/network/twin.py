@@ -74,7 +74,9 @@ class Twin:
             named = zip(net.projections, weights, strict=True)
             raise not_finite(*(projection.name for projection, weight in named if not all_finite([weight])))
         inputs = events or GridEvents(spikes, net.dt, net.steps)
-        return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, torch.is_grad_enabled()))
+        recorded = torch.is_grad_enabled()
+        with torch.no_grad():
+            return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, recorded))
 
     def saturations(self, current: float) -> list[None]:
         """Return None by layer: inputs are linear."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bursts import SPEEDUP, UNITS, bursts, write
+from commands import call
 from rich.console import Console
 
 import hxtrain as hx
@@ -138,30 +139,21 @@ def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_the_command_line_trains_resumes_and_evaluates(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from hxtrain.experiments import evaluate as evaluation
-    from hxtrain.experiments import train
-
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line_trains_resumes_and_evaluates(folder: Path, tmp_path: Path) -> None:
     words = [
         "data=folder", f"data.folder={folder}", "encoder=events", f"encoder.speedup={SPEEDUP}", "network.hidden=[20]",
         "network.steps=40", "trainer.batch_size=20", "trainer.train_samples=60", "trainer.plots=false",
         "trainer.progress=false", "backend=emulator", "hydra.run.dir=run",
     ]  # fmt: skip
-
-    def call(main: Any, *arguments: str) -> None:
-        monkeypatch.setattr("sys.argv", ["hxtrain", *arguments])
-        main()
-
-    call(train.main, *words, "trainer.epochs=1")
-    call(train.main, *words, "trainer.epochs=2", "trainer.resume=true")
-    assert "network 700-20-4 on folder (700 units), backend emulator" in capsys.readouterr().out
+    assert call("hxtrain", *words, "trainer.epochs=1", cwd=tmp_path).returncode == 0
+    process = call("hxtrain", *words, "trainer.epochs=2", "trainer.resume=true", cwd=tmp_path)
+    assert "network 700-20-4 on folder (700 units), backend emulator" in process.stdout
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert (result["epochs"], result["settings"]["encoder.speedup"]) == (2, SPEEDUP)
-    call(evaluation.main, "checkpoint=run/checkpoint.pt", "backend=software", "hydra.run.dir=evaluated")
+    places = "checkpoint=run/checkpoint.pt", "backend=software", "hydra.run.dir=evaluated"
+    assert call("hxtrain evaluate", *places, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "evaluated/evaluation.json").read_text())["test_samples"] == 40
-    with pytest.raises(SystemExit):
-        call(train.main, *[word for word in words if "encoder" not in word], "hydra.run.dir=refused")
-    assert "take EventEncoder(speedup=...) (encoder=events)" in capsys.readouterr().err
+    images = [word for word in words if "encoder" not in word]
+    process = call("hxtrain", *images, "hydra.run.dir=refused", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "take EventEncoder(speedup=...) (encoder=events)" in process.stderr
