@@ -150,7 +150,11 @@ class LearningRule(ABC):
         for penalty in objective.penalties:
             penalty.prepare(net)
             penalty.is_prepared = True
-        candidates: list[LearningRule | Regularizer] = [self, *objective.penalties]
+        self.begin()
+
+    def begin(self) -> None:
+        """Collect the watchers; `prepare` calls this once every state is made."""
+        candidates: list[LearningRule | Regularizer] = [self, *self.objective.penalties]
         self.watchers = [candidate for candidate in candidates if candidate.watches_writes]
         self.is_prepared = True
 
