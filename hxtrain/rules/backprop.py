@@ -106,7 +106,7 @@ def train_step(
         if not penalty.is_prepared:
             penalty.prepare(net)
             penalty.is_prepared = True
-    rule.begin()
+    rule.collect_watchers()
     return learn(net, rule, optimizer, Batch(spikes, labels, masks), before_step=before_step)
 
 

@@ -150,9 +150,9 @@ class LearningRule(ABC):
         for penalty in objective.penalties:
             penalty.prepare(net)
             penalty.is_prepared = True
-        self.begin()
+        self.collect_watchers()
 
-    def begin(self) -> None:
+    def collect_watchers(self) -> None:
         """Collect the watchers; `prepare` calls this once every state is made."""
         candidates: list[LearningRule | Regularizer] = [self, *self.objective.penalties]
         self.watchers = [candidate for candidate in candidates if candidate.watches_writes]
