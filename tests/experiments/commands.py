@@ -7,6 +7,7 @@ process itself is tested: signals, several at a time, the installed script.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -99,6 +100,9 @@ def _logging() -> Iterator[None]:
         root.handlers = handlers
         REPORT.handlers = []
         root.setLevel(level)
+        with warnings.catch_warnings():  # a file of a job that logging has let go of must not fail a test to come
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @contextlib.contextmanager
