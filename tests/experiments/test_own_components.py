@@ -32,7 +32,7 @@ from hxtrain.experiments.train import main
 from hxtrain.network import NetworkConfig
 from hxtrain.neurons import SURROGATES, get_surrogate
 from hxtrain.objectives import LOSSES, PENALTIES
-from hxtrain.rules import OPTIMIZERS
+from hxtrain.rules import OPTIMIZERS, RULES
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.training import TrainerConfig
 
@@ -135,6 +135,7 @@ POINTS = {
     "optimizers": "toy = toys:ToyOptimizer",
     "surrogates": "toy = toys:toy_surrogate",
     "datasets": "toy = toys:toy_data",
+    "rules": "delta = toys_rule:Delta",
 }
 SMALL = ["network.hidden=[5]", "backend=software", "trainer.epochs=1", "trainer.batch_size=20", "trainer.plots=false"]
 BY_NAME = ["data=toy", "data.settings.samples=30", "loss=toy", "loss.last=2", "encoder=toy", "encoder.late=0.5"]
@@ -142,7 +143,18 @@ BY_NAME += ["regularizer=[burst,toy]", "regularizer.toy.strength=0.1", "optimize
 BY_PATH = ["data=toys:toy_data", "data.settings.samples=30", "loss=toys:ToyLoss", "loss.last=2", "encoder=toys:ToyCode"]
 BY_PATH += ["encoder.late=0.5", "regularizer=[burst,toys:ToyPenalty]", "regularizer.ToyPenalty.strength=0.1"]
 BY_PATH += ["optimizer=toys:ToyOptimizer", "network.surrogate=toys:toy_surrogate"]
-REGISTRIES: tuple[Registry[Any], ...] = (ENCODERS, LOSSES, PENALTIES, OPTIMIZERS, SURROGATES, DATASETS)
+DELTA = ["network.hidden=[50]", "network.init_gain=5", "network.output=spikes", "loss=spike_count", "data=digits"]
+DELTA += ["trainer.batch_size=20", "trainer.learning_rate=1e-2", "rule=delta", "rule.target=3"]
+REGISTRIES: tuple[Registry[Any], ...] = (ENCODERS, LOSSES, PENALTIES, OPTIMIZERS, SURROGATES, DATASETS, RULES)
+
+
+def rule() -> str:
+    """Return the module of the page on own components with its learning rule alone."""
+    page = (Path(__file__).parents[2] / "docs" / "own-components.md").read_text()
+    blocks = re.findall(r"^```python file=my_module.py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    imports = blocks[0].partition("\n\n\n")[0]
+    [text] = [block for block in blocks if "(hx.LearningRule)" in block]
+    return f"{imports}\n\n\n{text}"
 
 
 @pytest.fixture
@@ -154,9 +166,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv(COMPONENTS, raising=False)
     (tmp_path / "toys.py").write_text(TOYS)
+    (tmp_path / "toys_rule.py").write_text(rule())
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    sys.modules.pop("toys", None)
+    for name in ("toys", "toys_rule"):
+        sys.modules.pop(name, None)
     os.environ.pop(COMPONENTS, None)
 
 
@@ -211,8 +225,43 @@ def test_python_trains_with_the_same_components(package: Path, monkeypatch: pyte
         trainer=TrainerConfig(epochs=1, batch_size=20, plots=False, progress=False),
     )
     run(config, "python")
-    weights = [load_checkpoint(package / name / "checkpoint.pt")["model"] for name in ("run", "python")]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert equal(weights(package / "run"), weights(package / "python"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a run."""
+    model: dict[str, torch.Tensor] = load_checkpoint(folder / "checkpoint.pt")["model"]
+    return model
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return whether all weights are equal, bit by bit."""
+    return first.keys() == second.keys() and all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def test_a_learning_rule_of_a_package_trains_by_name_in_python_and_after_a_break(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(rule().split("@dataclass")[1].strip().splitlines()) < 30
+    train(monkeypatch, [*DELTA, "trainer.epochs=5"])
+    whole = weights(package / "run")
+    result = json.loads((package / "run/result.json").read_text())
+    assert result["test_accuracy"] > 0.7  # chance: 0.1
+    assert (result["settings"]["rule.kind"], result["settings"]["rule.target"]) == ("delta", 3)
+    assert hx.load(package / "run").net.output_kind == "spikes"
+
+    net = NetworkConfig(hidden=[50], init_gain=5.0, output="spikes").build(64, 10, seed=0)
+    initial = net.stack[0].weight.detach().clone()
+    delta = RULES["delta"](target=3.0)  # type: ignore[call-arg]
+    fit = hx.fit(net, load_dataset("digits"), delta, epochs=5, batch_size=20, learning_rate=1e-2, progress=False)
+    assert fit.accuracy == result["test_accuracy"]
+    assert equal(whole, net.state_dict())
+    assert torch.equal(net.stack[0].weight, initial), "the rule changes the last projection alone"
+
+    train(monkeypatch, [*DELTA, "trainer.epochs=3", "hydra.run.dir=broken"])
+    assert not equal(whole, weights(package / "broken"))
+    train(monkeypatch, [*DELTA, "trainer.epochs=5", "hydra.run.dir=broken", "trainer.resume=true"])
+    assert equal(whole, weights(package / "broken"))
 
 
 def test_help_lists_an_installed_component_with_its_settings(package: Path) -> None:
