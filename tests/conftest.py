@@ -1,9 +1,10 @@
-"""Fixtures of all tests: torch's generator starts with the same seed, and no process outlives its test."""
+"""Fixtures of all tests: the same seed for torch, and no process outlives its test."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,23 @@ def pytest_report_header() -> str:
     source = Path(hxtrain.__file__).parent
     clone = source == ROOT / "hxtrain"
     return f"hxtrain: {source}" + (" (this clone's folders; `pytest` tests what is installed)" if clone else "")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Keep the handlers of libraries from Hydra, which closes all handlers that exist when it configures its own.
+
+    The handler of absl, which jax imports, closes with itself the standard error stream of its import, unless that is
+    the present one. In a test it is the file of pytest's capture, and a command in the tests' process has another.
+    Log files stay in sight: Hydra closes those of earlier jobs.
+    """
+    handlers: list[Any] = logging._handlerList  # type: ignore[attr-defined]
+    streams = [reference for reference in handlers if not isinstance(reference(), logging.FileHandler)]
+    handlers[:] = [reference for reference in handlers if isinstance(reference(), logging.FileHandler)]
+    try:
+        return (yield)
+    finally:
+        handlers[:0] = [reference for reference in streams if reference() is not None]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """The console scripts, called from the command line."""
 
+import io
 import json
+import logging
 
 import pytest
 from commands import call, launch
@@ -11,6 +13,23 @@ from hxtrain.commands.train import RunConfig
 from hxtrain.experiments.schema import register
 
 TINY = ["experiment=digits", "trainer.epochs=1", "trainer.train_samples=200", "trainer.test_samples=50"]
+
+
+class Closing(logging.StreamHandler):
+    """Closes its stream with itself, as the handler of absl does."""
+
+    def close(self):
+        self.stream.close()
+        super().close()
+
+
+LIBRARY = Closing(io.StringIO())
+"""Handler that is there before a test begins."""
+
+
+def test_a_command_in_the_process_of_the_tests_leaves_handlers_of_libraries_open(tmp_path):
+    assert call("hxtrain", "network.hidden=[0]", cwd=tmp_path).returncode == 2
+    assert not LIBRARY.stream.closed
 
 
 def settings(*overrides) -> RunConfig:
