@@ -107,17 +107,17 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a data set to evaluate": (
         lambda: evaluate(network(), DATA, LOSS),
         TypeError,
-        r"source: expected a Source, got Dataset\(digits 8x8.*\); make one with data.source\(data.test, encoder\)",
+        r"source: expected a part of the data, got Dataset\(digits 8x8.*\); give data.test",
     ),
     "tensors to evaluate": (
         lambda: evaluate(network(), (IMAGES, LABELS), LOSS),
         TypeError,
         "source: expected Source, got tuple; evaluate",
     ),
-    "a split to evaluate": (
-        lambda: evaluate(network(), DATA.test, LOSS),
+    "a source with a second encoder": (
+        lambda: evaluate(network(), DATA.source(DATA.test, ENCODE), LOSS, encoder=ENCODE),
         TypeError,
-        r"got Split\(500 images, 8x8\); make one",
+        "encoder: a source has its encoder already; give a part of the data, such as data.test",
     ),
     "a data set as a part of it": (
         lambda: evaluate_split(DATA),
@@ -140,12 +140,12 @@ MISTAKES: Mapping[str, tuple[Callable[[], object], type[Exception], str]] = {
     "another order to evaluate": (
         lambda: evaluate(network(), LOSS, DATA.source(DATA.test, ENCODE)),
         TypeError,
-        r"source: expected Source, got MaxOverTime; evaluate\(net, data.source",
+        r"source: expected Source, got MaxOverTime; evaluate\(net, data.test, loss\)",
     ),
-    "no loss": (
-        lambda: evaluate(network(), DATA.source(DATA.test, ENCODE), None),
+    "the name of a loss": (
+        lambda: evaluate(network(), DATA.source(DATA.test, ENCODE), "max_over_time"),
         TypeError,
-        "loss: expected Loss, got NoneType",
+        "loss: expected Loss, got str",
     ),
     "batches in words": (
         lambda: evaluate_split(DATA.test, batch_size="5"),
