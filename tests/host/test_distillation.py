@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SCRIPTS, launch
+from commands import SCRIPTS, call
 from rich.console import Console
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
@@ -291,7 +291,7 @@ def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    alone = launch("hxtrain", *words, f"hydra.run.dir={tmp_path / 'alone'}", cwd=tmp_path)
+    alone = call("hxtrain", *words, f"hydra.run.dir={tmp_path / 'alone'}", cwd=tmp_path)
     for process in (alone, together):
         assert process.returncode == 0, process.stderr
         assert process.stdout.count("teacher MLP") == 1

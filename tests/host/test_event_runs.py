@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bursts import SPEEDUP, UNITS, bursts, write
-from commands import launch
+from commands import call
 from rich.console import Console
 
 import hxtrain as hx
@@ -145,15 +145,15 @@ def test_the_command_line_trains_resumes_and_evaluates(folder: Path, tmp_path: P
         "network.steps=40", "trainer.batch_size=20", "trainer.train_samples=60", "trainer.plots=false",
         "trainer.progress=false", "backend=emulator", "hydra.run.dir=run",
     ]  # fmt: skip
-    assert launch("hxtrain", *words, "trainer.epochs=1", cwd=tmp_path).returncode == 0
-    process = launch("hxtrain", *words, "trainer.epochs=2", "trainer.resume=true", cwd=tmp_path)
+    assert call("hxtrain", *words, "trainer.epochs=1", cwd=tmp_path).returncode == 0
+    process = call("hxtrain", *words, "trainer.epochs=2", "trainer.resume=true", cwd=tmp_path)
     assert "network 700-20-4 on folder (700 units), backend emulator" in process.stdout
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert (result["epochs"], result["settings"]["encoder.speedup"]) == (2, SPEEDUP)
     places = "checkpoint=run/checkpoint.pt", "backend=software", "hydra.run.dir=evaluated"
-    assert launch("hxtrain evaluate", *places, cwd=tmp_path).returncode == 0
+    assert call("hxtrain evaluate", *places, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "evaluated/evaluation.json").read_text())["test_samples"] == 40
     images = [word for word in words if "encoder" not in word]
-    process = launch("hxtrain", *images, "hydra.run.dir=refused", cwd=tmp_path)
+    process = call("hxtrain", *images, "hydra.run.dir=refused", cwd=tmp_path)
     assert process.returncode == 2
     assert "take EventEncoder(speedup=...) (encoder=events)" in process.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import launch
+from commands import call
 from rich.console import Console
 
 from hxtrain.backends import DeviceError
@@ -121,7 +121,7 @@ def test_losses_are_warned_of_once_per_epoch(tmp_path):
 
 def test_the_command_ends_with_status_3_and_names_its_continuation(tmp_path):
     options = ["experiment=digits", "trainer.epochs=1", "backend=emulator_faulty", "backend.faults={lost_samples: 0.9}"]
-    process = launch("hxtrain", *options, "hydra.run.dir=run", cwd=tmp_path)
+    process = call("hxtrain", *options, "hydra.run.dir=run", cwd=tmp_path)
     assert process.returncode == 3
     assert "of 25 trials did not arrive whole (trial" in process.stderr
     assert "or allow more repeats than backend.retries=5" in process.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SCRIPTS, launch
+from commands import SCRIPTS, call
 
 from hxtrain.commands.evaluate import EvaluateConfig, with_device
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
@@ -39,7 +39,7 @@ def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
 
 def alone(folder: Path, *words: str) -> None:
     """Train in this process."""
-    process = launch("hxtrain", *SETTINGS, f"hydra.run.dir={folder}", *words, cwd=folder.parent)
+    process = call("hxtrain", *SETTINGS, f"hydra.run.dir={folder}", *words, cwd=folder.parent)
     assert process.returncode == 0, process.stderr
 
 
