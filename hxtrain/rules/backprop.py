@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar, Optional
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,21 +21,25 @@ from .rule import Batch, LearningRule, LossFunction, Need, Objective, Step
 from .step import LossNotFiniteError, learn
 
 
-@dataclass
+@dataclass(init=False)
 class Backprop(LearningRule):
     """Descent of a loss and penalties by autograd; `Network.gradient` defines the derivative of a measured pass.
+
+    It has no settings: loss and penalties are settings of a run.
 
     Args:
         loss: Loss of the output, for use without a trainer.
         penalties: Regularisers, a list or a mapping by name, for use without a trainer.
     """
 
-    loss: InitVar[Optional[LossFunction]] = None  # noqa: UP045
-    penalties: InitVar[Any] = ()
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LOSS, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES})
 
-    def __post_init__(self, loss: LossFunction | None, penalties: Any) -> None:
-        super().__post_init__()
+    def __init__(
+        self,
+        loss: LossFunction | None = None,
+        penalties: Iterable[Regularizer] | Mapping[str, Regularizer] = (),
+    ) -> None:
+        super().__init__()
         listed_penalties = listed(penalties)
         if loss is not None:
             self._objective = Objective(_function(loss), listed_penalties)
