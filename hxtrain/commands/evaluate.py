@@ -147,8 +147,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             "use the same files"
         )
     inputs = encoder.units(data.inputs)
-    classes = len(data.classes)
-    net = module_with_weights(lambda: network.build(inputs, classes, settings["seed"]), state["model"], path)
+    outputs = loss.outputs(len(data.classes), data.targets)
+    net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), state["model"], path)
+    loss.prepare(len(data.classes), data.targets)
+    loss.load_state_dict(state.get("loss", {}))
     software_identity = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return TrainedNetwork(
         net,

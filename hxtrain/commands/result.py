@@ -16,7 +16,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.files import replacing
 from hxtrain.datasets import Dataset, ImageSource, Samples, Split
 from hxtrain.execution import device_of
-from hxtrain.network import Activity, Network
+from hxtrain.network import Network
 from hxtrain.neurons import over_time
 from hxtrain.objectives.losses import predictions
 from hxtrain.plots import training as plots
@@ -204,7 +204,7 @@ def answer_grid(trainer: Trainer, grid: Split) -> Tensor:
     answers = torch.full_like(grid.labels, -1)
     for indices in torch.split(inner_points, trainer.config.evaluation_batch_size):
         activity = task.net(source.spikes(indices))
-        answers[indices] = predictions(task.loss.scores(activity.output)).cpu()
+        answers[indices] = predictions(task.loss.scores(task.loss.read(activity))).cpu()
     return answers
 
 
@@ -218,15 +218,14 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     values = source.intensities(indices) if isinstance(source, ImageSource) else [None] * count
     spikes = source.spikes(indices)
     activity = task.net(spikes)
-    answers = predictions(task.loss.scores(activity.output))
+    answers = predictions(task.loss.scores(task.loss.read(activity)))
     is_readout = task.net.output_kind == "membranes"
     hidden = activity.hidden[-1].spikes if activity.hidden else None
     inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
-    hidden_events = activity.hidden[-1].events if activity.hidden else None
-    events = Spikes.from_grid(inputs, task.net.dt) if hidden_events is None else hidden_events
+    events = activity.hidden[-1].times(task.net.dt) if activity.hidden else Spikes.from_grid(inputs, task.net.dt)
     window = task.net.steps * task.net.dt
     model_traces = _model_traces(task.net, inputs) if is_readout else None
-    output_events = None if is_readout else _output_events(task.net, activity)
+    output_events = None if is_readout else activity.layers[-1].times(task.net.dt)
     views = []
     for index in range(count):
         is_input = (spikes.sample == index) & (spikes.time < window)
@@ -261,9 +260,3 @@ def _model_traces(net: Network, inputs: Tensor) -> Tensor:
     """Return the model's membranes of the readout `[T, B, N]` for its inputs `[T, B, J]`."""
     last = net.layers[-1]
     return over_time(net.psp(last), inputs @ last.linear.effective_weight.t())
-
-
-def _output_events(net: Network, activity: Activity) -> Spikes:
-    """Return the spikes of a spiking output, with measured times if a device ran."""
-    events = activity.layers[-1].events
-    return Spikes.from_grid(activity.output, net.dt) if events is None else events

@@ -157,7 +157,8 @@ def build_network(config: RunConfig, data: Dataset) -> Network:
             another kind of output than the network has.
     """
     source = data.source(data.train, config.encoder, config.augment)
-    net = config.network.build(source.units, len(data.classes), config.seed)
+    outputs = config.loss.outputs(len(data.classes), data.targets)
+    net = config.network.build(source.units, outputs, config.seed)
     net.gradient = config.gradient
     check_output(net, config.loss, *config.regularizer.values())
     return net

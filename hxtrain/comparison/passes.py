@@ -65,10 +65,11 @@ def run_pass(net: Network, spikes: Spikes, loss: Loss, labels: Tensor | None) ->
     """
     check_output(net, loss)
     activity = net(spikes)
-    answers = predictions(loss.scores(activity.output.detach()))
+    output = loss.read(activity)
+    answers = predictions(loss.scores(output.detach()))
     classes = answers if labels is None else labels.to(answers.device)
     weights = {p.name: p.synapses.weight for p in net.projections if p.synapses.is_trainable}
-    gradients = torch.autograd.grad(loss(activity.output, classes), [*weights.values()]) if weights else ()
+    gradients = torch.autograd.grad(loss(output, classes), [*weights.values()]) if weights else ()
     with torch.no_grad():
         layers = _layers(net, spikes.to(answers.device), activity)
     return Pass(layers, dict(zip(weights, gradients, strict=True)), answers.cpu(), activity.health, net.device is None)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from hxtrain.backends import Spikes
+
 from .augment import Augmentation
 from .encoders import Encoder
 from .errors import DatasetError
@@ -35,6 +37,8 @@ class Dataset:
         validation: part for the choice of settings; None if the data set has no such part.
         plane: for data in the unit square, function that returns the points of a grid of S x S, row by row (y, then x
             ascending), as samples with their true class, or -1 outside all classes; None for other data.
+        targets: spike trains that the output neurons should fire, of sample c for class c; None for data with classes
+            alone.
     """
 
     name: str
@@ -49,8 +53,13 @@ class Dataset:
     evaluated_on: str = "test"
     validation: Samples | None = None
     plane: Callable[[int], Split] | None = None
+    targets: Spikes | None = None
 
     def __post_init__(self) -> None:
+        if self.targets is not None and self.targets.samples != len(self.classes):
+            raise DatasetError(
+                f"{self.name}: targets of {self.targets.samples} samples, expected {len(self.classes)}, one per class"
+            )
         for part, split in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if split is None:
                 continue

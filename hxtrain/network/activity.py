@@ -20,6 +20,19 @@ class LayerActivity(MeasuredLayer):
 
     events: Spikes | None = None
 
+    def times(self, dt: float) -> Spikes:
+        """Return the spikes as events: with measured times, or in software with the starts of their steps.
+
+        Args:
+            dt: Width of a step (s).
+
+        Raises:
+            ValueError: The layer is a readout.
+        """
+        if self.fired is None:
+            raise ValueError("a readout (LI) has no spikes; end the network in a spiking LIF (network.output=spikes)")
+        return Spikes.from_grid(self.fired.grid, dt) if self.events is None else self.events
+
 
 @dataclass(repr=False)
 class Activity:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
-from hxtrain.backends import Registry
+from hxtrain.backends import Registry, Spikes
 from hxtrain.backends.intake import as_tensor
 from hxtrain.backends.spikes import Data
 from hxtrain.checks import check_types
-from hxtrain.network import Network
+from hxtrain.network import Activity, Network
 
 
 @dataclass
 class Loss(ABC):
     """Base: turns the output of a network into scores of the classes, and into a number to minimise.
 
-    A field is a setting, `loss.<field>`.
+    A field is a setting, `loss.<field>`. A loss with state, such as the preferred class of each output neuron, makes it
+    in `prepare`, learns in `observe`, and gives it to checkpoints; it consists of tensors and plain values.
 
     Attributes:
         reads: output that the loss reads, a kind of `Network.output_kind`: `membranes` or `spikes`.
@@ -33,6 +35,45 @@ class Loss(ABC):
     def __post_init__(self) -> None:
         check_types(self, "loss.")
 
+    def outputs(self, classes: int, targets: Spikes | None = None) -> int:
+        """Return the number of output neurons that the loss needs; one per class by default.
+
+        Args:
+            classes: number of classes of the data.
+            targets: target spike trains of the classes, see `Dataset.targets`; None: there are none.
+
+        Raises:
+            ValueError: the loss needs target spike trains, and there are none.
+        """
+        return classes
+
+    def classes(self, outputs: int) -> int:
+        """Return the number of classes that the scores of `outputs` neurons tell apart; one per neuron by default."""
+        return outputs
+
+    def prepare(self, classes: int, targets: Spikes | None = None) -> None:  # noqa: B027 - a hook
+        """Make what the loss needs of a data set, and its state; the arguments are those of `outputs`."""
+
+    def read(self, activity: Activity) -> Tensor:
+        """Return what the loss reads of a pass; by default its output `[T, B, N]`, see `Activity.output`."""
+        return activity.output
+
+    def observe(self, output: Tensor, labels: Tensor) -> None:  # noqa: B027 - a hook
+        """Take note of what `read` returned of a training step and of the true classes `[B]`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `state_dict` returned, after `prepare`.
+
+        Raises:
+            ValueError: the state belongs to another loss.
+        """
+        if state:
+            raise ValueError(f"there is a state of {', '.join(state)}, but {type(self).__name__} has none")
+
     @abstractmethod
     def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of an output `[T, B, classes]`; the highest one is the answer."""
@@ -40,6 +81,28 @@ class Loss(ABC):
     def logits(self, output: Tensor) -> Tensor:
         """Return the inputs of a softmax `[B, classes]` for an output `[T, B, classes]`, for a teacher to compare."""
         return self.scores(output)
+
+    def decision_times(self, output: Tensor, dt: float) -> Tensor:
+        """Return the decision time of each sample (s) `[B]`, for an output `[T, B, N]`.
+
+        The answer at a step rests on all steps up to it. The decision time is the time of the first step from which on
+        the answer stays the final one. A tie is no answer: if the final answer is a tie, the decision time is the end
+        of the recorded window. A loss that reads something else, see `read`, defines decision times of its own.
+
+        Args:
+            output: What `read` returned: membranes, of which step k is sampled at `k * dt`; or spikes, of which step k
+                is known at its end, `(k + 1) * dt`.
+            dt: Width of a step (s).
+        """
+        steps = len(output)
+        scores = torch.stack([self.scores(output[: t + 1]) for t in range(steps)])
+        answers = torch.stack([predictions(step_scores) for step_scores in scores])
+        is_tie = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
+        open_until = torch.arange(1, steps + 1, device=output.device)[:, None]
+        decision_steps = ((answers != answers[-1]) | is_tie).mul(open_until).amax(0)
+        if self.reads == "spikes":
+            decision_steps = (decision_steps + 1).clamp(max=steps)
+        return decision_steps * dt
 
     @abstractmethod
     def __call__(self, output: Tensor, labels: Data) -> Tensor:
@@ -187,6 +250,11 @@ def check_output(net: Network, *parts: object) -> None:
                 f"{end}({neurons.size}) (network.output={reads}), or choose another loss or penalty: MaxOverTime "
                 "(loss=max_over_time) reads membranes, SpikeCount (loss=spike_count) spikes"
             )
+
+
+def read_output(loss: Any, activity: Activity) -> Tensor:
+    """Return what a loss, or a function of output and labels, reads of a pass."""
+    return loss.read(activity) if isinstance(loss, Loss) else activity.output
 
 
 def default_loss(net: Network) -> Loss:

@@ -15,6 +15,7 @@ from hxtrain.backends.intake import as_tensor
 from hxtrain.checks import require_kind
 from hxtrain.network import Activity, Network
 from hxtrain.objectives import Regularizer
+from hxtrain.objectives.losses import read_output
 from hxtrain.objectives.regularizers import listed
 
 from .rule import Batch, LearningRule, LossFunction, Need, Objective, Step
@@ -32,7 +33,9 @@ class Backprop(LearningRule):
         penalties: Regularisers, a list or a mapping by name, for use without a trainer.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.LOSS, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES})
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.LOSS, Need.PENALTIES, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES}
+    )
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Backprop(LearningRule):
         activity: Activity = net(batch.spikes, batch.masks)
         objective = self.objective
         loss = batch.loss or objective.loss
-        output = activity.output
+        output = read_output(objective.loss, activity)
         answer = loss(output, as_tensor(batch.labels, "labels").to(output.device))
         _check_answer(answer)
         value = float(answer.detach())

@@ -33,8 +33,10 @@ class Need(str, Enum):
     SPIKES = "spikes"
     MEMBRANES = "membranes"
     TARGETS = "targets"
+    TRAINS = "target spike trains"
     REWARD = "reward"
     LOSS = "loss"
+    PENALTIES = "penalties"
 
 
 class RuleError(ValueError):
@@ -81,11 +83,13 @@ class Objective(NamedTuple):
         loss: Loss of the output.
         penalties: Regularisers of activity and weights.
         reward: Reward `[B]` of scores `[B, classes]` and labels `[B]`, for rules that learn from reward.
+        targets: Target spike trains of the classes, of sample c for class c; None: the data have none.
     """
 
     loss: LossFunction
     penalties: Sequence[Regularizer] = ()
     reward: Callable[[Tensor, Tensor], Tensor] = correctness
+    targets: Spikes | None = None
 
     def check(self, net: Network) -> None:
         """Raise an error for a network that cannot pursue this.
@@ -105,12 +109,18 @@ class LearningRule(ABC):
     made by `prepare`.
 
     Attributes:
-        needs: What the rule reads; a network or a device that lacks it is refused before anything runs.
+        needs: What the rule reads; a network or a device that lacks it is refused before anything runs. Penalties and
+            the teacher of a rule that does not read them have no effect, which the trainer says.
+        is_local: Whether `.grad` holds the negative change of the weights rather than a gradient; such a rule goes with
+            plain descent, `optimizer=sgd`.
+        solves: Task that the rule was shown to solve, in a few words.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
         watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
 
     needs: ClassVar[frozenset[Need]]
+    is_local: ClassVar[bool] = False
+    solves: ClassVar[str] = ""
     watches_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -5,13 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from hxtrain.backends import Cost, total
 from hxtrain.execution import Device
-from hxtrain.objectives import Loss
-from hxtrain.objectives.losses import predictions
 
 
 @dataclass(frozen=True)
@@ -96,27 +91,3 @@ def energy_of(cost: Cost, power: float | None) -> tuple[float | None, str | None
         return energy, cost.origin, None
     watts = energy / cost.chip_time if cost.chip_time else 0.0
     return energy, cost.origin, f"the chip draws {watts:.3g} W during the chip time; not measured; without the host"
-
-
-def decision_times(loss: Loss, output: Tensor, dt: float) -> Tensor:
-    """Return the decision time of each sample (s) `[B]`.
-
-    The answer at a step rests on all steps up to it. The decision time is the time of the first step from which on the
-    answer stays the final one. A tie is no answer: if the final answer is a tie, the decision time is the end of the
-    recorded window.
-
-    Args:
-        loss: Loss function that turns outputs into answers.
-        output: Membranes `[T, B, classes]`, of which step k is sampled at `k * dt`; or spikes, of which step k is
-            known at its end, `(k + 1) * dt`.
-        dt: Width of a step (s).
-    """
-    steps = len(output)
-    scores = torch.stack([loss.scores(output[: t + 1]) for t in range(steps)])
-    answers = torch.stack([predictions(step_scores) for step_scores in scores])
-    is_tie = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
-    open_until = torch.arange(1, steps + 1, device=output.device)[:, None]
-    decision_steps = ((answers != answers[-1]) | is_tie).mul(open_until).amax(0)
-    if loss.reads == "spikes":
-        decision_steps = (decision_steps + 1).clamp(max=steps)
-    return decision_steps * dt

@@ -18,7 +18,7 @@ from hxtrain.network import Network
 from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import check_output, default_loss, predictions
 
-from .cost import CostMeter, Costs, decision_times
+from .cost import CostMeter, Costs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Evaluation:
         confusion: Counts `[classes, classes]`; rows are true classes.
         health: Losses and retries of the device.
         costs: Time and energy of all samples together.
-        decision_time: Mean time of a decision (s after the start of the output's trial), see `decision_times`.
+        decision_time: Mean time of a decision (s after the start of the output's trial), see `Loss.decision_times`.
         decision_time_95: 95th percentile of the decision times (s).
         input_events_per_sample: Mean number of input events within the window; None in a checkpoint that lacks it.
         late_input_events_per_sample: Mean number of input events after the window, which have no effect.
@@ -161,7 +161,7 @@ def evaluate(
     elif encoder is not None:
         raise TypeError("encoder: a source has its encoder already; give a part of the data, such as data.test")
     _check(net, source, loss)
-    _check_sizes(net, source, whole("batch_size", batch_size))
+    _check_sizes(net, source, loss, whole("batch_size", batch_size))
     return observe(net, source, loss, batch_size, masks).summary()
 
 
@@ -174,13 +174,13 @@ def _check(net: Network, source: Source, loss: Loss) -> None:
     check_output(net, loss)
 
 
-def _check_sizes(net: Network, source: Source, batch_size: int) -> None:
+def _check_sizes(net: Network, source: Source, loss: Loss, batch_size: int) -> None:
     """Raise an error for sizes that contradict each other."""
     if not len(source) or batch_size < 1:
         raise ValueError(f"{len(source)} samples in batches of {batch_size}: at least one of each is needed")
     outputs = net.layers[-1].neurons.size
     largest = int(source.labels.max())
-    if largest >= outputs:
+    if largest >= loss.classes(outputs):
         raise ValueError(f"labels go up to {largest}, but the output has {outputs} neurons; it needs one per class")
 
 
@@ -204,7 +204,7 @@ def observe(
         samples: Consecutive samples to run, possibly none; None for all.
     """
     samples = range(len(source)) if samples is None else samples
-    classes = net.layers[-1].neurons.size
+    classes = loss.classes(net.layers[-1].neurons.size)
     confusion = torch.zeros(classes, classes, dtype=torch.long)
     spikes = 0.0
     health = Health()
@@ -215,7 +215,8 @@ def observe(
     for indices in torch.split(torch.arange(samples.start, samples.stop), batch_size) if samples else ():
         labels = source.labels[indices]
         activity = net(source.spikes(indices).to(net.torch_device), masks)
-        answers = predictions(loss.scores(activity.output)).cpu()
+        output = loss.read(activity)
+        answers = predictions(loss.scores(output)).cpu()
         confusion += torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
         spikes += activity.hidden_spikes()
         if activity.inputs is not None:
@@ -223,6 +224,6 @@ def observe(
             late_input_events += activity.inputs.late
         health = health + activity.health
         meter.add(activity.cost)
-        times.append(decision_times(loss, activity.output, net.dt).cpu().double())
+        times.append(loss.decision_times(output, net.dt).cpu().double())
     costs = meter.costs()
     return EvaluationSums(confusion, spikes, health, costs, torch.cat(times), input_events, late_input_events)

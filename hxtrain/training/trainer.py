@@ -36,8 +36,10 @@ from hxtrain.rules import (
     LearningRule,
     LossFunction,
     LossNotFiniteError,
+    Need,
     Objective,
     Optimizer,
+    RuleError,
     Step,
     learn,
     require_fit,
@@ -102,6 +104,7 @@ class Task:
         for name, constraint in mapping("constraints", self.constraints).items():
             require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
         Objective(self.loss, penalties).check(self.net)
+        self.loss.prepare(len(self.data.classes), self.data.targets)
         self.source(self.data.train, self.augment)
 
     def source(self, samples: Samples, augment: Augmentation | None = None) -> Source:
@@ -157,9 +160,9 @@ class Trainer(Loop[TrainerConfig]):
         optimizer = task.optimizer.build(task.net.parameters(), config.learning_rate)
         self.rule = copy.deepcopy(task.rule)
         self.regularizers = copy.deepcopy(dict(task.regularizers))
-        self._prepare_rule(task)
-        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.task = task
+        self._prepare_rule(task, progress)
+        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.team = team
         self.train_source = task.source(self.train, task.augment)
         self.test_source = task.source(self.test)
@@ -177,8 +180,8 @@ class Trainer(Loop[TrainerConfig]):
         self._start_observations = Observations()
         self._end_observations = Observations()
 
-    def _prepare_rule(self, task: Task) -> None:
-        """Prepare rule, regularisers and constraints for the network.
+    def _prepare_rule(self, task: Task, progress: Progress) -> None:
+        """Prepare rule, loss, regularisers and constraints for the network.
 
         Raises:
             RuleError: The rule cannot train the network on its device.
@@ -186,8 +189,19 @@ class Trainer(Loop[TrainerConfig]):
         """
         device = device_of(task.net)
         require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
-        objective = self.rule.pursued or Objective(task.loss)
-        self.rule.prepare(task.net, objective._replace(loss=task.loss, penalties=list(self.regularizers.values())))
+        if task.teacher is not None and Need.LOSS not in self.rule.needs:
+            raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
+        ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
+        if ignored and Need.PENALTIES not in self.rule.needs:
+            progress.warn(
+                f"rule={self.rule.name} follows no penalties: regularizer {', '.join(ignored)} has no effect; leave it "
+                "out with regularizer=[]"
+            )
+        task.loss.prepare(len(task.data.classes), task.data.targets)
+        objective = (self.rule.pursued or Objective(task.loss))._replace(
+            loss=task.loss, penalties=list(self.regularizers.values()), targets=task.data.targets
+        )
+        self.rule.prepare(task.net, objective)
         dict(self._state_tensors())
         with torch.no_grad():
             for constraint in task.constraints.values():
@@ -317,9 +331,12 @@ class Trainer(Loop[TrainerConfig]):
         """
         net = self.task.net
         health = step.activity.health
+        loss = self.task.loss
         with torch.no_grad():
-            answers = predictions(self.task.loss.scores(step.activity.output))
+            output = loss.read(step.activity)
+            answers = predictions(loss.scores(output))
             correct = float((answers == labels.to(answers.device)).sum())
+            loss.observe(output, labels)
         n_counted = len(labels) * (share > 0)
         sums = StepSums(
             n_counted,
@@ -458,14 +475,15 @@ class Trainer(Loop[TrainerConfig]):
             device.clock = state["clock"]
 
     def _learning_state(self) -> dict[str, Any]:
-        """Return the states of the rule and of the regularisers."""
+        """Return the states of the rule, of the loss and of the regularisers."""
         penalties = {name: penalty.state_dict() for name, penalty in self.regularizers.items()}
-        return {"rule": self.rule.state_dict(), "penalties": penalties}
+        return {"rule": self.rule.state_dict(), "loss": self.task.loss.state_dict(), "penalties": penalties}
 
     def _take_learning_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `_learning_state` returned; old checkpoints lack it."""
         penalties = state.get("penalties", {})
         self.rule.load_state_dict(state.get("rule", {}))
+        self.task.loss.load_state_dict(state.get("loss", {}))
         for name, penalty in self.regularizers.items():
             penalty.load_state_dict(penalties.get(name, {}))
 
@@ -481,7 +499,7 @@ class Trainer(Loop[TrainerConfig]):
             TypeError: A state holds something else than tensors and plain values.
         """
         state = self._learning_state()
-        for owner, values in {"the rule": state["rule"], **state["penalties"]}.items():
+        for owner, values in {"the rule": state["rule"], "the loss": state["loss"], **state["penalties"]}.items():
             for name, value in values.items():
                 yield from _tensors(f"{name} of {owner}", value)
 

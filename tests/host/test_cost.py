@@ -16,7 +16,7 @@ from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
-from hxtrain.training.cost import CostMeter, decision_times, energy_of
+from hxtrain.training.cost import CostMeter, energy_of
 
 DECISIONS = [
     # membranes of two classes at each step, and the step of the decision
@@ -31,14 +31,14 @@ DECISIONS = [
 
 def test_an_answer_is_found_when_it_no_longer_changes():
     readout = torch.tensor([trace for trace, _ in DECISIONS], dtype=torch.float32).transpose(0, 1)
-    times = decision_times(hx.MaxOverTime(), readout, dt=2e-6)
+    times = hx.MaxOverTime().decision_times(readout, dt=2e-6)
     assert times.tolist() == pytest.approx([2e-6 * step for _, step in DECISIONS])
 
 
 def test_the_decision_is_that_of_the_loss():
     readout = torch.tensor([[(0.0, 0.0)], [(1.0, 0.0)], [(0.0, 0.9)], [(0.0, 0.9)]])
-    assert decision_times(hx.MaxOverTime(), readout, 1.0).tolist() == [1]
-    assert decision_times(hx.MeanOverTime(), readout, 1.0).tolist() == [3]
+    assert hx.MaxOverTime().decision_times(readout, 1.0).tolist() == [1]
+    assert hx.MeanOverTime().decision_times(readout, 1.0).tolist() == [3]
 
 
 ENERGIES = [

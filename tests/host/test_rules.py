@@ -368,3 +368,80 @@ def test_a_step_has_the_loss_and_the_activity() -> None:
     step = rule.step(net, batch())
     assert isinstance(step, Step)
     assert step.loss == pytest.approx(float(integral_loss(step.activity.readout.detach(), batch().labels)))
+
+
+@dataclass
+class Nearest(hx.Loss):
+    """Counts the samples of each class; a neuron answers for class 0 if it fires less than at its threshold."""
+
+    reads: ClassVar[str] = "spikes"
+
+    def outputs(self, classes: int, targets: hx.Spikes | None = None) -> int:
+        if targets is None:
+            raise ValueError("Nearest needs target spike trains")
+        return targets.units
+
+    def classes(self, outputs: int) -> int:
+        return 2 * outputs
+
+    def prepare(self, classes: int, targets: hx.Spikes | None = None) -> None:
+        self.labels = torch.zeros(classes)
+
+    def read(self, activity: Activity) -> Tensor:
+        counts = activity.layers[-1].counts
+        assert counts is not None
+        return counts
+
+    def scores(self, output: Tensor) -> Tensor:
+        return torch.cat([-output, output], 1)
+
+    def decision_times(self, output: Tensor, dt: float) -> Tensor:
+        return torch.full((len(output),), dt)
+
+    def observe(self, output: Tensor, labels: Tensor) -> None:
+        self.labels += torch.bincount(labels, minlength=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"labels": self.labels}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.labels = state["labels"]
+
+    def __call__(self, output: Tensor, labels: Any) -> Tensor:
+        return (output[:, 0] - 3 * labels).square().mean()
+
+
+def test_a_loss_chooses_what_it_reads_and_keeps_a_state(tmp_path: Path) -> None:
+    data = hx.load_dataset("digits")
+    data = replace(data, train=data.train[:30], test=data.test[:10])
+    binary = [replace(part, labels=part.labels % 2) for part in (data.train, data.test)]
+    trains = hx.Spikes.from_events([1], [0], [1e-5], 2, 1)
+    data = replace(data, train=binary[0], test=binary[1], classes=("even", "odd"), targets=trains)
+    loss = Nearest()
+    net = hx.Network(hx.Linear(64, loss.outputs(2, data.targets), gain=5.0), hx.LIF(1))
+    hx.fit(net, data, loss=loss, epochs=2, folder=tmp_path, progress=False)
+    assert loss.labels.sum() == 60
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert torch.equal(state["loss"]["labels"], 2 * torch.bincount(data.train.labels).float())
+    result = hx.evaluate(net, data.test, loss)
+    assert result.confusion.shape == (2, 2)
+    with pytest.raises(ValueError, match="targets of 1 samples, expected 2, one per class"):
+        replace(data, targets=hx.Spikes.from_events([0], [0], [1e-5], 1, 1))
+
+
+@dataclass
+class Unled(LearningRule):
+    """A rule that follows neither loss nor penalties, and changes nothing."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SPIKES})
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        return Step(net(batch.spikes), 0.0)
+
+
+def test_penalties_without_effect_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    net = hx.Network(hx.Linear(64, 10), hx.LI(10))
+    data = hx.load_dataset("digits")
+    data = replace(data, train=data.train[:20], test=data.test[:10])
+    hx.fit(net, data, Unled(), penalties=[Burst()], epochs=1)
+    assert "follows no penalties: regularizer 0_burst has no effect" in " ".join(capsys.readouterr().out.split())

@@ -28,7 +28,6 @@ from hxtrain.rules import train_step
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
-from hxtrain.training.cost import decision_times
 from hxtrain.training.diagnosis import diagnose
 
 RULE = (get_surrogate("superspike"), 10.0, True)
@@ -212,8 +211,8 @@ def test_decisions_on_spikes_fall_when_the_step_of_the_spike_is_over():
     """Neuron 1 leads from step 1 on; a tie at the end is decided at the end of the window."""
     spikes = torch.zeros(4, 2, 2)
     spikes[1, 0, 1] = spikes[3, 0, 1] = 1
-    assert decision_times(SpikeCount(), spikes, 2.0).tolist() == [4.0, 8.0]
-    assert decision_times(SpikeCountMSE(), spikes, 2.0).tolist() == [4.0, 8.0]
+    assert SpikeCount().decision_times(spikes, 2.0).tolist() == [4.0, 8.0]
+    assert SpikeCountMSE().decision_times(spikes, 2.0).tolist() == [4.0, 8.0]
 
 
 # Diagnosis, comparison, training
