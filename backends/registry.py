@@ -12,10 +12,12 @@ Every other kind has its registry beside the base class of its components.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -35,6 +37,26 @@ class UnknownComponentError(ValueError):
 
 class UnknownBackendError(UnknownComponentError):
     """No device of that name is registered, or it does not know a setting."""
+
+
+def installed(group: str) -> Sequence[EntryPoint]:
+    """Return the entry points of a group; all packages are read once, and again when a place of packages changes."""
+    return _installed(tuple((place, _change(place)) for place in sys.path)).get(group, ())
+
+
+@lru_cache(maxsize=1)
+def _installed(places: tuple[tuple[str, int], ...]) -> Mapping[str, Sequence[EntryPoint]]:
+    """Return the entry points of every group, of packages in places with the times of their last changes."""
+    points = entry_points()
+    return {group: tuple(points.select(group=group)) for group in points.groups}
+
+
+def _change(place: str) -> int:
+    """Return the time of a folder's last change (ns); 0 if there is none."""
+    try:
+        return os.stat(place or os.curdir).st_mtime_ns
+    except OSError:
+        return 0
 
 
 class Registry(Mapping[str, Component]):
@@ -71,7 +93,7 @@ class Registry(Mapping[str, Component]):
 
     def points(self) -> dict[str, EntryPoint]:
         """Return the installed components by name; nothing is imported."""
-        return {point.name: point for point in sorted(entry_points(group=self.group))}
+        return {point.name: point for point in sorted(installed(self.group))}
 
     def names(self) -> list[str]:
         """Return the names of all components, sorted; nothing is imported."""
@@ -194,7 +216,7 @@ class Registry(Mapping[str, Component]):
         Raises:
             UnknownComponentError: Two packages provide different components of this name.
         """
-        points = {point.value: point for point in entry_points(group=self.group) if point.name == name}
+        points = {point.value: point for point in installed(self.group) if point.name == name}
         if len(points) > 1:
             packages = " and ".join(
                 f"{'a package' if point.dist is None else point.dist.name} ({point.value})" for point in points.values()

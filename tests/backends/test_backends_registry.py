@@ -69,7 +69,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mocker: MockerFixtur
         EntryPoint("absent", "no_such_package:Chip", GROUP),
         *(EntryPoint(name.lower(), f"fake_chip_plugin:{name}", GROUP) for name in MORE),
     ]
-    mocker.patch("hxtrain.backends.registry.entry_points", return_value=points)
+    mocker.patch("hxtrain.backends.registry.installed", return_value=points)
 
 
 def test_built_in_devices_are_registered() -> None:
