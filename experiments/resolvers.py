@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from hxtrain.backends import UnknownComponentError
+
 LONGEST = 150
 """Largest length of the name of a run's folder in a sweep; file systems allow 255 bytes."""
 
@@ -15,6 +17,7 @@ LONGEST = 150
 def register_resolvers() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("optimizer_of", optimizer_of, replace=True)
 
 
 def run_folder(sweep: str, settings: str) -> str:
@@ -41,3 +44,13 @@ def _exists(folder: Path) -> bool:
         return folder.is_dir()
     except OSError:  # the name is too long for one
         return False
+
+
+def optimizer_of(rule: str) -> str:
+    """Return the name of the optimiser that goes with a rule; a mistaken name gets one, too, and is refused later."""
+    from hxtrain.rules import RULES, optimizer_name  # a command without rules does not import torch
+
+    try:
+        return optimizer_name(RULES.load(rule))
+    except UnknownComponentError:
+        return "adam"
