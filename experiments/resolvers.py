@@ -10,14 +10,20 @@ from omegaconf import OmegaConf
 
 from hxtrain.backends import UnknownComponentError
 
+from .files import experiments_of_rules
+
 LONGEST = 150
 """Largest length of the name of a run's folder in a sweep; file systems allow 255 bytes."""
+LONG = ("_mnist16",)
+"""Ends of the names of experiments that take more than a minute."""
 
 
 def register_resolvers() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("optimizer_of", optimizer_of, replace=True)
+    OmegaConf.register_new_resolver("gallery", gallery, replace=True)
+    OmegaConf.register_new_resolver("experiments_of_rules", experiments_of_rules, replace=True)
 
 
 def run_folder(sweep: str, settings: str) -> str:
@@ -54,3 +60,13 @@ def optimizer_of(rule: str) -> str:
         return optimizer_name(RULES.load(rule))
     except UnknownComponentError:
         return "adam"
+
+
+def gallery(task: str = "") -> str:
+    """Return the experiments of learning rules, as the values of a sweep.
+
+    Args:
+        task: End of the names, such as `digits` for `backprop_digits`; empty for all but those of `LONG`.
+    """
+    names = [name for name in experiments_of_rules() if name.endswith(f"_{task}" if task else "")]
+    return ",".join(name for name in names if task or not name.endswith(LONG))
