@@ -11,11 +11,13 @@ from .benchmark import (
     BenchConfig,
     bench_link,
     bench_realism,
+    bench_rules,
     bench_scale,
     bench_speed,
     link_rows,
     plot_scale,
     plot_speed,
+    rule_rows,
     scale_rows,
     speed_rows,
     timing_rows,
@@ -70,10 +72,18 @@ def _remote(config: BenchConfig) -> Outcome:
     return "256-246-10", columns, link_rows(timings)
 
 
+def _rules(config: BenchConfig) -> Outcome:
+    timings, refusals = bench_rules(config, run_directory(), command_line())
+    rows = [*rule_rows(timings), *((place, "", rule, reason, "", "", "") for rule, place, reason in refusals)]
+    columns = ("device", "network", "rule", "epoch", "ratio to surrogate gradients", "quartiles", "limit")
+    return "an epoch of 16x16 MNIST, batches of 100", columns, rows
+
+
 SUITES = {
     "speed": (_speed, "bench"),
     "scale": (_scale, "bench_scale"),
     "realism": (_realism, "bench"),
     "remote": (_remote, "bench_link"),
+    "rules": (_rules, "bench_rules"),
 }
 """Suites by name, each with the name of its result files."""

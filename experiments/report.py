@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from hxtrain.commands.report.report import report, rows
+from hxtrain.commands.report.report import write_report
 from hxtrain.runs.progress import Progress
 
 from .app import guarded, typed_settings
@@ -20,7 +20,8 @@ def main(config: DictConfig) -> None:
 def _report(config: DictConfig) -> None:
     settings = typed_settings(config)
     progress = Progress()
-    points = report(settings, progress)
+    rows = write_report(settings, progress)
     columns = ("", settings.xlabel, settings.ylabel, "std", "runs")
-    progress.table(settings.title, columns, rows(settings, points))
-    progress.say(f"{settings.name}.md, .png and .json: {settings.out}")
+    progress.table(settings.title, columns, rows)
+    files = f"{settings.name}.md" if settings.layout == "gallery" else f"{settings.name}.md, .png and .json"
+    progress.say(f"{files}: {settings.out}")

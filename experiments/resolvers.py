@@ -8,13 +8,22 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from hxtrain.backends import UnknownComponentError
+
+from .files import experiments_of_rules
+
 LONGEST = 150
 """Largest length of the name of a run's folder in a sweep; file systems allow 255 bytes."""
+LONG = ("_mnist16",)
+"""Ends of the names of experiments that take more than a minute."""
 
 
 def register_resolvers() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("optimizer_of", optimizer_of, replace=True)
+    OmegaConf.register_new_resolver("gallery", gallery, replace=True)
+    OmegaConf.register_new_resolver("experiments_of_rules", experiments_of_rules, replace=True)
 
 
 def run_folder(sweep: str, settings: str) -> str:
@@ -41,3 +50,23 @@ def _exists(folder: Path) -> bool:
         return folder.is_dir()
     except OSError:  # the name is too long for one
         return False
+
+
+def optimizer_of(rule: str) -> str:
+    """Return the name of the optimiser that goes with a rule; a mistaken name gets one, too, and is refused later."""
+    from hxtrain.rules import RULES, optimizer_name  # a command without rules does not import torch
+
+    try:
+        return optimizer_name(RULES.load(rule))
+    except UnknownComponentError:
+        return "adam"
+
+
+def gallery(task: str = "") -> str:
+    """Return the experiments of learning rules, as the values of a sweep.
+
+    Args:
+        task: End of the names, such as `digits` for `backprop_digits`; empty for all but those of `LONG`.
+    """
+    names = [name for name in experiments_of_rules() if name.endswith(f"_{task}" if task else "")]
+    return ",".join(name for name in names if task or not name.endswith(LONG))

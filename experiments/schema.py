@@ -21,6 +21,7 @@ from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 
 from .files import options as file_options
 from .hydra_parser import accept_late_texts
+from .resolvers import register_resolvers
 
 REGISTRIES = {
     "network": "hxtrain.network:NETWORKS",
@@ -83,6 +84,7 @@ def schema(command: str) -> type:
 def register(*commands: str) -> None:
     """Register structured configs with Hydra, for all commands by default, and adapt Hydra to this Python."""
     accept_late_texts()
+    register_resolvers()
     store = ConfigStore.instance()
     for command in commands or SCHEMAS:
         store.store(name="run_schema" if command == "train" else f"{command}_schema", node=_node(command))
@@ -166,9 +168,10 @@ def _node(command: str) -> Any:
 def groups(command: str) -> Mapping[str, Any]:
     """Return the groups that a command has, with the default option of each (a list, a name, or None)."""
     text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
-    entries: Any = OmegaConf.to_container(OmegaConf.create(text))
-    defaults = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
-    return {group: option for entry in defaults for group, option in entry.items()}
+    defaults = [entry for entry in OmegaConf.create(text)["defaults"] if OmegaConf.is_dict(entry)]
+    options = {group: option for entry in defaults for group, option in entry.items_ex(resolve=False)}
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(options), resolve=True)  # a default may follow from another
+    return dict(resolved)
 
 
 def choices(command: str, group: str) -> list[str]:

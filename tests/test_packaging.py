@@ -30,6 +30,7 @@ PACKAGES = [
     "hxtrain.objectives",
     "hxtrain.plots",
     "hxtrain.rules",
+    "hxtrain.rules.optimizers",
     "hxtrain.runs",
     "hxtrain.training",
     "hxtrain.backends",

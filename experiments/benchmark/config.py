@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUITES = ("speed", "scale", "realism", "remote")
+SUITES = ("speed", "scale", "realism", "remote", "rules")
 
 
 @dataclass
@@ -13,7 +13,7 @@ class BenchConfig:
 
     Attributes:
         suite: `speed` (steps and answers, beside other libraries), `scale` (growth of costs), `realism` (cost of each
-            feature of an emulated chip) or `remote` (cost of a chip server).
+            feature of an emulated chip), `remote` (cost of a chip server) or `rules` (an epoch by each learning rule).
         chip: Name of the emulated chip, calibrated.
         rounds: Number of timings of every variant.
         batch: Samples per run (suite realism).

@@ -25,6 +25,8 @@ from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation
 from hxtrain.training.trainer import Trainer
 
+from .rule_plots import draw_rule_plots
+
 PLOTTED_SAMPLES = 4
 PLANE_SIDE = 80
 """Points per side of the grid that is classified for a plot."""
@@ -178,7 +180,7 @@ def optional_plots(progress: Progress) -> Iterator[None]:
 
 
 def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
-    """Draw learning curves, some samples, weights, the confusion matrix, and the plane of two-dimensional data."""
+    """Draw learning curves, some samples, weights, the confusion matrix, and what fits the data and the rule."""
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a link to somewhere else, which no run makes", str(folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +195,7 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     if trainer.task.data.plane is not None:
         grid = trainer.task.data.plane(PLANE_SIDE)
         plots.plot_plane(answer_grid(trainer, grid), grid.labels, trainer.task.data.classes, folder / "plane.png")
+    draw_rule_plots(folder, trainer)
 
 
 @torch.no_grad()

@@ -34,12 +34,12 @@ from hxtrain.rules import (
     CONSTRAINTS,
     OPTIMIZERS,
     RULES,
-    Adam,
     Backprop,
     Clamp,
     Constraint,
     LearningRule,
     Optimizer,
+    default_optimizer,
 )
 from hxtrain.runs.checkpoint import (
     CheckpointError,
@@ -69,6 +69,7 @@ class RunConfig:
 
     Attributes:
         seed: Seed of initial weights, data order, dropout, augmentation and jitter.
+        optimizer: Optimiser of the weights; by default that of the rule.
     """
 
     seed: int = 0
@@ -82,7 +83,7 @@ class RunConfig:
     )
     gradient: Gradient = field(default_factory=SurrogateGradient)
     rule: LearningRule = field(default_factory=Backprop)
-    optimizer: Optimizer = field(default_factory=Adam)
+    optimizer: Optimizer = MISSING
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)
@@ -92,6 +93,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "")
+        if self.optimizer == MISSING and self.rule != MISSING:
+            self.optimizer = default_optimizer(self.rule)
         for name, kind in PARTS.items():
             if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
                 require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")

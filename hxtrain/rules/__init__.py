@@ -4,7 +4,18 @@ from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
 from .constraints import CONSTRAINTS, Clamp, Constraint, Mask, Sign
-from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from .default import default_optimizer, optimizer_name
+from .optimizers import (
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    Optimizer,
+    QuickProp,
+    RMaxProp,
+    RProp,
+    SpikePropAd,
+    SpikePropR,
+)
 from .rule import RULES, Batch, LearningRule, LossFunction, Need, Objective, RuleError, Step, correctness, require_fit
 from .step import LossNotFiniteError, learn
 from .streaming import StreamingRule, Window
@@ -26,14 +37,21 @@ __all__ = [
     "Need",
     "Objective",
     "Optimizer",
+    "QuickProp",
+    "RMaxProp",
+    "RProp",
     "RuleError",
     "Sign",
+    "SpikePropAd",
+    "SpikePropR",
     "Step",
     "StreamingRule",
     "Window",
     "Write",
     "correctness",
+    "default_optimizer",
     "learn",
+    "optimizer_name",
     "require_fit",
     "train_step",
 ]

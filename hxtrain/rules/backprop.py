@@ -83,7 +83,7 @@ def train_step(
     spikes: Spikes,
     labels: Tensor,
     masks: list[Tensor | None] | None = None,
-    before_step: Callable[[Step], None] = lambda step: None,
+    before_step: Callable[[Step], Step | None] = lambda step: None,
 ) -> Step:
     """Run a batch, and change the weights by backpropagation through the measured pass, see `Backprop` and `learn`.
 

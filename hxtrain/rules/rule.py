@@ -113,6 +113,8 @@ class LearningRule(ABC):
             the teacher of a rule that does not read them have no effect, which the trainer says.
         is_local: Whether `.grad` holds the negative change of the weights rather than a gradient; such a rule goes with
             plain descent, `optimizer=sgd`.
+        optimizer: Registered name of the optimiser that a run takes unless it names another. An empty one stands for
+            `sgd` of a local rule, else `adam`.
         solves: Task that the rule was shown to solve, in a few words.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
         watchers: What watches writes, of the rule and its penalties; made by `prepare`.
@@ -120,6 +122,7 @@ class LearningRule(ABC):
 
     needs: ClassVar[frozenset[Need]]
     is_local: ClassVar[bool] = False
+    optimizer: ClassVar[str] = ""
     solves: ClassVar[str] = ""
     watches_writes: ClassVar[bool] = False
 

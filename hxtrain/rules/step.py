@@ -23,7 +23,7 @@ def learn(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     constraints: Sequence[Constraint] = (Clamp(),),
-    before_step: Callable[[Step], None] = lambda step: None,
+    before_step: Callable[[Step], Step | None] = lambda step: None,
 ) -> Step:
     """Run a batch, and change the weights by the gradients of a rule.
 
@@ -33,7 +33,8 @@ def learn(
         optimizer: Optimiser over the network's parameters; existing gradients are cleared.
         batch: Samples of the step.
         constraints: Restrictions of the weights, applied in order after the optimiser.
-        before_step: Called with the step once the gradients exist, before the optimiser uses them.
+        before_step: Called with the step once the gradients exist, before the optimiser uses them. Processes that share
+            a batch return the step of all of them.
 
     Raises:
         DeviceError: The device fails; no weight is changed.
@@ -45,10 +46,10 @@ def learn(
     if not rule.is_prepared:
         rule.prepare(net)
     step = rule.step(net, batch)
-    before_step(step)
+    step = before_step(step) or step
     _check_gradients(net)
     previous = weights_of(net) if rule.watchers else []
-    optimizer.step()
+    optimizer.step(lambda: step.loss)
     with torch.no_grad():
         for constraint in constraints:
             constraint.apply(net)

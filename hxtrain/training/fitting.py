@@ -22,7 +22,7 @@ from hxtrain.network import Network
 from hxtrain.objectives import Loss
 from hxtrain.objectives.functions import as_loss, named_penalties
 from hxtrain.objectives.losses import default_loss
-from hxtrain.rules import Adam, Backprop, Clamp, Constraint, LearningRule, Optimizer
+from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, default_optimizer
 from hxtrain.runs.progress import Progress
 
 from .config import FREE_TO_CHANGE, TrainerConfig
@@ -76,7 +76,7 @@ def fit(
         loss: Loss, which also turns outputs into answers, or a function of output and labels; None: `MaxOverTime()`,
             for a spiking output `SpikeCount()`.
         penalties: Regularisers, or functions of activity and weights: a list, or a mapping by name.
-        optimizer: Settings of the optimiser; None: `Adam()`.
+        optimizer: Settings of the optimiser; None: that of the rule, `Adam()` for a gradient, `SGD()` for a local rule.
         constraints: Restrictions of the weights by name; None: the clamp to the range of the device.
         augment: Distortion of training images; None for none.
         seed: Seed of data order, dropout, augmentation and jitter.
@@ -112,7 +112,7 @@ def fit(
         data,
         augment or Augmentation(),
         rule=rule,
-        optimizer=optimizer or Adam(),
+        optimizer=optimizer or default_optimizer(rule),
         constraints={"clamp": Clamp()} if constraints is None else constraints,
     )
     reports = progress if isinstance(progress, Progress) else Progress(bool(progress))

@@ -28,7 +28,6 @@ from hxtrain.objectives.distillation import Lessons, Teacher
 from hxtrain.objectives.losses import predictions
 from hxtrain.objectives.regularizers import listed
 from hxtrain.rules import (
-    Adam,
     Backprop,
     Batch,
     Clamp,
@@ -41,6 +40,7 @@ from hxtrain.rules import (
     Optimizer,
     RuleError,
     Step,
+    default_optimizer,
     learn,
     require_fit,
 )
@@ -74,6 +74,7 @@ class Task:
         augment: Distortion of training images.
         teacher: Artificial neural networks to distil from; None without distillation.
         rule: Learning rule; each training prepares a copy of it, for loss and regularisers of this task.
+        optimizer: Settings of the optimiser; None: that of the rule, see `default_optimizer`.
         constraints: Restrictions of the weights by name, applied in order after the optimiser.
     """
 
@@ -85,7 +86,7 @@ class Task:
     augment: Augmentation = field(default_factory=Augmentation)
     teacher: Teacher | None = None
     rule: LearningRule = field(default_factory=Backprop)
-    optimizer: Optimizer = field(default_factory=Adam)
+    optimizer: Optimizer | None = None
     constraints: Mapping[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})
 
     def __post_init__(self) -> None:
@@ -96,10 +97,11 @@ class Task:
             "data": Dataset,
             "augment": Augmentation,
             "rule": LearningRule,
-            "optimizer": Optimizer,
         }
         for name, kind in kinds.items():
             require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
+        if self.optimizer is not None:
+            require_kind(self.optimizer, Optimizer, "optimizer", "give Adam(), or leave it out")
         penalties = listed(mapping("regularizers", self.regularizers))
         for name, constraint in mapping("constraints", self.constraints).items():
             require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
@@ -157,7 +159,7 @@ class Trainer(Loop[TrainerConfig]):
     ) -> None:
         require_kind(task, Task, "task", "give Task(net, encoder, loss, regularizers, data)")
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
-        optimizer = task.optimizer.build(task.net.parameters(), config.learning_rate)
+        optimizer = (task.optimizer or default_optimizer(task.rule)).build(task.net.parameters(), config.learning_rate)
         self.rule = copy.deepcopy(task.rule)
         self.regularizers = copy.deepcopy(dict(task.regularizers))
         self.task = task
@@ -265,11 +267,12 @@ class Trainer(Loop[TrainerConfig]):
         labels = self.train.labels[indices[first:last]]
         is_joined = False
 
-        def join(step: Step) -> None:
-            """Add up the sums and the gradients of all processes."""
+        def join(step: Step) -> Step:
+            """Add up the sums and the gradients of all processes; returns the step with the loss of all."""
             nonlocal is_joined
             is_joined = True
             self._join(step, labels, share)
+            return step._replace(loss=self._step_sums.loss / self._step_sums.samples)
 
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         try:

@@ -1,11 +1,16 @@
 """Turns, ratios and peers of the benchmark."""
 
+import json
 from contextlib import ExitStack
+from typing import ClassVar
 
 import pytest
 import torch
 
+import hxtrain as hx
 from hxtrain.backends import Stimulus, create_backend
+from hxtrain.experiments.benchmark import rules as rules_bench
+from hxtrain.experiments.benchmark.config import BenchConfig
 from hxtrain.experiments.benchmark.peers import PEERS, build, installed
 from hxtrain.experiments.benchmark.peers.common import Task
 from hxtrain.experiments.benchmark.replay import ReplayBackend
@@ -75,3 +80,45 @@ def test_a_replay_gives_the_first_recording_again() -> None:
         load.training(net, 50)()
         readouts = [net(load.spikes.stretch(0, 50)).readout for _ in range(2)]
         assert torch.equal(*readouts)
+
+
+class Spiking(hx.LearningRule):
+    """Local rule that takes a network with a spiking output alone, and a hidden population no more."""
+
+    needs: ClassVar[frozenset[hx.Need]] = frozenset({hx.Need.SPIKES})
+    is_local: ClassVar[bool] = True
+
+    def check(self, net, capabilities):
+        return [] if net.output_kind == "spikes" and len(net.layers) == 1 else ["one population that spikes is needed"]
+
+    @torch.no_grad()
+    def step(self, net, batch):
+        return hx.Step(net(batch.spikes, batch.masks), 0.0)
+
+
+class Impossible(Spiking):
+    """Rule that takes no network."""
+
+    def check(self, net, capabilities):
+        return ["it takes no network"]
+
+
+def test_every_rule_is_timed_beside_surrogate_gradients_on_the_network_that_it_takes(tmp_path, monkeypatch, mocker):
+    for name, rule in (("spiking", Spiking), ("impossible", Impossible)):
+        for names in (rules_bench.RULES._added, rules_bench.RULES._loaded):
+            monkeypatch.setitem(names, name, rule)
+    mocker.patch.object(rules_bench, "SAMPLES", 60)
+    mocker.patch.object(rules_bench, "BATCH", 30)
+    mocker.patch.object(rules_bench.RULES, "names", return_value=["backprop", "impossible", "spiking"])
+    timings, refusals = rules_bench.bench_rules(BenchConfig("rules", rounds=1), tmp_path, "hxtrain bench suite=rules")
+    places = ("software", "calibrated emulated chip")
+    pairs = (("backprop", "256-246-10, readout"), ("spiking", "256-10, spikes"), ("backprop", "256-10, spikes"))
+    assert {t.training for t in timings} == {rules_bench.Training(*pair, place) for pair in pairs for place in places}
+    assert all(t.ratio.middle == 1 for t in timings if t.training.rule == "backprop")
+    assert all(0 < t.ratio.middle < 1 and t.limit == 1 for t in timings if t.training.rule == "spiking")
+    assert [refusal[:2] for refusal in refusals] == [("impossible", place) for place in places]
+    assert refusals[0].reason.count("it takes no network") == 3
+    saved = json.loads((tmp_path / "bench_rules.json").read_text())
+    assert len(saved["rules"]) == 6
+    assert saved["refusals"][0]["rule"] == "impossible"
+    assert len(rules_bench.rule_rows(timings)) == 6

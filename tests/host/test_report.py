@@ -7,8 +7,9 @@ import re
 import pytest
 from rich.console import Console
 
-from hxtrain.commands.report.config import Column, PublishedValue, ReportConfig, Series
-from hxtrain.commands.report.report import report
+from hxtrain.commands.report.config import Column, Measure, PublishedValue, ReportConfig, Series
+from hxtrain.commands.report.report import report, write_report
+from hxtrain.rules import RULES
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import Progress
 
@@ -132,3 +133,77 @@ def test_refusals(tmp_path):
         config(tmp_path, x="seed")
     with pytest.raises(ValueError, match="names no runs"):
         config(tmp_path, folders=[])
+
+
+def matrix(tmp_path, **changes):
+    series = [Series("ideal", {"preset": "ideal"}), Series("calibrated", {"preset": "calibrated"})]
+    rows = [Column("rule.kind", "rule"), Column("network.hidden", "neurons")]
+    return config(tmp_path, layout="matrix", rows=rows, series=series, ylabel="accuracy (%)", **changes)
+
+
+def write_rule(folder, rule, accuracy, preset="calibrated", seed=0, **values):
+    write(folder, accuracy, seed, **{"rule.kind": rule, "network.hidden": [30, 10]})
+    file = folder / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "preset": preset, **values}))
+
+
+def test_a_matrix_has_a_row_for_what_the_runs_have_and_a_column_for_each_series(tmp_path):
+    for seed in (0, 1):
+        write_rule(tmp_path / f"runs/a{seed}", "backprop", 0.9 + 0.02 * seed, "ideal", seed)
+    write_rule(tmp_path / "runs/b", "backprop", 0.86)
+    write_rule(tmp_path / "runs/c", "toy", 0.5, distance=0.25)
+    measures = [Measure({"rule.kind": "toy"}, "distance", "distance", digits=3)]
+    columns = [Column("hidden_spikes_per_sample", "spikes")]
+    rows = write_report(matrix(tmp_path, measures=measures, columns=columns), quiet())
+    text = (tmp_path / "out/table.md").read_text()
+    assert "| rule | neurons | quantity | ideal | calibrated | change | runs | spikes |" in text
+    assert "| backprop | 30-10 | accuracy (%) | 91.00 ± 1.41 | 86.00 | -5.00 | 2 / 1 | 20.5 / 20.0 |" in text
+    assert "| toy | 30-10 | distance | no runs | 0.250 | - | 0 / 1 | - / 20.0 |" in text
+    assert "`change` is calibrated less ideal" in text
+    assert "4 finished runs" in text
+    assert rows[0] == ("backprop, 30-10", "ideal", "91.00", "1.41", "2")
+    assert (tmp_path / "out/table.png").stat().st_size > 5000
+    saved = json.loads((tmp_path / "out/table.json").read_text())["rows"]
+    assert [row["quantity"] for row in saved] == ["test_accuracy", "distance"]
+    assert saved[0]["series"]["ideal"]["runs"][1] == {"seed": 1, "chip": "W66F3", "test_accuracy": 0.92}
+
+
+def test_a_matrix_names_the_registered_rules_without_runs(tmp_path):
+    write_rule(tmp_path / "runs/a", "backprop", 0.9)
+    progress = quiet()
+    write_report(matrix(tmp_path), progress)
+    missing = [name for name in RULES.names() if name != "backprop"]
+    text = (tmp_path / "out/table.md").read_text()
+    assert all(f"`{name}`" in text for name in missing)
+    assert ("Rules without a run here" in text) == bool(missing)
+    assert ("rules without runs" in progress.console.file.getvalue()) == bool(missing)
+
+
+def test_a_gallery_has_a_section_for_every_rule_and_a_plot_of_every_experiment(tmp_path):
+    write_rule(tmp_path / "runs/backprop_toy", "backprop", 0.9, epochs=3)
+    (tmp_path / "runs/backprop_toy/plots").mkdir()
+    for name, content in (("learning_curves", b"curves"), ("window", b"window")):
+        (tmp_path / f"runs/backprop_toy/plots/{name}.png").write_bytes(content)
+    experiments = {"backprop_toy": "backprop", "backprop_other": "backprop"}
+    progress = quiet()
+    gallery = config(tmp_path, layout="gallery", series=[], name="rules", title="Rules", experiments=experiments)
+    write_report(gallery, progress)
+    text = (tmp_path / "out/rules.md").read_text()
+    assert all(f"\n## {name}\n" in text for name in RULES.names())
+    assert "Descent of a loss and penalties by autograd" in text
+    assert "goes with `optimizer=adam`" in text
+    assert "hxtrain experiment=backprop_toy\n" in text
+    assert "90.00 after 3 epochs in 1800 s, 20.0 hidden spikes per sample, on emulator W66F3 (calibrated)." in text
+    assert "![backprop_toy](images/rules/backprop_toy.png)" in text
+    assert (tmp_path / "out/images/rules/backprop_toy.png").read_bytes() == b"window"
+    assert text.count("No run of it is shown here.") == 1
+    assert "backprop_other" in progress.console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [({"layout": "table"}, "layout='table' is not known"), ({"layout": "matrix"}, r"rows=\[\] makes no")],
+)
+def test_wrong_layouts_are_refused(tmp_path, changes, text):
+    with pytest.raises(ValueError, match=text):
+        config(tmp_path, **changes)

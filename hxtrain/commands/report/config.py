@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves
 
 from hxtrain.backends.files import path_part
 
+LAYOUTS = ("series", "matrix", "gallery")
+
 
 @dataclass
 class PublishedValue:
@@ -62,6 +64,25 @@ class Column:
 
 
 @dataclass
+class Measure:
+    """A quantity that some rows of a matrix report in place of the report's `y`.
+
+    Attributes:
+        where: Values that the runs of a row must have, by key.
+        key: Key of the quantity.
+        label: Name of the quantity, with its unit.
+        scale: Factor of the quantity.
+        digits: Number of decimal places.
+    """
+
+    where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006  # language: a key of YAML files
+    key: str = ""
+    label: str = ""
+    scale: float = 1.0
+    digits: int = 2
+
+
+@dataclass
 class ReportConfig:
     """Settings of a report.
 
@@ -71,9 +92,15 @@ class ReportConfig:
     Attributes:
         name: Stem of the output files.
         out: Folder of the output files.
+        layout: Kind of the page: `series` (each series is a row or a curve), `matrix` (each combination of the keys in
+            `rows` that the runs have is a row, each series a column) or `gallery` (a section for each learning rule).
         folders: Folders with runs at any depth.
         where: Values that all runs must have, by key.
         series: Rows or curves.
+        rows: Keys of a matrix, with the names of their columns.
+        measures: Quantities of rows that report another one than `y`; the first that fits a row's runs counts.
+        experiments: Experiments of a gallery with their rule, by name; runs are in folders of these names.
+        plots: Plots of a gallery by file name; the first that a run has is shown.
         group: Setting whose values are separate points of a curve; None if a series is one row.
         x: Key whose mean is the position of a point on the axis; None for the value of `group`.
         xlabel: Label of the x axis.
@@ -91,9 +118,16 @@ class ReportConfig:
 
     name: str = "report"
     out: str = "results/reports"
+    layout: str = "series"
     folders: List[str] = field(default_factory=list)  # noqa: UP006
     where: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006  # language: a key of YAML files
     series: List[Series] = field(default_factory=list)  # noqa: UP006
+    rows: List[Column] = field(default_factory=list)  # noqa: UP006
+    measures: List[Measure] = field(default_factory=list)  # noqa: UP006
+    experiments: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
+    plots: List[str] = field(  # noqa: UP006
+        default_factory=lambda: ["trains", "window", "fields", "reward", "plane", "learning_curves"]
+    )
     group: Optional[str] = None  # noqa: UP045
     x: Optional[str] = None  # noqa: UP045
     xlabel: str = ""
@@ -112,7 +146,11 @@ class ReportConfig:
         path_part(self.name, "name")
         if not self.folders:
             raise ValueError("folders=[] names no runs; give the sweep folders that hold them")
-        if not self.series:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout={self.layout!r} is not known; choose one of {', '.join(LAYOUTS)}")
+        if self.layout == "matrix" and not self.rows:
+            raise ValueError("rows=[] makes no matrix; name the keys whose values are the rows, such as rule.kind")
+        if self.layout != "gallery" and not self.series:
             raise ValueError("series=[] has no rows; describe at least one, see docs/results")
         labels = [series.label for series in self.series]
         if len(set(labels)) != len(labels):

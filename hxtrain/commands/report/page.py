@@ -27,17 +27,15 @@ def table(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) ->
     if is_curve and config.x is not None:
         heads.insert(1, str(config.group))
     heads += [*(column.label for column in config.columns), "published"]
-    lines = [_row(heads), _row(["---"] * len(heads))]
+    lines = [table_row(heads), table_row(["---"] * len(heads))]
     for series in config.series:
         points = series_points[series.label]
         if not points:
-            published = _published(config, series.published)
-            lines.append(
-                _row([series.label, *["no runs" if head == config.ylabel else NONE for head in heads[1:-1]], published])
-            )
-        lines += [_row(_cells(config, series.label, series.published, point)) for point in points]
+            cells = ["no runs" if head == config.ylabel else NONE for head in heads[1:-1]]
+            lines.append(table_row([series.label, *cells, _published(config, series.published)]))
+        lines += [table_row(_cells(config, series.label, series.published, point)) for point in points]
         lines += [
-            _row(_isolated_cells(config, series.label, value, len(heads)))
+            table_row(_isolated_cells(config, series.label, value, len(heads)))
             for value in _isolated_values(series.published, points)
         ]
     return lines
@@ -85,7 +83,8 @@ def number(mean: float, std: float | None, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """Return a row of a table of Markdown."""
     return "| " + " | ".join(map(_escaped, cells)) + " |"
 
 

@@ -51,11 +51,27 @@ def _points(config: ReportConfig, series: Series, records: Sequence[Record]) -> 
 
 
 def _point(config: ReportConfig, key: str | None, group: Any, runs: list[Record]) -> Point:
-    values = [config.yscale * _number(run, config.y) for run in runs]
     x = None
     if key is not None:
         places = [_number(run, config.x or key) for run in runs]
         x = config.xscale * fmean(places)
+    return point(config, runs, config.y, config.yscale, group, x)
+
+
+def point(
+    config: ReportConfig, runs: Sequence[Record], key: str, scale: float, group: Any = None, x: float | None = None
+) -> Point:
+    """Return the summary of runs that differ only in seed and chip.
+
+    Args:
+        config: Settings with the further quantities.
+        runs: Records of the runs, at least one.
+        key: Key of the reported quantity.
+        scale: Factor of the reported quantity.
+        group: Value of the report's `group`; None for a row.
+        x: Position on the axis; None for a row.
+    """
+    values = [scale * _number(run, key) for run in runs]
     return Point(
         group,
         x,
@@ -73,7 +89,7 @@ def _number(run: Record, key: str) -> float:
     return float(value)
 
 
-def _column(runs: list[Record], key: str, scale: float) -> float | None:
+def _column(runs: Sequence[Record], key: str, scale: float) -> float | None:
     values = [run.get(key) for run in runs]
     if any(value is None or value == ABSENT for value in values):
         return None

@@ -1,9 +1,8 @@
-"""Optimisers: settings that build one of torch's optimisers over the weights of a network."""
+"""Adam and stochastic gradient descent: settings that build those of torch."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -11,25 +10,7 @@ from typing import List  # noqa: UP035 - OmegaConf resolves these on every Pytho
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Registry
-from hxtrain.checks import check_types
-
-
-@dataclass
-class Optimizer(ABC):
-    """Base of the settings of an optimiser. A field is a setting, `optimizer.<field>`."""
-
-    def __post_init__(self) -> None:
-        check_types(self, "optimizer.")
-
-    @abstractmethod
-    def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-        """Return the optimiser.
-
-        Args:
-            parameters: Weights to change.
-            learning_rate: Initial learning rate; a schedule changes the `lr` of the parameter groups.
-        """
+from .optimizer import Optimizer
 
 
 @dataclass
@@ -79,7 +60,3 @@ class SGD(Optimizer):
     def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Return the optimiser; see `Optimizer.build` for the arguments."""
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=self.momentum, nesterov=self.nesterov, fused=True)
-
-
-OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizers", "optimizer", Optimizer)
-"""Optimisers by name."""
