@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +30,7 @@ from hxtrain.network.twin import hidden_membranes
 from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
 from hxtrain.neurons.engines import engine_of
 
+from .config import recorded
 from .drift import LIMIT
 from .placement import MAX_RUNS, place
 from .plan import Plan
@@ -236,11 +238,12 @@ DEVICE_SETTINGS = frozenset(inspect.signature(Device).parameters) - {"backend"}
 """Settings of `Device`."""
 
 
-def open_device(name: str, **settings: Any) -> Device:
+def open_device(name: str, *, record: str | Path | None = None, **settings: Any) -> Device:
     """Return a device by the name of its backend; `with` opens and closes it.
 
     Args:
         name: name of a registered backend, such as `emulator`.
+        record: folder of an archive into which every run is recorded, see `hxtrain.backends.replay`; None: none is.
         settings: settings of the backend, such as `chip="W66F3"`, and of `Device`, such as `retries=3`.
 
     Raises:
@@ -248,7 +251,8 @@ def open_device(name: str, **settings: Any) -> Device:
         ValueError: a setting is out of range.
     """
     host = {key: settings.pop(key) for key in DEVICE_SETTINGS & settings.keys()}
-    return Device(create_backend(name, **settings), **host)
+    backend = create_backend(name, **settings)
+    return Device(backend if record is None else recorded(backend, str(record)), **host)
 
 
 def device_of(net: Network) -> Device | None:
