@@ -26,7 +26,7 @@ from hxtrain.backends import (
 )
 from hxtrain.checks import flag, optional, real, whole
 from hxtrain.network import Activity, LayerActivity, Network
-from hxtrain.network.twin import hidden_membranes
+from hxtrain.network.twin import ModelledMembranes, hidden_membranes
 from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
 from hxtrain.neurons.engines import engine_of
 
@@ -142,7 +142,8 @@ class Device:
         """Run a batch and return the measured activity, in the model's units and the precision of the weights.
 
         With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's response to the measured
-        spikes and the weights as sent. The circuit does not request their traces then (`Circuit.record`).
+        spikes and the weights as sent, computed when they are read. The circuit does not request their traces then
+        (`Circuit.record`).
 
         Args:
             weights: float weights of each projection.
@@ -165,10 +166,10 @@ class Device:
         for name, measured in recording.spikes.items():
             moved = measured if measured.time.device == device else measured.to(device)
             fired[name] = engine.bin_spikes(moved, circuit.dt, circuit.samples, dtype)
-        modelled: dict[str, Tensor] = {}
+        modelled: dict[str, ModelledMembranes] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
-            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
+            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired, dtype)
         codes: dict[str, Tensor] = {}
         for population in circuit.populations:
             if population.name not in modelled:
@@ -177,7 +178,7 @@ class Device:
         for population, unit in zip(circuit.populations, units, strict=True):
             name = population.name
             if name in modelled:
-                membrane: Tensor | MembraneSource = modelled[name].to(dtype)
+                membrane: Tensor | MembraneSource = modelled[name]
             else:
                 # membranes of hidden layers are rarely needed except for gradients, which take codes
                 membrane = engine.membranes(codes[name].to(device), unit, dtype, deferred=name in fired)
