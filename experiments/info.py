@@ -1,17 +1,21 @@
-"""`hxtrain info`: devices, presets, capabilities of chips, versions."""
+"""`hxtrain info`: devices, presets, capabilities of chips, versions; `hxtrain info rules`: learning rules."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import cleandoc
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from hxtrain import __version__
 from hxtrain.backends import Capabilities, available_backends, create_backend, required_settings
+from hxtrain.backends.registry import path_of
 from hxtrain.console import print_table, write_any_letter
 from hxtrain.execution.config import SOFTWARE
 from hxtrain.runs.versions import versions
@@ -21,17 +25,26 @@ from .files import options
 
 
 def main() -> None:
-    """Print devices, chips and versions, as tables or as JSON."""
-    parser = argparse.ArgumentParser(prog="hxtrain info", description="devices, capabilities, versions")
+    """Print devices, chips and versions, or learning rules, as tables or as JSON."""
+    parser = argparse.ArgumentParser(prog="hxtrain info", description="devices, capabilities, versions; learning rules")
+    parser.add_argument(
+        "topic", nargs="?", choices=("rules",), help="rules: learning rules, what they need and what they solve"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--version", action="version", version=f"hxtrain {__version__}")
-    as_json = parser.parse_args().json
+    words = parser.parse_args()
     write_any_letter()
-    content = collect()
-    if as_json:
-        print(json.dumps(content, indent=2))
+    is_of_rules = words.topic == "rules"
+    content = collect_rules() if is_of_rules else collect()
+    if words.json:
+        print(json.dumps(content, indent=2, default=str))
         return
-    console = Console()
+    show = print_rules if is_of_rules else print_devices
+    show(Console(), content)
+
+
+def print_devices(console: Console, content: Mapping[str, Any]) -> None:
+    """Print what `collect` returned, as tables."""
     print_table(console, "versions", ("package", "version"), list(content["versions"].items()))
     names = [name for name, device in content["backends"].items() if "capabilities" in device]
     capabilities = [content["backends"][name]["capabilities"] for name in names]
@@ -60,6 +73,46 @@ def collect() -> dict[str, Any]:
     names = options("chip")
     chips = [dict(create_backend("emulator", chip=n, preset=preset).identity) for n in names for preset in presets]
     return {"versions": versions(), "backends": backends, "chips": chips}
+
+
+def print_rules(console: Console, content: Mapping[str, Any]) -> None:
+    """Print what `collect_rules` returned, as a table."""
+    rules = content["rules"]
+    rows = [
+        (
+            name,
+            "local" if rule["local"] else "gradient",
+            "windows" if rule["streaming"] else "trials",
+            ", ".join(rule["needs"]),
+            rule["solves"] or "-",
+        )
+        for name, rule in rules.items()
+    ]
+    title = "learning rules (rule=NAME; a local rule goes with optimizer=sgd)"
+    print_table(console, title, ("rule", "kind", "takes", "needs", "solves"), rows)
+    for name, rule in rules.items():
+        console.print(Text(f"{name}: {rule['summary']}"), soft_wrap=True)
+        for setting, entry in rule["settings"].items():
+            console.print(Text(f"  rule.{setting}={entry['default']}  {entry['text']}"), soft_wrap=True)
+
+
+def collect_rules() -> dict[str, Any]:
+    """Return the registered learning rules with what they need, their kind, their settings and what they solve."""
+    from hxtrain.rules import RULES, StreamingRule  # the devices need none of it
+
+    rules = {}
+    for name, kind in RULES.items():
+        texts = attribute_texts(kind)
+        rules[name] = {
+            "provided_by": path_of(kind),
+            "summary": cleandoc(kind.__doc__ or "").split("\n")[0],
+            "local": kind.is_local,
+            "streaming": issubclass(kind, StreamingRule),
+            "needs": sorted(need.value for need in kind.needs),
+            "solves": kind.solves,
+            "settings": {key: {"default": value, "text": texts.get(key, "")} for key, value in asdict(kind()).items()},
+        }
+    return {"rules": rules}
 
 
 def _value(value: object) -> str:

@@ -38,6 +38,7 @@ PACKAGES = [
     "hxtrain.backends.conformance",
     "hxtrain.backends.remote",
     "hxtrain.backends.remote.front",
+    "hxtrain.backends.replay",
     "hxtrain.emulator",
     "hxtrain.emulator.calibration",
     "hxtrain.emulator.calibration.files",
@@ -48,7 +49,7 @@ PACKAGES = [
     "hxtrain.experiments.conf",
 ]
 SCRIPTS = {"hxtrain", *(f"hxtrain-{verb}" for verb in VERBS if verb != DEFAULT)}
-BACKENDS = {"brainscales2", "emulator", "reference", "remote"}
+BACKENDS = {"brainscales2", "emulator", "reference", "remote", "replay"}
 ENTRY_POINTS = [
     entry
     for entry in metadata.distribution("hxtrain").entry_points

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves
 
 import torch
 
-from hxtrain.backends import Backend, DeviceError
+from hxtrain.backends import BACKENDS, Backend, DeviceError
 from hxtrain.backends.conformance import (
     TOLERANCES,
     ConformanceError,
@@ -115,7 +115,7 @@ def training_lowers_a_loss(backend: Backend) -> str:
 
 def another_process_knows_the_device(config: ConformanceConfig, identity: Mapping[str, str]) -> str:
     """Another process that creates the same device obtains the same identity: no hash depends on the process."""
-    settings = {"path": sys.path, "backend": asdict(config.backend), "chip": asdict(config.chip)}
+    settings = {"path": sys.path, "backend": {**asdict(config.backend), "record": None}, "chip": asdict(config.chip)}
     command = [sys.executable, "-c", "from hxtrain.commands.conformance import tell_identity; tell_identity()"]
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     completion = subprocess.run(
@@ -138,6 +138,7 @@ def tell_identity() -> None:
     """Print the identity of the device that standard input describes, as JSON; main function of a second process."""
     settings = json.load(sys.stdin)
     sys.path[:] = settings["path"]
+    BACKENDS.resolve(settings["backend"]["name"])  # which may be a class in a module of the user
     backend = BackendConfig(**settings["backend"]).create(ChipConfig(**settings["chip"]))
     assert backend is not None  # software is no device
     with backend:

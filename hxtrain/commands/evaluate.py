@@ -281,6 +281,7 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     free = free_to_change(str(run["backend"].get("name")))
     require_same(path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in free})
     backend = typed_component(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
+    backend = replace(backend, record=config.backend.record)  # the archive of the training stays as it is
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 
 

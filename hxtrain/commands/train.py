@@ -137,6 +137,7 @@ FREE_TO_CHANGE = {
     "backend.retries",
     "backend.max_runs",
     "backend.run_timeout",
+    "backend.record",
     "parallel.chips",
     "parallel.addresses",
 }
@@ -275,6 +276,11 @@ def _with_devices(config: RunConfig, members: Team) -> RunConfig:
     address = members.entry(config.parallel.addresses, "addresses")
     if chip is not None:
         config = replace(config, chip=replace(config.chip, name=chip))
+    if config.backend.record is not None and members.size > 1:
+        raise ValueError(
+            f"backend.record={config.backend.record}: {members.size} processes cannot share an archive; record a run "
+            "in a single process, without torchrun"
+        )
     if address is not None:
         settings = {**config.backend.settings, "address": address}
         config = replace(config, backend=replace(config.backend, settings=settings))

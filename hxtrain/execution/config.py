@@ -74,6 +74,7 @@ class BackendConfig:
         forced_reset: whether membranes and synaptic currents are reset between trials.
         max_runs: largest number of runs per sample, for a network that is larger than the device.
         run_timeout: time (s) after which an unfinished run counts as hanging; None: no limit.
+        record: folder of an archive into which every run is recorded, for `backend=replay`; None: none is.
     """
 
     name: str = "emulator"
@@ -85,6 +86,7 @@ class BackendConfig:
     forced_reset: bool = False
     max_runs: int = MAX_RUNS
     run_timeout: Optional[float] = None  # noqa: UP045
+    record: Optional[str] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         check_types(self, "backend.")
@@ -92,6 +94,8 @@ class BackendConfig:
             raise ValueError(f"backend.max_runs={self.max_runs} must be at least 1")
         if self.run_timeout is not None and not self.run_timeout > 0:
             raise ValueError(f"backend.run_timeout={self.run_timeout} s must be positive; null for no limit")
+        if self.record is not None and self.name == SOFTWARE:
+            raise ValueError(f"backend.record={self.record}: software has no recordings; choose a device, or null")
         if self.trial_time is not None and not self.trial_time > 0:
             raise ValueError(f"backend.trial_time={self.trial_time} s must be positive; null for trials far apart")
         self.faults = {**dict.fromkeys(FAULTS, 0.0), **self.faults}
@@ -119,6 +123,7 @@ class BackendConfig:
 
         Raises:
             UnknownBackendError: no backend has this name, or the backend does not have one of the settings.
+            ValueError: a replay shall be recorded, or recordings cannot be written here.
         """
         if self.name == SOFTWARE:
             return None
@@ -126,4 +131,17 @@ class BackendConfig:
         if self.takes_chip():
             individual = chip.settings(accepted_settings(self.name))
         backend = create_backend(self.name, **{**individual, **self.settings})
-        return FaultyBackend(backend, create_faults(self.faults), self.fault_seed) if self.faulty() else backend
+        if self.faulty():
+            backend = FaultyBackend(backend, create_faults(self.faults), self.fault_seed)
+        return backend if self.record is None else recorded(backend, self.record)
+
+
+def recorded(backend: Backend, archive: str) -> Backend:
+    """Return a backend whose runs are recorded into an archive.
+
+    Raises:
+        ValueError: The backend is a replay, or h5py is not installed.
+    """
+    from hxtrain.backends.replay import Recorder  # loads the protocol of chip servers
+
+    return Recorder(backend, archive)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,10 +26,11 @@ from hxtrain.backends import (
 )
 from hxtrain.checks import flag, optional, real, whole
 from hxtrain.network import Activity, LayerActivity, Network
-from hxtrain.network.twin import hidden_membranes
+from hxtrain.network.twin import ModelledMembranes, hidden_membranes
 from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
 from hxtrain.neurons.engines import engine_of
 
+from .config import recorded
 from .drift import LIMIT
 from .placement import MAX_RUNS, place
 from .plan import Plan
@@ -140,7 +142,8 @@ class Device:
         """Run a batch and return the measured activity, in the model's units and the precision of the weights.
 
         With `spikes_only` (`Plan.resolution`), membranes of hidden layers are the model's response to the measured
-        spikes and the weights as sent. The circuit does not request their traces then (`Circuit.record`).
+        spikes and the weights as sent, computed when they are read. The circuit does not request their traces then
+        (`Circuit.record`).
 
         Args:
             weights: float weights of each projection.
@@ -163,10 +166,10 @@ class Device:
         for name, measured in recording.spikes.items():
             moved = measured if measured.time.device == device else measured.to(device)
             fired[name] = engine.bin_spikes(moved, circuit.dt, circuit.samples, dtype)
-        modelled: dict[str, Tensor] = {}
+        modelled: dict[str, ModelledMembranes] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
-            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired)
+            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired, dtype)
         codes: dict[str, Tensor] = {}
         for population in circuit.populations:
             if population.name not in modelled:
@@ -175,7 +178,7 @@ class Device:
         for population, unit in zip(circuit.populations, units, strict=True):
             name = population.name
             if name in modelled:
-                membrane: Tensor | MembraneSource = modelled[name].to(dtype)
+                membrane: Tensor | MembraneSource = modelled[name]
             else:
                 # membranes of hidden layers are rarely needed except for gradients, which take codes
                 membrane = engine.membranes(codes[name].to(device), unit, dtype, deferred=name in fired)
@@ -236,11 +239,12 @@ DEVICE_SETTINGS = frozenset(inspect.signature(Device).parameters) - {"backend"}
 """Settings of `Device`."""
 
 
-def open_device(name: str, **settings: Any) -> Device:
+def open_device(name: str, *, record: str | Path | None = None, **settings: Any) -> Device:
     """Return a device by the name of its backend; `with` opens and closes it.
 
     Args:
         name: name of a registered backend, such as `emulator`.
+        record: folder of an archive into which every run is recorded, see `hxtrain.backends.replay`; None: none is.
         settings: settings of the backend, such as `chip="W66F3"`, and of `Device`, such as `retries=3`.
 
     Raises:
@@ -248,7 +252,8 @@ def open_device(name: str, **settings: Any) -> Device:
         ValueError: a setting is out of range.
     """
     host = {key: settings.pop(key) for key in DEVICE_SETTINGS & settings.keys()}
-    return Device(create_backend(name, **settings), **host)
+    backend = create_backend(name, **settings)
+    return Device(backend if record is None else recorded(backend, str(record)), **host)
 
 
 def device_of(net: Network) -> Device | None:

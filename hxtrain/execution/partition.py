@@ -64,7 +64,8 @@ class Part:
 def partition(circuit: Circuit, capabilities: Capabilities) -> tuple[Part, ...]:
     """Return the parts of a circuit in the order in which they run; a single one if the whole circuit fits.
 
-    Every neuron must fit the device. Populations that project onto themselves are not split.
+    Every neuron must fit the device. Populations that project onto themselves are not split. Populations of which
+    nothing is requested, nor of any that they drive, are left out.
     """
     groups: list[list[Population]] = []
     for population in circuit.populations:
@@ -74,7 +75,25 @@ def partition(circuit: Circuit, capabilities: Capabilities) -> tuple[Part, ...]:
             groups.append([population])
     if len(groups) == 1 and _fit(groups[0], circuit, capabilities):
         return (Part(circuit, INPUT),)
-    return tuple(part for group in groups for part in _parts(group, circuit, capabilities))
+    groups = _read_groups(groups, circuit)
+    names = {population.name for group in groups for population in group}
+    read = replace(circuit, projections=tuple(p for p in circuit.projections if p.post in names))
+    return tuple(part for group in groups for part in _parts(group, read, capabilities))
+
+
+def _read_groups(groups: list[list[Population]], circuit: Circuit) -> list[list[Population]]:
+    """Return the groups that must run: what is requested of them, or of a group that they drive, see `Circuit.record`.
+
+    All groups are returned if nothing is requested, which devices refuse.
+    """
+    requested = {p.name for p in (*circuit.spiking, *circuit.traced)}
+    read: list[list[Population]] = []
+    for group in reversed(groups):
+        names = {population.name for population in group}
+        if names & requested:
+            read.insert(0, group)
+            requested |= {p.pre for p in circuit.projections if p.post in names}
+    return read or groups
 
 
 def recurrent(population: Population, circuit: Circuit) -> bool:

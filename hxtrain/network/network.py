@@ -225,6 +225,7 @@ class Network(Constants):
             [projection.synapses.weight.shape for projection in projections],
             describe(layers, self.steps, self.dt, self.weight_bits, self.trace_bits, self.hidden_traces),
             [self.model(layer) for layer in layers],
+            self.gradient.check([layer.recurrent is not None for layer in layers], self.saturation),
         )
         return self._program
 
@@ -405,6 +406,7 @@ class Network(Constants):
         shapes = [projection.synapses.weight.shape for projection in program.projections]
         if shapes != program.shapes or self.hidden_traces != program.description.traces:
             program = self._remade()
+        _require_differentiable(program)
         description = program.description
         if description is self._description:
             return program
@@ -436,9 +438,7 @@ class Network(Constants):
                         f"{window:.3g} s (steps dt); time constants are those of the device in seconds (6e-6), so "
                         "biological ones are divided by its speed-up"
                     )
-        misfits = self.gradient.check([layer.recurrent is not None for layer in program.layers], self.saturation)
-        if misfits:
-            raise ValueError(f"Network: {'; '.join(misfits)}")
+        _require_differentiable(program)
         return program.description
 
     def _check_precision(self, weights: list[Tensor]) -> None:
@@ -504,6 +504,16 @@ def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
             hint = "; make one, such as LIF(100)" if isinstance(module, type) else ""
             raise ValueError(f"Network takes modules, not {module!r:.60}{hint}; {GRAMMAR}")
     return modules
+
+
+def _require_differentiable(program: Program) -> None:
+    """Refuse a network of properties that its gradient does not support.
+
+    Raises:
+        ValueError: There is at least one.
+    """
+    if program.misfits:
+        raise ValueError(f"Network: {'; '.join(program.misfits)}")
 
 
 def _no_spikes(values: object) -> str:

@@ -25,6 +25,7 @@ class Program(NamedTuple):
         shapes: Shapes of the weights of each projection.
         description: What the network is for a device.
         models: Model of each layer.
+        misfits: A text for each property of the network that its gradient does not support.
     """
 
     mark: int
@@ -35,3 +36,4 @@ class Program(NamedTuple):
     shapes: list[torch.Size]
     description: Description
     models: list[Model]
+    misfits: list[str]

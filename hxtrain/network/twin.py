@@ -7,7 +7,7 @@ Weights are floats (Cramer, Billaudelle et al., PNAS 2022, software reference). 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from torch import Tensor
 from hxtrain.backends import Circuit, Spikes
 from hxtrain.checks import not_finite
 from hxtrain.finite import all_finite
+from hxtrain.gradients import Gradient
 from hxtrain.neurons import GridEvents, Model, SpikeGrid, decay
 from hxtrain.neurons.engines import ModelLayer, engine_for
+from hxtrain.neurons.engines.engine import UnrecordedMembranes
 
 from .activity import Activity, LayerActivity
 from .layers import Incoming, Layer
@@ -27,6 +29,7 @@ class Modelled(Protocol):
 
     dt: float
     steps: int
+    gradient: Gradient
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -64,7 +67,7 @@ class Twin:
         self._net = net
 
     def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
-        """Run a batch, see `Runner.run`; membranes of hidden layers are stored while gradients are recorded.
+        """Run a batch, see `Runner.run`; membranes of hidden layers are stored for gradients that read them.
 
         Raises:
             ValueError: Weights are not finite.
@@ -74,7 +77,7 @@ class Twin:
             named = zip(net.projections, weights, strict=True)
             raise not_finite(*(projection.name for projection, weight in named if not all_finite([weight])))
         inputs = events or GridEvents(spikes, net.dt, net.steps)
-        recorded = torch.is_grad_enabled()
+        recorded = torch.is_grad_enabled() and net.gradient.reads_membranes
         with torch.no_grad():
             return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, recorded))
 
@@ -119,25 +122,56 @@ def simulate(
     return result
 
 
+class ModelledMembranes(NamedTuple):
+    """Membranes of the model for measured spikes, which are computed when they are read.
+
+    Attributes:
+        source: Layer of the model with its inputs and the measured spikes.
+        dtype: Type of the membranes.
+    """
+
+    source: UnrecordedMembranes
+    dtype: torch.dtype
+
+    def __repr__(self) -> str:
+        """Describe the membranes in a line."""
+        return f"ModelledMembranes({list(self.shape)} [T, B, N])"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, B, N."""
+        return self.source.shape
+
+    def trace(self) -> Tensor:
+        """Return the membranes `[T, B, N]`."""
+        return self.source.trace().to(self.dtype)
+
+
 def hidden_membranes(
-    circuit: Circuit, weights: Mapping[str, Sequence[Tensor]], events: GridEvents, fired: Mapping[str, SpikeGrid]
-) -> dict[str, Tensor]:
-    """Return the membranes `[T, B, N]` of all spiking populations for measured spikes.
+    circuit: Circuit,
+    weights: Mapping[str, Sequence[Tensor]],
+    events: GridEvents,
+    fired: Mapping[str, SpikeGrid],
+    dtype: torch.dtype,
+) -> dict[str, ModelledMembranes]:
+    """Return the membranes `[T, B, N]` of all spiking populations for measured spikes; none is computed yet.
 
     Args:
         circuit: circuit of the network.
-        weights: weights onto each population: feed-forward ones, then recurrent ones if any.
+        weights: weights onto each population: feed-forward ones, then recurrent ones if any; they stay as they are.
         events: input events.
         fired: spikes of each spiking population.
+        dtype: type of the membranes.
     """
-    membranes: dict[str, Tensor] = {}
+    membranes: dict[str, ModelledMembranes] = {}
     upstream: GridEvents | SpikeGrid = events
     for p in circuit.populations:
         if p.threshold is not None:
             weight, *recurrent_weights = weights[p.name]
             recurrent = recurrent_weights[0] if recurrent_weights else None
             model = Model(decay(circuit.dt, p.tau_syn), decay(circuit.dt, p.tau_mem))
-            engine = engine_for(weight, model, recurrent)
-            membranes[p.name] = engine.follow(ModelLayer(model, weight, recurrent, upstream), fired[p.name])
+            layer = ModelLayer(model, weight, recurrent, upstream)
+            source = UnrecordedMembranes(engine_for(weight, model, recurrent), layer, fired[p.name])
+            membranes[p.name] = ModelledMembranes(source, dtype)
             upstream = fired[p.name]
     return membranes

@@ -36,6 +36,7 @@ class Backprop(LearningRule):
     needs: ClassVar[frozenset[Need]] = frozenset(
         {Need.LOSS, Need.PENALTIES, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES}
     )
+    solves: ClassVar[str] = "digits, MNIST 16x16, Fashion-MNIST 16x16, Yin-Yang (docs/results)"
 
     def __init__(
         self,

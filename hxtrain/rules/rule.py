@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -129,6 +130,7 @@ class LearningRule(ABC):
     def __post_init__(self) -> None:
         check_types(self, "rule.")
         self._objective: Objective | None = None
+        self._net: ReferenceType[Network] | None = None
         self.is_prepared = False
         self.watchers: list[LearningRule | Regularizer] = []
 
@@ -160,6 +162,7 @@ class LearningRule(ABC):
         """
         self._objective = objective = objective or self.objective
         objective.check(net)
+        self._net = ref(net)
         for penalty in objective.penalties:
             penalty.prepare(net)
             penalty.is_prepared = True
@@ -170,6 +173,18 @@ class LearningRule(ABC):
         candidates: list[LearningRule | Regularizer] = [self, *self.objective.penalties]
         self.watchers = [candidate for candidate in candidates if candidate.watches_writes]
         self.is_prepared = True
+
+    def require_net(self, net: Network) -> None:
+        """Refuse a network for which the rule was not prepared; its state belongs to another one.
+
+        Raises:
+            RuleError: The rule was prepared for another network.
+        """
+        if self._net is not None and self._net() is not net:
+            raise RuleError(
+                f"rule={self.name} was prepared for another network; call rule.prepare(net, objective), or take "
+                "another instance of the rule"
+            )
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
         """Return a text with a remedy for each misfit; empty if the rule can train the network.

@@ -38,6 +38,7 @@ def learn(
 
     Raises:
         DeviceError: The device fails; no weight is changed.
+        RuleError: The rule was prepared for another network.
         LossNotFiniteError: The loss, a penalty or a gradient is not finite; no weight is changed.
     """
     for group in optimizer.param_groups:
@@ -45,6 +46,7 @@ def learn(
             parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
     if not rule.is_prepared:
         rule.prepare(net)
+    rule.require_net(net)
     step = rule.step(net, batch)
     step = before_step(step) or step
     _check_gradients(net)

@@ -1,4 +1,9 @@
-"""Rules that take a trial in pieces: their memory need not grow with the length of a trial."""
+"""Rules that take a trial in pieces.
+
+The state of such a rule need not grow with the length of a trial. What was measured does: a device gives the recording
+of whole trials, and the activity of the pass stays until the end of the step, with the spikes and membranes on the time
+grid from which windows are cut.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +65,9 @@ class InputWindows:
 @dataclass
 class StreamingRule(LearningRule):
     """Base of rules that see the time steps of a trial in order, a window at a time.
+
+    What a rule keeps from window to window is its own, and should not depend on the number of windows. The activity of
+    the whole pass is at hand in `finish`; a rule that computes on it alone is no streaming one.
 
     Attributes:
         window: Time steps that `observe` gets at a time; results do not depend on it.

@@ -177,6 +177,20 @@ class Progress:
         self._print(Text.from_markup(markup.format(*plain)))
 
 
+class Warnings(Progress):
+    """Reports a training run by its warnings and notes alone.
+
+    Args:
+        console: Console for all output; None for the standard output.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(False, console)
+
+    def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
+        """Show nothing of a finished epoch."""
+
+
 def _plain(text: str | Text) -> Text:
     """Return text of any origin in a safe form: without markup, with control characters except newlines as escapes."""
     if isinstance(text, Text):

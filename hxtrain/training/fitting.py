@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from inspect import signature
@@ -23,7 +21,7 @@ from hxtrain.objectives import Loss
 from hxtrain.objectives.functions import as_loss, named_penalties
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, default_optimizer
-from hxtrain.runs.progress import Progress
+from hxtrain.runs.progress import Progress, Warnings
 
 from .config import FREE_TO_CHANGE, TrainerConfig
 from .evaluation import Evaluation
@@ -82,7 +80,7 @@ def fit(
         seed: Seed of data order, dropout, augmentation and jitter.
         folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing stays but the
             weights.
-        progress: Whether to show epochs and a bar, or the receiver of reports.
+        progress: Whether to show epochs and a bar besides warnings, or the receiver of reports.
         settings: Settings of the training loop, see `TrainerConfig`: `epochs=5, batch_size=50, learning_rate=3e-3`.
 
     Raises:
@@ -115,11 +113,11 @@ def fit(
         optimizer=optimizer or default_optimizer(rule),
         constraints={"clamp": Clamp()} if constraints is None else constraints,
     )
-    reports = progress if isinstance(progress, Progress) else Progress(bool(progress))
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(text("folder", folder)) as place:
-        Path(place).mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(task, config, seed, place, _identity(task, config, seed), reports)
-        return Fit(trainer.fit(), trainer.records)
+    if folder is not None:
+        Path(text("folder", folder)).mkdir(parents=True, exist_ok=True)
+    reports = progress if isinstance(progress, Progress) else (Progress() if progress else Warnings())
+    trainer = Trainer(task, config, seed, folder, _identity(task, config, seed), reports)
+    return Fit(trainer.fit(), trainer.records)
 
 
 def _loop_settings(settings: dict[str, Any]) -> TrainerConfig:

@@ -24,6 +24,8 @@ from .schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
+NO_FOLDER = "without a run directory nothing is saved: give folder=..."
+"""Clause of error texts of a training without a run directory."""
 Config = TypeVar("Config", bound=LoopConfig)
 
 
@@ -38,7 +40,7 @@ class Loop(ABC, Generic[Config]):
         data: Data set with training and test part.
         config: Settings of the training loop.
         seed: Seed of all random numbers.
-        folder: Run directory for checkpoint and metrics.
+        folder: Run directory for checkpoint and metrics; None: nothing is written.
         settings: Plain values that identify the run; a resumed run must have the same.
         progress: Receiver of all reports.
         optimizer: Optimiser over the learnt parameters.
@@ -59,7 +61,7 @@ class Loop(ABC, Generic[Config]):
         data: Dataset,
         config: Config,
         seed: int,
-        folder: str | Path,
+        folder: str | Path | None,
         settings: Mapping[str, Any],
         progress: Progress,
         optimizer: torch.optim.Optimizer,
@@ -68,7 +70,7 @@ class Loop(ABC, Generic[Config]):
         self.config = config
         self.seed = whole("seed", seed)
         self.optimizer = optimizer
-        self.folder = Path(text("folder", folder))
+        self.folder = None if folder is None else Path(text("folder", folder))
         self.settings = dict(mapping("settings", settings))
         self.progress = progress
         self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
@@ -86,7 +88,8 @@ class Loop(ABC, Generic[Config]):
 
     @property
     def checkpoint(self) -> Path:
-        """Path of the checkpoint."""
+        """Path of the checkpoint, of a loop with a run directory."""
+        assert self.folder is not None  # who reads or writes a checkpoint has asked
         return self.folder / CHECKPOINT
 
     def _set_learning_rate(self) -> None:
@@ -137,6 +140,8 @@ class Loop(ABC, Generic[Config]):
 
     def _last_checkpoint(self) -> str:
         """Return the clause of an error text on the state of the checkpoint."""
+        if self.folder is None:
+            return NO_FOLDER
         return "the last checkpoint is intact" if self.checkpoint.exists() else "there is no checkpoint yet"
 
     def _not_finite(self, model: Mapping[str, Tensor]) -> str | None:
@@ -151,10 +156,11 @@ class Loop(ABC, Generic[Config]):
                     yield f"the optimizer's {name}", values
 
     def _write_records(self) -> None:
-        write_json_lines(self.folder / METRICS, self.records)
+        if self.folder is not None:
+            write_json_lines(self.folder / METRICS, self.records)
 
     def _write_checkpoint(self, model: Mapping[str, Tensor], **entries: Any) -> None:
-        """Write the checkpoint: the state of every loop, and further entries of this one.
+        """Write the checkpoint: the state of every loop, and further entries of this one; nothing without a folder.
 
         Raises:
             ValueError: Weights, or moments of the optimizer, are not finite; the last checkpoint is kept.
@@ -162,11 +168,14 @@ class Loop(ABC, Generic[Config]):
         """
         name = self._not_finite(model)
         if name is not None:
+            outcome = NO_FOLDER if self.folder is None else f"nothing of it is saved: {self._last_checkpoint()}"
             raise ValueError(
                 f"{name} is not finite after epoch {self.epoch + (self.step > 0)}, step "
                 f"{self.step or self.steps_per_epoch}; try a `learning_rate` below "
-                f"{self.config.learning_rate}. Nothing of it is saved: {self._last_checkpoint()}"
+                f"{self.config.learning_rate}. {outcome.capitalize()}"
             )
+        if self.folder is None:
+            return
         state = {
             "model": dict(model),
             "optimizer": self.optimizer.state_dict(),

@@ -53,7 +53,7 @@ from hxtrain.runs.saved import required, take_weights
 from .config import TrainerConfig
 from .diagnosis import JUDGED_SAMPLES, Observations
 from .evaluation import Evaluation, EvaluationSums, observe
-from .loop import METRICS, Loop, TrainingInterrupt
+from .loop import METRICS, NO_FOLDER, Loop, TrainingInterrupt
 from .parallel import ALONE, Team
 
 
@@ -138,7 +138,7 @@ class Trainer(Loop[TrainerConfig]):
         task: Learning task; its network runs on a device if it is attached to one.
         config: Settings of the training loop.
         seed: Seed of data order, dropout, augmentation and jitter (the network has a separate one).
-        folder: Run directory for checkpoint and metrics.
+        folder: Run directory for checkpoint and metrics; None: nothing is written.
         settings: Plain values that identify the run; a resumed run must have the same.
         progress: Receiver of all reports.
         team: Processes that share every batch; only the first one writes.
@@ -152,7 +152,7 @@ class Trainer(Loop[TrainerConfig]):
         task: Task,
         config: TrainerConfig,
         seed: int,
-        folder: str | Path,
+        folder: str | Path | None,
         settings: Mapping[str, Any],
         progress: Progress,
         team: Team = ALONE,
@@ -164,6 +164,7 @@ class Trainer(Loop[TrainerConfig]):
         self.regularizers = copy.deepcopy(dict(task.regularizers))
         self.task = task
         self._prepare_rule(task, progress)
+        self._require_shared_state(team)
         super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
         self.team = team
         self.train_source = task.source(self.train, task.augment)
@@ -208,6 +209,22 @@ class Trainer(Loop[TrainerConfig]):
         with torch.no_grad():
             for constraint in task.constraints.values():
                 constraint.prepare(task.net)
+
+    def _require_shared_state(self, team: Team) -> None:
+        """Refuse states of rule, loss or regularisers if several processes would each have another one.
+
+        Raises:
+            RuleError: There is such a state.
+        """
+        state = self._learning_state()
+        states = {f"rule={self.rule.name}": state["rule"], f"loss {type(self.task.loss).__name__}": state["loss"]}
+        states |= {f"regularizer {name}": values for name, values in state["penalties"].items()}
+        owners = [owner for owner, values in states.items() if values]
+        if team.size > 1 and owners:
+            raise RuleError(
+                f"{' and '.join(owners)}: the state is learned from the samples of one process, and {team.size} processes "
+                "do not share it; train in a single process, without torchrun, or without a state"
+            )
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the last evaluation.
@@ -391,7 +408,7 @@ class Trainer(Loop[TrainerConfig]):
         if is_first and (health.dropped_spikes or health.retries):
             self.progress.warn(
                 f"{place}: the device dropped {health.dropped_spikes} spikes, runs repeated {health.retries} times "
-                f"({METRICS} has the sums of each epoch)"
+                f"({'the records have' if self.folder is None else f'{METRICS} has'} the sums of each epoch)"
             )
         for note in health.notes:
             if note not in self.sums.notes:
@@ -442,8 +459,14 @@ class Trainer(Loop[TrainerConfig]):
                 self._save()
             if not isinstance(error, DeviceError):
                 raise
-            state = "The state before the failed step is saved" if is_saved else "The last checkpoint is as it was"
-            raise DeviceLostError(f"{error}. {state}") from error
+            raise DeviceLostError(f"{error}. {self._place_of_state(is_saved)}") from error
+
+    def _place_of_state(self, is_saved: bool) -> str:
+        """Return where the state before a failed step is, if it is anywhere."""
+        if self.folder is None:
+            weights = "the weights before the failed step" if is_saved else "what the failed step made of its weights"
+            return f"The network keeps {weights}; {NO_FOLDER}"
+        return "The state before the failed step is saved" if is_saved else "The last checkpoint is as it was"
 
     def _note_change(self, *_: Any) -> None:
         """Note that the optimiser begins to change weights; the optimiser calls this."""

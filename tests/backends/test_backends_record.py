@@ -281,3 +281,31 @@ def test_drift_is_observed_where_traces_are_recorded() -> None:
     assert any(note is not None and "moved by 3.0 LSB" in note for note in notes)
     blind = DriftMonitor()
     assert all(blind.add(replace(recording, traces={})) is None for recording in (*[recording] * 8, *[shifted] * 8))
+
+
+def test_parts_that_nobody_reads_do_not_run() -> None:
+    """Two populations, of which the device holds one at a time."""
+    caps = replace(BRAINSCALES2, neuron_circuits=3)
+    weights: Mapping[str, Tensor] = WEIGHTS
+    for record, populations in (
+        (Record(("hidden",), ()), ["hidden"]),
+        (Record((), ("hidden",)), ["hidden"]),
+        (Record((), ("readout",)), ["hidden", "readout"]),
+        (Record(), ["hidden", "readout"]),
+    ):
+        parts = partition(requesting(record), caps)
+        assert [part.circuit.populations[0].name for part in parts] == populations
+        recording = Session(create_backend("reference")).record(requesting(record), parts, weights, stimulus(3).spikes)
+        whole = configured(CASES["reference"], requesting(record)).run(weights, stimulus(3))
+        assert recording.traces.keys() == whole.traces.keys()
+        assert recording.spikes.keys() == whole.spikes.keys()
+        if populations == ["hidden"]:
+            assert parts[0].circuit.record == record
+            assert all(torch.equal(codes, whole.traces[name]) for name, codes in recording.traces.items())
+
+
+def test_a_circuit_of_which_nothing_is_requested_is_refused_in_parts_too() -> None:
+    circuit = requesting(Record((), ()))
+    parts = partition(circuit, replace(BRAINSCALES2, neuron_circuits=3))
+    with pytest.raises(ValueError, match="requests neither spikes nor traces"):
+        Session(create_backend("reference")).record(circuit, parts, WEIGHTS, stimulus(3).spikes)

@@ -87,6 +87,15 @@ def test_a_hash_that_changes_from_process_to_process_fails(sloppy, tmp_path):
     assert check["text"].startswith("in another process the identity has chip_hash=")
 
 
+def test_a_device_in_a_module_of_the_user_is_the_same_in_another_process(tmp_path):
+    (tmp_path / "my_chip.py").write_text(SLOPPY)
+    options = ["checks=[run_needs_a_circuit,another_process_knows_the_device]", "hydra.run.dir=run"]
+    process = launch("hxtrain-conformance", "backend=my_chip:Sloppy", *options, cwd=tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    checks = json.loads((tmp_path / "run/conformance.json").read_text())["checks"]
+    assert [check["verdict"] for check in checks] == ["pass", "pass"]
+
+
 def test_software_is_refused(tmp_path):
     process = call("hxtrain-conformance", "backend=software", "hydra.run.dir=run", cwd=tmp_path)
     assert "backend=software is no device; name one to be checked" in process.stderr

@@ -37,7 +37,10 @@ from hxtrain.rules import (
     train_step,
 )
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.training.config import TrainerConfig
 from hxtrain.training.loop import TrainingInterrupt
+from hxtrain.training.parallel import Team
+from hxtrain.training.trainer import Task, Trainer
 
 
 @dataclass
@@ -445,3 +448,64 @@ def test_penalties_without_effect_are_named(capsys: pytest.CaptureFixture[str]) 
     data = replace(data, train=data.train[:20], test=data.test[:10])
     hx.fit(net, data, Unled(), penalties=[Burst()], epochs=1)
     assert "follows no penalties: regularizer 0_burst has no effect" in " ".join(capsys.readouterr().out.split())
+
+
+def test_processes_that_share_batches_keep_no_state(tmp_path: Path) -> None:
+    data = hx.load_dataset("digits")
+    net = hx.Network(hx.Linear(64, 10), hx.LI(10))
+
+    def trainer(penalty: Regularizer, size: int) -> Trainer:
+        task = Task(net, hx.LatencyEncoder(), hx.MaxOverTime(), {"a": penalty}, data)
+        return Trainer(task, TrainerConfig(), 0, tmp_path, {}, quiet(), Team(0, size))
+
+    text = (
+        "regularizer a learn a state from the samples of a process, which 2 processes do not share; train in a single"
+    )
+    with pytest.raises(RuleError, match=text):
+        trainer(Inertia(), 2)
+    trainer(Inertia(), 1)
+    trainer(Burst(), 2)
+
+
+def test_a_rule_of_another_network_is_refused() -> None:
+    nets = [hx.Network(hx.Linear(12, 3), hx.LI(3), steps=20) for _ in range(2)]
+    rule = Backprop(hx.MaxOverTime())
+    learn(nets[0], rule, torch.optim.SGD(nets[0].parameters(), lr=1e-3), batch())
+    optimizer = torch.optim.SGD(nets[1].parameters(), lr=1e-3)
+    weights = nets[1].stack[0].weight.clone()
+    with pytest.raises(RuleError, match=r"rule=backprop was prepared for another network; call rule.prepare\(net"):
+        learn(nets[1], rule, optimizer, batch())
+    assert torch.equal(nets[1].stack[0].weight, weights)
+    rule.prepare(nets[1])
+    learn(nets[1], rule, optimizer, batch())
+    assert not torch.equal(nets[1].stack[0].weight, weights)
+
+
+@pytest.mark.parametrize("backend", [None, "emulator"])
+def test_a_saturation_that_is_set_is_checked_before_the_next_pass(backend: str | None) -> None:
+    modules = hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Recurrent(20), hx.Linear(20, 3), hx.LI(3)
+    net = hx.Network(*modules, steps=20, gradient=Ternary(at_spike="trace"))
+    net.attach(None if backend is None else hx.Device(create_backend(backend, preset="ideal")))
+    net(batch().spikes)
+    net.saturation = 300.0
+    with pytest.raises(ValueError, match="Network: saturation=300 is not known to gradients of recurrent layers"):
+        net(batch().spikes)
+    net.saturation = None
+    net(batch().spikes)
+
+
+def test_a_gradient_that_is_set_is_checked_before_the_next_pass() -> None:
+    modules = hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Recurrent(20), hx.Linear(20, 3), hx.LI(3)
+    net = hx.Network(*modules, steps=20, gradient=Indifferent(), saturation=300.0)
+    net(batch().spikes)
+    net.gradient = SurrogateGradient()
+    with pytest.raises(ValueError, match="is not known to gradients of recurrent layers"):
+        net(batch().spikes)
+
+
+@dataclass
+class Indifferent(SurrogateGradient):
+    """A gradient that takes saturating inputs for linear ones."""
+
+    def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:
+        return []

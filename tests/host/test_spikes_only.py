@@ -236,3 +236,35 @@ def test_digits_are_learnt(tmp_path):
     config = digits(5, preset="uncalibrated", train_samples=700, test_samples=200)
     config.network.traces = "spikes_only"
     assert run(config, tmp_path, "test", quiet())["test_accuracy"] > 0.8
+
+
+class Spiky(hx.SurrogateGradient):
+    """A gradient that reads no membranes of hidden layers; that of the readout alone."""
+
+    reads_membranes = False
+
+    def attach(self, weights, events, layers, models):
+        [readout] = super().attach(weights[-1:], layers[-2].fired.grid, layers[-1:], models[-1:])
+        return [*layers[:-1], readout]
+
+
+@pytest.mark.parametrize("backend", [None, "emulator"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_membranes_that_nobody_reads_are_not_computed(backend, dtype, mocker):
+    """They are computed when they are read, and are those that a gradient would have got."""
+    net = network(gradient=Spiky()).to(dtype)
+    net.attach(None if backend is None else hx.Device(create_backend(backend)))
+    follow = mocker.spy(cpu.CpuEngine, "follow")
+    stored = mocker.spy(cpu, "respond")
+    activity = net(images())
+    activity.readout.square().sum().backward()
+    assert follow.call_count == 0
+    assert [call.args[-1] for call in stored.call_args_list] == ([False, False, True] if backend is None else [])
+    reference = network(traces="spikes_only").to(dtype)
+    reference.attach(None if backend is None else hx.Device(create_backend(backend)))
+    expected = reference(images())
+    for layer, twin in zip(activity.hidden, expected.hidden, strict=True):
+        assert torch.equal(layer.spikes, twin.spikes)
+        close(layer.trace.detach(), twin.trace.detach(), 1e-6)
+        assert layer.trace.dtype == dtype
+    assert follow.call_count == (2 if backend is None else 4)
