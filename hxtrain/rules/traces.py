@@ -1,7 +1,7 @@
 r"""Correlations of input and output spikes, from events with their times.
 
-Rules of spike-timing-dependent plasticity sum them. A trace jumps at each spike of a neuron and decays exponentially. With traces r of the inputs and o of the outputs
-(Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
+Rules of spike-timing-dependent plasticity sum them. A trace jumps at each spike of a neuron and decays exponentially.
+With traces r of the inputs and o of the outputs (Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
 
     causal[i, j]     = sum over spikes of output i of f r1_j (A2+ + A3+ o2_i)     r1: tau_plus,  o2: tau_y
     anticausal[i, j] = sum over spikes of input j of  f o1_i (A2- + A3- r2_j)     o1: tau_minus, r2: tau_x

@@ -1,0 +1,136 @@
+r"""Spike-timing-dependent plasticity of pairs and triplets of spikes, summed over measured spike times.
+
+With the correlations of `hxtrain.rules.traces` and `x = max(w / maximum, 0)` (Song, Miller and Abbott 2000;
+Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
+
+    dw / maximum = max(1 - x, 0)^mu_plus causal - x^mu_minus (anticausal + heterosynaptic n_post)
+
+An exponent of 0 makes the change additive, 1 multiplicative (van Rossum, Bi and Turrigiano 2000), and others a power law
+(Gütig et al. 2003). Weights are those at the start of a batch. The last term depresses all synapses of a neuron that
+fires, also those of silent inputs (Diehl and Cook 2015). With `mu_plus=0`, `mu_minus=1` it moves the weights of a neuron
+towards the mean trace of its inputs, so that competing neurons learn prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .plasticity import Pathway, Plasticity
+from .traces import Correlation, Pairing, Triplets, pair_correlation, triplet_correlation
+
+
+@dataclass
+class WeightDependent(Plasticity):
+    """Base of rules that change weights by correlations and a dependence on the weight.
+
+    Attributes:
+        mu_plus: Exponent of the dependence of potentiation on the weight; 0: additive.
+        mu_minus: Exponent of the dependence of depression on the weight; 0: additive.
+        heterosynaptic: Depression of all synapses of a neuron at each of its spikes.
+    """
+
+    mu_plus: float = field(default=0.0, kw_only=True)
+    mu_minus: float = field(default=0.0, kw_only=True)
+    heterosynaptic: float = field(default=0.0, kw_only=True)
+    forgetting: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_not_negative("mu_plus", "mu_minus", "heterosynaptic", "forgetting")
+
+    def weighted(self, correlation: Correlation, pathway: Pathway) -> Tensor:
+        """Return the change of the weights `[N, J]` for potentiation and depression at weight 1."""
+        x = (pathway.weight.double() / pathway.maximum).clamp(min=0)
+        change = (1 - x).clamp(min=0) ** self.mu_plus * correlation.causal - x**self.mu_minus * correlation.anticausal
+        spikes = torch.bincount(pathway.post.unit, minlength=pathway.post.units)[:, None]
+        change -= (self.heterosynaptic + self.forgetting * pathway.weight.double() / pathway.maximum) * spikes
+        return pathway.maximum * change
+
+
+@dataclass
+class STDP(WeightDependent):
+    """Plasticity by pairs of spikes.
+
+    The defaults are the published 20 ms at a speedup of 1000. The learning rate scales the amplitudes; 0.01 is that of
+    Song, Miller and Abbott (2000).
+
+    Attributes:
+        tau_plus: Time constant of potentiation, the input first (s of the device).
+        tau_minus: Time constant of depression (s of the device).
+        a_plus: Amplitude of potentiation.
+        a_minus: Amplitude of depression.
+        pairing: Pairs that count: `all_to_all`, or nearest neighbours: `symmetric`, `pre_centred`, `reduced`.
+    """
+
+    solves: ClassVar[str] = "prototypes of digits without labels, beside lateral inhibition"
+
+    tau_plus: float = 20e-6
+    tau_minus: float = 20e-6
+    a_plus: float = 1.0
+    a_minus: float = 1.0
+    pairing: str = "all_to_all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_positive("tau_plus", "tau_minus")
+        self.require_not_negative("a_plus", "a_minus")
+        names = [pairing.value for pairing in Pairing]
+        if self.pairing not in names:
+            raise ValueError(f"rule.pairing={self.pairing!r} is not known; choose one of {', '.join(names)}")
+
+    def change(self, pathway: Pathway) -> Tensor:
+        """Return the change of the weights `[N, J]`, summed over the samples."""
+        pairing = Pairing(self.pairing)
+        sums = pair_correlation(pathway.pre, pathway.post, self.tau_plus, self.tau_minus, pairing)
+        return self.weighted(Correlation(self.a_plus * sums.causal, self.a_minus * sums.anticausal), pathway)
+
+
+_V1 = (16.8e-3, 33.7e-3)
+TRIPLETS = {
+    "v1_all_full": (Triplets(*_V1, 101e-3, 125e-3, 5e-10, 7e-3, 6.2e-3, 2.3e-4), False),
+    "v1_all_minimal": (Triplets(*_V1, 101e-3, 114e-3, 0, 7.1e-3, 6.5e-3, 0), False),
+    "v1_nearest_full": (Triplets(*_V1, 714e-3, 40e-3, 8.8e-11, 6.6e-3, 5.3e-2, 3.1e-3), True),
+    "v1_nearest_minimal": (Triplets(*_V1, 714e-3, 40e-3, 0, 8e-3, 5e-2, 0), True),
+    "culture_all_full": (Triplets(*_V1, 946e-3, 27e-3, 6.1e-3, 1.6e-3, 6.7e-3, 1.4e-3), False),
+    "culture_all_minimal": (Triplets(*_V1, 946e-3, 40e-3, 5.3e-3, 3.5e-3, 8e-3, 0), False),
+    "culture_nearest_full": (Triplets(*_V1, 575e-3, 47e-3, 4.6e-3, 3e-3, 9.1e-3, 7.5e-9), True),
+    "culture_nearest_minimal": (Triplets(*_V1, 575e-3, 48e-3, 4.6e-3, 3e-3, 9.1e-3, 0), True),
+}
+"""Constants in biological time (s), and whether the nearest spikes alone count, by name.
+
+They are fits to visual cortex (Sjöström et al. 2001) and hippocampal culture (Wang et al. 2005), tables 3 and 4 of Pfister
+and Gerstner 2006. A minimal model has no use for tau_x.
+"""
+
+
+@dataclass
+class TripletSTDP(WeightDependent):
+    """Plasticity by pairs and triplets of spikes (Pfister and Gerstner 2006).
+
+    Attributes:
+        constants: Published constants: `v1_` (visual cortex) or `culture_` (hippocampal culture), then `all_` (all
+            spikes) or `nearest_` (nearest spikes), then `full` or `minimal`.
+        speedup: Factor by which the device is faster than biology; time constants are divided by it.
+    """
+
+    solves: ClassVar[str] = "pairings of Sjöström et al. 2001 at all frequencies; prototypes of digits without labels"
+
+    constants: str = "v1_all_full"
+    speedup: float = 1000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_positive("speedup")
+        if self.constants not in TRIPLETS:
+            raise ValueError(f"rule.constants={self.constants!r} is not known; choose one of {', '.join(TRIPLETS)}")
+
+    def change(self, pathway: Pathway) -> Tensor:
+        """Return the change of the weights `[N, J]`, summed over the samples."""
+        triplets, is_nearest = TRIPLETS[self.constants]
+        taus = [tau / self.speedup for tau in triplets[:4]]
+        scaled = Triplets(*taus, *triplets[4:])
+        return self.weighted(triplet_correlation(pathway.pre, pathway.post, scaled, is_nearest), pathway)
