@@ -1,7 +1,7 @@
 r"""Votes of output neurons whose classes are unknown until they have fired: the answer of unsupervised learning.
 
-From training samples, `responses[i, c]` is the mean number of spikes of neuron i in samples of class c, and a sample with
-n_i spikes has the scores (Diehl and Cook 2015; Hazan et al. 2018)::
+In training, `responses[i, c]` is the mean number of spikes of neuron i in samples of class c. A sample with n_i spikes
+has the scores (Diehl and Cook 2015; Hazan et al. 2018)::
 
     majority       mean of n_i over the neurons that respond most to c
     proportional   sum_i n_i responses[i, c] / sum_c responses[i, c]
@@ -108,7 +108,9 @@ class Vote(Loss):
             return counts @ rates.log() - rates.sum(0)
         if self.votes == "proportional":
             return counts @ (responses / responses.sum(1, keepdim=True).clamp(min=1e-300))
-        members = torch.nn.functional.one_hot(self.preferred.to(counts.device) + 1, len(self.samples) + 1)[:, 1:].double()
+        members = torch.nn.functional.one_hot(self.preferred.to(counts.device) + 1, len(self.samples) + 1)[
+            :, 1:
+        ].double()
         return counts @ members / members.sum(0).clamp(min=1)
 
     def __call__(self, output: Tensor, labels: Data) -> Tensor:

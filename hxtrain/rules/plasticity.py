@@ -1,9 +1,9 @@
 r"""Local plasticity of the synapses of spiking populations: what all rules of the Hebbian family share.
 
 A rule sums what each synapse learns from the spikes of its two neurons, `change`. This base runs the network, takes the
-spikes of every learned projection, and adds (Turrigiano 2008; Diehl and Cook 2015)::
+spikes of every learned projection, and adds::
 
-    homeostasis   dw_ij += homeostasis (target_spikes - n_i) w_ij     n_i: spikes of output i per sample, batch mean
+    homeostasis   dw_ij += homeostasis maximum (target_spikes - n_i)     n_i: spikes of output i per sample, batch mean
     competition   only the `winners` neurons that fire first in a sample learn from it
 
 Both work on measured spikes, so that they also balance what a chip's mismatch unbalances.
@@ -62,7 +62,7 @@ class Plasticity(LearningRule):
         maximum: Weight that counts as 1 (threshold - leak); None: the largest one that the device represents, in
             software 1.
         winners: Number of neurons of a population that learn from a sample, those that fire first; 0: all.
-        homeostasis: Relative growth of the weights of a neuron per spike that it lacks; 0: none.
+        homeostasis: Growth of the weights of a neuron per spike that it lacks, in units of `maximum`; 0: none.
         target_spikes: Number of spikes per sample that homeostasis aims at.
     """
 
@@ -100,8 +100,8 @@ class Plasticity(LearningRule):
         learned = {p.name for p in net.projections if p.synapses.is_trainable}
         if learned & set(silent):
             misfits.append(
-                f"{', '.join(sorted(learned & set(silent)))}: the readout does not spike; end the network in a population "
-                "that does (network.output=spikes, or network=winner_take_all loss=vote)"
+                f"{', '.join(sorted(learned & set(silent)))}: the readout does not spike; end the network in a "
+                "population that does (network.output=spikes, or network=winner_take_all loss=vote)"
             )
         return misfits
 
@@ -127,7 +127,7 @@ class Plasticity(LearningRule):
     def pathways(self, net: Network, batch: Batch, activity: Activity) -> Iterator[tuple[Incoming, Pathway]]:
         """Yield the learned projections with their spikes in a pass."""
         window = net.steps * net.dt
-        trains = {INPUT: before(batch.spikes.to(net.torch_device), window)}
+        trains = {INPUT: window_of(batch.spikes.to(net.torch_device), window)}
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if layer.neurons.spiking:
                 trains[layer.name] = measured.times(net.dt)
@@ -140,12 +140,16 @@ class Plasticity(LearningRule):
                 yield projection, Pathway(projection.name, trains[projection.pre], post, spikes, weight, maximum)
 
 
-def before(spikes: Spikes, end: float) -> Spikes:
+def window_of(spikes: Spikes, end: float) -> Spikes:
     """Return the events earlier than `end` (s)."""
-    chosen = spikes.time < end
-    if bool(chosen.all()):
+    return selected(spikes, spikes.time < end)
+
+
+def selected(spikes: Spikes, mask: Tensor) -> Spikes:
+    """Return the events of a mask `[E]`."""
+    if bool(mask.all()):
         return spikes
-    return Spikes.trusted(spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units)
+    return Spikes.trusted(spikes.sample[mask], spikes.unit[mask], spikes.time[mask], spikes.samples, spikes.units)
 
 
 def first_to_fire(spikes: Spikes, winners: int) -> Spikes:
@@ -166,8 +170,7 @@ def first_to_fire(spikes: Spikes, winners: int) -> Spikes:
     order = torch.argsort(times.view(shape).gather(1, by_count), dim=1, stable=True)
     chosen = torch.zeros(shape, dtype=torch.bool, device=index.device)
     chosen.scatter_(1, by_count.gather(1, order[:, :winners]), True)
-    kept = chosen.view(-1)[index]  # language: mask of events
-    return Spikes.trusted(spikes.sample[kept], spikes.unit[kept], spikes.time[kept], *shape)
+    return selected(spikes, chosen.view(-1)[index])
 
 
 def reported_loss(objective: Objective, batch: Batch, activity: Activity) -> float:

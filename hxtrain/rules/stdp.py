@@ -3,12 +3,17 @@ r"""Spike-timing-dependent plasticity of pairs and triplets of spikes, summed ov
 With the correlations of `hxtrain.rules.traces` and `x = max(w / maximum, 0)` (Song, Miller and Abbott 2000;
 Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
 
-    dw / maximum = max(1 - x, 0)^mu_plus causal - x^mu_minus (anticausal + heterosynaptic n_post)
+    dw / maximum = max(1 - x, 0)^mu_plus causal - x^mu_minus anticausal - (heterosynaptic + forgetting w / maximum) n_post
 
-An exponent of 0 makes the change additive, 1 multiplicative (van Rossum, Bi and Turrigiano 2000), and others a power law
-(Gütig et al. 2003). Weights are those at the start of a batch. The last term depresses all synapses of a neuron that
-fires, also those of silent inputs (Diehl and Cook 2015). With `mu_plus=0`, `mu_minus=1` it moves the weights of a neuron
-towards the mean trace of its inputs, so that competing neurons learn prototypes.
+An exponent of 0 makes the change additive, 1 multiplicative (van Rossum, Bi and Turrigiano 2000), and others a power
+law (Gütig et al. 2003). Weights are those at the start of a batch. The last term is about all synapses of a neuron that
+fires, also those of silent inputs: `heterosynaptic` depresses them (the x_tar of Diehl and Cook 2015), and `forgetting`
+draws them to zero (Oja 1982). With both, and without anticausal depression, weights move to
+
+    w* = maximum (mean trace of the input at the neuron's spikes - heterosynaptic) / forgetting
+
+so that competing neurons learn prototypes, with negative weights for inputs that are silent then. `constraint=[clamp,
+sign]` with `constraint.sign.excitatory=1 constraint.sign.inputs=true` keeps weights positive instead.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ class WeightDependent(Plasticity):
         mu_plus: Exponent of the dependence of potentiation on the weight; 0: additive.
         mu_minus: Exponent of the dependence of depression on the weight; 0: additive.
         heterosynaptic: Depression of all synapses of a neuron at each of its spikes.
+        forgetting: Share of the weights that a neuron loses at each of its spikes.
     """
 
     mu_plus: float = field(default=0.0, kw_only=True)
@@ -102,8 +108,8 @@ TRIPLETS = {
 }
 """Constants in biological time (s), and whether the nearest spikes alone count, by name.
 
-They are fits to visual cortex (Sjöström et al. 2001) and hippocampal culture (Wang et al. 2005), tables 3 and 4 of Pfister
-and Gerstner 2006. A minimal model has no use for tau_x.
+They are fits to visual cortex (Sjöström et al. 2001) and hippocampal culture (Wang et al. 2005), tables 3 and 4 of
+Pfister and Gerstner 2006. A minimal model has no use for tau_x.
 """
 
 

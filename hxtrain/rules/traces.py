@@ -158,7 +158,7 @@ class _Sums:
 
     def __init__(self, pre: Spikes, post: Spikes, factors: tuple[Tensor, Tensor] | None, separate: bool) -> None:
         of_pre, of_post = (None, None) if factors is None else factors
-        self.arguments = (*_sorted(pre, of_pre, "inputs"), *_sorted(post, of_post, "outputs"))
+        self.arguments = (*sorted_events(pre, of_pre, "inputs"), *sorted_events(post, of_post, "outputs"))
         samples = pre.samples if separate else 1
         self.results = (np.zeros((samples, post.units, pre.units)), np.zeros((samples, pre.units, post.units)))
         self._separate = separate
@@ -172,8 +172,22 @@ class _Sums:
         return Correlation(*(part.to(self._device) for part in parts))
 
 
-def _sorted(spikes: Spikes, factor: Tensor | None, label: str) -> tuple[Ints, Ints, Floats, Floats]:
-    """Return first event of each sample and the number of events, and unit, time and factor by sample and time."""
+def sorted_events(
+    spikes: Spikes, factor: Tensor | None = None, label: str = "events"
+) -> tuple[Ints, Ints, Floats, Floats]:
+    """Return events as loops take them, sorted by sample and time.
+
+    Args:
+        spikes: Events of `B` samples.
+        factor: Factor of each event `[E]`; None: 1.
+        label: Name of the events, for errors.
+
+    Returns:
+        First event of each sample and the number of events `[B + 1]`, and unit, time and factor of each event `[E]`.
+
+    Raises:
+        ValueError: The number of factors differs.
+    """
     sample, unit, time = (part.cpu().numpy() for part in (spikes.sample, spikes.unit, spikes.time))
     factors = np.ones(len(time)) if factor is None else factor.detach().cpu().numpy().astype(np.float64)
     if factors.shape != time.shape:
