@@ -96,10 +96,10 @@ class SDSP(Plasticity):
             raise ValueError(f"rule.theta_x={self.theta_x} must be in 0 < x < 1")
         if not self.low < self.high:
             raise ValueError(f"rule.low={self.low} must be less than rule.high={self.high}")
-        if self.homeostasis or self.winners:
+        if self.homeostasis:
             raise ValueError(
-                f"rule.homeostasis={self.homeostasis} and rule.winners={self.winners}: weights of sdsp are low or "
-                "high; leave both at 0, its calcium stops learning"
+                f"rule.homeostasis={self.homeostasis}: weights of sdsp are low or high; leave it at 0, calcium stops "
+                "learning"
             )
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
@@ -186,10 +186,6 @@ class SDSP(Plasticity):
         truth = one_hot(labels.cpu().long(), pathway.post.units).double().numpy()
         return self.teacher * (2 * truth - 1), self.teacher_calcium * truth
 
-    def change(self, pathway: Pathway) -> Tensor:
-        """Refuse: the change follows from internal states, see `step`."""
-        raise NotImplementedError("the weights of sdsp follow from its internal states; call step")
-
     def after_write(self, net: Network, write: Write) -> None:
         """Check that the optimiser has set the weights as they are.
 
@@ -206,8 +202,8 @@ class SDSP(Plasticity):
             if float(difference.abs().max()) > 1e-4 * (self.high - self.low):
                 raise ValueError(
                     f"{projection.name}: rule=sdsp writes rule.low={self.low} and rule.high={self.high}, but the "
-                    f"optimiser or a constraint left weights {float(difference.abs().max()):.3g} away; set optimizer=sgd "
-                    "trainer.learning_rate=1 trainer.learning_rate_decay=1, and run in one process"
+                    f"optimiser or a constraint left weights {float(difference.abs().max()):.3g} away; set "
+                    "optimizer=sgd trainer.learning_rate=1 trainer.learning_rate_decay=1, and run in one process"
                 )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 r"""Spike-timing-dependent plasticity of pairs and triplets of spikes, summed over measured spike times.
 
-With the correlations of `hxtrain.rules.traces` and `x = max(w / maximum, 0)` (Song, Miller and Abbott 2000;
-Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
+With the correlations of `hxtrain.rules.traces` and `x = w / maximum`, where negative bases of powers count as 0 (Song,
+Miller and Abbott 2000; Morrison, Diesmann and Gerstner 2008; Pfister and Gerstner 2006)::
 
-    dw / maximum = max(1 - x, 0)^mu_plus causal - x^mu_minus anticausal - (heterosynaptic + forgetting w / maximum) n_post
+    dw / maximum = (1 - x)^mu_plus causal - x^mu_minus anticausal - n_post (heterosynaptic + forgetting w / maximum)
 
 An exponent of 0 makes the change additive, 1 multiplicative (van Rossum, Bi and Turrigiano 2000), and others a power
 law (Gütig et al. 2003). Weights are those at the start of a batch. The last term is about all synapses of a neuron that
@@ -13,32 +13,41 @@ draws them to zero (Oja 1982). With both, and without anticausal depression, wei
     w* = maximum (mean trace of the input at the neuron's spikes - heterosynaptic) / forgetting
 
 so that competing neurons learn prototypes, with negative weights for inputs that are silent then. `constraint=[clamp,
-sign]` with `constraint.sign.excitatory=1 constraint.sign.inputs=true` keeps weights positive instead.
+sign]` with `constraint.sign.excitatory=1 constraint.sign.inputs=true` keeps weights positive instead. Only the
+`winners` neurons that fire first in a sample learn from it: competition on the host, beside or instead of inhibition.
 """
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .plasticity import Pathway, Plasticity
+from hxtrain.backends import Spikes
+from hxtrain.network import Activity, Network
+
+from .plasticity import Pathway, Plasticity, reported_loss, selected
+from .rule import Batch, Step
 from .traces import Correlation, Pairing, Triplets, pair_correlation, triplet_correlation
 
 
 @dataclass
 class WeightDependent(Plasticity):
-    """Base of rules that change weights by correlations and a dependence on the weight.
+    """Base of rules that change weights by correlations and a dependence on the weight; a subclass defines `change`.
 
     Attributes:
+        winners: Number of neurons of a population that learn from a sample, those that fire first; 0: all.
         mu_plus: Exponent of the dependence of potentiation on the weight; 0: additive.
         mu_minus: Exponent of the dependence of depression on the weight; 0: additive.
         heterosynaptic: Depression of all synapses of a neuron at each of its spikes.
         forgetting: Share of the weights that a neuron loses at each of its spikes.
     """
 
+    winners: int = field(default=0, kw_only=True)
     mu_plus: float = field(default=0.0, kw_only=True)
     mu_minus: float = field(default=0.0, kw_only=True)
     heterosynaptic: float = field(default=0.0, kw_only=True)
@@ -46,14 +55,27 @@ class WeightDependent(Plasticity):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_not_negative("mu_plus", "mu_minus", "heterosynaptic", "forgetting")
+        self.require_not_negative("winners", "mu_plus", "mu_minus", "heterosynaptic", "forgetting")
+
+    @torch.no_grad()
+    def step(self, net: Network, batch: Batch) -> Step:
+        """Run a batch, and leave the negative mean change of each learned weight in its `.grad`."""
+        activity: Activity = net(batch.spikes, batch.masks)
+        for projection, pathway in self.pathways(net, batch, activity):
+            learners = first_to_fire(pathway.post, self.winners) if self.winners else pathway.post
+            self.leave_change(projection, pathway, self.change(pathway._replace(post=learners)))
+        return Step(activity, reported_loss(self.objective, batch, activity))
+
+    @abstractmethod
+    def change(self, pathway: Pathway) -> Tensor:
+        """Return the change of the weights `[N, J]`, summed over the samples, for a learning rate of 1."""
 
     def weighted(self, correlation: Correlation, pathway: Pathway) -> Tensor:
         """Return the change of the weights `[N, J]` for potentiation and depression at weight 1."""
         x = (pathway.weight.double() / pathway.maximum).clamp(min=0)
         change = (1 - x).clamp(min=0) ** self.mu_plus * correlation.causal - x**self.mu_minus * correlation.anticausal
-        spikes = torch.bincount(pathway.post.unit, minlength=pathway.post.units)[:, None]
-        change -= (self.heterosynaptic + self.forgetting * pathway.weight.double() / pathway.maximum) * spikes
+        per_spike = self.heterosynaptic + self.forgetting * pathway.weight.double() / pathway.maximum
+        change -= per_spike * pathway.counts[:, None]
         return pathway.maximum * change
 
 
@@ -140,3 +162,24 @@ class TripletSTDP(WeightDependent):
         taus = [tau / self.speedup for tau in triplets[:4]]
         scaled = Triplets(*taus, *triplets[4:])
         return self.weighted(triplet_correlation(pathway.pre, pathway.post, scaled, is_nearest), pathway)
+
+
+def first_to_fire(spikes: Spikes, winners: int) -> Spikes:
+    """Return the spikes of the neurons that fire first in each sample.
+
+    Of neurons that fire at the same time, those with more spikes come first, then those with lower numbers.
+
+    Args:
+        spikes: Spikes of a population.
+        winners: Number of neurons per sample.
+    """
+    shape = (spikes.samples, spikes.units)
+    index = spikes.sample * spikes.units + spikes.unit
+    times = torch.full((math.prod(shape),), torch.inf, dtype=torch.float64, device=index.device)
+    times.scatter_reduce_(0, index, spikes.time.double(), "amin")
+    counts = torch.bincount(index, minlength=len(times)).view(shape)
+    by_count = torch.argsort(counts, dim=1, descending=True, stable=True)
+    order = torch.argsort(times.view(shape).gather(1, by_count), dim=1, stable=True)
+    chosen = torch.zeros(shape, dtype=torch.bool, device=index.device)
+    chosen.scatter_(1, by_count.gather(1, order[:, :winners]), True)
+    return selected(spikes, chosen.view(-1)[index])

@@ -148,7 +148,7 @@ def test_another_learning_rate_is_refused_with_its_remedy() -> None:
     [
         ({"low": 0.2}, r"rule.low=0.2 must be less than rule.high=0.1"),
         ({"theta_x": 1.0}, r"rule.theta_x=1.0 must be in 0 < x < 1"),
-        ({"winners": 1}, r"weights of sdsp are low or high; leave both at 0"),
+        ({"homeostasis": 1.0}, r"weights of sdsp are low or high; leave it at 0"),
         ({"tau_calcium": 0.0}, r"rule.tau_calcium=0.0 must be positive and finite"),
         ({"jump_up": -1.0}, r"rule.jump_up=-1.0 must be finite and not negative"),
     ],
