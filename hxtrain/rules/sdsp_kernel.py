@@ -1,0 +1,94 @@
+"""The loop over input events by which bistable synapses jump and drift, compiled with numba (decision 0008).
+
+Shape letters: `T` steps, `B` samples, `J` inputs, `N` outputs, `E` events. Events of a sample are sorted by time; those
+of sample b are `offsets[b]:offsets[b + 1]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hxtrain.neurons.jit import Float, Int, compiled
+
+
+@compiled
+def _drift(x, row, elapsed, threshold, rise, fall):
+    """Let the synapses of an input drift to the end of their side of the threshold."""
+    for i in range(x.shape[1]):
+        if x[row, i] > threshold:
+            x[row, i] = min(1.0, x[row, i] + rise * elapsed)
+        else:
+            x[row, i] = max(0.0, x[row, i] - fall * elapsed)
+
+
+@compiled
+def follow(
+    x: Float,
+    pre_offsets: Int,
+    pre_unit: Int,
+    pre_time: Float,
+    post_offsets: Int,
+    post_unit: Int,
+    post_time: Float,
+    membranes: Float,
+    lesson: Float,
+    calcium_lesson: Float,
+    constants: Float,
+    dt: float,
+    stationary: bool,
+) -> None:
+    """Follow the internal state of synapses through the trials of a batch, one after the other.
+
+    Args:
+        x: Internal state of each synapse `[J, N]`, in 0..1; changed in place.
+        pre_offsets: First input event of each sample, and the number of events `[B + 1]`.
+        pre_unit: Input of each event `[E]`.
+        pre_time: Time of each input event `[E]`.
+        post_offsets: First output event of each sample, and the number of events `[B + 1]`.
+        post_unit: Output of each event `[E]`.
+        post_time: Time of each output event `[E]`.
+        membranes: Membranes of the outputs `[T, B, N]`.
+        lesson: What a teacher adds to the membranes `[B, N]`.
+        calcium_lesson: What a teacher adds to the calcium `[B, N]`.
+        constants: Jumps up and down, drifts up and down, threshold of x, time constant and jump of the calcium, its
+            limits for jumps up (low, high) and down (low, high), threshold of the membrane.
+        dt: Width of a step.
+        stationary: Whether a trial is one period of a repeated stimulus, so that calcium starts at its periodic value.
+    """
+    up, down, rise, fall, threshold, tau, jump, up_low, up_high, down_low, down_high, membrane_threshold = constants
+    inputs, outputs = x.shape
+    steps = membranes.shape[0]
+    window = steps * dt
+    calcium = np.zeros(outputs)
+    updated = np.zeros(inputs)
+    for b in range(pre_offsets.shape[0] - 1):
+        calcium.fill(0.0)
+        q = post_offsets[b]
+        q_end = post_offsets[b + 1]
+        if stationary:
+            for e in range(q, q_end):
+                calcium[post_unit[e]] += jump * np.exp((post_time[e] - window) / tau) / (1 - np.exp(-window / tau))
+        updated.fill(0.0)
+        previous = 0.0
+        for e in range(pre_offsets[b], pre_offsets[b + 1]):
+            t = pre_time[e]
+            while q < q_end and post_time[q] < t:
+                calcium *= np.exp((previous - post_time[q]) / tau)
+                previous = post_time[q]
+                calcium[post_unit[q]] += jump
+                q += 1
+            calcium *= np.exp((previous - t) / tau)
+            previous = t
+            j = pre_unit[e]
+            _drift(x, j, t - updated[j], threshold, rise, fall)
+            updated[j] = t
+            sample = min(np.int64(np.floor(t / dt + 0.5)), steps - 1)
+            for i in range(outputs):
+                c = calcium[i] + calcium_lesson[b, i]
+                if membranes[sample, b, i] + lesson[b, i] > membrane_threshold:
+                    if up_low < c < up_high:
+                        x[j, i] = min(1.0, x[j, i] + up)
+                elif down_low < c < down_high:
+                    x[j, i] = max(0.0, x[j, i] - down)
+        for j in range(inputs):
+            _drift(x, j, window - updated[j], threshold, rise, fall)
