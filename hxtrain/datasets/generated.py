@@ -88,7 +88,7 @@ def assemble_events(
     if targets is not None:
         inputs = train.events(slice(None))
         units = max(inputs.units, targets.units)
-        both = [Spikes.trusted(s.sample, s.unit, s.time, s.samples, units) for s in (inputs, targets.ordered())]
-        hashed = EventSplit.from_spikes(Spikes.cat(both), torch.cat([train.labels, torch.arange(targets.samples)]))
+        pair = [Spikes.trusted(s.sample, s.unit, s.time, s.samples, units) for s in (inputs, targets.ordered())]
+        hashed = EventSplit.from_spikes(Spikes.cat(pair), torch.cat([train.labels, torch.arange(targets.samples)]))
     sha256 = content_sha256(hashed, test)
     return Dataset(name, train, test, classes, train.units, ORIGIN, LICENCE, note, sha256, targets=targets)
