@@ -1,4 +1,4 @@
-r"""Approximate derivatives of spiking neurons from their spikes alone: ADM (Lee et al., Frontiers in Neuroscience 14, 2020).
+r"""Approximate derivatives of spiking neurons from their spikes alone (Lee et al., Frontiers in Neuroscience 14, 2020).
 
 A neuron without leak fires in proportion to its summed input. A leak costs spikes; the authors correct the derivative
 of the number of spikes n by the leaky sum of the neuron's own spikes at the end of the trial::
@@ -122,7 +122,7 @@ def _onto(charge: Tensor, inputs: Tensor | GridEvents) -> Tensor:
 
 
 @dataclass
-class ADM(Gradient):
+class ADMGradient(Gradient):
     """Approximate derivatives of the numbers of spikes, for losses of membranes or spikes; it has no settings."""
 
     reads_membranes: ClassVar[bool] = False

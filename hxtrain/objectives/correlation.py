@@ -19,6 +19,7 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 from hxtrain.network import Activity
+from hxtrain.neurons.conversion import on_grid
 
 from .losses import Loss, class_labels
 
@@ -33,7 +34,7 @@ class TrainCorrelation(Loss):
     The answer is the class with the best correlated trains.
 
     Attributes:
-        sigma: Width of the Gaussian (s of the device; published: 2 ms).
+        sigma: Width of the Gaussian (s of the device); 2 ms are published for biological times.
     """
 
     reads: ClassVar[str] = "spikes"
@@ -93,7 +94,7 @@ class TrainCorrelation(Loss):
             by_step = self._kernel(inputs.dt, inputs.steps).to(spikes) @ spikes.flatten(1)
             smoothed = smoothed + (by_step - by_step.detach()).view_as(smoothed)
         if layer.events is None:
-            targets = _on_grid(targets, inputs.dt)
+            targets = on_grid(targets, inputs.dt)
         return _correlations(smoothed, self._smoothed(targets, inputs.dt, inputs.steps).to(spikes.dtype))
 
     def _smoothed(self, spikes: Spikes, dt: float, steps: int) -> Tensor:
@@ -131,12 +132,6 @@ class TrainCorrelation(Loss):
         scores = self.scores(output)
         numbers = class_labels(labels, scores)
         return 1 - scores.gather(1, numbers[:, None]).mean()
-
-
-def _on_grid(spikes: Spikes, dt: float) -> Spikes:
-    """Return spikes at the starts of their steps, as the spikes of a network in software."""
-    time = (spikes.bins(dt).double() * dt).float()
-    return Spikes.trusted(spikes.sample, spikes.unit, time, spikes.samples, spikes.units)
 
 
 def _correlations(output: Tensor, targets: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Spikes
 from hxtrain.network import Activity, Network
+from hxtrain.neurons.conversion import on_grid
 from hxtrain.objectives.losses import read_output
 
 from .rule import Batch, LearningRule, Step
@@ -68,9 +69,3 @@ def upstream_spikes(net: Network, batch: Batch, activity: Activity) -> Spikes:
         return activity.layers[-2].times(net.dt)
     spikes = batch.spikes.to(net.torch_device)
     return spikes if activity.layers[-1].events is not None else on_grid(spikes, net.dt)
-
-
-def on_grid(spikes: Spikes, dt: float) -> Spikes:
-    """Return spikes at the starts of their time steps."""
-    time = (spikes.bins(dt).double() * dt).float()
-    return Spikes.trusted(spikes.sample, spikes.unit, time, spikes.samples, spikes.units)

@@ -1,12 +1,12 @@
-r"""ReSuMe: spikes at target times, from input spikes, output spikes and target spike trains (Ponulak and Kasiński 2010).
+r"""ReSuMe: spikes at target times, from spikes of input and output and target trains (Ponulak and Kasiński 2010).
 
 With the spike trains S_d (target), S_o (output) and S_j (input)::
 
     dw_j = eta int [S_d(t) - S_o(t)] [a + A int_0^inf exp(-s / tau) S_j(t - s) ds] dt
 
 Each target spike adds, and each output spike subtracts, a constant a and the trace of the input. An input at the very
-time of the spike is no cause of it, and does not count. The authors reverse the signs of a and A at inhibitory synapses,
-whose weights are magnitudes there; weights with a sign, as here, need no distinction.
+time of the spike is no cause of it, and does not count. The authors reverse the signs of a and A at inhibitory
+synapses, whose weights are magnitudes there; weights with a sign, as here, need no distinction.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.network import Activity, Network
+from hxtrain.neurons.conversion import on_grid
 
-from .output import OutputRule, on_grid, upstream_spikes
+from .output import OutputRule, upstream_spikes
 from .rule import Batch, Need, Objective, RuleError
 from .traces import pair_correlation
 
@@ -65,8 +66,8 @@ class ReSuMe(OutputRule):
         outputs = net.layers[-1].neurons.size
         if targets is None:
             raise RuleError(
-                f"rule={self.name} needs target spike trains, which these data lack; choose data=target_trains, or data "
-                "of your own with Dataset.targets (in Python: rule.prepare(net, Objective(loss, targets=Spikes...)))"
+                f"rule={self.name} needs target spike trains, which these data lack; choose data=target_trains, or "
+                "data of your own with Dataset.targets (in Python: rule.prepare(net, Objective(loss, targets=...)))"
             )
         if targets.units != outputs:
             raise RuleError(
@@ -84,10 +85,12 @@ class ReSuMe(OutputRule):
         if output.events is None:
             desired = on_grid(desired, net.dt)
         desired = _within(desired, net.dt * net.steps)
-        both = _joined(fired, desired)
+        trains = _joined(fired, desired)
         signs = torch.cat([torch.ones(len(fired)), -torch.ones(len(desired))])
         upstream = upstream_spikes(net, batch, activity)
-        traces = pair_correlation(upstream, both, self.tau, self.tau, factors=(torch.ones(len(upstream)), signs)).causal
+        traces = pair_correlation(
+            upstream, trains, self.tau, self.tau, factors=(torch.ones(len(upstream)), signs)
+        ).causal
         surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
         return self.constant * surplus[:, None] + self.amplitude * traces
 

@@ -111,13 +111,11 @@ def responses(net: Network, upstream: Spikes, moments: Spikes, factors: Tensor, 
         is_grid: Whether the response is that of the twin on the time grid; else of continuous time.
     """
     neurons = net.layers[-1].neurons
-    tau_mem, tau_syn = neurons.tau_mem, neurons.tau_syn  # language: a pair
-    if abs(tau_mem / tau_syn - 1) < SPLIT:
-        tau_mem, tau_syn = tau_mem * (1 + SPLIT / 2), tau_mem * (1 - SPLIT / 2)
-    if is_grid:
-        scale = decay(net.dt, tau_mem) - decay(net.dt, tau_syn)
-    else:
-        scale = (1 / tau_syn - 1 / tau_mem) * net.dt
+    is_equal = abs(neurons.tau_mem / neurons.tau_syn - 1) < SPLIT
+    tau_mem = neurons.tau_mem * (1 + SPLIT / 2) if is_equal else neurons.tau_mem
+    tau_syn = neurons.tau_mem * (1 - SPLIT / 2) if is_equal else neurons.tau_syn
+    by_step = decay(net.dt, tau_mem) - decay(net.dt, tau_syn)
+    scale = by_step if is_grid else (1 / tau_syn - 1 / tau_mem) * net.dt
     all_factors = (torch.ones(len(upstream)), factors)
     slow, fast = (
         pair_correlation(upstream, moments, tau, tau, factors=all_factors).causal for tau in (tau_mem, tau_syn)
