@@ -42,6 +42,12 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
     return _group(kernel, spikes, dt, steps)
 
 
+def on_grid(spikes: Spikes, dt: float) -> Spikes:
+    """Return spikes at the starts of their time steps, as a network in software sees them."""
+    time = (spikes.bins(dt).double() * dt).float()
+    return Spikes.trusted(spikes.sample, spikes.unit, time, spikes.samples, spikes.units)
+
+
 def _group(kernel: Callable[..., int], spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
     if not (dt > 0 and steps >= 1):
         raise ValueError(f"a time grid needs dt > 0 and at least one step, got dt={dt} s, steps={steps}")

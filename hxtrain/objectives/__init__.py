@@ -1,5 +1,7 @@
 """What is minimised: losses of the readout, and penalties on activity and weights."""
 
+from .correlation import TrainCorrelation
+from .firing import Firing
 from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 
@@ -8,6 +10,7 @@ __all__ = [
     "PENALTIES",
     "Burst",
     "CrossEntropy",
+    "Firing",
     "Loss",
     "MaxOverTime",
     "MeanOverTime",
@@ -15,6 +18,7 @@ __all__ = [
     "Regularizer",
     "SpikeCount",
     "SpikeCountMSE",
+    "TrainCorrelation",
     "UpperActivity",
     "WeightDecay",
 ]

@@ -52,6 +52,11 @@ class Backprop(LearningRule):
                 "Backprop: penalties without a loss; give both, such as Backprop(MaxOverTime(), [Burst()])"
             )
 
+    def run(self, net: Network, batch: Batch) -> Activity:
+        """Return the activity of a batch, in the graph of the weights."""
+        activity: Activity = net(batch.spikes, batch.masks)
+        return activity
+
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and leave the gradient of loss and penalties in `.grad`.
 
@@ -59,7 +64,7 @@ class Backprop(LearningRule):
             ValueError: The loss is not a single number that depends on the output, or gradients are switched off.
             LossNotFiniteError: The loss, or its sum with the penalties, is not finite.
         """
-        activity: Activity = net(batch.spikes, batch.masks)
+        activity = self.run(net, batch)
         objective = self.objective
         loss = batch.loss or objective.loss
         output = read_output(objective.loss, activity)

@@ -1,0 +1,114 @@
+r"""ReSuMe: spikes at target times, from spikes of input and output and target trains (Ponulak and Kasiński 2010).
+
+With the spike trains S_d (target), S_o (output) and S_j (input)::
+
+    dw_j = eta int [S_d(t) - S_o(t)] [a + A int_0^inf exp(-s / tau) S_j(t - s) ds] dt
+
+Each target spike adds, and each output spike subtracts, a constant a and the trace of the input. An input at the very
+time of the spike is no cause of it, and does not count. The authors reverse the signs of a and A at inhibitory
+synapses, whose weights are magnitudes there; weights with a sign, as here, need no distinction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hxtrain.backends import Spikes
+from hxtrain.network import Activity, Network
+from hxtrain.neurons.conversion import on_grid
+
+from .output import OutputRule, upstream_spikes
+from .rule import Batch, Need, Objective, RuleError
+from .traces import pair_correlation
+
+
+@dataclass
+class ReSuMe(OutputRule):
+    """Remote supervision: output neurons learn to fire target spike trains.
+
+    Times are those of the device: the published time constant is 5 ms, on a chip a thousand times faster 5 us. The
+    learning rate is eta for weights in units of the threshold.
+
+    Attributes:
+        constant: Change of all weights onto a neuron per spike, a; it brings the number of spikes to its target.
+        amplitude: Change per spike and coincident input spike, A.
+        tau: Time constant of the trace of input spikes (s).
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.TRAINS})
+    is_local: ClassVar[bool] = True
+    solves: ClassVar[str] = "fires eight spikes at their target times (experiment=resume_trains)"
+    constant: float = 0.01
+    amplitude: float = 1.0
+    tau: float = 5e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("constant", "amplitude"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"rule.{name}={getattr(self, name)} must be finite and not negative")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"rule.tau={self.tau} s must be positive and finite")
+
+    def prepare(self, net: Network, objective: Objective | None = None) -> None:
+        """Take the target spike trains; see `LearningRule.prepare` for the arguments.
+
+        Raises:
+            RuleError: There are no target spike trains, or not one for each output neuron.
+        """
+        super().prepare(net, objective)
+        targets = self.objective.targets
+        outputs = net.layers[-1].neurons.size
+        if targets is None:
+            raise RuleError(
+                f"rule={self.name} needs target spike trains, which these data lack; choose data=target_trains, or "
+                "data of your own with Dataset.targets (in Python: rule.prepare(net, Objective(loss, targets=...)))"
+            )
+        if targets.units != outputs:
+            raise RuleError(
+                f"rule={self.name}: the targets have {targets.units} trains per class, but the output {outputs} "
+                "neurons; give it one for each train (loss=correlation does)"
+            )
+
+    def gradient(self, net: Network, batch: Batch, activity: Activity) -> Tensor:
+        """Return the sum over samples of the negative change of the weights; see `OutputRule.gradient`."""
+        output = activity.layers[-1]
+        fired = output.times(net.dt)
+        targets = self.objective.targets
+        assert targets is not None  # checked by `prepare`
+        desired = targets[batch.labels].to(fired.time.device)
+        if output.events is None:
+            desired = on_grid(desired, net.dt)
+        desired = _within(desired, net.dt * net.steps)
+        trains = _joined(fired, desired)
+        signs = torch.cat([torch.ones(len(fired)), -torch.ones(len(desired))])
+        upstream = upstream_spikes(net, batch, activity)
+        traces = pair_correlation(
+            upstream, trains, self.tau, self.tau, factors=(torch.ones(len(upstream)), signs)
+        ).causal
+        surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
+        return self.constant * surplus[:, None] + self.amplitude * traces
+
+
+def fired_counts(spikes: Spikes) -> Tensor:
+    """Return the number of spikes of each unit in all samples, int64 `[N]`."""
+    return torch.bincount(spikes.unit, minlength=spikes.units)
+
+
+def _within(spikes: Spikes, duration: float) -> Spikes:
+    """Return the spikes before the end of the recorded window (s)."""
+    is_inside = spikes.time < duration
+    return Spikes.trusted(
+        spikes.sample[is_inside], spikes.unit[is_inside], spikes.time[is_inside], spikes.samples, spikes.units
+    )
+
+
+def _joined(*parts: Spikes) -> Spikes:
+    """Return the spikes of several trains of the same samples and units, one part after the other."""
+    sample, unit, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time"))
+    return Spikes.trusted(sample, unit, time, parts[0].samples, parts[0].units)
