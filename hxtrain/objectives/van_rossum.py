@@ -47,18 +47,22 @@ class VanRossum(Loss):
     """Half the van Rossum distance of the output's spike trains from target trains; the nearest class is the answer.
 
     Targets are those of the data (`Dataset.targets`). For data without target trains, each class has an output neuron
-    that should fire at equal intervals, while all others are silent.
+    that should fire at equal intervals, while all others are silent. The shorter the time constants, the more the times
+    of spikes count and not only their number; with very short ones an error vanishes before its cause is trained, and
+    random feedback fails.
 
     Attributes:
-        tau_rise: time constant of the first stage of the filter (s); published 5 ms, over the speed-up of the device.
-        tau_decay: time constant of the second stage of the filter (s); published 10 ms, over the speed-up.
+        tau_rise: time constant of the first stage of the filter (s); published 5 ms, over the
+            speed-up of the device.
+        tau_decay: time constant of the second stage of the filter (s); published 10 ms, over the
+            speed-up.
         start: time of the first target spike, for data without target trains (s).
         interval: time between target spikes, for data without target trains (s).
     """
 
     reads: ClassVar[str] = "spikes"
-    tau_rise: float = 6e-6
-    tau_decay: float = 6e-6
+    tau_rise: float = 20e-6
+    tau_decay: float = 20e-6
     start: float = 10e-6
     interval: float = 5e-6
 

@@ -9,7 +9,7 @@ that it causes downstream::
     e_ij[t+1] = decay e_ij[t] + c_ij[t+1]                                           filtered eligibility
     gradient_ij = sum over t of L_i[t] e_ij[t]                                      L: learning signal
 
-or, where an error concerns the membrane itself, `gradient_ij = sum over t of L_i[t] sigma' p_j[t]`.
+or, where an error concerns the spike or the membrane itself, `gradient_ij = sum over t of L_i[t] sigma' p_j[t]`.
 
 All of it is linear in the state at the start of a window. So the sum over a window is carried backwards through the
 window, event by event, and a synapse is touched a few times per window instead of in every step. The result does not
@@ -74,7 +74,9 @@ class Eligibilities:
         """Gradient so far `[N, J]`."""
         return self._sums.t()
 
-    def observe(self, inputs: Tensor, slopes: Tensor | None, signals: Tensor, is_end: bool) -> None:
+    def observe(
+        self, inputs: Tensor, slopes: Tensor | None, signals: Tensor, is_end: bool, direct: Tensor | None = None
+    ) -> None:
         """Take the next steps of all trials.
 
         Args:
@@ -82,6 +84,7 @@ class Eligibilities:
             slopes: Surrogate derivatives of the neurons `[W, B, N]`; None for a readout.
             signals: Learning signals of the neurons `[W, B, N]`.
             is_end: Whether the trials end with these steps.
+            direct: Further learning signals `[W, B, N]`, which meet the unfiltered eligibilities of their own step.
 
         Raises:
             ValueError: A shape does not match.
@@ -95,11 +98,17 @@ class Eligibilities:
             ("inputs", inputs, (steps, samples, sources)),
             ("slopes", slopes, wide),
             ("signals", signals, wide),
+            ("direct signals", direct, wide),
         )
         if steps == 0:
             return
         empty = np.empty((0, 0, 0), self._sums.numpy().dtype)
-        factors = Factors(_array(inputs), empty if slopes is None else _array(slopes), _array(signals))
+        factors = Factors(
+            _array(inputs),
+            empty if slopes is None else _array(slopes),
+            _array(signals),
+            empty if direct is None else _array(direct),
+        )
         is_first = self._state is None
         state = self._started(is_end)
         is_filtered = self._response is not None

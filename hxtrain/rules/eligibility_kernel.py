@@ -15,17 +15,19 @@ from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
 
 class Factors(NamedTuple):
-    """The three factors of a window.
+    """What meets at the synapses in a window.
 
     Attributes:
         inputs: Numbers of events of the sources `[W, B, J]`.
         slopes: Surrogate derivatives of the neurons `[W, B, N]`; empty for a readout, whose derivative is 1.
         signals: Learning signals of the neurons `[W, B, N]`.
+        direct: Further learning signals, which meet the eligibilities of their own step `[W, B, N]`; empty for none.
     """
 
     inputs: Float
     slopes: Float
     signals: Float
+    direct: Float
 
 
 class Decays(NamedTuple):
@@ -128,6 +130,14 @@ def _copy_part(target, values, b, first, width):
 
 
 @compiled
+def _add_part(target, values, b, first, width):
+    for r in range(values.shape[0]):
+        row = uptr(r) * width
+        for n in range(width):
+            target[row + n] += values[r, b, uptr(first) + n]
+
+
+@compiled
 def _multiply_part(target, values, b, first, width):
     for r in range(values.shape[0]):
         row = uptr(r) * width
@@ -188,7 +198,7 @@ def observe(
         is_last: Whether the state at the end of the window is not needed.
         gradient: Sums of learning signals and eligibilities `[J, N]` (in and out).
     """
-    inputs, slopes, signals = factors
+    inputs, slopes, signals, direct = factors
     steps, samples, neurons = signals.shape
     sources = inputs.shape[2]
     kind = signals.dtype.type
@@ -210,12 +220,15 @@ def observe(
     eligibilities = state.eligibilities.reshape(-1)
     stride = uptr(neurons)
     has_slopes = slopes.shape[0] > 0
+    has_direct = direct.shape[0] > 0
     for b in range(samples):
         _copy_part(charge, signals, b, first, width)
         if is_filtered:
             _back_through(charge, local, by_eligibility, by_rise, decays.decay, decays.rise, width)
         else:
             local[:] = charge
+        if has_direct:
+            _add_part(local, direct, b, first, width)
         if has_slopes:
             _multiply_part(local, slopes, b, first, width)
         _back_through(local, charge, by_potential, by_current, decays.potential, decays.current, width)

@@ -23,7 +23,7 @@ from hxtrain.neurons.engines.readable import surrogate_slopes
 
 from .eligibility import Eligibilities, Filter
 from .feedback import FEEDBACKS, fixed_feedback
-from .rule import Batch, Need
+from .rule import Batch, Need, Objective, RuleError
 from .streaming import StreamingRule, Window
 
 
@@ -72,7 +72,7 @@ class OnlineRule(StreamingRule):
         feedback_seed: Seed of random feedback.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.PENALTIES})
     window: int = 32
     feedback: str = "symmetric"
     feedback_seed: int = 0
@@ -96,6 +96,21 @@ class OnlineRule(StreamingRule):
                 "choose rule=backprop"
             )
         return misfits
+
+    def prepare(self, net: Network, objective: Objective | None = None) -> None:
+        """Make the state for a network and an objective.
+
+        Raises:
+            RuleError: A penalty is known at the end of a trial alone.
+        """
+        super().prepare(net, objective)
+        self._penalties = [penalty for penalty in self.objective.penalties if penalty.strength > 0]
+        for penalty in self._penalties:
+            if penalty.online([]) is None:
+                raise RuleError(
+                    f"rule={self.name} learns while a trial runs, but the penalty {type(penalty).__name__} is known at "
+                    "its end alone; leave it out (regularizer=[...] without it), or write `online` of your penalty"
+                )
 
     @abstractmethod
     def start(self, net: Network, batch: Batch) -> None:
@@ -149,6 +164,7 @@ class OnlineRule(StreamingRule):
             else fixed_feedback(self.feedback, sizes[-1], sizes[:-1], self.feedback_seed, dtype)
         )
         self._pending: Steps | None = None
+        self._counts: list[Tensor] = []
         self.start(net, batch)
 
     def observe(self, net: Network, batch: Batch, window: Window) -> None:
@@ -161,6 +177,7 @@ class OnlineRule(StreamingRule):
         judged = steps.part(None, len(errors))
         self._pending = None if is_end else steps.part(len(errors), None)
         signals = self._signals(net, errors, judged.slopes)
+        excess = [*self._excess(judged), None]
         queue = iter(self._eligibilities)
         for number, layer in enumerate(net.layers):
             upstream = judged.inputs if number == 0 else judged.spikes[number - 1]
@@ -168,23 +185,45 @@ class OnlineRule(StreamingRule):
                 eligibilities = next(queue)
                 if eligibilities is not None:
                     assert inputs is not None
-                    eligibilities.observe(inputs, judged.slopes[number], signals[number], is_end)
+                    eligibilities.observe(inputs, judged.slopes[number], signals[number], is_end, excess[number])
 
     def finish(self, net: Network, batch: Batch, activity: Activity) -> float:
         """Leave the gradients in `.grad`; returns the mean loss of the batch."""
         with torch.enable_grad():
             weights = net.effective_weights(batch.masks)
-        learned = [
-            (weight, eligibilities.gradient.to(weight))
-            for weight, eligibilities in zip(weights, self._eligibilities, strict=True)
-            if eligibilities is not None
-        ]
-        torch.autograd.backward([weight for weight, _ in learned], [gradient for _, gradient in learned])
+            learned = [
+                (weight, eligibilities.gradient.to(weight))
+                for weight, eligibilities in zip(weights, self._eligibilities, strict=True)
+                if eligibilities is not None
+            ]
+            penalties = [penalty(activity, net.effective_weights()) for penalty in self._penalties]
+            penalties = [penalty for penalty in penalties if penalty.requires_grad]
+            torch.autograd.backward(
+                [*(weight for weight, _ in learned), *penalties],
+                [*(gradient for _, gradient in learned), *(None for _ in penalties)],
+            )
         return self.loss()
 
     def state_size(self) -> int:
         """Return how many numbers the synapses keep within a trial, whatever its length."""
         return sum(0 if eligibilities is None else eligibilities.state_size for eligibilities in self._eligibilities)
+
+    def _excess(self, steps: Steps) -> list[Tensor | None]:
+        """Return the derivative of the penalties with respect to the spikes of each hidden layer `[W, B, N]`."""
+        hidden = [spikes for spikes in steps.spikes[:-1] if spikes is not None]
+        sums: list[Tensor | None] = [None] * len(hidden)
+        if not self._penalties:
+            return sums
+        counts = [spikes.cumsum(0) for spikes in hidden]
+        for layer, previous in zip(counts, self._counts, strict=False):
+            layer += previous
+        if len(steps.inputs):
+            self._counts = [layer[-1] for layer in counts]
+        for penalty in self._penalties:
+            for number, part in enumerate(penalty.online(counts) or []):
+                present = sums[number]
+                sums[number] = part if present is None else present + part
+        return sums
 
     def _signals(self, net: Network, errors: Tensor, slopes: list[Tensor | None]) -> list[Tensor]:
         """Return the learning signals of each layer `[W, B, N]`."""
