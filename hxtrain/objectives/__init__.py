@@ -1,6 +1,6 @@
 """What is minimised: losses of the readout, and penalties on activity and weights."""
 
-from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "CrossEntropy",
     "Loss",
     "MaxOverTime",
+    "MeanAfter",
     "MeanOverTime",
     "ReadoutAmplitude",
     "Regularizer",

@@ -4,7 +4,7 @@ The error of a step is the derivative of the loss with respect to the output `y`
 knows it only at the end, so here each step is judged by the scores `z` up to it, with the softmax p and the label's
 distribution q::
 
-    mean over time     e[t] = c / T (p(c z[t]) - q)                z[t] = mean of y[0..t]
+    mean over time     e[t] = c / T (p(c z[t]) - q)                z[t] = mean of y[0..t], or from a start on
     numbers of spikes  e[t] = c (p(c z[t]) - q)                    z[t] = sum of y[0..t]
     squared numbers    e[t] = 2 / C (z[t] - target (t + 1) / T)    z[t] = sum of y[0..t]
     max over time      e[t] = c (p(c z[t + 1]) - q)  where y[t] is a peak above all earlier ones, else 0
@@ -18,11 +18,23 @@ several peaks, each higher than the one before, all but the last are judged in a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+
+class Grid(NamedTuple):
+    """Time grid of a trial.
+
+    Attributes:
+        steps: Number of steps.
+        dt: Width of a step (s).
+    """
+
+    steps: int
+    dt: float
 
 
 class OnlineErrors(ABC):
@@ -96,7 +108,19 @@ class SoftmaxErrors(OnlineErrors):
 
 
 class MeanErrors(SoftmaxErrors):
-    """Errors of the cross-entropy of the output's mean over time."""
+    """Errors of the cross-entropy of the output's mean over time.
+
+    Args:
+        labels: True classes, int64 `[B]`.
+        scale: Factor on the scores before the softmax.
+        smoothing: Share of probability spread over all classes.
+        steps: Number of steps of a trial.
+        first: First step that counts.
+    """
+
+    def __init__(self, labels: Tensor, scale: float, smoothing: float, steps: int, first: int = 0) -> None:
+        super().__init__(labels, scale, smoothing, steps)
+        self.first = first
 
     def start(self, output: Tensor) -> None:
         """Set the state of the trials to their start."""
@@ -106,13 +130,14 @@ class MeanErrors(SoftmaxErrors):
 
     def advance(self, output: Tensor, is_end: bool) -> Tensor:
         """Return the errors of the next steps, see `SoftmaxErrors`."""
-        totals = output.cumsum(0).add_(self.total)
-        counts = torch.arange(self.count + 1, self.count + len(output) + 1, dtype=output.dtype, device=output.device)
-        means = totals / counts[:, None, None]
+        numbers = torch.arange(self.count, self.count + len(output), dtype=output.dtype, device=output.device)
+        counts = (numbers + 1 - self.first)[:, None, None]
+        totals = (output * (counts > 0)).cumsum(0).add_(self.total)
+        means = totals / counts.clamp(min=1)
         self.total = totals[-1]
         self.count += len(output)
         self.scores = means[-1]
-        return self.surplus(means).div_(self.steps)
+        return self.surplus(means).mul_(counts > 0).div_(self.steps - self.first)
 
 
 class CountErrors(SoftmaxErrors):

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Loss
+from hxtrain.objectives.online import Grid
 
 from .eligibility import Filter
 from .online import OnlineRule
@@ -68,7 +69,7 @@ class RTRL(OnlineRule):
     def start(self, net: Network, batch: Batch) -> None:
         """Set the state of the errors to the start of a trial."""
         loss = self._check_loss(self.objective.loss if batch.loss is None else batch.loss)
-        errors = loss.online(batch.labels, net.layers[-1].neurons.size, net.steps)
+        errors = loss.online(batch.labels, net.layers[-1].neurons.size, Grid(net.steps, net.dt))
         assert errors is not None
         self._errors = errors
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import hxtrain as hx
 from hxtrain.network import Activity
-from hxtrain.objectives import Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+from hxtrain.objectives import Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
 from hxtrain.objectives.losses import read_output
+from hxtrain.objectives.online import Grid
 from hxtrain.objectives.van_rossum import VanRossum
 from hxtrain.rules import Backprop, Batch, Objective
 from hxtrain.rules.eligibility import Eligibilities, Filter
@@ -22,7 +23,7 @@ from hxtrain.rules.superspike import SuperSpike
 SAMPLES = 6
 INPUTS = 14
 CLASSES = 3
-LOSSES = [MaxOverTime(), MeanOverTime(), SpikeCount(), SpikeCountMSE(), VanRossum()]
+LOSSES = [MaxOverTime(), MeanOverTime(), MeanAfter(start=12e-6), SpikeCount(), SpikeCountMSE(), VanRossum()]
 WINDOWS = [1, 3, 7, 20, 50]
 
 
@@ -65,7 +66,7 @@ def learned(net: hx.Network, rule: OnlineRule, loss: Loss, samples: Batch) -> tu
 def backprop_of_errors(net: hx.Network, loss: Loss, samples: Batch) -> list[Tensor]:
     """Return the gradients of the sum of the output, weighted by the errors of its steps."""
     activity: Activity = net(samples.spikes)
-    errors = loss.online(samples.labels, CLASSES, net.steps)
+    errors = loss.online(samples.labels, CLASSES, Grid(net.steps, net.dt))
     assert errors is not None
     (activity.output * errors.observe(activity.output.detach(), is_end=True)).sum().backward()  # type: ignore[no-untyped-call]
     return gradients(net)
@@ -81,7 +82,7 @@ def distance(x: list[Tensor], y: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("loss", LOSSES[:4], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", LOSSES[:5], ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("hidden", [(), (11,)], ids=["perceptron", "hidden"])
 def test_rtrl_is_backpropagation_of_its_errors(hidden: tuple[int, ...], loss: Loss, window: int) -> None:
     net = network(loss, *hidden)
