@@ -2,7 +2,7 @@
 
 from .correlation import TrainCorrelation
 from .firing import Firing
-from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
+from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Firing",
     "Loss",
     "MaxOverTime",
+    "MeanAfter",
     "MeanOverTime",
     "ReadoutAmplitude",
     "Regularizer",

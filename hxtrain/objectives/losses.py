@@ -14,9 +14,11 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 from hxtrain.backends import Registry, Spikes
 from hxtrain.backends.intake import as_tensor
-from hxtrain.backends.spikes import Data
+from hxtrain.backends.spikes import GRID_TOLERANCE, Data
 from hxtrain.checks import check_types
 from hxtrain.network import Activity, Network
+
+from .online import CountErrors, Grid, MaxErrors, MeanErrors, OnlineErrors, SquaredCountErrors
 
 
 @dataclass
@@ -57,6 +59,19 @@ class Loss(ABC):
     def read(self, activity: Activity) -> Tensor:
         """Return what the loss reads of a pass; by default its output `[T, B, N]`, see `Activity.output`."""
         return activity.output
+
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors | None:
+        """Return the errors of a batch of trials while they run; None: the loss is known at their end alone.
+
+        Args:
+            labels: true classes `[B]`.
+            outputs: number of output neurons.
+            grid: time grid of a trial.
+
+        Raises:
+            ValueError: the labels are not numbers of these classes.
+        """
+        return None
 
     def observe(self, output: Tensor, labels: Tensor) -> None:  # noqa: B027 - a hook
         """Take note of what `read` returned of a training step and of the true classes `[B]`."""
@@ -147,6 +162,10 @@ class MaxOverTime(CrossEntropy):
         """Return scores `[B, classes]` of membranes `[T, B, classes]`; equal maxima share the gradient."""
         return _checked(output).amax(dim=0)
 
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors:
+        """Return the errors of the peaks; arguments and errors as in `Loss`."""
+        return MaxErrors(_classes_of(labels, outputs), self.readout_scale, self.label_smoothing, grid.steps)
+
 
 @dataclass
 class MeanOverTime(CrossEntropy):
@@ -155,6 +174,55 @@ class MeanOverTime(CrossEntropy):
     def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of membranes `[T, B, classes]`."""
         return _checked(output).mean(dim=0)
+
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors:
+        """Return the errors of the mean up to each step; arguments and errors as in `Loss`."""
+        return MeanErrors(_classes_of(labels, outputs), self.readout_scale, self.label_smoothing, grid.steps)
+
+
+@dataclass
+class MeanAfter(MeanOverTime):
+    """Cross-entropy of the readout's mean from a time on, when the answer is asked for (store and recall).
+
+    Attributes:
+        start: time from which on the readout counts (s).
+    """
+
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.start < math.inf:
+            raise ValueError(f"loss.start={self.start} must be at least 0 and finite (s)")
+
+    def read(self, activity: Activity) -> Tensor:
+        """Return the membranes from the start on `[T - start, B, N]`.
+
+        Raises:
+            ValueError: the trial ends before the start, or the pass has no time grid.
+        """
+        if activity.inputs is None:
+            raise ValueError("loss=mean_after reads a pass on a time grid; give what net(spikes) returns")
+        return super().read(activity)[self._first(Grid(activity.inputs.steps, activity.inputs.dt)) :]
+
+    def decision_times(self, output: Tensor, dt: float) -> Tensor:
+        """Return the decision time of each sample (s) `[B]`, see `Loss.decision_times`."""
+        return super().decision_times(output, dt) + math.ceil(self.start / dt - GRID_TOLERANCE) * dt
+
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors:
+        """Return the errors of the mean up to each step; arguments and errors as in `Loss`."""
+        classes = _classes_of(labels, outputs)
+        return MeanErrors(classes, self.readout_scale, self.label_smoothing, grid.steps, self._first(grid))
+
+    def _first(self, grid: Grid) -> int:
+        """Return the first step that counts."""
+        first = math.ceil(self.start / grid.dt - GRID_TOLERANCE)
+        if first >= grid.steps:
+            raise ValueError(
+                f"loss.start={self.start:g} s is not within a trial of {grid.steps * grid.dt:.3g} s; choose an earlier "
+                "one, or more network.steps"
+            )
+        return first
 
 
 @dataclass
@@ -189,6 +257,10 @@ class SpikeCount(Loss):
         """Return the mean cross-entropy; arguments and errors as in `Loss`."""
         return _cross_entropy(self.logits(output), labels, self.label_smoothing)
 
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors:
+        """Return the errors of the numbers up to each step; arguments and errors as in `Loss`."""
+        return CountErrors(_classes_of(labels, outputs), self.count_scale, self.label_smoothing, grid.steps)
+
 
 @dataclass
 class SpikeCountMSE(Loss):
@@ -220,13 +292,22 @@ class SpikeCountMSE(Loss):
     def __call__(self, output: Tensor, labels: Data) -> Tensor:
         """Return the mean squared difference; arguments and errors as in `Loss`."""
         counts = self.scores(output)
+        return mse_loss(counts, self._counts_of(labels, counts))
+
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors:
+        """Return the errors of the numbers up to each step; arguments and errors as in `Loss`."""
+        like = torch.zeros(len(labels), outputs, dtype=torch.get_default_dtype(), device=labels.device)
+        return SquaredCountErrors(self._counts_of(labels, like), grid.steps)
+
+    def _counts_of(self, labels: Data, counts: Tensor) -> Tensor:
+        """Return the target numbers of spikes `[B, classes]`, of the type of `counts`; labels as in `Loss`."""
         targets = class_labels(labels, counts)
         if not targets.is_floating_point():
             try:
                 targets = one_hot(targets, counts.shape[1])
             except RuntimeError:
                 raise _no_classes(targets, counts) from None
-        return mse_loss(counts, self.false_count + (self.true_count - self.false_count) * targets.to(counts))
+        return self.false_count + (self.true_count - self.false_count) * targets.to(counts)
 
 
 def check_output(net: Network, *parts: object) -> None:
@@ -278,6 +359,16 @@ def _cross_entropy(logits: Tensor, labels: Data, label_smoothing: float) -> Tens
         return cross_entropy(logits, targets, label_smoothing=label_smoothing)
     except IndexError:  # torch checks the values anyway; on a GPU it raises another error
         raise _no_classes(targets, logits) from None
+
+
+def _classes_of(labels: Tensor, outputs: int) -> Tensor:
+    """Return class numbers, int64 `[B]`, after a check; errors are those of `Loss.online`."""
+    scores = torch.empty(len(labels), outputs, device="meta")
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, expected class numbers, int64 [B]")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs:
+        raise _no_classes(labels, scores)
+    return labels.long()
 
 
 def _no_classes(labels: Tensor, scores: Tensor) -> ValueError:

@@ -57,6 +57,20 @@ class Regularizer(ABC):
             weights: Weights of each projection, as the device has them.
         """
 
+    def online(self, counts: list[Tensor]) -> list[Tensor] | None:
+        """Return the derivative of the addition to the loss with respect to hidden spikes, while trials run.
+
+        The derivatives are those at the numbers of spikes up to each step, for rules that learn while a trial runs.
+
+        Args:
+            counts: Numbers of spikes of each hidden layer up to each step `[W, B, N]`.
+
+        Returns:
+            Derivatives of each hidden layer `[W, B, N]`; an empty list if the penalty depends on weights alone; None if
+            it is known at the end of a trial alone.
+        """
+        return None
+
     def prepare(self, net: Network) -> None:  # noqa: B027 - a hook
         """Make the state for a network; there is none by default."""
 
@@ -96,6 +110,10 @@ class Burst(Regularizer):
         """Return the mean squared number of spikes per neuron."""
         return _sum(counts.square().mean() for counts in _spike_counts(activity))
 
+    def online(self, counts: list[Tensor]) -> list[Tensor]:
+        """Return the derivatives while trials run, see `Regularizer.online`."""
+        return [self.strength * 2 / layer[0].numel() * layer for layer in counts]
+
 
 @dataclass
 class UpperActivity(Regularizer):
@@ -115,6 +133,10 @@ class UpperActivity(Regularizer):
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared excess of spikes per neuron."""
         return _sum((counts - self.allowed).relu().square().mean() for counts in _spike_counts(activity))
+
+    def online(self, counts: list[Tensor]) -> list[Tensor]:
+        """Return the derivatives while trials run, see `Regularizer.online`."""
+        return [self.strength * 2 / layer[0].numel() * (layer - self.allowed).relu_() for layer in counts]
 
 
 @dataclass
@@ -141,6 +163,10 @@ class WeightDecay(Regularizer):
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
         """Return the mean squared weight, summed over all projections but those onto the output."""
         return _sum(w.square().mean() for w in weights[: -activity.onto_output])
+
+    def online(self, counts: list[Tensor]) -> list[Tensor]:
+        """Return no derivatives: the penalty depends on weights alone."""
+        return []
 
 
 PENALTIES: Registry[type[Regularizer]] = Registry("penalties", "regularizer", Regularizer)

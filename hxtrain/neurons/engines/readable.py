@@ -219,7 +219,7 @@ def charges(
         grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
         matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
         return over_time(matrix.t(), grad_membrane)
-    slopes = _slopes(model, spikes, trace)
+    slopes = surrogate_slopes(model, spikes, trace)
     grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)
     return _charge_through_time(grad_membrane, slopes, recurrent, model.alpha, model.beta)
 
@@ -238,7 +238,7 @@ def membrane_gradient(
     """
     if grad_spikes is None:
         return torch.zeros_like(trace) if grad_trace is None else grad_trace
-    by_spikes = _slopes(model, spikes, trace).mul_(grad_spikes) if slopes is None else slopes * grad_spikes
+    by_spikes = surrogate_slopes(model, spikes, trace).mul_(grad_spikes) if slopes is None else slopes * grad_spikes
     return by_spikes if grad_trace is None else by_spikes.add_(grad_trace)
 
 
@@ -252,7 +252,7 @@ def _spike_gradient(grads: Grads, downstream: tuple[Tensor, Tensor] | None, trac
     return sum(parts[1:], parts[0]) if parts else None
 
 
-def _slopes(model: Model, spikes: Tensor | None, trace: Tensor) -> Tensor:
+def surrogate_slopes(model: Model, spikes: Tensor | None, trace: Tensor) -> Tensor:
     """Return the surrogate derivatives `[T, B, N]`.
 
     Raises:
