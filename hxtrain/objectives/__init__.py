@@ -2,6 +2,7 @@
 
 from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
+from .time_losses import SpikeTimeMSE, SpikeTimeTargets, TimeLoss, TimeToFirstSpike
 
 __all__ = [
     "LOSSES",
@@ -15,6 +16,10 @@ __all__ = [
     "Regularizer",
     "SpikeCount",
     "SpikeCountMSE",
+    "SpikeTimeMSE",
+    "SpikeTimeTargets",
+    "TimeLoss",
+    "TimeToFirstSpike",
     "UpperActivity",
     "WeightDecay",
 ]
