@@ -7,12 +7,12 @@ first, then the ends of refractory periods, trace samples, and arrivals: an even
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from hxtrain.neurons.jit import Float, Int, compiled, uptr
+from hxtrain.neurons.jit import Float, Int, compiled, exact, uptr
 
 Times = npt.NDArray[np.float64]
 NEVER = np.inf
@@ -70,7 +70,6 @@ class Seeds(NamedTuple):
         slopes: Slope of the membrane at each spike, which divides its gradient (1 / s) `[S]`.
         releases: Slope of the membrane after each refractory period (1 / s) `[S]`.
         traces: Gradient of the membranes `[T, B, N]`.
-        charges: Gradient of the charge of each neuron, from its number of spikes `[B, N]`.
         dt: Time between trace samples (s).
     """
 
@@ -78,7 +77,6 @@ class Seeds(NamedTuple):
     slopes: Times
     releases: Times
     traces: Float
-    charges: Float
     dt: float
 
 
@@ -88,12 +86,33 @@ class Results(NamedTuple):
     Attributes:
         forward: Gradient of the forward weights, one sum per block of samples `[blocks, J, N]`.
         recurrent: Gradient of the recurrent weights, likewise `[blocks, N, N]`; empty without recurrence.
-        times: Gradient of the times of the input events `[E]`.
+        times: Gradient of the times of the input events `[E]`; empty if it is not requested.
     """
 
     forward: Float
     recurrent: Float
     times: Times
+
+
+@exact
+def order(offsets: Int, times: npt.NDArray[np.floating[Any]], end: float, numbers: Int) -> int:
+    """Write the numbers of the events before a time, by sample and ascending in time; returns how many there are.
+
+    Args:
+        offsets: First event of each sample, and the number of events, int64 `[B + 1]`.
+        times: Time of each event `[E]`.
+        end: Time from which events are left out.
+        numbers: Numbers of the events `[E]` (out).
+    """
+    count = 0
+    for b in range(offsets.shape[0] - 1):
+        first = offsets[b]
+        ranks = np.argsort(times[first : offsets[b + 1]], kind="mergesort")
+        for rank in ranks:
+            if times[first + rank] < end:
+                numbers[count] = first + rank
+                count += 1
+    return count
 
 
 @compiled
@@ -168,32 +187,56 @@ def currents(
 
 
 @compiled
-def _advance(p, q, elapsed, constants):
-    """Move the gradients of membranes and currents back in time."""
+def _response(elapsed, constants):
+    """Return how membranes and currents decay in a time, and the membrane that a current of 1 causes in it."""
     by_syn = np.exp(-elapsed / constants.tau_syn)
     by_mem = np.exp(-elapsed / constants.tau_mem)
     rate = 1 / constants.tau_syn - 1 / constants.tau_mem
     if abs(rate) * elapsed < 1e-6:
-        response = elapsed * by_mem
-    else:
-        response = (by_mem - by_syn) / rate
+        return by_mem, by_syn, constants.drive * elapsed * by_mem
+    return by_mem, by_syn, constants.drive * (by_mem - by_syn) / rate
+
+
+@compiled
+def _rebase(p, q, elapsed, constants):
+    """Move the time at which `p` and `q` hold back by a time."""
+    by_mem, by_syn, response = _response(elapsed, constants)
     decay_p = p.dtype.type(by_mem)
     decay_q = p.dtype.type(by_syn)
-    gain = p.dtype.type(constants.drive * response)
+    gain = p.dtype.type(response)
     for n in range(uptr(p.shape[0])):
         q[n] = q[n] * decay_q + p[n] * gain
         p[n] *= decay_p
 
 
 @compiled
-def _arrival(p, q, weights, charges, gradient, constants):
-    """Add the gradient of an arrival's weights, and return that of its time."""
-    leak = p.dtype.type(1 / constants.tau_syn)
-    drive = p.dtype.type(constants.drive)
+def _inject(p, q, n, value, elapsed, constants):
+    """Set the gradient of the membrane of neuron `n` a time before `p` and `q` hold; that of its current is kept."""
+    by_mem, by_syn, response = _response(elapsed, constants)
+    previous = p[n]
+    p[n] = value / by_mem
+    q[n] += (previous - p[n]) * response / by_syn
+
+
+@compiled
+def _weigh(p, q, elapsed, gradient, constants):
+    """Add the gradient of the weights of an arrival, a time before `p` and `q` hold."""
+    _, by_syn, response = _response(elapsed, constants)
+    of_q = p.dtype.type(by_syn)
+    of_p = p.dtype.type(response)
+    for n in range(uptr(p.shape[0])):
+        gradient[n] += of_q * q[n] + of_p * p[n]
+
+
+@compiled
+def _shift(p, q, elapsed, weights, constants):
+    """Return the gradient of the time of an arrival, a time before `p` and `q` hold."""
+    by_mem, by_syn, response = _response(elapsed, constants)
+    of_q = p.dtype.type(by_syn / constants.tau_syn)
+    of_p = p.dtype.type(response / constants.tau_syn - by_mem * constants.drive)
     total = p.dtype.type(0)
     for n in range(uptr(p.shape[0])):
-        gradient[n] += q[n] + charges[n]
-        total += weights[n] * (q[n] * leak - p[n] * drive)
+        total += weights[n] * (of_q * q[n] + of_p * p[n])
     return total
 
 
@@ -226,20 +269,22 @@ def adjoint(
     neurons = synapses.forward.shape[1]
     p = np.empty(neurons, synapses.forward.dtype)
     q = np.empty(neurons, synapses.forward.dtype)
-    no_charges = np.zeros(neurons, synapses.forward.dtype)
     for block in range(begin, end):
         for b in range(samples * block // blocks, samples * (block + 1) // blocks):
-            charges = seeds.charges[b] if seeds.charges.shape[0] else no_charges
-            _adjoint(b, block, p, q, charges, inputs, synapses, spikes, constants, seeds, results)
+            _adjoint(b, block, p, q, inputs, synapses, spikes, constants, seeds, results)
 
 
 @compiled
-def _adjoint(b, block, p, q, charges, inputs, synapses, spikes, constants, seeds, results):
+def _adjoint(b, block, p, q, inputs, synapses, spikes, constants, seeds, results):
     """Write the gradients of one sample, see `adjoint`.
 
-    `p` and `q` are the gradients of the membranes and of the currents `[N]`.
+    `p` and `q` are the gradients of the membranes and of the currents `[N]`. They hold at the time `base`, and follow
+    for any earlier time from there, so that a spike changes those of its neuron alone. The base moves before the time
+    since it would cost precision.
     """
     has_recurrence = synapses.recurrent.shape[0] > 0
+    has_times = results.times.shape[0] > 0
+    longest = 4 * min(constants.tau_mem, constants.tau_syn)
     i_end = inputs.offsets[b]
     s_end = spikes.offsets[b]
     i = inputs.offsets[b + 1] - 1
@@ -249,7 +294,8 @@ def _adjoint(b, block, p, q, charges, inputs, synapses, spikes, constants, seeds
     k = seeds.traces.shape[0] - 1
     p[:] = 0
     q[:] = 0
-    now = NEVER
+    base = NEVER
+    is_zero = True
     while i >= i_end or s >= s_end:
         t_input = inputs.times[i] if i >= i_end else -NEVER
         t_recurrent = spikes.times[a] if a >= s_end else -NEVER
@@ -257,28 +303,39 @@ def _adjoint(b, block, p, q, charges, inputs, synapses, spikes, constants, seeds
         t_spike = spikes.times[s] if s >= s_end else -NEVER
         t_trace = k * seeds.dt if k >= 0 else -NEVER
         time = max(t_input, t_recurrent, t_release, t_spike, t_trace)
-        if now != NEVER:
-            _advance(p, q, now - time, constants)
-        now = time
+        if is_zero:
+            base = time
+        elif base - time > longest:
+            _rebase(p, q, base - time, constants)
+            base = time
         if t_input == time:
             row = inputs.units[i]
-            gradient = results.forward[block, row]
-            results.times[i] = _arrival(p, q, synapses.forward[row], charges, gradient, constants)
+            if not is_zero:
+                _weigh(p, q, base - time, results.forward[block, row], constants)
+                if has_times:
+                    results.times[i] = _shift(p, q, base - time, synapses.forward[row], constants)
             i -= 1
         elif t_recurrent == time:
             row = spikes.units[a]
-            gradient = results.recurrent[block, row]
-            seeds.times[a] += _arrival(p, q, synapses.recurrent[row], charges, gradient, constants)
+            if not is_zero:
+                _weigh(p, q, base - time, results.recurrent[block, row], constants)
+                seeds.times[a] += _shift(p, q, base - time, synapses.recurrent[row], constants)
             a -= 1
         elif t_trace == time:
+            if base != time:
+                _rebase(p, q, base - time, constants)
+                base = time
             for n in range(uptr(p.shape[0])):
                 p[n] += seeds.traces[k, b, n]
+            is_zero = False
             k -= 1
         elif t_release == time:
-            unit = spikes.units[r]
-            seeds.times[r] -= p[unit] * seeds.releases[r]
-            p[unit] = 0
+            n = spikes.units[r]
+            by_mem, _, _ = _response(base - time, constants)
+            seeds.times[r] -= p[n] * by_mem * seeds.releases[r]
+            _inject(p, q, n, 0.0, base - time, constants)
             r -= 1
         else:
-            p[spikes.units[s]] = -seeds.times[s] / seeds.slopes[s]
+            is_zero &= seeds.times[s] == 0
+            _inject(p, q, spikes.units[s], -seeds.times[s] / seeds.slopes[s], base - time, constants)
             s -= 1

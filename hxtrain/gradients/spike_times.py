@@ -41,7 +41,7 @@ from hxtrain.backends import Spikes
 from hxtrain.neurons import decay
 from hxtrain.neurons.threads import edges_of, run_shares
 
-from .spike_time_kernel import Constants, Events, Results, Seeds, Synapses, adjoint, currents
+from .spike_time_kernel import Constants, Events, Results, Seeds, Synapses, adjoint, currents, order
 
 BLOCKS = 8
 """Parts of a batch whose gradients are summed apart, so that the sum does not depend on the number of threads."""
@@ -113,11 +113,13 @@ class LayerTimes(NamedTuple):
 
 def in_order(spikes: Spikes, end: float = math.inf) -> Spikes:
     """Return the events before a time, by sample and ascending in time."""
-    order = torch.argsort(spikes.time.detach(), stable=True)
-    if math.isfinite(end):
-        order = order[spikes.time.detach()[order] < end]
-    order = order[torch.argsort(spikes.sample[order], stable=True)]
-    return Spikes.trusted(spikes.sample[order], spikes.unit[order], spikes.time[order], spikes.samples, spikes.units)
+    numbers = np.empty(len(spikes), np.int64)
+    times = spikes.time.detach().cpu().contiguous().numpy()
+    count = order(spikes.offsets().cpu().numpy(), times, end, numbers)
+    chosen = torch.from_numpy(numbers[:count]).to(spikes.time.device)
+    return Spikes.trusted(
+        spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units
+    )
 
 
 def first_of_each(spikes: Spikes) -> Spikes:
@@ -288,9 +290,16 @@ class _SpikeTimes(torch.autograd.Function):
             if downstream is None and seed is None and counts is None:
                 continue
             weight, recurrent = weights[2 * i : 2 * i + 2]
-            results = _gradients(layer, weight, recurrent, seed, counts, downstream)
+            needs_times = i > 0 or ctx.needs_input_grad[1]
+            results = _gradients(layer, weight, recurrent, seed, downstream, needs_times)
             grad_weights[2 * i] = _summed(results.forward, weight)
             grad_weights[2 * i + 1] = None if recurrent is None else _summed(results.recurrent, recurrent)
+            if counts is not None:
+                grad_weights[2 * i] = grad_weights[2 * i] + _by_counts(layer, layer.upstream, weight, counts)
+                if recurrent is not None:
+                    grad_weights[2 * i + 1] = grad_weights[2 * i + 1] + _by_counts(
+                        layer, layer.spikes, recurrent, counts
+                    )
             downstream = results.times
         needs_times = ctx.needs_input_grad[1] and downstream is not None
         grad_times = torch.from_numpy(downstream).to(ctx.times) if needs_times else None
@@ -307,8 +316,8 @@ def _gradients(
     weight: Tensor,
     recurrent: Tensor | None,
     seed: Tensor | None,
-    counts: Tensor | None,
     downstream: np.ndarray[Any, Any] | None,
+    needs_times: bool,
 ) -> Results:
     """Return the gradients of a layer.
 
@@ -317,11 +326,11 @@ def _gradients(
         weight: Weights `[N, J]`.
         recurrent: Recurrent weights `[N, N]`; None without recurrence.
         seed: Gradient of the spike times `[S]`, or of the membranes `[T, B, N]` of a readout; None for none.
-        counts: Gradient of the numbers of spikes `[B, N]`; None for none.
         downstream: Gradient of the spike times through the downstream layer `[S]`; None without one.
+        needs_times: Whether the gradient of the input times is requested.
     """
     population = layer.population
-    samples, neurons = population.shape[1:]
+    samples = population.shape[1]
     number = weight.detach().cpu().numpy().dtype
     synapses = _synapses(weight, recurrent)
     blocks = max(1, min(BLOCKS, samples))
@@ -334,17 +343,13 @@ def _gradients(
         traces = seed.detach().cpu().contiguous().numpy().astype(number, copy=False)
     elif seed is not None:
         times += seed.detach().cpu().double().numpy()
-    charges = np.empty((0, 0), number)
-    if counts is not None:
-        rate = population.constants.drive * population.constants.tau_syn
-        charges = (rate * counts.detach()).cpu().contiguous().numpy().astype(number, copy=False)
-    seeds = Seeds(times, layer.slopes, layer.releases, traces, charges, layer.dt)
+    seeds = Seeds(times, layer.slopes, layer.releases, traces, layer.dt)
     results = Results(
         np.zeros((blocks, *synapses.forward.shape), number),
         np.zeros((blocks, *synapses.recurrent.shape), number),
-        np.zeros(len(layer.upstream.times)),
+        np.zeros(len(layer.upstream.times) if needs_times else 0),
     )
-    edges = edges_of(blocks, (len(layer.upstream.times) + 2 * len(times)) * neurons * 4)
+    edges = edges_of(blocks, len(layer.upstream.times) * population.shape[2])
     run_shares(
         lambda part, begin, end: adjoint(
             begin, end, blocks, layer.upstream, synapses, layer.spikes, population.constants, seeds, results
@@ -352,6 +357,26 @@ def _gradients(
         edges,
     )
     return results
+
+
+def _by_counts(layer: _Layer, events: Events, weight: Tensor, counts: Tensor) -> Tensor:
+    """Return the gradient of weights `[N, J]` through numbers of spikes.
+
+    An event adds its weight times the charge of a unit weight to the number of spikes, as in a neuron without leak.
+
+    Args:
+        layer: The layer.
+        events: Events that arrive over these weights.
+        weight: Weights `[N, J]`.
+        counts: Gradient of the numbers of spikes `[B, N]`.
+    """
+    samples = len(events.offsets) - 1
+    sources = weight.shape[1]
+    sample = np.repeat(np.arange(samples), np.diff(events.offsets))
+    numbers = np.bincount(sample * sources + events.units, minlength=samples * sources).reshape(samples, sources)
+    fixed = layer.population.constants
+    arrived = torch.from_numpy(numbers).to(counts)
+    return fixed.drive * fixed.tau_syn * (counts.t() @ arrived)
 
 
 def _in_graph(layer: _Layer, values: Tensor, counts: Tensor | None) -> LayerTimes:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, one_hot
 
 from hxtrain.backends import Spikes
@@ -25,10 +26,24 @@ from .losses import Loss, class_labels
 
 @dataclass
 class TimeLoss(Loss):
-    """Base of losses of first-spike times `[B, N]` (s), see `read`."""
+    """Base of losses of first-spike times `[B, N]` (s), see `read`.
+
+    A silent neuron has no time, and so no exact gradient. If the loss asks it to spike earlier, it is pushed: one spike
+    more counts as `pull` seconds earlier. If the loss asks it to spike later, nothing happens.
+
+    Attributes:
+        pull: Time by which one spike more of a silent neuron counts as earlier (s); 0: none.
+    """
 
     reads: ClassVar[str] = "spikes"
     reads_times: ClassVar[bool] = True
+
+    pull: float = field(default=6e-6, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.pull < math.inf:
+            raise ValueError(f"loss.pull={self.pull} s must be >= 0 and finite")
 
     def read(self, activity: Activity) -> Tensor:
         """Return the time of each output neuron's first spike `[B, N]` (s); without a spike, the end of the window.
@@ -40,7 +55,11 @@ class TimeLoss(Loss):
         if inputs is None:
             raise ValueError("the activity has no input events, so that its window is unknown; give net(spikes)")
         end = inputs.dt * inputs.steps
-        return first_times(activity.layers[-1].times(inputs.dt), end).clamp(max=end)
+        output = activity.layers[-1]
+        times = first_times(output.times(inputs.dt), end).clamp(max=end)
+        if self.pull == 0 or output.counts is None or not output.counts.requires_grad:
+            return times
+        return times + torch.where(times.detach() < end, 0.0, _Pull.apply(output.counts, self.pull))  # type: ignore[no-untyped-call]
 
     def decision_times(self, output: Tensor, dt: float) -> Tensor:
         """Return the time of the first spike of any output neuron (s) `[B]`, at which the answer is known."""
@@ -49,6 +68,20 @@ class TimeLoss(Loss):
     @abstractmethod
     def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of first-spike times `[B, N]` (s)."""
+
+
+class _Pull(torch.autograd.Function):
+    """No change of times, with the gradient of numbers of spikes where times should be earlier: (counts, pull) -> 0."""
+
+    @staticmethod
+    def forward(ctx: Any, counts: Tensor, pull: float) -> Tensor:
+        ctx.pull = pull
+        return torch.zeros_like(counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.pull * grad.clamp(min=0), None
 
 
 @dataclass
