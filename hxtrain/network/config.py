@@ -38,6 +38,7 @@ RULES: Mapping[str, Rule] = {
     **{name: Network.RULES[name] for name in ("dt", "steps", "weight_bits", "trace_bits", "traces", "saturation")},
     "dropout": Dropout.RULES["p"],
     "init_mean": Linear.RULES["mean"],
+    "init_mean_output": Linear.RULES["mean"],
     "init_gain": Linear.RULES["gain"],
     "init_gain_recurrent": optional(Recurrent.RULES["gain"]),
     "scale": Linear.RULES["scale"],
@@ -67,6 +68,7 @@ class NetworkConfig(Architecture):
         at_spike: membrane that the derivative sees in a bin with a spike, `threshold` or `trace`.
         dropout: share of hidden neurons silenced per batch.
         init_mean: mean of the initial weights of hidden layers, see `Linear`.
+        init_mean_output: mean of the initial weights of the output, which a spiking output needs to fire.
         init_gain: gain of the initial weights, see `Linear`.
         init_gain_recurrent: gain of the initial recurrent weights, whose mean is 0; None: `init_gain`.
         scale: integer weight per unit of float weight of hidden layers; None: from the device.
@@ -101,6 +103,7 @@ class NetworkConfig(Architecture):
     saturation: Optional[float] = None  # noqa: UP045
     output: str = "membranes"
     inhibition: float = 0.0
+    init_mean_output: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,7 +151,7 @@ class NetworkConfig(Architecture):
             if self.dropout > 0:
                 modules.append(Dropout(self.dropout))
             inputs = size
-        modules.append(Linear(inputs, classes, gain=self.init_gain, autoscale=self.autoscale_readout))
+        modules.append(Linear(inputs, classes, self.init_mean_output, self.init_gain, autoscale=self.autoscale_readout))
         is_readout = self.output == "membranes"
         modules.append(LI(classes, self.tau_mem, self.tau_syn) if is_readout else self._spiking(classes))
         return Network(

@@ -4,6 +4,7 @@ from .correlation import TrainCorrelation
 from .firing import Firing
 from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
+from .time_losses import SpikeTimeMSE, SpikeTimeTargets, TimeLoss, TimeToFirstSpike
 
 __all__ = [
     "LOSSES",
@@ -19,6 +20,10 @@ __all__ = [
     "Regularizer",
     "SpikeCount",
     "SpikeCountMSE",
+    "SpikeTimeMSE",
+    "SpikeTimeTargets",
+    "TimeLoss",
+    "TimeToFirstSpike",
     "TrainCorrelation",
     "UpperActivity",
     "WeightDecay",

@@ -30,9 +30,11 @@ class Loss(ABC):
 
     Attributes:
         reads: output that the loss reads, a kind of `Network.output_kind`: `membranes` or `spikes`.
+        reads_times: whether it reads the times of spikes, which have no surrogate gradient.
     """
 
     reads: ClassVar[str] = "membranes"
+    reads_times: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_types(self, "loss.")

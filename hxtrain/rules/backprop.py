@@ -52,33 +52,61 @@ class Backprop(LearningRule):
                 "Backprop: penalties without a loss; give both, such as Backprop(MaxOverTime(), [Burst()])"
             )
 
+    def prepare(self, net: Network, objective: Objective | None = None) -> None:
+        """Prepare for a network and an objective, see `LearningRule.prepare`.
+
+        Raises:
+            ValueError: The loss reads spike times, which have no surrogate gradient.
+        """
+        loss = (objective or self.objective).loss
+        if getattr(loss, "reads_times", False):
+            raise ValueError(
+                f"{type(loss).__name__} reads spike times, which have no surrogate gradient; choose rule=eventprop or "
+                "rule=spikeprop, or another loss, such as loss=spike_count"
+            )
+        super().prepare(net, objective)
+
     def run(self, net: Network, batch: Batch) -> Activity:
         """Return the activity of a batch, in the graph of the weights."""
         activity: Activity = net(batch.spikes, batch.masks)
         return activity
 
     def step(self, net: Network, batch: Batch) -> Step:
-        """Run a batch, and leave the gradient of loss and penalties in `.grad`.
+        """Run a batch, and leave the gradient of loss and penalties in `.grad`; errors as in `descend`."""
+        return descend(net, self.objective, batch, self.run(net, batch))
 
-        Raises:
-            ValueError: The loss is not a single number that depends on the output, or gradients are switched off.
-            LossNotFiniteError: The loss, or its sum with the penalties, is not finite.
-        """
-        activity = self.run(net, batch)
-        objective = self.objective
-        loss = batch.loss or objective.loss
-        output = read_output(objective.loss, activity)
-        answer = loss(output, as_tensor(batch.labels, "labels").to(output.device))
-        _check_answer(answer)
-        value = float(answer.detach())
-        if not math.isfinite(value):
-            raise LossNotFiniteError(f"the loss is {value}")
-        penalties = _penalties(objective.penalties, activity, net)
-        total = sum((penalty for _, penalty in penalties), start=answer)
-        if not math.isfinite(float(total.detach())):
-            raise LossNotFiniteError(_not_finite(penalties))
-        total.backward()  # type: ignore[no-untyped-call]
-        return Step(activity, value)
+
+def descend(
+    net: Network, objective: Objective, batch: Batch, activity: Activity, addition: Tensor | None = None
+) -> Step:
+    """Leave the gradient of loss and penalties in `.grad` by autograd.
+
+    Args:
+        net: Network of the pass.
+        objective: Loss and penalties.
+        batch: Samples of the pass.
+        activity: Activity of the pass, in the graph of the weights.
+        addition: Further term of the sum; None: none.
+
+    Raises:
+        ValueError: The loss is not a single number that depends on the output, or gradients are switched off.
+        LossNotFiniteError: The loss, or its sum with the penalties, is not finite.
+    """
+    loss = batch.loss or objective.loss
+    output = read_output(objective.loss, activity)
+    answer = loss(output, as_tensor(batch.labels, "labels").to(output.device))
+    _check_answer(answer)
+    value = float(answer.detach())
+    if not math.isfinite(value):
+        raise LossNotFiniteError(f"the loss is {value}")
+    penalties = _penalties(objective.penalties, activity, net)
+    total = sum((penalty for _, penalty in penalties), start=answer)
+    if addition is not None:
+        total = total + addition
+    if not math.isfinite(float(total.detach())):
+        raise LossNotFiniteError(_not_finite(penalties))
+    total.backward()  # type: ignore[no-untyped-call]
+    return Step(activity, value)
 
 
 def train_step(

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -45,10 +46,17 @@ class RuleError(ValueError):
 
 
 class Step(NamedTuple):
-    """Measurements of a step: activity of the network, and loss without penalties."""
+    """Measurements of a step.
+
+    Attributes:
+        activity: Activity of the network.
+        loss: Loss without penalties.
+        metrics: Further means over the samples, by name, see `LearningRule.metrics`.
+    """
 
     activity: Activity
     loss: float
+    metrics: Mapping[str, float] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -117,6 +125,7 @@ class LearningRule(ABC):
         optimizer: Registered name of the optimiser that a run takes unless it names another. An empty one stands for
             `sgd` of a local rule, else `adam`.
         solves: Task that the rule was shown to solve, in a few words.
+        metrics: Names of the metrics that each step returns; the records of a run hold their means per epoch.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
         watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
@@ -125,6 +134,7 @@ class LearningRule(ABC):
     is_local: ClassVar[bool] = False
     optimizer: ClassVar[str] = ""
     solves: ClassVar[str] = ""
+    metrics: ClassVar[tuple[str, ...]] = ()
     watches_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -213,6 +223,14 @@ class LearningRule(ABC):
 
         Gradients are None at the start. A rule that does not use autograd runs the network in `torch.no_grad()`.
         """
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return warnings with a remedy at the end of an epoch; each kind, its first three words, is shown once.
+
+        Args:
+            metrics: Means of the epoch, by the names of `metrics`.
+        """
+        return []
 
     def after_write(self, net: Network, write: Write) -> None:  # noqa: B027 - a hook
         """Take note of a change of the weights; called after each step if `watches_writes`."""

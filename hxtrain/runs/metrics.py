@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hxtrain.backends.files import replacing
@@ -13,7 +14,10 @@ from hxtrain.backends.files import replacing
 
 @dataclass
 class Sums:
-    """Sums over the samples of the current epoch; `hidden_spikes` is None for networks without spikes."""
+    """Sums over the samples of the current epoch.
+
+    `hidden_spikes` is None for networks without spikes; `metrics` are those of the learning rule, by name.
+    """
 
     samples: int = 0
     loss: float = 0.0
@@ -23,9 +27,20 @@ class Sums:
     dropped_spikes: int = 0
     retries: int = 0
     notes: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
 
-    def add(self, samples: int, loss: float, correct: float, hidden_spikes: float, seconds: float) -> None:
-        """Add one step; `loss` is a mean over its samples."""
+    def add(
+        self,
+        samples: int,
+        loss: float,
+        correct: float,
+        hidden_spikes: float,
+        seconds: float,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add one step; `loss` is a mean over its samples, `metrics` are sums."""
+        for name, value in metrics.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value
         self.samples += samples
         self.loss += loss * samples
         self.correct += correct
@@ -42,6 +57,10 @@ class Sums:
             **({} if self.hidden_spikes is None else {"hidden_spikes_per_sample": self.hidden_spikes / count}),
             "samples_per_second": self.samples / self.seconds if self.seconds else 0.0,
         }
+
+    def mean_metrics(self) -> dict[str, float]:
+        """Return the means per sample of the learning rule's metrics."""
+        return {name: value / max(self.samples, 1) for name, value in self.metrics.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""

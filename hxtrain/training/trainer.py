@@ -179,6 +179,7 @@ class Trainer(Loop[TrainerConfig]):
         self._stop = threading.Event()
         self._stopped = False
         self._step_sums = StepSums(0, 0, 0, 0)
+        self._step_metrics: dict[str, float] = {}
         self._warned: set[str] = set()
         self._start_observations = Observations()
         self._end_observations = Observations()
@@ -300,13 +301,15 @@ class Trainer(Loop[TrainerConfig]):
                 step = learn(task.net, self.rule, self.optimizer, batch, constraints, join)
         except Exception as error:
             if not is_joined:  # the remaining processes wait for this one
-                self.team.sum_gradients(task.net.parameters(), 0.0, [*StepSums(0, 0, 0, 0, failed=1.0)])
+                no_metrics = [0.0] * len(self.rule.metrics)
+                self.team.sum_gradients(task.net.parameters(), 0.0, [*StepSums(0, 0, 0, 0, failed=1.0), *no_metrics])
             if isinstance(error, LossNotFiniteError):
                 raise ValueError(self._diverged(str(error))) from error
             raise
         sums = self._step_sums
         elapsed = time.perf_counter() - start
-        self.sums.add(round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed)
+        means = round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed
+        self.sums.add(*means, self._step_metrics)
         health = Health(round(sums.dropped_spikes), round(sums.retries), step.activity.health.notes)
         self._report_health("training", health)
         self._diagnose(step.activity, len(indices))
@@ -367,7 +370,10 @@ class Trainer(Loop[TrainerConfig]):
             health.retries,
             float(self._stop.is_set()),
         )
-        self._step_sums = StepSums(*self.team.sum_gradients(net.parameters(), share, [*sums]))
+        metrics = [step.metrics[name] * n_counted for name in self.rule.metrics]
+        totals = self.team.sum_gradients(net.parameters(), share, [*sums, *metrics])
+        self._step_sums = StepSums(*totals[: len(sums)])
+        self._step_metrics = dict(zip(self.rule.metrics, totals[len(sums) :], strict=True))
         if self._step_sums.failed:
             raise DeviceError("another process has failed, see its error")
         self._stopped = self._step_sums.stop > 0
@@ -419,6 +425,8 @@ class Trainer(Loop[TrainerConfig]):
         with self._saved_on_failure():
             evaluation = self.evaluate()
         self._report_health("evaluation", evaluation.health)
+        metrics = self.sums.mean_metrics()
+        self._warn(self.rule.warnings(metrics))
         self._record(
             evaluation.accuracy,
             hidden_spikes_per_sample=evaluation.hidden_spikes_per_sample,
@@ -428,6 +436,7 @@ class Trainer(Loop[TrainerConfig]):
             in_software=self.task.net.in_software,
             input_events_per_sample=evaluation.input_events_per_sample,
             late_input_events_per_sample=evaluation.late_input_events_per_sample,
+            **metrics,
         )
         self.epoch += 1
         self.step = 0
