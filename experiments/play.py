@@ -24,14 +24,16 @@ def _play(config: DictConfig) -> None:
     progress = Progress(settings.trainer.progress)
     result = play(settings, folder, command_line(), progress)
     progress.show(
-        "score [bold]{}[/] of {} in the last epochs, {} without noise, {} s in all",
+        "score [bold]{}[/]{} in the last epochs, {} s in all",
         f"{result['score']:.2f}",
-        f"{result['best_score']:g}",
-        f"{result['score_without_noise']:.2f}",
+        "" if result["best_score"] is None else f" of {result['best_score']:g}",
         f"{result['seconds']:.0f}",
     )
     if "hits" in result:
-        progress.say(f"games without noise: {result['hits']} balls returned, {result['misses']} lost")
+        progress.say(
+            f"without noise: score {result['score_without_noise']:.2f}, in games {result['hits']} balls returned, "
+            f"{result['misses']} lost"
+        )
     if "rank" in result:
         progress.say(f"the synapse that earns the reward has rank {result['rank']}, z = {result['z']:.1f}")
     progress.say(f"result.json, checkpoint.pt and plots: {folder}")

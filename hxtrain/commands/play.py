@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -19,7 +20,7 @@ from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.plots import play as plots
 from hxtrain.plots.training import plot_weights
-from hxtrain.rules import CONSTRAINTS, OPTIMIZERS, RULES, SGD, Clamp, Constraint, LearningRule, Optimizer, Sign
+from hxtrain.rules import CONSTRAINTS, OPTIMIZERS, RULES, SGD, Clamp, Constraint, Excitatory, LearningRule, Optimizer
 from hxtrain.rules.reward import RewardSTDP
 from hxtrain.runs.lock import locked
 from hxtrain.runs.metrics import write_json
@@ -63,7 +64,7 @@ class PlayConfig:
     rule: LearningRule = field(default_factory=RewardSTDP)
     optimizer: Optimizer = field(default_factory=SGD)
     constraint: Dict[str, Constraint] = field(  # noqa: UP006
-        default_factory=lambda: {"clamp": Clamp(), "sign": Sign(1.0, True)}
+        default_factory=lambda: {"clamp": Clamp(), "excitatory": Excitatory()}
     )
     trainer: PlayerConfig = field(default_factory=PlayerConfig)
 
@@ -116,12 +117,10 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) ->
         write_config(folder, config)
         introduce(progress, net, config, identity)
         player.fit()
-        quiet = player.quiet_scores()
-        exhibition = player.exhibit()
+        games = player.games()
         outcome = {
             **_scores(player),
-            "score_without_noise": float(quiet.mean()),
-            **_games(exhibition),
+            **_games(player, games),
             **player.environment.summary(net.projections[0].synapses.weight),
             **identity,
             "environment": ENVIRONMENTS.name_of(type(environment)),
@@ -141,7 +140,7 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) ->
         write_json(folder / "result.json", outcome)
         if config.trainer.plots:
             with optional_plots(progress):
-                draw_plots(folder / "plots", player, exhibition)
+                draw_plots(folder / "plots", player, games)
     return outcome
 
 
@@ -158,7 +157,7 @@ def introduce(progress: Progress, net: Network, config: PlayConfig, identity: Ma
             progress.note(text)
 
 
-def draw_plots(folder: Path, player: Player, exhibition: Exhibition | None) -> None:
+def draw_plots(folder: Path, player: Player, games: Exhibition | None) -> None:
     """Draw rewards over epochs, weights, and games."""
     folder.mkdir(parents=True, exist_ok=True)
     net = player.task.net
@@ -167,10 +166,10 @@ def draw_plots(folder: Path, player: Player, exhibition: Exhibition | None) -> N
     if device is not None and device.plan is not None:
         plot_weights(sent_weights(net), folder / "weights.png", device.plan.capabilities.weight_max)
     environment = player.environment
-    if exhibition is not None and isinstance(environment, Pong):
+    if games is not None and isinstance(environment, Pong):
         paddle = (len(environment.rewards) - 0.5) / environment.positions
-        plots.plot_games(exhibition.views, paddle, folder / "games.png")
-        plots.animate_games(exhibition.views, paddle, folder / "game.gif")
+        plots.plot_games(games.views, paddle, folder / "games.png")
+        plots.animate_games(games.views, paddle, folder / "game.gif")
 
 
 def _scores(player: Player) -> dict[str, Any]:
@@ -189,12 +188,19 @@ def _scores(player: Player) -> dict[str, Any]:
     }
 
 
-def _games(exhibition: Exhibition | None) -> dict[str, Any]:
-    """Return the results of the games without noise."""
-    if exhibition is None:
+def _games(player: Player, games: Exhibition | None) -> dict[str, Any]:
+    """Return the results without noise: of an epoch as in training, and of games."""
+    if games is None:
         return {}
-    scores = exhibition.scores
-    return {"hits": scores.hits, "misses": scores.misses, "game_score": scores.score / max(scores.samples, 1)}
+    quiet = player.exhibit(deepcopy(player.environment), "quiet").scores.summary()
+    scores = games.scores.summary()
+    return {
+        "score_without_noise": quiet["score"],
+        "success_without_noise": quiet["success"],
+        "hits": games.scores.hits,
+        "misses": games.scores.misses,
+        "game_score": scores["score"],
+    }
 
 
 def _identify(config: PlayConfig, identity: Mapping[str, str]) -> dict[str, Any]:
@@ -203,8 +209,9 @@ def _identify(config: PlayConfig, identity: Mapping[str, str]) -> dict[str, Any]
     kinds: dict[str, Any] = {}
     for group, registry in REGISTRIES.items():
         value = getattr(config, group)
-        several = isinstance(value, dict)
-        parts = [registry.name_of(type(part)) for part in (value.values() if several else [value])]
-        kinds[f"{group}.{'kinds' if several else 'kind'}"] = parts if several else parts[0]
+        if isinstance(value, dict):
+            kinds[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
+        else:
+            kinds[f"{group}.kind"] = registry.name_of(type(value))
     device = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
     return {**step_settings(config, config.trainer), **kinds, **device}

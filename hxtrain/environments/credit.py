@@ -1,8 +1,8 @@
 """Credit assignment (the distal reward problem, Izhikevich 2007): which of many synapses earns a late reward?
 
-All inputs fire at random, and so does the neuron, which drivers excite above its threshold. Whenever it fires soon after
-input 0, a reward follows after a random delay, while hundreds of other spikes happen. Only the synapse of input 0 is to
-grow. Times are those of the device: 1000 times shorter than in biology.
+All inputs fire at random, and so does the neuron, which drivers excite above its threshold. Whenever it fires soon
+after input 0, a reward follows after a random delay, while hundreds of other spikes happen. Only the synapse of input 0
+is to grow. Times are those of the device: 1000 times shorter than in biology.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Credit(Environment, RewardSource):
     reward: float = 0.5
     shortest_delay: float = 200e-6
     longest_delay: float = 600e-6
-    trials: int = 3
+    trials: int = 10
     steps_per_epoch: int = 1
 
     def __post_init__(self) -> None:
@@ -98,15 +98,16 @@ class Credit(Environment, RewardSource):
         counts = torch.poisson(mean, generator=generator).long()
         sample, unit, time = random_trains(counts, window, generator)
         is_driver = unit == self.sources
-        volleys = sample[is_driver], time[is_driver]
-        driver = torch.arange(self.sources, self.inputs).repeat_interleave(len(volleys[0]))
+        volley_sample = sample[is_driver]
+        volley_time = time[is_driver]
+        driver = torch.arange(self.sources, self.inputs).repeat_interleave(len(volley_time))
         span = self.longest_delay - self.shortest_delay
-        most = int(4 * self.rate * window) + 64
-        self._delays = self.shortest_delay + span * torch.rand(most, generator=generator, dtype=torch.float64)
+        limit = int(4 * self.rate * window) + 64
+        self._delays = self.shortest_delay + span * torch.rand(limit, generator=generator, dtype=torch.float64)
         return Spikes.from_events(
-            torch.cat([sample[~is_driver], volleys[0].repeat(self.drivers)]),
+            torch.cat([sample[~is_driver], volley_sample.repeat(self.drivers)]),
             torch.cat([unit[~is_driver], driver]),
-            torch.cat([time[~is_driver], volleys[1].repeat(self.drivers)]),
+            torch.cat([time[~is_driver], volley_time.repeat(self.drivers)]),
             self.trials,
             self.inputs,
         )
@@ -114,10 +115,11 @@ class Credit(Environment, RewardSource):
     def rewards(self, inputs: Spikes, outputs: Spikes, labels: Tensor) -> Rewards:
         """Return a late reward for each output spike that comes soon after a spike of input 0."""
         of_first = inputs.unit == 0
-        sample, time = outputs.sample.cpu(), outputs.time.double().cpu()
-        cause = inputs.sample[of_first].cpu(), inputs.time[of_first].double().cpu()
-        gap = time[:, None] - cause[1]
-        earned = ((sample[:, None] == cause[0]) & (gap > 0) & (gap <= self.lag)).any(1)
+        sample = outputs.sample.cpu()
+        time = outputs.time.double().cpu()
+        gap = time[:, None] - inputs.time[of_first].double().cpu()
+        is_same = sample[:, None] == inputs.sample[of_first].cpu()
+        earned = (is_same & (gap > 0) & (gap <= self.lag)).any(1)
         number = torch.arange(int(earned.sum())) % len(self._delays)
         values = torch.full((len(number),), self.reward, dtype=torch.float64)
         self._rewarded = torch.zeros(self.trials, dtype=torch.float64).index_add_(0, sample[earned], values)
@@ -126,12 +128,13 @@ class Credit(Environment, RewardSource):
     def act(self, counts: Tensor, generator: torch.Generator) -> Outcome:
         """Return the rewards of the trials; nothing is to be decided."""
         is_active = counts.detach().cpu().sum(1) > 0
-        return Outcome(torch.where(is_active, 0, -1), self._rewarded, self._rewarded > 0, self._rewarded <= 0)
+        undecided = torch.zeros_like(is_active)
+        return Outcome(torch.where(is_active, 0, -1), self._rewarded, undecided, undecided)
 
     def summary(self, weights: Tensor) -> dict[str, float]:
-        """Return the rank of the weight of input 0 among the sources, and its distance from the others (their spreads)."""
+        """Return rank of the weight of input 0, and its distance from the mean of the others in their deviations."""
         learned = weights[:, : self.sources].detach().double().cpu().mean(0)
-        others = learned[1:]
-        spread = float(others.std())
-        distance = float(learned[0] - others.mean())
-        return {"rank": int((others >= learned[0]).sum()) + 1, "z": distance / spread if spread > 0 else 0.0}
+        rivals = learned[1:]
+        spread = float(rivals.std())
+        distance = float(learned[0] - rivals.mean())
+        return {"rank": int((rivals >= learned[0]).sum()) + 1, "z": distance / spread if spread > 0 else 0.0}

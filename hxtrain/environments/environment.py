@@ -70,9 +70,9 @@ class Environment(ABC):
         return 1
 
     @property
-    def best_score(self) -> float:
-        """Largest reward of an action."""
-        return 1.0
+    def best_score(self) -> float | None:
+        """Largest reward of an action; None if there is no such bound."""
+        return None
 
     def fixed_weights(self, neurons: int) -> Tensor | None:
         """Return weights that are not learned, from the last inputs to the first population `[N, fixed inputs]`.

@@ -1,8 +1,9 @@
-"""Pong as published for BrainScaleS-2 (Wunderlich et al. 2019; `ts_07-pong` of electronicvisions/brainscales2-demos, 2023).
+"""Pong as published for BrainScaleS-2 (Wunderlich et al. 2019; `ts_07-pong` of electronicvisions/brainscales2-demos).
 
-The network sees the height of the ball: the input row of that height and its neighbours get regular spikes. The paddle goes
-to the height whose neuron fires most. Every output spike is rewarded by its distance from the ball, so that a network
-without any idea of time learns to pursue the ball; the score of a move is the reward of the paddle's height, at most 4.
+The network sees the height of the ball: the input row of that height and its neighbours get regular spikes. The paddle
+goes to the height whose neuron fires most. Every output spike is rewarded by its distance from the ball, so that a
+network without any idea of time learns to pursue the ball. The score of a move is the reward of the paddle's height, at
+most 4.
 
 The demo sends noise of random weights, new in each trial, to let neurons try what the weights would not do. Weights are
 common to a batch here; so each neuron has a noise input of a fixed weight, whose number of events is random instead.

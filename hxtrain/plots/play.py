@@ -30,7 +30,7 @@ MOST_FRAMES = 300
 """Frames of an animation; later moves are left out."""
 
 
-def plot_rewards(records: Sequence[Mapping[str, Any]], best: float, path: str | Path) -> Path:
+def plot_rewards(records: Sequence[Mapping[str, Any]], best: float | None, path: str | Path) -> Path:
     """Write `rewards_figure(records, best)` to `path`, a PNG, and return `path`."""
     return style.save(rewards_figure(records, best), path)
 
@@ -40,12 +40,12 @@ def plot_games(views: Tensor, paddle: float, path: str | Path) -> Path:
     return style.save(games_figure(views, paddle), path)
 
 
-def rewards_figure(records: Sequence[Mapping[str, Any]], best: float) -> Figure:
+def rewards_figure(records: Sequence[Mapping[str, Any]], best: float | None) -> Figure:
     """Draw the score of actions, the share of hits, and the output spikes of a trial over epochs.
 
     Args:
         records: Mappings, one per epoch, with `epoch`, `score`, `success` (or None) and `output_spikes_per_trial`.
-        best: Largest score.
+        best: Largest score; None: there is none.
 
     Raises:
         ValueError: There are no records.
@@ -56,7 +56,7 @@ def rewards_figure(records: Sequence[Mapping[str, Any]], best: float) -> Figure:
     panels = figure.subplots(1, 3)
     rows = (("score", "mean reward of an action", BLUE), ("success", "share of hits", VERMILLION))
     for axes, (key, name, colour) in zip(
-        panels, (*rows, ("output_spikes_per_trial", "output spikes per trial", GREEN))
+        panels, (*rows, ("output_spikes_per_trial", "output spikes per trial", GREEN)), strict=True
     ):
         points = [(record["epoch"], record[key]) for record in records if record[key] is not None]
         if points:
@@ -67,7 +67,8 @@ def rewards_figure(records: Sequence[Mapping[str, Any]], best: float) -> Figure:
         axes.set(xlabel="epoch", ylabel=name)
         axes.grid(alpha=0.3)
         style.integer_ticks(axes.xaxis)
-    panels[0].axhline(best, color="black", linewidth=0.6, linestyle="--")
+    if best is not None:
+        panels[0].axhline(best, color="black", linewidth=0.6, linestyle="--")
     panels[1].set_ylim(-0.02, 1.02)
     return figure
 

@@ -3,7 +3,7 @@
 from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
-from .constraints import CONSTRAINTS, Clamp, Constraint, Mask, Sign
+from .constraints import CONSTRAINTS, Clamp, Constraint, Excitatory, Mask, Sign
 from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
 from .rule import RULES, Batch, LearningRule, LossFunction, Need, Objective, RuleError, Step, correctness, require_fit
 from .step import LossNotFiniteError, learn
@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "Clamp",
     "Constraint",
+    "Excitatory",
     "LearningRule",
     "LossFunction",
     "LossNotFiniteError",

@@ -1,4 +1,4 @@
-r"""The third factor of reward-modulated plasticity: the credit of a spike, what a change by 1 at its time will have earned.
+r"""The third factor of reward-modulated plasticity: the credit of a spike, which is what a change by 1 will earn.
 
 A synapse remembers a change by spike timing in its eligibility, which decays, and a modulator M turns eligibility into
 a change of weight::
@@ -100,8 +100,8 @@ def _sorted_rewards(
     rewards: Rewards, end: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return sample, time and value of the rewards within a trial, by sample and time."""
-    sample, time, value = rewards.sample.cpu().numpy(), _times(rewards.time), _times(rewards.value)
-    inside = time <= end
-    sample, time, value = sample[inside], time[inside], value[inside]
+    sample = rewards.sample.cpu().numpy()
+    time = _times(rewards.time)
     order = np.lexsort((time, sample))
-    return sample[order], time[order], value[order]
+    order = order[time[order] <= end]
+    return sample[order], time[order], _times(rewards.value)[order]

@@ -1,8 +1,8 @@
 """Loops over rewards and spikes that compute credits, compiled for the CPU with numba (decision 0008).
 
-Between two rewards dopamine and its running mean are sums of exponentials, so that integrals are exact. Sample b has the
-rewards `offsets[b]:offsets[b + 1]` and one more state, that of its start: state k of a sample holds dopamine, baseline
-and credit just after reward k - 1.
+Between two rewards dopamine and its running mean are sums of exponentials, so that integrals are exact. Sample b has
+the rewards `offsets[b]:offsets[b + 1]` and one more state, that of its start: state k of a sample holds dopamine,
+baseline and credit just after reward k - 1.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ def _mix(dopamine_rate, baseline_rate):
 @exact
 def _gain(dopamine, baseline, rates, gap):
     """Return the integral of modulator times eligibility of 1 over a gap without rewards."""
-    eligibility, dopamine_rate, baseline_rate = rates[0], rates[1], rates[2]
+    eligibility_rate = rates[0]
+    dopamine_rate = rates[1]
+    baseline_rate = rates[2]
     mix = _mix(dopamine_rate, baseline_rate)
-    gain = -(baseline + dopamine * mix) * _integral(baseline_rate + eligibility, gap)
+    gain = -(baseline + dopamine * mix) * _integral(baseline_rate + eligibility_rate, gap)
     if dopamine_rate > 0.0:
-        gain += dopamine * (1 + mix) * _integral(dopamine_rate + eligibility, gap)
+        gain += dopamine * (1 + mix) * _integral(dopamine_rate + eligibility_rate, gap)
     return gain
 
 
@@ -117,7 +119,5 @@ def event_credits(
         stop = end if is_last else time[first + k]
         credit[s] = _gain(dopamine, mean, rates, stop - t)
         if not is_last:
-            later = states[first + b + k + 1, 2]
-            if rates[1] == 0.0:
-                later += value[first + k]
-            credit[s] += np.exp(-rates[0] * (stop - t)) * later
+            reward = value[first + k] if rates[1] == 0.0 else 0.0
+            credit[s] += np.exp(-rates[0] * (stop - t)) * (states[first + b + k + 1, 2] + reward)

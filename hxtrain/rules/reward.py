@@ -140,8 +140,8 @@ class RewardSTDP(LearningRule):
         taus = [f"rule.{name}" for name in ("tau_dopamine", "tau_baseline") if getattr(self, name) is not None]
         if taus and not timed:
             raise RuleError(
-                f"rule={self.name}: {' and '.join(taus)} are for rewards at times, but the reward comes once, at the end "
-                "of a trial; leave them out (rule.baseline and rule.baseline_rate set the expected reward)"
+                f"rule={self.name}: {' and '.join(taus)} are for rewards at times, but the reward comes once, at the "
+                "end of a trial; leave them out (rule.baseline and rule.baseline_rate set the expected reward)"
             )
         labels = 1 if timed or self.baseline != "label" else _labels(net, self.objective)
         self._means = torch.zeros(labels, dtype=torch.float64)

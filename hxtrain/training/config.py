@@ -104,7 +104,7 @@ class PlayerConfig(CourseConfig):
     """
 
     epochs: int = 500
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-2
     schedule: str = "cosine"
     checkpoint_epochs: int = 25
     scored_epochs: int = 50

@@ -99,7 +99,7 @@ class Scores(Sums):
 
 
 class Exhibition(NamedTuple):
-    """Games that are played after training, without noise and without learning.
+    """Moves after training, without noise and without learning.
 
     Attributes:
         scores: Sums over all moves.
@@ -133,7 +133,8 @@ class PlayTask:
         expected = self.environment.inputs, self.environment.outputs
         if sizes != expected:
             raise ValueError(
-                f"the network has {sizes[0]} inputs and {sizes[1]} outputs, the environment {expected[0]} and {expected[1]}"
+                f"the network has {sizes[0]} inputs and {sizes[1]} outputs, "
+                f"the environment {expected[0]} and {expected[1]}"
             )
         if Need.REWARD not in self.rule.needs:
             raise RuleError(f"rule={self.rule.name} follows no reward; choose one that does, such as rule=rstdp")
@@ -289,49 +290,47 @@ class Player(Loop[PlayerConfig]):
         seconds = sum(record["seconds"] for record in recent)
         spikes = sum(record["output_spikes_per_trial"] for record in recent) / len(recent)
         success = [record["success"] for record in recent if record["success"] is not None]
-        share = f"{sum(success) / len(success):.0%}" if success else "none decided"
+        share = f"success {sum(success) / len(success):.0%}  " if success else ""
+        best = self.environment.best_score
         self.progress.show(
-            "epoch {}  score [bold]{}[/] of {}  success {}  {} spikes/trial  {} s",
+            "epoch {}  score [bold]{}[/]{}  {}{} spikes/trial  {} s",
             f"{self.epoch:>4}",
             f"{score:.2f}",
-            f"{self.environment.best_score:g}",
+            "" if best is None else f" of {best:g}",
             share,
             f"{spikes:.0f}",
             f"{seconds:.1f}",
         )
 
-    @torch.no_grad()
-    def exhibit(self) -> Exhibition | None:
+    def games(self) -> Exhibition | None:
         """Play games without noise and without learning; None if the environment has none to play."""
         environment = self.environment.exhibition(self.config.games, self.config.game_moves)
-        if environment is None:
-            return None
-        environment.reset(generator(self.seed, "game", "reset"))
+        return None if environment is None else self.exhibit(environment, "game")
+
+    @torch.no_grad()
+    def exhibit(self, environment: Environment, name: str) -> Exhibition:
+        """Play an epoch without noise and without learning.
+
+        Args:
+            environment: Environment of its own.
+            name: Name of its stream of random numbers.
+        """
+        environment.reset(generator(self.seed, name, "reset"))
         scores = Scores()
         views = [environment.view()]
         for move in range(environment.moves):
             start = time.perf_counter()
-            activity = self.task.net(self._observed(environment, generator(self.seed, "game", move), None), self.masks)
-            outcome = self._act(environment, activity, generator(self.seed, "game act", move))
-            spikes = float(_output_counts(activity).sum())
-            scores.take(outcome, math.nan, spikes, time.perf_counter() - start)
+            spikes = self._observed(environment, generator(self.seed, name, move), None)
+            activity = self.task.net(spikes, self.masks)
+            outcome = self._act(environment, activity, generator(self.seed, f"{name} act", move))
+            count = float(_output_counts(activity).sum())
+            scores.take(outcome, math.nan, count, time.perf_counter() - start)
             views.append(environment.view())
         return Exhibition(scores, torch.stack(views))
 
     @torch.no_grad()
-    def quiet_scores(self) -> Tensor:
-        """Return the scores of an epoch without noise and without learning `[moves B]`."""
-        environment = copy.deepcopy(self.environment)
-        environment.reset(generator(self.seed, "quiet", "reset"))
-        scores = []
-        for move in range(environment.moves):
-            activity = self.task.net(self._observed(environment, generator(self.seed, "quiet", move), None), self.masks)
-            scores.append(self._act(environment, activity, generator(self.seed, "quiet act", move)).scores)
-        return torch.cat(scores)
-
-    @torch.no_grad()
     def weakest_masks(self, share: float) -> list[Tensor | None]:
-        """Return masks `[N]` that silence a share of the output neurons: those that fire least if all get the same input.
+        """Return masks `[N]` that silence the output neurons that fire least if all get the same input.
 
         Args:
             share: Share of the output neurons, 0..1.
