@@ -20,6 +20,7 @@ from .style import BLUE, GREEN, GREY, VERMILLION
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 SMOOTHING = 10
 """Epochs of the moving mean in the plot of rewards."""
@@ -123,15 +124,15 @@ def animate_games(views: Tensor, paddle: float, path: str | Path) -> Path:
 
     frames = style.array(views)[:MOST_FRAMES, 0]
     figure = style.new_figure(4, 2.6)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
+    ball, racket = _draw_court(figure.add_subplot(), frames[0], paddle)
     images = []
-    for frame in frames:
-        figure.clear()
-        _draw_court(figure.add_subplot(), frame, paddle)
+    for x, y, centre in frames:
+        ball.set_data([x], [y])
+        racket.set_ydata([centre - paddle, centre + paddle])
         canvas.draw()
-        images.append(
-            Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-        )
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+        images.append(picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=16))
     path = Path(path)
     with replacing(path) as file:
         images[0].save(
@@ -140,9 +141,11 @@ def animate_games(views: Tensor, paddle: float, path: str | Path) -> Path:
     return path
 
 
-def _draw_court(axes: Axes, frame: Any, paddle: float) -> None:
-    """Draw a court with ball and paddle."""
+def _draw_court(axes: Axes, frame: Any, paddle: float) -> tuple[Line2D, Line2D]:
+    """Draw a court; returns ball and paddle."""
     x, y, centre = frame
-    axes.plot([x], [y], "o", color=VERMILLION, markersize=5)
-    axes.plot([1.0, 1.0], [centre - paddle, centre + paddle], color=BLUE, linewidth=4, solid_capstyle="butt")
+    (ball,) = axes.plot([x], [y], "o", color=VERMILLION, markersize=5)
+    edges = [centre - paddle, centre + paddle]
+    (racket,) = axes.plot([1.0, 1.0], edges, color=BLUE, linewidth=4, solid_capstyle="butt")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[], yticks=[])
+    return ball, racket

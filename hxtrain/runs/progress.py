@@ -125,9 +125,11 @@ class Progress:
         """Move the bar by a step; a text replaces the one beside it."""
         if self._bar is None or self._task is None:
             return
-        epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
-        fields = {} if text is None else {"text": text, "epoch": epoch}
-        self._bar.update(self._task, advance=1, **fields)
+        if text is None:
+            self._bar.update(self._task, advance=1)
+        else:
+            epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
+            self._bar.update(self._task, advance=1, text=text, epoch=epoch)
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
         """Report a finished epoch, evaluated on `test` or `validation` samples."""
