@@ -39,6 +39,7 @@ GROUPS = {
     "distillation": "teacher",
     "trainer": "training",
     "tolerances": "tolerances of the checks",
+    "environment": "closed loop that gives rewards",
     "experiment": "named settings of a run; your own with --config-dir",
     "substrate": "device of a run",
     "replica": "seed and chip of a repetition",

@@ -17,7 +17,7 @@ from hxtrain.backends import Registry, UnknownComponentError
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.saved import RESERVED
-from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
+from hxtrain.training.config import AnnTrainerConfig, PlayerConfig, TrainerConfig
 
 from .files import options as file_options
 from .hydra_parser import accept_late_texts
@@ -33,6 +33,7 @@ REGISTRIES = {
     "optimizer": "hxtrain.rules:OPTIMIZERS",
     "constraint": "hxtrain.rules:CONSTRAINTS",
     "model": "hxtrain.ann.models:MODELS",
+    "environment": "hxtrain.environments:ENVIRONMENTS",
 }
 """Groups whose options are registered components, with the place of their registry."""
 SEVERAL = {"regularizer", "constraint"}
@@ -48,9 +49,13 @@ VALUES: Mapping[str, str] = {
 FIXED: Mapping[str, Mapping[str, type]] = {
     "augment": {"none": Augmentation},
     "distillation": {"none": Distillation},
-    "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig},
+    "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig, "player": PlayerConfig},
 }
 """Groups with a fixed set of options."""
+OWN_EXPERIMENTS = ("ann", "play")
+"""Commands whose experiments are in a folder with their name."""
+TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
+"""Option of the group `trainer` of commands other than those that train on data."""
 TRAINING: Mapping[str, Any] = {
     **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
     "regularizer": {},
@@ -60,6 +65,10 @@ TRAINING: Mapping[str, Any] = {
 SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "train": ("hxtrain.commands.train:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
+    "play": (
+        "hxtrain.commands.play:PlayConfig",
+        {**dict.fromkeys(("environment", "network", "rule", "optimizer"), MISSING), "constraint": {}},
+    ),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
@@ -176,14 +185,14 @@ def groups(command: str) -> Mapping[str, Any]:
 
 def choices(command: str, group: str) -> list[str]:
     """Return the options of one of a command's groups."""
-    if group == "experiment" and command == "ann":
-        return [f"ann/{name}" for name in options("experiment/ann")]
+    if group == "experiment" and command in OWN_EXPERIMENTS:
+        return [f"{command}/{name}" for name in options(f"experiment/{command}")]
     if group == "tolerances":
         return sorted(["device", *resolve_name("hxtrain.backends.conformance:TOLERANCES")])
     if group in REGISTRIES:
         return sorted(registry(group).reachable())
     if group in FIXED:
-        hint = {"trainer": "ann" if command == "ann" else "default"}.get(group)
+        hint = {"trainer": TRAINERS.get(command, "default")}.get(group)
         return sorted(name for name in FIXED[group] if hint in (None, name))
     return options(group.removeprefix("other_"))
 

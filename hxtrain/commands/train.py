@@ -55,7 +55,7 @@ from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import read_result, take_weights
 from hxtrain.training.config import FREE_TO_CHANGE as FREE_LOOP_SETTINGS
-from hxtrain.training.config import LoopConfig, TrainerConfig
+from hxtrain.training.config import CourseConfig, TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
 from hxtrain.training.trainer import Task, Trainer
@@ -463,7 +463,7 @@ def component_names(config: RunConfig) -> dict[str, Any]:
     return names
 
 
-def step_settings(config: Any, trainer: LoopConfig) -> dict[str, Any]:
+def step_settings(config: Any, trainer: CourseConfig) -> dict[str, Any]:
     """Return the settings of a config (a dataclass) that are not free to change, flat."""
     settings = flatten(asdict(config))
     free = free_to_change(settings.get("backend.name", ""))

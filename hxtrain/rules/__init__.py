@@ -3,7 +3,7 @@
 from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
-from .constraints import CONSTRAINTS, Clamp, Constraint, Mask, Sign
+from .constraints import CONSTRAINTS, Clamp, Constraint, Excitatory, Mask, Sign
 from .default import default_optimizer, optimizer_name
 from .optimizers import (
     OPTIMIZERS,
@@ -30,6 +30,7 @@ __all__ = [
     "Batch",
     "Clamp",
     "Constraint",
+    "Excitatory",
     "LearningRule",
     "LossFunction",
     "LossNotFiniteError",

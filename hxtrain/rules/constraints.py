@@ -85,5 +85,20 @@ class Sign(Constraint):
                 weight[:, border:].clamp_(max=0)
 
 
+@dataclass
+class Excitatory(Constraint):
+    """Sets negative weights to zero, of inputs too: all synapses excite, as in the published Pong."""
+
+    def prepare(self, net: Network) -> None:
+        """Set negative initial weights to zero."""
+        self.apply(net)
+
+    def apply(self, net: Network) -> None:
+        """Set negative weights to zero."""
+        for projection in net.projections:
+            if projection.synapses.is_trainable:
+                projection.synapses.weight.clamp_(min=0)
+
+
 CONSTRAINTS: Registry[type[Constraint]] = Registry("constraints", "constraint", Constraint)
 """Constraints by name."""

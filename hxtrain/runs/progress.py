@@ -111,18 +111,25 @@ class Progress:
 
     def step(self, trainer: Course) -> None:
         """Report a finished step."""
-        if self._bar is None or self._task is None:
-            return
-        if trainer.step % 5:
-            self._bar.update(self._task, advance=1)
+        if self._bar is None or trainer.step % 5:
+            self.advance(trainer)
             return
         means = trainer.sums.means()
         text = (
             f"loss {means['loss']:.3f}  accuracy {means['accuracy']:.1%}  "
             f"{_spikes(means, 0)}{means['samples_per_second']:.0f} images/s"
         )
-        epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
-        self._bar.update(self._task, advance=1, text=text, epoch=epoch)
+        self.advance(trainer, text)
+
+    def advance(self, trainer: Course, text: str | None = None) -> None:
+        """Move the bar by a step; a text replaces the one beside it."""
+        if self._bar is None or self._task is None:
+            return
+        if text is None:
+            self._bar.update(self._task, advance=1)
+        else:
+            epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
+            self._bar.update(self._task, advance=1, text=text, epoch=epoch)
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
         """Report a finished epoch, evaluated on `test` or `validation` samples."""

@@ -9,7 +9,7 @@ from typing import Optional
 from hxtrain.checks import check_types
 
 SCHEDULES = ("exponential", "cosine")
-FREE_TO_CHANGE = frozenset({"epochs", "resume", "progress", "plots", "checkpoint_steps"})
+FREE_TO_CHANGE = frozenset({"epochs", "resume", "progress", "plots", "checkpoint_steps", "checkpoint_epochs"})
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
 
@@ -18,6 +18,10 @@ MINIMA = {
     "batch_size": 1,
     "evaluation_batch_size": 1,
     "checkpoint_steps": 1,
+    "checkpoint_epochs": 1,
+    "scored_epochs": 1,
+    "games": 1,
+    "game_moves": 1,
     "threads": 1,
     "train_samples": 0,
     "test_samples": 0,
@@ -27,39 +31,31 @@ MINIMA = {
 
 
 @dataclass
-class LoopConfig:
-    """Settings of every training loop.
+class CourseConfig:
+    """Settings of every training loop, with or without data.
 
     Attributes:
-        epochs: Number of passes over the training data.
-        batch_size: Samples per step.
+        epochs: Number of epochs.
         learning_rate: Initial learning rate of the optimiser.
         schedule: Decay of the learning rate, `exponential` or `cosine` (to 0 at the end of the last epoch), see
             `schedule.learning_rate`.
         learning_rate_decay: Factor of the learning rate per epoch of the exponential schedule.
         warmup: Epochs in which the learning rate rises linearly from 0.
-        evaluation_batch_size: Samples per batch of an evaluation.
         resume: Whether to continue the run in the run directory from its checkpoint.
         progress: Whether to show a progress bar.
         threads: Torch threads on the host (an emulated chip and the host's compiled loops use all cores in addition).
         torch_device: Device of the host's arithmetic, `cpu` or e.g. `cuda`; a spiking network runs on `backend`.
-        train_samples: Number of training samples in use, from the start of the data set; 0 for all.
-        test_samples: Number of test samples in use, from the start of the data set; 0 for all.
     """
 
     epochs: int = 5
-    batch_size: int = 100
     learning_rate: float = 1.5e-3
     schedule: str = "exponential"
     learning_rate_decay: float = 0.7
     warmup: float = 0.0
-    evaluation_batch_size: int = 500
     resume: bool = False
     progress: bool = True
     threads: int = 1
     torch_device: str = "cpu"
-    train_samples: int = 0
-    test_samples: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "trainer.")
@@ -74,6 +70,53 @@ class LoopConfig:
             raise ValueError(f"trainer.schedule={self.schedule!r} is not known; choose one of {', '.join(SCHEDULES)}")
         if not 0 <= self.warmup <= self.epochs:
             raise ValueError(f"trainer.warmup={self.warmup} epochs must be in 0..{self.epochs} (trainer.epochs)")
+
+
+@dataclass
+class LoopConfig(CourseConfig):
+    """Settings of a training on data: epochs are passes over them. `CourseConfig` has the other attributes.
+
+    Attributes:
+        batch_size: Samples per step.
+        evaluation_batch_size: Samples per batch of an evaluation.
+        train_samples: Number of training samples in use, from the start of the data set; 0 for all.
+        test_samples: Number of test samples in use, from the start of the data set; 0 for all.
+    """
+
+    batch_size: int = 100
+    evaluation_batch_size: int = 500
+    train_samples: int = 0
+    test_samples: int = 0
+
+
+@dataclass
+class PlayerConfig(CourseConfig):
+    """Settings of a training in an environment. `CourseConfig` has the other attributes.
+
+    Attributes:
+        checkpoint_epochs: Epochs between two checkpoints; an interruption writes one, too.
+        scored_epochs: Last epochs whose mean score is the result.
+        silenced: Share of output neurons that are silenced, the weakest ones: those that fire least if all get the
+            same input.
+        games: Number of games that are played at the end, without noise.
+        game_moves: Moves of each of these games.
+        plots: Whether to draw plots at the end.
+    """
+
+    epochs: int = 500
+    learning_rate: float = 3e-2
+    schedule: str = "cosine"
+    checkpoint_epochs: int = 25
+    scored_epochs: int = 50
+    silenced: float = 0.0
+    games: int = 20
+    game_moves: int = 400
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.silenced < 1:
+            raise ValueError(f"trainer.silenced={self.silenced} must be in 0 <= x < 1")
 
 
 @dataclass

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,14 +23,14 @@ from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import checked_state
 from hxtrain.runs.versions import versions, warn_of_versions
 
-from .config import LoopConfig
+from .config import CourseConfig, LoopConfig
 from .schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 NO_FOLDER = "without a run directory nothing is saved: give folder=..."
 """Clause of error texts of a training without a run directory."""
-Config = TypeVar("Config", bound=LoopConfig)
+Config = TypeVar("Config", bound=CourseConfig)
 
 
 class TrainingInterrupt(KeyboardInterrupt):
@@ -37,7 +41,7 @@ class Loop(ABC, Generic[Config]):
     """State of a training loop and its run directory; subclasses define a step.
 
     Args:
-        data: Data set with training and test part.
+        data: Data set with training and test part; None for a loop that makes its samples.
         config: Settings of the training loop.
         seed: Seed of all random numbers.
         folder: Run directory for checkpoint and metrics; None: nothing is written.
@@ -58,7 +62,7 @@ class Loop(ABC, Generic[Config]):
 
     def __init__(
         self,
-        data: Dataset,
+        data: Dataset | None,
         config: Config,
         seed: int,
         folder: str | Path | None,
@@ -73,17 +77,21 @@ class Loop(ABC, Generic[Config]):
         self.folder = None if folder is None else Path(text("folder", folder))
         self.settings = dict(mapping("settings", settings))
         self.progress = progress
-        self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
-        self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
+        if data is not None:
+            assert isinstance(config, LoopConfig)  # a course without data has no samples to choose
+            self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
+            self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []
         self.epoch = 0
         self.step = 0
         self.sums = sums
         self._prepared = False
+        self._stop = threading.Event()
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one epoch; the last batch may be smaller."""
+        assert isinstance(self.config, LoopConfig)  # else a subclass says it
         return -(-len(self.train) // self.config.batch_size)
 
     @property
@@ -216,6 +224,24 @@ class Loop(ABC, Generic[Config]):
             self.optimizer.load_state_dict(state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
+
+    @contextmanager
+    def _on_sigint(self) -> Iterator[None]:
+        """Finish the step and save when SIGINT arrives; a second SIGINT ends the run at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        previous = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
 
 def shorten(split: Samples, count: int, field: str) -> Samples:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from .config import LoopConfig
+from .config import CourseConfig
 
 
-def learning_rate(config: LoopConfig, epoch: int, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: CourseConfig, epoch: int, step: int, steps_per_epoch: int) -> float:
     """Return the optimizer's step size.
 
     `exponential`: `learning_rate * learning_rate_decay^epoch` (Cramer et al. 2022). `cosine`: half a cosine from

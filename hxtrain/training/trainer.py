@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -176,7 +173,6 @@ class Trainer(Loop[TrainerConfig]):
         self._changed = False
         optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
-        self._stop = threading.Event()
         self._stopped = False
         self._step_sums = StepSums(0, 0, 0, 0)
         self._step_metrics: dict[str, float] = {}
@@ -564,24 +560,6 @@ class Trainer(Loop[TrainerConfig]):
         finally:
             net.in_software = in_software
             net.input_watch.active = watched
-
-    @contextmanager
-    def _on_sigint(self) -> Iterator[None]:
-        """Finish the step and save when SIGINT arrives; a second SIGINT ends the run at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        previous = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,217 @@
+"""A whole training in an environment, from settings to `result.json`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict  # noqa: UP035 - OmegaConf resolves these on every Python
+
+from omegaconf import MISSING
+
+from hxtrain.backends import Registry
+from hxtrain.checks import check_types, require_kind
+from hxtrain.environments import ENVIRONMENTS, Environment, Pong
+from hxtrain.execution import device_of
+from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.execution.plan import PLAN_COLUMNS
+from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
+from hxtrain.plots import play as plots
+from hxtrain.plots.training import plot_weights
+from hxtrain.rules import CONSTRAINTS, OPTIMIZERS, RULES, SGD, Clamp, Constraint, Excitatory, LearningRule, Optimizer
+from hxtrain.rules.reward import RewardSTDP
+from hxtrain.runs.lock import locked
+from hxtrain.runs.metrics import write_json
+from hxtrain.runs.process import tuned
+from hxtrain.runs.progress import Progress
+from hxtrain.runs.versions import processor, versions
+from hxtrain.training.config import PlayerConfig
+from hxtrain.training.play import Exhibition, Player, PlayTask
+
+from .result import all_notes, optional_plots, save_weights, sent_weights
+from .train import attached, check_folder, device_identity, free_to_change, step_settings, torch_device, write_config
+
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "environment": ENVIRONMENTS,
+    "network": NETWORKS,
+    "rule": RULES,
+    "optimizer": OPTIMIZERS,
+    "constraint": CONSTRAINTS,
+}
+"""Registry of each part of which there are several kinds."""
+
+
+def _network() -> NetworkConfig:
+    """Return a population that acts, without hidden ones; its weights begin at 0."""
+    return NetworkConfig(hidden=[], output="spikes", init_gain=0.0, steps=100, traces="spikes_only")
+
+
+@dataclass
+class PlayConfig:
+    """All settings of a training in an environment.
+
+    Attributes:
+        seed: Seed of initial weights, noise and games.
+    """
+
+    seed: int = 0
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    chip: ChipConfig = field(default_factory=ChipConfig)
+    environment: Environment = field(default_factory=Pong)
+    network: Architecture = field(default_factory=_network)
+    rule: LearningRule = field(default_factory=RewardSTDP)
+    optimizer: Optimizer = field(default_factory=SGD)
+    constraint: Dict[str, Constraint] = field(  # noqa: UP006
+        default_factory=lambda: {"clamp": Clamp(), "excitatory": Excitatory()}
+    )
+    trainer: PlayerConfig = field(default_factory=PlayerConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self, "")
+        kinds = {"environment": Environment, "network": Architecture, "rule": LearningRule, "optimizer": Optimizer}
+        for name, kind in kinds.items():
+            if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
+                require_kind(getattr(self, name), kind, name, f"give PlayConfig({name}={kind.__name__}(...))")
+
+
+def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+    """Train a network in an environment, play, and write everything into the run directory.
+
+    Args:
+        config: All settings.
+        folder: Run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
+        command: Command that starts the run, for the record.
+        progress: Receiver of all reports.
+
+    Returns:
+        Content of `result.json`.
+
+    Raises:
+        CheckpointError: The directory cannot be written, holds another run, or has no run to resume.
+        TrainingInterrupt: SIGINT arrives; the state is saved.
+        RuleError: The rule follows no reward, or cannot train the network on its device.
+        ValueError: A setting is out of range.
+    """
+    require_kind(config, PlayConfig, "config", "play(PlayConfig(...), folder)")
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), tuned(config.trainer.threads):
+        check_folder(config.trainer.resume, folder)
+        return _play(config, folder, command, progress or Progress(config.trainer.progress))
+
+
+def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+    start = time.perf_counter()
+    n_previous_remarks = len(progress.remarks)
+    environment = config.environment
+    accelerator = torch_device(config.trainer.torch_device)
+    net = config.network.build(environment.inputs, environment.outputs, config.seed).to(accelerator)
+    with attached(config.backend, config.chip, net) as device:
+        identity = device_identity(device)
+        task = PlayTask(net, environment, config.rule, config.optimizer, config.constraint)
+        settings = _identify(config, identity)
+        player = Player(task, config.trainer, config.seed, folder, settings, progress)
+        player.prepare()  # precedes all reports, since they are logged in the run directory
+        write_config(folder, config)
+        introduce(progress, net, config, identity)
+        player.fit()
+        games = player.games()
+        outcome = {
+            **_scores(player),
+            **_games(player, games),
+            **player.environment.summary(net.projections[0].synapses.weight),
+            **identity,
+            "environment": ENVIRONMENTS.name_of(type(environment)),
+            "rule": config.rule.name,
+            "seed": config.seed,
+            "silenced_neurons": 0 if player.masks is None else int((player.masks[-1] == 0).sum()),  # type: ignore[union-attr]
+            "seconds": time.perf_counter() - start,
+            "command": command,
+            "notes": all_notes(
+                (note for record in player.records for note in record["notes"]), progress.remarks[n_previous_remarks:]
+            ),
+            "settings": settings,
+            "versions": versions(),
+            "processor": processor(),
+        }
+        save_weights(folder / "weights.npz", net)
+        write_json(folder / "result.json", outcome)
+        if config.trainer.plots:
+            with optional_plots(progress):
+                draw_plots(folder / "plots", player, games)
+    return outcome
+
+
+def introduce(progress: Progress, net: Network, config: PlayConfig, identity: Mapping[str, str]) -> None:
+    """Report the network, its environment and its device, and print the plan."""
+    sizes = "-".join(map(str, [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]))
+    preset = f", chip {identity['chip']} ({identity.get('preset', 'no preset')})" if device_of(net) else ""
+    name = ENVIRONMENTS.name_of(type(config.environment))
+    progress.say(f"network {sizes} in {name} by {config.rule.name}, backend {identity['backend']}{preset}")
+    device = device_of(net)
+    if device is not None and device.plan is not None:
+        progress.table("placement", PLAN_COLUMNS, device.plan.rows())
+        for text in device.warnings:
+            progress.note(text)
+
+
+def draw_plots(folder: Path, player: Player, games: Exhibition | None) -> None:
+    """Draw rewards over epochs, weights, and games."""
+    folder.mkdir(parents=True, exist_ok=True)
+    net = player.task.net
+    device = device_of(net)
+    plots.plot_rewards(player.records, player.environment.best_score, folder / "rewards.png")
+    if device is not None and device.plan is not None:
+        plot_weights(sent_weights(net), folder / "weights.png", device.plan.capabilities.weight_max)
+    environment = player.environment
+    if games is not None and isinstance(environment, Pong):
+        paddle = (len(environment.rewards) - 0.5) / environment.positions
+        plots.plot_games(games.views, paddle, folder / "games.png")
+        plots.animate_games(games.views, paddle, folder / "game.gif")
+
+
+def _scores(player: Player) -> dict[str, Any]:
+    """Return the means over the last epochs of the training."""
+    last = player.records[-player.config.scored_epochs :]
+    success = [record["success"] for record in last if record["success"] is not None]
+    return {
+        "score": sum(record["score"] for record in last) / len(last),
+        "best_score": player.environment.best_score,
+        "score_meaning": f"mean reward of an action in the last {len(last)} epochs, during training, with noise",
+        "success": sum(success) / len(success) if success else None,
+        "epochs": len(player.records),
+        "training_seconds": sum(record["seconds"] for record in player.records),
+        "dropped_spikes": sum(record["dropped_spikes"] for record in player.records),
+        "retries": sum(record["retries"] for record in player.records),
+    }
+
+
+def _games(player: Player, games: Exhibition | None) -> dict[str, Any]:
+    """Return the results without noise: of an epoch as in training, and of games."""
+    if games is None:
+        return {}
+    quiet = player.exhibit(deepcopy(player.environment), "quiet").scores.summary()
+    scores = games.scores.summary()
+    return {
+        "score_without_noise": quiet["score"],
+        "success_without_noise": quiet["success"],
+        "hits": games.scores.hits,
+        "misses": games.scores.misses,
+        "game_score": scores["score"],
+    }
+
+
+def _identify(config: PlayConfig, identity: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flat plain values that identify a run; a resumed run must have the same."""
+    free = free_to_change(config.backend.name)
+    kinds: dict[str, Any] = {}
+    for group, registry in REGISTRIES.items():
+        value = getattr(config, group)
+        if isinstance(value, dict):
+            kinds[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
+        else:
+            kinds[f"{group}.kind"] = registry.name_of(type(value))
+    device = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
+    return {**step_settings(config, config.trainer), **kinds, **device}
