@@ -2,16 +2,18 @@
 
 Rules are timed in turns in one process. Each one trains the first network that it takes, with its own optimiser:
 256-246-10 with a readout, with a spiking output, or 256-10 with a spiking output. The loss is the usual one of the
-output, or the first registered one with which the rule makes a step. All begin every turn with the same weights, so that
+output, or the first registered one with which the rule makes a step. Every turn begins with the same weights, so that the
 activity stays the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from hxtrain.backends import Backend, create_backend
 from hxtrain.datasets import load_dataset
@@ -33,7 +35,7 @@ SAMPLES = 1000
 """Images of a turn."""
 BATCH = 100
 """Samples of a step."""
-NETWORKS = {
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "256-246-10, readout": {"output": "membranes"},
     "256-246-10, spikes": {"output": "spikes"},
     "256-10, spikes": {"hidden": [], "output": "spikes"},
@@ -202,7 +204,7 @@ def _prepared(rule: LearningRule, net: Network, loss: Loss) -> LearningRule:
 
 def _batches(load: Workload) -> list[Batch]:
     spikes = load.spikes.split(BATCH)
-    return [Batch(*part) for part in zip(spikes, load.labels.split(BATCH), strict=True)]
+    return [Batch(*part) for part in zip(spikes, torch.split(load.labels, BATCH), strict=True)]
 
 
 def _turn(load: Workload, net: Network, rule: LearningRule) -> Callable[[], object]:
