@@ -2,8 +2,8 @@
 
 Rules are timed in turns in one process. Each one trains the first network that it takes, with its own optimiser:
 256-246-10 with a readout, with a spiking output, or 256-10 with a spiking output. The loss is the usual one of the
-output, or the first registered one with which the rule makes a step. Every turn begins with the same weights, so that the
-activity stays the same.
+output, or the first registered one with which the rule makes a step. Every turn begins with the same weights, so that
+the activity stays the same.
 """
 
 from __future__ import annotations
