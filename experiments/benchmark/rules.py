@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hxtrain.backends import Backend, create_backend
+from hxtrain.backends import Backend, Spikes, create_backend
 from hxtrain.datasets import load_dataset
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Burst, Loss
 from hxtrain.objectives.losses import default_loss
-from hxtrain.rules import RULES, Batch, LearningRule, Need, Objective, RuleError, default_optimizer, learn, require_fit
+from hxtrain.rules import RULES, Batch, LearningRule, Need, Objective, default_optimizer, learn, require_fit
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions
@@ -31,6 +31,9 @@ from .rounds import Report, Spread, in_turns, ratios, spread
 from .workload import RATE, Workload
 
 REFERENCE = "backprop"
+CLASSES = 10
+TARGET = 1.5e-5
+"""Time of a target spike (s)."""
 SAMPLES = 1000
 """Images of a turn."""
 BATCH = 100
@@ -170,14 +173,14 @@ def _on_network(load: Workload, name: str, network: str, backend: Callable[[], B
         ValueError: The rule makes a step with no loss; the text is the first reason.
     """
     net = load.network(backend(), **NETWORKS[network])
+    device = device_of(net)
+    require_fit(RULES[name](), net, None if device is None else device.backend.capabilities)
     reasons: list[ValueError] = []
     for loss in _losses(net):
         try:
             rule = _prepared(RULES[name](), net, loss)
             work = _turn(load, net, rule)
             learn(net, rule, default_optimizer(rule).build(net.parameters(), RATE), _batches(load)[0])
-        except RuleError:
-            raise
         except ValueError as error:
             reasons.append(error)
         else:
@@ -195,11 +198,16 @@ def _losses(net: Network) -> Iterator[Loss]:
 
 
 def _prepared(rule: LearningRule, net: Network, loss: Loss) -> LearningRule:
-    device = device_of(net)
-    require_fit(rule, net, None if device is None else device.backend.capabilities)
-    loss.prepare(10)
-    rule.prepare(net, Objective(loss, [Burst()] if Need.PENALTIES in rule.needs and len(net.layers) > 1 else []))
+    targets = _targets()
+    loss.prepare(CLASSES, targets)
+    penalties = [Burst()] if Need.PENALTIES in rule.needs and len(net.layers) > 1 else []
+    rule.prepare(net, Objective(loss, penalties, targets=targets))
     return rule
+
+
+def _targets() -> Spikes:
+    """Return target spike trains, for the rules that need some: the neuron of each class fires once."""
+    return Spikes.from_times(torch.full([CLASSES, CLASSES], torch.inf).fill_diagonal_(TARGET))
 
 
 def _batches(load: Workload) -> list[Batch]:
