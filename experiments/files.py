@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -26,6 +27,6 @@ def experiments_of_rules() -> dict[str, str]:
 def _rule(experiment: str) -> str | None:
     """Return the learning rule that an experiment names; None if it names none."""
     file = files("hxtrain.experiments.conf") / "experiment" / f"{experiment}.yaml"
-    defaults = OmegaConf.create(file.read_text(encoding="utf-8")).get("defaults", [])
-    names = [str(entry[RULE]) for entry in defaults if OmegaConf.is_dict(entry) and RULE in entry]
+    content: Any = OmegaConf.to_container(OmegaConf.create(file.read_text(encoding="utf-8")))
+    names = [str(entry[RULE]) for entry in content.get("defaults", []) if isinstance(entry, dict) and RULE in entry]
     return names[-1] if names else None

@@ -177,8 +177,9 @@ def _node(command: str) -> Any:
 def groups(command: str) -> Mapping[str, Any]:
     """Return the groups that a command has, with the default option of each (a list, a name, or None)."""
     text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
-    defaults = [entry for entry in OmegaConf.create(text)["defaults"] if OmegaConf.is_dict(entry)]
-    options = {group: option for entry in defaults for group, option in entry.items_ex(resolve=False)}
+    entries: Any = OmegaConf.to_container(OmegaConf.create(text))
+    defaults = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
+    options = {group: option for entry in defaults for group, option in entry.items()}
     resolved: Any = OmegaConf.to_container(OmegaConf.create(options), resolve=True)  # a default may follow from another
     return dict(resolved)
 

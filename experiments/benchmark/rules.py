@@ -2,24 +2,26 @@
 
 Rules are timed in turns in one process. Each one trains the first network that it takes, with its own optimiser:
 256-246-10 with a readout, with a spiking output, or 256-10 with a spiking output. The loss is the usual one of the
-output, or the first registered one with which the rule makes a step. All begin every turn with the same weights, so that
-activity stays the same.
+output, or the first registered one with which the rule makes a step. Every turn begins with the same weights, so that
+the activity stays the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from hxtrain.backends import Backend, create_backend
+import torch
+
+from hxtrain.backends import Backend, Spikes, create_backend
 from hxtrain.datasets import load_dataset
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Burst, Loss
 from hxtrain.objectives.losses import default_loss
-from hxtrain.rules import RULES, Batch, LearningRule, Need, Objective, RuleError, default_optimizer, learn, require_fit
+from hxtrain.rules import RULES, Batch, LearningRule, Need, Objective, default_optimizer, learn, require_fit
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions
@@ -29,11 +31,14 @@ from .rounds import Report, Spread, in_turns, ratios, spread
 from .workload import RATE, Workload
 
 REFERENCE = "backprop"
+CLASSES = 10
+TARGET = 1.5e-5
+"""Time of a target spike (s)."""
 SAMPLES = 1000
 """Images of a turn."""
 BATCH = 100
 """Samples of a step."""
-NETWORKS = {
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "256-246-10, readout": {"output": "membranes"},
     "256-246-10, spikes": {"output": "spikes"},
     "256-10, spikes": {"hidden": [], "output": "spikes"},
@@ -168,14 +173,14 @@ def _on_network(load: Workload, name: str, network: str, backend: Callable[[], B
         ValueError: The rule makes a step with no loss; the text is the first reason.
     """
     net = load.network(backend(), **NETWORKS[network])
+    device = device_of(net)
+    require_fit(RULES[name](), net, None if device is None else device.backend.capabilities)
     reasons: list[ValueError] = []
     for loss in _losses(net):
         try:
             rule = _prepared(RULES[name](), net, loss)
             work = _turn(load, net, rule)
             learn(net, rule, default_optimizer(rule).build(net.parameters(), RATE), _batches(load)[0])
-        except RuleError:
-            raise
         except ValueError as error:
             reasons.append(error)
         else:
@@ -193,16 +198,21 @@ def _losses(net: Network) -> Iterator[Loss]:
 
 
 def _prepared(rule: LearningRule, net: Network, loss: Loss) -> LearningRule:
-    device = device_of(net)
-    require_fit(rule, net, None if device is None else device.backend.capabilities)
-    loss.prepare(10)
-    rule.prepare(net, Objective(loss, [Burst()] if Need.PENALTIES in rule.needs and len(net.layers) > 1 else []))
+    targets = _targets()
+    loss.prepare(CLASSES, targets)
+    penalties = [Burst()] if Need.PENALTIES in rule.needs and len(net.layers) > 1 else []
+    rule.prepare(net, Objective(loss, penalties, targets=targets))
     return rule
+
+
+def _targets() -> Spikes:
+    """Return target spike trains, for the rules that need some: the neuron of each class fires once."""
+    return Spikes.from_times(torch.full([CLASSES, CLASSES], torch.inf).fill_diagonal_(TARGET))
 
 
 def _batches(load: Workload) -> list[Batch]:
     spikes = load.spikes.split(BATCH)
-    return [Batch(*part) for part in zip(spikes, load.labels.split(BATCH), strict=True)]
+    return [Batch(*part) for part in zip(spikes, torch.split(load.labels, BATCH), strict=True)]
 
 
 def _turn(load: Workload, net: Network, rule: LearningRule) -> Callable[[], object]:

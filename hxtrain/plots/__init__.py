@@ -1,1 +1,1 @@
-"""Plots: of a training run, of a comparison, of a classified plane."""
+"""Plots: of a training run, of a learning rule, of a comparison, of a classified plane."""

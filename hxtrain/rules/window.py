@@ -1,8 +1,8 @@
 """The learning window of a local rule, measured: the change of a synapse by a pair of spikes, over their delay.
 
 The protocol is that of pairing experiments. A neuron has two inputs. One evokes a single spike of the neuron; the other
-one is the synapse under study, whose weight is too small to move this spike. A fresh rule sees one trial per
-delay.
+one is the synapse under study, whose weight is too small to move this spike. Each trial of a delay is shown to a
+fresh copy of the rule.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ CENTRE = MARGIN + LONGEST
 """Time step of the input that evokes a spike."""
 IN_STEP = 1e-3
 """Time of an input within its step, as a share: a time on the border could be rounded to the step before."""
+SILENT_TRIALS = 20
+"""Trials without reward, from which a rule learns what to expect."""
+LABEL = torch.zeros(1, dtype=torch.long)
 SHARE = 0.02
 """Weight of the synapse under study, as a share of the one that evokes a spike."""
 
@@ -57,7 +60,7 @@ def learning_window(rule: LearningRule, net: Network) -> LearningWindow | None:
         The window; None for a rule whose change a pair of spikes does not determine.
     """
     population = next((layer.neurons for layer in net.layers if isinstance(layer.neurons, LIF)), None)
-    if population is None or not rule.is_local or not rule.needs <= PAIRED:
+    if population is None or not rule.is_local or not _is_paired(rule):
         return None
     neuron = _neuron(population, net)
     if rule.check(neuron, None):
@@ -67,7 +70,16 @@ def learning_window(rule: LearningRule, net: Network) -> LearningWindow | None:
         return None
     pairs = [_pair(neuron, CENTRE + lag) for lag in range(LONGEST, -LONGEST - 1, -1)]
     inputs = torch.stack([pair.time[pair.unit == 0][0] for pair in pairs])
-    return LearningWindow(spike - inputs, torch.tensor([_change(copy.deepcopy(rule), neuron, pair) for pair in pairs]))
+    settled = _settled(rule, neuron)
+    return LearningWindow(
+        spike - inputs, torch.tensor([_change(copy.deepcopy(settled), neuron, pair) for pair in pairs])
+    )
+
+
+def _is_paired(rule: LearningRule) -> bool:
+    """Return whether a pair of spikes determines the change of a rule; labels matter for the reward alone."""
+    labels = {Need.TARGETS} if Need.REWARD in rule.needs else set()
+    return rule.needs <= PAIRED | labels
 
 
 def _neuron(population: LIF, net: Network) -> Network:
@@ -97,10 +109,20 @@ def _pair(neuron: Network, step: int) -> Spikes:
     return Spikes.from_times((torch.tensor([[step, CENTRE]]) + IN_STEP) * neuron.dt)
 
 
+def _settled(rule: LearningRule, neuron: Network) -> LearningRule:
+    """Return a prepared copy of a rule; after silent trials without reward, one with a pair is rewarded by 1."""
+    rule = copy.deepcopy(rule)
+    rewards = iter([0.0] * SILENT_TRIALS)
+    rule.prepare(neuron, Objective(SpikeCount(), reward=lambda scores, labels: torch.full([1], next(rewards, 1.0))))
+    if Need.REWARD in rule.needs:
+        for _ in range(SILENT_TRIALS):
+            rule.step(neuron, Batch(Spikes.from_times(torch.full([1, 2], torch.inf)), LABEL))
+    return rule
+
+
 def _change(rule: LearningRule, neuron: Network, pair: Spikes) -> float:
     """Return the change of the synapse under study by a trial."""
     weight = neuron.projections[0].synapses.weight
     weight.grad = None
-    rule.prepare(neuron, Objective(SpikeCount(), reward=lambda scores, labels: torch.ones(len(labels))))
-    rule.step(neuron, Batch(pair, torch.zeros(1, dtype=torch.long)))
+    rule.step(neuron, Batch(pair, LABEL))
     return 0.0 if weight.grad is None else -float(weight.grad[0, 0])

@@ -43,7 +43,7 @@ class Pairs(hx.LearningRule):
 class Rewarded(Pairs):
     """The same, for a rule that reads a reward."""
 
-    needs: ClassVar[frozenset[hx.Need]] = Pairs.needs | {hx.Need.REWARD}
+    needs: ClassVar[frozenset[hx.Need]] = Pairs.needs | {hx.Need.REWARD, hx.Need.TARGETS}
 
 
 def network(inputs: int = 64, outputs: int = 10) -> hx.Network:
