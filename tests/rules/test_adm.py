@@ -162,7 +162,7 @@ def test_a_saturation_is_refused():
 
 @pytest.mark.parametrize("preset", [None, "calibrated", "uncalibrated"])
 def test_it_learns_digits_from_hidden_spikes(preset):
-    net = hx.Network(hx.Linear(64, 60, mean=0.01, gain=3.0), hx.LIF(60), hx.Linear(60, 10, gain=1.4), hx.LI(10))
+    net = hx.Network(hx.Linear(64, 60, mean=1e-3, gain=3.0), hx.LIF(60), hx.Linear(60, 10, gain=1.4), hx.LI(10))
     training = {"epochs": 4, "batch_size": 20, "learning_rate": 3e-3, "learning_rate_decay": 0.8, "progress": False}
     data = hx.load_dataset("digits")
     if preset is None:
