@@ -30,7 +30,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hxtrain.neurons import GridEvents, MeasuredLayer, Model, full_precision
-from hxtrain.neurons.psp import over_time
 
 from .gradient import Gradient
 from .injection import measured_layers
@@ -61,18 +60,16 @@ def charges(spikes: Tensor, errors: Tensor, alpha: float, beta: float) -> Tensor
         alpha: Decay of the synaptic currents per step.
         beta: Decay of the membranes per step.
     """
-    steps = len(spikes)
-    step = torch.arange(steps, device=spikes.device)[:, None, None]
-    upcoming = torch.where(spikes > 0, step, steps).flip(0).cummin(0).values.flip(0)
-    values = torch.cat([errors * derivative(spikes, beta), errors.new_zeros(1, *errors.shape[1:])])
-    return over_time(_current_matrix(steps, alpha, errors), values.gather(0, upcoming))
-
-
-def _current_matrix(steps: int, alpha: float, like: Tensor) -> Tensor:
-    """Return the matrix `[T, T]` from each step's membrane to the charges that still flow then, transposed."""
-    lag = torch.arange(steps)[None, :] - torch.arange(steps)[:, None]
-    powers = alpha ** (lag - 1).clamp(min=0).to(torch.float64)
-    return torch.where(lag > 0, powers, 0.0).to(like)
+    credits = errors * derivative(spikes, beta)
+    fires = spikes > 0
+    value = torch.zeros_like(errors[0])
+    charge = torch.zeros_like(errors[0])
+    result = torch.zeros_like(errors)
+    for t in range(len(spikes) - 1, 0, -1):
+        value = torch.where(fires[t], credits[t], value)
+        charge = torch.add(value, charge, alpha=alpha)
+        result[t - 1] = charge
+    return result
 
 
 class _Population(torch.autograd.Function):

@@ -35,6 +35,7 @@ class ADM(Backprop):
         with torch.no_grad():
             activity: Activity = net(batch.spikes, batch.masks)
         assert activity.inputs is not None  # a network of hxtrain says what it got
-        weights = [(w, *v, None)[:2] for w, *v in net.by_layer(net.effective_weights(batch.masks))]
-        activity.layers = ADMGradient().attach(weights, activity.inputs, activity.layers, net.models())
+        weights = net.by_layer(net.effective_weights(batch.masks))
+        onto = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in weights]
+        activity.layers = ADMGradient().attach(onto, activity.inputs, activity.layers, net.models())
         return activity

@@ -61,18 +61,14 @@ def test_the_derivative_is_the_published_formula():
 
 
 def test_an_error_belongs_to_the_inputs_since_the_last_spike():
-    spikes = random_spikes(12, 4, 6)
-    errors = torch.randn(12, 4, 6, dtype=torch.float64)
-    alpha, beta = 0.6, 0.9
-    factor = derivative(spikes, beta)
-    value = torch.zeros_like(errors[0])
-    charge = torch.zeros_like(errors[0])
-    expected = torch.zeros_like(errors)
-    for t in range(11, 0, -1):
-        value = torch.where(spikes[t] > 0, factor * errors[t], value)
-        charge = alpha * charge + value
-        expected[t - 1] = charge
-    torch.testing.assert_close(charges(spikes, errors, alpha, beta), expected)
+    spikes = torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 0.0], dtype=torch.float64)[:, None, None]
+    errors = torch.tensor([9.0, 9.0, 2.0, 9.0, 3.0, 9.0], dtype=torch.float64)[:, None, None]
+    first, last = (float(derivative(spikes, 0.9)) * error for error in (2.0, 3.0))
+    fourth = last
+    third = last + 0.5 * fourth
+    second = first + 0.5 * third
+    expected = torch.tensor([first + 0.5 * second, second, third, fourth, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(charges(spikes, errors, 0.5, 0.9).flatten(), expected)
 
 
 class Authors:
@@ -162,7 +158,7 @@ def test_a_saturation_is_refused():
 
 @pytest.mark.parametrize("preset", [None, "calibrated", "uncalibrated"])
 def test_it_learns_digits_from_hidden_spikes(preset):
-    net = hx.Network(hx.Linear(64, 60, mean=0.01, gain=3.0), hx.LIF(60), hx.Linear(60, 10, gain=1.4), hx.LI(10))
+    net = hx.Network(hx.Linear(64, 60, mean=1e-3, gain=3.0), hx.LIF(60), hx.Linear(60, 10, gain=1.4), hx.LI(10))
     training = {"epochs": 4, "batch_size": 20, "learning_rate": 3e-3, "learning_rate_decay": 0.8, "progress": False}
     data = hx.load_dataset("digits")
     if preset is None:
