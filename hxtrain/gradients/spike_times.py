@@ -117,9 +117,7 @@ def in_order(spikes: Spikes, end: float = math.inf) -> Spikes:
     times = spikes.time.detach().cpu().contiguous().numpy()
     count = order(spikes.offsets().cpu().numpy(), times, end, numbers)
     chosen = torch.from_numpy(numbers[:count]).to(spikes.time.device)
-    return Spikes.trusted(
-        spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units
-    )
+    return Spikes.trusted(spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units)
 
 
 def first_of_each(spikes: Spikes) -> Spikes:

@@ -144,11 +144,11 @@ class SpikeTimeMSE(FirstSpike):
 
     Attributes:
         margin: target of the difference (s).
-        one_sided: whether a wrong neuron that spikes later still adds nothing either.
+        one_sided: whether a wrong neuron that spikes even later, or never, adds nothing.
     """
 
     margin: float = 3e-6
-    one_sided: bool = False
+    one_sided: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

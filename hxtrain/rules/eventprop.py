@@ -138,7 +138,9 @@ class EventProp(LearningRule):
             for weight, *recurrent in net.by_layer(net.effective_weights(batch.masks))
         ]
         populations = self._populations(net, activity, end)
-        layers = spike_time_layers(weights, inputs, populations, net.dt, Guard(self.slope_floor, self.slope == SLOPES[1]))
+        layers = spike_time_layers(
+            weights, inputs, populations, net.dt, Guard(self.slope_floor, self.slope == SLOPES[1])
+        )
         activity.layers = [
             replace(measured, membrane=layer.trace)
             if layer.trace is not None
