@@ -19,6 +19,7 @@ from hxtrain.gradients.spike_times import (
     in_order,
     spike_time_layers,
 )
+from hxtrain.network import DelayedNetwork, DelayedNetworkConfig
 from hxtrain.objectives import SpikeTimeMSE, SpikeTimeTargets, TimeToFirstSpike
 from hxtrain.rules import Batch, Objective, RuleError, learn, require_fit
 from hxtrain.rules.eventprop import EventProp
@@ -128,13 +129,15 @@ def test_the_adjoint_equals_the_derivative_of_the_closed_form(ratio: float) -> N
     drive = fixed.drive * TAU
     factors = weight[0] * torch.exp(times / TAU)
     if ratio == 1:  # drive (a x - b) e^-x = 1 with x = t / tau, solved by Newton's method in the graph
-        a, b = factors.sum(), (factors * times / TAU).sum()
+        a = factors.sum()
+        b = (factors * times / TAU).sum()
         x = torch.tensor(0.6, dtype=torch.float64)
         for _ in range(60):
             value = drive * (a * x - b) * torch.exp(-x) - 1
             x = x - value / (drive * torch.exp(-x) * (a - a * x + b))
     else:  # 2 drive (b y - a y^2) = 1 with y = e^(-x / 2)
-        a, b = factors.sum(), (weight[0] * torch.exp(times / (2 * TAU))).sum()
+        a = factors.sum()
+        b = (weight[0] * torch.exp(times / (2 * TAU))).sum()
         y = (b + torch.sqrt(b * b - 2 * a / drive)) / (2 * a)
         x = -2 * torch.log(y)
     expected = torch.autograd.grad(x * TAU, [weight, times])
@@ -154,13 +157,14 @@ def test_recurrent_spikes_pass_on_their_gradient() -> None:
     fixed = constants(TAU, TAU, DT)
     inputs = continuous.as_spikes([[(0.0, 0), (1e-6, 0)]], 1)
     weights = [np.array([[1.2]]), np.array([[1.3]])]
-    first, second = continuous.network(weights, [(0.0, 0), (1e-6, 0)], fixed, END)
-    first, second = first[:1], continuous.layer(weights[1], first[:1], fixed, END)[:1]
+    first = continuous.layer(weights[0], [(0.0, 0), (1e-6, 0)], fixed, END)
+    first = first[:1]
+    second = continuous.layer(weights[1], first, fixed, END)[:1]
     forward = torch.tensor([[1.2], [0.0]], dtype=torch.float64, requires_grad=True)
     recurrent = torch.tensor([[0.0, 0.0], [1.3, 0.0]], dtype=torch.float64, requires_grad=True)
-    both = continuous.as_spikes([[first[0], (second[0][0], 1)]], 2)
+    pair_of_spikes = continuous.as_spikes([[first[0], (second[0][0], 1)]], 2)
     (layer,) = spike_time_layers(
-        [(forward, recurrent)], inputs, [Population(fixed, both, (STEPS, 1, 2))], DT, Guard(1e-9)
+        [(forward, recurrent)], inputs, [Population(fixed, pair_of_spikes, (STEPS, 1, 2))], DT, Guard(1e-9)
     )
     layer.spikes.time[1].backward()  # type: ignore[union-attr]
     chain = [torch.tensor(w, requires_grad=True) for w in weights]
@@ -216,9 +220,9 @@ def test_spikeprop_is_eventprop_where_each_neuron_fires_once_and_differs_where_i
         is_once = (counts[0].amax(1) <= 1) & (counts[1].amax(1) == 1)  # type: ignore[union-attr]
         if is_once.any():
             break
-    once = is_once.nonzero().flatten()
-    assert len(once)
-    part = Batch(samples.spikes[once], samples.labels[once])
+    singles = is_once.nonzero().flatten()
+    assert len(singles)
+    part = Batch(samples.spikes[singles], samples.labels[singles])
     settings = {"floor_strength": 0.0, "slope_floor": 0.3}
     for ours, theirs in zip(
         gradients(net, SpikeProp(**settings), part), gradients(net, EventProp(**settings), part), strict=True
@@ -251,7 +255,8 @@ def test_the_floor_adds_to_the_gradient_of_silent_neurons_alone() -> None:
     floored = gradients(net, EventProp(floor_strength=0.1), batch())[0]
     is_changed = (plain != floored).any(1)
     assert is_changed.tolist() == (counts < 0.5).tolist()
-    assert bool(is_changed[2]) and not bool(is_changed.all())
+    assert bool(is_changed[2])
+    assert not bool(is_changed.all())
 
 
 def test_a_guard_bounds_the_gradient_and_is_counted() -> None:
@@ -292,12 +297,12 @@ def test_steps_on_a_chip_are_finite_and_reproducible(preset: str, rule: EventPro
         net = chain(hx.LI(3) if rule.slope == "measured" else None)
         with hx.open_device("emulator", preset=preset) as device:
             net.attach(device)
-            own = replace(rule)
+            copied = replace(rule)
             loss = hx.MaxOverTime() if net.output_kind == "membranes" else TimeToFirstSpike()
-            own.prepare(net, Objective(loss, [hx.WeightDecay(), hx.Burst()]))
+            copied.prepare(net, Objective(loss, [hx.WeightDecay(), hx.Burst()]))
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
             for _ in range(3):
-                step = learn(net, own, optimizer, batch())
+                step = learn(net, copied, optimizer, batch())
             assert math.isfinite(step.loss)
             results.append([parameter.detach().clone() for parameter in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -399,3 +404,27 @@ def test_terminals_repeat_every_event_later() -> None:
     assert spikes.time.tolist() == pytest.approx([1e-6, 3e-6, 3e-6, 5e-6])
     with pytest.raises(ValueError, match="at least one delay"):
         DelayedEventEncoder(delays=[])
+
+
+def test_delays_of_inputs_shift_spikes_and_learn() -> None:
+    config = DelayedNetworkConfig(hidden=[8], output="spikes", delays=[0.0, 2e-6], init_mean=0.3, init_mean_output=0.3)
+    net = config.build(6, 3, seed=1)
+    assert isinstance(net, DelayedNetwork)
+    samples = batch()
+    arrivals = net.arrivals(samples.spikes)
+    assert arrivals.units == net.layers[0].linear.inputs == 12
+    assert torch.allclose(arrivals.time[1::2] - arrivals.time[::2], torch.tensor(2e-6), atol=1e-12)
+    plain = hx.Network(*net.stack, dt=net.dt, steps=net.steps)
+    with torch.no_grad():
+        assert torch.equal(net(samples.spikes).output, plain(arrivals).output)
+    rule = SpikeProp()
+    rule.prepare(net, Objective(TimeToFirstSpike()))
+    initial = net.delays.detach().clone()
+    learn(net, rule, torch.optim.SGD(net.parameters(), lr=0.1), samples)
+    assert net.delays.grad is not None
+    assert bool(net.delays.grad.any())
+    assert torch.allclose(net.delays, initial - 0.1 * net.delays.grad)
+    with pytest.raises(ValueError, match="no multiple"):
+        net.arrivals(Spikes.from_times(torch.zeros(1, 5)))
+    with pytest.raises(ValueError, match="cannot be stored by name"):
+        hx.save(net, "unused.pt")
