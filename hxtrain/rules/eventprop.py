@@ -116,7 +116,7 @@ class EventProp(LearningRule):
         self._samples = 0
 
     def step(self, net: Network, batch: Batch) -> Step:
-        """Run a batch, and leave the gradient of loss, penalties and firing floor in `.grad`; errors as in `descend`."""
+        """Run a batch, and leave the gradient of loss, penalties and floor in `.grad`; errors as in `descend`."""
         with torch.no_grad():
             activity: Activity = net(batch.spikes, batch.masks)
         layers = self._attached(net, batch, activity)

@@ -122,7 +122,7 @@ def test_the_adjoint_equals_finite_differences(ratio: float, refractory: float, 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
 def test_the_adjoint_equals_the_derivative_of_the_closed_form(ratio: float) -> None:
-    """First spike of a neuron: Lambert W for equal time constants, a quadratic equation for the ratio 2 (Göltz 2021)."""
+    """First spike: Lambert W for equal time constants, a quadratic equation for the ratio 2 (Göltz 2021)."""
     fixed = constants(ratio * TAU, TAU, DT)
     weight = torch.tensor([[0.3, 0.25, 0.35]], dtype=torch.float64, requires_grad=True)
     times = torch.tensor([0.0, 2e-6, 3e-6], dtype=torch.float64, requires_grad=True)
