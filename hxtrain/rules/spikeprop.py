@@ -9,9 +9,9 @@ Each neuron has one spike: later ones have no gradient, neither as outputs nor a
 SpikeProp and `eventprop` are the same. The slope is at least `slope_floor / tau_mem`, where the published rule has
 0.1 / ms; neurons that do not fire are pushed by the firing floor, where the published rule raises all weights.
 
-Terminals are inputs of the network that get the same spike at different times: `network=delayed`, whose delays learn by
-dL/dd^k = sum dL/dt_i^k over the spikes that they delay, or `encoder=delayed_events`, whose delays are fixed. The loss of
-target times is `spike_time_targets`.
+Terminals are inputs of the network that get the same spike at different times: `network=delayed`, whose delays learn
+by dL/dd^k = sum dL/dt_i^k over the spikes that they delay, or `encoder=delayed_events`, whose delays are fixed. The
+loss of target times is `spike_time_targets`.
 """
 
 from __future__ import annotations
