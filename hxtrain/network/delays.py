@@ -98,5 +98,11 @@ class DelayedNetworkConfig(NetworkConfig):
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`; see `Architecture.build` for the arguments."""
         modules = self.modules(inputs * len(self.delays), classes)
-        delays = {"delays": self.delays, "learned": self.learned_delays, "unit": self.delay_unit}
-        return DelayedNetwork(*modules, **delays, seed=seed, **self.options())
+        return DelayedNetwork(
+            *modules,
+            delays=self.delays,
+            learned=self.learned_delays,
+            unit=self.delay_unit,
+            seed=seed,
+            **self.options(),
+        )
