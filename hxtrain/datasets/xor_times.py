@@ -1,8 +1,8 @@
 """XOR of spike times (Bohte, Kok and La Poutré, Neurocomputing 48, 2002), in time of the device.
 
-Each of two inputs spikes early (0) or late (1), a third one always early, as a reference. The output neuron should spike
-early if the inputs differ (class 1), else late (class 0). Published: 0 and 6 ms, and 10 and 16 ms with a time constant
-of 7 ms; the defaults are these times in microseconds, for time constants near 6 us.
+Each of two inputs spikes early (0) or late (1), a third one always early, as a reference. The output neuron should
+spike early if the inputs differ (class 1), else late (class 0). Published: 0 and 6 ms, and 10 and 16 ms with a time
+constant of 7 ms; the defaults are these times in microseconds, for time constants near 6 us.
 """
 
 from __future__ import annotations

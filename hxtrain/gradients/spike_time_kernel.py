@@ -122,9 +122,9 @@ def _time(events, event, end, delay):
 
 
 @compiled
-def _arrive(current, now, time, tau_syn, weights):
+def _arrive(current, base, time, tau_syn, weights):
     """Let the current decay until an arrival, and add its weights."""
-    decay = current.dtype.type(np.exp((now - time) / tau_syn))
+    decay = current.dtype.type(np.exp((base - time) / tau_syn))
     for n in range(uptr(current.shape[0])):
         current[n] = current[n] * decay + weights[n]
 
@@ -163,7 +163,7 @@ def currents(
         s_end = spikes.offsets[b + 1]
         a_end = s_end if has_recurrence else a
         current[:] = 0
-        now = 0.0
+        base = 0.0
         while r < s_end:
             t_spike = _time(spikes, s, s_end, 0.0)
             t_release = _time(spikes, r, s_end, constants.refractory)
@@ -171,18 +171,18 @@ def currents(
             t_input = _time(inputs, i, i_end, 0.0)
             arrival = min(t_recurrent, t_input)
             if t_spike <= t_release and t_spike <= arrival:
-                at_spikes[s] = current[spikes.units[s]] * np.exp((now - t_spike) / constants.tau_syn)
+                at_spikes[s] = current[spikes.units[s]] * np.exp((base - t_spike) / constants.tau_syn)
                 s += 1
             elif t_release <= arrival:
-                at_releases[r] = current[spikes.units[r]] * np.exp((now - t_release) / constants.tau_syn)
+                at_releases[r] = current[spikes.units[r]] * np.exp((base - t_release) / constants.tau_syn)
                 r += 1
             elif t_recurrent <= t_input:
-                _arrive(current, now, t_recurrent, constants.tau_syn, synapses.recurrent[spikes.units[a]])
-                now = t_recurrent
+                _arrive(current, base, t_recurrent, constants.tau_syn, synapses.recurrent[spikes.units[a]])
+                base = t_recurrent
                 a += 1
             else:
-                _arrive(current, now, t_input, constants.tau_syn, synapses.forward[inputs.units[i]])
-                now = t_input
+                _arrive(current, base, t_input, constants.tau_syn, synapses.forward[inputs.units[i]])
+                base = t_input
                 i += 1
 
 

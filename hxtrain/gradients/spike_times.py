@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,9 +117,7 @@ def in_order(spikes: Spikes, end: float = math.inf) -> Spikes:
     times = spikes.time.detach().cpu().contiguous().numpy()
     count = order(spikes.offsets().cpu().numpy(), times, end, numbers)
     chosen = torch.from_numpy(numbers[:count]).to(spikes.time.device)
-    return Spikes.trusted(
-        spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units
-    )
+    return Spikes.trusted(spikes.sample[chosen], spikes.unit[chosen], spikes.time[chosen], spikes.samples, spikes.units)
 
 
 def first_of_each(spikes: Spikes) -> Spikes:

@@ -2,6 +2,7 @@
 
 from .activity import Activity, LayerActivity
 from .config import NETWORKS, Architecture, NetworkConfig
+from .delays import DelayedNetwork, DelayedNetworkConfig
 from .layers import LI, LIF, Dropout, LateralInhibition, Layer, Linear, Recurrent
 from .network import Network
 from .runner import PlacementError, Runner, Write
@@ -12,6 +13,8 @@ __all__ = [
     "NETWORKS",
     "Activity",
     "Architecture",
+    "DelayedNetwork",
+    "DelayedNetworkConfig",
     "Dropout",
     "LateralInhibition",
     "Layer",

@@ -139,6 +139,15 @@ class NetworkConfig(Architecture):
 
     def build(self, inputs: int, classes: int, seed: int) -> Network:
         """Return the network with weights drawn from `seed`; see `Architecture.build` for the arguments."""
+        return Network(*self.modules(inputs, classes), seed=seed, **self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings of `Network`, but its seed."""
+        names = ("dt", "steps", "weight_bits", "trace_bits", "traces", "saturation")
+        return {name: getattr(self, name) for name in names}
+
+    def modules(self, inputs: int, classes: int) -> list[Any]:
+        """Return the modules of the network; see `Architecture.build` for the arguments."""
         modules: list[Any] = []
         recurrent_gain = self.init_gain if self.init_gain_recurrent is None else self.init_gain_recurrent
         for size in self.hidden:
@@ -154,16 +163,7 @@ class NetworkConfig(Architecture):
         modules.append(Linear(inputs, classes, self.init_mean_output, self.init_gain, autoscale=self.autoscale_readout))
         is_readout = self.output == "membranes"
         modules.append(LI(classes, self.tau_mem, self.tau_syn) if is_readout else self._spiking(classes))
-        return Network(
-            *modules,
-            dt=self.dt,
-            steps=self.steps,
-            seed=seed,
-            weight_bits=self.weight_bits,
-            trace_bits=self.trace_bits,
-            traces=self.traces,
-            saturation=self.saturation,
-        )
+        return modules
 
     def _spiking(self, size: int) -> LIF:
         return LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike)

@@ -347,6 +347,10 @@ class Network(Constants):
                 "device, or leave this out (hxtrain evaluate: weight_bits=0, trace_bits=0)"
             )
 
+    def arrivals(self, spikes: Spikes) -> Spikes:
+        """Return the events that reach the first projection for input events: the same, unless inputs have delays."""
+        return spikes
+
     @eager
     def forward(self, spikes: Spikes, masks: list[Tensor | None] | None = None) -> Activity:
         """Run a batch.

@@ -144,11 +144,11 @@ class SpikeTimeMSE(FirstSpike):
 
     Attributes:
         margin: target of the difference (s).
-        one_sided: whether a wrong neuron that spikes later still adds nothing either.
+        one_sided: whether a wrong neuron that spikes even later, or never, adds nothing.
     """
 
     margin: float = 3e-6
-    one_sided: bool = False
+    one_sided: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,6 +245,6 @@ def _check_positive(**settings: float) -> None:
 def _checked(output: Any) -> Tensor:
     """Return first-spike times after a check of their type and shape."""
     if not isinstance(output, Tensor) or output.ndim != 2:
-        given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise TypeError(f"expected first-spike times [B, N], got {given}; give loss.read(activity)")
+        form = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise TypeError(f"expected first-spike times [B, N], got {form}; give loss.read(activity)")
     return output

@@ -8,10 +8,11 @@ On a device, two additions keep exact gradients useful:
 - A guarded slope. The gradient of a spike is divided by the slope of the membrane at the threshold. The model's current
   at a measured time is not the device's, so that the slope may be tiny or negative; it is at least
   `slope_floor / tau_mem`. `guarded_share` is the share of spikes to which this applies.
-- A firing floor. Exact gradients say nothing about neurons that do not spike. A neuron whose mean number of spikes in a
-  batch is below `firing_floor` gets `floor_strength / firing_floor` per missing spike in addition to the gradient, never
-  in place of it. Numbers of spikes are differentiated as in a rate model: an event adds its weight times the charge of a
-  unit weight, `drive tau_syn`, to the number of spikes. Penalties on numbers of spikes use the same derivative.
+- A firing floor. Exact gradients say nothing about neurons that do not spike. A neuron whose mean number of spikes in
+  a batch is below `firing_floor` adds `floor_strength` times its missing share to the loss; this adds to the gradient,
+  and never replaces it. Numbers of spikes are differentiated as in a rate model: an event adds its weight times the
+  charge of a unit weight, `drive tau_syn`, to the number of spikes. Penalties on numbers of spikes and the pull of
+  silent outputs (`objectives/time_losses.py`) use the same derivative.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class EventProp(LearningRule):
         self._samples = 0
 
     def step(self, net: Network, batch: Batch) -> Step:
-        """Run a batch, and leave the gradient of loss, penalties and firing floor in `.grad`; errors as in `descend`."""
+        """Run a batch, and leave the gradient of loss, penalties and floor in `.grad`; errors as in `descend`."""
         with torch.no_grad():
             activity: Activity = net(batch.spikes, batch.masks)
         layers = self._attached(net, batch, activity)
@@ -132,13 +133,15 @@ class EventProp(LearningRule):
     def _attached(self, net: Network, batch: Batch, activity: Activity) -> list[LayerTimes]:
         """Put the layers of an activity into the graph of the weights."""
         end = net.dt * net.steps
-        inputs = in_order(batch.spikes.to(net.torch_device), end)
+        inputs = in_order(net.arrivals(batch.spikes.to(net.torch_device)), end)
         weights = [
             (weight, recurrent[0] if recurrent else None)
             for weight, *recurrent in net.by_layer(net.effective_weights(batch.masks))
         ]
         populations = self._populations(net, activity, end)
-        layers = spike_time_layers(weights, inputs, populations, net.dt, Guard(self.slope_floor, self.slope == SLOPES[1]))
+        layers = spike_time_layers(
+            weights, inputs, populations, net.dt, Guard(self.slope_floor, self.slope == SLOPES[1])
+        )
         activity.layers = [
             replace(measured, membrane=layer.trace)
             if layer.trace is not None

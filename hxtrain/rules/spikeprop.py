@@ -1,7 +1,7 @@
 r"""SpikeProp: descent of the times of first spikes (Bohte, Kok and La Poutré, Neurocomputing 48, 2002).
 
-The membrane of neuron j is x_j(t) = sum_i,k w_ij^k eps(t - t_i - d^k), with several terminals k per input that delay its
-spike by d^k. The first crossing of the threshold is t_j, and::
+The membrane of neuron j is x_j(t) = sum_i,k w_ij^k eps(t - t_i - d^k), with several terminals k per input that delay
+its spike by d^k. The first crossing of the threshold is t_j, and::
 
     dt_j/dw_ij^k = -eps(t_j - t_i - d^k) / slope_j        slope_j = sum_i,k w_ij^k eps'(t_j - t_i - d^k)
 
@@ -9,8 +9,9 @@ Each neuron has one spike: later ones have no gradient, neither as outputs nor a
 SpikeProp and `eventprop` are the same. The slope is at least `slope_floor / tau_mem`, where the published rule has
 0.1 / ms; neurons that do not fire are pushed by the firing floor, where the published rule raises all weights.
 
-Terminals are inputs of the network that get the same spike at different times: `encoder=delayed_events`. The loss of
-target times is `spike_time_targets`.
+Terminals are inputs of the network that get the same spike at different times: `network=delayed`, whose delays learn
+by dL/dd^k = sum dL/dt_i^k over the spikes that they delay, or `encoder=delayed_events`, whose delays are fixed. The
+loss of target times is `spike_time_targets`.
 """
 
 from __future__ import annotations

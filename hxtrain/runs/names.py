@@ -20,7 +20,12 @@ KINDS = {
 }
 """Kind of the components, by the setting that names one or several."""
 FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
-    "network": {"network.kind": "lif", "network.output": "membranes", "network.inhibition": 0.0},
+    "network": {
+        "network.kind": "lif",
+        "network.output": "membranes",
+        "network.inhibition": 0.0,
+        "network.init_mean_output": 0.0,
+    },
     "encoder": {"encoder.kind": "latency"},
     "gradient": {"gradient.kind": "surrogate"},
     "rule": {"rule.kind": "backprop"},

@@ -48,6 +48,8 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
         CheckpointError: The file cannot be written.
     """
     require_kind(net, Network, "net", "save(net, path)")
+    if type(net) is not Network:
+        raise ValueError(f"{type(net).__name__} cannot be stored by name; networks in files are of class Network")
     state = {
         "kind": KIND,
         "modules": [_described(module) for module in net.stack],

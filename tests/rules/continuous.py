@@ -33,10 +33,14 @@ def crossing(constants: Constants, membrane: float, current: float, elapsed: flo
     above = next((s for s in grid if potential(constants, membrane, current, s) > 1), None)
     if above is None:
         return None
-    low, high = above - elapsed / POINTS, above
+    low = above - elapsed / POINTS
+    high = above
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if potential(constants, membrane, current, middle) > 1 else (middle, high)
+        if potential(constants, membrane, current, middle) > 1:
+            high = middle
+        else:
+            low = middle
     return high
 
 
@@ -47,28 +51,28 @@ class Neuron:
     membrane: float = 0.0
     current: float = 0.0
     held: float = 0.0  # end of its refractory period
-    now: float = 0.0
+    clock: float = 0.0
     spikes: list[float] = field(default_factory=list)
 
     def until(self, time: float, constants: Constants) -> None:
         """Follow the neuron up to a time; it spikes on the way."""
-        while self.now < time:
-            if self.held > self.now:
-                step = min(self.held, time) - self.now
+        while self.clock < time:
+            if self.held > self.clock:
+                step = min(self.held, time) - self.clock
                 self.current *= math.exp(-step / constants.tau_syn)
                 self.membrane = constants.reset
-                self.now += step
+                self.clock += step
                 continue
-            elapsed = time - self.now
+            elapsed = time - self.clock
             spike = crossing(constants, self.membrane, self.current, elapsed)
             step = elapsed if spike is None else spike
             self.membrane = potential(constants, self.membrane, self.current, step)
             self.current *= math.exp(-step / constants.tau_syn)
-            self.now += step
+            self.clock += step
             if spike is not None:
-                self.spikes.append(self.now)
+                self.spikes.append(self.clock)
                 self.membrane = constants.reset
-                self.held = self.now + constants.refractory
+                self.held = self.clock + constants.refractory
                 if constants.refractory == 0:
                     self.held = 0.0
 
