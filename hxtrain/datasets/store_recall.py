@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hxtrain.backends import Spikes
-from hxtrain.checks import count, not_negative, positive
+from hxtrain.checks import count, not_negative, positive, whole
 from hxtrain.checks import seed as check_seed
 
 from .dataset import Dataset, content_sha256
@@ -57,8 +57,8 @@ def store_recall(
     try:
         for key, value in {"units": units, "delay": delay, "train": train, "test": test}.items():
             count(f"{name}: {key}", value)
-        for key, size in {"wait": wait, "noise": noise}.items():
-            not_negative(f"{name}: {key}", size)
+        not_negative(f"{name}: wait", whole(f"{name}: wait", wait))
+        not_negative(f"{name}: noise", noise)
         for key, size in {"period": period, "rate": rate}.items():
             positive(f"{name}: {key}", size)
         check_seed(f"{name}: seed", seed)

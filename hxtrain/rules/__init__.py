@@ -4,14 +4,18 @@ from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
 from .constraints import CONSTRAINTS, Clamp, Constraint, Mask, Sign
+from .online import OnlineRule
 from .optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from .rtrl import RTRL, EProp
 from .rule import RULES, Batch, LearningRule, LossFunction, Need, Objective, RuleError, Step, correctness, require_fit
 from .step import LossNotFiniteError, learn
 from .streaming import StreamingRule, Window
+from .superspike import SuperSpike
 
 __all__ = [
     "CONSTRAINTS",
     "OPTIMIZERS",
+    "RTRL",
     "RULES",
     "SGD",
     "Adam",
@@ -19,17 +23,20 @@ __all__ = [
     "Batch",
     "Clamp",
     "Constraint",
+    "EProp",
     "LearningRule",
     "LossFunction",
     "LossNotFiniteError",
     "Mask",
     "Need",
     "Objective",
+    "OnlineRule",
     "Optimizer",
     "RuleError",
     "Sign",
     "Step",
     "StreamingRule",
+    "SuperSpike",
     "Window",
     "Write",
     "correctness",
