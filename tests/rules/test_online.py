@@ -236,9 +236,9 @@ def test_masks_and_fixed_projections_are_those_of_backpropagation() -> None:
 
 @pytest.mark.parametrize("penalty", [Burst(3.0), UpperActivity(3.0, allowed=1.0)])
 def test_penalties_act_at_the_numbers_of_spikes_so_far(penalty: Regularizer) -> None:
-    net = network(MeanOverTime(), 11)
-    rule = RTRL(7)
-    rule.prepare(net, Objective(MeanOverTime(), [penalty, WeightDecay()]))
+    net = network(MaxOverTime(), 11)
+    rule = RTRL(1)
+    rule.prepare(net, Objective(MaxOverTime(), [penalty, WeightDecay()]))
     rule.step(net, batch())
     streamed = gradients(net)
     activity: Activity = net(batch().spikes)
@@ -247,7 +247,7 @@ def test_penalties_act_at_the_numbers_of_spikes_so_far(penalty: Regularizer) -> 
     (slopes,) = penalty.online([hidden.detach().cumsum(0)]) or []
     total = (hidden * slopes).sum() + WeightDecay()(activity, net.effective_weights())
     total.backward()  # type: ignore[no-untyped-call]
-    expected = [x + y for x, y in zip(gradients(net), backprop_of_errors(net, MeanOverTime(), batch()), strict=False)]
+    expected = [x + y for x, y in zip(gradients(net), backprop_of_errors(net, MaxOverTime(), batch()), strict=False)]
     assert distance(streamed[:1], expected[:1]) < 1e-10
 
 
