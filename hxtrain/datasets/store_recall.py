@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hxtrain.backends import Spikes
-from hxtrain.checks import count, not_negative, positive
+from hxtrain.checks import count, not_negative, positive, whole
 from hxtrain.checks import seed as check_seed
 
 from .dataset import Dataset, content_sha256
@@ -57,24 +57,26 @@ def store_recall(
     try:
         for key, value in {"units": units, "delay": delay, "train": train, "test": test}.items():
             count(f"{name}: {key}", value)
-        for key, size in {"wait": wait, "noise": noise}.items():
-            not_negative(f"{name}: {key}", size)
+        not_negative(f"{name}: wait", whole(f"{name}: wait", wait))
+        not_negative(f"{name}: noise", noise)
         for key, size in {"period": period, "rate": rate}.items():
             positive(f"{name}: {key}", size)
         check_seed(f"{name}: seed", seed)
     except (TypeError, ValueError) as error:
         raise DatasetError(str(error)) from None
     numbers = np.random.Generator(np.random.PCG64(seed))
-    parts = [_trials(numbers, samples, units, wait, delay, period, (rate, noise)) for samples in (train, test)]
+    training = _trials(numbers, train, units, wait, delay, period, (rate, noise))
+    testing = _trials(numbers, test, units, wait, delay, period, (rate, noise))
     return Dataset(
         name,
-        *parts,
+        training,
+        testing,
         ("0", "1"),
         GROUPS * units,
         "Bellec et al. 2018, arXiv:1803.09574; generated",
         "none: numbers drawn by this package",
         f"One bit, kept for {delay} periods of {period:.3g} s, seed {seed}.",
-        content_sha256(*parts),
+        content_sha256(training, testing),
     )
 
 
@@ -98,5 +100,5 @@ def _trials(
     number = numbers.poisson(np.repeat(expected, units, axis=2))  # [samples, periods, units of all groups]
     sample, place, unit = (np.repeat(index, number.reshape(-1)) for index in np.indices(number.shape).reshape(3, -1))
     time = (place + numbers.random(len(place))) * period
-    events = Spikes.from_events(*map(torch.from_numpy, (sample, unit, time)), samples, GROUPS * units)
+    events = Spikes.from_events(sample, unit, time, samples, GROUPS * units)
     return EventSplit.from_spikes(events, torch.from_numpy(bits[:, wait]))

@@ -3,8 +3,10 @@
 from .correlation import TrainCorrelation
 from .firing import Firing
 from .losses import LOSSES, CrossEntropy, Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
+from .online import Grid, OnlineErrors
 from .regularizers import PENALTIES, Burst, ReadoutAmplitude, Regularizer, UpperActivity, WeightDecay
 from .time_losses import SpikeTimeMSE, SpikeTimeTargets, TimeLoss, TimeToFirstSpike
+from .van_rossum import VanRossum
 
 __all__ = [
     "LOSSES",
@@ -12,10 +14,12 @@ __all__ = [
     "Burst",
     "CrossEntropy",
     "Firing",
+    "Grid",
     "Loss",
     "MaxOverTime",
     "MeanAfter",
     "MeanOverTime",
+    "OnlineErrors",
     "ReadoutAmplitude",
     "Regularizer",
     "SpikeCount",
@@ -26,5 +30,6 @@ __all__ = [
     "TimeToFirstSpike",
     "TrainCorrelation",
     "UpperActivity",
+    "VanRossum",
     "WeightDecay",
 ]

@@ -201,7 +201,7 @@ def filtered(spikes: Tensor, kernel: Kernel) -> Tensor:
     current = spikes.new_zeros(samples, neurons)
     potential = spikes.new_zeros(samples, neurons)
     parts: list[Tensor] = []
-    for part in spikes.split(chunk):
+    for part in torch.split(spikes, chunk):
         size = len(part)
         free = decays[:size, None, None] * potential + kernel.rise * response[:size, None, None] * current
         parts.append(over_time(matrix[:size, :size], part) + free)

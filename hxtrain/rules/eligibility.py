@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hxtrain.neurons.jit import Float
 from hxtrain.neurons.shapes import require_all
 from hxtrain.neurons.threads import edges_of, run_loop
 
@@ -138,5 +139,6 @@ class Eligibilities:
         )
 
 
-def _array(values: Tensor) -> np.ndarray:  # type: ignore[type-arg]
-    return values.detach().contiguous().numpy()
+def _array(values: Tensor) -> Float:
+    array: Float = values.detach().contiguous().numpy()
+    return array

@@ -128,10 +128,6 @@ class OnlineRule(StreamingRule):
         """
 
     @abstractmethod
-    def output_signals(self, errors: Tensor, slopes: Tensor | None) -> Tensor:
-        """Return the learning signals of the output, of the errors and the surrogate derivatives `[W, B, C]`."""
-
-    @abstractmethod
     def signals_upstream(self, signals: Tensor, slopes: Tensor | None, weight: Tensor) -> Tensor:
         """Return the learning signals of a layer with symmetric feedback.
 
@@ -176,6 +172,8 @@ class OnlineRule(StreamingRule):
         errors = self.errors(net, window, is_end)
         judged = steps.part(None, len(errors))
         self._pending = None if is_end else steps.part(len(errors), None)
+        if len(errors) == 0:  # all of the window waits for its errors
+            return
         signals = self._signals(net, errors, judged.slopes)
         excess = [*self._excess(judged), None]
         queue = iter(self._eligibilities)
@@ -217,8 +215,7 @@ class OnlineRule(StreamingRule):
         counts = [spikes.cumsum(0) for spikes in hidden]
         for layer, previous in zip(counts, self._counts, strict=False):
             layer += previous
-        if len(steps.inputs):
-            self._counts = [layer[-1] for layer in counts]
+        self._counts = [layer[-1] for layer in counts]
         for penalty in self._penalties:
             for number, part in enumerate(penalty.online(counts) or []):
                 present = sums[number]
@@ -227,10 +224,9 @@ class OnlineRule(StreamingRule):
 
     def _signals(self, net: Network, errors: Tensor, slopes: list[Tensor | None]) -> list[Tensor]:
         """Return the learning signals of each layer `[W, B, N]`."""
-        output = self.output_signals(errors, slopes[-1])
         if self._feedback is not None:
-            return [*(output @ weight for weight in self._feedback), output]
-        signals = [output]
+            return [*(errors @ weight for weight in self._feedback), errors]
+        signals = [errors]
         forward = [weights[0] for weights in net.by_layer(self._weights)]
         for weight, downstream in zip(forward[:0:-1], slopes[:0:-1], strict=True):
             signals.insert(0, self.signals_upstream(signals[0], downstream, weight))
@@ -247,5 +243,4 @@ def _slopes(net: Network, window: Window) -> list[Tensor | None]:
 
 def _model(net: Network, model: Model) -> Model:
     """Return the model of a layer, with the surrogate of the network's gradient where that has one."""
-    model = net.gradient.replaced(model) if isinstance(net.gradient, SurrogateGradient) else model
-    return model
+    return net.gradient.replaced(model) if isinstance(net.gradient, SurrogateGradient) else model

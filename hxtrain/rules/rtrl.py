@@ -84,10 +84,6 @@ class RTRL(OnlineRule):
         assert output is not None
         return self._errors.observe(output, is_end)
 
-    def output_signals(self, errors: Tensor, slopes: Tensor | None) -> Tensor:
-        """Return the errors: the eligibilities of the output have the surrogate derivatives."""
-        return errors
-
     def signals_upstream(self, signals: Tensor, slopes: Tensor | None, weight: Tensor) -> Tensor:
         """Return the learning signals of a layer with symmetric feedback, see `OnlineRule`."""
         return (signals if slopes is None else signals * slopes) @ weight

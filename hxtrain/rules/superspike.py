@@ -85,10 +85,6 @@ class SuperSpike(OnlineRule):
         _, _, scale = self._distance().kernel(net.dt)
         return traces.mul_(scale / samples)
 
-    def output_signals(self, errors: Tensor, slopes: Tensor | None) -> Tensor:
-        """Return the errors: the eligibilities of the output have the surrogate derivatives."""
-        return errors
-
     def signals_upstream(self, signals: Tensor, slopes: Tensor | None, weight: Tensor) -> Tensor:
         """Return the learning signals of a layer with symmetric feedback, see `OnlineRule`."""
         return signals @ weight

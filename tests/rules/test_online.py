@@ -10,14 +10,29 @@ from torch import Tensor
 
 import hxtrain as hx
 from hxtrain.network import Activity
-from hxtrain.objectives import Loss, MaxOverTime, MeanAfter, MeanOverTime, SpikeCount, SpikeCountMSE
+from hxtrain.neurons import SpikeGrid
+from hxtrain.objectives import (
+    Burst,
+    Loss,
+    MaxOverTime,
+    MeanAfter,
+    MeanOverTime,
+    ReadoutAmplitude,
+    Regularizer,
+    SpikeCount,
+    SpikeCountMSE,
+    UpperActivity,
+    WeightDecay,
+)
 from hxtrain.objectives.losses import read_output
 from hxtrain.objectives.online import Grid
-from hxtrain.objectives.van_rossum import VanRossum
-from hxtrain.rules import Backprop, Batch, Objective
+from hxtrain.objectives.van_rossum import DifferenceTraces, VanRossum, filtered
+from hxtrain.rules import Backprop, Batch, Objective, RuleError, learn
 from hxtrain.rules.eligibility import Eligibilities, Filter
+from hxtrain.rules.feedback import fixed_feedback
 from hxtrain.rules.online import OnlineRule
 from hxtrain.rules.rtrl import RTRL, EProp
+from hxtrain.rules.streaming import windows
 from hxtrain.rules.superspike import SuperSpike
 
 SAMPLES = 6
@@ -153,3 +168,161 @@ def test_eligibilities_are_the_equations(is_filtered: bool) -> None:
         current = trace.rise * current + x[:, None]
         potential = trace.decay * potential + current
     assert torch.allclose(eligibilities.gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rule", "loss"), [(RTRL(7), MaxOverTime()), (SuperSpike(7), VanRossum())])
+def test_state_does_not_grow_with_the_trial(rule: OnlineRule, loss: Loss) -> None:
+    sizes = set()
+    for steps in (20, 200, 2000):
+        net = network(loss, 11, steps=steps)
+        loss.prepare(CLASSES)
+        rule.prepare(net, Objective(loss))
+        rule.begin(net, batch())
+        with torch.no_grad():
+            trial = windows(net, batch().spikes, net(batch().spikes).layers, rule.window)
+            for _, window in zip(range(2), trial, strict=False):
+                rule.observe(net, batch(), window)
+        sizes.add(rule.state_size())
+    assert len(sizes) == 1
+    assert sizes.pop() > 2 * SAMPLES * INPUTS * 11
+
+
+@pytest.mark.parametrize(("gain", "gate"), [(0.0, 1 - 1e-12), (0.3, 0.85)])
+def test_rtrl_leaves_out_recurrent_paths_alone(gain: float, gate: float) -> None:
+    net = network(MeanOverTime(), 16, steps=60, recurrent=1.0)
+    with torch.no_grad():
+        net.projections[1].synapses.weight.mul_(gain)
+    streamed, _ = learned(net, RTRL(), MeanOverTime(), batch(60))
+    exact = backprop_of_errors(net, MeanOverTime(), batch(60))
+    assert all(cosine(x, y) > gate for x, y in zip(streamed, exact, strict=True))
+
+
+@pytest.mark.parametrize(("loss", "gate"), [(MaxOverTime(), 0.9), (MeanOverTime(), 0.9)])
+def test_errors_of_a_running_trial_agree_with_the_loss(loss: Loss, gate: float) -> None:
+    net = network(loss, 11)
+    streamed, _ = learned(net, RTRL(), loss, batch())
+    rule = Backprop()
+    rule.prepare(net, Objective(loss))
+    rule.step(net, batch())
+    assert all(cosine(x, y) > gate for x, y in zip(streamed, gradients(net), strict=True))
+
+
+def test_symmetric_eprop_is_rtrl_and_random_feedback_does_not_depend_on_the_weights() -> None:
+    net = network(MaxOverTime(), 11)
+    exact, _ = learned(net, RTRL(), MaxOverTime(), batch())
+    symmetric, _ = learned(net, EProp(feedback="symmetric"), MaxOverTime(), batch())
+    random, _ = learned(net, EProp(), MaxOverTime(), batch())
+    assert distance(symmetric, exact) == 0
+    assert torch.equal(random[1], exact[1])  # the output has its own error
+    assert not torch.allclose(random[0], exact[0])
+    with torch.no_grad():
+        net.projections[1].synapses.weight.copy_(fixed_feedback("random", CLASSES, [11], 0, torch.float64)[0])
+    exact, _ = learned(net, RTRL(), MaxOverTime(), batch())
+    random, _ = learned(net, EProp(), MaxOverTime(), batch())
+    assert distance(random, exact) < 1e-12  # feedback weights that equal the weights are symmetric
+
+
+def test_masks_and_fixed_projections_are_those_of_backpropagation() -> None:
+    net = network(MeanOverTime(), 11, 9)
+    net.set_mask("input->layer0", torch.rand(11, INPUTS) < 0.5)
+    net.projections[1].synapses.learned = False
+    masks = [(torch.arange(11) % 2).double(), None, None]
+    streamed, _ = learned(net, RTRL(), MeanOverTime(), batch()._replace(masks=masks))
+    assert len(streamed) == 2
+    assert not streamed[0][::2].any()
+    assert not streamed[0][~net.projections[0].synapses.mask].any()  # type: ignore[operator]
+    assert streamed[0].any()
+
+
+@pytest.mark.parametrize("penalty", [Burst(3.0), UpperActivity(3.0, allowed=1.0)])
+def test_penalties_act_at_the_numbers_of_spikes_so_far(penalty: Regularizer) -> None:
+    net = network(MaxOverTime(), 11)
+    rule = RTRL(1)
+    rule.prepare(net, Objective(MaxOverTime(), [penalty, WeightDecay()]))
+    rule.step(net, batch())
+    streamed = gradients(net)
+    activity: Activity = net(batch().spikes)
+    hidden = activity.hidden[0].spikes
+    assert hidden is not None
+    (slopes,) = penalty.online([hidden.detach().cumsum(0)]) or []
+    total = (hidden * slopes).sum() + WeightDecay()(activity, net.effective_weights())
+    total.backward()  # type: ignore[no-untyped-call]
+    expected = [x + y for x, y in zip(gradients(net), backprop_of_errors(net, MaxOverTime(), batch()), strict=False)]
+    assert distance(streamed[:1], expected[:1]) < 1e-10
+
+
+REFUSALS = {
+    "a loss of trials": (RTRL(), lambda output, labels: output.sum(), "known at its end alone"),
+    "another loss": (SuperSpike(), SpikeCount(), "choose loss=van_rossum"),
+    "a penalty of trials": (RTRL(), MaxOverTime(), "ReadoutAmplitude is known at its end alone"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals(case: str) -> None:
+    rule, loss, text = REFUSALS[case]
+    net = network(loss if isinstance(loss, Loss) else MaxOverTime(), 5)
+    penalties = [ReadoutAmplitude()] if "penalty" in case else []
+    with pytest.raises(RuleError, match=text):
+        rule.prepare(net, Objective(loss, penalties))
+
+
+def test_settings_and_saturation_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"rule.feedback='none' is not known"):
+        RTRL(feedback="none")
+    net = network(MaxOverTime(), 5)
+    net.saturation = 100.0
+    assert "network.saturation=100 is not known to rtrl" in RTRL().check(net, None)[0]
+
+
+def test_distance_of_spike_trains() -> None:
+    loss = VanRossum(tau_rise=3e-6, tau_decay=9e-6)
+    spikes = torch.zeros(2000, 1, 2, dtype=torch.float64)
+    spikes[10, 0, 0] = 1
+    kernel = loss.kernel(1.7e-6)
+    whole = filtered(spikes, kernel)
+    assert float(whole.square().sum()) == pytest.approx(1)  # of a train from an empty one
+    parts = DifferenceTraces(loss, 1.7e-6)
+    assert torch.allclose(torch.cat([parts.observe(part) for part in spikes.split(300)]), whole, atol=1e-12)
+
+
+def test_answer_is_the_class_with_the_nearest_train() -> None:
+    targets = hx.Spikes.from_events([0, 0, 1, 1], [0, 1, 0, 1], [5e-6, 9e-6, 17e-6, 13e-6], 2, 2)
+    loss = VanRossum()
+    loss.prepare(2, targets)
+    assert (loss.outputs(2, targets), loss.classes(2)) == (2, 2)
+    grid = targets.to_grid(1.7e-6, 20)
+    activity = network(loss, 5)(batch().spikes)
+    activity.layers[-1] = replace(activity.layers[-1], fired=SpikeGrid(grid.flip(1)), anchors=(None, None, None))
+    output = loss.read(activity)
+    assert loss.scores(output).argmax(1).tolist() == [1, 0]
+    assert float(loss.scores(output).max()) == pytest.approx(0, abs=1e-5)
+    assert float(loss(output, [1, 0])) == pytest.approx(0, abs=1e-12)
+    assert float(loss(output, [0, 1])) > 0.1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_superspike_learns_a_target_train(seed: int) -> None:
+    """As the single neuron of the BrainScaleS-2 demonstration: 25 inputs, four target spikes, 200 us, 100 epochs."""
+    generator = torch.Generator().manual_seed(seed)
+    number = 50
+    inputs = hx.Spikes.from_events(
+        torch.zeros(number, dtype=torch.int64),
+        torch.randint(25, (number,), generator=generator),
+        torch.rand(number, generator=generator) * 2e-4,
+        1,
+        25,
+    )
+    targets = hx.Spikes.from_events([0] * 4, [0] * 4, [40e-6, 80e-6, 120e-6, 160e-6], 1, 1)
+    net = hx.Network(hx.Linear(25, 1, mean=0.1, gain=2.0), hx.LIF(1, 10e-6, 5e-6, slope=5.0), steps=118, seed=seed)
+    loss = VanRossum(tau_rise=10e-6, tau_decay=10e-6)
+    loss.prepare(1, targets)
+    rule = SuperSpike()
+    rule.prepare(net, Objective(loss, targets=targets))
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-2)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
+    losses = []
+    for _ in range(100):
+        losses.append(learn(net, rule, optimizer, Batch(inputs, torch.zeros(1, dtype=torch.int64))).loss)
+        decay.step()
+    assert losses[-1] <= 0.2 * losses[0]
