@@ -176,8 +176,24 @@ class SDSP(Plasticity):
                 self.theta_v,
             ]
         )
-        parts = (*sorted_events(pre)[:3], *sorted_events(post)[:3], membranes)
-        follow(states, *parts, *(lessons or (silence, silence)), constants, dt, self.stationary)
+        pre_offsets, pre_unit, pre_time, _ = sorted_events(pre)
+        post_offsets, post_unit, post_time, _ = sorted_events(post)
+        membrane_lesson, calcium_lesson = lessons or (silence, silence)
+        follow(
+            states,
+            pre_offsets,
+            pre_unit,
+            pre_time,
+            post_offsets,
+            post_unit,
+            post_time,
+            membranes,
+            membrane_lesson,
+            calcium_lesson,
+            constants,
+            dt,
+            self.stationary,
+        )
 
     def _lessons(self, pathway: Pathway, labels: Tensor | None) -> tuple[Any, Any] | None:
         """Return what the teacher adds to membranes and to calcium `[B, N]`; None without a teacher."""

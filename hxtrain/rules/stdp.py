@@ -159,8 +159,8 @@ class TripletSTDP(WeightDependent):
     def change(self, pathway: Pathway) -> Tensor:
         """Return the change of the weights `[N, J]`, summed over the samples."""
         triplets, is_nearest = TRIPLETS[self.constants]
-        taus = [tau / self.speedup for tau in triplets[:4]]
-        scaled = Triplets(*taus, *triplets[4:])
+        taus = {name: getattr(triplets, name) / self.speedup for name in ("tau_plus", "tau_minus", "tau_x", "tau_y")}
+        scaled = triplets._replace(**taus)
         return self.weighted(triplet_correlation(pathway.pre, pathway.post, scaled, is_nearest), pathway)
 
 

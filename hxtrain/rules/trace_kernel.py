@@ -35,14 +35,14 @@ def _decay(traces, second, units, number, factor, second_factor):
 
 
 @compiled
-def _enter(traces, second, units, number, is_active, unit, nearest):
+def _enter(traces, second, units, number, is_active, unit, nearest, jump, second_jump):
     """Let a spike enter its traces; returns the number of neurons with traces."""
     if not is_active[unit]:
         is_active[unit] = True
         units[number] = unit
         number += 1
-    traces[unit] = 1.0 if nearest else traces[unit] + 1.0
-    second[unit] = 1.0 if nearest else second[unit] + 1.0
+    traces[unit] = jump if nearest else traces[unit] + jump
+    second[unit] = second_jump if nearest else second[unit] + second_jump
     return number
 
 
@@ -88,6 +88,7 @@ def trace_sums(
         anticausal: Sums at input events `[B or 1, J, N]`; zeros at the start.
     """
     tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus = constants
+    longest = 50 * min(tau_plus, tau_minus, tau_x, tau_y)
     outputs = causal.shape[1]
     inputs = causal.shape[2]
     r1 = np.zeros(inputs)
@@ -106,29 +107,35 @@ def trace_sums(
         q_end = post_offsets[b + 1]
         n_sources = 0
         n_targets = 0
-        previous = 0.0
+        start = 0.0  # traces are those at this time, which saves their decay at every event
         while p < p_end or q < q_end:
             t = _next_time(pre_time, p, p_end, post_time, q, q_end)
-            gap = t - previous
-            previous = t
-            _decay(r1, r2, sources, n_sources, np.exp(-gap / tau_plus), np.exp(-gap / tau_x))
-            _decay(o1, o2, targets, n_targets, np.exp(-gap / tau_minus), np.exp(-gap / tau_y))
+            if t - start > longest:
+                _decay(r1, r2, sources, n_sources, np.exp((start - t) / tau_plus), np.exp((start - t) / tau_x))
+                _decay(o1, o2, targets, n_targets, np.exp((start - t) / tau_minus), np.exp((start - t) / tau_y))
+                start = t
+            decay_plus = np.exp((start - t) / tau_plus)
+            decay_minus = np.exp((start - t) / tau_minus)
+            decay_x = np.exp((start - t) / tau_x)
+            decay_y = np.exp((start - t) / tau_y)
             p_next = _end(pre_time, p, p_end, t)
             q_next = _end(post_time, q, q_end, t)
             for e in range(p, p_next):
                 j = pre_unit[e]
-                amount = pre_factor[e] * (a2_minus + a3_minus * r2[j])
+                amount = pre_factor[e] * (a2_minus + a3_minus * r2[j] * decay_x) * decay_minus
                 for k in range(n_targets):
                     anticausal[row, j, targets[k]] += amount * o1[targets[k]]
             for e in range(q, q_next):
                 i = post_unit[e]
-                amount = post_factor[e] * (a2_plus + a3_plus * o2[i])
+                amount = post_factor[e] * (a2_plus + a3_plus * o2[i] * decay_y) * decay_plus
                 for k in range(n_sources):
                     causal[row, i, sources[k]] += amount * r1[sources[k]]
             for e in range(p, p_next):
-                n_sources = _enter(r1, r2, sources, n_sources, has_r, pre_unit[e], nearest)
+                n_sources = _enter(r1, r2, sources, n_sources, has_r, pre_unit[e], nearest, 1 / decay_plus, 1 / decay_x)
             for e in range(q, q_next):
-                n_targets = _enter(o1, o2, targets, n_targets, has_o, post_unit[e], nearest)
+                n_targets = _enter(
+                    o1, o2, targets, n_targets, has_o, post_unit[e], nearest, 1 / decay_minus, 1 / decay_y
+                )
             p = p_next
             q = q_next
         _clear(r1, r2, sources, n_sources, has_r)
