@@ -131,6 +131,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             f"{path} is of an artificial neural network; its accuracy is in the result.json beside it"
         )
     settings: dict[str, Any] = checked_state(path, state)["settings"]
+    if "environment.kind" in settings:
+        raise _no_samples(path)
     required(path, settings, {"seed": int, "data.sha256": str})
     _import_functions(settings, modules)
     encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
@@ -284,6 +286,13 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 
 
+def _no_samples(file: Path) -> CheckpointError:
+    """Return the error for a file of a training in an environment."""
+    return CheckpointError(
+        f"{file} is of a run of hxtrain play, which has no test samples; its games are in the result.json beside it"
+    )
+
+
 def _run_settings(file: Path, *groups: str) -> dict[str, Any]:
     """Return the settings of a training on data; the groups are required.
 
@@ -292,10 +301,7 @@ def _run_settings(file: Path, *groups: str) -> dict[str, Any]:
     """
     settings = read_settings(file)
     if "environment" in settings:
-        raise CheckpointError(
-            f"{file} is of a run of hxtrain play, which has no test samples; result.json beside it has the games "
-            "without noise"
-        )
+        raise _no_samples(file)
     return required(file, settings, dict.fromkeys(groups, dict))
 
 
