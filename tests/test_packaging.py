@@ -22,6 +22,7 @@ PACKAGES = [
     "hxtrain.comparison",
     "hxtrain.datasets",
     "hxtrain.datasets.files",
+    "hxtrain.environments",
     "hxtrain.execution",
     "hxtrain.gradients",
     "hxtrain.network",

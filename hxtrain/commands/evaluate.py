@@ -131,6 +131,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             f"{path} is of an artificial neural network; its accuracy is in the result.json beside it"
         )
     settings: dict[str, Any] = checked_state(path, state)["settings"]
+    if "environment.kind" in settings:
+        raise _no_samples(path)
     required(path, settings, {"seed": int, "data.sha256": str})
     _import_functions(settings, modules)
     encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
@@ -269,7 +271,7 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     option = "own_device" if config.own_device else "own_chip"
     if not file.exists():
         raise CheckpointError(f"{option}=true needs {file}, which is missing; name the device instead")
-    run = required(file, read_settings(file), {"backend": dict, "chip": dict, "parallel": dict})
+    run = _run_settings(file, "backend", "chip", "parallel")
     if run["parallel"].get("chips"):
         raise CheckpointError(
             f"{option}=true: {path} was trained on several chips, {run['parallel']['chips']}; name one"
@@ -285,13 +287,32 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 
 
+def _no_samples(file: Path) -> CheckpointError:
+    """Return the error for a file of a training in an environment."""
+    return CheckpointError(
+        f"{file} is of a run of hxtrain play, which has no test samples; its games are in the result.json beside it"
+    )
+
+
+def _run_settings(file: Path, *groups: str) -> dict[str, Any]:
+    """Return the settings of a training on data; the groups are required.
+
+    Raises:
+        CheckpointError: The file is damaged, or belongs to a training in an environment.
+    """
+    settings = read_settings(file)
+    if "environment" in settings:
+        raise _no_samples(file)
+    return required(file, settings, dict.fromkeys(groups, dict))
+
+
 def _names_device(file: Path) -> bool:
     """Return whether a run's `config.yaml` names a single device, which an evaluation uses by default.
 
     Raises:
         CheckpointError: The file is damaged, or its settings name files, code or addresses.
     """
-    run = required(file, read_settings(file), {"backend": dict, "parallel": dict})
+    run = _run_settings(file, "backend", "parallel")
     backend = typed_component(file, "backend", BackendConfig, run["backend"])
     if backend.name == SOFTWARE or run["parallel"].get("chips") or run["parallel"].get("addresses"):
         return False

@@ -23,6 +23,7 @@ from hxtrain.checks import check_types
 from hxtrain.network import Activity, Network, Write
 from hxtrain.objectives import Regularizer
 from hxtrain.objectives.losses import check_output
+from hxtrain.objectives.rewards import RewardSource
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """Loss of a batch, a function of the output `[T, B, classes]` and the labels `[B]`."""
@@ -91,13 +92,14 @@ class Objective(NamedTuple):
     Attributes:
         loss: Loss of the output.
         penalties: Regularisers of activity and weights.
-        reward: Reward `[B]` of scores `[B, classes]` and labels `[B]`, for rules that learn from reward.
+        reward: Reward `[B]` of scores `[B, classes]` and labels `[B]`, or rewards at times, for rules that learn from
+            reward.
         targets: Target spike trains of the classes, of sample c for class c; None: the data have none.
     """
 
     loss: LossFunction
     penalties: Sequence[Regularizer] = ()
-    reward: Callable[[Tensor, Tensor], Tensor] = correctness
+    reward: Callable[[Tensor, Tensor], Tensor] | RewardSource = correctness
     targets: Spikes | None = None
 
     def check(self, net: Network) -> None:

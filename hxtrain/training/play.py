@@ -19,6 +19,7 @@ from hxtrain.environments import Environment, Outcome
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives.losses import default_loss
+from hxtrain.objectives.rewards import RewardSource
 from hxtrain.rules import SGD, Batch, Clamp, Constraint, LearningRule, Need, Objective, Optimizer, RuleError, learn
 from hxtrain.rules.rule import require_fit
 from hxtrain.runs.checkpoint import CheckpointError
@@ -135,6 +136,11 @@ class PlayTask:
             raise ValueError(
                 f"the network has {sizes[0]} inputs and {sizes[1]} outputs, "
                 f"the environment {expected[0]} and {expected[1]}"
+            )
+        if not callable(self.environment) and not isinstance(self.environment, RewardSource):
+            raise TypeError(
+                f"{type(self.environment).__name__} gives no reward; define __call__(scores, labels) for one at the "
+                "end of a trial, or derive from RewardSource for rewards at times"
             )
         if Need.REWARD not in self.rule.needs:
             raise RuleError(f"rule={self.rule.name} follows no reward; choose one that does, such as rule=rstdp")

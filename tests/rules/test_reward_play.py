@@ -14,8 +14,9 @@ from pytest_mock import MockerFixture
 import hxtrain as hx
 from hxtrain.backends import DeviceError
 from hxtrain.backends.emulated import EmulatorBackend
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.play import PlayConfig, play
-from hxtrain.environments import Credit, Pong
+from hxtrain.environments import Credit, Environment, Pong
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.rules import Backprop, RuleError
@@ -189,3 +190,24 @@ def test_episodes_run_as_one_batch(tmp_path: Path, mocker: MockerFixture) -> Non
     batches = mocker.spy(EmulatorBackend, "run_all")
     play(small(1), tmp_path, "", quiet())
     assert batches.call_count <= 1 + 1 + 60
+
+
+def test_an_environment_without_reward_is_refused() -> None:
+    methods = {name: vars(Pong)[name] for name in Environment.__abstractmethods__}
+    dull = type("Dull", (Environment,), {**methods, "positions": 100})
+    with pytest.raises(TypeError, match="Dull gives no reward; define __call__"):
+        PlayTask(hx.Network(hx.Linear(200, 100), hx.LIF(100)), dull(), RewardSTDP())
+
+
+def test_a_chip_learns_from_games(tmp_path: Path) -> None:
+    court = {**COURT, "noise_epochs": 20}
+    config = small(20, environment=Pong(**court, sweep=False, games=20, game_moves=40))
+    result = play(replace(config, trainer=replace(config.trainer, scored_epochs=4)), tmp_path, "", quiet())
+    assert result["score"] > 2.0
+
+
+def test_evaluate_says_what_a_run_of_play_is(tmp_path: Path) -> None:
+    play(small(1), tmp_path, "", quiet())
+    config = EvaluateConfig(checkpoint=str(tmp_path / "checkpoint.pt"))
+    with pytest.raises(CheckpointError, match="is of a run of hxtrain play, which has no test samples"):
+        evaluate_checkpoint(config, tmp_path / "evaluated", "", quiet())
