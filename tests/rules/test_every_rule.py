@@ -46,6 +46,11 @@ def spiking(rule: Callable[[], Any], loss: hx.Loss | None = None, **options: Any
     return Case(rule, **{"net": spiking_network, "objective": pursuing(loss or hx.SpikeCount()), **options})
 
 
+def bistable() -> SDSP:
+    """Return a rule whose synapses jump at the first input spikes, and do not drift."""
+    return SDSP(up_low=-1, up_high=3, down_low=-1, down_high=9, teacher=5, jump_up=0.3, drift_up=0, drift_down=0)
+
+
 CASES = {
     "adm": Case(ADM),
     "backprop": Case(Backprop),
@@ -55,7 +60,7 @@ CASES = {
     "resume": spiking(lambda: ReSuMe(constant=0.0), TrainCorrelation(), net=single_layer),
     "rstdp": spiking(lambda: RewardSTDP(settling=0), net=single_layer, reduction=None),
     "rtrl": Case(RTRL),
-    "sdsp": spiking(SDSP, net=single_layer),
+    "sdsp": spiking(bistable, net=single_layer, learning_rate=1.0, reduction=None),
     "spikeprop": spiking(lambda: SpikeProp(floor_strength=0.0), TimeToFirstSpike()),
     "stdp": spiking(STDP, net=single_layer),
     "superspike": spiking(SuperSpike, VanRossum()),
