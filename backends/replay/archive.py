@@ -144,7 +144,7 @@ def key_of(circuit: Circuit, weights: Mapping[str, Tensor], stimulus: Stimulus) 
     parts = [spikes.sample.long(), spikes.unit.long(), spikes.time.double()]
     parts += [weights[projection.name].to(torch.int32) for projection in circuit.projections]
     for part in parts:
-        digest.update(np.ascontiguousarray(part.cpu().numpy()))
+        digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
     return digest.hexdigest()
 
 
@@ -174,12 +174,12 @@ class Session:
         hdf5()
         try:
             archive.mkdir(parents=True, exist_ok=True)
-            number = max(_sessions(archive), default=0) + 1
-            if number == 1 and any(archive.iterdir()):
-                raise ArchiveError(f"{archive} holds other files, and no recorded runs; name another folder")
-            if number > 1:
+            if _sessions(archive):
                 _require_same_device(archive, device_entry(archive), entry)
-            folder = archive / f"{number:03d}"
+            elif any(not path.name.isdecimal() for path in archive.iterdir()):
+                raise ArchiveError(f"{archive} holds other files, and no recorded runs; name another folder")
+            numbers = [int(path.name) for path in archive.iterdir() if path.name.isdecimal()]
+            folder = archive / f"{max(numbers, default=0) + 1:03d}"  # one may be of a recorder that was killed
             folder.mkdir()
         except OSError as error:
             raise ArchiveError(f"the archive {archive} cannot be written ({error.strerror}); name another") from error

@@ -175,7 +175,8 @@ class ReplayBackend(Backend):
         recorded = [entry.circuit for entry in self._circuits.values()]
         if not recorded:
             return "it has no runs at all"
-        return "; ".join(min((_circuit_differences(old, circuit) for old in recorded), key=len))
+        fewest = min((_circuit_differences(old, circuit) for old in recorded), key=len)
+        return "; ".join(fewest)
 
     def _misfit(self, circuit: Circuit, weights: Mapping[str, Tensor], stimulus: Stimulus) -> str:
         """Return how a run differs from the recorded ones at the same place on the clock."""
@@ -185,7 +186,8 @@ class ReplayBackend(Backend):
             places = f", at clocks {clocks[0]} to {clocks[-1]}" if clocks else ""
             return f"there is none at clock {stimulus.clock} (it has {len(self._runs)} runs{places}). {SAME}"
         differences = [_differences(read_run(run, self._circuits), circuit, weights, stimulus) for run in runs]
-        return f"at clock {stimulus.clock} {'; '.join(min(differences, key=len))}. {SAME}"
+        fewest = min(differences, key=len)
+        return f"at clock {stimulus.clock} {'; '.join(fewest)}. {SAME}"
 
 
 def _is_same(first: Circuit, second: Circuit) -> bool:

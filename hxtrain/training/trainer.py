@@ -219,8 +219,8 @@ class Trainer(Loop[TrainerConfig]):
         owners = [owner for owner, values in states.items() if values]
         if team.size > 1 and owners:
             raise RuleError(
-                f"{' and '.join(owners)}: the state is learned from the samples of one process, and {team.size} processes "
-                "do not share it; train in a single process, without torchrun, or without a state"
+                f"{' and '.join(owners)}: the state is learned from the samples of one process, and {team.size} "
+                "processes do not share it; train in a single process, without torchrun, or without a state"
             )
 
     def fit(self) -> Evaluation:

@@ -241,6 +241,9 @@ def test_an_archive_holds_the_runs_of_one_device(tmp_path: Path) -> None:
     recorded(tmp_path)
     with pytest.raises(ArchiveError, match="holds runs of another device: name='reference' instead of 'emulator'"):
         Recorder(create_backend("reference"), tmp_path).open()
+    (tmp_path / "002").mkdir()  # a recorder that was killed at once
+    recorded(tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["001", "002", "003"]
     files = tmp_path / "files"
     files.mkdir()
     (files / "notes.txt").write_text("mine")
