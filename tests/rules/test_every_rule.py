@@ -34,7 +34,7 @@ def following(loss: str) -> Callable[[hx.Network], Objective]:
 CASES = {
     "adm": Case(rule("adm"), spiking_network),
     "backprop": Case(rule("backprop")),
-    "clopath": Case(rule("clopath"), spiking_network),
+    "clopath": Case(rule("clopath"), spiking_network, lengths=(60, 120)),
     "eprop": Case(rule("eprop")),
     "eventprop": Case(rule("eventprop", floor_strength=0.0), spiking_network, objective=following("ttfs")),
     "resume": Case(rule("resume", constant=0.0), spiking_network, objective=following("correlation")),
