@@ -29,6 +29,8 @@ REMARKS = {"chip": "any other chip: chip.name={value}", "distillation": "a teach
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
 EXAMPLE = "trainer.epochs=3"
+MANY = 20
+"""Number of options above which an error refers to the help text."""
 
 
 class MistakeError(ValueError):
@@ -247,11 +249,11 @@ def _group(command: Command, override: Override, word: str) -> str | None:
         return None if _is_multirun(command) else f"{word}: several values need --multirun"
     value = override.value()
     if word.startswith("~"):
-        return f"{word}: the group cannot be removed; choose one of {_listed(command, group)}"
+        return f"{word}: the group cannot be removed; {_choice(command, choices(command.name, group))}"
     if isinstance(value, dict):
         return None
     if isinstance(value, list) and not isinstance(default, list):
-        return f"{word}: {group} takes one option; choose one of {_listed(command, group)}"
+        return f"{word}: {group} takes one option; {_choice(command, choices(command.name, group))}"
     if not isinstance(value, str | list):
         return _no_option(command, group, str(override.get_value_element_as_str()))
     if word.startswith("+") and isinstance(value, str):
@@ -261,12 +263,15 @@ def _group(command: Command, override: Override, word: str) -> str | None:
     option_names = {*FIXED.get(group, ()), *(f"ann/{name}" for name in ("mnist16_teacher", "fashion16_teacher"))}
     for name in [value] if isinstance(value, str) else value:
         if name in option_names and name not in choices(command.name, group):
-            return f"{group}={name} is for {program('ann')}; choose one of {_listed(command, group)}"
+            return f"{group}={name} is for {program('ann')}; {_choice(command, choices(command.name, group))}"
     return None
 
 
-def _listed(command: Command, group: str) -> str:
-    return ", ".join(choices(command.name, group))
+def _choice(command: Command, names: Sequence[str]) -> str:
+    """Return what there is to choose from; many names are left to the help text."""
+    if len(names) > MANY:
+        return f"choose one of the {len(names)} that {command.program} --help lists"
+    return f"choose one of {', '.join(names)}"
 
 
 def _no_option(command: Command, group: str, value: str, names: Sequence[str] | None = None) -> str:
@@ -280,7 +285,7 @@ def _no_option(command: Command, group: str, value: str, names: Sequence[str] | 
     suggestion = f"did you mean {_or([f'{group}={name}' for name in match])}? " if match else ""
     remark = REMARKS.get(group.removeprefix("other_"), "")
     remark_text = f"; {remark.format(value=value)}".replace("; any other chip: chip", f"; any other chip: {group}")
-    return f"{group}={value} is not known; {suggestion}choose one of {', '.join(names)}{remark_text if remark else ''}"
+    return f"{group}={value} is not known; {suggestion}{_choice(command, names)}{remark_text if remark else ''}"
 
 
 def _of_error(error: Exception, command: Command) -> str:
@@ -319,7 +324,7 @@ def _group_of(kind: str, command: Command) -> str | None:
 def _general(error: Exception, command: Command) -> Iterator[str | None]:
     for group, option in command.groups.items():
         if option == "???" and not any(word.startswith(f"{group}=") for word in command.words):
-            yield f"{group}=NAME is missing; choose one of {_listed(command, group)}"
+            yield f"{group}=NAME is missing; {_choice(command, choices(command.name, group))}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "To append" not in line]
     yield re.sub(r"^Could not override '([^']+)'.*", rf"\1 is not a setting of {command.program}", "; ".join(lines))
     yield type(error).__name__

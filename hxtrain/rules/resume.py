@@ -85,14 +85,17 @@ class ReSuMe(OutputRule):
         if output.events is None:
             desired = on_grid(desired, net.dt)
         desired = _within(desired, net.dt * net.steps)
-        trains = _joined(fired, desired)
-        signs = torch.cat([torch.ones(len(fired)), -torch.ones(len(desired))])
         upstream = upstream_spikes(net, batch, activity)
-        traces = pair_correlation(
-            upstream, trains, self.tau, self.tau, factors=(torch.ones(len(upstream)), signs)
-        ).causal
+        traces = self._traces(upstream, fired) - self._traces(upstream, desired)
         surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
         return self.constant * surplus[:, None] + self.amplitude * traces
+
+    def _traces(self, upstream: Spikes, spikes: Spikes) -> Tensor:
+        """Return the traces of the inputs at the spikes of each neuron, summed over samples `[N, J]`.
+
+        Both trains take the same course, so that equal trains cancel exactly.
+        """
+        return pair_correlation(upstream, spikes, self.tau, self.tau).causal
 
 
 def fired_counts(spikes: Spikes) -> Tensor:
@@ -106,9 +109,3 @@ def _within(spikes: Spikes, duration: float) -> Spikes:
     return Spikes.trusted(
         spikes.sample[is_inside], spikes.unit[is_inside], spikes.time[is_inside], spikes.samples, spikes.units
     )
-
-
-def _joined(*parts: Spikes) -> Spikes:
-    """Return the spikes of several trains of the same samples and units, one part after the other."""
-    sample, unit, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time"))
-    return Spikes.trusted(sample, unit, time, parts[0].samples, parts[0].units)
