@@ -58,7 +58,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["chip=w66f3"], ["did you mean chip=W66F3?"]),
     (T, ["chip=3"], ["chip=3 is not known"]),
     (T, ["backend=loihi"], ["backend=loihi is not known", "brainscales2, emulator"]),
-    (T, ["experiment=cifar10"], ["experiment=cifar10 is not known", "mnist16"]),
+    (T, ["experiment=cifar10"], ["experiment=cifar10 is not known", "that hxtrain --help lists"]),
     (T, ["experiment=mnist"], ["did you mean experiment=mnist16"]),
     (T, ["loss=cross_entropy"], ["loss=cross_entropy is not known", "max_over_time, mean_after, mean_over_time"]),
     (T, ["encoder=poisson"], ["encoder=poisson is not known", "latency, linear_latency"]),
