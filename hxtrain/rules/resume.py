@@ -23,6 +23,7 @@ from hxtrain.network import Activity, Network
 from hxtrain.neurons.conversion import on_grid
 
 from .output import OutputRule, upstream_spikes
+from .plasticity import window_of
 from .rule import Batch, Need, Objective, RuleError
 from .traces import pair_correlation
 
@@ -84,31 +85,14 @@ class ReSuMe(OutputRule):
         desired = targets[batch.labels].to(fired.time.device)
         if output.events is None:
             desired = on_grid(desired, net.dt)
-        desired = _within(desired, net.dt * net.steps)
-        trains = _joined(fired, desired)
-        signs = torch.cat([torch.ones(len(fired)), -torch.ones(len(desired))])
+        desired = window_of(desired, net.dt * net.steps)
         upstream = upstream_spikes(net, batch, activity)
-        traces = pair_correlation(
-            upstream, trains, self.tau, self.tau, factors=(torch.ones(len(upstream)), signs)
-        ).causal
+        # one by one, so that equal trains cancel exactly
+        traces, goals = (pair_correlation(upstream, train, self.tau, self.tau).causal for train in (fired, desired))
         surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
-        return self.constant * surplus[:, None] + self.amplitude * traces
+        return self.constant * surplus[:, None] + self.amplitude * (traces - goals)
 
 
 def fired_counts(spikes: Spikes) -> Tensor:
     """Return the number of spikes of each unit in all samples, int64 `[N]`."""
     return torch.bincount(spikes.unit, minlength=spikes.units)
-
-
-def _within(spikes: Spikes, duration: float) -> Spikes:
-    """Return the spikes before the end of the recorded window (s)."""
-    is_inside = spikes.time < duration
-    return Spikes.trusted(
-        spikes.sample[is_inside], spikes.unit[is_inside], spikes.time[is_inside], spikes.samples, spikes.units
-    )
-
-
-def _joined(*parts: Spikes) -> Spikes:
-    """Return the spikes of several trains of the same samples and units, one part after the other."""
-    sample, unit, time = (torch.cat([getattr(part, name) for part in parts]) for name in ("sample", "unit", "time"))
-    return Spikes.trusted(sample, unit, time, parts[0].samples, parts[0].units)
