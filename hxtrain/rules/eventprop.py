@@ -63,6 +63,7 @@ class EventProp(LearningRule):
     )
     solves: ClassVar[str] = "Yin-Yang with 30 hidden neurons, from spike times alone (experiment=eventprop_yin_yang)"
     metrics: ClassVar[tuple[str, ...]] = ("guarded_share",)
+    state_moves_weights: ClassVar[bool] = False  # it is that of the alarm of silence
 
     slope: str = "model"
     slope_floor: float = 0.3
