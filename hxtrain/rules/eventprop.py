@@ -63,6 +63,7 @@ class EventProp(LearningRule):
     )
     solves: ClassVar[str] = "Yin-Yang with 30 hidden neurons, from spike times alone (experiment=eventprop_yin_yang)"
     metrics: ClassVar[tuple[str, ...]] = ("guarded_share",)
+    state_moves_weights: ClassVar[bool] = False  # it is that of the alarm of silence
 
     slope: str = "model"
     slope_floor: float = 0.3
@@ -79,8 +80,13 @@ class EventProp(LearningRule):
             raise ValueError(f"rule.floor_strength={self.floor_strength} must be >= 0 and finite")
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
-        """Refuse measured slopes where hidden membranes are not measured, see `LearningRule.check`."""
+        """Refuse a saturation, and measured slopes without measured membranes, see `LearningRule.check`."""
         misfits = super().check(net, capabilities)
+        if net.saturation is not None:
+            misfits.append(
+                f"network.saturation={net.saturation:g} is not known to {self.name}, whose synapses are linear; leave "
+                "it out, or choose rule=backprop"
+            )
         if self.slope != "measured":
             return misfits
         if capabilities is not None and not capabilities.traces:

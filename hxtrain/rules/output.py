@@ -11,8 +11,8 @@ from torch import Tensor
 from hxtrain.backends import Capabilities, Spikes
 from hxtrain.network import Activity, Network
 from hxtrain.neurons.conversion import on_grid
-from hxtrain.objectives.losses import read_output
 
+from .plasticity import reported_loss
 from .rule import Batch, LearningRule, Step
 
 
@@ -58,14 +58,12 @@ class OutputRule(LearningRule):
         if synapses.mask is not None:
             gradient = torch.where(synapses.mask, gradient, 0.0)
         synapses.weight.grad = gradient.to(synapses.weight)
-        loss = self.objective.loss
-        output = read_output(loss, activity)
-        return Step(activity, float(loss(output, batch.labels.to(output.device))))
+        return Step(activity, reported_loss(self.objective, batch, activity))
 
 
 def upstream_spikes(net: Network, batch: Batch, activity: Activity) -> Spikes:
     """Return the spikes that arrive at the output; in software at the starts of their steps, as the twin sees them."""
     if len(activity.layers) > 1:
         return activity.layers[-2].times(net.dt)
-    spikes = batch.spikes.to(net.torch_device)
+    spikes = net.arrivals(batch.spikes.to(net.torch_device))
     return spikes if activity.layers[-1].events is not None else on_grid(spikes, net.dt)

@@ -36,6 +36,7 @@ class Pathway(NamedTuple):
         post: Spikes of its targets.
         weight: Weights `[N, J]`.
         maximum: Weight that counts as 1.
+        active: Targets that take part in the pass `[N]`; None: all.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Pathway(NamedTuple):
     post: Spikes
     weight: Tensor
     maximum: float
+    active: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -110,6 +112,7 @@ class Plasticity(LearningRule):
         mean = change / samples
         if self.homeostasis:
             lack = self.target_spikes - pathway.counts / samples
+            lack = lack if pathway.active is None else lack * pathway.active
             mean = mean + self.homeostasis * pathway.maximum * lack[:, None]
         mask = projection.synapses.mask
         weight = projection.synapses.weight
@@ -118,7 +121,8 @@ class Plasticity(LearningRule):
     def pathways(self, net: Network, batch: Batch, activity: Activity) -> Iterator[tuple[Incoming, Pathway]]:
         """Yield the learned projections with their spikes in a pass."""
         window = net.steps * net.dt
-        trains = {INPUT: window_of(batch.spikes.to(net.torch_device), window)}
+        trains = {INPUT: window_of(net.arrivals(batch.spikes.to(net.torch_device)), window)}
+        masks = dict(zip((layer.name for layer in net.layers), batch.masks or [None] * len(net.layers), strict=True))
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if layer.neurons.spiking:
                 trains[layer.name] = measured.times(net.dt)
@@ -126,10 +130,8 @@ class Plasticity(LearningRule):
             if projection.synapses.is_trainable and projection.post in trains:
                 maximum = self.maximum or limit or 1.0
                 weight = projection.synapses.effective_weight
-                yield (
-                    projection,
-                    Pathway(projection.name, trains[projection.pre], trains[projection.post], weight, maximum),
-                )
+                spikes = trains[projection.pre], trains[projection.post]
+                yield projection, Pathway(projection.name, *spikes, weight, maximum, masks[projection.post])
 
 
 def window_of(spikes: Spikes, end: float) -> Spikes:

@@ -23,6 +23,7 @@ from hxtrain.network import Activity, Network
 from hxtrain.neurons.conversion import on_grid
 
 from .output import OutputRule, upstream_spikes
+from .plasticity import window_of
 from .rule import Batch, Need, Objective, RuleError
 from .traces import pair_correlation
 
@@ -84,28 +85,14 @@ class ReSuMe(OutputRule):
         desired = targets[batch.labels].to(fired.time.device)
         if output.events is None:
             desired = on_grid(desired, net.dt)
-        desired = _within(desired, net.dt * net.steps)
+        desired = window_of(desired, net.dt * net.steps)
         upstream = upstream_spikes(net, batch, activity)
-        traces = self._traces(upstream, fired) - self._traces(upstream, desired)
+        # one by one, so that equal trains cancel exactly
+        traces, goals = (pair_correlation(upstream, train, self.tau, self.tau).causal for train in (fired, desired))
         surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
-        return self.constant * surplus[:, None] + self.amplitude * traces
-
-    def _traces(self, upstream: Spikes, spikes: Spikes) -> Tensor:
-        """Return the traces of the inputs at the spikes of each neuron, summed over samples `[N, J]`.
-
-        Both trains take the same course, so that equal trains cancel exactly.
-        """
-        return pair_correlation(upstream, spikes, self.tau, self.tau).causal
+        return self.constant * surplus[:, None] + self.amplitude * (traces - goals)
 
 
 def fired_counts(spikes: Spikes) -> Tensor:
     """Return the number of spikes of each unit in all samples, int64 `[N]`."""
     return torch.bincount(spikes.unit, minlength=spikes.units)
-
-
-def _within(spikes: Spikes, duration: float) -> Spikes:
-    """Return the spikes before the end of the recorded window (s)."""
-    is_inside = spikes.time < duration
-    return Spikes.trusted(
-        spikes.sample[is_inside], spikes.unit[is_inside], spikes.time[is_inside], spikes.samples, spikes.units
-    )

@@ -151,7 +151,8 @@ class RewardSTDP(LearningRule):
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and leave the negative mean change of its trials in `.grad`; the loss is the negative reward."""
         activity: Activity = net(batch.spikes, batch.masks)
-        teaching = self._teach(net, batch, activity)
+        inputs = net.arrivals(batch.spikes.to(net.torch_device))
+        teaching = self._teach(net, batch, activity, inputs)
         spikes = [layer.times(net.dt) for layer in activity.layers]
         samples = batch.spikes.samples
         names = {layer.name: number for number, layer in enumerate(net.layers)}
@@ -160,11 +161,12 @@ class RewardSTDP(LearningRule):
             pre = names.get(projection.pre)
             factors = teaching.inputs if pre is None else teaching.layers[pre], teaching.layers[post]
             if projection.synapses.is_trainable:
-                source = batch.spikes if pre is None else spikes[pre]
+                source = inputs if pre is None else spikes[pre]
                 weight = projection.synapses.weight
-                change = self._eligible(source.to(weight.device), spikes[post], factors)
+                change = self._eligible(source, spikes[post], factors)
                 change += self._homeostasis(activity, post, batch) * samples
-                weight.grad = (change / -samples).to(weight)
+                mask = projection.synapses.mask
+                weight.grad = ((change if mask is None else change * mask) / -samples).to(weight)
         return Step(activity, -teaching.reward)
 
     def _eligible(self, pre: Spikes, post: Spikes, factors: tuple[Tensor, Tensor]) -> Tensor:
@@ -182,22 +184,21 @@ class RewardSTDP(LearningRule):
         mask = None if batch.masks is None else batch.masks[number]
         return (growth if mask is None else growth * mask)[:, None]
 
-    def _teach(self, net: Network, batch: Batch, activity: Activity) -> Teaching:
+    def _teach(self, net: Network, batch: Batch, activity: Activity, inputs: Spikes) -> Teaching:
         """Return the third factors of all spikes, and let the running means take the rewards."""
         source = self.objective.reward
         labels = as_tensor(batch.labels, "labels")
         if isinstance(source, RewardSource):
             outputs = activity.layers[-1].times(net.dt)
-            return self._teach_in_time(net, batch, activity, source.rewards(batch.spikes, outputs, labels))
+            return self._teach_in_time(net, inputs, activity, source.rewards(batch.spikes, outputs, labels))
         loss = self.objective.loss
         output = read_output(loss, activity)
         scores = loss.scores(output) if isinstance(loss, Loss) else output.sum(0)
         values = source(scores, labels.to(scores.device)).double().cpu()
         surprise = self._surprise(values, labels.cpu())
         end = net.steps * net.dt
-        events = [batch.spikes, *(layer.times(net.dt) for layer in activity.layers)]
-        inputs, *layers = [self._decayed(surprise, spikes, end) for spikes in events]
-        return Teaching(inputs, layers, float(values.mean()))
+        layers = [self._decayed(surprise, layer.times(net.dt), end) for layer in activity.layers]
+        return Teaching(self._decayed(surprise, inputs, end), layers, float(values.mean()))
 
     def _decayed(self, surprise: Tensor, spikes: Spikes, end: float) -> Tensor:
         """Return the third factor of each event for a surprise `[B]` at the end of each trial; 0 after the end."""
@@ -207,16 +208,16 @@ class RewardSTDP(LearningRule):
             factor = factor * torch.exp((time - end) / self.tau_eligibility)
         return torch.where(time <= end, factor, 0.0)
 
-    def _teach_in_time(self, net: Network, batch: Batch, activity: Activity, rewards: Rewards) -> Teaching:
+    def _teach_in_time(self, net: Network, inputs: Spikes, activity: Activity, rewards: Rewards) -> Teaching:
         """Return the third factors for rewards at times; the running mean goes on from trial to trial."""
         modulator = Modulator(self.tau_eligibility or math.inf, self.tau_dopamine or 0.0, self.tau_baseline or math.inf)
         arguments = (rewards, modulator, net.steps * net.dt, float(self._means[0]))
         layers = []
         for layer in activity.layers:
-            credit = credits(batch.spikes, layer.times(net.dt), *arguments)
+            credit = credits(inputs, layer.times(net.dt), *arguments)
             layers.append(credit.outputs)
         self._means[0] = credit.baseline.mean()
-        return Teaching(credit.inputs, layers, float(rewards.value.sum()) / batch.spikes.samples)
+        return Teaching(credit.inputs, layers, float(rewards.value.sum()) / inputs.samples)
 
     def _surprise(self, values: Tensor, labels: Tensor) -> Tensor:
         """Return the rewards of trials above the expected ones `[B]`; 0 where too few are known. Means take them in."""

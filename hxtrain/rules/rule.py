@@ -128,6 +128,8 @@ class LearningRule(ABC):
             `sgd` of a local rule, else `adam`.
         solves: Task that the rule was shown to solve, in a few words.
         metrics: Names of the metrics that each step returns; the records of a run hold their means per epoch.
+        state_moves_weights: Whether the state enters the changes of weights. Processes that share a batch have states
+            of their own; they are refused if the state enters.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
         watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
@@ -137,6 +139,7 @@ class LearningRule(ABC):
     optimizer: ClassVar[str] = ""
     solves: ClassVar[str] = ""
     metrics: ClassVar[tuple[str, ...]] = ()
+    state_moves_weights: ClassVar[bool] = True
     watches_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ from torch.nn.functional import one_hot
 from hxtrain.backends import Capabilities, Spikes
 from hxtrain.backends.intake import as_tensor
 from hxtrain.network import Activity, Network, Write
+from hxtrain.objectives import Loss
 
 from .plasticity import Pathway, Plasticity, reported_loss
-from .rule import Batch, Need, Objective, Step
+from .rule import Batch, Need, Objective, RuleError, Step
 from .traces import sorted_events
 
 
@@ -115,8 +116,13 @@ class SDSP(Plasticity):
         return misfits
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:
-        """Make the internal states: those of initial weights between `low` and `high`; then set the weights."""
+        """Make the internal states: those of initial weights between `low` and `high`; then set the weights.
+
+        Raises:
+            RuleError: There is a teacher, but not one output neuron for each class.
+        """
         super().prepare(net, objective)
+        self._check_teacher(net)
         self._states: dict[str, Tensor] = {}
         for projection in net.projections:
             synapses = projection.synapses
@@ -125,6 +131,18 @@ class SDSP(Plasticity):
                 self._states[projection.name] = share.clamp(0, 1)
                 with torch.no_grad():
                     synapses.weight.copy_(self.weights(self._states[projection.name]))
+
+    def _check_teacher(self, net: Network) -> None:
+        """Refuse a teacher of an output that has not one neuron for each class."""
+        loss = self.objective.loss
+        outputs = net.layers[-1].neurons.size
+        classes = loss.classes(outputs) if isinstance(loss, Loss) else outputs
+        if (self.teacher or self.teacher_calcium) and classes != outputs:
+            raise RuleError(
+                f"rule={self.name}: a teacher drives one output neuron for each class, but {type(loss).__name__} has "
+                f"{outputs} neurons for {classes} classes; choose loss=spike_count, or leave rule.teacher and "
+                "rule.teacher_calcium at 0"
+            )
 
     def weights(self, states: Tensor) -> Tensor:
         """Return the weights of synapses with internal states `[N, J]`."""

@@ -114,7 +114,7 @@ def windows(
         length: Time steps per window.
         membranes: Whether membranes are read; they are computed then, also where a device recorded none.
     """
-    inputs = InputWindows(spikes.to(net.torch_device), net.dt, net.steps)
+    inputs = InputWindows(net.arrivals(spikes.to(net.torch_device)), net.dt, net.steps)
     for first in range(0, net.steps, length):
         last = min(first + length, net.steps)
         layer_spikes = [None if layer.spikes is None else layer.spikes[first:last] for layer in layers]

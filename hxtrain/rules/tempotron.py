@@ -9,11 +9,10 @@ unit weight. Only trials with a wrong answer change weights, by descent of the d
 
 The authors take the largest V of the membrane without reset in both cases. A device shows no membrane without reset:
 at its first spike V has reached the threshold, and what follows is no cause of the wrong answer (the authors, too, cut
-off inputs after the spike). Their K has a maximum of 1; here it is the potential of a unit weight of the network::
+off inputs after the spike). Their K has a maximum of 1; here it is the potential of a unit weight of the network, which
+devices share with the twin on the time grid (`neurons/psp.py`)::
 
-    K(s) = (exp(-s / tau_mem) - exp(-s / tau_syn)) / (1 / tau_syn - 1 / tau_mem) / dt
-
-and in software the response of the twin on the time grid, so that the gradient is exact there.
+    K(s) = (exp(-s / tau_mem) - exp(-s / tau_syn)) / (exp(-dt / tau_mem) - exp(-dt / tau_syn))
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
+from hxtrain.gradients.spike_times import first_times
 from hxtrain.network import Activity, Network
 from hxtrain.neurons import decay
 from hxtrain.objectives.firing import Firing
@@ -81,7 +81,7 @@ class Tempotron(OutputRule):
     def gradient(self, net: Network, batch: Batch, activity: Activity) -> Tensor:
         """Return the gradient of the sum of E over samples; see `OutputRule.gradient`."""
         output = activity.layers[-1]
-        first = _first_times(output.times(net.dt))
+        first = first_times(output.times(net.dt), torch.inf)
         goals = self._firing.goals(batch.labels, first.shape[1]).to(first.device)
         peaks = output.trace.max(0)
         is_late = goals & first.isinf()
@@ -90,17 +90,10 @@ class Tempotron(OutputRule):
         sample, unit = (is_late | is_early).nonzero(as_tuple=True)
         moments = Spikes.trusted(sample, unit, times[sample, unit], *first.shape)
         signs = torch.where(is_late, -1.0, 1.0)[sample, unit]
-        return responses(net, upstream_spikes(net, batch, activity), moments, signs, output.events is None)
+        return responses(net, upstream_spikes(net, batch, activity), moments, signs)
 
 
-def _first_times(spikes: Spikes) -> Tensor:
-    """Return the time of the first spike of each unit in each sample (s) `[B, N]`; infinite for silence."""
-    first = torch.full((spikes.samples * spikes.units,), torch.inf, device=spikes.time.device)
-    first.scatter_reduce_(0, spikes.sample * spikes.units + spikes.unit, spikes.time, "amin")
-    return first.view(spikes.samples, spikes.units)
-
-
-def responses(net: Network, upstream: Spikes, moments: Spikes, factors: Tensor, is_grid: bool) -> Tensor:
+def responses(net: Network, upstream: Spikes, moments: Spikes, factors: Tensor) -> Tensor:
     """Return the sum over moments of the output's potentials by unit weights `[N, J]`.
 
     Args:
@@ -108,14 +101,12 @@ def responses(net: Network, upstream: Spikes, moments: Spikes, factors: Tensor, 
         upstream: Spikes that arrive at the output.
         moments: Times at which the potential of a neuron is taken.
         factors: Factor of each moment in the sum `[E]`.
-        is_grid: Whether the response is that of the twin on the time grid; else of continuous time.
     """
     neurons = net.layers[-1].neurons
     is_equal = abs(neurons.tau_mem / neurons.tau_syn - 1) < SPLIT
     tau_mem = neurons.tau_mem * (1 + SPLIT / 2) if is_equal else neurons.tau_mem
     tau_syn = neurons.tau_mem * (1 - SPLIT / 2) if is_equal else neurons.tau_syn
-    by_step = decay(net.dt, tau_mem) - decay(net.dt, tau_syn)
-    scale = by_step if is_grid else (1 / tau_syn - 1 / tau_mem) * net.dt
+    scale = decay(net.dt, tau_mem) - decay(net.dt, tau_syn)
     all_factors = (torch.ones(len(upstream)), factors)
     slow, fast = (
         pair_correlation(upstream, moments, tau, tau, factors=all_factors).causal for tau in (tau_mem, tau_syn)

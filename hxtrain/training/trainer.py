@@ -214,7 +214,8 @@ class Trainer(Loop[TrainerConfig]):
             RuleError: There is such a state.
         """
         state = self._learning_state()
-        states = {f"rule={self.rule.name}": state["rule"], f"loss {type(self.task.loss).__name__}": state["loss"]}
+        states = {f"rule={self.rule.name}": state["rule"]} if self.rule.state_moves_weights else {}
+        states |= {f"loss {type(self.task.loss).__name__}": state["loss"]}
         states |= {f"regularizer {name}": values for name, values in state["penalties"].items()}
         owners = [owner for owner, values in states.items() if values]
         if team.size > 1 and owners:

@@ -454,17 +454,19 @@ def test_processes_that_share_batches_keep_no_state(tmp_path: Path) -> None:
     data = hx.load_dataset("digits")
     net = hx.Network(hx.Linear(64, 10), hx.LI(10))
 
-    def trainer(penalty: Regularizer, size: int) -> Trainer:
-        task = Task(net, hx.LatencyEncoder(), hx.MaxOverTime(), {"a": penalty}, data)
+    def trainer(penalty: Regularizer, size: int, rule: LearningRule) -> Trainer:
+        task = Task(net, hx.LatencyEncoder(), hx.MaxOverTime(), {"a": penalty}, data, rule=rule)
         return Trainer(task, TrainerConfig(), 0, tmp_path, {}, quiet(), Team(0, size))
 
     text = (
-        "regularizer a learn a state from the samples of a process, which 2 processes do not share; train in a single"
+        "regularizer a: the state is learned from the samples of one process, and 2 processes do not share it; train "
+        "in a single"
     )
     with pytest.raises(RuleError, match=text):
-        trainer(Inertia(), 2)
-    trainer(Inertia(), 1)
-    trainer(Burst(), 2)
+        trainer(Inertia(), 2, Backprop())
+    trainer(Inertia(), 1, Backprop())
+    trainer(Burst(), 2, Backprop())
+    trainer(Burst(), 2, hx.EventProp())  # its state is that of an alarm
 
 
 def test_a_rule_of_another_network_is_refused() -> None:

@@ -215,6 +215,15 @@ def test_homeostasis_strengthens_silent_neurons_but_not_silenced_ones() -> None:
     assert grad[:, 0].tolist() == [-0.5, 0, -0.5]
 
 
+def test_absent_synapses_stay_as_they_are() -> None:
+    net = network()
+    mask = torch.rand(3, 12, generator=torch.Generator().manual_seed(1)) < 0.5
+    net.set_mask("input->layer0", mask)
+    grad = gradients(net, prepared(net, baseline="none", homeostasis=0.5), batch())[0]
+    assert bool(grad[mask].any())
+    assert not bool(grad[~mask].any())
+
+
 def test_a_restored_rule_goes_on_bit_equally() -> None:
     net = network()
     rule = prepared(net, settling=1)

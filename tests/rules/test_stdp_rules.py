@@ -163,6 +163,13 @@ def test_homeostasis_strengthens_neurons_that_fire_too_little() -> None:
     torch.testing.assert_close(change, (0.5 * 2.0 * (target - counts))[:, None].expand(5, 8))
 
 
+def test_homeostasis_leaves_dropped_neurons_alone() -> None:
+    active = torch.tensor([1.0, 0, 1, 0, 1])
+    rule = STDP(a_plus=0.0, a_minus=0.0, homeostasis=0.5, target_spikes=9.0)
+    change = -gradient(rule, network(), batch()._replace(masks=[active]))
+    assert [bool(row.any()) for row in change] == [True, False, True, False, True]
+
+
 def test_a_readout_that_does_not_spike_is_refused_with_a_remedy() -> None:
     net = hx.Network(hx.Linear(8, 5), hx.LIF(5), hx.Linear(5, 3), hx.LI(3))
     with pytest.raises(RuleError, match=r"layer0->layer1.*: the readout does not spike; end the network in a"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hxtrain as hx
+from hxtrain.objectives import Firing
 from hxtrain.rules import SGD, Batch, Objective, RuleError, learn, require_fit
 from hxtrain.rules.sdsp import SDSP
 from hxtrain.runs.checkpoint import load_checkpoint
@@ -120,6 +121,14 @@ def test_a_teacher_lets_the_true_class_gain_and_the_others_lose() -> None:
     assert change[0].sum() > 0
     assert (change[1:] <= 0).all()
     assert change[1:].sum() < 0
+
+
+def test_a_teacher_of_several_neurons_per_class_is_refused() -> None:
+    loss = Firing(neurons=2)
+    net = hx.Network(hx.Linear(8, loss.outputs(3)), hx.LIF(loss.outputs(3)))
+    SDSP().prepare(net, Objective(loss))
+    with pytest.raises(RuleError, match=r"Firing has 6 neurons for 3 classes; choose loss=spike_count"):
+        SDSP(teacher=1.0).prepare(net, Objective(loss))
 
 
 def test_weights_are_low_or_high_from_the_start_on() -> None:

@@ -93,10 +93,11 @@ def test_measured_times_have_the_response_of_continuous_time(taus):
     upstream = hx.Spikes.from_events([0, 0], [1, 0], [1e-6, 9e-6], 1, 2)
     moments = hx.Spikes.from_events([0], [0], [1e-6 + lag], 1, 1)
     if tau_mem == tau_syn:
-        expected = lag * math.exp(-lag / tau_mem) / DT
+        expected = lag * math.exp((DT - lag) / tau_mem) / DT
     else:
-        expected = (math.exp(-lag / tau_mem) - math.exp(-lag / tau_syn)) / (1 / tau_syn - 1 / tau_mem) / DT
-    result = responses(net, upstream, moments, torch.ones(1), is_grid=False)
+        by_step = math.exp(-DT / tau_mem) - math.exp(-DT / tau_syn)
+        expected = (math.exp(-lag / tau_mem) - math.exp(-lag / tau_syn)) / by_step
+    result = responses(net, upstream, moments, torch.ones(1))
     torch.testing.assert_close(result, torch.tensor([[0.0, expected]], dtype=torch.float64), rtol=1e-6, atol=0)
 
 
@@ -105,8 +106,20 @@ def test_the_largest_response_has_the_published_norm():
     peak = tau * tau_syn / (tau - tau_syn) * math.log(tau / tau_syn)
     upstream = hx.Spikes.from_events([0], [0], [0.0], 1, 1)
     moments = hx.Spikes.from_events([0], [0], [peak], 1, 1)
-    highest = responses(network(inputs=1, taus=TAUS[1]), upstream, moments, torch.ones(1), is_grid=False)
-    assert float(highest) * (1 / tau_syn - 1 / tau) * DT == pytest.approx(1 / 2.1165, rel=1e-4)
+    highest = responses(network(inputs=1, taus=TAUS[1]), upstream, moments, torch.ones(1))
+    by_step = math.exp(-DT / tau) - math.exp(-DT / tau_syn)
+    assert float(highest) * by_step == pytest.approx(1 / 2.1165, rel=1e-4)
+
+
+def test_the_response_is_that_of_a_device():
+    net = hx.Network(hx.Linear(1, 1, mean=0.2, gain=0.0), hx.LIF(1), steps=20)
+    spikes = hx.Spikes.from_times([[1e-9]])
+    with hx.open_device("emulator", preset="ideal") as device, torch.no_grad():
+        net.attach(device)
+        measured = net(spikes).layers[0].trace[:, 0, 0]
+    moments = hx.Spikes.from_events([0] * 20, torch.arange(20), net.dt * torch.arange(20), 1, 20)
+    response = 0.2 * responses(net, spikes, moments, torch.ones(20))[:, 0]
+    assert float((measured - response).abs().max()) < 0.01  # the trace has 8 bits
 
 
 @pytest.mark.parametrize("preset", [None, "calibrated", "uncalibrated"])

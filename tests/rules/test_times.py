@@ -333,6 +333,9 @@ def test_what_does_not_fit_is_refused_with_a_remedy() -> None:
     net.traces = "spikes_only"
     with pytest.raises(RuleError, match=r"rule.slope=measured reads hidden membranes"):
         require_fit(EventProp(slope="measured"), net, None)
+    net.saturation = 0.4
+    with pytest.raises(RuleError, match=r"network.saturation=0.4 .* choose rule=backprop"):
+        require_fit(SpikeProp(), net, None)
     for settings, text in (
         ({"slope": "fitted"}, "rule.slope"),
         ({"slope_floor": 0.0}, "rule.slope_floor=0.0"),
