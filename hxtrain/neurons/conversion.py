@@ -72,6 +72,27 @@ def _check_spikes(sample: Tensor, unit: Tensor, time: Tensor) -> None:
         require("spikes.time", time, (len(sample),), torch.float32)
 
 
+def to_spikes(events: GroupedEvents, shape: tuple[int, int, int], dt: float) -> Spikes:
+    """Return grouped events as events at the starts of their steps, the reverse of `group_events`.
+
+    Args:
+        events: Events grouped by sample and step.
+        shape: T, B, N.
+        dt: Width of a step (s).
+
+    Raises:
+        ValueError: the events have another shape, or there is no time grid.
+    """
+    if not dt > 0:
+        raise ValueError(f"dt={dt} s must be positive")
+    steps, samples, units = shape
+    require_events("events", events, steps * samples, units)
+    row = torch.repeat_interleave(events.offsets.diff())
+    sample = torch.div(row, steps, rounding_mode="floor")
+    time = ((row - sample * steps).double() * dt).float()
+    return Spikes.trusted(sample, events.units, time, samples, units)
+
+
 def to_grid(events: GroupedEvents, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
     """Return a grid `[T, B, N]` with 1 for each event, and 0 elsewhere.
 

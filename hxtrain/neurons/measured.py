@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .conversion import count_events, group_grid, membranes, to_grid
+from hxtrain.backends import Spikes
+
+from .conversion import count_events, group_grid, membranes, to_grid, to_spikes
 from .events import GroupedEvents
 
 
@@ -78,6 +80,12 @@ class SpikeGrid:
         """Spikes as events; a grid must be on the CPU."""
         with torch.inference_mode(False):
             return group_grid(self.grid)
+
+    def times(self, dt: float) -> Spikes:
+        """Return the spikes as events at the starts of their steps of width `dt` (s)."""
+        if "grouped" in vars(self) or self.grid.device.type == "cpu":
+            return to_spikes(self.grouped, self.shape, dt)
+        return Spikes.from_grid(self.grid, dt)
 
     @cached_property
     def counts(self) -> Tensor:

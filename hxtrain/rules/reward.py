@@ -152,8 +152,8 @@ class RewardSTDP(LearningRule):
         """Run a batch, and leave the negative mean change of its trials in `.grad`; the loss is the negative reward."""
         activity: Activity = net(batch.spikes, batch.masks)
         inputs = net.arrivals(batch.spikes.to(net.torch_device))
-        teaching = self._teach(net, batch, activity, inputs)
         spikes = [layer.times(net.dt) for layer in activity.layers]
+        teaching = self._teach(net, batch, activity, inputs, spikes)
         samples = batch.spikes.samples
         names = {layer.name: number for number, layer in enumerate(net.layers)}
         for projection in net.projections:
@@ -184,21 +184,28 @@ class RewardSTDP(LearningRule):
         mask = None if batch.masks is None else batch.masks[number]
         return (growth if mask is None else growth * mask)[:, None]
 
-    def _teach(self, net: Network, batch: Batch, activity: Activity, inputs: Spikes) -> Teaching:
-        """Return the third factors of all spikes, and let the running means take the rewards."""
+    def _teach(self, net: Network, batch: Batch, activity: Activity, inputs: Spikes, spikes: list[Spikes]) -> Teaching:
+        """Return the third factors of all spikes, and let the running means take the rewards.
+
+        Args:
+            net: Network of the pass.
+            batch: Samples of the pass.
+            activity: Activity of the pass.
+            inputs: Input events as they arrive at the synapses.
+            spikes: Spikes of each layer.
+        """
         source = self.objective.reward
         labels = as_tensor(batch.labels, "labels")
         if isinstance(source, RewardSource):
-            outputs = activity.layers[-1].times(net.dt)
-            return self._teach_in_time(net, inputs, activity, source.rewards(batch.spikes, outputs, labels))
+            return self._teach_in_time(net, inputs, spikes, source.rewards(batch.spikes, spikes[-1], labels))
         loss = self.objective.loss
         output = read_output(loss, activity)
         scores = loss.scores(output) if isinstance(loss, Loss) else output.sum(0)
         values = source(scores, labels.to(scores.device)).double().cpu()
         surprise = self._surprise(values, labels.cpu())
         end = net.steps * net.dt
-        layers = [self._decayed(surprise, layer.times(net.dt), end) for layer in activity.layers]
-        return Teaching(self._decayed(surprise, inputs, end), layers, float(values.mean()))
+        upstream, *layers = [self._decayed(surprise, events, end) for events in (inputs, *spikes)]
+        return Teaching(upstream, layers, float(values.mean()))
 
     def _decayed(self, surprise: Tensor, spikes: Spikes, end: float) -> Tensor:
         """Return the third factor of each event for a surprise `[B]` at the end of each trial; 0 after the end."""
@@ -208,13 +215,13 @@ class RewardSTDP(LearningRule):
             factor = factor * torch.exp((time - end) / self.tau_eligibility)
         return torch.where(time <= end, factor, 0.0)
 
-    def _teach_in_time(self, net: Network, inputs: Spikes, activity: Activity, rewards: Rewards) -> Teaching:
+    def _teach_in_time(self, net: Network, inputs: Spikes, spikes: list[Spikes], rewards: Rewards) -> Teaching:
         """Return the third factors for rewards at times; the running mean goes on from trial to trial."""
         modulator = Modulator(self.tau_eligibility or math.inf, self.tau_dopamine or 0.0, self.tau_baseline or math.inf)
         arguments = (rewards, modulator, net.steps * net.dt, float(self._means[0]))
         layers = []
-        for layer in activity.layers:
-            credit = credits(inputs, layer.times(net.dt), *arguments)
+        for events in spikes:
+            credit = credits(inputs, events, *arguments)
             layers.append(credit.outputs)
         self._means[0] = credit.baseline.mean()
         return Teaching(credit.inputs, layers, float(rewards.value.sum()) / inputs.samples)

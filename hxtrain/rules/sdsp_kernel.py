@@ -15,10 +15,21 @@ from hxtrain.neurons.jit import Float, Int, compiled
 def _drift(x, row, elapsed, threshold, rise, fall):
     """Let the synapses of an input drift to the end of their side of the threshold."""
     for i in range(x.shape[1]):
-        if x[row, i] > threshold:
-            x[row, i] = min(1.0, x[row, i] + rise * elapsed)
-        else:
-            x[row, i] = max(0.0, x[row, i] - fall * elapsed)
+        value = x[row, i]
+        risen = value + rise * elapsed
+        fallen = value - fall * elapsed
+        risen = risen if risen < 1.0 else 1.0
+        fallen = fallen if fallen > 0.0 else 0.0
+        x[row, i] = risen if value > threshold else fallen
+
+
+@compiled
+def _scale(calcium, elapsed, tau):
+    """Let calcium decay for a time, which is negative here."""
+    if elapsed != 0.0:
+        decay = np.exp(elapsed / tau)
+        for i in range(calcium.shape[0]):
+            calcium[i] *= decay
 
 
 @compiled
@@ -73,22 +84,25 @@ def follow(
         for e in range(pre_offsets[b], pre_offsets[b + 1]):
             t = pre_time[e]
             while q < q_end and post_time[q] < t:
-                calcium *= np.exp((previous - post_time[q]) / tau)
+                _scale(calcium, previous - post_time[q], tau)
                 previous = post_time[q]
                 calcium[post_unit[q]] += jump
                 q += 1
-            calcium *= np.exp((previous - t) / tau)
+            _scale(calcium, previous - t, tau)
             previous = t
             j = pre_unit[e]
             _drift(x, j, t - updated[j], threshold, rise, fall)
             updated[j] = t
             sample = min(np.int64(np.floor(t / dt + 0.5)), steps - 1)
-            for i in range(outputs):
+            for i in range(outputs):  # without branches, so that it is done for several outputs at once
                 c = calcium[i] + calcium_lesson[b, i]
-                if membranes[sample, b, i] + lesson[b, i] > membrane_threshold:
-                    if up_low < c < up_high:
-                        x[j, i] = min(1.0, x[j, i] + up)
-                elif down_low < c < down_high:
-                    x[j, i] = max(0.0, x[j, i] - down)
+                is_high = membranes[sample, b, i] + lesson[b, i] > membrane_threshold
+                value = x[j, i]
+                raised = value + up if value + up < 1.0 else 1.0
+                lowered = value - down if value - down > 0.0 else 0.0
+                rises = is_high & (c > up_low) & (c < up_high)
+                falls = (not is_high) & (c > down_low) & (c < down_high)
+                value = raised if rises else value
+                x[j, i] = lowered if falls else value
         for j in range(inputs):
             _drift(x, j, window - updated[j], threshold, rise, fall)

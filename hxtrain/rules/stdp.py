@@ -73,9 +73,15 @@ class WeightDependent(Plasticity):
     def weighted(self, correlation: Correlation, pathway: Pathway) -> Tensor:
         """Return the change of the weights `[N, J]` for potentiation and depression at weight 1."""
         x = (pathway.weight.double() / pathway.maximum).clamp(min=0)
-        change = (1 - x).clamp(min=0) ** self.mu_plus * correlation.causal - x**self.mu_minus * correlation.anticausal
-        per_spike = self.heterosynaptic + self.forgetting * pathway.weight.double() / pathway.maximum
-        change -= per_spike * pathway.counts[:, None]
+        plus, minus = correlation
+        if self.mu_plus:
+            plus = (1 - x).clamp(min=0) ** self.mu_plus * plus
+        if self.mu_minus:
+            minus = x**self.mu_minus * minus
+        change = plus - minus
+        if self.heterosynaptic or self.forgetting:
+            per_spike = self.heterosynaptic + self.forgetting * pathway.weight.double() / pathway.maximum
+            change -= per_spike * pathway.counts[:, None]
         return pathway.maximum * change
 
 

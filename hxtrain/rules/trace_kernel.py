@@ -116,8 +116,8 @@ def trace_sums(
                 start = t
             decay_plus = np.exp((start - t) / tau_plus)
             decay_minus = np.exp((start - t) / tau_minus)
-            decay_x = np.exp((start - t) / tau_x)
-            decay_y = np.exp((start - t) / tau_y)
+            decay_x = decay_plus if tau_x == tau_plus else np.exp((start - t) / tau_x)
+            decay_y = decay_minus if tau_y == tau_minus else np.exp((start - t) / tau_y)
             p_next = _end(pre_time, p, p_end, t)
             q_next = _end(post_time, q, q_end, t)
             for e in range(p, p_next):

@@ -188,11 +188,16 @@ def sorted_events(
     Raises:
         ValueError: The number of factors differs.
     """
+    from .order_kernel import time_order
+
     sample, unit, time = (part.cpu().numpy() for part in (spikes.sample, spikes.unit, spikes.time))
+    times = time.astype(np.float64)
     factors = np.ones(len(time)) if factor is None else factor.detach().cpu().numpy().astype(np.float64)
     if factors.shape != time.shape:
         raise ValueError(f"{len(time)} events of the {label}, but factors {list(factors.shape)}; give one per event")
     offsets = np.zeros(spikes.samples + 1, np.int64)
     np.cumsum(np.bincount(sample, minlength=spikes.samples), out=offsets[1:])
-    order = np.lexsort((time, sample))
-    return offsets, unit[order], time[order].astype(np.float64), factors[order]
+    order = np.empty(len(time), np.int64)
+    if time_order(sample, times, (times + 0.0).view(np.uint64), offsets, order):
+        return offsets, unit, times, factors
+    return offsets, unit[order], times[order], factors[order]

@@ -209,7 +209,7 @@ def voltage_change(rule: Clopath, voltages: Sequence[float], inputs: Sequence[in
     x[list(inputs)] = 1.0
     window = hx.rules.Window(0, x, [torch.zeros_like(x)], [u])
     rule.observe(net, sample, window)
-    return float(rule._changes["input->layer0"])
+    return float(rule.change(net, "input->layer0"))
 
 
 @pytest.mark.parametrize(
