@@ -31,7 +31,7 @@ class LayerActivity(MeasuredLayer):
         """
         if self.fired is None:
             raise ValueError("a readout (LI) has no spikes; end the network in a spiking LIF (network.output=spikes)")
-        return Spikes.from_grid(self.fired.grid, dt) if self.events is None else self.events
+        return self.fired.spikes(dt) if self.events is None else self.events
 
 
 @dataclass(repr=False)

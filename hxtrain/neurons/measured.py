@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hxtrain.backends import Spikes
+
 from .conversion import count_events, group_grid, membranes, to_grid
 from .events import GroupedEvents
 
@@ -66,6 +68,21 @@ class SpikeGrid:
     def number(self) -> int:
         """Number of spikes."""
         return len(self.grouped.units) if "grouped" in vars(self) else int(self.grid.sum())
+
+    def spikes(self, dt: float) -> Spikes:
+        """Return the spikes at the starts of their steps, by sample and ascending in time.
+
+        Args:
+            dt: Width of a step (s).
+        """
+        if "grouped" not in vars(self):
+            return Spikes.from_grid(self.grid, dt)
+        steps, samples, neurons = self.shape
+        offsets, units, _ = self.grouped
+        rows = torch.repeat_interleave(offsets.diff())
+        sample = rows.div(steps, rounding_mode="floor")
+        time = ((rows - sample * steps).double() * dt).float()
+        return Spikes.trusted(sample, units, time, samples, neurons)
 
     @cached_property
     def grid(self) -> Tensor:

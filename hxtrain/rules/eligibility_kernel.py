@@ -16,9 +16,7 @@ from hxtrain.neurons.jit import Float, Int, Number, compiled, exact, uptr
 
 Index = npt.NDArray[np.int32]
 Patterns = npt.NDArray[np.signedinteger[Any]]
-BLOCK = 64
-"""Neurons whose rows are kept in the fast cache of a core."""
-PART = 32
+PART = 16
 """Sources of a grid that are skipped together where none has an event."""
 
 
@@ -241,14 +239,6 @@ def observe(
         is_last: Whether the state at the end of the window is not needed.
         gradient: Sums of learning signals and eligibilities `[J, N]` (in and out).
     """
-    for start in range(first, last, BLOCK):
-        end = min(start + BLOCK, last)
-        _observe_block(start, end, factors, decays, state, is_filtered, is_first, is_last, gradient)
-
-
-@compiled
-def _observe_block(first, last, factors, decays, state, is_filtered, is_first, is_last, gradient):
-    """Take a window of a block of neurons; see `observe`."""
     steps, samples, neurons = factors.signals.shape
     events = factors.inputs
     sources = gradient.shape[0]
