@@ -30,7 +30,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hxtrain.neurons import GridEvents, MeasuredLayer, Model, full_precision
+from hxtrain.neurons.threads import edges_of, run_loop
 
+from . import adm_kernel as kernel
 from .gradient import Gradient
 from .injection import measured_layers
 
@@ -60,7 +62,20 @@ def charges(spikes: Tensor, errors: Tensor, alpha: float, beta: float) -> Tensor
         alpha: Decay of the synaptic currents per step.
         beta: Decay of the membranes per step.
     """
-    credits = errors * derivative(spikes, beta)
+    slopes = derivative(spikes, beta)
+    if spikes.device.type == "cpu":
+        result = torch.empty_like(spikes)
+        number = result.numpy().dtype.type
+        arrays = (
+            spikes.contiguous().numpy(),
+            errors.to(spikes).contiguous().numpy(),
+            slopes.numpy(),
+            number(alpha),
+            result.numpy(),
+        )
+        run_loop(kernel.charges, edges_of(spikes.shape[1], spikes.numel()), *arrays)
+        return result
+    credits = errors * slopes
     fires = spikes > 0
     value = torch.zeros_like(errors[0])
     charge = torch.zeros_like(errors[0])

@@ -95,6 +95,14 @@ class Results(NamedTuple):
 
 
 @exact
+def _ascends(times, first, last):
+    for event in range(first + 1, last):  # noqa: SIM110 - compiled
+        if not times[event - 1] <= times[event]:
+            return False
+    return True
+
+
+@exact
 def order(offsets: Int, times: npt.NDArray[np.floating[Any]], end: float, numbers: Int) -> int:
     """Write the numbers of the events before a time, by sample and ascending in time; returns how many there are.
 
@@ -107,6 +115,13 @@ def order(offsets: Int, times: npt.NDArray[np.floating[Any]], end: float, number
     count = 0
     for b in range(offsets.shape[0] - 1):
         first = offsets[b]
+        if _ascends(times, first, offsets[b + 1]):
+            for event in range(first, offsets[b + 1]):
+                if times[event] >= end:
+                    break
+                numbers[count] = event
+                count += 1
+            continue
         ranks = np.argsort(times[first : offsets[b + 1]], kind="mergesort")
         for rank in ranks:
             if times[first + rank] < end:

@@ -6,7 +6,8 @@ Weights are floats (Cramer, Billaudelle et al., PNAS 2022, software reference). 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -57,6 +58,17 @@ class Twin:
 
     def __init__(self, net: Modelled) -> None:
         self._net = net
+        self._is_recording = False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Store membranes of hidden layers within the context, where passes without a graph would not."""
+        previous = self._is_recording
+        self._is_recording = True
+        try:
+            yield
+        finally:
+            self._is_recording = previous
 
     @property
     def plan(self) -> None:
@@ -67,7 +79,7 @@ class Twin:
         self._net = net
 
     def run(self, weights: list[Tensor], spikes: Spikes, events: GridEvents | None = None) -> Activity:
-        """Run a batch, see `Runner.run`; membranes of hidden layers are stored for gradients that read them.
+        """Run a batch, see `Runner.run`; membranes of hidden layers are stored for what reads them.
 
         Raises:
             ValueError: Weights are not finite.
@@ -77,7 +89,7 @@ class Twin:
             named = zip(net.projections, weights, strict=True)
             raise not_finite(*(projection.name for projection, weight in named if not all_finite([weight])))
         inputs = events or GridEvents(spikes, net.dt, net.steps)
-        recorded = torch.is_grad_enabled() and net.gradient.reads_membranes
+        recorded = self._is_recording or (torch.is_grad_enabled() and net.gradient.reads_membranes)
         with torch.no_grad():
             return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, recorded))
 

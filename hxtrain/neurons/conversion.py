@@ -107,6 +107,15 @@ def to_grid(events: GroupedEvents, shape: tuple[int, int, int], dtype: torch.dty
     return grid
 
 
+def count_grid(events: GroupedEvents, shape: tuple[int, int, int], first: int) -> Tensor:
+    """Return the numbers of events of the steps from `first` on, float32 `[W, B, J]`."""
+    from .conversion_kernel import count_grid as kernel
+
+    grid = torch.zeros(shape)
+    kernel(events.offsets.numpy(), events.units.numpy(), first, grid.numpy())
+    return grid
+
+
 def group_grid(grid: Tensor) -> GroupedEvents:
     """Group the ones of a grid of zeros and ones `[T, B, N]` by sample and step.
 

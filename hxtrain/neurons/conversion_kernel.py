@@ -128,6 +128,20 @@ def to_grid(offsets: Int, units: Int, grid: npt.NDArray[Any]) -> None:
 
 
 @exact
+def count_grid(offsets: Int, units: Int, first: int, grid: npt.NDArray[np.float32]) -> None:
+    """Count the events of the steps from `first` on in a grid [W, B, J] of zeros."""
+    samples = grid.shape[1]
+    if samples == 0:
+        return
+    steps = (offsets.shape[0] - 1) // samples
+    for b in range(samples):
+        for t in range(grid.shape[0]):
+            row = b * steps + first + t
+            for e in range(offsets[row], offsets[row + 1]):
+                grid[t, b, units[e]] += 1
+
+
+@exact
 def count_events(offsets: Int, units: Int, steps: int, counts: npt.NDArray[np.float32]) -> None:
     """Count the events of each source in each sample, [B, N] (out)."""
     counts[:] = 0

@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 
 from hxtrain.backends import Spikes
 
-from .conversion import group_events
+from .conversion import count_grid, group_events
 from .events import GroupedEvents
 from .shapes import require
 
@@ -107,6 +107,23 @@ class GridEvents:
         bins = self._spikes.bins(self.dt)
         indices = (bins < self.steps).nonzero()[:, 0]
         return (bins * self.samples + self._spikes.sample)[indices], self._spikes.unit[indices]
+
+    def counts(self, first: int, last: int) -> Tensor:
+        """Return the numbers of events in steps `first` to `last` (exclusive), float32 `[W, B, J]`."""
+        shape = (last - first, self.samples, self.units)
+        if self._spikes.time.device.type == "cpu":
+            return count_grid(self.grouped, shape, first)
+        index, starts = self._in_order
+        part = index[starts[first] : starts[last]] - first * self.samples * self.units
+        return torch.bincount(part, minlength=math.prod(shape)).view(shape).float()
+
+    @cached_property
+    def _in_order(self) -> tuple[Tensor, list[int]]:
+        """Index in a grid `[T, B, J]` of each event, ascending, and the first event of each step, then their number."""
+        row, unit = self._rows
+        index = torch.sort(row * self.units + unit).values
+        steps = torch.arange(self.steps + 1, device=index.device) * (self.samples * self.units)
+        return index, torch.searchsorted(index, steps).tolist()
 
     @cached_property
     def _dense(self) -> Tensor | None:

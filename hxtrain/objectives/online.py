@@ -181,7 +181,11 @@ class MaxErrors(SoftmaxErrors):
         self.pending = [is_record[-1], output[-1]]
         self.scores = maxima[-1]
         is_peak = is_record[: len(next_output)] & (next_output <= output[: len(next_output)])
-        return self.surplus(next_maxima).mul_(is_peak)
+        errors = torch.zeros_like(next_maxima)
+        step, sample = is_peak.any(2).nonzero(as_tuple=True)  # few have a peak
+        surplus = torch.softmax(self.scale * next_maxima[step, sample], 1).sub_(self.target[sample])
+        errors[step, sample] = surplus.mul_(is_peak[step, sample])
+        return errors
 
 
 class SquaredCountErrors(OnlineErrors):

@@ -31,7 +31,7 @@ from hxtrain.neurons.shapes import require_all
 from hxtrain.neurons.threads import edges_of, run_loop
 
 from . import eligibility_kernel as kernel
-from .eligibility_kernel import Decays, Factors, State
+from .eligibility_kernel import Decays, Events, Factors, State
 
 
 class Filter(NamedTuple):
@@ -105,7 +105,7 @@ class Eligibilities:
             return
         empty = np.empty((0, 0, 0), self._sums.numpy().dtype)
         factors = Factors(
-            _array(inputs),
+            _events(inputs),
             empty if slopes is None else _array(slopes),
             _array(signals),
             empty if direct is None else _array(direct),
@@ -116,7 +116,7 @@ class Eligibilities:
         arguments = (factors, self._decays, state, is_filtered, is_first, is_end, self._sums.numpy())
         run_loop(kernel.observe, edges_of(neurons, steps * samples * (neurons + sources)), *arguments)
         if not is_end:
-            kernel.advance(factors.inputs, self._decays, state)
+            kernel.advance(steps, factors.inputs, self._decays, state)
             self._state = state
 
     @property
@@ -142,3 +142,16 @@ class Eligibilities:
 def _array(values: Tensor) -> Float:
     array: Float = values.detach().contiguous().numpy()
     return array
+
+
+def _events(inputs: Tensor) -> Events:
+    """Return the events of a grid `[W, B, J]`."""
+    grid = _array(inputs)
+    offsets = np.empty(grid.shape[1] + 1, np.int64)
+    steps = np.empty(grid.size, np.int32)  # memory that is not written to costs nothing
+    sources = np.empty(grid.size, np.int32)
+    numbers = np.empty(grid.size, grid.dtype)
+    patterns = grid.reshape(-1).view(np.int32 if grid.itemsize == 4 else np.int64)
+    kernel.events_of(grid, patterns, offsets, steps, sources, numbers)
+    count = int(offsets[-1])
+    return Events(offsets, steps[:count], sources[:count], numbers[:count])

@@ -7,24 +7,46 @@ neurons.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from hxtrain.neurons.jit import Float, Number, compiled, uptr
+from hxtrain.neurons.jit import Float, Int, Number, compiled, exact, uptr
+
+Index = npt.NDArray[np.int32]
+Patterns = npt.NDArray[np.signedinteger[Any]]
+PART = 16
+"""Sources of a grid that are skipped together where none has an event."""
+
+
+class Events(NamedTuple):
+    """Events of the sources in a window, in order of sample and step.
+
+    Attributes:
+        offsets: Start of the events of each sample, and their number, int64 `[B + 1]`.
+        steps: Step of each event, int32 `[E]`.
+        sources: Source of each event, int32 `[E]`.
+        numbers: Number of events of the source in the step `[E]`.
+    """
+
+    offsets: Int
+    steps: Index
+    sources: Index
+    numbers: Float
 
 
 class Factors(NamedTuple):
     """What meets at the synapses in a window.
 
     Attributes:
-        inputs: Numbers of events of the sources `[W, B, J]`.
+        inputs: Events of the sources.
         slopes: Surrogate derivatives of the neurons `[W, B, N]`; empty for a readout, whose derivative is 1.
         signals: Learning signals of the neurons `[W, B, N]`.
         direct: Further learning signals, which meet the eligibilities of their own step `[W, B, N]`; empty for none.
     """
 
-    inputs: Float
+    inputs: Events
     slopes: Float
     signals: Float
     direct: Float
@@ -63,53 +85,82 @@ class State(NamedTuple):
 
 
 @compiled
-def _back_through(x, y, first, second, outer, inner, width):
-    """Carry the gradient `x [W, width]` of a filter's result back to its inputs `y [W, width]`.
+def _back_step(x, source, y, target, filtered, outer, inner, width):
+    """Carry the gradient `x` of a filter's result one step back to its input `y`; rows begin at `source`, `target`.
 
-    The filter is `c[t+1] = inner c[t] + input[t]`, `m[t+1] = outer m[t] + c[t+1]`, and `x` belongs to m. At the end,
-    `first` is the gradient of m at the first step, and `second` that of c.
+    The filter is `c[t+1] = inner c[t] + input[t]`, `m[t+1] = outer m[t] + c[t+1]`. After the first step, row 0 of
+    `filtered [3, width]` is the gradient of m at the start, and row 1 that of c; row 2 is for the step before.
     """
-    steps = uptr(x.shape[0]) // width
     for n in range(width):
-        first[n] = 0
-        second[n] = 0
-    for k in range(steps):
-        row = (steps - uptr(1) - k) * width
-        for n in range(width):
-            c = second[n]
-            y[row + n] = c
-            m = x[row + n] + outer * first[n]
-            first[n] = m
-            second[n] = m + inner * c
-    for n in range(width):
-        second[n] = inner * y[n]
+        c = filtered[uptr(2) * width + n]
+        m = x[source + n] + outer * filtered[n]
+        y[target + n] = c
+        filtered[n] = m
+        filtered[width + n] = inner * c
+        filtered[uptr(2) * width + n] = m + inner * c
+
+
+@exact
+def _is_empty(patterns, start, end):
+    joint = patterns[start]
+    for i in range(start, end):
+        joint |= patterns[i]
+    return joint == 0
+
+
+@exact
+def events_of(inputs: Float, patterns: Patterns, offsets: Int, steps: Index, sources: Index, numbers: Float) -> None:
+    """Write the events of a grid `[W, B, J]` in order of sample and step, and fill `offsets [B + 1]`.
+
+    `patterns` are the bits of the grid `[W B J]`, which show at once that a part of a row is empty.
+    """
+    count = 0
+    n_steps, samples, n_sources = inputs.shape
+    for b in range(samples):
+        offsets[b] = count
+        for u in range(n_steps):
+            row = (u * samples + b) * n_sources
+            for first in range(0, n_sources, PART):
+                last = min(first + PART, n_sources)
+                if _is_empty(patterns, uptr(row + first), uptr(row + last)):
+                    continue
+                for j in range(first, last):
+                    if inputs[u, b, j] != 0:
+                        steps[count] = u
+                        sources[count] = j
+                        numbers[count] = inputs[u, b, j]
+                        count += 1
+    offsets[samples] = count
 
 
 @compiled
-def _add_events(target, base, stride, inputs, b, rows, width):
+def _add_events(target, base, stride, events, b, rows, width):
     """Add to the rows `base + j stride` of the sources j the rows of the steps in which they have events."""
-    steps, _, sources = inputs.shape
-    for u in range(steps):
-        row = uptr(u) * width
-        for j in range(sources):
-            x = inputs[u, b, j]
-            if x != 0:
-                start = base + uptr(j) * stride
-                for n in range(width):
-                    target[start + n] += x * rows[row + n]
+    for e in range(events.offsets[b], events.offsets[b + 1]):
+        x = events.numbers[e]
+        row = uptr(events.steps[e]) * width
+        start = base + uptr(events.sources[e]) * stride
+        for n in range(width):
+            target[start + n] += x * rows[row + n]
 
 
 @compiled
-def _add_pair(target, start, first, x, second, y, width):
-    for n in range(width):
-        target[start + n] += x * first[n] + y * second[n]
+def _add_traces(target, base, stride, state, b, filtered, width):
+    """Add to the rows `base + j stride` what the traces at the start of the window contribute."""
+    for j in range(state.currents.shape[1]):
+        x = state.potentials[b, j]
+        y = state.currents[b, j]
+        if x != 0 or y != 0:
+            start = base + uptr(j) * stride
+            for n in range(width):
+                target[start + n] += x * filtered[n] + y * filtered[width + n]
 
 
 @compiled
-def _add_products(target, start, first, x, second, y, source, width):
-    """Add `first x + second y`, elementwise, where x and y are rows at `source`."""
+def _add_products(target, start, filtered, x, y, source, width):
+    """Add the products of rows 0 and 1 of `filtered` with x and y, whose rows begin at `source`."""
     for n in range(width):
-        target[start + n] += first[n] * x[source + n] + second[n] * y[source + n]
+        target[start + n] += filtered[n] * x[source + n] + filtered[width + n] * y[source + n]
 
 
 @compiled
@@ -121,37 +172,27 @@ def _decay_pair(rises, eligibilities, start, rise, decay, carry, width):
 
 
 @compiled
-def _copy_part(target, values, b, first, width):
-    """Copy the neurons from `first` of sample b `[W, B, N]` to `target [W, width]`."""
-    for r in range(values.shape[0]):
-        row = uptr(r) * width
-        for n in range(width):
-            target[row + n] = values[r, b, uptr(first) + n]
+def _copy_row(row, values, start, width):
+    for n in range(width):
+        row[n] = values[start + n]
 
 
 @compiled
-def _add_part(target, values, b, first, width):
-    for r in range(values.shape[0]):
-        row = uptr(r) * width
-        for n in range(width):
-            target[row + n] += values[r, b, uptr(first) + n]
+def _add_row(row, values, start, width):
+    for n in range(width):
+        row[n] += values[start + n]
 
 
 @compiled
-def _multiply_part(target, values, b, first, width):
-    for r in range(values.shape[0]):
-        row = uptr(r) * width
-        for n in range(width):
-            target[row + n] *= values[r, b, uptr(first) + n]
+def _multiply_row(row, values, start, width):
+    for n in range(width):
+        row[n] *= values[start + n]
 
 
 @compiled
-def _multiply_steps(target, source, factors, width):
-    """Write the rows of `source`, each multiplied by the factor of its step."""
-    for r in range(factors.shape[0]):
-        row = uptr(r) * width
-        for n in range(width):
-            target[row + n] = factors[r] * source[row + n]
+def _scale_row(row, values, start, factor, width):
+    for n in range(width):
+        row[n] = factor * values[start + n]
 
 
 @compiled
@@ -198,79 +239,79 @@ def observe(
         is_last: Whether the state at the end of the window is not needed.
         gradient: Sums of learning signals and eligibilities `[J, N]` (in and out).
     """
-    inputs, slopes, signals, direct = factors
-    steps, samples, neurons = signals.shape
-    sources = inputs.shape[2]
-    kind = signals.dtype.type
+    steps, samples, neurons = factors.signals.shape
+    events = factors.inputs
+    sources = gradient.shape[0]
+    dtype = factors.signals.dtype
+    kind = dtype.type
     width = uptr(last - first)
-    size = uptr(steps) * width
-    local = np.empty(size, signals.dtype)
-    charge = np.empty(size, signals.dtype)
-    part = np.empty(size, signals.dtype)
-    by_potential = np.empty(width, signals.dtype)
-    by_current = np.empty(width, signals.dtype)
-    by_eligibility = np.empty(width, signals.dtype)
-    by_rise = np.empty(width, signals.dtype)
+    stride = uptr(neurons)
+    signals = factors.signals.reshape(-1)
+    slopes = factors.slopes.reshape(-1)
+    direct = factors.direct.reshape(-1)
+    flat_gradient = gradient.reshape(-1)
+    rises = state.rises.reshape(-1)
+    eligibilities = state.eligibilities.reshape(-1)
+    local = np.empty(width, dtype)
+    charge = np.empty(uptr(steps) * width, dtype)
+    by_trace = np.empty(uptr(3) * width, dtype)
+    by_state = np.empty(uptr(3) * width, dtype)
     late, early = _responses(steps, decays.decay, decays.rise)
     stage_decay = kind(decays.decay**steps)
     stage_rise = kind(decays.rise**steps)
     carry = kind(decays.rise * late[0])
-    flat_gradient = gradient.reshape(-1)
-    rises = state.rises.reshape(-1)
-    eligibilities = state.eligibilities.reshape(-1)
-    stride = uptr(neurons)
-    has_slopes = slopes.shape[0] > 0
-    has_direct = direct.shape[0] > 0
     for b in range(samples):
-        _copy_part(charge, signals, b, first, width)
-        if is_filtered:
-            _back_through(charge, local, by_eligibility, by_rise, decays.decay, decays.rise, width)
-        else:
-            local[:] = charge
-        if has_direct:
-            _add_part(local, direct, b, first, width)
-        if has_slopes:
-            _multiply_part(local, slopes, b, first, width)
-        _back_through(local, charge, by_potential, by_current, decays.potential, decays.current, width)
-        _add_events(flat_gradient, uptr(first), stride, inputs, b, charge, width)
+        by_trace[:] = 0
+        by_state[:] = 0
+        for k in range(steps - 1, -1, -1):
+            start = uptr((k * samples + b) * neurons + first)
+            if is_filtered:
+                _back_step(signals, start, local, uptr(0), by_state, decays.decay, decays.rise, width)
+            else:
+                _copy_row(local, signals, start, width)
+            if direct.shape[0] > 0:
+                _add_row(local, direct, start, width)
+            if slopes.shape[0] > 0:
+                _multiply_row(local, slopes, start, width)
+            row = uptr(k) * width
+            _back_step(local, uptr(0), charge, row, by_trace, decays.potential, decays.current, width)
+        _add_events(flat_gradient, uptr(first), stride, events, b, charge, width)
         base = uptr(b * sources * neurons + first)
         if not is_first:
-            for j in range(sources):
-                start = uptr(first) + uptr(j) * stride
-                current = state.currents[b, j]
-                potential = state.potentials[b, j]
-                if current != 0 or potential != 0:
-                    _add_pair(flat_gradient, start, by_potential, potential, by_current, current, width)
-                if is_filtered:
-                    source = base + uptr(j) * stride
-                    _add_products(flat_gradient, start, by_eligibility, eligibilities, by_rise, rises, source, width)
+            _add_traces(flat_gradient, uptr(first), stride, state, b, by_trace, width)
+            if is_filtered:
+                for j in range(uptr(sources)):
+                    row = base + j * stride
+                    _add_products(flat_gradient, uptr(first) + j * stride, by_state, eligibilities, rises, row, width)
+                    if not is_last:
+                        _decay_pair(rises, eligibilities, row, stage_rise, stage_decay, carry, width)
         if is_last or not is_filtered:
             continue
-        if not is_first:
-            for j in range(sources):
-                _decay_pair(rises, eligibilities, base + uptr(j) * stride, stage_rise, stage_decay, carry, width)
-        _copy_part(part, slopes, b, first, width)
         for stage in range(2):
             target = eligibilities if stage == 0 else rises
-            _multiply_steps(local, part, late if stage == 0 else early, width)
-            _back_through(local, charge, by_potential, by_current, decays.potential, decays.current, width)
-            _add_events(target, base, stride, inputs, b, charge, width)
+            responses = late if stage == 0 else early
+            by_trace[:] = 0
+            for k in range(steps - 1, -1, -1):
+                start = uptr((k * samples + b) * neurons + first)
+                _scale_row(local, slopes, start, kind(responses[k]), width)
+                row = uptr(k) * width
+                _back_step(local, uptr(0), charge, row, by_trace, decays.potential, decays.current, width)
+            _add_events(target, base, stride, events, b, charge, width)
             if not is_first:
-                for j in range(sources):
-                    current = state.currents[b, j]
-                    potential = state.potentials[b, j]
-                    if current != 0 or potential != 0:
-                        start = base + uptr(j) * stride
-                        _add_pair(target, start, by_potential, potential, by_current, current, width)
+                _add_traces(target, base, stride, state, b, by_trace, width)
 
 
 @compiled
-def advance(inputs: Float, decays: Decays, state: State) -> None:
+def advance(steps: int, events: Events, decays: Decays, state: State) -> None:
     """Move the traces of the sources to the end of a window."""
-    steps, samples, sources = inputs.shape
+    samples, sources = state.currents.shape
     for b in range(samples):
+        e = events.offsets[b]
         for u in range(steps):
             for j in range(sources):
-                current = decays.current * state.currents[b, j] + inputs[u, b, j]
-                state.currents[b, j] = current
-                state.potentials[b, j] = decays.potential * state.potentials[b, j] + current
+                state.currents[b, j] *= decays.current
+            while e < events.offsets[b + 1] and events.steps[e] == u:
+                state.currents[b, events.sources[e]] += events.numbers[e]
+                e += 1
+            for j in range(sources):
+                state.potentials[b, j] = decays.potential * state.potentials[b, j] + state.currents[b, j]

@@ -66,14 +66,15 @@ class OnlineRule(StreamingRule):
     """Base of rules with eligibilities.
 
     Attributes:
-        window: Time steps at a time. Results do not depend on it; cost does: synapses are touched once per window.
+        window: Time steps at a time. Results do not depend on it; cost does: synapses are touched once per window,
+            and a trial of a single window costs least.
         feedback: Way of the errors to hidden layers: `symmetric` (the transposed weights, layer by layer), or directly
             from the output by fixed weights, `random` or `uniform` (all the same).
         feedback_seed: Seed of random feedback.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.PENALTIES})
-    window: int = 32
+    window: int = 128
     feedback: str = "symmetric"
     feedback_seed: int = 0
 

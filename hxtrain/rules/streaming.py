@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.network import Activity, LayerActivity, Network
+from hxtrain.neurons import GridEvents
 
 from .rule import Batch, LearningRule, Need, Step
 
@@ -35,31 +37,6 @@ class Window(NamedTuple):
     inputs: Tensor
     spikes: list[Tensor | None]
     membranes: list[Tensor | None]
-
-
-class InputWindows:
-    """Input events on the time grid, a window at a time.
-
-    Args:
-        spikes: Input events of `B` samples.
-        dt: Width of a step (s).
-        steps: Number of steps of the pass.
-    """
-
-    def __init__(self, spikes: Spikes, dt: float, steps: int) -> None:
-        bins, order = torch.sort(spikes.bins(dt), stable=True)
-        self._bins = bins
-        self._index = spikes.sample[order] * spikes.units + spikes.unit[order]
-        self._starts = torch.searchsorted(bins, torch.arange(steps + 1, device=bins.device)).tolist()
-        self._shape = (spikes.samples, spikes.units)
-
-    def grid(self, first: int, last: int) -> Tensor:
-        """Return the numbers of events in steps `first` to `last` (exclusive) `[W, B, J]`."""
-        samples, units = self._shape
-        part = slice(self._starts[first], self._starts[last])
-        index = (self._bins[part] - first) * samples * units + self._index[part]
-        counts = torch.bincount(index, minlength=(last - first) * samples * units)
-        return counts.view(last - first, samples, units).to(torch.float32)
 
 
 @dataclass
@@ -95,15 +72,18 @@ class StreamingRule(LearningRule):
     @torch.no_grad()
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and show it to the rule a window at a time."""
-        activity: Activity = net(batch.spikes, batch.masks)
+        reads_membranes = Need.MEMBRANES in self.needs
+        with net.twin.recording() if reads_membranes else nullcontext():
+            activity: Activity = net(batch.spikes, batch.masks)
         self.begin(net, batch)
-        for window in windows(net, batch.spikes, activity.layers, self.window, Need.MEMBRANES in self.needs):
+        inputs = batch.spikes if activity.inputs is None else activity.inputs
+        for window in windows(net, inputs, activity.layers, self.window, reads_membranes):
             self.observe(net, batch, window)
         return Step(activity, self.finish(net, batch, activity))
 
 
 def windows(
-    net: Network, spikes: Spikes, layers: list[LayerActivity], length: int, membranes: bool = True
+    net: Network, spikes: Spikes | GridEvents, layers: list[LayerActivity], length: int, membranes: bool = True
 ) -> Iterator[Window]:
     """Return the windows of a pass in order; the last one may be shorter.
 
@@ -114,9 +94,10 @@ def windows(
         length: Time steps per window.
         membranes: Whether membranes are read; they are computed then, also where a device recorded none.
     """
-    inputs = InputWindows(net.arrivals(spikes.to(net.torch_device)), net.dt, net.steps)
+    if isinstance(spikes, Spikes):
+        spikes = GridEvents(net.arrivals(spikes.to(net.torch_device)), net.dt, net.steps)
     for first in range(0, net.steps, length):
         last = min(first + length, net.steps)
         layer_spikes = [None if layer.spikes is None else layer.spikes[first:last] for layer in layers]
         layer_membranes = [layer.trace[first:last] if membranes else None for layer in layers]
-        yield Window(first, inputs.grid(first, last), layer_spikes, layer_membranes)
+        yield Window(first, spikes.counts(first, last), layer_spikes, layer_membranes)

@@ -24,12 +24,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from hxtrain.network import Network
+from hxtrain.neurons import GridEvents
 from hxtrain.objectives.van_rossum import DifferenceTraces, VanRossum
 
 from .eligibility import Filter
 from .online import OnlineRule
 from .rule import Batch, Need, Objective, RuleError
-from .streaming import InputWindows, Window
+from .streaming import Window
 
 
 @dataclass
@@ -65,7 +66,7 @@ class SuperSpike(OnlineRule):
         """Set the state of the errors to the start of a trial."""
         distance = self._distance()
         self._labels = batch.labels
-        self._targets = InputWindows(distance.trains(net.dt * net.steps), net.dt, net.steps)
+        self._targets = GridEvents(distance.trains(net.dt * net.steps), net.dt, net.steps)
         self._traces = DifferenceTraces(distance, net.dt)
         self._sum = 0.0
 
@@ -78,7 +79,7 @@ class SuperSpike(OnlineRule):
         """Return the derivatives of the loss with respect to the output's filtered trains `[W, B, C]`."""
         spikes = window.spikes[-1]
         assert spikes is not None
-        targets = self._targets.grid(window.first, window.first + len(spikes)).to(spikes)[:, self._labels]
+        targets = self._targets.counts(window.first, window.first + len(spikes)).to(spikes)[:, self._labels]
         traces = self._traces.observe(spikes - targets)
         samples = traces.shape[1]
         self._sum += float(traces.square().sum()) / (2 * samples)
