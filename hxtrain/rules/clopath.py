@@ -95,7 +95,7 @@ class Clopath(Plasticity, StreamingRule):
         """
         activity: Activity = net(batch.spikes, batch.masks)
         self.begin(net, batch)
-        events = {INPUT: _grouped(batch.spikes, net.dt, net.steps)}
+        events = {INPUT: _grouped(net.arrivals(batch.spikes.to(net.torch_device)), net.dt, net.steps)}
         membranes = {}
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if measured.fired is not None:

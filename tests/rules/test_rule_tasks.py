@@ -26,8 +26,8 @@ register()
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_rule_learns_its_task(name: str, tmp_path: Path) -> None:
-    least, *changes = TASKS[name]
+    threshold, *changes = TASKS[name]
     with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
         words = [f"experiment={name}", "trainer.plots=false", *map(str, changes)]
         config: Any = OmegaConf.to_object(compose("train", words))
-    assert run(config, tmp_path, progress=Progress(False))["test_accuracy"] >= least
+    assert run(config, tmp_path, progress=Progress(False))["test_accuracy"] >= threshold
