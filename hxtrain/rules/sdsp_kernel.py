@@ -69,7 +69,7 @@ def follow(
     inputs, outputs = x.shape
     steps = membranes.shape[0]
     window = steps * dt
-    needs_calcium = up_low >= 0.0 and down_low >= 0.0  # without calcium no synapse can jump then
+    needs_calcium = up_low >= 0.0 and down_low >= 0.0  # then no synapse of a silent output can jump
     calcium = np.zeros(outputs)
     updated = np.zeros(inputs)  # since the start of the batch: synapses drift through trials without input at once
     for b in range(pre_offsets.shape[0] - 1):
