@@ -36,9 +36,9 @@ def _sort_by_digit(bits, shift, first, order, sorted_order):
     for digit in range(1 << DIGIT):
         first[digit + 1] += first[digit]
     for k in range(order.shape[0]):
-        digit = np.int64((bits[order[k]] >> shift) & mask)
-        sorted_order[first[digit]] = order[k]
-        first[digit] += 1
+        place = np.int64((bits[order[k]] >> shift) & mask)
+        sorted_order[first[place]] = order[k]
+        first[place] += 1
     return True
 
 
