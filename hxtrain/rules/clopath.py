@@ -140,13 +140,14 @@ class Clopath(Plasticity, StreamingRule):
         for projection in net.projections:
             if not projection.synapses.is_trainable or projection.post not in membranes:
                 continue
-            pre, post = events[projection.pre], events[projection.post]
+            pre = events[projection.pre]
+            post = events[projection.post]
             membrane = membranes[projection.post].detach().cpu().contiguous().numpy()
             is_start = projection.name not in self._memories
             if is_start:
                 self._memories[projection.name] = _memory(membrane.shape[1], pre.sources, post.sources)
-            groups = (part.numpy() for part in (pre.offsets, pre.units, post.offsets, post.units))
-            follow(first, last, is_start, *groups, membrane, constants, *self._memories[projection.name])
+            memory = self._memories[projection.name]
+            follow(first, last, is_start, *_arrays(pre), *_arrays(post), membrane, constants, *memory)
 
     def change(self, net: Network, name: str) -> Tensor:
         """Return the change of a projection so far, summed over the samples `[N, J]`, at a maximum of 1."""
@@ -181,6 +182,10 @@ def _of_grid(grid: Tensor) -> GroupedEvents:
 def _fired(measured: LayerActivity) -> GroupedEvents:
     """Return the spikes of a layer grouped by sample and step."""
     assert measured.fired is not None  # a readout has none
-    grid = vars(measured.fired).get("grid")
-    on_cpu = grid is None or grid.device.type == "cpu"
-    return measured.fired.grouped if on_cpu else _of_grid(grid)
+    grid: Tensor | None = vars(measured.fired).get("grid")
+    return measured.fired.grouped if grid is None or grid.device.type == "cpu" else _of_grid(grid)
+
+
+def _arrays(events: GroupedEvents) -> tuple[Any, Any]:
+    """Return offsets and units as the loop takes them."""
+    return events.offsets.numpy(), events.units.numpy()

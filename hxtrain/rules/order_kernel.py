@@ -36,9 +36,9 @@ def _sort_by_digit(bits, shift, first, order, sorted_order):
     for digit in range(1 << DIGIT):
         first[digit + 1] += first[digit]
     for k in range(order.shape[0]):
-        digit = np.int64((bits[order[k]] >> shift) & mask)
-        sorted_order[first[digit]] = order[k]
-        first[digit] += 1
+        place = np.int64((bits[order[k]] >> shift) & mask)
+        sorted_order[first[place]] = order[k]
+        first[place] += 1
     return True
 
 
@@ -59,11 +59,11 @@ def time_order(sample: Int, time: Float, bits: npt.NDArray[np.uint64], offsets: 
     if _is_ordered(sample, time):
         return True
     by_time = np.arange(order.shape[0])
-    other = np.empty_like(order)
+    spare = np.empty_like(order)
     first = np.empty((1 << DIGIT) + 1, np.int64)
     for number in range(PASSES):
-        if _sort_by_digit(bits, np.uint64(number * DIGIT), first, by_time, other):
-            by_time, other = other, by_time
+        if _sort_by_digit(bits, np.uint64(number * DIGIT), first, by_time, spare):
+            by_time, spare = spare, by_time
     place = offsets[:-1].copy()
     for k in range(by_time.shape[0]):
         e = by_time[k]

@@ -24,12 +24,11 @@ def _drift(x, row, elapsed, threshold, rise, fall):
 
 
 @compiled
-def _scale(calcium, elapsed, tau):
+def _decay(calcium, elapsed, tau):
     """Let calcium decay for a time, which is negative here."""
-    if elapsed != 0.0:
-        decay = np.exp(elapsed / tau)
-        for i in range(calcium.shape[0]):
-            calcium[i] *= decay
+    decay = np.exp(elapsed / tau)
+    for i in range(calcium.shape[0]):
+        calcium[i] *= decay
 
 
 @compiled
@@ -70,8 +69,9 @@ def follow(
     inputs, outputs = x.shape
     steps = membranes.shape[0]
     window = steps * dt
+    needs_calcium = up_low >= 0.0 and down_low >= 0.0  # then no synapse of a silent output can jump
     calcium = np.zeros(outputs)
-    updated = np.zeros(inputs)
+    updated = np.zeros(inputs)  # since the start of the batch: synapses drift through trials without input at once
     for b in range(pre_offsets.shape[0] - 1):
         calcium.fill(0.0)
         q = post_offsets[b]
@@ -79,22 +79,25 @@ def follow(
         if stationary:
             for e in range(q, q_end):
                 calcium[post_unit[e]] += jump * np.exp((post_time[e] - window) / tau) / (1 - np.exp(-window / tau))
-        updated.fill(0.0)
+        may_jump = not needs_calcium or calcium.any() or calcium_lesson[b].any()
         previous = 0.0
         for e in range(pre_offsets[b], pre_offsets[b + 1]):
             t = pre_time[e]
             while q < q_end and post_time[q] < t:
-                _scale(calcium, previous - post_time[q], tau)
+                _decay(calcium, previous - post_time[q], tau)
                 previous = post_time[q]
                 calcium[post_unit[q]] += jump
+                may_jump = True
                 q += 1
-            _scale(calcium, previous - t, tau)
-            previous = t
             j = pre_unit[e]
-            _drift(x, j, t - updated[j], threshold, rise, fall)
-            updated[j] = t
+            _drift(x, j, b * window + t - updated[j], threshold, rise, fall)
+            updated[j] = b * window + t
+            if not may_jump:
+                continue
+            _decay(calcium, previous - t, tau)
+            previous = t
             sample = min(np.int64(np.floor(t / dt + 0.5)), steps - 1)
-            for i in range(outputs):  # without branches, so that it is done for several outputs at once
+            for i in range(outputs):  # selections are faster here than branches
                 c = calcium[i] + calcium_lesson[b, i]
                 is_high = membranes[sample, b, i] + lesson[b, i] > membrane_threshold
                 value = x[j, i]
@@ -104,5 +107,5 @@ def follow(
                 falls = (not is_high) & (c > down_low) & (c < down_high)
                 value = raised if rises else value
                 x[j, i] = lowered if falls else value
-        for j in range(inputs):
-            _drift(x, j, window - updated[j], threshold, rise, fall)
+    for j in range(inputs):
+        _drift(x, j, (pre_offsets.shape[0] - 1) * window - updated[j], threshold, rise, fall)

@@ -143,13 +143,20 @@ def trace_sums(
 
 
 @compiled
-def _note(times, units, number, unit, t):
-    """Note the time of a spike; returns the number of neurons that have fired."""
+def _note(times, traces, units, number, unit, t, jump):
+    """Note the time of a spike, which sets its trace; returns the number of neurons that have fired."""
     if times[unit] == -np.inf:
         units[number] = unit
         number += 1
     times[unit] = t
+    traces[unit] = jump
     return number
+
+
+@compiled
+def _shrink(traces, units, number, factor):
+    for k in range(number):
+        traces[units[k]] *= factor
 
 
 @compiled
@@ -189,6 +196,9 @@ def nearest_sums(
     """
     outputs = causal.shape[1]
     inputs = causal.shape[2]
+    longest = 50 * min(tau_plus, tau_minus)
+    r = np.empty(inputs)
+    o = np.empty(outputs)
     last_pre = np.full(inputs, -np.inf)
     last_post = np.full(outputs, -np.inf)
     sources = np.empty(inputs, np.int64)
@@ -205,30 +215,37 @@ def nearest_sums(
         last_pre.fill(-np.inf)
         last_post.fill(-np.inf)
         unpaired.fill(p)
+        start = 0.0  # traces are those at this time, as in `trace_sums`
         while p < p_end or q < q_end:
             t = _next_time(pre_time, p, p_end, post_time, q, q_end)
+            if t - start > longest:
+                _shrink(r, sources, n_sources, np.exp((start - t) / tau_plus))
+                _shrink(o, targets, n_targets, np.exp((start - t) / tau_minus))
+                start = t
+            decay_plus = np.exp((start - t) / tau_plus)
+            decay_minus = decay_plus if tau_minus == tau_plus else np.exp((start - t) / tau_minus)
             p_next = _end(pre_time, p, p_end, t)
             q_next = _end(post_time, q, q_end, t)
             for e in range(p, p_next):
                 j = pre_unit[e]
+                amount = pre_factor[e] * decay_minus
                 for k in range(n_targets):
-                    last = last_post[targets[k]]
-                    if not reduced or last > last_pre[j]:
-                        anticausal[row, j, targets[k]] += pre_factor[e] * np.exp((last - t) / tau_minus)
+                    if not reduced or last_post[targets[k]] > last_pre[j]:
+                        anticausal[row, j, targets[k]] += amount * o[targets[k]]
             for e in range(q, q_next):
                 i = post_unit[e]
                 if reduced:
+                    amount = post_factor[e] * decay_plus
                     for k in range(n_sources):
-                        last = last_pre[sources[k]]
-                        if last >= last_post[i]:
-                            causal[row, i, sources[k]] += post_factor[e] * np.exp((last - t) / tau_plus)
+                        if last_pre[sources[k]] >= last_post[i]:
+                            causal[row, i, sources[k]] += amount * r[sources[k]]
                 else:
                     for m in range(unpaired[i], p):
                         causal[row, i, pre_unit[m]] += post_factor[e] * np.exp((pre_time[m] - t) / tau_plus)
                     unpaired[i] = p
             for e in range(p, p_next):
-                n_sources = _note(last_pre, sources, n_sources, pre_unit[e], t)
+                n_sources = _note(last_pre, r, sources, n_sources, pre_unit[e], t, 1 / decay_plus)
             for e in range(q, q_next):
-                n_targets = _note(last_post, targets, n_targets, post_unit[e], t)
+                n_targets = _note(last_post, o, targets, n_targets, post_unit[e], t, 1 / decay_minus)
             p = p_next
             q = q_next

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.rules.traces import Correlation, Pairing, Triplets, pair_correlation, triplet_correlation
+from hxtrain.neurons.measured import SpikeGrid
+from hxtrain.rules.traces import (
+    Correlation,
+    Pairing,
+    Triplets,
+    pair_correlation,
+    sorted_events,
+    triplet_correlation,
+)
 
 TAU_PLUS = 17.0
 TAU_MINUS = 34.0
@@ -160,6 +168,36 @@ def test_a_factor_scales_what_its_spike_adds(pairing: Pairing) -> None:
             chosen[1 - side][event] = factors[1 - side][event]
             parts[side] += pair_correlation(pre, post, 5.0, 9.0, pairing, (chosen[0], chosen[1]))[side]
     torch.testing.assert_close(torch.stack(list(total)), parts, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("events", [0, 1, 2, 700])
+@pytest.mark.parametrize("resolution", [1e-6, 1e-12])
+def test_events_are_sorted_by_sample_and_time_and_equal_ones_keep_their_order(
+    dtype: torch.dtype, events: int, resolution: float
+) -> None:
+    numbers = np.random.default_rng(events)
+    sample = np.sort(numbers.integers(0, 7, events))
+    spread = 10.0 ** numbers.integers(-9, 1, events)
+    time = torch.from_numpy(np.floor(numbers.random(events) * spread / resolution) * resolution).to(dtype)
+    time[1:2] = -0.0
+    unit = torch.from_numpy(numbers.integers(0, 5, events))
+    spikes = hx.Spikes.trusted(torch.from_numpy(sample), unit, time, 7, 5)
+    order = np.lexsort((time.numpy(), sample))
+    offsets, units, times, factors = sorted_events(spikes, torch.arange(events))
+    assert offsets.tolist() == np.searchsorted(sample, np.arange(8)).tolist()
+    assert units.tolist() == unit[order].tolist()
+    assert times.tolist() == time.double()[order].tolist()
+    assert factors.tolist() == order.tolist()
+
+
+def test_spikes_of_a_population_are_the_events_of_its_grid() -> None:
+    grid = (torch.rand(9, 4, 6, generator=torch.Generator().manual_seed(2)) < 0.2).float()
+    expected = hx.Spikes.from_grid(grid, 1.7e-6)
+    times = SpikeGrid(grid).times(1.7e-6)
+    for name in ("sample", "unit", "time"):
+        assert torch.equal(getattr(times, name), getattr(expected, name))
+    assert (times.samples, times.units) == (4, 6)
 
 
 def test_silence_gives_zero_whatever_the_other_side_does() -> None:
