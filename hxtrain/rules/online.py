@@ -177,10 +177,10 @@ class OnlineRule(StreamingRule):
             return
         signals = self._signals(net, errors, judged.slopes)
         excess = [*self._excess(judged), None]
+        sources = window.events or [judged.inputs, *judged.spikes]
         queue = iter(self._eligibilities)
         for number, layer in enumerate(net.layers):
-            upstream = judged.inputs if number == 0 else judged.spikes[number - 1]
-            for inputs in (upstream, judged.spikes[number])[: len(layer.projections)]:
+            for inputs in sources[number : number + len(layer.projections)]:
                 eligibilities = next(queue)
                 if eligibilities is not None:
                     assert inputs is not None
