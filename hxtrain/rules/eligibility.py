@@ -32,7 +32,7 @@ from hxtrain.neurons.shapes import require, require_all, require_events
 from hxtrain.neurons.threads import edges_of, run_loop
 
 from . import eligibility_kernel as kernel
-from .eligibility_kernel import Decays, Events, Factors, State
+from .eligibility_kernel import Decays, Events, Factors, Patterns, State
 
 
 class Filter(NamedTuple):
@@ -160,7 +160,7 @@ def _events(inputs: Tensor) -> Events:
     steps = np.empty(grid.size, np.int32)  # memory that is not written to costs nothing
     sources = np.empty(grid.size, np.int32)
     numbers = np.empty(grid.size, grid.dtype)
-    patterns = grid.reshape(-1).view(np.int32 if grid.itemsize == 4 else np.int64)
+    patterns: Patterns = grid.reshape(-1).view(np.int32 if grid.itemsize == 4 else np.int64)
     kernel.events_of(grid, patterns, offsets, steps, sources, numbers)
     count = int(offsets[-1])
     return Events(offsets, steps[:count], sources[:count], numbers[:count])
