@@ -96,10 +96,10 @@ class Results(NamedTuple):
 
 @exact
 def _ascends(times, first, last):
-    for event in range(first + 1, last):  # noqa: SIM110 - compiled
-        if not times[event - 1] <= times[event]:
-            return False
-    return True
+    ascends = True
+    for event in range(first + 1, last):
+        ascends &= times[event - 1] <= times[event]
+    return ascends
 
 
 @exact
@@ -117,10 +117,9 @@ def order(offsets: Int, times: npt.NDArray[np.floating[Any]], end: float, number
         first = offsets[b]
         if _ascends(times, first, offsets[b + 1]):
             for event in range(first, offsets[b + 1]):
-                if times[event] >= end:
-                    break
-                numbers[count] = event
-                count += 1
+                if times[event] < end:
+                    numbers[count] = event
+                    count += 1
             continue
         ranks = np.argsort(times[first : offsets[b + 1]], kind="mergesort")
         for rank in ranks:

@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hxtrain.neurons import GroupedEvents
 from hxtrain.neurons.jit import Float
-from hxtrain.neurons.shapes import require_all
+from hxtrain.neurons.shapes import require, require_all, require_events
 from hxtrain.neurons.threads import edges_of, run_loop
 
 from . import eligibility_kernel as kernel
-from .eligibility_kernel import Decays, Events, Factors, State
+from .eligibility_kernel import Decays, Events, Factors, Patterns, State
 
 
 class Filter(NamedTuple):
@@ -76,12 +77,17 @@ class Eligibilities:
         return self._sums.t()
 
     def observe(
-        self, inputs: Tensor, slopes: Tensor | None, signals: Tensor, is_end: bool, direct: Tensor | None = None
+        self,
+        inputs: Tensor | GroupedEvents,
+        slopes: Tensor | None,
+        signals: Tensor,
+        is_end: bool,
+        direct: Tensor | None = None,
     ) -> None:
         """Take the next steps of all trials.
 
         Args:
-            inputs: Numbers of events of the sources `[W, B, J]`.
+            inputs: Numbers of events of the sources `[W, B, J]`, or the events.
             slopes: Surrogate derivatives of the neurons `[W, B, N]`; None for a readout.
             signals: Learning signals of the neurons `[W, B, N]`.
             is_end: Whether the trials end with these steps.
@@ -92,20 +98,23 @@ class Eligibilities:
         """
         samples, sources, neurons = self._shape
         steps = len(signals)
-        inputs = inputs.to(self._dtype)
         wide = (steps, samples, neurons)
         require_all(
             self._dtype,
-            ("inputs", inputs, (steps, samples, sources)),
             ("slopes", slopes, wide),
             ("signals", signals, wide),
             ("direct signals", direct, wide),
         )
+        if isinstance(inputs, GroupedEvents):
+            require_events("inputs", inputs, steps * samples, sources)
+        else:
+            inputs = inputs.to(self._dtype)
+            require("inputs", inputs, (steps, samples, sources), self._dtype)
         if steps == 0:
             return
         empty = np.empty((0, 0, 0), self._sums.numpy().dtype)
         factors = Factors(
-            _events(inputs),
+            _grouped(inputs, steps, self._dtype) if isinstance(inputs, GroupedEvents) else _events(inputs),
             empty if slopes is None else _array(slopes),
             _array(signals),
             empty if direct is None else _array(direct),
@@ -151,7 +160,19 @@ def _events(inputs: Tensor) -> Events:
     steps = np.empty(grid.size, np.int32)  # memory that is not written to costs nothing
     sources = np.empty(grid.size, np.int32)
     numbers = np.empty(grid.size, grid.dtype)
-    patterns = grid.reshape(-1).view(np.int32 if grid.itemsize == 4 else np.int64)
+    patterns: Patterns = grid.reshape(-1).view(np.int32 if grid.itemsize == 4 else np.int64)
     kernel.events_of(grid, patterns, offsets, steps, sources, numbers)
     count = int(offsets[-1])
     return Events(offsets, steps[:count], sources[:count], numbers[:count])
+
+
+def _grouped(events: GroupedEvents, steps: int, dtype: torch.dtype) -> Events:
+    """Return events that are grouped by sample and step."""
+    row = torch.repeat_interleave(events.offsets.diff())
+    numbers = torch.ones(len(row), dtype=dtype)
+    return Events(
+        events.offsets[::steps].contiguous().numpy(),
+        (row % steps).int().numpy(),
+        events.units.int().numpy(),
+        numbers.numpy(),
+    )

@@ -7,6 +7,7 @@ become learning signals of the hidden layers.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ from hxtrain.checks import one_of
 from hxtrain.checks import seed as check_seed
 from hxtrain.gradients import SurrogateGradient
 from hxtrain.network import Activity, Network
-from hxtrain.neurons import Model
+from hxtrain.neurons import GroupedEvents, Model
 from hxtrain.neurons.engines.readable import surrogate_slopes
 
 from .eligibility import Eligibilities, Filter
@@ -177,10 +178,10 @@ class OnlineRule(StreamingRule):
             return
         signals = self._signals(net, errors, judged.slopes)
         excess = [*self._excess(judged), None]
+        sources: Sequence[Tensor | GroupedEvents | None] = window.events or [judged.inputs, *judged.spikes]
         queue = iter(self._eligibilities)
         for number, layer in enumerate(net.layers):
-            upstream = judged.inputs if number == 0 else judged.spikes[number - 1]
-            for inputs in (upstream, judged.spikes[number])[: len(layer.projections)]:
+            for inputs in sources[number : number + len(layer.projections)]:
                 eligibilities = next(queue)
                 if eligibilities is not None:
                     assert inputs is not None

@@ -8,7 +8,7 @@ grid from which windows are cut.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.network import Activity, LayerActivity, Network
-from hxtrain.neurons import GridEvents
+from hxtrain.neurons import GridEvents, GroupedEvents
 
 from .rule import Batch, LearningRule, Need, Step
 
@@ -31,12 +31,15 @@ class Window(NamedTuple):
         inputs: Input events on the time grid `[W, B, J]`.
         spikes: Spikes of each layer `[W, B, N]`; None for a layer that does not spike.
         membranes: Membranes of each layer `[W, B, N]`, leak 0, threshold 1; None if the rule does not need them.
+        events: Events of the inputs and of each layer, with the same content as the grids, where the window is the
+            whole trial on the CPU; empty elsewhere.
     """
 
     first: int
     inputs: Tensor
     spikes: list[Tensor | None]
     membranes: list[Tensor | None]
+    events: Sequence[GroupedEvents | None] = ()
 
 
 @dataclass
@@ -100,4 +103,7 @@ def windows(
         last = min(first + length, net.steps)
         layer_spikes = [None if layer.spikes is None else layer.spikes[first:last] for layer in layers]
         layer_membranes = [layer.trace[first:last] if membranes else None for layer in layers]
-        yield Window(first, spikes.counts(first, last), layer_spikes, layer_membranes)
+        events: list[GroupedEvents | None] = []
+        if length >= net.steps and net.torch_device.type == "cpu":
+            events = [spikes.grouped, *(None if layer.fired is None else layer.fired.grouped for layer in layers)]
+        yield Window(first, spikes.counts(first, last), layer_spikes, layer_membranes, events)

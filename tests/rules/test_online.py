@@ -10,7 +10,7 @@ from torch import Tensor
 
 import hxtrain as hx
 from hxtrain.network import Activity
-from hxtrain.neurons import SpikeGrid
+from hxtrain.neurons import GridEvents, SpikeGrid
 from hxtrain.objectives import (
     Burst,
     Loss,
@@ -326,3 +326,19 @@ def test_superspike_learns_a_target_train(seed: int) -> None:
         losses.append(learn(net, rule, optimizer, Batch(inputs, torch.zeros(1, dtype=torch.int64))).loss)
         decay.step()
     assert losses[-1] <= 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_windows_hold_the_events_of_the_grid(is_grouped: bool) -> None:
+    samples = batch().spikes
+    events = GridEvents(samples, 1.7e-6, 20)
+    if is_grouped:
+        assert len(events.grouped.units)
+    grid = samples.to_grid(1.7e-6, 20)
+    assert torch.equal(torch.cat([events.counts(0, 7), events.counts(7, 20)]), grid)
+    layer = SpikeGrid(None, SpikeGrid(grid.clamp(max=1)).grouped, (20, SAMPLES, INPUTS))
+    expected = hx.Spikes.from_grid(grid.clamp(max=1), 1.7e-6)
+    actual = layer.spikes(1.7e-6)
+    assert torch.equal(actual.time, expected.time)
+    assert torch.equal(actual.unit, expected.unit)
+    assert torch.equal(actual.sample, expected.sample)
