@@ -106,6 +106,12 @@ def unknown(key: str, command: str, backend: str = "") -> str:
         return _unknown_entry(owner, leaf, backend)
     if owner in names:
         return f"{key}: {owner} has no parts; write {owner}=VALUE"
+    options = _owning_options(key)
+    if key in names and options:
+        group = key.partition(".")[0]
+        return (
+            f"{key} is not a setting of the chosen {group}, but of {', '.join(options)}; choose that, or leave it out"
+        )
     close = nearest(key, {*names, *groups(command)})
     if close:
         return f"{key} is not a setting; did you mean {_or(close)}?"
@@ -115,6 +121,12 @@ def unknown(key: str, command: str, backend: str = "") -> str:
     if commands:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"
     return f"{key} is not a setting of {program(command)}; {program(command)} --help lists them"
+
+
+def _owning_options(key: str) -> list[str]:
+    """Return the options of a key's group that have it as a setting, such as `rule=stdp`."""
+    group, _, name = key.partition(".")
+    return [f"{group}={option}" for option, node in nodes(group).items() if name in settings(node)]
 
 
 def no_hydra_setting(key: str, names: Collection[str], command: str) -> str:

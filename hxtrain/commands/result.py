@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hxtrain.backends import Spikes
 from hxtrain.backends.files import replacing
 from hxtrain.datasets import Dataset, ImageSource, Samples, Split
 from hxtrain.execution import device_of
@@ -28,6 +27,8 @@ from hxtrain.training.trainer import Trainer
 from .rule_plots import draw_rule_plots
 
 PLOTTED_SAMPLES = 4
+NO_SPIKES = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+"""Times and units of the hidden spikes of a network without a hidden population."""
 PLANE_SIDE = 80
 """Points per side of the grid that is classified for a plot."""
 
@@ -225,14 +226,17 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     is_readout = task.net.output_kind == "membranes"
     hidden = activity.hidden[-1].spikes if activity.hidden else None
     inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
-    events = activity.hidden[-1].times(task.net.dt) if activity.hidden else Spikes.from_grid(inputs, task.net.dt)
+    events = activity.hidden[-1].times(task.net.dt) if activity.hidden else None
     window = task.net.steps * task.net.dt
     model_traces = _model_traces(task.net, inputs) if is_readout else None
     output_events = None if is_readout else activity.layers[-1].times(task.net.dt)
     views = []
     for index in range(count):
         is_input = (spikes.sample == index) & (spikes.time < window)
-        is_hidden = (events.sample == index) & (events.time < window)
+        hidden_times, hidden_units = NO_SPIKES
+        if events is not None:
+            is_hidden = (events.sample == index) & (events.time < window)
+            hidden_times, hidden_units = events.time[is_hidden], events.unit[is_hidden]
         output = None
         if output_events is not None:
             is_output = (output_events.sample == index) & (output_events.time < window)
@@ -242,15 +246,15 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
                 values=values[index],
                 input_times=spikes.time[is_input],
                 input_units=spikes.unit[is_input],
-                hidden_times=events.time[is_hidden],
-                hidden_units=events.unit[is_hidden],
+                hidden_times=hidden_times,
+                hidden_units=hidden_units,
                 measured=activity.readout[:, index] if is_readout else None,
                 modelled=None if model_traces is None else model_traces[:, index],
                 dt=task.net.dt,
                 label=int(trainer.test.labels[index]),
                 prediction=int(answers[index]),
                 inputs=spikes.units,
-                hidden=events.units,
+                hidden=0 if events is None else events.units,
                 output=output,
                 classes=activity.output.shape[2],
                 window=window,

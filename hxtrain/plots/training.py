@@ -51,7 +51,7 @@ class SampleView:
         label: true class.
         prediction: predicted class.
         inputs: number of inputs.
-        hidden: number of hidden neurons.
+        hidden: number of hidden neurons; 0 for a network without any.
         output: times (s) and units of the spikes of a spiking output; None for a readout.
         classes: number of output neurons.
         window: recorded time (s); it matters for a spiking output, which has no membranes here.
@@ -153,27 +153,30 @@ def samples_figure(samples: Sequence[SampleView]) -> Figure:
         raise ValueError("no samples to plot; give at least one")
     samples = samples[:MAX_SAMPLES]
     has_values = any(sample.values is not None for sample in samples)
-    widths = ([1.0] if has_values else []) + [1.5, 1.5, 2.0]
+    has_hidden = any(sample.hidden for sample in samples)
+    rasters = 2 if has_hidden else 1
+    widths = ([1.0] if has_values else []) + [1.5] * rasters + [2.0]
     figure = style.new_figure(2.1 * sum(widths) + 1.5, 2.6 * len(samples) + 0.4)
     grid = figure.subplots(len(samples), len(widths), squeeze=False, width_ratios=widths)
     for row, sample in zip(grid, samples, strict=True):
         if has_values:
             style.draw_values(row[0], sample.values)
-        inputs, hidden, output = row[-3:]
+        inputs, *hidden, output = row[-rasters - 1 :]
         style.draw_raster(inputs, sample.input_times, sample.input_units, sample.inputs)
-        style.draw_raster(hidden, sample.hidden_times, sample.hidden_units, sample.hidden)
+        for axes in hidden:
+            style.draw_raster(axes, sample.hidden_times, sample.hidden_units, sample.hidden)
+            axes.set_ylabel("hidden neuron")
         if sample.output is None:
             _draw_readout(output, sample)
         else:
             _draw_output_spikes(output, sample, *sample.output)
         inputs.set_ylabel("input")
-        hidden.set_ylabel("hidden neuron")
-        for axes in (inputs, hidden, output):
+        for axes in (inputs, *hidden, output):
             axes.set_xlim(-0.02e6 * sample.end, 1e6 * sample.end)
         colour = "black" if sample.prediction == sample.label else VERMILLION
         verdict = f"label {sample.label}, predicted {sample.prediction}"
         row[0].set_title(verdict, fontweight="bold", fontsize=11, loc="left", color=colour)
-    for axes in grid[-1, -3:]:
+    for axes in grid[-1, -rasters - 1 :]:
         axes.set_xlabel("time (µs)")
     return figure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ class OutputRule(LearningRule):
     `.grad` is the mean over the samples. The loss of a step is that of the objective, which these rules do not follow.
     """
 
+    choice: ClassVar[str]
+    """Settings beside the spiking output that the rule goes with, for a refusal."""
+
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:
         """Return a text with a remedy for each misfit; see `LearningRule.check` for the arguments."""
         misfits = super().check(net, capabilities)
@@ -30,7 +34,7 @@ class OutputRule(LearningRule):
         if not output.neurons.spiking:
             misfits.append(
                 f"{self.name} learns from output spikes, but the network ends in a readout; end it in "
-                f"LIF({output.neurons.size}) (network.output=spikes)"
+                f"LIF({output.neurons.size}) (network.output=spikes) and choose {self.choice}"
             )
         if not output.linear.is_trainable:
             misfits.append(

@@ -96,7 +96,7 @@ class Plasticity(LearningRule):
         if learned & set(silent):
             misfits.append(
                 f"{', '.join(sorted(learned & set(silent)))}: the readout does not spike; end the network in a "
-                "population that does (network.output=spikes, or network=winner_take_all loss=vote)"
+                "population that does (network.output=spikes loss=spike_count, or network=winner_take_all loss=vote)"
             )
         return misfits
 

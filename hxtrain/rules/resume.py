@@ -43,6 +43,7 @@ class ReSuMe(OutputRule):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.TRAINS})
     is_local: ClassVar[bool] = True
+    choice: ClassVar[str] = "loss=correlation and data with target spike trains (data=target_trains encoder=events)"
     solves: ClassVar[str] = "fires eight spikes at their target times (experiment=resume_trains)"
     constant: float = 0.01
     amplitude: float = 1.0

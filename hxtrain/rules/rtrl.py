@@ -44,7 +44,7 @@ class RTRL(OnlineRule):
     """
 
     needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.LOSS}
-    solves: ClassVar[str] = "digits with a readout: within 1 % of backpropagation"
+    solves: ClassVar[str] = "digits with a readout: within 1 % of backpropagation (experiment=rtrl_digits)"
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:
         """Make the state for a network and an objective.
@@ -100,5 +100,5 @@ class EProp(RTRL):
     See `OnlineRule` for the settings.
     """
 
-    solves: ClassVar[str] = "digits with a readout, by random feedback"
+    solves: ClassVar[str] = "digits with a readout, by random feedback (experiment=eprop_digits)"
     feedback: str = "random"

@@ -66,7 +66,7 @@ class SDSP(Plasticity):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.TARGETS})
-    solves: ClassVar[str] = "digits with one layer of binary weights"
+    solves: ClassVar[str] = "digits with one layer of binary weights (experiment=sdsp_digits)"
     watches_writes: ClassVar[bool] = True
 
     jump_up: float = 0.1

@@ -100,7 +100,7 @@ class STDP(WeightDependent):
         pairing: Pairs that count: `all_to_all`, or nearest neighbours: `symmetric`, `pre_centred`, `reduced`.
     """
 
-    solves: ClassVar[str] = "prototypes of digits without labels, beside lateral inhibition"
+    solves: ClassVar[str] = "prototypes of digits without labels, beside lateral inhibition (experiment=stdp_digits)"
 
     tau_plus: float = 20e-6
     tau_minus: float = 20e-6
@@ -151,7 +151,7 @@ class TripletSTDP(WeightDependent):
         speedup: Factor by which the device is faster than biology; time constants are divided by it.
     """
 
-    solves: ClassVar[str] = "pairings of Sjöström et al. 2001 at all frequencies; prototypes of digits without labels"
+    solves: ClassVar[str] = "pairings of Sjöström et al. 2001; prototypes of digits (experiment=triplet_stdp_digits)"
 
     constants: str = "v1_all_full"
     speedup: float = 1000.0

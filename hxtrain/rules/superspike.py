@@ -41,7 +41,7 @@ class SuperSpike(OnlineRule):
     """
 
     needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.TRAINS}
-    solves: ClassVar[str] = "target spike trains; digits by a train per class, with random feedback"
+    solves: ClassVar[str] = "target spike trains; digits by a train per class (experiment=superspike_digits)"
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:
         """Make the state for a network and an objective.

@@ -50,6 +50,7 @@ class Tempotron(OutputRule):
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.TARGETS})
     is_local: ClassVar[bool] = True
+    choice: ClassVar[str] = "loss=firing"
     solves: ClassVar[str] = "remembers random classes of 100 spike patterns (experiment=tempotron_patterns)"
     margin: float = 0.0
 

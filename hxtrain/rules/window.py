@@ -110,8 +110,13 @@ def _pair(neuron: Network, step: int) -> Spikes:
 
 
 def _settled(rule: LearningRule, neuron: Network) -> LearningRule:
-    """Return a prepared copy of a rule; after silent trials without reward, one with a pair is rewarded by 1."""
+    """Return a prepared copy of a rule; after silent trials without reward, one with a pair is rewarded by 1.
+
+    Homeostasis is off: it follows numbers of spikes, and would move the whole window up or down.
+    """
     rule = copy.deepcopy(rule)
+    if hasattr(rule, "homeostasis"):
+        rule.homeostasis = 0.0
     rewards = iter([0.0] * SILENT_TRIALS)
     rule.prepare(neuron, Objective(SpikeCount(), reward=lambda scores, labels: torch.full([1], next(rewards, 1.0))))
     if Need.REWARD in rule.needs:

@@ -193,9 +193,10 @@ class Trainer(Loop[TrainerConfig]):
             raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
         ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
         if ignored and Need.PENALTIES not in self.rule.needs:
+            verb, pronoun = ("has", "it") if len(ignored) == 1 else ("have", "them")
             progress.warn(
-                f"rule={self.rule.name} follows no penalties: regularizer {', '.join(ignored)} has no effect; leave it "
-                "out with regularizer=[]"
+                f"rule={self.rule.name} follows no penalties: regularizer {', '.join(ignored)} {verb} no effect; leave "
+                f"{pronoun} out with regularizer=[]"
             )
         task.loss.prepare(len(task.data.classes), task.data.targets)
         objective = (self.rule.pursued or Objective(task.loss))._replace(

@@ -30,12 +30,13 @@ OWN = "hxtrain --config-dir conf"
 
 KEYS = [
     # how a key is written
-    ("hxtrain rule=hebb", "rule=hebb is not known; choose one of adm"),
+    ("hxtrain rule=hopfield", "rule=hopfield is not known; choose one of adm, backprop"),
+    ("hxtrain rule=stdp rule.tau=3", "rule.tau is not a setting of the chosen rule, but of rule=resume; choose"),
     ("hxtrain rule=backpop", "rule=backpop is not known; did you mean rule=backprop?"),
-    ("hxtrain +rule=hebb +trainer.foo=3", "rule=hebb is not known; choose one of adm"),
-    ("hxtrain +rule=hebb +trainer.foo=3", "trainer.foo is not a setting of hxtrain"),
-    ("hxtrain ++rule=hebb", "rule=hebb is not known; choose one of adm"),
-    ("hxtrain ~rule", "~rule: the group cannot be removed; choose one of adm"),
+    ("hxtrain +rule=hopfield +trainer.foo=3", "rule=hopfield is not known; choose one of adm, backprop"),
+    ("hxtrain +rule=hopfield +trainer.foo=3", "trainer.foo is not a setting of hxtrain"),
+    ("hxtrain ++rule=hopfield", "rule=hopfield is not known; choose one of adm, backprop"),
+    ("hxtrain ~rule", "~rule: the group cannot be removed; choose one of adm, backprop"),
     ("hxtrain ~trainer.epoch", "~trainer.epoch: a setting cannot be removed"),
     ("hxtrain ~network.hidden", "~network.hidden: a setting cannot be removed"),
     ("hxtrain ++network.hiden=[5]", "did you mean network.hidden?"),
@@ -76,7 +77,7 @@ KEYS = [
     (f"{OWN} sweep=bad", "trainer.foo is not a setting of hxtrain"),
     ("hxtrain --multirun +trainer.foo=1,2", "trainer.foo is not a setting of hxtrain"),
     ("hxtrain --multirun trainer.epoch=1,2", "did you mean trainer.epochs?"),
-    ("hxtrain --multirun +rule=a seed=0,1", "rule=a is not known; choose one of adm"),
+    ("hxtrain --multirun +rule=a seed=0,1", "rule=a is not known; choose one of adm, backprop"),
     # other verbs
     ("hxtrain evaluate checkpoint=x +own_devic=true", "did you mean own_device?"),
     ("hxtrain-evaluate checkpoint=x +foo=1", "foo is not a setting of hxtrain evaluate; hxtrain evaluate --help"),

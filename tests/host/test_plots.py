@@ -186,6 +186,12 @@ def test_samples_have_an_image_column_only_where_needed() -> None:
     assert [len(axes.images) for axes in mixed.axes[::4]] == [0, 1]
 
 
+def test_samples_of_a_network_without_a_hidden_population_have_no_column_for_it() -> None:
+    figure = plots.samples_figure([replace(NO_SPIKES, values=None, hidden=0)])
+    assert [axes.get_ylabel() for axes in figure.axes][:1] == ["input"]
+    assert len(figure.axes) == 2
+
+
 def test_samples_show_features_as_bars() -> None:
     features = torch.tensor([0.1, 0.9, 0.5])
     axes = plots.samples_figure([replace(SAMPLE, values=features)]).axes[0]

@@ -448,6 +448,8 @@ def test_penalties_without_effect_are_named(capsys: pytest.CaptureFixture[str]) 
     data = replace(data, train=data.train[:20], test=data.test[:10])
     hx.fit(net, data, Unled(), penalties=[Burst()], epochs=1)
     assert "follows no penalties: regularizer 0_burst has no effect" in " ".join(capsys.readouterr().out.split())
+    hx.fit(net, data, Unled(), penalties=[Burst(), Burst()], epochs=1)
+    assert "0_burst, 1_burst have no effect; leave them out" in " ".join(capsys.readouterr().out.split())
 
 
 def test_processes_that_share_batches_keep_no_state(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ def test_homeostasis_leaves_dropped_neurons_alone() -> None:
     assert [bool(row.any()) for row in change] == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("rule", "choice"),
+    [(hx.Tempotron(), "loss=firing"), (hx.ReSuMe(), "loss=correlation"), (STDP(), "loss=spike_count")],
+)
+def test_a_readout_is_refused_with_all_settings_that_are_to_change(rule: hx.LearningRule, choice: str) -> None:
+    with pytest.raises(RuleError, match=rf"network\.output=spikes.*{choice}"):
+        require_fit(rule, hx.Network(hx.Linear(8, 3), hx.LI(3)), None)
+
+
 def test_a_readout_that_does_not_spike_is_refused_with_a_remedy() -> None:
     net = hx.Network(hx.Linear(8, 5), hx.LIF(5), hx.Linear(5, 3), hx.LI(3))
     with pytest.raises(RuleError, match=r"layer0->layer1.*: the readout does not spike; end the network in a"):

@@ -65,6 +65,13 @@ def test_a_rule_of_a_loss_has_no_window() -> None:
     assert learning_window(hx.Backprop(), network()) is None
 
 
+def test_homeostasis_does_not_move_the_window() -> None:
+    plain, balanced = (learning_window(hx.STDP(homeostasis=share), network()) for share in (0.0, 0.5))
+    assert plain is not None
+    assert balanced is not None
+    assert torch.equal(plain.changes, balanced.changes)
+
+
 def trained(folder: Path, rule: hx.LearningRule, targets: hx.Spikes | None = None) -> Trainer:
     data = load_dataset("digits")
     data = replace(data, train=data.train[:40], test=data.test[:40], targets=targets)
