@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Optional
 
 from hxtrain.checks import check_types
@@ -48,14 +48,14 @@ class CourseConfig:
     """
 
     epochs: int = 5
-    learning_rate: float = 1.5e-3
-    schedule: str = "exponential"
-    learning_rate_decay: float = 0.7
-    warmup: float = 0.0
-    resume: bool = False
-    progress: bool = True
-    threads: int = 1
-    torch_device: str = "cpu"
+    learning_rate: float = field(default=1.5e-3, kw_only=True)
+    schedule: str = field(default="exponential", kw_only=True)
+    learning_rate_decay: float = field(default=0.7, kw_only=True)
+    warmup: float = field(default=0.0, kw_only=True)
+    resume: bool = field(default=False, kw_only=True)
+    progress: bool = field(default=True, kw_only=True)
+    threads: int = field(default=1, kw_only=True)
+    torch_device: str = field(default="cpu", kw_only=True)
 
     def __post_init__(self) -> None:
         check_types(self, "trainer.")
@@ -84,9 +84,9 @@ class LoopConfig(CourseConfig):
     """
 
     batch_size: int = 100
-    evaluation_batch_size: int = 500
-    train_samples: int = 0
-    test_samples: int = 0
+    evaluation_batch_size: int = field(default=500, kw_only=True)
+    train_samples: int = field(default=0, kw_only=True)
+    test_samples: int = field(default=0, kw_only=True)
 
 
 @dataclass
@@ -104,8 +104,8 @@ class PlayerConfig(CourseConfig):
     """
 
     epochs: int = 500
-    learning_rate: float = 3e-2
-    schedule: str = "cosine"
+    learning_rate: float = field(default=3e-2, kw_only=True)
+    schedule: str = field(default="cosine", kw_only=True)
     checkpoint_epochs: int = 25
     scored_epochs: int = 50
     silenced: float = 0.0
@@ -155,8 +155,8 @@ class AnnTrainerConfig(LoopConfig):
     """
 
     epochs: int = 50
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"
+    learning_rate: float = field(default=1e-3, kw_only=True)
+    schedule: str = field(default="cosine", kw_only=True)
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
 
