@@ -101,6 +101,7 @@ def outcome(
     return {
         "test_accuracy": records[-1]["test_accuracy"],
         "train_accuracy": records[-1]["train_accuracy"],
+        "train_loss": records[-1]["train_loss"],
         "train_accuracy_meaning": "running mean over the last epoch, during training",
         "epochs": len(records),
         **identity,

@@ -70,7 +70,7 @@ class Clopath(Plasticity, StreamingRule):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES})
-    solves: ClassVar[str] = "depression at low and potentiation at high rates of the output"
+    solves: ClassVar[str] = "prototypes of digits without labels (experiment=clopath_digits)"
 
     a_ltd: float = 1.0
     a_ltp: float = 11.5

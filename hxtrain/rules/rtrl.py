@@ -44,7 +44,7 @@ class RTRL(OnlineRule):
     """
 
     needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.LOSS}
-    solves: ClassVar[str] = "digits with a readout: within 1 % of backpropagation (experiment=rtrl_digits)"
+    solves: ClassVar[str] = "digits and random manifolds (experiment=rtrl_digits, rtrl_manifolds)"
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:
         """Make the state for a network and an objective.

@@ -304,6 +304,8 @@ class Trainer(Loop[TrainerConfig]):
             if isinstance(error, LossNotFiniteError):
                 raise ValueError(self._diverged(str(error))) from error
             raise
+        if self.epoch == self.step == 0:
+            self._name_fixed_projections()
         sums = self._step_sums
         elapsed = time.perf_counter() - start
         means = round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed
@@ -311,6 +313,16 @@ class Trainer(Loop[TrainerConfig]):
         health = Health(round(sums.dropped_spikes), round(sums.retries), step.activity.health.notes)
         self._report_health("training", health)
         self._diagnose(step.activity, len(indices))
+
+    def _name_fixed_projections(self) -> None:
+        """Warn of projections that are meant to learn, but that the rule left alone in the first step."""
+        projections = [p for p in self.task.net.projections if p.synapses.is_trainable]
+        names = [p.name for p in projections if p.synapses.weight.grad is None]
+        if names and len(names) < len(projections):
+            self.progress.warn(
+                f"rule={self.rule.name} does not learn {', '.join(names)}: these weights stay as they are; choose "
+                "another network (such as network.hidden=[]), or another rule (hxtrain info rules)"
+            )
 
     def _part(self, count: int) -> tuple[int, int, float]:
         """Return the first and the last (exclusive) sample of this process in a batch, and their share of the batch.

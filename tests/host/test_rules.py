@@ -513,3 +513,23 @@ class Indifferent(SurrogateGradient):
 
     def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:
         return []
+
+
+@dataclass
+class Last(LearningRule):
+    """A rule that learns the last projection alone."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SPIKES, Need.PENALTIES})
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        weight = net.projections[-1].synapses.weight
+        weight.grad = torch.zeros_like(weight)
+        return Step(net(batch.spikes), 0.0)
+
+
+def test_projections_that_a_rule_leaves_alone_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    net = hx.Network(hx.Linear(64, 20, gain=3.0), hx.LIF(20), hx.Linear(20, 10), hx.LI(10))
+    data = hx.load_dataset("digits")
+    hx.fit(net, replace(data, train=data.train[:40], test=data.test[:10]), Last(), epochs=1, batch_size=20)
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("does not learn input->layer0: these weights stay as they are") == 1

@@ -65,7 +65,7 @@ class Column:
 
 @dataclass
 class Measure:
-    """A quantity that some rows of a matrix report in place of the report's `y`.
+    """A quantity that some rows of a matrix, or entries of a gallery, report in place of the report's `y`.
 
     Attributes:
         where: Values that the runs of a row must have, by key.

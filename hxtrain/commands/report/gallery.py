@@ -10,6 +10,7 @@ from shutil import copyfile
 from hxtrain.rules import RULES, LearningRule, StreamingRule, optimizer_name
 
 from .config import ReportConfig
+from .matrix import measure_of
 from .page import origin
 from .records import Record
 from .summary import point
@@ -48,11 +49,14 @@ def _outcome(config: ReportConfig, experiment: str, run: Record | None) -> list[
     """Return the lines on the result of an experiment, with its plot."""
     if run is None:
         return ["No run of it is shown here.", ""]
-    spikes = run.get("hidden_spikes_per_sample")
-    value = point(config, [run], config.y, config.yscale).mean
+    measure = measure_of(config, [run])
+    value = point(config, [run], measure.key, measure.scale).mean
+    spikes = (
+        f"{run.get('hidden_spikes_per_sample'):.1f} hidden spikes per sample, " if run.get("network.hidden") else ""
+    )
     lines = [
-        f"{config.ylabel}: {value:.{config.digits}f} after {run.get('epochs')} epochs in {run.get('seconds'):.0f} s, "
-        f"{spikes:.1f} hidden spikes per sample, on {run.get('backend')} {run.get('chip')} ({run.get('preset')}).",
+        f"{measure.label}: {value:.{measure.digits}f} after {run.get('epochs')} epochs in {run.get('seconds'):.0f} s, "
+        f"{spikes}on {run.get('backend')} {run.get('chip')} ({run.get('preset')}).",
         "",
     ]
     plot = next((file for name in config.plots if (file := run.path.parent / "plots" / f"{name}.png").is_file()), None)

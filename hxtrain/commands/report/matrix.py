@@ -46,7 +46,7 @@ def matrix_rows(config: ReportConfig, records: Sequence[Record]) -> list[Row]:
 
 
 def _row(config: ReportConfig, names: tuple[str, ...], records: Sequence[Record]) -> Row:
-    measure = _measure(config, records)
+    measure = measure_of(config, records)
     points = []
     for series in config.series:
         runs = [record for record in records if record.below(series.folders) and record.matches(series.where)]
@@ -54,8 +54,8 @@ def _row(config: ReportConfig, names: tuple[str, ...], records: Sequence[Record]
     return Row(names, measure, tuple(points))
 
 
-def _measure(config: ReportConfig, records: Sequence[Record]) -> Measure:
-    """Return the reported quantity of the runs of a row."""
+def measure_of(config: ReportConfig, records: Sequence[Record]) -> Measure:
+    """Return the quantity that a report gives of some runs: that of `measures` if one fits all of them, else `y`."""
     default = Measure({}, config.y, config.ylabel, config.yscale, config.digits)
     fitting = (measure for measure in config.measures if all(record.matches(measure.where) for record in records))
     return next(fitting, default)
