@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
-from hxtrain.gradients.spike_times import first_times
 from hxtrain.network import Activity
 
 from .losses import Loss, class_labels
@@ -56,6 +55,8 @@ class TimeLoss(Loss):
             raise ValueError("the activity has no input events, so that its window is unknown; give net(spikes)")
         end = inputs.dt * inputs.steps
         output = activity.layers[-1]
+        from hxtrain.gradients.spike_times import first_times  # compiled loops, which few commands need
+
         times = first_times(output.times(inputs.dt), end).clamp(max=end)
         if self.pull == 0 or output.counts is None or not output.counts.requires_grad:
             return times
@@ -192,6 +193,8 @@ class SpikeTimeTargets(TimeLoss):
 
     def prepare(self, classes: int, targets: Spikes | None = None) -> None:
         """Take the first spike of each target train; arguments and errors as in `Loss`."""
+        from hxtrain.gradients.spike_times import first_times
+
         self._targets = first_times(self._trains(targets), math.inf)
         silent = int((~torch.isfinite(self._targets)).sum())
         if silent:

@@ -28,8 +28,8 @@ def equal(a: Recording, b: Recording) -> bool:
     )
 
 
-NOT_ALONE = {"brainscales2", "remote"}
-"""Devices that need a chip's software or a server; they have tests of their own."""
+NOT_ALONE = {"brainscales2", "remote", "replay"}
+"""Devices that need a chip's software, a server or a recorded run; they have tests of their own."""
 
 
 def test_the_table_has_every_registered_device() -> None:

@@ -80,7 +80,7 @@ def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
 def test_a_run_leaves_plots(tmp_path):
     run(digits(1, plots=True, train_samples=200, test_samples=50), tmp_path, "test", quiet())
     names = {p.name for p in (tmp_path / "plots").iterdir()}
-    assert names == {"learning_curves.png", "samples.png", "weights.png", "confusion.png"}
+    assert names == {"learning_curves.png", "samples.png", "weights.png", "fields.png", "confusion.png"}
 
 
 def final_state(folder):

@@ -338,7 +338,7 @@ def test_windows_hold_the_events_of_the_grid(is_grouped: bool) -> None:
     assert torch.equal(torch.cat([events.counts(0, 7), events.counts(7, 20)]), grid)
     layer = SpikeGrid(None, SpikeGrid(grid.clamp(max=1)).grouped, (20, SAMPLES, INPUTS))
     expected = hx.Spikes.from_grid(grid.clamp(max=1), 1.7e-6)
-    actual = layer.spikes(1.7e-6)
+    actual = layer.times(1.7e-6)
     assert torch.equal(actual.time, expected.time)
     assert torch.equal(actual.unit, expected.unit)
     assert torch.equal(actual.sample, expected.sample)
