@@ -38,7 +38,7 @@ def _section(config: ReportConfig, name: str, rule: type[LearningRule], runs: Ma
     lines = [f"## {name}", "", summary(rule), "", *facts(rule), ""]
     experiments = [experiment for experiment, owner in config.experiments.items() if owner == name]
     if not experiments:
-        lines += [f"No experiment of the package uses it yet: `hxtrain rule={name}` does.", ""]
+        lines += ["No experiment trains it on a data set; the task that it solves is named above.", ""]
     for experiment in experiments:
         lines += ["```sh", f"hxtrain experiment={experiment}", "```", ""]
         lines += _outcome(config, experiment, runs.get(experiment))
