@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 
-@torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Return whether no value is NaN or infinite; the sum of each tensor shows this unless it overflows."""
-    sums = [tensor.sum() for tensor in tensors]
-    if any(value.is_cuda for value in sums):
+    sums = [tensor.detach().sum() for tensor in tensors]
+    if sums and sums[0].is_cuda:
         sums = [torch.stack(sums).sum()]  # the host waits once
     if all(math.isfinite(value.item()) for value in sums):
         return True

@@ -14,7 +14,6 @@ Weights are floats on the host (threshold - leak = 1); shape letters: `T` time s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -130,7 +129,7 @@ class Network(Constants):
         self.input_watch = InputWatch()
         self._plan: Any = None
         self._program: Program | None = None
-        self._description = self._checked(self._current())
+        self._description = self._checked(self.program)
         self.draw(seed)
 
     @property
@@ -140,12 +139,12 @@ class Network(Constants):
         Raises:
             ValueError: the modules do not form a chain.
         """
-        return self._current().layers
+        return self.program.layers
 
     @property
     def projections(self) -> list[Incoming]:
         """All projections, in the order of every list of weights."""
-        return self._current().projections
+        return self.program.projections
 
     @property
     def output_kind(self) -> str:
@@ -202,8 +201,9 @@ class Network(Constants):
         self.device = device
         self._description = description
 
-    def _current(self) -> Program:
-        """Return what passes read of the network; it is made anew after a change."""
+    @property
+    def program(self) -> Program:
+        """What passes read of the network; it is made anew after a change."""
         program = self._program
         modules = tuple(self._modules["stack"]._modules.values())  # type: ignore[union-attr]  # in every pass
         if program is None or program.mark != Constants.changes or program.modules != modules:
@@ -267,7 +267,7 @@ class Network(Constants):
 
     def models(self) -> list[Model]:
         """Return the model of each layer."""
-        return self._current().models
+        return self.program.models
 
     def psp(self, layer: Layer) -> Tensor:
         """Return the layer's post-synaptic potential as a matrix `[T, T]`."""
@@ -372,7 +372,7 @@ class Network(Constants):
     def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
         if not isinstance(spikes, Spikes):
             raise TypeError(_no_spikes(spikes))
-        program = self._current()
+        program = self.program
         first = program.layers[0].linear
         if spikes.units != first.inputs:
             raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
@@ -396,7 +396,7 @@ class Network(Constants):
         if self.saturation is not None:
             saturations = zip(models, runner.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in saturations]
-        onto = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in self.by_layer(weights)]
+        onto = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in program.by_layer(weights)]
         activity.layers = self.gradient.attach(onto, events, activity.layers, models)
         return activity
 
@@ -461,7 +461,7 @@ class Network(Constants):
             ValueError: `masks` does not hold one mask `[N]` or None for each layer.
         """
         if masks is None:
-            return [projection.synapses.effective_weight for projection in self._current().projections]
+            return [projection.synapses.effective_weight for projection in self.program.projections]
         self._check_masks(masks)
         return [
             p.synapses.effective_weight if mask is None else p.synapses.effective_weight * mask[:, None]
@@ -491,8 +491,7 @@ class Network(Constants):
 
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of the projections by layer: feed-forward weights, then recurrent ones if any."""
-        queue = iter(weights)
-        return [list(islice(queue, number)) for number in self._current().counts]
+        return self.program.by_layer(weights)
 
 
 def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hxtrain.neurons import Model
 
@@ -37,3 +38,8 @@ class Program(NamedTuple):
     description: Description
     models: list[Model]
     misfits: list[str]
+
+    def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
+        """Group the weights of the projections by layer: feed-forward weights, then recurrent ones if any."""
+        queue = iter(weights)
+        return [list(islice(queue, number)) for number in self.counts]

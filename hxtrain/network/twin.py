@@ -22,7 +22,8 @@ from hxtrain.neurons.engines import ModelLayer, engine_for
 from hxtrain.neurons.engines.engine import UnrecordedMembranes
 
 from .activity import Activity, LayerActivity
-from .layers import Incoming, Layer
+from .layers import Layer
+from .program import Program
 
 
 class Modelled(Protocol):
@@ -33,18 +34,8 @@ class Modelled(Protocol):
     gradient: Gradient
 
     @property
-    def layers(self) -> Sequence[Layer]:
-        """Return the populations, the output last."""
-
-    @property
-    def projections(self) -> Sequence[Incoming]:
-        """Return all projections, in the order of every list of weights."""
-
-    def models(self) -> list[Model]:
-        """Return the model of each layer."""
-
-    def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
-        """Group the weights of the projections by layer."""
+    def program(self) -> Program:
+        """Return the layers, projections and models."""
 
 
 class Twin:
@@ -85,21 +76,22 @@ class Twin:
             ValueError: Weights are not finite.
         """
         net = self._net
+        program = net.program
         if not all_finite(weights):
-            named = zip(net.projections, weights, strict=True)
+            named = zip(program.projections, weights, strict=True)
             raise not_finite(*(projection.name for projection, weight in named if not all_finite([weight])))
         inputs = events or GridEvents(spikes, net.dt, net.steps)
         recorded = self._is_recording or (torch.is_grad_enabled() and net.gradient.reads_membranes)
         with torch.no_grad():
-            return Activity(simulate(net.layers, net.models(), net.by_layer(weights), inputs, recorded))
+            return Activity(simulate(program.layers, program.models, program.by_layer(weights), inputs, recorded))
 
     def saturations(self, current: float) -> list[None]:
         """Return None by layer: inputs are linear."""
-        return [None] * len(self._net.layers)
+        return [None] * len(self._net.program.layers)
 
     def weight_limits(self) -> list[float | None]:
         """Return None by projection: no weight is clipped."""
-        return [None] * len(self._net.projections)
+        return [None] * len(self._net.program.projections)
 
     def representable(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the weights, which are exact."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,6 +15,13 @@ from hxtrain.backends import Spikes
 
 from .conversion import count_events, group_grid, membranes, to_grid, to_spikes
 from .events import GroupedEvents
+
+NO_CONTEXT = nullcontext()
+
+
+def training_mode() -> AbstractContextManager[None]:
+    """Return a context without `torch.inference_mode`, for values that are kept and must serve training, too."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else NO_CONTEXT
 
 
 class SpikeGrid:
@@ -72,13 +80,13 @@ class SpikeGrid:
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
-        with torch.inference_mode(False):  # the grid must serve training, too
+        with training_mode():
             return to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
     def grouped(self) -> GroupedEvents:
         """Spikes as events; a grid must be on the CPU."""
-        with torch.inference_mode(False):
+        with training_mode():
             return group_grid(self.grid)
 
     def times(self, dt: float) -> Spikes:
@@ -90,10 +98,9 @@ class SpikeGrid:
     @cached_property
     def counts(self) -> Tensor:
         """Numbers of spikes `[B, N]`."""
-        if "grouped" not in vars(self):
-            with torch.inference_mode(False):
+        with training_mode():
+            if "grouped" not in vars(self):
                 return self.grid.sum(0)
-        with torch.inference_mode(False):
             return count_events(self.grouped, *self.shape[:2]).to(self.dtype)
 
 
@@ -172,7 +179,7 @@ class MeasuredLayer:
         """Membranes `[T, B, N]`, leak 0, threshold 1, in the graph if the layer is."""
         if isinstance(self.membrane, Tensor):
             return self.membrane
-        with torch.inference_mode(False):
+        with training_mode():
             value = self.membrane.trace()
         return _with_gradient(value, self.anchors[1])
 
@@ -184,7 +191,7 @@ def _with_gradient(value: Tensor, anchor: Tensor | None) -> Tensor:
     """
     if anchor is None:
         return value
-    with torch.inference_mode(False), torch.enable_grad():
+    with training_mode(), torch.enable_grad():
         result: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
     return result
 

@@ -93,7 +93,7 @@ class GridEvents:
         """Number of events after the window; the host waits for the GPU to count them."""
         on_cpu = self._spikes.time.device.type == "cpu"
         if "grouped" in vars(self) or (on_cpu and torch.is_grad_enabled()):  # the gradient groups them anyway
-            return self.events - len(self.grouped.units)
+            return self.events - self.grouped.units.shape[0]
         return self.events - int(self._spikes.inside(self.dt, self.steps))
 
     @cached_property

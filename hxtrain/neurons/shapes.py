@@ -33,7 +33,7 @@ def require_events(name: str, events: GroupedEvents | None, groups: int, sources
     if offsets.shape != (groups + 1,) or units.dim() != 1 or not offsets.dtype == units.dtype == torch.int64:
         require(f"{name}: offsets", offsets, (groups + 1,), torch.int64)
         require(f"{name}: units", units, (units.numel(),), torch.int64)
-    last = offsets[-1].item()
+    last = int(offsets.numpy()[-1])  # several microseconds faster than torch's indexing
     if last > units.shape[0]:
         raise ValueError(f"{name}: offsets reach {last}, but there are {units.shape[0]} events")
 

@@ -41,15 +41,16 @@ def learn(
         RuleError: The rule was prepared for another network.
         LossNotFiniteError: The loss, a penalty or a gradient is not finite; no weight is changed.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = None  # as optimizer.zero_grad does, without its bookkeeping for torch's profiler
     if not rule.is_prepared:
         rule.prepare(net)
     rule.require_net(net)
     step = rule.step(net, batch)
     step = before_step(step) or step
-    _check_gradients(net)
+    if not all_finite([parameter.grad for parameter in parameters if parameter.grad is not None]):
+        raise _not_finite(net)
     previous = weights_of(net) if rule.watchers else []
     optimizer.step(lambda: step.loss)
     with torch.no_grad():
@@ -62,9 +63,7 @@ def learn(
     return step
 
 
-def _check_gradients(net: Network) -> None:
-    """Raise an error if a gradient is not finite; an optimiser would spread it over all weights."""
-    if all_finite([p.grad for p in net.parameters() if p.grad is not None]):
-        return
+def _not_finite(net: Network) -> LossNotFiniteError:
+    """Return the error for a gradient that is not finite; an optimiser would spread it over all weights."""
     name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
-    raise LossNotFiniteError(f"the gradient of {name} is not finite")
+    return LossNotFiniteError(f"the gradient of {name} is not finite")
