@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from inspect import cleandoc
 
 
-def attribute_texts(kind: type) -> dict[str, str]:
+@cache
+def attribute_texts(kind: type) -> Mapping[str, str]:
     """Return the description of each field, from the docstrings of a dataclass and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):

@@ -143,19 +143,23 @@ def fault(group: str, option: str) -> str | None:
         kind = components.load(option)
     except UnknownComponentError as error:
         return str(error)
-    if not isinstance(kind, type):
-        return None
+    text = _misfit(kind) if isinstance(kind, type) else None
+    return None if text is None else f"{group}={option}: {kind.__name__} {text}"
+
+
+@cache
+def _misfit(kind: type) -> str | None:
+    """Return the reason why a class cannot be an option; None if it can."""
     attributes = vars(kind)
-    is_plain = "__dataclass_fields__" not in attributes and {"__init__", "__annotations__"} & set(attributes)
-    if is_plain:
-        return f"{group}={option}: {kind.__name__} is no dataclass; write @dataclass above it"
+    if "__dataclass_fields__" not in attributes and {"__init__", "__annotations__"} & set(attributes):
+        return "is no dataclass; write @dataclass above it"
     reserved = [item.name for item in fields(kind) if item.name in RESERVED]
     if reserved:
-        return f"{group}={option}: {kind.__name__} has a field {reserved[0]}, which checkpoints need; rename it"
+        return f"has a field {reserved[0]}, which checkpoints need; rename it"
     try:
         OmegaConf.structured(kind)
     except OmegaConfBaseException as error:
-        return f"{group}={option}: {kind.__name__} has a field that is no setting: {str(error).splitlines()[0]}"
+        return f"has a field that is no setting: {str(error).splitlines()[0]}"
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from hxtrain.backends import FAULTS, accepted_settings, available_backends
@@ -37,7 +38,7 @@ def settings(kind: type) -> Mapping[str, Setting]:
 
 
 def _settings(kind: type, prefix: str) -> Iterator[Setting]:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     texts = attribute_texts(kind)
     for item in fields(kind):
         name = prefix + item.name
@@ -52,6 +53,12 @@ def _settings(kind: type, prefix: str) -> Iterator[Setting]:
             yield from {part.name: part for part in parts}.values()
         else:
             yield Setting(name, hint, texts.get(item.name, ""))
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """Return the types of the fields of a dataclass."""
+    return get_type_hints(kind)
 
 
 def entries(name: str, backend: str) -> frozenset[str] | None:

@@ -95,14 +95,16 @@ def _logging() -> Iterator[None]:
     try:
         yield
     finally:
-        for handler in {*root.handlers, *REPORT.handlers} - set(handlers):
+        added = {*root.handlers, *REPORT.handlers} - set(handlers)
+        for handler in added:
             handler.close()
         root.handlers = handlers
         REPORT.handlers = []
         root.setLevel(level)
-        with warnings.catch_warnings():  # a file of a job that logging has let go of must not fail a test to come
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+        if added:  # a file of a job that logging has let go of must not fail a test to come
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
 
 @contextlib.contextmanager
