@@ -38,7 +38,7 @@ def test_agrees_with_the_cpu(name: str) -> None:
     assert_agree(run(CASES[name], "cpu", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
 
 
-@pytest.mark.parametrize("traced", [(0, 0, 0), (0, 1, 1), (1, 0, 1)])
+@pytest.mark.parametrize("traced", [(0, 0, 0), (1, 0, 1)])
 def test_membranes_of_some_groups_are_those_columns(traced: tuple[int, ...]) -> None:
     case = CASES["calibrated, 4 sub-steps"]
     everything = run(case, "fused", BATCH, device=DEVICE)

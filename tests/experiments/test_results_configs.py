@@ -2,6 +2,7 @@
 
 import shlex
 from importlib.resources import files
+from itertools import product
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -29,8 +30,14 @@ def conf():
         yield
 
 
-@pytest.mark.parametrize("name", options("experiment"))
-@pytest.mark.parametrize("substrate", options("substrate"))
+PAIRS = [
+    *product(options("experiment"), ["calibrated"]),
+    *product(["digits", "eventprop_yin_yang"], options("substrate")),
+]
+"""Each experiment with one substrate, and each substrate with two experiments."""
+
+
+@pytest.mark.parametrize(("name", "substrate"), dict.fromkeys(PAIRS))
 def test_experiments(name, substrate):
     config = OmegaConf.to_object(
         compose("train", [f"experiment={name}", f"substrate={substrate}", "replica=r1", "data.validation=5"])
