@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 
@@ -19,6 +21,22 @@ class GroupedEvents(NamedTuple):
     offsets: Tensor
     units: Tensor
     sources: int
+
+
+class SortedEvents(NamedTuple):
+    """Events sorted by sample and time, with a factor each.
+
+    Attributes:
+        offsets: First event of each sample, and the number of events, int64 `[B + 1]`.
+        unit: Source of each event, int64 `[E]`.
+        time: Time of each event, float64 `[E]`.
+        factor: Factor of each event, float64 `[E]`.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
+    time: npt.NDArray[np.floating[Any]]
+    factor: npt.NDArray[np.floating[Any]]
 
 
 class Grads(NamedTuple):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hxtrain.neurons.jit import Float, Int, compiled
+from hxtrain.neurons.events import SortedEvents
+from hxtrain.neurons.jit import Float, compiled
 
 
 @compiled
@@ -56,14 +57,8 @@ def _clear(traces, second, units, number, is_active):
 
 @compiled
 def trace_sums(
-    pre_offsets: Int,
-    pre_unit: Int,
-    pre_time: Float,
-    pre_factor: Float,
-    post_offsets: Int,
-    post_unit: Int,
-    post_time: Float,
-    post_factor: Float,
+    pre: SortedEvents,
+    post: SortedEvents,
     constants: Float,
     nearest: bool,
     separate: bool,
@@ -73,20 +68,16 @@ def trace_sums(
     """Sum correlations by traces, see `hxtrain.rules.traces`.
 
     Args:
-        pre_offsets: First input event of each sample, and the number of events `[B + 1]`.
-        pre_unit: Input of each event `[E]`.
-        pre_time: Time of each input event `[E]`.
-        pre_factor: Factor of each input event `[E]`.
-        post_offsets: First output event of each sample, and the number of events `[B + 1]`.
-        post_unit: Output of each event `[E]`.
-        post_time: Time of each output event `[E]`.
-        post_factor: Factor of each output event `[E]`.
+        pre: Input events.
+        post: Output events.
         constants: tau_plus, tau_minus, tau_x, tau_y, A2+, A2-, A3+, A3-.
         nearest: Whether a spike sets its traces to 1.
         separate: Whether samples have sums of their own.
         causal: Sums at output events `[B or 1, N, J]`; zeros at the start.
         anticausal: Sums at input events `[B or 1, J, N]`; zeros at the start.
     """
+    pre_offsets, pre_unit, pre_time, pre_factor = pre
+    post_offsets, post_unit, post_time, post_factor = post
     tau_plus, tau_minus, tau_x, tau_y, a2_plus, a2_minus, a3_plus, a3_minus = constants
     longest = 50 * min(tau_plus, tau_minus, tau_x, tau_y)
     outputs = causal.shape[1]
@@ -161,14 +152,8 @@ def _shrink(traces, units, number, factor):
 
 @compiled
 def nearest_sums(
-    pre_offsets: Int,
-    pre_unit: Int,
-    pre_time: Float,
-    pre_factor: Float,
-    post_offsets: Int,
-    post_unit: Int,
-    post_time: Float,
-    post_factor: Float,
+    pre: SortedEvents,
+    post: SortedEvents,
     tau_plus: float,
     tau_minus: float,
     reduced: bool,
@@ -179,14 +164,8 @@ def nearest_sums(
     """Sum correlations of nearest neighbours, of which each synapse has its own.
 
     Args:
-        pre_offsets: First input event of each sample, and the number of events `[B + 1]`.
-        pre_unit: Input of each event `[E]`.
-        pre_time: Time of each input event `[E]`.
-        pre_factor: Factor of each input event `[E]`.
-        post_offsets: First output event of each sample, and the number of events `[B + 1]`.
-        post_unit: Output of each event `[E]`.
-        post_time: Time of each output event `[E]`.
-        post_factor: Factor of each output event `[E]`.
+        pre: Input events.
+        post: Output events.
         tau_plus: Time constant of causal pairs.
         tau_minus: Time constant of anticausal pairs.
         reduced: Whether neighbours alone count; else the pairing is centred on input spikes.
@@ -194,6 +173,8 @@ def nearest_sums(
         causal: Sums at output events `[B or 1, N, J]`; zeros at the start.
         anticausal: Sums at input events `[B or 1, J, N]`; zeros at the start.
     """
+    pre_offsets, pre_unit, pre_time, pre_factor = pre
+    post_offsets, post_unit, post_time, post_factor = post
     outputs = causal.shape[1]
     inputs = causal.shape[2]
     longest = 50 * min(tau_plus, tau_minus)

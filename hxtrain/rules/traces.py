@@ -19,14 +19,11 @@ from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from hxtrain.neurons.events import SortedEvents
 
 
 class Pairing(str, Enum):
@@ -110,7 +107,7 @@ def pair_correlation(
 
     _check(pre, post, tau_plus, tau_minus)
     sums = _Sums(pre, post, factors, separate)
-    nearest_sums(*sums.arguments, tau_plus, tau_minus, pairing is Pairing.REDUCED, separate, *sums.results)
+    nearest_sums(*sums.events, tau_plus, tau_minus, pairing is Pairing.REDUCED, separate, *sums.results)
     return sums.correlation()
 
 
@@ -139,7 +136,7 @@ def triplet_correlation(
 
     _check(pre, post, *constants[:4])
     sums = _Sums(pre, post, factors, separate)
-    trace_sums(*sums.arguments, np.array(constants), nearest, separate, *sums.results)
+    trace_sums(*sums.events, np.array(constants), nearest, separate, *sums.results)
     return sums.correlation()
 
 
@@ -158,7 +155,7 @@ class _Sums:
 
     def __init__(self, pre: Spikes, post: Spikes, factors: tuple[Tensor, Tensor] | None, separate: bool) -> None:
         of_pre, of_post = (None, None) if factors is None else factors
-        self.arguments = (*sorted_events(pre, of_pre, "inputs"), *sorted_events(post, of_post, "outputs"))
+        self.events = sorted_events(pre, of_pre, "inputs"), sorted_events(post, of_post, "outputs")
         samples = pre.samples if separate else 1
         self.results = (np.zeros((samples, post.units, pre.units)), np.zeros((samples, pre.units, post.units)))
         self._separate = separate
@@ -172,18 +169,13 @@ class _Sums:
         return Correlation(*(part.to(self._device) for part in parts))
 
 
-def sorted_events(
-    spikes: Spikes, factor: Tensor | None = None, label: str = "events"
-) -> tuple[Ints, Ints, Floats, Floats]:
+def sorted_events(spikes: Spikes, factor: Tensor | None = None, label: str = "events") -> SortedEvents:
     """Return events as loops take them, sorted by sample and time.
 
     Args:
         spikes: Events of `B` samples.
         factor: Factor of each event `[E]`; None: 1.
         label: Name of the events, for errors.
-
-    Returns:
-        First event of each sample and the number of events `[B + 1]`, and unit, time and factor of each event `[E]`.
 
     Raises:
         ValueError: The number of factors differs.
@@ -199,5 +191,5 @@ def sorted_events(
     np.cumsum(np.bincount(sample, minlength=spikes.samples), out=offsets[1:])
     order = np.empty(len(time), np.int64)
     if time_order(sample, times, (times + 0.0).view(np.uint64), offsets, order):
-        return offsets, unit, times, factors
-    return offsets, unit[order], times[order], factors[order]
+        return SortedEvents(offsets, unit, times, factors)
+    return SortedEvents(offsets, unit[order], times[order], factors[order])
