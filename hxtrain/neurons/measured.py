@@ -16,12 +16,12 @@ from hxtrain.backends import Spikes
 from .conversion import count_events, group_grid, membranes, to_grid, to_spikes
 from .events import GroupedEvents
 
-NO_CONTEXT = nullcontext()
+_NO_CHANGE = nullcontext()
 
 
-def training_mode() -> AbstractContextManager[None]:
-    """Return a context without `torch.inference_mode`, for values that are kept and must serve training, too."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else NO_CONTEXT
+def normal_mode() -> AbstractContextManager[None]:
+    """Return a context without torch's inference mode: values that are kept must serve training, too."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else _NO_CHANGE
 
 
 class SpikeGrid:
@@ -80,13 +80,13 @@ class SpikeGrid:
     @cached_property
     def grid(self) -> Tensor:
         """Zeros and ones `[T, B, N]`."""
-        with training_mode():
+        with normal_mode():
             return to_grid(self.grouped, self.shape, self.dtype)
 
     @cached_property
     def grouped(self) -> GroupedEvents:
         """Spikes as events; a grid must be on the CPU."""
-        with training_mode():
+        with normal_mode():
             return group_grid(self.grid)
 
     def times(self, dt: float) -> Spikes:
@@ -98,7 +98,7 @@ class SpikeGrid:
     @cached_property
     def counts(self) -> Tensor:
         """Numbers of spikes `[B, N]`."""
-        with training_mode():
+        with normal_mode():
             if "grouped" not in vars(self):
                 return self.grid.sum(0)
             return count_events(self.grouped, *self.shape[:2]).to(self.dtype)
@@ -179,7 +179,7 @@ class MeasuredLayer:
         """Membranes `[T, B, N]`, leak 0, threshold 1, in the graph if the layer is."""
         if isinstance(self.membrane, Tensor):
             return self.membrane
-        with training_mode():
+        with normal_mode():
             value = self.membrane.trace()
         return _with_gradient(value, self.anchors[1])
 
@@ -191,7 +191,7 @@ def _with_gradient(value: Tensor, anchor: Tensor | None) -> Tensor:
     """
     if anchor is None:
         return value
-    with training_mode(), torch.enable_grad():
+    with normal_mode(), torch.enable_grad():
         result: Tensor = _Value.apply(anchor, value)  # type: ignore[no-untyped-call]
     return result
 
