@@ -184,9 +184,12 @@ def test_a_gallery_has_a_section_for_every_rule_and_a_plot_of_every_experiment(t
     (tmp_path / "runs/backprop_toy/plots").mkdir()
     for name, content in (("learning_curves", b"curves"), ("window", b"window")):
         (tmp_path / f"runs/backprop_toy/plots/{name}.png").write_bytes(content)
-    experiments = {"backprop_toy": "backprop", "backprop_other": "backprop"}
+    experiments = dict.fromkeys(["backprop_toy", "backprop_other", "backprop_long"], "backprop")
     progress = quiet()
-    gallery = config(tmp_path, layout="gallery", series=[], name="rules", title="Rules", experiments=experiments)
+    gallery = config(
+        tmp_path, layout="gallery", series=[], name="rules", title="Rules", experiments=experiments,
+        pages={"long": "results/long_runs.md"},
+    )  # fmt: skip
     write_report(gallery, progress)
     text = (tmp_path / "out/rules.md").read_text()
     assert all(f"\n## {name}\n" in text for name in RULES.names())
@@ -197,6 +200,7 @@ def test_a_gallery_has_a_section_for_every_rule_and_a_plot_of_every_experiment(t
     assert "![backprop_toy](images/rules/backprop_toy.png)" in text
     assert (tmp_path / "out/images/rules/backprop_toy.png").read_bytes() == b"window"
     assert text.count("No run of it is shown here.") == 1
+    assert "Its results: [long_runs](results/long_runs.md)." in text
     assert "backprop_other" in progress.console.file.getvalue()
 
 

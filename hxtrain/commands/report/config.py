@@ -101,6 +101,7 @@ class ReportConfig:
         measures: Quantities of rows that report another one than `y`; the first that fits a row's runs counts.
         experiments: Experiments of a gallery with their rule, by name; runs are in folders of these names.
         plots: Plots of a gallery by file name; the first that a run has is shown.
+        pages: Pages with the results of experiments that have no run in a gallery, by the end of the experiment's name.
         group: Setting whose values are separate points of a curve; None if a series is one row.
         x: Key whose mean is the position of a point on the axis; None for the value of `group`.
         xlabel: Label of the x axis.
@@ -128,6 +129,7 @@ class ReportConfig:
     plots: List[str] = field(  # noqa: UP006
         default_factory=lambda: ["trains", "window", "fields", "reward", "plane", "learning_curves"]
     )
+    pages: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
     group: Optional[str] = None  # noqa: UP045
     x: Optional[str] = None  # noqa: UP045
     xlabel: str = ""

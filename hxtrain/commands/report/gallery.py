@@ -48,7 +48,9 @@ def _section(config: ReportConfig, name: str, rule: type[LearningRule], runs: Ma
 def _outcome(config: ReportConfig, experiment: str, run: Record | None) -> list[str]:
     """Return the lines on the result of an experiment, with its plot."""
     if run is None:
-        return ["No run of it is shown here.", ""]
+        page = next((page for end, page in config.pages.items() if experiment.endswith(f"_{end}")), None)
+        text = "No run of it is shown here." if page is None else f"Its results: [{Path(page).stem}]({page})."
+        return [text, ""]
     measure = measure_of(config, [run])
     value = point(config, [run], measure.key, measure.scale).mean
     spikes = (
