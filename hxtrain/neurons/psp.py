@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -113,17 +115,17 @@ class GridEvents:
         shape = (last - first, self.samples, self.units)
         if "grouped" in vars(self):  # offsets of all samples and steps, which are not made for this alone
             return count_grid(self.grouped, shape, first)
-        index, starts = self._in_order
-        part = index[starts[first] : starts[last]] - first * self.samples * self.units
-        return torch.bincount(part, minlength=math.prod(shape)).view(shape).float()
+        index, on_host = self._in_order
+        size = self.samples * self.units
+        begin, end = np.searchsorted(on_host, (first * size, last * size))
+        return torch.bincount(index[begin:end] - first * size, minlength=math.prod(shape)).view(shape).float()
 
     @cached_property
-    def _in_order(self) -> tuple[Tensor, list[int]]:
-        """Index in a grid `[T, B, J]` of each event, ascending, and the first event of each step, then their number."""
+    def _in_order(self) -> tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Index in a grid `[T, B, J]` of each event, ascending, and the same numbers on the host."""
         row, unit = self._rows
         index = torch.sort(row * self.units + unit).values
-        steps = torch.arange(self.steps + 1, device=index.device) * (self.samples * self.units)
-        return index, torch.searchsorted(index, steps).tolist()
+        return index, index.cpu().numpy()
 
     @cached_property
     def _dense(self) -> Tensor | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rule_checks import PeakMemory
 from torch import Tensor
 
 import hxtrain as hx
@@ -342,3 +343,13 @@ def test_windows_hold_the_events_of_the_grid(is_grouped: bool) -> None:
     assert torch.equal(actual.time, expected.time)
     assert torch.equal(actual.unit, expected.unit)
     assert torch.equal(actual.sample, expected.sample)
+
+
+def test_windows_of_a_long_grid_need_no_memory_for_each_step() -> None:
+    dt, steps = 1e-6, 1_000_000
+    times = torch.tensor([[0.5e-6, 0.1, 0.9999985]])
+    events = GridEvents(hx.Spikes.from_times(times), dt, steps)
+    with PeakMemory() as memory:
+        parts = [events.counts(first, first + 3) for first in (0, 99_999, 500_000, steps - 3)]
+    assert [part.sum((0, 1)).tolist() for part in parts] == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert memory.peak < 10_000
