@@ -24,6 +24,7 @@ from hxtrain.network import Activity, Network
 from hxtrain.network.layers import Incoming
 from hxtrain.objectives.losses import read_output
 
+from .inputs import input_events
 from .rule import Batch, LearningRule, LossFunction, Need, Objective
 
 
@@ -49,7 +50,7 @@ class Pathway(NamedTuple):
     @property
     def counts(self) -> Tensor:
         """Numbers of spikes of the targets `[N]`."""
-        return torch.bincount(self.post.unit, minlength=self.post.units)
+        return counts_of(self.post)
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Plasticity(LearningRule):
     def pathways(self, net: Network, batch: Batch, activity: Activity) -> Iterator[tuple[Incoming, Pathway]]:
         """Yield the learned projections with their spikes in a pass."""
         window = net.steps * net.dt
-        trains = {INPUT: window_of(net.arrivals(batch.spikes.to(net.torch_device)), window)}
+        trains = {INPUT: window_of(input_events(net, batch), window)}
         masks = dict(zip((layer.name for layer in net.layers), batch.masks or [None] * len(net.layers), strict=True))
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if layer.neurons.spiking:
@@ -137,6 +138,11 @@ class Plasticity(LearningRule):
 def window_of(spikes: Spikes, end: float) -> Spikes:
     """Return the events earlier than `end` (s)."""
     return selected(spikes, spikes.time < end)
+
+
+def counts_of(spikes: Spikes) -> Tensor:
+    """Return the number of spikes of each unit in all samples, int64 `[N]`."""
+    return torch.bincount(spikes.unit, minlength=spikes.units)
 
 
 def selected(spikes: Spikes, mask: Tensor) -> Spikes:

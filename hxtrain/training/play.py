@@ -5,23 +5,35 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hxtrain.backends import DeviceError, Health, Spikes
+from hxtrain.backends import Health, Spikes
 from hxtrain.environments import Environment, Outcome
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives.losses import default_loss
 from hxtrain.objectives.rewards import RewardSource
-from hxtrain.rules import SGD, Batch, Clamp, Constraint, LearningRule, Need, Objective, Optimizer, RuleError, learn
-from hxtrain.rules.rule import require_fit
+from hxtrain.rules import (
+    SGD,
+    Batch,
+    Clamp,
+    Constraint,
+    LearningRule,
+    Need,
+    Objective,
+    Optimizer,
+    RuleError,
+    learn,
+    optimizer_warnings,
+    require_fit,
+)
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.metrics import Sums
 from hxtrain.runs.progress import Progress
@@ -29,8 +41,8 @@ from hxtrain.runs.randomness import generator
 from hxtrain.runs.saved import required, take_weights
 
 from .config import PlayerConfig
-from .loop import Loop, TrainingInterrupt
-from .trainer import DeviceLostError
+from .loop import TrainingInterrupt
+from .network_loop import NetworkLoop
 
 PROBE_WEIGHT = 0.08
 """Weight of all synapses while neurons are compared by their numbers of spikes (threshold - leak)."""
@@ -74,8 +86,15 @@ class Scores(Sums):
     misses: int = 0
     spikes: float = 0.0
 
-    def take(self, outcome: Outcome, reward: float, spikes: float, elapsed: float) -> None:
-        """Add a move of all episodes; `reward` is a mean over them."""
+    def take(
+        self,
+        outcome: Outcome,
+        reward: float,
+        spikes: float,
+        elapsed: float,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add a move of all episodes; `reward` and `metrics` are means over them."""
         count = len(outcome.scores)
         self.samples += count
         self.score += float(outcome.scores.sum())
@@ -84,6 +103,8 @@ class Scores(Sums):
         self.misses += int(outcome.misses.sum())
         self.spikes += spikes
         self.seconds += elapsed
+        for name, value in metrics.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value * count
 
     def summary(self) -> dict[str, Any]:
         """Return means per trial; the share of hits is None if no move was either."""
@@ -146,7 +167,7 @@ class PlayTask:
             raise RuleError(f"rule={self.rule.name} follows no reward; choose one that does, such as rule=rstdp")
 
 
-class Player(Loop[PlayerConfig]):
+class Player(NetworkLoop[PlayerConfig]):
     """Trains a network in an environment, in a run directory.
 
     Args:
@@ -161,6 +182,8 @@ class Player(Loop[PlayerConfig]):
         masks: Active neurons of each layer; None: all of them. `Loop` has the other attributes.
     """
 
+    step_name: ClassVar[str] = "move"
+
     def __init__(
         self,
         task: PlayTask,
@@ -172,7 +195,7 @@ class Player(Loop[PlayerConfig]):
     ) -> None:
         net = task.net
         optimizer = task.optimizer.build(net.parameters(), config.learning_rate)
-        super().__init__(None, config, seed, folder, settings, progress, optimizer, Scores())
+        super().__init__(net, None, config, seed, folder, settings, progress, optimizer, Scores())
         self.task = task
         self.environment = copy.deepcopy(task.environment)
         self.rule = copy.deepcopy(task.rule)
@@ -184,13 +207,13 @@ class Player(Loop[PlayerConfig]):
         fixed = self.environment.fixed_weights(net.layers[0].neurons.size)
         if fixed is not None:
             self.constraints.append(FixedInputs(fixed))
+            self._warn(_clipped(net, fixed))
         with torch.no_grad():
             for constraint in self.constraints:
                 constraint.prepare(net)
         self.sums: Scores = Scores()
         self.masks: list[Tensor | None] | None = None
-        self._changed = False
-        optimizer.register_step_pre_hook(self._note_change)
+        self._warn(optimizer_warnings(self.rule, task.optimizer))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -245,7 +268,8 @@ class Player(Loop[PlayerConfig]):
         step = learn(net, self.rule, self.optimizer, batch, self.constraints)
         outcome = self._act(self.environment, step.activity, generator(self.seed, "act", self.epoch, self.step))
         counts = _output_counts(step.activity)
-        self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start)
+        metrics = {name: step.metrics[name] for name in self.rule.metrics}
+        self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start, metrics)
         self._report_health(step.activity.health)
 
     def _observed(self, environment: Environment, source: torch.Generator, epoch: int | None) -> Spikes:
@@ -271,6 +295,8 @@ class Player(Loop[PlayerConfig]):
 
     def _finish_epoch(self) -> None:
         sums = self.sums
+        metrics = sums.mean_metrics()
+        self._warn(self.rule.warnings(metrics))
         self.records.append(
             {
                 "epoch": self.epoch + 1,
@@ -279,6 +305,7 @@ class Player(Loop[PlayerConfig]):
                 "dropped_spikes": sums.dropped_spikes,
                 "retries": sums.retries,
                 "notes": sums.notes,
+                **metrics,
             }
         )
         self.epoch += 1
@@ -357,31 +384,6 @@ class Player(Loop[PlayerConfig]):
         mask[torch.argsort(counts, stable=True)[: round(share * len(counts))].cpu()] = 0
         return [*(None for _ in net.layers[:-1]), mask.to(counts)]
 
-    @contextmanager
-    def _saved_on_failure(self) -> Iterator[None]:
-        """Save the state at the start of the block if it fails, see `Trainer`."""
-        device = device_of(self.task.net)
-        clock = device.clock if device else 0
-        state = copy.deepcopy(self._course_state())
-        self._changed = False
-        try:
-            yield
-        except (Exception, KeyboardInterrupt) as error:
-            if device:
-                device.clock = clock
-            is_saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
-            if is_saved:
-                self._take_course_state(state)
-                self._save()
-            if not isinstance(error, DeviceError):
-                raise
-            saved = "The state before the failed move is saved" if is_saved else "The last checkpoint is as it was"
-            raise DeviceLostError(f"{error}. {saved}") from error
-
-    def _note_change(self, *_: Any) -> None:
-        """Note that the optimiser begins to change weights; the optimiser calls this."""
-        self._changed = True
-
     def _course_state(self) -> dict[str, Any]:
         return {"rule": self.rule.state_dict(), "environment": self.environment.state_dict()}
 
@@ -424,6 +426,19 @@ class Player(Loop[PlayerConfig]):
         device = device_of(net)
         if device is not None:
             device.clock = state["clock"]
+
+
+def _clipped(net: Network, fixed: Tensor) -> list[str]:
+    """Return a warning of fixed weights that the device cannot represent; empty if it can."""
+    limit = net.weight_limits()[0]
+    largest = float(fixed.abs().max())
+    if limit is None or largest <= limit * (1 + 1e-6):
+        return []
+    return [
+        f"{net.projections[0].name}: weights of the environment of up to {largest:.4g} exceed the largest one of the "
+        f"device, {limit:.4g}, and are clipped to it; choose smaller ones (hxtrain play --help: environment), or a "
+        "smaller network.scale"
+    ]
 
 
 def _output_counts(activity: Activity) -> Tensor:

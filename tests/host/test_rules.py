@@ -17,6 +17,7 @@ from hxtrain.commands.train import run
 from hxtrain.gradients import GRADIENTS, SurrogateGradient
 from hxtrain.network import Activity, Write
 from hxtrain.objectives import Burst, Regularizer
+from hxtrain.objectives.regularizers import default_penalties
 from hxtrain.rules import (
     CONSTRAINTS,
     RULES,
@@ -311,6 +312,9 @@ def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
         (lambda: Sign(1.5), "constraint Sign: excitatory=1.5 must be in 0..1"),
         (lambda: Sign("half"), "constraint Sign: excitatory='half'"),  # type: ignore[arg-type]
         (lambda: Backprop(penalties=[Burst()]), "Backprop: penalties without a loss; give both"),
+        (lambda: hx.SuperSpike(hx.VanRossum()), r"settings, no loss .*: hx.fit\(.*SuperSpike\(\), loss=VanRossum\(\)"),
+        (lambda: hx.STDP(Burst()), r"settings, no loss .*: hx.fit\(.*STDP\(\), penalties=\[Burst\(\)\]"),
+        (lambda: hx.STDP(tau_plus="short"), "rule.tau_plus='short' must be a number"),
         (lambda: Integral(0), "rule.window=0 must be at least 1 time step"),
         (lambda: RULES.load("bakprop"), "rule='bakprop' is not registered; known: .*backprop.* Did you mean backprop?"),
         (lambda: GRADIENTS.load("exact"), "gradient='exact' is not registered; known: .*surrogate"),
@@ -450,6 +454,8 @@ def test_penalties_without_effect_are_named(capsys: pytest.CaptureFixture[str]) 
     assert "follows no penalties: regularizer 0_burst has no effect" in " ".join(capsys.readouterr().out.split())
     hx.fit(net, data, Unled(), penalties=[Burst(), Burst()], epochs=1)
     assert "0_burst, 1_burst have no effect; leave them out" in " ".join(capsys.readouterr().out.split())
+    hx.fit(net, data, Unled(), penalties=default_penalties(), epochs=1)
+    assert "no effect" not in capsys.readouterr().out
 
 
 def test_processes_that_share_batches_keep_no_state(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,14 +20,14 @@ from hxtrain.commands.play import PlayConfig, play
 from hxtrain.environments import Credit, Environment, Pong
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
-from hxtrain.rules import Backprop, RuleError
+from hxtrain.rules import RULES, Adam, Backprop, Batch, RuleError, Step
 from hxtrain.rules.reward import RewardSTDP
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.loop import TrainingInterrupt
+from hxtrain.training.network_loop import DeviceLostError
 from hxtrain.training.play import Player, PlayTask
-from hxtrain.training.trainer import DeviceLostError
 
 COURT: dict[str, Any] = {
     "positions": 20,
@@ -152,9 +153,51 @@ def test_the_weakest_neurons_are_silenced_and_stay_so_in_a_resumed_run(tmp_path:
     assert float(plastic[mask == 0].abs().max()) == 0 < float(plastic[mask == 1].max())
 
 
+class Boastful(RewardSTDP):
+    """Rule with a metric and a warning."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("boasts",)
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        return super().step(net, batch)._replace(metrics={"boasts": 2.0})
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        return [f"there are {metrics['boasts']:g} boasts in each trial"]
+
+
+def test_metrics_and_warnings_of_rule_and_optimizer_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for names in (RULES._added, RULES._loaded):
+        monkeypatch.setitem(names, "boastful", Boastful)
+    config = small(3, backend=BackendConfig("software"), rule=Boastful(settling=2), optimizer=Adam())
+    result = play(config, tmp_path, "", quiet())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["boasts"] for record in records] == [2.0] * 3
+    assert [note.partition(" ")[2] for note in result["notes"]] == [
+        "optimizer=adam chooses steps of its own, so that the weights do not change as rule=boastful says: leave it "
+        "out, or choose optimizer=sgd",
+        "there are 2 boasts in each trial",
+    ]
+
+
 def test_noise_weights_are_not_learned(tmp_path: Path) -> None:
     play(small(3, backend=BackendConfig("software")), tmp_path, "", quiet())
     assert torch.equal(weights(tmp_path)[:, 20:], 0.25 * torch.eye(20))
+
+
+def test_fixed_weights_beyond_the_range_of_the_device_are_named() -> None:
+    net = hx.Network(hx.Linear(40, 20), hx.LIF(20), steps=60, traces="spikes_only")
+    with hx.open_device("emulator", preset="ideal") as device:
+        net.attach(device)
+        limit = net.weight_limits()[0]
+        assert limit is not None
+        for weight in (0.9 * limit, 2 * limit):
+            task = PlayTask(net, Pong(**COURT, noise_weight=weight), RewardSTDP())
+            player = Player(task, PlayerConfig(), 0, "nowhere", {}, quiet())
+            expected = weight > limit
+            texts = [f"{2 * limit:.4g} exceed the largest one of the device, {limit:.4g}, and are clipped to it"]
+            assert [any(text in remark for text in texts) for remark in player.progress.remarks] == [True] * expected
 
 
 def test_late_rewards_find_their_synapse_in_software(tmp_path: Path) -> None:
