@@ -30,7 +30,7 @@ from hxtrain.neurons import decay
 from hxtrain.objectives.firing import Firing
 
 from .output import OutputRule, upstream_spikes
-from .rule import Batch, Need, Objective, RuleError
+from .rule import Batch, Need, Objective, RuleError, Step
 from .traces import pair_correlation
 
 SPLIT = 1e-4
@@ -79,6 +79,14 @@ class Tempotron(OutputRule):
                 "choose loss=firing (in Python: Firing())"
             )
         return loss
+
+    def step(self, net: Network, batch: Batch) -> Step:
+        """Run a batch, see `OutputRule.step`; without a wrong answer there is no gradient, and no step of momentum."""
+        step = super().step(net, batch)
+        weight = net.layers[-1].linear.weight
+        if weight.grad is not None and not weight.grad.any():
+            weight.grad = None
+        return step
 
     def gradient(self, net: Network, batch: Batch, activity: Activity) -> Tensor:
         """Return the gradient of the sum of E over samples; see `OutputRule.gradient`."""
