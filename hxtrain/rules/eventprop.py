@@ -62,7 +62,10 @@ class EventProp(LearningRule):
     needs: ClassVar[frozenset[Need]] = frozenset(
         {Need.LOSS, Need.PENALTIES, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES}
     )
-    solves: ClassVar[str] = "Yin-Yang with 30 hidden neurons, from spike times alone (experiment=eventprop_yin_yang)"
+    solves: ClassVar[str] = (
+        "Yin-Yang in 30 hidden neurons and MNIST 16x16, from spike times alone (experiment=eventprop_yin_yang, "
+        "eventprop_mnist16)"
+    )
     metrics: ClassVar[tuple[str, ...]] = ("guarded_share",)
     state_moves_weights: ClassVar[bool] = False  # it is that of the alarm of silence
 
