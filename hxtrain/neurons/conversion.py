@@ -43,8 +43,13 @@ def bin_spikes(spikes: Spikes, dt: float, steps: int) -> GroupedEvents:
 
 
 def on_grid(spikes: Spikes, dt: float) -> Spikes:
-    """Return spikes at the starts of their time steps, as a network in software sees them."""
+    """Return spikes at the starts of their time steps, as a network in software sees them.
+
+    Times in a graph stay in it: a start moves as its spike does.
+    """
     time = (spikes.bins(dt).double() * dt).float()
+    if spikes.time.requires_grad:
+        time = spikes.time - spikes.time.detach() + time
     return Spikes.trusted(spikes.sample, spikes.unit, time, spikes.samples, spikes.units)
 
 

@@ -30,6 +30,7 @@ from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.neurons.conversion import group_events
 from hxtrain.neurons.events import GroupedEvents
 
+from .inputs import input_events
 from .plasticity import Plasticity, reported_loss
 from .rule import Batch, Need, Step
 from .streaming import StreamingRule, Window
@@ -95,7 +96,7 @@ class Clopath(Plasticity, StreamingRule):
         """
         activity: Activity = net(batch.spikes, batch.masks)
         self.begin(net, batch)
-        events = {INPUT: _grouped(net.arrivals(batch.spikes.to(net.torch_device)), net.dt, net.steps)}
+        events = {INPUT: _grouped(input_events(net, batch), net.dt, net.steps)}
         membranes = {}
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if measured.fired is not None:

@@ -31,6 +31,7 @@ from hxtrain.gradients.spike_times import Guard, LayerTimes, Population, constan
 from hxtrain.network import Activity, Network
 
 from .backprop import descend
+from .inputs import input_events
 from .rule import Batch, LearningRule, Need, Objective, RuleError, Step
 
 SLOPES = ("model", "measured")
@@ -139,7 +140,7 @@ class EventProp(LearningRule):
     def _attached(self, net: Network, batch: Batch, activity: Activity) -> list[LayerTimes]:
         """Put the layers of an activity into the graph of the weights."""
         end = net.dt * net.steps
-        inputs = in_order(net.arrivals(batch.spikes.to(net.torch_device)), end)
+        inputs = in_order(input_events(net, batch), end)
         weights = [
             (weight, recurrent[0] if recurrent else None)
             for weight, *recurrent in net.by_layer(net.effective_weights(batch.masks))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Spikes
 from hxtrain.network import Activity, Network
-from hxtrain.neurons.conversion import on_grid
 
+from .inputs import input_events
 from .plasticity import reported_loss
 from .rule import Batch, LearningRule, Step
 
@@ -66,8 +66,7 @@ class OutputRule(LearningRule):
 
 
 def upstream_spikes(net: Network, batch: Batch, activity: Activity) -> Spikes:
-    """Return the spikes that arrive at the output; in software at the starts of their steps, as the twin sees them."""
+    """Return the spikes that arrive at the output."""
     if len(activity.layers) > 1:
         return activity.layers[-2].times(net.dt)
-    spikes = net.arrivals(batch.spikes.to(net.torch_device))
-    return spikes if activity.layers[-1].events is not None else on_grid(spikes, net.dt)
+    return input_events(net, batch)

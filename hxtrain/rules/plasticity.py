@@ -24,6 +24,7 @@ from hxtrain.network import Activity, Network
 from hxtrain.network.layers import Incoming
 from hxtrain.objectives.losses import read_output
 
+from .inputs import input_events
 from .rule import Batch, LearningRule, LossFunction, Need, Objective
 
 
@@ -121,7 +122,7 @@ class Plasticity(LearningRule):
     def pathways(self, net: Network, batch: Batch, activity: Activity) -> Iterator[tuple[Incoming, Pathway]]:
         """Yield the learned projections with their spikes in a pass."""
         window = net.steps * net.dt
-        trains = {INPUT: window_of(net.arrivals(batch.spikes.to(net.torch_device)), window)}
+        trains = {INPUT: window_of(input_events(net, batch), window)}
         masks = dict(zip((layer.name for layer in net.layers), batch.masks or [None] * len(net.layers), strict=True))
         for layer, measured in zip(net.layers, activity.layers, strict=True):
             if layer.neurons.spiking:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.network import Activity, Network
-from hxtrain.neurons.conversion import on_grid
 
+from .inputs import network_times
 from .output import OutputRule, upstream_spikes
 from .plasticity import window_of
 from .rule import Batch, Need, Objective, RuleError
@@ -83,9 +83,7 @@ class ReSuMe(OutputRule):
         fired = output.times(net.dt)
         targets = self.objective.targets
         assert targets is not None  # checked by `prepare`
-        desired = targets[batch.labels].to(fired.time.device)
-        if output.events is None:
-            desired = on_grid(desired, net.dt)
+        desired = network_times(net, targets[batch.labels].to(fired.time.device))
         desired = window_of(desired, net.dt * net.steps)
         upstream = upstream_spikes(net, batch, activity)
         # one by one, so that equal trains cancel exactly

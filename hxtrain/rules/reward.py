@@ -31,6 +31,7 @@ from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import read_output
 from hxtrain.objectives.rewards import Rewards, RewardSource
 
+from .inputs import input_events
 from .modulation import Modulator, credits
 from .rule import Batch, LearningRule, Need, Objective, RuleError, Step
 from .traces import Pairing, pair_correlation
@@ -151,7 +152,7 @@ class RewardSTDP(LearningRule):
     def step(self, net: Network, batch: Batch) -> Step:
         """Run a batch, and leave the negative mean change of its trials in `.grad`; the loss is the negative reward."""
         activity: Activity = net(batch.spikes, batch.masks)
-        inputs = net.arrivals(batch.spikes.to(net.torch_device))
+        inputs = input_events(net, batch)
         spikes = [layer.times(net.dt) for layer in activity.layers]
         teaching = self._teach(net, batch, activity, inputs, spikes)
         samples = batch.spikes.samples

@@ -21,6 +21,7 @@ import hxtrain as hx
 from hxtrain.backends import Backend, BackendWrapper, Recording, Stimulus, create_backend
 from hxtrain.backends.replay import Recorder, ReplayError
 from hxtrain.network import Activity
+from hxtrain.neurons.conversion import on_grid
 from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Batch, LearningRule, Need, Objective, Step, StreamingRule, Window, learn
@@ -244,6 +245,15 @@ def equal_states_give_equal_changes(case: Case) -> None:
     assert_equal(*results)
 
 
+def software_sees_inputs_on_the_time_grid(case: Case) -> None:
+    """In software, inputs anywhere within their time steps give the gradients of inputs at the starts of the steps."""
+    training = Training(case)
+    batch = training.batch
+    grid = batch._replace(spikes=on_grid(batch.spikes, training.net.dt))
+    assert not torch.equal(grid.spikes.time, batch.spikes.time)
+    assert_equal(training.gradients(), Training(case).gradients(grid))
+
+
 def windows_make_no_difference(case: Case) -> None:
     """A trial in windows of any length gives the gradients of the trial in one."""
     rule = streaming(case)
@@ -309,6 +319,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     gradients_are_finite_and_have_the_shape_of_the_weights,
     a_batch_is_the_mean_of_its_samples,
     equal_states_give_equal_changes,
+    software_sees_inputs_on_the_time_grid,
     windows_make_no_difference,
     a_replay_gives_the_same_weights,
     a_resumed_training_is_the_same,

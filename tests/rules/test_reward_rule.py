@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import hxtrain as hx
+from hxtrain.neurons.conversion import on_grid
 from hxtrain.objectives import SpikeCount
 from hxtrain.objectives.rewards import Rewards, RewardSource
 from hxtrain.rules import Batch, Objective, RuleError, require_fit
@@ -149,7 +150,8 @@ def test_a_change_is_the_sum_over_pairs_times_reward(tau: float | None) -> None:
     outputs = activity.layers[-1].times(net.dt)
     reward = right_count(activity.layers[-1].counts, samples.labels)
     change = torch.zeros_like(grad)
-    for b, j, s in zip(samples.spikes.sample, samples.spikes.unit, samples.spikes.time.double(), strict=True):
+    inputs = on_grid(samples.spikes, net.dt)
+    for b, j, s in zip(inputs.sample, inputs.unit, inputs.time.double(), strict=True):
         for c, i, t in zip(outputs.sample, outputs.unit, outputs.time.double(), strict=True):
             if b == c and s != t:
                 pair = math.exp((s - t) / 10e-6) if s < t else -0.5 * math.exp((t - s) / 10e-6)
@@ -164,7 +166,7 @@ def test_a_reward_of_one_gives_plain_stdp() -> None:
     samples = batch()
     rule = prepared(net, lambda scores, labels: torch.ones(len(labels)), pairing="symmetric", baseline="none")
     outputs = net(samples.spikes).layers[-1].times(net.dt)
-    expected = pair_correlation(samples.spikes, outputs, 10e-6, 10e-6, Pairing.SYMMETRIC).causal
+    expected = pair_correlation(on_grid(samples.spikes, net.dt), outputs, 10e-6, 10e-6, Pairing.SYMMETRIC).causal
     assert torch.allclose(gradients(net, rule, samples)[0], -expected / 6)
 
 
@@ -249,7 +251,7 @@ def test_rewards_in_time_credit_earlier_pairs_alone() -> None:
     grad = gradients(net, prepared(net, Praise(), pairing="all_to_all"), samples)[0]
     outputs = net(samples.spikes).layers[-1].times(net.dt)
     factors = torch.ones(len(samples.spikes)), (outputs.time <= 2e-5).double()
-    expected = pair_correlation(samples.spikes, outputs, 10e-6, 10e-6, factors=factors).causal
+    expected = pair_correlation(on_grid(samples.spikes, net.dt), outputs, 10e-6, 10e-6, factors=factors).causal
     assert bool(expected.any())
     assert torch.allclose(grad, -expected / 6)
 
