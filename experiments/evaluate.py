@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from hxtrain.commands.evaluate import evaluate_checkpoint
 from hxtrain.commands.evaluations import EVALUATION, evaluate_all, finished_evaluation
-from hxtrain.runs.progress import Progress
+from hxtrain.runs.progress import Progress, hidden_spikes
 
 from .app import command_line, guarded, in_sweep, typed_settings, warn_without_effect
 from .command import command
@@ -47,10 +47,10 @@ def _evaluate(config: DictConfig) -> None:
     with own_directory(*([] if in_sweep() else [EVALUATION])) as folder:
         result = work(settings, folder, command_line(), progress)
     progress.show(
-        "test accuracy [bold]{}[/] on backend {}, chip {} ({}), {} hidden spikes per image",
+        "test accuracy [bold]{}[/] on backend {}, chip {} ({}){}",
         f"{result['test_accuracy']:.2%}",
         result["backend"],
         result["chip"],
         result["chip_hash"],
-        f"{result['hidden_spikes_per_sample']:.1f}",
+        hidden_spikes(result),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from hxtrain.commands.train import complete, run
-from hxtrain.runs.progress import Progress
+from hxtrain.runs.progress import Progress, hidden_spikes
 
 from .app import command_line, guarded, in_sweep, leads, run_directory, typed_settings, warn_without_effect
 from .command import command
@@ -28,10 +28,10 @@ def _train(config: DictConfig) -> None:
     if not leads():
         return
     progress.show(
-        "{} accuracy [bold]{}[/], {}",
+        "{} accuracy [bold]{}[/]{}",
         result["evaluated_on"],
         f"{result['test_accuracy']:.2%}",
-        f"{result['hidden_spikes_per_sample']:.1f} hidden spikes per image, {result['seconds']:.0f} s in all, "
+        f"{hidden_spikes(result)}, {result['seconds']:.0f} s in all, "
         f"{result['samples_per_second']:.0f} images/s in training",
     )
     progress.say(f"result.json, plots and weights: {folder}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hxtrain.runs.checkpoint import CheckpointError, read_checkpoint, require_same
-from hxtrain.runs.progress import Progress
+from hxtrain.runs.progress import Progress, hidden_spikes
 from hxtrain.runs.saved import read_result
 from hxtrain.training.loop import CHECKPOINT
 
@@ -51,8 +51,7 @@ def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: P
         name = checkpoint.parent.relative_to(runs)
         evaluation = finished_evaluation(replace(config, checkpoint=str(checkpoint)), folder / name, command, progress)
         progress.say(
-            f"{number} of {len(checkpoints)}: {name} {evaluation['test_accuracy']:.2%}, "
-            f"{evaluation['hidden_spikes_per_sample']:.1f} hidden spikes per image"
+            f"{number} of {len(checkpoints)}: {name} {evaluation['test_accuracy']:.2%}{hidden_spikes(evaluation)}"
         )
         evaluations.append(evaluation)
     return evaluations
@@ -67,7 +66,8 @@ def finished_evaluation(config: EvaluateConfig, folder: Path, command: str, prog
     config = with_device(config)
     file = folder / EVALUATION
     if file.exists():
-        evaluation = read_result(file, {"settings": dict, "test_accuracy": float, "hidden_spikes_per_sample": float})
+        kinds = {"settings": dict, "test_accuracy": float, "hidden_spikes_per_sample": (float, type(None))}
+        evaluation = read_result(file, kinds)
         require_same(file, _compared(evaluation["settings"]), _compared(flatten(asdict(config))))
         if _is_of(evaluation, config, progress):
             return evaluation

@@ -247,7 +247,12 @@ def _stop(bars: list[Bar]) -> None:
 
 
 def _spikes(record: Mapping[str, Any], digits: int) -> str:
-    """Return the spikes per image as a text; empty for networks without spikes."""
-    if "hidden_spikes_per_sample" not in record:
-        return ""
-    return f"{record['hidden_spikes_per_sample']:.{digits}f} spikes/image  "
+    """Return the hidden spikes per image as a text; empty for networks without a hidden population that spikes."""
+    spikes = record.get("hidden_spikes_per_sample")
+    return "" if spikes is None else f"{spikes:.{digits}f} spikes/image  "
+
+
+def hidden_spikes(values: Mapping[str, Any]) -> str:
+    """Return the hidden spikes of a result as the end of a sentence; empty where there is no hidden population."""
+    spikes = values.get("hidden_spikes_per_sample")
+    return "" if spikes is None else f", {spikes:.1f} hidden spikes per image"

@@ -43,7 +43,7 @@ Component = TypeVar("Component")
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def read_result(file: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
+def read_result(file: Path, kinds: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the content of a `result.json` or `evaluation.json`.
 
     Args:

@@ -34,10 +34,10 @@ class Costs:
         """Return the costs of both sets of samples, on one device or on two."""
         estimated = "estimated" in (self.energy_origin, other.energy_origin)
         return Costs(
-            _sum(self.chip_time, other.chip_time),
-            _sum(self.wait_time, other.wait_time),
+            sum_or_none(self.chip_time, other.chip_time),
+            sum_or_none(self.wait_time, other.wait_time),
             self.host_time + other.host_time,
-            _sum(self.energy, other.energy),
+            sum_or_none(self.energy, other.energy),
             "estimated" if estimated else self.energy_origin or other.energy_origin,
             self.energy_assumption or other.energy_assumption,
         )
@@ -72,7 +72,8 @@ class CostMeter:
         return Costs(cost.chip_time, wait_time, elapsed - wait_time, energy, origin, assumption)
 
 
-def _sum(first: float | None, second: float | None) -> float | None:
+def sum_or_none(first: float | None, second: float | None) -> float | None:
+    """Return a sum; None if a part of it is not known."""
     return None if first is None or second is None else first + second
 
 

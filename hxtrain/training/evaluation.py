@@ -18,7 +18,7 @@ from hxtrain.network import Network
 from hxtrain.objectives import Loss
 from hxtrain.objectives.losses import check_output, default_loss, predictions
 
-from .cost import CostMeter, Costs
+from .cost import CostMeter, Costs, sum_or_none
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         accuracy: Fraction of right answers.
-        hidden_spikes_per_sample: Mean number of spikes of all hidden neurons.
+        hidden_spikes_per_sample: Mean number of spikes of all hidden neurons; None without a hidden population.
         confusion: Counts `[classes, classes]`; rows are true classes.
         health: Losses and retries of the device.
         costs: Time and energy of all samples together.
@@ -38,7 +38,7 @@ class Evaluation:
     """
 
     accuracy: float
-    hidden_spikes_per_sample: float
+    hidden_spikes_per_sample: float | None
     confusion: Tensor = field(repr=False)
     health: Health
     costs: Costs
@@ -65,7 +65,7 @@ class EvaluationSums:
 
     Attributes:
         confusion: Counts `[classes, classes]`; rows are true classes.
-        hidden_spikes: Number of spikes of all hidden neurons.
+        hidden_spikes: Number of spikes of all hidden neurons; None without a hidden population.
         health: Losses and retries of the device.
         costs: Time and energy.
         decision_times: Decision time of each sample (s) `[S]`.
@@ -74,7 +74,7 @@ class EvaluationSums:
     """
 
     confusion: Tensor
-    hidden_spikes: float
+    hidden_spikes: float | None
     health: Health
     costs: Costs
     decision_times: Tensor
@@ -85,7 +85,7 @@ class EvaluationSums:
         """Return the sums over the samples of both."""
         return EvaluationSums(
             self.confusion + other.confusion,
-            self.hidden_spikes + other.hidden_spikes,
+            sum_or_none(self.hidden_spikes, other.hidden_spikes),
             self.health + other.health,
             self.costs + other.costs,
             torch.cat([self.decision_times, other.decision_times]),
@@ -118,7 +118,7 @@ class EvaluationSums:
         samples = len(self.decision_times)
         return Evaluation(
             accuracy=float(self.confusion.diag().sum()) / samples,
-            hidden_spikes_per_sample=self.hidden_spikes / samples,
+            hidden_spikes_per_sample=None if self.hidden_spikes is None else self.hidden_spikes / samples,
             confusion=self.confusion,
             health=self.health,
             costs=self.costs,
@@ -226,4 +226,5 @@ def observe(
         meter.add(activity.cost)
         times.append(loss.decision_times(output, net.dt).cpu().double())
     costs = meter.costs()
-    return EvaluationSums(confusion, spikes, health, costs, torch.cat(times), input_events, late_input_events)
+    hidden_spikes = spikes if len(net.layers) > 1 else None
+    return EvaluationSums(confusion, hidden_spikes, health, costs, torch.cat(times), input_events, late_input_events)

@@ -162,7 +162,8 @@ class Trainer(Loop[TrainerConfig]):
         self.task = task
         self._prepare_rule(task, progress)
         self._require_shared_state(team)
-        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, Sums())
+        sums = _empty_sums(task.net)
+        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, sums)
         self.team = team
         self.train_source = task.source(self.train, task.augment)
         self.test_source = task.source(self.test)
@@ -450,7 +451,7 @@ class Trainer(Loop[TrainerConfig]):
         )
         self.epoch += 1
         self.step = 0
-        self.sums = Sums()
+        self.sums = _empty_sums(self.task.net)
         self.final = evaluation
         self._save()
         if self.team.leads:
@@ -574,6 +575,11 @@ class Trainer(Loop[TrainerConfig]):
         finally:
             net.in_software = in_software
             net.input_watch.active = watched
+
+
+def _empty_sums(net: Network) -> Sums:
+    """Return the sums over no samples of a network."""
+    return Sums(hidden_spikes=0.0 if len(net.layers) > 1 else None)
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -30,7 +30,7 @@ from hxtrain.rules import LossNotFiniteError, train_step
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.lock import locked
 from hxtrain.runs.process import tuned
-from hxtrain.runs.progress import Progress
+from hxtrain.runs.progress import Progress, hidden_spikes
 from hxtrain.runs.randomness import epoch_order, generator
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.diagnosis import diagnose
@@ -75,6 +75,19 @@ def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
         assert weights["input->layer0"].shape == (60, 64)
         assert weights["input->layer0"].dtype == np.int8
         assert 10 < abs(weights["layer0->layer1"]).max() <= 63
+
+
+def test_a_network_without_a_hidden_population_has_no_hidden_spikes(tmp_path):
+    config = digits(1, "software", train_samples=50, test_samples=20)
+    config = replace(config, network=NetworkConfig(hidden=[]))
+    shown = io.StringIO()
+    result = run(config, tmp_path, "test", Progress(show=False, console=Console(file=shown, width=200)))
+    assert result["hidden_spikes_per_sample"] is None
+    assert "epoch   1" in shown.getvalue()
+    assert "spikes/image" not in shown.getvalue()
+    assert hidden_spikes(result) == ""
+    resumed = replace(config, trainer=replace(config.trainer, epochs=2, resume=True))
+    assert run(resumed, tmp_path, "test", quiet())["hidden_spikes_per_sample"] is None
 
 
 def test_a_run_leaves_plots(tmp_path):

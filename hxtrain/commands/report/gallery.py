@@ -51,9 +51,8 @@ def _outcome(config: ReportConfig, experiment: str, run: Record | None) -> list[
         return ["No run of it is shown here.", ""]
     measure = measure_of(config, [run])
     value = point(config, [run], measure.key, measure.scale).mean
-    spikes = (
-        f"{run.get('hidden_spikes_per_sample'):.1f} hidden spikes per sample, " if run.get("network.hidden") else ""
-    )
+    number = run.get("hidden_spikes_per_sample")
+    spikes = f"{number:.1f} hidden spikes per sample, " if number and run.get("network.hidden") else ""
     lines = [
         f"{measure.label}: {value:.{measure.digits}f} after {run.get('epochs')} epochs in {run.get('seconds'):.0f} s, "
         f"{spikes}on {run.get('backend')} {run.get('chip')} ({run.get('preset')}).",
