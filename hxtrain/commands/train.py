@@ -26,10 +26,10 @@ from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
-from hxtrain.objectives import LOSSES, PENALTIES, Burst, Loss, MaxOverTime, Regularizer, WeightDecay
+from hxtrain.objectives import LOSSES, PENALTIES, Loss, MaxOverTime, Regularizer
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.losses import check_output
-from hxtrain.objectives.regularizers import listed
+from hxtrain.objectives.regularizers import default_penalties, listed
 from hxtrain.rules import (
     CONSTRAINTS,
     OPTIMIZERS,
@@ -78,9 +78,7 @@ class RunConfig:
     network: Architecture = field(default_factory=NetworkConfig)
     encoder: Encoder = field(default_factory=LatencyEncoder)
     loss: Loss = field(default_factory=MaxOverTime)
-    regularizer: Dict[str, Regularizer] = field(  # noqa: UP006
-        default_factory=lambda: {"burst": Burst(), "weight_decay": WeightDecay()}
-    )
+    regularizer: Dict[str, Regularizer] = field(default_factory=default_penalties)  # noqa: UP006
     gradient: Gradient = field(default_factory=SurrogateGradient)
     rule: LearningRule = field(default_factory=Backprop)
     optimizer: Optimizer = MISSING

@@ -173,6 +173,11 @@ PENALTIES: Registry[type[Regularizer]] = Registry("penalties", "regularizer", Re
 """Regularisers by name."""
 
 
+def default_penalties() -> dict[str, Regularizer]:
+    """Return the regularisers of a run that names none, by name."""
+    return {"burst": Burst(), "weight_decay": WeightDecay()}
+
+
 def listed(regularizers: Iterable[Regularizer] | Mapping[str, Regularizer]) -> list[Regularizer]:
     """Return regularisers as a list; a mapping is replaced by its values.
 

@@ -23,7 +23,7 @@ from hxtrain.network import Activity, Network
 from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.distillation import Lessons, Teacher
 from hxtrain.objectives.losses import predictions
-from hxtrain.objectives.regularizers import listed
+from hxtrain.objectives.regularizers import default_penalties, listed
 from hxtrain.rules import (
     Backprop,
     Batch,
@@ -193,7 +193,8 @@ class Trainer(Loop[TrainerConfig]):
         if task.teacher is not None and Need.LOSS not in self.rule.needs:
             raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
         ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
-        if ignored and Need.PENALTIES not in self.rule.needs:
+        is_named = self.regularizers != default_penalties()
+        if ignored and is_named and Need.PENALTIES not in self.rule.needs:
             verb, pronoun = ("has", "it") if len(ignored) == 1 else ("have", "them")
             progress.warn(
                 f"rule={self.rule.name} follows no penalties: regularizer {', '.join(ignored)} {verb} no effect; leave "

@@ -17,6 +17,7 @@ from hxtrain.commands.train import run
 from hxtrain.gradients import GRADIENTS, SurrogateGradient
 from hxtrain.network import Activity, Write
 from hxtrain.objectives import Burst, Regularizer
+from hxtrain.objectives.regularizers import default_penalties
 from hxtrain.rules import (
     CONSTRAINTS,
     RULES,
@@ -450,6 +451,8 @@ def test_penalties_without_effect_are_named(capsys: pytest.CaptureFixture[str]) 
     assert "follows no penalties: regularizer 0_burst has no effect" in " ".join(capsys.readouterr().out.split())
     hx.fit(net, data, Unled(), penalties=[Burst(), Burst()], epochs=1)
     assert "0_burst, 1_burst have no effect; leave them out" in " ".join(capsys.readouterr().out.split())
+    hx.fit(net, data, Unled(), penalties=default_penalties(), epochs=1)
+    assert "no effect" not in capsys.readouterr().out
 
 
 def test_processes_that_share_batches_keep_no_state(tmp_path: Path) -> None:
