@@ -4,7 +4,7 @@ from hxtrain.network import Write
 
 from .backprop import Backprop, train_step
 from .constraints import CONSTRAINTS, Clamp, Constraint, Excitatory, Mask, Sign
-from .default import default_optimizer, optimizer_name
+from .default import default_optimizer, optimizer_name, optimizer_warnings
 from .optimizers import (
     OPTIMIZERS,
     SGD,
@@ -53,6 +53,7 @@ __all__ = [
     "default_optimizer",
     "learn",
     "optimizer_name",
+    "optimizer_warnings",
     "require_fit",
     "train_step",
 ]

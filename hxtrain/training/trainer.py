@@ -39,6 +39,7 @@ from hxtrain.rules import (
     Step,
     default_optimizer,
     learn,
+    optimizer_warnings,
     require_fit,
 )
 from hxtrain.runs.checkpoint import CheckpointError
@@ -156,7 +157,8 @@ class Trainer(Loop[TrainerConfig]):
     ) -> None:
         require_kind(task, Task, "task", "give Task(net, encoder, loss, regularizers, data)")
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
-        optimizer = (task.optimizer or default_optimizer(task.rule)).build(task.net.parameters(), config.learning_rate)
+        chosen = task.optimizer or default_optimizer(task.rule)
+        optimizer = chosen.build(task.net.parameters(), config.learning_rate)
         self.rule = copy.deepcopy(task.rule)
         self.regularizers = copy.deepcopy(dict(task.regularizers))
         self.task = task
@@ -178,6 +180,7 @@ class Trainer(Loop[TrainerConfig]):
         self._step_sums = StepSums(0, 0, 0, 0)
         self._step_metrics: dict[str, float] = {}
         self._warned: set[str] = set()
+        self._warn(optimizer_warnings(self.rule, chosen))
         self._start_observations = Observations()
         self._end_observations = Observations()
 

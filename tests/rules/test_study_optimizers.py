@@ -19,7 +19,7 @@ from hxtrain.datasets import load_dataset
 from hxtrain.experiments.schema import register
 from hxtrain.objectives import MaxOverTime
 from hxtrain.rules import OPTIMIZERS, RULES, SGD, Adam, Optimizer, QuickProp, RMaxProp, RProp, SpikePropAd, SpikePropR
-from hxtrain.rules.default import default_optimizer
+from hxtrain.rules.default import default_optimizer, optimizer_warnings
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.trainer import Task, Trainer
@@ -218,6 +218,17 @@ def test_a_rule_brings_its_optimizer_unless_another_is_chosen(
     assert RunConfig(rule=rule, optimizer=QuickProp()).optimizer == QuickProp()
     built = type(kind().build([torch.zeros(1)], 0.1))
     assert type(train(tmp_path, None, 1, rule=rule).optimizer) is built
+
+
+def test_an_adaptive_optimizer_of_a_local_rule_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_for_a_test(monkeypatch, "toy", Local)
+    remarks = train(tmp_path, Adam(), 2, rule=Local()).progress.remarks
+    assert [text.partition(": ")[2] for text in remarks if "optimizer=" in text] == [
+        "optimizer=adam chooses steps of its own, so that the weights do not change as rule=toy says: leave it out, or "
+        "choose optimizer=sgd"
+    ]
+    assert optimizer_warnings(Local(), SGD(momentum=0.9)) == optimizer_warnings(hx.Backprop(), Adam()) == []
+    assert optimizer_warnings(Named(), RMaxProp()) == []
 
 
 def test_the_command_line_takes_the_optimizer_of_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import ClassVar, List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Adam(Optimizer):
         eps: Addition to the root of the mean square, which bounds a step of a weight with tiny gradients.
     """
 
+    is_adaptive: ClassVar[bool] = True
     betas: List[float] = field(default_factory=lambda: [0.9, 0.999])  # noqa: UP006
     eps: float = 1e-8
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,14 @@ from hxtrain.checks import check_types
 
 @dataclass
 class Optimizer(ABC):
-    """Base of the settings of an optimiser. A field is a setting, `optimizer.<field>`."""
+    """Base of the settings of an optimiser. A field is a setting, `optimizer.<field>`.
+
+    Attributes:
+        is_adaptive: Whether the size of a step follows from gradients of the past, or from the loss, so that the change
+            that a local rule leaves is not the one that is made.
+    """
+
+    is_adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")

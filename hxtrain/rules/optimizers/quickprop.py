@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class QuickProp(Optimizer):
         growth: Largest ratio of a change to the last one.
     """
 
+    is_adaptive: ClassVar[bool] = True
     growth: float = 1.75
 
     def __post_init__(self) -> None:

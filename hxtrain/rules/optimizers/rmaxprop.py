@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class RMaxProp(Optimizer):
         eps: Addition to its root, which bounds a step of a weight with tiny gradients.
     """
 
+    is_adaptive: ClassVar[bool] = True
     decay: float = math.exp(-0.5 / 30)
     eps: float = 1e-12
 

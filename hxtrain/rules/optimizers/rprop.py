@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import ClassVar, List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class RProp(Optimizer):
         step_sizes: Smallest and largest step width.
     """
 
+    is_adaptive: ClassVar[bool] = True
     etas: List[float] = field(default_factory=lambda: [0.5, 1.2])  # noqa: UP006
     step_sizes: List[float] = field(default_factory=lambda: [1e-6, 50.0])  # noqa: UP006
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ class SpikePropAd(Optimizer):
 
     The learning rate is the share of the error that a step takes away where the error is linear, below 2.
     """
+
+    is_adaptive: ClassVar[bool] = True
 
     def build(self, parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
         """Return the optimiser; see `Optimizer.build` for the arguments.
@@ -55,6 +58,7 @@ class SpikePropR(Optimizer):
         bound: Size of the error, the root of twice the loss, up to which there is no step.
     """
 
+    is_adaptive: ClassVar[bool] = True
     bound: float = 0.01
 
     def __post_init__(self) -> None:
