@@ -21,7 +21,7 @@ from hxtrain.execution.config import BackendConfig
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import device_work_shown
 from hxtrain.training.loop import TrainingInterrupt
-from hxtrain.training.trainer import DeviceLostError
+from hxtrain.training.network_loop import DeviceLostError
 
 from .checks import typed_settings as typed_settings
 from .command import TYPED, end, of_system

@@ -16,7 +16,8 @@ from hxtrain.backends.files import replacing
 class Sums:
     """Sums over the samples of the current epoch.
 
-    `hidden_spikes` is None for networks without a hidden population that spikes; `metrics` are those of the learning rule, by name.
+    `hidden_spikes` is None for networks without a hidden population that spikes; `metrics` are those of the learning
+    rule, by name.
     """
 
     samples: int = 0

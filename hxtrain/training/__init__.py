@@ -5,7 +5,8 @@ from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate
 from .fitting import Fit, fit
 from .loop import CHECKPOINT, METRICS, TrainingInterrupt
-from .trainer import DeviceLostError, Task, Trainer
+from .network_loop import DeviceLostError
+from .trainer import Task, Trainer
 
 __all__ = [
     "CHECKPOINT",

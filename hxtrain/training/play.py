@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hxtrain.backends import DeviceError, Health, Spikes
+from hxtrain.backends import Health, Spikes
 from hxtrain.environments import Environment, Outcome
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
@@ -29,8 +28,8 @@ from hxtrain.runs.randomness import generator
 from hxtrain.runs.saved import required, take_weights
 
 from .config import PlayerConfig
-from .loop import Loop, TrainingInterrupt
-from .trainer import DeviceLostError
+from .loop import TrainingInterrupt
+from .network_loop import NetworkLoop
 
 PROBE_WEIGHT = 0.08
 """Weight of all synapses while neurons are compared by their numbers of spikes (threshold - leak)."""
@@ -146,7 +145,7 @@ class PlayTask:
             raise RuleError(f"rule={self.rule.name} follows no reward; choose one that does, such as rule=rstdp")
 
 
-class Player(Loop[PlayerConfig]):
+class Player(NetworkLoop[PlayerConfig]):
     """Trains a network in an environment, in a run directory.
 
     Args:
@@ -161,6 +160,8 @@ class Player(Loop[PlayerConfig]):
         masks: Active neurons of each layer; None: all of them. `Loop` has the other attributes.
     """
 
+    step_name: ClassVar[str] = "move"
+
     def __init__(
         self,
         task: PlayTask,
@@ -172,7 +173,7 @@ class Player(Loop[PlayerConfig]):
     ) -> None:
         net = task.net
         optimizer = task.optimizer.build(net.parameters(), config.learning_rate)
-        super().__init__(None, config, seed, folder, settings, progress, optimizer, Scores())
+        super().__init__(net, None, config, seed, folder, settings, progress, optimizer, Scores())
         self.task = task
         self.environment = copy.deepcopy(task.environment)
         self.rule = copy.deepcopy(task.rule)
@@ -189,8 +190,6 @@ class Player(Loop[PlayerConfig]):
                 constraint.prepare(net)
         self.sums: Scores = Scores()
         self.masks: list[Tensor | None] | None = None
-        self._changed = False
-        optimizer.register_step_pre_hook(self._note_change)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -356,31 +355,6 @@ class Player(Loop[PlayerConfig]):
         mask = torch.ones(len(counts))
         mask[torch.argsort(counts, stable=True)[: round(share * len(counts))].cpu()] = 0
         return [*(None for _ in net.layers[:-1]), mask.to(counts)]
-
-    @contextmanager
-    def _saved_on_failure(self) -> Iterator[None]:
-        """Save the state at the start of the block if it fails, see `Trainer`."""
-        device = device_of(self.task.net)
-        clock = device.clock if device else 0
-        state = copy.deepcopy(self._course_state())
-        self._changed = False
-        try:
-            yield
-        except (Exception, KeyboardInterrupt) as error:
-            if device:
-                device.clock = clock
-            is_saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
-            if is_saved:
-                self._take_course_state(state)
-                self._save()
-            if not isinstance(error, DeviceError):
-                raise
-            saved = "The state before the failed move is saved" if is_saved else "The last checkpoint is as it was"
-            raise DeviceLostError(f"{error}. {saved}") from error
-
-    def _note_change(self, *_: Any) -> None:
-        """Note that the optimiser begins to change weights; the optimiser calls this."""
-        self._changed = True
 
     def _course_state(self) -> dict[str, Any]:
         return {"rule": self.rule.state_dict(), "environment": self.environment.state_dict()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +51,9 @@ from hxtrain.runs.saved import required, take_weights
 from .config import TrainerConfig
 from .diagnosis import JUDGED_SAMPLES, Observations
 from .evaluation import Evaluation, EvaluationSums, observe
-from .loop import METRICS, NO_FOLDER, Loop, TrainingInterrupt
+from .loop import METRICS, TrainingInterrupt
+from .network_loop import NetworkLoop
 from .parallel import ALONE, Team
-
-
-class DeviceLostError(DeviceError):
-    """The device fails permanently; the state at the start of the failed step is saved."""
 
 
 @dataclass
@@ -129,7 +126,7 @@ class StepSums(NamedTuple):
     failed: float = 0.0
 
 
-class Trainer(Loop[TrainerConfig]):
+class Trainer(NetworkLoop[TrainerConfig]):
     """Trains a task in a run directory.
 
     Args:
@@ -165,7 +162,7 @@ class Trainer(Loop[TrainerConfig]):
         self._prepare_rule(task, progress)
         self._require_shared_state(team)
         sums = _empty_sums(task.net)
-        super().__init__(task.data, config, seed, folder, settings, progress, optimizer, sums)
+        super().__init__(task.net, task.data, config, seed, folder, settings, progress, optimizer, sums)
         self.team = team
         self.train_source = task.source(self.train, task.augment)
         self.test_source = task.source(self.test)
@@ -173,13 +170,10 @@ class Trainer(Loop[TrainerConfig]):
             None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
         )
         self._in_software = task.net.in_software
-        self._changed = False
-        optimizer.register_step_pre_hook(self._note_change)
         self.final: Evaluation | None = None
         self._stopped = False
         self._step_sums = StepSums(0, 0, 0, 0)
         self._step_metrics: dict[str, float] = {}
-        self._warned: set[str] = set()
         self._warn(optimizer_warnings(self.rule, chosen))
         self._start_observations = Observations()
         self._end_observations = Observations()
@@ -219,7 +213,7 @@ class Trainer(Loop[TrainerConfig]):
         Raises:
             RuleError: There is such a state.
         """
-        state = self._learning_state()
+        state = self._course_state()
         states = {f"rule={self.rule.name}": state["rule"]} if self.rule.state_moves_weights else {}
         states |= {f"loss {type(self.task.loss).__name__}": state["loss"]}
         states |= {f"regularizer {name}": values for name, values in state["penalties"].items()}
@@ -412,14 +406,6 @@ class Trainer(Loop[TrainerConfig]):
                 self._warn(self._end_observations.warnings(net, trained=True))
                 self._end_observations = Observations()
 
-    def _warn(self, texts: Iterable[str]) -> None:
-        """Show warnings; each kind is shown once in a run."""
-        for text in texts:
-            kind = " ".join(text.split()[:3])
-            if kind not in self._warned:
-                self._warned.add(kind)
-                self.progress.warn(text)
-
     def _report_health(self, phase: str, health: Health) -> None:
         """Count lost spikes and repeated runs; warn of them once per epoch, and of each note once per epoch."""
         place = f"{phase}, epoch {self.epoch + 1}, step {self.step + 1}"
@@ -462,40 +448,6 @@ class Trainer(Loop[TrainerConfig]):
             self._write_records()
         self.progress.epoch(self.records[-1], self.task.data.evaluated_on)
 
-    @contextmanager
-    def _saved_on_failure(self) -> Iterator[None]:
-        """Save the state at the start of the block if the block fails, so that only the failed step is lost.
-
-        This state is gone when the optimiser has begun its step; the last checkpoint is kept then.
-        """
-        device = device_of(self.task.net)
-        clock = device.clock if device else 0
-        learning_state = copy.deepcopy(self._learning_state())
-        self._changed = False
-        try:
-            yield
-        except (Exception, KeyboardInterrupt) as error:
-            if device:
-                device.clock = clock
-            is_saved = not self._changed and self._not_finite(self.task.net.state_dict()) is None
-            if is_saved:
-                self._take_learning_state(learning_state)
-                self._save()
-            if not isinstance(error, DeviceError):
-                raise
-            raise DeviceLostError(f"{error}. {self._place_of_state(is_saved)}") from error
-
-    def _place_of_state(self, is_saved: bool) -> str:
-        """Return where the state before a failed step is, if it is anywhere."""
-        if self.folder is None:
-            weights = "the weights before the failed step" if is_saved else "what the failed step made of its weights"
-            return f"The network keeps {weights}; {NO_FOLDER}"
-        return "The state before the failed step is saved" if is_saved else "The last checkpoint is as it was"
-
-    def _note_change(self, *_: Any) -> None:
-        """Note that the optimiser begins to change weights; the optimiser calls this."""
-        self._changed = True
-
     def _save(self) -> None:
         """Write the checkpoint, see `_write_checkpoint`; only the first process does."""
         if not self.team.leads:
@@ -507,14 +459,14 @@ class Trainer(Loop[TrainerConfig]):
             sums=self.sums.as_dict(),
             final=None if self.final is None else self.final.as_dict(),
             clock=device.clock if device else 0,
-            **self._learning_state(),
+            **self._course_state(),
         )
 
     def _restore(self) -> None:
         state = self._read_checkpoint()
         required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
         take_weights(self.task.net, state["model"], self.checkpoint)
-        self._restore_learning_state(state)
+        self._restore_course_state(state)
         self.step = state["step"]
         self.sums = Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
@@ -524,13 +476,13 @@ class Trainer(Loop[TrainerConfig]):
         if device is not None:
             device.clock = state["clock"]
 
-    def _learning_state(self) -> dict[str, Any]:
+    def _course_state(self) -> dict[str, Any]:
         """Return the states of the rule, of the loss and of the regularisers."""
         penalties = {name: penalty.state_dict() for name, penalty in self.regularizers.items()}
         return {"rule": self.rule.state_dict(), "loss": self.task.loss.state_dict(), "penalties": penalties}
 
-    def _take_learning_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `_learning_state` returned; old checkpoints lack it."""
+    def _take_course_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `_course_state` returned; old checkpoints lack it."""
         penalties = state.get("penalties", {})
         self.rule.load_state_dict(state.get("rule", {}))
         self.task.loss.load_state_dict(state.get("loss", {}))
@@ -548,19 +500,19 @@ class Trainer(Loop[TrainerConfig]):
         Raises:
             TypeError: A state holds something else than tensors and plain values.
         """
-        state = self._learning_state()
+        state = self._course_state()
         for owner, values in {"the rule": state["rule"], "the loss": state["loss"], **state["penalties"]}.items():
             for name, value in values.items():
                 yield from _tensors(f"{name} of {owner}", value)
 
-    def _restore_learning_state(self, state: Mapping[str, Any]) -> None:
+    def _restore_course_state(self, state: Mapping[str, Any]) -> None:
         """Restore the states of a checkpoint.
 
         Raises:
             CheckpointError: A state belongs to another rule or regulariser.
         """
         try:
-            self._take_learning_state(state)
+            self._take_course_state(state)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoint}: state of the learning rule: {error}") from error
 

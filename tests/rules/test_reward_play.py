@@ -25,8 +25,8 @@ from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.loop import TrainingInterrupt
+from hxtrain.training.network_loop import DeviceLostError
 from hxtrain.training.play import Player, PlayTask
-from hxtrain.training.trainer import DeviceLostError
 
 COURT: dict[str, Any] = {
     "positions": 20,
