@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -73,8 +74,15 @@ class Scores(Sums):
     misses: int = 0
     spikes: float = 0.0
 
-    def take(self, outcome: Outcome, reward: float, spikes: float, elapsed: float) -> None:
-        """Add a move of all episodes; `reward` is a mean over them."""
+    def take(
+        self,
+        outcome: Outcome,
+        reward: float,
+        spikes: float,
+        elapsed: float,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add a move of all episodes; `reward` and `metrics` are means over them."""
         count = len(outcome.scores)
         self.samples += count
         self.score += float(outcome.scores.sum())
@@ -83,6 +91,8 @@ class Scores(Sums):
         self.misses += int(outcome.misses.sum())
         self.spikes += spikes
         self.seconds += elapsed
+        for name, value in metrics.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value * count
 
     def summary(self) -> dict[str, Any]:
         """Return means per trial; the share of hits is None if no move was either."""
@@ -244,7 +254,8 @@ class Player(NetworkLoop[PlayerConfig]):
         step = learn(net, self.rule, self.optimizer, batch, self.constraints)
         outcome = self._act(self.environment, step.activity, generator(self.seed, "act", self.epoch, self.step))
         counts = _output_counts(step.activity)
-        self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start)
+        metrics = {name: step.metrics[name] for name in self.rule.metrics}
+        self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start, metrics)
         self._report_health(step.activity.health)
 
     def _observed(self, environment: Environment, source: torch.Generator, epoch: int | None) -> Spikes:
@@ -270,6 +281,8 @@ class Player(NetworkLoop[PlayerConfig]):
 
     def _finish_epoch(self) -> None:
         sums = self.sums
+        metrics = sums.mean_metrics()
+        self._warn(self.rule.warnings(metrics))
         self.records.append(
             {
                 "epoch": self.epoch + 1,
@@ -278,6 +291,7 @@ class Player(NetworkLoop[PlayerConfig]):
                 "dropped_spikes": sums.dropped_spikes,
                 "retries": sums.retries,
                 "notes": sums.notes,
+                **metrics,
             }
         )
         self.epoch += 1

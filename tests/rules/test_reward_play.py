@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from hxtrain.commands.play import PlayConfig, play
 from hxtrain.environments import Credit, Environment, Pong
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
-from hxtrain.rules import Backprop, RuleError
+from hxtrain.rules import RULES, Backprop, Batch, RuleError, Step
 from hxtrain.rules.reward import RewardSTDP
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
@@ -150,6 +151,27 @@ def test_the_weakest_neurons_are_silenced_and_stay_so_in_a_resumed_run(tmp_path:
     assert torch.equal(state(tmp_path)["mask"], mask)
     plastic = weights(tmp_path)[:, :20]
     assert float(plastic[mask == 0].abs().max()) == 0 < float(plastic[mask == 1].max())
+
+
+class Boastful(RewardSTDP):
+    """Rule with a metric and a warning."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("boasts",)
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        return super().step(net, batch)._replace(metrics={"boasts": 2.0})
+
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        return [f"there are {metrics['boasts']:g} boasts in each trial"]
+
+
+def test_metrics_and_warnings_of_a_rule_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES._loaded, "boastful", Boastful)
+    config = small(3, backend=BackendConfig("software"), rule=Boastful(settling=2))
+    result = play(config, tmp_path, "", quiet())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["boasts"] for record in records] == [2.0] * 3
+    assert result["notes"] == ["warning: there are 2 boasts in each trial"]
 
 
 def test_noise_weights_are_not_learned(tmp_path: Path) -> None:
