@@ -20,8 +20,20 @@ from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
 from hxtrain.objectives.losses import default_loss
 from hxtrain.objectives.rewards import RewardSource
-from hxtrain.rules import SGD, Batch, Clamp, Constraint, LearningRule, Need, Objective, Optimizer, RuleError, learn
-from hxtrain.rules.rule import require_fit
+from hxtrain.rules import (
+    SGD,
+    Batch,
+    Clamp,
+    Constraint,
+    LearningRule,
+    Need,
+    Objective,
+    Optimizer,
+    RuleError,
+    learn,
+    optimizer_warnings,
+    require_fit,
+)
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.metrics import Sums
 from hxtrain.runs.progress import Progress
@@ -200,6 +212,7 @@ class Player(NetworkLoop[PlayerConfig]):
                 constraint.prepare(net)
         self.sums: Scores = Scores()
         self.masks: list[Tensor | None] | None = None
+        self._warn(optimizer_warnings(self.rule, task.optimizer))
 
     @property
     def steps_per_epoch(self) -> int:

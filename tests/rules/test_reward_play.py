@@ -20,7 +20,7 @@ from hxtrain.commands.play import PlayConfig, play
 from hxtrain.environments import Credit, Environment, Pong
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
-from hxtrain.rules import RULES, Backprop, Batch, RuleError, Step
+from hxtrain.rules import RULES, Adam, Backprop, Batch, RuleError, Step
 from hxtrain.rules.reward import RewardSTDP
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
@@ -165,13 +165,18 @@ class Boastful(RewardSTDP):
         return [f"there are {metrics['boasts']:g} boasts in each trial"]
 
 
-def test_metrics_and_warnings_of_a_rule_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES._loaded, "boastful", Boastful)
-    config = small(3, backend=BackendConfig("software"), rule=Boastful(settling=2))
+def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in (RULES._added, RULES._loaded):
+        monkeypatch.setitem(names, "boastful", Boastful)
+    config = small(3, backend=BackendConfig("software"), rule=Boastful(settling=2), optimizer=Adam())
     result = play(config, tmp_path, "", quiet())
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["boasts"] for record in records] == [2.0] * 3
-    assert result["notes"] == ["warning: there are 2 boasts in each trial"]
+    assert [note.partition(" ")[2] for note in result["notes"]] == [
+        "optimizer=adam chooses steps of its own, so that the weights do not change as rule=boastful says: leave it out, "
+        "or choose optimizer=sgd",
+        "there are 2 boasts in each trial",
+    ]
 
 
 def test_noise_weights_are_not_learned(tmp_path: Path) -> None:
