@@ -208,6 +208,10 @@ class Registry(Mapping[str, Component]):
         for point in self.points().values():
             if point.value == path or self._loaded.get(point.name) is component:
                 return point.name
+            package, _, attribute = point.value.partition(":")
+            is_in_package = path.startswith(f"{package}.") and path.endswith(f":{attribute}")
+            if is_in_package and self.load(point.name) is component:  # the entry point names it in its package
+                return point.name
         return path
 
     def _point(self, name: str) -> EntryPoint:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hxtrain.backends import Registry, UnknownComponentError
+from hxtrain.rules import Adam, Optimizer
 
 
 class Shape:
@@ -46,6 +47,12 @@ def test_a_component_is_loaded_by_its_name_its_class_or_its_path(shapes: Registr
     tall = shapes.resolve("squares:Tall")
     assert issubclass(tall, square)
     assert shapes.name_of(tall) == "squares:Tall"
+
+
+def test_a_component_has_its_name_before_it_is_loaded_by_it() -> None:
+    """The entry point of Adam names the package, and its class the module in it."""
+    fresh: Registry[type[Optimizer]] = Registry("optimizers", "optimizer", Optimizer)
+    assert fresh.name_of(Adam) == "adam"
 
 
 def test_a_component_is_added_in_this_process(shapes: Registry[type[Shape]]) -> None:

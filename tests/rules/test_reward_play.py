@@ -165,7 +165,9 @@ class Boastful(RewardSTDP):
         return [f"there are {metrics['boasts']:g} boasts in each trial"]
 
 
-def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for names in (RULES._added, RULES._loaded):
         monkeypatch.setitem(names, "boastful", Boastful)
     config = small(3, backend=BackendConfig("software"), rule=Boastful(settling=2), optimizer=Adam())
