@@ -207,6 +207,7 @@ class Player(NetworkLoop[PlayerConfig]):
         fixed = self.environment.fixed_weights(net.layers[0].neurons.size)
         if fixed is not None:
             self.constraints.append(FixedInputs(fixed))
+            self._warn(_clipped(net, fixed))
         with torch.no_grad():
             for constraint in self.constraints:
                 constraint.prepare(net)
@@ -425,6 +426,19 @@ class Player(NetworkLoop[PlayerConfig]):
         device = device_of(net)
         if device is not None:
             device.clock = state["clock"]
+
+
+def _clipped(net: Network, fixed: Tensor) -> list[str]:
+    """Return a warning of fixed weights that the device cannot represent; empty if it can."""
+    limit = net.weight_limits()[0]
+    largest = float(fixed.abs().max())
+    if limit is None or largest <= limit * (1 + 1e-6):
+        return []
+    return [
+        f"{net.projections[0].name}: weights of the environment of up to {largest:.4g} exceed the largest one of the "
+        f"device, {limit:.4g}, and are clipped to it; choose smaller ones (hxtrain play --help: environment), or a "
+        "smaller network.scale"
+    ]
 
 
 def _output_counts(activity: Activity) -> Tensor:

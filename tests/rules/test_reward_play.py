@@ -165,7 +165,7 @@ class Boastful(RewardSTDP):
         return [f"there are {metrics['boasts']:g} boasts in each trial"]
 
 
-def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(
+def test_metrics_and_warnings_of_rule_and_optimizer_are_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for names in (RULES._added, RULES._loaded):
@@ -175,8 +175,8 @@ def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["boasts"] for record in records] == [2.0] * 3
     assert [note.partition(" ")[2] for note in result["notes"]] == [
-        "optimizer=adam chooses steps of its own, so that the weights do not change as rule=boastful says: leave it out, "
-        "or choose optimizer=sgd",
+        "optimizer=adam chooses steps of its own, so that the weights do not change as rule=boastful says: leave it "
+        "out, or choose optimizer=sgd",
         "there are 2 boasts in each trial",
     ]
 
@@ -184,6 +184,20 @@ def test_warnings_of_rule_and_optimizer_and_metrics_are_recorded(
 def test_noise_weights_are_not_learned(tmp_path: Path) -> None:
     play(small(3, backend=BackendConfig("software")), tmp_path, "", quiet())
     assert torch.equal(weights(tmp_path)[:, 20:], 0.25 * torch.eye(20))
+
+
+def test_fixed_weights_beyond_the_range_of_the_device_are_named() -> None:
+    net = hx.Network(hx.Linear(40, 20), hx.LIF(20), steps=60, traces="spikes_only")
+    with hx.open_device("emulator", preset="ideal") as device:
+        net.attach(device)
+        limit = net.weight_limits()[0]
+        assert limit is not None
+        for weight in (0.9 * limit, 2 * limit):
+            task = PlayTask(net, Pong(**COURT, noise_weight=weight), RewardSTDP())
+            player = Player(task, PlayerConfig(), 0, "nowhere", {}, quiet())
+            expected = weight > limit
+            texts = [f"{2 * limit:.4g} exceed the largest one of the device, {limit:.4g}, and are clipped to it"]
+            assert [any(text in remark for text in texts) for remark in player.progress.remarks] == [True] * expected
 
 
 def test_late_rewards_find_their_synapse_in_software(tmp_path: Path) -> None:
