@@ -111,15 +111,19 @@ class Loss(ABC):
                 is known at its end, `(k + 1) * dt`.
             dt: Width of a step (s).
         """
+        decision_steps = self._decision_steps(output)
+        if self.reads == "spikes":
+            decision_steps = (decision_steps + 1).clamp(max=len(output))
+        return decision_steps * dt
+
+    def _decision_steps(self, output: Tensor) -> Tensor:
+        """Return the step from which on the answer stays the final one `[B]`; the number of steps for a tie."""
         steps = len(output)
         scores = torch.stack([self.scores(output[: t + 1]) for t in range(steps)])
         answers = torch.stack([predictions(step_scores) for step_scores in scores])
         is_tie = (scores == scores.amax(2, keepdim=True)).sum(2) > 1
         open_until = torch.arange(1, steps + 1, device=output.device)[:, None]
-        decision_steps = ((answers != answers[-1]) | is_tie).mul(open_until).amax(0)
-        if self.reads == "spikes":
-            decision_steps = (decision_steps + 1).clamp(max=steps)
-        return decision_steps * dt
+        return ((answers != answers[-1]) | is_tie).mul(open_until).amax(0)
 
     @abstractmethod
     def __call__(self, output: Tensor, labels: Data) -> Tensor:

@@ -171,6 +171,13 @@ class VanRossum(Loss):
         energy = output.square().sum((0, 2))[:, None] + targets.square().sum((0, 2))[None, :]
         return 2 * torch.einsum("tbn,tcn->bc", output, targets) - energy
 
+    def decision_times(self, output: Tensor, dt: float) -> Tensor:
+        """Return the decision time of each sample (s) `[B]`, see `Loss.decision_times`.
+
+        The filtered trains of step k hold the spikes of earlier steps, and are known at `k * dt`.
+        """
+        return self._decision_steps(output) * dt
+
     def __call__(self, output: Tensor, labels: Data) -> Tensor:
         """Return half the mean distance of filtered trains `[T, B, N]` from the targets of their classes.
 

@@ -299,6 +299,8 @@ def test_answer_is_the_class_with_the_nearest_train() -> None:
     assert float(loss.scores(output).max()) == pytest.approx(0, abs=1e-5)
     assert float(loss(output, [1, 0])) == pytest.approx(0, abs=1e-12)
     assert float(loss(output, [0, 1])) > 0.1
+    # the first target spike is in step 2 (3.4 us to 5.1 us), at the end of which it is known
+    assert loss.decision_times(output, 1.7e-6).tolist() == pytest.approx([5.1e-6, 5.1e-6])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
