@@ -160,7 +160,11 @@ class SDSP(Plasticity):
             states = self._states[projection.name].cpu().numpy().T.copy()
             membranes = layers[projection.post].trace.detach().cpu().numpy()
             self.follow(states, pathway.pre, pathway.post, membranes, net.dt, lessons)
-            self._states[projection.name] = torch.from_numpy(states.T.copy())
+            followed = torch.from_numpy(states.T.copy())
+            if pathway.active is not None:  # dropped neurons took no part, whatever the teacher says of their class
+                is_active = pathway.active.bool().cpu()[:, None]
+                followed = torch.where(is_active, followed, self._states[projection.name].cpu())
+            self._states[projection.name] = followed
             weight = projection.synapses.weight
             weight.grad = weight - self.weights(self._states[projection.name]).to(weight)
         return Step(activity, reported_loss(self.objective, batch, activity))

@@ -123,6 +123,16 @@ def test_a_teacher_lets_the_true_class_gain_and_the_others_lose() -> None:
     assert change[1:].sum() < 0
 
 
+def test_a_dropped_neuron_learns_nothing_from_its_teacher() -> None:
+    net = network()
+    rule = taught()
+    rule.prepare(net, Objective(hx.SpikeCount()))
+    states = rule.state_dict()["input->layer0"].clone()
+    rule.step(net, batch()._replace(masks=[torch.tensor([1.0, 0.0, 1.0])]))
+    is_changed = (rule.state_dict()["input->layer0"] != states).any(1)
+    assert is_changed.tolist() == [True, False, True]
+
+
 def test_a_teacher_of_several_neurons_per_class_is_refused() -> None:
     loss = Firing(neurons=2)
     net = hx.Network(hx.Linear(8, loss.outputs(3)), hx.LIF(loss.outputs(3)))
