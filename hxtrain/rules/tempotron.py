@@ -45,7 +45,8 @@ class Tempotron(OutputRule):
 
     Attributes:
         margin: Distance below the threshold that the membrane of a silent neuron should keep, in thresholds; above it a
-            right answer counts as wrong. It guards decisions against the noise of a device; published: 0.
+            right answer counts as wrong. It guards decisions against the noise of a device; published: 0, where spikes
+            alone decide.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.TARGETS})
@@ -86,7 +87,8 @@ class Tempotron(OutputRule):
         goals = self._firing.goals(batch.labels, first.shape[1]).to(first.device)
         peaks = output.trace.max(0)
         is_late = goals & first.isinf()
-        is_early = ~goals & (first.isfinite() | (peaks.values > 1 - self.margin))
+        is_near = (peaks.values > 1 - self.margin) & (self.margin > 0)  # without a margin, spikes alone decide
+        is_early = ~goals & (first.isfinite() | is_near)
         times = torch.where(first.isfinite(), first, (peaks.indices.double() * net.dt).float())
         sample, unit = (is_late | is_early).nonzero(as_tuple=True)
         moments = Spikes.trusted(sample, unit, times[sample, unit], *first.shape)

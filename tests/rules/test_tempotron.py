@@ -1,6 +1,7 @@
 """The tempotron: it descends the distance from the threshold, right answers change nothing, and it learns."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,20 @@ def test_within_the_margin_a_silent_neuron_is_wrong():
     assert not gradient(net, patterns(), [0] * 8, margin=0.99 - highest).any()
     result = gradient(net, patterns(), [0] * 8, margin=1.001 - highest)
     assert float(result.sum()) > 0
+
+
+def test_without_a_margin_a_silent_neuron_is_right_wherever_its_measured_membrane_is():
+    net = network(mean=0.02, gain=0.0)
+    batch = Batch(patterns(), torch.zeros(8, dtype=torch.long))
+    with torch.no_grad():
+        activity = net(batch.spikes)
+    layer = activity.layers[0]
+    assert not layer.counts.any()
+    activity.layers = [replace(layer, membrane=layer.trace + 1)]
+    for margin, is_wrong in ((0.0, False), (0.1, True)):
+        rule = Tempotron(margin)
+        rule.prepare(net, Objective(Firing()))
+        assert bool(rule.gradient(net, batch, activity).any()) == is_wrong
 
 
 def test_the_mean_of_a_batch_is_that_of_its_samples():
