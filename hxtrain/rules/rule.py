@@ -127,6 +127,8 @@ class LearningRule(ABC):
         optimizer: Registered name of the optimiser that a run takes unless it names another. An empty one stands for
             `sgd` of a local rule, else `adam`.
         solves: Task that the rule was shown to solve, in a few words.
+        takes_teacher: Whether a rule that reads the loss can follow that of a teacher, which is known at the end of a
+            trial alone.
         metrics: Names of the metrics that each step returns; the records of a run hold their means per epoch.
         state_moves_weights: Whether the state enters the changes of weights. Processes that share a batch have states
             of their own; they are refused if the state enters.
@@ -138,6 +140,7 @@ class LearningRule(ABC):
     is_local: ClassVar[bool] = False
     optimizer: ClassVar[str] = ""
     solves: ClassVar[str] = ""
+    takes_teacher: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ()
     state_moves_weights: ClassVar[bool] = True
     watches_writes: ClassVar[bool] = False

@@ -189,6 +189,11 @@ class Trainer(NetworkLoop[TrainerConfig]):
         require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
         if task.teacher is not None and Need.LOSS not in self.rule.needs:
             raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
+        if task.teacher is not None and not self.rule.takes_teacher:
+            raise RuleError(
+                f"rule={self.rule.name} learns while a trial runs, but the loss of a teacher is known at its end alone; "
+                "leave distillation out, or choose rule=backprop"
+            )
         ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
         is_named = self.regularizers != default_penalties()
         if ignored and is_named and Need.PENALTIES not in self.rule.needs:

@@ -25,6 +25,8 @@ from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MaxOverTime
 from hxtrain.objectives.distillation import Distillation, Lessons, Teacher, distillation_loss
+from hxtrain.rules import RuleError
+from hxtrain.rules.rtrl import RTRL, EProp
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
@@ -210,6 +212,15 @@ def test_without_a_teacher_nothing_of_it_identifies_a_run(tmp_path):
     result = run(config, tmp_path, "test", Progress(False, Console(file=out)))
     assert not [key for key in result["settings"] if key.startswith("distillation.")]
     assert "distillation.weight=0.8 has no effect: there is no distillation.teacher" in out.getvalue()
+
+
+@pytest.mark.parametrize("rule", [RTRL(), EProp()])
+def test_a_teacher_of_an_online_rule_is_refused_before_anything_runs(tmp_path, teachers, rule, mocker):
+    step = mocker.patch("hxtrain.training.trainer.learn")
+    text = f"rule={rule.name} learns while a trial runs, but the loss of a teacher is known at its end alone"
+    with pytest.raises(RuleError, match=text):
+        run(replace(student(teachers[0]), rule=rule), tmp_path, "test", quiet())
+    step.assert_not_called()
 
 
 def write_altered(path, folder, **changes):
