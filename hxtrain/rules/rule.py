@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +21,7 @@ from torch import Tensor
 from hxtrain.backends import Capabilities, Registry, Spikes
 from hxtrain.checks import check_types
 from hxtrain.network import Activity, Network, Write
-from hxtrain.objectives import Regularizer
+from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.losses import check_output
 from hxtrain.objectives.rewards import RewardSource
 
@@ -146,11 +146,28 @@ class LearningRule(ABC):
     watches_writes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_types(self, "rule.")
+        try:
+            check_types(self, "rule.")
+        except ValueError as error:
+            raise self._without_loss() or error from None
         self._objective: Objective | None = None
         self._net: ReferenceType[Network] | None = None
         self.is_prepared = False
         self.watchers: list[LearningRule | Regularizer] = []
+
+    def _without_loss(self) -> RuleError | None:
+        """Return the error for a loss or a penalty in the place of a setting; None if there is none."""
+        name = type(self).__name__
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Loss | Regularizer):
+                part = type(value).__name__
+                word = f"loss={part}()" if isinstance(value, Loss) else f"penalties=[{part}()]"
+                return RuleError(
+                    f"{name}({part}()): {name} takes settings, no loss and no penalties; give them to the training: "
+                    f"hx.fit(net, data, {name}(), {word}), or rule.prepare(net, Objective(loss, penalties))"
+                )
+        return None
 
     @property
     def pursued(self) -> Objective | None:

@@ -191,8 +191,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
             raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
         if task.teacher is not None and not self.rule.takes_teacher:
             raise RuleError(
-                f"rule={self.rule.name} learns while a trial runs, but the loss of a teacher is known at its end alone; "
-                "leave distillation out, or choose rule=backprop"
+                f"rule={self.rule.name} learns while a trial runs, but the loss of a teacher is known at its end "
+                "alone; leave distillation out, or choose rule=backprop"
             )
         ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
         is_named = self.regularizers != default_penalties()

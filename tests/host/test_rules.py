@@ -312,6 +312,9 @@ def test_signs_hold_from_the_first_step_on(tmp_path: Path) -> None:
         (lambda: Sign(1.5), "constraint Sign: excitatory=1.5 must be in 0..1"),
         (lambda: Sign("half"), "constraint Sign: excitatory='half'"),  # type: ignore[arg-type]
         (lambda: Backprop(penalties=[Burst()]), "Backprop: penalties without a loss; give both"),
+        (lambda: hx.SuperSpike(hx.VanRossum()), r"settings, no loss .*: hx.fit\(.*SuperSpike\(\), loss=VanRossum\(\)"),
+        (lambda: hx.STDP(Burst()), r"settings, no loss .*: hx.fit\(.*STDP\(\), penalties=\[Burst\(\)\]"),
+        (lambda: hx.STDP(tau_plus="short"), "rule.tau_plus='short' must be a number"),
         (lambda: Integral(0), "rule.window=0 must be at least 1 time step"),
         (lambda: RULES.load("bakprop"), "rule='bakprop' is not registered; known: .*backprop.* Did you mean backprop?"),
         (lambda: GRADIENTS.load("exact"), "gradient='exact' is not registered; known: .*surrogate"),
