@@ -18,7 +18,7 @@ from hxtrain.objectives import Regularizer
 from hxtrain.objectives.losses import read_output
 from hxtrain.objectives.regularizers import listed
 
-from .rule import Batch, LearningRule, LossFunction, Need, Objective, Step
+from .rule import Batch, LearningRule, LossFunction, Need, Objective, RuleError, Step
 from .step import LossNotFiniteError, learn
 
 
@@ -56,12 +56,12 @@ class Backprop(LearningRule):
         """Prepare for a network and an objective, see `LearningRule.prepare`.
 
         Raises:
-            ValueError: The loss reads spike times, which have no surrogate gradient.
+            RuleError: The loss reads spike times, which have no surrogate gradient.
         """
         loss = (objective or self.objective).loss
         if getattr(loss, "reads_times", False):
-            raise ValueError(
-                f"{type(loss).__name__} reads spike times, which have no surrogate gradient; choose rule=eventprop or "
+            raise RuleError(
+                f"rule={self.name}: {type(loss).__name__} reads spike times, which have no surrogate gradient; choose rule=eventprop or "
                 "rule=spikeprop, or another loss, such as loss=spike_count"
             )
         super().prepare(net, objective)
