@@ -165,7 +165,7 @@ class LatencyEncoder(Encoder):
 
     Attributes:
         tau: time constant of the code (s).
-        threshold: intensity (0..1) below which an input is silent.
+        threshold: intensity (0..1) up to which an input is silent.
         shift_first: whether the first spike of each sample is moved to t = 0.
         jitter: standard deviation of noise on the times (s), see `Encoder`.
         grid: width of bins (s), see `Encoder`.

@@ -18,18 +18,27 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from hxtrain.backends import Spikes
 from hxtrain.checks import count, not_negative, positive
-from hxtrain.checks import seed as check_seed
 
 from .dataset import Dataset, content_sha256
 from .errors import DatasetError
 from .events import EventSplit
+from .generated import Floats, check_settings, natural
 
-Floats = npt.NDArray[np.float64]
+NAME = "random_manifolds"
+RULES = {
+    "classes": count,
+    "units": count,
+    "dimensions": count,
+    "alpha": not_negative,
+    "spikes": count,
+    "samples": count,
+    "duration": positive,
+    "seed": natural,
+}
 PRECISION = 1e-3
 """Weight of the last term of the series."""
 MAX_TERMS = 1000
@@ -61,24 +70,17 @@ def random_manifolds(
     Raises:
         DatasetError: A setting is out of range.
     """
-    name = "random_manifolds"
-    try:
-        settings = {"classes": classes, "units": units, "dimensions": dimensions, "spikes": spikes, "samples": samples}
-        for key, value in settings.items():
-            count(f"{name}: {key}", value)
-        not_negative(f"{name}: alpha", alpha)
-        positive(f"{name}: duration", duration)
-        check_seed(f"{name}: seed", seed)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(str(error)) from None
+    check_settings(NAME, RULES, locals())
     if samples < 5:
-        raise DatasetError(f"{name}: samples={samples} must be at least 5, a fifth of which is the test part")
+        raise DatasetError(
+            f"data={NAME}: data.settings.samples={samples} must be at least 5, a fifth of which is the test part"
+        )
     numbers = np.random.Generator(np.random.PCG64(seed))
     times = np.stack([_class_times(numbers, units * spikes, dimensions, alpha, samples) for _ in range(classes)])
     border = samples - round(TEST_SHARE * samples)
     train, test = (_events(part * duration, units, numbers) for part in (times[:, :border], times[:, border:]))
     return Dataset(
-        name,
+        NAME,
         train,
         test,
         tuple(map(str, range(classes))),

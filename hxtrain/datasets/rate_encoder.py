@@ -28,7 +28,7 @@ class RateEncoder(Encoder):
     Attributes:
         spikes: Number of spikes for x = 1.
         duration: Time in which inputs fire (s).
-        threshold: Intensity (0..1) below which an input is silent.
+        threshold: Intensity (0..1) up to which an input is silent.
         jitter: Standard deviation of noise on the times (s), see `Encoder`.
         grid: Width of bins (s), see `Encoder`.
     """

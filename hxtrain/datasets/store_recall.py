@@ -9,17 +9,27 @@ the bit that was shown with the command to store. Only a network that remembers 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from hxtrain.backends import Spikes
-from hxtrain.checks import count, not_negative, positive, whole
-from hxtrain.checks import seed as check_seed
+from hxtrain.checks import count, not_negative, positive
 
 from .dataset import Dataset, content_sha256
-from .errors import DatasetError
 from .events import EventSplit
+from .generated import Floats, check_settings, natural
 
+NAME = "store_recall"
+RULES = {
+    "units": count,
+    "delay": count,
+    "wait": natural,
+    "period": positive,
+    "rate": positive,
+    "noise": not_negative,
+    "train": count,
+    "test": count,
+    "seed": natural,
+}
 GROUPS = 4
 STORE = 2
 RECALL = 3
@@ -53,22 +63,12 @@ def store_recall(
     Raises:
         DatasetError: A setting is out of range.
     """
-    name = "store_recall"
-    try:
-        for key, value in {"units": units, "delay": delay, "train": train, "test": test}.items():
-            count(f"{name}: {key}", value)
-        not_negative(f"{name}: wait", whole(f"{name}: wait", wait))
-        not_negative(f"{name}: noise", noise)
-        for key, size in {"period": period, "rate": rate}.items():
-            positive(f"{name}: {key}", size)
-        check_seed(f"{name}: seed", seed)
-    except (TypeError, ValueError) as error:
-        raise DatasetError(str(error)) from None
+    check_settings(NAME, RULES, locals())
     numbers = np.random.Generator(np.random.PCG64(seed))
     training = _trials(numbers, train, units, wait, delay, period, (rate, noise))
     testing = _trials(numbers, test, units, wait, delay, period, (rate, noise))
     return Dataset(
-        name,
+        NAME,
         training,
         testing,
         ("0", "1"),
@@ -96,7 +96,7 @@ def _trials(
     is_on[np.arange(samples)[:, None], np.arange(periods - 1)[None, :], bits] = True
     is_on[:, wait, STORE] = True
     is_on[:, -1, RECALL] = True
-    expected: npt.NDArray[np.float64] = period * (rates[0] * is_on + rates[1])
+    expected: Floats = period * (rates[0] * is_on + rates[1])
     number = numbers.poisson(np.repeat(expected, units, axis=2))  # [samples, periods, units of all groups]
     sample, place, unit = (np.repeat(index, number.reshape(-1)) for index in np.indices(number.shape).reshape(3, -1))
     time = (place + numbers.random(len(place))) * period

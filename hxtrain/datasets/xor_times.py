@@ -7,16 +7,24 @@ constant of 7 ms; the defaults are these times in microseconds, for time constan
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from hxtrain.backends import Spikes
+from hxtrain.checks import count, not_negative
 
 from .dataset import Dataset, content_sha256
 from .errors import DatasetError
 from .events import EventSplit
+from .generated import check_settings
 
+NAME = "xor_times"
+RULES = {
+    "early": not_negative,
+    "late": not_negative,
+    "early_target": not_negative,
+    "late_target": not_negative,
+    "copies": count,
+}
 NOTE = "Generated: the four cases, repeated. Training and test samples are the same."
 CASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
@@ -40,20 +48,17 @@ def xor_times(
     Raises:
         DatasetError: A time is out of order, negative or not finite, or there is no copy.
     """
-    if not 0 <= early < late < math.inf:
-        raise DatasetError(f"xor_times: early={early} s and late={late} s must be in 0 <= early < late")
-    if not late <= early_target < late_target < math.inf:
+    check_settings(NAME, RULES, locals())
+    if not early < late <= early_target < late_target:
         raise DatasetError(
-            f"xor_times: early_target={early_target} s and late_target={late_target} s must be in "
-            f"late={late} s <= early_target < late_target"
+            f"data={NAME}: data.settings.early={early} s, late={late} s, early_target={early_target} s and "
+            f"late_target={late_target} s must be in early < late <= early_target < late_target"
         )
-    if copies < 1:
-        raise DatasetError(f"xor_times: copies={copies} must be at least 1")
     bits = torch.tensor(CASES * copies)
     times = early + torch.cat([bits, torch.zeros(len(bits), 1)], 1) * (late - early)
     part = EventSplit.from_spikes(Spikes.from_times(times), bits.sum(1) % 2)
     return Dataset(
-        name="xor_times",
+        name=NAME,
         train=part,
         test=part,
         classes=("equal", "different"),

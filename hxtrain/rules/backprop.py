@@ -61,8 +61,8 @@ class Backprop(LearningRule):
         loss = (objective or self.objective).loss
         if getattr(loss, "reads_times", False):
             raise RuleError(
-                f"rule={self.name}: {type(loss).__name__} reads spike times, which have no surrogate gradient; choose rule=eventprop or "
-                "rule=spikeprop, or another loss, such as loss=spike_count"
+                f"rule={self.name}: {type(loss).__name__} reads spike times, which have no surrogate gradient; choose "
+                "rule=eventprop or rule=spikeprop, or another loss, such as loss=spike_count"
             )
         super().prepare(net, objective)
 

@@ -77,8 +77,11 @@ def test_a_seed_names_the_data(name: str) -> None:
         ("store_recall", "delay", 0),
         ("store_recall", "rate", 0.0),
         ("store_recall", "wait", -1),
+        ("store_recall", "seed", -1),
+        ("xor_times", "copies", 1.5),
+        ("xor_times", "late", "soon"),
     ],
 )
-def test_settings_are_checked(name: str, setting: str, value: float) -> None:
-    with pytest.raises(DatasetError, match=f"{name}: {setting}={value}"):
+def test_settings_are_checked(name: str, setting: str, value: object) -> None:
+    with pytest.raises(DatasetError, match=f"data={name}: data.settings.{setting}={value!r}"):
         load_dataset(name, settings={setting: value})
