@@ -248,8 +248,8 @@ class RewardSTDP(LearningRule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state, see `LearningRule.load_state_dict`."""
-        if not state:
-            return
+        if state.keys() != {"means", "visits"}:
+            raise ValueError(f"the checkpoint has a state of {', '.join(state) or 'nothing'}, not of {self.name}")
         means, visits = state["means"], state["visits"]
         if means.shape != self._means.shape or visits.shape != self._visits.shape:
             raise ValueError(f"running means of {len(means)} labels, expected {len(self._means)}")

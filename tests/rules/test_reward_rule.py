@@ -235,6 +235,8 @@ def test_a_restored_rule_goes_on_bit_equally() -> None:
     assert torch.equal(gradients(net, rule, batch())[0], gradients(net, copy, batch())[0])
     with pytest.raises(ValueError, match="running means of 3 labels, expected 1"):
         prepared(net, baseline="batch").load_state_dict(rule.state_dict())
+    with pytest.raises(ValueError, match="the checkpoint has a state of nothing, not of rstdp"):
+        copy.load_state_dict({})
 
 
 class Praise(RewardSource):

@@ -288,6 +288,8 @@ def test_a_neuron_without_spikes_has_no_class_and_old_responses_fade() -> None:
     assert loss.samples.sum() < 2.1
     with pytest.raises(ValueError, match=r"does not fit Vote"):
         Vote(neurons=3).load_state_dict(loss.state_dict())
+    with pytest.raises(ValueError, match="a state of nothing does not fit"):
+        loss.load_state_dict({})
 
 
 def test_a_rate_code_fires_in_proportion_to_the_intensity() -> None:

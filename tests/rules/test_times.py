@@ -387,6 +387,8 @@ def test_targets_of_xor_give_answers_by_distance() -> None:
     assert float(loss(times, torch.tensor([1, 0]))) == pytest.approx((1 / 2 + 0.25 / 2) / 2, rel=1e-5)
     with pytest.raises(ValueError, match="target spike trains"):
         SpikeTimeTargets().prepare(2, None)
+    with pytest.raises(RuleError, match="rule=backprop: SpikeTimeTargets reads spike times"):
+        hx.Backprop().prepare(hx.Network(hx.Linear(3, 1), hx.LIF(1)), Objective(loss))
     for settings, text in (
         ({"copies": 0}, "copies=0"),
         ({"late": 0.0}, "early < late"),
