@@ -75,6 +75,7 @@ class OnlineRule(StreamingRule):
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.INPUT_SPIKES, Need.SPIKES, Need.MEMBRANES, Need.PENALTIES})
+    takes_teacher: ClassVar[bool] = False
     window: int = 128
     feedback: str = "symmetric"
     feedback_seed: int = 0

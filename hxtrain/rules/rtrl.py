@@ -45,7 +45,6 @@ class RTRL(OnlineRule):
 
     needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.LOSS}
     solves: ClassVar[str] = "digits and random manifolds (experiment=rtrl_digits, rtrl_manifolds)"
-    takes_teacher: ClassVar[bool] = False
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:
         """Make the state for a network and an objective.

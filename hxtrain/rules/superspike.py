@@ -40,7 +40,7 @@ class SuperSpike(OnlineRule):
     See `OnlineRule` for the settings.
     """
 
-    needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.TRAINS}
+    needs: ClassVar[frozenset[Need]] = OnlineRule.needs | {Need.TARGETS, Need.LOSS}
     solves: ClassVar[str] = "target spike trains; digits by a train per class (experiment=superspike_digits)"
 
     def prepare(self, net: Network, objective: Objective | None = None) -> None:

@@ -27,6 +27,7 @@ from hxtrain.objectives import MaxOverTime
 from hxtrain.objectives.distillation import Distillation, Lessons, Teacher, distillation_loss
 from hxtrain.rules import RuleError
 from hxtrain.rules.rtrl import RTRL, EProp
+from hxtrain.rules.superspike import SuperSpike
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
@@ -214,7 +215,7 @@ def test_without_a_teacher_nothing_of_it_identifies_a_run(tmp_path):
     assert "distillation.weight=0.8 has no effect: there is no distillation.teacher" in out.getvalue()
 
 
-@pytest.mark.parametrize("rule", [RTRL(), EProp()])
+@pytest.mark.parametrize("rule", [RTRL(), EProp(), SuperSpike()])
 def test_a_teacher_of_an_online_rule_is_refused_before_anything_runs(tmp_path, teachers, rule, mocker):
     step = mocker.patch("hxtrain.training.trainer.learn")
     text = f"rule={rule.name} learns while a trial runs, but the loss of a teacher is known at its end alone"
