@@ -155,7 +155,9 @@ class Vote(Loss):
         """
         names = ("spikes", "samples", "products")
         if set(state) != set(names) or any(state[name].shape != getattr(self, name).shape for name in names):
-            raise ValueError(f"a state of {', '.join(state) or 'nothing'} does not fit {self} of {len(self.samples)} classes")
+            raise ValueError(
+                f"a state of {', '.join(state) or 'nothing'} does not fit {self} of {len(self.samples)} classes"
+            )
         for name in names:
             setattr(self, name, state[name])
         self._coefficients = None

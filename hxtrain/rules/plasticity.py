@@ -50,7 +50,7 @@ class Pathway(NamedTuple):
     @property
     def counts(self) -> Tensor:
         """Numbers of spikes of the targets `[N]`."""
-        return torch.bincount(self.post.unit, minlength=self.post.units)
+        return counts_of(self.post)
 
 
 @dataclass
@@ -138,6 +138,11 @@ class Plasticity(LearningRule):
 def window_of(spikes: Spikes, end: float) -> Spikes:
     """Return the events earlier than `end` (s)."""
     return selected(spikes, spikes.time < end)
+
+
+def counts_of(spikes: Spikes) -> Tensor:
+    """Return the number of spikes of each unit in all samples, int64 `[N]`."""
+    return torch.bincount(spikes.unit, minlength=spikes.units)
 
 
 def selected(spikes: Spikes, mask: Tensor) -> Spikes:

@@ -114,7 +114,7 @@ def relative_change(rule: WeightDependent, protocol: Protocol, weight: float = 0
     return float(rule.change(pathway))
 
 
-def learning_window(rule: WeightDependent, lags: Sequence[float], speedup: float = 1000.0) -> list[float]:
+def pair_changes(rule: WeightDependent, lags: Sequence[float], speedup: float = 1000.0) -> list[float]:
     """Return the change of a synapse by one pair of spikes at each lag (s of biology), see `relative_change`."""
     return [relative_change(rule, pairing(1.0, lag, 1, speedup)) for lag in lags]
 

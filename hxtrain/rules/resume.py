@@ -15,15 +15,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from hxtrain.backends import Spikes
 from hxtrain.network import Activity, Network
 
 from .inputs import network_times
 from .output import OutputRule, upstream_spikes
-from .plasticity import window_of
+from .plasticity import counts_of, window_of
 from .rule import Batch, Need, Objective, RuleError
 from .traces import pair_correlation
 
@@ -88,10 +86,5 @@ class ReSuMe(OutputRule):
         upstream = upstream_spikes(net, batch, activity)
         # one by one, so that equal trains cancel exactly
         traces, goals = (pair_correlation(upstream, train, self.tau, self.tau).causal for train in (fired, desired))
-        surplus = (fired_counts(fired) - fired_counts(desired)).to(traces)
+        surplus = (counts_of(fired) - counts_of(desired)).to(traces)
         return self.constant * surplus[:, None] + self.amplitude * (traces - goals)
-
-
-def fired_counts(spikes: Spikes) -> Tensor:
-    """Return the number of spikes of each unit in all samples, int64 `[N]`."""
-    return torch.bincount(spikes.unit, minlength=spikes.units)

@@ -17,7 +17,7 @@ from hxtrain.rules import SGD, Batch, Objective, RuleError, learn, require_fit
 from hxtrain.rules.clopath import Clopath
 from hxtrain.rules.protocols import (
     cortex_error,
-    learning_window,
+    pair_changes,
     pairing,
     quadruplets,
     relative_change,
@@ -29,7 +29,7 @@ from hxtrain.runs.checkpoint import load_checkpoint
 
 def test_a_pair_changes_the_weight_by_the_published_window() -> None:
     rule = STDP(a_plus=0.01, a_minus=0.01)
-    changes = learning_window(rule, [10e-3, -10e-3, 40e-3, 0.0])
+    changes = pair_changes(rule, [10e-3, -10e-3, 40e-3, 0.0])
     assert changes == pytest.approx(
         [0.01 * math.exp(-0.5), -0.01 * math.exp(-0.5), 0.01 * math.exp(-2), 0.0], rel=1e-12
     )
