@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from hxtrain.execution.config import ChipName
 
 SUITES = ("speed", "scale", "realism", "remote", "rules")
 
@@ -14,7 +16,7 @@ class BenchConfig:
     Attributes:
         suite: `speed` (steps and answers, beside other libraries), `scale` (growth of costs), `realism` (cost of each
             feature of an emulated chip), `remote` (cost of a chip server) or `rules` (an epoch by each learning rule).
-        chip: Name of the emulated chip, calibrated.
+        chip: Emulated chip, calibrated.
         rounds: Number of timings of every variant.
         batch: Samples per run (suite realism).
         threads: Torch threads (the emulated chip and the host's loops always use all cores).
@@ -24,7 +26,7 @@ class BenchConfig:
     """
 
     suite: str = "speed"
-    chip: str = "W66F3"
+    chip: ChipName = field(default_factory=ChipName)
     rounds: int = 25
     batch: int = 100
     threads: int = 1

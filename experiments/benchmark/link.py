@@ -57,7 +57,7 @@ def bench_link(
         address = stack.enter_context(_server(config))
         load = Workload(stack, INFERENCE)
         places = {
-            "local": create_backend("emulator", chip=config.chip),
+            "local": create_backend("emulator", chip=config.chip.name),
             "remote": create_backend("remote", address=address),
         }
         works = {
@@ -68,7 +68,7 @@ def bench_link(
         times = in_turns(works, config.rounds, report)
     names = list(dict.fromkeys(work for work, _ in works))
     timings = [_timing(name, times[name, "local"], times[name, "remote"]) for name in names]
-    content = {"link": [_plain(timing) for timing in timings], "chip": config.chip, "rounds": config.rounds}
+    content = {"link": [_plain(timing) for timing in timings], "chip": config.chip.name, "rounds": config.rounds}
     write_json(folder / "bench_link.json", {**content, "command": command, "versions": versions()})
     return timings
 
@@ -110,7 +110,7 @@ def _server(config: BenchConfig) -> Iterator[str]:
     """Serve the chip in a separate process; yield the address."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe()
-    process = context.Process(target=_serve, args=(sender, config.chip, config.threads), daemon=True)
+    process = context.Process(target=_serve, args=(sender, config.chip.name, config.threads), daemon=True)
     process.start()
     sender.close()
     try:

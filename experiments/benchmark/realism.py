@@ -88,11 +88,11 @@ def bench_realism(
         command: Command that started the benchmark, for the record.
         report: Called with the number of finished rounds and the number of all rounds.
     """
-    pairs = variants(config.chip)
+    pairs = variants(config.chip.name)
     with tuned(config.threads), ExitStack() as stack:
         spikes = Workload(stack, config.batch).spikes
         works = {
-            (v.name, on): _run(stack, config.chip, settings, spikes)
+            (v.name, on): _run(stack, config.chip.name, settings, spikes)
             for v in pairs
             for on, settings in ((False, v.off), (True, v.on))
         }
@@ -102,7 +102,7 @@ def bench_realism(
         folder / "bench.json",
         {
             "realism": [timing._asdict() for timing in timings],
-            "chip": config.chip,
+            "chip": config.chip.name,
             "batch": config.batch,
             "rounds": config.rounds,
             "command": command,

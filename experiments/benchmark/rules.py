@@ -102,7 +102,7 @@ def bench_rules(
         load = Workload(stack, SAMPLES)
         places: dict[str, Callable[[], Backend | None]] = {
             "software": lambda: None,
-            "calibrated emulated chip": lambda: create_backend("emulator", chip=config.chip),
+            "calibrated emulated chip": lambda: create_backend("emulator", chip=config.chip.name),
         }
         works: dict[Training, Callable[[], object]] = {}
         refusals: list[Refusal] = []
@@ -127,7 +127,7 @@ def bench_rules(
     content = {
         "rules": [*map(_plain, timings)],
         "refusals": [refusal._asdict() for refusal in refusals],
-        "chip": config.chip,
+        "chip": config.chip.name,
         "rounds": config.rounds,
     }
     write_json(folder / "bench_rules.json", {**content, "command": command, "versions": versions()})

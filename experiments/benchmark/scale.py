@@ -123,7 +123,7 @@ def bench_scale(
         report(count, len(grid))
     groups = dict.fromkeys((scaling.point.kind, scaling.point.axis) for scaling in scalings)
     growths = [_growth(*group, [s for s in scalings if (s.point.kind, s.point.axis) == group]) for group in groups]
-    content = {"growth": [asdict(growth) for growth in growths], "chip": config.chip, "rounds": config.rounds}
+    content = {"growth": [asdict(growth) for growth in growths], "chip": config.chip.name, "rounds": config.rounds}
     write_json(folder / "bench_scale.json", {**content, "command": command, "versions": versions()})
     return growths
 
@@ -174,7 +174,7 @@ def _work(point: Point, config: BenchConfig) -> tuple[float, int | None]:
         settings = NetworkConfig(hidden=list(point.hidden), steps=point.steps, init_mean=INIT_MEAN)
         net = settings.build(spikes.units, 10, seed=0)
         if point.kind != KINDS[0]:
-            net.attach(stack.enter_context(Device(create_backend("emulator", chip=config.chip))))
+            net.attach(stack.enter_context(Device(create_backend("emulator", chip=config.chip.name))))
         optimizer = torch.optim.Adam(net.parameters(), lr=RATE, fused=True)
 
         def step() -> float:

@@ -123,16 +123,19 @@ def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str],
     nets = {
         SOFTWARE: load.network(None),
         IDEAL: load.network(create_backend("emulator", preset="ideal", device=device)),
-        CALIBRATED: load.network(create_backend("emulator", chip=config.chip, device=device)),
+        CALIBRATED: load.network(create_backend("emulator", chip=config.chip.name, device=device)),
     }
-    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip, device=device)))
+    replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip.name, device=device)))
     works: dict[tuple[str, str], Work] = {}
     for task in (TRAINING, LARGE):
         works |= {(task, name): Work(load.training(net, SIZES[task]), threads) for name, net in nets.items()}
         works[task, HOST] = Work(load.training(replay, SIZES[task]), threads)
     for task in (INFERENCE, THROUGHPUT):
         works |= {(task, name): Work(load.inference(net, SIZES[task]), threads) for name, net in nets.items()}
-    for name, backend in ((SOFTWARE, None), (CALIBRATED, create_backend("emulator", chip=config.chip, device=device))):
+    for name, backend in (
+        (SOFTWARE, None),
+        (CALIBRATED, create_backend("emulator", chip=config.chip.name, device=device)),
+    ):
         recurrent = load.network(backend, hidden=[RECURRENT_NEURONS], recurrent=True)
         works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), threads)
     cores = tuple(sorted({1, os.cpu_count() or 1})) if load.torch_device.type == "cpu" else threads
@@ -205,7 +208,7 @@ def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
         "processor": _processor(),
         "torch_device": _torch_device(config.torch_device),
         "rounds": config.rounds,
-        "chip": config.chip,
+        "chip": config.chip.name,
         "threads": config.threads,
         "versions": {**versions(), **(installed() if config.peers else {})},
     }

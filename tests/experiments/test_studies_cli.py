@@ -4,11 +4,15 @@ import json
 
 import pytest
 from commands import call
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from test_cli import TINY
 
+from hxtrain.execution.config import ChipName
 from hxtrain.experiments.benchmark.config import BenchConfig
 from hxtrain.experiments.benchmark.plot import plot_scale
 from hxtrain.experiments.benchmark.scale import Point, bench_scale
+from hxtrain.experiments.schema import register
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,10 @@ def test_bench_measures_growth(tmp_path):
     assert all(scaling.memory > 2**24 for scaling in growth.points)
     assert -0.5 < growth.exponent < 1.5
     assert plot_scale([growth], tmp_path / "scale.png").stat().st_size > 5_000
+
+
+def test_the_chip_of_the_benchmark_is_named_as_elsewhere():
+    register("bench")
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        config = OmegaConf.to_object(compose("bench", ["suite=realism", "chip=W62F0"]))
+    assert config == BenchConfig("realism", ChipName("W62F0"))
