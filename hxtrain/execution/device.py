@@ -218,7 +218,9 @@ class Device:
         ]
 
     def saturations(self, current: float) -> list[Saturation]:
-        """Return the saturation of each projection's synaptic inputs, in the units of its weights in the last run.
+        """Return the saturation of each layer's synaptic inputs, in the units of its weights in the last run.
+
+        It is that of the feed-forward weights; gradients know no saturation of recurrent layers (decision 0010).
 
         Args:
             current: current at which a synaptic input saturates (weight LSB).
@@ -227,6 +229,7 @@ class Device:
         return [
             Saturation(current / scale, per_circuit, plan.projection.first_input)
             for plan, scale in zip(self._require_plan().projections, self.scales, strict=True)
+            if plan.projection.pre != plan.projection.post
         ]
 
     def _require_plan(self) -> Plan:

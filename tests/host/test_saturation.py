@@ -227,6 +227,15 @@ def test_limits_are_in_the_units_of_the_weights():
         assert limits == Saturation(378 / device.scales[0], 128, 0)
 
 
+def test_a_layer_has_one_limit_with_recurrent_weights_too():
+    net = hx.Network(hx.Linear(4, 3), hx.LIF(3), hx.Recurrent(3), hx.Linear(3, 2), hx.LI(2))
+    with hx.Device(create_backend("emulator", preset="ideal")) as device:
+        net.attach(device)
+        net(Spikes.from_events([0], [0], [0.0], 1, 4))
+        first, _, last = device.scales
+        assert [limits.limit for limits in device.saturations(378.0)] == [378 / first, 378 / last]
+
+
 def test_in_software_synapses_are_linear():
     spikes = hx.LatencyEncoder()(torch.rand(8, 100))
     grads = []
