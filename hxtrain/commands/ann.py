@@ -14,7 +14,6 @@ from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
 from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation
-from hxtrain.runs.lock import locked
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
@@ -23,7 +22,7 @@ from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 
 from .result import outcome
-from .train import check_folder, finished, step_settings, torch_device, write_config
+from .train import finished, run_folder, step_settings, torch_device, write_config
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
 """Identity of the device in results, in the terms of spiking networks."""
@@ -55,9 +54,7 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         TrainingInterrupt: SIGINT arrives, and there is a checkpoint to continue from.
         ValueError: A setting is invalid, or the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), tuned(config.trainer.threads):
-        check_folder(config.trainer.resume, folder)
+    with run_folder(folder, config.trainer.resume), tuned(config.trainer.threads):
         start = time.perf_counter()
         n_previous_remarks = len(progress.remarks)
         data = config.data.load()

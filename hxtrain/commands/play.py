@@ -22,7 +22,6 @@ from hxtrain.plots import play as plots
 from hxtrain.plots.training import plot_weights
 from hxtrain.rules import CONSTRAINTS, OPTIMIZERS, RULES, SGD, Clamp, Constraint, Excitatory, LearningRule, Optimizer
 from hxtrain.rules.reward import RewardSTDP
-from hxtrain.runs.lock import locked
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
@@ -31,7 +30,7 @@ from hxtrain.training.config import PlayerConfig
 from hxtrain.training.play import Exhibition, Player, PlayTask
 
 from .result import all_notes, optional_plots, save_weights, sent_weights
-from .train import attached, check_folder, device_identity, free_to_change, step_settings, torch_device, write_config
+from .train import attached, device_identity, free_to_change, run_folder, step_settings, torch_device, write_config
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     "environment": ENVIRONMENTS,
@@ -96,9 +95,7 @@ def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Pr
     """
     require_kind(config, PlayConfig, "config", "play(PlayConfig(...), folder)")
     folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), tuned(config.trainer.threads):
-        check_folder(config.trainer.resume, folder)
+    with run_folder(folder, config.trainer.resume), tuned(config.trainer.threads):
         return _play(config, folder, command, progress or Progress(config.trainer.progress))
 
 

@@ -216,19 +216,26 @@ def run(config: RunConfig, folder: str | Path, command: str = "", progress: Prog
         folder = Path(members.gather(str(folder))[0])
         if not members.leads:
             return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
-        _make(folder)
-        with locked(folder):
-            check_folder(config.trainer.resume, folder)
+        with run_folder(folder, config.trainer.resume):
             return _run(config, folder, command, progress, members)
 
 
-def _make(folder: Path) -> None:
+@contextlib.contextmanager
+def run_folder(folder: Path, resume: bool) -> Iterator[None]:
+    """Make the directory of a run, and hold its lock.
+
+    Raises:
+        CheckpointError: The directory cannot be written, holds another run, or has no run to resume.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(
             f"the run directory {folder} cannot be made ({error.strerror}); name another one (hydra.run.dir)"
         ) from error
+    with locked(folder):
+        _check_folder(resume, folder)
+        yield
 
 
 def complete(
@@ -417,7 +424,7 @@ def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[st
             progress.note(text)
 
 
-def check_folder(resume: bool, folder: Path) -> None:
+def _check_folder(resume: bool, folder: Path) -> None:
     """Raise an error for a directory that holds another run, or no run to continue.
 
     Raises:

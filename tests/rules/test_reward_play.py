@@ -138,6 +138,8 @@ def test_other_settings_and_a_second_run_in_the_folder_are_refused(tmp_path: Pat
     changed = replace(config, rule=RewardSTDP(settling=3), trainer=replace(config.trainer, resume=True))
     with pytest.raises(CheckpointError, match="settling"):
         play(changed, tmp_path, "", quiet())
+    with pytest.raises(CheckpointError, match=r"the run directory .* cannot be made"):
+        play(config, tmp_path / "config.yaml", "", quiet())
 
 
 def test_the_weakest_neurons_are_silenced_and_stay_so_in_a_resumed_run(tmp_path: Path) -> None:
