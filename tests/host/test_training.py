@@ -80,11 +80,11 @@ def test_digits_are_learnt_on_every_device(tmp_path, backend, preset):
 def test_a_network_without_a_hidden_population_has_no_hidden_spikes(tmp_path):
     config = digits(1, "software", train_samples=50, test_samples=20)
     config = replace(config, network=NetworkConfig(hidden=[]))
-    shown = io.StringIO()
-    result = run(config, tmp_path, "test", Progress(show=False, console=Console(file=shown, width=200)))
+    screen = io.StringIO()
+    result = run(config, tmp_path, "test", Progress(show=False, console=Console(file=screen, width=200)))
     assert result["hidden_spikes_per_sample"] is None
-    assert "epoch   1" in shown.getvalue()
-    assert "spikes/image" not in shown.getvalue()
+    assert "epoch   1" in screen.getvalue()
+    assert "spikes/image" not in screen.getvalue()
     assert hidden_spikes(result) == ""
     resumed = replace(config, trainer=replace(config.trainer, epochs=2, resume=True))
     assert run(resumed, tmp_path, "test", quiet())["hidden_spikes_per_sample"] is None
