@@ -161,7 +161,7 @@ def build_network(config: RunConfig, data: Dataset) -> Network:
     source = data.source(data.train, config.encoder, config.augment)
     outputs = config.loss.outputs(len(data.classes), data.targets)
     net = config.network.build(source.units, outputs, config.seed)
-    net.gradient = config.gradient
+    net.gradient = config.gradient if config.rule.gradient_kind is None else config.rule.gradient_kind()
     check_output(net, config.loss, *config.regularizer.values())
     return net
 

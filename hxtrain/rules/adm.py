@@ -1,7 +1,8 @@
 """Backpropagation with the approximate derivatives of Lee et al. (Frontiers in Neuroscience 14, 2020).
 
 `hxtrain.gradients.adm` has the equations. The rule is `Backprop` of passes that are differentiated so, whatever the
-gradient of the network; `gradient=adm` with `rule=backprop` is the same, and spares devices the hidden membranes.
+gradient of the network; `gradient=adm` with `rule=backprop` is the same. A run of either spares devices the hidden
+membranes; in Python this takes `net.attach(device, gradient=ADMGradient())`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from hxtrain.backends import Capabilities
+from hxtrain.gradients import Gradient
 from hxtrain.gradients.adm import ADMGradient
 from hxtrain.network import Activity, Network
 
@@ -23,6 +25,7 @@ from .rule import Batch
 class ADM(Backprop):
     """Descent of a loss and penalties with derivatives from numbers and leaky sums of spikes; see `Backprop`."""
 
+    gradient_kind: ClassVar[type[Gradient] | None] = ADMGradient
     solves: ClassVar[str] = "digits and MNIST 16x16 from hidden spikes alone (experiment=adm_digits, adm_mnist16)"
 
     def check(self, net: Network, capabilities: Capabilities | None) -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Registry, Spikes
 from hxtrain.checks import check_types
+from hxtrain.gradients import Gradient
 from hxtrain.network import Activity, Network, Write
 from hxtrain.objectives import Loss, Regularizer
 from hxtrain.objectives.losses import check_output
@@ -127,6 +128,8 @@ class LearningRule(ABC):
         optimizer: Registered name of the optimiser that a run takes unless it names another. An empty one stands for
             `sgd` of a local rule, else `adam`.
         solves: Task that the rule was shown to solve, in a few words.
+        gradient_kind: Gradient by which the rule differentiates passes; a run takes it instead of the gradient that its
+            settings name, so that a device records what it reads. None: that of the settings.
         takes_teacher: Whether a rule that reads the loss can follow that of a teacher, which is known at the end of a
             trial alone.
         metrics: Names of the metrics that each step returns; the records of a run hold their means per epoch.
@@ -140,6 +143,7 @@ class LearningRule(ABC):
     is_local: ClassVar[bool] = False
     optimizer: ClassVar[str] = ""
     solves: ClassVar[str] = ""
+    gradient_kind: ClassVar[type[Gradient] | None] = None
     takes_teacher: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ()
     state_moves_weights: ClassVar[bool] = True

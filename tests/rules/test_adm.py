@@ -1,12 +1,14 @@
 """Approximate derivatives: their formula, the authors' form by autograd, and learning from hidden spikes alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 import hxtrain as hx
+from hxtrain.commands.train import RunConfig, build_network
 from hxtrain.gradients import GRADIENTS
 from hxtrain.gradients.adm import charges, derivative
 from hxtrain.objectives import Burst
@@ -125,6 +127,20 @@ def test_rule_and_gradient_are_the_same(output):
     for mine, theirs in zip(by_rule, gradients(net, Backprop()), strict=True):
         assert torch.equal(mine, theirs)
     assert net.hidden_traces == "spikes_only"
+
+
+def test_a_run_of_the_rule_records_no_hidden_membranes():
+    data = hx.load_dataset("digits")
+    config = RunConfig(rule=RULES["adm"]())
+    assert build_network(config, data).hidden_traces == "spikes_only"
+    assert build_network(replace(config, rule=Backprop()), data).hidden_traces == "measured"
+    results = []
+    for gradient in (hx.SurrogateGradient(), GRADIENTS["adm"]()):
+        with hx.open_device("emulator", preset="uncalibrated") as device:
+            net = network()
+            net.attach(device, gradient=gradient)
+            results.append(gradients(net, RULES["adm"]()))
+    assert all(map(torch.equal, *results))
 
 
 def test_the_gradient_of_a_readout_is_exact():
