@@ -135,6 +135,15 @@ class Random(Baseline):
         return step
 
 
+class Precise(Baseline):
+    """Reads times of inputs that a network in software does not know."""
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        step = super().step(net, batch)
+        net.projections[-1].synapses.weight.grad *= batch.spikes.time.double().mean() / net.dt
+        return step
+
+
 class Forgetful(Baseline):
     """Lacks its state in the checkpoint."""
 
@@ -191,6 +200,7 @@ FAULTS: list[tuple[type[LearningRule], Callable[[Case], None]]] = [
     (Idle, checks.gradients_are_finite_and_have_the_shape_of_the_weights),
     (Summing, checks.a_batch_is_the_mean_of_its_samples),
     (Random, checks.equal_states_give_equal_changes),
+    (Precise, checks.software_sees_inputs_on_the_time_grid),
     (Resetting, checks.windows_make_no_difference),
     (Clocked, checks.a_replay_gives_the_same_weights),
     (Forgetful, checks.a_resumed_training_is_the_same),
