@@ -15,7 +15,7 @@ devices share with the twin on the time grid (`neurons/psp.py`)::
     K(s) = (exp(-s / tau_mem) - exp(-s / tau_syn)) / (exp(-dt / tau_mem) - exp(-dt / tau_syn))
 
 A batch without a wrong answer has no gradient, so that an optimiser makes no step. Momentum is then, as published, a
-memory of the last wrong answers; with steps after right ones, too, patterns at a load of 2 are not learned.
+memory of the last wrong answers; with steps after right ones, too, a load of 2 was not learned in 200 cycles.
 """
 
 from __future__ import annotations
