@@ -26,8 +26,8 @@ TAU = 7e-6
 DELAYS = torch.arange(1, 17, dtype=torch.float64) * 1e-6
 HIDDEN = 5
 END = 40e-6
-GRID = 0.2e-6
-"""Steps between which a crossing is looked for (s); its time does not depend on them."""
+GRID = 0.1e-6
+"""Steps between which a crossing is looked for (s), as published; its time does not depend on them."""
 FIXED = Constants(TAU, TAU, math.e / TAU, 0.0, 0.0)
 GUARD = Guard(0.7)
 """Slopes are at least 0.1 thresholds per us, as published for ms."""
@@ -35,7 +35,7 @@ CASES = 4
 LIMIT = 250
 """Epochs of a training that does not converge."""
 OPTIMIZERS: dict[str, tuple[Optimizer, float]] = {
-    "sgd": (SGD(), 0.008 * CASES),
+    "sgd": (SGD(), 0.007 * CASES),
     "momentum": (SGD(momentum=0.5), 0.004 * CASES),
     "rprop": (RProp([0.5, 1.3], [1e-6, 0.05]), 0.01),
     "quickprop": (QuickProp(), 0.002 * CASES),
