@@ -1,7 +1,7 @@
 """A network in a file, with its code and loss: for networks made in Python, which no run's settings describe.
 
 The file has the form of a checkpoint. It holds plain values and tensors: the constants of each module, the weights, and
-the settings of gradient, encoder and loss. It is read without running any code of it.
+the settings of gradient, encoder and loss, with the loss's state. It is read without running any code of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
     require_kind(net, Network, "net", "save(net, path)")
     if type(net) is not Network:
         raise ValueError(f"{type(net).__name__} cannot be stored by name; networks in files are of class Network")
+    chosen_loss = loss or default_loss(net)
     state = {
         "kind": KIND,
         "modules": [_described(module) for module in net.stack],
@@ -57,7 +58,9 @@ def save_network(net: Network, path: str | Path, encoder: Encoder | None = None,
         "gradient": _component(GRADIENTS, net.gradient),
         "model": net.state_dict(),
         "encoder": _component(ENCODERS, encoder or LatencyEncoder()),
-        "loss": _component(LOSSES, loss or default_loss(net)),
+        "loss": _component(LOSSES, chosen_loss),
+        "classes": chosen_loss.classes(net.layers[-1].neurons.size),
+        "loss_state": chosen_loss.state_dict(),
         "versions": versions(),
     }
     save_checkpoint(path, state)
@@ -149,7 +152,24 @@ def load_network(path: Path, state: Mapping[str, Any]) -> StoredNetwork:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its modules make no network ({error}); the file is damaged") from error
     encoder = _read(path, ENCODERS, content["encoder"])
-    return StoredNetwork(net, encoder, _read(path, LOSSES, content["loss"]))
+    return StoredNetwork(net, encoder, _loss(path, content["loss"], state))
+
+
+def _loss(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> Loss:
+    """Return the loss of a file with its state, if it has one.
+
+    Raises:
+        CheckpointError: The loss is not registered here, or the state is not one of it.
+    """
+    loss: Loss = _read(path, LOSSES, settings)
+    if not state.get("loss_state"):
+        return loss
+    try:
+        loss.prepare(state["classes"])
+        loss.load_state_dict(state["loss_state"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its state is none of {type(loss).__name__} ({error})") from error
+    return loss
 
 
 def _precision(weights: Mapping[str, Any]) -> torch.dtype:

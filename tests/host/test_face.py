@@ -16,6 +16,7 @@ from torch import Tensor
 import hxtrain as hx
 from hxtrain.backends.reference import ReferenceBackend
 from hxtrain.commands.train import run
+from hxtrain.objectives import LOSSES
 from hxtrain.rules import Batch, Objective, Step
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
@@ -149,6 +150,20 @@ NETWORKS: dict[str, Callable[[], hx.Network]] = {
     "double": lambda: hx.Network(hx.Linear(6, 4), hx.LIF(4), hx.Linear(4, 3), hx.LI(3)).double(),
     "masked": lambda: hx.Network(hx.Linear(6, 4, mask=torch.eye(4, 6)), hx.LIF(4), hx.Linear(4, 3), hx.LI(3)),
 }  # fmt: skip
+
+
+def test_a_saved_network_keeps_what_its_loss_learned(tmp_path: Path) -> None:
+    net = hx.Network(hx.Linear(4, 6, mean=0.1), hx.LIF(6))
+    loss = LOSSES.load("vote")(neurons=6, votes="regression")
+    loss.prepare(3)
+    output = (torch.rand(20, 30, 6, generator=torch.Generator().manual_seed(0)) > 0.8).float()
+    loss.observe(output, torch.arange(30) % 3)
+    hx.save(net, tmp_path / "net.pt", loss=loss)
+    assert torch.equal(hx.load(tmp_path / "net.pt").loss.scores(output), loss.scores(output))
+    state = load_checkpoint(tmp_path / "net.pt")
+    save_checkpoint(tmp_path / "net.pt", {**state, "loss_state": {"spikes": state["loss_state"]["spikes"]}})
+    with pytest.raises(CheckpointError, match="its state is none of Vote"):
+        hx.load(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
