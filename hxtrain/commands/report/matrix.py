@@ -11,7 +11,7 @@ from hxtrain.plots import style as style
 
 from .config import Measure, ReportConfig
 from .page import NONE, number, origin, table_row
-from .records import Record
+from .records import ABSENT, Record
 from .summary import Point, point
 
 
@@ -63,6 +63,8 @@ def measure_of(config: ReportConfig, records: Sequence[Record]) -> Measure:
 
 def _text(value: Any) -> str:
     """Return a value of a key as a name in a row; sizes of layers are joined as those of a network."""
+    if value == ABSENT:
+        return NONE
     if isinstance(value, list | tuple):
         return "-".join(map(str, value)) or NONE
     return str(value)
