@@ -66,4 +66,4 @@ def learn(
 def _not_finite(net: Network) -> LossNotFiniteError:
     """Return the error for a gradient that is not finite; an optimiser would spread it over all weights."""
     name = first_not_finite((name, p.grad) for name, p in net.named_parameters() if p.grad is not None)
-    return LossNotFiniteError(f"the gradient of {name} is not finite")
+    return LossNotFiniteError(f"the gradient of {name or 'a parameter outside the network'} is not finite")

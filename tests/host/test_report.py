@@ -211,3 +211,11 @@ def test_a_gallery_has_a_section_for_every_rule_and_a_plot_of_every_experiment(t
 def test_wrong_layouts_are_refused(tmp_path, changes, text):
     with pytest.raises(ValueError, match=text):
         config(tmp_path, **changes)
+
+
+def test_a_key_that_runs_lack_is_a_dash_in_the_name_of_a_row(tmp_path):
+    write_rule(tmp_path / "runs/a", "backprop", 0.9)
+    rows = [Column(key="rule.kind", label="rule"), Column(key="network.hiding", label="hidden")]
+    series = [Series(label="all")]
+    write_report(config(tmp_path, layout="matrix", series=series, rows=rows, name="table"), quiet())
+    assert "| backprop | - |" in (tmp_path / "out/table.md").read_text()
