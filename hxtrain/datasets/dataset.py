@@ -108,7 +108,7 @@ class Dataset:
         Args:
             samples: part of the data, such as `data.test`.
             encoder: code from samples to input events.
-            augment: distortion of images; None for none.
+            augment: distortion of training samples; None for none.
             torch_device: device on which samples are encoded.
 
         Raises:
