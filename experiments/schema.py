@@ -57,7 +57,7 @@ OWN_EXPERIMENTS = ("ann", "play")
 TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
 """Option of the group `trainer` of commands other than those that train on data."""
 TRAINING: Mapping[str, Any] = {
-    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
+    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment"), MISSING),
     "regularizer": {},
     "constraint": {},
 }
