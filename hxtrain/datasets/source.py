@@ -22,7 +22,7 @@ from .augment import Augmentation, EventAugmentation, ImageAugmentation
 from .augment.events import Classmates, blend
 from .encoders import EVENTS, INTENSITIES, Encoder
 from .errors import DatasetError
-from .events import EventSplit
+from .events import EventSamples
 from .split import Samples, Split, intensities, values_of
 
 CPU = torch.device("cpu")
@@ -138,14 +138,14 @@ class EventSource(Source):
         DatasetError: the encoder takes no events, or the samples have none.
     """
 
-    split: EventSplit
+    split: EventSamples
     encoder: Encoder
     augment: EventAugmentation = field(default_factory=EventAugmentation)
     torch_device: torch.device = CPU
     title: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.split, EventSplit):
+        if not isinstance(self.split, EventSamples):
             raise DatasetError(
                 f"EventSource takes an EventSplit, not {type(self.split).__name__}; make one by EventSplit.from_spikes"
             )
@@ -200,7 +200,7 @@ def source(
     if isinstance(samples, Split):
         images = augment if isinstance(augment, ImageAugmentation) else ImageAugmentation()
         return ImageSource(samples, encoder, images, torch_device, title)
-    if isinstance(samples, EventSplit):
+    if isinstance(samples, EventSamples):
         events = augment if isinstance(augment, EventAugmentation) else EventAugmentation()
         return EventSource(samples, encoder, events, torch_device, title)
     raise DatasetError(
