@@ -21,7 +21,7 @@ import torch
 from hxtrain.backends.files import replacing
 from hxtrain.checks import text
 
-from .names import current_names
+from .names import current_names, with_later_settings
 
 FORMAT = 1
 ZIP_SIGNATURE = b"PK\x03\x04"
