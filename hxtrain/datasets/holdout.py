@@ -1,7 +1,8 @@
 """Held out samples: settings and epochs are chosen on them, so that the test samples serve a single time.
 
-Samples of a group, such as the recordings of a speaker, resemble each other. Held out groups tell how a network deals with
-speakers that it never met, as the test part of the Heidelberg data sets does; held out samples of known speakers do not.
+Samples of a group, such as the recordings of a speaker, resemble each other. Held out groups tell how a network deals
+with speakers that it never met, as the test part of the Heidelberg data sets does; held out samples of the training
+speakers do not.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MOST_LISTED = 20
 def hold_out(data: Dataset, count: int) -> Dataset:
     """Return a data set whose test samples are the last `count` training samples, removed from the training part.
 
-    If the data set has a validation part, the first `count` samples of it are used instead. The hash remains the hash of
-    all samples.
+    If the data set has a validation part, the first `count` samples of it are used instead. The hash remains the hash
+    of all samples.
 
     Raises:
         DatasetError: `count` exceeds the number of samples.
@@ -100,8 +101,8 @@ def _groups(data: Dataset) -> Tensor:
     """
     if data.train.groups is None:
         raise DatasetError(
-            f"{data.title} does not tell the speakers, writers or subjects of its samples; hold out a number of samples "
-            "with validation=N"
+            f"{data.title} does not tell the speakers, writers or subjects of its samples; hold out a number of "
+            "samples with validation=N"
         )
     return data.train.groups
 

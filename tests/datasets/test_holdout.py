@@ -43,8 +43,8 @@ def test_held_out_samples_leave_the_test_part_alone():
     held = hold_out(data, 2)
     assert (len(held.train), len(held.test), held.reserved.held_out) == (6, 2, "the last 2 training samples")
     assert held.reserved.test is data.test
-    own = hold_out(replace(data, validation=data.train[:3]), 2)
-    assert (len(own.train), own.reserved.held_out) == (8, "2 samples of the validation part")
+    published = hold_out(replace(data, validation=data.train[:3]), 2)
+    assert (len(published.train), published.reserved.held_out) == (8, "2 samples of the validation part")
     assert data.reserved is hold_out(data, 0).reserved is None
 
 
@@ -75,7 +75,7 @@ def test_a_number_of_groups_out_of_range_is_refused(count):
 
 def test_samples_without_groups_are_refused():
     for hold in (lambda data: hold_out_groups(data, [3]), lambda data: drawn_groups(data, 1, 0)):
-        with pytest.raises(DatasetError, match="does not tell the speakers, .* hold out a number of samples with"):
+        with pytest.raises(DatasetError, match=r"does not tell the speakers, .* hold out a number of samples with"):
             hold(speech(None))
     with pytest.raises(DatasetError, match="digits 8x8 does not tell the speakers"):
         DataConfig("digits", validation_groups=[1]).load()
