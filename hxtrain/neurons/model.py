@@ -14,15 +14,20 @@ class Saturation(NamedTuple):
         limit: Synaptic current at which an input saturates, in the units of the weights.
         per_circuit: Number of signed inputs of a circuit.
         first_input: Signed input that source 0 uses.
+        recurrent: The same for the recurrent weights, which share the synaptic inputs; None without recurrence.
     """
 
     limit: float
     per_circuit: int
     first_input: int = 0
+    recurrent: Saturation | None = None
 
-    def circuits(self, sources: int) -> int:
-        """Return the number of circuits that `sources` sources reach, counted from circuit 0."""
-        return (self.first_input + sources - 1) // self.per_circuit + 1
+    def circuits(self, sources: int, neurons: int = 0) -> int:
+        """Return the number of circuits that `sources` sources and recurrent `neurons` reach, counted from circuit 0."""
+        end = self.first_input + sources
+        if self.recurrent is not None:
+            end = max(end, self.recurrent.first_input + neurons)
+        return (end - 1) // self.per_circuit + 1
 
 
 class Model(NamedTuple):
