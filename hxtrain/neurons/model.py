@@ -29,6 +29,18 @@ class Saturation(NamedTuple):
             end = max(end, self.recurrent.first_input + neurons)
         return (end - 1) // self.per_circuit + 1
 
+    def shared(self) -> Saturation:
+        """Return the saturation of the recurrent weights.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.recurrent is None:
+            raise ValueError(
+                "the saturation of a recurrent layer needs that of its recurrent weights; give `recurrent`"
+            )
+        return self.recurrent
+
 
 class Model(NamedTuple):
     """The model of a layer.

@@ -341,9 +341,8 @@ def _recurrent_synapses(model: Model, weight: Tensor, recurrent: Tensor, dtype: 
     feedback = _array(recurrent.contiguous())
     if model.saturation is None:
         return RecurrentSynapses(empty.matrix, feedback, empty.matrix, empty.number(1), 0, 0, 0, 1)
-    limit, per_circuit, first_input, shared = model.saturation
-    if shared is None:
-        raise ValueError("the saturation of a recurrent layer needs that of its recurrent weights; give `recurrent`")
+    limit, per_circuit, first_input, _ = model.saturation
+    shared = model.saturation.shared()
     current = feedback if shared.limit == limit else _array((recurrent * (limit / shared.limit)).contiguous())
     inputs = 2 * model.saturation.circuits(weight.shape[1], len(recurrent))
     return RecurrentSynapses(

@@ -90,8 +90,8 @@ class Results(NamedTuple):
 
 
 @compiled
-def products(x, start, charge, row, columns, base, n_downstream, width):
-    """Write to `x[start + n]` the sum over the downstream neurons m of `charge[row + m] columns[base + m width + n]`.
+def _products(x, start, charge, row, columns, n_downstream, width):
+    """Write to `x[start + n]` the sum over the downstream neurons m of `charge[row + m] columns[m, n]`.
 
     Rows are added in pairs, and four pairs share a loop: the compiler can check the distances of that many rows before
     the loop.
@@ -105,7 +105,7 @@ def products(x, start, charge, row, columns, base, n_downstream, width):
     octet = uptr(8)
     while m + octet <= n_downstream:
         i = row + m
-        j = base + m * width
+        j = m * width
         c0 = charge[i]
         c1 = charge[i + single]
         c2 = charge[i + pair]
@@ -124,13 +124,13 @@ def products(x, start, charge, row, columns, base, n_downstream, width):
     while m + pair <= n_downstream:
         c0 = charge[row + m]
         c1 = charge[row + m + single]
-        j = base + m * width
+        j = m * width
         for n in range(width):
             x[start + n] += c0 * columns[j + n] + c1 * columns[j + width + n]
         m += pair
     if m < n_downstream:
         c0 = charge[row + m]
-        j = base + m * width
+        j = m * width
         for n in range(width):
             x[start + n] += c0 * columns[j + n]
 
@@ -151,7 +151,7 @@ def _from_downstream(x, steps, charge, start, stride, columns, n_downstream, wid
         if silent:
             x[t * width : (t + uptr(1)) * width] = 0
         else:
-            products(x, t * width, charge, row, columns, uptr(0), n_downstream, width)
+            _products(x, t * width, charge, row, columns, n_downstream, width)
 
 
 @compiled

@@ -17,7 +17,7 @@ import numpy as np
 
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
-from .cpu_backward import MeasuredPass, add_to_rows, cut, direct, products, write_rows
+from .cpu_backward import MeasuredPass, add_to_rows, cut, direct, write_rows
 from .cpu_forward import Groups, columns_of, decay, padded
 from .cpu_saturating import add_charges, arrive, saturation_slopes
 
@@ -101,6 +101,27 @@ def _quad_products(x, start, stride, charge, row, wide, columns, base, n_rows, w
 
 
 @compiled
+def _products(x, start, charge, row, columns, base, n_rows, width):
+    """Write the sums of `_quad_products` for a single sample, in the same order, so that they are equal."""
+    single = uptr(1)
+    pair = uptr(2)
+    triple = uptr(3)
+    for n in range(width):
+        x[start + n] = 0
+    for m in range(uptr(0), n_rows, QUAD):
+        a = row + m
+        a0, a1, a2, a3 = charge[a], charge[a + single], charge[a + pair], charge[a + triple]
+        j = base + m * width
+        for n in range(width):
+            k = j + n
+            v0 = columns[k]
+            v1 = columns[k + width]
+            v2 = columns[k + pair * width]
+            v3 = columns[k + triple * width]
+            x[start + n] += (a0 * v0 + a1 * v1) + (a2 * v2 + a3 * v3)
+
+
+@compiled
 def _circuit_of(source, first_input, per_circuit):
     """Return the circuit of a source; 0 without saturation."""
     return (source + first_input) // per_circuit if per_circuit > 0 else 0
@@ -171,7 +192,7 @@ def _feed_back(x, stride, charge, wide, rows, synapses, samples, width):
             _quad_products(x, uptr(n), stride, charge, row, wide, rows, base, n_rows, columns)
         else:
             for s in range(samples):
-                products(x, s * stride + uptr(n), charge, s * wide + row, rows, base, n_rows, columns)
+                _products(x, s * stride + uptr(n), charge, s * wide + row, rows, base, n_rows, columns)
         base += n_rows * columns
         n = end
 
@@ -244,7 +265,13 @@ def _next_current(current, events, spikes, synapses, group, weight_rows, feedbac
 
 @compiled
 def charges_of_samples(
-    begin: int, end: int, layer: MeasuredPass, events: Groups, spikes: Groups, synapses: RecurrentSynapses, charges: Float
+    begin: int,
+    end: int,
+    layer: MeasuredPass,
+    events: Groups,
+    spikes: Groups,
+    synapses: RecurrentSynapses,
+    charges: Float,
 ) -> None:
     """Carry the gradient of samples `begin` to `end` back through a recurrent layer.
 
@@ -292,7 +319,9 @@ def charges_of_samples(
             for s in range(samples):
                 saved = checkpoints[s * uptr(chunks) * wide : (s + uptr(1)) * uptr(chunks) * wide]
                 group = (first + s) * steps
-                _currents(current, saved, steps, events, spikes, synapses, group, weight_rows, current_rows, alpha, width)
+                _currents(
+                    current, saved, steps, events, spikes, synapses, group, weight_rows, current_rows, alpha, width
+                )
         for chunk in range(chunks - 1, -1, -1):
             step = chunk * CHUNK
             count = uptr(min(steps - step, CHUNK))
