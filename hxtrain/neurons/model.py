@@ -23,7 +23,7 @@ class Saturation(NamedTuple):
     recurrent: Saturation | None = None
 
     def circuits(self, sources: int, neurons: int = 0) -> int:
-        """Return the number of circuits that `sources` sources and recurrent `neurons` reach, counted from circuit 0."""
+        """Return the number of circuits that sources and recurrent neurons reach, counted from circuit 0."""
         end = self.first_input + sources
         if self.recurrent is not None:
             end = max(end, self.recurrent.first_input + neurons)

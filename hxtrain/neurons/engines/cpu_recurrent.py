@@ -82,10 +82,22 @@ def _quad_products(x, start, stride, charge, row, wide, columns, base, n_rows, w
         b = a + wide
         c = b + wide
         d = c + wide
-        a0, a1, a2, a3 = charge[a], charge[a + single], charge[a + pair], charge[a + triple]
-        b0, b1, b2, b3 = charge[b], charge[b + single], charge[b + pair], charge[b + triple]
-        c0, c1, c2, c3 = charge[c], charge[c + single], charge[c + pair], charge[c + triple]
-        d0, d1, d2, d3 = charge[d], charge[d + single], charge[d + pair], charge[d + triple]
+        a0 = charge[a]
+        a1 = charge[a + single]
+        a2 = charge[a + pair]
+        a3 = charge[a + triple]
+        b0 = charge[b]
+        b1 = charge[b + single]
+        b2 = charge[b + pair]
+        b3 = charge[b + triple]
+        c0 = charge[c]
+        c1 = charge[c + single]
+        c2 = charge[c + pair]
+        c3 = charge[c + triple]
+        d0 = charge[d]
+        d1 = charge[d + single]
+        d2 = charge[d + pair]
+        d3 = charge[d + triple]
         j = base + m * width
         for n in range(width):
             k = j + n
@@ -110,7 +122,10 @@ def _products(x, start, charge, row, columns, base, n_rows, width):
         x[start + n] = 0
     for m in range(uptr(0), n_rows, QUAD):
         a = row + m
-        a0, a1, a2, a3 = charge[a], charge[a + single], charge[a + pair], charge[a + triple]
+        a0 = charge[a]
+        a1 = charge[a + single]
+        a2 = charge[a + pair]
+        a3 = charge[a + triple]
         j = base + m * width
         for n in range(width):
             k = j + n

@@ -15,8 +15,8 @@ where the currents are those of the model for the measured input spikes; all els
 of infinite q, `G_g` is the gradient of the linear model for every g. The code computes `tanh` by its [5/4] Pade
 approximant, limited to 1, whose slope differs from the exact one by less than 0.005.
 
-Recurrent synapses V share the synaptic inputs: their currents are a part of `I_g`, and the gradient of a spike needs the
-charges that it causes at all inputs::
+Recurrent synapses V share the synaptic inputs: their currents are a part of `I_g`, and the gradient of a spike needs
+the charges that it causes at all inputs::
 
     F[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + sum_g V_g^T G_g[t]) + beta F[t+1]
 
