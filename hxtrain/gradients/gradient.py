@@ -111,12 +111,6 @@ class SurrogateGradient(Gradient):
             models = [self.replaced(model) for model in models]
         return measured_layers(weights, events, layers, models)
 
-    def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:
-        """Refuse the saturation of recurrent layers (decision 0010)."""
-        if saturation is None or not any(recurrent):
-            return []
-        return [f"saturation={saturation:g} is not known to gradients of recurrent layers; leave it out"]
-
 
 GRADIENTS: Registry[type[Gradient]] = Registry("gradients", "gradient", Gradient)
 """Gradients by name."""

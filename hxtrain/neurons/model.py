@@ -14,15 +14,32 @@ class Saturation(NamedTuple):
         limit: Synaptic current at which an input saturates, in the units of the weights.
         per_circuit: Number of signed inputs of a circuit.
         first_input: Signed input that source 0 uses.
+        recurrent: The same for the recurrent weights, which share the synaptic inputs; None without recurrence.
     """
 
     limit: float
     per_circuit: int
     first_input: int = 0
+    recurrent: Saturation | None = None
 
-    def circuits(self, sources: int) -> int:
-        """Return the number of circuits that `sources` sources reach, counted from circuit 0."""
-        return (self.first_input + sources - 1) // self.per_circuit + 1
+    def circuits(self, sources: int, neurons: int = 0) -> int:
+        """Return the number of circuits that sources and recurrent neurons reach, counted from circuit 0."""
+        end = self.first_input + sources
+        if self.recurrent is not None:
+            end = max(end, self.recurrent.first_input + neurons)
+        return (end - 1) // self.per_circuit + 1
+
+    def shared(self) -> Saturation:
+        """Return the saturation of the recurrent weights.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.recurrent is None:
+            raise ValueError(
+                "the saturation of a recurrent layer needs that of its recurrent weights; give `recurrent`"
+            )
+        return self.recurrent
 
 
 class Model(NamedTuple):

@@ -126,9 +126,7 @@ class GridEngine(Engine):
         grid = None if spikes is None else spikes.grid
         grad_spikes = _spike_gradient(grads, downstream, trace)
         if model.saturation is not None:
-            inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
-            grad_membrane = membrane_gradient(model, grid, trace, grad_spikes, grads.traces)
-            return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+            return _saturating_gradient(layer, grid, trace, grad_spikes, grads.traces)
         charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
         weight = None
         if demand.weight and isinstance(layer.inputs, GridEvents):
@@ -170,6 +168,22 @@ def _drive(layer: ModelLayer) -> Tensor:
         return inputs @ layer.weight.t()
     assert isinstance(layer.inputs, GridEvents)
     return layer.inputs.drive(layer.weight)
+
+
+def _saturating_gradient(
+    layer: ModelLayer, spikes: Tensor | None, trace: Tensor, grad_spikes: Tensor | None, grad_trace: Tensor | None
+) -> LayerGradients:
+    """Return the gradients of a layer whose synaptic inputs saturate; the other arguments are as in `charges`."""
+    model = layer.model
+    inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
+    if layer.recurrent is None:
+        grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
+        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+    assert spikes is not None
+    slopes = surrogate_slopes(model, spikes, trace)
+    grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)
+    weights = layer.weight, layer.recurrent
+    return LayerGradients(*saturation.recurrent_gradient(model, weights, inputs, spikes, grad_membrane, slopes))
 
 
 def response(
