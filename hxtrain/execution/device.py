@@ -169,7 +169,8 @@ class Device:
         modelled: dict[str, ModelledMembranes] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
-            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired, dtype)
+            sent_weights = plan.as_sent(integers, self.scales)
+            modelled = hidden_membranes(circuit, sent_weights, received, fired, dtype, plan.held)
         codes: dict[str, Tensor] = {}
         for population in circuit.populations:
             if population.name not in modelled:

@@ -93,13 +93,10 @@ class SurrogateGradient(Gradient):
 
     def replaced(self, model: Model) -> Model:
         """Return the model of a layer with the settings of this gradient."""
-        return Model(
-            model.alpha,
-            model.beta,
-            self._derivative() or model.surrogate,
-            self.slope or model.slope,
-            model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
-            model.saturation,
+        return model._replace(
+            surrogate=self._derivative() or model.surrogate,
+            slope=self.slope or model.slope,
+            at_threshold=model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
         )
 
     def attach(

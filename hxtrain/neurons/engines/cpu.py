@@ -33,6 +33,8 @@ from .surrogates import NUMBERS
 
 FEW_NEURONS = 32
 """Largest downstream layer whose products with its weights are part of the loop and are not stored, in neurons."""
+SOFT_RESET = -1.0
+"""Hold, for the loops, of a model that subtracts the threshold."""
 NO_EVENTS = Groups(np.empty(0, np.int64), np.empty(0, np.int64))
 NO_CODES = np.empty(0, np.uint8)
 
@@ -196,11 +198,12 @@ def _drive(
     feedback = empty.matrix if recurrent is None else _array(recurrent.contiguous())
     alpha = empty.number(model.alpha)
     beta = empty.number(model.beta)
+    hold = empty.number(SOFT_RESET if model.hold is None else model.hold)
     if isinstance(inputs, GroupedEvents):
         synapses = _array(weight.contiguous())
-        return Drive(shape, _groups(inputs), synapses, empty.grid, feedback, alpha, beta)
+        return Drive(shape, _groups(inputs), synapses, empty.grid, feedback, alpha, beta, hold)
     charge = _array((inputs @ weight.t()).contiguous())
-    return Drive(shape, NO_EVENTS, empty.matrix, charge, feedback, alpha, beta)
+    return Drive(shape, NO_EVENTS, empty.matrix, charge, feedback, alpha, beta, hold)
 
 
 def gradient(
