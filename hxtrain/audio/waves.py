@@ -93,3 +93,17 @@ def ramps(wave: Wave, duration: float | None = None) -> Wave:
         ramped[:count] *= rise
         ramped[-count:] *= rise[::-1]
     return ramped
+
+
+def trimmed(wave: Wave, share: float = 0.02, window: float = 0.01) -> Wave:
+    """Return a wave [N] without the quiet at its start and end.
+
+    Args:
+        wave: wave at `RATE` [N].
+        share: level, as a share of the greatest, below which the wave is quiet.
+        window: time over which the level is taken (s).
+    """
+    width = round(window * RATE)
+    power = np.convolve(wave**2, np.ones(width) / width, "same")
+    loud = np.flatnonzero(power > share**2 * power.max())
+    return wave[loud[0] : loud[-1] + 1]
