@@ -2,7 +2,7 @@
 
 from .dataset import Dataset, content_sha256
 from .errors import DatasetError
-from .events import EventSplit
+from .events import EventSamples, EventSplit
 from .idx import read_images, read_labels, write_idx
 from .own import NAME as OWN
 from .registry import DATASETS, DataConfig, load_dataset
@@ -16,6 +16,7 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "DatasetError",
+    "EventSamples",
     "EventSource",
     "EventSplit",
     "ImageSource",

@@ -58,9 +58,20 @@ class Part(NamedTuple):
         Raises:
             DatasetError: there are none, or they are not integers.
         """
-        name, array = self.find("labels", "y")
+        return self._integers(*self.find("labels", "y"), "class numbers, integers from 0")
+
+    def groups(self) -> Tensor | None:
+        """Return the number of the speaker, writer or subject of each sample, int64 [N]; None if there is no array.
+
+        Raises:
+            DatasetError: they are not integers.
+        """
+        return self._integers(*self.find("groups"), "numbers of speakers or writers") if self.holds("groups") else None
+
+    def _integers(self, name: str, array: Array, expected: str) -> Tensor:
+        """Return an array of integers, int64 [N]."""
         if array.dtype.kind not in "ui":
-            raise DatasetError(f"{self.file}: {name} is {array.dtype}; expected class numbers, integers from 0")
+            raise DatasetError(f"{self.file}: {name} is {array.dtype}; expected {expected}")
         return torch.from_numpy(
             array.astype(np.int64).reshape(len(array), -1).squeeze(1) if array.size else array.reshape(0)
         )

@@ -7,8 +7,9 @@ The folder has one of these layouts, tried in this order::
     train/CLASS/*.png, test/... one folder per class, with the name of the class
     train-images-idx3-ubyte     and three more, as for MNIST (`folder.py`)
 
-Arrays: images uint8 `[N, H, W]`, or float in 0..1; feature vectors, float `[N, F]` in 0..1, or events (`own_events.py`)
-in place of images; labels of any integer type `[N]`, from 0; optionally the names of the classes as `classes`.
+Arrays: images uint8 `[N, H, W]`, or float in 0..1; feature vectors, float `[N, F]` in 0..1, or events
+(`events/flat.py`) in place of images; labels of any integer type `[N]`, from 0; optionally the names of the classes as
+`classes`, and the speaker or writer of each sample as `groups` `[N]`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from .arrays import Part, read_parts
 from .catalogue import IDX_NAMES
 from .dataset import Dataset, content_sha256
 from .errors import DatasetError
-from .events import EventSplit
+from .events import EventSamples
+from .events.flat import read_events
 from .folder import find_idx
 from .idx import read_images, read_labels
-from .own_events import read_events
 from .resize import resize_images
 from .split import Array, Samples, Split
 
@@ -93,7 +94,7 @@ def _content(folder: Path) -> tuple[Sequence[Samples], tuple[str, ...]] | None:
 
 def _values(part: Part) -> Split:
     """Return the images or features of a part."""
-    return Split(_samples(part.file, *part.find("images", "x")), part.labels())
+    return Split(_samples(part.file, *part.find("images", "x")), part.labels(), part.groups())
 
 
 def _samples(file: Path, name: str, array: Array) -> Tensor:
@@ -159,10 +160,10 @@ def _sized(folder: Path, samples: Samples, size: int | None) -> Samples:
     """Return images resized to squares of `size`; other samples stay unchanged."""
     if len(samples.shape) == 1:
         if size not in (None, samples.shape[0]):
-            unit = "units" if isinstance(samples, EventSplit) else "features"
+            unit = "units" if isinstance(samples, EventSamples) else "features"
             raise DatasetError(f"{folder}: size={size}, but its samples have {samples.shape[0]} {unit}")
         return samples
     height, width = samples.shape
     if size is None and height != width:
         raise DatasetError(f"{folder}: its images have {height}x{width} pixels; give a `size` to make them square")
-    return Split(resize_images(samples.images, size or height), samples.labels)
+    return Split(resize_images(samples.images, size or height), samples.labels, samples.groups)

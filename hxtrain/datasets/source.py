@@ -20,7 +20,7 @@ from hxtrain.backends import Spikes
 from .augment import Augmentation
 from .encoders import EVENTS, INTENSITIES, Encoder
 from .errors import DatasetError
-from .events import EventSplit
+from .events import EventSamples
 from .split import Samples, Split, intensities, values_of
 
 CPU = torch.device("cpu")
@@ -135,13 +135,13 @@ class EventSource(Source):
         DatasetError: the encoder takes no events, or the samples have none.
     """
 
-    split: EventSplit
+    split: EventSamples
     encoder: Encoder
     torch_device: torch.device = CPU
     title: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.split, EventSplit):
+        if not isinstance(self.split, EventSamples):
             raise DatasetError(
                 f"EventSource takes an EventSplit, not {type(self.split).__name__}; make one by EventSplit.from_spikes"
             )
@@ -178,7 +178,7 @@ def source(
     augment = augment or Augmentation()
     if isinstance(samples, Split):
         return ImageSource(samples, encoder, augment, torch_device, title)
-    if isinstance(samples, EventSplit):
+    if isinstance(samples, EventSamples):
         augment.check(samples, title)
         return EventSource(samples, encoder, torch_device, title)
     raise DatasetError(

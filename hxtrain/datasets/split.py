@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,12 @@ class Samples(ABC):
 
     Attributes:
         labels: class numbers from 0, int64 [N].
+        groups: number of the speaker, writer or subject of each sample, int64 [N]; None if unknown. Samples of one
+            group resemble each other, so that a validation part holds out whole groups.
     """
 
     labels: Tensor
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,8 +67,8 @@ class Samples(ABC):
         """
 
     @abstractmethod
-    def content(self) -> tuple[list[int], Sequence[Array]]:
-        """Return all that `content_sha256` covers: the sizes, and arrays, labels last."""
+    def content(self) -> tuple[list[int], Iterable[Array]]:
+        """Return all that `content_sha256` covers: the sizes, and arrays or pieces of them in turn, labels last."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +78,7 @@ class Split(Samples):
     Attributes:
         samples: images, uint8 [N, H, W], 0 (background) to 255; or feature vectors, float32 [N, F] in 0..1.
         labels: class numbers from 0, int64 [N].
+        groups: number of the speaker, writer or subject of each sample, int64 [N]; None if unknown.
 
     Raises:
         DatasetError: a shape or dtype is wrong, a feature is out of range, or the counts disagree.
@@ -82,6 +86,7 @@ class Split(Samples):
 
     samples: Tensor
     labels: Tensor
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -96,7 +101,8 @@ class Split(Samples):
         if len(shape) == 2 and samples.numel() and not bool(((samples >= 0) & (samples <= 1)).all()):
             low, high = float(samples.min()), float(samples.max())
             raise DatasetError(f"features span {low:.4g} to {high:.4g}, expected 0 to 1; scale them")
-        vars(self).update(labels=checked_labels(labels, len(samples), self.kind))
+        groups = checked_groups(self.groups, len(samples), self.kind)
+        vars(self).update(labels=checked_labels(labels, len(samples), self.kind), groups=groups)
 
     def __repr__(self) -> str:
         """Describe the samples in a line."""
@@ -110,7 +116,7 @@ class Split(Samples):
                 f"split[{chosen!r}]: choose samples by a slice, indices or a mask [N], such as split[[0]]; one sample "
                 "as a tensor is split.samples[0]"
             )
-        return Split(self.samples[part], self.labels[part])
+        return Split(self.samples[part], self.labels[part], None if self.groups is None else self.groups[part])
 
     @property
     def kind(self) -> str:
@@ -131,7 +137,7 @@ class Split(Samples):
             )
         return self.samples
 
-    def content(self) -> tuple[list[int], Sequence[Array]]:
+    def content(self) -> tuple[list[int], Iterable[Array]]:
         """Return the shape, and samples and labels."""
         return list(self.samples.shape), (self.samples.numpy(), self.labels.numpy())
 
@@ -168,3 +174,22 @@ def checked_labels(labels: Tensor, count: int, kind: str) -> Tensor:
     if len(labels) != count:
         raise DatasetError(f"{count} {kind} but {len(labels)} labels; they must agree")
     return labels.long()
+
+
+def checked_groups(groups: Any, count: int, kind: str) -> Tensor | None:
+    """Return groups of `count` samples as int64 [N]; None if there are none.
+
+    Raises:
+        DatasetError: the groups are not whole numbers, or their number differs.
+    """
+    if groups is None:
+        return None
+    try:
+        numbers = as_tensor(groups, "groups")
+    except (TypeError, ValueError) as error:
+        raise DatasetError(str(error)) from None
+    if numbers.is_floating_point() or numbers.dtype == torch.bool or numbers.ndim != 1:
+        raise DatasetError(f"groups must be int64 [N], got {numbers.dtype} {list(numbers.shape)}")
+    if len(numbers) != count:
+        raise DatasetError(f"{count} {kind} but {len(numbers)} groups; they must agree")
+    return numbers.long()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hxtrain.datasets import DatasetError, load_dataset
-from hxtrain.datasets.random_manifolds import manifold, series_length
-from hxtrain.datasets.store_recall import RECALL, STORE
+from hxtrain.datasets.tasks.random_manifolds import manifold, series_length
+from hxtrain.datasets.tasks.store_recall import RECALL, STORE
 
 PERIOD = 20e-6
 

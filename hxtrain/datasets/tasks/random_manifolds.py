@@ -23,9 +23,9 @@ import torch
 from hxtrain.backends import Spikes
 from hxtrain.checks import count, not_negative, positive
 
-from .dataset import Dataset, content_sha256
-from .errors import DatasetError
-from .events import EventSplit
+from ..dataset import Dataset, content_sha256
+from ..errors import DatasetError
+from ..events import EventSplit
 from .generated import Floats, check_settings, natural
 
 NAME = "random_manifolds"

@@ -7,6 +7,7 @@ Per part::
     offsets   first event of each sample, and the number of events [N + 1]
     samples   in place of `offsets`: sample of each event [E], in any order
     labels    class of each sample [N]
+    groups    number of the speaker or subject of each sample [N], optional
 
 and for both parts together, in any of the files::
 
@@ -20,9 +21,9 @@ from collections.abc import Sequence
 
 from hxtrain.backends import Spikes
 
-from .arrays import Part
-from .errors import DatasetError
-from .events import EventSplit
+from ..arrays import Part
+from ..errors import DatasetError
+from .split import EventSplit
 
 
 def read_events(parts: Sequence[Part]) -> list[EventSplit]:
@@ -39,12 +40,14 @@ def read_events(parts: Sequence[Part]) -> list[EventSplit]:
 def _events(part: Part, units: int, time_unit: float) -> EventSplit:
     times = part.find("times")[1]
     numbers = part.find("units")[1]
-    groups = part.find("offsets", "samples")[1]
+    edges = part.find("offsets", "samples")[1]
     labels = part.labels()
+    speakers = part.groups()
     try:
         if part.holds("offsets"):
-            return EventSplit.from_arrays(times, numbers, groups, labels, units, time_unit)
-        return EventSplit.from_spikes(Spikes.from_events(groups, numbers, times, len(labels), units, time_unit), labels)
+            return EventSplit.from_arrays(times, numbers, edges, labels, units, time_unit, speakers)
+        spikes = Spikes.from_events(edges, numbers, times, len(labels), units, time_unit)
+        return EventSplit.from_spikes(spikes, labels, speakers)
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{part.file}, {part.name} part: {error}") from error
 

@@ -12,9 +12,9 @@ import torch
 from hxtrain.backends import Spikes
 from hxtrain.checks import count, not_negative
 
-from .dataset import Dataset, content_sha256
-from .errors import DatasetError
-from .events import EventSplit
+from ..dataset import Dataset, content_sha256
+from ..errors import DatasetError
+from ..events import EventSplit
 from .generated import check_settings
 
 NAME = "xor_times"

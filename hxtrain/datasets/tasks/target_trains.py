@@ -14,8 +14,8 @@ import torch
 from hxtrain.backends import Spikes
 from hxtrain.checks import count, not_negative, positive, whole
 
-from .dataset import Dataset
-from .errors import DatasetError
+from ..dataset import Dataset
+from ..errors import DatasetError
 from .generated import Floats, assemble_events, check_settings, noisy_parts
 
 NAME = "target_trains"

@@ -1,8 +1,8 @@
-"""Samples of events: any number of spikes per unit, recordings of any length, in few bytes."""
+"""Samples of events in memory: any number of spikes per unit, recordings of any length, in few bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
-from hxtrain.backends.intake import as_tensor, index, rows, seconds, size
+from hxtrain.backends.intake import as_tensor, index, seconds, size
 from hxtrain.backends.spikes import Data, gather
 
-from .errors import DatasetError
-from .split import Array, Samples, checked_labels
-
-KIND = "event samples"
+from ..errors import DatasetError
+from ..split import Array, checked_groups, checked_labels
+from .samples import KIND, EventSamples
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class EventSplit(Samples):
+class EventSplit(EventSamples):
     """Events of `N` labelled samples, grouped by sample and sorted by time: 6 bytes per event up to 32,768 units.
 
     `from_spikes` and `from_arrays` build it from user data, and check these.
@@ -31,6 +30,7 @@ class EventSplit(Samples):
         offsets: first event of each sample, and the number of events, int64 [N + 1].
         labels: class numbers from 0, int64 [N].
         units: number of units.
+        groups: number of the speaker or subject of each sample, int64 [N]; None if unknown.
     """
 
     time: Tensor
@@ -38,25 +38,34 @@ class EventSplit(Samples):
     offsets: Tensor
     labels: Tensor
     units: int
+    groups: Tensor | None = None
 
     @classmethod
-    def from_spikes(cls, spikes: Spikes, labels: Data) -> EventSplit:
+    def from_spikes(cls, spikes: Spikes, labels: Data, groups: Data | None = None) -> EventSplit:
         """Build from events of all samples, which `Spikes` takes in many forms.
 
         Args:
             spikes: events of `N` samples, in any order.
             labels: class numbers from 0, integers `[N]`.
+            groups: number of the speaker or subject of each sample, integers `[N]`; None if unknown.
 
         Raises:
             DatasetError: the arguments are of another type, or their numbers of samples differ.
         """
         if not isinstance(spikes, Spikes):
             raise DatasetError(f"expected Spikes, got {type(spikes).__name__}; make them by Spikes.from_events")
-        return cls._checked(spikes.time, spikes.unit, spikes.offsets(), labels, spikes.units)
+        return cls._checked(spikes.time, spikes.unit, spikes.offsets(), labels, spikes.units, groups)
 
     @classmethod
     def from_arrays(
-        cls, time: Data, unit: Data, offsets: Data, labels: Data, units: int, time_unit: float = 1.0
+        cls,
+        time: Data,
+        unit: Data,
+        offsets: Data,
+        labels: Data,
+        units: int,
+        time_unit: float = 1.0,
+        groups: Data | None = None,
     ) -> EventSplit:
         """Build from flat arrays of the events of all samples, one sample after the other.
 
@@ -67,6 +76,7 @@ class EventSplit(Samples):
             labels: class numbers from 0, integers `[N]`.
             units: number of units.
             time_unit: unit of the times (s), such as 1e-6 for microseconds.
+            groups: number of the speaker or subject of each sample, integers `[N]`; None if unknown.
 
         Raises:
             DatasetError: an array is of another type or length, a value is out of range, or offsets descend.
@@ -83,20 +93,24 @@ class EventSplit(Samples):
             raise DatasetError(
                 f"offsets must ascend from 0 to the number of events, {len(times)}, and be one more than the samples"
             )
-        return cls._checked(times, numbers, edges, labels, units)
+        return cls._checked(times, numbers, edges, labels, units, groups)
 
     @classmethod
-    def _checked(cls, time: Tensor, unit: Tensor, offsets: Tensor, labels: Data, units: int) -> EventSplit:
+    def _checked(
+        cls, time: Tensor, unit: Tensor, offsets: Tensor, labels: Data, units: int, groups: Data | None
+    ) -> EventSplit:
         try:
             numbers = as_tensor(labels, "labels")
         except (TypeError, ValueError) as error:
             raise DatasetError(str(error)) from None
-        classes = checked_labels(numbers, len(offsets) - 1, KIND)
+        classes = checked_labels(numbers, len(offsets) - 1, KIND).cpu()
+        group = checked_groups(groups, len(classes), KIND)
         order = _order(time, offsets)
         if order is not None:
             time, unit = time[order], unit[order]
         small = torch.int16 if units <= torch.iinfo(torch.int16).max + 1 else torch.int32
-        return cls(time.cpu(), unit.to("cpu", small), offsets.cpu(), classes.cpu(), units)
+        group = None if group is None else group.cpu()
+        return cls(time.cpu(), unit.to("cpu", small), offsets.cpu(), classes, units, group)
 
     def __repr__(self) -> str:
         """Describe the samples in a line."""
@@ -109,52 +123,21 @@ class EventSplit(Samples):
             offsets = self.offsets[first : max(first, last) + 1]
             part = slice(int(offsets[0]), int(offsets[-1]))
             labels = self.labels[first:last]
-            return EventSplit(self.time[part], self.unit[part], offsets - offsets[0], labels, self.units)
+            groups = None if self.groups is None else self.groups[first:last]
+            return EventSplit(self.time[part], self.unit[part], offsets - offsets[0], labels, self.units, groups)
         numbers = self._rows(chosen)
         sample, events = gather(self.offsets[numbers], self.offsets[numbers + 1])
         edges = torch.searchsorted(sample, torch.arange(len(numbers) + 1))
-        return EventSplit(self.time[events], self.unit[events], edges, self.labels[numbers], self.units)
+        groups = None if self.groups is None else self.groups[numbers]
+        return EventSplit(self.time[events], self.unit[events], edges, self.labels[numbers], self.units, groups)
 
     def events(self, chosen: Any) -> Spikes:
-        """Return the events of some samples, at recorded times, renumbered from 0 in the order of the index.
-
-        Args:
-            chosen: slice, indices, or mask `[N]`.
-
-        Raises:
-            TypeError: the index is none of these; a single number is written `[number]`.
-            IndexError: an index exceeds the number of samples.
-        """
+        """Return the events of some samples, see `EventSamples`."""
         numbers = self._rows(chosen)
         sample, events = gather(self.offsets[numbers], self.offsets[numbers + 1])
         return Spikes.trusted(sample, self.unit[events].long(), self.time[events], len(numbers), self.units)
 
-    def _rows(self, chosen: Any) -> Tensor:
-        """Return the samples that an index chooses, int64 [S]."""
-        numbers = torch.arange(len(self))[chosen] if isinstance(chosen, slice) else rows(chosen, len(self))
-        if numbers is None:
-            raise TypeError(
-                f"split[{chosen!r}]: choose samples by a slice, indices or a mask [N], such as split[[0]]; one sample "
-                "as events is split.events([0])"
-            )
-        return numbers
-
-    @property
-    def kind(self) -> str:
-        """Kind of the samples."""
-        return KIND
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of units, as a shape (N,)."""
-        return (self.units,)
-
-    @property
-    def images(self) -> Tensor:
-        """No images: always an error, see `Samples`."""
-        raise DatasetError(f"these samples are events of {self.units} units, not images; use `events([0])`")
-
-    def content(self) -> tuple[list[int], Sequence[Array]]:
+    def content(self) -> tuple[list[int], Iterable[Array]]:
         """Return the numbers of samples, events and units, and all arrays."""
         arrays = (self.offsets, self.unit.int(), self.time, self.labels)
         return [len(self), len(self.time), self.units], [array.numpy() for array in arrays]

@@ -1,0 +1,1 @@
+"""Tasks that are generated as events, from settings and a seed."""
