@@ -45,7 +45,7 @@ VERBS: Mapping[str, Verb] = {
     "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
     "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
     "info": _verb("info", "list devices, limits, chips, rules", "docs/commands.md"),
-    "data": Verb("hxtrain.datasets.build:main", "check or build the data of the package", "docs/data.md"),
+    "data": _verb("data", "sound to spikes; data of the package", "docs/data.md"),
 }
 """Verbs in the order of the help."""
 

@@ -1,0 +1,170 @@
+"""Clips of sound with a class and a speaker: files of a folder, or words that a synthesiser speaks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .libraries import AudioError
+from .waves import Wave, read_wave
+
+SUFFIXES = (".wav", ".flac")
+LABEL = "label"
+SPEAKER = "speaker"
+FIELD = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)")
+
+
+@dataclass(frozen=True)
+class Clip(ABC):
+    """Base: a sound with its class.
+
+    Attributes:
+        name: name of the clip, unique in its data set; it chooses the noise of the conversion.
+        label: number of the class.
+        speaker: number of the speaker.
+    """
+
+    name: str
+    label: int
+    speaker: int
+
+    @abstractmethod
+    def wave(self) -> Wave:
+        """Return the sound, one channel at 48 kHz [N].
+
+        Raises:
+            AudioError: the sound is missing, damaged or silent; the text names the clip.
+        """
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What changes whenever the sound may have changed."""
+
+
+@dataclass(frozen=True)
+class FileClip(Clip):
+    """A sound in a file.
+
+    Attributes:
+        path: path of the file.
+    """
+
+    path: Path
+
+    def wave(self) -> Wave:
+        """Return the sound, see `Clip`."""
+        return read_wave(self.path)
+
+    @property
+    def identity(self) -> str:
+        """Name, size and time of the file."""
+        facts = self.path.stat()
+        return f"{self.name} {facts.st_size} {facts.st_mtime_ns}"
+
+
+class Clips(NamedTuple):
+    """Clips with the names of their classes and speakers, by number."""
+
+    clips: Sequence[Clip]
+    classes: tuple[str, ...]
+    speakers: tuple[str, ...]
+
+
+def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = ()) -> Clips:
+    """Return the audio files of a folder and its subfolders.
+
+    Args:
+        folder: folder of WAV and FLAC files.
+        pattern: what paths within the folder look like, without suffix. `{label}` stands for the class and `{speaker}`
+            for the speaker; both may occur several times, and are then joined by `-`. `*` stands for any text without
+            a slash. Without `{speaker}` all clips have one speaker.
+        classes: names of the classes, in the order of their numbers; empty: all that occur, sorted.
+
+    Raises:
+        AudioError: the folder is missing, no file or not every file fits the pattern, or a class is not listed.
+    """
+    if not folder.is_dir():
+        raise AudioError(f"audio={folder}: there is no such folder")
+    form = _expression(pattern)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise AudioError(f"audio={folder}: it holds no {' or '.join(SUFFIXES)} file; name a folder that does")
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    matches = [form.fullmatch(name) for name in names]
+    odd = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if odd:
+        raise AudioError(
+            f"audio={folder}: {len(odd)} of {len(names)} files do not fit pattern={pattern}, such as {odd[0]}; "
+            "describe the paths by {label}, {speaker} and *"
+        )
+    labels = [_joined(match, LABEL) for match in matches if match]
+    voices = [_joined(match, SPEAKER) for match in matches if match]
+    order = tuple(classes) or tuple(sorted(set(labels)))
+    foreign = sorted(set(labels) - set(order))
+    if foreign:
+        raise AudioError(f"audio={folder}: class {foreign[0]} is not listed in classes={','.join(order)}")
+    speakers = tuple(sorted(set(voices)))
+    clips = [
+        FileClip(name, order.index(label), speakers.index(voice), path)
+        for name, label, voice, path in zip(names, labels, voices, paths, strict=True)
+    ]
+    return Clips(clips, order, speakers)
+
+
+def divide(clips: Sequence[Clip], speakers: Sequence[int], share: float) -> tuple[list[Clip], list[Clip]]:
+    """Return the clips for training and for the test, as the Heidelberg digits are divided.
+
+    Args:
+        clips: clips of any speakers and classes.
+        speakers: numbers of the speakers all of whose clips are for the test.
+        share: share of the other clips of each class that is for the test; a hash of the name chooses them.
+    """
+    groups = defaultdict(list)
+    for clip in clips:
+        if clip.speaker not in speakers:
+            groups[clip.label].append(clip)
+    tested = set()
+    for group in groups.values():
+        group.sort(key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
+        tested |= {clip.name for clip in group[: round(share * len(group))]}
+    test = [clip for clip in clips if clip.speaker in speakers or clip.name in tested]
+    names = {clip.name for clip in test}
+    return [clip for clip in clips if clip.name not in names], test
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a pattern of paths.
+
+    Raises:
+        AudioError: the pattern has no `{label}`, or another field than `{label}` and `{speaker}`.
+    """
+    text = "".join(_pieces(pattern))
+    if f"(?P<{LABEL}0>" not in text:
+        raise AudioError(f"pattern={pattern} has no {{label}}; write it where paths name the class")
+    return re.compile(text)
+
+
+def _pieces(pattern: str) -> Iterator[str]:
+    """Yield the regular expression of each piece of a pattern."""
+    counts: dict[str, int] = defaultdict(int)
+    for match in FIELD.finditer(pattern):
+        name, star, literal = match.groups()
+        if name and name not in (LABEL, SPEAKER):
+            raise AudioError(f"pattern={pattern} has the field {{{name}}}; fields are {{label}} and {{speaker}}")
+        if name:
+            yield f"(?P<{name}{counts[name]}>[^/]+?)"
+            counts[name] += 1
+        else:
+            yield "[^/]*" if star else re.escape(literal)
+
+
+def _joined(match: re.Match[str], name: str) -> str:
+    """Return all fields of a name, joined."""
+    return "-".join(text for key, text in match.groupdict().items() if key.rstrip("0123456789") == name)
