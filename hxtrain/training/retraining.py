@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hxtrain.datasets import Dataset
@@ -53,11 +54,7 @@ class Retraining(Trainer):
         assert best is not None  # the settings of the first training demand them
         assert initial is not None
         folder = None if first.folder is None else first.folder / FOLDER
-        is_begun = folder is not None and (folder / CHECKPOINT).exists()
-        if is_begun and load_checkpoint(folder / CHECKPOINT).get("epoch", 0) > best.epoch:
-            is_begun = False
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
+        is_begun = folder is not None and _is_begun(folder, best.epoch)
         config = replace(first.config, choose=LAST, retrain=False, resume=is_begun)
         task = replace(first.task, data=whole(first.task.data))
         super().__init__(task, config, first.seed, folder, without_held_out(first.settings), first.progress, first.team)
@@ -72,6 +69,13 @@ class Retraining(Trainer):
     def _evaluated(self) -> Evaluation | None:
         """Return an evaluation of the test samples after the last epoch, and None before."""
         return super()._evaluated() if self.epoch + 1 == self.epochs else None
+
+
+def _is_begun(folder: Path, epochs: int) -> bool:
+    """Make the folder of a second training, and return whether it holds one of no more epochs, to be continued."""
+    folder.mkdir(exist_ok=True)
+    file = folder / CHECKPOINT
+    return file.exists() and load_checkpoint(file).get("epoch", 0) <= epochs
 
 
 def whole(data: Dataset) -> Dataset:

@@ -110,6 +110,11 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._in_software = task.net.in_software
         self.epochs = config.epochs
         self.selection = Selection(config.choose, task.data)
+        if config.retrain and (task.data.reserved is None or len(task.data.reserved.train) == len(task.data.train)):
+            raise ValueError(
+                "trainer.retrain=true needs held out training samples, which it adds again; give data.validation=N or "
+                "data.validation_groups=[...], or leave it out"
+            )
         self._warn(self.selection.warnings)
         self._clock: int | None = None
         self.final: Evaluation | None = None
