@@ -58,7 +58,9 @@ from hxtrain.training.config import FREE_TO_CHANGE as FREE_LOOP_SETTINGS
 from hxtrain.training.config import CourseConfig, TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
-from hxtrain.training.trainer import Task, Trainer
+from hxtrain.training.retraining import train
+from hxtrain.training.task import Task
+from hxtrain.training.trainer import Trainer
 
 from .result import draw_plots, optional_plots, result, save_weights
 
@@ -323,7 +325,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
-        final = trainer.fit()
+        final = train(trainer)
         remarks = progress.remarks[n_previous_remarks:]
         outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
         if members.leads:
