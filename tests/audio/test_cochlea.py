@@ -32,8 +32,8 @@ def test_hair_cells_release_more_at_the_start_of_a_stimulus() -> None:
     velocity = np.zeros((1, STEPS // 5))
     velocity[:, STEPS // 20 :] = 50.0
     chances = nerve.probabilities(velocity, STEPS)[0]
-    start, later, rest = chances[STEPS // 20 :].max(), chances[-1], chances[0]
-    assert start > 2 * later > 2 * rest
+    onset = chances[STEPS // 20 :].max()
+    assert onset > 2 * chances[-1] > 2 * chances[0]
 
 
 def test_maximum_of_tones_moves_along_the_membrane() -> None:
