@@ -35,7 +35,7 @@ GROUPS = {
     "constraint": "restrictions of the weights; several as [NAME,NAME]",
     "regularizer": "penalties; several as [NAME,NAME]",
     "data": "data set",
-    "augment": "distortion of training images",
+    "augment": "distortion of training samples",
     "distillation": "teacher",
     "trainer": "training",
     "tolerances": "tolerances of the checks",

@@ -22,6 +22,7 @@ def register_resolvers() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("optimizer_of", optimizer_of, replace=True)
+    OmegaConf.register_new_resolver("augment_of", augment_of, replace=True)
     OmegaConf.register_new_resolver("gallery", gallery, replace=True)
     OmegaConf.register_new_resolver("experiments_of_rules", experiments_of_rules, replace=True)
 
@@ -60,6 +61,16 @@ def optimizer_of(rule: str) -> str:
         return optimizer_name(RULES.load(rule))
     except UnknownComponentError:
         return "adam"
+
+
+def augment_of(encoder: str) -> str:
+    """Return the name of the augmentation that goes with an encoder; a mistaken name gets one, too."""
+    from hxtrain.datasets.encoders import ENCODERS, EVENTS
+
+    try:
+        return "events" if ENCODERS.load(encoder).TAKES == EVENTS else "none"
+    except UnknownComponentError:
+        return "none"
 
 
 def gallery(task: str = "") -> str:

@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hxtrain.backends import Registry, UnknownComponentError
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import EventAugmentation, ImageAugmentation
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.runs.saved import RESERVED
 from hxtrain.training.config import AnnTrainerConfig, PlayerConfig, TrainerConfig
@@ -47,7 +47,7 @@ VALUES: Mapping[str, str] = {
 }
 """Settings whose value names a registered function, with the place of their registry."""
 FIXED: Mapping[str, Mapping[str, type]] = {
-    "augment": {"none": Augmentation},
+    "augment": {"none": ImageAugmentation, "events": EventAugmentation},
     "distillation": {"none": Distillation},
     "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig, "player": PlayerConfig},
 }
@@ -57,7 +57,7 @@ OWN_EXPERIMENTS = ("ann", "play")
 TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
 """Option of the group `trainer` of commands other than those that train on data."""
 TRAINING: Mapping[str, Any] = {
-    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer"), MISSING),
+    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment"), MISSING),
     "regularizer": {},
     "constraint": {},
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hxtrain.datasets import Dataset, Split, intensities
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.datasets.split import values_of
 from hxtrain.objectives.losses import predictions
 from hxtrain.runs.metrics import Sums
@@ -37,7 +37,7 @@ class AnnTask:
 
     model: nn.Module
     data: Dataset
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: ImageAugmentation = field(default_factory=ImageAugmentation)
 
 
 class AnnTrainer(Loop[AnnTrainerConfig]):

@@ -13,7 +13,7 @@ from hxtrain.ann.models import MODELS, MLPConfig, ModelConfig, model_name
 from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
 from hxtrain.datasets import DataConfig, Dataset
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
@@ -39,7 +39,7 @@ class AnnConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=MLPConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: ImageAugmentation = field(default_factory=ImageAugmentation)
     trainer: AnnTrainerConfig = field(default_factory=AnnTrainerConfig)
 
 

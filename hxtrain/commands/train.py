@@ -19,7 +19,7 @@ from hxtrain.ann.teachers import introduce_teacher, load_teacher, teacher_settin
 from hxtrain.backends import Registry, free_settings
 from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, Dataset
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
@@ -84,7 +84,7 @@ class RunConfig:
     optimizer: Optimizer = MISSING
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: Augmentation = field(default_factory=ImageAugmentation)
     distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

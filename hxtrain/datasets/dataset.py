@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,20 @@ from .encoders import Encoder
 from .errors import DatasetError
 from .source import CPU, Source, source
 from .split import Samples, Split
+
+
+class Reserved(NamedTuple):
+    """What a training with held out samples leaves alone until its end.
+
+    Attributes:
+        train: all training samples, held out ones included.
+        test: test samples.
+        held_out: description of the held out samples: `groups 3, 7`.
+    """
+
+    train: Samples
+    test: Samples
+    held_out: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +54,7 @@ class Dataset:
             ascending), as samples with their true class, or -1 outside all classes; None for other data.
         targets: spike trains that the output neurons should fire, of sample c for class c; None for data with classes
             alone.
+        reserved: parts as they were before samples were held out; None if `test` has the test samples.
     """
 
     name: str
@@ -54,6 +70,7 @@ class Dataset:
     validation: Samples | None = None
     plane: Callable[[int], Split] | None = None
     targets: Spikes | None = None
+    reserved: Reserved | None = None
 
     def __post_init__(self) -> None:
         if self.targets is not None and self.targets.samples != len(self.classes):
@@ -108,7 +125,7 @@ class Dataset:
         Args:
             samples: part of the data, such as `data.test`.
             encoder: code from samples to input events.
-            augment: distortion of images; None for none.
+            augment: distortion of training samples; None for none.
             torch_device: device on which samples are encoded.
 
         Raises:
@@ -129,27 +146,3 @@ def content_sha256(train: Samples, test: Samples) -> str:
         for array in arrays:
             digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
-
-
-def hold_out(data: Dataset, count: int) -> Dataset:
-    """Return a data set whose test samples are the last `count` training samples, removed from the training part.
-
-    If the data set has a validation part, the first `count` samples of it are used instead. Settings are chosen on held
-    out samples, since they must not be chosen on test samples. The hash remains the hash of all samples.
-
-    Raises:
-        DatasetError: `count` exceeds the number of samples.
-    """
-    if count == 0:
-        return data
-    train = data.train
-    validation = data.validation
-    available = len(train if validation is None else validation)
-    limit, part = (available - 1, "training") if validation is None else (available, "validation")
-    if not 0 < count <= limit:
-        raise DatasetError(
-            f"validation={count} of {available} {part} {train.kind}; hold out fewer, or 0 to use the test {train.kind}"
-        )
-    if validation is not None:
-        return replace(data, test=validation[:count], evaluated_on="validation")
-    return replace(data, train=train[:-count], test=train[-count:], evaluated_on="validation")

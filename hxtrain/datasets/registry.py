@@ -6,19 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any, Dict, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
+from typing import Any, Dict, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import Registry
 from hxtrain.checks import check_types, text, whole
 
 from .catalogue import CATALOGUE, DatasetInfo
-from .dataset import Dataset, hold_out
+from .dataset import Dataset
 from .download import cache_folder, download_dataset
 from .errors import DatasetError, UnknownDatasetError
 from .folder import read_folder
+from .holdout import drawn_groups, hold_out, hold_out_groups
 from .own import KINDS, read_own
 from .own import NAME as OWN
 from .shipped import read_shipped
+from .shuffle import with_shuffled_times
 from .yin_yang import generate
 
 Loader = Callable[..., Dataset]
@@ -130,6 +132,12 @@ class DataConfig:
         download: whether to fetch the original files.
         validation: number of training samples that are held out and evaluated in place of the test samples; if the data
             set has a validation part, samples of that part.
+        validation_groups: groups of training samples, such as speakers, that are held out and evaluated in place of the
+            test samples.
+        validation_random_groups: number of random groups that are held out so.
+        validation_seed: seed that draws these groups.
+        shuffled_times: whether the times of the events of each unit are shuffled over all samples of a part, so that
+            counts alone distinguish the classes: a control of what spike times tell.
         settings: further keyword settings of the data set.
     """
 
@@ -138,14 +146,33 @@ class DataConfig:
     folder: Optional[str] = None  # noqa: UP045
     download: bool = False
     validation: int = 0
+    validation_groups: List[int] = field(default_factory=list)  # noqa: UP006
+    validation_random_groups: int = 0
+    validation_seed: int = 0
+    shuffled_times: bool = False
     settings: Dict[str, Any] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
+        names = ("validation", "validation_groups", "validation_random_groups")
+        requests = [f"data.{name}={getattr(self, name)}" for name in names if getattr(self, name)]
+        if len(requests) > 1:
+            raise ValueError(f"{' and '.join(requests)} both hold out samples; give one of them")
 
     def load(self) -> Dataset:
-        """Load the data; see `load_dataset`."""
-        return hold_out(load_dataset(self.name, self.size, self.folder, self.download, self.settings), self.validation)
+        """Load the data, and hold out samples; see `load_dataset`.
+
+        Raises:
+            DatasetError: the data cannot be loaded, or have no such samples or groups.
+        """
+        data = load_dataset(self.name, self.size, self.folder, self.download, self.settings)
+        if self.shuffled_times:
+            data = with_shuffled_times(data)
+        if self.validation_groups:
+            return hold_out_groups(data, self.validation_groups)
+        if self.validation_random_groups:
+            return hold_out_groups(data, drawn_groups(data, self.validation_random_groups, self.validation_seed))
+        return hold_out(data, self.validation)
 
 
 def _check_request(info: DatasetInfo, size: int, folder: str | Path | None, download: bool) -> None:

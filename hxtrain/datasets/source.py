@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 
-from .augment import Augmentation
+from .augment import Augmentation, EventAugmentation, ImageAugmentation
+from .augment.events import Classmates, blend
 from .encoders import EVENTS, INTENSITIES, Encoder
 from .errors import DatasetError
 from .events import EventSamples
@@ -81,7 +83,7 @@ class ImageSource(Source):
 
     split: Split
     encoder: Encoder
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: ImageAugmentation = field(default_factory=ImageAugmentation)
     torch_device: torch.device = CPU
     title: str = ""
 
@@ -123,11 +125,12 @@ class ImageSource(Source):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EventSource(Source):
-    """Recorded events.
+    """Recorded events, distorted and encoded.
 
     Attributes:
         split: events and labels.
         encoder: code from recorded events to input events.
+        augment: distortion of events for training.
         torch_device: device of the input events.
         title: name of the data, for errors.
 
@@ -137,6 +140,7 @@ class EventSource(Source):
 
     split: EventSamples
     encoder: Encoder
+    augment: EventAugmentation = field(default_factory=EventAugmentation)
     torch_device: torch.device = CPU
     title: str = ""
 
@@ -159,12 +163,28 @@ class EventSource(Source):
 
     @property
     def is_random(self) -> bool:
-        """Whether spikes have jitter."""
-        return self.encoder.jitter > 0
+        """Whether events are distorted or spikes have jitter."""
+        return self.augment.active or self.encoder.jitter > 0
 
     def spikes(self, indices: Tensor, generator: Randomness | None = None) -> Spikes:
         """Return the input spikes of some samples, see `Source`."""
-        return _encoded(self.encoder, self.split.events(indices).to(self.torch_device), generator)
+        events = self.split.events(indices)
+        if generator is not None and self.augment.active:
+            events = self._distorted(events, indices, stream(generator, "augment"))
+        return _encoded(self.encoder, events.to(self.torch_device), generator)
+
+    def _distorted(self, events: Spikes, indices: Tensor, generator: torch.Generator) -> Spikes:
+        """Return distorted events of samples; a sample may be blended with any one of its class."""
+        if self.augment.blending > 0:
+            rows = self.augment.rows(len(indices), generator)
+            partners = self._classmates.draw(indices[rows], generator)
+            events = blend(events, rows, self.split.events(partners), generator)
+        return self.augment(events, generator)
+
+    @cached_property
+    def _classmates(self) -> Classmates:
+        """The samples of each class."""
+        return Classmates(self.split.labels)
 
 
 def source(
@@ -175,12 +195,14 @@ def source(
     title: str = "",
 ) -> Source:
     """Return the source of samples of any kind; see `ImageSource` for arguments and errors."""
-    augment = augment or Augmentation()
-    if isinstance(samples, Split):
-        return ImageSource(samples, encoder, augment, torch_device, title)
-    if isinstance(samples, EventSamples):
+    if augment is not None and isinstance(samples, Samples):
         augment.check(samples, title)
-        return EventSource(samples, encoder, torch_device, title)
+    if isinstance(samples, Split):
+        images = augment if isinstance(augment, ImageAugmentation) else ImageAugmentation()
+        return ImageSource(samples, encoder, images, torch_device, title)
+    if isinstance(samples, EventSamples):
+        events = augment if isinstance(augment, EventAugmentation) else EventAugmentation()
+        return EventSource(samples, encoder, events, torch_device, title)
     raise DatasetError(
         f"expected a Split or an EventSplit, got {type(samples).__name__}; give a part of the data, such as data.test"
     )

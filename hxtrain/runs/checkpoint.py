@@ -21,7 +21,7 @@ import torch
 from hxtrain.backends.files import replacing
 from hxtrain.checks import text
 
-from .names import current_names
+from .names import current_names, with_later_settings
 
 FORMAT = 1
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -196,14 +196,14 @@ def _short(value: object) -> str:
 def require_same(path: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Check that a run is resumed with the same settings; the error names every difference.
 
-    A setting that is missing on one side, since the version differs, equals None on the other side. Components are
-    compared by their registered names.
+    A setting that is missing on one side, since the version differs, equals None, or the value that changes nothing, on
+    the other side. Components are compared by their registered names.
 
     Raises:
         CheckpointError: A setting differs.
     """
-    saved = current_names(saved)
-    current = current_names(current)
+    saved = with_later_settings(current_names(saved))
+    current = with_later_settings(current_names(current))
     differences = [
         f"  {key}: checkpoint {saved.get(key, 'absent')!r}, now {current.get(key, 'absent')!r}"
         for key in sorted(set(saved) | set(current))

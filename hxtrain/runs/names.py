@@ -33,6 +33,20 @@ FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "optimizer": {"optimizer.kind": "adam", "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-8},
 }
 """Settings that the first versions did not have, since there was no choice, by group."""
+LATER_VERSIONS: Mapping[str, Any] = {
+    "data.validation_groups": [],
+    "data.validation_random_groups": 0,
+    "data.validation_seed": 0,
+    "data.shuffled_times": False,
+    "encoder.first": 0,
+    "encoder.stride": 1,
+    "encoder.pooled": False,
+    "trainer.choose": "last",
+    "trainer.retrain": False,
+}
+"""Settings of later versions, with the values that change nothing."""
+WITHOUT_EFFECT = "augment."
+"""Start of the names of settings that change nothing if they are 0 or false, whatever else their group has."""
 RENAMED: Mapping[str, Mapping[str, str]] = {"backend.settings.engine": {"compiled": "fast", "stepwise": "readable"}}
 """Values of settings that have another name today, by setting."""
 
@@ -53,6 +67,12 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in settings:
             names[key] = _canonical(Registry(kind, key.partition(".")[0]), settings[key])
     return names
+
+
+def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of any version for a comparison: with those of later versions, without those that do nothing."""
+    values = {**LATER_VERSIONS, **settings}
+    return {name: value for name, value in values.items() if value or not name.startswith(WITHOUT_EFFECT)}
 
 
 def _canonical(registry: Registry[Any], value: Any) -> Any:

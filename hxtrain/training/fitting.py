@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hxtrain.checks import require_kind, text
 from hxtrain.datasets import Dataset
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
 from hxtrain.execution import device_of
 from hxtrain.network import Network
@@ -76,7 +76,7 @@ def fit(
         penalties: Regularisers, or functions of activity and weights: a list, or a mapping by name.
         optimizer: Settings of the optimiser; None: that of the rule, `Adam()` for a gradient, `SGD()` for a local rule.
         constraints: Restrictions of the weights by name; None: the clamp to the range of the device.
-        augment: Distortion of training images; None for none.
+        augment: Distortion of training samples; None for none.
         seed: Seed of data order, dropout, augmentation and jitter.
         folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing stays but the
             weights.
@@ -108,7 +108,7 @@ def fit(
         as_loss(chosen_loss, net.output_kind),
         named_penalties(penalties if pursued is None else pursued.penalties),
         data,
-        augment or Augmentation(),
+        augment or ImageAugmentation(),
         rule=rule,
         optimizer=optimizer or default_optimizer(rule),
         constraints={"clamp": Clamp()} if constraints is None else constraints,

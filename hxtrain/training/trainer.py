@@ -16,7 +16,7 @@ from torch import Tensor
 from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.checks import mapping, require_kind
 from hxtrain.datasets import Dataset, Samples, Source
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
@@ -66,7 +66,7 @@ class Task:
         loss: Loss function, which also turns outputs into answers.
         regularizers: Regularisers by name.
         data: Data set with training and test part.
-        augment: Distortion of training images.
+        augment: Distortion of training samples.
         teacher: Artificial neural networks to distil from; None without distillation.
         rule: Learning rule; each training prepares a copy of it, for loss and regularisers of this task.
         optimizer: Settings of the optimiser; None: that of the rule, see `default_optimizer`.
@@ -78,7 +78,7 @@ class Task:
     loss: Loss
     regularizers: Mapping[str, Regularizer]
     data: Dataset
-    augment: Augmentation = field(default_factory=Augmentation)
+    augment: Augmentation = field(default_factory=ImageAugmentation)
     teacher: Teacher | None = None
     rule: LearningRule = field(default_factory=Backprop)
     optimizer: Optimizer | None = None

@@ -13,7 +13,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.datasets import Dataset, DatasetError, EventSplit, content_sha256, load_dataset
-from hxtrain.datasets.dataset import hold_out
+from hxtrain.datasets.holdout import hold_out
 
 # four samples of five units: two events, none, three of which two are of one unit at one time, one
 TIMES = np.array([0.25, 0.5, 0.0, 0.125, 0.125, 2.0])

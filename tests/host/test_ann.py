@@ -14,7 +14,7 @@ from hxtrain.ann.trainer import AnnTrainer
 from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.evaluate import load_trained
 from hxtrain.datasets import DataConfig
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import seeded
@@ -30,14 +30,17 @@ def digits(epochs=1, model=None, augment=None, validation=0, **trainer):
     return AnnConfig(
         model=model or MLPConfig([60]),
         data=DataConfig("digits", validation=validation),
-        augment=augment or Augmentation(),
+        augment=augment or ImageAugmentation(),
         trainer=AnnTrainerConfig(epochs=epochs, batch_size=50, learning_rate=3e-3, progress=False, **trainer),
     )
 
 
 @pytest.mark.parametrize(
     ("model", "augment", "minimum"),
-    [(MLPConfig([60]), Augmentation(), 0.95), (CNNConfig(channels=4, hidden=32), Augmentation(rotation=10), 0.95)],
+    [
+        (MLPConfig([60]), ImageAugmentation(), 0.95),
+        (CNNConfig(channels=4, hidden=32), ImageAugmentation(rotation=10), 0.95),
+    ],
 )
 def test_digits_are_learnt(tmp_path, model, augment, minimum):
     result = train_ann(digits(20, model, augment), tmp_path, "test", quiet())
@@ -72,7 +75,7 @@ def weights(folder):
 @pytest.mark.parametrize("model", [MLPConfig([60], dropout=0.3), CNNConfig(channels=4, hidden=32)])
 def test_an_interrupted_run_resumes_to_the_very_same_weights(tmp_path, mocker, model):
     """The interruption comes in the second of three epochs, with dropout, augmentation and running statistics."""
-    config = digits(3, model, Augmentation(rotation=10, elastic=0.3))
+    config = digits(3, model, ImageAugmentation(rotation=10, elastic=0.3))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_ann(config, whole, "test", quiet())
     step = AnnTrainer._train_step
@@ -117,7 +120,9 @@ def test_seeded_dropout_is_a_function_of_place():
 
 
 def test_dropout_and_augmentation_are_off_in_evaluation(tmp_path):
-    config = digits(1, MLPConfig([20], dropout=0.5), Augmentation(rotation=90), train_samples=200, test_samples=100)
+    config = digits(
+        1, MLPConfig([20], dropout=0.5), ImageAugmentation(rotation=90), train_samples=200, test_samples=100
+    )
     accuracy = train_ann(config, tmp_path, "test", quiet())["test_accuracy"]
     model = config.model.build((8, 8), 10).eval()
     data = config.data.load()

@@ -20,7 +20,7 @@ from hxtrain.ann.teachers import load_ann, load_teacher
 from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.objectives import MaxOverTime
@@ -56,7 +56,7 @@ def student(teacher=None, epochs=1, backend="software", validation=0, augment=No
         chip=ChipConfig(preset="calibrated"),
         network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=0.1),
         data=DataConfig("digits", validation=validation),
-        augment=augment or Augmentation(),
+        augment=augment or ImageAugmentation(),
         distillation=Distillation(teacher, weight=0.8, temperature=2.0),
         trainer=TrainerConfig(**{"epochs": epochs, "batch_size": 50, "progress": False, "plots": False}, **trainer),
     )
@@ -127,7 +127,7 @@ def test_an_ensemble_is_the_mean_of_log_probabilities(teachers):
 
 @pytest.mark.parametrize("backend", ["software", "emulator"])
 def test_a_network_learns_from_a_teacher_in_the_loop(tmp_path, teachers, backend):
-    config = student(teachers[0], 5, backend, augment=Augmentation(rotation=5))
+    config = student(teachers[0], 5, backend, augment=ImageAugmentation(rotation=5))
     result = run(config, tmp_path, "test", quiet())
     assert result["test_accuracy"] > 0.85
     assert result["settings"]["distillation.sha256"] == [load_ann(Path(teachers[0])).sha256]
@@ -149,7 +149,7 @@ def test_the_teacher_sees_the_images_of_the_students_spikes(tmp_path, teachers, 
     """Teacher and student get the same distorted images, also with jitter."""
     batches = []
     mocker.patch.object(Teacher, "logits", lambda self, x: batches.append(x) or torch.zeros(len(x), 10))
-    config = student(teachers[0], augment=Augmentation(rotation=30), train_samples=50, test_samples=10)
+    config = student(teachers[0], augment=ImageAugmentation(rotation=30), train_samples=50, test_samples=10)
     config.encoder.jitter = 1e-12
     encoder_spy = mocker.spy(type(config.encoder), "times")
     run(config, tmp_path, "test", quiet())
@@ -179,7 +179,9 @@ def test_a_teacher_takes_samples_to_its_device(teachers):
     assert teacher.logits(torch.rand(5, 8, 8)).device == device
 
 
-@pytest.mark.parametrize("augment", [Augmentation(rotation=10), Augmentation()], ids=["distorted", "as they are"])
+@pytest.mark.parametrize(
+    "augment", [ImageAugmentation(rotation=10), ImageAugmentation()], ids=["distorted", "as they are"]
+)
 def test_a_run_with_a_teacher_resumes_to_the_very_same_weights(tmp_path, teachers, augment):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     config = student(teachers[0], 3, augment=augment)

@@ -20,7 +20,7 @@ from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.objectives.distillation import Distillation
@@ -93,8 +93,8 @@ def test_a_run_on_events_resumes_to_the_very_same_weights(folder: Path, tmp_path
     [
         ({"encoder": hx.LatencyEncoder()}, r"LatencyEncoder takes intensities, .* \(encoder=events\)"),
         (
-            {"augment": Augmentation(shift=1)},
-            r"augment.shift=1: only images can be distorted, not folder \(700 units\)",
+            {"augment": ImageAugmentation(shift=1)},
+            r"augment.shift=1: this distorts images, not folder \(700 units\)",
         ),
         (
             {"distillation": Distillation("x.pt")},

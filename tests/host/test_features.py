@@ -15,7 +15,7 @@ from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, load_trained
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, intensities
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig
@@ -102,8 +102,8 @@ def test_artificial_networks_take_features_and_teach(tmp_path):
 
 
 def test_only_images_can_be_distorted(tmp_path):
-    augmentation = Augmentation(rotation=5.0, mirror=True)
-    text = r"augment.rotation=5.0, augment.mirror=True: only images can be distorted, not yin_yang \(4 features\)"
+    augmentation = ImageAugmentation(rotation=5.0, mirror=True)
+    text = r"augment.rotation=5.0, augment.mirror=True: this distorts images, not yin_yang \(4 features\)"
     with pytest.raises(ValueError, match=text):
         run(config(augment=augmentation), tmp_path, "test", quiet())
     assert not (tmp_path / "checkpoint.pt").exists()

@@ -18,7 +18,7 @@ from hxtrain.commands.result import sent_weights
 from hxtrain.commands.train import load_weights
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.neurons.engines import cpu
 from hxtrain.objectives import WeightDecay
 from hxtrain.rules import Mask, train_step
@@ -264,7 +264,9 @@ def test_training_leaves_absent_synapses_absent(tmp_path):
     previous = net.stack[0].weight.detach().clone()
     progress = Progress(show=False, console=Console(file=io.StringIO()))
     data = DataConfig("digits").load()
-    Trainer(Task(net, hx.LatencyEncoder(), LOSS, {}, data, Augmentation()), config, 0, tmp_path, {}, progress).fit()
+    Trainer(
+        Task(net, hx.LatencyEncoder(), LOSS, {}, data, ImageAugmentation()), config, 0, tmp_path, {}, progress
+    ).fit()
     changed = net.stack[0].weight.detach() != previous
     assert changed.any()
     assert not changed[~net.stack[0].mask].any()

@@ -16,7 +16,7 @@ from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backe
 from hxtrain.backends.recording import Cost
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.neurons import Codes
@@ -351,7 +351,7 @@ TYPES: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
     "trainer.epochs": (lambda x: TrainerConfig(epochs=x), ("5", 1.5, None, True)),
     "trainer.resume": (lambda x: TrainerConfig(resume=x), ("yes", 1)),
     "trainer.initial": (lambda x: TrainerConfig(initial=x), (3,)),
-    "augment.rotation": (lambda x: Augmentation(rotation=x), ("10",)),
+    "augment.rotation": (lambda x: ImageAugmentation(rotation=x), ("10",)),
     "distillation.weight": (lambda x: Distillation(weight=x), ("x",)),
     "network.hidden": (lambda x: NetworkConfig(hidden=x), (20, "20")),
     "network.tau_mem": (lambda x: NetworkConfig(tau_mem=x), ("6e-6",)),
@@ -403,9 +403,9 @@ SETTINGS: Mapping[str, tuple[Callable[[Any], object], tuple[Any, ...]]] = {
     "trainer.learning_rate_decay": (lambda x: TrainerConfig(learning_rate_decay=x), (NAN, INF, 0.0)),
     "trainer.warmup": (lambda x: TrainerConfig(warmup=x), (NAN, INF, -1.0)),
     "trainer.weight_decay": (lambda x: AnnTrainerConfig(weight_decay=x), (NAN, INF, -1.0)),
-    "augment.rotation": (lambda x: Augmentation(rotation=x), (NAN, INF, -1.0)),
-    "augment.shift": (lambda x: Augmentation(shift=x), (NAN, INF, -1.0)),
-    "augment.elastic": (lambda x: Augmentation(elastic=x), (NAN, INF, -1.0)),
+    "augment.rotation": (lambda x: ImageAugmentation(rotation=x), (NAN, INF, -1.0)),
+    "augment.shift": (lambda x: ImageAugmentation(shift=x), (NAN, INF, -1.0)),
+    "augment.elastic": (lambda x: ImageAugmentation(elastic=x), (NAN, INF, -1.0)),
     "distillation.temperature": (lambda x: Distillation(temperature=x), (NAN, INF, 0.0)),
 }
 

@@ -21,7 +21,7 @@ from hxtrain.datasets import (
     intensities,
     load_dataset,
 )
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.objectives.distillation import Distillation, Lessons, Teacher
 from hxtrain.runs.randomness import generator
 from hxtrain.training import Task, evaluate
@@ -49,7 +49,7 @@ def assert_equal(first: hx.Spikes, second: hx.Spikes) -> None:
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_images_are_distorted_then_encoded_by_a_stream_each(jitter: float, rotation: float) -> None:
     encoder = hx.LatencyEncoder(jitter=jitter)
-    augment = Augmentation(rotation)
+    augment = ImageAugmentation(rotation)
     source = ImageSource(DIGITS.train, encoder, augment)
     images = intensities(DIGITS.train.images[INDICES])
     assert (source.units, len(source), source.is_random) == (64, 1297, jitter > 0 or rotation > 0)
@@ -129,9 +129,9 @@ MISFITS: dict[str, tuple[Callable[[Dataset], object], type[Exception], str]] = {
         r"EventEncoder takes events, but the samples of digits 8x8 are images; take LatencyEncoder\(\)",
     ),
     "distorted events": (
-        lambda data: data.source(data.train, hx.EventEncoder(), Augmentation(rotation=5)),
+        lambda data: data.source(data.train, hx.EventEncoder(), ImageAugmentation(rotation=5)),
         ValueError,
-        r"augment.rotation=5: only images can be distorted, not folder \(700 units\); leave this out",
+        r"augment.rotation=5: this distorts images, not folder \(700 units\); leave it out",
     ),
     "an encoder in words": (
         lambda data: data.source(data.train, "events"),

@@ -21,7 +21,7 @@ import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
-from hxtrain.datasets.augment import Augmentation
+from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.objectives import Burst
@@ -47,7 +47,7 @@ def digits(epochs=1, backend="emulator", preset="calibrated", **trainer):
         chip=ChipConfig(preset=preset),
         network=NetworkConfig(hidden=[60], init_gain=1.4, dropout=trainer.pop("dropout", 0.0)),
         data=DataConfig("digits"),
-        augment=Augmentation(**trainer.pop("augment", {})),
+        augment=ImageAugmentation(**trainer.pop("augment", {})),
         trainer=TrainerConfig(
             epochs=epochs, batch_size=50, progress=False, **{"plots": False, "learning_rate_decay": 0.95, **trainer}
         ),
@@ -212,9 +212,9 @@ def test_randomness_is_a_function_of_place():
 def test_rotation_by_known_angles():
     image = torch.zeros(1, 9, 9)
     image[0, 4, 7] = 1.0
-    assert Augmentation()(image, generator(0)) is image
-    assert torch.allclose(Augmentation(rotation=1e-9)(image, generator(0)), image, atol=1e-6)
-    rotated = torch.cat([Augmentation(rotation=90.0)(image, generator(s)) for s in range(40)])
+    assert ImageAugmentation()(image, generator(0)) is image
+    assert torch.allclose(ImageAugmentation(rotation=1e-9)(image, generator(0)), image, atol=1e-6)
+    rotated = torch.cat([ImageAugmentation(rotation=90.0)(image, generator(s)) for s in range(40)])
     assert float(rotated.sum((1, 2)).mean()) == pytest.approx(1, abs=0.25)
     assert (rotated[:, 4, 4] < 0.01).all()
     assert float(rotated.amax(0)[1, 4]) > 0.3 or float(rotated.amax(0)[7, 4]) > 0.3
@@ -223,23 +223,23 @@ def test_rotation_by_known_angles():
 def test_shift_mirror_scale_and_shear_of_a_known_image():
     image = torch.zeros(1, 9, 9)
     image[0, 4, 7] = 1.0
-    shifted = torch.cat([Augmentation(shift=2.0)(image, generator(s)) for s in range(60)])
+    shifted = torch.cat([ImageAugmentation(shift=2.0)(image, generator(s)) for s in range(60)])
     columns = (shifted.sum(1) * torch.arange(9)).sum(1) / shifted.sum((1, 2)).clamp(min=1e-6)
     assert 4.9 < float(columns[shifted.sum((1, 2)) > 0.9].min()) < 6
-    mirrored = torch.cat([Augmentation(mirror=True)(image, generator(s)) for s in range(200)])
+    mirrored = torch.cat([ImageAugmentation(mirror=True)(image, generator(s)) for s in range(200)])
     left, right = (int((mirrored[:, 4, column] > 0.99).sum()) for column in (1, 7))
     assert left + right == 200
     assert 60 < left < 140
     large = torch.ones(1, 9, 9)
-    small = Augmentation(scale=0.5)(large, generator(3))
+    small = ImageAugmentation(scale=0.5)(large, generator(3))
     assert float(small.sum()) <= 81
-    sheared = Augmentation(shear=0.5)(image, generator(1))
+    sheared = ImageAugmentation(shear=0.5)(image, generator(1))
     assert torch.allclose(sheared[0, 4], image[0, 4], atol=1e-6), "the middle row does not move"
 
 
 def test_elastic_displacements_have_the_requested_size():
     ramp = torch.linspace(0, 1, 33).expand(1, 33, 33)
-    moved = torch.cat([Augmentation(elastic=1.0)(ramp, generator(s)) for s in range(50)])
+    moved = torch.cat([ImageAugmentation(elastic=1.0)(ramp, generator(s)) for s in range(50)])
     shift = (moved - ramp)[:, 8:-8, 8:-8] * 32
     assert 0.4 < float(shift.std()) < 1.2
     assert float((shift[:, 1:] - shift[:, :-1]).abs().mean()) < 0.35, "neighbours move alike"
@@ -251,7 +251,7 @@ def test_elastic_displacements_have_the_requested_size():
 )
 def test_bad_augmentation_is_named(name, value, limits):
     with pytest.raises(ValueError, match=rf"augment.{name}={value} .*{limits}"):
-        Augmentation(**{name: value})
+        ImageAugmentation(**{name: value})
 
 
 def test_learning_rates():
@@ -536,7 +536,7 @@ REFUSALS = {
     ),
     "no such teacher": lambda c: replace(c, distillation=Distillation("none.pt")),
     "samples": lambda c: replace(c, trainer=replace(c.trainer, train_samples=99999)),
-    "augmentation": lambda c: replace(c, augment=Augmentation(rotation=5)),
+    "augmentation": lambda c: replace(c, augment=ImageAugmentation(rotation=5)),
     "torch device": lambda c: replace(c, trainer=replace(c.trainer, torch_device="nonsense")),
     "fewer epochs": lambda c: replace(c, trainer=replace(c.trainer, epochs=1)),
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.datasets.rate_encoder import RateEncoder
+from hxtrain.datasets.encoders import RateEncoder
 from hxtrain.network.winner_take_all import WinnerTakeAll
 from hxtrain.objectives.vote import Vote
 from hxtrain.rules import SGD, Batch, Objective, RuleError, learn, require_fit

@@ -399,7 +399,7 @@ def test_targets_of_xor_give_answers_by_distance() -> None:
 
 
 def test_terminals_repeat_every_event_later() -> None:
-    from hxtrain.datasets.delays import DelayedEventEncoder
+    from hxtrain.datasets.encoders import DelayedEventEncoder
 
     encoder = DelayedEventEncoder(delays=[0.0, 2e-6])
     events = Spikes.from_events([0, 1], [1, 0], [1e-6, 3e-6], 2, 2)

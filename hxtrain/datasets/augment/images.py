@@ -1,4 +1,4 @@
-"""Augmentation: each training image is distorted anew in every epoch; test images are never distorted.
+"""Distortion of images.
 
 One affine map per image (rotation, size, shear, shift), and a smooth random displacement of its points
 (Simard, Steinkraus and Platt 2003), in one bilinear resampling with zeros outside.
@@ -7,7 +7,8 @@ One affine map per image (rotation, size, shear, shift), and a smooth random dis
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,14 +16,14 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from hxtrain.checks import check_types
 
-from .split import Samples
+from .base import Augmentation
 
 WAVES = 4
 """Points per side of the coarse grid on which elastic displacements are drawn; smooth in between."""
 
 
 @dataclass
-class Augmentation:
+class ImageAugmentation(Augmentation):
     """Distortion of training images, uniform within +- each value and independent for each image.
 
     Attributes:
@@ -33,6 +34,8 @@ class Augmentation:
         elastic: Standard deviation of a smooth displacement of the image's points (pixels).
         mirror: Whether half of the images, drawn at random, are mirrored left to right.
     """
+
+    TAKES: ClassVar[str] = "images"
 
     rotation: float = 0.0
     shift: float = 0.0
@@ -48,28 +51,6 @@ class Augmentation:
                 raise ValueError(f"augment.{name}={getattr(self, name)} must be in 0..{limit}")
         if not 0 <= self.elastic < math.inf:
             raise ValueError(f"augment.elastic={self.elastic} must be finite and not negative")
-
-    @property
-    def active(self) -> bool:
-        """Whether images are changed at all."""
-        return any(getattr(self, item.name) for item in fields(self))
-
-    def check(self, samples: Samples, title: str = "") -> None:
-        """Check that samples can be distorted.
-
-        Args:
-            samples: Samples to distort.
-            title: Name of the data, for the error.
-
-        Raises:
-            ValueError: The samples are features or events.
-        """
-        if self.active and samples.kind != "images":
-            values = {item.name: getattr(self, item.name) for item in fields(self)}
-            distortions = ", ".join(f"augment.{name}={value}" for name, value in values.items() if value)
-            raise ValueError(
-                f"{distortions}: only images can be distorted, not {title or samples.kind}; leave this out"
-            )
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Distort images.

@@ -12,7 +12,7 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
-from .encoders import Encoder, Limit
+from .base import Encoder, Limit
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Phases that are multiples of the golden ratio are spread evenly over any number of inputs."""

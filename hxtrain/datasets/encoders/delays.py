@@ -15,7 +15,8 @@ import torch
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
-from .encoders import EventEncoder, Limit
+from .base import Limit
+from .events import EventEncoder
 
 
 @dataclass
@@ -23,10 +24,14 @@ class DelayedEventEncoder(EventEncoder):
     """Recorded events, each as several spikes of different inputs (Bohte, Kok and La Poutré 2002).
 
     An event of unit n at t becomes a spike of input `k N + n` at `t / speedup + delays[k]` for each delay k, where N is
-    the number of units. The published delays are 1 to 16 ms; the default ones are as many microseconds.
+    the number of units; where `EventEncoder` takes fewer inputs than units, n and N are those of its inputs. The
+    published delays are 1 to 16 ms; the default ones are as many microseconds.
 
     Attributes:
         speedup: Factor by which recordings pass faster than they were made, see `EventEncoder`.
+        first: First unit in use, see `EventEncoder`.
+        stride: Number of neighbouring units per input, see `EventEncoder`.
+        pooled: Whether an input gets the events of all its units, see `EventEncoder`.
         delays: Delay of each copy of the inputs (s).
         jitter: Standard deviation of noise on the times of events (s), the same for all copies.
         grid: Width of bins (s) of the times of events, before the delays.
@@ -40,8 +45,8 @@ class DelayedEventEncoder(EventEncoder):
         return (*super().limits(), Limit("delays", is_valid, "at least one delay, finite delays >= 0 s"))
 
     def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each unit of the events and each delay."""
-        return features * len(self.delays)
+        """Return the number of network inputs: one for each unit in use and each delay."""
+        return self.inputs(features) * len(self.delays)
 
     def __call__(self, samples: Data | Spikes, generator: torch.Generator | None = None) -> Spikes:
         """Encode events; arguments and errors as in `Encoder`."""
@@ -51,4 +56,4 @@ class DelayedEventEncoder(EventEncoder):
         time = (events.time.double()[:, None] + delays).float()
         unit = events.unit[:, None] + copies
         sample = events.sample.repeat_interleave(len(delays))
-        return Spikes.trusted(sample, unit.flatten(), time.flatten(), events.samples, self.units(events.units))
+        return Spikes.trusted(sample, unit.flatten(), time.flatten(), events.samples, events.units * len(delays))
