@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -171,7 +170,6 @@ class Session:
 
     def _make(self, archive: Path, entry: DeviceEntry) -> Path:
         """Make the folder of a new session."""
-        hdf5()
         try:
             archive.mkdir(parents=True, exist_ok=True)
             if _sessions(archive):
@@ -218,7 +216,6 @@ def device_entry(archive: Path) -> DeviceEntry:
     Raises:
         ArchiveError: The folder is no archive, or is one of a later version.
     """
-    hdf5()
     sessions = _sessions(archive) if archive.is_dir() else {}
     if not sessions:
         raise ArchiveError(f"{archive} is no archive of recorded runs; record one with backend.record=FOLDER")
@@ -276,20 +273,6 @@ def read_run(run: RunFile, circuits: Mapping[tuple[int, int], CircuitEntry]) -> 
         return Run(circuits[run.session, run.circuit].circuit, weights, stimulus, recording)
 
 
-def hdf5() -> Any:
-    """Return the package h5py.
-
-    Raises:
-        ArchiveError: It is not installed.
-    """
-    try:
-        return import_module("h5py")
-    except ImportError as error:
-        raise ArchiveError(
-            f"recorded runs are HDF5 files, which need h5py ({error}); run: pip install 'hxtrain[replay]'"
-        ) from error
-
-
 def _sessions(archive: Path) -> dict[int, Path]:
     """Return the folders of the sessions of an archive by number, in their order."""
     folders = {
@@ -341,8 +324,10 @@ def _write(path: Path, entry: Any, arrays: Mapping[str, Any] | None = None) -> N
     Raises:
         ArchiveError: The file cannot be written.
     """
+    import h5py
+
     buffer = BytesIO()
-    with hdf5().File(buffer, "w") as file:
+    with h5py.File(buffer, "w") as file:
         file["text"] = _text(entry)
         for name, values in (arrays or {}).items():
             array = values.cpu().numpy() if isinstance(values, Tensor) else values
@@ -367,8 +352,10 @@ class _open:  # noqa: N801 - a context manager, used as a function
         self._file: Any = None
 
     def __enter__(self) -> Any:
+        import h5py
+
         try:
-            self._file = hdf5().File(self._path, "r")
+            self._file = h5py.File(self._path, "r")
         except OSError as error:
             raise self._damaged(error) from error
         return self._file

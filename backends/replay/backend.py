@@ -49,7 +49,7 @@ class ReplayBackend(Backend):
         archive: Folder of an archive, from `backend.record=FOLDER` or `Recorder`.
 
     Raises:
-        ArchiveError: The folder is no archive, or h5py is not installed.
+        ArchiveError: The folder is no archive.
     """
 
     FREE_SETTINGS: ClassVar[frozenset[str]] = frozenset({"archive"})

@@ -17,7 +17,7 @@ from hxtrain.backends.circuit import Circuit
 from hxtrain.backends.recording import Recording, Stimulus
 from hxtrain.backends.wrapper import BackendWrapper
 
-from .archive import Session, hdf5
+from .archive import Session
 from .backend import ReplayBackend
 
 
@@ -32,14 +32,12 @@ class Recorder(BackendWrapper):
         archive: Folder of the archive; runs are added to those that it has.
 
     Raises:
-        ArchiveError: h5py is not installed.
         ValueError: The device is a replay.
     """
 
     def __init__(self, backend: Backend, archive: str | Path) -> None:
         if isinstance(backend, ReplayBackend):
             raise ValueError("record: a replay is recorded already; leave record out")
-        hdf5()
         super().__init__(backend)
         self.archive = Path(archive).expanduser()
         self._session: Session | None = None

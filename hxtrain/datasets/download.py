@@ -1,4 +1,4 @@
-"""Fetch the published IDX files from their mirrors, verified by checksum."""
+"""Fetch published files from their mirrors, verified by checksum."""
 
 import hashlib
 import http.client
@@ -75,6 +75,15 @@ def download_files(
                 + "\n".join(failures)
                 + f"\nCheck the connection and try again, or put the file into {folder} by hand."
             )
+
+
+def file_md5(path: Path) -> str:
+    """Return the MD5 of a file (hex)."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as source:
+        while block := source.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def fetch(url: str, target: Path, md5: str, timeout: float = TIMEOUT) -> None:

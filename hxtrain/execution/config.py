@@ -140,7 +140,7 @@ def recorded(backend: Backend, archive: str) -> Backend:
     """Return a backend whose runs are recorded into an archive.
 
     Raises:
-        ValueError: The backend is a replay, or h5py is not installed.
+        ValueError: The backend is a replay.
     """
     from hxtrain.backends.replay import Recorder  # loads the protocol of chip servers
 

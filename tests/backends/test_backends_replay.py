@@ -29,7 +29,6 @@ from hxtrain.backends import (
 from hxtrain.backends.conformance import TOLERANCES, run_suite
 from hxtrain.backends.replay import ArchiveError, Recorder, ReplayBackend, ReplayError
 
-pytest.importorskip("h5py", reason="archives are HDF5 files")
 SPIKES = Spikes.from_times(
     torch.tensor([[3.0, 2.0, 1.0, 2.5], [1.0, 1.1, 1.2, 1.3], [9.0, torch.inf, 2.0, 1.0]]) * 1e-6
 )
@@ -271,13 +270,6 @@ def test_a_recording_of_another_circuit_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match="traces of hidden: expected uint8"):
             backend.run(WEIGHTS, stimulus())
     assert list(tmp_path.glob("001/0*")) == []
-
-
-def test_without_h5py_the_remedy_is_named(tmp_path: Path, mocker: Any) -> None:
-    mocker.patch.dict(sys.modules, {"h5py": None})
-    for make in (lambda: Recorder(create_backend("reference"), tmp_path), lambda: ReplayBackend(str(tmp_path))):
-        with pytest.raises(ArchiveError, match=r"need h5py .*pip install 'hxtrain\[replay\]'"):
-            make()
 
 
 CHECKS = [

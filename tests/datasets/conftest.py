@@ -1,10 +1,15 @@
-"""Small IDX folders, written for each test that requests one."""
+"""Small IDX folders, written for each test that requests one, and folders served over the loopback."""
 
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from mirror import Quiet
 
 from hxtrain.datasets import write_idx
 from hxtrain.datasets.catalogue import IDX_NAMES
@@ -38,3 +43,22 @@ def make_folder(tmp_path: Path) -> FolderMaker:
         return folder
 
     return make
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+    """Return a function that serves a folder until the end of the test, and returns its address."""
+    monkeypatch.setenv("no_proxy", "*")
+    with ExitStack() as servers:
+        yield lambda folder: servers.enter_context(served_folder(folder))
+
+
+@contextmanager
+def served_folder(folder: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()

@@ -1,14 +1,14 @@
 """Downloads over the loopback: mirrors, checksums, remaining files."""
 
-import functools
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mirror import Quiet
 
 from hxtrain.datasets import DatasetError, load_dataset
 from hxtrain.datasets.catalogue import CATALOGUE, DIGITS, IDX_NAMES, MNIST, DatasetInfo
@@ -17,26 +17,14 @@ from hxtrain.datasets.download import cache_folder, download_dataset, download_f
 NAME = f"{IDX_NAMES[1]}.gz"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def served(make_folder: Callable[..., Path]) -> Path:
     return make_folder(ending=".gz", directory="served")
 
 
 @pytest.fixture
-def mirror(served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("no_proxy", "*")
-    handler = functools.partial(Quiet, directory=str(served))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+def mirror(served: Path, serve: Callable[[Path], str]) -> str:
+    return serve(served)
 
 
 @pytest.fixture

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import pickle
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +19,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from heidelberg_files import KEYS, LABELS, SPEAKERS, TIMES, UNITS, write
 
-from hxtrain.datasets import DatasetError, EventSplit, content_sha256
-from hxtrain.datasets.events import HeidelbergFile, HeidelbergWriter, StoredEvents, write_heidelberg
-
-TIMES = [[0.1, 1.399], [], [0.25, 0.25, 0.5], [1.0]]
-UNITS = [[699, 0], [], [3, 3, 1], [2]]
-LABELS = [1, 0, 2, 1]
-SPEAKERS = [4, 5, 4, 11]
-KEYS = ("zero", "null", "fünf")
-
-
-def write(path: Path, times: Any = TIMES, units: Any = UNITS, **changes: Any) -> Path:
-    """Write a file as the published ones are, without the writer under test."""
-    contents = {"labels": np.array(LABELS, np.uint16), "extra/speaker": np.array(SPEAKERS, np.uint16)} | {
-        "extra/keys": np.array([key.encode() for key in KEYS]),
-        "extra/meta_info/age": np.array([30, 31], np.uint16),
-    }
-    types = {"time": np.float16, "unit": np.uint16} | {k: v for k, v in changes.items() if k in ("time", "unit")}
-    with h5py.File(path, "w") as file:
-        for name, rows, kind in (("spikes/times", times, types["time"]), ("spikes/units", units, types["unit"])):
-            array = file.create_dataset(name, (len(rows),), h5py.vlen_dtype(kind))
-            for number, row in enumerate(rows):
-                array[number] = np.array(row, kind)
-        for name, values in (contents | changes).items():
-            if values is not None and name not in types:
-                file[name] = values
-    return path
+from hxtrain.datasets import DataConfig, DatasetError, EventSplit, content_sha256, load_dataset
+from hxtrain.datasets.events import HeidelbergFile, HeidelbergWriter, StoredEvents, heidelberg_data, write_heidelberg
 
 
 def split() -> EventSplit:
@@ -132,3 +118,106 @@ def test_the_writer_leaves_nothing_after_an_error(tmp_path: Path) -> None:
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(DatasetError, match=text):
         StoredEvents(HeidelbergFile(write(tmp_path / "a.h5", **changes))).load()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the files of both data sets, a minute old; the cache is empty."""
+    monkeypatch.setenv("HXTRAIN_DATA", str(tmp_path / "cache"))
+    place = tmp_path / "files"
+    place.mkdir()
+    for name in ("shd_train", "shd_test", "ssc_train", "ssc_valid", "ssc_test"):
+        os.utime(write(place / f"{name}.h5"), (time.time() - 60,) * 2)
+    return place
+
+
+@pytest.mark.parametrize("memory", [4e9, 0])
+def test_a_data_set_is_in_memory_or_on_disk(folder: Path, memory: float) -> None:
+    data = DataConfig("ssc", folder=str(folder), settings={"memory": memory}).load()
+    assert isinstance(data.train, StoredEvents if memory == 0 else EventSplit)
+    assert data.validation is not None
+    assert (len(data.train), len(data.validation), len(data.test), data.size) == (4, 4, 4, 700)
+    assert (data.classes, data.licence) == (KEYS, "CC BY 4.0")
+    assert data.sha256 == content_sha256(split(), split())
+    assert data.note == (
+        "4 + 4 + 4 samples (train, validation, test): NOT a published partition of the Spiking Speech Commands. "
+        "train: 1 of 4 samples have no events. validation: 1 of 4 samples have no events. test: 1 of 4 samples have no "
+        "events."
+    )
+    held_out = DataConfig("shd", folder=str(folder), settings={"memory": memory}, validation=1).load()
+    assert (len(held_out.train), held_out.test.groups.tolist()) == (3, SPEAKERS[-1:])
+
+
+def test_late_events_are_left_out_and_counted(folder: Path) -> None:
+    settings = {"duration": 0.5}
+    data = load_dataset("shd", folder=folder, settings=settings)
+    assert data.train.events(slice(None)).time.tolist() == [float(np.float16(0.1)), 0.25, 0.25]
+    assert "train: 3 events at or after 0.5 s were left out (data.settings.duration)." in data.note
+    assert data.sha256 == load_dataset("shd", folder=folder, settings=settings | {"memory": 0}).sha256
+    with pytest.raises(DatasetError, match=r"data.settings.duration=0 must be positive"):
+        load_dataset("shd", folder=folder, settings={"duration": 0})
+
+
+def test_events_on_disk_are_read_through_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def load() -> tuple[str, str]:
+        data = load_dataset("shd", folder=folder, settings={"memory": 0})
+        return data.sha256, data.note
+
+    first = load()
+    assert load() == first
+    assert caplog.text.count("reading all events once") == 1
+    os.utime(write(folder / "shd_test.h5", labels=np.array([0, 0, 0, 0], np.uint16)), (time.time() - 30,) * 2)
+    assert load() != first
+    write(folder / "shd_test.h5")  # a moment old: another file of the same time and size could follow
+    assert load() == load() == first
+    assert caplog.text.count("reading all events once") == 4
+
+
+def test_a_file_that_changes_is_noticed(folder: Path) -> None:
+    data = load_dataset("shd", folder=folder, settings={"memory": 0})
+    assert len(data.train.events([0])) == 2
+    write(folder / "new.h5", labels=np.array([0, 0, 0, 0], np.uint16)).replace(folder / "shd_train.h5")
+    with pytest.raises(DatasetError, match=r"shd_train.h5 changed while it was in use"):
+        data.train.events([0])
+
+
+def test_missing_files_are_refused_with_the_remedy(folder: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"shd_train.h5: expected a file of the Spiking Heidelberg Digits, .*download"
+    ):
+        load_dataset("shd")
+    with pytest.raises(DatasetError, match=r"data=shd has no setting data.size=16"):
+        load_dataset("shd", size=16, folder=folder)
+
+
+def test_archives_are_downloaded_checked_and_unpacked(
+    folder: Path, tmp_path: Path, serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    sums = {}
+    for part, name in heidelberg_data.SHD.files.items():
+        with zipfile.ZipFile(served / f"{name}.zip", "w") as archive:
+            archive.write(folder / name, name)
+        sums[part] = hashlib.md5((served / f"{name}.zip").read_bytes()).hexdigest()
+    info = replace(heidelberg_data.SHD, md5=sums, mirrors=(serve(served),), sizes={(4, 4): "a page"})
+    monkeypatch.setitem(heidelberg_data.PUBLISHED, "shd", info)
+    data = load_dataset("shd", download=True)
+    assert data.sha256 == content_sha256(split(), split())
+    assert data.note.startswith("4 + 4 samples (train, test), as on a page.")
+    assert sorted(path.name for path in (tmp_path / "cache" / "shd").iterdir()) == ["shd_test.h5", "shd_train.h5"]
+    assert load_dataset("shd").sha256 == data.sha256
+    monkeypatch.setitem(heidelberg_data.PUBLISHED, "shd", replace(info, md5=dict.fromkeys(sums, "0" * 32)))
+    with pytest.raises(DatasetError, match=r"shd_train.h5.zip: wrong checksum: expected MD5 0{32}"):
+        load_dataset("shd", folder=tmp_path / "other", download=True)
+    (tmp_path / "other" / "shd_train.h5.zip").write_bytes(b"an error page")
+    with pytest.raises(DatasetError, match=r"shd_train.h5.zip has another checksum"):
+        load_dataset("shd", folder=tmp_path / "other", download=True)
+
+
+def test_runs_of_images_do_not_import_hdf5() -> None:
+    code = "import sys, hxtrain.datasets as d; d.load_dataset('digits'); print('h5py' in sys.modules)"
+    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "False\n"

@@ -30,7 +30,6 @@ def weights(folder: Path) -> list[torch.Tensor]:
 
 
 def test_a_recorded_run_is_repeated_without_its_device(tmp_path: Path) -> None:
-    pytest.importorskip("h5py", reason="archives are HDF5 files")
     faults = ["backend=emulator_faulty", "chip.preset=uncalibrated"]
     live = call("hxtrain", *TINY, *faults, "backend.record=archive", "hydra.run.dir=live", cwd=tmp_path)
     assert live.returncode == 0, live.stderr

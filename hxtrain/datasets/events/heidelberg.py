@@ -5,7 +5,7 @@
     spikes/times     times of each sample (s), variable length, float16 [N]
     spikes/units     unit of each event, variable length, uint16 [N]
     labels           class of each sample [N]
-    extra/speaker    number of the speaker of each sample [N], optional
+    extra/speaker    number of the speaker of each sample [N], optional; `groups` of the samples
     extra/keys       name of each class, optional
     extra/meta_info  gender, age, body_height of each speaker, optional
 
@@ -86,6 +86,11 @@ class HeidelbergFile(EventStore):
     def identity(self) -> str:
         """Path and stamp of the file, and the number of units."""
         return f"{self._file.path.resolve()} {self._file.stamp} {self.units}"
+
+    @property
+    def newest(self) -> float:
+        """Time of the last change of the file (s since 1970)."""
+        return self._file.stamp.time * 1e-9
 
     @property
     def most_events(self) -> int:

@@ -1,7 +1,7 @@
 """Spoken digits of synthetic voices, as spikes of 70 channels of a model of the inner ear; shipped with the package.
 
-`hxtrain data speech` makes them (`docs/speech.md`), in the layout and division of the Heidelberg digits: 20 classes, zero
-to nine in English and null to neun in German, two speakers for the test alone, and a twentieth of the clips of the
+`hxtrain data speech` makes them (`docs/speech.md`), in the layout and division of the Heidelberg digits: 20 classes,
+zero to nine in English and null to neun in German, two speakers for the test alone, and a twentieth of the clips of the
 others. They are no recordings, and results on them are no results on the Spiking Heidelberg Digits.
 """
 
@@ -17,7 +17,6 @@ from ..dataset import Dataset
 from ..errors import DatasetError
 from ..shipped import Arrays, assemble, shipped_file, write_npz
 from .heidelberg import HeidelbergFile
-from .shuffling import with_shuffled_times
 from .split import EventSplit
 from .stored import StoredEvents
 
@@ -26,26 +25,20 @@ NOTE = (
     "Synthetic voices (espeak-ng), not recordings, and not the Spiking Heidelberg Digits. Speakers 4 and 5 are in the "
     "test part alone; choose settings on training speakers that are held out."
 )
-SHUFFLED = "Spikes have exchanged their times within each sample: counts per unit are left, timing is not."
 
 
-def spoken_digits(folder: str | None = None, shuffle_times: bool = False) -> Dataset:
+def spoken_digits(folder: str | None = None) -> Dataset:
     """Return the spoken digits; `groups` of each part has the speakers.
 
     Args:
         folder: folder of `spoken_digits_train.h5` and `spoken_digits_test.h5`, made by `hxtrain data speech`; None: the
             shipped data.
-        shuffle_times: whether spikes exchange their times within each sample, a control for the meaning of timing.
 
     Raises:
         DatasetError: a file is missing or damaged.
     """
     train, test = read_shipped_digits() if folder is None else read_digits(Path(folder).expanduser())
-    note = NOTE
-    if shuffle_times:
-        train, test = (with_shuffled_times(part, seed) for seed, part in enumerate((train, test)))
-        note = f"{NOTE} {SHUFFLED}"
-    return assemble(SPOKEN_DIGITS, train, test, note)
+    return assemble(SPOKEN_DIGITS, train, test, NOTE)
 
 
 def read_digits(folder: Path) -> tuple[EventSplit, EventSplit]:

@@ -64,6 +64,11 @@ class EventStore(ABC):
         """Upper limit of the number of events, known without reading them; None if there is none."""
         return None
 
+    @property
+    def newest(self) -> float | None:
+        """Time of the last change of a file (s since 1970); None if there are no files to tell."""
+        return None
+
     def place(self, number: int) -> str:
         """Return the name of a sample, for errors."""
         return f"{self.title}, sample {number}"

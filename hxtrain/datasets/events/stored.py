@@ -68,8 +68,8 @@ class StoredEvents(EventSamples):
         time = torch.from_numpy(np.ascontiguousarray(events.time))[index]
         return Spikes.trusted(sample, unit, time, len(rows), self.units)
 
-    def load(self) -> tuple[EventSplit, Tally]:
-        """Return all samples in memory, and what was read."""
+    def load(self, limit: float = np.inf) -> tuple[EventSplit, Tally] | None:
+        """Return all samples in memory, and what was read; None if they have more than `limit` events."""
         small = torch.int16 if self.units <= torch.iinfo(torch.int16).max + 1 else torch.int32
         tally = Tally()
         times = [torch.zeros(0)]
@@ -80,6 +80,8 @@ class StoredEvents(EventSamples):
             units.append(torch.from_numpy(events.unit.astype(np.int64, copy=False)).to(small))
             counts.append(torch.from_numpy(events.counts))
             tally += part
+            if tally.events > limit:
+                return None
         offsets = torch.cat(counts).cumsum(0)
         split = EventSplit(torch.cat(times), torch.cat(units), offsets, self.labels, self.units, self.groups)
         return split, tally
