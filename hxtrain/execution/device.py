@@ -169,7 +169,8 @@ class Device:
         modelled: dict[str, ModelledMembranes] = {}
         if plan.resolution.spikes_only:
             received = events or GridEvents(spikes.to(device), circuit.dt, circuit.samples)
-            modelled = hidden_membranes(circuit, plan.as_sent(integers, self.scales), received, fired, dtype)
+            sent_weights = plan.as_sent(integers, self.scales)
+            modelled = hidden_membranes(circuit, sent_weights, received, fired, dtype, plan.held)
         codes: dict[str, Tensor] = {}
         for population in circuit.populations:
             if population.name not in modelled:
@@ -220,17 +221,19 @@ class Device:
     def saturations(self, current: float) -> list[Saturation]:
         """Return the saturation of each layer's synaptic inputs, in the units of its weights in the last run.
 
-        It is that of the feed-forward weights; gradients know no saturation of recurrent layers (decision 0010).
+        Recurrent weights share the synaptic inputs of their layer; their signed inputs follow the feed-forward ones.
 
         Args:
             current: current at which a synaptic input saturates (weight LSB).
         """
-        per_circuit = self._require_plan().capabilities.inputs_per_circuit
-        return [
-            Saturation(current / scale, per_circuit, plan.projection.first_input)
-            for plan, scale in zip(self._require_plan().projections, self.scales, strict=True)
-            if plan.projection.pre != plan.projection.post
-        ]
+        plan = self._require_plan()
+        per_circuit = plan.capabilities.inputs_per_circuit
+        by_layer: dict[str, Saturation] = {}
+        for placed, scale in reversed([*zip(plan.projections, self.scales, strict=True)]):
+            projection = placed.projection
+            saturation = Saturation(current / scale, per_circuit, projection.first_input, by_layer.get(projection.post))
+            by_layer[projection.post] = saturation
+        return [by_layer[population.name] for population in plan.circuit.populations]
 
     def _require_plan(self) -> Plan:
         if self.plan is None:

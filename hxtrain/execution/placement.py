@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection, Record
 from hxtrain.checks import optional, real, require_kind, whole
-from hxtrain.network import Layer, Network
+from hxtrain.network import LIF, Layer, Network
 from hxtrain.network.runner import PlacementError
 
 from .misfits import placement_misfits
@@ -85,6 +85,7 @@ def _merged(layer: Layer, caps: Capabilities) -> int:
 
 def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
     neurons = layer.neurons
+    refractory = neurons.refractory if isinstance(neurons, LIF) else None
     population = Population(
         name=layer.name,
         size=neurons.size,
@@ -94,9 +95,9 @@ def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
         reset=caps.reset,
         tau_mem=neurons.tau_mem,
         tau_syn=neurons.tau_syn,
-        refractory=caps.refractory,
+        refractory=caps.refractory if refractory is None else refractory,
     )
-    return LayerPlan(population, nominal_scale(layer, dt, caps), layer.linear.autoscale)
+    return LayerPlan(population, nominal_scale(layer, dt, caps), layer.linear.autoscale, refractory is not None)
 
 
 def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:

@@ -32,11 +32,13 @@ class LayerPlan:
         nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
             potential is as large as the model's.
         automatic: whether the integer weights onto the layer are scaled so that the largest just fits.
+        is_held: whether modelled membranes are held for the refractory period; the network asks for it by naming one.
     """
 
     population: Population
     nominal_scale: float
     automatic: bool
+    is_held: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class Plan:
     def parts(self) -> tuple[Part, ...]:
         """Parts that run one after the other; a single part if the network fits."""
         return partition(self.circuit, self.capabilities)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Populations whose modelled membranes are held for the refractory period."""
+        return frozenset(layer.population.name for layer in self.layers if layer.is_held)
 
     @property
     def trials_per_run(self) -> int | None:

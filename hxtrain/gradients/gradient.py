@@ -93,13 +93,10 @@ class SurrogateGradient(Gradient):
 
     def replaced(self, model: Model) -> Model:
         """Return the model of a layer with the settings of this gradient."""
-        return Model(
-            model.alpha,
-            model.beta,
-            self._derivative() or model.surrogate,
-            self.slope or model.slope,
-            model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
-            model.saturation,
+        return model._replace(
+            surrogate=self._derivative() or model.surrogate,
+            slope=self.slope or model.slope,
+            at_threshold=model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
         )
 
     def attach(
@@ -113,12 +110,6 @@ class SurrogateGradient(Gradient):
         if (self.surrogate, self.slope, self.at_spike) != (None, None, None):
             models = [self.replaced(model) for model in models]
         return measured_layers(weights, events, layers, models)
-
-    def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:
-        """Refuse the saturation of recurrent layers (decision 0010)."""
-        if saturation is None or not any(recurrent):
-            return []
-        return [f"saturation={saturation:g} is not known to gradients of recurrent layers; leave it out"]
 
 
 GRADIENTS: Registry[type[Gradient]] = Registry("gradients", "gradient", Gradient)

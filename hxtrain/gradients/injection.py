@@ -93,7 +93,9 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 def _weight_by_charge(layer: ModelLayer) -> Tensor:
     """Return the weights of each charge; a saturating layer has one charge per synaptic input."""
     limits = layer.model.saturation
-    return layer.weight if limits is None else by_input(layer.weight, limits)
+    if limits is None:
+        return layer.weight
+    return by_input(layer.weight, limits, limits.circuits(*reversed(layer.weight.shape)))
 
 
 def _stack_results(layer: MeasuredLayer) -> tuple[Tensor | None, Tensor, Tensor | None]:

@@ -34,7 +34,7 @@ class Architecture(ABC):
 
 RULES: Mapping[str, Rule] = {
     "hidden": list_of(LIF.RULES["size"]),
-    **{name: LIF.RULES[name] for name in ("tau_mem", "tau_syn", "surrogate", "slope", "at_spike")},
+    **{name: LIF.RULES[name] for name in ("tau_mem", "tau_syn", "refractory", "surrogate", "slope", "at_spike")},
     **{name: Network.RULES[name] for name in ("dt", "steps", "weight_bits", "trace_bits", "traces", "saturation")},
     "dropout": Dropout.RULES["p"],
     "init_mean": Linear.RULES["mean"],
@@ -61,6 +61,9 @@ class NetworkConfig(Architecture):
             (threshold - leak), see `LateralInhibition`; 0: none.
         tau_mem: time constant of the membranes (s).
         tau_syn: time constant of the synaptic currents (s).
+        refractory: refractory period of spiking neurons (s), on a device and in software; None: that of the device, and
+            in software a soft reset without a refractory period, as published. Recurrent networks that also run in
+            software should have that of the device, 2e-6 (docs/model.md).
         dt: width of a time step, the device's trace interval (s).
         steps: number of time steps.
         surrogate: name of the surrogate derivative of the spike.
@@ -104,6 +107,7 @@ class NetworkConfig(Architecture):
     output: str = "membranes"
     inhibition: float = 0.0
     init_mean_output: float = 0.0
+    refractory: Optional[float] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,7 +170,7 @@ class NetworkConfig(Architecture):
         return modules
 
     def _spiking(self, size: int) -> LIF:
-        return LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike)
+        return LIF(size, self.tau_mem, self.tau_syn, self.surrogate, self.slope, self.at_spike, self.refractory)
 
 
 NETWORKS: Registry[type[Architecture]] = Registry("networks", "network", Architecture)

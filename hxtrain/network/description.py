@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .layers import Layer
+from .layers import LIF, Layer
 
 
 class ProjectionDescription(NamedTuple):
@@ -23,13 +23,17 @@ class ProjectionDescription(NamedTuple):
 
 
 class LayerDescription(NamedTuple):
-    """A population: number of neurons, whether they spike, time constants (s), and the projections onto it."""
+    """A population: number of neurons, whether they spike, times (s), and the projections onto it.
+
+    `refractory` is None for a readout, and where the device's refractory period is used.
+    """
 
     name: str
     size: int
     spiking: bool
     tau_mem: float
     tau_syn: float
+    refractory: float | None
     projections: tuple[ProjectionDescription, ...]
 
 
@@ -65,7 +69,8 @@ def _describe_layer(layer: Layer) -> LayerDescription:
             for s in (p.synapses,)
         ]
     )
-    return LayerDescription(layer.name, neurons.size, neurons.spiking, neurons.tau_mem, neurons.tau_syn, projections)
+    times = (neurons.tau_mem, neurons.tau_syn, neurons.refractory if isinstance(neurons, LIF) else None)
+    return LayerDescription(layer.name, neurons.size, neurons.spiking, *times, projections)
 
 
 def changes(previous: Description, current: Description) -> str:

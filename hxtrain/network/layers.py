@@ -324,6 +324,9 @@ class LIF(_Neurons):
         slope: inverse width of the derivative.
         at_spike: membrane that the derivative sees in a bin with a spike: `threshold` (its value at the spike), or
             `trace` (the sample of the bin, as published).
+        refractory: refractory period (s): after a spike the membrane is held at the reset potential for this time, on a
+            device and in software; 0: it is reset and not held. None: on a device, the period that the device suggests;
+            in software, a soft reset, which subtracts the threshold, and no refractory period (decision 0023).
     """
 
     RULES: ClassVar[Mapping[str, Rule]] = {
@@ -331,6 +334,7 @@ class LIF(_Neurons):
         "surrogate": surrogate_or_name,
         "slope": positive,
         "at_spike": one_of(AT_SPIKE),
+        "refractory": optional(not_negative),
     }
     spiking = True
 
@@ -342,11 +346,18 @@ class LIF(_Neurons):
         surrogate: str | Surrogate = "superspike",
         slope: float = 10.0,
         at_spike: str = "threshold",
+        refractory: float | None = None,
     ) -> None:
         super().__init__(size, tau_mem, tau_syn)
         self.surrogate = surrogate
         self.slope = slope
         self.at_spike = at_spike
+        self.refractory = refractory
+
+    def extra_repr(self) -> str:
+        """Describe size, time constants and, if it is set, the refractory period."""
+        period = "" if self.refractory is None else f", refractory={self.refractory:g} s"
+        return f"{super().extra_repr()}{period}"
 
 
 class LI(_Neurons):

@@ -34,7 +34,7 @@ from hxtrain.checks import (
 from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
 from hxtrain.gradients import Gradient, SurrogateGradient
-from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, psp_matrix
+from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, hold_of_model, psp_matrix
 
 from .activity import Activity
 from .arrival import InputWatch
@@ -263,7 +263,13 @@ class Network(Constants):
         decays = self.decays(layer)
         if not isinstance(neurons, LIF):
             return Model(*decays)
-        return Model(*decays, get_surrogate(neurons.surrogate), neurons.slope, neurons.at_spike == "threshold")
+        return Model(
+            *decays,
+            get_surrogate(neurons.surrogate),
+            neurons.slope,
+            neurons.at_spike == "threshold",
+            hold=hold_of_model(neurons.refractory, self.dt),
+        )
 
     def models(self) -> list[Model]:
         """Return the model of each layer."""

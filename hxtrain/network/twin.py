@@ -6,7 +6,7 @@ Weights are floats (Cramer, Billaudelle et al., PNAS 2022, software reference). 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from hxtrain.backends import Circuit, Spikes
 from hxtrain.checks import not_finite
 from hxtrain.finite import all_finite
 from hxtrain.gradients import Gradient
-from hxtrain.neurons import GridEvents, Model, SpikeGrid, decay
+from hxtrain.neurons import GridEvents, Model, SpikeGrid, decay, hold_of_measured
 from hxtrain.neurons.engines import ModelLayer, engine_for
 from hxtrain.neurons.engines.engine import UnrecordedMembranes
 
@@ -157,6 +157,7 @@ def hidden_membranes(
     events: GridEvents,
     fired: Mapping[str, SpikeGrid],
     dtype: torch.dtype,
+    held: Collection[str] = (),
 ) -> dict[str, ModelledMembranes]:
     """Return the membranes `[T, B, N]` of all spiking populations for measured spikes; none is computed yet.
 
@@ -166,6 +167,7 @@ def hidden_membranes(
         events: input events.
         fired: spikes of each spiking population.
         dtype: type of the membranes.
+        held: populations whose model holds the membrane for the refractory period; all others subtract the threshold.
     """
     membranes: dict[str, ModelledMembranes] = {}
     upstream: GridEvents | SpikeGrid = events
@@ -173,7 +175,8 @@ def hidden_membranes(
         if p.threshold is not None:
             weight, *recurrent_weights = weights[p.name]
             recurrent = recurrent_weights[0] if recurrent_weights else None
-            model = Model(decay(circuit.dt, p.tau_syn), decay(circuit.dt, p.tau_mem))
+            hold = hold_of_measured(p.refractory if p.name in held else None, circuit.dt)
+            model = Model(decay(circuit.dt, p.tau_syn), decay(circuit.dt, p.tau_mem), hold=hold)
             layer = ModelLayer(model, weight, recurrent, upstream)
             source = UnrecordedMembranes(engine_for(weight, model, recurrent), layer, fired[p.name])
             membranes[p.name] = ModelledMembranes(source, dtype)

@@ -3,7 +3,7 @@
 from .engines.engine import UnrecordedMembranes
 from .events import Grads, GroupedEvents
 from .measured import Codes, MeasuredLayer, MembraneSource, SpikeGrid
-from .model import Model, Saturation
+from .model import Model, Saturation, hold_of_measured, hold_of_model
 from .precision import full_precision
 from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
@@ -24,6 +24,8 @@ __all__ = [
     "decay",
     "full_precision",
     "get_surrogate",
+    "hold_of_measured",
+    "hold_of_model",
     "over_time",
     "psp_kernel",
     "psp_matrix",

@@ -14,15 +14,32 @@ class Saturation(NamedTuple):
         limit: Synaptic current at which an input saturates, in the units of the weights.
         per_circuit: Number of signed inputs of a circuit.
         first_input: Signed input that source 0 uses.
+        recurrent: The same for the recurrent weights, which share the synaptic inputs; None without recurrence.
     """
 
     limit: float
     per_circuit: int
     first_input: int = 0
+    recurrent: Saturation | None = None
 
-    def circuits(self, sources: int) -> int:
-        """Return the number of circuits that `sources` sources reach, counted from circuit 0."""
-        return (self.first_input + sources - 1) // self.per_circuit + 1
+    def circuits(self, sources: int, neurons: int = 0) -> int:
+        """Return the number of circuits that sources and recurrent neurons reach, counted from circuit 0."""
+        end = self.first_input + sources
+        if self.recurrent is not None:
+            end = max(end, self.recurrent.first_input + neurons)
+        return (end - 1) // self.per_circuit + 1
+
+    def shared(self) -> Saturation:
+        """Return the saturation of the recurrent weights.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.recurrent is None:
+            raise ValueError(
+                "the saturation of a recurrent layer needs that of its recurrent weights; give `recurrent`"
+            )
+        return self.recurrent
 
 
 class Model(NamedTuple):
@@ -36,6 +53,8 @@ class Model(NamedTuple):
         at_threshold: Whether the membrane is taken to be at its threshold in bins with a spike, instead of at the trace
             sample of the bin (decision 0002).
         saturation: Saturation of the synaptic inputs (decision 0010); None for linear inputs.
+        hold: Time for which a membrane is held at the leak after the trace sample of a spike (steps, decision 0023);
+            None: the threshold is subtracted, and nothing is held. Gradients do not know it.
     """
 
     alpha: float
@@ -44,3 +63,27 @@ class Model(NamedTuple):
     slope: float = 10.0
     at_threshold: bool = True
     saturation: Saturation | None = None
+    hold: float | None = None
+
+
+def hold_of_model(refractory: float | None, dt: float) -> float | None:
+    """Return `Model.hold` of a population that the model runs.
+
+    A trace sample that is above the threshold tells that the membrane reached it since the previous one: half a step
+    ago, on average.
+
+    Args:
+        refractory: Refractory period (s); None: a soft reset.
+        dt: Width of a step (s).
+    """
+    return None if refractory is None else max(refractory / dt - 0.5, 0.0)
+
+
+def hold_of_measured(refractory: float | None, dt: float) -> float | None:
+    """Return `Model.hold` for measured spikes, which follow the trace sample of their bin by half a step, on average.
+
+    Args:
+        refractory: Refractory period (s); None: a soft reset.
+        dt: Width of a step (s).
+    """
+    return None if refractory is None else refractory / dt + 0.5

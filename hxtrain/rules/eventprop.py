@@ -164,6 +164,7 @@ class EventProp(LearningRule):
         """Return the measured layers with the constants of what ran them."""
         device = None if net.in_software else device_of(net)
         placed = None if device is None or device.plan is None else device.plan.circuit.populations
+        models = net.models()
         populations: list[Population] = []
         for number, (layer, measured) in enumerate(zip(net.layers, activity.layers, strict=True)):
             neurons = layer.neurons
@@ -179,6 +180,8 @@ class EventProp(LearningRule):
                 unit = population.threshold - population.leak
                 reset = (population.reset - population.leak) / unit
                 fixed = fixed._replace(refractory=population.refractory, reset=reset)
+            elif (hold := models[number].hold) is not None:
+                fixed = fixed._replace(refractory=hold * net.dt)
             spikes = self.chosen(in_order(measured.times(net.dt), end))
             trace = measured.trace.detach() if self.slope == SLOPES[1] else None
             populations.append(Population(fixed, spikes, shape, trace))

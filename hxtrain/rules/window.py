@@ -84,7 +84,7 @@ def _is_paired(rule: LearningRule) -> bool:
 
 def _neuron(population: LIF, net: Network) -> Network:
     """Return a neuron with two inputs: the synapse under study, and the one that evokes a spike."""
-    cell = LIF(1, population.tau_mem, population.tau_syn)
+    cell = LIF(1, population.tau_mem, population.tau_syn, refractory=population.refractory)
     return Network(Linear(2, 1), cell, dt=net.dt, steps=2 * CENTRE + 1)
 
 

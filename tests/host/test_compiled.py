@@ -25,7 +25,7 @@ from hxtrain.neurons import (
     conversion,
     threads,
 )
-from hxtrain.neurons.engines import ModelLayer, cpu, readable
+from hxtrain.neurons.engines import Demand, ModelLayer, cpu, engine_for, readable
 
 DT = 1.7e-6
 STEPS = 17
@@ -205,6 +205,54 @@ def test_gradients(
     close(weight, expected_weight, bound)
     charge_only, _ = cpu.gradient(model, fired, trace, Grads(*grads), downstream, None, True)
     assert torch.equal(charge_only, charge)
+
+
+RECURRENT_CASES = [("superspike", size, parts) for size in (0, 5, 50) for parts in SOURCES]
+RECURRENT_CASES += [("boxcar", 5, "all")]
+
+
+@pytest.mark.parametrize("stored", ["float64", "float32", "codes"])
+@pytest.mark.parametrize("at_threshold", [True, False])
+@pytest.mark.parametrize(("surrogate", "n_downstream", "parts"), RECURRENT_CASES)
+def test_gradients_of_recurrent_layers(
+    stored: str, at_threshold: bool, surrogate: str, n_downstream: int, parts: str
+) -> None:
+    """Two samples fill no group of four, and the last of two chunks of steps has one; inputs are events or values."""
+    dtype = torch.float64 if stored == "float64" else torch.float32
+    model = Model(0.75, 0.8, SURROGATES[surrogate], 3.0, at_threshold)
+    shape = (STEPS, SAMPLES, NEURONS)
+    membrane: torch.Tensor | Codes = normal(*shape, seed=6, dtype=dtype)
+    if stored == "codes":
+        g = torch.Generator().manual_seed(2)
+        codes = torch.randint(60, 170, (SAMPLES, STEPS, NEURONS + 9), generator=g).to(torch.uint8)
+        membrane = Codes(codes[:, :, 3 : 3 + NEURONS], 70.3)
+    spikes = SpikeGrid((normal(*shape, seed=7, dtype=dtype) > 1.3).to(dtype))
+    sizes = {0: shape, 1: shape, 2: (SAMPLES, NEURONS)}
+    ordered = [normal(*sizes[i], seed=8 + i, dtype=dtype) if i in SOURCES[parts] else None for i in range(3)]
+    for grad in ordered[:2]:
+        if grad is not None:
+            grad[-3:] = 0  # late steps on which the loss does not depend
+    grads = Grads(*ordered)
+    downstream = None
+    if n_downstream:
+        size = (STEPS, SAMPLES, n_downstream)
+        downstream = normal(*size, seed=11, dtype=dtype), normal(n_downstream, NEURONS, seed=12, dtype=dtype)
+    recurrent = 0.1 * normal(NEURONS, NEURONS, seed=4, dtype=dtype)
+    weight = normal(NEURONS, INPUTS, seed=3, dtype=dtype)
+    bound = 1e-11 if dtype == torch.float64 else 5e-5
+    for inputs in (GridEvents(events(), DT, STEPS), events().to_grid(DT, STEPS).to(dtype)):
+        layer = ModelLayer(model, weight, recurrent, inputs)
+        engine = engine_for(weight, model, recurrent, backward=True, dense=isinstance(inputs, torch.Tensor))
+        assert isinstance(engine, cpu.CpuEngine)
+        arguments = (layer, spikes, membrane, grads, downstream)
+        actual = engine.gradient(*arguments, Demand(True, True, True))
+        expected = readable.READABLE.gradient(*arguments, Demand(True, True, True))
+        for name, part, reference in zip(actual._fields, actual, expected, strict=True):
+            assert float(reference.abs().max()) > 0, name
+            close(part, reference, bound)
+        no_weights = engine.gradient(*arguments, Demand(True, False, False))
+        assert torch.equal(no_weights.charge, actual.charge)
+        assert no_weights.weight is no_weights.recurrent is None
 
 
 def test_loops_refuse_a_surrogate_that_they_do_not_know() -> None:

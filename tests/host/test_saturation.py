@@ -36,6 +36,18 @@ class Saturate(torch.autograd.Function):
         return grad * (1 - tanh.clamp(max=1) ** 2), None
 
 
+class RescaledDrive(torch.autograd.Function):
+    """Drive in another unit; its effect on membranes is in the unit of its own weights, as without saturation."""
+
+    @staticmethod
+    def forward(ctx, drive, scale):
+        return drive * scale
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
 class Fire(torch.autograd.Function):
     """Measured spikes with a surrogate derivative at the measured membrane."""
 
@@ -51,21 +63,26 @@ class Fire(torch.autograd.Function):
         return grad * get_surrogate("superspike")(distance, 3.0), None
 
 
-def stepwise(weight, inputs, spikes, trace, limits):
+def stepwise(weight, recurrent, inputs, spikes, trace, limits):
     """Compute one layer step by step and circuit by circuit; return spikes and membranes `[T, B, N]` in the graph."""
-    sources = torch.arange(weight.shape[1]) + limits.first_input
     currents = {}
     membrane = trace[0]
     membranes = [trace[0]]
     fired = []
     for t in range(len(trace)):
         if t > 0:
+            arriving = [(weight, inputs[t - 1], limits)]
+            if recurrent is not None:
+                arriving.append((recurrent, fired[t - 1], limits.recurrent))
             total = BETA * membrane
-            for circuit in range(limits.circuits(weight.shape[1])):
-                mask = (sources // limits.per_circuit == circuit).to(weight.dtype)
+            for circuit in range(4):
                 for sign in (1, -1):
-                    drive = inputs[t - 1] @ ((sign * weight).clamp(min=0) * mask).t()
-                    current = ALPHA * currents.get((circuit, sign), 0.0) + drive
+                    current = ALPHA * currents.get((circuit, sign), 0.0)
+                    for w, x, saturation in arriving:
+                        sources = torch.arange(w.shape[1]) + saturation.first_input
+                        mask = (sources // saturation.per_circuit == circuit).to(w.dtype)
+                        scale = limits.limit / saturation.limit  # one unit for both kinds of weights
+                        current = current + RescaledDrive.apply(x @ ((sign * w).clamp(min=0) * mask).t(), scale)
                     currents[circuit, sign] = current
                     total = total + sign * Saturate.apply(current, limits.limit)
             membrane = total + (trace[t] - total).detach()
@@ -99,34 +116,40 @@ def loss_of(layers):
 
 @pytest.mark.parametrize(("dtype", "bound"), DTYPES)
 @pytest.mark.parametrize("engine", ["cpu", "readable", "dense"])
+@pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("sizes", [(40, 33, 5), (20, 50, 40, 3)])
-def test_equals_stepwise_backpropagation(sizes, engine, dtype, bound, mocker):
-    """Two and three circuits per neuron, the first source in the middle of one; many and few downstream neurons."""
+def test_equals_stepwise_backpropagation(sizes, recurrent, engine, dtype, bound, mocker):
+    """Two to four circuits per neuron, the first source in the middle of one; many and few downstream neurons."""
     weights, spikes, measured = random_pass(sizes, dtype)
     limits = Saturation(1.5, 16, 5)
+    feedback: list[torch.Tensor | None] = [None] * len(weights)
+    if recurrent:
+        g = torch.Generator().manual_seed(5)
+        limits = Saturation(1.5, 24, 5, Saturation(1.2, 24, 30))  # a neuron's circuit may have both kinds of sources
+        feedback[0] = (0.4 * torch.randn(sizes[1], sizes[1], generator=g, dtype=dtype)).requires_grad_()
+    parameters = [*weights, *(v for v in feedback if v is not None)]
     model = Model(ALPHA, BETA, get_surrogate("superspike"), 3.0, True, limits)
     if engine != "cpu":
         mocker.patch.object(choice, "_compiled", return_value=None)
     inputs = GridEvents(spikes, DT, STEPS)
     dense = spikes.to_grid(DT, STEPS).to(dtype)
     recordings = [as_measured(*layer) for layer in measured]
-    pairs = [(weight, None) for weight in weights]
+    pairs = [*zip(weights, feedback, strict=True)]
     injected = measured_layers(pairs, dense if engine == "dense" else inputs, recordings, [model] * len(pairs))
-    gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in injected]), weights)
+    gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in injected]), parameters)
 
     layers = []
     signal = dense
-    for weight, (fired, trace) in zip(weights, measured, strict=True):
-        layers.append(stepwise(weight, signal, fired, trace, limits))
+    for (weight, feedback_weight), (fired, trace) in zip(pairs, measured, strict=True):
+        layers.append(stepwise(weight, feedback_weight, signal, fired, trace, limits))
         signal = layers[-1][0]
-    expected = torch.autograd.grad(loss_of(layers), weights)
+    expected = torch.autograd.grad(loss_of(layers), parameters)
     for a, b in zip(gradients, expected, strict=True):
         assert float((a - b).abs().max()) <= bound * float(b.abs().max())
     linear = measured_layers(pairs, inputs, recordings, [model._replace(saturation=None)] * len(pairs))
-    linear_gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in linear]), weights)
-    assert float((gradients[0] - linear_gradients[0]).abs().max()) > 0.1 * float(linear_gradients[0].abs().max()), (
-        "saturation matters here"
-    )
+    linear_gradients = torch.autograd.grad(loss_of([(layer.spikes, layer.trace) for layer in linear]), parameters)
+    for a, b in ((gradients[0], linear_gradients[0]), (gradients[-1], linear_gradients[-1])):
+        assert float((a - b).abs().max()) > 0.1 * float(b.abs().max()), "saturation matters here"
 
 
 def test_far_from_saturation_it_is_the_linear_gradient():
@@ -233,7 +256,9 @@ def test_a_layer_has_one_limit_with_recurrent_weights_too():
         net.attach(device)
         net(Spikes.from_events([0], [0], [0.0], 1, 4))
         first, _, last = device.scales
-        assert [limits.limit for limits in device.saturations(378.0)] == [378 / first, 378 / last]
+        hidden, readout = device.saturations(378.0)
+        assert hidden == Saturation(378 / first, 128, 0, Saturation(378 / first, 128, 4))
+        assert readout == Saturation(378 / last, 128, 0)
 
 
 def test_in_software_synapses_are_linear():
@@ -247,11 +272,7 @@ def test_in_software_synapses_are_linear():
 
 
 def test_unsupported_settings_are_refused():
-    with pytest.raises(ValueError, match="saturation=378 is not known to gradients of recurrent layers"):
-        NetworkConfig(recurrent=True, saturation=378.0).build(3, 2, 0)
     with pytest.raises(ValueError, match=r"network\.saturation=0\.0 must be positive"):
         NetworkConfig(saturation=0.0)
-    with pytest.raises(ValueError, match="saturation=378 is not known to gradients of recurrent layers"):
-        hx.Network(hx.Linear(3, 4), hx.LIF(4), hx.Recurrent(4), hx.Linear(4, 2), hx.LI(2), saturation=378)
     with pytest.raises(ValueError, match="saturation=-1 must be positive"):
         hx.Network(hx.Linear(3, 2), hx.LI(2), saturation=-1)

@@ -1,7 +1,7 @@
 """The choice of engine, in one place.
 
 - `gpu`: float32 on a GPU with Triton, numbered surrogates, without recurrence and saturation.
-- `cpu`: float32 and float64 on the CPU, numbered surrogates; gradients only without recurrence, and with saturation
+- `cpu`: float32 and float64 on the CPU, numbered surrogates, with and without recurrence; gradients with saturation
   only from events.
 - `readable`: everything.
 """
@@ -58,7 +58,7 @@ def _compiled(tensor: Tensor, model: Model, recurrent: Tensor | None, backward: 
     is_plain = recurrent is None and model.saturation is None
     if kind == GPU and is_plain and tensor.dtype == torch.float32 and _has_triton():
         return _gpu()
-    is_loop = not backward or (recurrent is None and not (dense and model.saturation is not None))
+    is_loop = not backward or not (dense and model.saturation is not None)
     if kind == "cpu" and is_loop and tensor.dtype in (torch.float32, torch.float64):
         return _cpu()
     return None

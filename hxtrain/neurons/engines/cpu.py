@@ -20,17 +20,21 @@ from hxtrain.neurons.events import Grads, GroupedEvents
 from hxtrain.neurons.jit import Float, Number
 from hxtrain.neurons.measured import Codes, MembraneSource, SpikeGrid
 from hxtrain.neurons.model import Model
-from hxtrain.neurons.shapes import check_backward, check_drive
+from hxtrain.neurons.shapes import check_backward, check_drive, require
 from hxtrain.neurons.threads import edges_of, run_loop, run_shares
 
-from . import cpu_backward, cpu_forward
-from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results, SaturatingSynapses
+from . import cpu_backward, cpu_forward, cpu_recurrent, cpu_saturating
+from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results
 from .cpu_forward import Drive, Groups, Part, SpikeBuffer
+from .cpu_recurrent import RecurrentResults, RecurrentSynapses
+from .cpu_saturating import SaturatingSynapses
 from .engine import Demand, Engine, LayerGradients, ModelLayer, UnrecordedMembranes, weight_gradient
 from .surrogates import NUMBERS
 
 FEW_NEURONS = 32
 """Largest downstream layer whose products with its weights are part of the loop and are not stored, in neurons."""
+SOFT_RESET = -1.0
+"""Hold, for the loops, of a model that subtracts the threshold."""
 NO_EVENTS = Groups(np.empty(0, np.int64), np.empty(0, np.int64))
 NO_CODES = np.empty(0, np.uint8)
 
@@ -75,9 +79,16 @@ class CpuEngine(Engine):
         downstream: tuple[Tensor, Tensor] | None,
         demand: Demand,
     ) -> LayerGradients:
-        """Return the gradients of a measured layer without recurrence; see `Engine.gradient`."""
+        """Return the gradients of a measured layer; see `Engine.gradient`."""
         model = layer.model
         inputs = layer.inputs
+        if layer.recurrent is not None:
+            assert spikes is not None
+            events = None if isinstance(inputs, Tensor) else inputs.grouped
+            result = recurrent_gradient(layer, spikes.grouped, membrane, grads, downstream, events, demand)
+            if demand.weight and isinstance(inputs, Tensor):
+                return result._replace(weight=weight_gradient(result.charge, inputs))
+            return result
         fired = None if spikes is None or not model.at_threshold else spikes.grouped
         if model.saturation is not None:
             assert not isinstance(inputs, Tensor)
@@ -88,8 +99,8 @@ class CpuEngine(Engine):
         if isinstance(inputs, Tensor):
             charge, _ = gradient(model, fired, membrane, grads, downstream, None, demand.charge or demand.weight)
             return LayerGradients(charge, weight_gradient(charge, inputs) if demand.weight else None, None)
-        events = inputs.grouped if demand.weight else None
-        return LayerGradients(*gradient(model, fired, membrane, grads, downstream, events, demand.charge), None)
+        grouped = inputs.grouped if demand.weight else None
+        return LayerGradients(*gradient(model, fired, membrane, grads, downstream, grouped, demand.charge), None)
 
 
 def _inputs(layer: ModelLayer) -> GroupedEvents | Tensor:
@@ -187,11 +198,12 @@ def _drive(
     feedback = empty.matrix if recurrent is None else _array(recurrent.contiguous())
     alpha = empty.number(model.alpha)
     beta = empty.number(model.beta)
+    hold = empty.number(SOFT_RESET if model.hold is None else model.hold)
     if isinstance(inputs, GroupedEvents):
         synapses = _array(weight.contiguous())
-        return Drive(shape, _groups(inputs), synapses, empty.grid, feedback, alpha, beta)
+        return Drive(shape, _groups(inputs), synapses, empty.grid, feedback, alpha, beta, hold)
     charge = _array((inputs @ weight.t()).contiguous())
-    return Drive(shape, NO_EVENTS, empty.matrix, charge, feedback, alpha, beta)
+    return Drive(shape, NO_EVENTS, empty.matrix, charge, feedback, alpha, beta, hold)
 
 
 def gradient(
@@ -264,7 +276,7 @@ def saturating_gradient(
     like = _like(membrane)
     check_backward(shape, like.dtype, _codes(membrane), fired, grads, downstream, events, weight)
     empty = _empty(like.dtype)
-    limit, per_circuit, first_input = model.saturation
+    limit, per_circuit, first_input, _ = model.saturation
     n_inputs = 2 * model.saturation.circuits(weight.shape[1])
     grad_charges = like.new_empty(shape[0], shape[1], n_inputs * shape[2]) if charges else None
     grad_weight = like.new_empty(weight.shape)
@@ -272,8 +284,74 @@ def saturating_gradient(
     inputs = _groups(events)
     synapses = SaturatingSynapses(_array(weight.contiguous()), empty.number(limit), per_circuit, first_input, n_inputs)
     results = Results(empty.grid if grad_charges is None else grad_charges.numpy(), grad_weight.numpy())
-    run_loop(cpu_backward.saturating_gradient, edges_of(shape[2], prod(shape)), layer, inputs, synapses, results)
+    run_loop(cpu_saturating.saturating_gradient, edges_of(shape[2], prod(shape)), layer, inputs, synapses, results)
     return grad_charges, grad_weight
+
+
+def recurrent_gradient(
+    layer: ModelLayer,
+    fired: GroupedEvents,
+    membrane: Tensor | Codes,
+    grads: Grads,
+    downstream: tuple[Tensor, Tensor] | None,
+    events: GroupedEvents | None,
+    demand: Demand,
+) -> LayerGradients:
+    """Return the gradients of a recurrent layer; that of the charges is always there.
+
+    Args:
+        layer: Layer with recurrent weights; the surrogate of its model has a number.
+        fired: Measured spikes.
+        membrane: As in `gradient`.
+        grads: As in `gradient`.
+        downstream: As in `gradient`.
+        events: Input events; None for inputs that are values, without saturation: the gradient of their weights is left
+            to the caller.
+        demand: Gradients of weights that are needed.
+
+    Raises:
+        ValueError: the shapes or types of the arguments do not match.
+    """
+    model, weight, recurrent, _ = layer
+    assert recurrent is not None
+    steps, samples, neurons = membrane.shape
+    like = _like(membrane)
+    check_backward(membrane.shape, like.dtype, _codes(membrane), fired, grads, downstream, events, weight)
+    require("recurrent weights", recurrent, (neurons, neurons), like.dtype)
+    synapses = _recurrent_synapses(model, weight, recurrent, like.dtype)
+    charges = like.new_empty(steps, samples, synapses.inputs * neurons)
+    measured = _measured_pass(model, fired, membrane, grads, downstream)
+    inputs = NO_EVENTS if events is None else _groups(events)
+    spikes = _groups(fired)
+    edges = edges_of(samples, charges.numel())
+    run_loop(cpu_recurrent.charges_of_samples, edges, measured, inputs, spikes, synapses, charges.numpy())
+    grad_weight = like.new_empty(weight.shape) if demand.weight and events is not None else None
+    grad_recurrent = like.new_empty(recurrent.shape) if demand.recurrent else None
+    empty = _empty(like.dtype)
+    results = RecurrentResults(
+        empty.matrix if grad_weight is None else grad_weight.numpy(),
+        empty.matrix if grad_recurrent is None else grad_recurrent.numpy(),
+    )
+    if grad_weight is not None or grad_recurrent is not None:
+        edges = edges_of(neurons, charges.numel())
+        run_loop(cpu_recurrent.weights_of_neurons, edges, charges.numpy(), inputs, spikes, synapses, results)
+    return LayerGradients(charges, grad_weight, grad_recurrent)
+
+
+def _recurrent_synapses(model: Model, weight: Tensor, recurrent: Tensor, dtype: torch.dtype) -> RecurrentSynapses:
+    """Return the synapses of a recurrent layer for the loops."""
+    empty = _empty(dtype)
+    feedback = _array(recurrent.contiguous())
+    if model.saturation is None:
+        return RecurrentSynapses(empty.matrix, feedback, empty.matrix, empty.number(1), 0, 0, 0, 1)
+    limit, per_circuit, first_input, _ = model.saturation
+    shared = model.saturation.shared()
+    current = feedback if shared.limit == limit else _array((recurrent * (limit / shared.limit)).contiguous())
+    inputs = 2 * model.saturation.circuits(weight.shape[1], len(recurrent))
+    return RecurrentSynapses(
+        _array(weight.contiguous()), feedback, current, empty.number(limit), per_circuit, first_input,
+        shared.first_input, inputs,
+    )  # fmt: skip
 
 
 def _measured_pass(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hxtrain.neurons.conversion_kernel import to_membrane
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
-from .cpu_forward import BLOCK, Groups, columns_of, decay, padded
+from .cpu_forward import BLOCK, Groups, padded
 from .surrogates import ARCTAN, GAUSSIAN, SIGMOID, SUPERSPIKE, TRIANGLE
 
 
@@ -74,24 +74,6 @@ class MeasuredPass(NamedTuple):
     slope: Number
     alpha: Number
     beta: Number
-
-
-class SaturatingSynapses(NamedTuple):
-    """Synapses of a layer whose inputs saturate.
-
-    Attributes:
-        weight: Weights of the layer, `[N, J]`.
-        limit: Synaptic current at which an input saturates.
-        per_circuit: Number of signed inputs of a circuit.
-        first_input: Signed input of source 0.
-        inputs: Number G of synaptic inputs of a neuron, two for each of its circuits, excitation first.
-    """
-
-    weight: Float
-    limit: Number
-    per_circuit: int
-    first_input: int
-    inputs: int
 
 
 class Results(NamedTuple):
@@ -190,15 +172,15 @@ def _distances(distance, steps, traces, start, stride, n_neurons, width):
 
 
 @compiled
-def _distances_of_codes(distance, steps, codes, start, stride, scale, n_neurons, width):
-    """Write the distances of membranes given as codes at `start + t stride`.
+def _distances_of_codes(distance, steps, codes, leak, start, stride, scale, n_neurons, width):
+    """Write the distances of membranes given as codes at `start + t stride`; the codes of the leak are at `leak`.
 
     There are two loops, since the rounding of the membrane is a part of the result.
     """
     threshold = distance.dtype.type(1)
     rest = np.empty(n_neurons, distance.dtype)
     for n in range(n_neurons):
-        rest[n] = codes[start + n]
+        rest[n] = codes[leak + n]
     for t in range(uptr(steps)):
         to_membrane(codes[start + t * stride :], rest, scale, distance, t * width)
     for n in range(uptr(distance.shape[0])):
@@ -262,7 +244,7 @@ def _back(x, membrane, charge, start, previous, alpha, beta):
 
 
 @compiled
-def _add_to_rows(rows, charge, steps, offsets, units, row, width):
+def add_to_rows(rows, charge, steps, offsets, units, row, width):
     """Add the charges of each step to the rows of its events."""
     for t in range(uptr(steps - 1)):
         for e in range(offsets[row + t], offsets[row + t + 1]):
@@ -273,7 +255,7 @@ def _add_to_rows(rows, charge, steps, offsets, units, row, width):
 
 
 @compiled
-def _cut(weight, first, last, width):
+def cut(weight, first, last, width):
     """Return the columns `first` to `last` of weights as padded rows, flat."""
     columns = np.zeros(uptr(weight.shape[0]) * width, weight.dtype)
     n_neurons = uptr(last - first)
@@ -283,8 +265,8 @@ def _cut(weight, first, last, width):
 
 
 @compiled
-def _write_rows(weight, first, last, columns, width):
-    """Write padded columns as rows `first` to `last` of weights `[N, J]`: the inverse of `columns_of`."""
+def write_rows(weight, first, last, columns, width):
+    """Write padded columns as rows `first` to `last` of weights `[N, J]`: the inverse of `cpu_forward.columns_of`."""
     rows = weight.reshape(-1)
     inputs = uptr(weight.shape[1])
     for block in range(uptr(0), inputs, BLOCK):
@@ -295,44 +277,56 @@ def _write_rows(weight, first, last, columns, width):
 
 
 @compiled
-def _direct(x, distance, b, first, n_neurons, width, layer, columns):
-    """Write the gradient of a sample's membranes `x [T, W]` without that of later steps: the gradient of the loss, and
+def direct(x, distance, b, step, first, n_neurons, width, layer, columns, has_slopes):
+    """Write the gradient of a sample's membranes `x [S, W]` without that of later steps: the gradient of the loss, and
     the gradient through the downstream layer.
 
-    `distance` is scratch space of the same size; `layer` is as in `gradient`, for sample b.
+    Args:
+        x: Gradient of the membranes of as many steps S as it has rows (out).
+        distance: Surrogate derivatives, of the same size (out, if a gradient of spikes or `has_slopes` needs them).
+        b: Sample.
+        step: First of the steps.
+        first: First neuron.
+        n_neurons: Number of neurons.
+        width: Number of neurons W, padded.
+        layer: Measured layer.
+        columns: Weights of the downstream layer as padded rows, flat.
+        has_slopes: Whether surrogate derivatives are written in any case.
     """
     steps, batch, neurons = layer.shape
     grads = layer.grads
     codes = layer.membranes.codes
-    strides = layer.membranes.strides
-    start = uptr(b * neurons + first)
+    count = uptr(x.shape[0]) // width
     stride = uptr(batch * neurons)
+    start = uptr(b * neurons + first) + uptr(step) * stride
     n_downstream = uptr(grads.downstream.shape[2])
     has_downstream = grads.downstream.shape[0] > 0
     if has_downstream:
-        row = uptr(b) * n_downstream
         row_stride = uptr(batch) * n_downstream
-        _from_downstream(x, steps, grads.downstream.reshape(-1), row, row_stride, columns, n_downstream, width)
+        row = uptr(b) * n_downstream + uptr(step) * row_stride
+        _from_downstream(x, count, grads.downstream.reshape(-1), row, row_stride, columns, n_downstream, width)
     else:
         x[:] = 0
     if grads.spikes.shape[0] > 0:
-        _add_rows(x, steps, grads.spikes.reshape(-1), start, stride, n_neurons, width)
+        _add_rows(x, count, grads.spikes.reshape(-1), start, stride, n_neurons, width)
     if grads.counts.shape[0] > 0:
-        _add_rows(x, steps, grads.counts.reshape(-1), start, uptr(0), n_neurons, width)
-    if has_downstream or grads.spikes.shape[0] > 0 or grads.counts.shape[0] > 0:
+        _add_rows(x, count, grads.counts.reshape(-1), uptr(b * neurons + first), uptr(0), n_neurons, width)
+    if has_slopes or has_downstream or grads.spikes.shape[0] > 0 or grads.counts.shape[0] > 0:
         if codes.shape[0] > 0:
-            codes_start = uptr(b * strides[0] + first)
+            of_trial, of_sample = layer.membranes.strides
+            leak = uptr(b * of_trial + first)
+            codes_start = leak + uptr(step) * uptr(of_sample)
             scale = layer.membranes.scale
-            _distances_of_codes(distance, steps, codes, codes_start, uptr(strides[1]), scale, n_neurons, width)
+            _distances_of_codes(distance, count, codes, leak, codes_start, uptr(of_sample), scale, n_neurons, width)
         else:
-            _distances(distance, steps, layer.membranes.traces.reshape(-1), start, stride, n_neurons, width)
+            _distances(distance, count, layer.membranes.traces.reshape(-1), start, stride, n_neurons, width)
         offsets, units = layer.spikes
         if offsets.shape[0] > 0:
-            _at_threshold(distance, steps, offsets, units, b * steps, first, n_neurons, width)
+            _at_threshold(distance, count, offsets, units, b * steps + step, first, n_neurons, width)
         _surrogate(layer.surrogate, distance, layer.slope)
         _multiply(x, distance)
     if grads.traces.shape[0] > 0:
-        _add_rows(x, steps, grads.traces.reshape(-1), start, stride, n_neurons, width)
+        _add_rows(x, count, grads.traces.reshape(-1), start, stride, n_neurons, width)
 
 
 @compiled
@@ -360,10 +354,10 @@ def gradient(first: int, last: int, layer: MeasuredPass, events: Groups, results
     distance = np.zeros(size, dtype)
     x = np.zeros(size, dtype)
     membrane = np.zeros(width, dtype)
-    columns = _cut(layer.grads.weight, first, last, width)
+    columns = cut(layer.grads.weight, first, last, width)
     rows = np.zeros(uptr(grad_weight.shape[1]) * width, dtype)
     for b in range(batch):
-        _direct(x, distance, b, first, n_neurons, width, layer, columns)
+        direct(x, distance, b, 0, first, n_neurons, width, layer, columns, False)
         membrane[:] = 0
         for t in range(uptr(steps - 1), uptr(0), -1):
             _back(x, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
@@ -374,128 +368,6 @@ def gradient(first: int, last: int, layer: MeasuredPass, events: Groups, results
                 for n in range(n_neurons):
                     flat_charges[target + n] = charge[source + n]
         if grad_weight.shape[0] > 0:
-            _add_to_rows(rows, charge, steps, offsets, units, b * steps, width)
+            add_to_rows(rows, charge, steps, offsets, units, b * steps, width)
     if grad_weight.shape[0] > 0:
-        _write_rows(grad_weight, first, last, rows, width)
-
-
-# Backward, with synaptic inputs that saturate (saturation.py)
-
-
-@compiled
-def _add_signs(current, exc, inh, weight, start, width):
-    """Add weights to the currents of excitation and inhibition."""
-    zero = current.dtype.type(0)
-    for n in range(width):
-        current[exc + n] += max(weight[start + n], zero)
-    for n in range(width):
-        current[inh + n] -= min(weight[start + n], zero)
-
-
-@compiled
-def _saturation(slopes, start, current, inverse):
-    """Write the slopes of the saturation, `1 - tanh(I / limit)^2`, for the currents I; `inverse` is `1 / limit`."""
-    number = current.dtype.type
-    unity = number(1)
-    a = number(945)
-    b = number(105)
-    c = number(420)
-    d = number(15)
-    for n in range(uptr(current.shape[0])):
-        x = current[n] * inverse
-        y = x * x
-        tanh = min(x * (a + y * (b + y)) / (a + y * (c + d * y)), unity)
-        slopes[start + n] = unity - tanh * tanh
-
-
-@compiled
-def _back_to_inputs(x, membrane, slopes, charge, row, start, previous, alpha, beta, inputs):
-    """Carry the gradients of the membranes and of the charges at all synaptic inputs one step back.
-
-    The current step begins at `row` in `x`, and at `start` in `slopes` and `charge`; the previous step begins at
-    `previous` in `charge`.
-    """
-    width = uptr(membrane.shape[0])
-    for n in range(width):
-        membrane[n] = beta * membrane[n] + x[row + n]
-    for g in range(inputs):
-        source = start + uptr(g) * width
-        target = previous + uptr(g) * width
-        for n in range(width):
-            charge[target + n] = alpha * charge[source + n] + slopes[source + n] * membrane[n]
-
-
-@compiled
-def _add_by_sign(rows, start, weight, charge, exc, inh, width):
-    """Add the gradient of the charges at the synaptic input that each weight belongs to."""
-    zero = rows.dtype.type(0)
-    for n in range(width):
-        # both are read: otherwise the loop does not become vector instructions
-        excitation = charge[exc + n]
-        inhibition = charge[inh + n]
-        rows[start + n] += excitation if weight[start + n] >= zero else inhibition
-
-
-@compiled
-def saturating_gradient(
-    first: int, last: int, layer: MeasuredPass, events: Groups, synapses: SaturatingSynapses, results: Results
-) -> None:
-    """Carry the gradient of neurons `first` to `last` back through a layer whose synaptic inputs saturate.
-
-    Args:
-        first: First neuron.
-        last: End of the neurons.
-        layer: Measured layer.
-        events: Input events.
-        synapses: Synapses of the layer.
-        results: Gradients of the charges at each synaptic input and of the weights (out).
-    """
-    steps, batch, neurons = layer.shape
-    alpha = layer.alpha
-    beta = layer.beta
-    offsets, units = events
-    charges, grad_weight = results
-    per_circuit = synapses.per_circuit
-    first_input = synapses.first_input
-    inputs = synapses.inputs
-    dtype = layer.membranes.traces.dtype
-    n_neurons = uptr(last - first)
-    width = padded(last - first)
-    flat_charges = charges.reshape(-1)
-    wide = uptr(inputs) * width
-    inverse = dtype.type(1) / synapses.limit
-    charge = np.zeros(uptr(steps) * wide, dtype)
-    slopes = np.ones(uptr(steps) * wide, dtype)
-    membrane = np.zeros(width, dtype)
-    current = np.zeros(wide, dtype)
-    distance = np.zeros(uptr(steps) * width, dtype)
-    x = np.zeros(uptr(steps) * width, dtype)
-    columns = _cut(layer.grads.weight, first, last, width)
-    synapse_rows = columns_of(synapses.weight, first, last, width)
-    rows = np.zeros(uptr(grad_weight.shape[1]) * width, dtype)
-    for b in range(batch):
-        current[:] = 0
-        for t in range(steps - 1):
-            decay(current, alpha)
-            for e in range(offsets[b * steps + t], offsets[b * steps + t + 1]):
-                exc = uptr((units[e] + first_input) // per_circuit * 2) * width
-                _add_signs(current, exc, exc + width, synapse_rows, uptr(units[e]) * width, width)
-            _saturation(slopes, uptr(t + 1) * wide, current, inverse)
-        _direct(x, distance, b, first, n_neurons, width, layer, columns)
-        membrane[:] = 0
-        for t in range(steps - 1, 0, -1):
-            _back_to_inputs(
-                x, membrane, slopes, charge, uptr(t) * width, uptr(t) * wide, uptr(t - 1) * wide, alpha, beta, inputs
-            )
-        if charges.shape[0] > 0:
-            for t in range(steps):
-                for g in range(inputs):
-                    target = uptr(((t * batch + b) * inputs + g) * neurons + first)
-                    source = uptr(t) * wide + uptr(g) * width
-                    for n in range(n_neurons):
-                        flat_charges[target + n] = charge[source + n]
-        for t in range(steps - 1):
-            for e in range(offsets[b * steps + t], offsets[b * steps + t + 1]):
-                exc = uptr(t) * wide + uptr((units[e] + first_input) // per_circuit * 2) * width
-                _add_by_sign(rows, uptr(units[e]) * width, synapse_rows, charge, exc, exc + width, width)
-    _write_rows(grad_weight, first, last, rows, width)
+        write_rows(grad_weight, first, last, rows, width)

@@ -48,6 +48,8 @@ class Drive(NamedTuple):
         recurrent: Recurrent weights `[N, N]`; empty without recurrence.
         alpha: Decay of the synaptic current per step.
         beta: Decay of the membrane per step.
+        hold: Time for which a membrane is held at the leak after a spike (steps). If it is negative, the threshold is
+            subtracted, and nothing is held.
     """
 
     shape: tuple[int, int, int]
@@ -57,6 +59,7 @@ class Drive(NamedTuple):
     recurrent: Float
     alpha: Number
     beta: Number
+    hold: Number
 
 
 class Part(NamedTuple):
@@ -208,6 +211,28 @@ def _advance_and_reset(membrane, current, reset, beta):
 
 
 @compiled
+def _mark_above(membrane, fired):
+    """Mark the membranes above the threshold by 1, all others by 0."""
+    for n in range(uptr(membrane.shape[0])):
+        fired[n] = membrane.dtype.type(1) if membrane[n] > membrane.dtype.type(1) else membrane.dtype.type(0)
+
+
+@compiled
+def _advance_and_hold(membrane, current, fired, rest, beta, hold):
+    """Advance the membranes by a step; those of neurons that fired are held at the leak for `hold` steps.
+
+    `rest` is the rest of the hold of each neuron (steps).
+    """
+    zero = membrane.dtype.type(0)
+    unit = membrane.dtype.type(1)
+    for n in range(uptr(membrane.shape[0])):
+        remaining = hold if fired[n] > zero else rest[n]
+        carried = zero if remaining > zero or fired[n] > zero else beta * membrane[n]
+        membrane[n] = carried + (unit - min(remaining, unit)) * current[n]
+        rest[n] = max(remaining - unit, zero)
+
+
+@compiled
 def respond(part: Part, drive: Drive, spiking: bool, traces: Float, spikes: SpikeBuffer) -> None:
     """Run a part of the samples and neurons of a layer of the twin.
 
@@ -232,12 +257,16 @@ def respond(part: Part, drive: Drive, spiking: bool, traces: Float, spikes: Spik
     recurrent_rows = columns_of(drive.recurrent, first, last if is_recurrent else first, width)
     flat_charge = drive.charge.reshape(-1)
     flat_traces = traces.reshape(-1)
+    is_held = spiking and drive.hold >= 0
     current = np.zeros(width, traces.dtype)
     membrane = np.zeros(width, traces.dtype)
+    fired = np.zeros(width, traces.dtype)
+    rest = np.zeros(width, traces.dtype)
     position = 0
     for b in range(begin, end):
         current[:] = 0
         membrane[:] = 0
+        rest[:] = 0
         for t in range(steps):
             start = uptr((t * batch + b) * neurons + first)
             group = b * steps + t
@@ -258,7 +287,11 @@ def respond(part: Part, drive: Drive, spiking: bool, traces: Float, spikes: Spik
                         for i in range(position, position + count):
                             add_row(current, recurrent_rows, uptr(buffer[i]) * width, width)
                     position += count
-            _advance(membrane, current, beta, spiking)
+            if is_held:
+                _mark_above(membrane, fired)
+                _advance_and_hold(membrane, current, fired, rest, beta, drive.hold)
+            else:
+                _advance(membrane, current, beta, spiking)
 
 
 @compiled
@@ -289,9 +322,11 @@ def follow(begin: int, end: int, drive: Drive, spikes: Groups, traces: Float) ->
     current = np.zeros(width, traces.dtype)
     membrane = np.zeros(width, traces.dtype)
     reset = np.zeros(width, traces.dtype)
+    rest = np.zeros(width, traces.dtype)
     for b in range(begin, end):
         current[:] = 0
         membrane[:] = 0
+        rest[:] = 0
         for t in range(steps):
             start = uptr((t * batch + b) * neurons)
             group = b * steps + t
@@ -305,6 +340,9 @@ def follow(begin: int, end: int, drive: Drive, spikes: Groups, traces: Float) ->
                 reset[uptr(spike_units[e])] = threshold
                 if is_recurrent:
                     add_row(current, recurrent_rows, uptr(spike_units[e]) * width, width)
-            _advance_and_reset(membrane, current, reset, beta)
+            if drive.hold >= 0:
+                _advance_and_hold(membrane, current, reset, rest, beta, drive.hold)
+            else:
+                _advance_and_reset(membrane, current, reset, beta)
             for e in range(spike_offsets[group], spike_offsets[group + 1]):
                 reset[uptr(spike_units[e])] = 0

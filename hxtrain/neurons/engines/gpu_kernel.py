@@ -29,12 +29,15 @@ BOXCAR = tl.constexpr(surrogates.BOXCAR)
 
 
 @triton.jit
-def _respond(drive, trace, spikes, steps, size, alpha, beta, SPIKING: tl.constexpr, BLOCK: tl.constexpr):
+def _respond(
+    drive, trace, spikes, steps, size, alpha, beta, hold, SPIKING: tl.constexpr, HELD: tl.constexpr, BLOCK: tl.constexpr
+):
     neuron = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = neuron < size
     current = tl.zeros([BLOCK], tl.float32)
     membrane = tl.zeros([BLOCK], tl.float32)
     spike = tl.zeros([BLOCK], tl.float32)
+    rest = tl.zeros([BLOCK], tl.float32)
     offset = neuron.to(tl.int64)
     for _ in range(steps):
         tl.store(trace + offset, membrane, mask=mask)
@@ -42,7 +45,13 @@ def _respond(drive, trace, spikes, steps, size, alpha, beta, SPIKING: tl.constex
             spike = tl.where(membrane > 1.0, 1.0, 0.0)
             tl.store(spikes + offset, spike, mask=mask)
         current = alpha * current + tl.load(drive + offset, mask=mask, other=0.0)
-        membrane = beta * membrane + current - spike
+        if HELD:
+            rest = tl.where(spike > 0.0, hold, rest)
+            carried = tl.where((rest > 0.0) | (spike > 0.0), 0.0, beta * membrane)
+            membrane = carried + (1.0 - tl.minimum(rest, 1.0)) * current
+            rest = tl.maximum(rest - 1.0, 0.0)
+        else:
+            membrane = beta * membrane + current - spike
         offset += size
 
 
@@ -93,7 +102,11 @@ def respond(drive: Tensor, model: Model, spiking: bool) -> tuple[Tensor | None, 
     drive = drive.contiguous()
     trace = torch.empty_like(drive)
     spikes = torch.empty_like(drive) if spiking else trace
-    _launch(_respond, drive, trace, spikes, *_shape(drive), model.alpha, model.beta, SPIKING=spiking)
+    hold = 0.0 if model.hold is None else model.hold
+    is_held = spiking and model.hold is not None
+    _launch(
+        _respond, drive, trace, spikes, *_shape(drive), model.alpha, model.beta, hold, SPIKING=spiking, HELD=is_held
+    )
     return (spikes if spiking else None), trace
 
 

@@ -6,10 +6,17 @@ Forwards, the twin::
     U[t+1] = beta U[t] + I[t+1] - S[t]        soft reset by subtraction, no refractory period
     S[t]   = 1 where U[t] > 1
 
-Resets and recurrent synapses only add to the linear response to x. So the drive of all steps is computed at once
-(`psp.py`), and the loop over time carries the effects of the population's spikes. For prescribed spikes, such as
-measured ones, the membranes are linear in x and S and need no loop: `U = K (W x + V S) - R S` with the Toeplitz
-matrices of the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` for t > s.
+or, with a refractory period, which holds the membrane at the leak for `hold` steps after a spike (decision 0023)::
+
+    U[t+1] = f[t+1] I[t+1] + (beta U[t] if f[t+1] = 1 and S[t] = 0, else 0)
+    f[t+1] = 1 - min(h[t], 1)                 share of the step in which the membrane is free
+    h[t]   = hold where S[t], else max(h[t-1] - 1, 0)
+
+Without it, resets and recurrent synapses only add to the linear response to x. So the drive of all steps is computed
+at once (`psp.py`), and the loop over time carries the effects of the population's spikes. For prescribed spikes, such
+as measured ones, the membranes are linear in x and S and need no loop: `U = K (W x + V S) - R S` with the Toeplitz
+matrices of the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` for t > s. Their cost grows
+with T^2; trials of more than `LONG` steps go step by step.
 
 Backwards, a measured pass. The measured traces contain the resets, so that for a feed-forward layer::
 
@@ -51,6 +58,9 @@ from hxtrain.neurons.psp import GridEvents, over_time, psp_matrix
 
 from . import saturation
 from .engine import Demand, Engine, LayerGradients, ModelLayer, weight_gradient
+
+LONG = 512
+"""Largest number of steps whose responses are products with a matrix `[T, T]`; longer ones go step by step."""
 
 
 class GridEngine(Engine):
@@ -95,6 +105,8 @@ class GridEngine(Engine):
         drive = _drive(layer)
         if layer.recurrent is not None:
             drive = drive + spikes.grid @ layer.recurrent.t()
+        if model.hold is not None or len(drive) > LONG:
+            return step_by_step(drive, model, spikes.grid)[1]
         potential = psp_matrix(len(drive), model.alpha, model.beta, weight.dtype, weight.device)
         reset = psp_matrix(len(drive), 0.0, model.beta, weight.dtype, weight.device)  # as for a current of one step
         return over_time(potential, drive) - over_time(reset, spikes.grid)
@@ -114,9 +126,7 @@ class GridEngine(Engine):
         grid = None if spikes is None else spikes.grid
         grad_spikes = _spike_gradient(grads, downstream, trace)
         if model.saturation is not None:
-            inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
-            grad_membrane = membrane_gradient(model, grid, trace, grad_spikes, grads.traces)
-            return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+            return _saturating_gradient(layer, grid, trace, grad_spikes, grads.traces)
         charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
         weight = None
         if demand.weight and isinstance(layer.inputs, GridEvents):
@@ -160,6 +170,22 @@ def _drive(layer: ModelLayer) -> Tensor:
     return layer.inputs.drive(layer.weight)
 
 
+def _saturating_gradient(
+    layer: ModelLayer, spikes: Tensor | None, trace: Tensor, grad_spikes: Tensor | None, grad_trace: Tensor | None
+) -> LayerGradients:
+    """Return the gradients of a layer whose synaptic inputs saturate; the other arguments are as in `charges`."""
+    model = layer.model
+    inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
+    if layer.recurrent is None:
+        grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
+        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+    assert spikes is not None
+    slopes = surrogate_slopes(model, spikes, trace)
+    grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)
+    weights = layer.weight, layer.recurrent
+    return LayerGradients(*saturation.recurrent_gradient(model, weights, inputs, spikes, grad_membrane, slopes))
+
+
 def response(
     drive: Tensor, model: Model, spiking: bool, recurrent: Tensor | None = None
 ) -> tuple[Tensor | None, Tensor]:
@@ -171,9 +197,45 @@ def response(
         spiking: Whether the neurons spike; False for a readout.
         recurrent: Recurrent weights `[N, N]`; None without recurrence.
     """
+    if len(drive) > LONG or (spiking and model.hold is not None):
+        spikes, trace = step_by_step(drive, model, None, recurrent, spiking)
+        return (spikes if spiking else None), trace
     matrix = psp_matrix(len(drive), model.alpha, model.beta, drive.dtype, drive.device)
     trace = over_time(matrix, drive)
     return (fire(trace, model.alpha, model.beta, recurrent) if spiking else None), trace
+
+
+def step_by_step(
+    drive: Tensor, model: Model, prescribed: Tensor | None, recurrent: Tensor | None = None, spiking: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return spikes and membranes `[T, B, N]` of a layer of the twin, at a cost that is linear in T.
+
+    Args:
+        drive: Summed weights `W x` of each step's inputs, `[T, B, N]`.
+        model: Model of the layer.
+        prescribed: Spikes `[T, B, N]` in place of the model's; None: those of the model.
+        recurrent: Recurrent weights `[N, N]`; None without recurrence.
+        spiking: Whether the neurons spike; False for a readout, whose spikes are zero.
+    """
+    trace = torch.empty_like(drive)
+    spikes = torch.zeros_like(drive) if prescribed is None else prescribed
+    membrane, current, rest = (torch.zeros_like(drive[0]) for _ in range(3))
+    for t, arriving in enumerate(drive):
+        trace[t] = membrane
+        if spiking and prescribed is None:
+            torch.gt(membrane, 1.0, out=spikes[t])
+        spike = spikes[t]
+        current = torch.add(arriving, current, alpha=model.alpha)
+        if recurrent is not None:
+            current.addmm_(spike, recurrent.t())
+        if model.hold is None or not spiking:
+            membrane = torch.add(current, membrane, alpha=model.beta).sub_(spike)
+        else:
+            rest = torch.where(spike > 0, model.hold, rest)
+            at_leak = (rest > 0) | (spike > 0)
+            membrane = (1 - rest.clamp(max=1)) * current + torch.where(at_leak, 0.0, model.beta * membrane)
+            rest = (rest - 1).clamp_(min=0)
+    return spikes, trace
 
 
 def fire(membrane: Tensor, alpha: float, beta: float, recurrent: Tensor | None = None) -> Tensor:
@@ -217,6 +279,8 @@ def charges(
     """
     if recurrent is None:
         grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
+        if len(trace) > LONG:
+            return _charge_through_time(grad_membrane, grad_membrane, None, model.alpha, model.beta)
         matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
         return over_time(matrix.t(), grad_membrane)
     slopes = surrogate_slopes(model, spikes, trace)
@@ -271,13 +335,15 @@ def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
     return distance if spikes is None else distance.addcmul_(distance, spikes, value=-1)
 
 
-def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tensor, alpha: float, beta: float) -> Tensor:
-    """Return the gradient `[T, B, N]` of the charge that arrives in each step of a recurrent layer.
+def _charge_through_time(
+    grad_membrane: Tensor, slopes: Tensor, recurrent: Tensor | None, alpha: float, beta: float
+) -> Tensor:
+    """Return the gradient `[T, B, N]` of the charge that arrives in each step of a layer, step by step.
 
     Args:
         grad_membrane: Gradient of the membranes `[T, B, N]` without that through recurrent synapses and later steps.
-        slopes: Surrogate derivatives `[T, B, N]`.
-        recurrent: Recurrent weights `[N, N]`.
+        slopes: Surrogate derivatives `[T, B, N]`; unused without recurrence.
+        recurrent: Recurrent weights `[N, N]`; None without recurrence.
         alpha: Decay of the synaptic current per step.
         beta: Decay of the membrane per step.
     """
@@ -286,7 +352,9 @@ def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tenso
     total = torch.zeros_like(charge[0])
     feedback = torch.empty_like(charge[0])
     for t in range(len(charge) - 1, 0, -1):
-        torch.mm(charge[t], recurrent, out=feedback)
-        total.mul_(beta).add_(grad_membrane[t]).addcmul_(slopes[t], feedback)
+        total.mul_(beta).add_(grad_membrane[t])
+        if recurrent is not None:
+            torch.mm(charge[t], recurrent, out=feedback)
+            total.addcmul_(slopes[t], feedback)
         torch.add(total, charge[t], alpha=alpha, out=charge[t - 1])
     return charge

@@ -15,6 +15,11 @@ where the currents are those of the model for the measured input spikes; all els
 of infinite q, `G_g` is the gradient of the linear model for every g. The code computes `tanh` by its [5/4] Pade
 approximant, limited to 1, whose slope differs from the exact one by less than 0.005.
 
+Recurrent synapses V share the synaptic inputs: their currents are a part of `I_g`, and the gradient of a spike needs
+the charges that it causes at all inputs::
+
+    F[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + sum_g V_g^T G_g[t]) + beta F[t+1]
+
 Synaptic inputs are ordered by circuit, excitation first. A weight of 0 counts as excitatory.
 """
 
@@ -27,9 +32,15 @@ from hxtrain.neurons.model import Model, Saturation
 from hxtrain.neurons.psp import GridEvents, over_time
 
 
-def by_input(weight: Tensor, saturation: Saturation) -> Tensor:
-    """Return signed weights `[N, J]` for each synaptic input `[G N, J]`; weights of other inputs are zero."""
-    return (weight * _members(weight, saturation)).flatten(0, 1)
+def by_input(weight: Tensor, saturation: Saturation, circuits: int) -> Tensor:
+    """Return signed weights `[N, J]` for each synaptic input `[G N, J]`; weights of other inputs are zero.
+
+    Args:
+        weight: Weights `[N, J]`.
+        saturation: Saturation of these weights' inputs.
+        circuits: Number of circuits of a neuron, G / 2.
+    """
+    return (weight * _members(weight, saturation, circuits)).flatten(0, 1)
 
 
 def gradient(
@@ -46,20 +57,57 @@ def gradient(
         inputs: Spikes `[T, B, J]`, or input events.
         grad_membrane: Gradient of the loss with respect to the membranes `[T, B, N]`, surrogate derivatives included.
     """
-    assert model.saturation is not None
-    steps, batch, neurons = grad_membrane.shape
-    rows = by_input(weight, model.saturation)
-    drive = inputs.drive(rows.abs()) if isinstance(inputs, GridEvents) else inputs @ rows.abs().t()
-    current = over_time(_decays(steps, model.alpha, drive, 1), drive).view(steps, batch, -1, neurons)
-    grad_total = over_time(_decays(steps, model.beta, drive, 0).t(), grad_membrane)
-    grad_current = slope(current / model.saturation.limit) * grad_total[:, :, None]
-    charge = over_time(_decays(steps, model.alpha, drive, 1).t(), grad_current.flatten(2)).contiguous()
-    if isinstance(inputs, GridEvents):
-        grad_rows = inputs.weight_gradient(charge)
-    else:
-        grad_rows = charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
-    members = _members(weight, model.saturation)
-    return charge, (grad_rows.view(members.shape) * members).sum(0)
+    saturation = model.saturation
+    assert saturation is not None
+    circuits = saturation.circuits(weight.shape[1])
+    gates = _gates(model, _drive(by_input(weight, saturation, circuits).abs(), inputs), len(weight))
+    steps = len(grad_membrane)
+    grad_total = over_time(_decays(steps, model.beta, gates, 0).t(), grad_membrane)
+    grad_current = gates * grad_total[:, :, None]
+    charge = over_time(_decays(steps, model.alpha, gates, 1).t(), grad_current.flatten(2)).contiguous()
+    return charge, _weight_gradient(weight, saturation, circuits, inputs, charge)
+
+
+def recurrent_gradient(
+    model: Model,
+    weights: tuple[Tensor, Tensor],
+    inputs: Tensor | GridEvents,
+    spikes: Tensor,
+    grad_membrane: Tensor,
+    slopes: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of each step's charge `[T, B, G N]`, of the weights and of the recurrent weights.
+
+    Args:
+        model: Model of the layer, with a saturation of both weights.
+        weights: Weights of the layer `[N, J]` and its recurrent weights `[N, N]`.
+        inputs: Spikes `[T, B, J]`, or input events.
+        spikes: Spikes of the layer `[T, B, N]`.
+        grad_membrane: Gradient of the membranes `[T, B, N]` without that through recurrent synapses and later steps.
+        slopes: Surrogate derivatives `[T, B, N]`.
+
+    Raises:
+        ValueError: the model has no saturation of the recurrent weights.
+    """
+    weight, recurrent = weights
+    saturation = model.saturation
+    assert saturation is not None
+    shared = saturation.shared()
+    steps, batch, neurons = slopes.shape
+    circuits = saturation.circuits(weight.shape[1], neurons)
+    feedback_rows = by_input(recurrent, shared, circuits)
+    drive = _drive(by_input(weight, saturation, circuits).abs(), inputs)
+    drive = drive + _drive(feedback_rows.abs() * (saturation.limit / shared.limit), spikes)
+    gates = _gates(model, drive, neurons)
+    charge = slopes.new_zeros(gates.shape)
+    total = torch.zeros_like(slopes[0])
+    for t in range(steps - 1, 0, -1):
+        feedback = charge[t].flatten(1) @ feedback_rows
+        total = model.beta * total + grad_membrane[t] + slopes[t] * feedback
+        charge[t - 1] = model.alpha * charge[t] + gates[t] * total[:, None]
+    charge = charge.view(steps, batch, -1)
+    grad_recurrent = _weight_gradient(recurrent, shared, circuits, spikes, charge)
+    return charge, _weight_gradient(weight, saturation, circuits, inputs, charge), grad_recurrent
 
 
 def slope(x: Tensor) -> Tensor:
@@ -68,11 +116,36 @@ def slope(x: Tensor) -> Tensor:
     return 1 - (x * (945 + y * (105 + y)) / (945 + y * (420 + 15 * y))).clamp(max=1).square()
 
 
-def _members(weight: Tensor, saturation: Saturation) -> Tensor:
+def _drive(rows: Tensor, inputs: Tensor | GridEvents) -> Tensor:
+    """Return the summed weights of each step's inputs at each synaptic input, `[T, B, G N]`."""
+    return inputs.drive(rows) if isinstance(inputs, GridEvents) else inputs @ rows.t()
+
+
+def _gates(model: Model, drive: Tensor, neurons: int) -> Tensor:
+    """Return the slopes of the saturation at the currents that a drive `[T, B, G N]` causes, `[T, B, G, N]`."""
+    assert model.saturation is not None
+    steps, batch, _ = drive.shape
+    current = over_time(_decays(steps, model.alpha, drive, 1), drive).view(steps, batch, -1, neurons)
+    return slope(current / model.saturation.limit)
+
+
+def _weight_gradient(
+    weight: Tensor, saturation: Saturation, circuits: int, inputs: Tensor | GridEvents, charge: Tensor
+) -> Tensor:
+    """Return the gradient of weights `[N, J]` from that of the charges at all synaptic inputs `[T, B, G N]`."""
+    if isinstance(inputs, GridEvents):
+        grad_rows = inputs.weight_gradient(charge)
+    else:
+        grad_rows = charge.flatten(0, 1).t() @ inputs.flatten(0, 1)
+    members = _members(weight, saturation, circuits)
+    return (grad_rows.view(members.shape) * members).sum(0)
+
+
+def _members(weight: Tensor, saturation: Saturation, circuits: int) -> Tensor:
     """Return the synaptic input that each weight belongs to, as zeros and ones `[G, N, J]`."""
     sources = torch.arange(weight.shape[1], device=weight.device) + saturation.first_input
-    circuits = torch.arange(saturation.circuits(weight.shape[1]), device=weight.device)
-    is_source = circuits[:, None] == sources // saturation.per_circuit
+    numbers = torch.arange(circuits, device=weight.device)
+    is_source = numbers[:, None] == sources // saturation.per_circuit
     exciting = (weight >= 0)[None]
     signs = torch.stack([exciting, ~exciting], 1)
     return (is_source[:, None, None] & signs).flatten(0, 1).to(weight.dtype)
