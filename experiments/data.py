@@ -55,7 +55,10 @@ def main() -> int:
         print("interrupted; repeat the command to go on", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
-        print(f"error: {str(error).splitlines()[0] if isinstance(error, OmegaConfBaseException) else error}", file=sys.stderr)
+        print(
+            f"error: {str(error).splitlines()[0] if isinstance(error, OmegaConfBaseException) else error}",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [
     "hxtrain",
     "hxtrain.ann",
+    "hxtrain.audio",
     "hxtrain.characterisation",
     "hxtrain.commands",
     "hxtrain.commands.report",

@@ -85,7 +85,7 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = ()) -> Cli
         pattern: what paths within the folder look like, without suffix. `{label}` stands for the class and `{speaker}`
             for the speaker; both may occur several times, and are then joined by `-`. `*` stands for any text without
             a slash. Without `{speaker}` all clips have one speaker.
-        classes: names of the classes, in the order of their numbers; empty: all that occur, sorted.
+        classes: names of the classes, in the order of their numbers; without any, all that occur, sorted.
 
     Raises:
         AudioError: the folder is missing, no file or not every file fits the pattern, or a class is not listed.

@@ -154,9 +154,9 @@ def _interpolation(frequency: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     offset = position - first
     weights = np.ones((len(frequency), POINTS))
     for point in range(POINTS):
-        for other in range(POINTS):
-            if other != point:
-                weights[:, point] *= (offset - other) / (point - other)
+        for zero in range(POINTS):
+            if zero != point:
+                weights[:, point] *= (offset - zero) / (point - zero)
     return first, weights
 
 

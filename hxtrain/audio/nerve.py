@@ -29,7 +29,7 @@ LOSS = 2500.0
 REUPTAKE = 6580.0
 """Rate of reuptake from the cleft (1 / s), r."""
 REPROCESSING = 66.3
-"""Rate at which reuptaken transmitter is reprocessed (1 / s), x."""
+"""Rate at which reupreabsorbed transmitter is reprocessed (1 / s), x."""
 PERMEABILITY = 5.0
 """Velocity at which release begins, A."""
 SATURATION = 300.0
@@ -101,18 +101,20 @@ def spikes(
 @compiled
 def _release(velocity: Any, dt: Any, start: Any, result: Any) -> None:
     for channel in range(velocity.shape[0]):
-        free, cleft, reprocessed = start[0], start[1], start[2]
+        free = start[0]
+        cleft = start[1]
+        reprocessed = start[2]
         for step in range(velocity.shape[1]):
             drive = velocity[channel, step] + PERMEABILITY
             release = dt * RELEASE * drive / (drive + SATURATION) if drive > 0 else 0.0
             ejected = release * free
             recovered = dt * REPROCESSING * reprocessed
             replenished = dt * REPLENISHMENT * max(CAPACITY - free, 0.0)
-            taken = dt * REUPTAKE * cleft
+            reabsorbed = dt * REUPTAKE * cleft
             lost = dt * LOSS * cleft
             free = max(free + replenished - ejected + recovered, 0.0)
-            cleft = max(cleft + ejected - taken - lost, 0.0)
-            reprocessed = max(reprocessed + taken - recovered, 0.0)
+            cleft = max(cleft + ejected - reabsorbed - lost, 0.0)
+            reprocessed = max(reprocessed + reabsorbed - recovered, 0.0)
             result[channel, step] = cleft * FIRING * dt
 
 
@@ -126,8 +128,11 @@ def _fire(probability: Any, dt: Any, pause: Any, key: Any, channels: Any, steps:
     for row in range(probability.shape[0]):
         recent[:] = 0
         available = FIBRES
-        current = potential = 0.0
-        rest_steps = count = slot = 0
+        current = 0.0
+        potential = 0.0
+        rest_steps = 0
+        count = 0
+        slot = 0
         for step in range(probability.shape[1]):
             if step % WORDS == 0:
                 random_words(key, np.uint64(channels[row]), np.uint64(step // WORDS), words)

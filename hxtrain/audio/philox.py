@@ -37,9 +37,12 @@ def random_words(key: Any, row: Any, column: Any, words: Any) -> None:
         column: second word of the counter, uint64.
         words: result, float64 [4].
     """
-    a, b = column, row
-    c, d = np.uint64(0), np.uint64(0)
-    left, right = key[0], key[1]
+    a = column
+    b = row
+    c = np.uint64(0)
+    d = np.uint64(0)
+    left = key[0]
+    right = key[1]
     for _ in range(ROUNDS):
         first = MULTIPLIERS[0] * a
         second = MULTIPLIERS[1] * c

@@ -60,7 +60,17 @@ SPEAKERS = tuple(
     Speaker(pair)
     for pair in (
         ("en-us", "m2"),
-        ("en-gb", "f3"),
+        ("en-gb", "f1"),
+        ("en-us", "Alex"),
+        ("en-us", "linda"),
+        ("en-gb-x-rp", "m4"),
+        ("en-us", "f3"),
+        ("en-gb-scotland", "david"),
+        ("en-gb", "steph"),
+        ("en-us", "Andy"),
+        ("en-gb-x-rp", "Annie"),
+        ("en-029", "iven2"),
+        ("en-us", "grandma"),
     )
 )
 """Voices that differ clearly in the number of spikes by channel and time, see docs/speech.md."""

@@ -32,7 +32,9 @@ def read_wave(path: Path) -> Wave:
     try:
         samples, rate = reader.read(path, dtype="float64", always_2d=True)
     except (reader.SoundFileError, OSError, TypeError) as error:
-        raise AudioError(f"{path}: not a readable audio file ({error}); give a WAV or FLAC file, or remove it") from None
+        raise AudioError(
+            f"{path}: not a readable audio file ({error}); give a WAV or FLAC file, or remove it"
+        ) from None
     try:
         return mono(samples, rate)
     except AudioError as error:

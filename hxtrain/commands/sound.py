@@ -76,10 +76,10 @@ class AudioConfig(ConversionConfig):
         audio: Folder of WAV and FLAC files.
         pattern: Form of their paths, without suffix: `{label}` is the class, `{speaker}` the speaker, `*` any text. The
             Heidelberg digits have `lang-{label}_speaker-{speaker}_trial-*_digit-{label}`.
-        classes: Names of the classes in the order of their numbers; empty: all that occur, sorted.
+        classes: Names of the classes in the order of their numbers; without any, all that occur, sorted.
         test_speakers: Names of speakers all of whose clips are for the test.
         test_share: Share of the other clips of each class that is for the test.
-        ramp: Length of the Hann ramps at the start and end (s); null: half the clip, as in the published conversion.
+        ramp: Length of the Hann ramps at the start and end (s); None: half the clip, as in the published conversion.
     """
 
     audio: str = "???"

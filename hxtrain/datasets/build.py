@@ -13,9 +13,11 @@ import torch
 
 from hxtrain.console import write_any_letter
 
-from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, DatasetInfo
+from .catalogue import CATALOGUE, DIGITS, FASHION, MNIST, SPOKEN_DIGITS, DatasetInfo
 from .dataset import Dataset
 from .errors import DatasetError
+from .events.spoken_digits import NOTE as SPEECH_NOTE
+from .events.spoken_digits import read_digits, write_digits
 from .folder import read_folder
 from .registry import load_dataset
 from .shipped import assemble, write_dataset
@@ -73,9 +75,22 @@ def describe(data: Dataset) -> str:
     return "\n".join(lines)
 
 
-def build(mnist: Path | None, fashion: Path | None, out: Path) -> None:
+def build_spoken_digits(folder: Path, out: Path) -> Dataset:
+    """Pack the files that `hxtrain data speech` wrote to `folder`.
+
+    Raises:
+        DatasetError: a file is missing or damaged.
+    """
+    train, test = read_digits(folder)
+    write_digits(out / SPOKEN_DIGITS.shipped, train, test)
+    return assemble(SPOKEN_DIGITS, train, test, SPEECH_NOTE)
+
+
+def build(mnist: Path | None, fashion: Path | None, speech: Path | None, out: Path) -> None:
     """Make the shipped files whose sources are named, and the digits if scikit-learn is installed."""
     out.mkdir(parents=True, exist_ok=True)
+    if speech is not None:
+        print(describe(build_spoken_digits(speech, out)))
     for info, folder in ((MNIST, mnist), (FASHION, fashion)):
         if folder is not None:
             print(describe(build_idx(info, folder, out)))
@@ -104,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     builder = commands.add_parser("build", help="make the shipped files from IDX files and scikit-learn")
     builder.add_argument("--mnist", type=Path, metavar="FOLDER", help="folder of the four MNIST files")
     builder.add_argument("--fashion", type=Path, metavar="FOLDER", help="the same for Fashion-MNIST")
+    builder.add_argument("--speech", type=Path, metavar="FOLDER", help="folder of spoken_digits_train.h5 and _test.h5")
     builder.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="folder for the files")
     commands.add_parser("check", help="load the installed files, print counts and hashes")
     parser.add_argument("--version", action="version", version=f"hxtrain {version('hxtrain')}")
@@ -112,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "check":
             return 0 if check() else 1
-        build(options.mnist, options.fashion, options.out)
+        build(options.mnist, options.fashion, options.speech, options.out)
     except DatasetError as error:
         print(f"hxtrain data: {error}", file=sys.stderr)
         return 1

@@ -152,4 +152,18 @@ YIN_YANG = DatasetInfo(
     sha256="81b129b53a2e0f56e945d7a98cbaed7ab130e9687d3deee5b0595755918bdb9a",
 )
 
-CATALOGUE = {info.name: info for info in (MNIST, FASHION, DIGITS, YIN_YANG)}
+SPOKEN_DIGITS = DatasetInfo(
+    name="spoken_digits",
+    shipped="spoken_digits70.npz",
+    size=70,
+    classes=(
+        *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        *("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
+    ),
+    origin="synthetic voices of espeak-ng 1.51, converted to spikes by the model of the inner ear of B. Cramer, "
+    "Y. Stradmann, J. Schemmel and F. Zenke (2022), arXiv:1910.07407; made by code of this package",
+    licence="Apache-2.0, as this package; the licence of espeak-ng, GPL-3.0, does not extend to what it says",
+    sha256="",
+)
+
+CATALOGUE = {info.name: info for info in (MNIST, FASHION, DIGITS, YIN_YANG, SPOKEN_DIGITS)}

@@ -1,6 +1,6 @@
 """Write what the published conversion (package lauscher 1.0.1) gives for three clips to `lauscher.npz`.
 
-Run it where lauscher, scipy, soundfile and espeak-ng are installed; it takes about 40 minutes:
+Run it where lauscher, scipy, soundfile and espeak-ng are installed; it takes some minutes:
 
     python tests/audio/compare_lauscher.py tests/audio/lauscher.npz
 
@@ -10,8 +10,10 @@ Run it where lauscher, scipy, soundfile and espeak-ng are installed; it takes ab
 import subprocess
 import sys
 import tempfile
+from collections import namedtuple
 from pathlib import Path
 
+import numba
 import numpy as np
 import soundfile
 from lauscher.audiowaves import MonoAudioWave
@@ -25,10 +27,17 @@ STEPS = RATE // 2
 SEEDS = 20
 STORED = 8
 """Number of channels of each clip whose velocity and firing probability are stored."""
-THINNING = 9
+THINNING = 36
 """One in so many steps of these is stored."""
 SILENCE = 2.0
 """Duration of silence (s)."""
+QUIET_CHANNELS = 400
+"""Number of channels of silence."""
+
+
+Constants = namedtuple("Constants", "tau_mem tau_syn tau_refrac weight")
+FIRE = numba.njit(BushyCell._lif)
+"""The published loop over time steps as it is, compiled: a hundred times as fast."""
 
 
 def clip(voice: str, text: str) -> np.ndarray:
@@ -44,11 +53,14 @@ def clip(voice: str, text: str) -> np.ndarray:
 def counts(probability: np.ndarray, seeds: int) -> np.ndarray:
     """Return spike counts [seeds, C] for firing probabilities [C, N]."""
     cell = BushyCell()
+    constants = Constants(cell.tau_mem, cell.tau_syn, cell.tau_refrac, cell.weight)
+    first = cell._sample(probability[0], STEPS)
+    assert (FIRE(constants, first, STEPS) == cell._lif(first, STEPS)).all()
     result = np.empty((seeds, len(probability)), dtype=np.int32)
     for seed in range(seeds):
         np.random.seed(seed)  # noqa: NPY002 - lauscher draws from the global generator
         for channel, row in enumerate(probability):
-            result[seed, channel] = cell._lif(cell._sample(row, STEPS), STEPS).sum()
+            result[seed, channel] = FIRE(constants, cell._sample(row, STEPS), STEPS).sum()
     return result
 
 
@@ -79,7 +91,7 @@ def main(out: Path) -> None:
             print(place, arrays[f"{place}/counts"].sum(1), flush=True)
             np.savez_compressed(out, **arrays)
     rest = hair._meddis(np.zeros(round(SILENCE * STEPS)), STEPS)
-    arrays["silence"] = counts(np.tile(rest, (SEEDS, 1)), 1)[0]
+    arrays["silence"] = counts(np.tile(rest, (QUIET_CHANNELS, 1)), 1)[0]
     np.savez_compressed(out, **arrays)
 
 

@@ -1,0 +1,134 @@
+"""Clips of folders, their division, and conversion in pieces."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hxtrain.audio import RATE, AudioError, Cochlea, conversion
+from hxtrain.audio.clips import Clip, divide, folder_clips
+from hxtrain.audio.conversion import convert
+from hxtrain.audio.waves import Wave
+
+soundfile = pytest.importorskip("soundfile")
+DIGITS = "lang-{label}_speaker-{speaker}_trial-*_digit-{label}"
+
+
+@dataclass(frozen=True)
+class Tone(Clip):
+    """A tone whose frequency follows from its class."""
+
+    failure: type[BaseException] | None = None
+
+    def wave(self) -> Wave:
+        if self.failure:
+            raise self.failure(f"{self.name}: broken")
+        return np.sin(2 * np.pi * 300 * (self.label + 1) * np.arange(2000) / RATE)
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+
+def tones(count: int, failure: type[BaseException] | None = None, at: int = -1) -> list[Tone]:
+    return [Tone(f"tone-{n}", n % 3, n % 2, failure if n == at else None) for n in range(count)]
+
+
+def write(path: Path, rate: int = 8000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.sin(np.arange(rate // 10)), rate)
+
+
+def test_labels_are_folders_by_default(tmp_path: Path) -> None:
+    for name in ("yes/a.wav", "no/a.flac", "no/b.WAV"):
+        write(tmp_path / name)
+    clips, classes, speakers = folder_clips(tmp_path, "{label}/*")
+    assert classes == ("no", "yes")
+    assert speakers == ("",)
+    assert [(clip.name, clip.label, clip.speaker) for clip in clips] == [("no/a", 0, 0), ("no/b", 0, 0), ("yes/a", 1, 0)]
+    assert len(clips[0].wave()) == RATE // 10
+
+
+def test_pattern_names_classes_and_speakers(tmp_path: Path) -> None:
+    for language, speaker, digit in (("english", "04", 3), ("german", "11", 3), ("english", "11", 0)):
+        write(tmp_path / f"lang-{language}_speaker-{speaker}_trial-7_digit-{digit}.flac")
+    clips, classes, speakers = folder_clips(tmp_path, DIGITS, ["english-3", "german-3", "english-0"])
+    assert classes == ("english-3", "german-3", "english-0")
+    assert speakers == ("04", "11")
+    assert [(clip.label, clip.speaker) for clip in clips] == [(0, 0), (2, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "classes", "text"),
+    [
+        ("{speaker}/*", (), r"no \{label\}"),
+        ("{word}/*", (), r"the field \{word\}"),
+        ("{label}_*", (), "1 of 1 files do not fit pattern"),
+        ("{label}/*", ("no",), "class yes is not listed"),
+    ],
+)
+def test_unfit_patterns_are_refused(tmp_path: Path, pattern: str, classes: tuple[str, ...], text: str) -> None:
+    write(tmp_path / "yes" / "a.wav")
+    with pytest.raises(AudioError, match=text):
+        folder_clips(tmp_path, pattern, classes)
+
+
+def test_folders_without_sound_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no such folder"):
+        folder_clips(tmp_path / "nowhere", "{label}/*")
+    with pytest.raises(AudioError, match="holds no"):
+        folder_clips(tmp_path, "{label}/*")
+    (tmp_path / "yes").mkdir()
+    (tmp_path / "yes" / "a.wav").write_bytes(b"RIFF, but no sound")
+    with pytest.raises(AudioError, match=r"a\.wav: not a readable audio file"):
+        folder_clips(tmp_path, "{label}/*").clips[0].wave()
+
+
+def test_test_part_has_whole_speakers_and_a_share_of_each_class() -> None:
+    clips = [Tone(f"{label}-{speaker}-{n}", label, speaker) for label in range(3) for speaker in range(4) for n in range(5)]
+    train, test = divide(clips, [1, 3], 0.2)
+    assert {clip.name for clip in train} | {clip.name for clip in test} == {clip.name for clip in clips}
+    assert {clip.speaker for clip in train} == {0, 2}
+    others = [clip for clip in test if clip.speaker in (0, 2)]
+    assert [sum(clip.label == label for clip in others) for label in range(3)] == [2, 2, 2]
+
+
+def test_spikes_depend_on_neither_order_nor_workers_nor_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, cochlea = tones(7), Cochlea(16)
+    monkeypatch.setattr(conversion, "PIECE", 3)
+    forwards = convert(clips, cochlea, tmp_path / "a", 1, lambda count, total: None)
+    monkeypatch.setattr(conversion, "PIECE", 2)
+    backwards = convert(clips[::-1], cochlea, tmp_path / "b", 3, lambda count, total: None)
+    assert forwards.counts.sum() > 20
+    np.testing.assert_array_equal(forwards.counts, backwards.counts[::-1])
+    edges = np.cumsum(backwards.counts)[:-1]
+    for name in ("times", "units"):
+        pieces = np.split(getattr(backwards, name), edges)[::-1]
+        np.testing.assert_array_equal(getattr(forwards, name), np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, AudioError])
+def test_interrupted_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    monkeypatch.setattr(conversion, "PIECE", 2)
+    with pytest.raises(failure, match="tone-5: broken"):
+        convert(tones(6, failure, 5), Cochlea(16), tmp_path, 2, lambda count, total: None)
+    (folder,) = tmp_path.iterdir()
+    assert sorted(os.listdir(folder)) == ["00000000.npz", "00000002.npz"]
+    computed = []
+    whole = conversion._converted
+    monkeypatch.setattr(conversion, "_converted", lambda clip, cochlea: computed.append(clip.name) or whole(clip, cochlea))
+    trains = convert(tones(6), Cochlea(16), tmp_path, 1, lambda count, total: None)
+    assert computed == ["tone-4", "tone-5"]
+    assert len(trains.counts) == 6
+
+
+def test_other_settings_begin_anew(tmp_path: Path) -> None:
+    first = convert(tones(2), Cochlea(16), tmp_path, 1, lambda count, total: None)
+    second = convert(tones(2), Cochlea(16, seed=1), tmp_path, 1, lambda count, total: None)
+    assert len(first.times) != len(second.times) or (first.times != second.times).any()
