@@ -63,7 +63,7 @@ class EvaluateConfig:
         test_samples: Number of samples of it in use, from the start; 0 for all.
         steps: Time steps to record, at most as many as in the training; fewer steps give an earlier answer, 0 records
             all.
-        data_folder: Folder of the original files, for image sizes that the package does not contain.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`.
         weight_bits: Magnitude bits of integer weights, without the sign; None as in training, 0 as on the device.
         trace_bits: Bits of membranes; None as in training, 0 as on the device.
         silenced: Share of silent neurons in each hidden layer.
@@ -127,7 +127,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
 
     Args:
         checkpoint: `checkpoint.pt` of a run.
-        data_folder: Folder of the original files; None for the data of the package.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`, or the data of the package.
         modules: Modules with components of your own that the checkpoint may name; they are imported.
 
     Raises:
@@ -196,12 +196,17 @@ def _import_functions(settings: Mapping[str, Any], modules: Collection[str]) -> 
 
 
 def _data_folder(checkpoint: Path, name: str) -> str | None:
-    """Return the data folder of the user, from the run's `config.yaml`; None for data of the package."""
+    """Return the data folder of the user, from the run's `config.yaml`; None for data of the package.
+
+    A folder that is gone may be one of an archive of data that the package has, too; a user's data are nowhere else.
+    """
     file = checkpoint.parent / "config.yaml"
-    if name != OWN or not file.exists():
+    if not file.exists():
         return None
     folder = required(file, read_settings(file), {"data": dict})["data"].get("folder")
-    return None if folder is None else str(folder)
+    if folder is None or (name != OWN and not Path(str(folder)).is_dir()):
+        return None
+    return str(folder)
 
 
 def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
