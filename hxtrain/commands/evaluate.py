@@ -196,15 +196,15 @@ def _import_functions(settings: Mapping[str, Any], modules: Collection[str]) -> 
 
 
 def _data_folder(checkpoint: Path, name: str) -> str | None:
-    """Return the data folder of the user, from the run's `config.yaml`; None for data of the package.
+    """Return the user's data folder from the run's `config.yaml`; None for data of the package, or downloaded ones.
 
-    A folder that is gone may be one of an archive of data that the package has, too; a user's data are nowhere else.
+    A folder of published files that is not there any more is not named, since the package may have these data.
     """
     file = checkpoint.parent / "config.yaml"
     if not file.exists():
         return None
     folder = required(file, read_settings(file), {"data": dict})["data"].get("folder")
-    if folder is None or (name != OWN and not Path(str(folder)).is_dir()):
+    if folder is None or (name != OWN and not Path(str(folder)).expanduser().is_dir()):
         return None
     return str(folder)
 
