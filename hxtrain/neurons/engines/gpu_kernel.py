@@ -4,7 +4,7 @@ Each loop is one kernel, and the state of a neuron stays in registers. The kerne
 saturation. `readable.py` says the same in torch.
 
 A program computes a block of neurons of all samples. With recurrent synapses, neurons depend on each other: a program
-then computes all neurons of a block of samples. In each step it multiplies the block's spikes, or backwards its charges,
+then computes all neurons of a block of samples. In each step it multiplies the spikes, or backwards the charges,
 with the recurrent weights, tile by tile. The values of a step go through the memory of the card, where every thread of
 the program finds them behind a barrier.
 """
