@@ -11,7 +11,7 @@ import hxtrain as hx
 from hxtrain.backends import Spikes
 from hxtrain.gradients import measured_layers
 from hxtrain.network import NetworkConfig
-from hxtrain.neurons import GridEvents, MeasuredLayer, Model, SpikeGrid, hold_of_measured, hold_of_model
+from hxtrain.neurons import GridEvents, MeasuredLayer, Model, SpikeGrid, hold_of_measured, hold_of_model, psp
 from hxtrain.neurons.engines import ModelLayer, engine_for, readable
 from hxtrain.neurons.engines.readable import READABLE
 
@@ -112,8 +112,8 @@ def test_a_readout_is_never_held():
 
 
 @pytest.mark.parametrize("spiking", [True, False])
-def test_long_trials_are_the_same_step_by_step(monkeypatch, spiking):
-    """Beyond some number of steps, the readable engine uses no matrix [T, T]."""
+def test_long_trials_are_the_same_in_blocks_of_steps(monkeypatch, spiking):
+    """Beyond some number of steps, no engine uses a matrix [T, T]."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=torch.float64)
     recurrent = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=torch.float64)
@@ -126,8 +126,9 @@ def test_long_trials_are_the_same_step_by_step(monkeypatch, spiking):
         return [trace, charge] + ([READABLE.follow(layer, spikes), spikes.grid] if spiking else [])
 
     expected = results()
-    monkeypatch.setattr(readable, "LONG", STEPS - 1)
-    monkeypatch.setattr(readable, "psp_matrix", None)
+    monkeypatch.setattr(psp, "LONG", STEPS - 1)
+    monkeypatch.setattr(psp, "BLOCK", 8)
+    monkeypatch.setattr(psp, "psp_matrix", None)
     for actual, value in zip(results(), expected, strict=True):
         torch.testing.assert_close(actual, value, atol=1e-10, rtol=0)
 
