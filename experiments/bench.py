@@ -11,6 +11,7 @@ from .benchmark import (
     BenchConfig,
     bench_link,
     bench_realism,
+    bench_recurrent,
     bench_rules,
     bench_scale,
     bench_speed,
@@ -46,11 +47,19 @@ Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """A table: title, columns, rows."""
 
 
+SPEED_COLUMNS = ("task", "who", "time", "quartiles", "samples", "time / our software's")
+
+
 def _speed(config: BenchConfig) -> Outcome:
     speeds = bench_speed(config, run_directory(), command_line())
     plot_speed(speeds, run_directory() / "bench.png")
-    columns = ("task", "who", "time", "quartiles", "samples", "time / our software's")
-    return "256-246-10 on 16x16 MNIST, 20 steps", columns, speed_rows(speeds)
+    return "256-246-10 on 16x16 MNIST, 20 steps", SPEED_COLUMNS, speed_rows(speeds)
+
+
+def _recurrent(config: BenchConfig) -> Outcome:
+    speeds = bench_recurrent(config, run_directory(), command_line())
+    plot_speed(speeds, run_directory() / "bench_recurrent.png")
+    return "70-186-20 with recurrence on random events, 100 steps", SPEED_COLUMNS, speed_rows(speeds)
 
 
 def _scale(config: BenchConfig) -> Outcome:
@@ -81,6 +90,7 @@ def _rules(config: BenchConfig) -> Outcome:
 
 SUITES = {
     "speed": (_speed, "bench"),
+    "recurrent": (_recurrent, "bench_recurrent"),
     "scale": (_scale, "bench_scale"),
     "realism": (_realism, "bench"),
     "remote": (_remote, "bench_link"),

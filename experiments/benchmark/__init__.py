@@ -4,6 +4,7 @@ from .config import SUITES, BenchConfig
 from .link import bench_link, link_rows
 from .plot import plot_scale, plot_speed
 from .realism import bench_realism, timing_rows
+from .recurrent import bench_recurrent
 from .rules import bench_rules, rule_rows
 from .scale import bench_scale, scale_rows
 from .speed import bench_speed, speed_rows
@@ -13,6 +14,7 @@ __all__ = [
     "BenchConfig",
     "bench_link",
     "bench_realism",
+    "bench_recurrent",
     "bench_rules",
     "bench_scale",
     "bench_speed",

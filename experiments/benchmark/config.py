@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hxtrain.execution.config import ChipName
 
-SUITES = ("speed", "scale", "realism", "remote", "rules")
+SUITES = ("speed", "recurrent", "scale", "realism", "remote", "rules")
 
 
 @dataclass
@@ -14,15 +14,16 @@ class BenchConfig:
     """Settings of the benchmark.
 
     Attributes:
-        suite: `speed` (steps and answers, beside other libraries), `scale` (growth of costs), `realism` (cost of each
+        suite: `speed` (steps and answers, beside other libraries), `recurrent` (steps of a recurrent network, beside
+            other libraries), `scale` (growth of costs), `realism` (cost of each
             feature of an emulated chip), `remote` (cost of a chip server) or `rules` (an epoch by each learning rule).
         chip: Emulated chip, calibrated.
         rounds: Number of timings of every variant.
         batch: Samples per run (suite realism).
         threads: Torch threads (the emulated chip and the host's loops always use all cores).
         torch_device: Device of all arithmetic, including the emulated chip and other libraries; `cpu` or e.g. `cuda`
-            (suite speed).
-        peers: Whether to time other installed libraries (suite speed).
+            (suites speed and recurrent).
+        peers: Whether to time other installed libraries (suites speed and recurrent).
     """
 
     suite: str = "speed"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +42,12 @@ INFERENCE, THROUGHPUT = "inference, 100 samples", "inference, 1000 samples"
 RECURRENT = "recurrent training step, 100 samples"
 SIZES = {TRAINING: 100, LARGE: 1000, INFERENCE: 100, THROUGHPUT: 1000, RECURRENT: 100}
 """Number of samples of each task."""
-RECURRENT_NEURONS = 120
-"""Hidden neurons of the recurrent network, 256-120-10: the most that fit the chip in one run, with 376 inputs each."""
 TURN = 0.1
 """Shortest turn of a work (s)."""
+
+
+Works = dict[tuple[str, str], "Work"]
+"""Works by task and name."""
 
 
 class Work(NamedTuple):
@@ -80,12 +82,31 @@ def bench_speed(
         command: Command that started the benchmark, for the record.
         report: Called with the number of finished rounds and the number of all rounds.
     """
+    return time_works(config, _works, folder / "bench.json", command, report)
+
+
+def time_works(
+    config: BenchConfig,
+    prepare: Callable[[BenchConfig, ExitStack], tuple[Works, dict[str, str]]],
+    path: Path,
+    command: str,
+    report: Report,
+) -> list[Speed]:
+    """Time works in turns, and write their speeds to a file.
+
+    Args:
+        config: All settings.
+        prepare: Function that returns the works, and the errors of peers that do not work on this machine.
+        path: File of the results.
+        command: As in `bench_speed`.
+        report: As in `bench_speed`.
+    """
     keep_freed_memory()
     previous_threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         with ExitStack() as stack:
-            works, errors = _works(config, stack)
+            works, errors = prepare(config, stack)
             turns = {
                 (task, name, threads): _timed(work.run, threads, config.torch_device)
                 for (task, name), work in works.items()
@@ -95,7 +116,7 @@ def bench_speed(
     finally:
         torch.set_num_threads(previous_threads)
     speeds = _best([Speed(task, name, spread(seconds), threads) for (task, name, threads), seconds in times.items()])
-    write_json(folder / "bench.json", {**_machine(config, command), "skipped": errors, "speed": [*map(_plain, speeds)]})
+    write_json(path, {**_machine(config, command), "skipped": errors, "speed": [*map(_plain, speeds)]})
     return speeds
 
 
@@ -115,7 +136,7 @@ def speed_rows(speeds: list[Speed]) -> list[tuple[str, ...]]:
     ]
 
 
-def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str], Work], dict[str, str]]:
+def _works(config: BenchConfig, stack: ExitStack) -> tuple[Works, dict[str, str]]:
     """Return all works by task and name, and the errors of peers that do not work on this machine."""
     device = config.torch_device
     load = Workload(stack, max(SIZES.values()), device)
@@ -126,54 +147,71 @@ def _works(config: BenchConfig, stack: ExitStack) -> tuple[dict[tuple[str, str],
         CALIBRATED: load.network(create_backend("emulator", chip=config.chip.name, device=device)),
     }
     replay = load.network(ReplayBackend(create_backend("emulator", chip=config.chip.name, device=device)))
-    works: dict[tuple[str, str], Work] = {}
+    works: Works = {}
     for task in (TRAINING, LARGE):
         works |= {(task, name): Work(load.training(net, SIZES[task]), threads) for name, net in nets.items()}
         works[task, HOST] = Work(load.training(replay, SIZES[task]), threads)
     for task in (INFERENCE, THROUGHPUT):
         works |= {(task, name): Work(load.inference(net, SIZES[task]), threads) for name, net in nets.items()}
-    for name, backend in (
-        (SOFTWARE, None),
-        (CALIBRATED, create_backend("emulator", chip=config.chip.name, device=device)),
-    ):
-        recurrent = load.network(backend, hidden=[RECURRENT_NEURONS], recurrent=True)
-        works[RECURRENT, name] = Work(load.training(recurrent, SIZES[RECURRENT]), threads)
-    cores = tuple(sorted({1, os.cpu_count() or 1})) if load.torch_device.type == "cpu" else threads
-    tasks = {task: _task(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, LARGE, INFERENCE, THROUGHPUT)}
+    cores = numbers_of_threads(config)
+    tasks = {task: task_of(load, nets[SOFTWARE], SIZES[task]) for task in (TRAINING, LARGE, INFERENCE, THROUGHPUT)}
     for task, content in tasks.items():
         floor = floor_works(load.spikes.stretch(0, SIZES[task]), content)
         works[task, FLOOR] = Work(floor["training" if task in (TRAINING, LARGE) else "inference"], cores)
+    peers, errors = peer_works(installed() if config.peers else (), tasks, {TRAINING, LARGE}, cores)
+    return works | peers, errors
+
+
+def numbers_of_threads(config: BenchConfig) -> tuple[int, ...]:
+    """Return the numbers of torch threads of works that use them: one and all cores, on a GPU that of the settings."""
+    is_on_cpu = torch.device(config.torch_device).type == "cpu"
+    return tuple(sorted({1, os.cpu_count() or 1})) if is_on_cpu else (config.threads,)
+
+
+def peer_works(
+    names: Iterable[str], tasks: dict[str, Task], trainings: Collection[str], cores: tuple[int, ...]
+) -> tuple[Works, dict[str, str]]:
+    """Return the works of peers, and the errors of those that do not work on this machine.
+
+    Args:
+        names: Peers.
+        tasks: Tasks by name.
+        trainings: Names of the tasks that are training steps; all others are inference.
+        cores: Numbers of torch threads.
+    """
+    works: Works = {}
     errors: dict[str, str] = {}
-    for name in installed() if config.peers else ():
+    for name in names:
         try:
-            works |= _peer_works(name, tasks, cores)
+            works |= _peer_works(name, tasks, trainings, cores)
         except Exception as error:
             errors[name] = f"{type(error).__name__}: {error}"[:200]
             log.warning("%s is installed, but not timed: %s", name, errors[name])
     return works, errors
 
 
-def _peer_works(name: str, tasks: dict[str, Task], cores: tuple[int, ...]) -> dict[tuple[str, str], Work]:
+def _peer_works(name: str, tasks: dict[str, Task], trainings: Collection[str], cores: tuple[int, ...]) -> Works:
     """Return the works of a peer, after a first call of each."""
     threads = cores if PEERS[name].torch_threads else (cores[-1],)
-    works = {}
+    works: Works = {}
     for task, content in tasks.items():
         peer = build(name, content)
-        works[task, name] = Work(peer.train if task in (TRAINING, LARGE) else peer.infer, threads)
+        works[task, name] = Work(peer.train if task in trainings else peer.infer, threads)
         works[task, name].run()
     return works
 
 
-def _task(load: Workload, net: Network, samples: int) -> Task:
+def task_of(load: Workload, net: Network, samples: int) -> Task:
     """Return the task of the peers: spikes, weights and activity of our software."""
     spikes = load.spikes.stretch(0, samples)
     with torch.no_grad():
         activity = net(spikes).hidden_spikes() / samples
     decay, _ = net.decays(net.layers[0])
-    hidden, readout = (weight.detach().clone() for weight in net.effective_weights())
+    hidden, *feedback, readout = (weight.detach().clone() for weight in net.effective_weights())
     dense = spikes.to_grid(net.dt, net.steps)
     tau = net.layers[0].neurons.tau_mem
-    return Task(dense, load.labels[:samples], hidden, readout, net.dt, tau, decay, activity, RATE)
+    recurrent = feedback[0] if feedback else None
+    return Task(dense, load.labels[:samples], hidden, readout, net.dt, tau, decay, activity, RATE, recurrent)
 
 
 def _timed(run: Callable[[], object], threads: int, device: str) -> Callable[[], object]:

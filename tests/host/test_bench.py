@@ -53,10 +53,13 @@ def task() -> Task:
 
 
 @pytest.mark.filterwarnings("default")  # warnings of other libraries
+@pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("name", [name for name in PEERS if name != "torch.compile, loop by hand"])
-def test_peers_do_the_same_task(task: Task, name: str) -> None:
+def test_peers_do_the_same_task(task: Task, name: str, recurrent: bool) -> None:
     if name not in installed():
         pytest.skip(f"{PEERS[name].package} is not installed")
+    if recurrent:
+        task = task._replace(recurrent=0.05 * torch.randn(25, 25, generator=torch.Generator().manual_seed(2)))
     peer = build(name, task)
     assert peer.hidden_spikes() == pytest.approx(task.activity, rel=0.1)
     outputs = torch.as_tensor(peer.infer())

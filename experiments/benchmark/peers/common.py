@@ -27,6 +27,7 @@ class Task(NamedTuple):
         decay: Decay per time step, `exp(-dt / tau)`.
         activity: Hidden spikes per sample.
         rate: Learning rate of Adam, small enough to leave the activity unchanged.
+        recurrent: Recurrent weights of the hidden layer `[N, N]`; None without recurrence.
     """
 
     spikes: Tensor
@@ -38,6 +39,7 @@ class Task(NamedTuple):
     decay: float
     activity: float
     rate: float
+    recurrent: Tensor | None = None
 
 
 class Peer(ABC):
@@ -53,7 +55,7 @@ class Peer(ABC):
 
     @abstractmethod
     def set_gain(self, gain: float) -> None:
-        """Multiply the initial hidden weights."""
+        """Multiply the initial weights onto the hidden neurons."""
 
     @abstractmethod
     def hidden_spikes(self) -> float:
@@ -73,7 +75,7 @@ class TorchPeer(Peer):
 
     Args:
         task: Task to compute.
-        hidden: Parameter with the hidden weights.
+        hidden: Parameters with the weights onto the hidden neurons.
         parameters: Further parameters.
         forward: Function from input spikes to readout and hidden spikes, all in the library's order of axes.
         batch_first: Whether the order of axes is `[B, T, N]` instead of `[T, B, N]`.
@@ -82,18 +84,18 @@ class TorchPeer(Peer):
     def __init__(
         self,
         task: Task,
-        hidden: Tensor,
+        hidden: list[Tensor],
         parameters: list[Tensor],
         forward: Callable[[Tensor], tuple[Tensor, Tensor]],
         batch_first: bool = False,
     ) -> None:
         self._hidden = hidden
-        self._initial = hidden.detach().clone()
+        self._initial = [weight.detach().clone() for weight in hidden]
         self._forward = forward
         self._spikes = task.spikes.transpose(0, 1).contiguous() if batch_first else task.spikes
         self._labels = task.labels
         self._time_axis = int(batch_first)
-        self._optimizer = torch.optim.Adam([hidden, *parameters], lr=task.rate)
+        self._optimizer = torch.optim.Adam([*hidden, *parameters], lr=task.rate)
 
     def train(self) -> object:
         """Do one training step."""
@@ -110,9 +112,10 @@ class TorchPeer(Peer):
             return self._forward(self._spikes)[0].amax(self._time_axis)
 
     def set_gain(self, gain: float) -> None:
-        """Multiply the initial hidden weights."""
+        """Multiply the initial weights onto the hidden neurons."""
         with torch.no_grad():
-            self._hidden.copy_(gain * self._initial)
+            for weight, initial in zip(self._hidden, self._initial, strict=True):
+                weight.copy_(gain * initial)
 
     def hidden_spikes(self) -> float:
         """Return hidden spikes per sample."""

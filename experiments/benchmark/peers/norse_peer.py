@@ -1,4 +1,4 @@
-"""norse: Linear, LIF (with reset to zero, the only available reset), Linear, LI."""
+"""norse: Linear and LIF, or LIFRecurrent (with reset to zero, the only available reset), Linear, LI."""
 
 from __future__ import annotations
 
@@ -17,11 +17,22 @@ def build(task: Task) -> Peer:
     factor = task.tau / task.dt
     times = {"tau_syn_inv": rate, "tau_mem_inv": rate}
     first, second = linear(task.hidden, factor), linear(task.readout, factor)
-    hidden: Any = norse.LIF(norse.LIFParameters(**times, method="super", alpha=torch.tensor(SLOPE)), dt=task.dt)
+    parameters = norse.LIFParameters(**times, method="super", alpha=torch.tensor(SLOPE))
+    weights = [first.weight]
+    hidden: Any
+    if task.recurrent is None:
+        hidden = norse.LIF(parameters, dt=task.dt)
+    else:
+        neurons, inputs = task.hidden.shape
+        hidden = norse.LIFRecurrent(inputs, neurons, parameters, dt=task.dt, autapses=True)
+        with torch.no_grad():
+            hidden.input_weights.copy_(first.weight)
+            hidden.recurrent_weights.copy_(factor * task.recurrent)
+        weights = [hidden.input_weights, hidden.recurrent_weights]
     readout: Any = norse.LI(norse.LIParameters(**times), dt=task.dt)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        spikes, _ = hidden(first(x))
+        spikes, _ = hidden(first(x) if task.recurrent is None else x)
         return readout(second(spikes))[0], spikes
 
-    return TorchPeer(task, first.weight, [second.weight], forward)
+    return TorchPeer(task, weights, [second.weight], forward)

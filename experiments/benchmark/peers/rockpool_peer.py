@@ -21,7 +21,15 @@ def build(task: Task) -> Peer:
         first.weight.copy_(task.hidden.t())
         second.weight.copy_(task.readout.t())
     times = {"tau_mem": Constant(task.tau), "tau_syn": Constant(task.tau)}
-    hidden: Any = LIFTorch(neurons, **times, bias=Constant(0.0), threshold=Constant(1.0), dt=task.dt)
+    is_recurrent = task.recurrent is not None
+    hidden: Any = LIFTorch(
+        neurons, **times, bias=Constant(0.0), threshold=Constant(1.0), has_rec=is_recurrent, dt=task.dt
+    )
+    weights = [first.weight]
+    if task.recurrent is not None:
+        with torch.no_grad():
+            hidden.w_rec.copy_(task.recurrent.t())
+        weights.append(hidden.w_rec)
     synapse: Any = ExpSynTorch(classes, tau=Constant(task.tau), dt=task.dt)
     membrane: Any = ExpSynTorch(classes, tau=Constant(task.tau), dt=task.dt)
 
@@ -31,4 +39,4 @@ def build(task: Task) -> Peer:
         spikes = hidden(first(x)[0])[0]
         return membrane(synapse(second(spikes)[0])[0])[0], spikes
 
-    return TorchPeer(task, first.weight, [second.weight], forward, batch_first=True)
+    return TorchPeer(task, weights, [second.weight], forward, batch_first=True)

@@ -1,9 +1,13 @@
-"""SpikingJelly: Linear, multi-step CUBALIFNode, Linear, the same with an unreachable threshold as readout."""
+"""SpikingJelly: Linear, multi-step CUBALIFNode, Linear, the same with an unreachable threshold as readout.
+
+Recurrent neurons are stepped in a loop.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor
 
@@ -28,12 +32,28 @@ def build(task: Task) -> Peer:
 
     hidden, readout = node(1.0), node(1e30)
     readout.store_v_seq = True
+    weights = [first.weight]
+    feedback = None if task.recurrent is None else linear(task.recurrent)
+    if feedback is not None:
+        hidden.step_mode = "s"
+        weights.append(feedback.weight)
+
+    def fire(drives: Tensor) -> Tensor:
+        if feedback is None:
+            spikes: Tensor = hidden(drives)
+            return spikes
+        spike = torch.zeros_like(drives[0])
+        train = []
+        for drive in drives.unbind(0):
+            spike = hidden(drive + feedback(spike))
+            train.append(spike)
+        return torch.stack(train)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         for layer in (hidden, readout):
             functional.reset_net(layer)
-        spikes = hidden(first(x))
+        spikes = fire(first(x))
         readout(second(spikes))
         return readout.v_seq, spikes
 
-    return TorchPeer(task, first.weight, [second.weight], forward)
+    return TorchPeer(task, weights, [second.weight], forward)

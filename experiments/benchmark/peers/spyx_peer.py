@@ -1,4 +1,4 @@
-"""spyx on JAX: Linear, CuBaLIF, Linear and two LI, a jitted scan; gradients of the weight matrices only."""
+"""spyx on JAX: Linear, CuBaLIF (RCuBaLIF), Linear and two LI, a jitted scan; gradients of the weight matrices only."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ class SpyxPeer(Peer):
         first.kernel[...] = jnp.asarray(task.hidden.t().cpu().numpy())
         second.kernel[...] = jnp.asarray(task.readout.t().cpu().numpy())
         activation = spyx.axn.superspike(SLOPE)
-        hidden = spyx.nn.CuBaLIF((neurons,), alpha=task.decay, beta=task.decay, activation=activation, rngs=keys)
+        kind = spyx.nn.CuBaLIF if task.recurrent is None else spyx.nn.RCuBaLIF
+        hidden: Any = kind((neurons,), alpha=task.decay, beta=task.decay, activation=activation, rngs=keys)
+        if task.recurrent is not None:
+            hidden.recurrent_w[...] = jnp.asarray(task.recurrent.t().cpu().numpy())
         leaky = [spyx.nn.LI((classes,), beta=task.decay, rngs=keys) for _ in range(2)]
         model = spyx.nn.Sequential(first, hidden, second, *leaky)
         graph, self._weights, rest = nnx.split(
-            model, lambda path, value: isinstance(value, nnx.Param) and path[-1] == "kernel", ...
+            model, lambda path, value: isinstance(value, nnx.Param) and path[-1] in ("kernel", "recurrent_w"), ...
         )
         self._initial = self._weights
         optimizer = optax.adam(task.rate)
@@ -71,10 +74,11 @@ class SpyxPeer(Peer):
         return jax.block_until_ready(self._scores(self._weights, self._spikes))
 
     def set_gain(self, gain: float) -> None:
-        """Multiply the initial hidden weights."""
+        """Multiply the initial weights onto the hidden neurons."""
 
         def scaled(path: Any, leaf: Any) -> Any:
-            return leaf * gain if "[0]" in jax.tree_util.keystr(path) else leaf
+            name = jax.tree_util.keystr(path)
+            return leaf * gain if "[0]" in name or "recurrent_w" in name else leaf
 
         self._weights = jax.tree_util.tree_map_with_path(scaled, self._initial)
 

@@ -32,12 +32,17 @@ def _build(task: Task, prepare: Callable[[Any], Any]) -> Peer:
     first = linear(task.hidden)
     second = linear(task.readout)
     decay = task.decay
+    weights = [first.weight]
+    feedback = None if task.recurrent is None else linear(task.recurrent).weight
+    if feedback is not None:
+        weights.append(feedback)
 
     def fire(drives: Tensor) -> Tensor:
         current = membrane = spikes = torch.zeros_like(drives[0])
         spike_trains = []
         for drive in drives.unbind(0):
-            current = decay * current + drive
+            arriving = drive if feedback is None else torch.addmm(drive, spikes, feedback.t())
+            current = decay * current + arriving
             membrane = decay * membrane + current - spikes.detach()
             spikes = _spike(membrane - 1.0)
             spike_trains.append(spikes)
@@ -58,4 +63,4 @@ def _build(task: Task, prepare: Callable[[Any], Any]) -> Peer:
         spikes = hidden(first(x))
         return readout(second(spikes)), spikes
 
-    return TorchPeer(task, first.weight, [second.weight], forward)
+    return TorchPeer(task, weights, [second.weight], forward)
