@@ -4,7 +4,7 @@
   `LARGEST_ON_GPU` neurons.
 - `cpu`: float32 and float64 on the CPU, numbered surrogates, with and without recurrence; gradients with saturation
   only from events.
-- `readable`: everything.
+- `readable`: everything; alone the gradients that know a refractory period.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def engine_of(kind: str) -> Engine:
 def _compiled(tensor: Tensor, model: Model, recurrent: Tensor | None, backward: bool, dense: bool) -> Engine | None:
     """Return the compiled engine that supports a layer; None if there is none. The arguments are as in `engine_for`."""
     kind = tensor.device.type
+    if backward and model.holds_gradient:
+        return None
     if not isinstance(model.surrogate, Hashable) or model.surrogate not in NUMBERS:
         return None
     is_small = recurrent is None or len(recurrent) <= LARGEST_ON_GPU

@@ -56,7 +56,7 @@ from hxtrain.neurons.measured import Codes, SpikeGrid
 from hxtrain.neurons.model import Model
 from hxtrain.neurons.psp import GridEvents, decaying_sum, potential, potential_gradient
 
-from . import saturation
+from . import held, saturation
 from .engine import Demand, Engine, LayerGradients, ModelLayer, weight_gradient
 
 
@@ -121,7 +121,12 @@ class GridEngine(Engine):
         grad_spikes = _spike_gradient(grads, downstream, trace)
         if model.saturation is not None:
             return _saturating_gradient(layer, grid, trace, grad_spikes, grads.traces)
-        charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
+        if model.holds_gradient and grid is not None:
+            slopes = None if grad_spikes is None and layer.recurrent is None else surrogate_slopes(model, grid, trace)
+            grad_membrane = membrane_gradient(model, grid, trace, grad_spikes, grads.traces, slopes)
+            charge = held.charges(model, grid, grad_membrane, slopes, layer.recurrent)
+        else:
+            charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
         weight = None
         if demand.weight and isinstance(layer.inputs, GridEvents):
             weight = layer.inputs.weight_gradient(charge)
