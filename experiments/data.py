@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -76,13 +77,20 @@ def _typed(kind: type[ConversionConfig], words: Sequence[str]) -> ConversionConf
             close = nearest(name, names)
             remedy = f"did you mean {close[0]}=VALUE?" if close else f"settings are {', '.join(names)}"
             raise ValueError(f"{word} is not a setting; {remedy}")
-    config = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.from_dotlist(list(words)))
+    values = [_value(word, names[word.partition("=")[0]].kind) for word in words]
+    config = OmegaConf.merge(OmegaConf.structured(kind), *values)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]}={names[missing[0]].text}".replace("=", "=VALUE is missing: ", 1))
     typed = OmegaConf.to_object(config)
     assert isinstance(typed, kind)
     return typed
+
+
+def _value(word: str, kind: Any) -> Any:
+    """Return a setting; texts are as they are typed, since a pattern is no YAML."""
+    name, _, text = word.partition("=")
+    return {name: text} if kind is str else OmegaConf.from_dotlist([word])
 
 
 def _run(work: Callable[[ConversionConfig, Report], list[Part]], config: ConversionConfig) -> list[Part]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -62,15 +63,18 @@ SPEAKERS = tuple(
         ("en-us", "m2"),
         ("en-gb", "f1"),
         ("en-us", "Alex"),
-        ("en-us", "linda"),
+        ("en-gb", "steph"),
         ("en-gb-x-rp", "m4"),
         ("en-us", "f3"),
         ("en-gb-scotland", "david"),
-        ("en-gb", "steph"),
-        ("en-us", "Andy"),
         ("en-gb-x-rp", "Annie"),
-        ("en-029", "iven2"),
+        ("en-us", "Lee"),
         ("en-us", "grandma"),
+        ("en-us", "linda"),
+        ("en-us", "pablo"),
+        ("en-gb", "Jacky"),
+        ("en-029", "antonio"),
+        ("en-gb-x-gbclan", "max"),
     )
 )
 """Voices that differ clearly in the number of spikes by channel and time, see docs/speech.md."""
@@ -141,6 +145,9 @@ def spoken(voice: str, text: str, speed: int, pitch: int) -> Wave:
         AudioError: the synthesiser is missing or fails, or does not know the voice.
         ImportError: the extra `audio` is not installed.
     """
+    variant = voice.partition("+")[2]
+    if variant and variant not in variants():  # espeak-ng speaks with the plain voice then
+        raise AudioError(f"voice {voice}: {version()} has no variant {variant}; `{PROGRAM} --voices=variant` lists them")
     words = [_program(), "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", "--", text]
     try:
         process = subprocess.run(words, capture_output=True, timeout=TIMEOUT, check=False)
@@ -151,6 +158,17 @@ def spoken(voice: str, text: str, speed: int, pitch: int) -> Wave:
         raise AudioError(f"{' '.join(words)}: {detail}; `{PROGRAM} --voices` lists voices")
     samples, rate = library("soundfile").read(io.BytesIO(process.stdout), dtype="float64")
     return mono(samples, rate)
+
+
+@cache
+def variants() -> frozenset[str]:
+    """Return the names of the variants of voices that the synthesiser has.
+
+    Raises:
+        AudioError: it is missing.
+    """
+    process = subprocess.run([_program(), "--voices=variant"], capture_output=True, timeout=TIMEOUT, check=False)
+    return frozenset(re.findall(r"!v/(\S+)", process.stdout.decode(errors="replace")))
 
 
 @cache

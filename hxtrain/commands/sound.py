@@ -104,7 +104,7 @@ class SpeechConfig(ConversionConfig):
         test_share: Share of the clips of each class that is for the test, beside two whole voices.
     """
 
-    trials: int = 10
+    trials: int = 8
     test_share: float = 0.05
 
     def __post_init__(self) -> None:
