@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,24 @@ def refusal(read: Callable[[], object]) -> str | None:
     return None
 
 
+@dataclass(repr=False)
+class Case:
+    """A whole file: its path, its bytes, and what opens it."""
+
+    file: Path
+    content: bytes
+    opened: Open
+
+
 @pytest.fixture(scope="module", params=FORMATS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Open]:
-    """Return the path of a whole file, its bytes, and what opens it."""
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Return a whole file."""
     name, write, opened = FORMATS[request.param]
     file = tmp_path_factory.mktemp("files") / "class" / name
     file.parent.mkdir()
     write(file)
     StoredEvents(opened(file)).load()
-    return file, file.read_bytes(), opened
+    return Case(file, file.read_bytes(), opened)
 
 
 @settings(
@@ -106,11 +116,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**64 - 1))
-def test_a_damaged_file_is_read_or_refused(case: tuple[Path, bytes, Open], seed: int) -> None:
-    file, content, opened = case
-    file.write_bytes(damaged(content, seed))
-    message = refusal(lambda: StoredEvents(opened(file)).load())
-    assert message is None or file.name in message
+def test_a_damaged_file_is_read_or_refused(case: Case, seed: int) -> None:
+    case.file.write_bytes(damaged(case.content, seed))
+    message = refusal(lambda: StoredEvents(case.opened(case.file)).load())
+    assert message is None or case.file.name in message
 
 
 ARRAYS = {

@@ -91,6 +91,7 @@ class HDF5:
             if item.shape is None or len(item.shape) != 1:
                 raise DatasetError(f"{self.path}: {name} has shape {item.shape}, expected one dimension; {REMEDY}")
             stored = item.id.get_storage_size()
+            item.dtype  # noqa: B018 - of a damaged array it may have no equivalent in numpy
             if item.size > MOST_COMPRESSION * stored:
                 raise DatasetError(
                     f"{self.path}: {name} claims {item.size} entries, more than its {stored} bytes hold; {REMEDY}"
@@ -141,7 +142,7 @@ class HDF5:
                 raise DatasetError(f"{self.path} has addresses of an unusual form; write it again, by h5repack")
             references = self._references(array, rows)
             if references is not None:
-                require_sound_heap(references, self._bytes, self.stamp.size, f"{self.path}: {name}")
+                require_sound_heap(references, _width(array), self._bytes, self.stamp.size, f"{self.path}: {name}")
         is_sound[rows] = True
 
     def ranges(self, name: str, first: Integers, last: Integers) -> npt.NDArray[Any]:
@@ -226,6 +227,14 @@ class HDF5:
         """Return the state without the open file."""
         hidden: dict[str, Any] = {"_file": None, "_arrays": {}, "_descriptor": None, "_process": 0}
         return {name: value for name, value in vars(self).items() if name != "_closer"} | hidden
+
+
+def _width(array: Any) -> int:
+    """Return the size of an entry of a row of variable length (bytes)."""
+    import h5py
+
+    base = h5py.check_vlen_dtype(array.dtype)
+    return base.itemsize if isinstance(base, np.dtype) else 1
 
 
 def _read(descriptor: int, count: int, place: int) -> bytes:
