@@ -63,7 +63,7 @@ class EvaluateConfig:
         test_samples: Number of samples of it in use, from the start; 0 for all.
         steps: Time steps to record, at most as many as in the training; fewer steps give an earlier answer, 0 records
             all.
-        data_folder: Folder of the original files, for image sizes that the package does not contain.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`.
         weight_bits: Magnitude bits of integer weights, without the sign; None as in training, 0 as on the device.
         trace_bits: Bits of membranes; None as in training, 0 as on the device.
         silenced: Share of silent neurons in each hidden layer.
@@ -127,7 +127,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
 
     Args:
         checkpoint: `checkpoint.pt` of a run.
-        data_folder: Folder of the original files; None for the data of the package.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`, or the data of the package.
         modules: Modules with components of your own that the checkpoint may name; they are imported.
 
     Raises:

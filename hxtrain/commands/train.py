@@ -133,6 +133,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
 FREE_TO_CHANGE = {
     *(f"trainer.{name}" for name in FREE_LOOP_SETTINGS),
     "data.folder",  # the content hash stands for the files
+    "data.settings.memory",
     "data.download",
     "backend.retries",
     "backend.max_runs",

@@ -117,3 +117,34 @@ def test_a_damaged_file_is_read_or_refused(case: tuple[Path, bytes, Open], damag
     file.write_bytes(damage(content))
     message = refusal(lambda: StoredEvents(opened(file)).load())
     assert message is None or file.name in message
+
+
+ARRAYS = {
+    "heidelberg": ["spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys", "extra/meta_info/age"],
+    "flat HDF5": ["t", "unit", "offsets", "labels", "groups", "classes"],
+}
+TYPES: list[Any] = [
+    *("i1", "u8", "f2", "f8", "?", "c8", "S3", ">i4", "i8,f4"),
+    *(h5py.vlen_dtype(np.dtype(kind)) for kind in ("f2", "u2", "i8", "c8")),
+    h5py.string_dtype(),
+]
+
+
+@settings(max_examples=-(-EXAMPLES // 4), deadline=None, derandomize=True, database=None)
+@given(
+    place=st.sampled_from([(form, name) for form, names in ARRAYS.items() for name in names]),
+    kind=st.sampled_from(TYPES),
+    shape=st.sampled_from([(), (0,), (3,), (4,), (4, 2)]),
+)
+def test_an_array_of_another_type_or_length_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: tuple[str, str], kind: Any, shape: tuple[int, ...]
+) -> None:
+    form, name = place
+    filename, write, opened = FORMATS[form]
+    file = tmp_path_factory.mktemp("files") / filename
+    write(file)
+    with h5py.File(file, "r+") as content:
+        del content[name]
+        content.create_dataset(name, shape, kind)
+    message = refusal(lambda: StoredEvents(opened(file)).load())
+    assert message is None or file.name in message

@@ -28,12 +28,12 @@ class Addresses(NamedTuple):
     """Events in terms of units.
 
     Attributes:
-        time: times (s), float64 [E].
-        unit: units, int64 [E].
+        time: times (s), float64, or of the type of the file if these are seconds [E].
+        unit: units, any integer type [E].
     """
 
-    time: npt.NDArray[np.float64]
-    unit: Integers
+    time: npt.NDArray[Any]
+    unit: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,11 @@ class AddressLayout:
                 )
         if self.from_first and len(times):
             times = times - _firsts(times, counts)
-        return Addresses(times.astype(np.float64) * self.time_unit, self._unit(columns, place))
+        if self.time_unit != 1 or times.dtype.kind != "f":
+            times = times.astype(np.float64) * self.time_unit
+        return Addresses(times, self._unit(columns, place))
 
-    def _unit(self, columns: Mapping[str, npt.NDArray[Any]], place: str) -> Integers:
+    def _unit(self, columns: Mapping[str, npt.NDArray[Any]], place: str) -> npt.NDArray[Any]:
         """Return the unit of each event."""
         if self.units is not None:
             return self._within(columns["unit"], self.units, "unit", place)
@@ -164,14 +166,14 @@ class AddressLayout:
         unit += self._within(columns["x"], self.width or 0, "x", place) // self.pool
         return unit
 
-    def _within(self, values: npt.NDArray[Any], limit: int, role: str, place: str) -> Integers:
-        """Return whole numbers in `0..limit - 1` as int64 [E]."""
+    def _within(self, values: npt.NDArray[Any], limit: int, role: str, place: str) -> npt.NDArray[Any]:
+        """Return whole numbers after a check that they are in `0..limit - 1` [E]."""
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
             raise DatasetError(
                 f"{place}: {self.fields.get(role, role)} spans {int(values.min())}..{int(values.max())}, allowed "
                 f"0..{limit - 1}; declare another layout, or mend the file"
             )
-        return values.astype(np.int64)
+        return values
 
 
 def _firsts(times: npt.NDArray[Any], counts: Integers) -> npt.NDArray[Any]:

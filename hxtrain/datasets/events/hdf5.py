@@ -30,6 +30,7 @@ class HDF5:
         self.path = path
         self.stamp = stamp(path)
         self._file: Any = None
+        self._arrays: dict[str, Any] = {}
         self._descriptor: int | None = None
         self._process = 0
 
@@ -42,6 +43,7 @@ class HDF5:
         require_unchanged(self.path, self.stamp)
         if self._process != os.getpid():
             self._file = None
+            self._arrays = {}
             self._descriptor = None
             self._process = os.getpid()
         if self._file is None:
@@ -71,12 +73,15 @@ class HDF5:
         Raises:
             DatasetError: there is no such array, or it claims more than the file holds.
         """
+        file = self.file()
+        if name in self._arrays:
+            return self._arrays[name]
         if not self.holds(name):
             raise DatasetError(
                 f"{self.path}: expected an array {name}, found {', '.join(self.names()) or 'nothing'}; write it again"
             )
         with reading(f"{self.path}: {name}"):
-            item = self.file()[name]
+            item = file[name]
             if item.shape is None or len(item.shape) != 1:
                 raise DatasetError(f"{self.path}: {name} has shape {item.shape}, expected one dimension; {REMEDY}")
             stored = item.id.get_storage_size()
@@ -84,6 +89,7 @@ class HDF5:
                 raise DatasetError(
                     f"{self.path}: {name} claims {item.size} entries, more than its {stored} bytes hold; {REMEDY}"
                 )
+        self._arrays[name] = item
         return item
 
     def integers(self, name: str, limit: int = MOST_NUMBER) -> Tensor:
@@ -119,12 +125,12 @@ class HDF5:
             if place is None:
                 pieces = [array[a:b] for a, b in zip(starts, ends, strict=True)]
             else:
-                width = array.dtype.itemsize
+                kind = array.dtype
                 pieces = [
-                    np.frombuffer(self._bytes(place + int(a) * width, int(b - a) * width), array.dtype)
+                    np.frombuffer(self._bytes(place + int(a) * kind.itemsize, int(b - a) * kind.itemsize), kind)
                     for a, b in zip(starts, ends, strict=True)
                 ]
-            return np.concatenate([np.zeros(0, array.dtype), *pieces])
+            return np.concatenate(pieces) if pieces else np.zeros(0, array.dtype)
 
     def close(self) -> None:
         """Close the file, if this process has opened it; a later read opens it again."""
@@ -135,6 +141,7 @@ class HDF5:
         if self._descriptor is not None:
             self._closer()
         self._file = None
+        self._arrays = {}
         self._descriptor = None
 
     def _bytes(self, place: int, count: int) -> bytes:
@@ -154,5 +161,5 @@ class HDF5:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the open file."""
-        hidden = {"_file": None, "_descriptor": None, "_process": 0}
+        hidden: dict[str, Any] = {"_file": None, "_arrays": {}, "_descriptor": None, "_process": 0}
         return {name: value for name, value in vars(self).items() if name != "_closer"} | hidden
