@@ -203,7 +203,8 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     net = trainer.task.net
     device = device_of(net)
-    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
+    evaluated_on = trainer.task.data.evaluated_on
+    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png", evaluated_on)
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")
     if device is not None and device.plan is not None:

@@ -301,7 +301,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
     accelerator = torch_device(config.trainer.torch_device)
-    teacher = load_teacher(config.distillation, data, config.data.validation, accelerator)
+    teacher = load_teacher(config.distillation, data, config.data, accelerator)
     net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())

@@ -42,7 +42,9 @@ def shuffled_times(samples: Samples, name: str) -> EventSplit:
         DatasetError: the samples are no events.
     """
     if isinstance(samples, StoredEvents):
-        samples = samples.load()[0]
+        loaded = samples.load()
+        assert loaded is not None  # there is no limit
+        samples = loaded[0]
     if not isinstance(samples, EventSplit):
         raise DatasetError(f"shuffled_times: only events have times to shuffle, not {samples.kind}; leave this out")
     events = len(samples.time)
