@@ -92,7 +92,7 @@ def time_works(
     command: str,
     report: Report,
 ) -> list[Speed]:
-    """Time works in turns, and write their speeds to a file.
+    """Time works in turns, and write their speeds to a file, with the machine's load average before and after.
 
     Args:
         config: All settings.
@@ -112,11 +112,13 @@ def time_works(
                 for (task, name), work in works.items()
                 for threads in work.threads
             }
+            start_load = _load()
             times = in_turns(turns, config.rounds, report, turn=TURN)
+            load = [start_load, _load()]
     finally:
         torch.set_num_threads(previous_threads)
     speeds = _best([Speed(task, name, spread(seconds), threads) for (task, name, threads), seconds in times.items()])
-    write_json(path, {**_machine(config, command), "skipped": errors, "speed": [*map(_plain, speeds)]})
+    write_json(path, {**_machine(config, command), "load": load, "skipped": errors, "speed": [*map(_plain, speeds)]})
     return speeds
 
 
@@ -250,6 +252,11 @@ def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
         "threads": config.threads,
         "versions": {**versions(), **(installed() if config.peers else {})},
     }
+
+
+def _load() -> float | None:
+    """Return the mean number of running processes in the last minute, if the system reports it."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _torch_device(name: str) -> str:
