@@ -11,6 +11,7 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, Concatenate, Dict, List, Optional, ParamSpec, TypeVar  # noqa: UP035
 
+from .chips import BRAINSCALES2
 from .files import path_part
 from .intake import size
 
@@ -80,6 +81,8 @@ class EmulatorSettings(ChipSettings, Individual):  # a dataclass begins with the
         device: Torch device that emulates, such as `cuda`; None: the CPU.
         calibrate: Whether to make missing calibrations (25 s and a stored file each). False refuses a circuit that
             needs one, which suits a server whose clients shall not occupy it that long.
+        trace_memory: Memory for the trace samples of one run (bytes); None: no limit. The default holds one trial of
+            512 samples, and longer ones are refused, as on the chip whose limits the emulator has.
 
     Raises:
         ValueError: A setting has another type or is not known, or settings exclude each other.
@@ -89,11 +92,14 @@ class EmulatorSettings(ChipSettings, Individual):  # a dataclass begins with the
     engine: str = "fast"
     device: Optional[str] = None  # noqa: UP045
     calibrate: bool = True
+    trace_memory: Optional[int] = BRAINSCALES2.trace_memory  # noqa: UP045
 
     def __post_init__(self) -> None:
         if not isinstance(self.chip, str):
             raise ValueError(f"chip={self.chip!r} must be a text, the name of a chip such as {CHIP!r}")
         size(self.seed, "seed")
+        if self.trace_memory is not None:
+            size(self.trace_memory, "trace_memory")
         self.changes = _mapping("changes", self.changes)
         self.faults = _mapping("faults", self.faults)
         if isinstance(self.only, str):

@@ -103,6 +103,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         )
         self._capabilities = replace(
             CAPABILITIES,
+            trace_memory=settings.trace_memory,
             spike_interval=CAPABILITIES.trace_interval / settings.substeps,
             calibration=len(self._individuals) == 1 and isinstance(self._individuals[0], Chip),
         )

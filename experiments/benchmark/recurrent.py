@@ -1,7 +1,7 @@
 """Speed of training a recurrent network: in software, on emulated chips, and in other libraries.
 
-The network is that of the published run on spoken digits, 70-186-20 with 100 steps (Cramer et al. 2022). Timing is as in
-`speed`. Peers fire as many hidden spikes as our software.
+The network is that of the published run on spoken digits, 70-186-20 with 100 steps (Cramer et al. 2022). Timing is as
+in `speed`. Peers fire as many hidden spikes as our software.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hxtrain.backends.files import replacing
 from hxtrain.datasets import Dataset, ImageSource, Samples, Split
 from hxtrain.execution import device_of
 from hxtrain.network import Network
-from hxtrain.neurons import over_time
+from hxtrain.neurons import potential
 from hxtrain.objectives.losses import predictions
 from hxtrain.plots import training as plots
 from hxtrain.runs.progress import Progress
@@ -267,4 +267,4 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
 def _model_traces(net: Network, inputs: Tensor) -> Tensor:
     """Return the model's membranes of the readout `[T, B, N]` for its inputs `[T, B, J]`."""
     last = net.layers[-1]
-    return over_time(net.psp(last), inputs @ last.linear.effective_weight.t())
+    return potential(inputs @ last.linear.effective_weight.t(), *net.decays(last))

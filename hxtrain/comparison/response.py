@@ -11,7 +11,7 @@ at the start of bin k > j, ::
 
     h((k - j - f) dt) = beta^-f h((k - j) dt) - alpha^(k - j) g(f)     g(f) = (alpha^-f - beta^-f) / (beta - alpha)
 
-so the response to all events is two Toeplitz products: one of `psp_matrix`, one of powers of alpha.
+so the response to all events is two sums over time: one with `psp_kernel`, one with powers of alpha.
 Shape letters: `T` time steps, `B` samples, `J` inputs, `N` neurons, `E` events.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import GRID_TOLERANCE
-from hxtrain.neurons import decay, over_time, psp_matrix
+from hxtrain.neurons import decay, decaying_sum, potential
 
 
 class Response(NamedTuple):
@@ -70,12 +70,9 @@ def linear_response(weight: Tensor, events: Spikes, dt: float, steps: int, tau_m
     growth = torch.exp(fraction * dt / tau_mem)
     rate = dt * (1 / tau_syn - 1 / tau_mem)
     share = fraction / beta if rate == 0 else torch.expm1(fraction * rate) / (-beta * math.expm1(-rate))
-    lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
-    current = torch.where(lag > 0, alpha ** lag.clamp(min=0).double(), 0.0).to(weight)
-    membrane = psp_matrix(steps, alpha, beta, weight.dtype, weight.device)
     arrived = _binned(events, growth, dt, steps).to(weight) @ weight.t()
     advanced = _binned(events, growth * share, dt, steps).to(weight) @ weight.t()
-    return over_time(membrane, arrived) - over_time(current, advanced)
+    return potential(arrived, alpha, beta) - alpha * decaying_sum(advanced, alpha, 1)
 
 
 def first_spikes(events: Spikes) -> Tensor:

@@ -150,12 +150,28 @@ def _network_misfits(plan: Plan) -> list[str]:
     if circuit.forced_reset and circuit.trial_time is None:
         misfits.append("network: a forced reset needs trials that follow closely; set `trial_time` (s)")
     if plan.trials_per_run == 0:
-        neurons = max(sum(p.size for p in part.circuit.populations) for part in plan.parts)
-        misfits.append(
-            f"network: one trial of {circuit.samples} samples of {neurons} neurons does not fit "
-            f"{caps.trace_memory} bytes of trace memory; use fewer steps"
-        )
+        misfits.append(_memory_misfit(plan))
     return misfits if caps.traces else misfits + _trace_misfits(circuit)
+
+
+def _memory_misfit(plan: Plan) -> str:
+    """Return the text on a trial whose trace samples exceed the memory of a run; some part cannot be divided."""
+    caps = plan.capabilities
+    steps = plan.circuit.samples
+    memory = caps.trace_memory or 0
+    stored = max(caps.trace_channels or caps.stored(part.circuit) for part in plan.parts)
+    hidden = sum(p.size for p in plan.circuit.traced if p.threshold is not None)
+    remedies = []
+    if memory >= stored:
+        remedies.append(f"set steps={memory // stored} or less")
+    if caps.trace_channels is None and caps.selective and hidden:
+        remedies.append("set traces=spikes_only, so that membranes of the output alone are recorded")
+    remedies.append("end in a spiking population with traces=spikes_only, so that no membranes are recorded")
+    remedies.append(f"use a device with {steps * stored} bytes for the traces of a run")
+    return (
+        f"network: one trial of {steps} samples of {stored} neurons does not fit {memory} bytes of trace memory "
+        f"(trace_memory); {', or '.join(remedies)}"
+    )
 
 
 def _trace_misfits(circuit: Circuit) -> list[str]:

@@ -68,12 +68,15 @@ class SurrogateGradient(Gradient):
         slope: Inverse width of the surrogate of all populations; None: that of each population.
         at_spike: Membrane that the surrogate sees in a bin with a spike, `threshold` or `trace`, in all populations;
             None: that of each population.
+        refractory: Whether no gradient passes a membrane that is held at its reset after a spike; every spiking
+            population needs a refractory period. False: gradients do not know it, as published (decision 0023).
     """
 
     reads_membranes: ClassVar[bool] = True
     surrogate: Any = None
     slope: Optional[float] = None  # noqa: UP045 - spelt so for every OmegaConf
     at_spike: Optional[str] = None  # noqa: UP045
+    refractory: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "gradient.")
@@ -97,6 +100,7 @@ class SurrogateGradient(Gradient):
             surrogate=self._derivative() or model.surrogate,
             slope=self.slope or model.slope,
             at_threshold=model.at_threshold if self.at_spike is None else self.at_spike == AT_SPIKE[0],
+            holds_gradient=self.refractory,
         )
 
     def attach(
@@ -107,9 +111,26 @@ class SurrogateGradient(Gradient):
         models: Sequence[Model],
     ) -> list[M]:
         """Return the measured layers with the gradients of their models, see `Gradient.attach`."""
-        if (self.surrogate, self.slope, self.at_spike) != (None, None, None):
+        if self.refractory:
+            _require_hold(layers, models)
+        if self.refractory or (self.surrogate, self.slope, self.at_spike) != (None, None, None):
             models = [self.replaced(model) for model in models]
         return measured_layers(weights, events, layers, models)
+
+
+def _require_hold(layers: Sequence[MeasuredLayer], models: Sequence[Model]) -> None:
+    """Refuse layers whose gradient cannot know a refractory period.
+
+    Raises:
+        ValueError: A spiking layer has none, or inputs saturate.
+    """
+    if any(layer.fired is not None and model.hold is None for layer, model in zip(layers, models, strict=True)):
+        raise ValueError(
+            "gradient.refractory=true needs the refractory period of every spiking population; set network.refractory, "
+            "such as 2e-6, or LIF(refractory=2e-6)"
+        )
+    if any(model.saturation is not None for model in models):
+        raise ValueError("gradient.refractory=true is not available with network.saturation; leave one of them out")
 
 
 GRADIENTS: Registry[type[Gradient]] = Registry("gradients", "gradient", Gradient)

@@ -34,7 +34,16 @@ from hxtrain.checks import (
 from hxtrain.checks import seed as check_seed
 from hxtrain.eager import eager
 from hxtrain.gradients import Gradient, SurrogateGradient
-from hxtrain.neurons import GridEvents, Model, decay, full_precision, get_surrogate, hold_of_model, psp_matrix
+from hxtrain.neurons import (
+    GridEvents,
+    Model,
+    decay,
+    full_precision,
+    get_surrogate,
+    hold_of_measured,
+    hold_of_model,
+    psp_matrix,
+)
 
 from .activity import Activity
 from .arrival import InputWatch
@@ -398,13 +407,19 @@ class Network(Constants):
         activity.onto_output = program.counts[-1]
         if not graph:
             return activity
-        models = program.models
+        models = program.models if runner is self.twin else self._models_of_measured(program)
         if self.saturation is not None:
             saturations = zip(models, runner.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in saturations]
         onto = [(weight, recurrent[0] if recurrent else None) for weight, *recurrent in program.by_layer(weights)]
         activity.layers = self.gradient.attach(onto, events, activity.layers, models)
         return activity
+
+    def _models_of_measured(self, program: Program) -> list[Model]:
+        """Return the model of each layer for spikes that a device measured."""
+        periods = [n.refractory if isinstance(n := layer.neurons, LIF) else None for layer in program.layers]
+        holds = [hold_of_measured(period, self.dt) for period in periods]
+        return [model._replace(hold=hold) for model, hold in zip(program.models, holds, strict=True)]
 
     def _check_unchanged(self, program: Program) -> Program:
         """Refuse a network that is not the one placed on the device; in software, check its changes.

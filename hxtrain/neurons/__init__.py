@@ -5,7 +5,7 @@ from .events import Grads, GroupedEvents
 from .measured import Codes, MeasuredLayer, MembraneSource, SpikeGrid
 from .model import Model, Saturation, hold_of_measured, hold_of_model
 from .precision import full_precision
-from .psp import GridEvents, decay, over_time, psp_kernel, psp_matrix
+from .psp import GridEvents, decay, decaying_sum, over_time, potential, psp_kernel, psp_matrix
 from .surrogate import SURROGATES, Surrogate, get_surrogate
 
 __all__ = [
@@ -22,11 +22,13 @@ __all__ = [
     "Surrogate",
     "UnrecordedMembranes",
     "decay",
+    "decaying_sum",
     "full_precision",
     "get_surrogate",
     "hold_of_measured",
     "hold_of_model",
     "over_time",
+    "potential",
     "psp_kernel",
     "psp_matrix",
 ]

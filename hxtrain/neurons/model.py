@@ -54,7 +54,8 @@ class Model(NamedTuple):
             sample of the bin (decision 0002).
         saturation: Saturation of the synaptic inputs (decision 0010); None for linear inputs.
         hold: Time for which a membrane is held at the leak after the trace sample of a spike (steps, decision 0023);
-            None: the threshold is subtracted, and nothing is held. Gradients do not know it.
+            None: the threshold is subtracted, and nothing is held.
+        holds_gradient: Whether gradients know the hold; if not, they are those of the model that holds nothing.
     """
 
     alpha: float
@@ -64,6 +65,7 @@ class Model(NamedTuple):
     at_threshold: bool = True
     saturation: Saturation | None = None
     hold: float | None = None
+    holds_gradient: bool = False
 
 
 def hold_of_model(refractory: float | None, dt: float) -> float | None:

@@ -27,6 +27,11 @@ from .conversion import count_grid, group_events
 from .events import GroupedEvents
 from .shapes import require
 
+LONG = 512
+"""Largest number of steps T for which a sum over time is one product with a matrix `[T, T]`."""
+BLOCK = 128
+"""Steps of a block of a longer sum."""
+
 
 @lru_cache(maxsize=256)
 def decay(dt: float, tau: float) -> float:
@@ -53,6 +58,62 @@ def psp_matrix(steps: int, alpha: float, beta: float, dtype: torch.dtype, device
         kernel = psp_kernel(steps, alpha, beta)
         lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
         return torch.where(lag > 0, kernel[lag.clamp(min=0)], 0.0).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def decay_matrix(steps: int, factor: float, lag: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the lower-triangular Toeplitz matrix `[T, T]` of `factor^(t - s - lag)` for t - s of at least `lag`."""
+    with torch.inference_mode(False):  # the cached matrix must serve training, too
+        distance = torch.arange(steps)[:, None] - torch.arange(steps)[None, :] - lag
+        return torch.where(distance >= 0, factor ** distance.clamp(min=0).double(), 0.0).to(device, dtype)
+
+
+def decaying_sum(x: Tensor, factor: float, lag: int) -> Tensor:
+    """Return the sum over s of `factor^(t - s - lag) x[s]`, for t - s of at least `lag`: `[T, ...]` to the same shape.
+
+    Its cost is linear in T beyond `LONG` steps: a product for each block of steps, and the sum of all earlier ones.
+
+    Args:
+        x: Terms.
+        factor: Decay per step.
+        lag: Number of steps after which a term counts.
+    """
+    steps = len(x)
+    if steps <= LONG:
+        return over_time(decay_matrix(steps, factor, lag, x.dtype, x.device), x)
+    matrix = decay_matrix(BLOCK, factor, 0, x.dtype, x.device)
+    powers = factor * matrix[:, :1]  # of the sum at the end of the previous block
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    result[:lag] = 0
+    previous_sum = torch.zeros_like(x[:1]).flatten(1)
+    for terms, sums in zip(x[: steps - lag].split(BLOCK), result[lag:].split(BLOCK), strict=True):
+        size = len(terms)
+        block = torch.addmm(powers[:size] * previous_sum, matrix[:size, :size], terms.reshape(size, -1))
+        previous_sum = block[-1:]
+        sums.copy_(block.view(sums.shape))
+    return result
+
+
+def decaying_sum_of_later(x: Tensor, factor: float, lag: int) -> Tensor:
+    """Return the sum over t of `factor^(t - s - lag) x[t]`, for t - s of at least `lag`: the transpose."""
+    if len(x) <= LONG:
+        return over_time(decay_matrix(len(x), factor, lag, x.dtype, x.device).t(), x)
+    return decaying_sum(x.flip(0), factor, lag).flip(0)
+
+
+def potential(drive: Tensor, alpha: float, beta: float) -> Tensor:
+    """Return the membranes `K drive` without resets `[T, B, N]` of summed weights of each step's inputs."""
+    if len(drive) <= LONG:
+        return over_time(psp_matrix(len(drive), alpha, beta, drive.dtype, drive.device), drive)
+    return decaying_sum(decaying_sum(drive, alpha, 0), beta, 1)
+
+
+def potential_gradient(grad_membrane: Tensor, alpha: float, beta: float) -> Tensor:
+    """Return the gradient of the drive, `K^T grad_membrane`, see `potential`."""
+    if len(grad_membrane) <= LONG:
+        matrix = psp_matrix(len(grad_membrane), alpha, beta, grad_membrane.dtype, grad_membrane.device)
+        return over_time(matrix.t(), grad_membrane)
+    return decaying_sum_of_later(decaying_sum_of_later(grad_membrane, beta, 1), alpha, 0)
 
 
 def over_time(matrix: Tensor, x: Tensor) -> Tensor:

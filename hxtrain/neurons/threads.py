@@ -14,11 +14,28 @@ from itertools import pairwise
 MIN_SHARE = 150_000
 """Smallest share of a thread in values `[T, B, N]` of a backward pass (about 0.15 ms); a hand-over costs half of it."""
 
+SHARES_PER_CORE = 4
+"""Number of small shares for each core."""
+
 
 def edges_of(count: int, values: int) -> list[int]:
     """Return the start of each core's share, and the end, of `count` items with `values` values in total."""
     parts = max(1, min(_cores(), count, values // MIN_SHARE))
     return [count * i // parts for i in range(parts + 1)]
+
+
+def small_edges(count: int, values: int, grain: int) -> list[int]:
+    """Return edges of several shares for each core, so that a core that is busy elsewhere takes fewer of them.
+
+    Args:
+        count: Number of items.
+        values: Number of values of all items.
+        grain: Number of items that stay together.
+    """
+    grains = -(-count // grain)
+    cores = _cores()
+    parts = max(1, min(SHARES_PER_CORE * cores if cores > 1 else 1, grains, values // MIN_SHARE))
+    return [min(grains * i // parts * grain, count) for i in range(parts + 1)]
 
 
 def run_shares(work: Callable[[int, int, int], object], edges: Sequence[int]) -> None:

@@ -446,3 +446,13 @@ def test_shares_of_work() -> None:
 
     with pytest.raises(RuntimeError, match="broken share"):
         threads.run_shares(fail, edges)
+
+
+@pytest.mark.parametrize(("count", "grain", "expected"), [(100, 4, 8), (9, 4, 3), (1, 4, 1)])
+def test_small_shares_keep_groups_together(count: int, grain: int, expected: int, mocker) -> None:
+    mocker.patch.object(threads, "_cores", return_value=2)
+    edges = threads.small_edges(count, 10**9, grain)
+    assert (edges[0], edges[-1], len(edges)) == (0, count, expected + 1)
+    assert all(edge % grain == 0 for edge in edges[:-1])
+    assert len(set(edges)) == len(edges)
+    assert threads.small_edges(count, threads.MIN_SHARE, grain) == [0, count]

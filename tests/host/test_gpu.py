@@ -40,6 +40,53 @@ def to_device(x):
     return None if x is None else x.to("cuda" if GPU else "cpu")
 
 
+@pytest.mark.parametrize("hold", [None, 1.7])
+@pytest.mark.parametrize("samples", [5, 19])
+def test_recurrent_layers_respond_as_in_torch(kernels, samples, hold):
+    """One block of samples, or two of which the second is not full."""
+    model = Model(0.7, 0.8, hold=hold)
+    drive = (draw(9, samples, 40) > 1.5).float() @ draw(40, 30)
+    recurrent = 0.2 * draw(30, 30)
+    expected_spikes, expected = readable.response(drive, model, True, recurrent)
+    spikes, trace = kernels.respond(to_device(drive), model, True, to_device(recurrent))
+    assert 0.02 < float(expected_spikes.mean()) < 0.9
+    assert torch.equal(spikes.cpu(), expected_spikes)
+    assert torch.allclose(trace.cpu(), expected, atol=1e-4)
+    unconnected, _ = readable.response(drive, model, True)
+    assert not torch.equal(unconnected, expected_spikes)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES.values(), ids=SURROGATES)
+@pytest.mark.parametrize("at_threshold", [True, False])
+@pytest.mark.parametrize("parts", ["spikes", "trace", "both"])
+def test_gradients_of_recurrent_charges_are_those_of_torch(kernels, surrogate, at_threshold, parts):
+    model = Model(0.7, 0.8, surrogate, 2.0, at_threshold)
+    shape = (7, 18, 30)
+    trace = 1 + draw(*shape)
+    by_spikes = draw(*shape).flip(0) if parts != "trace" else None
+    by_trace = draw(*shape).flip(1) if parts != "spikes" else None
+    arguments = ((trace > 1.8).float(), trace, by_spikes, by_trace, 0.2 * draw(30, 30))
+    expected = readable.charges(model, *arguments)
+    charges = kernels.charges(model, *map(to_device, arguments))
+    assert float(expected.std()) > 0.1
+    assert torch.allclose(charges.cpu(), expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_recurrent_layers_larger_than_a_program_take_the_readable_engine(kernels, mocker):
+    if not GPU:
+        mocker.patch.object(choice, "GPU", "cpu")
+    model = Model(0.7, 0.8)
+    like = to_device(torch.zeros(1))
+    for neurons, is_small in ((choice.LARGEST_ON_GPU, True), (choice.LARGEST_ON_GPU + 1, False)):
+        engine = engine_for(like, model, to_device(torch.zeros(neurons, neurons)), backward=True)
+        assert (type(engine).__name__ == "GpuEngine") is is_small
+    drive = to_device(torch.zeros(1, 1, 513))
+    with pytest.raises(ValueError, match=r"recurrent layer of 513 neurons is larger than 512.*the readable engine"):
+        kernels.respond(drive, model, True, to_device(torch.zeros(513, 513)))
+    with pytest.raises(ValueError, match=r"recurrent weights: expected .*\(3, 3\), got .*\(4, 4\)"):
+        kernels.respond(to_device(torch.zeros(1, 1, 3)), model, True, to_device(torch.zeros(4, 4)))
+
+
 @pytest.mark.parametrize("spiking", [True, False])
 def test_layers_respond_as_in_torch(kernels, spiking):
     model = Model(0.7, 0.8)

@@ -45,7 +45,13 @@ MISFITS = [
     ({"max_samples": 10}, {}, r"20 trace samples per trial exceed 10 by 10; set steps=10"),
     ({}, {"dt": 1e-3}, r"1\. network: dt=0.001 s differs from .* set dt=1.7e-06$"),
     ({}, {"steps": 200}, r"a trial of 0.00034 s is longer than the 0.0002 s .* set steps=117"),
-    ({"trace_memory": 4000}, {}, r"does not fit 4000 bytes of trace memory"),
+    (
+        {"trace_memory": 4000},
+        {},
+        r"20 samples of 256 neurons does not fit 4000 bytes of trace memory \(trace_memory\); set steps=15 or less, or "
+        r"end in a spiking population with traces=spikes_only.*, or use a device with 5120 bytes for the traces",
+    ),
+    ({"trace_memory": 9}, {}, r"does not fit 9 bytes of trace memory \(trace_memory\); end in a spiking population"),
     ({"traces": False}, {}, r"the gradient reads the membranes of spiking neurons"),
     ({"tau_range": (1e-5, 1e-4)}, {}, r"layer0: tau_mem=6e-06 s is outside 1e-05..0.0001 s"),
 ]
@@ -55,6 +61,52 @@ MISFITS = [
 def test_misfits_name_layer_limit_excess_and_remedy(caps, network, text):
     with pytest.raises(hx.PlacementError, match=text):
         place(net(**network), replace(CHIP, **caps), max_runs=1)
+
+
+def recurrent_net(steps, **kw):
+    return hx.Network(
+        *(hx.Linear(20, 30, gain=3), hx.LIF(30), hx.Recurrent(30)),
+        *(hx.Linear(30, 5), kw.pop("output", hx.LI(5))),
+        steps=steps,
+        **kw,
+    )
+
+
+def test_a_long_trial_of_a_recurrent_network_needs_the_memory_of_a_run():
+    """Its neurons cannot be divided over runs; each remedy of the text is one."""
+    recorded = replace(CHIP, trace_channels=None, selective=True, trace_memory=700)
+    text = r"one trial of 100 samples of 30 neurons does not fit 700 bytes .*; set steps=23 or less, or set traces="
+    with pytest.raises(hx.PlacementError, match=text):
+        place(recurrent_net(100), recorded)
+    assert place(recurrent_net(23), recorded).trials_per_run == 1
+    assert place(recurrent_net(100, traces="spikes_only"), recorded).trials_per_run == 1
+    assert place(recurrent_net(100, output=hx.LIF(5), traces="spikes_only"), CHIP).trials_per_run is None
+    assert place(recurrent_net(100), replace(recorded, trace_memory=3000)).trials_per_run == 1
+
+
+def test_long_trials_run_in_the_memory_of_the_emulated_chip():
+    """Its memory holds 512 samples; a setting gives it more, and changes nothing else."""
+    steps = 600
+    options = {"preset": "ideal", "trial_time": steps * 1.7e-6 + 1e-4}
+    with hx.open_device("emulator", **options) as device:
+        with pytest.raises(hx.PlacementError, match=r"does not fit 131072 bytes .*; set steps=512 or less"):
+            recurrent_net(steps).attach(device)
+        short = recurrent_net(512)
+        short.attach(device)
+        assert device.plan.trials_per_run == 1
+    g = torch.Generator().manual_seed(0)
+    spikes = hx.Spikes.from_grid((torch.rand(steps, 3, 20, generator=g) < 0.05).float(), 1.7e-6)
+    activities = []
+    for memory in (2 * 256 * steps, None):
+        with hx.open_device("emulator", trace_memory=memory, **options) as device:
+            long = recurrent_net(steps)
+            long.attach(device)
+            assert device.plan.trials_per_run == (None if memory is None else 2)
+            activities.append(long(spikes))
+    limited, unlimited = activities
+    assert limited.hidden[0].counts.sum() > 100
+    assert torch.equal(limited.hidden[0].spikes, unlimited.hidden[0].spikes)
+    hx.MaxOverTime()(limited.readout, torch.tensor([0, 1, 2])).backward()
 
 
 def test_all_misfits_are_reported_at_once_and_the_device_is_not_touched(mocker):

@@ -1,5 +1,6 @@
 """The twin with a refractory period: the same in all engines, and near to an ideal chip, where a soft reset is not."""
 
+import contextlib
 import copy
 import math
 
@@ -11,7 +12,7 @@ import hxtrain as hx
 from hxtrain.backends import Spikes
 from hxtrain.gradients import measured_layers
 from hxtrain.network import NetworkConfig
-from hxtrain.neurons import GridEvents, MeasuredLayer, Model, SpikeGrid, hold_of_measured, hold_of_model
+from hxtrain.neurons import GridEvents, MeasuredLayer, Model, SpikeGrid, hold_of_measured, hold_of_model, psp
 from hxtrain.neurons.engines import ModelLayer, engine_for, readable
 from hxtrain.neurons.engines.readable import READABLE
 
@@ -112,8 +113,8 @@ def test_a_readout_is_never_held():
 
 
 @pytest.mark.parametrize("spiking", [True, False])
-def test_long_trials_are_the_same_step_by_step(monkeypatch, spiking):
-    """Beyond some number of steps, the readable engine uses no matrix [T, T]."""
+def test_long_trials_are_the_same_in_blocks_of_steps(monkeypatch, spiking):
+    """Beyond some number of steps, no engine uses a matrix [T, T]."""
     model = Model(0.75, 0.8)
     weight = 0.6 * normal(NEURONS, INPUTS, seed=3, dtype=torch.float64)
     recurrent = 0.15 * normal(NEURONS, NEURONS, seed=4, dtype=torch.float64)
@@ -126,8 +127,9 @@ def test_long_trials_are_the_same_step_by_step(monkeypatch, spiking):
         return [trace, charge] + ([READABLE.follow(layer, spikes), spikes.grid] if spiking else [])
 
     expected = results()
-    monkeypatch.setattr(readable, "LONG", STEPS - 1)
-    monkeypatch.setattr(readable, "psp_matrix", None)
+    monkeypatch.setattr(psp, "LONG", STEPS - 1)
+    monkeypatch.setattr(psp, "BLOCK", 8)
+    monkeypatch.setattr(psp, "psp_matrix", None)
     for actual, value in zip(results(), expected, strict=True):
         torch.testing.assert_close(actual, value, atol=1e-10, rtol=0)
 
@@ -210,3 +212,82 @@ def test_the_setting_is_checked_and_built():
     assert hold_of_measured(2e-6, DT) == pytest.approx(2 / 1.7 + 0.5)
     assert hold_of_model(None, DT) is hold_of_measured(None, DT) is None
     assert "refractory=2e-06 s" in repr(net.layers[0].neurons)
+
+
+class _Spike(torch.autograd.Function):
+    """A spike with the surrogate `superspike` of slope 10; the membrane counts as at its threshold where it fires."""
+
+    @staticmethod
+    def forward(ctx, membrane):
+        ctx.save_for_backward(membrane)
+        return (membrane > 1).to(membrane)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (membrane,) = ctx.saved_tensors
+        distance = torch.where(membrane > 1, 0.0, 1 - membrane)
+        return grad / (1 + 10 * distance) ** 2
+
+
+def held_by_autograd(drive, recurrent, hold, alpha, beta):
+    """Return spikes and membranes of a layer in the graph; the hold itself is a constant, as resets are."""
+    current = membrane = rest = torch.zeros_like(drive[0])
+    spikes, membranes = [], []
+    for arriving in drive:
+        membranes.append(membrane)
+        spikes.append(_Spike.apply(membrane))
+        current = alpha * current + arriving
+        if recurrent is not None:
+            current = current + spikes[-1] @ recurrent.t()
+        spike = spikes[-1].detach()
+        rest = torch.where(spike > 0, hold, rest)
+        is_reset = (rest > 0) | (spike > 0)
+        membrane = (1 - rest.clamp(max=1)) * current + torch.where(is_reset, 0.0, beta * membrane)
+        rest = (rest - 1).clamp(min=0)
+    return torch.stack(spikes), torch.stack(membranes)
+
+
+@pytest.mark.parametrize("is_recurrent", [True, False])
+@pytest.mark.parametrize("hold", HOLDS)
+def test_a_gradient_that_knows_the_hold_is_that_of_autograd(is_recurrent, hold):
+    alpha, beta = 0.75, 0.8
+    weight = (0.6 * normal(20, INPUTS, seed=3, dtype=torch.float64)).requires_grad_()
+    recurrent = (0.3 * normal(20, 20, seed=4, dtype=torch.float64)).requires_grad_() if is_recurrent else None
+    inputs = GridEvents(poisson(), DT, STEPS)
+    drive = inputs.counts(0, STEPS).double() @ weight.t()
+    spikes, trace = held_by_autograd(drive, recurrent, hold, alpha, beta)
+    factors = normal(STEPS, SAMPLES, 20, seed=8, dtype=torch.float64)
+    parameters = [weight] if recurrent is None else [weight, recurrent]
+
+    def gradients(spikes, trace):
+        return torch.autograd.grad((spikes * factors).sum() + (trace * factors.flip(0)).sum(), parameters)
+
+    expected = gradients(spikes, trace)
+    model = Model(alpha, beta, hold=hold, holds_gradient=True)
+    measured = MeasuredLayer(SpikeGrid(spikes.detach()), trace.detach())
+    (layer,) = measured_layers([(weight, recurrent)], inputs, [measured], [model])
+    for actual, value in zip(gradients(layer.spikes, layer.trace), expected, strict=True):
+        torch.testing.assert_close(actual, value, atol=1e-10, rtol=1e-10)
+    (plain,) = measured_layers([(weight, recurrent)], inputs, [measured], [model._replace(holds_gradient=False)])
+    assert not torch.allclose(gradients(plain.spikes, plain.trace)[0], expected[0], rtol=0.01)
+
+
+@pytest.mark.parametrize("preset", [None, "ideal"])
+def test_the_setting_of_the_gradient_reaches_it(preset):
+    spikes = poisson(30, 10, 60, rate=0.12)
+    labels = torch.arange(10) % 4
+    gradients = []
+    for knows in (False, True):
+        net = network(2e-6, gradient=hx.SurrogateGradient(refractory=knows))
+        with contextlib.nullcontext() if preset is None else hx.open_device("emulator", preset=preset) as device:
+            net.attach(device)
+            hx.MaxOverTime()(net(spikes).readout, labels).backward()
+        gradients.append(net.layers[0].recurrent.weight.grad)
+    assert gradients[0].any()
+    assert not torch.allclose(*gradients, rtol=0.01)
+
+
+def test_a_gradient_needs_the_period_that_it_is_to_know():
+    net = network(None, gradient=hx.SurrogateGradient(refractory=True))
+    with pytest.raises(ValueError, match=r"gradient.refractory=true needs the refractory period .* set network.refr"):
+        net(poisson(30, 2, 60))

@@ -40,13 +40,14 @@ def build(task: Task) -> Peer:
 
     def fire(drives: Tensor) -> Tensor:
         if feedback is None:
-            return hidden(drives)
+            spikes: Tensor = hidden(drives)
+            return spikes
         spike = torch.zeros_like(drives[0])
-        spikes = []
+        train = []
         for drive in drives.unbind(0):
             spike = hidden(drive + feedback(spike))
-            spikes.append(spike)
-        return torch.stack(spikes)
+            train.append(spike)
+        return torch.stack(train)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         for layer in (hidden, readout):

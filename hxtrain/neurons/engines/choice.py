@@ -1,9 +1,10 @@
 """The choice of engine, in one place.
 
-- `gpu`: float32 on a GPU with Triton, numbered surrogates, without recurrence and saturation.
+- `gpu`: float32 on a GPU with Triton, numbered surrogates, without saturation, recurrent layers of at most
+  `LARGEST_ON_GPU` neurons.
 - `cpu`: float32 and float64 on the CPU, numbered surrogates, with and without recurrence; gradients with saturation
   only from events.
-- `readable`: everything.
+- `readable`: everything; alone the gradients that know a refractory period.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .surrogates import NUMBERS
 
 GPU = "cuda"
 """Type of the torch devices that Triton's kernels run on."""
+LARGEST_ON_GPU = 512
+"""Largest recurrent layer (neurons) whose state and weights fit a program of the kernels."""
 
 
 def engine_for(
@@ -53,10 +56,12 @@ def engine_of(kind: str) -> Engine:
 def _compiled(tensor: Tensor, model: Model, recurrent: Tensor | None, backward: bool, dense: bool) -> Engine | None:
     """Return the compiled engine that supports a layer; None if there is none. The arguments are as in `engine_for`."""
     kind = tensor.device.type
+    if backward and model.holds_gradient:
+        return None
     if not isinstance(model.surrogate, Hashable) or model.surrogate not in NUMBERS:
         return None
-    is_plain = recurrent is None and model.saturation is None
-    if kind == GPU and is_plain and tensor.dtype == torch.float32 and _has_triton():
+    is_small = recurrent is None or len(recurrent) <= LARGEST_ON_GPU
+    if kind == GPU and is_small and model.saturation is None and tensor.dtype == torch.float32 and _has_triton():
         return _gpu()
     is_loop = not backward or not (dense and model.saturation is not None)
     if kind == "cpu" and is_loop and tensor.dtype in (torch.float32, torch.float64):

@@ -21,7 +21,7 @@ from hxtrain.neurons.jit import Float, Number
 from hxtrain.neurons.measured import Codes, MembraneSource, SpikeGrid
 from hxtrain.neurons.model import Model
 from hxtrain.neurons.shapes import check_backward, check_drive, require
-from hxtrain.neurons.threads import edges_of, run_loop, run_shares
+from hxtrain.neurons.threads import edges_of, run_loop, run_shares, small_edges
 
 from . import cpu_backward, cpu_forward, cpu_recurrent, cpu_saturating
 from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results
@@ -323,7 +323,7 @@ def recurrent_gradient(
     measured = _measured_pass(model, fired, membrane, grads, downstream)
     inputs = NO_EVENTS if events is None else _groups(events)
     spikes = _groups(fired)
-    edges = edges_of(samples, charges.numel())
+    edges = small_edges(samples, charges.numel(), int(cpu_recurrent.QUAD))
     run_loop(cpu_recurrent.charges_of_samples, edges, measured, inputs, spikes, synapses, charges.numpy())
     grad_weight = like.new_empty(weight.shape) if demand.weight and events is not None else None
     grad_recurrent = like.new_empty(recurrent.shape) if demand.recurrent else None

@@ -326,7 +326,7 @@ def charges_of_samples(
     current = np.zeros(of_saturation * wide, dtype)
     flat_charges = charges.reshape(-1)
     for first in range(begin, end, QUAD):
-        samples = uptr(min(end - first, QUAD))
+        samples = min(uptr(end - first), QUAD)
         membrane[:] = 0
         charge[:] = 0
         feedback[:] = 0

@@ -11,14 +11,13 @@ from .readable import GridEngine
 
 
 class GpuEngine(GridEngine):
-    """Kernels whose state of a neuron stays in registers; for layers without recurrence and saturation."""
+    """Kernels whose state of a neuron stays in registers; for layers without saturation."""
 
     def response(
         self, drive: Tensor, model: Model, spiking: bool, recurrent: Tensor | None
     ) -> tuple[Tensor | None, Tensor]:
         """Return spikes and membranes of a layer of the twin; see `GridEngine.response`."""
-        _refuse_recurrence(recurrent)
-        return gpu_kernel.respond(drive.detach(), model, spiking)
+        return gpu_kernel.respond(drive.detach(), model, spiking, None if recurrent is None else recurrent.detach())
 
     def charges(
         self,
@@ -30,10 +29,4 @@ class GpuEngine(GridEngine):
         recurrent: Tensor | None,
     ) -> Tensor:
         """Return the gradient of each step's charge; see `GridEngine.charges`."""
-        _refuse_recurrence(recurrent)
-        return gpu_kernel.charges(model, spikes, trace, grad_spikes, grad_trace)
-
-
-def _refuse_recurrence(recurrent: Tensor | None) -> None:
-    if recurrent is not None:
-        raise ValueError("the kernels of the GPU know no recurrent synapses; the readable engine does")
+        return gpu_kernel.charges(model, spikes, trace, grad_spikes, grad_trace, recurrent)

@@ -15,8 +15,8 @@ or, with a refractory period, which holds the membrane at the leak for `hold` st
 Without it, resets and recurrent synapses only add to the linear response to x. So the drive of all steps is computed
 at once (`psp.py`), and the loop over time carries the effects of the population's spikes. For prescribed spikes, such
 as measured ones, the membranes are linear in x and S and need no loop: `U = K (W x + V S) - R S` with the Toeplitz
-matrices of the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` for t > s. Their cost grows
-with T^2; trials of more than `LONG` steps go step by step.
+matrices of the post-synaptic potential, K, and of the reset, `R[t, s] = beta^(t - s - 1)` for t > s. In long
+trials they are the same filters, in blocks of steps (`psp.py`).
 
 Backwards, a measured pass. The measured traces contain the resets, so that for a feed-forward layer::
 
@@ -54,13 +54,10 @@ from hxtrain.backends import Spikes
 from hxtrain.neurons.events import Grads
 from hxtrain.neurons.measured import Codes, SpikeGrid
 from hxtrain.neurons.model import Model
-from hxtrain.neurons.psp import GridEvents, over_time, psp_matrix
+from hxtrain.neurons.psp import GridEvents, decaying_sum, potential, potential_gradient
 
-from . import saturation
+from . import held, saturation
 from .engine import Demand, Engine, LayerGradients, ModelLayer, weight_gradient
-
-LONG = 512
-"""Largest number of steps whose responses are products with a matrix `[T, T]`; longer ones go step by step."""
 
 
 class GridEngine(Engine):
@@ -101,15 +98,12 @@ class GridEngine(Engine):
     def follow(self, layer: ModelLayer, spikes: SpikeGrid) -> Tensor:
         """Return the membranes of a layer with prescribed spikes; see `Engine.follow`."""
         model = layer.model
-        weight = layer.weight
         drive = _drive(layer)
         if layer.recurrent is not None:
             drive = drive + spikes.grid @ layer.recurrent.t()
-        if model.hold is not None or len(drive) > LONG:
+        if model.hold is not None:
             return step_by_step(drive, model, spikes.grid)[1]
-        potential = psp_matrix(len(drive), model.alpha, model.beta, weight.dtype, weight.device)
-        reset = psp_matrix(len(drive), 0.0, model.beta, weight.dtype, weight.device)  # as for a current of one step
-        return over_time(potential, drive) - over_time(reset, spikes.grid)
+        return potential(drive, model.alpha, model.beta) - decaying_sum(spikes.grid, model.beta, 1)
 
     def gradient(
         self,
@@ -127,7 +121,12 @@ class GridEngine(Engine):
         grad_spikes = _spike_gradient(grads, downstream, trace)
         if model.saturation is not None:
             return _saturating_gradient(layer, grid, trace, grad_spikes, grads.traces)
-        charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
+        if model.holds_gradient and grid is not None:
+            slopes = None if grad_spikes is None and layer.recurrent is None else surrogate_slopes(model, grid, trace)
+            grad_membrane = membrane_gradient(model, grid, trace, grad_spikes, grads.traces, slopes)
+            charge = held.charges(model, grid, grad_membrane, slopes, layer.recurrent)
+        else:
+            charge = self.charges(model, grid, trace, grad_spikes, grads.traces, layer.recurrent)
         weight = None
         if demand.weight and isinstance(layer.inputs, GridEvents):
             weight = layer.inputs.weight_gradient(charge)
@@ -197,44 +196,39 @@ def response(
         spiking: Whether the neurons spike; False for a readout.
         recurrent: Recurrent weights `[N, N]`; None without recurrence.
     """
-    if len(drive) > LONG or (spiking and model.hold is not None):
-        spikes, trace = step_by_step(drive, model, None, recurrent, spiking)
-        return (spikes if spiking else None), trace
-    matrix = psp_matrix(len(drive), model.alpha, model.beta, drive.dtype, drive.device)
-    trace = over_time(matrix, drive)
+    if spiking and model.hold is not None:
+        return step_by_step(drive, model, None, recurrent)
+    trace = potential(drive, model.alpha, model.beta)
     return (fire(trace, model.alpha, model.beta, recurrent) if spiking else None), trace
 
 
 def step_by_step(
-    drive: Tensor, model: Model, prescribed: Tensor | None, recurrent: Tensor | None = None, spiking: bool = True
+    drive: Tensor, model: Model, prescribed: Tensor | None, recurrent: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return spikes and membranes `[T, B, N]` of a layer of the twin, at a cost that is linear in T.
+    """Return spikes and membranes `[T, B, N]` of a layer of the twin whose membranes are held after a spike.
 
     Args:
         drive: Summed weights `W x` of each step's inputs, `[T, B, N]`.
-        model: Model of the layer.
+        model: Model of the layer, with a hold.
         prescribed: Spikes `[T, B, N]` in place of the model's; None: those of the model.
         recurrent: Recurrent weights `[N, N]`; None without recurrence.
-        spiking: Whether the neurons spike; False for a readout, whose spikes are zero.
     """
+    assert model.hold is not None
     trace = torch.empty_like(drive)
-    spikes = torch.zeros_like(drive) if prescribed is None else prescribed
+    spikes = torch.empty_like(drive) if prescribed is None else prescribed
     membrane, current, rest = (torch.zeros_like(drive[0]) for _ in range(3))
     for t, arriving in enumerate(drive):
         trace[t] = membrane
-        if spiking and prescribed is None:
+        if prescribed is None:
             torch.gt(membrane, 1.0, out=spikes[t])
         spike = spikes[t]
         current = torch.add(arriving, current, alpha=model.alpha)
         if recurrent is not None:
             current.addmm_(spike, recurrent.t())
-        if model.hold is None or not spiking:
-            membrane = torch.add(current, membrane, alpha=model.beta).sub_(spike)
-        else:
-            rest = torch.where(spike > 0, model.hold, rest)
-            at_leak = (rest > 0) | (spike > 0)
-            membrane = (1 - rest.clamp(max=1)) * current + torch.where(at_leak, 0.0, model.beta * membrane)
-            rest = (rest - 1).clamp_(min=0)
+        rest = torch.where(spike > 0, model.hold, rest)
+        at_leak = (rest > 0) | (spike > 0)
+        membrane = (1 - rest.clamp(max=1)) * current + torch.where(at_leak, 0.0, model.beta * membrane)
+        rest = (rest - 1).clamp_(min=0)
     return spikes, trace
 
 
@@ -279,10 +273,7 @@ def charges(
     """
     if recurrent is None:
         grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
-        if len(trace) > LONG:
-            return _charge_through_time(grad_membrane, grad_membrane, None, model.alpha, model.beta)
-        matrix = psp_matrix(len(trace), model.alpha, model.beta, trace.dtype, trace.device)
-        return over_time(matrix.t(), grad_membrane)
+        return potential_gradient(grad_membrane, model.alpha, model.beta)
     slopes = surrogate_slopes(model, spikes, trace)
     grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)
     return _charge_through_time(grad_membrane, slopes, recurrent, model.alpha, model.beta)
@@ -335,15 +326,13 @@ def _distance(trace: Tensor, spikes: Tensor | None) -> Tensor:
     return distance if spikes is None else distance.addcmul_(distance, spikes, value=-1)
 
 
-def _charge_through_time(
-    grad_membrane: Tensor, slopes: Tensor, recurrent: Tensor | None, alpha: float, beta: float
-) -> Tensor:
-    """Return the gradient `[T, B, N]` of the charge that arrives in each step of a layer, step by step.
+def _charge_through_time(grad_membrane: Tensor, slopes: Tensor, recurrent: Tensor, alpha: float, beta: float) -> Tensor:
+    """Return the gradient `[T, B, N]` of the charge that arrives in each step of a recurrent layer.
 
     Args:
         grad_membrane: Gradient of the membranes `[T, B, N]` without that through recurrent synapses and later steps.
-        slopes: Surrogate derivatives `[T, B, N]`; unused without recurrence.
-        recurrent: Recurrent weights `[N, N]`; None without recurrence.
+        slopes: Surrogate derivatives `[T, B, N]`.
+        recurrent: Recurrent weights `[N, N]`.
         alpha: Decay of the synaptic current per step.
         beta: Decay of the membrane per step.
     """
@@ -352,9 +341,7 @@ def _charge_through_time(
     total = torch.zeros_like(charge[0])
     feedback = torch.empty_like(charge[0])
     for t in range(len(charge) - 1, 0, -1):
-        total.mul_(beta).add_(grad_membrane[t])
-        if recurrent is not None:
-            torch.mm(charge[t], recurrent, out=feedback)
-            total.addcmul_(slopes[t], feedback)
+        torch.mm(charge[t], recurrent, out=feedback)
+        total.mul_(beta).add_(grad_membrane[t]).addcmul_(slopes[t], feedback)
         torch.add(total, charge[t], alpha=alpha, out=charge[t - 1])
     return charge

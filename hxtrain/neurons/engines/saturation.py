@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.neurons.model import Model, Saturation
-from hxtrain.neurons.psp import GridEvents, over_time
+from hxtrain.neurons.psp import GridEvents, decaying_sum, decaying_sum_of_later
 
 
 def by_input(weight: Tensor, saturation: Saturation, circuits: int) -> Tensor:
@@ -61,10 +61,9 @@ def gradient(
     assert saturation is not None
     circuits = saturation.circuits(weight.shape[1])
     gates = _gates(model, _drive(by_input(weight, saturation, circuits).abs(), inputs), len(weight))
-    steps = len(grad_membrane)
-    grad_total = over_time(_decays(steps, model.beta, gates, 0).t(), grad_membrane)
+    grad_total = decaying_sum_of_later(grad_membrane, model.beta, 0)
     grad_current = gates * grad_total[:, :, None]
-    charge = over_time(_decays(steps, model.alpha, gates, 1).t(), grad_current.flatten(2)).contiguous()
+    charge = decaying_sum_of_later(grad_current.flatten(2), model.alpha, 1).contiguous()
     return charge, _weight_gradient(weight, saturation, circuits, inputs, charge)
 
 
@@ -125,7 +124,7 @@ def _gates(model: Model, drive: Tensor, neurons: int) -> Tensor:
     """Return the slopes of the saturation at the currents that a drive `[T, B, G N]` causes, `[T, B, G, N]`."""
     assert model.saturation is not None
     steps, batch, _ = drive.shape
-    current = over_time(_decays(steps, model.alpha, drive, 1), drive).view(steps, batch, -1, neurons)
+    current = decaying_sum(drive, model.alpha, 1).view(steps, batch, -1, neurons)
     return slope(current / model.saturation.limit)
 
 
@@ -149,9 +148,3 @@ def _members(weight: Tensor, saturation: Saturation, circuits: int) -> Tensor:
     exciting = (weight >= 0)[None]
     signs = torch.stack([exciting, ~exciting], 1)
     return (is_source[:, None, None] & signs).flatten(0, 1).to(weight.dtype)
-
-
-def _decays(steps: int, decay: float, like: Tensor, min_lag: int) -> Tensor:
-    """Return the Toeplitz matrix `[T, T]` of `decay^(lag - min_lag)` for lags of at least `min_lag` steps."""
-    lag = torch.arange(steps)[:, None] - torch.arange(steps)[None, :]
-    return torch.where(lag >= min_lag, decay ** (lag - min_lag).clamp(min=0).double(), 0.0).to(like)
