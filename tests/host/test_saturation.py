@@ -242,6 +242,46 @@ def test_it_predicts_what_a_saturating_chip_does():
             assert aware < 0.5 * linear, (neuron, measured, predicted)
 
 
+def test_it_predicts_what_recurrent_synapses_do_that_saturate():
+    """Sources fire at once; three silent neurons of the same population sum their strong synapses of both signs."""
+    sources = 60
+    exc, inh = torch.tensor([12.0, 15.0, 10.0]), torch.tensor([14.0, 18.0, 14.0])
+    zeros = torch.zeros(40, dtype=torch.long)
+    spikes = Spikes.from_events(zeros, torch.arange(40), torch.full((40,), 1e-9), 1, 100)
+    with hx.Device(create_backend("emulator", chip="W66F3", preset="calibrated", only=["saturation"])) as device:
+        net = hx.Network(
+            hx.Linear(100, 63), hx.LIF(63), hx.Recurrent(63), hx.Linear(63, 1), hx.LI(1), steps=16, saturation=378.0
+        )
+        net.attach(device)
+        inputs, feedback = (projection.synapses.weight for projection in net.projections[:2])
+        scale = device.plan.projections[1].fixed_scale
+        with torch.no_grad():
+            inputs.zero_()[:sources, :40] = 40 / scale
+            feedback.zero_()
+
+        def membranes(step):
+            with torch.no_grad():
+                feedback[sources:, : sources // 2] = (exc + step)[:, None] / scale
+                feedback[sources:, sources // 2 : sources] = -inh[:, None] / scale
+            layer = net(spikes).layers[0]
+            assert layer.counts[0, :sources].min() >= 1
+            assert layer.counts[0, sources:].sum() == 0
+            return layer.trace[6, 0, sources:]
+
+        change = (membranes(1.0) - membranes(-1.0)).detach() / 2
+        for neuron in range(3):
+            predicted = {}
+            for limit in (378.0, None):
+                net.saturation = limit
+                (gradient,) = torch.autograd.grad(membranes(0.0)[neuron], feedback)
+                predicted[limit] = float(gradient[sources + neuron, : sources // 2].sum()) / scale
+            measured = float(change[neuron])
+            aware, linear = (abs(predicted[limit] / measured - 1) for limit in (378.0, None))
+            assert measured > 0.02
+            assert aware < 0.3, (neuron, measured, predicted)
+            assert aware < 0.5 * linear, (neuron, measured, predicted)
+
+
 def test_limits_are_in_the_units_of_the_weights():
     with hx.Device(create_backend("emulator", preset="ideal")) as device:
         net = network(378.0, device)
