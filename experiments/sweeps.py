@@ -25,6 +25,8 @@ RESULTS = ("result.json", "evaluation.json")
 SWEEP = "HXTRAIN_SWEEP"
 """Environment variable that tells the jobs of a sweep, in any process, the names of the sweep's files."""
 FOLDER = ".sweeps"
+REPETITIONS = frozenset({"seed", "chip", "chip.name", "chip.seed", "chip.preset", "backend", "substrate", "replica"})
+"""Settings in which the repetitions of a run differ, and the devices that it is run on."""
 
 
 class SweepProgress(Callback):
@@ -37,11 +39,14 @@ class SweepProgress(Callback):
         """Write the number of jobs, and report the number of results."""
         folder = Path(config.hydra.sweep.dir)
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        state = {"jobs": jobs([*words, *config.hydra.overrides.task]), "begin": time.time()}
+        words += config.hydra.overrides.task
+        state = {"jobs": jobs(words), "begin": time.time()}
         os.environ[SWEEP] = uuid4().hex
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         _file(folder, "json").write_text(json.dumps(state) + "\n")
         print(f"sweep: {state['jobs']} runs, {finished(folder)} results are in {folder} already", flush=True)
+        if "data" in config and not holds_out(config):
+            print(choice_on_test(words), end="", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Report the progress of the sweep."""
@@ -62,6 +67,31 @@ class SweepProgress(Callback):
             _file(folder, kind).unlink(missing_ok=True)
         with suppress(OSError):  # another sweep has files there
             (folder / FOLDER).rmdir()
+
+
+def holds_out(config: DictConfig) -> bool:
+    """Return whether the runs of a sweep evaluate held out samples in place of the test samples."""
+    names = ("validation", "validation_groups", "validation_random_groups")
+    return any(config.data.get(name) for name in names)
+
+
+def choice_on_test(words: list[str]) -> str:
+    """Return a line on a sweep that compares settings by test samples; empty for one that repeats a run.
+
+    Args:
+        words: Overrides of the sweep, of runs without held out samples.
+    """
+    parsed = OverridesParser.create().parse_overrides(words)
+    if any(override.get_key_element().startswith("data.validation") for override in parsed):
+        return ""
+    varied = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    settings = sorted(varied - REPETITIONS)
+    if not settings:
+        return ""
+    return (
+        f"note: runs differ in {', '.join(settings)} and are evaluated on test samples: the best of them is chosen on "
+        "test samples; to choose, hold out training samples with data.validation=N or data.validation_groups=[...]\n"
+    )
 
 
 def _file(folder: Path, kind: str) -> Path:

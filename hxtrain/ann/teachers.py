@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hxtrain.datasets import Dataset
+from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.split import values_of
 from hxtrain.objectives.distillation import Distillation, Teacher
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
@@ -20,6 +20,8 @@ from hxtrain.runs.saved import checked_state, chosen_kind, component, module_wit
 from .models import MODELS, model_name
 
 ANN = "ann"
+GROUPS = ("validation_groups", "validation_random_groups", "validation_seed")
+"""Settings of the data that hold out groups."""
 """Kind of a checkpoint of an artificial neural network, and its backend in results."""
 
 
@@ -130,13 +132,15 @@ def teacher_settings(config: Distillation) -> dict[str, Any]:
     }
 
 
-def load_teacher(config: Distillation, data: Dataset, validation: int, accelerator: torch.device) -> Teacher | None:
+def load_teacher(
+    config: Distillation, data: Dataset, settings: DataConfig, accelerator: torch.device
+) -> Teacher | None:
     """Return the teacher that the settings name; None without a teacher.
 
     Args:
         config: Paths, share and temperature.
         data: Data set of the student.
-        validation: Number of training samples that are held out from the student.
+        settings: Settings of these data, which may hold out training samples.
         accelerator: Device of the teacher's arithmetic.
 
     Raises:
@@ -149,7 +153,7 @@ def load_teacher(config: Distillation, data: Dataset, validation: int, accelerat
     anns = []
     for path in config.paths:
         ann = load_ann(Path(path).expanduser())
-        _check(path, ann, data, validation)
+        _check(path, ann, data, settings)
         anns.append(ann)
     return Teacher(
         tuple(_ready(ann.model, accelerator) for ann in anns),
@@ -172,9 +176,12 @@ def introduce_teacher(progress: Progress, config: Distillation, teacher: Teacher
         progress.warn(f"{setting} has no effect: there is no distillation.teacher")
 
 
-def _check(path: str, ann: TrainedAnn, data: Dataset, validation: int) -> None:
+def _check(path: str, ann: TrainedAnn, data: Dataset, settings: DataConfig) -> None:
     """Raise an error for a teacher that was trained on other data, or on samples that are held out from the student."""
     held_out = ann.settings["data.validation"]
+    validation = settings.validation
+    groups = {f"data.{name}": getattr(settings, name) for name in GROUPS}
+    has_groups = settings.validation_groups or settings.validation_random_groups
     fault = None
     if ann.shape != data.shape:
         fault = f"takes samples {list(ann.shape)}, {data.name} has {list(data.shape)}"
@@ -183,6 +190,8 @@ def _check(path: str, ann: TrainedAnn, data: Dataset, validation: int) -> None:
     elif ann.settings["data.sha256"] != data.sha256:
         sha256 = ann.settings["data.sha256"][:16]
         fault = f"was trained on {ann.settings['data.name']} {sha256}, the data here are {data.name} {data.sha256[:16]}"
+    elif has_groups and any(ann.settings.get(name) != value for name, value in groups.items()):
+        fault = "was trained with other held out groups, so that it knows some of the samples held out here"
     elif held_out < validation and data.validation is None:
         fault = f"was trained with data.validation={held_out}: it knows some of the {validation} samples held out here"
     if fault is not None:

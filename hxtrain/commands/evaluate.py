@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hxtrain.ann.teachers import ANN
 from hxtrain.backends import BACKENDS, Registry
-from hxtrain.datasets import DATASETS, OWN, DataConfig, Dataset, DatasetError
+from hxtrain.datasets import DATASETS, OWN, DataConfig, Dataset, DatasetError, Samples
 from hxtrain.datasets.encoders import ENCODERS, Encoder
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.network import NETWORKS, Network
@@ -33,11 +33,16 @@ from hxtrain.runs.saved import (
     typed_component,
 )
 from hxtrain.runs.versions import processor, versions
+from hxtrain.training.config import BEST
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import shorten
+from hxtrain.training.selection import chosen_weights
 
 from .result import all_notes, device_cost, input_events
 from .train import attached, device_identity, flatten, free_to_change, introduce
+
+PARTS = ("test", "validation", "train")
+"""Parts of a data set that can be evaluated."""
 
 
 @dataclass
@@ -54,10 +59,11 @@ class EvaluateConfig:
         own_chip: Whether to use the chip of the training instead of `chip`, with all its settings (from the run's
             `config.yaml`).
         batch_size: Samples per batch.
-        test_samples: Number of test samples in use, from the start of the data set; 0 for all.
+        part: Part of the data, `test`, `validation` or `train`; None: that of the accuracy in the run's `result.json`.
+        test_samples: Number of samples of it in use, from the start; 0 for all.
         steps: Time steps to record, at most as many as in the training; fewer steps give an earlier answer, 0 records
             all.
-        data_folder: Folder of the original files, for image sizes that the package does not contain.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`.
         weight_bits: Magnitude bits of integer weights, without the sign; None as in training, 0 as on the device.
         trace_bits: Bits of membranes; None as in training, 0 as on the device.
         silenced: Share of silent neurons in each hidden layer.
@@ -73,6 +79,7 @@ class EvaluateConfig:
     own_device: Optional[bool] = False  # noqa: UP045
     own_chip: bool = False
     batch_size: int = 500
+    part: Optional[str] = None  # noqa: UP045
     test_samples: int = 0
     steps: int = 0
     data_folder: Optional[str] = None  # noqa: UP045 - spelt so for every OmegaConf
@@ -91,6 +98,8 @@ class EvaluateConfig:
             bits = getattr(self, name)
             if bits is not None and bits < 0:
                 raise ValueError(f"{name}={bits} must not be negative; 0 for the device's resolution")
+        if self.part not in (None, *PARTS):
+            raise ValueError(f"part={self.part!r} is not known; choose one of {', '.join(PARTS)}")
         if not 0 <= self.silenced <= 1:
             raise ValueError(f"silenced={self.silenced} must be a share, in 0 <= x <= 1")
 
@@ -118,7 +127,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
 
     Args:
         checkpoint: `checkpoint.pt` of a run.
-        data_folder: Folder of the original files; None for the data of the package.
+        data_folder: Folder of the original files; None: that of the run's `config.yaml`, or the data of the package.
         modules: Modules with components of your own that the checkpoint may name; they are imported.
 
     Raises:
@@ -150,9 +159,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
         )
     inputs = encoder.units(data.inputs)
     outputs = loss.outputs(len(data.classes), data.targets)
-    net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), state["model"], path)
+    weights, loss_state = chosen_weights(state, path)
+    net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), weights, path)
     loss.prepare(len(data.classes), data.targets)
-    loss.load_state_dict(state.get("loss", {}))
+    loss.load_state_dict(loss_state)
     software_identity = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return TrainedNetwork(
         net,
@@ -186,12 +196,17 @@ def _import_functions(settings: Mapping[str, Any], modules: Collection[str]) -> 
 
 
 def _data_folder(checkpoint: Path, name: str) -> str | None:
-    """Return the data folder of the user, from the run's `config.yaml`; None for data of the package."""
+    """Return the user's data folder from the run's `config.yaml`; None for data of the package, or downloaded ones.
+
+    A folder of published files that is not there any more is not named, since the package may have these data.
+    """
     file = checkpoint.parent / "config.yaml"
-    if name != OWN or not file.exists():
+    if not file.exists():
         return None
     folder = required(file, read_settings(file), {"data": dict})["data"].get("folder")
-    return None if folder is None else str(folder)
+    if folder is None or (name != OWN and not Path(str(folder)).expanduser().is_dir()):
+        return None
+    return str(folder)
 
 
 def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
@@ -214,7 +229,8 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     net.weight_bits = net.weight_bits if config.weight_bits is None else config.weight_bits or None
     net.trace_bits = net.trace_bits if config.trace_bits is None else config.trace_bits or None
     masks = silenced(net, config.silenced, config.silenced_seed)
-    test = shorten(data.test, config.test_samples, "test_samples")
+    samples, part = part_of(data, config.part or counted_part(data, trained.origin["trained_settings"]))
+    test = shorten(samples, config.test_samples, "test_samples")
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
@@ -246,13 +262,37 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "notes": all_notes(evaluation.health.notes, progress.remarks[n_previous_remarks:]),
         "settings": flatten(asdict(config)),
         "test_samples": len(test),
-        "evaluated_on": data.evaluated_on,
+        "evaluated_on": part,
         "confusion": evaluation.confusion.tolist(),
         "versions": versions(),
         "processor": processor(),
     }
     write_json(folder / "evaluation.json", outcome)
     return outcome
+
+
+def counted_part(data: Dataset, settings: Mapping[str, Any]) -> str:
+    """Return the part of the data that the accuracy of a run is of: with a chosen epoch, that is the test part."""
+    return "test" if settings.get("trainer.choose") == BEST else data.evaluated_on
+
+
+def part_of(data: Dataset, name: str) -> tuple[Samples, str]:
+    """Return the samples of a part, and the name of the part.
+
+    Raises:
+        ValueError: No samples were held out, and the data have no validation part.
+    """
+    is_held_out = data.evaluated_on == "validation"
+    held_out = data.test if is_held_out else data.validation
+    parts = {
+        "test": data.test if data.reserved is None else data.reserved.test,
+        "validation": held_out,
+        "train": data.train,
+    }
+    samples = parts[name]
+    if samples is None:
+        raise ValueError(f"part={name}: the training held out no samples; choose part=test or part=train")
+    return samples, name
 
 
 def with_device(config: EvaluateConfig) -> EvaluateConfig:

@@ -11,6 +11,7 @@ from hxtrain.runs.checkpoint import CheckpointError, read_checkpoint, require_sa
 from hxtrain.runs.progress import Progress, hidden_spikes
 from hxtrain.runs.saved import read_result
 from hxtrain.training.loop import CHECKPOINT
+from hxtrain.training.retraining import FOLDER as RETRAINING
 
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_device
 from .train import flatten
@@ -35,7 +36,9 @@ def evaluate_all(config: EvaluateConfig, folder: Path, command: str, progress: P
     """
     runs = Path(config.checkpoint).expanduser()
     candidates = sorted(
-        path for path in runs.rglob(CHECKPOINT) if fnmatchcase(str(path.parent.relative_to(runs)), config.match)
+        path
+        for path in runs.rglob(CHECKPOINT)
+        if path.parent.name != RETRAINING and fnmatchcase(str(path.parent.relative_to(runs)), config.match)
     )
     checkpoints = [path for path in candidates if path.with_name("result.json").exists()]
     for path in candidates:

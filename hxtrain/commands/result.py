@@ -22,6 +22,7 @@ from hxtrain.plots import training as plots
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation
+from hxtrain.training.selection import NOTHING
 from hxtrain.training.trainer import Trainer
 
 from .rule_plots import draw_rule_plots
@@ -69,22 +70,33 @@ def result(
 
     Args:
         trainer: Trainer after its last epoch.
-        final: Last evaluation of the trainer.
+        final: Evaluation that counts, see `Trainer.fit`.
         identity: Identity of the device.
         command: Command that started the run.
         seconds: Elapsed time of this process (s).
         remarks: Warnings and notes of this process.
     """
     records = trainer.records
+    samples = counted_samples(trainer)
     measured = {
+        "test_accuracy": final.accuracy,
+        **trainer.summary(),
+        "evaluated_on": "test" if trainer.selection.reserved_test is not None else trainer.task.data.evaluated_on,
+        "test_samples": samples,
         "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
-        **device_cost(final, len(trainer.test)),
+        **device_cost(final, samples),
         **input_events(final),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
         "notes": all_notes((note for record in records for note in record["notes"]), remarks),
     }
     return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
+
+
+def counted_samples(trainer: Trainer) -> int:
+    """Return the number of samples of the evaluation that counts."""
+    reserved = trainer.selection.reserved_test
+    return len(trainer.test) if reserved is None else trainer.config.test_samples or len(reserved)
 
 
 def outcome(
@@ -98,8 +110,12 @@ def outcome(
     """Return the result of any training run. The arguments are those of `result`, and further measurements."""
     records = loop.records
     training_time = sum(record["seconds"] for record in records)
-    return {
+    values = {
         "test_accuracy": records[-1]["test_accuracy"],
+        "evaluated_on": data.evaluated_on,
+        "selected_on": NOTHING,
+        "selected_epoch": len(records),
+        "validation_accuracy": records[-1]["test_accuracy"] if data.evaluated_on == "validation" else None,
         "train_accuracy": records[-1]["train_accuracy"],
         "train_loss": records[-1]["train_loss"],
         "train_accuracy_meaning": "running mean over the last epoch, during training",
@@ -110,18 +126,17 @@ def outcome(
         "training_seconds": training_time,
         "samples_per_second": len(records) * len(loop.train) / training_time,
         "command": command,
-        **measured,
         "data": data.name,
         "data_size": data.size,
         "data_sha256": data.sha256,
         "data_note": data.note,
-        "evaluated_on": data.evaluated_on,
         "train_samples": len(loop.train),
         "test_samples": len(loop.test),
         "settings": loop.settings,
         "versions": versions(),
         "processor": processor(),
     }
+    return values | dict(measured)
 
 
 def input_events(final: Evaluation) -> dict[str, float | None]:
@@ -188,7 +203,8 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     net = trainer.task.net
     device = device_of(net)
-    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png")
+    evaluated_on = trainer.task.data.evaluated_on
+    plots.plot_learning_curves(trainer.records, folder / "learning_curves.png", evaluated_on)
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")
     if device is not None and device.plan is not None:

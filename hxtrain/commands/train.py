@@ -58,7 +58,9 @@ from hxtrain.training.config import FREE_TO_CHANGE as FREE_LOOP_SETTINGS
 from hxtrain.training.config import CourseConfig, TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
-from hxtrain.training.trainer import Task, Trainer
+from hxtrain.training.retraining import train
+from hxtrain.training.task import Task
+from hxtrain.training.trainer import Trainer
 
 from .result import draw_plots, optional_plots, result, save_weights
 
@@ -131,6 +133,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
 FREE_TO_CHANGE = {
     *(f"trainer.{name}" for name in FREE_LOOP_SETTINGS),
     "data.folder",  # the content hash stands for the files
+    "data.settings.memory",
     "data.download",
     "backend.retries",
     "backend.max_runs",
@@ -298,7 +301,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
     accelerator = torch_device(config.trainer.torch_device)
-    teacher = load_teacher(config.distillation, data, config.data.validation, accelerator)
+    teacher = load_teacher(config.distillation, data, config.data, accelerator)
     net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
@@ -323,7 +326,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
-        final = trainer.fit()
+        final = train(trainer)
         remarks = progress.remarks[n_previous_remarks:]
         outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
         if members.leads:

@@ -95,7 +95,7 @@ def read_parts(folder: Path, names: Sequence[str]) -> list[Part]:
 def read_arrays(file: Path) -> dict[str, Array]:
     """Read all arrays of an npz file; objects are refused, since they could run code."""
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except Exception as error:  # zip, header and shape errors share no base class
         raise DatasetError(f"{file} is no readable .npz file of plain arrays ({error}); write it again") from error

@@ -57,7 +57,7 @@ def hold_out_groups(data: Dataset, chosen: Sequence[int]) -> Dataset:
         DatasetError: the samples have no groups, there is no such group, or none remains.
     """
     groups = _groups(data)
-    numbers = groups.unique().tolist()
+    numbers = sorted(set(groups.tolist()))
     absent = sorted(set(chosen) - set(numbers))
     if absent or len(set(chosen)) != len(chosen):
         fault = f"there is no group {', '.join(map(str, absent))}" if absent else "a group is named twice"
@@ -84,13 +84,13 @@ def drawn_groups(data: Dataset, count: int, seed: int) -> list[int]:
     Raises:
         DatasetError: the samples have no groups, or not so many.
     """
-    numbers = _groups(data).unique()
+    numbers = sorted(set(_groups(data).tolist()))
     if not 0 < count < len(numbers):
         raise DatasetError(
             f"validation_random_groups={count} of {len(numbers)} groups of {data.title}; give 1 to {len(numbers) - 1}"
         )
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
-    return sorted(numbers[order[:count]].tolist())
+    return sorted(numbers[number] for number in order[:count])
 
 
 def _groups(data: Dataset) -> Tensor:

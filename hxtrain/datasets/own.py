@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .arrays import Part, read_parts
 from .catalogue import IDX_NAMES
+from .class_folders import class_names
 from .dataset import Dataset, content_sha256
 from .errors import DatasetError
 from .events import EventSamples
@@ -120,7 +121,7 @@ def _samples(file: Path, name: str, array: Array) -> Tensor:
 
 def _pictures(folder: Path) -> tuple[Sequence[Samples], tuple[str, ...]]:
     """Read one picture per sample from one folder per class; classes and pictures are ordered by name."""
-    names = sorted({entry.name for part in PARTS for entry in (folder / part).iterdir() if entry.is_dir()}, key=_order)
+    names = class_names(folder / part for part in PARTS)
     parts: list[Samples] = []
     for part in PARTS:
         files = [
@@ -135,12 +136,7 @@ def _pictures(folder: Path) -> tuple[Sequence[Samples], tuple[str, ...]]:
             raise DatasetError(f"{folder / part}: expected CLASS/*.png, found none")
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
         parts.append(Split(torch.from_numpy(np.stack(images)), labels))
-    return parts, tuple(names)
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Return a sort key: numbers by value, before words."""
-    return (int(name), "") if name.isdecimal() else (1 << 62, name)
+    return parts, names
 
 
 def _picture(file: Path) -> npt.NDArray[np.uint8]:

@@ -26,9 +26,13 @@ def with_shuffled_times(data: Dataset) -> Dataset:
     Raises:
         DatasetError: the samples are no events.
     """
-    parts = {name: getattr(data, name) for name in ("train", "test", "validation")}
-    shuffled = {name: shuffled_times(part, name) for name, part in parts.items() if part is not None}
-    return replace(data, **shuffled, note=f"{data.note} {NOTE}".strip())
+    return replace(
+        data,
+        train=shuffled_times(data.train, "train"),
+        test=shuffled_times(data.test, "test"),
+        validation=None if data.validation is None else shuffled_times(data.validation, "validation"),
+        note=f"{data.note} {NOTE}".strip(),
+    )
 
 
 def shuffled_times(samples: Samples, name: str) -> EventSplit:
@@ -38,7 +42,9 @@ def shuffled_times(samples: Samples, name: str) -> EventSplit:
         DatasetError: the samples are no events.
     """
     if isinstance(samples, StoredEvents):
-        samples = samples.load()[0]
+        loaded = samples.load()
+        assert loaded is not None  # there is no limit
+        samples = loaded[0]
     if not isinstance(samples, EventSplit):
         raise DatasetError(f"shuffled_times: only events have times to shuffle, not {samples.kind}; leave this out")
     events = len(samples.time)

@@ -82,9 +82,9 @@ class SampleView:
         return max(window, float(spikes.max()) if spikes.numel() else 0.0)
 
 
-def plot_learning_curves(records: Sequence[Mapping[str, float]], path: str | Path) -> Path:
-    """Write `learning_curves_figure(records)` to `path`, a PNG, and return `path`."""
-    return style.save(learning_curves_figure(records), path)
+def plot_learning_curves(records: Sequence[Mapping[str, float]], path: str | Path, evaluated_on: str = "test") -> Path:
+    """Write `learning_curves_figure(records, evaluated_on)` to `path`, a PNG, and return `path`."""
+    return style.save(learning_curves_figure(records, evaluated_on), path)
 
 
 def plot_samples(samples: Sequence[SampleView], path: str | Path) -> Path:
@@ -112,12 +112,13 @@ def plot_plane(answers: Tensor, regions: Tensor, classes: Sequence[str], path: s
     return style.save(plane_figure(answers, regions, classes), path)
 
 
-def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
+def learning_curves_figure(records: Sequence[Mapping[str, float]], evaluated_on: str = "test") -> Figure:
     """Draw loss, accuracy (percent) and hidden spikes per image over epochs.
 
     Args:
         records: mappings, one per epoch, with `epoch` (from 1), `train_loss`, `train_accuracy` and `test_accuracy`
             (fractions 0..1), `hidden_spikes_per_sample`; a missing value is not drawn.
+        evaluated_on: kind of the samples that `test_accuracy` is of, `test` or `validation`.
 
     Raises:
         ValueError: there are no records.
@@ -128,7 +129,7 @@ def learning_curves_figure(records: Sequence[Mapping[str, float]]) -> Figure:
     loss, accuracy, spikes = figure.subplots(1, 3)
     style.draw_curve(loss, records, "train_loss", BLUE, "train", 1.0, "{:.3g}")
     style.draw_curve(accuracy, records, "train_accuracy", BLUE, "train", 100.0, "{:.2f} %")
-    style.draw_curve(accuracy, records, "test_accuracy", VERMILLION, "test", 100.0, "{:.2f} %")
+    style.draw_curve(accuracy, records, "test_accuracy", VERMILLION, evaluated_on, 100.0, "{:.2f} %")
     style.draw_curve(spikes, records, "hidden_spikes_per_sample", GREEN, "mean", 1.0, "{:.1f}")
     for axes, name in ((loss, "loss"), (accuracy, "accuracy (%)"), (spikes, "hidden spikes per image")):
         axes.set(xlabel="epoch", ylabel=name)

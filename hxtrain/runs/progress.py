@@ -132,14 +132,15 @@ class Progress:
             self._bar.update(self._task, advance=1, text=text, epoch=epoch)
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:
-        """Report a finished epoch, evaluated on `test` or `validation` samples."""
+        """Report a finished epoch, evaluated on `test` or `validation` samples, or not at all."""
+        accuracy = record["test_accuracy"]
         self.show(
             "epoch {}  loss {}  train {}  {} [bold]{}[/]  {}",
             f"{record['epoch']:>3}",
             f"{record['train_loss']:.4f}",
             f"{record['train_accuracy']:.2%}",
             evaluated_on,
-            f"{record['test_accuracy']:.2%}",
+            "not evaluated" if accuracy is None else f"{accuracy:.2%}",
             f"{_spikes(record, 1)}{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
             + ("  (in software)" if record.get("in_software") else ""),
         )

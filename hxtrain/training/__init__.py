@@ -6,7 +6,8 @@ from .evaluation import Evaluation, evaluate
 from .fitting import Fit, fit
 from .loop import CHECKPOINT, METRICS, TrainingInterrupt
 from .network_loop import DeviceLostError
-from .trainer import Task, Trainer
+from .task import Task
+from .trainer import Trainer
 
 __all__ = [
     "CHECKPOINT",

@@ -9,6 +9,10 @@ from typing import Optional
 from hxtrain.checks import check_types
 
 SCHEDULES = ("exponential", "cosine")
+LAST = "last"
+BEST = "best"
+CHOICES = (LAST, BEST)
+"""Rules of the choice of an epoch."""
 FREE_TO_CHANGE = frozenset({"epochs", "resume", "progress", "plots", "checkpoint_steps", "checkpoint_epochs"})
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
@@ -129,15 +133,25 @@ class TrainerConfig(LoopConfig):
         initial: Checkpoint with the initial weights; None for random weights.
         software_epochs: Number of first epochs in software, within the device's range of weights, which saves time on
             the device; the remaining epochs run on the device.
+        choose: Epoch whose weights count, `last` or `best`. The best one is chosen by the accuracy on held out samples
+            (`data.validation`, `data.validation_groups`); the test samples are then evaluated once, at the end.
+        retrain: Whether the training is repeated on all training samples, held out ones included, for as many epochs as
+            were chosen, before the test samples are evaluated; needs `choose=best` and held out training samples.
     """
 
     checkpoint_steps: int = 200
     plots: bool = True
     initial: Optional[str] = None  # noqa: UP045 - OmegaConf resolves these on every Python
     software_epochs: int = 0
+    choose: str = LAST
+    retrain: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.choose not in CHOICES:
+            raise ValueError(f"trainer.choose={self.choose!r} is not known; choose one of {', '.join(CHOICES)}")
+        if self.retrain and self.choose != BEST:
+            raise ValueError("trainer.retrain=true repeats the training for the best number of epochs; add choose=best")
         if not 0 <= self.software_epochs < self.epochs:
             raise ValueError(
                 f"trainer.software_epochs={self.software_epochs} must be less than trainer.epochs={self.epochs}, so "

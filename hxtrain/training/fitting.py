@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -25,7 +26,9 @@ from hxtrain.runs.progress import Progress, Warnings
 
 from .config import FREE_TO_CHANGE, TrainerConfig
 from .evaluation import Evaluation
-from .trainer import Task, Trainer
+from .retraining import train
+from .task import Task
+from .trainer import Trainer
 
 REMEDY = "fit(net, data, epochs=5)"
 
@@ -34,16 +37,20 @@ class Fit(NamedTuple):
     """What a training gave.
 
     Attributes:
-        evaluation: Evaluation after the last epoch.
+        evaluation: Evaluation that counts: after the last epoch; with `choose="best"`, of the chosen weights, on the
+            test samples if training samples were held out.
         records: One record per epoch: loss, accuracies, spikes, time.
+        selection: What the epoch was chosen on (`selected_on`), its number (`selected_epoch`), its accuracy on held out
+            samples (`validation_accuracy`), and whether the network was `retrained`.
     """
 
     evaluation: Evaluation
     records: list[dict[str, Any]]
+    selection: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers on the test data after the last epoch."""
+        """Share of right answers of the evaluation."""
         return self.evaluation.accuracy
 
 
@@ -64,6 +71,9 @@ def fit(
     **settings: Any,
 ) -> Fit:
     """Train a network on the training part of a data set, and evaluate it on the test part after each epoch.
+
+    With held out samples (`hx.load_dataset` and `hold_out_groups`, or `DataConfig`), each epoch is evaluated on these.
+    `choose="best"` then takes the best epoch, and evaluates the test part once.
 
     Args:
         net: Network, attached to a device or in software.
@@ -117,7 +127,8 @@ def fit(
         Path(text("folder", folder)).mkdir(parents=True, exist_ok=True)
     reports = progress if isinstance(progress, Progress) else (Progress() if progress else Warnings())
     trainer = Trainer(task, config, seed, folder, _identity(task, config, seed), reports)
-    return Fit(trainer.fit(), trainer.records)
+    evaluation = train(trainer)
+    return Fit(evaluation, trainer.records, trainer.summary())
 
 
 def _loop_settings(settings: dict[str, Any]) -> TrainerConfig:
@@ -155,7 +166,8 @@ def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
     network = {"network": _described(task.net, task.net.RULES.keys() - {"gradient"})}
     for number, module in enumerate(task.net.stack):
         network[f"network.{number}"] = f"{module}: {_described(module, signature(type(module)).parameters.keys())}"
-    return {**loop, **texts, **chip, **network, "seed": seed, "data.sha256": task.data.sha256}
+    held_out = {} if task.data.reserved is None else {"data.held_out": task.data.reserved.held_out}
+    return {**loop, **texts, **chip, **network, "seed": seed, "data.sha256": task.data.sha256, **held_out}
 
 
 def _described(component: Any, names: Iterable[str] | None = None) -> str:

@@ -106,8 +106,8 @@ class Loop(ABC, Generic[Config]):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _record(self, accuracy: float, **entries: Any) -> None:
-        """Add the record of an epoch after its last step."""
+    def _record(self, accuracy: float | None, **entries: Any) -> None:
+        """Add the record of an epoch after its last step; the accuracy is None if it was not evaluated."""
         means = self.sums.means()
         self.records.append(
             {

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,27 +13,19 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import DeviceError, Health, Spikes
-from hxtrain.checks import mapping, require_kind
-from hxtrain.datasets import Dataset, Samples, Source
-from hxtrain.datasets.augment import Augmentation, ImageAugmentation
-from hxtrain.datasets.encoders import Encoder
+from hxtrain.checks import require_kind
+from hxtrain.datasets import Source
 from hxtrain.execution import device_of
 from hxtrain.network import Activity, Network
-from hxtrain.objectives import Loss, Regularizer
-from hxtrain.objectives.distillation import Lessons, Teacher
+from hxtrain.objectives.distillation import Lessons
 from hxtrain.objectives.losses import predictions
-from hxtrain.objectives.regularizers import default_penalties, listed
+from hxtrain.objectives.regularizers import default_penalties
 from hxtrain.rules import (
-    Backprop,
     Batch,
-    Clamp,
-    Constraint,
-    LearningRule,
     LossFunction,
     LossNotFiniteError,
     Need,
     Objective,
-    Optimizer,
     RuleError,
     Step,
     default_optimizer,
@@ -51,66 +42,11 @@ from hxtrain.runs.saved import required, take_weights
 from .config import TrainerConfig
 from .diagnosis import JUDGED_SAMPLES, Observations
 from .evaluation import Evaluation, EvaluationSums, observe
-from .loop import METRICS, TrainingInterrupt
-from .network_loop import NetworkLoop
+from .loop import METRICS, NO_FOLDER, TrainingInterrupt, shorten
+from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
-
-
-@dataclass
-class Task:
-    """A learning task.
-
-    Attributes:
-        net: Network to train.
-        encoder: Code from samples to input events.
-        loss: Loss function, which also turns outputs into answers.
-        regularizers: Regularisers by name.
-        data: Data set with training and test part.
-        augment: Distortion of training samples.
-        teacher: Artificial neural networks to distil from; None without distillation.
-        rule: Learning rule; each training prepares a copy of it, for loss and regularisers of this task.
-        optimizer: Settings of the optimiser; None: that of the rule, see `default_optimizer`.
-        constraints: Restrictions of the weights by name, applied in order after the optimiser.
-    """
-
-    net: Network
-    encoder: Encoder
-    loss: Loss
-    regularizers: Mapping[str, Regularizer]
-    data: Dataset
-    augment: Augmentation = field(default_factory=ImageAugmentation)
-    teacher: Teacher | None = None
-    rule: LearningRule = field(default_factory=Backprop)
-    optimizer: Optimizer | None = None
-    constraints: Mapping[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})
-
-    def __post_init__(self) -> None:
-        kinds = {
-            "net": Network,
-            "encoder": Encoder,
-            "loss": Loss,
-            "data": Dataset,
-            "augment": Augmentation,
-            "rule": LearningRule,
-        }
-        for name, kind in kinds.items():
-            require_kind(getattr(self, name), kind, name, "Task(net, encoder, loss, {'burst': Burst()}, data)")
-        if self.optimizer is not None:
-            require_kind(self.optimizer, Optimizer, "optimizer", "give Adam(), or leave it out")
-        penalties = listed(mapping("regularizers", self.regularizers))
-        for name, constraint in mapping("constraints", self.constraints).items():
-            require_kind(constraint, Constraint, f"constraints[{name!r}]", "give {'clamp': Clamp()}")
-        Objective(self.loss, penalties).check(self.net)
-        self.loss.prepare(len(self.data.classes), self.data.targets)
-        self.source(self.data.train, self.augment)
-
-    def source(self, samples: Samples, augment: Augmentation | None = None) -> Source:
-        """Return the source of a part of the data, which encodes where the network computes.
-
-        Raises:
-            DatasetError: The encoder, or the distortion, does not take samples of this kind.
-        """
-        return self.data.source(samples, self.encoder, augment, self.net.torch_device)
+from .selection import Selection, Snapshot
+from .task import Task
 
 
 class StepSums(NamedTuple):
@@ -139,7 +75,9 @@ class Trainer(NetworkLoop[TrainerConfig]):
         team: Processes that share every batch; only the first one writes.
 
     Attributes:
-        final: Evaluation of the last epoch. `Loop` has the other attributes.
+        epochs: Number of epochs to train.
+        final: Evaluation of the last epoch.
+        selection: Choice of the epoch whose weights count. `Loop` has the other attributes.
     """
 
     def __init__(
@@ -170,6 +108,15 @@ class Trainer(NetworkLoop[TrainerConfig]):
             None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
         )
         self._in_software = task.net.in_software
+        self.epochs = config.epochs
+        self.selection = Selection(config.choose, task.data)
+        if config.retrain and (task.data.reserved is None or len(task.data.reserved.train) == len(task.data.train)):
+            raise ValueError(
+                "trainer.retrain=true needs held out training samples, which it adds again; give data.validation=N or "
+                "data.validation_groups=[...], or leave it out"
+            )
+        self._warn(self.selection.warnings)
+        self._clock: int | None = None
         self.final: Evaluation | None = None
         self._stopped = False
         self._step_sums = StepSums(0, 0, 0, 0)
@@ -230,7 +177,10 @@ class Trainer(NetworkLoop[TrainerConfig]):
             )
 
     def fit(self) -> Evaluation:
-        """Train until the last epoch, and return the last evaluation.
+        """Train until the last epoch, and return the evaluation that counts: of the last epoch, or of the chosen one.
+
+        The network has the weights of that epoch. With held out samples and `choose=best`, the evaluation is that of
+        the test samples, unless the training is to be repeated, see `retraining.train`.
 
         Raises:
             TrainingInterrupt: SIGINT arrives; the state is saved.
@@ -238,18 +188,75 @@ class Trainer(NetworkLoop[TrainerConfig]):
             ValueError: The loss is not finite.
         """
         self.prepare()
+        if self.config.retrain and self.selection.initial is None:
+            self.selection.initial = Snapshot.of(self.task.net, self.task.loss)
         with self._on_sigint(), self._network_restored(), self.progress.training(self):
-            while self.epoch < self.config.epochs:
+            while self.epoch < self.epochs:
                 self._run_epoch()
+            return self._chosen()
+
+    @property
+    def place(self) -> Path:
+        """Path of the checkpoint, for errors; also of a training without one."""
+        return Path("the training") if self.folder is None else self.checkpoint
+
+    def _chosen(self) -> Evaluation:
+        """Give the network the weights of the chosen epoch, and return the evaluation that counts.
+
+        Raises:
+            DeviceLostError: The device fails permanently; the state after the last epoch is saved.
+        """
         assert self.final is not None  # there is at least one epoch
-        return self.final
+        selection = self.selection
+        task = self.task
+        if selection.best is None:
+            return self.final
+        device = device_of(task.net)
+        self._clock = device.clock if device else 0
+        selection.final = Snapshot.of(task.net, task.loss)
+        selection.best.state.restore(task.net, task.loss, self.place)
+        test = selection.reserved_test
+        if test is None or self.config.retrain:
+            return selection.best.evaluation
+        if selection.test is not None and selection.tested_epochs == self.epoch:
+            return selection.test
+        task.net.in_software = self._in_software
+        samples = shorten(test, self.config.test_samples, "trainer.test_samples")
+        try:
+            evaluation = self._evaluate(task.source(samples))
+        except DeviceError as error:
+            state = NO_FOLDER if self.folder is None else "the state after the last epoch is saved"
+            raise DeviceLostError(f"{error}. The test samples are not evaluated yet; {state}") from error
+        self.conclude(evaluation)
+        return evaluation
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a result tells about the choice of the epoch, see `Selection.summary`."""
+        assert self.final is not None  # the training has ended
+        return self.selection.summary(len(self.records), self.final)
+
+    def conclude(self, test: Evaluation) -> None:
+        """Note the evaluation of the test samples, and save it; a repetition of it brings a warning."""
+        selection = self.selection
+        if selection.test is not None:
+            self.progress.warn(
+                f"the test samples were evaluated after {selection.tested_epochs} epochs, and now again after "
+                f"{self.epoch}; report the first accuracy, too, {selection.test.accuracy:.2%}"
+            )
+        selection.test = test
+        selection.tested_epochs = self.epoch
+        self._save()
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the network on the test data; each process runs one part of them."""
+        """Evaluate the network on the samples of each epoch's evaluation; each process runs one part of them."""
+        return self._evaluate(self.test_source)
+
+    def _evaluate(self, source: Source) -> Evaluation:
+        """Evaluate the network on the samples of a source; each process runs one part of them."""
         task = self.task
-        part = range(*self.team.part(len(self.test)))
-        with self._sharing(part.start, len(self.test)):
-            sums = observe(task.net, self.test_source, task.loss, self.config.evaluation_batch_size, samples=part)
+        part = range(*self.team.part(len(source)))
+        with self._sharing(part.start, len(source)):
+            sums = observe(task.net, source, task.loss, self.config.evaluation_batch_size, samples=part)
         total, *addends = map(EvaluationSums.from_plain, self.team.gather(sums.as_plain()))
         for addend in addends:
             total = total + addend
@@ -429,22 +436,25 @@ class Trainer(NetworkLoop[TrainerConfig]):
 
     def _finish_epoch(self) -> None:
         with self._saved_on_failure():
-            evaluation = self.evaluate()
-        self._report_health("evaluation", evaluation.health)
+            evaluation = self._evaluated()
+        if evaluation is not None:
+            self._report_health("evaluation", evaluation.health)
         metrics = self.sums.mean_metrics()
         self._warn(self.rule.warnings(metrics))
         self._record(
-            evaluation.accuracy,
-            hidden_spikes_per_sample=evaluation.hidden_spikes_per_sample,
+            None if evaluation is None else evaluation.accuracy,
+            hidden_spikes_per_sample=None if evaluation is None else evaluation.hidden_spikes_per_sample,
             dropped_spikes=self.sums.dropped_spikes,
             retries=self.sums.retries,
             notes=self.sums.notes,
             in_software=self.task.net.in_software,
-            input_events_per_sample=evaluation.input_events_per_sample,
-            late_input_events_per_sample=evaluation.late_input_events_per_sample,
+            input_events_per_sample=None if evaluation is None else evaluation.input_events_per_sample,
+            late_input_events_per_sample=None if evaluation is None else evaluation.late_input_events_per_sample,
             **metrics,
         )
         self.epoch += 1
+        if evaluation is not None and self.task.net.in_software == self._in_software:
+            self.selection.consider(self.epoch, evaluation, self.task.net, self.task.loss)
         self.step = 0
         self.sums = _empty_sums(self.task.net)
         self.final = evaluation
@@ -453,18 +463,25 @@ class Trainer(NetworkLoop[TrainerConfig]):
             self._write_records()
         self.progress.epoch(self.records[-1], self.task.data.evaluated_on)
 
+    def _evaluated(self) -> Evaluation | None:
+        """Return the evaluation after an epoch; a subclass may leave it out."""
+        return self.evaluate()
+
     def _save(self) -> None:
         """Write the checkpoint, see `_write_checkpoint`; only the first process does."""
         if not self.team.leads:
             return
         device = device_of(self.task.net)
+        end = self.selection.final
+        course = self._course_state()
         self._write_checkpoint(
-            model=self.task.net.state_dict(),
+            model=self.task.net.state_dict() if end is None else end.model,
             step=self.step,
             sums=self.sums.as_dict(),
             final=None if self.final is None else self.final.as_dict(),
-            clock=device.clock if device else 0,
-            **self._course_state(),
+            clock=self._clock if self._clock is not None else device.clock if device else 0,
+            selection=self.selection.state_dict(),
+            **(course if end is None else course | {"loss": end.loss}),
         )
 
     def _restore(self) -> None:
@@ -472,6 +489,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
         required(self.checkpoint, state, {"step": int, "sums": dict, "clock": int, "final": (dict, type(None))})
         take_weights(self.task.net, state["model"], self.checkpoint)
         self._restore_course_state(state)
+        self.selection.load_state_dict(state.get("selection"), self.checkpoint)
         self.step = state["step"]
         self.sums = Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])

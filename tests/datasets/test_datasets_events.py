@@ -83,6 +83,17 @@ def test_chosen_samples_are_those_of_the_spikes(chosen: Any) -> None:
     assert len(part) == len(part.offsets) - 1 == len(part.labels)
 
 
+def test_long_samples_are_copied_as_a_whole() -> None:
+    numbers = np.random.default_rng(0)
+    long = EventSplit.from_arrays(
+        np.sort(numbers.random(2000)), numbers.integers(0, 5, 2000), [0, 1999, 1999, 2000], [0, 1, 0], units=5
+    )
+    events = long.events(slice(None))
+    for chosen in ([2, 0, 2], [1], []):
+        assert_equal(long.events(chosen), events[chosen])
+        assert_equal(long[chosen].events(slice(None)), events[chosen])
+
+
 def test_consecutive_samples_share_the_memory() -> None:
     events = split()
     assert events[2:].time.untyped_storage().data_ptr() == events.time.untyped_storage().data_ptr()

@@ -85,6 +85,23 @@ def test_events_on_disk_are_those_in_memory(tmp_path: Path, chosen: Any) -> None
         samples.close()
 
 
+def test_every_process_opens_its_files(tmp_path: Path) -> None:
+    store = HeidelbergFile(write(tmp_path / "a.h5"))
+    samples = StoredEvents(store)
+    assert len(samples.events([0])) == 2
+    (tmp_path / "samples").write_bytes(pickle.dumps(samples))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).events([2]).time.tolist())"
+    words = [sys.executable, "-P", "-W", "ignore::ResourceWarning", "-c", code, str(tmp_path / "samples")]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[0.25, 0.25, 0.5]\n"
+    parent = store._file._file
+    store._file._process += 1  # as after a fork
+    assert len(samples.events([0])) == 2
+    assert store._file._file is not parent
+    samples.close()
+    assert store._file._file is None
+    parent.close()
+
+
 def test_one_hash_in_memory_and_on_disk(tmp_path: Path) -> None:
     stored = StoredEvents(HeidelbergFile(write(tmp_path / "a.h5")))
     assert content_sha256(stored, stored[[3, 0]]) == content_sha256(split(), split()[[3, 0]])
@@ -112,6 +129,7 @@ def test_the_writer_leaves_nothing_after_an_error(tmp_path: Path) -> None:
         ({"units": [[700, 0], *UNITS[1:]]}, r"a.h5, sample 0: event 0 has unit 700, allowed 0..699"),
         ({"times": [*TIMES[:2], [0.25, -0.25, 0.5], [1]]}, r"sample 2: event 1 has time -0.25 s; times are finite"),
         ({"times": [*TIMES[:3], [np.nan]]}, r"sample 3: event 0 has time nan s"),
+        ({"times": [*TIMES[:3], [1e300]], "time": np.float64}, r"sample 3: event 0 has time 1e\+300 s"),
     ],
     ids=lambda value: str(value)[:40],
 )

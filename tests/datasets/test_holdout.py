@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import hxtrain as hx
 from hxtrain.datasets import DataConfig, Dataset, DatasetError, EventSplit
+from hxtrain.datasets.events import HeidelbergFile, StoredEvents, write_heidelberg
 from hxtrain.datasets.holdout import drawn_groups, hold_out, hold_out_groups
-from hxtrain.datasets.shuffle import with_shuffled_times
+from hxtrain.datasets.shuffle import shuffled_times, with_shuffled_times
 
 SPEAKERS = torch.tensor([3, 7, 3, 5, 5, 9, 7, 3])
 
@@ -103,6 +105,13 @@ def test_shuffled_times_keep_the_counts_and_the_times_of_each_unit():
         assert float((mixed.time == plain.time).float().mean()) < 0.2
     assert torch.equal(shuffled.train.time, with_shuffled_times(speech()).train.time)
     assert torch.equal(shuffled.train.groups, data.train.groups)
+
+
+def test_stored_events_are_shuffled_as_those_in_memory(tmp_path):
+    data = speech()
+    write_heidelberg(tmp_path / "train.h5", data.train, data.classes, np.float32)
+    stored = StoredEvents(HeidelbergFile(tmp_path / "train.h5"))
+    assert torch.equal(shuffled_times(stored, "train").time, with_shuffled_times(data).train.time)
 
 
 def test_only_events_have_times_to_shuffle():

@@ -30,6 +30,7 @@ def conf():
         yield
 
 
+NO_GROUPS = ["data.validation_random_groups=0"]
 PAIRS = [
     *product(options("experiment"), ["calibrated"]),
     *product(["digits", "eventprop_yin_yang"], options("substrate")),
@@ -40,7 +41,9 @@ PAIRS = [
 @pytest.mark.parametrize(("name", "substrate"), dict.fromkeys(PAIRS))
 def test_experiments(name, substrate):
     config = OmegaConf.to_object(
-        compose("train", [f"experiment={name}", f"substrate={substrate}", "replica=r1", "data.validation=5"])
+        compose(
+            "train", [f"experiment={name}", f"substrate={substrate}", "replica=r1", "data.validation=5", *NO_GROUPS]
+        )
     )
     assert (config.seed, config.chip.name, config.chip.seed) == (1, "W62F0", 1)
     assert config.backend.name == ("software" if substrate == "software" else "emulator")

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import SCRIPTS, call
@@ -118,7 +119,7 @@ def test_an_ensemble_is_the_mean_of_log_probabilities(teachers):
     data = DataConfig("digits").load()
     images = data.test.images[:20] / 255
     cpu = torch.device("cpu")
-    logits = load_teacher(Distillation(teachers), data, 0, cpu).logits(images)
+    logits = load_teacher(Distillation(teachers), data, DataConfig("digits"), cpu).logits(images)
     members = [load_ann(Path(path)).model(images).log_softmax(1) for path in teachers]
     assert not torch.allclose(*members, atol=1e-2)
     torch.testing.assert_close(logits, (members[0] + members[1]) / 2)
@@ -175,7 +176,7 @@ def test_undistorted_images_go_to_the_teacher_once(tmp_path, teachers, mocker):
 def test_a_teacher_takes_samples_to_its_device(teachers):
     """The meta device stands for a GPU: a model on it refuses samples of another device."""
     device = torch.device("meta")
-    teacher = load_teacher(Distillation(teachers), DataConfig("digits").load(), 0, device)
+    teacher = load_teacher(Distillation(teachers), DataConfig("digits").load(), DataConfig("digits"), device)
     assert teacher.logits(torch.rand(5, 8, 8)).device == device
 
 
@@ -261,6 +262,23 @@ def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers
         CheckpointError, match=r"there is no teacher nowhere.pt; train one with `hxtrain ann hydra.run.dir=\."
     ):
         run(student("nowhere.pt"), tmp_path / "run", "test", quiet())
+
+
+def test_a_teacher_that_knows_held_out_writers_is_refused(tmp_path, teachers):
+    digits = DataConfig("digits").load()
+    for part, split in (("train", digits.train[:100]), ("test", digits.test[:20])):
+        np.savez(
+            tmp_path / f"{part}.npz",
+            images=split.images.numpy(),
+            labels=split.labels.numpy(),
+            groups=np.arange(len(split)) % 4,
+        )
+    data = DataConfig("folder", folder=str(tmp_path))
+    held_out = replace(data, validation_groups=[1])
+    refused, valid = (Distillation(ann(tmp_path / str(n), 0, part, 1)) for n, part in enumerate((data, held_out)))
+    assert load_teacher(valid, held_out.load(), held_out, torch.device("cpu")) is not None
+    with pytest.raises(CheckpointError, match="with other held out groups, so that it knows some of the samples held"):
+        load_teacher(refused, held_out.load(), held_out, torch.device("cpu"))
 
 
 def test_a_teacher_that_knows_the_validation_images_is_refused(tmp_path, teachers):

@@ -50,5 +50,10 @@ def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert (data.title, len(data.train), data.classes) == ("folder (20 units)", 200, ("0", "1"))
 
 
+def test_the_choice_of_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(DOCS / "event-training.md"), "event-training.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "1.0 validation: groups 3, 4"
+
+
 def test_the_equations_are_those_of_the_twin() -> None:
     exec(compile(blocks(DOCS / "model.md"), "model.md", "exec"), {})

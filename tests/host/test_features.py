@@ -96,7 +96,7 @@ def test_artificial_networks_take_features_and_teach(tmp_path):
     assert train_ann(settings, tmp_path, "test", quiet())["test_accuracy"] > 0.75
     distillation = Distillation(teacher=str(tmp_path / "checkpoint.pt"))
     data = DataConfig("yin_yang", validation=100)
-    teacher = load_teacher(distillation, data.load(), data.validation, torch.device("cpu"))
+    teacher = load_teacher(distillation, data.load(), data, torch.device("cpu"))
     assert teacher is not None
     assert len(teacher.names) == 1
 

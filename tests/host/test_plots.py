@@ -113,7 +113,10 @@ def test_replaces_a_file_and_leaves_nothing_when_it_fails(tmp_path: Path, monkey
 
 
 def test_learning_curves_show_every_epoch_given() -> None:
-    figure = plots.learning_curves_figure([record(1), record(2, 0.7), record(3), record(4, 0.8)])
+    records = [record(1), record(2, 0.7), record(3), record(4, 0.8)]
+    curve = plots.learning_curves_figure(records, "validation").axes[1].lines[1]
+    assert curve.get_label() == "validation, last 80.00 %"
+    figure = plots.learning_curves_figure(records)
     loss, accuracy, spikes = axes_of(figure)
     assert xy(loss.lines[0]) == ([1, 2, 3, 4], pytest.approx([2.0, 1.0, 2 / 3, 0.5]))
     assert xy(accuracy.lines[0]) == ([1, 2, 3, 4], pytest.approx([50, 75, 100 - 50 / 3, 87.5]))

@@ -24,9 +24,9 @@ from hxtrain.objectives import Burst, UpperActivity, WeightDecay
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.rules import Step, train_step
 from hxtrain.runs.checkpoint import load_checkpoint, save_checkpoint
+from hxtrain.training import Task
 from hxtrain.training.config import AnnTrainerConfig, TrainerConfig
 from hxtrain.training.evaluation import evaluate
-from hxtrain.training.trainer import Task
 
 DATA = load_dataset("digits")
 IMAGES = DATA.train.images[:10] / 255

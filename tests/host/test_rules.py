@@ -38,10 +38,10 @@ from hxtrain.rules import (
     train_step,
 )
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.training import Task, Trainer
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.loop import TrainingInterrupt
 from hxtrain.training.parallel import Team
-from hxtrain.training.trainer import Task, Trainer
 
 
 @dataclass

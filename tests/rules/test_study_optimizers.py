@@ -21,8 +21,8 @@ from hxtrain.objectives import MaxOverTime
 from hxtrain.rules import OPTIMIZERS, RULES, SGD, Adam, Optimizer, QuickProp, RMaxProp, RProp, SpikePropAd, SpikePropR
 from hxtrain.rules.default import default_optimizer, optimizer_warnings
 from hxtrain.runs.progress import Progress
+from hxtrain.training import Task, Trainer
 from hxtrain.training.config import TrainerConfig
-from hxtrain.training.trainer import Task, Trainer
 
 Steps = Callable[[list[float], float], Iterable[float]]
 """Changes of a weight by hand, from its gradients and the learning rate."""

@@ -14,8 +14,8 @@ from hxtrain.datasets import load_dataset
 from hxtrain.objectives import SpikeCount
 from hxtrain.plots.rules import TrainView, fields_figure, reward_figure, trains_figure, window_figure
 from hxtrain.rules.window import LONGEST, learning_window
+from hxtrain.training import Task, Trainer
 from hxtrain.training.config import TrainerConfig
-from hxtrain.training.trainer import Task, Trainer
 
 TAU = 8e-6
 

@@ -110,6 +110,7 @@ def origin(config: ReportConfig, series_points: Mapping[str, Sequence[Point]]) -
     lines += [f"- Seeds: {_listed(run.get('seed') for run in records)}."]
     lines += [f"- Chips: {_listed(_chip(run) for run in records)}."]
     lines += [f"- Data: {_listed(_data(run) for run in records)}."]
+    lines += _choices(records)
     lines += [f"- Versions: {_listed(_versions(run) for run in records)}."]
     if any(run.get("backend") == "emulator" for run in records):
         lines += ["- All chips are emulated; nothing here was run on a physical chip."]
@@ -134,6 +135,15 @@ def _chip(run: Record) -> str:
 def _data(run: Record) -> str:
     sha = str(run.get("data_sha256"))[:16]
     return f"{run.get('data')} ({sha}, {run.get('test_samples')} {run.get('evaluated_on')} samples)"
+
+
+def _choices(records: Sequence[Record]) -> list[str]:
+    """Return the lines on what the epochs were chosen on; none for runs that do not say it."""
+    choices = {str(value) for run in records if (value := run.get("selected_on")) is not None}
+    lines = [f"- Epochs chosen on: {_listed(choices)}."] if choices else []
+    if "test" in choices:
+        lines += ["- Epochs of some runs were chosen on the test samples: their accuracies are optimistic."]
+    return lines
 
 
 def _versions(run: Record) -> str:

@@ -1,4 +1,4 @@
-"""Files of events: opened by each process that reads them, refused if damaged, and noticed if they change."""
+"""Files of events: stamps that tell whether a file changed, and one kind of error for all that can be wrong with it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
 from ..errors import DatasetError
 
 REMEDY = "the file is damaged, incomplete or of another kind; download or write it again"
 
-MOST_COMPRESSION = 1100
-"""Largest ratio of sizes that compression (deflate) reaches; arrays that claim more have never been written."""
+MOST_NUMBER = 65_535
+"""Largest class, speaker or unit: a larger one is a sign of damage."""
 
 
 class Stamp(NamedTuple):
@@ -66,72 +71,19 @@ def reading(place: str) -> Iterator[None]:
         raise DatasetError(f"{place} cannot be read ({error}); {REMEDY}") from error
 
 
-class HDF5:
-    """An HDF5 file to read, which each process opens when it needs it; a pickled one carries no open file.
+def whole_numbers(values: npt.NDArray[Any], place: str, limit: int = MOST_NUMBER) -> Tensor:
+    """Return an array of whole numbers, int64 [N].
 
     Args:
-        path: path of the file.
+        values: array.
+        place: file and name of the array, for errors.
+        limit: largest number.
+
+    Raises:
+        DatasetError: it holds something else, or numbers that are negative or above `limit`.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stamp = stamp(path)
-        self._file: Any = None
-        self._process = 0
-
-    def file(self) -> Any:
-        """Return the open file, an `h5py.File`.
-
-        Raises:
-            DatasetError: it is no HDF5 file, is damaged, or has changed since this object was made.
-        """
-        require_unchanged(self.path, self.stamp)
-        if self._file is None or self._process != os.getpid():
-            import h5py
-
-            with reading(f"{self.path}"):
-                self._file = h5py.File(self.path, "r")
-                self._process = os.getpid()
-        return self._file
-
-    def array(self, name: str, rank: int = 1) -> Any:
-        """Return an array of the file, an `h5py.Dataset`.
-
-        Raises:
-            DatasetError: there is no array of this name, or it has another number of dimensions.
-        """
-        import h5py
-
-        with reading(f"{self.path}: {name}"):
-            item = self.file().get(name)
-            if not isinstance(item, h5py.Dataset):
-                present: list[str] = []
-                self.file().visit(present.append)
-                raise DatasetError(f"{self.path}: expected an array {name}, found {', '.join(present) or 'nothing'}")
-            if item.shape is None or len(item.shape) != rank:
-                raise DatasetError(f"{self.path}: {name} has shape {item.shape}, expected {rank} dimension(s)")
-            if item.size * item.dtype.itemsize > MOST_COMPRESSION * item.id.get_storage_size():
-                raise DatasetError(
-                    f"{self.path}: {name} claims {item.size} entries, more than its {item.id.get_storage_size()} bytes "
-                    f"hold; {REMEDY}"
-                )
-        return item
-
-    def holds(self, name: str) -> bool:
-        """Return whether there is an array of this name."""
-        import h5py
-
-        with reading(f"{self.path}: {name}"):
-            return isinstance(self.file().get(name), h5py.Dataset)
-
-    def close(self) -> None:
-        """Close the file, if this process has opened it; a later read opens it again."""
-        file = self._file
-        is_mine = self._process == os.getpid()
-        self._file = None
-        if file is not None and is_mine:
-            file.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the open file."""
-        return vars(self) | {"_file": None, "_process": 0}
+    if values.dtype.kind not in "ui":
+        raise DatasetError(f"{place} is {values.dtype}, expected whole numbers; write the file again")
+    if len(values) and not 0 <= int(values.min()) <= int(values.max()) <= limit:
+        raise DatasetError(f"{place} spans {values.min()}..{values.max()}, expected 0 to {limit}; {REMEDY}")
+    return torch.from_numpy(values.astype(np.int64))

@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..errors import DatasetError
-from .files import HDF5, REMEDY, reading
+from .files import MOST_NUMBER, REMEDY, reading
+from .hdf5 import HDF5
 from .store import Events, EventStore, Integers
 
 UNITS = 700
@@ -33,8 +32,6 @@ NUMBERS = "spikes/units"
 NO_UNITS = np.zeros(0, np.uint8)
 MOST_ROWS = 1000
 """Number of scattered samples that HDF5 is asked for at a time; its time rises with the square of it."""
-MOST_NUMBER = 65_535
-"""Largest class, speaker or unit: a larger one is a sign of damage."""
 
 
 class HeidelbergFile(EventStore):
@@ -56,10 +53,10 @@ class HeidelbergFile(EventStore):
         self._file = HDF5(Path(path))
         self.title = str(path)
         try:
-            self.labels = self._integers("labels")
+            self.labels = self._file.integers("labels")
             self.units = self._units(units)
             self._require_layout()
-            self.groups = self._integers("extra/speaker") if self._file.holds("extra/speaker") else None
+            self.groups = self._file.integers("extra/speaker") if self._file.holds("extra/speaker") else None
             if self.groups is not None and len(self.groups) != len(self):
                 raise DatasetError(
                     f"{self.title}: extra/speaker has {len(self.groups)} entries of {len(self)} samples; write it again"
@@ -112,19 +109,6 @@ class HeidelbergFile(EventStore):
                 rows.extend(array[part[0] : part[-1] + 1] if is_run else array[part])
         return rows
 
-    def _integers(self, name: str) -> Tensor:
-        """Return an array of whole numbers, int64 [N]."""
-        array = self._file.array(name)
-        with reading(f"{self.title}: {name}"):
-            if array.dtype.kind not in "ui":
-                raise DatasetError(f"{self.title}: {name} is {array.dtype}, expected whole numbers")
-            values = array[()]
-            if len(values) and not 0 <= int(values.min()) <= int(values.max()) <= MOST_NUMBER:
-                raise DatasetError(
-                    f"{self.title}: {name} spans {values.min()}..{values.max()}, expected 0 to {MOST_NUMBER}"
-                )
-            return torch.from_numpy(values.astype(np.int64))
-
     def _units(self, units: int | None) -> int:
         """Return the number of units."""
         with reading(f"{self.title}: units"):
@@ -162,9 +146,7 @@ class HeidelbergFile(EventStore):
         highest = int(self.labels.max()) if len(self.labels) else 0
         if not self._file.holds("extra/keys"):
             return tuple(str(number) for number in range(highest + 1))
-        array = self._file.array("extra/keys")
-        with reading(f"{self.title}: extra/keys"):
-            names = tuple(key.decode() if isinstance(key, bytes) else str(key) for key in array[()])
+        names = self._file.texts("extra/keys")
         if len(names) <= highest:
             raise DatasetError(f"{self.title}: labels go to {highest}, but extra/keys has {len(names)} names")
         return names

@@ -17,7 +17,8 @@ from hxtrain.backends.files import replacing
 
 from ..errors import DatasetError
 from ..split import Array
-from .heidelberg import MOST_NUMBER, NUMBERS, TIMES
+from .files import MOST_NUMBER
+from .heidelberg import NUMBERS, TIMES
 from .samples import EventSamples
 
 FLOATS = ("float16", "float32", "float64")

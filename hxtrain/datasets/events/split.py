@@ -17,6 +17,9 @@ from ..errors import DatasetError
 from ..split import Array, checked_groups, checked_labels
 from .samples import KIND, EventSamples
 
+LONG = 100
+"""Mean number of events of a sample from which it is quicker to copy samples as a whole than event by event."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EventSplit(EventSamples):
@@ -126,16 +129,28 @@ class EventSplit(EventSamples):
             groups = None if self.groups is None else self.groups[first:last]
             return EventSplit(self.time[part], self.unit[part], offsets - offsets[0], labels, self.units, groups)
         numbers = self._rows(chosen)
-        sample, events = gather(self.offsets[numbers], self.offsets[numbers + 1])
-        edges = torch.searchsorted(sample, torch.arange(len(numbers) + 1))
+        time, unit, counts = self._joined(numbers)
+        edges = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         groups = None if self.groups is None else self.groups[numbers]
-        return EventSplit(self.time[events], self.unit[events], edges, self.labels[numbers], self.units, groups)
+        return EventSplit(time, unit, edges, self.labels[numbers], self.units, groups)
 
     def events(self, chosen: Any) -> Spikes:
         """Return the events of some samples, see `EventSamples`."""
         numbers = self._rows(chosen)
-        sample, events = gather(self.offsets[numbers], self.offsets[numbers + 1])
-        return Spikes.trusted(sample, self.unit[events].long(), self.time[events], len(numbers), self.units)
+        time, unit, counts = self._joined(numbers)
+        sample = torch.arange(len(numbers)).repeat_interleave(counts)
+        return Spikes.trusted(sample, unit.long(), time, len(numbers), self.units)
+
+    def _joined(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times and units of samples, one after the other `[E]`, and their numbers of events `[S]`."""
+        first = self.offsets[numbers]
+        last = self.offsets[numbers + 1]
+        if len(self.time) < LONG * len(self):
+            events = gather(first, last)[1]
+            return self.time[events], self.unit[events], last - first
+        parts = [slice(start, end) for start, end in zip(first.tolist(), last.tolist(), strict=True)]
+        time = torch.cat([self.time[:0], *(self.time[part] for part in parts)])
+        return time, torch.cat([self.unit[:0], *(self.unit[part] for part in parts)]), last - first
 
     def content(self) -> tuple[list[int], Iterable[Array]]:
         """Return the numbers of samples, events and units, and all arrays."""

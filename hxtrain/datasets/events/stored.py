@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Spikes
-from hxtrain.backends.spikes import gather
 
 from ..split import Array
 from .samples import EventSamples
@@ -59,13 +58,10 @@ class StoredEvents(EventSamples):
             DatasetError: a file is damaged, or has changed.
         """
         rows = self._rows(chosen)
-        numbers, places = np.unique(self.numbers[rows].numpy(), return_inverse=True)
-        events = self._read(numbers)[0]
-        edges = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), np.cumsum(events.counts)]))
-        order = torch.from_numpy(places)
-        sample, index = gather(edges[order], edges[order + 1])
-        unit = torch.from_numpy(events.unit.astype(np.int64, copy=False))[index]
-        time = torch.from_numpy(np.ascontiguousarray(events.time))[index]
+        events = self._ordered(self.numbers[rows].numpy())[0]
+        sample = torch.from_numpy(np.repeat(np.arange(len(rows)), events.counts))
+        unit = torch.from_numpy(events.unit.astype(np.int64))
+        time = torch.from_numpy(np.require(events.time, requirements=["C", "W"]))
         return Spikes.trusted(sample, unit, time, len(rows), self.units)
 
     def load(self, limit: float = np.inf) -> tuple[EventSplit, Tally] | None:
@@ -124,7 +120,7 @@ class StoredEvents(EventSamples):
             return self._read(numbers)
         ascending, places = np.unique(numbers, return_inverse=True)
         events, tally = self._read(ascending)
-        edges = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), np.cumsum(events.counts)]))
-        order = torch.from_numpy(places)
-        index = gather(edges[order], edges[order + 1])[1].numpy()
-        return Events(events.counts[places], events.time[index], events.unit[index]), tally
+        ends = np.cumsum(events.counts)
+        parts = [slice(end - count, end) for end, count in zip(ends[places], events.counts[places], strict=True)]
+        time = np.concatenate([events.time[part] for part in parts])
+        return Events(events.counts[places], time, np.concatenate([events.unit[part] for part in parts])), tally
