@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +34,7 @@ SPEECH = "speech"
 AUDIO = "audio="
 OF_PACKAGE = ("build", "check", "--version")
 INTERRUPTED = 130
+Config = TypeVar("Config", bound=ConversionConfig)
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def _typed(kind: type[ConversionConfig], words: Sequence[str]) -> ConversionConfig:
+def _typed(kind: type[Config], words: Sequence[str]) -> Config:
     """Return the settings that words NAME=VALUE give.
 
     Raises:
@@ -93,7 +94,7 @@ def _value(word: str, kind: Any) -> Any:
     return {name: text} if kind is str else OmegaConf.from_dotlist([word])
 
 
-def _run(work: Callable[[ConversionConfig, Report], list[Part]], config: ConversionConfig) -> list[Part]:
+def _run(work: Callable[[Config, Report], list[Part]], config: Config) -> list[Part]:
     """Do the work under a progress bar."""
     columns = (
         TextColumn("{task.description}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 from .libraries import AudioError
 from .waves import Wave, read_wave
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac")
 LABEL = "label"
@@ -77,7 +80,7 @@ class Clips(NamedTuple):
     speakers: tuple[str, ...]
 
 
-def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = ()) -> Clips:
+def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_misfits: bool = False) -> Clips:
     """Return the audio files of a folder and its subfolders.
 
     Args:
@@ -86,6 +89,8 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = ()) -> Cli
             for the speaker; both may occur several times, and are then joined by `-`. `*` stands for any text without
             a slash. Without `{speaker}` all clips have one speaker.
         classes: names of the classes, in the order of their numbers; without any, all that occur, sorted.
+        skip_misfits: whether files that do not fit the pattern, or whose class is not listed, are left out; a warning
+            counts them.
 
     Raises:
         AudioError: the folder is missing, no file or not every file fits the pattern, or a class is not listed.
@@ -97,12 +102,14 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = ()) -> Cli
     if not paths:
         raise AudioError(f"audio={folder}: it holds no {' or '.join(SUFFIXES)} file; name a folder that does")
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    if skip_misfits:
+        paths, names = _fitting(paths, names, form, classes)
     matches = [form.fullmatch(name) for name in names]
     odd = [name for name, match in zip(names, matches, strict=True) if match is None]
     if odd:
         raise AudioError(
             f"audio={folder}: {len(odd)} of {len(names)} files do not fit pattern={pattern}, such as {odd[0]}; "
-            "describe the paths by {label}, {speaker} and *"
+            "describe the paths by {label}, {speaker} and *, or leave the others out by skip_misfits=true"
         )
     labels = [_joined(match, LABEL) for match in matches if match]
     voices = [_joined(match, SPEAKER) for match in matches if match]
@@ -137,6 +144,27 @@ def divide(clips: Sequence[Clip], speakers: Sequence[int], share: float) -> tupl
     test = [clip for clip in clips if clip.speaker in speakers or clip.name in tested]
     names = {clip.name for clip in test}
     return [clip for clip in clips if clip.name not in names], test
+
+
+def _fitting(
+    paths: Sequence[Path], names: Sequence[str], form: re.Pattern[str], classes: Sequence[str]
+) -> tuple[list[Path], list[str]]:
+    """Return the files that fit a pattern and a list of classes, with their names.
+
+    Raises:
+        AudioError: none does.
+    """
+    matches = [form.fullmatch(name) for name in names]
+    rows = [row for row, match in enumerate(matches) if match and (not classes or _joined(match, LABEL) in classes)]
+    if not rows:
+        raise AudioError(f"none of {len(names)} files fits the pattern and the classes, such as {names[0]}")
+    if len(rows) < len(names):
+        log.warning(
+            "%d of %d audio files do not fit the pattern and the classes, and are left out",
+            len(names) - len(rows),
+            len(names),
+        )
+    return [paths[row] for row in rows], [names[row] for row in rows]
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -46,12 +46,10 @@ def random_words(key: Any, row: Any, column: Any, words: Any) -> None:
     for _ in range(ROUNDS):
         first = MULTIPLIERS[0] * a
         second = MULTIPLIERS[1] * c
-        a, b, c, d = (
-            (second >> HALF) ^ b ^ left,
-            second & MASK,
-            (first >> HALF) ^ d ^ right,
-            first & MASK,
-        )
+        a = (second >> HALF) ^ b ^ left
+        c = (first >> HALF) ^ d ^ right
+        b = second & MASK
+        d = first & MASK
         left = (left + INCREMENTS[0]) & MASK
         right = (right + INCREMENTS[1]) & MASK
     words[0] = (a + 0.5) / 4294967296.0

@@ -147,7 +147,9 @@ def spoken(voice: str, text: str, speed: int, pitch: int) -> Wave:
     """
     variant = voice.partition("+")[2]
     if variant and variant not in variants():  # espeak-ng speaks with the plain voice then
-        raise AudioError(f"voice {voice}: {version()} has no variant {variant}; `{PROGRAM} --voices=variant` lists them")
+        raise AudioError(
+            f"voice {voice}: {version()} has no variant {variant}; `{PROGRAM} --voices=variant` lists them"
+        )
     words = [_program(), "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", "--", text]
     try:
         process = subprocess.run(words, capture_output=True, timeout=TIMEOUT, check=False)

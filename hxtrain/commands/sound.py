@@ -77,6 +77,7 @@ class AudioConfig(ConversionConfig):
         pattern: Form of their paths, without suffix: `{label}` is the class, `{speaker}` the speaker, `*` any text. The
             Heidelberg digits have `lang-{label}_speaker-{speaker}_trial-*_digit-{label}`.
         classes: Names of the classes in the order of their numbers; without any, all that occur, sorted.
+        skip_misfits: Whether files that do not fit the pattern, or whose class is not listed, are left out.
         test_speakers: Names of speakers all of whose clips are for the test.
         test_share: Share of the other clips of each class that is for the test.
         ramp: Length of the Hann ramps at the start and end (s); None: half the clip, as in the published conversion.
@@ -85,6 +86,7 @@ class AudioConfig(ConversionConfig):
     audio: str = "???"
     pattern: str = "{label}/*"
     classes: List[str] = field(default_factory=list)  # noqa: UP006
+    skip_misfits: bool = False
     test_speakers: List[str] = field(default_factory=list)  # noqa: UP006
     test_share: float = 0.0
     ramp: Optional[float] = None  # noqa: UP045
@@ -122,7 +124,7 @@ def convert_audio(config: AudioConfig, report: Report) -> list[Part]:
         AudioError: a file does not fit the pattern, is damaged or silent, or a speaker is unknown.
         ImportError: the extra `audio` is not installed.
     """
-    clips = folder_clips(Path(config.audio).expanduser(), config.pattern, config.classes)
+    clips = folder_clips(Path(config.audio).expanduser(), config.pattern, config.classes, config.skip_misfits)
     unknown = [name for name in config.test_speakers if name not in clips.speakers]
     if unknown:
         raise ValueError(f"test_speakers={unknown[0]}: speakers are {', '.join(map(repr, clips.speakers))}")

@@ -163,7 +163,7 @@ SPOKEN_DIGITS = DatasetInfo(
     origin="synthetic voices of espeak-ng 1.51, converted to spikes by the model of the inner ear of B. Cramer, "
     "Y. Stradmann, J. Schemmel and F. Zenke (2022), arXiv:1910.07407; made by code of this package",
     licence="Apache-2.0, as this package; the licence of espeak-ng, GPL-3.0, does not extend to what it says",
-    sha256="",
+    sha256="ef601af6ba617f09c66acd428524c662fa977adfbc490c7828397710f87f799d",
 )
 
 CATALOGUE = {info.name: info for info in (MNIST, FASHION, DIGITS, YIN_YANG, SPOKEN_DIGITS)}

@@ -49,7 +49,11 @@ def test_labels_are_folders_by_default(tmp_path: Path) -> None:
     clips, classes, speakers = folder_clips(tmp_path, "{label}/*")
     assert classes == ("no", "yes")
     assert speakers == ("",)
-    assert [(clip.name, clip.label, clip.speaker) for clip in clips] == [("no/a", 0, 0), ("no/b", 0, 0), ("yes/a", 1, 0)]
+    assert [(clip.name, clip.label, clip.speaker) for clip in clips] == [
+        ("no/a", 0, 0),
+        ("no/b", 0, 0),
+        ("yes/a", 1, 0),
+    ]
     assert len(clips[0].wave()) == RATE // 10
 
 
@@ -77,6 +81,17 @@ def test_unfit_patterns_are_refused(tmp_path: Path, pattern: str, classes: tuple
         folder_clips(tmp_path, pattern, classes)
 
 
+def test_other_files_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a/1.wav", "a/million.wav", "readme.wav"):
+        write(tmp_path / name)
+    clips, classes, speakers = folder_clips(tmp_path, "{speaker}/{label}", ["1", "2"], skip_misfits=True)
+    assert [clip.name for clip in clips] == ["a/1"]
+    assert (classes, speakers) == (("1", "2"), ("a",))
+    assert "2 of 3 audio files" in caplog.text
+    with pytest.raises(AudioError, match="none of 3 files fits"):
+        folder_clips(tmp_path, "{speaker}/{label}", ["9"], skip_misfits=True)
+
+
 def test_folders_without_sound_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such folder"):
         folder_clips(tmp_path / "nowhere", "{label}/*")
@@ -89,12 +104,14 @@ def test_folders_without_sound_and_damaged_files_are_refused(tmp_path: Path) -> 
 
 
 def test_test_part_has_whole_speakers_and_a_share_of_each_class() -> None:
-    clips = [Tone(f"{label}-{speaker}-{n}", label, speaker) for label in range(3) for speaker in range(4) for n in range(5)]
+    clips = [
+        Tone(f"{label}-{speaker}-{n}", label, speaker) for label in range(3) for speaker in range(4) for n in range(5)
+    ]
     train, test = divide(clips, [1, 3], 0.2)
     assert {clip.name for clip in train} | {clip.name for clip in test} == {clip.name for clip in clips}
     assert {clip.speaker for clip in train} == {0, 2}
-    others = [clip for clip in test if clip.speaker in (0, 2)]
-    assert [sum(clip.label == label for clip in others) for label in range(3)] == [2, 2, 2]
+    rest = [clip for clip in test if clip.speaker in (0, 2)]
+    assert [sum(clip.label == label for clip in rest) for label in range(3)] == [2, 2, 2]
 
 
 def test_spikes_depend_on_neither_order_nor_workers_nor_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +139,9 @@ def test_interrupted_work_goes_on(
     assert sorted(os.listdir(folder)) == ["00000000.npz", "00000002.npz"]
     computed = []
     whole = conversion._converted
-    monkeypatch.setattr(conversion, "_converted", lambda clip, cochlea: computed.append(clip.name) or whole(clip, cochlea))
+    monkeypatch.setattr(
+        conversion, "_converted", lambda clip, cochlea: computed.append(clip.name) or whole(clip, cochlea)
+    )
     trains = convert(tones(6), Cochlea(16), tmp_path, 1, lambda count, total: None)
     assert computed == ["tone-4", "tone-5"]
     assert len(trains.counts) == 6

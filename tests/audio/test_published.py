@@ -62,7 +62,8 @@ def test_silence_has_the_spontaneous_rate(arrays: dict[str, np.ndarray]) -> None
     expected = arrays["silence"]  # spike counts of 2 s each
     chance = nerve.probabilities(np.zeros((200, 2 * STEPS)), STEPS)
     rows, _ = nerve.spikes(chance, STEPS, (0, 0), np.arange(len(chance)))
-    rate, spontaneous = len(rows) / len(chance), expected.mean()
+    rate = len(rows) / len(chance)
+    spontaneous = expected.mean()
     spread = np.sqrt(expected.var(ddof=1) / len(expected) + spontaneous / len(chance))
     assert spontaneous > 0
     assert abs(rate - spontaneous) < max(0.1 * spontaneous, 3 * spread)

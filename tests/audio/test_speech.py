@@ -13,7 +13,6 @@ import torch
 from hxtrain.audio import AudioError, synthesis
 from hxtrain.commands import sound
 from hxtrain.commands.sound import AudioConfig, SpeechConfig, convert_audio, synthesise
-from hxtrain.datasets import DatasetError
 from hxtrain.datasets.events.heidelberg import HeidelbergFile
 from hxtrain.datasets.events.stored import StoredEvents
 from hxtrain.experiments import data

@@ -83,7 +83,7 @@ def test_digit_order_is_a_fixed_permutation() -> None:
 def test_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["check"]) == 0
     text = capsys.readouterr().out
-    assert text.count("check: ok") == 4
+    assert text.count("check: ok") == 5
     assert "note: NOT the original train/test partition" in text
     monkeypatch.setitem(CATALOGUE, "mnist", replace(DIGITS, sha256="0" * 64))
     assert main(["check"]) == 1

@@ -89,8 +89,9 @@ def _read(path: Path) -> EventSplit:
     file = HeidelbergFile(path)
     if file.classes != SPOKEN_DIGITS.classes:
         raise DatasetError(f"{path}: classes {', '.join(file.classes)}; expected {', '.join(SPOKEN_DIGITS.classes)}")
-    samples, _ = StoredEvents(file).load()
-    return samples
+    loaded = StoredEvents(file).load()
+    assert loaded is not None, "there is no limit"
+    return loaded[0]
 
 
 def _packed(part: EventSplit) -> Arrays:
