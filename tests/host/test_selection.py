@@ -230,10 +230,10 @@ def test_a_damaged_choice_is_refused(folder: Path, tmp_path: Path, damage: Any) 
     state = dict(load_checkpoint(file))
     damage(state)
     save_checkpoint(file, state)
-    with pytest.raises(CheckpointError, match="checkpoint.pt"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         run(changed(training, epochs=2, resume=True), tmp_path, "test", quiet())
     if damage is not DAMAGES["no evaluation"]:  # which nobody needs to load the network
-        with pytest.raises(CheckpointError, match="checkpoint.pt"):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
             hx.load(tmp_path)
 
 
