@@ -96,6 +96,10 @@ def read_arrays(file: Path) -> dict[str, Array]:
     """Read all arrays of an npz file; objects are refused, since they could run code."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+            arrays = {name: content[name] for name in content.files}
     except Exception as error:  # zip, header and shape errors share no base class
         raise DatasetError(f"{file} is no readable .npz file of plain arrays ({error}); write it again") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise DatasetError(f"{file}: {name} is no array; write the file again")
+    return arrays

@@ -239,3 +239,14 @@ def test_runs_of_images_do_not_import_hdf5() -> None:
     code = "import sys, hxtrain.datasets as d; d.load_dataset('digits'); print('h5py' in sys.modules)"
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout == "False\n"
+
+
+def test_a_stretch_of_zeros_is_refused(tmp_path: Path) -> None:
+    """HDF5 itself never returns from reading such a file."""
+    file = write(tmp_path / "a.h5")
+    content = bytearray(file.read_bytes())
+    place = content.index(b"GCOL") + 16
+    content[place : place + 4000] = bytes(4000)
+    file.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a.h5: spikes/times: the rows at byte \d+ are damaged; download"):
+        StoredEvents(HeidelbergFile(file)).load()

@@ -396,8 +396,11 @@ def test_full_size_images_from_a_folder_are_trained_on_and_evaluated(tmp_path):
     config = RunConfig(network=NetworkConfig(hidden=[80]), data=data, trainer=trainer)
     run(config, tmp_path / "run", "test", quiet)
     checkpoint = str(tmp_path / "run" / "checkpoint.pt")
-    evaluation = evaluate_checkpoint(EvaluateConfig(checkpoint, data_folder=str(tmp_path)), tmp_path, "test", quiet)
-    assert evaluation["test_samples"] == 20
-    assert evaluation["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
+    for settings in (EvaluateConfig(checkpoint), EvaluateConfig(checkpoint, data_folder=str(tmp_path))):
+        evaluation = evaluate_checkpoint(settings, tmp_path, "test", quiet)
+        assert evaluation["test_samples"] == 20
+        assert evaluation["chip_seconds_per_sample"] == pytest.approx(3 * 200e-6)
+    for name in IDX_NAMES:
+        (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match=r"its data cannot be loaded: .* data_folder=FOLDER"):
         evaluate_checkpoint(EvaluateConfig(checkpoint), tmp_path, "test", quiet)

@@ -93,7 +93,7 @@ def read_hdf5(file: Path) -> Columns:
         while len(group) == 1 and hasattr(next(iter(group.values())), "keys"):
             group = next(iter(group.values()))
         prefix = group.name.rstrip("/")
-        arrays = {name: content.array(f"{prefix}/{name}")[()] for name in group if hasattr(group[name], "dtype")}
+        arrays = {name: content.values(f"{prefix}/{name}") for name in group if hasattr(group[name], "dtype")}
     finally:
         content.close()
     return _fields(file, *arrays.values()) if len(arrays) == 1 else arrays

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from ..errors import DatasetError
 from .files import MOST_NUMBER, REMEDY, reading, require_unchanged, stamp, whole_numbers
+from .heap import REFERENCE, require_sound_heap
 from .store import Integers
 
 MOST_COMPRESSION = 1100
 """Largest ratio of sizes that compression (deflate) reaches; arrays that claim more have never been written."""
+
+CACHE = 1 << 20
+"""Size of HDF5's cache of parts of a file other than plain arrays (bytes)."""
 
 
 class HDF5:
@@ -31,6 +35,7 @@ class HDF5:
         self.stamp = stamp(path)
         self._file: Any = None
         self._arrays: dict[str, Any] = {}
+        self._sound: dict[str, npt.NDArray[np.bool_]] = {}
         self._descriptor: int | None = None
         self._process = 0
 
@@ -51,14 +56,15 @@ class HDF5:
 
             with reading(f"{self.path}"):
                 self._file = h5py.File(self.path, "r")
+                self._limit_cache()
         return self._file
 
     def names(self) -> list[str]:
         """Return the names of all arrays and groups."""
-        present: list[str] = []
+        present: list[str | bytes] = []
         with reading(f"{self.path}"):
             self.file().visit(present.append)
-        return present
+        return [name if isinstance(name, str) else repr(name) for name in present]  # bytes: no text in any encoding
 
     def holds(self, name: str) -> bool:
         """Return whether there is an array of this name."""
@@ -85,6 +91,7 @@ class HDF5:
             if item.shape is None or len(item.shape) != 1:
                 raise DatasetError(f"{self.path}: {name} has shape {item.shape}, expected one dimension; {REMEDY}")
             stored = item.id.get_storage_size()
+            item.dtype  # noqa: B018 - of a damaged array it may have no equivalent in numpy
             if item.size > MOST_COMPRESSION * stored:
                 raise DatasetError(
                     f"{self.path}: {name} claims {item.size} entries, more than its {stored} bytes hold; {REMEDY}"
@@ -98,15 +105,45 @@ class HDF5:
         Raises:
             DatasetError: it holds something else, or numbers that are negative or above `limit`.
         """
-        array = self.array(name)
         with reading(f"{self.path}: {name}"):
-            return whole_numbers(array[()], f"{self.path}: {name}", limit)
+            return whole_numbers(self.values(name), f"{self.path}: {name}", limit)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return an array of texts."""
+        with reading(f"{self.path}: {name}"):
+            return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in self.values(name))
+
+    def values(self, name: str) -> npt.NDArray[Any]:
+        """Return an array."""
         array = self.array(name)
         with reading(f"{self.path}: {name}"):
-            return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array[()])
+            if array.dtype.hasobject:
+                self.require_sound(name, np.arange(len(array)))
+            result: npt.NDArray[Any] = array[()]
+            return result
+
+    def require_sound(self, name: str, numbers: Integers) -> None:
+        """Check the memory of rows of variable length, which HDF5 does not, see `heap.py`; each row is checked once.
+
+        Args:
+            name: name of the array.
+            numbers: numbers of the rows [S].
+
+        Raises:
+            DatasetError: it is damaged.
+        """
+        array = self.array(name)
+        is_sound = self._sound.setdefault(name, np.zeros(len(array), bool))
+        rows = numbers[~is_sound[numbers]]
+        if not len(rows):
+            return
+        with reading(f"{self.path}: {name}"):
+            if self._file.id.get_create_plist().get_sizes() != (8, 8) or self._file.userblock_size:
+                raise DatasetError(f"{self.path} has addresses of an unusual form; write it again, by h5repack")
+            references = self._references(array, rows)
+            if references is not None:
+                require_sound_heap(references, _width(array), self._bytes, self.stamp.size, f"{self.path}: {name}")
+        is_sound[rows] = True
 
     def ranges(self, name: str, first: Integers, last: Integers) -> npt.NDArray[Any]:
         """Return ascending ranges of an array, joined [E].
@@ -121,7 +158,7 @@ class HDF5:
         starts = first[is_start]
         ends = last[np.append(is_start[1:], True)[: len(first)]]
         with reading(f"{self.path}: {name}"):
-            place = array.id.get_offset() if hasattr(os, "pread") else None
+            place = array.id.get_offset()
             if place is None:
                 pieces = [array[a:b] for a, b in zip(starts, ends, strict=True)]
             else:
@@ -144,14 +181,41 @@ class HDF5:
         self._arrays = {}
         self._descriptor = None
 
+    def _references(self, array: Any, rows: Integers) -> npt.NDArray[Any] | None:
+        """Return what an array of variable length stores for rows; None if that is compressed."""
+        width = REFERENCE.itemsize
+        place = array.id.get_offset()
+        if place is not None:
+            first = int(rows.min())
+            stored = np.frombuffer(self._bytes(place + first * width, (int(rows.max()) + 1 - first) * width), REFERENCE)
+            return stored[rows - first]
+        if array.chunks is None or array.id.get_create_plist().get_nfilters():
+            return None
+        pieces = [np.zeros(0, REFERENCE)]
+        for first in np.unique(rows // array.chunks[0] * array.chunks[0]).tolist():
+            info = array.id.get_chunk_info_by_coord((first,))
+            if info.byte_offset is not None:
+                chunk = np.frombuffer(self._bytes(info.byte_offset, array.chunks[0] * width), REFERENCE)
+                pieces.append(chunk[rows[(rows >= first) & (rows < first + array.chunks[0])] - first])
+        return np.concatenate(pieces)
+
+    def _limit_cache(self) -> None:
+        """Keep HDF5 from caching rows of variable length, whose pieces of memory otherwise grow with the rows read."""
+        config = self._file.id.get_mdc_config()
+        config.set_initial_size = True
+        config.initial_size = CACHE
+        config.min_size = CACHE
+        config.max_size = CACHE
+        self._file.id.set_mdc_config(config)
+
     def _bytes(self, place: int, count: int) -> bytes:
         """Return bytes of the file."""
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
+            self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             self._closer = weakref.finalize(self, os.close, self._descriptor)
         pieces = []
         while count:
-            piece = os.pread(self._descriptor, count, place)
+            piece = _read(self._descriptor, count, place)
             if not piece:
                 raise DatasetError(f"{self.path} ends before its arrays; {REMEDY}")
             pieces.append(piece)
@@ -163,3 +227,19 @@ class HDF5:
         """Return the state without the open file."""
         hidden: dict[str, Any] = {"_file": None, "_arrays": {}, "_descriptor": None, "_process": 0}
         return {name: value for name, value in vars(self).items() if name != "_closer"} | hidden
+
+
+def _width(array: Any) -> int:
+    """Return the size of an entry of a row of variable length (bytes)."""
+    import h5py
+
+    base = h5py.check_vlen_dtype(array.dtype)
+    return base.itemsize if isinstance(base, np.dtype) else 1
+
+
+def _read(descriptor: int, count: int, place: int) -> bytes:
+    """Return bytes of an open file, fewer at its end."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, place)
+    os.lseek(descriptor, place, os.SEEK_SET)
+    return os.read(descriptor, count)

@@ -102,6 +102,7 @@ class HeidelbergFile(EventStore):
     def _rows(self, name: str, numbers: Integers) -> list[npt.NDArray[Any]]:
         """Return an entry of a variable-length array for each sample."""
         array = self._file.array(name)
+        self._file.require_sound(name, numbers)
         rows: list[npt.NDArray[Any]] = []
         with reading(f"{self.title}: {name}"):
             for part in np.split(numbers, range(MOST_ROWS, len(numbers), MOST_ROWS)):
@@ -154,5 +155,5 @@ class HeidelbergFile(EventStore):
     def _meta_info(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays of the group of meta information."""
         with reading(f"{self.title}: extra/meta_info"):
-            group = self._file.file().get("extra/meta_info", {})
-            return {name: group[name][()] for name in group}
+            names = self._file.file().get("extra/meta_info", ())
+            return {name: self._file.values(f"extra/meta_info/{name}") for name in names}
