@@ -178,8 +178,9 @@ def chosen_weights(state: Mapping[str, Any], file: Path) -> tuple[dict[str, Any]
     Raises:
         CheckpointError: The choice in it is damaged; the text names the file.
     """
-    selection = state.get("selection")
+    selection = required(file, {"selection": {}, **state}, {"selection": (dict, type(None))})["selection"]
     if not selection or not selection.get("epoch"):
         return state["model"], state.get("loss", {})
-    values = required(file, selection.get("retrained") or selection, {"model": dict, "loss": dict})
+    retrained = required(file, {"retrained": None, **selection}, {"retrained": (dict, type(None))})["retrained"]
+    values = required(file, retrained or selection, {"model": dict, "loss": dict})
     return values["model"], values["loss"]

@@ -23,7 +23,7 @@ from hxtrain.datasets.augment import EventAugmentation
 from hxtrain.datasets.holdout import hold_out_groups
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig
-from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Progress
 from hxtrain.training import TrainerConfig
 from hxtrain.training.retraining import Retraining
@@ -211,6 +211,30 @@ def test_fit_chooses_in_memory(folder: Path) -> None:
 def test_settings_that_contradict_are_refused(folder: Path, tmp_path: Path, settings: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         run(config(folder, **settings), tmp_path, "test", quiet())
+
+
+DAMAGES = {
+    "no choice": lambda state: state.update(selection=[1]),
+    "no weights": lambda state: state["selection"].update(model=3),
+    "no loss": lambda state: state["selection"].pop("loss"),
+    "no second training": lambda state: state["selection"].update(retrained=[1]),
+    "no evaluation": lambda state: state["selection"].update(evaluation=None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_choice_is_refused(folder: Path, tmp_path: Path, damage: Any) -> None:
+    training = config(folder, choose="best", epochs=1)
+    run(training, tmp_path, "test", quiet())
+    file = tmp_path / "checkpoint.pt"
+    state = dict(load_checkpoint(file))
+    damage(state)
+    save_checkpoint(file, state)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        run(changed(training, epochs=2, resume=True), tmp_path, "test", quiet())
+    if damage is not DAMAGES["no evaluation"]:  # which nobody needs to load the network
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+            hx.load(tmp_path)
 
 
 def test_a_part_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
