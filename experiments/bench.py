@@ -47,7 +47,7 @@ Outcome = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """A table: title, columns, rows."""
 
 
-SPEED_COLUMNS = ("task", "who", "time", "quartiles", "samples", "time / our software's")
+SPEED_COLUMNS = ("task", "who", "time", "quartiles", "processor time", "samples", "time / our software's")
 
 
 def _speed(config: BenchConfig) -> Outcome:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -58,12 +61,22 @@ class Work(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """The time of a work on a task (s), and its torch threads."""
+    """The time of a work on a task, and its torch threads.
+
+    Attributes:
+        task: Task.
+        work: Work.
+        time: Time of a call (s).
+        threads: Number of torch threads.
+        cpu: Median time of the processor for a call (s), summed over all threads. It depends less than `time` on other
+            work on the machine, and less on the number of cores.
+    """
 
     task: str
     work: str
     time: Spread
     threads: int
+    cpu: float
 
     @property
     def throughput(self) -> float:
@@ -92,7 +105,7 @@ def time_works(
     command: str,
     report: Report,
 ) -> list[Speed]:
-    """Time works in turns, and write their speeds to a file.
+    """Time works in turns, and write their speeds to a file, with the machine's load average before and after.
 
     Args:
         config: All settings.
@@ -107,21 +120,29 @@ def time_works(
     try:
         with ExitStack() as stack:
             works, errors = prepare(config, stack)
+            cpu_times: dict[tuple[str, str, int], list[float]] = defaultdict(list)
             turns = {
-                (task, name, threads): _timed(work.run, threads, config.torch_device)
+                (task, name, threads): _timed(work.run, threads, config.torch_device, cpu_times[task, name, threads])
                 for (task, name), work in works.items()
                 for threads in work.threads
             }
+            start_load = _load()
             times = in_turns(turns, config.rounds, report, turn=TURN)
+            load = [start_load, _load()]
     finally:
         torch.set_num_threads(previous_threads)
-    speeds = _best([Speed(task, name, spread(seconds), threads) for (task, name, threads), seconds in times.items()])
-    write_json(path, {**_machine(config, command), "skipped": errors, "speed": [*map(_plain, speeds)]})
+    speeds = _best(
+        [
+            Speed(task, name, spread(seconds), threads, median(cpu_times[task, name, threads]))
+            for (task, name, threads), seconds in times.items()
+        ]
+    )
+    write_json(path, {**_machine(config, command), "load": load, "skipped": errors, "speed": [*map(_plain, speeds)]})
     return speeds
 
 
 def speed_rows(speeds: list[Speed]) -> list[tuple[str, ...]]:
-    """Return the table: task, work, time, quartiles, samples per second, and time relative to our software."""
+    """Return the table: task, work, time, quartiles, processor time, samples per second, time over our software's."""
     references = {speed.task: speed.time.middle for speed in speeds if speed.work == SOFTWARE}
     return [
         (
@@ -129,6 +150,7 @@ def speed_rows(speeds: list[Speed]) -> list[tuple[str, ...]]:
             s.work,
             f"{1e3 * s.time.middle:.2f} ms",
             f"{1e3 * s.time.low:.2f}..{1e3 * s.time.high:.2f}",
+            f"{1e3 * s.cpu:.2f} ms",
             f"{s.throughput:,.0f} / s",
             f"{s.time.middle / references[s.task]:.2f}",
         )
@@ -214,15 +236,20 @@ def task_of(load: Workload, net: Network, samples: int) -> Task:
     return Task(dense, load.labels[:samples], hidden, readout, net.dt, tau, decay, activity, RATE, recurrent)
 
 
-def _timed(run: Callable[[], object], threads: int, device: str) -> Callable[[], object]:
-    """Return a function with a number of torch threads, which waits for the work that it starts on a GPU."""
+def _timed(run: Callable[[], object], threads: int, device: str, cpu_times: list[float]) -> Callable[[], object]:
+    """Return a function with a number of torch threads, which waits for the work that it starts on a GPU.
+
+    Each call appends its time of the processor (s) to `cpu_times`.
+    """
 
     def work() -> object:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+        start = time.process_time()
         result = run()
         if device != "cpu":
             torch.cuda.synchronize(device)
+        cpu_times.append(time.process_time() - start)
         return result
 
     return work
@@ -252,6 +279,11 @@ def _machine(config: BenchConfig, command: str) -> dict[str, Any]:
     }
 
 
+def _load() -> float | None:
+    """Return the mean number of running processes in the last minute, if the system reports it."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def _torch_device(name: str) -> str:
     """Return the name of a torch device, with the name of its card."""
     return name if torch.device(name).type != "cuda" else f"{name}: {torch.cuda.get_device_name(name)}"
@@ -273,4 +305,5 @@ def _plain(speed: Speed) -> dict[str, Any]:
         **speed.time._asdict(),
         "throughput": speed.throughput,
         "threads": speed.threads,
+        "cpu": speed.cpu,
     }

@@ -86,7 +86,7 @@ def decaying_sum(x: Tensor, factor: float, lag: int) -> Tensor:
     result = torch.empty_like(x, memory_format=torch.contiguous_format)
     result[:lag] = 0
     previous_sum = torch.zeros_like(x[:1]).flatten(1)
-    for terms, sums in zip(x[: steps - lag].split(BLOCK), result[lag:].split(BLOCK), strict=True):
+    for terms, sums in zip(torch.split(x[: steps - lag], BLOCK), torch.split(result[lag:], BLOCK), strict=True):
         size = len(terms)
         block = torch.addmm(powers[:size] * previous_sum, matrix[:size, :size], terms.reshape(size, -1))
         previous_sum = block[-1:]

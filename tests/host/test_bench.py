@@ -9,7 +9,9 @@ import torch
 
 import hxtrain as hx
 from hxtrain.backends import Stimulus, create_backend
+from hxtrain.experiments.benchmark import recurrent as recurrent_bench
 from hxtrain.experiments.benchmark import rules as rules_bench
+from hxtrain.experiments.benchmark import speed
 from hxtrain.experiments.benchmark.config import BenchConfig
 from hxtrain.experiments.benchmark.peers import PEERS, build, installed
 from hxtrain.experiments.benchmark.peers.common import Task
@@ -83,6 +85,18 @@ def test_a_replay_gives_the_first_recording_again() -> None:
         load.training(net, 50)()
         readouts = [net(load.spikes.stretch(0, 50)).readout for _ in range(2)]
         assert torch.equal(*readouts)
+
+
+def test_a_recurrent_network_is_timed_in_software_and_on_chips(tmp_path, mocker) -> None:
+    mocker.patch.dict(speed.SIZES, {speed.RECURRENT: 12})
+    mocker.patch.object(speed, "TURN", 0.0)
+    speeds = recurrent_bench.bench_recurrent(BenchConfig("recurrent", rounds=1, peers=False), tmp_path, "hxtrain bench")
+    assert {s.work for s in speeds} == {speed.SOFTWARE, speed.IDEAL, speed.CALIBRATED, speed.HOST}
+    assert {s.task for s in speeds} == {speed.RECURRENT}
+    saved = json.loads((tmp_path / "bench_recurrent.json").read_text())
+    assert [s["work"] for s in saved["speed"]] == [s.work for s in speeds]
+    assert len(saved["load"]) == 2
+    assert [row[-1] for row in speed.speed_rows(speeds) if row[1] == speed.SOFTWARE] == ["1.00"]
 
 
 class Spiking(hx.LearningRule):

@@ -196,7 +196,7 @@ def test_damaged_configs_are_refused(tmp_path, text):
 
 
 SETTINGS = [
-    ({"refractory": 1e-6}, rf": network\.refractory \(it was written by hxtrain 9\.0, this is {version('hxtrain')}"),
+    ({"adaptation": 1e-6}, rf": network\.adaptation \(it was written by hxtrain 9\.0, this is {version('hxtrain')}"),
     ({"hidden": "100"}, "network: "),
     ({"steps": 2.5}, "could not be converted"),
     ({"dt": float("nan")}, r"network\.dt='nan' is no value"),

@@ -31,15 +31,17 @@ def charges(
         recurrent: Recurrent weights `[N, N]`; None without recurrence.
     """
     free = free_shares(model, spikes)
+    is_reset = (free[1:] < 1) | (spikes[:-1] > 0)
     charge = torch.empty_like(grad_membrane)
     charge[-1] = 0
     total = torch.zeros_like(grad_membrane[0])
+    feedback = torch.empty_like(total)
     for t in range(len(charge) - 1, 0, -1):
-        total = total + grad_membrane[t]
+        total += grad_membrane[t]
         if recurrent is not None and slopes is not None:
-            total.addcmul_(slopes[t], charge[t] @ recurrent)
-        torch.addcmul(charge[t] * model.alpha, free[t], total, out=charge[t - 1])
-        total.mul_(model.beta).masked_fill_((free[t] < 1) | (spikes[t - 1] > 0), 0.0)
+            total.addcmul_(slopes[t], torch.mm(charge[t], recurrent, out=feedback))
+        torch.mul(charge[t], model.alpha, out=charge[t - 1]).addcmul_(free[t], total)
+        total.mul_(model.beta).masked_fill_(is_reset[t - 1], 0.0)
     return charge
 
 

@@ -18,7 +18,7 @@ approximant, limited to 1, whose slope differs from the exact one by less than 0
 Recurrent synapses V share the synaptic inputs: their currents are a part of `I_g`, and the gradient of a spike needs
 the charges that it causes at all inputs::
 
-    F[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + sum_g V_g^T G_g[t]) + beta F[t+1]
+    F[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + sum_g sign_g V_g^T G_g[t]) + beta F[t+1]
 
 Synaptic inputs are ordered by circuit, excitation first. A weight of 0 counts as excitatory.
 """
