@@ -33,7 +33,7 @@ from .speed import (
 from .workload import RecurrentWorkload
 
 SLOW_TO_COMPILE = frozenset({"torch.compile, loop by hand"})
-"""Peers that are left out: a loop of 100 steps takes many minutes to compile."""
+"""Peers that are left out: they would compile an unrolled loop of 100 steps."""
 
 
 def bench_recurrent(

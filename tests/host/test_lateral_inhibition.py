@@ -122,10 +122,6 @@ REFUSED = {
     "strength": (lambda: hx.LateralInhibition(3, -0.1), "LateralInhibition: strength=-0.1 must be positive"),
     "a negative setting": (lambda: NetworkConfig(inhibition=-1.0), "network.inhibition=-1.0 must not be negative"),
     "learned": (lambda: setattr(hx.LateralInhibition(3), "learned", True), "learned=True, but .* use Recurrent"),
-    "saturation": (
-        lambda: NetworkConfig(inhibition=0.2, saturation=5.0).build(4, 2, 0),
-        "saturation=5 is not known to gradients of recurrent layers",
-    ),
     "range": (lambda: place(inhibited(1.0), CHIP), r"strength 1 exceeds the largest weight 0\.261.* at most 0\.261"),
     "no recurrence": (lambda: place(inhibited(), replace(CHIP, recurrence=False)), "set inhibition=0, or use"),
 }

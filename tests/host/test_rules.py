@@ -494,11 +494,13 @@ def test_a_rule_of_another_network_is_refused() -> None:
 @pytest.mark.parametrize("backend", [None, "emulator"])
 def test_a_saturation_that_is_set_is_checked_before_the_next_pass(backend: str | None) -> None:
     modules = hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Recurrent(20), hx.Linear(20, 3), hx.LI(3)
-    net = hx.Network(*modules, steps=20, gradient=Ternary(at_spike="trace"))
+    net = hx.Network(*modules, steps=20, gradient=Particular(at_spike="trace"))
     net.attach(None if backend is None else hx.Device(create_backend(backend, preset="ideal")))
     net(batch().spikes)
     net.saturation = 300.0
-    with pytest.raises(ValueError, match="Network: saturation=300 is not known to gradients of recurrent layers"):
+    with pytest.raises(
+        ValueError, match="Network: saturation=300 is not known to particular gradients of recurrent layers"
+    ):
         net(batch().spikes)
     net.saturation = None
     net(batch().spikes)
@@ -506,19 +508,21 @@ def test_a_saturation_that_is_set_is_checked_before_the_next_pass(backend: str |
 
 def test_a_gradient_that_is_set_is_checked_before_the_next_pass() -> None:
     modules = hx.Linear(12, 20, gain=3.0), hx.LIF(20), hx.Recurrent(20), hx.Linear(20, 3), hx.LI(3)
-    net = hx.Network(*modules, steps=20, gradient=Indifferent(), saturation=300.0)
+    net = hx.Network(*modules, steps=20, gradient=SurrogateGradient(), saturation=300.0)
     net(batch().spikes)
-    net.gradient = SurrogateGradient()
-    with pytest.raises(ValueError, match="is not known to gradients of recurrent layers"):
+    net.gradient = Particular()
+    with pytest.raises(ValueError, match="is not known to particular gradients of recurrent layers"):
         net(batch().spikes)
 
 
 @dataclass
-class Indifferent(SurrogateGradient):
-    """A gradient that takes saturating inputs for linear ones."""
+class Particular(SurrogateGradient):
+    """A gradient that refuses the saturation of recurrent layers."""
 
     def check(self, recurrent: Sequence[bool], saturation: float | None) -> list[str]:
-        return []
+        if saturation is None or not any(recurrent):
+            return []
+        return [f"saturation={saturation:g} is not known to particular gradients of recurrent layers"]
 
 
 @dataclass
