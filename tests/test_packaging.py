@@ -22,6 +22,8 @@ PACKAGES = [
     "hxtrain.commands.validate",
     "hxtrain.comparison",
     "hxtrain.datasets",
+    "hxtrain.datasets.augment",
+    "hxtrain.datasets.encoders",
     "hxtrain.datasets.events",
     "hxtrain.datasets.files",
     "hxtrain.datasets.tasks",
@@ -87,7 +89,7 @@ def test_every_folder_with_code_is_a_listed_package(setup: dict[str, Any]) -> No
     ("package", "pattern", "minimum"),
     [
         ("hxtrain", "py.typed", 1),
-        ("hxtrain.datasets.files", "*.npz", 3),
+        ("hxtrain.datasets.files", "*.npz", 4),
         ("hxtrain.emulator.calibration.files", "*.npz", 6),
         ("hxtrain.experiments.conf", "*.yaml", 1),
     ],

@@ -39,9 +39,16 @@ class SpikeTrains(NamedTuple):
     times: npt.NDArray[np.float64]
     units: npt.NDArray[np.int64]
 
+    def by_clip(self) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+        """Yield times and units of each clip."""
+        edges = np.cumsum(self.counts)[:-1]
+        yield from zip(np.split(self.times, edges), np.split(self.units, edges), strict=True)
 
-def convert(clips: Sequence[Clip], cochlea: Cochlea, folder: Path, workers: int, report: Report) -> SpikeTrains:
-    """Return the spikes of clips.
+
+def convert(
+    clips: Sequence[Clip], cochlea: Cochlea, folder: Path, workers: int, report: Report
+) -> Iterator[tuple[Sequence[Clip], SpikeTrains]]:
+    """Yield clips with their spikes, `PIECE` at a time.
 
     Pieces of finished work are kept in `folder`, which a later call with the same clips and settings reads, and which
     the caller removes once the result is safe. The spikes depend on neither the number of workers nor on the pieces.
@@ -58,19 +65,16 @@ def convert(clips: Sequence[Clip], cochlea: Cochlea, folder: Path, workers: int,
     """
     place = folder / _fingerprint(clips, cochlea)
     place.mkdir(parents=True, exist_ok=True)
-    pieces = []
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(clips), PIECE):
             report(start, len(clips))
             file = place / f"{start:08d}.npz"
+            piece = clips[start : start + PIECE]
             if not file.exists():
-                piece = clips[start : start + PIECE]
                 with _interruptible(pool):
                     _write(file, list(pool.map(lambda clip: _converted(clip, cochlea), piece)))
-            pieces.append(_read(file))
+            yield piece, _read(file)
     report(len(clips), len(clips))
-    empty = SpikeTrains(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
-    return SpikeTrains(*(np.concatenate(arrays) for arrays in zip(empty, *pieces, strict=True)))
 
 
 @contextmanager

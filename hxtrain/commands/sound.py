@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, NamedTuple, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import numpy as np
+import numpy.typing as npt
 
 from hxtrain.audio.clips import Clip, Clips, divide, folder_clips
 from hxtrain.audio.cochlea import CHANNELS, Cochlea
-from hxtrain.audio.conversion import Report, SpikeTrains, convert
+from hxtrain.audio.conversion import Report, convert
 from hxtrain.audio.synthesis import TESTED, spoken_digits
 from hxtrain.checks import check_types
 from hxtrain.datasets.events.heidelberg_writer import HeidelbergWriter
@@ -23,7 +25,8 @@ PIECES = ".parts"
 """What is added to the name of a file for the folder of its pieces."""
 
 
-class Part(NamedTuple):
+@dataclass
+class Part:
     """A written file.
 
     Attributes:
@@ -34,9 +37,17 @@ class Part(NamedTuple):
     """
 
     path: Path
-    spikes: Sequence[int]
-    channels: Sequence[int]
-    labels: Sequence[int]
+    spikes: list[int] = field(default_factory=list)
+    channels: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+
+class Row(NamedTuple):
+    """A clip with its spikes."""
+
+    clip: Clip
+    times: npt.NDArray[np.float64]
+    units: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -156,15 +167,24 @@ def _convert(
         raise ValueError(f"out={config.out}: there is no folder {out.absolute().parent}; make it first")
     cochlea = Cochlea(config.channels, SELECTIONS[config.selection], config.seed, ramp=ramp)
     pieces = out.with_name(out.name + PIECES)
-    ordered = list(clips.clips)
-    trains = convert(ordered, cochlea, pieces, config.workers, report)
-    train, test = divide(ordered, test_speakers, test_share)
-    targets = {out: train} if not test else {_named(out, "train"): train, _named(out, "test"): test}
-    places = {clip.name: place for place, clip in enumerate(ordered)}
-    parts = []
-    for path, chosen in targets.items():
-        rows = [places[clip.name] for clip in chosen]
-        parts.append(_write(path, chosen, rows, trains, clips, len(cochlea.numbers)))
+    _, test = divide(clips.clips, test_speakers, test_share)
+    paths = [_named(out, "train"), _named(out, "test")] if test else [out]
+    parts = [Part(path) for path in paths]
+    tested = {clip.name for clip in test}
+    voices = np.array([voice.encode() for voice in clips.speakers])
+    with ExitStack() as exits:
+        files = [
+            exits.enter_context(
+                HeidelbergWriter(path, clips.classes, len(cochlea.numbers), meta_info={"voice": voices})
+            )
+            for path in paths
+        ]
+        for piece, trains in convert(clips.clips, cochlea, pieces, config.workers, report):
+            chosen: list[list[Row]] = [[] for _ in parts]
+            for clip, (times, units) in zip(piece, trains.by_clip(), strict=True):
+                chosen[clip.name in tested].append(Row(clip, times, units))
+            for part, file, rows in zip(parts, files, chosen, strict=True):
+                _append(part, file, rows)
     shutil.rmtree(pieces)
     return parts
 
@@ -173,16 +193,10 @@ def _named(out: Path, part: str) -> Path:
     return out.with_name(f"{out.stem}_{part}{out.suffix}")
 
 
-def _write(
-    path: Path, chosen: Sequence[Clip], rows: Sequence[int], trains: SpikeTrains, clips: Clips, units: int
-) -> Part:
-    """Write some clips to a file."""
-    edges = np.cumsum(trains.counts)[:-1]
-    times, numbers = np.split(trains.times, edges), np.split(trains.units, edges)
-    labels = [clip.label for clip in chosen]
-    voices = np.array([voice.encode() for voice in clips.speakers])
-    with HeidelbergWriter(path, clips.classes, units, meta_info={"voice": voices}) as file:
-        file.append(
-            [times[row] for row in rows], [numbers[row] for row in rows], labels, [clip.speaker for clip in chosen]
-        )
-    return Part(path, [len(numbers[row]) for row in rows], [len(np.unique(numbers[row])) for row in rows], labels)
+def _append(part: Part, file: HeidelbergWriter, rows: Sequence[Row]) -> None:
+    """Append clips to a file."""
+    labels = [row.clip.label for row in rows]
+    file.append([row.times for row in rows], [row.units for row in rows], labels, [row.clip.speaker for row in rows])
+    part.labels.extend(labels)
+    part.spikes.extend(len(row.units) for row in rows)
+    part.channels.extend(len(np.unique(row.units)) for row in rows)

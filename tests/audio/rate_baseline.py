@@ -1,7 +1,7 @@
-"""Print what a linear classifier makes of the spoken digits: of counts per channel, and of counts per channel and period.
+"""Print what a linear classifier makes of the spoken digits: of counts per channel, and per channel and period.
 
     python tests/audio/rate_baseline.py              # test part
-    python tests/audio/rate_baseline.py 2 11         # speakers 2 and 11 held out from training, for the choice of settings
+    python tests/audio/rate_baseline.py 2 11         # speakers 2 and 11, held out from training to choose settings
 
 Counts per channel are all that a network without a sense of time could use; the periods add the time course. Softmax
 regression by Adam on `log(1 + count)`, standardised; 300 steps on all samples, weight decay 1e-4.

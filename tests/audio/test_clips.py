@@ -11,7 +11,7 @@ import pytest
 
 from hxtrain.audio import RATE, AudioError, Cochlea, conversion
 from hxtrain.audio.clips import Clip, divide, folder_clips
-from hxtrain.audio.conversion import convert
+from hxtrain.audio.conversion import SpikeTrains, convert
 from hxtrain.audio.waves import Wave
 
 soundfile = pytest.importorskip("soundfile")
@@ -36,6 +36,11 @@ class Tone(Clip):
 
 def tones(count: int, failure: type[BaseException] | None = None, at: int = -1) -> list[Tone]:
     return [Tone(f"tone-{n}", n % 3, n % 2, failure if n == at else None) for n in range(count)]
+
+
+def converted(clips: list[Tone], cochlea: Cochlea, folder: Path, workers: int) -> SpikeTrains:
+    pieces = [trains for _, trains in convert(clips, cochlea, folder, workers, lambda count, total: None)]
+    return SpikeTrains(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
 def write(path: Path, rate: int = 8000) -> None:
@@ -117,15 +122,16 @@ def test_test_part_has_whole_speakers_and_a_share_of_each_class() -> None:
 def test_spikes_depend_on_neither_order_nor_workers_nor_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips, cochlea = tones(7), Cochlea(16)
     monkeypatch.setattr(conversion, "PIECE", 3)
-    forwards = convert(clips, cochlea, tmp_path / "a", 1, lambda count, total: None)
+    forwards = converted(clips, cochlea, tmp_path / "a", 1)
     monkeypatch.setattr(conversion, "PIECE", 2)
-    backwards = convert(clips[::-1], cochlea, tmp_path / "b", 3, lambda count, total: None)
+    backwards = converted(clips[::-1], cochlea, tmp_path / "b", 3)
     assert forwards.counts.sum() > 20
     np.testing.assert_array_equal(forwards.counts, backwards.counts[::-1])
-    edges = np.cumsum(backwards.counts)[:-1]
-    for name in ("times", "units"):
-        pieces = np.split(getattr(backwards, name), edges)[::-1]
-        np.testing.assert_array_equal(getattr(forwards, name), np.concatenate(pieces))
+    for (times, units), (same_times, same_units) in zip(
+        forwards.by_clip(), reversed(list(backwards.by_clip())), strict=True
+    ):
+        np.testing.assert_array_equal(times, same_times)
+        np.testing.assert_array_equal(units, same_units)
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, AudioError])
@@ -134,7 +140,7 @@ def test_interrupted_work_goes_on(
 ) -> None:
     monkeypatch.setattr(conversion, "PIECE", 2)
     with pytest.raises(failure, match="tone-5: broken"):
-        convert(tones(6, failure, 5), Cochlea(16), tmp_path, 2, lambda count, total: None)
+        converted(tones(6, failure, 5), Cochlea(16), tmp_path, 2)
     (folder,) = tmp_path.iterdir()
     assert sorted(os.listdir(folder)) == ["00000000.npz", "00000002.npz"]
     computed = []
@@ -142,12 +148,12 @@ def test_interrupted_work_goes_on(
     monkeypatch.setattr(
         conversion, "_converted", lambda clip, cochlea: computed.append(clip.name) or whole(clip, cochlea)
     )
-    trains = convert(tones(6), Cochlea(16), tmp_path, 1, lambda count, total: None)
+    trains = converted(tones(6), Cochlea(16), tmp_path, 1)
     assert computed == ["tone-4", "tone-5"]
     assert len(trains.counts) == 6
 
 
 def test_other_settings_begin_anew(tmp_path: Path) -> None:
-    first = convert(tones(2), Cochlea(16), tmp_path, 1, lambda count, total: None)
-    second = convert(tones(2), Cochlea(16, seed=1), tmp_path, 1, lambda count, total: None)
+    first = converted(tones(2), Cochlea(16), tmp_path, 1)
+    second = converted(tones(2), Cochlea(16, seed=1), tmp_path, 1)
     assert len(first.times) != len(second.times) or (first.times != second.times).any()

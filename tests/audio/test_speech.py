@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from hxtrain.audio import AudioError, synthesis
+from hxtrain.audio import AudioError, Cochlea, synthesis
+from hxtrain.audio.clips import divide
 from hxtrain.commands import sound
 from hxtrain.commands.sound import AudioConfig, SpeechConfig, convert_audio, synthesise
 from hxtrain.datasets.events.heidelberg import HeidelbergFile
+from hxtrain.datasets.events.spoken_digits import read_shipped_digits
 from hxtrain.datasets.events.stored import StoredEvents
 from hxtrain.experiments import data
 
@@ -152,3 +154,20 @@ def test_command_makes_spoken_digits(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (torch.tensor(train.spikes) > 100).all()
     assert sorted(train.spikes)[10] in range(300, 3000)
     assert sorted(train.channels)[5] >= 40
+
+
+@pytest.mark.skipif(
+    shutil.which(synthesis.PROGRAM) is None or not synthesis.version().endswith("1.51"),
+    reason="espeak-ng 1.51 is not installed",
+)
+def test_shipped_digits_are_made_again_bit_by_bit() -> None:
+    train, test = read_shipped_digits()
+    parts = divide(synthesis.spoken_digits(8).clips, synthesis.TESTED, 0.05)
+    cochlea = Cochlea(selection=sound.SELECTIONS["published"])
+    for part, clips, number in ((train, parts[0], 7), (train, parts[0], 1500), (test, parts[1], 250)):
+        assert len(part) == len(clips)
+        times, units = cochlea(clips[number].wave(), 48_000, clips[number].name)
+        events = part.events([number])
+        np.testing.assert_array_equal(events.unit.numpy(), units)
+        np.testing.assert_array_equal(events.time.numpy(), times.astype(np.float16))
+        assert part.labels[number] == clips[number].label

@@ -1,4 +1,4 @@
-"""`experiment=spoken_digits` from the command line: a recurrent network of one chip, held out speakers, control of timing."""
+"""`experiment=spoken_digits` from the command line: one chip, held out speakers, control of timing."""
 
 import json
 
