@@ -177,7 +177,7 @@ def _saturating_gradient(
     inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
     if layer.recurrent is None:
         grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
-        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, spikes, grad_membrane), None)
     assert spikes is not None
     slopes = surrogate_slopes(model, spikes, trace)
     grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)
