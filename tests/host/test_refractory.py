@@ -286,7 +286,8 @@ def rows_of(weight, limits, circuits):
 @pytest.mark.parametrize("is_recurrent", [True, False])
 @pytest.mark.parametrize("hold", HOLDS)
 def test_a_gradient_that_knows_the_hold_is_that_of_autograd(hold, is_recurrent, limit, mocker):
-    alpha, beta, neurons = 0.75, 0.8, 40
+    alpha, beta = 0.75, 0.8
+    neurons = 40
     weight = (0.6 * normal(neurons, INPUTS, seed=3, dtype=torch.float64)).requires_grad_()
     feedback = (0.2 * normal(neurons, neurons, seed=4, dtype=torch.float64)).requires_grad_() if is_recurrent else None
     inputs = GridEvents(poisson(), DT, STEPS)
@@ -336,13 +337,13 @@ def test_loops_hold_single_precision_gradients_in_any_share(limits, is_recurrent
     for minimum in (10**9, 1):
         mocker.patch.object(threads, "MIN_SHARE", minimum)
         mocker.patch.object(threads, "_cores", return_value=3)
-        results.append(engine.gradient(layer, fired, trace, grads, downstream, Demand(True, is_recurrent, True)))
-    expected = READABLE.gradient(layer, fired, trace, grads, downstream, Demand(True, is_recurrent, True))
-    for once, shared, value in zip(*results, expected, strict=True):
-        assert (once is None) == (value is None)
+        results.append(engine.gradient(layer, fired, trace, grads, downstream, Demand(True, True, is_recurrent)))
+    expected = READABLE.gradient(layer, fired, trace, grads, downstream, Demand(True, True, is_recurrent))
+    for whole, shared, value in zip(*results, expected, strict=True):
+        assert (whole is None) == (value is None)
         if value is not None:
-            assert torch.equal(once, shared)
-            torch.testing.assert_close(once, value, atol=1e-5 * float(value.abs().max()), rtol=0)
+            assert torch.equal(whole, shared)
+            torch.testing.assert_close(whole, value, atol=1e-5 * float(value.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("preset", [None, "ideal"])

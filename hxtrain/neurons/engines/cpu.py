@@ -24,8 +24,9 @@ from hxtrain.neurons.shapes import check_backward, check_drive, require
 from hxtrain.neurons.threads import edges_of, run_loop, run_shares, small_edges
 
 from . import cpu_backward, cpu_forward, cpu_recurrent, cpu_saturating
-from .cpu_backward import Hold, MeasuredPass, OutputGradients, RecordedMembranes, Results
+from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results
 from .cpu_forward import Drive, Groups, Part, SpikeBuffer
+from .cpu_held import Hold
 from .cpu_recurrent import RecurrentResults, RecurrentSynapses
 from .cpu_saturating import SaturatingSynapses
 from .engine import Demand, Engine, LayerGradients, ModelLayer, UnrecordedMembranes, weight_gradient

@@ -14,6 +14,7 @@ from hxtrain.neurons.conversion_kernel import to_membrane
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
 from .cpu_forward import BLOCK, Groups, padded
+from .cpu_held import Hold, free_shares
 from .surrogates import ARCTAN, GAUSSIAN, SIGMOID, SUPERSPIKE, TRIANGLE
 
 
@@ -49,21 +50,6 @@ class OutputGradients(NamedTuple):
     traces: Float
     downstream: Float
     weight: Float
-
-
-class Hold(NamedTuple):
-    """How long spikes hold their membranes, for gradients that know it.
-
-    Attributes:
-        time: Time for which a membrane is held after the trace sample of a spike (steps); negative for gradients that do
-            not know it.
-        steps: Number of steps after a spike in which the membrane is held or not carried over from the previous step.
-        spikes: Measured spikes; used if the time is not negative.
-    """
-
-    time: Number
-    steps: int
-    spikes: Groups
 
 
 class MeasuredPass(NamedTuple):
@@ -262,61 +248,11 @@ def _back(x, membrane, charge, start, previous, alpha, beta):
 
 @compiled
 def _back_through_held(x, membrane, charge, free, carried, start, previous, alpha, beta):
-    """Carry gradients one step back as `_back`, through membranes that may be held; see `shares`."""
+    """Carry gradients one step back as `_back`, through membranes that may be held; see `free_shares`."""
     for n in range(uptr(membrane.shape[0])):
         m = beta * membrane[n] + x[start + n]
         membrane[n] = carried[start + n] * m
         charge[previous + n] = alpha * charge[start + n] + free[start + n] * m
-
-
-@compiled
-def hold_back(through, membrane, free, carried, start, row, width):
-    """Write the gradient `through` held membranes to their charges, and stop that to the membranes of the step before.
-
-    Args:
-        through: Gradient of the membranes times their free shares; begins at `start` (out).
-        membrane: Gradient of the membranes; begins at `start`; 0 where the membrane is not carried over (out).
-        free: Share of the step in which each membrane is free; begins at `row`.
-        carried: 1 where the membrane is carried over from the previous step, else 0; begins at `row`.
-        start: Start of the sample in `through` and `membrane`.
-        row: Start of the step in `free` and `carried`.
-        width: Number of neurons, padded.
-    """
-    for n in range(width):
-        gradient = membrane[start + n]
-        through[start + n] = free[row + n] * gradient
-        membrane[start + n] = carried[row + n] * gradient
-
-
-@compiled
-def shares(free, carried, b, step, first, n_neurons, width, layer):
-    """Write the share of each step in which membranes are free, and whether they are carried over, for a sample.
-
-    Args:
-        free: Share of each step in which a membrane is free, `[S, W]` (out).
-        carried: 1 where a membrane is carried over from the previous step, else 0, `[S, W]` (out).
-        b: Sample.
-        step: First of the steps S.
-        first: First neuron.
-        n_neurons: Number of neurons.
-        width: Number of neurons W, padded.
-        layer: Measured layer.
-    """
-    time, length, spikes = layer.hold
-    unit = free.dtype.type(1)
-    zero = free.dtype.type(0)
-    group = b * layer.shape[0]
-    last = step + free.shape[0] // width
-    free[:] = unit
-    carried[:] = unit
-    for t in range(max(step - length, 0), last - 1):
-        for e in range(spikes.offsets[group + t], spikes.offsets[group + t + 1]):
-            n = uptr(spikes.units[e] - first)  # very large for neurons below the first
-            if n < n_neurons:
-                for later in range(max(t + 1, step), min(t + 1 + length, last)):
-                    i = uptr(later - step) * width + n
-                    free[i] = unit - min(max(time - free.dtype.type(later - t - 1), zero), unit)
-                    carried[i] = zero
 
 
 @compiled
@@ -439,7 +375,7 @@ def gradient(first: int, last: int, layer: MeasuredPass, events: Groups, results
         direct(x, distance, b, 0, first, n_neurons, width, layer, columns, False)
         membrane[:] = 0
         if is_held:
-            shares(free, carried, b, 0, first, n_neurons, width, layer)
+            free_shares(free, carried, layer.hold, b * steps, steps, 0, first, n_neurons, width)
             for t in range(uptr(steps - 1), uptr(0), -1):
                 start = uptr(t) * width
                 _back_through_held(x, membrane, charge, free, carried, start, start - width, alpha, beta)

@@ -17,8 +17,9 @@ import numpy as np
 
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
-from .cpu_backward import MeasuredPass, add_to_rows, cut, direct, hold_back, shares, write_rows
+from .cpu_backward import MeasuredPass, add_to_rows, cut, direct, write_rows
 from .cpu_forward import Groups, columns_of, decay, padded
+from .cpu_held import free_shares, hold_back
 from .cpu_saturating import add_charges, arrive, saturation_slopes
 
 QUAD = uptr(4)
@@ -359,7 +360,8 @@ def charges_of_samples(
                 part = slice(s * size, s * size + count * width)
                 direct(x[part], slopes[part], first + s, step, 0, uptr(neurons), width, layer, columns, True)
                 if is_held:
-                    shares(free[part], carried[part], first + s, step, 0, uptr(neurons), width, layer)
+                    group = (first + s) * steps
+                    free_shares(free[part], carried[part], layer.hold, group, steps, step, 0, uptr(neurons), width)
                 if is_saturating:
                     saved = (s * uptr(chunks) + uptr(chunk)) * wide
                     current[:] = checkpoints[saved : saved + wide]

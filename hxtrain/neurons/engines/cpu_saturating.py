@@ -11,8 +11,9 @@ import numpy as np
 
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
-from .cpu_backward import MeasuredPass, Results, cut, direct, hold_back, shares, write_rows
+from .cpu_backward import MeasuredPass, Results, cut, direct, write_rows
 from .cpu_forward import Groups, columns_of, decay, padded
+from .cpu_held import free_shares, hold_back
 
 
 class SaturatingSynapses(NamedTuple):
@@ -162,7 +163,7 @@ def saturating_gradient(
         direct(x, distance, b, 0, first, n_neurons, width, layer, columns, False)
         membrane[:] = 0
         if is_held:
-            shares(free, carried, b, 0, first, n_neurons, width, layer)
+            free_shares(free, carried, layer.hold, b * steps, steps, 0, first, n_neurons, width)
         for t in range(steps - 1, 0, -1):
             row = uptr(t) * width
             _back_to_membranes(x, membrane, row, beta)
