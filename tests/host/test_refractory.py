@@ -346,13 +346,25 @@ def test_loops_hold_single_precision_gradients_in_any_share(limits, is_recurrent
             torch.testing.assert_close(whole, value, atol=1e-5 * float(value.abs().max()), rtol=0)
 
 
-@pytest.mark.parametrize("preset", [None, "ideal"])
-def test_the_setting_of_the_gradient_reaches_it(preset):
+def test_kernels_of_the_gpu_leave_such_gradients_to_the_readable_engine(mocker):
+    mocker.patch.object(choice, "GPU", "meta")
+    mocker.patch.object(choice, "_has_triton", return_value=True)
+    gpu = mocker.patch.object(choice, "_gpu").return_value
+    weight = torch.empty(3, 3, device="meta")
+    model = Model(0.75, 0.8, hold=1.2, holds_gradient=True)
+    for recurrent in (None, weight):
+        assert engine_for(weight, model, recurrent) is gpu
+        assert engine_for(weight, model._replace(holds_gradient=False), recurrent, backward=True) is gpu
+        assert engine_for(weight, model, recurrent, backward=True) is READABLE
+
+
+@pytest.mark.parametrize(("preset", "limit"), [(None, None), ("ideal", None), ("ideal", 20.0)])
+def test_the_setting_of_the_gradient_reaches_it(preset, limit):
     spikes = poisson(30, 10, 60, rate=0.12)
     labels = torch.arange(10) % 4
     gradients = []
     for knows in (False, True):
-        net = network(2e-6, gradient=hx.SurrogateGradient(refractory=knows))
+        net = network(2e-6, gradient=hx.SurrogateGradient(refractory=knows), saturation=limit)
         with contextlib.nullcontext() if preset is None else hx.open_device("emulator", preset=preset) as device:
             net.attach(device)
             hx.MaxOverTime()(net(spikes).readout, labels).backward()

@@ -40,7 +40,8 @@ Recurrent synapses V add `V S[t]` to the current, so that the gradient of a spik
     G[t-1]   = alpha G[t] + dL/dU[t]
     dL/dV    = sum_t,b G[t, b] S[t, b]^T
 
-from the last step to the first. `saturation.py` has the gradient of synaptic inputs that saturate.
+from the last step to the first. `saturation.py` has the gradient of synaptic inputs that saturate, `held.py` that of
+membranes that are held.
 """
 
 from __future__ import annotations
