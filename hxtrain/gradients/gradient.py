@@ -119,18 +119,16 @@ class SurrogateGradient(Gradient):
 
 
 def _require_hold(layers: Sequence[MeasuredLayer], models: Sequence[Model]) -> None:
-    """Refuse layers whose gradient cannot know a refractory period.
+    """Refuse spiking layers without a refractory period.
 
     Raises:
-        ValueError: A spiking layer has none, or inputs saturate.
+        ValueError: A spiking layer has none.
     """
     if any(layer.fired is not None and model.hold is None for layer, model in zip(layers, models, strict=True)):
         raise ValueError(
             "gradient.refractory=true needs the refractory period of every spiking population; set network.refractory, "
             "such as 2e-6, or LIF(refractory=2e-6)"
         )
-    if any(model.saturation is not None for model in models):
-        raise ValueError("gradient.refractory=true is not available with network.saturation; leave one of them out")
 
 
 GRADIENTS: Registry[type[Gradient]] = Registry("gradients", "gradient", Gradient)

@@ -12,8 +12,19 @@ import hxtrain as hx
 from hxtrain.backends import Spikes
 from hxtrain.gradients import measured_layers
 from hxtrain.network import NetworkConfig
-from hxtrain.neurons import GridEvents, MeasuredLayer, Model, SpikeGrid, hold_of_measured, hold_of_model, psp
-from hxtrain.neurons.engines import ModelLayer, engine_for, readable
+from hxtrain.neurons import (
+    Grads,
+    GridEvents,
+    MeasuredLayer,
+    Model,
+    Saturation,
+    SpikeGrid,
+    hold_of_measured,
+    hold_of_model,
+    psp,
+    threads,
+)
+from hxtrain.neurons.engines import Demand, ModelLayer, choice, engine_for, readable, saturation
 from hxtrain.neurons.engines.readable import READABLE
 
 DT = 1.7e-6
@@ -229,56 +240,131 @@ class _Spike(torch.autograd.Function):
         return grad / (1 + 10 * distance) ** 2
 
 
-def held_by_autograd(drive, recurrent, hold, alpha, beta):
-    """Return spikes and membranes of a layer in the graph; the hold itself is a constant, as resets are."""
-    current = membrane = rest = torch.zeros_like(drive[0])
+class _Saturate(torch.autograd.Function):
+    """Currents that saturate, with the slope of the engines."""
+
+    @staticmethod
+    def forward(ctx, current, limit):
+        ctx.save_for_backward(current / limit)
+        return limit * (current / limit).tanh()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * saturation.slope(x.abs()), None
+
+
+def held_by_autograd(drive, recurrent, hold, alpha, beta, limit):
+    """Return spikes and membranes of a layer in the graph; the hold itself is a constant, as resets are.
+
+    `drive` is `[T, B, G, N]` and `recurrent` `[G N, N]` for G synaptic inputs.
+    """
+    current = torch.zeros_like(drive[0])
+    membrane = rest = torch.zeros_like(drive[0, :, 0])
     spikes, membranes = [], []
     for arriving in drive:
         membranes.append(membrane)
         spikes.append(_Spike.apply(membrane))
         current = alpha * current + arriving
         if recurrent is not None:
-            current = current + spikes[-1] @ recurrent.t()
+            current = current + (spikes[-1] @ recurrent.t()).view_as(current)
         spike = spikes[-1].detach()
         rest = torch.where(spike > 0, hold, rest)
         is_reset = (rest > 0) | (spike > 0)
-        membrane = (1 - rest.clamp(max=1)) * current + torch.where(is_reset, 0.0, beta * membrane)
+        potential = (current if limit is None else _Saturate.apply(current, limit)).sum(1)
+        membrane = (1 - rest.clamp(max=1)) * potential + torch.where(is_reset, 0.0, beta * membrane)
         rest = (rest - 1).clamp(min=0)
     return torch.stack(spikes), torch.stack(membranes)
 
 
+def rows_of(weight, limits, circuits):
+    """Return weights of each synaptic input `[G N, J]`."""
+    return weight if limits is None else saturation.by_input(weight, limits, circuits)
+
+
+@pytest.mark.parametrize("limit", [None, 1.5])
 @pytest.mark.parametrize("is_recurrent", [True, False])
 @pytest.mark.parametrize("hold", HOLDS)
-def test_a_gradient_that_knows_the_hold_is_that_of_autograd(is_recurrent, hold):
+def test_a_gradient_that_knows_the_hold_is_that_of_autograd(hold, is_recurrent, limit, mocker):
     alpha, beta = 0.75, 0.8
-    weight = (0.6 * normal(20, INPUTS, seed=3, dtype=torch.float64)).requires_grad_()
-    recurrent = (0.3 * normal(20, 20, seed=4, dtype=torch.float64)).requires_grad_() if is_recurrent else None
+    neurons = 40
+    weight = (0.6 * normal(neurons, INPUTS, seed=3, dtype=torch.float64)).requires_grad_()
+    feedback = (0.2 * normal(neurons, neurons, seed=4, dtype=torch.float64)).requires_grad_() if is_recurrent else None
     inputs = GridEvents(poisson(), DT, STEPS)
-    drive = inputs.counts(0, STEPS).double() @ weight.t()
-    spikes, trace = held_by_autograd(drive, recurrent, hold, alpha, beta)
-    factors = normal(STEPS, SAMPLES, 20, seed=8, dtype=torch.float64)
-    parameters = [weight] if recurrent is None else [weight, recurrent]
+    limits = limit and Saturation(limit, 24, 7, Saturation(limit, 24, 7 + INPUTS) if is_recurrent else None)
+    circuits = limits and limits.circuits(INPUTS, neurons)
+    rows = None if feedback is None else rows_of(feedback, limits and limits.recurrent, circuits)
+    drive = inputs.counts(0, STEPS).double() @ rows_of(weight, limits, circuits).t()
+    spikes, trace = held_by_autograd(drive.view(STEPS, SAMPLES, -1, neurons), rows, hold, alpha, beta, limit)
+    assert 0.03 < float(spikes.detach().mean()) < 0.6
+    factors = normal(STEPS, SAMPLES, neurons, seed=8, dtype=torch.float64)
+    parameters = [weight] if feedback is None else [weight, feedback]
 
     def gradients(spikes, trace):
         return torch.autograd.grad((spikes * factors).sum() + (trace * factors.flip(0)).sum(), parameters)
 
     expected = gradients(spikes, trace)
-    model = Model(alpha, beta, hold=hold, holds_gradient=True)
     measured = MeasuredLayer(SpikeGrid(spikes.detach()), trace.detach())
-    (layer,) = measured_layers([(weight, recurrent)], inputs, [measured], [model])
-    for actual, value in zip(gradients(layer.spikes, layer.trace), expected, strict=True):
-        torch.testing.assert_close(actual, value, atol=1e-10, rtol=1e-10)
-    (plain,) = measured_layers([(weight, recurrent)], inputs, [measured], [model._replace(holds_gradient=False)])
-    assert not torch.allclose(gradients(plain.spikes, plain.trace)[0], expected[0], rtol=0.01)
+
+    def by_engine(holds_gradient):
+        model = Model(alpha, beta, saturation=limits, hold=hold, holds_gradient=holds_gradient)
+        (layer,) = measured_layers([(weight, feedback)], inputs, [measured], [model])
+        return gradients(layer.spikes, layer.trace)
+
+    assert not torch.allclose(by_engine(False)[0], expected[0], rtol=0.01)
+    compiled = by_engine(True)
+    mocker.patch.object(choice, "_compiled", return_value=None)
+    for actual in (compiled, by_engine(True)):
+        for gradient, value in zip(actual, expected, strict=True):
+            torch.testing.assert_close(gradient, value, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("preset", [None, "ideal"])
-def test_the_setting_of_the_gradient_reaches_it(preset):
+@pytest.mark.parametrize("is_recurrent", [True, False])
+@pytest.mark.parametrize("limits", [None, Saturation(1.5, 24, 7, Saturation(1.2, 24, 30))])
+def test_loops_hold_single_precision_gradients_in_any_share(limits, is_recurrent, mocker):
+    """Measured spikes may come within a hold, and a core takes some of the neurons or samples."""
+    model = Model(0.75, 0.8, saturation=limits, hold=1.68, holds_gradient=True, at_threshold=False)
+    weight = 0.6 * normal(NEURONS, INPUTS, seed=3)
+    feedback = 0.2 * normal(NEURONS, NEURONS, seed=4) if is_recurrent else None
+    layer = ModelLayer(model, weight, feedback, GridEvents(poisson(), DT, STEPS))
+    fired = SpikeGrid((normal(STEPS, SAMPLES, NEURONS, seed=1) > 0.8).float())
+    trace = normal(STEPS, SAMPLES, NEURONS, seed=2)
+    grads = Grads(normal(STEPS, SAMPLES, NEURONS, seed=5))
+    downstream = normal(STEPS, SAMPLES, 5, seed=6), normal(5, NEURONS, seed=7)
+    engine = engine_for(weight, model, feedback, backward=True)
+    assert engine is not READABLE
+    results = []
+    for minimum in (10**9, 1):
+        mocker.patch.object(threads, "MIN_SHARE", minimum)
+        mocker.patch.object(threads, "_cores", return_value=3)
+        results.append(engine.gradient(layer, fired, trace, grads, downstream, Demand(True, True, is_recurrent)))
+    expected = READABLE.gradient(layer, fired, trace, grads, downstream, Demand(True, True, is_recurrent))
+    for whole, shared, value in zip(*results, expected, strict=True):
+        assert (whole is None) == (value is None)
+        if value is not None:
+            assert torch.equal(whole, shared)
+            torch.testing.assert_close(whole, value, atol=1e-5 * float(value.abs().max()), rtol=0)
+
+
+def test_kernels_of_the_gpu_leave_such_gradients_to_the_readable_engine(mocker):
+    mocker.patch.object(choice, "GPU", "meta")
+    mocker.patch.object(choice, "_has_triton", return_value=True)
+    gpu = mocker.patch.object(choice, "_gpu").return_value
+    weight = torch.empty(3, 3, device="meta")
+    model = Model(0.75, 0.8, hold=1.2, holds_gradient=True)
+    for recurrent in (None, weight):
+        assert engine_for(weight, model, recurrent) is gpu
+        assert engine_for(weight, model._replace(holds_gradient=False), recurrent, backward=True) is gpu
+        assert engine_for(weight, model, recurrent, backward=True) is READABLE
+
+
+@pytest.mark.parametrize(("preset", "limit"), [(None, None), ("ideal", None), ("ideal", 20.0)])
+def test_the_setting_of_the_gradient_reaches_it(preset, limit):
     spikes = poisson(30, 10, 60, rate=0.12)
     labels = torch.arange(10) % 4
     gradients = []
     for knows in (False, True):
-        net = network(2e-6, gradient=hx.SurrogateGradient(refractory=knows))
+        net = network(2e-6, gradient=hx.SurrogateGradient(refractory=knows), saturation=limit)
         with contextlib.nullcontext() if preset is None else hx.open_device("emulator", preset=preset) as device:
             net.attach(device)
             hx.MaxOverTime()(net(spikes).readout, labels).backward()

@@ -1,10 +1,10 @@
 """The choice of engine, in one place.
 
 - `gpu`: float32 on a GPU with Triton, numbered surrogates, without saturation, recurrent layers of at most
-  `LARGEST_ON_GPU` neurons.
+  `LARGEST_ON_GPU` neurons; no gradients that know a refractory period.
 - `cpu`: float32 and float64 on the CPU, numbered surrogates, with and without recurrence; gradients with saturation
   only from events.
-- `readable`: everything; alone the gradients that know a refractory period.
+- `readable`: everything.
 """
 
 from __future__ import annotations
@@ -56,12 +56,11 @@ def engine_of(kind: str) -> Engine:
 def _compiled(tensor: Tensor, model: Model, recurrent: Tensor | None, backward: bool, dense: bool) -> Engine | None:
     """Return the compiled engine that supports a layer; None if there is none. The arguments are as in `engine_for`."""
     kind = tensor.device.type
-    if backward and model.holds_gradient:
-        return None
     if not isinstance(model.surrogate, Hashable) or model.surrogate not in NUMBERS:
         return None
     is_small = recurrent is None or len(recurrent) <= LARGEST_ON_GPU
-    if kind == GPU and is_small and model.saturation is None and tensor.dtype == torch.float32 and _has_triton():
+    is_in_kernel = is_small and model.saturation is None and not (backward and model.holds_gradient)
+    if kind == GPU and is_in_kernel and tensor.dtype == torch.float32 and _has_triton():
         return _gpu()
     is_loop = not backward or not (dense and model.saturation is not None)
     if kind == "cpu" and is_loop and tensor.dtype in (torch.float32, torch.float64):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from math import prod
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from hxtrain.neurons.threads import edges_of, run_loop, run_shares, small_edges
 from . import cpu_backward, cpu_forward, cpu_recurrent, cpu_saturating
 from .cpu_backward import MeasuredPass, OutputGradients, RecordedMembranes, Results
 from .cpu_forward import Drive, Groups, Part, SpikeBuffer
+from .cpu_held import Hold
 from .cpu_recurrent import RecurrentResults, RecurrentSynapses
 from .cpu_saturating import SaturatingSynapses
 from .engine import Demand, Engine, LayerGradients, ModelLayer, UnrecordedMembranes, weight_gradient
@@ -89,7 +90,7 @@ class CpuEngine(Engine):
             if demand.weight and isinstance(inputs, Tensor):
                 return result._replace(weight=weight_gradient(result.charge, inputs))
             return result
-        fired = None if spikes is None or not model.at_threshold else spikes.grouped
+        fired = None if spikes is None or not (model.at_threshold or model.holds_gradient) else spikes.grouped
         if model.saturation is not None:
             assert not isinstance(inputs, Tensor)
             charge, weight = saturating_gradient(
@@ -385,7 +386,17 @@ def _measured_pass(
         empty.number(model.slope),
         empty.number(model.alpha),
         empty.number(model.beta),
+        _hold(model, fired, empty.number),
     )
+
+
+def _hold(model: Model, fired: GroupedEvents | None, number: type[Number]) -> Hold:
+    """Return the hold of a layer's membranes for the loops; a readout, without spikes, holds nothing."""
+    if not model.holds_gradient or fired is None:
+        return Hold(number(-1), 0, NO_EVENTS)
+    assert model.hold is not None
+    time = number(model.hold)
+    return Hold(time, max(ceil(time), 1), _groups(fired))
 
 
 def _recorded(membrane: Tensor | Codes) -> RecordedMembranes:

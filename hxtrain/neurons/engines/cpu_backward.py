@@ -14,6 +14,7 @@ from hxtrain.neurons.conversion_kernel import to_membrane
 from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
 from .cpu_forward import BLOCK, Groups, padded
+from .cpu_held import Hold, free_shares
 from .surrogates import ARCTAN, GAUSSIAN, SIGMOID, SUPERSPIKE, TRIANGLE
 
 
@@ -64,6 +65,7 @@ class MeasuredPass(NamedTuple):
         slope: Slope of the surrogate.
         alpha: Decay of the synaptic current per step.
         beta: Decay of the membrane per step.
+        hold: Hold of the membranes after a spike.
     """
 
     shape: tuple[int, int, int]
@@ -74,6 +76,7 @@ class MeasuredPass(NamedTuple):
     slope: Number
     alpha: Number
     beta: Number
+    hold: Hold
 
 
 class Results(NamedTuple):
@@ -244,6 +247,15 @@ def _back(x, membrane, charge, start, previous, alpha, beta):
 
 
 @compiled
+def _back_through_held(x, membrane, charge, free, carried, start, previous, alpha, beta):
+    """Carry gradients one step back as `_back`, through membranes that may be held; see `free_shares`."""
+    for n in range(uptr(membrane.shape[0])):
+        m = beta * membrane[n] + x[start + n]
+        membrane[n] = carried[start + n] * m
+        charge[previous + n] = alpha * charge[start + n] + free[start + n] * m
+
+
+@compiled
 def add_to_rows(rows, charge, steps, offsets, units, row, width):
     """Add the charges of each step to the rows of its events."""
     for t in range(uptr(steps - 1)):
@@ -354,13 +366,22 @@ def gradient(first: int, last: int, layer: MeasuredPass, events: Groups, results
     distance = np.zeros(size, dtype)
     x = np.zeros(size, dtype)
     membrane = np.zeros(width, dtype)
+    is_held = layer.hold.time >= 0
+    free = np.zeros(size if is_held else uptr(0), dtype)
+    carried = np.zeros(size if is_held else uptr(0), dtype)
     columns = cut(layer.grads.weight, first, last, width)
     rows = np.zeros(uptr(grad_weight.shape[1]) * width, dtype)
     for b in range(batch):
         direct(x, distance, b, 0, first, n_neurons, width, layer, columns, False)
         membrane[:] = 0
-        for t in range(uptr(steps - 1), uptr(0), -1):
-            _back(x, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
+        if is_held:
+            free_shares(free, carried, layer.hold, b * steps, steps, 0, first, n_neurons, width)
+            for t in range(uptr(steps - 1), uptr(0), -1):
+                start = uptr(t) * width
+                _back_through_held(x, membrane, charge, free, carried, start, start - width, alpha, beta)
+        else:
+            for t in range(uptr(steps - 1), uptr(0), -1):
+                _back(x, membrane, charge, uptr(t) * width, uptr(t - 1) * width, alpha, beta)
         if charges.shape[0] > 0:
             for t in range(steps):
                 target = uptr((t * batch + b) * neurons + first)

@@ -19,6 +19,7 @@ from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
 from .cpu_backward import MeasuredPass, add_to_rows, cut, direct, write_rows
 from .cpu_forward import Groups, columns_of, decay, padded
+from .cpu_held import free_shares, hold_back
 from .cpu_saturating import add_charges, arrive, saturation_slopes
 
 QUAD = uptr(4)
@@ -222,29 +223,40 @@ def _is_silent(charge):
 
 
 @compiled
-def _back_through_step(membrane, x, slopes, feedback, charge, gates, start, row, gate, s, stride, alpha, beta, inputs):
-    """Carry the gradients of a sample's membranes and charges one step back.
+def _back_to_membranes(membrane, x, slopes, feedback, start, row, source, beta, width):
+    """Carry the gradients of a sample's membranes one step back.
 
     Args:
-        membrane: Gradients of the membranes of all samples `[S, W]`; those of the sample begin at `start`.
+        membrane: Gradients of the membranes; those of the sample begin at `start`.
         x: Direct gradients of the membranes; those of the step begin at `row`.
         slopes: Surrogate derivatives; those of the step begin at `row`.
-        feedback: Gradients of the spikes through the recurrent synapses; those of the sample begin at `s stride`.
+        feedback: Gradients of the spikes through the recurrent synapses; those of the sample begin at `source`.
+        start: Start of the sample in `membrane`.
+        row: Start of the sample's step in `x` and `slopes`.
+        source: Start of the sample in `feedback`.
+        beta: Decay of the membrane per step.
+        width: Number of neurons, padded.
+    """
+    for n in range(width):
+        gradient = beta * membrane[start + n] + x[row + n] + slopes[row + n] * feedback[source + n]
+        membrane[start + n] = gradient
+
+
+@compiled
+def _back_to_charges(membrane, charge, gates, start, gate, s, alpha, inputs, width):
+    """Carry the gradients of a sample's charges one step back.
+
+    Args:
+        membrane: Gradients of the membranes through their free shares; those of the sample begin at `start`.
         charge: Gradients of the charges `[S, G, W]` of the step; of the previous step (out).
         gates: Slopes of the saturation; those of the step begin at `gate`; unused for one input.
-        start: Start of the sample's membranes.
-        row: Start of the sample's step in `x`.
+        start: Start of the sample in `membrane`.
         gate: Start of the sample's step in `gates`.
         s: Sample.
-        stride: Distance of samples in `feedback`.
         alpha: Decay of the synaptic current per step.
-        beta: Decay of the membrane per step.
         inputs: Number G of synaptic inputs.
+        width: Number of neurons, padded.
     """
-    width = uptr(membrane.shape[0]) // QUAD
-    for n in range(width):
-        gradient = beta * membrane[start + n] + x[row + n] + slopes[row + n] * feedback[s * stride + n]
-        membrane[start + n] = gradient
     if inputs == 1:
         for n in range(width):
             charge[start + n] = alpha * charge[start + n] + membrane[start + n]
@@ -319,6 +331,10 @@ def charges_of_samples(
     slopes = np.zeros(QUAD * size, dtype)
     feedback = np.zeros(QUAD * stride, dtype)
     membrane = np.zeros(QUAD * width, dtype)
+    is_held = layer.hold.time >= 0
+    free = np.zeros(QUAD * size if is_held else uptr(0), dtype)
+    carried = np.zeros(QUAD * size if is_held else uptr(0), dtype)
+    through = np.zeros(QUAD * width, dtype) if is_held else membrane
     charge = np.zeros(QUAD * wide, dtype)
     of_saturation = uptr(1) if is_saturating else uptr(0)
     gates = np.ones(of_saturation * QUAD * uptr(CHUNK) * wide, dtype)
@@ -343,6 +359,9 @@ def charges_of_samples(
             for s in range(samples):
                 part = slice(s * size, s * size + count * width)
                 direct(x[part], slopes[part], first + s, step, 0, uptr(neurons), width, layer, columns, True)
+                if is_held:
+                    group = (first + s) * steps
+                    free_shares(free[part], carried[part], layer.hold, group, steps, step, 0, uptr(neurons), width)
                 if is_saturating:
                     saved = (s * uptr(chunks) + uptr(chunk)) * wide
                     current[:] = checkpoints[saved : saved + wide]
@@ -365,9 +384,10 @@ def charges_of_samples(
                     row = s * size + uptr(t) * width
                     gate = (s * uptr(CHUNK) + uptr(t)) * wide
                     start = s * width
-                    _back_through_step(
-                        membrane, x, slopes, feedback, charge, gates, start, row, gate, s, stride, alpha, beta, inputs
-                    )
+                    _back_to_membranes(membrane, x, slopes, feedback, start, row, s * stride, beta, width)
+                    if is_held:
+                        hold_back(through, membrane, free, carried, start, row, width)
+                    _back_to_charges(through, charge, gates, start, gate, s, alpha, inputs, width)
 
 
 @compiled

@@ -13,6 +13,7 @@ from hxtrain.neurons.jit import Float, Number, compiled, uptr
 
 from .cpu_backward import MeasuredPass, Results, cut, direct, write_rows
 from .cpu_forward import Groups, columns_of, decay, padded
+from .cpu_held import free_shares, hold_back
 
 
 class SaturatingSynapses(NamedTuple):
@@ -68,15 +69,19 @@ def saturation_slopes(slopes, start, current, inverse):
 
 
 @compiled
-def _back_to_inputs(x, membrane, slopes, charge, row, start, previous, alpha, beta, inputs):
-    """Carry the gradients of the membranes and of the charges at all synaptic inputs one step back.
+def _back_to_membranes(x, membrane, row, beta):
+    """Carry the gradients of the membranes one step back; the current step begins at `row` in `x`."""
+    for n in range(uptr(membrane.shape[0])):
+        membrane[n] = beta * membrane[n] + x[row + n]
 
-    The current step begins at `row` in `x`, and at `start` in `slopes` and `charge`; the previous step begins at
-    `previous` in `charge`.
+
+@compiled
+def _back_to_inputs(membrane, slopes, charge, start, previous, alpha, inputs):
+    """Carry the gradients of the charges at all synaptic inputs one step back.
+
+    The current step begins at `start` in `slopes` and `charge`; the previous step begins at `previous` in `charge`.
     """
     width = uptr(membrane.shape[0])
-    for n in range(width):
-        membrane[n] = beta * membrane[n] + x[row + n]
     for g in range(inputs):
         source = start + uptr(g) * width
         target = previous + uptr(g) * width
@@ -138,6 +143,11 @@ def saturating_gradient(
     charge = np.zeros(uptr(steps) * wide, dtype)
     slopes = np.ones(uptr(steps) * wide, dtype)
     membrane = np.zeros(width, dtype)
+    is_held = layer.hold.time >= 0
+    of_hold = uptr(steps) * width if is_held else uptr(0)
+    free = np.zeros(of_hold, dtype)
+    carried = np.zeros(of_hold, dtype)
+    through = np.zeros(width, dtype) if is_held else membrane
     current = np.zeros(wide, dtype)
     distance = np.zeros(uptr(steps) * width, dtype)
     x = np.zeros(uptr(steps) * width, dtype)
@@ -152,10 +162,14 @@ def saturating_gradient(
             saturation_slopes(slopes, uptr(t + 1) * wide, current, inverse)
         direct(x, distance, b, 0, first, n_neurons, width, layer, columns, False)
         membrane[:] = 0
+        if is_held:
+            free_shares(free, carried, layer.hold, b * steps, steps, 0, first, n_neurons, width)
         for t in range(steps - 1, 0, -1):
-            _back_to_inputs(
-                x, membrane, slopes, charge, uptr(t) * width, uptr(t) * wide, uptr(t - 1) * wide, alpha, beta, inputs
-            )
+            row = uptr(t) * width
+            _back_to_membranes(x, membrane, row, beta)
+            if is_held:
+                hold_back(through, membrane, free, carried, uptr(0), row, width)
+            _back_to_inputs(through, slopes, charge, uptr(t) * wide, uptr(t - 1) * wide, alpha, inputs)
         if charges.shape[0] > 0:
             for t in range(steps):
                 for g in range(inputs):

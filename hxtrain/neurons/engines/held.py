@@ -7,7 +7,8 @@ membrane is carried over from the previous step (f = 1, and no spike there), els
     F[t]     = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + V^T G[t]) + c[t+1] beta F[t+1]
     G[t-1]   = alpha G[t] + f[t] F[t]
 
-`F = dL/dU` and `G[t] = dL/dI[t+1]`. With f = c = 1 this is the gradient of the other engines.
+`F = dL/dU` and `G[t] = dL/dI[t+1]`. With f = c = 1 this is the gradient of the models that hold nothing. Where synaptic
+inputs saturate, `f[t]` comes on top of the slope of each input (`saturation.py`).
 """
 
 from __future__ import annotations
@@ -19,30 +20,36 @@ from hxtrain.neurons.model import Model
 
 
 def charges(
-    model: Model, spikes: Tensor, grad_membrane: Tensor, slopes: Tensor | None, recurrent: Tensor | None
+    model: Model,
+    spikes: Tensor,
+    grad_membrane: Tensor,
+    slopes: Tensor | None,
+    recurrent: Tensor | None,
+    gates: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of each step's charge `[T, B, N]`.
+    """Return the gradient of each step's charge at each synaptic input `[T, B, G N]`; G is 1 without a saturation.
 
     Args:
         model: Model of the layer, with a hold.
         spikes: Spikes `[T, B, N]`.
         grad_membrane: Gradient of each step's membrane `[T, B, N]` without that of later steps and recurrent synapses.
         slopes: Surrogate derivatives `[T, B, N]`; used with recurrent weights.
-        recurrent: Recurrent weights `[N, N]`; None without recurrence.
+        recurrent: Recurrent weights of each synaptic input `[G N, N]`; None without recurrence.
+        gates: Slopes of the saturation `[T, B, G, N]`; None without a saturation.
     """
     free = free_shares(model, spikes)
     is_reset = (free[1:] < 1) | (spikes[:-1] > 0)
-    charge = torch.empty_like(grad_membrane)
+    factors = free[:, :, None] if gates is None else gates * free[:, :, None]
+    charge = torch.empty_like(factors)
     charge[-1] = 0
     total = torch.zeros_like(grad_membrane[0])
-    feedback = torch.empty_like(total)
     for t in range(len(charge) - 1, 0, -1):
         total += grad_membrane[t]
         if recurrent is not None and slopes is not None:
-            total.addcmul_(slopes[t], torch.mm(charge[t], recurrent, out=feedback))
-        torch.mul(charge[t], model.alpha, out=charge[t - 1]).addcmul_(free[t], total)
+            total.addcmul_(slopes[t], charge[t].flatten(1) @ recurrent)
+        torch.mul(charge[t], model.alpha, out=charge[t - 1]).addcmul_(factors[t], total[:, None])
         total.mul_(model.beta).masked_fill_(is_reset[t - 1], 0.0)
-    return charge
+    return charge.flatten(2)
 
 
 def free_shares(model: Model, spikes: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ Recurrent synapses V add `V S[t]` to the current, so that the gradient of a spik
     G[t-1]   = alpha G[t] + dL/dU[t]
     dL/dV    = sum_t,b G[t, b] S[t, b]^T
 
-from the last step to the first. `saturation.py` has the gradient of synaptic inputs that saturate.
+from the last step to the first. `saturation.py` has the gradient of synaptic inputs that saturate, `held.py` that of
+membranes that are held.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def _saturating_gradient(
     inputs = layer.inputs.grid if isinstance(layer.inputs, SpikeGrid) else layer.inputs
     if layer.recurrent is None:
         grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace)
-        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, grad_membrane), None)
+        return LayerGradients(*saturation.gradient(model, layer.weight, inputs, spikes, grad_membrane), None)
     assert spikes is not None
     slopes = surrogate_slopes(model, spikes, trace)
     grad_membrane = membrane_gradient(model, spikes, trace, grad_spikes, grad_trace, slopes)

@@ -20,6 +20,9 @@ the charges that it causes at all inputs::
 
     F[t] = dL/dtrace[t] + surrogate'(U[t] - 1) (dL/dspikes[t] + sum_g sign_g V_g^T G_g[t]) + beta F[t+1]
 
+A refractory period that gradients know (`held.py`) multiplies the slope of each input by the share of the step in which
+the membrane is free, and stops F at membranes that are not carried over.
+
 Synaptic inputs are ordered by circuit, excitation first. A weight of 0 counts as excitatory.
 """
 
@@ -30,6 +33,8 @@ from torch import Tensor
 
 from hxtrain.neurons.model import Model, Saturation
 from hxtrain.neurons.psp import GridEvents, decaying_sum, decaying_sum_of_later
+
+from . import held
 
 
 def by_input(weight: Tensor, saturation: Saturation, circuits: int) -> Tensor:
@@ -47,6 +52,7 @@ def gradient(
     model: Model,
     weight: Tensor,
     inputs: Tensor | GridEvents,
+    spikes: Tensor | None,
     grad_membrane: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of each step's charge at each synaptic input `[T, B, G N]` and of the weights `[N, J]`.
@@ -55,15 +61,19 @@ def gradient(
         model: Model of the layer, with a saturation.
         weight: Weights of the layer `[N, J]`.
         inputs: Spikes `[T, B, J]`, or input events.
+        spikes: Spikes of the layer `[T, B, N]`; None for a readout.
         grad_membrane: Gradient of the loss with respect to the membranes `[T, B, N]`, surrogate derivatives included.
     """
     saturation = model.saturation
     assert saturation is not None
     circuits = saturation.circuits(weight.shape[1])
     gates = _gates(model, _drive(by_input(weight, saturation, circuits).abs(), inputs), len(weight))
-    grad_total = decaying_sum_of_later(grad_membrane, model.beta, 0)
-    grad_current = gates * grad_total[:, :, None]
-    charge = decaying_sum_of_later(grad_current.flatten(2), model.alpha, 1).contiguous()
+    if model.holds_gradient and spikes is not None:
+        charge = held.charges(model, spikes, grad_membrane, None, None, gates)
+    else:
+        grad_total = decaying_sum_of_later(grad_membrane, model.beta, 0)
+        grad_current = gates * grad_total[:, :, None]
+        charge = decaying_sum_of_later(grad_current.flatten(2), model.alpha, 1).contiguous()
     return charge, _weight_gradient(weight, saturation, circuits, inputs, charge)
 
 
@@ -92,21 +102,39 @@ def recurrent_gradient(
     saturation = model.saturation
     assert saturation is not None
     shared = saturation.shared()
-    steps, batch, neurons = slopes.shape
+    neurons = slopes.shape[2]
     circuits = saturation.circuits(weight.shape[1], neurons)
     feedback_rows = by_input(recurrent, shared, circuits)
     drive = _drive(by_input(weight, saturation, circuits).abs(), inputs)
     drive = drive + _drive(feedback_rows.abs() * (saturation.limit / shared.limit), spikes)
     gates = _gates(model, drive, neurons)
+    if model.holds_gradient:
+        charge = held.charges(model, spikes, grad_membrane, slopes, feedback_rows, gates)
+    else:
+        charge = _charges_through_time(model, feedback_rows, grad_membrane, slopes, gates)
+    grad_recurrent = _weight_gradient(recurrent, shared, circuits, spikes, charge)
+    return charge, _weight_gradient(weight, saturation, circuits, inputs, charge), grad_recurrent
+
+
+def _charges_through_time(
+    model: Model, feedback_rows: Tensor, grad_membrane: Tensor, slopes: Tensor, gates: Tensor
+) -> Tensor:
+    """Return the gradient of each step's charge at each synaptic input `[T, B, G N]` of a recurrent layer.
+
+    Args:
+        model: Model of the layer.
+        feedback_rows: Recurrent weights of each synaptic input `[G N, N]`.
+        grad_membrane: As in `recurrent_gradient`.
+        slopes: As in `recurrent_gradient`.
+        gates: Slopes of the saturation `[T, B, G, N]`.
+    """
     charge = slopes.new_zeros(gates.shape)
     total = torch.zeros_like(slopes[0])
-    for t in range(steps - 1, 0, -1):
+    for t in range(len(charge) - 1, 0, -1):
         feedback = charge[t].flatten(1) @ feedback_rows
         total = model.beta * total + grad_membrane[t] + slopes[t] * feedback
         charge[t - 1] = model.alpha * charge[t] + gates[t] * total[:, None]
-    charge = charge.view(steps, batch, -1)
-    grad_recurrent = _weight_gradient(recurrent, shared, circuits, spikes, charge)
-    return charge, _weight_gradient(weight, saturation, circuits, inputs, charge), grad_recurrent
+    return charge.flatten(2)
 
 
 def slope(x: Tensor) -> Tensor:
