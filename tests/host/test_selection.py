@@ -200,6 +200,12 @@ def test_fit_chooses_in_memory(folder: Path) -> None:
     assert hx.evaluate(net, data.reserved.test, encoder=ENCODER).accuracy == fit.accuracy
 
 
+def test_too_few_test_samples_are_noticed_before_the_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="trainer.test_samples=45 exceeds the 40 available samples"):
+        run(config(folder, choose="best", test_samples=45), tmp_path, "test", quiet())  # 48 are held out
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
