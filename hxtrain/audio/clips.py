@@ -93,10 +93,14 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_m
             counts them.
 
     Raises:
-        AudioError: the folder is missing, no file or not every file fits the pattern, or a class is not listed.
+        AudioError: the folder is missing, no file or not every file fits the pattern, a class is listed twice, or not
+            at all.
     """
     if not folder.is_dir():
         raise AudioError(f"audio={folder}: there is no such folder")
+    repeated = sorted({name for name in classes if list(classes).count(name) > 1})
+    if repeated:
+        raise AudioError(f"classes={','.join(classes)} names {repeated[0]} twice; name each class once")
     form = _expression(pattern)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -106,6 +107,8 @@ class AudioConfig(ConversionConfig):
         super().__post_init__()
         if not 0 <= self.test_share < 1:
             raise ValueError(f"test_share={self.test_share} must be a share, in 0 <= x < 1")
+        if self.ramp is not None and not 0 <= self.ramp < math.inf:
+            raise ValueError(f"ramp={self.ramp} s must be finite and not negative; null takes half the clip")
 
 
 @dataclass
@@ -167,7 +170,12 @@ def _convert(
         raise ValueError(f"out={config.out}: there is no folder {out.absolute().parent}; make it first")
     cochlea = Cochlea(config.channels, SELECTIONS[config.selection], config.seed, ramp=ramp)
     pieces = out.with_name(out.name + PIECES)
-    _, test = divide(clips.clips, test_speakers, test_share)
+    train, test = divide(clips.clips, test_speakers, test_share)
+    if not train:
+        raise ValueError(
+            f"test_speakers and test_share={test_share} put all {len(test)} clips into the test part, so that none is "
+            "left to train on; name fewer speakers, or a smaller share"
+        )
     paths = [_named(out, "train"), _named(out, "test")] if test else [out]
     parts = [Part(path) for path in paths]
     tested = {clip.name for clip in test}

@@ -41,6 +41,7 @@ LATER_VERSIONS: Mapping[str, Any] = {
     "encoder.first": 0,
     "encoder.stride": 1,
     "encoder.pooled": False,
+    "gradient.refractory": False,
     "trainer.choose": "last",
     "trainer.retrain": False,
 }

@@ -24,6 +24,8 @@ HELD_OUT = {"data.validation": 0, "data.validation_groups": [], "data.validation
 
 def train(trainer: Trainer) -> Evaluation:
     """Run a training, and repeat it on all training samples if `retrain` asks for it; see `Trainer.fit`."""
+    if trainer.config.retrain and not trainer.config.resume and trainer.folder is not None and trainer.team.leads:
+        (trainer.folder / FOLDER / CHECKPOINT).unlink(missing_ok=True)  # of a previous run, from other weights
     evaluation = trainer.fit()
     selection = trainer.selection
     if not trainer.config.retrain:
@@ -58,6 +60,7 @@ class Retraining(Trainer):
         config = replace(first.config, choose=LAST, retrain=False, resume=is_begun)
         task = replace(first.task, data=whole(first.task.data))
         super().__init__(task, config, first.seed, folder, without_held_out(first.settings), first.progress, first.team)
+        self._stop = first._stop  # SIGINT during the last evaluation of the first training
         self.epochs = best.epoch
         if not is_begun:
             initial.restore(task.net, task.loss, first.place)

@@ -115,6 +115,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
                 "trainer.retrain=true needs held out training samples, which it adds again; give data.validation=N or "
                 "data.validation_groups=[...], or leave it out"
             )
+        test = self.selection.reserved_test
+        self._reserved_test = None if test is None else shorten(test, config.test_samples, "trainer.test_samples")
         self._warn(self.selection.warnings)
         self._clock: int | None = None
         self.final: Evaluation | None = None
@@ -215,15 +217,14 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._clock = device.clock if device else 0
         selection.final = Snapshot.of(task.net, task.loss)
         selection.best.state.restore(task.net, task.loss, self.place)
-        test = selection.reserved_test
+        test = self._reserved_test
         if test is None or self.config.retrain:
             return selection.best.evaluation
         if selection.test is not None and selection.tested_epochs == self.epoch:
             return selection.test
         task.net.in_software = self._in_software
-        samples = shorten(test, self.config.test_samples, "trainer.test_samples")
         try:
-            evaluation = self._evaluate(task.source(samples))
+            evaluation = self._evaluate(task.source(test))
         except DeviceError as error:
             state = NO_FOLDER if self.folder is None else "the state after the last epoch is saved"
             raise DeviceLostError(f"{error}. The test samples are not evaluated yet; {state}") from error

@@ -13,6 +13,7 @@ from hxtrain.audio import RATE, AudioError, Cochlea, conversion
 from hxtrain.audio.clips import Clip, divide, folder_clips
 from hxtrain.audio.conversion import SpikeTrains, convert
 from hxtrain.audio.waves import Wave
+from hxtrain.commands.sound import AudioConfig, convert_audio
 
 soundfile = pytest.importorskip("soundfile")
 DIGITS = "lang-{label}_speaker-{speaker}_trial-*_digit-{label}"
@@ -84,6 +85,20 @@ def test_unfit_patterns_are_refused(tmp_path: Path, pattern: str, classes: tuple
     write(tmp_path / "yes" / "a.wav")
     with pytest.raises(AudioError, match=text):
         folder_clips(tmp_path, pattern, classes)
+
+
+def test_settings_that_leave_nothing_to_train_on_or_make_no_sense_are_refused(tmp_path: Path) -> None:
+    for name in ("yes/a", "no/a"):
+        write(tmp_path / f"{name}.wav")
+    place = {"audio": str(tmp_path), "out": str(tmp_path / "out.h5"), "pattern": "{label}/{speaker}"}
+    with pytest.raises(ValueError, match="put all 2 clips into the test part"):
+        convert_audio(AudioConfig(**place, test_speakers=["a"]), lambda count, total: None)
+    assert not list(tmp_path.glob("out*"))
+    with pytest.raises(AudioError, match="classes=no,yes,no names no twice"):
+        convert_audio(AudioConfig(**place, classes=["no", "yes", "no"]), lambda count, total: None)
+    for ramp in (float("nan"), float("inf"), -0.1):
+        with pytest.raises(ValueError, match=f"ramp={ramp} s must be finite"):
+            AudioConfig(**place, ramp=ramp)
 
 
 def test_other_files_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -65,6 +65,13 @@ def test_the_writer_gives_what_the_reader_takes(tmp_path: Path, time_type: type)
         assert h5py.check_vlen_dtype(content["spikes/units"].dtype) == np.uint16
 
 
+def test_the_largest_number_of_units_is_read_again(tmp_path: Path) -> None:
+    with HeidelbergWriter(tmp_path / "wide.h5", KEYS, 65_536) as writer:
+        writer.append([[0.1]], [[65_535]], [0])
+    samples = StoredEvents(HeidelbergFile(tmp_path / "wide.h5"))
+    assert (samples.units, samples.events([0]).unit.tolist()) == (65_536, [65_535])
+
+
 def test_samples_are_written_as_a_file(tmp_path: Path) -> None:
     write_heidelberg(tmp_path / "written.h5", split(), KEYS)
     loaded = StoredEvents(HeidelbergFile(tmp_path / "written.h5")).load()[0]

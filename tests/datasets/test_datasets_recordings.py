@@ -181,6 +181,14 @@ def test_events_are_written_flat_and_read_in_any_order(tmp_path: Path) -> None:
     stored.close()
 
 
+def test_flat_files_refuse_units_that_their_type_does_not_hold(tmp_path: Path) -> None:
+    wide = hx.EventSplit.from_arrays([0.1], [65_536], [0, 1], [0], 65_537)
+    for samples in (wide, wide[:0]):
+        with pytest.raises(DatasetError, match=f"{len(samples)} samples of 65537 units; give some samples, of at most"):
+            write_flat(tmp_path / "flat.h5", samples)
+    assert not (tmp_path / "flat.h5").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

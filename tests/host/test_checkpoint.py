@@ -71,6 +71,29 @@ def test_a_setting_of_another_version_that_is_not_in_use_is_no_difference(tmp_pa
         require_same(tmp_path, {"a": 1}, {"a": 1, "encoder.grid": 1.7e-6})
 
 
+NEWER = {
+    "data.validation_groups": [],
+    "data.validation_random_groups": 0,
+    "data.validation_seed": 0,
+    "data.shuffled_times": False,
+    "encoder.first": 0,
+    "encoder.stride": 1,
+    "encoder.pooled": False,
+    "gradient.refractory": False,
+    "network.refractory": None,
+    "trainer.choose": "last",
+    "trainer.retrain": False,
+}
+"""Settings that runs before event data did not have, as their continuation has them."""
+
+
+def test_runs_from_before_event_data_are_continued(tmp_path):
+    old = {"gradient.kind": "surrogate", "encoder.kind": "events", "seed": 1}
+    require_same(tmp_path, old, old | NEWER)
+    with pytest.raises(CheckpointError, match=r"gradient\.refractory: checkpoint False, now True"):
+        require_same(tmp_path, old, old | NEWER | {"gradient.refractory": True})
+
+
 def test_versions_name_the_gpu_if_there_is_one(mocker):
     mocker.patch("torch.cuda.is_available", return_value=True)
     mocker.patch("torch.cuda.get_device_name", return_value="a card")

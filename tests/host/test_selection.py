@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_check
 from hxtrain.runs.progress import Progress
 from hxtrain.training import TrainerConfig
 from hxtrain.training.retraining import Retraining
+from hxtrain.training.trainer import Trainer
 
 HELD_OUT = [1, 3]
 ENCODER = hx.EventEncoder(speedup=SPEEDUP, first=70, stride=9, jitter=1e-7)
@@ -188,6 +190,35 @@ def test_a_broken_retraining_resumes_to_the_very_same_weights(
         assert all(np.array_equal(first[name], second[name]) for name in first.files)
 
 
+def test_sigint_during_the_last_evaluation_stops_the_retraining(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Trainer.evaluate
+
+    def interrupted(self: Trainer) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return evaluate(self)
+
+    training = config(folder, choose="best", retrain=True, epochs=1)
+    monkeypatch.setattr(Trainer, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted after step 1 of epoch 1"):
+        run(training, tmp_path, "test", quiet())
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    assert run(changed(training, resume=True), tmp_path, "test", quiet())["retrained"]
+
+
+def test_a_new_training_in_a_folder_takes_no_weights_of_the_previous_one(folder: Path, tmp_path: Path) -> None:
+    data = hold_out_groups(DataConfig("folder", folder=str(folder)).load(), HELD_OUT)
+    settings = {"epochs": 1, "batch_size": 20, "choose": "best", "retrain": True, "progress": False}
+    networks = []
+    for place, seed in (("run", 1), ("run", 2), ("other", 2)):
+        stack = hx.Linear(70, 20, gain=1.4), hx.LIF(20), hx.Linear(20, 4), hx.LI(4)
+        net = hx.Network(*stack, steps=40, seed=seed)
+        hx.fit(net, data, encoder=ENCODER, folder=tmp_path / place, **settings)
+        networks.append(net.state_dict())
+    assert_equal(networks[1], networks[2])
+
+
 def test_fit_chooses_in_memory(folder: Path) -> None:
     data = hold_out_groups(DataConfig("folder", folder=str(folder)).load(), HELD_OUT)
     torch.manual_seed(0)
@@ -198,6 +229,12 @@ def test_fit_chooses_in_memory(folder: Path) -> None:
     assert fit.selection["validation_accuracy"] == max(record["test_accuracy"] for record in fit.records)
     assert fit.selection["retrained"]
     assert hx.evaluate(net, data.reserved.test, encoder=ENCODER).accuracy == fit.accuracy
+
+
+def test_too_few_test_samples_are_noticed_before_the_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.test_samples=45 exceeds the 40 available samples"):
+        run(config(folder, choose="best", test_samples=45), tmp_path, "test", quiet())  # 48 are held out
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hxtrain.backends.files import replacing
 
 from ..errors import DatasetError
 from .address import AddressLayout
+from .files import MOST_NUMBER
 from .hdf5 import HDF5
 from .npz import NPZ
 from .samples import EventSamples
@@ -125,9 +126,17 @@ def write_flat(path: str | Path, samples: EventSamples, classes: Sequence[str] =
         path: path of the file; an existing one is replaced.
         samples: samples, of at most 65,536 units.
         classes: names of the classes.
+
+    Raises:
+        DatasetError: there are more units, or no samples.
     """
     import h5py
 
+    if samples.units > MOST_NUMBER + 1 or not len(samples):
+        raise DatasetError(
+            f"{path}: {len(samples)} samples of {samples.units} units; give some samples, of at most "
+            f"{MOST_NUMBER + 1} units, since these are stored as uint16"
+        )
     pieces = torch.split(torch.arange(len(samples)), WRITTEN)
     counts = [torch.diff(samples.events(numbers).offsets()) for numbers in pieces]
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), *counts]).cumsum(0).numpy()

@@ -114,8 +114,8 @@ class HeidelbergFile(EventStore):
         """Return the number of units."""
         with reading(f"{self.title}: units"):
             value = self._file.file().attrs.get("units", UNITS) if units is None else units
-            if np.ndim(value) or int(value) != value or not 0 < int(value) <= MOST_NUMBER:
-                raise DatasetError(f"{self.title}: units={value!r} must be a whole number above 0")
+            if np.ndim(value) or int(value) != value or not 0 < int(value) <= MOST_NUMBER + 1:
+                raise DatasetError(f"{self.title}: units={value} must be a whole number in 1..{MOST_NUMBER + 1}")
             return int(value)
 
     def _require_layout(self) -> None:
