@@ -27,6 +27,6 @@ def _train(config: DictConfig) -> None:
         "{} accuracy [bold]{}[/], {}",
         result["evaluated_on"],
         f"{result['test_accuracy']:.2%}",
-        f"{result['seconds']:.0f} s in all, {result['samples_per_second']:.0f} images/s in training",
+        f"{result['seconds']:.0f} s in all, {result['samples_per_second']:.0f} samples/s in training",
     )
     progress.say(f"result.json and checkpoint.pt: {folder}")

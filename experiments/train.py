@@ -32,6 +32,6 @@ def _train(config: DictConfig) -> None:
         result["evaluated_on"],
         f"{result['test_accuracy']:.2%}",
         f"{hidden_spikes(result)}, {result['seconds']:.0f} s in all, "
-        f"{result['samples_per_second']:.0f} images/s in training",
+        f"{result['samples_per_second']:.0f} samples/s in training",
     )
     progress.say(f"result.json, plots and weights: {folder}")

@@ -113,7 +113,7 @@ def plot_plane(answers: Tensor, regions: Tensor, classes: Sequence[str], path: s
 
 
 def learning_curves_figure(records: Sequence[Mapping[str, float]], evaluated_on: str = "test") -> Figure:
-    """Draw loss, accuracy (percent) and hidden spikes per image over epochs.
+    """Draw loss, accuracy (percent) and hidden spikes per sample over epochs.
 
     Args:
         records: mappings, one per epoch, with `epoch` (from 1), `train_loss`, `train_accuracy` and `test_accuracy`
@@ -131,7 +131,7 @@ def learning_curves_figure(records: Sequence[Mapping[str, float]], evaluated_on:
     style.draw_curve(accuracy, records, "train_accuracy", BLUE, "train", 100.0, "{:.2f} %")
     style.draw_curve(accuracy, records, "test_accuracy", VERMILLION, evaluated_on, 100.0, "{:.2f} %")
     style.draw_curve(spikes, records, "hidden_spikes_per_sample", GREEN, "mean", 1.0, "{:.1f}")
-    for axes, name in ((loss, "loss"), (accuracy, "accuracy (%)"), (spikes, "hidden spikes per image")):
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy (%)"), (spikes, "hidden spikes per sample")):
         axes.set(xlabel="epoch", ylabel=name)
         style.integer_ticks(axes.xaxis)
         axes.grid(alpha=0.3)

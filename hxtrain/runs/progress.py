@@ -66,7 +66,7 @@ class Progress:
     """Reports a training run.
 
     Args:
-        show: Whether to draw a bar (epoch, loss, accuracy, spikes and images per second, time left).
+        show: Whether to draw a bar (epoch, loss, accuracy, spikes and samples per second, time left).
         console: Console for all output; None for the standard output.
 
     Attributes:
@@ -117,7 +117,7 @@ class Progress:
         means = trainer.sums.means()
         text = (
             f"loss {means['loss']:.3f}  accuracy {means['accuracy']:.1%}  "
-            f"{_spikes(means, 0)}{means['samples_per_second']:.0f} images/s"
+            f"{_spikes(means, 0)}{means['samples_per_second']:.0f} samples/s"
         )
         self.advance(trainer, text)
 
@@ -141,7 +141,7 @@ class Progress:
             f"{record['train_accuracy']:.2%}",
             evaluated_on,
             "not evaluated" if accuracy is None else f"{accuracy:.2%}",
-            f"{_spikes(record, 1)}{record['samples_per_second']:.0f} images/s  {record['seconds']:.0f} s"
+            f"{_spikes(record, 1)}{record['samples_per_second']:.0f} samples/s  {record['seconds']:.0f} s"
             + ("  (in software)" if record.get("in_software") else ""),
         )
 
@@ -248,12 +248,12 @@ def _stop(bars: list[Bar]) -> None:
 
 
 def _spikes(record: Mapping[str, Any], digits: int) -> str:
-    """Return the hidden spikes per image as a text; empty for networks without a hidden population that spikes."""
+    """Return the hidden spikes per sample as a text; empty for networks without a hidden population that spikes."""
     spikes = record.get("hidden_spikes_per_sample")
-    return "" if spikes is None else f"{spikes:.{digits}f} spikes/image  "
+    return "" if spikes is None else f"{spikes:.{digits}f} spikes/sample  "
 
 
 def hidden_spikes(values: Mapping[str, Any]) -> str:
     """Return the hidden spikes of a result as the end of a sentence; empty where there is no hidden population."""
     spikes = values.get("hidden_spikes_per_sample")
-    return "" if spikes is None else f", {spikes:.1f} hidden spikes per image"
+    return "" if spikes is None else f", {spikes:.1f} hidden spikes per sample"

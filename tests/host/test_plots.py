@@ -122,7 +122,7 @@ def test_learning_curves_show_every_epoch_given() -> None:
     assert xy(accuracy.lines[0]) == ([1, 2, 3, 4], pytest.approx([50, 75, 100 - 50 / 3, 87.5]))
     assert xy(accuracy.lines[1]) == ([2, 4], pytest.approx([70, 80]))
     assert xy(spikes.lines[0]) == ([1, 2, 3, 4], [41, 42, 43, 44])
-    assert [a.get_ylabel() for a in figure.axes] == ["loss", "accuracy (%)", "hidden spikes per image"]
+    assert [a.get_ylabel() for a in figure.axes] == ["loss", "accuracy (%)", "hidden spikes per sample"]
     assert [line.get_label() for line in accuracy.lines] == ["train, last 87.50 %", "test, last 80.00 %"]
 
 

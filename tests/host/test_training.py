@@ -84,7 +84,7 @@ def test_a_network_without_a_hidden_population_has_no_hidden_spikes(tmp_path):
     result = run(config, tmp_path, "test", Progress(show=False, console=Console(file=screen, width=200)))
     assert result["hidden_spikes_per_sample"] is None
     assert "epoch   1" in screen.getvalue()
-    assert "spikes/image" not in screen.getvalue()
+    assert "spikes/sample" not in screen.getvalue()
     assert hidden_spikes(result) == ""
     resumed = replace(config, trainer=replace(config.trainer, epochs=2, resume=True))
     assert run(resumed, tmp_path, "test", quiet())["hidden_spikes_per_sample"] is None
