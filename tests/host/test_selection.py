@@ -18,7 +18,7 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.evaluations import evaluate_all
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.train import RunConfig, load_weights, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import EventAugmentation
 from hxtrain.datasets.holdout import hold_out_groups
@@ -229,6 +229,17 @@ def test_fit_chooses_in_memory(folder: Path) -> None:
     assert fit.selection["validation_accuracy"] == max(record["test_accuracy"] for record in fit.records)
     assert fit.selection["retrained"]
     assert hx.evaluate(net, data.reserved.test, encoder=ENCODER).accuracy == fit.accuracy
+
+
+def test_the_chosen_weights_are_those_that_another_training_begins_with(folder: Path, tmp_path: Path) -> None:
+    run(config(folder, choose="best", epochs=1), tmp_path, "test", quiet())
+    state = dict(load_checkpoint(tmp_path / "checkpoint.pt"))
+    state["model"] = {name: weight + 1 for name, weight in state["model"].items()}  # as after a worse last epoch
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    net = hx.load(tmp_path).net
+    chosen = {name: weight.clone() for name, weight in net.state_dict().items()}
+    load_weights(net, tmp_path / "checkpoint.pt")
+    assert_equal(net.state_dict(), chosen)
 
 
 def test_too_few_test_samples_are_noticed_before_the_training(folder: Path, tmp_path: Path) -> None:
