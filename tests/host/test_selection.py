@@ -164,6 +164,26 @@ def test_a_retraining_is_that_of_all_speakers_for_the_chosen_epochs(folder: Path
     assert [evaluation["test_accuracy"] for evaluation in evaluations] == [result["test_accuracy"]]
 
 
+def test_the_cost_of_a_retraining_is_a_part_of_the_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._train_step
+
+    def lossy_step(self: Trainer, indices: torch.Tensor) -> None:
+        step(self, indices)
+        self.sums.dropped_spikes += 1
+
+    monkeypatch.setattr(Trainer, "_train_step", lossy_step)
+    training = config(folder, choose="best", retrain=True, epochs=1)
+    result = run(training, tmp_path, "test", quiet())
+    parts = records(tmp_path) + records(tmp_path / "retraining")
+    assert [record["dropped_spikes"] for record in parts] == [4, 6]
+    assert result["dropped_spikes"] == 10
+    assert result["training_seconds"] == sum(record["seconds"] for record in parts)
+    repeated = run(changed(training, resume=True), tmp_path, "test", quiet())
+    assert repeated["dropped_spikes"] == 10
+
+
 def test_a_broken_retraining_resumes_to_the_very_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
