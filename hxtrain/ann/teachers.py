@@ -20,9 +20,9 @@ from hxtrain.runs.saved import checked_state, chosen_kind, component, module_wit
 from .models import MODELS, model_name
 
 ANN = "ann"
+"""Kind of a checkpoint of an artificial neural network, and its backend in results."""
 GROUPS = ("validation_groups", "validation_random_groups", "validation_seed")
 """Settings of the data that hold out groups."""
-"""Kind of a checkpoint of an artificial neural network, and its backend in results."""
 
 
 class TrainedAnn(NamedTuple):

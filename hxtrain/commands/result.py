@@ -76,7 +76,7 @@ def result(
         seconds: Elapsed time of this process (s).
         remarks: Warnings and notes of this process.
     """
-    records = trainer.records
+    records = [*trainer.records, *trainer.selection.retrained_records]
     samples = counted_samples(trainer)
     measured = {
         "test_accuracy": final.accuracy,
@@ -86,6 +86,7 @@ def result(
         "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
         **device_cost(final, samples),
         **input_events(final),
+        "training_seconds": sum(record["seconds"] for record in records),
         "dropped_spikes": sum(record["dropped_spikes"] for record in records),
         "retries": sum(record["retries"] for record in records),
         "notes": all_notes((note for record in records for note in record["notes"]), remarks),

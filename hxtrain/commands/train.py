@@ -59,6 +59,7 @@ from hxtrain.training.config import CourseConfig, TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
 from hxtrain.training.retraining import train
+from hxtrain.training.selection import chosen_weights
 from hxtrain.training.task import Task
 from hxtrain.training.trainer import Trainer
 
@@ -371,7 +372,7 @@ def _joined(identities: list[dict[str, str]]) -> dict[str, str]:
 
 
 def load_weights(net: Network, checkpoint: str | Path) -> None:
-    """Load the weights of a checkpoint, or of a state_dict of another program, into a network.
+    """Load the weights of a checkpoint that count, or of a state_dict of another program, into a network.
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or belongs to another network.
@@ -381,7 +382,7 @@ def load_weights(net: Network, checkpoint: str | Path) -> None:
     if is_state_dict(content):
         take_weights(net, _by_order(net, content, file), file)
     else:
-        take_weights(net, read_checkpoint(file).state.get("model"), file)
+        take_weights(net, chosen_weights({"model": None, **read_checkpoint(file).state}, file)[0], file)
 
 
 def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

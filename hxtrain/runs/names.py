@@ -48,6 +48,13 @@ LATER_VERSIONS: Mapping[str, Any] = {
 """Settings of later versions, with the values that change nothing."""
 WITHOUT_EFFECT = "augment."
 """Start of the names of settings that change nothing if they are 0 or false, whatever else their group has."""
+LATER_TEXTS: Mapping[str, str] = {
+    "ImageAugmentation(": "Augmentation(",
+    ", first=0, stride=1, pooled=False": "",
+    ", refractory=False)": ")",
+    "refractory=None, ": "",
+}
+"""Parts of the texts that stand for components in runs of `hx.fit`, with what earlier versions have instead."""
 RENAMED: Mapping[str, Mapping[str, str]] = {"backend.settings.engine": {"compiled": "fast", "stepwise": "readable"}}
 """Values of settings that have another name today, by setting."""
 
@@ -73,7 +80,15 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of any version for a comparison: with those of later versions, without those that do nothing."""
     values = {**LATER_VERSIONS, **settings}
-    return {name: value for name, value in values.items() if value or not name.startswith(WITHOUT_EFFECT)}
+    return {name: _first_text(value) for name, value in values.items() if value or not name.startswith(WITHOUT_EFFECT)}
+
+
+def _first_text(value: Any) -> Any:
+    """Return the text of a component as an earlier version has it if it means the same; other values as they are."""
+    if isinstance(value, str):
+        for text, first_text in LATER_TEXTS.items():
+            value = value.replace(text, first_text)
+    return value
 
 
 def _canonical(registry: Registry[Any], value: Any) -> Any:

@@ -32,8 +32,10 @@ def train(trainer: Trainer) -> Evaluation:
         return evaluation
     if selection.retrained is None or selection.test is None or selection.tested_epochs != trainer.epoch:
         task = trainer.task
-        test = Retraining(trainer).fit()
+        second = Retraining(trainer)
+        test = second.fit()
         selection.retrained = Snapshot.of(task.net, task.loss)
+        selection.retrained_records = second.records
         trainer.conclude(test)
         return test
     selection.retrained.restore(trainer.task.net, trainer.task.loss, trainer.place)

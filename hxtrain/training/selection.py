@@ -77,6 +77,7 @@ class Selection:
         tested_epochs: Number of epochs before that evaluation.
         initial: Network and loss before the first step, if the training is to be repeated.
         retrained: Network and loss after a training on all training samples; None without it.
+        retrained_records: Records of the epochs of that training.
     """
 
     def __init__(self, choose: str, data: Dataset) -> None:
@@ -88,6 +89,7 @@ class Selection:
         self.tested_epochs = 0
         self.initial: Snapshot | None = None
         self.retrained: Snapshot | None = None
+        self.retrained_records: list[dict[str, Any]] = []
 
     @property
     def warnings(self) -> list[str]:
@@ -148,6 +150,7 @@ class Selection:
             "tested_epochs": self.tested_epochs,
             "initial": None if self.initial is None else self.initial._asdict(),
             "retrained": None if self.retrained is None else self.retrained._asdict(),
+            "retrained_records": self.retrained_records,
         }
 
     def load_state_dict(self, state: Mapping[str, Any] | None, file: Path) -> None:
@@ -168,6 +171,7 @@ class Selection:
             self.tested_epochs = values["tested_epochs"]
             self.initial = None if values["initial"] is None else Snapshot(**values["initial"])
             self.retrained = None if values["retrained"] is None else Snapshot(**values["retrained"])
+            self.retrained_records = values.get("retrained_records", [])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: selection: {error}; the file is damaged") from error
 

@@ -86,3 +86,10 @@ def test_digits_of_a_folder(parts: tuple[EventSplit, EventSplit], tmp_path: Path
     write_heidelberg(tmp_path / "spoken_digits_test.h5", parts[1][:3], [str(number) for number in range(20)])
     with pytest.raises(DatasetError, match="expected zero, one"):
         load_dataset("spoken_digits", folder=tmp_path)
+
+
+def test_samples_of_all_channels_are_not_shipped(tmp_path: Path) -> None:
+    split = EventSplit.from_arrays([0.1], [650], [0, 1], [0], 700, groups=[0])
+    with pytest.raises(DatasetError, match="have 700 and 700 units, the shipped file has 70; make them by"):
+        write_digits(tmp_path / "digits.npz", split, split)
+    assert not (tmp_path / "digits.npz").exists()

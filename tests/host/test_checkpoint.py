@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+import hxtrain as hx
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
 from hxtrain.runs.versions import versions
 
@@ -85,6 +86,30 @@ NEWER = {
     "trainer.retrain": False,
 }
 """Settings that runs before event data did not have, as their continuation has them."""
+
+
+def test_fits_from_before_event_data_are_continued(tmp_path):
+    net = hx.Network(hx.Linear(4, 3), hx.LIF(3), hx.Linear(3, 2), hx.LI(2), steps=10)
+    split = hx.EventSplit.from_arrays([1e-6], [0], [0, 1], [0], 4)
+    data = hx.Dataset("one", split, split, ("a", "b"), 4, "made here", "-", "", sha256="one")
+    settings = {"epochs": 1, "encoder": hx.EventEncoder(), "folder": tmp_path, "progress": False}
+    hx.fit(net, data, **settings)
+    state = dict(load_checkpoint(tmp_path / "checkpoint.pt"))
+    old_texts = {
+        "augment": "Augmentation(rotation=0.0, shift=0.0, scale=0.0, shear=0.0, elastic=0.0, mirror=False)",
+        "encoder": "EventEncoder(jitter=0.0, grid=None, speedup=1.0)",
+        "gradient": "SurrogateGradient(surrogate=None, slope=None, at_spike=None)",
+        "network.1": "LIF(3, tau_mem=6e-06 s, tau_syn=6e-06 s): LIF(at_spike='threshold', size=3, slope=10.0, "
+        "surrogate='superspike', tau_mem=6e-06, tau_syn=6e-06)",
+    }
+    new_names = {"trainer.choose", "trainer.retrain"}
+    common = {name: value for name, value in state["settings"].items() if name not in new_names}
+    assert old_texts.keys() <= common.keys()
+    save_checkpoint(tmp_path / "checkpoint.pt", state | {"settings": common | old_texts})
+    assert len(hx.fit(net, data, resume=True, **settings | {"epochs": 2}).records) == 2
+    net.gradient = hx.SurrogateGradient(refractory=True)
+    with pytest.raises(CheckpointError, match=r"gradient: checkpoint .* now .*refractory=True"):
+        hx.fit(net, data, resume=True, **settings | {"epochs": 3})
 
 
 def test_runs_from_before_event_data_are_continued(tmp_path):

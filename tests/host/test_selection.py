@@ -18,7 +18,7 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.evaluations import evaluate_all
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.train import RunConfig, load_weights, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import EventAugmentation
 from hxtrain.datasets.holdout import hold_out_groups
@@ -164,6 +164,26 @@ def test_a_retraining_is_that_of_all_speakers_for_the_chosen_epochs(folder: Path
     assert [evaluation["test_accuracy"] for evaluation in evaluations] == [result["test_accuracy"]]
 
 
+def test_the_cost_of_a_retraining_is_a_part_of_the_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._train_step
+
+    def lossy_step(self: Trainer, indices: torch.Tensor) -> None:
+        step(self, indices)
+        self.sums.dropped_spikes += 1
+
+    monkeypatch.setattr(Trainer, "_train_step", lossy_step)
+    training = config(folder, choose="best", retrain=True, epochs=1)
+    result = run(training, tmp_path, "test", quiet())
+    parts = records(tmp_path) + records(tmp_path / "retraining")
+    assert [record["dropped_spikes"] for record in parts] == [4, 6]
+    assert result["dropped_spikes"] == 10
+    assert result["training_seconds"] == sum(record["seconds"] for record in parts)
+    repeated = run(changed(training, resume=True), tmp_path, "test", quiet())
+    assert repeated["dropped_spikes"] == 10
+
+
 def test_a_broken_retraining_resumes_to_the_very_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +249,17 @@ def test_fit_chooses_in_memory(folder: Path) -> None:
     assert fit.selection["validation_accuracy"] == max(record["test_accuracy"] for record in fit.records)
     assert fit.selection["retrained"]
     assert hx.evaluate(net, data.reserved.test, encoder=ENCODER).accuracy == fit.accuracy
+
+
+def test_the_chosen_weights_are_those_that_another_training_begins_with(folder: Path, tmp_path: Path) -> None:
+    run(config(folder, choose="best", epochs=1), tmp_path, "test", quiet())
+    state = dict(load_checkpoint(tmp_path / "checkpoint.pt"))
+    state["model"] = {name: weight + 1 for name, weight in state["model"].items()}  # as after a worse last epoch
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    net = hx.load(tmp_path).net
+    chosen = {name: weight.clone() for name, weight in net.state_dict().items()}
+    load_weights(net, tmp_path / "checkpoint.pt")
+    assert_equal(net.state_dict(), chosen)
 
 
 def test_too_few_test_samples_are_noticed_before_the_training(folder: Path, tmp_path: Path) -> None:

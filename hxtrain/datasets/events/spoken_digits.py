@@ -71,7 +71,16 @@ def read_shipped_digits(info: DatasetInfo = SPOKEN_DIGITS, source: Path | None =
 
 
 def write_digits(path: Path, train: EventSplit, test: EventSplit) -> None:
-    """Write both parts, whose times are float16 as in the layout of the Heidelberg digits, to a small file."""
+    """Write both parts, whose times are float16 as in the layout of the Heidelberg digits, to a small file.
+
+    Raises:
+        DatasetError: the samples have another number of units.
+    """
+    if (train.units, test.units) != (SPOKEN_DIGITS.size, SPOKEN_DIGITS.size):
+        raise DatasetError(
+            f"the parts have {train.units} and {test.units} units, the shipped file has {SPOKEN_DIGITS.size}; make "
+            "them by `hxtrain data speech selection=published`"
+        )
     arrays: Arrays = {
         "note": np.array(NOTE),
         "origin": np.array(SPOKEN_DIGITS.origin),
