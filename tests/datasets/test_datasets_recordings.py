@@ -226,6 +226,8 @@ def test_damaged_recordings_are_refused_by_name(tmp_path: Path) -> None:
         load_dataset("recordings", folder=tmp_path, settings={"width": 4, "height": 6})
     with pytest.raises(DatasetError, match=r"expected train/CLASS/\* .* found neither"):
         load_dataset("recordings", folder=tmp_path / "Train", settings={"width": 4, "height": 6})
+    with pytest.raises(DatasetError, match=r"no such folder; name the folder of the unpacked Train and Test"):
+        load_dataset("nmnist", folder=tmp_path / "nowhere")
 
 
 def test_nmnist_is_read_from_its_folders(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Names of the folders and files of each part."""
 ENDINGS = (*HDF5_ENDINGS, ".npz")
 NOTE = "A user's own files; how they were divided into training and test part is not known to this package."
+OWN_REMEDY = "files of `hxtrain data audio=` are named NAME_train.h5 and NAME_test.h5"
+NMNIST_REMEDY = "name the folder of the unpacked Train and Test by data.folder=FOLDER (docs/event-data.md)"
 NMNIST_LAYOUT = AddressLayout(width=34, height=34)
 NMNIST_ORIGIN = (
     "N-MNIST, G. Orchard, A. Jayawant, G. K. Cohen and N. Thakor, Converting Static Image Datasets to Spiking "
@@ -92,7 +94,7 @@ def recordings(
         _require_undeclared(files["train"], declared)
         return read_heidelberg("recordings", files, str(place), "the owner's", NOTE, memory, duration)
     layout = AddressLayout(width, height, polarities, units, time_unit, dict(fields or {}), pool, from_first)
-    stores, classes = _stores(place, layout, groups)
+    stores, classes = _stores(place, layout, OWN_REMEDY, groups)
     return event_dataset("recordings", stores, classes, str(place), "the owner's", NOTE, memory, duration)
 
 
@@ -110,7 +112,7 @@ def nmnist(folder: str | None = None, pool: int = 1, memory: float = MEMORY, dur
     """
     place = cache_folder("nmnist") if folder is None else Path(folder).expanduser()
     layout = AddressLayout(NMNIST_LAYOUT.width, NMNIST_LAYOUT.height, pool=pool)
-    stores, classes = _stores(place, layout, None)
+    stores, classes = _stores(place, layout, NMNIST_REMEDY)
     sizes = tuple(len(store) for store in stores.values())
     is_whole = sizes == NMNIST_SIZES
     note = (
@@ -121,7 +123,9 @@ def nmnist(folder: str | None = None, pool: int = 1, memory: float = MEMORY, dur
     return event_dataset("nmnist", stores, classes, NMNIST_ORIGIN, NMNIST_LICENCE, note, memory, duration)
 
 
-def _stores(folder: Path, layout: AddressLayout, groups: str | None) -> tuple[dict[str, EventStore], tuple[str, ...]]:
+def _stores(
+    folder: Path, layout: AddressLayout, remedy: str, groups: str | None = None
+) -> tuple[dict[str, EventStore], tuple[str, ...]]:
     """Return the events of all parts, and the names of the classes."""
     folders = {part: part_folder(folder, *names) for part, names in PARTS.items()}
     present = {part: place for part, place in folders.items() if place is not None}
@@ -136,8 +140,7 @@ def _stores(folder: Path, layout: AddressLayout, groups: str | None) -> tuple[di
         return dict[str, EventStore](flat), _classes(flat)
     raise DatasetError(
         f"data.folder={folder}: expected train/CLASS/* and test/CLASS/*, or train and test as one of "
-        f"{', '.join(ENDINGS)}, or NAME_train.h5 and NAME_test.h5 of `hxtrain data audio=`; "
-        f"found {'neither' if folder.is_dir() else 'no such folder'}"
+        f"{', '.join(ENDINGS)}; found {'neither' if folder.is_dir() else 'no such folder'}; {remedy}"
     )
 
 
