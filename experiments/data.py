@@ -29,6 +29,7 @@ hxtrain data: sound to spikes, spoken digits, and the data of the package
   hxtrain data check                                          load the shipped files, print counts and hashes
 
 Files have the layout of the Heidelberg data sets (HDF5). Interrupted work goes on when the command is repeated.
+Examples: docs/speech.md (sound), docs/data.md (data of the package), docs/event-data.md (training on files).
 """
 SPEECH = "speech"
 AUDIO = "audio="
