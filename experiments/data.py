@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, List, TypeVar  # noqa: UP035 - as the settings spell it
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,11 +29,14 @@ hxtrain data: sound to spikes, spoken digits, and the data of the package
   hxtrain data check                                          load the shipped files, print counts and hashes
 
 Files have the layout of the Heidelberg data sets (HDF5). Interrupted work goes on when the command is repeated.
+Examples: docs/speech.md (sound), docs/data.md (data of the package), docs/event-data.md (training on files).
 """
 SPEECH = "speech"
 AUDIO = "audio="
 OF_PACKAGE = ("build", "check", "--version")
 INTERRUPTED = 130
+NEXT = "train on it: hxtrain data=recordings data.folder={} encoder=events encoder.speedup=2000 ... (docs/speech.md)"
+NO_TEST = "a training needs a test part, which test_speakers=[NAME,...] or test_share=0.1 make"
 Config = TypeVar("Config", bound=ConversionConfig)
 
 
@@ -56,11 +59,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; repeat the command to go on", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
-        print(
-            f"error: {str(error).splitlines()[0] if isinstance(error, OmegaConfBaseException) else error}",
-            file=sys.stderr,
-        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -78,8 +78,12 @@ def _typed(kind: type[Config], words: Sequence[str]) -> Config:
             close = nearest(name, names)
             remedy = f"did you mean {close[0]}=VALUE?" if close else f"settings are {', '.join(names)}"
             raise ValueError(f"{word} is not a setting; {remedy}")
-    values = [_value(word, names[word.partition("=")[0]].kind) for word in words]
-    config = OmegaConf.merge(OmegaConf.structured(kind), *values)
+    config = OmegaConf.structured(kind)
+    for word in words:
+        try:
+            config = OmegaConf.merge(config, _value(word, names[word.partition("=")[0]].kind))
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{word}: {str(error).splitlines()[0]}") from None
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]}={names[missing[0]].text}".replace("=", "=VALUE is missing: ", 1))
@@ -89,9 +93,13 @@ def _typed(kind: type[Config], words: Sequence[str]) -> Config:
 
 
 def _value(word: str, kind: Any) -> Any:
-    """Return a setting; texts are as they are typed, since a pattern is no YAML."""
+    """Return a setting; texts are as they are typed, since a pattern is no YAML, `yes` no truth value, `04` not 4."""
     name, _, text = word.partition("=")
-    return {name: text} if kind is str else OmegaConf.from_dotlist([word])
+    if kind is str:
+        return {name: text}
+    if kind == List[str]:  # noqa: UP006
+        return {name: [item.strip().strip("'\"") for item in text.strip().strip("[]").split(",") if item.strip()]}
+    return OmegaConf.from_dotlist([word])
 
 
 def _run(work: Callable[[Config, Report], list[Part]], config: Config) -> list[Part]:
@@ -122,7 +130,11 @@ def _show(parts: Sequence[Part]) -> None:
         for part in parts
     ]
     columns = ("file", "clips", "classes", "spikes per clip: median, range", "channels with spikes")
-    print_table(Console(), "written", columns, rows)
+    console = Console()
+    print_table(console, "written", columns, rows)
+    place = parts[0].path.absolute().parent
+    hint = NEXT.format(place) if len(parts) > 1 else NO_TEST
+    console.print(hint, highlight=False, markup=False, soft_wrap=True)
 
 
 def _help() -> str:

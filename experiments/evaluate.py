@@ -47,10 +47,12 @@ def _evaluate(config: DictConfig) -> None:
     with own_directory(*([] if in_sweep() else [EVALUATION])) as folder:
         result = work(settings, folder, command_line(), progress)
     progress.show(
-        "test accuracy [bold]{}[/] on backend {}, chip {} ({}){}",
+        "{} accuracy [bold]{}[/] on backend {}, chip {} ({}){}",
+        result["evaluated_on"],
         f"{result['test_accuracy']:.2%}",
         result["backend"],
         result["chip"],
         result["chip_hash"],
         hidden_spikes(result),
     )
+    progress.say(f"{EVALUATION}: {folder}")

@@ -104,7 +104,10 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_m
     form = _expression(pattern)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise AudioError(f"audio={folder}: it holds no {' or '.join(SUFFIXES)} file; name a folder that does")
+        raise AudioError(
+            f"audio={folder}: it holds no {' or '.join(SUFFIXES)} file; name a folder that does, "
+            "and convert other files, such as MP3, to these first"
+        )
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     if skip_misfits:
         paths, names = _fitting(paths, names, form, classes)
@@ -120,7 +123,10 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_m
     order = tuple(classes) or tuple(sorted(set(labels)))
     foreign = sorted(set(labels) - set(order))
     if foreign:
-        raise AudioError(f"audio={folder}: class {foreign[0]} is not listed in classes={','.join(order)}")
+        raise AudioError(
+            f"audio={folder}: class {foreign[0]} is not listed in classes=[{','.join(order)}]; add it, or leave its "
+            "files out by skip_misfits=true"
+        )
     speakers = tuple(sorted(set(voices)))
     clips = [
         FileClip(name, order.index(label), speakers.index(voice), path)

@@ -22,6 +22,8 @@ from hxtrain.datasets.events.heidelberg_writer import HeidelbergWriter
 
 SELECTIONS = {"all": None, "published": range(70, 700, 9)}
 """Channels that are computed: all, or of 700 the 70 that Cramer et al. 2022 sent to the chip."""
+ENDINGS = (".h5", ".hdf5")
+"""Endings of the names of written files."""
 PIECES = ".parts"
 """What is added to the name of a file for the folder of its pieces."""
 
@@ -140,8 +142,12 @@ def convert_audio(config: AudioConfig, report: Report) -> list[Part]:
     """
     clips = folder_clips(Path(config.audio).expanduser(), config.pattern, config.classes, config.skip_misfits)
     unknown = [name for name in config.test_speakers if name not in clips.speakers]
+    if unknown and clips.speakers == ("",):
+        raise ValueError(
+            f"test_speakers={unknown[0]}: pattern={config.pattern} names no speaker; write {{speaker}} where paths do"
+        )
     if unknown:
-        raise ValueError(f"test_speakers={unknown[0]}: speakers are {', '.join(map(repr, clips.speakers))}")
+        raise ValueError(f"test_speakers={unknown[0]} is not known; choose of {', '.join(clips.speakers)}")
     speakers = [clips.speakers.index(name) for name in config.test_speakers]
     return _convert(config, clips, speakers, config.test_share, config.ramp, report)
 
@@ -166,6 +172,8 @@ def _convert(
 ) -> list[Part]:
     """Convert clips and write them; pieces of interrupted work stay beside the file and are used again."""
     out = Path(config.out).expanduser()
+    if out.suffix not in ENDINGS:
+        raise ValueError(f"out={config.out} must end in {' or '.join(ENDINGS)}, by which readers know HDF5")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"out={config.out}: there is no folder {out.absolute().parent}; make it first")
     cochlea = Cochlea(config.channels, SELECTIONS[config.selection], config.seed, ramp=ramp)

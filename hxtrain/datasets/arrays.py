@@ -58,7 +58,10 @@ class Part(NamedTuple):
         Raises:
             DatasetError: there are none, or they are not integers.
         """
-        return self._integers(*self.find("labels", "y"), "class numbers, integers from 0")
+        return self._integers(
+            *self.find("labels", "y"),
+            "class numbers, integers from 0, whose names an array classes has (np.unique(names, return_inverse=True))",
+        )
 
     def groups(self) -> Tensor | None:
         """Return the number of the speaker, writer or subject of each sample, int64 [N]; None if there is no array.

@@ -167,7 +167,10 @@ def _memory_misfit(plan: Plan) -> str:
     if caps.trace_channels is None and caps.selective and hidden:
         remedies.append("set traces=spikes_only, so that membranes of the output alone are recorded")
     remedies.append("end in a spiking population with traces=spikes_only, so that no membranes are recorded")
-    remedies.append(f"use a device with {steps * stored} bytes for the traces of a run")
+    remedies.append(
+        f"use a device with {steps * stored} bytes for the traces of a run, such as the emulated chip "
+        f"with backend.settings.trace_memory={steps * stored}"
+    )
     return (
         f"network: one trial of {steps} samples of {stored} neurons does not fit {memory} bytes of trace memory "
         f"(trace_memory); {', or '.join(remedies)}"

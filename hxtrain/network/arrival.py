@@ -23,9 +23,10 @@ def missing_input(passes: Sequence[GridEvents]) -> str | None:
         dt, steps = passes[0].dt, passes[0].steps
         return (
             f"the input is late: {late} of {events} events lie after the window of {steps * dt:.3g} s "
-            f"({steps} steps of {dt:.3g} s). Times are in seconds from the start of each sample: "
-            "Spikes.from_events(..., time_unit=1e-6) takes microseconds; the encoder's `tau` is in seconds, and its "
-            "`speedup` makes recordings pass faster"
+            f"({steps} steps of {dt:.3g} s). Take a larger encoder.speedup, at which recordings pass faster, or more "
+            "network.steps. Times are in seconds from the start of each sample; another unit is named by "
+            "data.settings.time_unit, by an array time_unit, or in Spikes.from_events(..., time_unit=1e-6). The "
+            "encoder's `tau` is in seconds, too"
         )
     if samples >= MIN_SAMPLES and events - late < FEW_EVENTS * samples:
         return (

@@ -67,7 +67,7 @@ class Retraining(Trainer):
         if not is_begun:
             initial.restore(task.net, task.loss, first.place)
             first.progress.say(
-                f"retraining on all {len(self.train)} training samples for {best.epoch} epochs, chosen on "
+                f"retraining on all {len(self.train)} training samples up to epoch {best.epoch}, chosen on "
                 f"{first.selection.selected_on}"
             )
 

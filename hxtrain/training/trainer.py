@@ -241,8 +241,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
         selection = self.selection
         if selection.test is not None:
             self.progress.warn(
-                f"the test samples were evaluated after {selection.tested_epochs} epochs, and now again after "
-                f"{self.epoch}; report the first accuracy, too, {selection.test.accuracy:.2%}"
+                f"the test samples were evaluated after epoch {selection.tested_epochs}, and now again after "
+                f"epoch {self.epoch}; report the first accuracy, too, {selection.test.accuracy:.2%}"
             )
         selection.test = test
         selection.tested_epochs = self.epoch

@@ -89,7 +89,11 @@ def test_interrupted_conversion_leaves_no_file(folder: Path, tmp_path: Path) -> 
         (["audio=sounds", "out=a.h5", "channels=0"], "channels=0 must be at least 1"),
         (["audio=sounds", "out=a.h5", "channels=70", "selection=published"], "selection=published is of channels=700"),
         (["audio=sounds", "out=a.h5", "selection=some"], "must be one of all, published"),
-        (["audio=sounds", "out=a.h5", "channels=8", "test_speakers=[d]", "pattern={speaker}/{label}"], "speakers are"),
+        (["audio=sounds", "out=a.h5", "channels=8", "test_speakers=[d]", "pattern={speaker}/{label}"], "choose of"),
+        (["audio=sounds", "out=a.h5", "test_speakers=[d]", "pattern=*/{label}"], "names no speaker; write {speaker}"),
+        (["audio=sounds", "out=a", "channels=8"], "out=a must end in .h5 or .hdf5"),
+        (["audio=sounds", "out=a.h5", "seed=x"], "seed=x: Value 'x'"),
+        (["audio=sounds", "out=a.h5", "pattern={speaker}/{label}", "classes=[yes,04]"], "classes=[yes,04]; add it"),
         (["speech", "out=a.h5", "trials=0"], "trials=0 must be at least 1"),
         (["sing"], "sing is no form"),
     ],
@@ -101,6 +105,23 @@ def test_mistakes_are_named(
     monkeypatch.setattr(sys, "argv", ["hxtrain data", *words])
     assert data.main() == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "a training needs a test part"),
+        (["test_speakers=[c]"], "train on it: hxtrain data=recordings data.folder="),
+    ],
+)
+def test_output_tells_the_next_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], text: str
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    words = ["audio=sounds", "out=a.h5", "channels=8", "pattern={speaker}/{label}", *words]
+    monkeypatch.setattr(sys, "argv", ["hxtrain data", *words])
+    assert data.main() == 0
+    assert text in capsys.readouterr().out
 
 
 def test_help_lists_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

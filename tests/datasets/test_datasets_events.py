@@ -192,6 +192,7 @@ def test_files_may_name_the_unit_of_times_and_the_number_of_units(tmp_path: Path
         ({"units": None}, r"test.npz: expected an array units, found times, offsets, labels"),
         ({"offsets": None}, r"test.npz: expected an array offsets or samples"),
         ({"labels": LABELS / 2}, "test.npz: labels is float64; expected class numbers"),
+        ({"labels": np.array(["a", "b", "a", "b"])}, r"labels is <U1; expected class numbers.*an array classes has"),
         ({"labels": LABELS - 1}, "labels run from -1 to 0"),
         ({"times": TIMES - 1}, r"test.npz, test part: times must be finite and >= 0"),
         ({"offsets": None, "samples": SAMPLES + 1}, r"test part: spikes.sample spans 1..4, allowed 0..3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import torch
 
 import hxtrain as hx
 from hxtrain.datasets import DatasetError, content_sha256, load_dataset
-from hxtrain.datasets.events import AddressLayout, FlatFile, StoredEvents, write_flat
+from hxtrain.datasets.events import AddressLayout, FlatFile, HeidelbergWriter, StoredEvents, write_flat
 from hxtrain.datasets.events.formats import read_recording
 from hxtrain.datasets.events.tonic_data import from_tonic
 
@@ -162,6 +163,21 @@ def test_flat_files_are_read(tmp_path: Path, kind: str) -> None:
     assert data.train.groups.tolist() == [5, 5, 6]
 
 
+@pytest.mark.parametrize("stem", ["", "words_"])
+def test_files_in_the_layout_of_the_heidelberg_data_sets_are_read(tmp_path: Path, stem: str) -> None:
+    for part in ("train", "test"):
+        with HeidelbergWriter(tmp_path / f"{stem}{part}.h5", ("yes", "no"), units=9) as file:
+            file.append([np.array([0.5, 1.0]), np.zeros(0)], [np.array([8, 0]), np.zeros(0, int)], [0, 1], [3, 4])
+    data = load_dataset("recordings", folder=tmp_path)
+    assert (data.name, data.classes, data.size, data.train.groups.tolist()) == ("recordings", ("yes", "no"), 9, [3, 4])
+    assert data.test.events([0]).time.tolist() == [0.5, 1.0]
+    with pytest.raises(DatasetError, match=r"data.settings.units=9 has no effect on .*train.h5"):
+        load_dataset("recordings", folder=tmp_path, settings={"units": 9})
+    shutil.copy(tmp_path / f"{stem}test.h5", tmp_path / "more_test.h5")
+    with pytest.raises(DatasetError, match=r"more_test.h5.* are both test parts; leave one there"):
+        load_dataset("recordings", folder=tmp_path)
+
+
 def test_events_are_written_flat_and_read_in_any_order(tmp_path: Path) -> None:
     numbers = np.random.default_rng(0)
     counts = numbers.integers(0, 9, 600)
@@ -218,6 +234,8 @@ def test_damaged_recordings_are_refused_by_name(tmp_path: Path) -> None:
         load_dataset("recordings", folder=tmp_path, settings={"width": 4, "height": 6})
     with pytest.raises(DatasetError, match=r"expected train/CLASS/\* .* found neither"):
         load_dataset("recordings", folder=tmp_path / "Train", settings={"width": 4, "height": 6})
+    with pytest.raises(DatasetError, match=r"no such folder; name the folder of the unpacked Train and Test"):
+        load_dataset("nmnist", folder=tmp_path / "nowhere")
 
 
 def test_nmnist_is_read_from_its_folders(tmp_path: Path) -> None:

@@ -70,7 +70,13 @@ def test_it_runs_from_files(
     assert 25 < result["input_events_per_sample"] < 40, "a tenth of the events"
     evaluated = call("hxtrain evaluate", "checkpoint=run/checkpoint.pt", "backend=software", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert f"{result['test_accuracy']:.2%}" in evaluated.stdout
+    assert f"test accuracy {result['test_accuracy']:.2%}" in evaluated.stdout
+    if name == "shd":
+        training = call(
+            "hxtrain evaluate", "checkpoint=run/checkpoint.pt", "backend=software", "part=train", cwd=tmp_path
+        )
+        assert "train accuracy" in training.stdout
+        assert "evaluation.json: " in training.stdout
 
 
 @pytest.mark.parametrize(("classes", "circuits"), [(20, 412), (35, 442)])

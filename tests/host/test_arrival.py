@@ -48,7 +48,10 @@ def spikes(late: int, inside: int, samples: int = 4) -> hx.Spikes:
     return hx.Spikes(torch.arange(len(times)) % samples, torch.arange(len(times)) % 8, times, samples, 8)
 
 
-LATE = r"the input is late: 30 of 40 events lie after the window of 3.4e-05 s \(20 steps of 1.7e-06 s\)"
+LATE = (
+    r"the input is late: 30 of 40 events lie after the window of 3.4e-05 s "
+    r"\(20 steps of 1.7e-06 s\). Take a larger encoder.speedup"
+)
 SILENT = r"the input is silent: 0 events in 4 samples. Images are to span 0..1"
 
 

@@ -49,7 +49,8 @@ MISFITS = [
         {"trace_memory": 4000},
         {},
         r"20 samples of 256 neurons does not fit 4000 bytes of trace memory \(trace_memory\); set steps=15 or less, or "
-        r"end in a spiking population with traces=spikes_only.*, or use a device with 5120 bytes for the traces",
+        r"end in a spiking population with traces=spikes_only.*, or use a device with 5120 bytes for the traces "
+        r"of a run, such as the emulated chip with backend.settings.trace_memory=5120",
     ),
     ({"trace_memory": 9}, {}, r"does not fit 9 bytes of trace memory \(trace_memory\); end in a spiking population"),
     ({"traces": False}, {}, r"the gradient reads the membranes of spiking neurons"),

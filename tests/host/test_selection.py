@@ -135,7 +135,9 @@ def test_a_choice_resumes_to_the_very_same_weights(folder: Path, tmp_path: Path)
     run(changed(training, epochs=1), tmp_path / "broken", "test", quiet())
     progress = quiet()
     broken = run(changed(training, resume=True), tmp_path / "broken", "test", progress)
-    assert any("the test samples were evaluated after 1 epochs, and now again after 3" in x for x in progress.remarks)
+    assert any(
+        "the test samples were evaluated after epoch 1, and now again after epoch 3" in x for x in progress.remarks
+    )
     states = [load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken")]
     assert states[0]["clock"] == states[1]["clock"]
     assert_equal(states[0]["model"], states[1]["model"])

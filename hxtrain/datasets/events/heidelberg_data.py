@@ -138,7 +138,8 @@ def _published(name: str, folder: str | None, download: bool, memory: float, dur
         if not file.is_file():
             raise DatasetError(
                 f"{file}: expected a file of the {info.title}, found none; data.download=true fetches it, "
-                f"data.folder=FOLDER names the folder of {', '.join(info.files.values())}"
+                f"data.folder=FOLDER names the folder of {', '.join(info.files.values())}, and data=spoken_digits "
+                "comes with the package"
             )
     data = read_heidelberg(name, files, ORIGIN, LICENCE, "", memory, duration)
     return replace(data, note=f"{_note(info, data)} {data.note}".rstrip())

@@ -4,11 +4,13 @@ The folder has one of these layouts, for the parts `train` and `test`, and `vali
 
     train/CLASS/*              a recording per sample (`formats.py`), folders in any case, such as Train
     train.h5, or train.npz     flat arrays of all samples (`flat_file.py`)
+    train.h5, or *_train.h5    the layout of the Heidelberg data sets (`heidelberg.py`), as `hxtrain data audio=` writes
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 
 from ..class_folders import class_names, part_folder
@@ -18,6 +20,9 @@ from ..errors import DatasetError
 from .address import AddressLayout
 from .assembly import MEMORY, event_dataset
 from .flat_file import HDF5_ENDINGS, FlatFile
+from .hdf5 import HDF5
+from .heidelberg import TIMES
+from .heidelberg_data import read_heidelberg
 from .recording_folder import RecordingFolder
 from .store import EventStore
 
@@ -29,6 +34,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Names of the folders and files of each part."""
 ENDINGS = (*HDF5_ENDINGS, ".npz")
 NOTE = "A user's own files; how they were divided into training and test part is not known to this package."
+OWN_REMEDY = "files of `hxtrain data audio=` are named NAME_train.h5 and NAME_test.h5"
+NMNIST_REMEDY = "name the folder of the unpacked Train and Test by data.folder=FOLDER (docs/event-data.md)"
 NMNIST_LAYOUT = AddressLayout(width=34, height=34)
 NMNIST_ORIGIN = (
     "N-MNIST, G. Orchard, A. Jayawant, G. K. Cohen and N. Thakor, Converting Static Image Datasets to Spiking "
@@ -73,9 +80,21 @@ def recordings(
     """
     if folder is None:
         raise DatasetError("data set 'recordings' needs data.folder=FOLDER, the folder of your files")
-    layout = AddressLayout(width, height, polarities, units, time_unit, dict(fields or {}), pool, from_first)
     place = Path(folder).expanduser()
-    stores, classes = _stores(place, layout, groups)
+    files = _heidelberg_files(place)
+    if files:
+        declared: dict[str, object] = {
+            "width": width,
+            "height": height,
+            "polarities": polarities,
+            "units": units,
+            "time_unit": time_unit,
+        }
+        declared |= {"fields": fields, "pool": pool, "from_first": from_first, "groups": groups}
+        _require_undeclared(files["train"], declared)
+        return read_heidelberg("recordings", files, str(place), "the owner's", NOTE, memory, duration)
+    layout = AddressLayout(width, height, polarities, units, time_unit, dict(fields or {}), pool, from_first)
+    stores, classes = _stores(place, layout, OWN_REMEDY, groups)
     return event_dataset("recordings", stores, classes, str(place), "the owner's", NOTE, memory, duration)
 
 
@@ -93,7 +112,7 @@ def nmnist(folder: str | None = None, pool: int = 1, memory: float = MEMORY, dur
     """
     place = cache_folder("nmnist") if folder is None else Path(folder).expanduser()
     layout = AddressLayout(NMNIST_LAYOUT.width, NMNIST_LAYOUT.height, pool=pool)
-    stores, classes = _stores(place, layout, None)
+    stores, classes = _stores(place, layout, NMNIST_REMEDY)
     sizes = tuple(len(store) for store in stores.values())
     is_whole = sizes == NMNIST_SIZES
     note = (
@@ -104,7 +123,9 @@ def nmnist(folder: str | None = None, pool: int = 1, memory: float = MEMORY, dur
     return event_dataset("nmnist", stores, classes, NMNIST_ORIGIN, NMNIST_LICENCE, note, memory, duration)
 
 
-def _stores(folder: Path, layout: AddressLayout, groups: str | None) -> tuple[dict[str, EventStore], tuple[str, ...]]:
+def _stores(
+    folder: Path, layout: AddressLayout, remedy: str, groups: str | None = None
+) -> tuple[dict[str, EventStore], tuple[str, ...]]:
     """Return the events of all parts, and the names of the classes."""
     folders = {part: part_folder(folder, *names) for part, names in PARTS.items()}
     present = {part: place for part, place in folders.items() if place is not None}
@@ -119,8 +140,44 @@ def _stores(folder: Path, layout: AddressLayout, groups: str | None) -> tuple[di
         return dict[str, EventStore](flat), _classes(flat)
     raise DatasetError(
         f"data.folder={folder}: expected train/CLASS/* and test/CLASS/*, or train and test as one of "
-        f"{', '.join(ENDINGS)}; found {'neither' if folder.is_dir() else 'no such folder'}"
+        f"{', '.join(ENDINGS)}; found {'neither' if folder.is_dir() else 'no such folder'}; {remedy}"
     )
+
+
+def _heidelberg_files(folder: Path) -> dict[str, Path]:
+    """Return the files of all parts in the layout of the Heidelberg data sets; none unless both main parts have one."""
+    files = {}
+    for part, names in PARTS.items():
+        patterns = [f"{start}{name}{ending}" for start in ("", "*_") for name in names for ending in HDF5_ENDINGS]
+        candidates = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if _is_heidelberg(file)]
+        if len(candidates) > 1:
+            raise DatasetError(
+                f"data.folder={folder}: {' and '.join(file.name for file in candidates)} are both {part} parts; "
+                "leave one there"
+            )
+        if candidates:
+            files[part] = candidates[0]
+    return files if {"train", "test"} <= set(files) else {}
+
+
+def _is_heidelberg(path: Path) -> bool:
+    """Return whether a file has the layout of the Heidelberg data sets."""
+    file = HDF5(path)
+    try:
+        return file.holds(TIMES)
+    finally:
+        file.close()
+
+
+def _require_undeclared(file: Path, settings: Mapping[str, object]) -> None:
+    """Raise an error if a setting declares what a file in the layout of the Heidelberg data sets tells itself."""
+    defaults = signature(recordings).parameters
+    for name, value in settings.items():
+        if value != defaults[name].default:
+            raise DatasetError(
+                f"data.settings.{name}={value} has no effect on {file}, which names its units, classes and speakers, "
+                "and has times in seconds; leave it out"
+            )
 
 
 def _file(folder: Path, names: tuple[str, ...]) -> Path | None:
