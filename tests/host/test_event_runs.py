@@ -134,7 +134,9 @@ def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
     training = config(folder, encoder=hx.EventEncoder())
     run(replace(training, trainer=replace(training.trainer, epochs=1)), tmp_path, "test", progress)
     assert any(
-        "the input is late" in remark and "the encoder's `tau` is in seconds, and its `speedup`" in remark
+        "the input is late" in remark
+        and "Take a larger encoder.speedup" in remark
+        and "data.settings.time_unit" in remark
         for remark in progress.remarks
     )
 
