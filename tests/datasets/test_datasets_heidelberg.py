@@ -183,6 +183,18 @@ def test_late_events_are_left_out_and_counted(folder: Path) -> None:
         load_dataset("shd", folder=folder, settings={"duration": 0})
 
 
+@pytest.mark.parametrize(
+    "damage", ["[]", '{"sha256": 1, "tallies": {}}', '{"sha256": "0", "tallies": {"train": [1, 2]}}']
+)
+def test_a_damaged_cache_is_made_anew(folder: Path, damage: str) -> None:
+    config = DataConfig("shd", folder=str(folder), settings={"memory": 0})
+    digest = config.load().sha256
+    [file] = (folder.parent / "cache" / "content").iterdir()
+    file.write_text(damage)
+    assert config.load().sha256 == digest
+    assert digest in file.read_text()
+
+
 def test_events_on_disk_are_read_through_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 

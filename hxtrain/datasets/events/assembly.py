@@ -145,7 +145,12 @@ def _cached(file: Path | None) -> dict[str, Any] | None:
         entry = json.loads(file.read_text()) if file is not None else None
     except (OSError, ValueError):
         return None
-    is_whole = isinstance(entry, dict) and entry.keys() == {"sha256", "tallies"}
+    if not isinstance(entry, dict) or not isinstance(entry.get("tallies"), dict):
+        return None
+    tallies = entry["tallies"].values()
+    is_whole = isinstance(entry.get("sha256"), str) and all(
+        isinstance(numbers, list) and list(map(type, numbers)) == [int] * len(Tally._fields) for numbers in tallies
+    )
     return entry if is_whole else None
 
 
