@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from socket import socket as tcp_socket
 from typing import Any
 
 import torch
@@ -19,6 +21,21 @@ from hxtrain.backends.remote import RemoteBackend, Server, ServerSettings
 FREE_PORT = "tcp://127.0.0.1:*"
 PATIENT = {"patience": 60.0, "timeout": 20.0}
 """Settings of clients that do not give up on a slow machine."""
+
+
+def port_for_restarts() -> str:
+    """Return an address that a second server can take over from the first one.
+
+    The port is below those that the system gives to outgoing connections. From one of those, a client that knocks
+    while nothing listens can come to be connected to itself, and then the port is in use.
+    """
+    draw = random.SystemRandom()
+    for _ in range(100):
+        port = draw.randrange(20_000, 32_000)
+        with tcp_socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return f"tcp://127.0.0.1:{port}"
+    raise OSError("no free port between 20000 and 32000")
 
 
 class CountingBackend(Backend):

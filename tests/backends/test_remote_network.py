@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from backends_bench import CASES, CIRCUIT, WEIGHTS, stimulus
-from remote_bench import FREE_PORT, PATIENT, CountingBackend, Proxy, connected, serving
+from remote_bench import PATIENT, CountingBackend, Proxy, connected, port_for_restarts, serving
 
 from hxtrain.backends import Backend, DeviceError, create_backend
 from hxtrain.backends.remote import LinkSettings, RemoteBackend, ask_status
@@ -132,7 +132,7 @@ def test_a_restarted_server_goes_on_bit_by_bit(tmp_path: Path) -> None:
     first, second = processes = start(tmp_path, deadly=5), start(tmp_path, deadly=0)
     with create_backend("emulator", preset="uncalibrated") as local:
         expected = run_all(local)
-    address = bind(first, FREE_PORT)
+    address = bind(first, port_for_restarts())
 
     def restart() -> None:
         first.wait()

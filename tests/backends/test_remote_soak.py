@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from backends_bench import CIRCUIT, READOUT_ONLY, WEIGHTS, stimulus
-from remote_bench import FREE_PORT, CountingBackend, Proxy, connected, serving
+from remote_bench import CountingBackend, Proxy, connected, port_for_restarts, serving
 from rich.console import Console
 from soak import soak
 
@@ -60,7 +60,7 @@ class Lives:
         self.killed = 0
         self._spare = self._start(0)
         self._current: subprocess.Popen[str] | None = None
-        self.address = self.take_over(FREE_PORT)
+        self.address = self.take_over(port_for_restarts())
 
     def take_over(self, address: str) -> str:
         """Let the waiting server serve, start the next one, and return the address."""
