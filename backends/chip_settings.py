@@ -43,6 +43,8 @@ class ChipSettings:
         decalibrate_seed: Seed of the deliberate spread.
         only: Imperfections that an emulated chip keeps; None keeps all.
         correct_capacitance: Whether to compensate for the parasitic capacitance of merged circuits.
+        avoid_failures: Whether neurons are placed on circuits alone that met every target of the calibration. Chips
+            without a calibration have no such failures.
     """
 
     preset: str = "calibrated"
@@ -57,6 +59,7 @@ class ChipSettings:
     decalibrate_seed: int = 0
     only: Optional[List[str]] = None  # noqa: UP006, UP045
     correct_capacitance: bool = True
+    avoid_failures: bool = False
 
 
 @dataclass

@@ -73,6 +73,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             )
         self._preset = settings.preset
         self._correct_capacitance = settings.correct_capacitance
+        self._avoid_failures = settings.avoid_failures
         self._may_calibrate = settings.calibrate
         self._calibration = None if settings.calibration is None else Calibration.load(Path(settings.calibration))
         self._warnings: tuple[str, ...] = ()
@@ -188,6 +189,9 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         check_circuit(circuit, CAPABILITIES)
         layout = replace(_layout(circuit), corrected_capacitance=self._correct_capacitance)
         self._use_codes(circuit_targets(layout))
+        if self._avoid_failures:
+            layout = replace(layout, avoided=self._failed_circuits())
+            self._use_codes(circuit_targets(layout))
         self._warnings = self._check_calibrations(layout, circuit)
         self.emulated.trial_time = circuit.trial_time or CAPABILITIES.trial_time
         self.emulated.configure(layout, circuit.samples)
@@ -233,6 +237,11 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         self._used = used
         self._programmed = True
 
+    def _failed_circuits(self) -> frozenset[int]:
+        """Return the circuits that missed a target in the calibration of any individual."""
+        failed = (used.failed_circuits(die.only) for die, used in zip(self._dies(), self._used, strict=False))
+        return frozenset[int]().union(*failed)
+
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
         """Refuse codes for other targets, and return the failures in the calibration of circuits in use."""
         circuits = assign_circuits(layout)
@@ -244,7 +253,8 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             everywhere = np.broadcast_to(spiking, circuits.shape)[in_use]
             used.require_targets(circuit_targets(layout), circuits[in_use], everywhere)
             only = individual.only if isinstance(individual, Chip) else None
-            failures += [f"chip {used.chip}: {line}" for line in used.failures(circuits, names, only)]
+            remedy = "" if self._avoid_failures else "; avoid_failures=true places neurons on other circuits"
+            failures += [f"chip {used.chip}: {line}{remedy}" for line in used.failures(circuits, names, only)]
         return tuple(failures)
 
     def calibrate(

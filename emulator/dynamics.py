@@ -79,13 +79,13 @@ class Neurons:
 
 
 def assign_circuits(layout: Layout) -> npt.NDArray[np.int64]:
-    """Return the physical circuits `[A, N]` of every logical neuron: consecutive, group after group."""
+    """Return the physical circuits `[A, N]` of every logical neuron: in order, group after group."""
     merged = max(group.circuits for group in layout.groups)
     circuits = np.full((merged, layout.bounds[-1]), -1)
     start = 0
     for group, first in zip(layout.groups, layout.bounds, strict=False):
         count = group.size * group.circuits
-        block = np.arange(start, start + count).reshape(group.size, group.circuits)
+        block = np.array(layout.circuits[start : start + count]).reshape(group.size, group.circuits)
         circuits[: group.circuits, first : first + group.size] = block.T
         start += count
     return circuits
@@ -98,8 +98,8 @@ def circuit_targets(layout: Layout) -> dict[str, Array]:
     """
     groups = layout.groups
     spiking = [g.threshold for g in groups if g.threshold is not None]
-    owner = np.repeat(np.arange(len(groups)), [g.size * g.circuits for g in groups])
-    owner = np.concatenate([owner, np.zeros(CIRCUITS - len(owner), np.int64)])
+    owner = np.zeros(CIRCUITS, np.int64)
+    owner[[*layout.circuits]] = np.repeat(np.arange(len(groups)), [g.size * g.circuits for g in groups])
     columns = {
         "leak": [g.leak for g in groups],
         "threshold": [g.threshold if g.threshold is not None else (spiking or [DEFAULT_THRESHOLD])[0] for g in groups],

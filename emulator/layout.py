@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 
 CIRCUITS = 512
 """Neuron circuits on the chip (four quadrants of 128)."""
@@ -84,6 +84,7 @@ class Layout:
         from_reset: whether trials start with the membranes at their reset potential (forced by the chip's processor).
         synapses_enabled: whether the synaptic amplifiers are on (their references shift the rest).
         corrected_capacitance: whether the capacitor of merged circuits is lowered by their parasitics.
+        avoided: circuits on which no neuron is placed.
     """
 
     inputs: int
@@ -94,16 +95,20 @@ class Layout:
     from_reset: bool = False
     synapses_enabled: bool = True
     corrected_capacitance: bool = True
+    avoided: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.gap is not None and self.gap < 0:
             raise ValueError(f"layout.gap={self.gap} s must not be negative; record fewer samples or wait longer")
         if self.forced_reset and self.gap is None:
             raise ValueError("layout.forced_reset needs a gap to the next trial; set layout.gap")
-        if self.circuits_used > CIRCUITS:
+        available = CIRCUITS - len(self.avoided)
+        if self.circuits_used > available:
+            amount = f"{available} that are not avoided" if self.avoided else str(CIRCUITS)
             raise ValueError(
-                f"layout needs {self.circuits_used} neuron circuits, the chip has {CIRCUITS}; "
-                f"reduce the size of a group or its merged circuits by {self.circuits_used - CIRCUITS} in all"
+                f"layout needs {self.circuits_used} neuron circuits, the chip has {amount}; "
+                f"reduce the size of a group or its merged circuits by {self.circuits_used - available} in all"
+                + (", or set avoid_failures=false" if self.avoided else "")
             )
         for index in range(len(self.wirings)):
             self._check_wiring(index)
@@ -139,6 +144,12 @@ class Layout:
     def circuits_used(self) -> int:
         """Number of neuron circuits that the groups occupy."""
         return sum(group.size * group.circuits for group in self.groups)
+
+    @cached_property
+    def circuits(self) -> tuple[int, ...]:
+        """Circuits in use: the first ones that are not avoided."""
+        available = (circuit for circuit in range(CIRCUITS) if circuit not in self.avoided)
+        return tuple(islice(available, self.circuits_used))
 
     @cached_property
     def windows(self) -> tuple[tuple[int, int], ...]:

@@ -132,11 +132,7 @@ class Calibration:
             names: names of the logical neurons `[N]`.
             only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
         """
-        masks = {
-            parameter: self._failure_mask(parameter, circuits)
-            for parameter in self.success
-            if parameter in CONSEQUENCES and (only is None or imperfection(parameter) in only)
-        }
+        masks = {parameter: self._failure_mask(parameter, circuits) for parameter in self._relevant(only)}
         parts = [
             f"{parameter} {_describe_failures(mask, names, parameter)}"
             for parameter, mask in masks.items()
@@ -150,6 +146,19 @@ class Calibration:
             + ("A few do on any die; training" if share <= USUAL_SHARE else "That is more than usual. Training")
             + " in the loop learns around them",
         )
+
+    def failed_circuits(self, only: tuple[str, ...] | None = None) -> frozenset[int]:
+        """Return the circuits that missed a target.
+
+        Args:
+            only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
+        """
+        failed = ~np.all([self.success[parameter] for parameter in self._relevant(only)], axis=0)
+        return frozenset(np.flatnonzero(np.broadcast_to(failed, CIRCUITS)).tolist())
+
+    def _relevant(self, only: tuple[str, ...] | None) -> list[str]:
+        """Return the calibrated parameters that matter on a chip with these imperfections."""
+        return [p for p in self.success if p in CONSEQUENCES and (only is None or imperfection(p) in only)]
 
     def _failure_mask(self, parameter: str, circuits: npt.NDArray[np.int64]) -> Mask:
         """Return the mask of logical neurons `[N]` for which a parameter failed in at least one merged circuit."""

@@ -34,6 +34,7 @@ FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings that the first versions did not have, since there was no choice, by group."""
 LATER_VERSIONS: Mapping[str, Any] = {
+    "chip.avoid_failures": False,
     "data.validation_groups": [],
     "data.validation_random_groups": 0,
     "data.validation_seed": 0,

@@ -1,7 +1,9 @@
 """A chip without a calibration: its identity needs no calibration, and its calibration reports progress."""
 
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,37 @@ def test_a_command_without_such_work_writes_nothing() -> None:
         pass
     assert console.export_text() == ""
     console.file.close()
+
+
+def population_of(size: int) -> Circuit:
+    return replace(CIRCUIT, populations=(replace(CIRCUIT.populations[0], size=size),))
+
+
+def circuits_of(backend: Any) -> set[int]:
+    return {*backend.emulated._program.neurons[0].circuits[0].tolist()}
+
+
+def test_neurons_avoid_circuits_that_missed_a_target() -> None:
+    circuits = []
+    failures = []
+    for avoided in (False, True):
+        with create_backend("emulator", avoid_failures=avoided) as backend:
+            backend.configure(population_of(200))
+            circuits.append(circuits_of(backend))
+            failures.append({int(neuron) for neuron in re.findall(r"neurons\[(\d+)\]", " ".join(backend.warnings))})
+    plain, avoiding = circuits
+    assert plain == {*range(200)}
+    assert len(avoiding) == 200
+    assert failures[0]
+    assert failures[0] <= plain - avoiding
+    assert failures[1] == set()
+    assert avoiding - plain <= {*range(200, 220)}
+    text = r"512 neuron circuits, the chip has \d+ that are not avoided; .* or set avoid_failures=false"
+    with create_backend("emulator", avoid_failures=True) as backend, pytest.raises(ValueError, match=text):
+        backend.configure(population_of(512))
+
+
+def test_a_chip_without_calibration_avoids_nothing() -> None:
+    with create_backend("emulator", preset="uncalibrated", avoid_failures=True) as backend:
+        backend.configure(CIRCUIT)
+        assert circuits_of(backend) == {0, 1}

@@ -227,5 +227,9 @@ def test_refusal(case: str) -> None:
 def test_largest_weights_and_last_rows_are_accepted() -> None:
     layout = Layout(100, (replace(SPIKING, size=256, circuits=2),), (Wiring(0, 100, 156),))
     assert layout.circuits_used == 512
+    with pytest.raises(
+        ValueError, match=r"512 neuron circuits, the chip has 510 that are not avoided; .* by 2 in all, or"
+    ):
+        replace(layout, avoided=frozenset({3, 400}))
     weights = [torch.full((256, 100), -63, dtype=torch.int8)]
     assert run_once(ideal(), layout, weights, events((0, 99, 0.0)), samples=5).codes.shape == (1, 5, 256)
