@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +93,8 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_m
             counts them.
 
     Raises:
-        AudioError: the folder is missing, no file or not every file fits the pattern, a class is listed twice, or not
-            at all.
+        AudioError: the folder is missing, no file or not every file fits the pattern, two files differ in their suffix
+            alone, a class is listed twice, or not at all.
     """
     if not folder.is_dir():
         raise AudioError(f"audio={folder}: there is no such folder")
@@ -111,6 +111,7 @@ def folder_clips(folder: Path, pattern: str, classes: Sequence[str] = (), skip_m
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     if skip_misfits:
         paths, names = _fitting(paths, names, form, classes)
+    _require_distinct(folder, names)
     matches = [form.fullmatch(name) for name in names]
     odd = [name for name, match in zip(names, matches, strict=True) if match is None]
     if odd:
@@ -175,6 +176,21 @@ def _fitting(
             len(names),
         )
     return [paths[row] for row in rows], [names[row] for row in rows]
+
+
+def _require_distinct(folder: Path, names: Sequence[str]) -> None:
+    """Refuse clips of one name: the name chooses the noise, and the part of the data that a clip belongs to.
+
+    Raises:
+        AudioError: two files differ in their suffix alone.
+    """
+    doubles = sorted(name for name, count in Counter(names).items() if count > 1)
+    if doubles:
+        raise AudioError(
+            f"audio={folder}: {len(doubles)} of {len(set(names))} names have files of several suffixes, such as "
+            f"{doubles[0]}; a clip is named by its path without suffix. Keep one file of each sound, and rename files "
+            "that hold different sounds"
+        )
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

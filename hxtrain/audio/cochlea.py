@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .libraries import AudioError
-from .membrane import BLOCK, velocities
+from .membrane import blocks
 from .nerve import probabilities, spikes
 from .philox import random_key
 from .waves import LEVEL, RATE, loudness, mono, ramps
@@ -79,14 +79,13 @@ class Cochlea:
         if not np.abs(wave).max() > 0:
             raise AudioError(f"{name}: nothing is left between the ramps; remove the file")
         key = random_key(self.seed, name)
-        numbers = self.numbers
         units, steps = [], []
-        for start in range(0, len(numbers), BLOCK):
-            block = numbers[start : start + BLOCK]
-            chance = probabilities(velocities(wave, block, self.channels), STEPS_PER_SECOND)
-            rows, moments = spikes(chance, STEPS_PER_SECOND, key, block)
+        start = 0
+        for block, velocity in blocks(wave, self.numbers, self.channels):
+            rows, moments = spikes(probabilities(velocity, STEPS_PER_SECOND), STEPS_PER_SECOND, key, block)
             units.append(rows + start)
             steps.append(moments)
+            start += len(block)
         unit, step = np.concatenate(units), np.concatenate(steps)
         order = np.lexsort((unit, step))
         return step[order] / STEPS_PER_SECOND, unit[order]

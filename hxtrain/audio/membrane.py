@@ -7,6 +7,7 @@ for each frequency and place, and a second of sound has 24,000 frequencies.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from .waves import RATE, Wave
 
 Floats = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
+Channels = npt.NDArray[np.int64]
 
 LENGTH = 3.5
 """Length of the membrane (cm)."""
@@ -65,7 +67,7 @@ def transfer(frequency: Floats, place: Floats) -> Complex:
     return np.asarray(2.0 * omega / _impedance(omega, c) * pressure * _entrance(omega))
 
 
-def velocities(wave: Wave, channels: npt.NDArray[np.int64], count: int) -> Floats:
+def velocities(wave: Wave, channels: Channels, count: int) -> Floats:
     """Return the velocity of the membrane at some channels, at half the sampling rate [C, N // 2 + 1].
 
     The rate is halved as in the published conversion, which transforms back the positive frequencies alone.
@@ -75,17 +77,47 @@ def velocities(wave: Wave, channels: npt.NDArray[np.int64], count: int) -> Float
         channels: channels in 0..count - 1 [C].
         count: number of channels along the membrane.
     """
+    return np.concatenate([velocity for _, velocity in blocks(wave, channels, count)])
+
+
+def blocks(wave: Wave, channels: Channels, count: int) -> Iterator[tuple[Channels, Floats]]:
+    """Yield the channels with their `velocities`, `BLOCK` of them at a time."""
     bins = len(wave) // 2 + 1
     spectrum = np.fft.rfft(wave)
     first, weights = _interpolation(np.linspace(1.0, RATE / 2, bins))
     table, limits = _table(count)
-    result = np.empty((len(channels), bins))
     for start in range(0, len(channels), BLOCK):
         block = channels[start : start + BLOCK]
         halves = np.zeros((len(block), bins // 2 + 1), dtype=np.complex128)
-        _respond(spectrum, first, weights, table, limits, block, halves)
-        result[start : start + BLOCK] = np.fft.irfft(halves, bins, axis=1)
+        _respond(spectrum, first, weights, table.real, table.imag, limits, block, halves)
+        yield block, real_waves(halves, bins)
+
+
+def real_waves(halves: Complex, size: int) -> Floats:
+    """Return the inverse Fourier transform of Hermitian spectra [C, size // 2 + 1] as real waves [C, size].
+
+    A length with a large prime factor takes as long for a real wave as for a complex one, which then carries two.
+    """
+    if largest_factor(size) ** 2 <= size:
+        return np.fft.irfft(halves, size, axis=1)
+    pairs = np.empty(((len(halves) + 1) // 2, size), dtype=np.complex128)
+    _pair(halves, pairs)
+    waves = np.fft.ifft(pairs, axis=1)
+    result = np.empty((len(halves), size))
+    result[0::2] = waves.real
+    result[1::2] = waves.imag[: len(halves) // 2]
     return result
+
+
+def largest_factor(number: int) -> int:
+    """Return the largest prime factor of a number of at least 2."""
+    factor = 2
+    while factor * factor <= number:
+        if number % factor:
+            factor += 1
+        else:
+            number //= factor
+    return number
 
 
 def _impedance(omega: Floats, c: Floats) -> Complex:
@@ -161,7 +193,9 @@ def _interpolation(frequency: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 @compiled
-def _respond(spectrum: Any, first: Any, weights: Any, table: Any, limits: Any, channels: Any, halves: Any) -> None:
+def _respond(
+    spectrum: Any, first: Any, weights: Any, sizes: Any, phases: Any, limits: Any, channels: Any, halves: Any
+) -> None:
     """Add the spectrum of the real part of each channel's wave to `halves` [C, bins // 2 + 1]."""
     bins = spectrum.shape[0]
     step = (RATE / 2 - 1.0) / (bins - 1)
@@ -169,13 +203,35 @@ def _respond(spectrum: Any, first: Any, weights: Any, table: Any, limits: Any, c
         channel = channels[row]
         last = min(bins, int((limits[channel] - 1.0) / step) + 1)
         for k in range(last):
-            value = 0j
+            size = 0.0
+            phase = 0.0
             for point in range(POINTS):
-                value += weights[k, point] * table[channel, first[k] + point]
-            size = 0.5 * np.exp(value.real)
-            response = spectrum[k] * complex(size * np.cos(value.imag), size * np.sin(value.imag))
+                size += weights[k, point] * sizes[channel, first[k] + point]
+                phase += weights[k, point] * phases[channel, first[k] + point]
+            size = 0.5 * np.exp(size)
+            response = spectrum[k] * complex(size * np.cos(phase), size * np.sin(phase))
             if k < halves.shape[1]:
                 halves[row, k] += response
             mirror = (bins - k) % bins
             if mirror < halves.shape[1]:
                 halves[row, mirror] += response.conjugate()
+
+
+@compiled
+def _pair(halves: Any, pairs: Any) -> None:
+    """Write the spectrum of `a + 1j b` for each two real waves a and b, given half of their spectra."""
+    size = pairs.shape[1]
+    for pair in range(pairs.shape[0]):
+        first = halves[2 * pair]
+        has_second = 2 * pair + 1 < halves.shape[0]
+        second = halves[2 * pair + 1 if has_second else 2 * pair]
+        weight = 1j if has_second else 0j
+        for k in range(halves.shape[1]):
+            a = first[k]
+            b = second[k]
+            if k > 0 and 2 * k < size:
+                pairs[pair, size - k] = a.conjugate() + weight * b.conjugate()
+            else:
+                a = complex(a.real, 0.0)
+                b = complex(b.real, 0.0)
+            pairs[pair, k] = a + weight * b

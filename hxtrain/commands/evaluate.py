@@ -112,7 +112,7 @@ class TrainedNetwork(NamedTuple):
         data: Data set of the training.
         encoder: Code from samples to input events.
         loss: Loss function that turns readouts into answers.
-        origin: Origin as plain values for a result: file, device, epochs, seed, data.
+        origin: Origin as plain values for a result: file, device, epochs of these weights, seed, data.
     """
 
     net: Network
@@ -159,10 +159,10 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
         )
     inputs = encoder.units(data.inputs)
     outputs = loss.outputs(len(data.classes), data.targets)
-    weights, loss_state = chosen_weights(state, path)
-    net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), weights, path)
+    chosen = chosen_weights(state, path)
+    net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), chosen.model, path)
     loss.prepare(len(data.classes), data.targets)
-    loss.load_state_dict(loss_state)
+    loss.load_state_dict(chosen.loss)
     software_identity = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return TrainedNetwork(
         net,
@@ -173,7 +173,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             "checkpoint": str(path),
             "checkpoint_sha256": sha256,
             "trained_on": {key: settings.get(f"identity.{key}", default) for key, default in software_identity.items()},
-            "trained_epochs": state["epoch"],
+            "trained_epochs": chosen.epochs,
+            "retrained": chosen.is_retrained,
             "trained_settings": settings,
             "seed": settings["seed"],
             "data": data.name,

@@ -79,6 +79,7 @@ def result(
     records = [*trainer.records, *trainer.selection.retrained_records]
     samples = counted_samples(trainer)
     measured = {
+        **_training_figures(trainer),
         "test_accuracy": final.accuracy,
         **trainer.summary(),
         "evaluated_on": "test" if trainer.selection.reserved_test is not None else trainer.task.data.evaluated_on,
@@ -92,6 +93,29 @@ def result(
         "notes": all_notes((note for record in records for note in record["notes"]), remarks),
     }
     return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
+
+
+def _training_figures(trainer: Trainer) -> dict[str, Any]:
+    """Return the training figures of the epoch whose weights count, and what these are."""
+    selection = trainer.selection
+    reserved = trainer.task.data.reserved
+    best = selection.best
+    name = "the last epoch"
+    record = trainer.records[-1]
+    n_samples = len(trainer.train)
+    if selection.retrained_records and reserved is not None:
+        name = "the last epoch of the retraining"
+        record = selection.retrained_records[-1]
+        n_samples = trainer.config.train_samples or len(reserved.train)
+    elif best is not None and best.epoch < len(trainer.records):
+        name = f"epoch {best.epoch}, the chosen one"
+        record = trainer.records[best.epoch - 1]
+    return {
+        "train_accuracy": record["train_accuracy"],
+        "train_loss": record["train_loss"],
+        "train_accuracy_meaning": f"running mean over {name}, during training",
+        "train_samples": n_samples,
+    }
 
 
 def counted_samples(trainer: Trainer) -> int:

@@ -382,7 +382,7 @@ def load_weights(net: Network, checkpoint: str | Path) -> None:
     if is_state_dict(content):
         take_weights(net, _by_order(net, content, file), file)
     else:
-        take_weights(net, chosen_weights({"model": None, **read_checkpoint(file).state}, file)[0], file)
+        take_weights(net, chosen_weights({"model": None, **read_checkpoint(file).state}, file).model, file)
 
 
 def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

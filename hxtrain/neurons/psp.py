@@ -159,6 +159,10 @@ class GridEvents:
             return self.events - self.grouped.units.shape[0]
         return self.events - int(self._spikes.inside(self.dt, self.steps))
 
+    def first_events(self, steps: int) -> int:
+        """Return the number of events in the first steps; the host waits for the GPU to count them."""
+        return int(self._spikes.inside(self.dt, steps))
+
     @cached_property
     def grouped(self) -> GroupedEvents:
         """Events grouped by sample and step; only on the CPU."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hxtrain.backends import INPUT
 from hxtrain.network import Activity, Network
-from hxtrain.network.arrival import missing_input, sparse_input
+from hxtrain.network.arrival import early_input, missing_input, sparse_input
 from hxtrain.neurons import GridEvents
 
 SILENT_SPIKES = 0.05
@@ -51,11 +51,11 @@ class Observations:
             net: Network of all passes.
             trained: Whether training has begun (a hidden layer may start silent).
         """
-        missing = missing_input(self.inputs)
-        warnings = [] if missing is None else [missing]
+        misplaced = missing_input(self.inputs) or early_input(self.inputs)
+        warnings = [] if misplaced is None else [misplaced]
         sparse = sparse_input(self.inputs)
         for layer in net.layers:
-            if layer.name in self._counts and missing is None:
+            if layer.name in self._counts and misplaced is None:
                 sources = sparse if layer.source == INPUT else None
                 counts = torch.cat(self._counts[layer.name])
                 is_output = layer is net.layers[-1]

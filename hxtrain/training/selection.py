@@ -176,15 +176,32 @@ class Selection:
             raise CheckpointError(f"{file}: selection: {error}; the file is damaged") from error
 
 
-def chosen_weights(state: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights and the state of the loss of a checkpoint that count: of the chosen epoch, or retrained ones.
+class ChosenWeights(NamedTuple):
+    """The part of a checkpoint that counts: of the last epoch, of the chosen one, or of a second training.
+
+    Attributes:
+        model: Weights by name.
+        loss: State of the loss.
+        epochs: Number of epochs that led to these weights; None if the checkpoint does not tell.
+        is_retrained: Whether these epochs are those of a second training, on all training samples.
+    """
+
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    epochs: int | None
+    is_retrained: bool
+
+
+def chosen_weights(state: Mapping[str, Any], file: Path) -> ChosenWeights:
+    """Return the weights of a checkpoint that count.
 
     Raises:
         CheckpointError: The choice in it is damaged; the text names the file.
     """
     selection = required(file, {"selection": {}, **state}, {"selection": (dict, type(None))})["selection"]
     if not selection or not selection.get("epoch"):
-        return state["model"], state.get("loss", {})
-    retrained = required(file, {"retrained": None, **selection}, {"retrained": (dict, type(None))})["retrained"]
+        return ChosenWeights(state["model"], state.get("loss", {}), state.get("epoch"), False)
+    checked = required(file, {"retrained": None, **selection}, {"retrained": (dict, type(None)), "epoch": int})
+    retrained = checked["retrained"]
     values = required(file, retrained or selection, {"model": dict, "loss": dict})
-    return values["model"], values["loss"]
+    return ChosenWeights(values["model"], values["loss"], checked["epoch"], bool(retrained))

@@ -87,6 +87,15 @@ def test_unfit_patterns_are_refused(tmp_path: Path, pattern: str, classes: tuple
         folder_clips(tmp_path, pattern, classes)
 
 
+def test_files_that_differ_in_their_suffix_alone_are_refused(tmp_path: Path) -> None:
+    for name in ("yes/a.wav", "yes/a.flac", "yes/b.wav", "no/a.wav"):
+        write(tmp_path / name)
+    with pytest.raises(AudioError, match=r"1 of 3 names have files of several suffixes, such as yes/a;.*Keep one"):
+        folder_clips(tmp_path, "{label}/*")
+    clips = folder_clips(tmp_path, "{label}/*", ["no"], skip_misfits=True).clips
+    assert [clip.name for clip in clips] == ["no/a"]
+
+
 def test_settings_that_leave_nothing_to_train_on_or_make_no_sense_are_refused(tmp_path: Path) -> None:
     for name in ("yes/a", "no/a"):
         write(tmp_path / f"{name}.wav")

@@ -56,6 +56,14 @@ def test_interpolated_transfer_function_is_accurate() -> None:
     assert error.max() < 1e-6
 
 
+@pytest.mark.parametrize("size", [3, 4, 101, 202, 240])  # primes, an even number with a large factor, small factors
+def test_two_waves_in_one_transform_are_those_of_a_transform_each(size: int) -> None:
+    random = np.random.default_rng(0).standard_normal((2, 5, size // 2 + 1))
+    spectra = random[0] + 1j * random[1]
+    expected = np.fft.irfft(spectra, size, axis=1)
+    assert np.abs(membrane.real_waves(spectra, size) - expected).max() < 1e-14
+
+
 def test_fibres_fire_as_often_as_separate_ones() -> None:
     chance, steps = 0.01, 400_000
     pause = STEPS // 1000

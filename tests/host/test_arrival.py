@@ -43,9 +43,10 @@ def open_network(backend: str | None) -> Iterator[hx.Network]:
         yield net
 
 
-def spikes(late: int, inside: int, samples: int = 4) -> hx.Spikes:
-    times = torch.tensor([1e-6] * inside + [3.0] * late)
-    return hx.Spikes(torch.arange(len(times)) % samples, torch.arange(len(times)) % 8, times, samples, 8)
+def spikes(late: int, inside: int, samples: int = 4, end: float = 30e-6, units: int = 8) -> hx.Spikes:
+    times = torch.cat([torch.linspace(1e-6, end, inside), torch.full((late,), 3.0)])
+    number = torch.arange(len(times))
+    return hx.Spikes(number % samples, number // samples % units, times, samples, units)
 
 
 LATE = (
@@ -53,13 +54,21 @@ LATE = (
     r"\(20 steps of 1.7e-06 s\). Take a larger encoder.speedup"
 )
 SILENT = r"the input is silent: 0 events in 4 samples. Images are to span 0..1"
+EARLY = (
+    r"the input is early: 80 of 80 events lie in the first 5% of the window of 3.4e-05 s "
+    r"\(20 steps of 1.7e-06 s\). Take a smaller encoder.speedup"
+)
 
 
 @pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize("graph", [True, False])
-@pytest.mark.parametrize(("late", "inside", "text"), [(30, 10, LATE), (0, 0, SILENT)])
+@pytest.mark.parametrize(
+    ("batch", "text"),
+    [(spikes(30, 10), LATE), (spikes(0, 0), SILENT), (spikes(0, 80, end=1.6e-6), EARLY)],
+    ids=["late", "silent", "early"],
+)
 def test_a_network_warns_once_that_its_input_does_not_arrive(
-    backend: str | None, graph: bool, late: int, inside: int, text: str, caplog: pytest.LogCaptureFixture
+    backend: str | None, graph: bool, batch: hx.Spikes, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         open_network(backend) as net,
@@ -68,15 +77,22 @@ def test_a_network_warns_once_that_its_input_does_not_arrive(
     ):
         net(spikes(0, 40))
         assert caplog.messages == []
-        activity = net(spikes(late, inside))
-        net(spikes(late, inside))
+        activity = net(batch)
+        net(batch)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(text.replace("\\", ""))
     assert activity.inputs is not None
-    assert (activity.inputs.events, activity.inputs.late) == (late + inside, late)
+    assert (activity.inputs.events, activity.inputs.late) == (len(batch.time), int((batch.time > 1).sum()))
 
 
-@pytest.mark.parametrize("batch", [spikes(20, 20), spikes(0, 0, samples=1), spikes(0, 1), spikes(0, 0, samples=0)])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        spikes(20, 20), spikes(0, 0, samples=1), spikes(0, 1), spikes(0, 0, samples=0),
+        spikes(0, 32, end=1e-6),  # one spike of each input
+        spikes(0, 80, end=2e-6), spikes(2, 78, end=1e-6), spikes(0, 20, end=1e-6, samples=1),
+    ],
+)  # fmt: skip
 def test_input_that_may_be_intended_raises_no_warning(batch: hx.Spikes, caplog: pytest.LogCaptureFixture) -> None:
     network()(batch)
     assert caplog.messages == []
@@ -84,7 +100,12 @@ def test_input_that_may_be_intended_raises_no_warning(batch: hx.Spikes, caplog: 
 
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize(
-    ("batch", "text"), [(spikes(30, 10), "the input is late"), (spikes(0, 0), "the input is silent")]
+    ("batch", "text"),
+    [
+        (spikes(30, 10), "the input is late"),
+        (spikes(0, 0), "the input is silent"),
+        (spikes(0, 80, end=1e-6), "the input is early"),
+    ],
 )
 def test_a_diagnosis_looks_at_the_input_first(batch: hx.Spikes, text: str, trained: bool) -> None:
     net = network()
@@ -102,7 +123,8 @@ def test_a_layer_that_is_silent_with_input_is_still_named() -> None:
 @pytest.mark.parametrize("events", [1, 3])
 def test_a_layer_that_is_silent_for_a_few_events_blames_the_input(events: int) -> None:
     net = hx.Network(hx.Linear(64, 6, gain=1e-3), hx.LIF(6), hx.Linear(6, 3), hx.LI(3))
-    batch = hx.Spikes([*range(10)] * events, [0] * 10 * events, [0] * 10 * events, 10, 64)
+    times = torch.arange(events).repeat_interleave(10) * 5e-6
+    batch = hx.Spikes([*range(10)] * events, [0] * 10 * events, times, 10, 64)
     text = rf"layer0 is silent .*only {events} input events per sample of 64 inputs arrive.* `threshold` of the encoder"
     (warning,) = diagnose(net, net(batch), trained=True)
     assert re.match(text, warning)
@@ -115,7 +137,7 @@ def test_passes_are_diagnosed_together_by_their_samples() -> None:
     observations = Observations()
     observations.add(net, net(hx.Spikes([], [], [], 1, 8)))
     assert any("layer0 is silent" in text for text in observations.warnings(net, trained=True))
-    observations.add(net, net(spikes(0, 400, samples=50)))
+    observations.add(net, net(spikes(0, 400, samples=50, end=3e-6)))
     assert observations.warnings(net, trained=True) == []
 
 

@@ -129,16 +129,23 @@ def test_an_artificial_network_refuses_events(folder: Path, tmp_path: Path) -> N
         train_ann(AnnConfig(data=DataConfig("folder", folder=str(folder))), tmp_path / "ann", "test", quiet())
 
 
-def test_slow_events_are_called_late(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("speedup", "text", "remedy"),
+    [
+        (1.0, "the input is late", "Take a larger encoder.speedup"),
+        (1000 * SPEEDUP, "the input is early", "Take a smaller encoder.speedup"),
+    ],
+)
+def test_events_on_another_time_scale_are_called_so(
+    folder: Path, tmp_path: Path, speedup: float, text: str, remedy: str
+) -> None:
     progress = quiet()
-    training = config(folder, encoder=hx.EventEncoder())
+    training = config(folder, encoder=hx.EventEncoder(speedup=speedup))
     run(replace(training, trainer=replace(training.trainer, epochs=1)), tmp_path, "test", progress)
-    assert any(
-        "the input is late" in remark
-        and "Take a larger encoder.speedup" in remark
-        and "data.settings.time_unit" in remark
-        for remark in progress.remarks
-    )
+    remarks = [remark for remark in progress.remarks if text in remark]
+    assert len(remarks) == 1
+    assert remedy in remarks[0]
+    assert "data.settings.time_unit" in remarks[0]
 
 
 def test_the_command_line_trains_resumes_and_evaluates(folder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from hxtrain.training.retraining import Retraining
 from hxtrain.training.trainer import Trainer
 
 HELD_OUT = [1, 3]
+OVERSHOT = 0.05
+"""Learning rate at which the best epoch is not the last one."""
 ENCODER = hx.EventEncoder(speedup=SPEEDUP, first=70, stride=9, jitter=1e-7)
 
 
@@ -104,19 +106,23 @@ def test_the_best_epoch_on_held_out_speakers_counts_and_the_test_part_is_evaluat
         "hxtrain.training.trainer.observe",
         lambda net, source, *args, **kwargs: (sizes.append(len(source)), observe(net, source, *args, **kwargs))[1],
     )
-    result = run(config(folder, choose="best"), tmp_path, "test", quiet())
+    result = run(config(folder, choose="best", learning_rate=OVERSHOT), tmp_path, "test", quiet())
     accuracies = [record["test_accuracy"] for record in records(tmp_path)]
     assert sizes == [48, 48, 48, 48, 40]
     assert result["selected_on"] == "validation: groups 1, 3"
-    assert result["selected_epoch"] == 1 + int(np.argmax(accuracies))
+    assert result["selected_epoch"] == 1 + int(np.argmax(accuracies)) < len(accuracies)
     assert (result["validation_accuracy"], result["retrained"]) == (max(accuracies), False)
     assert (result["evaluated_on"], result["test_samples"], result["train_samples"]) == ("test", 40, 72)
-    expected = run(config(folder, epochs=result["selected_epoch"]), tmp_path / "short", "test", quiet())
+    expected = run(
+        config(folder, epochs=result["selected_epoch"], learning_rate=OVERSHOT), tmp_path / "short", "test", quiet()
+    )
     assert_equal(weights(tmp_path), weights(tmp_path / "short"))
+    assert all(result[name] == expected[name] for name in ("train_accuracy", "train_loss", "train_samples"))
     settings = EvaluateConfig(str(tmp_path / "checkpoint.pt"), BackendConfig("software"))
     for part, accuracy in ((None, result["test_accuracy"]), ("validation", expected["validation_accuracy"])):
         evaluation = evaluate_checkpoint(replace(settings, part=part), tmp_path, "test", quiet())
         assert (evaluation["evaluated_on"], evaluation["test_accuracy"]) == (part or "test", accuracy)
+        assert (evaluation["trained_epochs"], evaluation["retrained"]) == (result["selected_epoch"], False)
 
 
 def test_a_choice_on_test_samples_is_called_so(folder: Path, tmp_path: Path) -> None:
@@ -153,17 +159,24 @@ def test_a_choice_resumes_to_the_very_same_weights(folder: Path, tmp_path: Path)
 
 
 def test_a_retraining_is_that_of_all_speakers_for_the_chosen_epochs(folder: Path, tmp_path: Path) -> None:
-    result = run(config(folder, choose="best", retrain=True), tmp_path / "run", "test", quiet())
-    plain = run(config(folder, groups=[], epochs=result["selected_epoch"]), tmp_path / "plain", "test", quiet())
+    training = config(folder, choose="best", retrain=True, learning_rate=OVERSHOT)
+    result = run(training, tmp_path / "run", "test", quiet())
+    epochs = result["selected_epoch"]
+    assert epochs < training.trainer.epochs
+    plain = run(config(folder, groups=[], epochs=epochs, learning_rate=OVERSHOT), tmp_path / "plain", "test", quiet())
     assert result["retrained"]
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "plain"))
-    assert result["test_accuracy"] == plain["test_accuracy"]
+    for name in ("test_accuracy", "train_accuracy", "train_loss", "train_samples"):
+        assert result[name] == plain[name], name
+    assert result["train_accuracy_meaning"] == "running mean over the last epoch of the retraining, during training"
     accuracies = [record["test_accuracy"] for record in records(tmp_path / "run" / "retraining")]
     assert accuracies == [None] * (result["selected_epoch"] - 1) + [plain["test_accuracy"]]
     evaluations = evaluate_all(
         EvaluateConfig(str(tmp_path / "run"), BackendConfig("software")), tmp_path / "all", "test", quiet()
     )
-    assert [evaluation["test_accuracy"] for evaluation in evaluations] == [result["test_accuracy"]]
+    names = ("test_accuracy", "trained_epochs", "retrained")
+    expected = (result["test_accuracy"], result["selected_epoch"], True)
+    assert [tuple(evaluation[name] for name in names) for evaluation in evaluations] == [expected]
 
 
 def test_the_cost_of_a_retraining_is_a_part_of_the_result(
