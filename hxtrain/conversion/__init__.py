@@ -4,6 +4,7 @@ from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
 from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
 from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
+from .pipeline import PassConfig, PassReport, Probe, apply_passes, passes, table
 from .rewrites import (
     absolute_inputs,
     average_pooling,
@@ -14,7 +15,6 @@ from .rewrites import (
     remove_bias,
     signed_inputs,
     signed_neurons,
-    with_constant,
 )
 from .simulation import Simulation, SpikingActivity, simulate
 from .softlif import LIFCurve, SoftLIF
@@ -29,7 +29,10 @@ __all__ = [
     "LIFCurve",
     "Layer",
     "MaxLayer",
+    "PassConfig",
+    "PassReport",
     "PoissonCode",
+    "Probe",
     "RateLayer",
     "RateNetwork",
     "RegularCode",
@@ -38,6 +41,7 @@ __all__ = [
     "SoftLIF",
     "SpikingActivity",
     "absolute_inputs",
+    "apply_passes",
     "average_pooling",
     "encode_bias",
     "first_spikes",
@@ -46,6 +50,7 @@ __all__ = [
     "merge_linear",
     "normalise_by_data",
     "normalise_by_model",
+    "passes",
     "rectified_inputs",
     "remove_bias",
     "rescaled",
@@ -53,5 +58,5 @@ __all__ = [
     "signed_neurons",
     "simulate",
     "spike_norm",
-    "with_constant",
+    "table",
 ]

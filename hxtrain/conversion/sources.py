@@ -218,12 +218,11 @@ def _unrolled(name: str, module: nn.Module, state: _State, activation: str) -> R
             f"put Unflatten(1, (1, {state.shape[0]})) in front"
         )
     shape = tuple(module(torch.zeros(1, *state.shape, dtype=state.dtype)).shape[1:])
-    bias = _channel_bias(module, shape)
     kernel = _without_bias(module)
     weight = _matrix(kernel, state, math.prod(shape))
     synapses = _matrix(_with_ones(kernel), state, math.prod(shape)) != 0
     mask = None if bool(synapses.all()) else synapses
-    return RateLayer(name, weight, bias, mask, activation, shape=shape)
+    return RateLayer(name, weight, _channel_bias(module, shape), mask, activation, shape=shape)
 
 
 def _channel_bias(module: nn.Module, shape: Sequence[int]) -> Tensor | None:
