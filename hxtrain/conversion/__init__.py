@@ -3,6 +3,7 @@
 from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
 from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
+from .nir_graph import from_nir
 from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
 from .pipeline import PassConfig, PassReport, Probe, apply_passes, passes, table
 from .rewrites import (
@@ -46,6 +47,7 @@ __all__ = [
     "encode_bias",
     "first_spikes",
     "fold_batch_norm",
+    "from_nir",
     "from_sequential",
     "merge_linear",
     "normalise_by_data",
