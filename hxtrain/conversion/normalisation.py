@@ -16,7 +16,7 @@ from .simulation import POTENTIAL, Simulation, simulate
 def rescaled(network: RateNetwork, factors: Sequence[float]) -> RateNetwork:
     """Return the network with other units: `W <- W factor_upstream / factor`, `b <- b / factor`.
 
-    All activations are divided by their layer's factor, exactly (Rueckauer et al. 2017, section 2.2.1).
+    All activations are divided by their layer's factor, exactly (Rueckauer et al. 2017).
 
     Args:
         network: Network without batch normalisation.
@@ -110,7 +110,7 @@ class DataNorm:
 
 
 def normalise_by_data(network: RateNetwork, x: Tensor, settings: DataNorm | None = None) -> RateNetwork:
-    """Scale by a percentile of the activations above 0 on calibration samples (Rueckauer et al. 2017, section 2.2.1).
+    """Scale by a percentile of the activations above 0 on calibration samples (Rueckauer et al. 2017).
 
     Zeros are left out, since in a sparse layer they would decide the percentile.
 
