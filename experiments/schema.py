@@ -70,6 +70,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
         {**dict.fromkeys(("environment", "network", "rule", "optimizer"), MISSING), "constraint": {}},
     ),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
+    "convert": ("hxtrain.commands.convert:ConvertConfig", dict.fromkeys(("network", "encoder"), MISSING)),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
     "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
