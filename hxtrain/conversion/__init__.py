@@ -1,15 +1,57 @@
 """Conversion of trained artificial neural networks: layers of rates, passes, and spikes in software."""
 
+from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
+from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
+from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
+from .rewrites import (
+    absolute_inputs,
+    average_pooling,
+    encode_bias,
+    fold_batch_norm,
+    merge_linear,
+    rectified_inputs,
+    remove_bias,
+    signed_inputs,
+    signed_neurons,
+    with_constant,
+)
+from .simulation import Simulation, SpikingActivity, simulate
 from .softlif import LIFCurve, SoftLIF
+from .sources import from_sequential
 
 __all__ = [
+    "ConstantCode",
     "ConversionError",
+    "DataNorm",
+    "FirstSpikes",
+    "InputCode",
     "LIFCurve",
     "Layer",
     "MaxLayer",
+    "PoissonCode",
     "RateLayer",
     "RateNetwork",
+    "RegularCode",
     "ScalingLayer",
+    "Simulation",
     "SoftLIF",
+    "SpikingActivity",
+    "absolute_inputs",
+    "average_pooling",
+    "encode_bias",
+    "first_spikes",
+    "fold_batch_norm",
+    "from_sequential",
+    "merge_linear",
+    "normalise_by_data",
+    "normalise_by_model",
+    "rectified_inputs",
+    "remove_bias",
+    "rescaled",
+    "signed_inputs",
+    "signed_neurons",
+    "simulate",
+    "spike_norm",
+    "with_constant",
 ]

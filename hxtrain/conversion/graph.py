@@ -259,10 +259,8 @@ class RateNetwork:
             ConversionError: The samples have another number of values.
         """
         size = math.prod(self.input_shape)
-        if x.ndim < 2 or x[0].numel() != size:
-            raise ConversionError(
-                f"samples have shape {list(x.shape)}, expected [B, {size}] or [B, {self.input_shape}]"
-            )
+        if x.ndim < 2 or math.prod(x.shape[1:]) != size:
+            raise ConversionError(f"samples have shape {list(x.shape)}, expected [B, ...] with {size} values each")
         first = next((layer.weight for layer in self.layers if isinstance(layer, RateLayer)), None)
         values = x.flatten(1).to(torch.get_default_dtype() if first is None else first.dtype)
         if self.input_map == ABSOLUTE:

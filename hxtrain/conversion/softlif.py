@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,10 @@ from torch.nn.functional import softplus
 
 from hxtrain.checks import not_negative, positive
 
-SMALLEST = 1e-30
-"""Floor of the current over threshold: below it the rate is 0, and its gradient is 0 instead of undefined."""
+SMALLEST = 1e-18
+"""Floor of the current over threshold in divisions, whose squares stay normal numbers of single precision."""
+FAR_BELOW = -15.0
+"""Argument below which `ln(1 + exp(x))` is `exp(x)` to single precision."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,18 @@ class LIFCurve:
     def __call__(self, current: Tensor) -> Tensor:
         """Return rates in 0..1 of currents of any shape."""
         distance = current - self.threshold
-        rho = softplus(distance / self.gamma) * self.gamma if self.gamma > 0 else distance.relu()
-        silence = torch.log1p(self.threshold / rho.clamp(min=SMALLEST))
-        rate = self.tau_ref / (self.tau_ref + self.tau_mem * silence)
-        return torch.where(rho > SMALLEST, rate, torch.zeros_like(rate))
+        if self.gamma == 0:
+            rho = distance.clamp(min=SMALLEST)
+            rate = self.tau_ref / (self.tau_ref + self.tau_mem * torch.log1p(self.threshold / rho))
+            return torch.where(distance > 0, rate, torch.zeros_like(rate))
+        rho = self.gamma * softplus(distance / self.gamma)
+        silence = (rho + self.threshold).log() - math.log(self.gamma) - _log_softplus(distance / self.gamma)
+        return self.tau_ref / (self.tau_ref + self.tau_mem * silence)
+
+
+def _log_softplus(x: Tensor) -> Tensor:
+    """Return `ln ln(1 + exp(x))`, which is x far below 0, where `exp(x)` has no digits left."""
+    return torch.where(x < FAR_BELOW, x, softplus(x.clamp(min=FAR_BELOW)).log())
 
 
 class SoftLIF(nn.Module):
