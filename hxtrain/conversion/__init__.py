@@ -1,9 +1,10 @@
-"""Conversion of trained artificial neural networks: layers of rates, passes, and spikes in software."""
+"""Conversion of trained artificial neural networks: layers of rates, passes, spikes in software, and measurements."""
 
 from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
 from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
 from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
+from .pipeline import Conversion, MeasuredConfig, RewriteConfig, convert
 from .rewrites import (
     absolute_inputs,
     average_pooling,
@@ -22,6 +23,7 @@ from .sources import from_sequential
 
 __all__ = [
     "ConstantCode",
+    "Conversion",
     "ConversionError",
     "DataNorm",
     "FirstSpikes",
@@ -29,16 +31,19 @@ __all__ = [
     "LIFCurve",
     "Layer",
     "MaxLayer",
+    "MeasuredConfig",
     "PoissonCode",
     "RateLayer",
     "RateNetwork",
     "RegularCode",
+    "RewriteConfig",
     "ScalingLayer",
     "Simulation",
     "SoftLIF",
     "SpikingActivity",
     "absolute_inputs",
     "average_pooling",
+    "convert",
     "encode_bias",
     "first_spikes",
     "fold_batch_norm",

@@ -7,7 +7,7 @@ samples. None reads a label.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import List, NamedTuple  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
@@ -24,6 +24,8 @@ LARGEST_FACTOR = 4.0
 """Largest factor between the slope of a neuron and the median of its population that a correction assumes."""
 LARGEST_STEP = 2.0
 """Largest change of a slope that one correction of the gain follows."""
+RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Strengths of the penalty of a regression to choose from, in units of the mean power of the activations."""
 DAMPING = 0.5
 """Share of a measured error that one correction removes: the curve of a neuron is not a line."""
 
@@ -37,7 +39,10 @@ class MeasuredConfig:
         gains: mean potentials of a hidden neuron per unit of its normalised input (threshold - leak) to choose from.
         onsets: mean potentials of a hidden neuron at the normalised input 0 (threshold - leak) to choose from.
         corrections: number of corrections of gain and onset of every hidden neuron.
-        affine: number of fits of the affine map of the readout.
+        regression: whether the weights of the readout are fitted to the outputs of the network of rates, by a
+            regression on the measured drives.
+        affine: number of fits of the affine map of the readout: strengths of the excitatory and inhibitory synapses of
+            every class, and its offset.
         regular: number of regular inputs, and of regular neurons of each hidden layer that drives another one.
     """
 
@@ -45,7 +50,8 @@ class MeasuredConfig:
     gains: List[float] = field(default_factory=lambda: [1.5, 2.0, 3.0])  # noqa: UP006
     onsets: List[float] = field(default_factory=lambda: [0.0, 0.5, 1.0])  # noqa: UP006
     corrections: int = 3
-    affine: int = 2
+    regression: bool = True
+    affine: int = 1
     regular: int = 8
 
     def __post_init__(self) -> None:
@@ -146,9 +152,13 @@ def measured_passes(
             start_readout(realisation, logits)
             detail = f"correction {number}, {_error(line)}"
             yield MeasuredPass(f"{name}: slopes and offsets", detail, realisation.write())
+    if settings.regression and realisation.populations:
+        detail = regress_readout(realisation, x, logits, batch_size)
+        start_readout(realisation, logits)
+        yield MeasuredPass("readout: regression", detail, realisation.write())
     for number in range(1, settings.affine + 1):
-        fit_readout(realisation, x, logits, batch_size)
-        yield MeasuredPass("readout: gains and offsets", f"fit {number}", realisation.write())
+        detail = fit_readout(realisation, x, logits, batch_size)
+        yield MeasuredPass("readout: affine map", f"fit {number}, {detail}", realisation.write())
 
 
 def _error(line: Line) -> str:
@@ -230,20 +240,62 @@ def start_readout(realisation: Realisation, logits: Tensor) -> None:
     realisation.readout_scale = 1 / gain
 
 
-def fit_readout(realisation: Realisation, x: Tensor, logits: Tensor, batch_size: int = 500) -> None:
-    """Fit gain and offset of every class to the outputs of the network of rates.
+def regress_readout(realisation: Realisation, x: Tensor, logits: Tensor, batch_size: int = 500) -> str:
+    """Fit the weights of the last layer to its outputs, by a ridge regression on the measured activations.
 
-    The least-squares line of the measured means gives the gains, which scale the weights; the means that are measured
-    with these weights give the offsets.
+    The penalty is on the distance from the weights of the last layer; of several strengths the one counts with the
+    smallest error when each sample is left out in turn. A last layer with a mask stays as it is.
+
+    Returns:
+        The choice, for a table.
     """
-    readout = realisation.measure(x, batch_size).readout
-    centred = readout - readout.mean(0)
-    covariance = (centred * (logits - logits.mean(0))).mean(0)
-    ratio = (covariance / centred.square().mean(0).clamp(min=SMALLEST)).clamp(min=SMALLEST)
-    scale = float(ratio.mean())
-    realisation.readout_gain.mul_((ratio / scale).clamp(1 / LARGEST_STEP, LARGEST_STEP))
-    realisation.readout_scale = scale
+    last = realisation.last
+    if last.mask is not None:
+        return f"{last.name} has a mask, and stays as it is"
+    slope, offset = realisation.sources(len(realisation.populations))
+    activations = ((realisation.measure(x, batch_size).drives[-1] - offset) / slope).double()
+    weight = (last.weight - last.weight.mean(0)).double()
+    mean = activations.mean(0)
+    centred = activations - mean
+    target = logits.double()
+    residual = target - target.mean(0) - centred @ weight.T
+    u, s, v = torch.linalg.svd(centred, full_matrices=False)
+    power = s.square().sum() / len(s)
+    errors: list[float] = []
+    for strength in RIDGES:
+        shares = s.square() / (s.square() + strength * power)
+        leverage = (u.square() * shares).sum(1) + 1 / len(x)
+        left = (residual - u @ (shares[:, None] * (u.T @ residual))) / (1 - leverage).clamp(min=SMALLEST)[:, None]
+        errors.append(float(left.square().mean().sqrt()))
+    best = min(range(len(RIDGES)), key=errors.__getitem__)
+    shrunk = s / (s.square() + RIDGES[best] * power)
+    weight = weight + (v.T @ (shrunk[:, None] * (u.T @ residual))).T
+    bias = target.mean(0) - weight @ mean
+    realisation.last = replace(last, weight=weight.to(last.weight), bias=bias.to(last.weight))
+    return f"ridge {RIDGES[best]:g}, error left out {errors[best] / float(target.std()):.3f}"
+
+
+def fit_readout(realisation: Realisation, x: Tensor, logits: Tensor, batch_size: int = 500) -> str:
+    """Fit the strengths of the excitatory and of the inhibitory synapses of every class, and its offset.
+
+    The mean membrane of a class is regressed on what its excitatory and its inhibitory weights make of the measured
+    drives. The two strengths correct the weights; the means that are measured with these give the offsets.
+
+    Returns:
+        The strengths, for a table.
+    """
+    measurement = realisation.measure(x, batch_size)
+    weight = realisation.net.representable_weights()[-1].detach()
+    drives = measurement.drives[-1]
+    parts = torch.stack([drives @ weight.relu().T, -(drives @ (-weight).relu().T)], 2).double()  # [B, classes, 2]
+    centred = (parts - parts.mean(0)).transpose(0, 1)
+    readout = measurement.readout.double()
+    strength = torch.linalg.lstsq(centred, (readout - readout.mean(0)).T[:, :, None]).solution[:, :, 0].T
+    strength = strength.clamp(1 / LARGEST_STEP, LARGEST_STEP).float()
+    realisation.readout_gain.copy_(1 / (realisation.readout_scale * strength))
     realisation.write()
     readout = realisation.measure(x, batch_size).readout
-    offsets = logits.mean(0) / scale - readout.mean(0)
+    offsets = logits.mean(0) / realisation.readout_scale - readout.mean(0)
     realisation.offsets = offsets - offsets.mean()
+    excitatory, inhibitory = strength.mean(1).tolist()
+    return f"excitatory strength {excitatory:.3f}, inhibitory {inhibitory:.3f}"

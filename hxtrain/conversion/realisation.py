@@ -24,8 +24,8 @@ from .graph import PAIRS, ConversionError, RateLayer, RateNetwork
 
 REGULAR_POTENTIAL = 3.0
 """Mean potential of the regular neurons of a hidden layer (threshold - leak)."""
-READOUT_RANGE = 0.7
-"""Largest mean potential of a readout at the start (threshold - leak); a trace sample holds -1.1 to 2.5 on the chip."""
+READOUT_RANGE = 1.2
+"""Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
 REGULAR_ENCODERS = (RateEncoder, FirstSpikeEncoder)
 """Encoders with regular inputs."""
 
@@ -83,7 +83,8 @@ class Realisation:
         encoder: Code of the inputs, with regular ones.
         config: Settings of the spiking network.
         populations: Hidden populations.
-        readout_gain: Membrane of the readout per unit of the last layer `[classes]`.
+        readout_gain: Membrane of the readout per unit of the last layer, through its excitatory and its inhibitory
+            synapses `[2, classes]`: on a chip the two kinds differ in strength.
         offsets: Offset of each class (threshold - leak).
         readout_scale: Unit of the last layer per membrane of the readout.
 
@@ -106,7 +107,7 @@ class Realisation:
         self.net = self.config.build(inputs, last.targets, 0)
         self.input_slope, self.regular_input = self._input_drives(rates.input_rates(x))
         self.populations = [self._population(layer) for layer in hidden]
-        self.readout_gain = torch.ones(last.targets)
+        self.readout_gain = torch.ones(2, last.targets)
         self.offsets = torch.zeros(last.targets)
         self.readout_scale = 1.0
         self._set_masks()
@@ -237,7 +238,9 @@ class Realisation:
         """Return the weights of the readout `[classes, N]`; what all classes have in common is left out."""
         slope, _ = self.sources(len(self.populations))
         weight = self.last.weight.float() / slope
-        return self.readout_gain[:, None] * (weight - weight.mean(0))
+        weight = weight - weight.mean(0)
+        excitatory, inhibitory = self.readout_gain[:, :, None]
+        return torch.where(weight > 0, excitatory, inhibitory) * weight
 
     def measure(self, x: Tensor, batch_size: int = 500) -> Measurement:
         """Run samples in 0..1 `[B, ...]` and return drives and readouts."""
