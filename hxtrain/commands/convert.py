@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hxtrain.ann.teachers import TrainedAnn, load_ann
 from hxtrain.conversion.measured import ON_DEVICE, MeasuredConfig
-from hxtrain.conversion.pipeline import COLUMNS, STEPS, Conversion, RewriteConfig, Row, convert
+from hxtrain.conversion.on_device import COLUMNS, STEPS, Conversion, Row, convert
+from hxtrain.conversion.pipeline import PassConfig
 from hxtrain.datasets import DataConfig, Dataset, DatasetError, Split
 from hxtrain.datasets.encoders import Encoder, RateEncoder
 from hxtrain.datasets.split import intensities, values_of
@@ -53,7 +54,7 @@ class ConvertConfig:
         chip: Chip of the device.
         network: Settings of the spiking network; its hidden populations are those of the artificial network.
         encoder: Code of the inputs, `rate` or `first_spike`; its regular inputs are chosen by the conversion.
-        rewrite: Settings of the passes on rates.
+        passes: Settings of the passes on rates.
         measured: Settings of the passes that measure the device.
         batch_size: Samples per batch.
         table_samples: Number of test samples that the accuracy after each pass is measured on, from the start; 0 for
@@ -68,7 +69,7 @@ class ConvertConfig:
     chip: ChipConfig = field(default_factory=ChipConfig)
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(steps=STEPS))
     encoder: Encoder = field(default_factory=RateEncoder)
-    rewrite: RewriteConfig = field(default_factory=RewriteConfig)
+    passes: PassConfig = field(default_factory=PassConfig)
     measured: MeasuredConfig = field(default_factory=MeasuredConfig)
     batch_size: int = 500
     table_samples: int = 500
@@ -129,7 +130,7 @@ def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progre
             test=_samples(test, config.table_samples),
             encoder=config.encoder,
             network=config.network,
-            rewrite=config.rewrite,
+            config=config.passes,
             measured=config.measured,
             seed=config.seed,
             batch_size=config.batch_size,

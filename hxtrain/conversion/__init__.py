@@ -3,8 +3,11 @@
 from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
 from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
+from .measured import MeasuredConfig
+from .nir_graph import from_nir
 from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
-from .pipeline import Conversion, MeasuredConfig, RewriteConfig, convert
+from .on_device import Conversion, convert
+from .pipeline import PassConfig, PassReport, Probe, apply_passes, passes, table
 from .rewrites import (
     absolute_inputs,
     average_pooling,
@@ -15,7 +18,6 @@ from .rewrites import (
     remove_bias,
     signed_inputs,
     signed_neurons,
-    with_constant,
 )
 from .simulation import Simulation, SpikingActivity, simulate
 from .softlif import LIFCurve, SoftLIF
@@ -32,25 +34,30 @@ __all__ = [
     "Layer",
     "MaxLayer",
     "MeasuredConfig",
+    "PassConfig",
+    "PassReport",
     "PoissonCode",
+    "Probe",
     "RateLayer",
     "RateNetwork",
     "RegularCode",
-    "RewriteConfig",
     "ScalingLayer",
     "Simulation",
     "SoftLIF",
     "SpikingActivity",
     "absolute_inputs",
+    "apply_passes",
     "average_pooling",
     "convert",
     "encode_bias",
     "first_spikes",
     "fold_batch_norm",
+    "from_nir",
     "from_sequential",
     "merge_linear",
     "normalise_by_data",
     "normalise_by_model",
+    "passes",
     "rectified_inputs",
     "remove_bias",
     "rescaled",
@@ -58,5 +65,5 @@ __all__ = [
     "signed_neurons",
     "simulate",
     "spike_norm",
-    "with_constant",
+    "table",
 ]

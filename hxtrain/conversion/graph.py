@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -212,11 +212,13 @@ class RateNetwork:
         input_shape: Shape of one sample.
         input_map: What enters the first layer: the values (`identity`), their magnitudes (`absolute`), their positive
             parts (`rectified`), or positive parts followed by negative parts (`pairs`).
+        has_constant: Whether a last input follows that is always 1, see `encode_bias`.
     """
 
     layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]
-    input_map: str = field(default=IDENTITY)
+    input_map: str = IDENTITY
+    has_constant: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -234,7 +236,14 @@ class RateNetwork:
     @property
     def inputs(self) -> int:
         """Number of values that enter the first layer."""
-        return math.prod(self.input_shape) * (2 if self.input_map == PAIRS else 1)
+        values = math.prod(self.input_shape) * (2 if self.input_map == PAIRS else 1)
+        return values + self.has_constant
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        weights = (layer.weight for layer in self.layers if isinstance(layer, RateLayer))
+        return next((weight.dtype for weight in weights), torch.get_default_dtype())
 
     @property
     def rate_layers(self) -> tuple[RateLayer, ...]:
@@ -261,13 +270,14 @@ class RateNetwork:
         size = math.prod(self.input_shape)
         if x.ndim < 2 or math.prod(x.shape[1:]) != size:
             raise ConversionError(f"samples have shape {list(x.shape)}, expected [B, ...] with {size} values each")
-        first = next((layer.weight for layer in self.layers if isinstance(layer, RateLayer)), None)
-        values = x.flatten(1).to(torch.get_default_dtype() if first is None else first.dtype)
+        values = x.flatten(1).to(self.dtype)
         if self.input_map == ABSOLUTE:
-            return values.abs()
-        if self.input_map == RECTIFIED:
-            return values.relu()
-        return torch.cat((values.relu(), (-values).relu()), 1) if self.input_map == PAIRS else values
+            values = values.abs()
+        elif self.input_map == RECTIFIED:
+            values = values.relu()
+        elif self.input_map == PAIRS:
+            values = torch.cat((values.relu(), (-values).relu()), 1)
+        return torch.cat((values, torch.ones_like(values[:, :1])), 1) if self.has_constant else values
 
     @torch.no_grad()
     def activations(self, x: Tensor) -> list[Tensor]:

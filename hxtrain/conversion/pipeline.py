@@ -1,240 +1,214 @@
-"""The pipeline of conversion: passes on rates, then passes that measure the device; one row of a table for each."""
+"""The passes in their order, with a report after each: how far the network still is from the original."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hxtrain.backends import Backend
-from hxtrain.checks import check_types
-from hxtrain.datasets.encoders import Encoder, RateEncoder
-from hxtrain.execution import Device
-from hxtrain.network import Network
-from hxtrain.network.config import NetworkConfig
-from hxtrain.objectives.losses import OffsetMean
+from hxtrain.checks import flag, one_of
 
-from .graph import MaxLayer, RateNetwork, ScalingLayer
-from .measured import MeasuredConfig, measured_passes
-from .normalisation import DataNorm, normalise_by_data, normalise_by_model
-from .realisation import Realisation
-from .rewrites import average_pooling, fold_batch_norm, merge_linear, remove_bias
-from .sources import from_sequential
+from .graph import ABSOLUTE, IDENTITY, INPUT_MAPS, LINEAR, PAIRS, RECTIFIED, MaxLayer, RateLayer, RateNetwork
+from .normalisation import DataNorm, normalise_by_data, normalise_by_model, spike_norm
+from .rewrites import (
+    absolute_inputs,
+    average_pooling,
+    encode_bias,
+    fold_batch_norm,
+    merge_linear,
+    rectified_inputs,
+    remove_bias,
+    signed_inputs,
+    signed_neurons,
+)
+from .simulation import Simulation, simulate
 
-STEPS = 60
-"""Number of time steps of the default window: 102 us."""
-COLUMNS = ("pass", "detail", "accuracy (%)", "error of the outputs", "hidden spikes", "clipped weights (%)")
-"""Columns of the table of passes."""
-NORMALISATIONS = ("data", "model")
+Pass = Callable[[RateNetwork, Tensor], RateNetwork]
+"""Function of a network and calibration samples `[B, ...]` that returns another network."""
+INPUT_PASSES = {ABSOLUTE: absolute_inputs, RECTIFIED: rectified_inputs, PAIRS: signed_inputs}
 
 
 @dataclass
-class RewriteConfig:
-    """Settings of the passes on rates, before anything is measured.
+class PassConfig:
+    """Settings of the passes.
 
     Attributes:
-        average_pooling: whether max-pooling becomes average-pooling, for which the network should be trained; without
-            it a network with max-pooling is refused.
-        zero_bias: whether biases are removed.
-        normalisation: what weights are normalised by, activations on samples (`data`) or largest sums of weights
-            (`model`).
-        percentile: percentile of the activations above 0 that becomes the activation 1.
-        percentile_slope: what is taken off the percentile for each further layer.
-        clip: whether activations are cut at 1 while the layers downstream are normalised.
+        inputs: What enters the network, of values that may be negative: `identity`, their magnitude (`absolute`),
+            their positive part (`rectified`), or two inputs (`pairs`).
+        bias: `keep`, `remove`, or `encode` as weights of a constant source.
+        pooling: Max-pooling as gates (`gated`), or by means (`average`).
+        linear: Linear hidden layers and means: multiplied into the next weights (`merge`), or `pairs` of neurons.
+        normalisation: Unit of each layer: `data`, `model`, `spikes` of the running network, or `none`.
+        percentile: Percentile of the activations above 0 that becomes the rate 1.
+        percentile_slope: What is taken off the percentile for each further layer.
+        output_percentile: Percentile of the outputs above 0.
+        clip: Whether calibration cuts activations at the rate 1, as neurons do.
     """
 
-    average_pooling: bool = False
-    zero_bias: bool = False
+    inputs: str = IDENTITY
+    bias: str = "keep"
+    pooling: str = "gated"
+    linear: str = "merge"
     normalisation: str = "data"
     percentile: float = 99.9
     percentile_slope: float = 0.0
+    output_percentile: float = 100.0
     clip: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self, "rewrite.")
-        if self.normalisation not in NORMALISATIONS:
-            raise ValueError(
-                f"rewrite.normalisation={self.normalisation!r} is not known; choose one of {', '.join(NORMALISATIONS)}"
-            )
+        one_of(INPUT_MAPS)("passes.inputs", self.inputs)
+        one_of(("keep", "remove", "encode"))("passes.bias", self.bias)
+        one_of(("gated", "average"))("passes.pooling", self.pooling)
+        one_of(("merge", "pairs"))("passes.linear", self.linear)
+        one_of(("data", "model", "spikes", "none"))("passes.normalisation", self.normalisation)
+        flag("passes.clip", self.clip)
         self.data_norm()
 
     def data_norm(self) -> DataNorm:
         """Return the settings of the normalisation by data."""
-        return DataNorm(self.percentile, self.percentile_slope, self.clip)
+        return DataNorm(self.percentile, self.percentile_slope, self.clip, self.output_percentile)
 
 
-class Row(NamedTuple):
-    """What a pass did.
+class PassReport(NamedTuple):
+    """A network after a pass.
 
     Attributes:
-        name: Name of the pass.
-        detail: What it chose or measured.
-        accuracy: Share of right answers on the test samples of the table, 0..1; None without test samples.
-        error: Root mean square of the difference between the outputs and those of the original network, relative to
-            the latter; what all classes of a sample have in common is left out.
-        hidden_spikes: Number of spikes of all hidden neurons per sample; None for rates.
-        clipped: Share of weights that the device clips, by projection; empty for rates.
+        name: Name of the pass; `original` before the first one.
+        layers: Number of layers.
+        synapses: Number of synapses that exist.
+        error: Deviation of the outputs from those of the original, as share of the norm of these.
+        accuracy: Share of right answers of the network of rates; None without labels.
+        spiking_accuracy: Share of right answers of the spiking network; None without labels, or if a layer has no
+            spiking neuron yet.
     """
 
     name: str
-    detail: str
-    accuracy: float | None
+    layers: int
+    synapses: int
     error: float
-    hidden_spikes: float | None = None
-    clipped: dict[str, float] = {}  # noqa: RUF012 - never changed
-
-    def cells(self) -> tuple[str, ...]:
-        """Return the cells of the table, see `COLUMNS`."""
-        return (
-            self.name,
-            self.detail,
-            "-" if self.accuracy is None else f"{100 * self.accuracy:.2f}",
-            f"{self.error:.4f}",
-            "-" if self.hidden_spikes is None else f"{self.hidden_spikes:.0f}",
-            f"{100 * max(self.clipped.values()):.2f}" if self.clipped else "-",
-        )
+    accuracy: float | None
+    spiking_accuracy: float | None
 
 
-class Conversion(NamedTuple):
-    """A converted network.
+@dataclass(frozen=True)
+class Probe:
+    """What a network is judged by after each pass.
 
     Attributes:
-        net: Spiking network with its weights, attached to the device.
-        encoder: Code of the inputs.
-        loss: Loss that reads the answers.
-        config: Settings of the spiking network.
-        rows: What each pass did.
-    """
-
-    net: Network
-    encoder: Encoder
-    loss: OffsetMean
-    config: NetworkConfig
-    rows: list[Row]
-
-    def table(self) -> str:
-        """Return the table of the passes as text."""
-        lines = [COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-class Judge:
-    """Compares outputs with those of the original network on the same samples.
-
-    Args:
-        network: Original network of rates.
         x: Samples `[B, ...]`.
-        labels: Classes `[B]`; None if they are not known.
+        labels: Classes, int64 `[B]`; None: no accuracies.
+        simulation: Settings of the spiking network; None: no spiking network.
+        seed: Seed of random codes and winners.
     """
 
-    def __init__(self, network: RateNetwork, x: Tensor, labels: Tensor | None) -> None:
-        self.x = x
-        self.labels = labels
-        self.outputs = _centred(network.output(x).float())
+    x: Tensor
+    labels: Tensor | None = None
+    simulation: Simulation | None = None
+    seed: int = 0
 
-    def row(self, name: str, detail: str, outputs: Tensor) -> Row:
-        """Return the row of a pass after which the outputs `[B, classes]` are these."""
-        accuracy = None if self.labels is None else float((outputs.argmax(1) == self.labels).double().mean())
-        difference = _centred(outputs.float()) - self.outputs
-        return Row(name, detail, accuracy, float(difference.square().mean().sqrt() / self.outputs.square().mean().sqrt()))
+    def report(self, name: str, network: RateNetwork, reference: Tensor) -> PassReport:
+        """Return the report on a network.
+
+        Args:
+            name: Name of the pass.
+            network: Network after the pass.
+            reference: Outputs `[B, classes]` of the original.
+        """
+        output = network.output(self.x) * network.layers[-1].scale
+        masks = [layer.synapses for layer in network.layers if isinstance(layer, RateLayer)]
+        return PassReport(
+            name,
+            len(network.layers),
+            sum(int(mask.sum()) for mask in masks),
+            float((output - reference).norm() / reference.norm()),
+            None if self.labels is None else float((output.argmax(1) == self.labels).double().mean()),
+            self._spiking_accuracy(network),
+        )
+
+    def _spiking_accuracy(self, network: RateNetwork) -> float | None:
+        if self.labels is None or self.simulation is None or not _is_spiking(network):
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        return simulate(network, self.x, self.simulation, generator).accuracies(self.labels)[-1]
 
 
-def _centred(outputs: Tensor) -> Tensor:
-    return outputs - outputs.mean(1, keepdim=True)
+def _is_spiking(network: RateNetwork) -> bool:
+    """Return whether every layer has a spiking neuron."""
+    *hidden, last = network.layers
+    return isinstance(last, RateLayer) and all(
+        isinstance(layer, MaxLayer) or (isinstance(layer, RateLayer) and layer.activation != LINEAR) for layer in hidden
+    )
 
 
-def rewritten(network: RateNetwork, x: Tensor, settings: RewriteConfig) -> Iterator[tuple[str, str, RateNetwork]]:
-    """Apply the passes on rates that a network needs and the settings ask for; yield name, detail and network of each.
+def passes(
+    config: PassConfig, simulation: Simulation | None = None, generator: torch.Generator | None = None
+) -> dict[str, Pass]:
+    """Return the passes that settings ask for, by name, in their order.
 
     Args:
-        network: Network of rates.
-        x: Calibration samples `[B, ...]`.
-        settings: Settings of the passes.
+        config: Settings.
+        simulation: Running network of `normalisation=spikes`; None: see `Simulation`.
+        generator: Source of its random code.
     """
-    if any(isinstance(layer, ScalingLayer) for layer in network.layers):
-        network = fold_batch_norm(network)
-        yield "fold batch norm", "", network
-    if settings.average_pooling and any(isinstance(layer, MaxLayer) for layer in network.layers):
-        network = average_pooling(network)
-        yield "average-pooling", "in place of max-pooling", network
-    merged = merge_linear(network)
-    if len(merged.layers) < len(network.layers):
-        network = merged
-        yield "merge linear layers", f"{len(network.layers)} layers remain", network
-    if settings.zero_bias:
-        network = remove_bias(network)
-        yield "zero bias", "", network
-    if settings.normalisation == "data":
-        network = normalise_by_data(network, x, settings.data_norm())
+    chosen: dict[str, Pass] = {"fold batch norm": lambda network, x: fold_batch_norm(network)}
+    if config.bias == "remove":
+        chosen["remove bias"] = lambda network, x: remove_bias(network)
+    if config.inputs != IDENTITY:
+        chosen[f"{config.inputs} inputs"] = lambda network, x: INPUT_PASSES[config.inputs](network)
+    if config.pooling == "average":
+        chosen["average pooling"] = lambda network, x: average_pooling(network)
+    if config.linear == "merge":
+        chosen["merge linear"] = lambda network, x: merge_linear(network)
     else:
-        network = normalise_by_model(network)
-    scales = ", ".join(f"{layer.scale:.3g}" for layer in network.rate_layers)
-    yield f"normalise by {settings.normalisation}", f"activation 1 stands for {scales}", network
+        chosen["signed neurons"] = lambda network, x: signed_neurons(network)
+    if config.normalisation == "model":
+        chosen["model norm"] = lambda network, x: normalise_by_model(network)
+    elif config.normalisation == "data":
+        chosen["data norm"] = lambda network, x: normalise_by_data(network, x, config.data_norm())
+    elif config.normalisation == "spikes":
+        chosen["spike norm"] = lambda network, x: spike_norm(network, x, simulation, generator)
+    if config.bias == "encode":
+        chosen["encode bias"] = lambda network, x: encode_bias(network)
+    return chosen
 
 
-def convert(
-    model: nn.Module | RateNetwork,
-    samples: Tensor,
-    device: Device | Backend | None = None,
-    *,
-    test: tuple[Tensor, Tensor] | None = None,
-    encoder: Encoder | None = None,
-    network: NetworkConfig | None = None,
-    rewrite: RewriteConfig | None = None,
-    measured: MeasuredConfig | None = None,
-    seed: int = 0,
-    batch_size: int = 500,
-    report: Callable[[Row], None] | None = None,
-) -> Conversion:
-    """Convert a trained network of rates into a spiking network that a device runs, by measurements of the device.
-
-    No label of the samples is used, and nothing is trained. The spiking network is an ordinary one: it can be trained
-    on, saved and evaluated.
+def apply_passes(
+    network: RateNetwork, chosen: dict[str, Pass], x: Tensor, probe: Probe | None = None
+) -> tuple[RateNetwork, list[PassReport]]:
+    """Return a network after passes, and a report on the original and after each pass.
 
     Args:
-        model: `torch.nn.Sequential`, see `from_sequential`, or a network of rates.
-        samples: Training samples, intensities in 0..1 `[N, ...]`, of which the calibration takes some.
-        device: Device that runs the network, open; None: the network runs in software.
-        test: Samples and labels of the accuracy in the table; they affect nothing else. None: the errors in the table
-            are those on the calibration samples.
-        encoder: Code of the inputs; None: regular spikes, up to 12 in 94 us.
-        network: Settings of the spiking network, whose `hidden` is not used; None: 60 steps.
-        rewrite: Settings of the passes on rates.
-        measured: Settings of the passes that measure the device.
-        seed: Seed of the choice of calibration samples.
-        batch_size: Number of samples of a run.
-        report: Receiver of each row.
+        network: Original.
+        chosen: Passes by name, in their order.
+        x: Calibration samples `[B, ...]`.
+        probe: What the network is judged by; None: outputs on the calibration samples.
 
     Raises:
-        ConversionError: A layer cannot be converted; the text has its name and a remedy.
-        PlacementError: The network does not fit the device.
-        DeviceError: A run failed.
+        ConversionError: A pass refuses a layer; the text has its name and a remedy.
     """
-    measured = measured or MeasuredConfig()
-    source = model if isinstance(model, RateNetwork) else from_sequential(model, tuple(samples.shape[1:]))
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    x = samples[order[: measured.samples]]
-    judge = Judge(source, *((x, None) if test is None else test))
-    rows: list[Row] = []
+    probe = Probe(x) if probe is None else probe
+    reference = network.output(probe.x) * network.layers[-1].scale
+    reports = [probe.report("original", network, reference)]
+    for name, step in chosen.items():
+        network = step(network, x)
+        reports.append(probe.report(name, network, reference))
+    return network, reports
 
-    def add(row: Row) -> None:
-        rows.append(row)
-        if report is not None:
-            report(row)
 
-    add(judge.row("original network", " - ".join(str(layer.targets) for layer in source.layers), judge.outputs))
-    rates = source
-    for name, detail, rates in rewritten(source, x, rewrite or RewriteConfig()):
-        add(judge.row(name, detail, rates.output(judge.x) * getattr(rates.layers[-1], "scale", 1.0)))
-    code = encoder or RateEncoder(spikes=12, duration=94e-6, threshold=0.0)
-    form = Realisation(rates, samples, code, network or NetworkConfig(steps=STEPS), measured.regular)
-    form.net.attach(device)
-    for step in measured_passes(form, x, measured, batch_size):
-        measurement = form.measure(judge.x, batch_size)
-        row = judge.row(step.name, step.detail, form.answers(measurement))
-        add(row._replace(hidden_spikes=measurement.hidden_spikes, clipped=step.clipped))
-    return Conversion(form.net, form.encoder, form.loss(), form.config, rows)
+def table(reports: Sequence[PassReport]) -> str:
+    """Return the reports as a table in plain text."""
+    header = f"{'pass':<18} {'layers':>6} {'synapses':>9} {'error':>9} {'accuracy':>9} {'spiking':>9}"
+    return "\n".join([header, *(_row(report) for report in reports)])
+
+
+def _row(report: PassReport) -> str:
+    accuracy = _percent(report.accuracy)
+    spiking = _percent(report.spiking_accuracy)
+    return f"{report.name:<18} {report.layers:>6} {report.synapses:>9} {report.error:>9.2e} {accuracy:>9} {spiking:>9}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

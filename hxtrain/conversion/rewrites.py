@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from .graph import (
     ABSOLUTE,
@@ -89,32 +88,24 @@ def remove_bias(network: RateNetwork) -> RateNetwork:
 
 
 def encode_bias(network: RateNetwork) -> RateNetwork:
-    """Turn biases into weights of a source that always has the rate 1.
+    """Turn biases into weights of sources that always have the rate 1.
 
-    The input gets one more value, which samples must have as their last one (`with_constant`), and each hidden layer
-    a neuron that passes it on. The new synapses of a layer are those whose bias is not 0.
+    The network gets one more input, and each hidden layer a neuron that passes it on. The new synapses of a layer are
+    those whose bias is not 0.
 
     Raises:
-        ConversionError: A hidden layer with a curve stands between, or the inputs are pairs.
+        ConversionError: A hidden layer with a curve stands between.
     """
     layers = network.rate_layers
-    if all(layer.bias is None for layer in layers):
+    if network.has_constant or all(layer.bias is None for layer in layers):
         return network
-    if network.input_map == PAIRS:
-        raise ConversionError("the inputs are pairs, which have no constant; call encode_bias before signed_inputs")
     for layer in layers[:-1]:
         if layer.curve is not None:
             raise ConversionError(
                 f"{layer.name} is {layer.activation}, through which no constant passes; keep the biases"
             )
     encoded = [_with_constant_source(layer, passes_on=layer is not layers[-1]) for layer in layers]
-    return RateNetwork(tuple(encoded), (network.inputs + 1,), network.input_map)
-
-
-def with_constant(x: Tensor) -> Tensor:
-    """Return samples `[B, F + 1]` whose last value is 1, of samples `[B, ...]`; see `encode_bias`."""
-    flat = x.flatten(1)
-    return torch.cat((flat, torch.ones_like(flat[:, :1])), 1)
+    return replace(network, layers=tuple(encoded), has_constant=True)
 
 
 def _with_constant_source(layer: RateLayer, passes_on: bool) -> RateLayer:
@@ -134,20 +125,13 @@ def average_pooling(network: RateNetwork) -> RateNetwork:
     layers: list[Layer] = []
     for layer in network.layers:
         if isinstance(layer, MaxLayer):
-            dtype = _dtype(network)
-            share = layer.mask.to(dtype) / layer.mask.sum(1, keepdim=True)
+            share = layer.mask.to(network.dtype) / layer.mask.sum(1, keepdim=True)
             is_linear = not layers or getattr(layers[-1], "activation", RELU) == LINEAR
             layer = RateLayer(
                 layer.name, share, None, layer.mask, LINEAR if is_linear else RELU, scale=layer.scale, shape=layer.shape
             )
         layers.append(layer)
     return network.with_layers(layers)
-
-
-def _dtype(network: RateNetwork) -> torch.dtype:
-    return next(
-        (layer.weight.dtype for layer in network.layers if isinstance(layer, RateLayer)), torch.get_default_dtype()
-    )
 
 
 def merge_linear(network: RateNetwork) -> RateNetwork:
@@ -199,11 +183,11 @@ def signed_inputs(network: RateNetwork) -> RateNetwork:
         ConversionError: The inputs have a map already, or enter a maximum.
     """
     first = network.layers[0]
-    if network.input_map != IDENTITY:
-        raise ConversionError(f"inputs are mapped already ({network.input_map}); call signed_inputs on the original")
+    if network.input_map != IDENTITY or network.has_constant:
+        raise ConversionError("the inputs are mapped already, or have a constant; call signed_inputs first")
     if not isinstance(first, RateLayer):
         raise ConversionError(f"{first.name} takes the inputs without weights; fold or replace it first")
-    return RateNetwork((_with_pairs_upstream(first), *network.layers[1:]), network.input_shape, PAIRS)
+    return replace(network, layers=(_with_pairs_upstream(first), *network.layers[1:]), input_map=PAIRS)
 
 
 def signed_neurons(network: RateNetwork) -> RateNetwork:

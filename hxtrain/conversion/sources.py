@@ -60,21 +60,15 @@ def from_sequential(module: nn.Module, sample_shape: Sequence[int]) -> RateNetwo
     shape = tuple(int(side) for side in sample_shape)
     if not shape or min(shape) < 1:
         raise ConversionError(f"sample_shape={list(sample_shape)} must be positive sizes, such as (28, 28)")
-    state = _State([], shape, IDENTITY, _dtype(module))
+    source = Source([], shape, IDENTITY, _dtype(module))
     for path, part in _parts(module, ""):
-        try:
-            _add(state, path, part)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ConversionError(
-                f"{_label(path, part)} does not take samples of shape {list(state.shape)}: {reason}; check sample_shape"
-            ) from error
-    return RateNetwork(tuple(state.layers), shape, state.input_map)
+        source.add(path, part)
+    return RateNetwork(tuple(source.layers), shape, source.input_map)
 
 
 @dataclass
-class _State:
-    """The layers up to a module.
+class Source:
+    """The layers up to a module of a sequence.
 
     Attributes:
         layers: Layers so far.
@@ -101,6 +95,24 @@ class _State:
                 return layer.activation != LINEAR
         return self.input_map == RECTIFIED
 
+    def add(self, path: str, module: nn.Module) -> None:
+        """Add a module in evaluation.
+
+        Args:
+            path: Place of the module, for names and errors.
+            module: Module to add.
+
+        Raises:
+            ConversionError: The module cannot be converted, or does not take the samples there.
+        """
+        try:
+            _add(self, path, module)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ConversionError(
+                f"{_label(path, module)} does not take samples of shape {list(self.shape)}: {reason}; check the shapes"
+            ) from error
+
 
 def _parts(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """Return the modules of a nested sequence in order, with their paths, such as `2.0`."""
@@ -123,7 +135,7 @@ def _name(path: str, module: nn.Module) -> str:
     return f"{type(module).__name__.lower()}_{path.replace('.', '_') or '0'}"
 
 
-def _add(state: _State, path: str, module: nn.Module) -> None:
+def _add(state: Source, path: str, module: nn.Module) -> None:
     """Add a module to the layers."""
     name = _name(path, module)
     if isinstance(module, IGNORED):
@@ -150,11 +162,11 @@ def _add(state: _State, path: str, module: nn.Module) -> None:
         )
 
 
-def _shape_after(module: nn.Module, state: _State) -> tuple[int, ...]:
+def _shape_after(module: nn.Module, state: Source) -> tuple[int, ...]:
     return tuple(module(torch.zeros(1, *state.shape)).shape[1:])
 
 
-def _activate(state: _State, path: str, module: nn.ReLU | SoftLIF) -> None:
+def _activate(state: Source, path: str, module: nn.ReLU | SoftLIF) -> None:
     """Give the last layer with weights an activation. ReLU and max-pooling commute, as both are monotonic."""
     curve = module.curve if isinstance(module, SoftLIF) else None
     activation = RELU if curve is None else SOFTLIF
@@ -174,7 +186,7 @@ def _activate(state: _State, path: str, module: nn.ReLU | SoftLIF) -> None:
     state.input_map = RECTIFIED
 
 
-def _scaling(name: str, path: str, module: nn.BatchNorm1d | nn.BatchNorm2d, state: _State) -> ScalingLayer:
+def _scaling(name: str, path: str, module: nn.BatchNorm1d | nn.BatchNorm2d, state: Source) -> ScalingLayer:
     """Return the factor and shift per neuron that batch normalisation has in evaluation."""
     mean = module.running_mean
     variance = module.running_var
@@ -202,7 +214,7 @@ def _scaling(name: str, path: str, module: nn.BatchNorm1d | nn.BatchNorm2d, stat
 
 
 @torch.no_grad()
-def _unrolled(name: str, module: nn.Module, state: _State, activation: str) -> RateLayer:
+def _unrolled(name: str, module: nn.Module, state: Source, activation: str) -> RateLayer:
     """Return a linear module, or the windows of a max-pooling, as a matrix: its answers to unit vectors."""
     if isinstance(module, nn.Linear):
         if state.shape[-1] != module.in_features or len(state.shape) != 1:
@@ -218,12 +230,11 @@ def _unrolled(name: str, module: nn.Module, state: _State, activation: str) -> R
             f"put Unflatten(1, (1, {state.shape[0]})) in front"
         )
     shape = tuple(module(torch.zeros(1, *state.shape, dtype=state.dtype)).shape[1:])
-    bias = _channel_bias(module, shape)
     kernel = _without_bias(module)
     weight = _matrix(kernel, state, math.prod(shape))
     synapses = _matrix(_with_ones(kernel), state, math.prod(shape)) != 0
     mask = None if bool(synapses.all()) else synapses
-    return RateLayer(name, weight, bias, mask, activation, shape=shape)
+    return RateLayer(name, weight, _channel_bias(module, shape), mask, activation, shape=shape)
 
 
 def _channel_bias(module: nn.Module, shape: Sequence[int]) -> Tensor | None:
@@ -263,7 +274,7 @@ def _copied(module: nn.Conv2d, weight: Tensor) -> nn.Conv2d:
     return copy
 
 
-def _matrix(module: nn.Module, state: _State, targets: int) -> Tensor:
+def _matrix(module: nn.Module, state: Source, targets: int) -> Tensor:
     """Return the answers `[targets, sources]` of a module to all unit vectors."""
     weight = torch.empty(targets, state.size, dtype=state.dtype)
     for first in range(0, state.size, CHUNK):

@@ -19,7 +19,6 @@ from hxtrain.conversion import (
     remove_bias,
     signed_inputs,
     signed_neurons,
-    with_constant,
 )
 
 
@@ -65,8 +64,9 @@ def test_biases_are_removed_or_become_weights_of_a_constant_source() -> None:
     x = samples(9, 6)
     encoded = encode_bias(network)
     assert [layer.bias for layer in encoded.rate_layers] == [None] * 3
-    assert encoded.activations(with_constant(x))[1][:, -1].tolist() == [1.0] * 9
-    torch.testing.assert_close(encoded.output(with_constant(x)), network.output(x), atol=1e-12, rtol=0)
+    assert encoded.activations(x)[1][:, -1].tolist() == [1.0] * 9
+    assert_equal_outputs(encoded, network, x)
+    assert_equal_outputs(encode_bias(signed_inputs(network)), network, x - 0.5)
     bare = remove_bias(network)
     assert float((bare.output(x) - network.output(x)).abs().max()) > 0.1
     assert not bool(bare.output(torch.zeros(1, 6)).any())
