@@ -1,10 +1,12 @@
-"""Conversion of trained artificial neural networks: layers of rates, passes, and spikes in software."""
+"""Conversion of trained artificial neural networks: layers of rates, passes, spikes in software, and measurements."""
 
 from .codes import ConstantCode, InputCode, PoissonCode, RegularCode
 from .first_spikes import FirstSpikes, first_spikes
 from .graph import ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
+from .measured import MeasuredConfig
 from .nir_graph import from_nir
 from .normalisation import DataNorm, normalise_by_data, normalise_by_model, rescaled, spike_norm
+from .on_device import Conversion, convert
 from .pipeline import PassConfig, PassReport, Probe, apply_passes, passes, table
 from .rewrites import (
     absolute_inputs,
@@ -23,6 +25,7 @@ from .sources import from_sequential
 
 __all__ = [
     "ConstantCode",
+    "Conversion",
     "ConversionError",
     "DataNorm",
     "FirstSpikes",
@@ -30,6 +33,7 @@ __all__ = [
     "LIFCurve",
     "Layer",
     "MaxLayer",
+    "MeasuredConfig",
     "PassConfig",
     "PassReport",
     "PoissonCode",
@@ -44,6 +48,7 @@ __all__ = [
     "absolute_inputs",
     "apply_passes",
     "average_pooling",
+    "convert",
     "encode_bias",
     "first_spikes",
     "fold_batch_norm",
