@@ -52,7 +52,7 @@ FIXED: Mapping[str, Mapping[str, type]] = {
     "trainer": {"default": TrainerConfig, "ann": AnnTrainerConfig, "player": PlayerConfig},
 }
 """Groups with a fixed set of options."""
-OWN_EXPERIMENTS = ("ann", "play")
+OWN_EXPERIMENTS = ("ann", "convert", "play")
 """Commands whose experiments are in a folder with their name."""
 TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
 """Option of the group `trainer` of commands other than those that train on data."""
@@ -70,6 +70,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
         {**dict.fromkeys(("environment", "network", "rule", "optimizer"), MISSING), "constraint": {}},
     ),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
+    "convert": ("hxtrain.commands.convert:ConvertConfig", dict.fromkeys(("network", "encoder"), MISSING)),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
     "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .backends import Backend, BackendWrapper, Spikes, create_backend
     from .commands.evaluate import TrainedNetwork
+    from .conversion import convert
     from .datasets import Dataset, EventSplit, Split, load_dataset
     from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
     from .execution import Device, Plan, open_device, place
@@ -135,6 +136,7 @@ _HOMES = {
     "VanRossum": "objectives",
     "Vote": "objectives.vote",
     "WeightDecay": "objectives",
+    "convert": "conversion",
     "create_backend": "backends",
     "evaluate": "training",
     "fit": "training",
@@ -214,6 +216,7 @@ __all__ = [
     "Vote",
     "WeightDecay",
     "__version__",
+    "convert",
     "create_backend",
     "evaluate",
     "fit",

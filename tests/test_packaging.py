@@ -21,6 +21,7 @@ PACKAGES = [
     "hxtrain.commands.report",
     "hxtrain.commands.validate",
     "hxtrain.comparison",
+    "hxtrain.conversion",
     "hxtrain.datasets",
     "hxtrain.datasets.augment",
     "hxtrain.datasets.encoders",

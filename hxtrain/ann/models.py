@@ -14,6 +14,12 @@ from typing import List  # noqa: UP035 - OmegaConf resolves these on every Pytho
 from torch import nn
 
 from hxtrain.backends import Registry
+from hxtrain.checks import flag, not_negative
+from hxtrain.conversion.softlif import LIFCurve, SoftLIF
+
+RELU = "relu"
+SOFTLIF = "softlif"
+ACTIVATIONS = (RELU, SOFTLIF)
 
 
 @dataclass
@@ -22,11 +28,29 @@ class ModelConfig(ABC):
 
     Attributes:
         dropout: share of the hidden units in fully connected layers that is silenced in training.
+        activation: `relu`, or `softlif`, the smoothed rate of a leaky neuron (`conversion.softlif`).
+        noise: standard deviation of the noise on the rates of `softlif` in training, as share of the largest rate.
+        tau_mem: time constant of the membrane of `softlif` (s).
+        tau_ref: refractory period of `softlif` (s).
+        gamma: width of the smoothed threshold of `softlif`, as share of the threshold.
     """
 
     dropout: float = field(default=0.0, kw_only=True)
+    activation: str = field(default=RELU, kw_only=True)
+    noise: float = field(default=0.0, kw_only=True)
+    tau_mem: float = field(default=20e-3, kw_only=True)
+    tau_ref: float = field(default=2e-3, kw_only=True)
+    gamma: float = field(default=0.03, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"model.activation={self.activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}"
+            )
+        not_negative("model.noise", self.noise)
+        if self.noise > 0 and self.activation != SOFTLIF:
+            raise ValueError(f"model.noise={self.noise} is noise on rates; add model.activation=softlif")
+        self.curve()
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} must be in 0 <= x < 1")
         for name, sizes in self.sizes().items():
@@ -36,6 +60,14 @@ class ModelConfig(ABC):
     @abstractmethod
     def sizes(self) -> Mapping[str, Sequence[int]]:
         """Return the sizes of layers by setting."""
+
+    def curve(self) -> LIFCurve:
+        """Return the rate of a `softlif` neuron."""
+        return LIFCurve(self.tau_mem, self.tau_ref, gamma=self.gamma)
+
+    def nonlinearity(self) -> nn.Module:
+        """Return the activation of a hidden layer."""
+        return nn.ReLU() if self.activation == RELU else SoftLIF(self.curve(), self.noise)
 
     @abstractmethod
     def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
@@ -57,9 +89,15 @@ class MLPConfig(ModelConfig):
     Attributes:
         hidden: size of each hidden layer.
         dropout: share of the hidden units silenced in training.
+        bias: whether layers have biases; without them a conversion has none to encode.
     """
 
     hidden: List[int] = field(default_factory=lambda: [246])  # noqa: UP006
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag("model.bias", self.bias)
 
     def sizes(self) -> Mapping[str, Sequence[int]]:
         """Return the sizes of layers."""
@@ -70,9 +108,9 @@ class MLPConfig(ModelConfig):
         modules: list[nn.Module] = [nn.Flatten()]
         inputs = math.prod(shape)
         for size in self.hidden:
-            modules += [nn.Linear(inputs, size), nn.ReLU(), nn.Dropout(self.dropout)]
+            modules += [nn.Linear(inputs, size, bias=self.bias), self.nonlinearity(), nn.Dropout(self.dropout)]
             inputs = size
-        return nn.Sequential(*modules, nn.Linear(inputs, classes))
+        return nn.Sequential(*modules, nn.Linear(inputs, classes, bias=self.bias))
 
 
 @dataclass
@@ -103,23 +141,23 @@ class CNNConfig(ModelConfig):
         last = 2 * self.channels
         return nn.Sequential(
             nn.Unflatten(1, (1, height)),
-            *_block(1, self.channels),
-            *_block(self.channels, last),
+            *self._block(1, self.channels),
+            *self._block(self.channels, last),
             nn.Flatten(),
             nn.Dropout(self.dropout),
             nn.Linear(last * (height // 4) * (width // 4), self.hidden),
-            nn.ReLU(),
+            self.nonlinearity(),
             nn.Dropout(self.dropout),
             nn.Linear(self.hidden, classes),
         )
 
-
-def _block(inputs: int, channels: int) -> list[nn.Module]:
-    """Return two convolutions with normalisation and ReLU, and a pooling that halves both sides."""
-    modules: list[nn.Module] = []
-    for previous in (inputs, channels):
-        modules += [nn.Conv2d(previous, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
-    return [*modules, nn.MaxPool2d(2)]
+    def _block(self, inputs: int, channels: int) -> list[nn.Module]:
+        """Return two convolutions with normalisation and activation, and a pooling that halves both sides."""
+        modules: list[nn.Module] = []
+        for previous in (inputs, channels):
+            convolution = nn.Conv2d(previous, channels, 3, padding=1)
+            modules += [convolution, nn.BatchNorm2d(channels), self.nonlinearity()]
+        return [*modules, nn.MaxPool2d(2)]
 
 
 def model_name(kind: type[ModelConfig]) -> str:

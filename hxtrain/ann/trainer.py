@@ -22,6 +22,8 @@ from hxtrain.runs.saved import take_weights
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import Loop, TrainingInterrupt
 
+from .activity import mean_square, watched_activations
+from .pretraining import Pretraining, hidden_layers, pretrain
 from .teachers import ANN
 
 
@@ -35,7 +37,7 @@ class AnnTask:
         augment: Distortion of training images.
     """
 
-    model: nn.Module
+    model: nn.Sequential
     data: Dataset
     augment: ImageAugmentation = field(default_factory=ImageAugmentation)
 
@@ -51,6 +53,9 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         settings: Plain values that identify the run; a resumed run must have the same.
         progress: Receiver of all reports.
         accelerator: Device of the arithmetic, on which the model already is.
+
+    Raises:
+        ValueError: The network has layers that cannot be pre-trained, though the settings ask for it.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         progress: Progress,
         accelerator: torch.device,
     ) -> None:
+        if config.pretraining_epochs > 0:
+            hidden_layers(task.model)
         optimizer = torch.optim.AdamW(
             task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -83,12 +90,30 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         self.prepare()
         try:
             with self.progress.training(self):
+                if self.config.pretraining_epochs > 0 and self.epoch == 0:
+                    self._pretrain()
                 while self.epoch < self.config.epochs:
                     self._run_epoch()
         except KeyboardInterrupt:
             if not self.checkpoint.exists():
                 raise
             raise TrainingInterrupt(f"interrupted in epoch {self.epoch + 1}, which is run anew") from None
+
+    def _pretrain(self) -> None:
+        """Train the hidden layers as auto-encoders, before the first epoch."""
+        config = self.config
+        settings = Pretraining(
+            config.pretraining_epochs,
+            config.pretraining_zeros,
+            config.pretraining_learning_rate,
+            config.batch_size,
+            self.seed,
+        )
+        samples = intensities(self._train.samples).to(self.accelerator)
+        with seeded(self.seed, "pretraining"):
+            errors = pretrain(self.task.model, samples, settings)
+        text = ", ".join(f"{error:.4f}" for error in errors)
+        self.progress.say(f"pre-trained as auto-encoders, mean squared error by layer: {text}")
 
     def _run_epoch(self) -> None:
         self.task.model.train()
@@ -105,9 +130,11 @@ class AnnTrainer(Loop[AnnTrainerConfig]):
         place = (self.epoch, self.step)
         images = self.task.augment(intensities(self._train.samples[indices]), generator(self.seed, "augment", *place))
         labels = self.train.labels[indices].to(self.accelerator)
-        with seeded(self.seed, "dropout", *place):
+        with seeded(self.seed, "dropout", *place), watched_activations(self.task.model) as activations:
             logits = self.task.model(images.to(self.accelerator))
         loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        if self.config.activity_l2 > 0:
+            loss = loss + self.config.activity_l2 * mean_square(activations)
         value = loss.item()
         if not torch.isfinite(loss):
             raise ValueError(self._diverged(f"the loss is {value}"))

@@ -171,16 +171,10 @@ def build_network(config: RunConfig, data: Dataset) -> Network:
 
 
 @contextlib.contextmanager
-def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator[Device | None]:
-    """Open a device and attach the network to it; None in software.
-
-    Raises:
-        PlacementError: The network does not fit the device.
-        ValueError: An option of the network needs a device.
-    """
+def opened(backend: BackendConfig, chip: ChipConfig) -> Iterator[Device | None]:
+    """Open a device; None in software."""
     device_backend = backend.create(chip)
     if device_backend is None:
-        net.check_software()
         yield None
         return
     with Device(
@@ -191,7 +185,22 @@ def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator
         max_runs=backend.max_runs,
         run_timeout=backend.run_timeout,
     ) as device:
-        net.attach(device)
+        yield device
+
+
+@contextlib.contextmanager
+def attached(backend: BackendConfig, chip: ChipConfig, net: Network) -> Iterator[Device | None]:
+    """Open a device and attach the network to it; None in software.
+
+    Raises:
+        PlacementError: The network does not fit the device.
+        ValueError: An option of the network needs a device.
+    """
+    with opened(backend, chip) as device:
+        if device is None:
+            net.check_software()
+        else:
+            net.attach(device)
         yield device
 
 
@@ -320,7 +329,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             optimizer=config.optimizer,
             constraints=config.constraint,
         )
-        settings = _identify(config, identity, data)
+        settings = identified_settings(config, identity, data)
         trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
         trainer.prepare()  # precedes all reports, since they are logged in the run directory
         if members.leads:
@@ -445,7 +454,7 @@ def _check_folder(resume: bool, folder: Path) -> None:
         raise CheckpointError(f"trainer.resume=true, but {folder} holds no {CHECKPOINT}; {remedy}")
 
 
-def _identify(config: RunConfig, identity: dict[str, str], data: Dataset) -> dict[str, Any]:
+def identified_settings(config: RunConfig, identity: dict[str, str], data: Dataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
     free = free_to_change(config.backend.name)
     device_values = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}

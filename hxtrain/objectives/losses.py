@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
@@ -229,6 +229,45 @@ class MeanAfter(MeanOverTime):
                 "one, or more network.steps"
             )
         return first
+
+
+@dataclass
+class OffsetMean(MeanOverTime):
+    """Cross-entropy of the readout's mean over time plus a constant of each class, as conversion measures it.
+
+    A readout has no biases, and on a chip each of its neurons rests at a potential of its own.
+
+    Attributes:
+        offsets: constant of each class (threshold - leak); none: 0 for all.
+    """
+
+    offsets: List[float] = field(default_factory=list)  # noqa: UP006
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(math.isfinite(offset) for offset in self.offsets):
+            raise ValueError(f"loss.offsets={self.offsets} must be finite")
+
+    def prepare(self, classes: int, targets: Spikes | None = None) -> None:
+        """Check that there is one offset for each class; the arguments are those of `outputs`.
+
+        Raises:
+            ValueError: there is another number of offsets.
+        """
+        if self.offsets and len(self.offsets) != classes:
+            raise ValueError(
+                f"loss.offsets has {len(self.offsets)} values, the data has {classes} classes; give one for each, or "
+                "leave it out"
+            )
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return scores `[B, classes]` of membranes `[T, B, classes]`."""
+        mean = super().scores(output)
+        return mean + mean.new_tensor(self.offsets) if self.offsets else mean
+
+    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors | None:
+        """Return the errors of the mean up to each step; None with offsets, which belong to the whole trial."""
+        return None if self.offsets else super().online(labels, outputs, grid)
 
 
 @dataclass

@@ -43,7 +43,17 @@ LATER_VERSIONS: Mapping[str, Any] = {
     "encoder.stride": 1,
     "encoder.pooled": False,
     "gradient.refractory": False,
+    "model.activation": "relu",
+    "model.bias": True,
+    "model.gamma": 0.03,
+    "model.noise": 0.0,
+    "model.tau_mem": 20e-3,
+    "model.tau_ref": 2e-3,
+    "trainer.activity_l2": 0.0,
     "trainer.choose": "last",
+    "trainer.pretraining_epochs": 0,
+    "trainer.pretraining_learning_rate": 1e-3,
+    "trainer.pretraining_zeros": 0.5,
     "trainer.retrain": False,
 }
 """Settings of later versions, with the values that change nothing."""

@@ -30,6 +30,8 @@ MINIMA = {
     "train_samples": 0,
     "test_samples": 0,
     "weight_decay": 0,
+    "activity_l2": 0,
+    "pretraining_epochs": 0,
 }
 """Smallest allowed value of each setting."""
 
@@ -166,6 +168,11 @@ class AnnTrainerConfig(LoopConfig):
     Attributes:
         weight_decay: Weight decay of AdamW, per unit of learning rate (Loshchilov and Hutter 2019).
         label_smoothing: Share of probability that is spread over all classes.
+        activity_l2: Factor of the mean square of the hidden activations, which is added to the loss.
+        pretraining_epochs: Epochs in which each hidden layer first learns to restore its inputs, of which a share is
+            set to 0, without labels.
+        pretraining_zeros: Share of these inputs that is set to 0.
+        pretraining_learning_rate: Learning rate of these epochs.
     """
 
     epochs: int = 50
@@ -173,8 +180,18 @@ class AnnTrainerConfig(LoopConfig):
     schedule: str = field(default="cosine", kw_only=True)
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
+    activity_l2: float = 0.0
+    pretraining_epochs: int = 0
+    pretraining_zeros: float = 0.5
+    pretraining_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"trainer.label_smoothing={self.label_smoothing} must be in 0 <= x < 1")
+        if not 0 <= self.pretraining_zeros < 1:
+            raise ValueError(f"trainer.pretraining_zeros={self.pretraining_zeros} must be in 0 <= x < 1")
+        if not 0 < self.pretraining_learning_rate < math.inf:
+            raise ValueError(
+                f"trainer.pretraining_learning_rate={self.pretraining_learning_rate} must be positive and finite"
+            )

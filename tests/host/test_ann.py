@@ -169,6 +169,10 @@ def test_no_spiking_network_is_built_from_its_checkpoint(tmp_path):
         (lambda: AnnTrainerConfig(weight_decay=-1.0), "trainer.weight_decay=-1.0 must be at least 0"),
         (lambda: AnnTrainerConfig(label_smoothing=1.0), "trainer.label_smoothing=1.0 must be in 0 <= x < 1"),
         (lambda: AnnTrainerConfig(epochs=0), "trainer.epochs=0 must be at least 1"),
+        (lambda: AnnTrainerConfig(activity_l2=-1.0), "trainer.activity_l2=-1.0 must be at least 0"),
+        (lambda: AnnTrainerConfig(pretraining_zeros=1.0), "trainer.pretraining_zeros=1.0 must be in 0 <= x < 1"),
+        (lambda: MLPConfig(activation="tanh"), "model.activation='tanh' is not known; choose one of relu, softlif"),
+        (lambda: MLPConfig(noise=0.1), "model.noise=0.1 is noise on rates; add model.activation=softlif"),
     ],
 )
 def test_bad_settings_are_named(build, text):

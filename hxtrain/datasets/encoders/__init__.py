@@ -7,7 +7,7 @@ passes on any number. `Encoder.units` is the number of network inputs.
 from .base import ENCODERS, EVENTS, INTENSITIES, Encoder, Limit
 from .delays import DelayedEventEncoder
 from .events import EventEncoder
-from .latency import LatencyEncoder, LinearLatencyEncoder
+from .latency import FirstSpikeEncoder, LatencyEncoder, LinearLatencyEncoder
 from .rate import RateEncoder
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DelayedEventEncoder",
     "Encoder",
     "EventEncoder",
+    "FirstSpikeEncoder",
     "LatencyEncoder",
     "Limit",
     "LinearLatencyEncoder",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
 
 from .base import Encoder, Limit
+from .regular import units_with_regular, with_regular
 
 
 @dataclass
@@ -95,3 +97,40 @@ class LinearLatencyEncoder(Encoder):
         values = self.early + samples.float() * (self.late - self.early)
         bias = values.new_full((len(values), 1), self.bias)
         return torch.cat([values, bias], 1).repeat(1, self.repeats)
+
+
+@dataclass
+class FirstSpikeEncoder(Encoder):
+    """Time-to-first-spike code, linear: the stronger an input, the earlier its only spike.
+
+    `t = duration (1 - x)` for x > threshold; weaker inputs stay silent.
+
+    Attributes:
+        duration: time of the spike for x = 0 (s).
+        threshold: intensity (0..1) up to which an input is silent.
+        regular: indices of inputs that fire at t = 0 in every sample, and so act as biases; from the number of values
+            on they are additional inputs.
+        jitter: standard deviation of noise on the times (s), see `Encoder`.
+        grid: width of bins (s), see `Encoder`.
+    """
+
+    duration: float = 8e-6
+    threshold: float = 0.05
+    regular: List[int] = field(default_factory=list)  # noqa: UP006
+
+    def limits(self) -> Sequence[Limit]:
+        """Return the conditions on the settings."""
+        return (
+            Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
+            Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
+            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
+        )
+
+    def units(self, features: int) -> int:
+        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
+        return units_with_regular(features, self.regular)
+
+    def times(self, samples: Tensor) -> Tensor:
+        """Return spike times `[B, N]` (s) of intensities `[B, F]`; silent inputs get infinity."""
+        x = with_regular(samples.float(), self.regular)
+        return torch.where(x > self.threshold, self.duration * (1 - x), torch.inf)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
 from .base import Encoder, Limit
+from .regular import units_with_regular, with_regular
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Phases that are multiples of the golden ratio are spread evenly over any number of inputs."""
@@ -29,6 +31,8 @@ class RateEncoder(Encoder):
         spikes: Number of spikes for x = 1.
         duration: Time in which inputs fire (s).
         threshold: Intensity (0..1) up to which an input is silent.
+        regular: Indices of inputs that fire as for x = 1 in every sample, and so act as biases; from the number of
+            values on they are additional inputs.
         jitter: Standard deviation of noise on the times (s), see `Encoder`.
         grid: Width of bins (s), see `Encoder`.
     """
@@ -36,6 +40,7 @@ class RateEncoder(Encoder):
     spikes: int = 4
     duration: float = 40e-6
     threshold: float = 0.1
+    regular: List[int] = field(default_factory=list)  # noqa: UP006
 
     def limits(self) -> Sequence[Limit]:
         """Return the conditions on the settings."""
@@ -43,15 +48,16 @@ class RateEncoder(Encoder):
             Limit("spikes", self.spikes >= 1, "spikes >= 1"),
             Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
             Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
+            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
         )
 
     def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each value of a sample."""
-        return features
+        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
+        return units_with_regular(features, self.regular)
 
     def times(self, samples: Tensor) -> Tensor:
-        """Return spike times `[B, F spikes]` (s) of intensities `[B, F]`: all of input 0, then of input 1, ..."""
-        x = samples.float()
+        """Return spike times `[B, N spikes]` (s) of intensities `[B, F]`: all of input 0, then of input 1, ..."""
+        x = with_regular(samples.float(), self.regular)
         inputs = torch.arange(x.shape[1], device=x.device, dtype=torch.float64)
         phases = (GOLDEN * inputs).frac()[:, None]
         numbers = torch.arange(self.spikes, device=x.device, dtype=torch.float64)
