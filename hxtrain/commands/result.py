@@ -77,7 +77,7 @@ def result(
         remarks: Warnings and notes of this process.
     """
     records = [*trainer.records, *trainer.selection.retrained_records]
-    samples = counted_samples(trainer)
+    samples = trainer.evaluated_samples
     measured = {
         "test_accuracy": final.accuracy,
         **trainer.summary(),
@@ -92,12 +92,6 @@ def result(
         "notes": all_notes((note for record in records for note in record["notes"]), remarks),
     }
     return outcome(trainer, trainer.task.data, identity, command, seconds, measured)
-
-
-def counted_samples(trainer: Trainer) -> int:
-    """Return the number of samples of the evaluation that counts."""
-    reserved = trainer.selection.reserved_test
-    return len(trainer.test) if reserved is None else trainer.config.test_samples or len(reserved)
 
 
 def outcome(
