@@ -18,11 +18,14 @@ from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.neurons import potential
 from hxtrain.objectives.losses import predictions
+from hxtrain.plots import style
 from hxtrain.plots import training as plots
+from hxtrain.plots.continual import tasks_figure
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation
 from hxtrain.training.selection import NOTHING
+from hxtrain.training.sequence import SequenceTrainer
 from hxtrain.training.trainer import Trainer
 
 from .rule_plots import draw_rule_plots
@@ -202,6 +205,8 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png", evaluated_on)
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")
+    if isinstance(trainer, SequenceTrainer):
+        style.save(tasks_figure(trainer.matrix.rows, evaluated_on), folder / "tasks.png")
     if device is not None and device.plan is not None:
         limit = device.plan.capabilities.weight_max
         plots.plot_weights(sent_weights(net), folder / "weights.png", limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -56,6 +56,11 @@ class AccuracyMatrix(NamedTuple):
         ]
         return fmean(losses)
 
+    def _steps(self) -> Iterator[tuple[int, Sequence[float]]]:
+        """Yield the number of tasks so far, with their accuracies."""
+        if not self.is_joint:
+            yield from enumerate(self.rows, 1)
+
     def summary(self) -> dict[str, Any]:
         """Return what a result tells about the tasks."""
         return {
@@ -63,6 +68,7 @@ class AccuracyMatrix(NamedTuple):
             "learning_accuracy": self.learning,
             "backward_transfer": self.backward_transfer,
             "forgetting": self.forgetting,
+            **{f"mean_accuracy_after_{number}": fmean(row) for number, row in self._steps()},
             TASK_ACCURACIES: list(self.rows[-1]),
             "accuracy_matrix": [list(row) for row in self.rows],
         }
