@@ -134,17 +134,17 @@ class SeveralTasks(TaskSequence):
         classes = self._class_names(names)
         offset = number * len(names[0]) if self.scenario == CLASS else 0
 
-        def shown(samples: Samples, kind: str) -> Samples:
+        def part_of(samples: Samples, kind: str) -> Samples:
             part = self.part(data, samples, number)
             if not len(part):
                 raise DatasetError(f"tasks: task {number + 1} of {data.title} has no {kind} samples")
             return part.relabelled(part.labels + offset)
 
+        train = part_of(data.train, "training")
+        test = part_of(data.test, data.evaluated_on)
         reserved = data.reserved
         if reserved is not None:
-            train, test = shown(reserved.train, "training"), shown(reserved.test, "test")
-            reserved = Reserved(train, test, reserved.held_out)
-        train, test = shown(data.train, "training"), shown(data.test, data.evaluated_on)
+            reserved = Reserved(part_of(reserved.train, "training"), part_of(reserved.test, "test"), reserved.held_out)
         return replace(data, train=train, test=test, classes=classes, validation=None, plane=None, reserved=reserved)
 
     def _class_names(self, names: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -111,7 +111,8 @@ class Listener(SynapticIntelligence):
 def test_the_gradient_of_the_loss_alone_is_told_and_the_step_stays_the_same(digits: Dataset) -> None:
     """Penalties of activity take a second backward pass through the same measured activity."""
     source = digits.source(digits.train, hx.LatencyEncoder())
-    spikes, labels = source.spikes(torch.arange(50)), digits.train.labels[:50]
+    spikes = source.spikes(torch.arange(50))
+    labels = digits.train.labels[:50]
     gradients: dict[str, list[Any]] = {}
     listener = Listener()
     penalties: dict[str, list[Regularizer]] = {
@@ -128,10 +129,10 @@ def test_the_gradient_of_the_loss_alone_is_told_and_the_step_stays_the_same(digi
     assert not torch.allclose(gradients["together"][0], gradients["loss"][0], rtol=1e-2)
     for apart, together in zip(gradients["apart"], gradients["together"], strict=True):
         torch.testing.assert_close(apart, together)
-    for told, alone in zip(listener.write.gradients, gradients["loss"], strict=True):
-        torch.testing.assert_close(told, alone, rtol=0, atol=0)
-    changes = [after - before for after, before in zip(listener.write.current, listener.write.previous, strict=True)]
-    torch.testing.assert_close(changes[0], -1e-3 * gradients["apart"][0], rtol=1e-2, atol=1e-6)
+    for measured, alone in zip(listener.write.gradients, gradients["loss"], strict=True):
+        torch.testing.assert_close(measured, alone, rtol=0, atol=0)
+    change = listener.write.current[0] - listener.write.previous[0]
+    torch.testing.assert_close(change, -1e-3 * gradients["apart"][0], rtol=1e-2, atol=1e-6)
 
 
 def test_a_penalty_that_reads_the_loss_needs_a_rule_that_tells_it(digits: Dataset) -> None:
@@ -233,17 +234,17 @@ def test_tasks_show_permuted_or_some_classes(digits: Dataset) -> None:
     assert torch.equal(PermutedTasks(9).order(64, 1), order), "a longer sequence begins alike"
     assert not torch.equal(PermutedTasks(3, seed=1).order(64, 1), order)
     assert permuted.dataset(digits, 2).classes == digits.classes
-    several = replace(permuted, scenario="class").dataset(digits, 2)
-    assert (len(several.classes), several.classes[21]) == (30, "3: 1")
-    assert int(several.test.labels.min()) == 20
+    labelled = replace(permuted, scenario="class").dataset(digits, 2)
+    assert (len(labelled.classes), labelled.classes[21]) == (30, "3: 1")
+    assert int(labelled.test.labels.min()) == 20
     shared = SplitTasks().dataset(digits, 1)
     assert shared.classes == ("0/2/4/6/8", "1/3/5/7/9")
     assert torch.equal(shared.test.labels, digits.test.labels[(digits.test.labels // 2) == 1] - 2)
-    told = SplitTasks(scenario="class").dataset(digits, 1)
-    assert told.classes == digits.classes
-    assert set(told.train.labels.tolist()) == {2, 3}
-    both = joint([SplitTasks().dataset(digits, number).train for number in range(5)])
-    assert len(both) == len(digits.train)
+    apart = SplitTasks(scenario="class").dataset(digits, 1)
+    assert apart.classes == digits.classes
+    assert set(apart.train.labels.tolist()) == {2, 3}
+    union = joint([SplitTasks().dataset(digits, number).train for number in range(5)])
+    assert len(union) == len(digits.train)
     held_out = DataConfig("digits", validation=100).load()
     part = SplitTasks().dataset(held_out, 1)
     assert part.reserved is not None
