@@ -96,10 +96,10 @@ class SynapticIntelligence(Consolidation):
     With g the gradient of the loss without penalties, of the measured pass, and dw the change that is written::
 
         omega -= g dw                                                in each step
-        Omega += max(0, omega) / ((change in the task)^2 + damping)  at the end of a task
+        Omega = max(0, Omega + omega / ((change in the task)^2 + damping))  at the end of a task
         penalty = strength * sum over weights of Omega (w - reference)^2
 
-    Changes are those of the weights as the device has them, after optimiser, constraints, rounding and clipping. For
+    As in the authors' code, the sum over tasks is not below 0, while a single task may lower it. Changes are those of the weights as the device has them, after optimiser, constraints, rounding and clipping. For
     gradient flow on a quadratic loss `h w^2 / 2`, Omega is h / 2 up to the damping: a strength of 1 is the old loss.
 
     Attributes:
@@ -149,7 +149,8 @@ class SynapticIntelligence(Consolidation):
         ends = net.representable_weights()
         shares = zip(importance, self._path, ends, self._start, strict=True)
         self._importance = [
-            total + path.clamp(min=0) / ((end - start).square() + self.damping) for total, path, end, start in shares
+            (total + path / ((end - start).square() + self.damping)).clamp_(min=0)
+            for total, path, end, start in shares
         ]
         self._reference = [weight.detach().clone() for weight in net.effective_weights()]
         self._path = []

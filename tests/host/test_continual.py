@@ -16,7 +16,7 @@ from hxtrain.commands.train import RunConfig, complete, run
 from hxtrain.datasets import DataConfig, Dataset, DatasetError
 from hxtrain.datasets.sequences import DriftTasks, PermutedTasks, SplitTasks, joint
 from hxtrain.execution.config import BackendConfig, ChipConfig
-from hxtrain.network import NetworkConfig
+from hxtrain.network import NetworkConfig, Write
 from hxtrain.objectives import Burst, MeanOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.consolidation import (
     ElasticWeightConsolidation,
@@ -88,6 +88,24 @@ def test_importance_on_a_quadratic_is_half_its_curvature(rate: float) -> None:
     torch.testing.assert_close(penalty.importance[0], HESSIAN / 2 * excess, rtol=2e-3, atol=0)
     penalty_there = float(penalty.penalty(None, [START]))  # type: ignore[arg-type] - it depends on weights alone
     assert penalty_there == pytest.approx(loss_of(START), rel=rate), "with a strength of 1 it is the old loss"
+
+
+def test_a_task_may_lower_the_importance_but_not_below_nothing() -> None:
+    """As in the authors' code, the sum over tasks is cut off at 0, not the part of each task."""
+    net = hx.Network(hx.Linear(3, 1), hx.LI(1))
+    weight = net.projections[0].synapses.weight
+    penalty = SynapticIntelligence(damping=1.0)
+    penalty.prepare(net)
+    importance = []
+    for gradient in (torch.tensor([[-4.0, 2.0, 0.0]]), torch.tensor([[2.0, -1.0, -1.0]])):
+        with torch.no_grad():
+            previous = weight.clone()
+            weight += 1.0
+        penalty.after_write(net, Write([previous], [weight.detach().clone()], [gradient]))
+        penalty.consolidate(net, None)  # type: ignore[arg-type] - it runs nothing
+        importance.append(penalty.importance[0])
+    torch.testing.assert_close(importance[0], torch.tensor([[2.0, 0.0, 0.0]]))
+    torch.testing.assert_close(importance[1], torch.tensor([[1.0, 0.5, 0.5]]))
 
 
 def network(outputs: int = 10, **options: Any) -> hx.Network:
