@@ -99,8 +99,9 @@ class SynapticIntelligence(Consolidation):
         Omega = max(0, Omega + omega / ((change in the task)^2 + damping))  at the end of a task
         penalty = strength * sum over weights of Omega (w - reference)^2
 
-    As in the authors' code, the sum over tasks is not below 0, while a single task may lower it. Changes are those of the weights as the device has them, after optimiser, constraints, rounding and clipping. For
-    gradient flow on a quadratic loss `h w^2 / 2`, Omega is h / 2 up to the damping: a strength of 1 is the old loss.
+    As in the authors' code, the sum over tasks is not below 0, while a single task may lower it. Changes are those of the
+    weights as the device has them, after optimiser, constraints, rounding and clipping. For gradient flow on a quadratic
+    loss `h w^2 / 2`, Omega is h / 2 up to the damping: a strength of 1 is the old loss.
 
     Attributes:
         damping: Addition to the squared change of a weight in a task, in squares of the weight (`xi` of the paper).
@@ -108,7 +109,7 @@ class SynapticIntelligence(Consolidation):
 
     watches_writes: ClassVar[bool] = True
     reads_loss: ClassVar[bool] = True
-    strength: float = 0.3
+    strength: float = 1.0
     damping: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -149,8 +150,7 @@ class SynapticIntelligence(Consolidation):
         ends = net.representable_weights()
         shares = zip(importance, self._path, ends, self._start, strict=True)
         self._importance = [
-            (total + path / ((end - start).square() + self.damping)).clamp_(min=0)
-            for total, path, end, start in shares
+            (total + path / ((end - start).square() + self.damping)).clamp_(min=0) for total, path, end, start in shares
         ]
         self._reference = [weight.detach().clone() for weight in net.effective_weights()]
         self._path = []

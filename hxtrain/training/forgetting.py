@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 TASK_ACCURACIES = "task_accuracies"
 """Entry of the records of epochs with a row of the matrix."""
+INITIAL_ACCURACY = "initial_accuracy"
+"""Entry of the records with the accuracy of the current task before its training; None for the first task."""
 
 
 class AccuracyMatrix(NamedTuple):

@@ -24,7 +24,7 @@ from hxtrain.runs.saved import required
 
 from .config import LAST, TrainerConfig
 from .evaluation import Evaluation, EvaluationSums, combined
-from .forgetting import TASK_ACCURACIES, AccuracyMatrix
+from .forgetting import INITIAL_ACCURACY, TASK_ACCURACIES, AccuracyMatrix
 from .loop import shorten
 from .parallel import ALONE, Team
 from .schedule import learning_rate
@@ -94,6 +94,7 @@ class SequenceTrainer(Trainer):
         self._row: list[float] | None = None
         self._summary: Evaluation | None = None
         self._clocks: list[int] = []
+        self._initial: float | None = None
         self.begun = 0
         super().__init__(task, config, seed, folder, settings, progress, team)
         self.epochs = tasks.phases * config.epochs
@@ -117,7 +118,9 @@ class SequenceTrainer(Trainer):
 
     def summary(self) -> dict[str, Any]:
         """Return what a result tells about the choice of the epoch, and about the tasks."""
-        return {**super().summary(), **self.matrix.summary()}
+        ends = [record for record in self.records if record[TASK_ACCURACIES] is not None]
+        initial = {"initial_accuracies": [record[INITIAL_ACCURACY] for record in ends]}
+        return {**super().summary(), **self.matrix.summary(), **initial}
 
     def _introduce(self) -> None:
         """Warn of penalties that keep earlier tasks, but have none to keep."""
@@ -159,7 +162,7 @@ class SequenceTrainer(Trainer):
         super()._run_epoch()
 
     def _begin(self) -> None:
-        """Begin a phase: consolidate the previous one, let the device rest, and show the next samples.
+        """Begin a phase: consolidate the previous one, let the device rest, evaluate and show the next samples.
 
         Raises:
             DeviceLostError: The device fails permanently; the state at the end of the previous phase is saved.
@@ -169,9 +172,10 @@ class SequenceTrainer(Trainer):
             end = device.clock if device else 0
             with self._saved_on_failure():
                 self._consolidate()
+                if device is not None and self.tasks.idle_time:
+                    device.idle(self.tasks.idle_time)
+                self._initial = self._sums_of(self.phase).summary().accuracy
             self._clocks.append(end)
-            if device is not None and self.tasks.idle_time:
-                device.idle(self.tasks.idle_time)
             if self.tasks.reset_optimizer:
                 self.optimizer.state.clear()
         self._show(self.phase)
@@ -232,17 +236,20 @@ class SequenceTrainer(Trainer):
         return evaluation if self._summary is None else self._summary
 
     def _entries(self) -> dict[str, Any]:
-        """Return the number of the current task, and the accuracies of all tasks so far at its end."""
-        return {"task": None if self.tasks.joint else self.phase + 1, TASK_ACCURACIES: self._row}
+        """Return the number of the current task, its accuracy before its training, and all accuracies at its end."""
+        number = None if self.tasks.joint else self.phase + 1
+        return {"task": number, INITIAL_ACCURACY: self._initial, TASK_ACCURACIES: self._row}
 
     def _further_state(self) -> dict[str, Any]:
-        return {"sequence": {"begun": self.begun, "clocks": list(self._clocks)}}
+        return {"sequence": {"begun": self.begun, "clocks": list(self._clocks), "initial": self._initial}}
 
     def _take_further_state(self, state: Mapping[str, Any]) -> None:
         sequence = required(self.checkpoint, state, {"sequence": dict})["sequence"]
-        values = required(self.checkpoint, sequence, {"begun": int, "clocks": list})
+        kinds = {"begun": int, "clocks": list, "initial": (float, type(None))}
+        values = required(self.checkpoint, sequence, kinds)
         self.begun = values["begun"]
         self._clocks = list(values["clocks"])
+        self._initial = values["initial"]
         self._show(max(self.begun - 1, 0))
 
 

@@ -64,7 +64,7 @@ def loss_of(weight: Tensor) -> float:
     return float((HESSIAN * weight.detach().square()).sum() / 2)
 
 
-@pytest.mark.parametrize("rate", [4e-2, 8e-2])
+@pytest.mark.parametrize("rate", [8e-2, 16e-2])
 def test_importance_on_a_quadratic_is_half_its_curvature(rate: float) -> None:
     """The shares add up to the descent of the loss, and importance is h / 2, both up to the size of a step.
 
@@ -85,7 +85,7 @@ def test_importance_on_a_quadratic_is_half_its_curvature(rate: float) -> None:
     assert float((penalty.path[0] / excess).sum()) == pytest.approx(descent, rel=1e-4)
     assert float(penalty.path[0].sum()) == pytest.approx(descent, rel=rate)
     penalty.consolidate(net, None)  # type: ignore[arg-type] - it runs nothing
-    torch.testing.assert_close(penalty.importance[0], HESSIAN / 2 * excess, rtol=2e-3, atol=0)
+    torch.testing.assert_close(penalty.importance[0], HESSIAN / 2 * excess, rtol=3e-3, atol=0)
     penalty_there = float(penalty.penalty(None, [START]))  # type: ignore[arg-type] - it depends on weights alone
     assert penalty_there == pytest.approx(loss_of(START), rel=rate), "with a strength of 1 it is the old loss"
 
@@ -172,9 +172,9 @@ def test_fisher_information_of_a_linear_readout_is_the_exact_one(digits: Dataset
         for label in range(3):
             (gradient,) = torch.autograd.grad(logs[sample, label], weight, retain_graph=True)
             exact += logs[sample, label].exp().detach() * gradient.square() / 12
-    draws = [fisher_information(net, passes, batch_size=4)[0] for _ in range(150)]
+    draws = [fisher_information(net, passes, batch_size=12)[0] for _ in range(200)]
     mean = torch.stack(draws).mean(0)
-    assert float((mean - exact).norm() / exact.norm()) < 0.12
+    assert float((mean - exact).norm() / exact.norm()) < 0.15
     with pytest.raises(ValueError, match="regularizer=ewc: TimeToFirstSpike reads spike times"):
         fisher_information(net, passes._replace(loss=hx.TimeToFirstSpike()))
 
@@ -374,7 +374,9 @@ def test_an_earlier_task_is_evaluated_on_the_device_as_it_was(tmp_path: Path) ->
     """Weights that do not change give each state of the device its accuracy, whatever was trained since."""
     drift = ChipConfig(preset="ideal", changes={"drift_sd": 20.0, "drift_time": 3600.0})
     settings = replace(config(DriftTasks(3, pause=7200.0), learning_rate=1e-9), chip=drift, regularizer={})
-    rows = run(settings, tmp_path, "test", Warnings())["accuracy_matrix"]
+    result = run(settings, tmp_path, "test", Warnings())
+    rows = result["accuracy_matrix"]
+    assert result["initial_accuracies"] == [None, rows[1][1], rows[2][2]]
     assert rows[2][:2] == rows[1]
     assert rows[1][0] == rows[0][0]
     assert len(set(rows[2])) > 1, "the device drifts"
