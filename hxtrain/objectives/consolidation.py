@@ -99,9 +99,9 @@ class SynapticIntelligence(Consolidation):
         Omega = max(0, Omega + omega / ((change in the task)^2 + damping))  at the end of a task
         penalty = strength * sum over weights of Omega (w - reference)^2
 
-    As in the authors' code, the sum over tasks is not below 0, while a single task may lower it. Changes are those of the
-    weights as the device has them, after optimiser, constraints, rounding and clipping. For gradient flow on a quadratic
-    loss `h w^2 / 2`, Omega is h / 2 up to the damping: a strength of 1 is the old loss.
+    As in the authors' code, the sum over tasks is not below 0, while a single task may lower it. Changes are those of
+    the weights as the device has them, after optimiser, constraints, rounding and clipping. For gradient flow on a
+    quadratic loss `h w^2 / 2`, Omega is h / 2 up to the damping: a strength of 1 is the old loss.
 
     Attributes:
         damping: Addition to the squared change of a weight in a task, in squares of the weight (`xi` of the paper).
