@@ -34,6 +34,7 @@ REGISTRIES = {
     "constraint": "hxtrain.rules:CONSTRAINTS",
     "model": "hxtrain.ann.models:MODELS",
     "environment": "hxtrain.environments:ENVIRONMENTS",
+    "tasks": "hxtrain.datasets.sequences:SEQUENCES",
 }
 """Groups whose options are registered components, with the place of their registry."""
 SEVERAL = {"regularizer", "constraint"}
@@ -57,7 +58,7 @@ OWN_EXPERIMENTS = ("ann", "convert", "play")
 TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
 """Option of the group `trainer` of commands other than those that train on data."""
 TRAINING: Mapping[str, Any] = {
-    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment"), MISSING),
+    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment", "tasks"), MISSING),
     "regularizer": {},
     "constraint": {},
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .conversion import convert
     from .datasets import Dataset, EventSplit, Split, load_dataset
     from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
+    from .datasets.sequences import DriftTasks, PermutedTasks, SplitTasks
     from .execution import Device, Plan, open_device, place
     from .gradients import Gradient, SurrogateGradient
     from .network import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         VanRossum,
         WeightDecay,
     )
+    from .objectives.consolidation import ElasticWeightConsolidation, SynapticIntelligence
     from .objectives.vote import Vote
     from .rules import SGD, Adam, Backprop, Batch, LearningRule, Need, Step, learn, train_step
     from .rules.adm import ADM
@@ -83,8 +85,10 @@ _HOMES = {
     "Clopath": "rules.clopath",
     "Dataset": "datasets",
     "Device": "execution",
+    "DriftTasks": "datasets.sequences",
     "Dropout": "network",
     "EProp": "rules.rtrl",
+    "ElasticWeightConsolidation": "objectives.consolidation",
     "Encoder": "datasets.encoders",
     "Evaluation": "training",
     "EventEncoder": "datasets.encoders",
@@ -106,6 +110,7 @@ _HOMES = {
     "MeanOverTime": "objectives",
     "Need": "rules",
     "Network": "network",
+    "PermutedTasks": "datasets.sequences",
     "PlacementError": "network",
     "Plan": "execution",
     "RTRL": "rules.rtrl",
@@ -124,10 +129,12 @@ _HOMES = {
     "SpikeTimeTargets": "objectives",
     "Spikes": "backends",
     "Split": "datasets",
+    "SplitTasks": "datasets.sequences",
     "Step": "rules",
     "StoredNetwork": "training.store",
     "SuperSpike": "rules.superspike",
     "SurrogateGradient": "gradients",
+    "SynapticIntelligence": "objectives.consolidation",
     "Tempotron": "rules.tempotron",
     "TimeToFirstSpike": "objectives",
     "TrainCorrelation": "objectives",
@@ -168,8 +175,10 @@ __all__ = [
     "Clopath",
     "Dataset",
     "Device",
+    "DriftTasks",
     "Dropout",
     "EProp",
+    "ElasticWeightConsolidation",
     "Encoder",
     "Evaluation",
     "EventEncoder",
@@ -189,6 +198,7 @@ __all__ = [
     "MeanOverTime",
     "Need",
     "Network",
+    "PermutedTasks",
     "PlacementError",
     "Plan",
     "ReSuMe",
@@ -203,10 +213,12 @@ __all__ = [
     "SpikeTimeTargets",
     "Spikes",
     "Split",
+    "SplitTasks",
     "Step",
     "StoredNetwork",
     "SuperSpike",
     "SurrogateGradient",
+    "SynapticIntelligence",
     "Tempotron",
     "TimeToFirstSpike",
     "TrainCorrelation",

@@ -14,6 +14,7 @@ from hxtrain.ann.teachers import ANN
 from hxtrain.backends import BACKENDS, Registry
 from hxtrain.datasets import DATASETS, OWN, DataConfig, Dataset, DatasetError, Samples
 from hxtrain.datasets.encoders import ENCODERS, Encoder
+from hxtrain.datasets.sequences import SEQUENCES, TaskSequence
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.network import NETWORKS, Network
 from hxtrain.neurons import SURROGATES
@@ -34,9 +35,11 @@ from hxtrain.runs.saved import (
 )
 from hxtrain.runs.versions import processor, versions
 from hxtrain.training.config import BEST
-from hxtrain.training.evaluation import evaluate
+from hxtrain.training.evaluation import evaluate_tasks
+from hxtrain.training.forgetting import TASK_ACCURACIES
 from hxtrain.training.loop import shorten
 from hxtrain.training.selection import chosen_weights
+from hxtrain.training.sequence import output_count, task_loss
 
 from .result import all_notes, device_cost, input_events
 from .train import attached, device_identity, flatten, free_to_change, introduce
@@ -109,10 +112,12 @@ class TrainedNetwork(NamedTuple):
 
     Attributes:
         net: Network with the weights of the checkpoint, in software.
-        data: Data set of the training.
+        data: Data set of the training; of a sequence of tasks, that of the first task.
         encoder: Code from samples to input events.
         loss: Loss function that turns readouts into answers.
         origin: Origin as plain values for a result: file, device, epochs of these weights, seed, data.
+        tasks: Sequence of tasks of the training.
+        whole: Data set of which the tasks are made.
     """
 
     net: Network
@@ -120,6 +125,8 @@ class TrainedNetwork(NamedTuple):
     encoder: Encoder
     loss: Loss
     origin: dict[str, Any]
+    tasks: TaskSequence
+    whole: Dataset
 
 
 def load_trained(checkpoint: str, data_folder: str | None = None, modules: Collection[str] = ()) -> TrainedNetwork:
@@ -147,6 +154,7 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
     encoder = component(path, state, "encoder", chosen_kind(path, state, "encoder", ENCODERS, modules))
     loss = component(path, state, "loss", chosen_kind(path, state, "loss", LOSSES, modules))
     network = component(path, state, "network", chosen_kind(path, state, "network", NETWORKS, modules))
+    tasks = component(path, state, "tasks", chosen_kind(path, state, "tasks", SEQUENCES, modules))
     try:
         folder = data_folder or _data_folder(path, str(settings.get("data.name")))
         data = replace(component(path, state, "data", DataConfig), folder=folder, download=False).load()
@@ -158,15 +166,17 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             "use the same files"
         )
     inputs = encoder.units(data.inputs)
-    outputs = loss.outputs(len(data.classes), data.targets)
+    outputs = output_count(loss, tasks, data)
+    first = tasks.dataset(data, 0)
+    loss = task_loss(loss, tasks)
     chosen = chosen_weights(state, path)
     net = module_with_weights(lambda: network.build(inputs, outputs, settings["seed"]), chosen.model, path)
-    loss.prepare(len(data.classes), data.targets)
+    loss.prepare(len(first.classes), first.targets)
     loss.load_state_dict(chosen.loss)
     software_identity = {"backend": SOFTWARE, "chip": None, "chip_hash": None}
     return TrainedNetwork(
         net,
-        data,
+        first,
         encoder,
         loss,
         {
@@ -180,6 +190,8 @@ def load_trained(checkpoint: str, data_folder: str | None = None, modules: Colle
             "data": data.name,
             "data_sha256": data.sha256,
         },
+        tasks,
+        data,
     )
 
 
@@ -230,14 +242,18 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     net.weight_bits = net.weight_bits if config.weight_bits is None else config.weight_bits or None
     net.trace_bits = net.trace_bits if config.trace_bits is None else config.trace_bits or None
     masks = silenced(net, config.silenced, config.silenced_seed)
-    samples, part = part_of(data, config.part or counted_part(data, trained.origin["trained_settings"]))
-    test = shorten(samples, config.test_samples, "test_samples")
+    part = config.part or counted_part(data, trained.origin["trained_settings"])
+    parts = [
+        shorten(part_of(trained.tasks.dataset(trained.whole, number), part), config.test_samples, "test_samples")
+        for number in range(trained.tasks.total)
+    ]
     with tuned(1), attached(config.backend, config.chip, net) as device:
         identity = device_identity(device)
         introduce(progress, net, data, identity)
         clipped_weights = clipped_shares(net)
         warn_clipped(clipped_weights, progress)
-        evaluation = evaluate(net, data.source(test, trained.encoder), trained.loss, config.batch_size, masks)
+        sources = [data.source(test, trained.encoder) for test in parts]
+        evaluation, accuracies = evaluate_tasks(net, sources, trained.loss, config.batch_size, masks)
     outcome = {
         "test_accuracy": evaluation.accuracy,
         "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
@@ -257,12 +273,13 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         "command": command,
         "clipped_weights": clipped_weights,
         **input_events(evaluation),
-        **device_cost(evaluation, len(test)),
+        **device_cost(evaluation, sum(map(len, parts))),
+        **({TASK_ACCURACIES: accuracies} if len(parts) > 1 else {}),
         "dropped_spikes": evaluation.health.dropped_spikes,
         "retries": evaluation.health.retries,
         "notes": all_notes(evaluation.health.notes, progress.remarks[n_previous_remarks:]),
         "settings": flatten(asdict(config)),
-        "test_samples": len(test),
+        "test_samples": sum(map(len, parts)),
         "evaluated_on": part,
         "confusion": evaluation.confusion.tolist(),
         "versions": versions(),
@@ -277,8 +294,8 @@ def counted_part(data: Dataset, settings: Mapping[str, Any]) -> str:
     return "test" if settings.get("trainer.choose") == BEST else data.evaluated_on
 
 
-def part_of(data: Dataset, name: str) -> tuple[Samples, str]:
-    """Return the samples of a part, and the name of the part.
+def part_of(data: Dataset, name: str) -> Samples:
+    """Return the samples of a part.
 
     Raises:
         ValueError: No samples were held out, and the data have no validation part.
@@ -293,7 +310,7 @@ def part_of(data: Dataset, name: str) -> tuple[Samples, str]:
     samples = parts[name]
     if samples is None:
         raise ValueError(f"part={name}: the training held out no samples; choose part=test or part=train")
-    return samples, name
+    return samples
 
 
 def with_device(config: EvaluateConfig) -> EvaluateConfig:

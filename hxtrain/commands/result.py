@@ -18,11 +18,14 @@ from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.neurons import potential
 from hxtrain.objectives.losses import predictions
+from hxtrain.plots import style
 from hxtrain.plots import training as plots
+from hxtrain.plots.continual import tasks_figure
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation
 from hxtrain.training.selection import NOTHING
+from hxtrain.training.sequence import SequenceTrainer
 from hxtrain.training.trainer import Trainer
 
 from .rule_plots import draw_rule_plots
@@ -77,7 +80,7 @@ def result(
         remarks: Warnings and notes of this process.
     """
     records = [*trainer.records, *trainer.selection.retrained_records]
-    samples = counted_samples(trainer)
+    samples = trainer.evaluated_samples
     measured = {
         **_training_figures(trainer),
         "test_accuracy": final.accuracy,
@@ -116,12 +119,6 @@ def _training_figures(trainer: Trainer) -> dict[str, Any]:
         "train_accuracy_meaning": f"running mean over {name}, during training",
         "train_samples": n_samples,
     }
-
-
-def counted_samples(trainer: Trainer) -> int:
-    """Return the number of samples of the evaluation that counts."""
-    reserved = trainer.selection.reserved_test
-    return len(trainer.test) if reserved is None else trainer.config.test_samples or len(reserved)
 
 
 def outcome(
@@ -232,6 +229,8 @@ def draw_plots(folder: Path, trainer: Trainer, final: Evaluation) -> None:
     plots.plot_learning_curves(trainer.records, folder / "learning_curves.png", evaluated_on)
     plots.plot_confusion(final.confusion, trainer.task.data.classes, folder / "confusion.png")
     plots.plot_samples(sample_views(trainer), folder / "samples.png")
+    if isinstance(trainer, SequenceTrainer):
+        style.save(tasks_figure(trainer.matrix.rows, evaluated_on), folder / "tasks.png")
     if device is not None and device.plan is not None:
         limit = device.plan.capabilities.weight_max
         plots.plot_weights(sent_weights(net), folder / "weights.png", limit)

@@ -21,6 +21,7 @@ from hxtrain.checks import check_types, mapping, require_kind, text
 from hxtrain.datasets import DataConfig, Dataset
 from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
+from hxtrain.datasets.sequences import SEQUENCES, SingleTask, TaskSequence
 from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
@@ -60,8 +61,8 @@ from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import ParallelConfig, Team, team
 from hxtrain.training.retraining import train
 from hxtrain.training.selection import chosen_weights
+from hxtrain.training.sequence import SequenceTrainer, output_count, task_loss, trainer_of
 from hxtrain.training.task import Task
-from hxtrain.training.trainer import Trainer
 
 from .result import draw_plots, optional_plots, result, save_weights
 
@@ -87,6 +88,7 @@ class RunConfig:
     optimizer: Optimizer = MISSING
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
     data: DataConfig = field(default_factory=DataConfig)
+    tasks: TaskSequence = field(default_factory=SingleTask)
     augment: Augmentation = field(default_factory=ImageAugmentation)
     distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -113,6 +115,7 @@ PARTS: Mapping[str, type] = {
     "rule": LearningRule,
     "optimizer": Optimizer,
     "data": DataConfig,
+    "tasks": TaskSequence,
     "augment": Augmentation,
     "distillation": Distillation,
     "trainer": TrainerConfig,
@@ -128,6 +131,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "rule": RULES,
     "optimizer": OPTIMIZERS,
     "constraint": CONSTRAINTS,
+    "tasks": SEQUENCES,
 }
 """Registry of each part of which there are several kinds."""
 
@@ -163,7 +167,7 @@ def build_network(config: RunConfig, data: Dataset) -> Network:
             another kind of output than the network has.
     """
     source = data.source(data.train, config.encoder, config.augment)
-    outputs = config.loss.outputs(len(data.classes), data.targets)
+    outputs = output_count(config.loss, config.tasks, data)
     net = config.network.build(source.units, outputs, config.seed)
     net.gradient = config.gradient if config.rule.gradient_kind is None else config.rule.gradient_kind()
     check_output(net, config.loss, *config.regularizer.values())
@@ -260,7 +264,7 @@ def complete(
         CheckpointError: The directory holds a run with other settings.
     """
     folder = Path(folder)
-    outcome = finished(folder, config.trainer.epochs, _settings(config))
+    outcome = finished(folder, config.tasks.phases * config.trainer.epochs, _settings(config))
     if outcome is not None:
         (progress or Progress(config.trainer.progress)).say(
             f"{folder.name}: finished before, {outcome['test_accuracy']:.2%}"
@@ -320,9 +324,9 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         task = Task(
             net,
             config.encoder,
-            config.loss,
+            task_loss(config.loss, config.tasks),
             config.regularizer,
-            data,
+            config.tasks.dataset(data, 0),
             config.augment,
             teacher,
             rule=config.rule,
@@ -330,13 +334,15 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             constraints=config.constraint,
         )
         settings = identified_settings(config, identity, data)
-        trainer = Trainer(task, config.trainer, config.seed, folder, settings, progress, members)
+        trainer = trainer_of(task, config.tasks, data, config.trainer, config.seed, folder, settings, progress, members)
         trainer.prepare()  # precedes all reports, since they are logged in the run directory
         if members.leads:
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
         final = train(trainer)
+        if isinstance(trainer, SequenceTrainer):
+            progress.table("test accuracy (%)", *trainer.matrix.table())
         remarks = progress.remarks[n_previous_remarks:]
         outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
         if members.leads:
@@ -485,7 +491,8 @@ def step_settings(config: Any, trainer: CourseConfig) -> dict[str, Any]:
     """Return the settings of a config (a dataclass) that are not free to change, flat."""
     settings = flatten(asdict(config))
     free = free_to_change(settings.get("backend.name", ""))
-    free -= {"trainer.epochs"} if trainer.schedule == "cosine" else set()
+    is_sequence = getattr(config, "tasks", SingleTask()) != SingleTask()
+    free -= {"trainer.epochs"} if trainer.schedule == "cosine" or is_sequence else set()
     return {key: value for key, value in settings.items() if key not in free}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,10 @@ class Samples(ABC):
             TypeError: the index is none of these; a single number is written `[[number]]`.
             IndexError: an index exceeds the number of samples.
         """
+
+    def relabelled(self, labels: Tensor) -> Self:
+        """Return the same samples with other labels, int64 `[N]`."""
+        return cast(Self, replace(cast(Any, self), labels=labels))  # every kind of samples is a dataclass
 
     @abstractmethod
     def content(self) -> tuple[list[int], Iterable[Array]]:

@@ -106,6 +106,19 @@ class Device:
     def clock(self, value: int) -> None:
         self.session.clock = value
 
+    def idle(self, seconds: float) -> None:
+        """Advance the clock by a chip time without trials (s): an emulated device drifts as in this time.
+
+        The clock of a real chip runs by itself, whatever this says.
+
+        Raises:
+            ValueError: No network is attached, so that the time of a trial is unknown.
+        """
+        plan = self.plan
+        if plan is None:
+            raise ValueError(f"idle({seconds:g}): no network is attached; call net.attach(device) before")
+        self.clock += round(seconds / (plan.circuit.trial_time or plan.capabilities.trial_time))
+
     @property
     def waited(self) -> float:
         """Return the wall-clock time in which the host waited for the device (s)."""

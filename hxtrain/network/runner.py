@@ -25,10 +25,13 @@ class Write(NamedTuple):
     Attributes:
         previous: Weights of each projection `[N, J]`, before the step.
         current: Weights of each projection `[N, J]`, after the step.
+        gradients: Gradients of the loss without penalties, before the step, of each projection `[N, J]`; None for a
+            projection that does not learn. None as a whole if no penalty reads them.
     """
 
     previous: list[Tensor]
     current: list[Tensor]
+    gradients: list[Tensor | None] | None = None
 
 
 @runtime_checkable

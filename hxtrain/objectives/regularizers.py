@@ -32,10 +32,12 @@ class Regularizer(ABC):
         reads: output that the penalty reads, a kind of `Network.output_kind`; None if it reads none.
         strength: factor of the penalty; 0 switches the regulariser off.
         watches_writes: whether `after_write` is called; without a watcher no copy of the weights is made.
+        reads_loss: whether `after_write` reads the gradients of the loss without penalties, see `Write.gradients`.
     """
 
     reads: ClassVar[str | None] = None
     watches_writes: ClassVar[bool] = False
+    reads_loss: ClassVar[bool] = False
     is_prepared = False
     strength: float = 0.0
 
@@ -47,6 +49,11 @@ class Regularizer(ABC):
         value = getattr(self, name)
         if not 0 <= value < math.inf:
             raise ValueError(f"regularizer {type(self).__name__}: {name}={value} must be finite and not negative")
+
+    @property
+    def measures_loss(self) -> bool:
+        """Whether steps have to tell the gradients of the loss without penalties."""
+        return self.reads_loss and self.strength > 0
 
     @abstractmethod
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:

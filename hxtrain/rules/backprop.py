@@ -36,6 +36,7 @@ class Backprop(LearningRule):
     needs: ClassVar[frozenset[Need]] = frozenset(
         {Need.LOSS, Need.PENALTIES, Need.TARGETS, Need.INPUT_SPIKES, Need.SPIKES}
     )
+    tells_loss: ClassVar[bool] = True
     solves: ClassVar[str] = "digits, MNIST 16x16, Fashion-MNIST 16x16, Yin-Yang (docs/results)"
 
     def __init__(
@@ -105,8 +106,11 @@ def descend(
         total = total + addition
     if not math.isfinite(float(total.detach())):
         raise LossNotFiniteError(_not_finite(penalties))
-    total.backward()  # type: ignore[no-untyped-call]
-    return Step(activity, value)
+    if not any(penalty.measures_loss for penalty in objective.penalties):
+        total.backward()  # type: ignore[no-untyped-call]
+        return Step(activity, value)
+    additions = [penalty for _, penalty in penalties] + ([] if addition is None else [addition])
+    return Step(activity, value, gradients=_separate_backward(net, answer, additions))
 
 
 def train_step(
@@ -167,6 +171,17 @@ def _penalties(
         return []
     weights = net.effective_weights()
     return [(regularizer, regularizer(activity, weights)) for regularizer in active]
+
+
+def _separate_backward(net: Network, answer: Tensor, additions: Sequence[Tensor]) -> list[Tensor | None]:
+    """Leave the gradient of loss and additions in `.grad`; returns that of the loss alone, see `Write.gradients`."""
+    answer.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    gradients = [p.synapses.weight.grad for p in net.projections]
+    copies = [None if gradient is None else gradient.clone() for gradient in gradients]
+    learned = [addition for addition in additions if addition.requires_grad]
+    if learned:
+        torch.autograd.backward(learned)
+    return copies
 
 
 def _check_answer(answer: Tensor) -> None:

@@ -54,11 +54,13 @@ class Step(NamedTuple):
         activity: Activity of the network.
         loss: Loss without penalties.
         metrics: Further means over the samples, by name, see `LearningRule.metrics`.
+        gradients: Gradients of the loss without penalties, see `Write.gradients`.
     """
 
     activity: Activity
     loss: float
     metrics: Mapping[str, float] = MappingProxyType({})
+    gradients: list[Tensor | None] | None = None
 
 
 class Batch(NamedTuple):
@@ -136,6 +138,7 @@ class LearningRule(ABC):
         state_moves_weights: Whether the state enters the changes of weights. Processes that share a batch have states
             of their own; they are refused if the state enters.
         watches_writes: Whether `after_write` is called; without a watcher no copy of the weights is made.
+        tells_loss: Whether a step tells the gradients of the loss without penalties, for penalties that read them.
         watchers: What watches writes, of the rule and its penalties; made by `prepare`.
     """
 
@@ -148,6 +151,7 @@ class LearningRule(ABC):
     metrics: ClassVar[tuple[str, ...]] = ()
     state_moves_weights: ClassVar[bool] = True
     watches_writes: ClassVar[bool] = False
+    tells_loss: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         try:
@@ -198,9 +202,16 @@ class LearningRule(ABC):
 
         Raises:
             ValueError: The network cannot pursue the objective, see `Objective.check`; or the rule has none.
+            RuleError: A penalty reads gradients of the loss, which the rule does not tell.
         """
         self._objective = objective = objective or self.objective
         objective.check(net)
+        for penalty in objective.penalties:
+            if penalty.measures_loss and Need.PENALTIES in self.needs and not self.tells_loss:
+                raise RuleError(
+                    f"rule={self.name} does not tell the gradient of the loss alone, which {type(penalty).__name__} "
+                    "reads; choose rule=backprop, adm or eventprop, or another penalty, such as regularizer=ewc"
+                )
         self._net = ref(net)
         for penalty in objective.penalties:
             penalty.prepare(net)

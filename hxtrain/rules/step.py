@@ -57,7 +57,7 @@ def learn(
         for constraint in constraints:
             constraint.apply(net)
     if rule.watchers:
-        write = Write(previous, weights_of(net))
+        write = Write(previous, weights_of(net), step.gradients)
         for watcher in rule.watchers:
             watcher.after_write(net, write)
     return step

@@ -16,6 +16,7 @@ KINDS = {
     "rule.kind": "rules",
     "optimizer.kind": "optimizers",
     "constraint.kinds": "constraints",
+    "tasks.kind": "sequences",
     "model.kind": "models",
 }
 """Kind of the components, by the setting that names one or several."""
@@ -30,6 +31,7 @@ FIRST_VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "gradient": {"gradient.kind": "surrogate"},
     "rule": {"rule.kind": "backprop"},
     "constraint": {"constraint.kinds": ["clamp"]},
+    "tasks": {"tasks.kind": "none"},
     "optimizer": {"optimizer.kind": "adam", "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-8},
 }
 """Settings that the first versions did not have, since there was no choice, by group."""

@@ -30,12 +30,6 @@ log.propagate = False
 log.setLevel(logging.INFO)
 
 
-class Extent(Protocol):
-    """How long a training is to be; `epochs` of its settings."""
-
-    epochs: int
-
-
 class Means(Protocol):
     """Sums over an epoch so far."""
 
@@ -44,14 +38,11 @@ class Means(Protocol):
 
 
 class Course(Protocol):
-    """A training in progress, as a progress bar sees it: `epoch` and `step` from 0."""
+    """A training in progress, as a progress bar sees it: `epoch` of `epochs`, and `step`, from 0."""
 
+    epochs: int
     epoch: int
     step: int
-
-    @property
-    def config(self) -> Extent:
-        """Return the settings."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,9 +92,9 @@ class Progress:
             self._bar = bar
             self._task = bar.add_task(
                 "training",
-                total=steps * trainer.config.epochs,
+                total=steps * trainer.epochs,
                 completed=steps * trainer.epoch + trainer.step,
-                epoch=f"{trainer.epoch + 1}/{trainer.config.epochs}",
+                epoch=f"{trainer.epoch + 1}/{trainer.epochs}",
                 text="",
             )
             yield
@@ -128,7 +119,7 @@ class Progress:
         if text is None:
             self._bar.update(self._task, advance=1)
         else:
-            epoch = f"{trainer.epoch + 1}/{trainer.config.epochs}"
+            epoch = f"{trainer.epoch + 1}/{trainer.epochs}"
             self._bar.update(self._task, advance=1, text=text, epoch=epoch)
 
     def epoch(self, record: Mapping[str, Any], evaluated_on: str) -> None:

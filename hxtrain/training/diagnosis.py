@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,54 @@ class Observations:
         if any(bool(torch.isnan(trace).any()) for trace in self._traces.get(net.layers[-1].name, [])):
             warnings.append("the readout is not a number; check the input's range")
         return warnings + _clipping(net)
+
+
+class Place(NamedTuple):
+    """The place of a step in a training.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        first: First sample of the step, in the order of the epoch.
+        samples: Number of samples of the step.
+        total: Number of samples of an epoch.
+    """
+
+    epoch: int
+    first: int
+    samples: int
+    total: int
+
+    @property
+    def remaining(self) -> int:
+        """Number of samples of the epoch after this step."""
+        return self.total - self.first - self.samples
+
+
+class StepDiagnosis:
+    """Diagnosis of the steps of a training, at its start and at the end of each epoch.
+
+    Steps of few samples are judged together. A first epoch of a single step is not judged as trained.
+    """
+
+    def __init__(self) -> None:
+        self._start = Observations()
+        self._end = Observations()
+
+    def warnings(self, net: Network, activity: Activity, place: Place) -> list[str]:
+        """Add the activity of a step; returns warnings of missing input and unhealthy layers, once they are judged."""
+        warnings = []
+        if place.epoch == 0 and place.first < JUDGED_SAMPLES:
+            self._start.add(net, activity)
+            if place.first + place.samples >= JUDGED_SAMPLES or place.remaining == 0:
+                warnings += self._start.warnings(net, trained=False)
+                self._start = Observations()
+        is_first_of_all = place.epoch == place.first == 0
+        if place.remaining < JUDGED_SAMPLES and not (is_first_of_all and place.remaining == 0):
+            self._end.add(net, activity)
+            if place.remaining == 0:
+                warnings += self._end.warnings(net, trained=True)
+                self._end = Observations()
+        return warnings
 
 
 def diagnose(net: Network, activity: Activity, trained: bool) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from hxtrain.datasets.source import source as source_of
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss
+from hxtrain.objectives.heads import head_of
 from hxtrain.objectives.losses import check_output, default_loss, predictions
 
 from .cost import CostMeter, Costs, sum_or_none
@@ -163,6 +166,36 @@ def evaluate(
     _check(net, source, loss)
     _check_sizes(net, source, loss, whole("batch_size", batch_size))
     return observe(net, source, loss, batch_size, masks).summary()
+
+
+def evaluate_tasks(
+    net: Network, sources: Sequence[Source], loss: Loss, batch_size: int = 500, masks: list[Tensor | None] | None = None
+) -> tuple[Evaluation, list[float]]:
+    """Evaluate the samples of several tasks, see `evaluate`; returns what `combined` does.
+
+    Args:
+        net: Network, attached to a device or in software.
+        sources: Input spikes and labels of each task, in their order.
+        loss: Loss of all tasks, which may have a head for each.
+        batch_size: Samples per batch.
+        masks: Active neurons of each layer; None keeps all.
+    """
+    sums = []
+    for task, source in enumerate(sources):
+        _check(net, source, loss)
+        _check_sizes(net, source, loss, whole("batch_size", batch_size))
+        with head_of(loss, task):
+            sums.append(observe(net, source, loss, batch_size, masks))
+    return combined(sums)
+
+
+def combined(sums: Sequence[EvaluationSums]) -> tuple[Evaluation, list[float]]:
+    """Return the evaluation of several tasks together, with the mean of their accuracies, and these accuracies."""
+    accuracies = [part.summary().accuracy for part in sums]
+    total = sums[0]
+    for addend in sums[1:]:
+        total = total + addend
+    return replace(total.summary(), accuracy=fmean(accuracies)), accuracies
 
 
 def _check(net: Network, source: Source, loss: Loss) -> None:

@@ -16,10 +16,12 @@ from hxtrain.checks import require_kind, text
 from hxtrain.datasets import Dataset
 from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
+from hxtrain.datasets.sequences import SingleTask, TaskSequence
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives import Loss
 from hxtrain.objectives.functions import as_loss, named_penalties
+from hxtrain.objectives.heads import Heads
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, default_optimizer
 from hxtrain.runs.progress import Progress, Warnings
@@ -27,8 +29,8 @@ from hxtrain.runs.progress import Progress, Warnings
 from .config import FREE_TO_CHANGE, TrainerConfig
 from .evaluation import Evaluation
 from .retraining import train
+from .sequence import task_loss, trainer_of
 from .task import Task
-from .trainer import Trainer
 
 REMEDY = "fit(net, data, epochs=5)"
 
@@ -41,7 +43,8 @@ class Fit(NamedTuple):
             test samples if training samples were held out.
         records: One record per epoch: loss, accuracies, spikes, time.
         selection: What the epoch was chosen on (`selected_on`), its number (`selected_epoch`), its accuracy on held out
-            samples (`validation_accuracy`), and whether the network was `retrained`.
+            samples (`validation_accuracy`), and whether the network was `retrained`; of a sequence of tasks also the
+            `accuracy_matrix`, its `mean_accuracy`, `forgetting` and the like, see `AccuracyMatrix`.
     """
 
     evaluation: Evaluation
@@ -65,6 +68,7 @@ def fit(
     optimizer: Optimizer | None = None,
     constraints: Mapping[str, Constraint] | None = None,
     augment: Augmentation | None = None,
+    tasks: TaskSequence | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool | Progress = True,
@@ -87,6 +91,8 @@ def fit(
         optimizer: Settings of the optimiser; None: that of the rule, `Adam()` for a gradient, `SGD()` for a local rule.
         constraints: Restrictions of the weights by name; None: the clamp to the range of the device.
         augment: Distortion of training samples; None for none.
+        tasks: Sequence of tasks made of the data, such as `PermutedTasks(3)`, each trained for `epochs`; None: the data
+            are one task.
         seed: Seed of data order, dropout, augmentation and jitter.
         folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing stays but the
             weights.
@@ -111,13 +117,15 @@ def fit(
         raise ValueError(
             f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
         )
+    tasks = SingleTask() if tasks is None else tasks
+    require_kind(tasks, TaskSequence, "tasks", "give PermutedTasks(3)")
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
     task = Task(
         net,
         encoder or LatencyEncoder(),
-        as_loss(chosen_loss, net.output_kind),
+        task_loss(as_loss(chosen_loss, net.output_kind), tasks),
         named_penalties(penalties if pursued is None else pursued.penalties),
-        data,
+        tasks.dataset(data, 0),
         augment or ImageAugmentation(),
         rule=rule,
         optimizer=optimizer or default_optimizer(rule),
@@ -126,7 +134,7 @@ def fit(
     if folder is not None:
         Path(text("folder", folder)).mkdir(parents=True, exist_ok=True)
     reports = progress if isinstance(progress, Progress) else (Progress() if progress else Warnings())
-    trainer = Trainer(task, config, seed, folder, _identity(task, config, seed), reports)
+    trainer = trainer_of(task, tasks, data, config, seed, folder, _identity(task, tasks, config, seed), reports)
     evaluation = train(trainer)
     return Fit(evaluation, trainer.records, trainer.summary())
 
@@ -146,9 +154,9 @@ def _loop_settings(settings: dict[str, Any]) -> TrainerConfig:
     return TrainerConfig(**settings)
 
 
-def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
+def _identity(task: Task, tasks: TaskSequence, config: TrainerConfig, seed: int) -> dict[str, Any]:
     """Return the plain values that identify a training; a resumed one must have the same."""
-    free = FREE_TO_CHANGE - ({"epochs"} if config.schedule == "cosine" else set())
+    free = FREE_TO_CHANGE - ({"epochs"} if config.schedule == "cosine" or tasks.total > 1 else set())
     loop = {f"trainer.{name}": value for name, value in asdict(config).items() if name not in free}
     components: dict[str, Any] = {
         "encoder": task.encoder,
@@ -160,6 +168,10 @@ def _identity(task: Task, config: TrainerConfig, seed: int) -> dict[str, Any]:
         **{f"regularizer.{name}": penalty for name, penalty in task.regularizers.items()},
         **{f"constraint.{name}": constraint for name, constraint in task.constraints.items()},
     }
+    if isinstance(task.loss, Heads):
+        components["loss"] = task.loss.loss
+    if tasks.total > 1:
+        components["tasks"] = tasks
     texts = {name: _described(component) for name, component in components.items()}
     device = device_of(task.net)
     chip = {"chip": "none"} if device is None else {"chip": str(device.backend.identity.get("chip_hash"))}

@@ -55,6 +55,7 @@ class Loop(ABC, Generic[Config]):
         train: Training samples in use.
         test: Test samples in use.
         records: One record per finished epoch.
+        epochs: Number of epochs to train.
         epoch: Number of finished epochs.
         step: Number of finished steps in the current epoch.
         sums: Sums over the current epoch.
@@ -82,6 +83,7 @@ class Loop(ABC, Generic[Config]):
             self.train = shorten(data.train, config.train_samples, "trainer.train_samples")
             self.test = shorten(data.test, config.test_samples, "trainer.test_samples")
         self.records: list[dict[str, Any]] = []
+        self.epochs = config.epochs
         self.epoch = 0
         self.step = 0
         self.sums = sums
@@ -212,10 +214,10 @@ class Loop(ABC, Generic[Config]):
 
     def _require_epochs(self, epoch: int, step: int) -> None:
         """Raise an error if the settings ask for fewer epochs than the checkpoint has."""
-        if epoch + (step > 0) > self.config.epochs:
+        if epoch + (step > 0) > self.epochs:
             progress = f"{epoch} epochs" + (f" and {step} steps" if step else "")
             raise CheckpointError(
-                f"{self.checkpoint} has done {progress}, epochs={self.config.epochs} is fewer; give at least "
+                f"{self.checkpoint} has done {progress}, epochs={self.epochs} is fewer; give at least "
                 f"{epoch + (step > 0)}, or start a new run in another hydra.run.dir"
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,22 +15,17 @@ from hxtrain.backends import DeviceError, Health, Spikes
 from hxtrain.checks import require_kind
 from hxtrain.datasets import Source
 from hxtrain.execution import device_of
-from hxtrain.network import Activity, Network
+from hxtrain.network import Network
 from hxtrain.objectives.distillation import Lessons
 from hxtrain.objectives.losses import predictions
-from hxtrain.objectives.regularizers import default_penalties
 from hxtrain.rules import (
     Batch,
     LossFunction,
     LossNotFiniteError,
-    Need,
-    Objective,
-    RuleError,
     Step,
     default_optimizer,
     learn,
     optimizer_warnings,
-    require_fit,
 )
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.metrics import Sums
@@ -40,8 +34,9 @@ from hxtrain.runs.randomness import epoch_order, generator
 from hxtrain.runs.saved import required, take_weights
 
 from .config import TrainerConfig
-from .diagnosis import JUDGED_SAMPLES, Observations
+from .diagnosis import Place, StepDiagnosis
 from .evaluation import Evaluation, EvaluationSums, observe
+from .learner import Learner
 from .loop import METRICS, NO_FOLDER, TrainingInterrupt, shorten
 from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
@@ -75,7 +70,6 @@ class Trainer(NetworkLoop[TrainerConfig]):
         team: Processes that share every batch; only the first one writes.
 
     Attributes:
-        epochs: Number of epochs to train.
         final: Evaluation of the last epoch.
         selection: Choice of the epoch whose weights count. `Loop` has the other attributes.
     """
@@ -94,11 +88,10 @@ class Trainer(NetworkLoop[TrainerConfig]):
         require_kind(config, TrainerConfig, "config", "give TrainerConfig(...)")
         chosen = task.optimizer or default_optimizer(task.rule)
         optimizer = chosen.build(task.net.parameters(), config.learning_rate)
-        self.rule = copy.deepcopy(task.rule)
-        self.regularizers = copy.deepcopy(dict(task.regularizers))
         self.task = task
-        self._prepare_rule(task, progress)
-        self._require_shared_state(team)
+        self.learner = Learner(task, progress)
+        self.learner.require_shared_state(team)
+        self.rule = self.learner.rule
         sums = _empty_sums(task.net)
         super().__init__(task.net, task.data, config, seed, folder, settings, progress, optimizer, sums)
         self.team = team
@@ -108,7 +101,6 @@ class Trainer(NetworkLoop[TrainerConfig]):
             None if task.teacher is None else Lessons(task.teacher, self.train_source, config.evaluation_batch_size)
         )
         self._in_software = task.net.in_software
-        self.epochs = config.epochs
         self.selection = Selection(config.choose, task.data)
         if config.retrain and (task.data.reserved is None or len(task.data.reserved.train) == len(task.data.train)):
             raise ValueError(
@@ -124,59 +116,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._step_sums = StepSums(0, 0, 0, 0)
         self._step_metrics: dict[str, float] = {}
         self._warn(optimizer_warnings(self.rule, chosen))
-        self._start_observations = Observations()
-        self._end_observations = Observations()
-
-    def _prepare_rule(self, task: Task, progress: Progress) -> None:
-        """Prepare rule, loss, regularisers and constraints for the network.
-
-        Raises:
-            RuleError: The rule cannot train the network on its device.
-            TypeError: The state of rule or regularisers cannot be stored in a checkpoint.
-        """
-        device = device_of(task.net)
-        require_fit(self.rule, task.net, None if device is None else device.backend.capabilities)
-        if task.teacher is not None and Need.LOSS not in self.rule.needs:
-            raise RuleError(f"rule={self.rule.name} follows no loss, and so no teacher; leave distillation out")
-        if task.teacher is not None and not self.rule.takes_teacher:
-            raise RuleError(
-                f"rule={self.rule.name} learns while a trial runs, but the loss of a teacher is known at its end "
-                "alone; leave distillation out, or choose rule=backprop"
-            )
-        ignored = [name for name, penalty in self.regularizers.items() if penalty.strength > 0]
-        is_named = self.regularizers != default_penalties()
-        if ignored and is_named and Need.PENALTIES not in self.rule.needs:
-            verb, pronoun = ("has", "it") if len(ignored) == 1 else ("have", "them")
-            progress.warn(
-                f"rule={self.rule.name} follows no penalties: regularizer {', '.join(ignored)} {verb} no effect; leave "
-                f"{pronoun} out with regularizer=[]"
-            )
-        task.loss.prepare(len(task.data.classes), task.data.targets)
-        objective = (self.rule.pursued or Objective(task.loss))._replace(
-            loss=task.loss, penalties=list(self.regularizers.values()), targets=task.data.targets
-        )
-        self.rule.prepare(task.net, objective)
-        dict(self._state_tensors())
-        with torch.no_grad():
-            for constraint in task.constraints.values():
-                constraint.prepare(task.net)
-
-    def _require_shared_state(self, team: Team) -> None:
-        """Refuse states of rule, loss or regularisers if several processes would each have another one.
-
-        Raises:
-            RuleError: There is such a state.
-        """
-        state = self._course_state()
-        states = {f"rule={self.rule.name}": state["rule"]} if self.rule.state_moves_weights else {}
-        states |= {f"loss {type(self.task.loss).__name__}": state["loss"]}
-        states |= {f"regularizer {name}": values for name, values in state["penalties"].items()}
-        owners = [owner for owner, values in states.items() if values]
-        if team.size > 1 and owners:
-            raise RuleError(
-                f"{' and '.join(owners)}: the state is learned from the samples of one process, and {team.size} "
-                "processes do not share it; train in a single process, without torchrun, or without a state"
-            )
+        self._diagnosis = StepDiagnosis()
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the evaluation that counts: of the last epoch, or of the chosen one.
@@ -231,6 +171,12 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self.conclude(evaluation)
         return evaluation
 
+    @property
+    def evaluated_samples(self) -> int:
+        """Number of samples of the evaluation that counts."""
+        reserved = self.selection.reserved_test
+        return len(self.test) if reserved is None else self.config.test_samples or len(reserved)
+
     def summary(self) -> dict[str, Any]:
         """Return what a result tells about the choice of the epoch, see `Selection.summary`."""
         assert self.final is not None  # the training has ended
@@ -254,6 +200,10 @@ class Trainer(NetworkLoop[TrainerConfig]):
 
     def _evaluate(self, source: Source) -> Evaluation:
         """Evaluate the network on the samples of a source; each process runs one part of them."""
+        return self._observe(source).summary()
+
+    def _observe(self, source: Source) -> EvaluationSums:
+        """Return the sums over the samples of a source; each process runs one part of them."""
         task = self.task
         part = range(*self.team.part(len(source)))
         with self._sharing(part.start, len(source)):
@@ -261,7 +211,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
         total, *addends = map(EvaluationSums.from_plain, self.team.gather(sums.as_plain()))
         for addend in addends:
             total = total + addend
-        return total.summary()
+        return total
 
     def _sharing(self, first: int, total: int) -> AbstractContextManager[None]:
         """Return a context in which the device of this process runs a part of a batch of `total` samples."""
@@ -324,7 +274,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self.sums.add(*means, self._step_metrics)
         health = Health(round(sums.dropped_spikes), round(sums.retries), step.activity.health.notes)
         self._report_health("training", health)
-        self._diagnose(step.activity, len(indices))
+        place = Place(self.epoch, self.step * self.config.batch_size, len(indices), len(self.train))
+        self._warn(self._diagnosis.warnings(task.net, step.activity, place))
 
     def _name_fixed_projections(self) -> None:
         """Warn of projections that are meant to learn, but that the rule left alone in the first step."""
@@ -400,25 +351,6 @@ class Trainer(NetworkLoop[TrainerConfig]):
             raise DeviceError("another process has failed, see its error")
         self._stopped = self._step_sums.stop > 0
 
-    def _diagnose(self, activity: Activity, count: int) -> None:
-        """Warn of missing input and unhealthy layers, at the start of the run and at the end of each epoch.
-
-        Steps of few samples are judged together. A first epoch of a single step is not judged as trained.
-        """
-        net = self.task.net
-        first = self.step * self.config.batch_size
-        remaining = len(self.train) - first - count
-        if self.epoch == 0 and first < JUDGED_SAMPLES:
-            self._start_observations.add(net, activity)
-            if first + count >= JUDGED_SAMPLES or remaining == 0:
-                self._warn(self._start_observations.warnings(net, trained=False))
-                self._start_observations = Observations()
-        if remaining < JUDGED_SAMPLES and not (self.epoch == 0 and self.steps_per_epoch == 1):
-            self._end_observations.add(net, activity)
-            if remaining == 0:
-                self._warn(self._end_observations.warnings(net, trained=True))
-                self._end_observations = Observations()
-
     def _report_health(self, phase: str, health: Health) -> None:
         """Count lost spikes and repeated runs; warn of them once per epoch, and of each note once per epoch."""
         place = f"{phase}, epoch {self.epoch + 1}, step {self.step + 1}"
@@ -452,13 +384,14 @@ class Trainer(NetworkLoop[TrainerConfig]):
             input_events_per_sample=None if evaluation is None else evaluation.input_events_per_sample,
             late_input_events_per_sample=None if evaluation is None else evaluation.late_input_events_per_sample,
             **metrics,
+            **self._entries(),
         )
         self.epoch += 1
         if evaluation is not None and self.task.net.in_software == self._in_software:
             self.selection.consider(self.epoch, evaluation, self.task.net, self.task.loss)
         self.step = 0
         self.sums = _empty_sums(self.task.net)
-        self.final = evaluation
+        self.final = self._counted(evaluation)
         self._save()
         if self.team.leads:
             self._write_records()
@@ -467,6 +400,21 @@ class Trainer(NetworkLoop[TrainerConfig]):
     def _evaluated(self) -> Evaluation | None:
         """Return the evaluation after an epoch; a subclass may leave it out."""
         return self.evaluate()
+
+    def _counted(self, evaluation: Evaluation | None) -> Evaluation | None:
+        """Return the evaluation that counts if this epoch is the last one: that of the epoch."""
+        return evaluation
+
+    def _entries(self) -> dict[str, Any]:
+        """Return further entries of the record of an epoch."""
+        return {}
+
+    def _further_state(self) -> dict[str, Any]:
+        """Return further entries of a checkpoint."""
+        return {}
+
+    def _take_further_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `_further_state` returned."""
 
     def _save(self) -> None:
         """Write the checkpoint, see `_write_checkpoint`; only the first process does."""
@@ -482,6 +430,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
             final=None if self.final is None else self.final.as_dict(),
             clock=self._clock if self._clock is not None else device.clock if device else 0,
             selection=self.selection.state_dict(),
+            **self._further_state(),
             **(course if end is None else course | {"loss": end.loss}),
         )
 
@@ -491,6 +440,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
         take_weights(self.task.net, state["model"], self.checkpoint)
         self._restore_course_state(state)
         self.selection.load_state_dict(state.get("selection"), self.checkpoint)
+        self._take_further_state(state)
         self.step = state["step"]
         self.sums = Sums(**state["sums"])
         self.final = None if state["final"] is None else Evaluation.from_dict(state["final"])
@@ -502,32 +452,16 @@ class Trainer(NetworkLoop[TrainerConfig]):
 
     def _course_state(self) -> dict[str, Any]:
         """Return the states of the rule, of the loss and of the regularisers."""
-        penalties = {name: penalty.state_dict() for name, penalty in self.regularizers.items()}
-        return {"rule": self.rule.state_dict(), "loss": self.task.loss.state_dict(), "penalties": penalties}
+        return self.learner.state_dict()
 
     def _take_course_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `_course_state` returned; old checkpoints lack it."""
-        penalties = state.get("penalties", {})
-        self.rule.load_state_dict(state.get("rule", {}))
-        self.task.loss.load_state_dict(state.get("loss", {}))
-        for name, penalty in self.regularizers.items():
-            penalty.load_state_dict(penalties.get(name, {}))
+        self.learner.load_state_dict(state)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors of optimiser, rule and regularisers, with names for an error text."""
+        """Yield the tensors of optimiser, rule, loss and regularisers, with names for an error text."""
         yield from super()._moments()
-        yield from self._state_tensors()
-
-    def _state_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors in the states of rule and regularisers.
-
-        Raises:
-            TypeError: A state holds something else than tensors and plain values.
-        """
-        state = self._course_state()
-        for owner, values in {"the rule": state["rule"], "the loss": state["loss"], **state["penalties"]}.items():
-            for name, value in values.items():
-                yield from _tensors(f"{name} of {owner}", value)
+        yield from self.learner.tensors()
 
     def _restore_course_state(self, state: Mapping[str, Any]) -> None:
         """Restore the states of a checkpoint.
@@ -560,22 +494,3 @@ class Trainer(NetworkLoop[TrainerConfig]):
 def _empty_sums(net: Network) -> Sums:
     """Return the sums over no samples of a network."""
     return Sums(hidden_spikes=0.0 if len(net.layers) > 1 else None)
-
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in a part of a state.
-
-    Args:
-        name: Name of the part, for errors.
-        value: Tensor, plain value, or list or mapping of these.
-
-    Raises:
-        TypeError: The part holds something else, which no checkpoint could give back.
-    """
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(name, part)
-    elif type(value) not in (str, int, float, bool, type(None)):
-        raise TypeError(f"{name} holds a {type(value).__name__}; a state consists of tensors and plain values")

@@ -33,14 +33,21 @@ class StoredEvents(EventSamples):
         store: events.
         duration: time (s) from which on events are left out, or infinity for none.
         numbers: samples of the store in use, int64 [N]; None: all.
+        labels: class numbers of these samples, int64 [N]; None: those of the store.
     """
 
-    def __init__(self, store: EventStore, duration: float = np.inf, numbers: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        duration: float = np.inf,
+        numbers: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
         self.store = store
         self.duration = duration
         self.numbers = torch.arange(len(store)) if numbers is None else numbers
         self.units = store.units
-        self.labels = store.labels[self.numbers]
+        self.labels = store.labels[self.numbers] if labels is None else labels
         self.groups = None if store.groups is None else store.groups[self.numbers]
 
     def __repr__(self) -> str:
@@ -49,7 +56,12 @@ class StoredEvents(EventSamples):
 
     def __getitem__(self, chosen: Any) -> StoredEvents:
         """Return some of the samples, see `Samples`; nothing is read."""
-        return StoredEvents(self.store, self.duration, self.numbers[self._rows(chosen)])
+        rows = self._rows(chosen)
+        return StoredEvents(self.store, self.duration, self.numbers[rows], self.labels[rows])
+
+    def relabelled(self, labels: Tensor) -> StoredEvents:
+        """Return the same samples with other labels, see `Samples`; nothing is read."""
+        return StoredEvents(self.store, self.duration, self.numbers, labels)
 
     def events(self, chosen: Any) -> Spikes:
         """Return the events of some samples, see `EventSamples`.
