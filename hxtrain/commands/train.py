@@ -25,6 +25,7 @@ from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
+from hxtrain.masks import MASKS, MaskMethod, NoMask
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.objectives import LOSSES, PENALTIES, Loss, MaxOverTime, Regularizer
 from hxtrain.objectives.distillation import Distillation
@@ -63,6 +64,7 @@ from hxtrain.training.selection import chosen_weights
 from hxtrain.training.task import Task
 from hxtrain.training.trainer import Trainer
 
+from .masking import mask_before_placement, mask_on_device, regularizers
 from .result import draw_plots, optional_plots, result, save_weights
 
 
@@ -86,6 +88,7 @@ class RunConfig:
     rule: LearningRule = field(default_factory=Backprop)
     optimizer: Optimizer = MISSING
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
+    mask: MaskMethod = field(default_factory=NoMask)
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=ImageAugmentation)
     distillation: Distillation = field(default_factory=Distillation)
@@ -112,6 +115,7 @@ PARTS: Mapping[str, type] = {
     "gradient": Gradient,
     "rule": LearningRule,
     "optimizer": Optimizer,
+    "mask": MaskMethod,
     "data": DataConfig,
     "augment": Augmentation,
     "distillation": Distillation,
@@ -128,6 +132,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "rule": RULES,
     "optimizer": OPTIMIZERS,
     "constraint": CONSTRAINTS,
+    "mask": MASKS,
 }
 """Registry of each part of which there are several kinds."""
 
@@ -306,13 +311,16 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
+    is_masked = mask_before_placement(config, net, data, folder)
     with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:
+        if not is_masked:
+            mask_on_device(config, net, data, members)
         identity = _joined(members.gather(device_identity(device)))
         task = Task(
             net,
             config.encoder,
             config.loss,
-            config.regularizer,
+            regularizers(config, data),
             data,
             config.augment,
             teacher,

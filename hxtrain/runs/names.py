@@ -16,6 +16,7 @@ KINDS = {
     "rule.kind": "rules",
     "optimizer.kind": "optimizers",
     "constraint.kinds": "constraints",
+    "mask.kind": "masks",
     "model.kind": "models",
 }
 """Kind of the components, by the setting that names one or several."""
@@ -42,6 +43,7 @@ LATER_VERSIONS: Mapping[str, Any] = {
     "encoder.stride": 1,
     "encoder.pooled": False,
     "gradient.refractory": False,
+    "mask.kind": "none",
     "trainer.choose": "last",
     "trainer.retrain": False,
 }
