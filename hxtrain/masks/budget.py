@@ -70,11 +70,11 @@ class Budget:
         assert self.density is not None
         return max(1, round(self.density * sources))
 
-    def relaxed(self, share: float) -> Budget:
-        """Return the budget on the way from all synapses (`share` = 0) to this one (1), in equal factors of density."""
+    def relaxed(self, share: float, sources: int) -> Budget:
+        """Return a density on the way from all synapses (`share` = 0) to this budget (1), within the signed inputs."""
         if self.density is None:
             raise ValueError("a budget of a fan-in has no density; use `Budget.as_density`")
-        return replace(self, density=self.density**share)
+        return replace(self, density=min(self.density**share, (self.rows or sources) / sources))
 
     def as_density(self, sources: int) -> Budget:
         """Return the budget as a density, for projections with some number of sources."""

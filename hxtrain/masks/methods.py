@@ -394,7 +394,7 @@ class DeepRMask(RandomMask):
         interval: Steps between two rewirings.
     """
 
-    strength: float = 1e-3
+    strength: float = 1e-5
     interval: int = 1
 
     def __post_init__(self) -> None:

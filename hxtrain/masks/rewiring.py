@@ -49,6 +49,7 @@ class Rewiring(Regularizer):
                 raise ValueError(f"{name}{setting}={value} must be at least 1")
         self._step = 0
         self._rewired: list[Incoming] = []
+        self._places: list[int] = []
 
     def prepare(self, net: Network) -> None:
         """Find the projections.
@@ -73,6 +74,7 @@ class Rewiring(Regularizer):
                 f"{type(self).__name__} moves the synapses of a mask, but no projection that is learned has one; set a "
                 "mask first: mask=rigl mask.fan_in=..., or net.set_mask(projection, mask)"
             )
+        self._places = [names.index(projection.name) for projection in self._rewired]
         self._check_rows(net)
 
     def _check_rows(self, net: Network) -> None:
@@ -92,8 +94,8 @@ class Rewiring(Regularizer):
                 )
 
     def penalty(self, activity: Activity, weights: list[Tensor]) -> Tensor:
-        """Return the mean magnitude of the weights of all projections."""
-        return torch.stack([weight.abs().mean() for weight in weights]).sum()
+        """Return the mean magnitude of the weights of the projections that are rewired, summed."""
+        return torch.stack([weights[place].abs().mean() for place in self._places]).sum()
 
     @torch.no_grad()
     def after_write(self, net: Network, write: Write) -> None:
@@ -136,9 +138,9 @@ class Rewiring(Regularizer):
 class RigL(Rewiring):
     """Drops the smallest weights, and grows where the gradient is largest (Evci et al. 2020).
 
-    After every `interval` steps each neuron drops a share of its synapses, the smallest, and gets as many absent ones with
-    the largest gradients of the loss, summed over these steps. New weights are zero. The share falls as a half cosine
-    to 0 at the step `end`.
+    After every `interval` steps each neuron drops a share of its synapses, the smallest, and gets as many absent ones
+    with the largest gradients of the loss, summed over these steps. New weights are zero. The share falls as a half
+    cosine to 0 at the step `end`.
 
     Attributes:
         share: Share of the synapses of a neuron that are replaced at first.
@@ -220,11 +222,11 @@ class DeepR(Rewiring):
     and so makes room. New weights are zero; each neuron keeps the number of its synapses.
 
     Attributes:
-        strength: Factor of the L1 penalty, the mean magnitude of weights; 0 without.
+        strength: Factor of the L1 penalty, the mean magnitude of the weights that are rewired; 0 without.
         seed: Seed of new synapses and of their signs.
     """
 
-    strength: float = 1e-3
+    strength: float = 1e-5
     seed: int = 0
 
     def prepare(self, net: Network) -> None:

@@ -107,7 +107,8 @@ def synflow_masks(model: RateModel, budgets: Sequence[Budget], iterations: int =
     masks = [torch.ones_like(weight, dtype=torch.bool) for weight in model.weights]
     for iteration in range(1, iterations + 1):
         scores = [score.masked_fill(~mask, -torch.inf) for score, mask in zip(_flow(model, masks), masks, strict=True)]
-        stage = [budget.relaxed(iteration / iterations) for budget in densities]
+        share = iteration / iterations
+        stage = [budget.relaxed(share, w.shape[1]) for budget, w in zip(densities, model.weights, strict=True)]
         if iteration == iterations:
             stage = list(budgets)
         if stage[0].scope == "network":
