@@ -61,6 +61,8 @@ class Capabilities:
             memory. False: it may record more, and the trace memory holds every neuron.
         calibration: Whether the device can be calibrated through the contract (`Calibratable`).
         batching: Whether the device takes several runs at once (`Batching`).
+        sources_per_input: Number of sources that can share a signed input of the neurons of a population
+            (`Projection.signed_inputs`); each neuron listens to at most one of them.
         plasticity: Whether the device can change its weights during a run by a rule on the chip. False everywhere: the
             contract has no method yet that hands such a rule over.
 
@@ -97,6 +99,7 @@ class Capabilities:
     calibration: bool = field(default=False, metadata={ADDITION: "abilities"})
     batching: bool = field(default=False, metadata={ADDITION: "abilities"})
     plasticity: bool = field(default=False, metadata={ADDITION: "abilities"})
+    sources_per_input: int = field(default=1, metadata={ADDITION: "sharing"})
 
     def __post_init__(self) -> None:
         problems = misfits(self, _CAPABILITIES) or self._contradictions()
@@ -154,7 +157,7 @@ class Capabilities:
         return int(self.trace_memory // (samples * channels * ((self.trace_bits + 7) // 8)))
 
 
-_COUNTS = ("neuron_circuits", "inputs_per_circuit", "max_merged")
+_COUNTS = ("neuron_circuits", "inputs_per_circuit", "max_merged", "sources_per_input")
 _FLAGS = (
     *("traces", "recurrence", "forced_reset", "deterministic"),
     *("selective", "calibration", "batching", "plasticity"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -97,6 +98,8 @@ def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabili
     if projection.pre_size != sources:
         problems.append(f"projection {name} has {projection.pre_size} sources, {projection.pre} has {sources} units")
     rows = populations[projection.post].merged * caps.inputs_per_circuit
+    if projection.signed_inputs is not None:
+        return problems + _sharing_misfits(projection, sources, rows, circuit, caps)
     end = projection.first_input + sources
     if projection.first_input < 0 or end > rows:
         problems.append(
@@ -106,6 +109,38 @@ def _projection_misfits(projection: Projection, circuit: Circuit, caps: Capabili
     if projection.pre == projection.post and not caps.recurrence:
         problems.append(f"projection {name}: the device has no recurrence, {projection.pre} cannot project onto itself")
     return problems
+
+
+def _sharing_misfits(
+    projection: Projection, sources: int, rows: int, circuit: Circuit, caps: Capabilities
+) -> list[str]:
+    """Return what is wrong with the signed inputs of a projection, one for each source.
+
+    Args:
+        projection: Projection.
+        sources: Number of its sources.
+        rows: Signed inputs of a target neuron.
+        circuit: Circuit of the projection.
+        caps: Capabilities of the device.
+    """
+    name = f"projection {projection.name}"
+    places = projection.places
+    if not isinstance(places, tuple) or len(places) != sources or any(type(place) is not int for place in places):
+        return [f"{name}: signed_inputs must be a tuple of {sources} whole numbers, one for each source"]
+    if not all(0 <= place < rows for place in places):
+        return [
+            f"{name} uses signed inputs {min(places)}..{max(places)} of {projection.post}, whose neurons have {rows} "
+            "each; merge more circuits per neuron"
+        ]
+    onto = [competitor for competitor in circuit.projections if competitor.post == projection.post]
+    shares = Counter(place for competitor in onto for place in competitor.places)
+    ((place, n_sources),) = shares.most_common(1)
+    if n_sources > caps.sources_per_input:
+        return [
+            f"{name}: {n_sources} sources use signed input {place} of {projection.post}, the device takes "
+            f"{caps.sources_per_input}; give each its own, or merge more circuits per neuron"
+        ]
+    return []
 
 
 def _record_misfits(circuit: Circuit, caps: Capabilities) -> list[str]:
@@ -159,7 +194,31 @@ def check_run(
         largest = max(high, -low)
         if largest > weight_max:
             raise ValueError(f"weights of {projection.name} reach {largest}, the device holds up to {weight_max}")
+    _check_sharing(circuit, weights, sizes)
     return circuit
+
+
+def _check_sharing(circuit: Circuit, weights: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
+    """Refuse weights onto a neuron from several sources at one signed input: a synapse listens to a single source.
+
+    Raises:
+        ValueError: There are such weights.
+    """
+    for post in {p.post for p in circuit.projections if p.signed_inputs is not None}:
+        onto = [projection for projection in circuit.projections if projection.post == post]
+        inputs = 1 + max(place for projection in onto for place in projection.places)
+        used = torch.zeros(sizes[post], inputs, dtype=torch.int16, device=weights[onto[0].name].device)
+        for projection in onto:
+            matrix = weights[projection.name]
+            used.index_add_(1, torch.tensor(projection.places, device=used.device), (matrix != 0).to(used.dtype))
+        crowded = (used > 1).nonzero()
+        if len(crowded):
+            neuron, place = crowded[0].tolist()
+            raise ValueError(
+                f"weights onto neuron {neuron} of {post} come from {int(used[neuron, place])} sources at signed input "
+                f"{place}, which a single one may use; keep to the mask that was placed, or place the network again "
+                "(net.attach(device))"
+            )
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:

@@ -50,7 +50,10 @@ class Projection:
         pre: Name of the upstream population, or `INPUT`.
         post: Name of the downstream population.
         pre_size: Number of sources.
-        first_input: Signed input of the target neurons that source 0 uses.
+        first_input: Signed input of the target neurons that source 0 uses; the others follow.
+        signed_inputs: Signed input of the target neurons that each source uses, `pre_size` numbers; None: `first_input`
+            and those that follow. Sources that share one (`Capabilities.sources_per_input`) have weights onto different
+            neurons: of all sources at a signed input, at most one has a weight other than 0 onto each neuron.
     """
 
     name: str
@@ -58,6 +61,13 @@ class Projection:
     post: str
     pre_size: int
     first_input: int = 0
+    signed_inputs: tuple[int, ...] | None = field(default=None, metadata={ADDITION: "sharing"})
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Signed input of the target neurons that each source uses."""
+        following = range(self.first_input, self.first_input + self.pre_size)
+        return tuple(following) if self.signed_inputs is None else self.signed_inputs
 
 
 INPUT = "input"

@@ -49,7 +49,13 @@ from .spikes import Spikes
 from .work import Work, tell
 
 CAPABILITIES = replace(
-    BRAINSCALES2, name="emulator", deterministic=True, selective=True, calibration=True, batching=True
+    BRAINSCALES2,
+    name="emulator",
+    deterministic=True,
+    selective=True,
+    calibration=True,
+    batching=True,
+    sources_per_input=64,
 )
 """The physical chip's limits."""
 
@@ -452,7 +458,7 @@ def _outcome(result: Result) -> Outcome:
 
 def _wiring(projection: Projection, index: Mapping[str, int]) -> Wiring:
     source = None if projection.pre == INPUT else index[projection.pre]
-    return Wiring(index[projection.post], projection.pre_size, projection.first_input, source)
+    return Wiring(index[projection.post], projection.pre_size, projection.first_input, source, projection.signed_inputs)
 
 
 def _by_population(circuit: Circuit, spikes: Events, batch: int) -> dict[str, Spikes]:

@@ -42,6 +42,7 @@ CAPABILITIES = replace(
     forced_reset=False,
     deterministic=True,
     selective=True,
+    sources_per_input=64,
 )
 """The chip's limits, but any number of trials per run."""
 

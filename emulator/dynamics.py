@@ -202,7 +202,7 @@ def synapse_blocks(layout: Layout, neurons: Neurons) -> list[SynapseBlock]:
     """Return the synapses of each wiring."""
     blocks = []
     for wiring in layout.wirings:
-        rows = wiring.first_row + np.arange(wiring.size)
+        rows = wiring.row_of_source
         merged = (rows // ROWS_PER_CIRCUIT)[:, None]
         driver = (rows % ROWS_PER_CIRCUIT)[:, None]
         targets = np.arange(layout.bounds[wiring.target], layout.bounds[wiring.target + 1])

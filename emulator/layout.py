@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
 
+import numpy as np
+import numpy.typing as npt
+
 CIRCUITS = 512
 """Neuron circuits on the chip (four quadrants of 128)."""
 ROWS_PER_CIRCUIT = 128
 """Signed inputs of one circuit (256 synapse rows, one excitatory and one inhibitory per input)."""
+LABELS = 64
+"""Sources that the 6-bit label of a synapse tells apart."""
 WEIGHT_MAX = 63
 """Largest magnitude of a signed weight (6 bit per row)."""
 CADC_INTERVAL = 1.7e-6
@@ -57,12 +62,20 @@ class Wiring:
         size: number of sources.
         first_row: index of the signed input that source 0 drives.
         source: index of the sending group; None for external inputs.
+        rows: signed input that each source drives, instead of `first_row` and those that follow. Sources may share
+            one: each synapse listens to a single source, by its label.
     """
 
     target: int
     size: int
     first_row: int
     source: int | None = None
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def row_of_source(self) -> npt.NDArray[np.int64]:
+        """Signed input that each source drives `[sources]`."""
+        return np.arange(self.first_row, self.end) if self.rows is None else np.array(self.rows, np.int64)
 
     @property
     def end(self) -> int:
@@ -123,7 +136,9 @@ class Layout:
         if wiring.size != sources:
             raise ValueError(f"wiring {index} has {wiring.size} sources, its source has {sources} units")
         rows = self.groups[wiring.target].circuits * ROWS_PER_CIRCUIT
-        if wiring.first_row < 0 or wiring.first_row + wiring.size > rows:
+        if wiring.rows is not None:
+            self._check_rows(index, rows)
+        elif wiring.first_row < 0 or wiring.first_row + wiring.size > rows:
             raise ValueError(
                 f"wiring {index} uses signed inputs {wiring.first_row}..{wiring.first_row + wiring.size - 1} of group "
                 f"{wiring.target}, whose neurons have {rows}; merge more circuits per neuron"
@@ -131,6 +146,8 @@ class Layout:
         for number, previous in enumerate(self.wirings[:index]):
             if previous.target != wiring.target:
                 continue
+            if previous.source != wiring.source and (previous.rows is not None or wiring.rows is not None):
+                continue  # labels tell their sources apart
             if previous.source == wiring.source:
                 raise ValueError(f"wirings {number} and {index} join the same source and target; merge them")
             first, last = max(previous.first_row, wiring.first_row), min(previous.end, wiring.end)
@@ -139,6 +156,22 @@ class Layout:
                     f"wirings {number} and {index} share signed inputs {first}..{last - 1} of group {wiring.target}; "
                     f"set first_row={previous.end} on the second"
                 )
+
+    def _check_rows(self, index: int, rows: int) -> None:
+        """Refuse signed inputs of single sources that are missing, or that the target does not have."""
+        wiring = self.wirings[index]
+        used = wiring.row_of_source
+        if len(used) != wiring.size or not all(used >= 0) or not all(used < rows):
+            raise ValueError(
+                f"wiring {index} has {wiring.size} sources on {len(used)} signed inputs {used.min(initial=0)}.."
+                f"{used.max(initial=0)} of group {wiring.target}, whose neurons have {rows}; give one for each source"
+            )
+        sharing = int(np.bincount(used).max(initial=0))
+        if sharing > LABELS:
+            raise ValueError(
+                f"wiring {index} has {sharing} sources on one signed input of group {wiring.target}, labels tell "
+                f"{LABELS} apart; spread them over more signed inputs"
+            )
 
     @property
     def circuits_used(self) -> int:

@@ -424,7 +424,7 @@ def _circuit_maps(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     external = np.full((layout.inputs, len(layout.groups)), -1)
     internal = np.full((layout.bounds[-1], len(layout.groups)), -1)
     for wiring in layout.wirings:
-        circuit = (wiring.first_row + np.arange(wiring.size)) // ROWS_PER_CIRCUIT
+        circuit = wiring.row_of_source // ROWS_PER_CIRCUIT
         if wiring.source is None:
             external[:, wiring.target] = circuit
         else:

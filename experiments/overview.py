@@ -33,6 +33,7 @@ GROUPS = {
     "rule": "learning rule",
     "optimizer": "optimiser of the weights",
     "constraint": "restrictions of the weights; several as [NAME,NAME]",
+    "mask": "synapses that exist",
     "regularizer": "penalties; several as [NAME,NAME]",
     "data": "data set",
     "augment": "distortion of training samples",

@@ -32,6 +32,7 @@ REGISTRIES = {
     "rule": "hxtrain.rules:RULES",
     "optimizer": "hxtrain.rules:OPTIMIZERS",
     "constraint": "hxtrain.rules:CONSTRAINTS",
+    "mask": "hxtrain.masks:MASKS",
     "model": "hxtrain.ann.models:MODELS",
     "environment": "hxtrain.environments:ENVIRONMENTS",
     "tasks": "hxtrain.datasets.sequences:SEQUENCES",
@@ -58,7 +59,9 @@ OWN_EXPERIMENTS = ("ann", "convert", "play")
 TRAINERS: Mapping[str, str] = {"ann": "ann", "play": "player"}
 """Option of the group `trainer` of commands other than those that train on data."""
 TRAINING: Mapping[str, Any] = {
-    **dict.fromkeys(("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment", "tasks"), MISSING),
+    **dict.fromkeys(
+        ("network", "encoder", "loss", "gradient", "rule", "optimizer", "augment", "mask", "tasks"), MISSING
+    ),
     "regularizer": {},
     "constraint": {},
 }

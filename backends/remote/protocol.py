@@ -25,7 +25,7 @@ VERSION: Final = 2
 PREFIX: Final = MAGIC + bytes([VERSION])
 GREETING: Final = "greeting"
 """Addition that lets both sides name the additions that they know."""
-ADDITIONS: Final = (GREETING, "record", "abilities")
+ADDITIONS: Final = (GREETING, "record", "abilities", "sharing")
 """Additions to this version that this software knows."""
 MOST_FRAMES = 256
 """Largest number of frames of one message."""

@@ -28,6 +28,7 @@ from hxtrain.training.selection import NOTHING
 from hxtrain.training.sequence import SequenceTrainer
 from hxtrain.training.trainer import Trainer
 
+from .masking import densities
 from .rule_plots import draw_rule_plots
 
 PLOTTED_SAMPLES = 4
@@ -87,6 +88,7 @@ def result(
         **trainer.summary(),
         "evaluated_on": "test" if trainer.selection.reserved_test is not None else trainer.task.data.evaluated_on,
         "test_samples": samples,
+        "densities": densities(trainer.task.net),
         "hidden_spikes_per_sample": final.hidden_spikes_per_sample,
         **device_cost(final, samples),
         **input_events(final),

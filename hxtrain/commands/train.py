@@ -26,6 +26,7 @@ from hxtrain.execution import Device, device_of
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.gradients import GRADIENTS, Gradient, SurrogateGradient
+from hxtrain.masks import MASKS, MaskMethod, NoMask
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
 from hxtrain.objectives import LOSSES, PENALTIES, Loss, MaxOverTime, Regularizer
 from hxtrain.objectives.distillation import Distillation
@@ -64,6 +65,7 @@ from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import SequenceTrainer, output_count, task_loss, trainer_of
 from hxtrain.training.task import Task
 
+from .masking import mask_before_placement, mask_on_device, regularizers
 from .result import draw_plots, optional_plots, result, save_weights
 
 
@@ -87,6 +89,7 @@ class RunConfig:
     rule: LearningRule = field(default_factory=Backprop)
     optimizer: Optimizer = MISSING
     constraint: Dict[str, Constraint] = field(default_factory=lambda: {"clamp": Clamp()})  # noqa: UP006
+    mask: MaskMethod = field(default_factory=NoMask)
     data: DataConfig = field(default_factory=DataConfig)
     tasks: TaskSequence = field(default_factory=SingleTask)
     augment: Augmentation = field(default_factory=ImageAugmentation)
@@ -114,6 +117,7 @@ PARTS: Mapping[str, type] = {
     "gradient": Gradient,
     "rule": LearningRule,
     "optimizer": Optimizer,
+    "mask": MaskMethod,
     "data": DataConfig,
     "tasks": TaskSequence,
     "augment": Augmentation,
@@ -131,6 +135,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "rule": RULES,
     "optimizer": OPTIMIZERS,
     "constraint": CONSTRAINTS,
+    "mask": MASKS,
     "tasks": SEQUENCES,
 }
 """Registry of each part of which there are several kinds."""
@@ -319,14 +324,18 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
     net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
         load_weights(net, Path(config.trainer.initial).expanduser())
+    first = config.tasks.dataset(data, 0)
+    is_masked = mask_before_placement(config, net, first, folder)
     with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:
+        if not is_masked:
+            mask_on_device(config, net, first, members)
         identity = _joined(members.gather(device_identity(device)))
         task = Task(
             net,
             config.encoder,
             task_loss(config.loss, config.tasks),
-            config.regularizer,
-            config.tasks.dataset(data, 0),
+            regularizers(config, first),
+            first,
             config.augment,
             teacher,
             rule=config.rule,

@@ -234,18 +234,17 @@ class Device:
     def saturations(self, current: float) -> list[Saturation]:
         """Return the saturation of each layer's synaptic inputs, in the units of its weights in the last run.
 
-        Recurrent weights share the synaptic inputs of their layer; their signed inputs follow the feed-forward ones.
+        Recurrent weights share the synaptic inputs of their layer; their sources follow the feed-forward ones.
 
         Args:
             current: current at which a synaptic input saturates (weight LSB).
         """
         plan = self._require_plan()
-        per_circuit = plan.capabilities.inputs_per_circuit
+        per_circuit = {layer.population.name: layer.sources_per_circuit for layer in plan.layers}
         by_layer: dict[str, Saturation] = {}
         for placed, scale in reversed([*zip(plan.projections, self.scales, strict=True)]):
-            projection = placed.projection
-            saturation = Saturation(current / scale, per_circuit, projection.first_input, by_layer.get(projection.post))
-            by_layer[projection.post] = saturation
+            post = placed.projection.post
+            by_layer[post] = Saturation(current / scale, per_circuit[post], placed.first_source, by_layer.get(post))
         return [by_layer[population.name] for population in plan.circuit.populations]
 
     def _require_plan(self) -> Plan:

@@ -20,7 +20,11 @@ def placement_misfits(net: Network, plan: Plan, max_runs: int) -> list[str]:
         max_runs: Largest number of runs per sample.
     """
     return [
-        *(text for layer in net.layers for text in _layer_misfits(layer, plan.capabilities)),
+        *(
+            text
+            for layer, placed in zip(net.layers, plan.layers, strict=True)
+            for text in _layer_misfits(layer, placed.population.merged, plan.capabilities)
+        ),
         *_size_misfits(plan, max_runs),
         *_inhibition_misfits(net, plan),
         *_network_misfits(plan),
@@ -28,18 +32,18 @@ def placement_misfits(net: Network, plan: Plan, max_runs: int) -> list[str]:
     ]
 
 
-def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
+def _layer_misfits(layer: Layer, merged: int, caps: Capabilities) -> list[str]:
     misfits = []
     inputs = fan_in(layer)
     limit = caps.max_merged * caps.inputs_per_circuit
-    if inputs > limit:
+    if merged > caps.max_merged:
         split = "" if layer.recurrent is None else f" ({layer.linear.inputs} and {layer.recurrent.inputs} recurrent)"
         remedy = (
             "the inputs (for images: a smaller `size` of the data)" if layer.recurrent is None else "inputs or neurons"
         )
         misfits.append(
             f"{layer.name}: fan-in {inputs}{split} exceeds {limit} signed inputs per neuron "
-            f"by {inputs - limit}; reduce {remedy}"
+            f"by {inputs - limit}; reduce {remedy}{_mask_remedy(caps)}"
         )
     if layer.recurrent is not None and not caps.recurrence:
         inhibits = isinstance(layer.recurrent, LateralInhibition)
@@ -57,6 +61,12 @@ def _layer_misfits(layer: Layer, caps: Capabilities) -> list[str]:
                 f"choose a value in this range (biological constants are divided by {caps.speedup:g})"
             )
     return misfits
+
+
+def _mask_remedy(caps: Capabilities) -> str:
+    """Return the text that recommends a mask, on a device whose signed inputs can be shared."""
+    inputs = caps.inputs_per_circuit
+    return f", or set a mask with mask.rows={inputs} and mask.fan_in={inputs}" if caps.sources_per_input > 1 else ""
 
 
 def _inhibition_misfits(net: Network, plan: Plan) -> list[str]:
@@ -89,7 +99,7 @@ def _size_misfits(plan: Plan, max_runs: int) -> list[str]:
                 f"{p.name}: {p.size} neurons that project onto themselves need {p.size * p.merged} neuron circuits "
                 f"({p.merged} each) in one run, {p.size * p.merged - caps.neuron_circuits} more than there are; such a "
                 f"population cannot be split over several runs; use at most {_largest_recurrent(p, circuit, caps)} "
-                "neurons, or fewer inputs"
+                f"neurons, or fewer inputs{_mask_remedy(caps)}"
             )
     return misfits or _run_misfits(plan, max_runs)
 

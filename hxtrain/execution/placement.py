@@ -11,7 +11,8 @@ from hxtrain.network import LIF, Layer, Network
 from hxtrain.network.runner import PlacementError
 
 from .misfits import placement_misfits
-from .plan import LayerPlan, Plan, ProjectionPlan, fan_in, nominal_scale
+from .packing import Packing, pack
+from .plan import LayerPlan, Plan, ProjectionPlan, nominal_scale
 from .resolution import Resolution
 
 MAX_RUNS = 64
@@ -42,11 +43,12 @@ def place(
     max_runs = whole("max_runs", max_runs)
     trial_time = optional(real)("trial_time", trial_time)
     caps = capabilities
-    layers = [_plan_layer(layer, net.dt, caps) for layer in net.layers]
+    packings = [pack(layer, caps) for layer in net.layers]
+    layers = [_plan_layer(layer, packing, net.dt, caps) for layer, packing in zip(net.layers, packings, strict=True)]
     projections = [
         projection
-        for layer, plan in zip(net.layers, layers, strict=True)
-        for projection in _plan_projections(layer, plan.nominal_scale)
+        for layer, packing, plan in zip(net.layers, packings, layers, strict=True)
+        for projection in _plan_projections(layer, packing, plan.nominal_scale)
     ]
     circuit = Circuit(
         inputs=net.layers[0].linear.inputs,
@@ -79,17 +81,13 @@ def _record(net: Network) -> Record:
     return Record(traces=tuple(layer.name for layer in net.layers if not layer.neurons.spiking))
 
 
-def _merged(layer: Layer, caps: Capabilities) -> int:
-    return -(-fan_in(layer) // caps.inputs_per_circuit)
-
-
-def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
+def _plan_layer(layer: Layer, packing: Packing, dt: float, caps: Capabilities) -> LayerPlan:
     neurons = layer.neurons
     refractory = neurons.refractory if isinstance(neurons, LIF) else None
     population = Population(
         name=layer.name,
         size=neurons.size,
-        merged=_merged(layer, caps),
+        merged=packing.merged,
         leak=caps.leak,
         threshold=caps.threshold if neurons.spiking else None,
         reset=caps.reset,
@@ -97,17 +95,27 @@ def _plan_layer(layer: Layer, dt: float, caps: Capabilities) -> LayerPlan:
         tau_syn=neurons.tau_syn,
         refractory=caps.refractory if refractory is None else refractory,
     )
-    return LayerPlan(population, nominal_scale(layer, dt, caps), layer.linear.autoscale, refractory is not None)
+    return LayerPlan(
+        population,
+        nominal_scale(layer, dt, caps),
+        layer.linear.autoscale,
+        packing.sources_per_circuit,
+        refractory is not None,
+    )
 
 
-def _plan_projections(layer: Layer, nominal: float) -> list[ProjectionPlan]:
+def _plan_projections(layer: Layer, packing: Packing, nominal: float) -> list[ProjectionPlan]:
     """Place the projections onto a layer one after another on its neurons' signed inputs."""
     plans = []
     first = 0
     for incoming in layer.projections:
         synapses = incoming.synapses
         fixed = nominal if synapses.scale is None else synapses.scale
-        projection = Projection(incoming.name, incoming.pre, incoming.post, synapses.inputs, first)
-        plans.append(ProjectionPlan(projection, None if synapses.autoscale else fixed, synapses.max_scale))
-        first += synapses.inputs
+        end = first + synapses.inputs
+        shared = None if packing.places is None else packing.places[first:end]
+        projection = Projection(
+            incoming.name, incoming.pre, incoming.post, synapses.inputs, first if shared is None else 0, shared
+        )
+        plans.append(ProjectionPlan(projection, None if synapses.autoscale else fixed, synapses.max_scale, first))
+        first = end
     return plans

@@ -32,12 +32,14 @@ class LayerPlan:
         nominal_scale: integer weight per unit of float weight at which a measured post-synaptic
             potential is as large as the model's.
         automatic: whether the integer weights onto the layer are scaled so that the largest just fits.
+        sources_per_circuit: number of consecutive sources of a neuron, over all projections, at each of its circuits.
         is_held: whether modelled membranes are held for the refractory period; the network asks for it by naming one.
     """
 
     population: Population
     nominal_scale: float
     automatic: bool
+    sources_per_circuit: int
     is_held: bool = False
 
 
@@ -50,11 +52,13 @@ class ProjectionPlan:
         fixed_scale: integer weight per unit of float weight; None: chosen so that the largest weight onto the
             population just fits.
         max_scale: limit of the automatic scale.
+        first_source: number of sources of the population in projections that precede this one.
     """
 
     projection: Projection
     fixed_scale: float | None
     max_scale: float
+    first_source: int = 0
 
     def scale(self, largest: float, weight_max: int) -> float:
         """Return the scale for a population whose largest incoming float weight is `largest`."""
@@ -229,13 +233,20 @@ class Plan:
         inputs = " + ".join(str(plan.projection.pre_size) for plan in plans)
         rows = [
             (f"{p.name}: {p.size} {kind} neurons", f"{p.merged} circuits each", f"{caps.max_merged}"),
-            (f"{p.name}: signed inputs", inputs, str(p.merged * caps.inputs_per_circuit)),
+            (f"{p.name}: signed inputs", inputs + _sharing(plans), str(p.merged * caps.inputs_per_circuit)),
         ]
         for plan in plans:
             label = "recurrent weights" if plan.projection.pre == p.name else "integer weights"
             scale = "largest just fits" if plan.fixed_scale is None else f"{plan.fixed_scale:.4g} per unit"
             rows.append((f"{p.name}: {label}", scale, f"+-{caps.weight_max}"))
         return rows
+
+
+def _sharing(plans: list[ProjectionPlan]) -> str:
+    """Return a text on the signed inputs that sources share; an empty one if they do not."""
+    if all(plan.projection.signed_inputs is None for plan in plans):
+        return ""
+    return f" on {len({place for plan in plans for place in plan.projection.places})}"
 
 
 def nominal_scale(layer: Layer, dt: float, capabilities: Capabilities) -> float:

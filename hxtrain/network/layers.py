@@ -87,6 +87,8 @@ class Synapses(Constants):
         self.learned = learned
         self.register_buffer("mask", None)
         self.mask = mask
+        self._gradient_sum: Tensor | None = None
+        self._watches_gradient = False
         self._drawn = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -136,7 +138,31 @@ class Synapses(Constants):
         """Weights in effect `[N, J]`, in the graph if they are learned; those of absent synapses are zero."""
         weight = self.weight if self.learned else self.weight.detach()
         mask = self._buffers["mask"]  # in every pass
-        return weight if mask is None else torch.where(mask, weight, 0.0)
+        if mask is None:
+            return weight
+        effective = torch.where(mask, weight, 0.0)
+        if self._watches_gradient and effective.requires_grad:
+            effective.register_hook(self._add_gradient)
+        return effective
+
+    def watch_gradient(self, watches: bool = True, start: Tensor | None = None) -> None:
+        """Sum up in `gradient_sum` what autograd gives for all synapses, absent ones too, from now on.
+
+        Args:
+            watches: whether to sum up; the sum so far is forgotten in any case.
+            start: sum to begin with `[N, J]`; None for none.
+        """
+        self._watches_gradient = watches
+        self._gradient_sum = start
+
+    @property
+    def gradient_sum(self) -> Tensor | None:
+        """Sum of the gradients of all synapses `[N, J]` since `watch_gradient`; None without any."""
+        return self._gradient_sum
+
+    def _add_gradient(self, gradient: Tensor) -> None:
+        total = self._gradient_sum
+        self._gradient_sum = gradient.detach() if total is None else total + gradient.detach()
 
     @torch.no_grad()
     def apply_mask(self) -> None:

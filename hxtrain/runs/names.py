@@ -16,6 +16,7 @@ KINDS = {
     "rule.kind": "rules",
     "optimizer.kind": "optimizers",
     "constraint.kinds": "constraints",
+    "mask.kind": "masks",
     "tasks.kind": "sequences",
     "model.kind": "models",
 }
@@ -45,6 +46,7 @@ LATER_VERSIONS: Mapping[str, Any] = {
     "encoder.stride": 1,
     "encoder.pooled": False,
     "gradient.refractory": False,
+    "mask.kind": "none",
     "model.activation": "relu",
     "model.bias": True,
     "model.gamma": 0.03,

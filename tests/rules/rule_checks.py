@@ -102,12 +102,22 @@ class Training:
         backend: Device; None: the network runs in software.
         rule: Rule; None: that of the case.
         steps: Number of time steps.
+        masked: Whether half of the synapses are absent.
     """
 
     def __init__(
-        self, case: Case, backend: Backend | None = None, rule: LearningRule | None = None, steps: int = STEPS
+        self,
+        case: Case,
+        backend: Backend | None = None,
+        rule: LearningRule | None = None,
+        steps: int = STEPS,
+        masked: bool = False,
     ) -> None:
         self.net = case.net(steps)
+        for projection in self.net.projections if masked else ():
+            rows, columns = projection.synapses.weight.shape
+            parity = torch.arange(rows)[:, None] + torch.arange(columns)
+            self.net.set_mask(projection.name, parity % 2 == 0)
         self.rule = case.rule() if rule is None else rule
         self.objective = case.objective(self.net)
         self.batch = case.batch(self.net)
@@ -300,6 +310,41 @@ def memory_does_not_grow_with_a_trial(case: Case) -> None:
     assert max(peaks) <= 1.05 * min(peaks), f"peaks of {peaks} bytes for {case.lengths} steps"
 
 
+class Watched(BackendWrapper):
+    """A device that notes which synapses ever had a weight other than zero.
+
+    Attributes:
+        used: Synapses with a weight in some run, True in `[N, J]`, by projection.
+        runs: Number of runs.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.used: dict[str, Tensor] = {}
+        self.runs = 0
+
+    def map_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Note the weights of a run, and pass them on."""
+        self.runs += 1
+        for name, matrix in weights.items():
+            self.used[name] = self.used.get(name, torch.zeros_like(matrix, dtype=torch.bool)) | (matrix != 0)
+        return weights
+
+
+def absent_synapses_are_never_sent(case: Case) -> None:
+    """In 100 steps, no matrix that the device gets has a weight where a mask has no synapse."""
+    backend = Watched(create_backend("emulator", preset="ideal"))
+    training = Training(case, backend, masked=True)
+    training.learn(100)
+    assert backend.runs >= 100
+    for projection in training.net.projections:
+        mask = projection.synapses.mask
+        assert mask is not None
+        used = backend.used[projection.name]
+        assert not bool((used & ~mask).any()), f"a weight of {projection.name} where there is no synapse"
+        assert bool(used.any()), f"no weight of {projection.name} at all"
+
+
 def settings_stay_settings(case: Case) -> None:
     """A step leaves the fields of a rule as they were, and the rule says what it reads and solves."""
     training = Training(case)
@@ -324,6 +369,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     a_replay_gives_the_same_weights,
     a_resumed_training_is_the_same,
     memory_does_not_grow_with_a_trial,
+    absent_synapses_are_never_sent,
     settings_stay_settings,
 )
 
