@@ -4,6 +4,7 @@ import io
 import zipfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> Dataset:
 
 
 @lru_cache(maxsize=4)
-def _content(source: Path, size: int, changed: int) -> Arrays:
+def _content(source: Path, size: int, changed: int) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of a file; they are decompressed once in a process, which takes longer than to copy them.
 
     Args:

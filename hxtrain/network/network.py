@@ -25,7 +25,6 @@ from hxtrain.checks import (
     Constants,
     Rule,
     count,
-    number,
     one_of,
     optional,
     positive,
@@ -50,6 +49,7 @@ from .arrival import InputWatch
 from .chain import check_chain, pair_modules
 from .description import Description, changes, describe
 from .layers import LIF, Incoming, Layer
+from .neuron_masks import dropout_masks, silenced_masks
 from .program import Program
 from .refusals import (
     refuse_bits,
@@ -298,12 +298,7 @@ class Network(Constants):
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of active neurons `[N]` per layer; None for a layer without dropout."""
-        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
-        masks: list[Tensor | None] = []
-        for layer in self.layers:
-            keep = torch.rand(layer.neurons.size, generator=generator) >= layer.dropout if layer.dropout else None
-            masks.append(None if keep is None else keep.to(layer.linear.weight))
-        return masks
+        return dropout_masks(self.layers, generator)
 
     def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of active neurons `[N]` per hidden layer; that of the output is None.
@@ -315,18 +310,7 @@ class Network(Constants):
             share: share of silent neurons, 0..1.
             generator: source of the choice.
         """
-        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
-        if not 0 <= number("share", share) <= 1:
-            raise ValueError(f"share={share} of silenced neurons must be in 0..1")
-        masks: list[Tensor | None] = []
-        for layer in self.layers:
-            size = layer.neurons.size
-            mask = None
-            if layer is not self.layers[-1]:
-                mask = torch.ones(size)
-                mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
-            masks.append(None if mask is None else mask.to(layer.linear.weight))
-        return masks
+        return silenced_masks(self.layers, share, generator)
 
     def set_mask(self, projection: str, mask: Data | None) -> None:
         """Set which synapses of a projection exist; weights of absent ones act as zeros from the next pass on.
