@@ -2,7 +2,9 @@
 
 import io
 import zipfile
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +32,31 @@ def read_shipped(info: DatasetInfo, source: Path | None = None) -> Dataset:
     """
     source = shipped_file(info) if source is None else source
     try:
-        with source.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            train = _split(arrays["train_images"], arrays["train_labels"])
-            test = _split(arrays["test_images"], arrays["test_labels"])
-            note = str(arrays["note"])
+        facts = source.stat()
+        arrays = _content(source, facts.st_size, facts.st_mtime_ns)
+        train = _split(arrays["train_images"], arrays["train_labels"])
+        test = _split(arrays["test_images"], arrays["test_labels"])
+        note = str(arrays["note"])
     except Exception as error:  # zip, lzma, header and shape errors share no base class
         raise DatasetError(
             f"{source}: expected the data of '{info.name}' as an .npz file, found a missing or damaged one "
             f"({error}). Reinstall the package, or make the file again with `hxtrain data build`."
         ) from error
     return assemble(info, train, test, note)
+
+
+@lru_cache(maxsize=4)
+def _content(source: Path, size: int, changed: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a file; they are decompressed once in a process, which takes longer than to copy them.
+
+    Args:
+        source: path of the file.
+        size: size of the file.
+        changed: time of its last change, so that another file under the path is read anew.
+    """
+    with source.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        names = "train_images", "train_labels", "test_images", "test_labels", "note"
+        return {name: arrays[name] for name in names}
 
 
 def assemble(info: DatasetInfo, train: Samples, test: Samples, note: str) -> Dataset:
@@ -87,4 +104,4 @@ def write_npz(path: Path, arrays: Arrays) -> None:
 
 
 def _split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Split:
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return Split(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))

@@ -25,7 +25,6 @@ from hxtrain.checks import (
     Constants,
     Rule,
     count,
-    number,
     one_of,
     optional,
     positive,
@@ -47,18 +46,26 @@ from hxtrain.neurons import (
 
 from .activity import Activity
 from .arrival import InputWatch
+from .chain import check_chain, pair_modules
 from .description import Description, changes, describe
-from .layers import GRAMMAR, LIF, Incoming, Layer, check_chain, pair_modules
+from .layers import LIF, Incoming, Layer
+from .neuron_masks import dropout_masks, silenced_masks
 from .program import Program
+from .refusals import (
+    refuse_bits,
+    require_differentiable,
+    require_learning,
+    require_masks,
+    require_modules,
+    require_precision,
+    require_short,
+    require_spikes,
+)
 from .runner import RUNNERS, PlacementError, Runner
 from .twin import Twin
 
 TRACES = ("measured", "spikes_only")
 """Sources of the hidden membranes that gradients see, see `Network`."""
-MAX_WINDOWS = 100.0
-"""Longest time constant, in windows of a pass; longer ones have no visible effect within a window."""
-PRECISIONS = (torch.float32, torch.float64)
-"""Types of weights and of computations with them."""
 
 
 def _gradient(label: str, value: Any) -> Gradient:
@@ -131,7 +138,7 @@ class Network(Constants):
         self.traces = traces
         self.saturation = saturation
         self.gradient = SurrogateGradient() if gradient is None else gradient
-        self.stack = nn.ModuleList(_modules(modules))
+        self.stack = nn.ModuleList(require_modules(modules))
         self.device: Runner[Network] | None = None
         self.twin = Twin(self)
         self.in_software = False
@@ -291,12 +298,7 @@ class Network(Constants):
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of active neurons `[N]` per layer; None for a layer without dropout."""
-        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
-        masks: list[Tensor | None] = []
-        for layer in self.layers:
-            keep = torch.rand(layer.neurons.size, generator=generator) >= layer.dropout if layer.dropout else None
-            masks.append(None if keep is None else keep.to(layer.linear.weight))
-        return masks
+        return dropout_masks(self.layers, generator)
 
     def silenced_masks(self, share: float, generator: torch.Generator) -> list[Tensor | None]:
         """Draw one mask of active neurons `[N]` per hidden layer; that of the output is None.
@@ -308,18 +310,7 @@ class Network(Constants):
             share: share of silent neurons, 0..1.
             generator: source of the choice.
         """
-        require_kind(generator, torch.Generator, "generator", "write torch.Generator().manual_seed(0)")
-        if not 0 <= number("share", share) <= 1:
-            raise ValueError(f"share={share} of silenced neurons must be in 0..1")
-        masks: list[Tensor | None] = []
-        for layer in self.layers:
-            size = layer.neurons.size
-            mask = None
-            if layer is not self.layers[-1]:
-                mask = torch.ones(size)
-                mask[torch.randperm(size, generator=generator)[: round(share * size)]] = 0
-            masks.append(None if mask is None else mask.to(layer.linear.weight))
-        return masks
+        return silenced_masks(self.layers, share, generator)
 
     def set_mask(self, projection: str, mask: Data | None) -> None:
         """Set which synapses of a projection exist; weights of absent ones act as zeros from the next pass on.
@@ -342,11 +333,7 @@ class Network(Constants):
         Raises:
             ValueError: no projection is learned.
         """
-        if not any(p.synapses.is_trainable for layer in self.layers for p in layer.projections):
-            raise ValueError(
-                "nothing is learned: all projections are fixed (learned=False), or their weights require no gradient; "
-                "make one with learned=True, or call net.requires_grad_()"
-            )
+        require_learning(self.projections)
 
     def check_software(self) -> None:
         """Refuse options that need a device.
@@ -354,13 +341,7 @@ class Network(Constants):
         Raises:
             ValueError: fewer bits are set for weights or membranes.
         """
-        options = {"weight_bits": self.weight_bits, "trace_bits": self.trace_bits}
-        bad = [f"network.{name}={value}" for name, value in options.items() if value is not None]
-        if bad:
-            raise ValueError(
-                f"{' and '.join(bad)}: in software (backend=software) weights and membranes are floats; choose a "
-                "device, or leave this out (hxtrain evaluate: weight_bits=0, trace_bits=0)"
-            )
+        refuse_bits(weight_bits=self.weight_bits, trace_bits=self.trace_bits)
 
     def arrivals(self, spikes: Spikes) -> Spikes:
         """Return the events that reach the first projection for input events: the same, unless inputs have delays."""
@@ -385,18 +366,14 @@ class Network(Constants):
             return self._pass(spikes, masks)
 
     def _pass(self, spikes: Spikes, masks: list[Tensor | None] | None) -> Activity:
-        if not isinstance(spikes, Spikes):
-            raise TypeError(_no_spikes(spikes))
         program = self.program
-        first = program.layers[0].linear
-        if spikes.units != first.inputs:
-            raise ValueError(f"spikes have {spikes.units} inputs, the network's first projection {first.inputs}")
+        require_spikes(spikes, program.layers[0].linear.inputs)
         program = self._check_unchanged(program)
         if self.device is None:
             self.check_software()
         runner = self.runner
         weights = self.effective_weights(masks)
-        self._check_precision(weights)
+        require_precision(weights)
         if spikes.time.device != weights[0].device:
             spikes = spikes.to(weights[0].device)
         events = GridEvents(spikes, self.dt, self.steps)
@@ -431,7 +408,7 @@ class Network(Constants):
         shapes = [projection.synapses.weight.shape for projection in program.projections]
         if shapes != program.shapes or self.hidden_traces != program.description.traces:
             program = self._remade()
-        _require_differentiable(program)
+        require_differentiable(program)
         description = program.description
         if description is self._description:
             return program
@@ -454,26 +431,9 @@ class Network(Constants):
                 use the saturation.
         """
         check_chain(program.layers)
-        window = self.dt * self.steps
-        for layer in program.description.layers:
-            for name, tau in (("tau_mem", layer.tau_mem), ("tau_syn", layer.tau_syn)):
-                if tau > MAX_WINDOWS * window:
-                    raise ValueError(
-                        f"{layer.name}: {name}={tau:g} s is more than {MAX_WINDOWS:g} times the window of "
-                        f"{window:.3g} s (steps dt); time constants are those of the device in seconds (6e-6), so "
-                        "biological ones are divided by its speed-up"
-                    )
-        _require_differentiable(program)
+        require_short(program.description, self.dt * self.steps)
+        require_differentiable(program)
         return program.description
-
-    def _check_precision(self, weights: list[Tensor]) -> None:
-        """Refuse weights that are neither float32 nor float64; what runs the network checks their values."""
-        if any(weight.dtype != weights[0].dtype for weight in weights) or weights[0].dtype not in PRECISIONS:
-            kinds = ", ".join(sorted({str(weight.dtype) for weight in weights}))
-            raise ValueError(
-                f"weights are {kinds}; networks compute in torch.float32 or in torch.float64: call net.float() or "
-                "net.double()"
-            )
 
     def effective_weights(self, masks: list[Tensor | None] | None = None) -> list[Tensor]:
         """Return the float weights of each projection; those of dropped neurons and of absent synapses are zero.
@@ -483,7 +443,7 @@ class Network(Constants):
         """
         if masks is None:
             return [projection.synapses.effective_weight for projection in self.program.projections]
-        self._check_masks(masks)
+        require_masks(masks, [layer.neurons.size for layer in self.layers])
         return [
             p.synapses.effective_weight if mask is None else p.synapses.effective_weight * mask[:, None]
             for layer, mask in zip(self.layers, masks, strict=True)
@@ -495,56 +455,6 @@ class Network(Constants):
         weights = self.effective_weights()
         return self.runner.representable(weights)
 
-    def _check_masks(self, masks: list[Tensor | None]) -> None:
-        sizes = [layer.neurons.size for layer in self.layers]
-        if (
-            not isinstance(masks, list | tuple)
-            or len(masks) != len(sizes)
-            or any(
-                mask is not None and not (isinstance(mask, Tensor) and tuple(mask.shape) == (size,))
-                for mask, size in zip(masks, sizes, strict=True)
-            )
-        ):
-            raise ValueError(
-                f"masks: expected one tensor [N] or None for each layer, N = {', '.join(map(str, sizes))}; make them "
-                "with net.dropout_masks or net.silenced_masks"
-            )
-
     def by_layer(self, weights: list[Tensor]) -> list[list[Tensor]]:
         """Group the weights of the projections by layer: feed-forward weights, then recurrent ones if any."""
         return self.program.by_layer(weights)
-
-
-def _modules(modules: tuple[Any, ...]) -> tuple[nn.Module, ...]:
-    """Return the modules of a network, after a check of their types.
-
-    Raises:
-        ValueError: an argument is not a module.
-    """
-    if len(modules) == 1 and isinstance(modules[0], list | tuple | nn.Sequential | nn.ModuleList):
-        raise ValueError(f"Network takes its modules one by one, not as {type(modules[0]).__name__}: Network(*modules)")
-    for module in modules:
-        if not isinstance(module, nn.Module):
-            hint = "; make one, such as LIF(100)" if isinstance(module, type) else ""
-            raise ValueError(f"Network takes modules, not {module!r:.60}{hint}; {GRAMMAR}")
-    return modules
-
-
-def _require_differentiable(program: Program) -> None:
-    """Refuse a network of properties that its gradient does not support.
-
-    Raises:
-        ValueError: There is at least one.
-    """
-    if program.misfits:
-        raise ValueError(f"Network: {'; '.join(program.misfits)}")
-
-
-def _no_spikes(values: object) -> str:
-    """Return the error for an input that is not `Spikes`."""
-    shape = getattr(values, "shape", None)
-    described = type(values).__name__ + ("" if shape is None else f" {list(shape)}")
-    return (
-        f"expected Spikes, got {described}; give net(encode(images)), or of a grid of spikes [T, B, N]: "
-        "net(Spikes.from_grid(grid, net.dt))"
-    )

@@ -114,6 +114,18 @@ def test_damaged_file(tmp_path: Path, damage) -> None:  # type: ignore[no-untype
         read_shipped(DIGITS, path)
 
 
+def test_a_file_is_read_anew_when_it_has_changed_and_data_sets_share_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "digits8.npz"
+    path.write_bytes(shipped_file(DIGITS).read_bytes())
+    first = read_shipped(DIGITS, path)
+    first.train.images.zero_()
+    first.train.labels.zero_()
+    assert read_shipped(DIGITS, path).sha256 == first.sha256
+    path.write_bytes(b"?" * 99)
+    with pytest.raises(DatasetError, match="Reinstall the package"):
+        read_shipped(DIGITS, path)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="Reinstall the package"):
         read_shipped(DIGITS, tmp_path / "absent.npz")

@@ -84,14 +84,14 @@ CASES = {
 }
 
 
-def run(case: Case, engine: str, batch: int = BATCH, **settings: object) -> RawRecording:
+def run(case: Case, engine: str, batch: int = BATCH, *, samples: int = SAMPLES, **settings: object) -> RawRecording:
     return run_once(
         case.chip,
         case.layout,
         WEIGHTS[: len(case.layout.wirings)],
-        STIMULUS if batch == BATCH else busy(5, batch, INPUTS, SAMPLES, 150),
+        STIMULUS if (batch, samples) == (BATCH, SAMPLES) else busy(5, batch, INPUTS, samples, 150),
         batch,
-        SAMPLES,
+        samples,
         clock=95,
         engine=engine,
         substeps=case.substeps,
@@ -107,10 +107,10 @@ def spike_times(spikes: Events, trials: np.ndarray) -> np.ndarray:
     return times
 
 
-def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1) -> None:
+def assert_agree(*recordings: RawRecording, batch: int = BATCH, astray: int = 1, samples: int = SAMPLES) -> None:
     """Assert that two recordings agree up to rounding, except for `astray` trials that may diverge."""
     for recording in recordings:
-        assert recording.codes.shape == (batch, SAMPLES, NEURONS)
+        assert recording.codes.shape == (batch, samples, NEURONS)
         assert 8 * batch < len(recording.spikes.time) < 250 * batch
         assert torch.all(torch.diff(recording.spikes.sample) >= 0)
         assert [part.dtype for part in recording.spikes] == [torch.int64, torch.int64, torch.float32]

@@ -14,7 +14,7 @@ GPU = torch.cuda.is_available()
 if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton", reason="comes with torch for CUDA; the extra `test` has it for Linux")
-DEVICE, BATCH = ("cuda", 12) if GPU else ("cpu", 2)
+DEVICE, BATCH, SAMPLES = ("cuda", 12, 16) if GPU else ("cpu", 2, 8)
 INTERPRETED = (
     "calibrated, 4 sub-steps",
     "population",
@@ -33,17 +33,24 @@ def on_cpu(recording: RawRecording) -> RawRecording:
 
 @pytest.mark.parametrize("name", CASES if GPU else INTERPRETED)
 def test_agrees_with_the_cpu(name: str) -> None:
-    fused = run(CASES[name], "gpu", BATCH, device=DEVICE)
+    fused = run(CASES[name], "gpu", BATCH, samples=SAMPLES, device=DEVICE)
     assert fused.codes.device.type == fused.spikes.time.device.type == DEVICE
-    assert_agree(run(CASES[name], "cpu", BATCH), on_cpu(fused), batch=BATCH, astray=1 if GPU else 0)
+    compiled = run(CASES[name], "cpu", BATCH, samples=SAMPLES)
+    assert_agree(compiled, on_cpu(fused), batch=BATCH, astray=1 if GPU else 0, samples=SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def everything() -> RawRecording:
+    """Return a recording with the membranes of all groups."""
+    return run(CASES["calibrated, 4 sub-steps"], "fused", BATCH, samples=SAMPLES, device=DEVICE)
 
 
 @pytest.mark.parametrize("traced", [(0, 0, 0), (1, 0, 1)])
-def test_membranes_of_some_groups_are_those_columns(traced: tuple[int, ...]) -> None:
+def test_membranes_of_some_groups_are_those_columns(traced: tuple[int, ...], everything: RawRecording) -> None:
     case = CASES["calibrated, 4 sub-steps"]
-    everything = run(case, "fused", BATCH, device=DEVICE)
     groups = tuple(replace(g, traced=bool(on)) for g, on in zip(case.layout.groups, traced, strict=True))
-    part = run(case._replace(layout=replace(case.layout, groups=groups)), "fused", BATCH, device=DEVICE)
+    layout = replace(case.layout, groups=groups)
+    part = run(case._replace(layout=layout), "fused", BATCH, samples=SAMPLES, device=DEVICE)
     columns = torch.cat([torch.full((g.size,), g.traced, device=DEVICE) for g in groups])
     assert torch.equal(part.codes, everything.codes[:, :, columns])
     assert all(torch.equal(*parts) for parts in zip(part.spikes, everything.spikes, strict=True))

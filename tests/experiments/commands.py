@@ -42,8 +42,8 @@ def call(script: str, *words: object, cwd: Path, columns: int = 200) -> subproce
         contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _environment(arguments, cwd, columns),
         _logging(), _hydra(), _warnings(),
     ):  # fmt: skip
-        status = _status(POINTS[program].load())
-    return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
+        returned = status(POINTS[program].load())
+    return subprocess.CompletedProcess(arguments, returned, output.getvalue(), errors.getvalue())
 
 
 def launch(script: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def launch(script: str, *words: object, cwd: Path) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
-def _status(main: Callable[[], object]) -> int:
+def status(main: Callable[[], object]) -> int:
     """Return the exit status that the interpreter gives to a script of this function."""
     try:
         value = main()

@@ -3,10 +3,10 @@
 import json
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from commands import SCRIPTS, call, launch
+from commands import SCRIPTS, call
+from teams import call_at_once
 
 TINY = [
     "experiment=digits", "backend=software", "network.hidden=[10]", "trainer.epochs=1", "trainer.train_samples=50",
@@ -30,8 +30,7 @@ def content(folder):
 
 
 def test_runs_at_the_same_time_have_folders_of_their_own(folder):
-    with ThreadPoolExecutor() as pool:
-        processes = list(pool.map(lambda n: launch("hxtrain-evaluate", *EVALUATE, STANDING, cwd=folder), range(3)))
+    processes = call_at_once("hxtrain-evaluate", *EVALUATE, STANDING, cwd=folder, environments=[{}] * 3)
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(list((folder / "made").rglob("evaluation.json"))) == 3
 

@@ -1,10 +1,10 @@
 """The compiled engine of the host equals the readable one in all results."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 
 import pytest
 import torch
@@ -262,22 +262,25 @@ def test_loops_refuse_a_surrogate_that_they_do_not_know() -> None:
         cpu.gradient(model, None, trace, Grads(trace), None, None, True)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(tmp_path) -> None:
-    code = (
-        "import sys, torch, hxtrain as hx; from hxtrain.neurons import threads;"
-        "threads._cores = lambda: int(sys.argv[1]); threads.MIN_SHARE = 1;"
-        "net = hx.Network(hx.Linear(40, 300, gain=3), hx.LIF(300),"
-        "hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2), hx.Linear(70, 5), hx.LI(5));"
-        "x = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)));"
-        "a = net(x); (a.readout.amax(0).square().sum() + a.layers[0].counts.square().sum()).backward();"
-        "print(*(float(p.grad.double().sum()).hex() for p in net.parameters()), float(a.readout.double().sum()).hex())"
-    )
-    runs = [
-        subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, text=True, check=True, cwd=tmp_path)
-        for n in (1, 2, 5)
-    ]
-    assert runs[0].stdout
-    assert {run.stdout for run in runs} == {runs[0].stdout}
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MIN_SHARE", 1)
+    stack = [
+        hx.Linear(40, 300, gain=3), hx.LIF(300), hx.Linear(300, 70, gain=3), hx.LIF(70), hx.Recurrent(70, gain=2),
+        hx.Linear(70, 5), hx.LI(5),
+    ]  # fmt: skip
+    net = hx.Network(*stack)
+    spikes = hx.LatencyEncoder()(torch.rand(23, 40, generator=torch.Generator().manual_seed(3)))
+    results = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(threads, "_cores", partial(int, cores))
+        with ThreadPoolExecutor(cores) as pool:
+            monkeypatch.setattr(threads, "_pool", lambda pool=pool: pool)
+            activity = net(spikes)
+            loss = activity.readout.amax(0).square().sum() + activity.layers[0].counts.square().sum()
+            results.append([activity.readout.detach(), *torch.autograd.grad(loss, [*net.parameters()])])
+    for result in results[1:]:
+        assert all(torch.equal(*parts) for parts in zip(results[0], result, strict=True))
+    assert all(part.any() for part in results[0])
 
 
 def test_the_gradient_of_counts_is_that_of_the_sum_of_spikes() -> None:

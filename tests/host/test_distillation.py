@@ -2,17 +2,15 @@
 
 import io
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import SCRIPTS, call
+from commands import call
 from rich.console import Console
+from teams import call_together
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
@@ -314,15 +312,8 @@ def test_two_processes_with_a_teacher_equal_one(tmp_path, teachers):
         "trainer.test_samples=20", "trainer.batch_size=48", "trainer.epochs=1", "trainer.plots=false",
         "trainer.progress=false", "augment.rotation=10", "encoder.jitter=2e-7", f"distillation.teacher={teachers[0]}",
     )  # fmt: skip
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    together = subprocess.run(
-        [*torchrun, SCRIPTS / "hxtrain", *words, f"hydra.run.dir={tmp_path / 'together'}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    place = f"hydra.run.dir={tmp_path / 'together'}"
+    together = call_together("hxtrain", *words, place, cwd=tmp_path, processes=2)
     alone = call("hxtrain", *words, f"hydra.run.dir={tmp_path / 'alone'}", cwd=tmp_path)
     for process in (alone, together):
         assert process.returncode == 0, process.stderr

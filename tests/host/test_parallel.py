@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SCRIPTS, call
+from teams import call_together
 
 from hxtrain.commands.evaluate import EvaluateConfig, with_device
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
@@ -29,6 +30,7 @@ SETTINGS = (
 
 
 def start(folder: Path, processes: int, *words: str) -> "subprocess.Popen[str]":
+    """Start torchrun."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [*torchrun, "--no-python", SCRIPTS / "hxtrain", *SETTINGS, f"hydra.run.dir={folder}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -44,10 +46,11 @@ def alone(folder: Path, *words: str) -> None:
 
 
 def together(folder: Path, processes: int, *words: str, status: int = 0) -> str:
-    process = start(folder, processes, *words)
-    output, _ = process.communicate()
-    assert (process.returncode == 0) == (status == 0), output
-    return output
+    """Train in several processes."""
+    settings = *SETTINGS, f"hydra.run.dir={folder}"
+    process = call_together("hxtrain", *settings, *words, cwd=folder.parent, processes=processes)
+    assert process.returncode == status, process.stdout
+    return process.stdout
 
 
 def model(folder: Path) -> dict[str, torch.Tensor]:
@@ -111,7 +114,9 @@ def test_two_processes_equal_one(single: Path, tmp_path: Path) -> None:
     """The run has dropout, augmentation, jitter, noise and mismatch of a chip, and batches that divide unevenly."""
     shared = tmp_path / "shared"
     longer = Path(shutil.copytree(single, tmp_path / "longer", ignore=shutil.ignore_patterns(".lock")))
-    output = together(shared, 2)
+    process = start(shared, 2)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     assert output.count("epoch   1") == 1, "one process reports"
     first, second = record(single), record(shared)
     assert first["chip_hash"] == second["chip_hash"]
