@@ -160,6 +160,48 @@ class CNNConfig(ModelConfig):
         return [*modules, nn.MaxPool2d(2)]
 
 
+@dataclass
+class LeNetConfig(ModelConfig):
+    """A convolution of 5x5 and one of 3x3, each with batch normalisation and average-pooling, and one linear layer.
+
+    It is small enough to be converted for a chip, where every neuron of a map is one of its own (docs/conversion.md).
+
+    Attributes:
+        channels: number of channels of the first convolution; the second one has twice as many.
+        dropout: share of the inputs of the linear layer silenced in training.
+    """
+
+    channels: int = 4
+
+    def sizes(self) -> Mapping[str, Sequence[int]]:
+        """Return the sizes of layers."""
+        return {"channels": [self.channels]}
+
+    def build(self, shape: Sequence[int], classes: int) -> nn.Sequential:
+        """Return the network; see `ModelConfig.build` for the arguments."""
+        if len(shape) != 2 or min(shape) < 12:
+            raise ValueError(
+                f"model=lenet takes images of 12x12 pixels or more, the data's samples are {list(shape)}; take "
+                "model=mlp"
+            )
+        last = 2 * self.channels
+        height, width = (((side - 4) // 2 - 2) // 2 for side in shape)
+        return nn.Sequential(
+            nn.Unflatten(1, (1, shape[0])),
+            nn.Conv2d(1, self.channels, 5),
+            nn.BatchNorm2d(self.channels),
+            self.nonlinearity(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(self.channels, last, 3),
+            nn.BatchNorm2d(last),
+            self.nonlinearity(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(self.dropout),
+            nn.Linear(last * height * width, classes),
+        )
+
+
 def model_name(kind: type[ModelConfig]) -> str:
     """Return the name of a kind of network for a reader, such as `CNN`."""
     return kind.__name__.removesuffix("Config")

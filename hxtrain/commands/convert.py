@@ -121,7 +121,7 @@ def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progre
     ann = load_ann(Path(config.checkpoint).expanduser())
     data_config, data = _data(config, ann)
     train = values_of(data.train, data.title, "a conversion")
-    test = shorten(values_of(data.test, data.title, "a conversion"), config.test_samples, "test_samples")
+    test = values_of(shorten(data.test, config.test_samples, "test_samples"), data.title, "a conversion")
     with opened(config.backend, config.chip) as device:
         conversion = convert(
             ann.model,
@@ -140,9 +140,7 @@ def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progre
         progress.table("conversion", COLUMNS, [row.cells() for row in conversion.rows])
         clipped = clipped_shares(conversion.net)
         warn_clipped(clipped, progress)
-        final = evaluate(
-            conversion.net, data.source(test, conversion.encoder), conversion.loss, config.batch_size
-        )
+        final = evaluate(conversion.net, data.source(test, conversion.encoder), conversion.loss, config.batch_size)
         run = _run_config(config, conversion, data_config)
         result = {
             **_measured(final, conversion.rows, ann, len(test)),

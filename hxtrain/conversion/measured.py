@@ -6,6 +6,7 @@ samples. None reads a label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import List, NamedTuple  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -60,7 +61,8 @@ class MeasuredConfig:
             if getattr(self, name) < minimum:
                 raise ValueError(f"measured.{name}={getattr(self, name)} must be at least {minimum}")
         for name, values in (("gains", self.gains), ("onsets", self.onsets)):
-            if not values or any(not 0 <= value < float("inf") for value in values) or (name == "gains" and 0 in values):
+            smallest = SMALLEST if name == "gains" else 0.0
+            if not values or any(not smallest <= value < math.inf for value in values):
                 text = "positive" if name == "gains" else "0 or positive"
                 raise ValueError(f"measured.{name}={values} must be a list of {text} numbers")
 

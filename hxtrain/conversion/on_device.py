@@ -25,6 +25,8 @@ STEPS = 60
 """Number of time steps of the default window: 102 us."""
 COLUMNS = ("pass", "detail", "accuracy (%)", "error of the outputs", "hidden spikes", "clipped weights (%)")
 """Columns of the table of passes."""
+
+
 class Row(NamedTuple):
     """What a pass did.
 
@@ -112,7 +114,9 @@ class Judge:
         """Return the row of a pass after which the outputs `[B, classes]` are these."""
         accuracy = None if self.labels is None else float((outputs.argmax(1) == self.labels).double().mean())
         difference = _centred(outputs.float()) - self.outputs
-        return Row(name, detail, accuracy, float(difference.square().mean().sqrt() / self.outputs.square().mean().sqrt()))
+        return Row(
+            name, detail, accuracy, float(difference.square().mean().sqrt() / self.outputs.square().mean().sqrt())
+        )
 
 
 def _centred(outputs: Tensor) -> Tensor:
@@ -170,7 +174,7 @@ def convert(
         if report is not None:
             report(row)
 
-    add(judge.row("original network", " - ".join(str(layer.targets) for layer in source.layers), judge.outputs))
+    add(judge.row("original", " - ".join(str(layer.targets) for layer in source.layers), judge.outputs))
     rates = source
     for name, step in _passes(config or PassConfig()).items():
         rates = step(rates, x)

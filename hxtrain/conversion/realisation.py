@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.datasets.encoders import Encoder, FirstSpikeEncoder, RateEncoder
-from hxtrain.network import LI, LIF, Activity, Linear, Network
+from hxtrain.network import LayerActivity
 from hxtrain.network.config import NetworkConfig
 from hxtrain.objectives.losses import OffsetMean
 
@@ -26,7 +26,7 @@ REGULAR_POTENTIAL = 3.0
 """Mean potential of the regular neurons of a hidden layer (threshold - leak)."""
 READOUT_RANGE = 1.2
 """Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
-REGULAR_ENCODERS = (RateEncoder, FirstSpikeEncoder)
+RegularEncoder = RateEncoder | FirstSpikeEncoder
 """Encoders with regular inputs."""
 
 
@@ -114,7 +114,9 @@ class Realisation:
 
     def loss(self) -> OffsetMean:
         """Return the loss that reads the answer: mean of the readout and offsets, scaled to the last layer's unit."""
-        return OffsetMean(readout_scale=self.readout_scale * self.last.scale, offsets=[float(offset) for offset in self.offsets])
+        return OffsetMean(
+            readout_scale=self.readout_scale * self.last.scale, offsets=[float(offset) for offset in self.offsets]
+        )
 
     def _regular_neurons(self, index: int, hidden: int) -> int:
         """Return the number of regular neurons of a hidden layer: none before the readout, which has offsets."""
@@ -244,36 +246,41 @@ class Realisation:
 
     def measure(self, x: Tensor, batch_size: int = 500) -> Measurement:
         """Run samples in 0..1 `[B, ...]` and return drives and readouts."""
-        batches = []
+        count = len(x)
+        drives: list[list[Tensor]] = []
+        regular = torch.zeros(len(self.populations))
+        readouts = []
         spikes = 0.0
         with torch.no_grad():
-            for batch in self.rates.input_rates(x).split(batch_size):
-                activity = self.net(self.encoder(batch))
+            values = self.rates.input_rates(x)
+            for first in range(0, count, batch_size):
+                activity = self.net(self.encoder(values[first : first + batch_size]))
+                of_all = [self._of_layer(index, layer) for index, layer in enumerate(activity.hidden)]
+                readout = activity.readout.mean(0)
+                sizes = [population.rates.targets for population in self.populations]
+                drives.append([drive[:, :size] for drive, size in zip(of_all, sizes, strict=True)])
+                sums = [
+                    drive[:, size:].mean(1).sum() if drive.shape[1] > size else 0.0
+                    for drive, size in zip(of_all, sizes, strict=True)
+                ]
+                regular += torch.tensor([float(value) for value in sums])
+                readouts.append(readout)
                 spikes += activity.hidden_spikes()
-                batches.append(self._read(activity))
-        drives, regular, readouts = zip(*batches, strict=True)
-        counts = [len(readout) for readout in readouts]
-        weighted = [torch.tensor(values) * count for values, count in zip(regular, counts, strict=True)]
         return Measurement(
             [torch.cat(layer) for layer in zip(*drives, strict=True)],
-            (sum(weighted) / len(x)).tolist(),
+            (regular / count).tolist(),
             torch.cat(readouts),
-            spikes / len(x),
+            spikes / count,
         )
+
+    def _of_layer(self, index: int, layer: LayerActivity) -> Tensor:
+        """Return the drives of all neurons of a hidden layer `[B, N]`."""
+        assert layer.spikes is not None  # hidden populations spike
+        return self._drives(layer.spikes, index + 1)
 
     def answers(self, measurement: Measurement) -> Tensor:
         """Return the outputs of the last layer `[B, classes]`, up to what all classes of a sample have in common."""
         return self.readout_scale * self.last.scale * (measurement.readout + self.offsets)
-
-    def _read(self, activity: Activity) -> tuple[list[Tensor], list[float], Tensor]:
-        drives, regular = [], []
-        for index, (population, layer) in enumerate(zip(self.populations, activity.hidden, strict=True)):
-            assert layer.spikes is not None  # hidden populations spike
-            of_all = self._drives(layer.spikes, index + 1)
-            size = population.rates.targets
-            drives.append(of_all[:, :size])
-            regular.append(float(of_all[:, size:].mean()) if of_all.shape[1] > size else 0.0)
-        return drives, regular, activity.readout.mean(0)
 
 
 def _realisable(rates: RateNetwork) -> tuple[RateLayer, ...]:
@@ -293,15 +300,16 @@ def _realisable(rates: RateNetwork) -> tuple[RateLayer, ...]:
     return layers
 
 
-def _with_regular_inputs(encoder: Encoder, x: Tensor, count: int) -> Encoder:
+def _with_regular_inputs(encoder: Encoder, x: Tensor, count: int) -> RegularEncoder:
     """Return an encoder with regular inputs: first those that are silent in all samples `[B, F]`, then new ones.
 
     Raises:
         ConversionError: The encoder has no regular inputs.
     """
-    if not isinstance(encoder, REGULAR_ENCODERS):
-        names = " or ".join(kind.__name__ for kind in REGULAR_ENCODERS)
-        raise ConversionError(f"encoder {type(encoder).__name__} has no regular inputs for biases; take {names}")
+    if not isinstance(encoder, RegularEncoder):
+        raise ConversionError(
+            f"encoder {type(encoder).__name__} has no regular inputs for biases; take RateEncoder or FirstSpikeEncoder"
+        )
     silent = (x.amax(0) == 0).nonzero()[:, 0].tolist()[:count]
     added = range(x.shape[1], x.shape[1] + count - len(silent))
-    return replace(encoder.without_jitter(), regular=[*silent, *added])
+    return replace(encoder, jitter=0.0, regular=[*silent, *added])

@@ -232,13 +232,13 @@ class MeanAfter(MeanOverTime):
 
 
 @dataclass
-class OffsetMean(MeanOverTime):
+class OffsetMean(CrossEntropy):
     """Cross-entropy of the readout's mean over time plus a constant of each class, as conversion measures it.
 
     A readout has no biases, and on a chip each of its neurons rests at a potential of its own.
 
     Attributes:
-        offsets: constant of each class (threshold - leak); none: 0 for all.
+        offsets: constant of each class (threshold - leak); an empty list: 0 for all.
     """
 
     offsets: List[float] = field(default_factory=list)  # noqa: UP006
@@ -262,12 +262,8 @@ class OffsetMean(MeanOverTime):
 
     def scores(self, output: Tensor) -> Tensor:
         """Return scores `[B, classes]` of membranes `[T, B, classes]`."""
-        mean = super().scores(output)
+        mean = _checked(output).mean(dim=0)
         return mean + mean.new_tensor(self.offsets) if self.offsets else mean
-
-    def online(self, labels: Tensor, outputs: int, grid: Grid) -> OnlineErrors | None:
-        """Return the errors of the mean up to each step; None with offsets, which belong to the whole trial."""
-        return None if self.offsets else super().online(labels, outputs, grid)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hxtrain as hx
-from hxtrain.datasets.encoders import ENCODERS
+from hxtrain.datasets.encoders import ENCODERS, PoissonEncoder
 
 ALL = [
     pytest.param(hx.LatencyEncoder(), 1, id="latency"),
@@ -135,3 +135,23 @@ def test_bad_settings_are_named(kind, name, value):
 def test_intensities_out_of_range_are_refused(encoder, repeats, worst):
     with pytest.raises(ValueError, match=r"intensities span .* expected 0..1; divide 8-bit images by 255"):
         encoder(torch.tensor([[0.5, worst]]))
+
+
+def test_poisson_trains_have_the_mean_and_the_variance_of_a_poisson_process():
+    x = torch.tensor([[0.0, 0.25, 1.0]]).repeat(4000, 1)
+    spikes = PoissonEncoder(spikes=6, duration=50e-6)(x, torch.Generator().manual_seed(0))
+    counts = torch.zeros(4000, 3).index_put_((spikes.sample, spikes.unit), torch.ones(len(spikes)), accumulate=True)
+    assert counts.mean(0).tolist() == pytest.approx([0, 1.5, 6], rel=0.04)
+    assert counts.var(0).tolist() == pytest.approx([0, 1.5, 6], rel=0.08)
+    assert float(torch.corrcoef(counts[:, 1:].T)[0, 1]) == pytest.approx(0, abs=0.05)
+    assert float(spikes.time.mean()) == pytest.approx(25e-6, rel=0.02)
+    assert 0 <= float(spikes.time.min()) < float(spikes.time.max()) < 50e-6
+
+
+def test_without_a_generator_poisson_trains_depend_on_the_seed_and_the_sample_alone():
+    x = torch.rand(5, 8, generator=torch.Generator().manual_seed(0))
+    encoder = PoissonEncoder(spikes=9)
+    spikes = encoder(x)
+    alone = encoder(x[3:4])
+    assert torch.equal(alone.time, spikes.time[spikes.sample == 3])
+    assert not torch.equal(PoissonEncoder(spikes=9, seed=1)(x[3:4]).time, alone.time)
