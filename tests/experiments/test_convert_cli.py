@@ -5,9 +5,14 @@ import json
 import pytest
 import torch
 from commands import call
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
+from hxtrain.commands.convert import complete_conversion
 from hxtrain.commands.evaluate import load_trained
-from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.experiments.schema import register
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint
+from hxtrain.runs.progress import Progress
 
 ANN = ["data=digits", "model.hidden=[20]", "trainer.epochs=4", "trainer.learning_rate=1e-2", "trainer.progress=false"]
 QUICK = ["measured.gains=[2]", "measured.onsets=[0.5]", "measured.corrections=1", "measured.samples=60"]
@@ -69,11 +74,15 @@ def test_training_goes_on_from_the_converted_network(folder):
 
 
 def test_a_finished_conversion_of_a_sweep_is_not_repeated(folder):
-    words = [*SMALL, *QUICK, "hydra.sweep.dir=sweep", "seed=0", "test_samples=20"]
-    first = call("hxtrain convert", "--multirun", *words, cwd=folder)
-    assert "sweep: 1 of 1 runs done" in first.stdout, first.stderr
-    again = call("hxtrain convert", "--multirun", *words, cwd=folder)
-    assert again.stdout.count("finished before") == 1
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        config, other = (
+            OmegaConf.to_object(compose("convert", [*SMALL, *QUICK, *words])) for words in ([], ["measured.affine=2"])
+        )
+    result = complete_conversion(config, folder / "run", "", Progress(False))
+    assert result == json.loads((folder / "run/result.json").read_text())
+    with pytest.raises(CheckpointError, match=r"measured\.affine"):
+        complete_conversion(other, folder / "run", "", Progress(False))
 
 
 def test_mistakes_name_the_remedy(folder):
