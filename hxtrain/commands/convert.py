@@ -101,7 +101,7 @@ def convert_checkpoint(config: ConvertConfig, folder: Path, command: str, progre
 
 
 def complete_conversion(config: ConvertConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
-    """Convert a network, or return the result of a finished conversion. The arguments are those of `convert_checkpoint`.
+    """Convert a network, or return the result of a finished one; the arguments are those of `convert_checkpoint`.
 
     Raises:
         CheckpointError: The directory holds a conversion with other settings.

@@ -180,7 +180,7 @@ def convert(
         rates = step(rates, x)
         add(judge.row(name, "", rates.output(judge.x) * rates.layers[-1].scale))
     code = encoder or RateEncoder(spikes=12, duration=94e-6, threshold=0.0)
-    form = Realisation(rates, samples, code, network or NetworkConfig(steps=STEPS), measured.regular)
+    form = Realisation(rates, x, code, network or NetworkConfig(steps=STEPS), measured.regular)
     form.net.attach(device)
     for measured_pass in measured_passes(form, x, measured, batch_size):
         measurement = form.measure(judge.x, batch_size)

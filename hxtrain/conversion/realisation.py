@@ -73,7 +73,8 @@ class Realisation:
 
     Args:
         rates: Layers with weights alone, normalised to activations in 0..1; hidden ones spike, the last one is linear.
-        x: Samples in 0..1 `[B, ...]`, from which inputs that are always silent are known.
+        x: Calibration samples in 0..1 `[B, ...]`. Inputs that are silent in all of them give way to regular ones, so
+            that the fan-in of the first layer need not grow.
         encoder: Code of the inputs.
         settings: Settings of the spiking network; `hidden` is that of the layers.
         regular: Number of regular inputs, and of regular neurons of each hidden layer that drives another one.
@@ -246,31 +247,26 @@ class Realisation:
 
     def measure(self, x: Tensor, batch_size: int = 500) -> Measurement:
         """Run samples in 0..1 `[B, ...]` and return drives and readouts."""
-        count = len(x)
-        drives: list[list[Tensor]] = []
-        regular = torch.zeros(len(self.populations))
+        batches = []
         readouts = []
         spikes = 0.0
+        values = self.rates.input_rates(x)
         with torch.no_grad():
-            values = self.rates.input_rates(x)
-            for first in range(0, count, batch_size):
+            for first in range(0, len(x), batch_size):
                 activity = self.net(self.encoder(values[first : first + batch_size]))
-                of_all = [self._of_layer(index, layer) for index, layer in enumerate(activity.hidden)]
-                readout = activity.readout.mean(0)
-                sizes = [population.rates.targets for population in self.populations]
-                drives.append([drive[:, :size] for drive, size in zip(of_all, sizes, strict=True)])
-                sums = [
-                    drive[:, size:].mean(1).sum() if drive.shape[1] > size else 0.0
-                    for drive, size in zip(of_all, sizes, strict=True)
-                ]
-                regular += torch.tensor([float(value) for value in sums])
-                readouts.append(readout)
+                batches.append([self._of_layer(index, layer) for index, layer in enumerate(activity.hidden)])
+                readouts.append(activity.readout.mean(0))
                 spikes += activity.hidden_spikes()
+        of_all = [torch.cat(layer) for layer in zip(*batches, strict=True)]
+        sizes = [population.rates.targets for population in self.populations]
         return Measurement(
-            [torch.cat(layer) for layer in zip(*drives, strict=True)],
-            (regular / count).tolist(),
+            [drives[:, :size] for drives, size in zip(of_all, sizes, strict=True)],
+            [
+                float(drives[:, size:].mean()) if drives.shape[1] > size else 0.0
+                for drives, size in zip(of_all, sizes, strict=True)
+            ],
             torch.cat(readouts),
-            spikes / count,
+            spikes / len(x),
         )
 
     def _of_layer(self, index: int, layer: LayerActivity) -> Tensor:

@@ -28,9 +28,9 @@ def test_the_default_is_the_network_of_the_same_size():
 
 def test_experiments_compose():
     names = options("experiment/ann")
-    assert names == ["fashion16_teacher", "mnist16_rotated", "mnist16_teacher"]
+    assert names == ["digits", "fashion16_teacher", "mnist16_rotated", "mnist16_teacher"]
     configs = {name: settings(f"experiment=ann/{name}", "trainer.epochs=2") for name in names}
-    assert [type(config.model) for config in configs.values()] == [CNNConfig, MLPConfig, CNNConfig]
+    assert [type(config.model) for config in configs.values()] == [MLPConfig, CNNConfig, MLPConfig, CNNConfig]
     assert all(config.trainer.epochs == 2 for config in configs.values())
 
 

@@ -21,7 +21,7 @@ EPOCHS = {
     "yin_yang": ("yin_yang", 120),
 }
 """Data and number of epochs of the experiments that README names."""
-VERBS = "train", "ann", "evaluate", "report"
+VERBS = "train", "ann", "convert", "evaluate", "report"
 
 
 @pytest.fixture(autouse=True)
