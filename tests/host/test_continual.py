@@ -390,13 +390,3 @@ def test_settings_that_contradict_a_sequence_are_refused(digits: Dataset) -> Non
     net = hx.Network(hx.Linear(64, 4), hx.LIF(4))
     with pytest.raises(RuleError, match=r"tasks.scenario=task masks the readout.*rule=stdp"):
         hx.fit(net, digits, hx.STDP(), loss=hx.SpikeCount(), tasks=SplitTasks(2, scenario="task"), progress=False)
-
-
-def test_a_fit_of_a_sequence_tells_its_matrix(digits: Dataset) -> None:
-    penalties = [SynapticIntelligence(), Burst()]
-    fit = hx.fit(
-        network(), digits, tasks=PermutedTasks(2), epochs=2, learning_rate=5e-3, penalties=penalties, progress=False
-    )
-    assert [len(row) for row in fit.selection["accuracy_matrix"]] == [1, 2]
-    assert fit.accuracy == fit.selection["mean_accuracy"]
-    assert [record["task"] for record in fit.records] == [1, 1, 2, 2]
