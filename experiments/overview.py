@@ -35,6 +35,7 @@ GROUPS = {
     "constraint": "restrictions of the weights; several as [NAME,NAME]",
     "regularizer": "penalties; several as [NAME,NAME]",
     "data": "data set",
+    "tasks": "tasks that are learnt one after the other",
     "augment": "distortion of training samples",
     "distillation": "teacher",
     "trainer": "training",
