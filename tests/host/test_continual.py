@@ -27,6 +27,7 @@ from hxtrain.objectives.consolidation import (
 from hxtrain.objectives.heads import Heads
 from hxtrain.objectives.online import Grid
 from hxtrain.objectives.vote import Vote
+from hxtrain.plots.continual import tasks_figure
 from hxtrain.rules import Batch, LearningRule, Need, Objective, RuleError, Step, learn
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Warnings
@@ -284,6 +285,9 @@ def test_a_matrix_of_accuracies_tells_learning_and_forgetting() -> None:
     assert matrix.table()[1][0] == ("task 1", "90.00", "", "", "90.00")
     alone = AccuracyMatrix([[0.9, 0.8, 0.7]])
     assert (alone.learning, alone.forgetting) == (None, None)
+    numbers, curves = tasks_figure(matrix.rows).axes
+    assert [text.get_text() for text in numbers.texts] == ["90", "95", "80", "50", "70", "60"]
+    assert [float(line.get_ydata()[-1]) for line in curves.lines] == pytest.approx([50, 70, 60, 60])
 
 
 def config(tasks: Any, **settings: Any) -> RunConfig:
