@@ -36,6 +36,7 @@ GROUPS = {
     "mask": "synapses that exist",
     "regularizer": "penalties; several as [NAME,NAME]",
     "data": "data set",
+    "tasks": "tasks that are learnt one after the other",
     "augment": "distortion of training samples",
     "distillation": "teacher",
     "trainer": "training",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from hxtrain.datasets import Source
 from hxtrain.execution import device_of
 from hxtrain.network import Network
 from hxtrain.objectives.distillation import Lessons
-from hxtrain.objectives.losses import predictions
 from hxtrain.rules import (
     Batch,
     LossFunction,
@@ -41,20 +40,8 @@ from .loop import METRICS, NO_FOLDER, TrainingInterrupt, shorten
 from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
 from .selection import Selection, Snapshot
+from .shares import StepSums, shared_part, step_sums
 from .task import Task
-
-
-class StepSums(NamedTuple):
-    """Sums over the samples of a step, which processes add up; a positive `stop` or `failed` ends all of them."""
-
-    samples: float
-    loss: float
-    correct: float
-    hidden_spikes: float
-    dropped_spikes: float = 0.0
-    retries: float = 0.0
-    stop: float = 0.0
-    failed: float = 0.0
 
 
 class Trainer(NetworkLoop[TrainerConfig]):
@@ -241,7 +228,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
     def _train_step(self, indices: Tensor) -> None:
         start = time.perf_counter()
         task = self.task
-        first, last, share = self._part(len(indices))
+        first, last, share = shared_part(self.team, len(indices))
         labels = self.train.labels[indices[first:last]]
         is_joined = False
 
@@ -287,17 +274,6 @@ class Trainer(NetworkLoop[TrainerConfig]):
                 "another network (such as network.hidden=[]), or another rule (hxtrain info rules)"
             )
 
-    def _part(self, count: int) -> tuple[int, int, float]:
-        """Return the first and the last (exclusive) sample of this process in a batch, and their share of the batch.
-
-        In a batch of fewer samples than processes, some processes repeat a sample, which gets a share of 0.
-        """
-        first, last = self.team.part(count)
-        if first == last:
-            index = min(first, count - 1)
-            return index, index + 1, 0.0
-        return first, last, (last - first) / count
-
     def _batch(self, indices: Tensor, first: int, last: int) -> tuple[Spikes, LossFunction]:
         """Return input events of samples `first` to `last` of a batch, and their loss.
 
@@ -325,26 +301,9 @@ class Trainer(NetworkLoop[TrainerConfig]):
         Raises:
             DeviceError: Another process has failed.
         """
-        net = self.task.net
-        health = step.activity.health
-        loss = self.task.loss
-        with torch.no_grad():
-            output = loss.read(step.activity)
-            answers = predictions(loss.scores(output))
-            correct = float((answers == labels.to(answers.device)).sum())
-            loss.observe(output, labels)
-        n_counted = len(labels) * (share > 0)
-        sums = StepSums(
-            n_counted,
-            step.loss * n_counted,
-            correct * (share > 0),
-            step.activity.hidden_spikes() * (share > 0),
-            health.dropped_spikes,
-            health.retries,
-            float(self._stop.is_set()),
-        )
-        metrics = [step.metrics[name] * n_counted for name in self.rule.metrics]
-        totals = self.team.sum_gradients(net.parameters(), share, [*sums, *metrics])
+        sums = step_sums(step, self.task.loss, labels, share, self._stop.is_set())
+        metrics = [step.metrics[name] * sums.samples for name in self.rule.metrics]
+        totals = self.team.sum_gradients(self.task.net.parameters(), share, [*sums, *metrics])
         self._step_sums = StepSums(*totals[: len(sums)])
         self._step_metrics = dict(zip(self.rule.metrics, totals[len(sums) :], strict=True))
         if self._step_sums.failed:

@@ -27,6 +27,7 @@ from hxtrain.objectives.consolidation import (
 from hxtrain.objectives.heads import Heads
 from hxtrain.objectives.online import Grid
 from hxtrain.objectives.vote import Vote
+from hxtrain.plots.continual import tasks_figure
 from hxtrain.rules import Batch, LearningRule, Need, Objective, RuleError, Step, learn
 from hxtrain.runs.checkpoint import load_checkpoint
 from hxtrain.runs.progress import Warnings
@@ -284,6 +285,9 @@ def test_a_matrix_of_accuracies_tells_learning_and_forgetting() -> None:
     assert matrix.table()[1][0] == ("task 1", "90.00", "", "", "90.00")
     alone = AccuracyMatrix([[0.9, 0.8, 0.7]])
     assert (alone.learning, alone.forgetting) == (None, None)
+    numbers, curves = tasks_figure(matrix.rows).axes
+    assert [text.get_text() for text in numbers.texts] == ["90", "95", "80", "50", "70", "60"]
+    assert [float(line.get_ydata()[-1]) for line in curves.lines] == pytest.approx([50, 70, 60, 60])
 
 
 def config(tasks: Any, **settings: Any) -> RunConfig:
@@ -390,13 +394,3 @@ def test_settings_that_contradict_a_sequence_are_refused(digits: Dataset) -> Non
     net = hx.Network(hx.Linear(64, 4), hx.LIF(4))
     with pytest.raises(RuleError, match=r"tasks.scenario=task masks the readout.*rule=stdp"):
         hx.fit(net, digits, hx.STDP(), loss=hx.SpikeCount(), tasks=SplitTasks(2, scenario="task"), progress=False)
-
-
-def test_a_fit_of_a_sequence_tells_its_matrix(digits: Dataset) -> None:
-    penalties = [SynapticIntelligence(), Burst()]
-    fit = hx.fit(
-        network(), digits, tasks=PermutedTasks(2), epochs=2, learning_rate=5e-3, penalties=penalties, progress=False
-    )
-    assert [len(row) for row in fit.selection["accuracy_matrix"]] == [1, 2]
-    assert fit.accuracy == fit.selection["mean_accuracy"]
-    assert [record["task"] for record in fit.records] == [1, 1, 2, 2]

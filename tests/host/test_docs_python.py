@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,14 @@ def test_conversion(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_equations_are_those_of_the_twin() -> None:
     exec(compile(blocks(DOCS / "model.md"), "model.md", "exec"), {})
+
+
+def test_tasks_one_after_the_other_in_fewer_epochs() -> None:
+    code = blocks(DOCS / "continual.md")
+    assert "epochs=15" in code
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("epochs=15", "epochs=1, progress=False"), "continual.md", "exec"), names)
+    fit = names["fit"]
+    assert [len(row) for row in fit.selection["accuracy_matrix"]] == [1, 2, 3]
+    assert fit.accuracy == fit.selection["mean_accuracy"]
+    assert [record["task"] for record in fit.records] == [1, 2, 3]
