@@ -235,6 +235,13 @@ class RandomMask(BudgetedMask):
 
 
 @dataclass
+class ActiveMask(RandomMask):
+    """Random synapses from sources that fire in some of the training samples, and from others if there are too few."""
+
+    active: bool = True
+
+
+@dataclass
 class MagnitudeMask(BudgetedMask):
     """The largest weights, of a trained network or as they were drawn."""
 

@@ -138,7 +138,7 @@ def test_a_student_that_is_its_teacher_has_no_distance():
 def test_transfer_reads_no_labels_and_halves_the_distance(digits):
     assert "label" not in " ".join(signature(transfer).parameters)
     teacher = rate_model(64, 60, 10, biases=False)
-    before = [weight.clone() for weight in teacher.weights]
+    original = [weight.clone() for weight in teacher.weights]
     inputs = digits.train.samples[:400].flatten(1).float() / digits.train.samples.max()
     budget = Budget(density=0.1, scope="layer")
     result = transfer(
@@ -153,7 +153,7 @@ def test_transfer_reads_no_labels_and_halves_the_distance(digits):
         generator=torch.Generator().manual_seed(0),
     )
     assert result.distance < result.distance_at_start / 2
-    assert all(torch.equal(old, new) for old, new in zip(before, teacher.weights, strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(original, teacher.weights, strict=True))
     for mask, weight in zip(result.masks, result.student.weights, strict=True):
         assert int(mask.sum()) == round(0.1 * mask.numel())
         assert not weight[~mask].any()
@@ -239,6 +239,7 @@ def test_synaptic_flow_leaves_no_layer_empty():
 
 METHODS = {
     "random": masks.RandomMask,
+    "active": masks.ActiveMask,
     "magnitude": masks.MagnitudeMask,
     "snip": masks.SnipMask,
     "grasp": masks.GraspMask,
@@ -252,13 +253,13 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
     assert {*METHODS, "none"} == set(masks.MASKS.points())
-    found = []
+    chosen = []
     for _ in range(2):
         net = network(64, 12, 10, steps=20, seed=1)
         drawn = net.layers[0].linear.weight.detach().clone()
         method = METHODS[name](fan_in=6, rows=32)
-        found.append(masks.prune(net, method, digits.source(digits.train, LatencyEncoder()), seed=3))
-        assert list(found[-1]) == ["input->layer0"]
+        chosen.append(masks.prune(net, method, digits.source(digits.train, LatencyEncoder()), seed=3))
+        assert list(chosen[-1]) == ["input->layer0"]
         synapses = net.layers[0].linear
         assert synapses.mask.sum(1).tolist() == [6] * 12
         assert int(torch.zeros(12, 32).index_add_(1, torch.arange(64) % 32, synapses.mask.float()).max()) == 1
@@ -266,7 +267,7 @@ def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
         if name != "ntt":
             expected = torch.where(synapses.mask, drawn * math.sqrt(64 / 6), 0.0)
             assert torch.allclose(synapses.weight, expected)
-    assert torch.equal(*(masks_of["input->layer0"] for masks_of in found))
+    assert torch.equal(*(masks_of["input->layer0"] for masks_of in chosen))
 
 
 def test_methods_refuse_what_they_cannot_mask(digits):
