@@ -71,6 +71,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
         {**dict.fromkeys(("environment", "network", "rule", "optimizer"), MISSING), "constraint": {}},
     ),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
+    "prune": ("hxtrain.commands.prune:PruneConfig", {"mask": MISSING}),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
     "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),
