@@ -55,7 +55,7 @@ class Material(NamedTuple):
                 f"mask.batches={len(self.source) // size}"
             )
         order = torch.randperm(len(self.source), generator=generator(self.seed, "mask", "batches"))
-        return list(order[: number * size].split(size))
+        return list(torch.split(order[: number * size], size))
 
     def intensities(self, indices: Tensor, method: str) -> Tensor:
         """Return intensities `[B, J]` of samples.

@@ -11,6 +11,9 @@ import torch
 
 import hxtrain as hx
 from hxtrain import masks
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.masking import load_masks
+from hxtrain.commands.prune import PruneConfig, prune_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.encoders import LatencyEncoder
@@ -20,8 +23,11 @@ from hxtrain.masks.budget import best_of_rows, free_rows
 from hxtrain.masks.scores import active_sources, grasp, snip, synflow_masks
 from hxtrain.masks.transfer import terms
 from hxtrain.network import NetworkConfig
+from hxtrain.rules.stdp import STDP
 from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
+from hxtrain.training.trainer import Trainer
 
 
 def random(*shape, seed=0):
@@ -304,8 +310,6 @@ def test_a_resumed_run_has_the_masks_of_its_checkpoint(mask, tmp_path):
     whole = run(settings(tmp_path, mask), tmp_path / "whole")
     assert whole["densities"] == {"input->layer0": 6 / 64, "layer0->layer1": 1.0}
     with pytest.MonkeyPatch.context() as patch:
-        from hxtrain.training.trainer import Trainer
-
         finish = Trainer._finish_epoch
 
         def stop(trainer):
@@ -327,18 +331,40 @@ def test_a_resumed_run_has_the_masks_of_its_checkpoint(mask, tmp_path):
 
 
 def test_masks_of_a_damaged_checkpoint_are_refused(tmp_path):
-    from hxtrain.commands.masking import load_masks
-
     run(settings(tmp_path, masks.RandomMask(fan_in=6), epochs=1), tmp_path / "run")
     with pytest.raises(CheckpointError, match="shape"):
         load_masks(network(64, 12, 10), tmp_path / "run/checkpoint.pt")
 
 
 def test_rules_without_penalties_refuse_the_penalty_of_rewiring(tmp_path):
-    from hxtrain.rules.stdp import STDP
-
     config = replace(settings(tmp_path, masks.DeepRMask(fan_in=6)), rule=STDP())
     config.network.output = "spikes"
     config.loss = hx.SpikeCount()
     with pytest.raises(ValueError, match=r"set mask\.strength=0"):
         run(config, tmp_path / "run")
+
+
+def test_a_pruned_network_is_a_checkpoint_like_any(tmp_path):
+    run(settings(tmp_path, masks.NoMask(), epochs=1), tmp_path / "run")
+    chip = ChipConfig(preset="ideal")
+    config = PruneConfig(
+        str(tmp_path / "run/checkpoint.pt"), chip=chip, mask=masks.MagnitudeMask(fan_in=9), test_samples=50
+    )
+    (tmp_path / "pruned").mkdir()
+    outcome = prune_checkpoint(config, tmp_path / "pruned", "", Progress(False))
+    file = tmp_path / "pruned/checkpoint.pt"
+    dense = hx.load(tmp_path / "run").net.layers[0].linear
+    sparse = hx.load(file).net.layers[0].linear
+    assert outcome["densities"]["input->layer0"] == 9 / 64
+    assert torch.equal(sparse.mask, select([dense.weight.abs()], Budget(fan_in=9))[0])
+    assert torch.equal(sparse.weight, torch.where(sparse.mask, dense.weight, 0.0))  # trained weights are not rescaled
+    evaluation = evaluate_checkpoint(
+        EvaluateConfig(str(file), chip=chip, test_samples=50), tmp_path / "pruned", "", Progress(False)
+    )
+    assert evaluation["test_accuracy"] == pytest.approx(outcome["test_accuracy"], abs=0.05)
+    tuned = run(settings(tmp_path, masks.NoMask(), epochs=1, initial=str(file)), tmp_path / "tuned")
+    assert tuned["densities"]["input->layer0"] == 9 / 64
+    with pytest.raises(CheckpointError, match=r"holds a checkpoint\.pt already"):
+        prune_checkpoint(config, tmp_path / "pruned", "", Progress(False))
+    with pytest.raises(ValueError, match="mask=none removes nothing"):
+        replace(config, mask=masks.NoMask())
