@@ -131,6 +131,12 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
+def names_device() -> bool:
+    """Return whether the command line has a setting of the device."""
+    keys = (override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task)
+    return any(key.split(".")[0] in ("backend", "chip", "own_chip") for key in keys)
+
+
 def _guarded_job(work: Callable[[], Result]) -> Result:
     try:
         return work()

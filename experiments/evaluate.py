@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hxtrain.commands.evaluate import evaluate_checkpoint
 from hxtrain.commands.evaluations import EVALUATION, evaluate_all, finished_evaluation
 from hxtrain.runs.progress import Progress, hidden_spikes
 
-from .app import command_line, guarded, in_sweep, typed_settings, warn_without_effect
+from .app import command_line, guarded, in_sweep, names_device, typed_settings, warn_without_effect
 from .command import command
 from .folders import own_directory
 
@@ -23,15 +22,9 @@ def main(config: DictConfig) -> None:
     guarded(lambda: _evaluate(config))
 
 
-def _names_device() -> bool:
-    """Return whether the command line has a setting of the device."""
-    keys = (override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task)
-    return any(key.split(".")[0] in ("backend", "chip", "own_chip") for key in keys)
-
-
 def _evaluate(config: DictConfig) -> None:
     settings = typed_settings(config)
-    if settings.own_device is None and _names_device():
+    if settings.own_device is None and names_device():
         settings.own_device = False
     warn_without_effect(settings.backend)
     if settings.silenced_seed and not settings.silenced:

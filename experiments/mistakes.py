@@ -22,7 +22,7 @@ from .settings import Setting, entries, is_dictionary, is_list, nearest, setting
 from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
 
-ORIGINS = {"evaluate": "the checkpoint's", "compare": "the checkpoint's"}
+ORIGINS = {"evaluate": "the checkpoint's", "prune": "the checkpoint's", "compare": "the checkpoint's"}
 """Commands whose network, encoder, loss and data set are determined elsewhere."""
 REMARKS = {"chip": "any other chip: chip.name={value}", "distillation": "a teacher: distillation.teacher={value}"}
 """Further remedy for an unknown option of a group."""

@@ -75,6 +75,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "evaluate": ("hxtrain.commands.evaluate:EvaluateConfig", {}),
     "convert": ("hxtrain.commands.convert:ConvertConfig", dict.fromkeys(("network", "encoder"), MISSING)),
+    "prune": ("hxtrain.commands.prune:PruneConfig", {"mask": MISSING}),
     "compare": ("hxtrain.commands.compare:CompareConfig", {}),
     "transfer": ("hxtrain.commands.transfer:TransferConfig", {**TRAINING, "chips": ["A", "B"]}),
     "sensitivity": ("hxtrain.commands.sensitivity:SensitivityConfig", {**TRAINING, "imperfections": ["leak"]}),

@@ -33,6 +33,7 @@ VERBS: Mapping[str, Verb] = {
     "train": _verb("train", "train a spiking network in the loop", "docs/commands.md"),
     "play": _verb("play", "learn in an environment by rewards", "docs/play.md"),
     "evaluate": _verb("evaluate", "evaluate one or all runs on any device", "docs/commands.md"),
+    "prune": _verb("prune", "remove synapses of a trained network", "docs/masks.md"),
     "ann": _verb("ann", "train an artificial network or a teacher", "docs/distillation.md"),
     "convert": _verb("convert", "make a spiking network of an artificial one", "docs/conversion.md"),
     "transfer": _verb("transfer", "train on each chip, evaluate on each", "docs/chips.md"),

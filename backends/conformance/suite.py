@@ -55,6 +55,7 @@ ALL: tuple[Check, ...] = (
     synapses.integer_types_are_alike,
     synapses.merged_circuits_add_inputs,
     synapses.inputs_may_begin_later,
+    synapses.sources_share_inputs,
     neurons.rest_is_the_leak,
     neurons.weights_of_zero_are_quiet,
     neurons.potentials_have_time_and_shape,

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..capabilities import INTEGERS
 from ..circuit import INPUT, Projection
+from ..recording import Stimulus
 from ..spikes import Spikes
 from .bench import Bench, NotApplicableError, difference, require, within
+from .refusals import refuses
 
 
 def _measured(bench: Bench, weights: Tensor) -> Tensor:
@@ -203,3 +205,32 @@ def inputs_may_begin_later(bench: Bench) -> str:
         within(((measured / weights)[used] - 1).abs(), bench.tolerances.weight),
         "of responses have the size of their weight",
     )
+
+
+def sources_share_inputs(bench: Bench) -> str:
+    """Sources that share a signed input act each with its own weight; two of them onto one neuron are refused."""
+    if bench.caps.sources_per_input < 2:
+        raise NotApplicableError("sources of the device do not share signed inputs (`sources_per_input`)")
+    bench.require_response(max(1, bench.caps.weight_max // 3), bench.tolerances.weight)
+    circuit = bench.layer(2, bench.width)
+    bench.configure(replace(circuit, projections=(replace(circuit.projections[0], signed_inputs=(0, 0)),)))
+    weights = torch.zeros(bench.width, 2, dtype=bench.caps.weight_type)
+    strong = max(1, bench.caps.weight_max // 2)
+    weights[0::2, 0] = strong
+    weights[1::2, 1] = -strong
+    recording = bench.run({"input->neurons": weights}, bench.trials(2, [[0], [1]]))
+    measured = bench.strengths(bench.swings(recording, 2))
+    used = weights != 0
+    crosstalk = measured[~used].abs() / bench.caps.weight_max
+    bench.require_share(within(crosstalk, bench.tolerances.crosstalk), "of neurons are deaf to the other source")
+    text = bench.require_share(
+        within(((measured / weights)[used] - 1).abs(), bench.tolerances.weight),
+        "of responses have the size of their weight",
+    )
+    competing = {"input->neurons": torch.full_like(weights, strong)}
+    refuses(
+        lambda: bench.backend.run(competing, Stimulus(bench.quiet(2))),
+        "weights of both sources onto a neuron",
+        ("input",),
+    )
+    return text

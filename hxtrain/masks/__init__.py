@@ -3,6 +3,7 @@
 from .budget import Budget, select
 from .methods import (
     MASKS,
+    ActiveMask,
     BudgetedMask,
     Choice,
     DeepRMask,
@@ -24,6 +25,7 @@ from .transfer import Transfer, transfer
 
 __all__ = [
     "MASKS",
+    "ActiveMask",
     "Budget",
     "BudgetedMask",
     "Choice",

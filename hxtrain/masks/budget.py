@@ -102,7 +102,7 @@ def select(scores: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     assert budget.density is not None
     pooled = torch.cat([values.flatten() for values in allowed])
     chosen = largest(pooled[None], torch.tensor([max(1, round(budget.density * len(pooled)))]))[0]
-    parts = chosen.split([values.numel() for values in allowed])
+    parts = torch.split(chosen, [values.numel() for values in allowed])
     return [part.view_as(values) for part, values in zip(parts, allowed, strict=True)]
 
 

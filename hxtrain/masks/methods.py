@@ -55,7 +55,7 @@ class Material(NamedTuple):
                 f"mask.batches={len(self.source) // size}"
             )
         order = torch.randperm(len(self.source), generator=generator(self.seed, "mask", "batches"))
-        return list(order[: number * size].split(size))
+        return list(torch.split(order[: number * size], size))
 
     def intensities(self, indices: Tensor, method: str) -> Tensor:
         """Return intensities `[B, J]` of samples.
@@ -232,6 +232,13 @@ class RandomMask(BudgetedMask):
             fired = active_sources(net, material.source, material.batches(self.batches))
             scores = [score + fired[place] for score, place in zip(scores, places, strict=True)]
         return Choice(select(scores, self.budget))
+
+
+@dataclass
+class ActiveMask(RandomMask):
+    """Random synapses from sources that fire in some of the training samples, and from others if there are too few."""
+
+    active: bool = True
 
 
 @dataclass

@@ -126,7 +126,7 @@ def _flow(model: RateModel, masks: Sequence[Tensor]) -> list[Tensor]:
         flow = size @ forward[-1]
         forward.append(flow / flow.mean().clamp(min=1e-300))
     backward = torch.ones_like(forward[-1])
-    scores = []
+    scores: list[Tensor] = []
     for size, flow in zip(reversed(sizes), reversed(forward[:-1]), strict=True):
         scores.insert(0, backward[:, None] * size * flow)
         backward = size.t() @ backward

@@ -134,7 +134,7 @@ class Synapses(Constants):
             return weight
         effective = torch.where(mask, weight, 0.0)
         if self._watches_gradient and effective.requires_grad:
-            effective.register_hook(self._add_gradient)
+            effective.register_hook(self._add_gradient)  # type: ignore[no-untyped-call]
         return effective
 
     def watch_gradient(self, watches: bool = True, start: Tensor | None = None) -> None:

@@ -218,6 +218,10 @@ def populations(**changes):
     return lambda circuit: replace(circuit, populations=tuple(replace(p, **changes) for p in circuit.populations))
 
 
+def own_inputs(circuit):
+    return replace(circuit, projections=tuple(replace(p, signed_inputs=None) for p in circuit.projections))
+
+
 def transposed(matrix: Tensor) -> Tensor:
     return matrix.t().contiguous() if matrix.shape[0] == matrix.shape[1] else matrix
 
@@ -352,6 +356,10 @@ MUTANTS: dict[str, tuple[Callable[[], Backend], str]] = {
         "50 % of responses",
     ),
     "inputs_may_begin_later": (FromSecondInput, "of responses have the size"),
+    "sources_share_inputs": (
+        lambda: Mutant(circuit=own_inputs),
+        "weights of both sources onto a neuron",
+    ),
     "rest_is_the_leak": (lambda: Mutant(recording=codes(lambda c: c + 3)), "rest within 1.0 of the leak"),
     "weights_of_zero_are_quiet": (
         lambda: Mutant(weights=every_weight(lambda w: w.where(w != 0, torch.tensor(1, dtype=w.dtype)))),

@@ -11,6 +11,9 @@ import torch
 
 import hxtrain as hx
 from hxtrain import masks
+from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.masking import load_masks
+from hxtrain.commands.prune import PruneConfig, prune_checkpoint
 from hxtrain.commands.train import RunConfig, run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.encoders import LatencyEncoder
@@ -20,8 +23,11 @@ from hxtrain.masks.budget import best_of_rows, free_rows
 from hxtrain.masks.scores import active_sources, grasp, snip, synflow_masks
 from hxtrain.masks.transfer import terms
 from hxtrain.network import NetworkConfig
+from hxtrain.rules.stdp import STDP
 from hxtrain.runs.checkpoint import CheckpointError
+from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
+from hxtrain.training.trainer import Trainer
 
 
 def random(*shape, seed=0):
@@ -138,7 +144,7 @@ def test_a_student_that_is_its_teacher_has_no_distance():
 def test_transfer_reads_no_labels_and_halves_the_distance(digits):
     assert "label" not in " ".join(signature(transfer).parameters)
     teacher = rate_model(64, 60, 10, biases=False)
-    before = [weight.clone() for weight in teacher.weights]
+    original = [weight.clone() for weight in teacher.weights]
     inputs = digits.train.samples[:400].flatten(1).float() / digits.train.samples.max()
     budget = Budget(density=0.1, scope="layer")
     result = transfer(
@@ -153,7 +159,7 @@ def test_transfer_reads_no_labels_and_halves_the_distance(digits):
         generator=torch.Generator().manual_seed(0),
     )
     assert result.distance < result.distance_at_start / 2
-    assert all(torch.equal(old, new) for old, new in zip(before, teacher.weights, strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(original, teacher.weights, strict=True))
     for mask, weight in zip(result.masks, result.student.weights, strict=True):
         assert int(mask.sum()) == round(0.1 * mask.numel())
         assert not weight[~mask].any()
@@ -239,6 +245,7 @@ def test_synaptic_flow_leaves_no_layer_empty():
 
 METHODS = {
     "random": masks.RandomMask,
+    "active": masks.ActiveMask,
     "magnitude": masks.MagnitudeMask,
     "snip": masks.SnipMask,
     "grasp": masks.GraspMask,
@@ -252,13 +259,13 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
     assert {*METHODS, "none"} == set(masks.MASKS.points())
-    found = []
+    chosen = []
     for _ in range(2):
         net = network(64, 12, 10, steps=20, seed=1)
         drawn = net.layers[0].linear.weight.detach().clone()
         method = METHODS[name](fan_in=6, rows=32)
-        found.append(masks.prune(net, method, digits.source(digits.train, LatencyEncoder()), seed=3))
-        assert list(found[-1]) == ["input->layer0"]
+        chosen.append(masks.prune(net, method, digits.source(digits.train, LatencyEncoder()), seed=3))
+        assert list(chosen[-1]) == ["input->layer0"]
         synapses = net.layers[0].linear
         assert synapses.mask.sum(1).tolist() == [6] * 12
         assert int(torch.zeros(12, 32).index_add_(1, torch.arange(64) % 32, synapses.mask.float()).max()) == 1
@@ -266,7 +273,7 @@ def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
         if name != "ntt":
             expected = torch.where(synapses.mask, drawn * math.sqrt(64 / 6), 0.0)
             assert torch.allclose(synapses.weight, expected)
-    assert torch.equal(*(masks_of["input->layer0"] for masks_of in found))
+    assert torch.equal(*(masks_of["input->layer0"] for masks_of in chosen))
 
 
 def test_methods_refuse_what_they_cannot_mask(digits):
@@ -303,8 +310,6 @@ def test_a_resumed_run_has_the_masks_of_its_checkpoint(mask, tmp_path):
     whole = run(settings(tmp_path, mask), tmp_path / "whole")
     assert whole["densities"] == {"input->layer0": 6 / 64, "layer0->layer1": 1.0}
     with pytest.MonkeyPatch.context() as patch:
-        from hxtrain.training.trainer import Trainer
-
         finish = Trainer._finish_epoch
 
         def stop(trainer):
@@ -326,18 +331,40 @@ def test_a_resumed_run_has_the_masks_of_its_checkpoint(mask, tmp_path):
 
 
 def test_masks_of_a_damaged_checkpoint_are_refused(tmp_path):
-    from hxtrain.commands.masking import load_masks
-
     run(settings(tmp_path, masks.RandomMask(fan_in=6), epochs=1), tmp_path / "run")
     with pytest.raises(CheckpointError, match="shape"):
         load_masks(network(64, 12, 10), tmp_path / "run/checkpoint.pt")
 
 
 def test_rules_without_penalties_refuse_the_penalty_of_rewiring(tmp_path):
-    from hxtrain.rules.stdp import STDP
-
     config = replace(settings(tmp_path, masks.DeepRMask(fan_in=6)), rule=STDP())
     config.network.output = "spikes"
     config.loss = hx.SpikeCount()
     with pytest.raises(ValueError, match=r"set mask\.strength=0"):
         run(config, tmp_path / "run")
+
+
+def test_a_pruned_network_is_a_checkpoint_like_any(tmp_path):
+    run(settings(tmp_path, masks.NoMask(), epochs=1), tmp_path / "run")
+    chip = ChipConfig(preset="ideal")
+    config = PruneConfig(
+        str(tmp_path / "run/checkpoint.pt"), chip=chip, mask=masks.MagnitudeMask(fan_in=9), test_samples=50
+    )
+    (tmp_path / "pruned").mkdir()
+    outcome = prune_checkpoint(config, tmp_path / "pruned", "", Progress(False))
+    file = tmp_path / "pruned/checkpoint.pt"
+    dense = hx.load(tmp_path / "run").net.layers[0].linear
+    sparse = hx.load(file).net.layers[0].linear
+    assert outcome["densities"]["input->layer0"] == 9 / 64
+    assert torch.equal(sparse.mask, select([dense.weight.abs()], Budget(fan_in=9))[0])
+    assert torch.equal(sparse.weight, torch.where(sparse.mask, dense.weight, 0.0))  # trained weights are not rescaled
+    evaluation = evaluate_checkpoint(
+        EvaluateConfig(str(file), chip=chip, test_samples=50), tmp_path / "pruned", "", Progress(False)
+    )
+    assert evaluation["test_accuracy"] == pytest.approx(outcome["test_accuracy"], abs=0.05)
+    tuned = run(settings(tmp_path, masks.NoMask(), epochs=1, initial=str(file)), tmp_path / "tuned")
+    assert tuned["densities"]["input->layer0"] == 9 / 64
+    with pytest.raises(CheckpointError, match=r"holds a checkpoint\.pt already"):
+        prune_checkpoint(config, tmp_path / "pruned", "", Progress(False))
+    with pytest.raises(ValueError, match="mask=none removes nothing"):
+        replace(config, mask=masks.NoMask())

@@ -101,9 +101,9 @@ def test_the_share_of_rigl_falls_to_nothing():
         net.layers[0].linear.watch_gradient(start=torch.ones(10, 24))
         rewiring.after_write(net, Write([], []))
     assert shares == pytest.approx([0.4, 0.2 * (1 + 0.5**0.5), 0.2, 0.2 * (1 - 0.5**0.5)])
-    before = net.layers[0].linear.mask.clone()
+    original = net.layers[0].linear.mask.clone()
     rewiring.after_write(net, Write([], []))
-    assert torch.equal(net.layers[0].linear.mask, before)
+    assert torch.equal(net.layers[0].linear.mask, original)
 
 
 def test_deep_r_replaces_weights_that_cross_zero():
@@ -111,13 +111,13 @@ def test_deep_r_replaces_weights_that_cross_zero():
     synapses = net.layers[0].linear
     rewiring = DeepR()
     rewiring.prepare(net)
-    before = synapses.mask.clone()
+    original = synapses.mask.clone()
     crossed = synapses.mask & (torch.arange(24) % 2 == 0)
     with torch.no_grad():
         synapses.weight[crossed] *= -1
     rewiring.after_write(net, Write([], []))
     check_budget(synapses.mask)
-    survivors = before & ~crossed
+    survivors = original & ~crossed
     assert (synapses.mask & survivors).equal(survivors)
     grown = synapses.mask & ~survivors
     assert int(grown.sum()) == int(crossed.sum())
