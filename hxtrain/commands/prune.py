@@ -87,7 +87,13 @@ def prune_checkpoint(config: PruneConfig, folder: Path, command: str, progress: 
     trained = load_trained(config.checkpoint, config.data_folder, config.modules)
     net = trained.net
     data = trained.data
-    samples, part = part_of(data, counted_part(data, trained.origin["trained_settings"]))
+    if trained.tasks.total > 1:
+        raise ValueError(
+            f"checkpoint={config.checkpoint} is of a sequence of tasks, and masks are found on the data of one; give a "
+            "run of a single task"
+        )
+    part = counted_part(data, trained.origin["trained_settings"])
+    samples = part_of(data, part)
     test = data.source(shorten(samples, config.test_samples, "test_samples"), trained.encoder)
     with tuned(1), attached(chosen.backend, chosen.chip, net) as device:
         identity = device_identity(device)
