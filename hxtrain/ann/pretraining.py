@@ -35,8 +35,7 @@ def pretrain(model: nn.Sequential, samples: Tensor, settings: Pretraining) -> li
     """Train each hidden layer to restore its inputs from inputs of which some are 0 (Vincent et al. 2008).
 
     The layers follow each other, the first one first. The decoder has the transposed weights and a bias of its own;
-    the loss is the mean squared error. Zeros are the corruption that a missing spike is, so that the features do not
-    lean on single inputs (O'Connor et al. 2013).
+    the loss is the mean squared error. A zero is what a missing spike is, so that features lean less on single inputs.
 
     Args:
         model: Fully connected network: `Linear` layers with an activation behind all but the last.

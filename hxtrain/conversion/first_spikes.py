@@ -30,8 +30,9 @@ class FirstSpikes(NamedTuple):
 
 @torch.no_grad()
 def first_spikes(network: RateNetwork, x: Tensor, steps: int = 100) -> FirstSpikes:
-    """Run a network with one spike per neuron at most: a rate a is the time `steps (1 - a)` (Rueckauer and Liu 2018).
+    """Run a network with one spike per neuron at most: a rate a is the time `steps (1 - a)`.
 
+    This is the conversion to first spikes of Rueckauer and Liu (2018), with times linear in the rate.
     Each layer has a window of `steps` steps. A spike switches a constant current on until the end of the window, so
     that the membrane then stands at the sum of `weight (steps - time)`. In the next window a threshold falls
     from `steps - 1/2` by 1 a step, and a neuron fires when it meets the membrane. Rates are thus rounded to multiples

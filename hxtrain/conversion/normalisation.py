@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .graph import SOFTLIF, ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
+from .graph import LINEAR, SOFTLIF, ConversionError, Layer, MaxLayer, RateLayer, RateNetwork, ScalingLayer
 from .simulation import POTENTIAL, Simulation, simulate
 
 
 def rescaled(network: RateNetwork, factors: Sequence[float]) -> RateNetwork:
     """Return the network with other units: `W <- W factor_upstream / factor`, `b <- b / factor`.
 
-    All activations are divided by their layer's factor, exactly (Rueckauer et al. 2017, section 2.2.1).
+    All activations are divided by their layer's factor, exactly (Rueckauer et al. 2017).
 
     Args:
         network: Network without batch normalisation.
@@ -110,9 +110,10 @@ class DataNorm:
 
 
 def normalise_by_data(network: RateNetwork, x: Tensor, settings: DataNorm | None = None) -> RateNetwork:
-    """Scale by a percentile of the activations above 0 on calibration samples (Rueckauer et al. 2017, section 2.2.1).
+    """Scale by a percentile of the activations above 0 on calibration samples (Rueckauer et al. 2017).
 
-    Zeros are left out, since in a sparse layer they would decide the percentile.
+    Zeros are left out, since in a sparse layer they would decide the percentile. A linear layer without a value above 0
+    is scaled by the magnitudes.
 
     Args:
         network: Network without batch normalisation.
@@ -131,7 +132,9 @@ def normalise_by_data(network: RateNetwork, x: Tensor, settings: DataNorm | None
         if isinstance(layer, MaxLayer):
             factors.append(factors[-1] if factors else 1.0)
             continue
-        factors.append(_percentile(rates, settings.of_layer(place, len(network.layers))))
+        is_negative = isinstance(layer, RateLayer) and layer.activation == LINEAR and not bool((rates > 0).any())
+        values = -rates if is_negative else rates
+        factors.append(_percentile(values, settings.of_layer(place, len(network.layers))))
         if settings.clip:
             rates = rates.clamp(max=factors[-1])
     return rescaled(network, factors)

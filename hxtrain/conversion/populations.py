@@ -131,7 +131,7 @@ class Integrators(Weighted):
 class SpikingSoftmax(Weighted):
     """A stochastic winner-take-all: at the ticks of a random clock one neuron fires, drawn by the softmax of membranes.
 
-    Membranes integrate and are not reset (Rueckauer et al. 2017, section 2.2.4).
+    Membranes integrate and are not reset (Rueckauer et al. 2017).
 
     Args:
         layer: Layer of rates.

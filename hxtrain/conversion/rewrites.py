@@ -139,21 +139,26 @@ def merge_linear(network: RateNetwork) -> RateNetwork:
 
     The network has fewer layers to place, and spikes pass fewer thresholds; the merged layer has more synapses.
     """
-    layers = list(network.rate_layers)
+    layers = list(network.layers)
     place = 0
     while place < len(layers) - 1:
         layer = layers[place]
-        is_rectified = network.input_map != IDENTITY if place == 0 else layers[place - 1].activation != LINEAR
-        if layer.activation == LINEAR or (layer.activation == RELU and is_rectified and _is_sum(layer)):
-            layers[place : place + 2] = [_product(layer, layers[place + 1])]
+        downstream = layers[place + 1]
+        if isinstance(layer, RateLayer) and isinstance(downstream, RateLayer) and _is_linear(network, layers, place):
+            layers[place : place + 2] = [_product(layer, downstream)]
         else:
             place += 1
     return network.with_layers(layers)
 
 
-def _is_sum(layer: RateLayer) -> bool:
-    """Return whether no output is negative for sources that are not, so that a ReLU changes nothing."""
-    return layer.bias is None and bool((layer.weight >= 0).all())
+def _is_linear(network: RateNetwork, layers: list[Layer], place: int) -> bool:
+    """Return whether a layer is linear, or a sum of values that are not negative, which a ReLU does not change."""
+    layer = layers[place]
+    if not isinstance(layer, RateLayer) or layer.activation == LINEAR:
+        return isinstance(layer, RateLayer)
+    upstream = next((part for part in reversed(layers[:place]) if not isinstance(part, MaxLayer)), None)
+    is_rectified = network.input_map != IDENTITY if upstream is None else upstream.activation != LINEAR
+    return layer.activation == RELU and is_rectified and layer.bias is None and bool((layer.weight >= 0).all())
 
 
 def _product(first: RateLayer, second: RateLayer) -> RateLayer:
@@ -194,17 +199,25 @@ def signed_neurons(network: RateNetwork) -> RateNetwork:
     """Replace each neuron of a linear hidden layer by a pair with ReLU: one for positive, one for negative values.
 
     The pair has weights W and -W upstream and V and -V downstream, so that `relu(u) - relu(-u) = u`.
+
+    Raises:
+        ConversionError: A maximum or a batch normalisation follows a linear layer.
     """
-    layers = list(network.rate_layers)
+    layers = list(network.layers)
     for place in range(len(layers) - 1):
         layer = layers[place]
-        if layer.activation != LINEAR:
+        downstream = layers[place + 1]
+        if not isinstance(layer, RateLayer) or layer.activation != LINEAR:
             continue
+        if not isinstance(downstream, RateLayer):
+            raise ConversionError(
+                f"{layer.name} is linear in front of {downstream.name}, which takes no pairs; put a ReLU between"
+            )
         bias = None if layer.bias is None else torch.cat((layer.bias, -layer.bias))
         mask = None if layer.mask is None else torch.cat((layer.mask, layer.mask))
         weight = torch.cat((layer.weight, -layer.weight))
         layers[place] = replace(layer, weight=weight, bias=bias, mask=mask, activation=RELU, shape=(len(weight),))
-        layers[place + 1] = _with_pairs_upstream(layers[place + 1])
+        layers[place + 1] = _with_pairs_upstream(downstream)
     return network.with_layers(layers)
 
 

@@ -22,7 +22,7 @@ class LIFCurve:
     """Rate of a LIF neuron with a constant input current, as share of its largest rate `1 / tau_ref`.
 
     `rate(j) = tau_ref / (tau_ref + tau_mem ln(1 + threshold / rho(j - threshold)))` with
-    `rho(x) = gamma ln(1 + exp(x / gamma))` (Hunsberger and Eliasmith 2015, arXiv:1510.08829, equations 3 to 5).
+    `rho(x) = gamma ln(1 + exp(x / gamma))` (Hunsberger and Eliasmith 2015, arXiv:1510.08829).
     `gamma = 0` is the curve of the neuron itself, whose slope at the threshold is infinite.
 
     Attributes:
@@ -65,7 +65,7 @@ class SoftLIF(nn.Module):
     Args:
         curve: Rate of the neuron.
         noise: Standard deviation of the noise, as share of the largest rate; the noise makes the network robust
-            against the variability of filtered spike trains (Hunsberger and Eliasmith 2015, section 2.3).
+            against the variability of filtered spike trains (ibid.).
     """
 
     def __init__(self, curve: LIFCurve | None = None, noise: float = 0.0) -> None:

@@ -45,13 +45,15 @@ def digits() -> Digits:
     data = DataConfig("digits").load()
     train = data.train.images.flatten(1) / 255
     module = perceptron(64, 128, 10, bias=False).float()
-    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     for epoch in range(30):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))
-        for indices in order.split(100):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(train[indices]), data.train.labels[indices]).backward()
-            optimizer.step()
+        for indices in order.split(50):
+            loss = nn.functional.cross_entropy(module(train[indices]), data.train.labels[indices])
+            with torch.no_grad():
+                for weight, gradient in zip(
+                    module.parameters(), torch.autograd.grad(loss, list(module.parameters())), strict=True
+                ):
+                    weight -= 0.5 * gradient
     network = from_sequential(module, (64,))
     x = data.test.images.flatten(1) / 255
     accuracy = network.accuracy(x, data.test.labels)

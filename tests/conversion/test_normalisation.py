@@ -73,6 +73,13 @@ def test_clipping_calibrates_layers_on_what_saturated_neurons_pass_on() -> None:
     assert clipped.layers[1].scale < 0.5 * free.layers[1].scale
 
 
+def test_a_linear_output_that_is_negative_is_scaled_by_its_magnitude() -> None:
+    weight = torch.tensor([[-2.0], [-4.0]])
+    network = RateNetwork((RateLayer("out", weight, activation="linear"),), (1,))
+    scaled = normalise_by_data(network, torch.tensor([[0.5], [1.0]]))
+    assert scaled.output(torch.ones(1, 1)).tolist() == [[-0.5, -1.0]]
+
+
 def test_spike_norm_takes_the_largest_weighted_input_of_the_running_network() -> None:
     network = from_sequential(perceptron(10, 30, 20, 3, bias=False), (10,))
     x = samples(50, 10)

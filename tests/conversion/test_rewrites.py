@@ -113,3 +113,13 @@ def test_signed_inputs_are_pairs_magnitudes_or_positive_parts() -> None:
     assert_equal_outputs(pairs, network, x)
     torch.testing.assert_close(absolute_inputs(network).output(x), network.output(x.abs()))
     torch.testing.assert_close(rectified_inputs(network).output(x), network.output(x.relu()))
+
+
+def test_linear_layers_beside_maxima_stay_or_are_refused() -> None:
+    parts = [nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 4), nn.Linear(4, 3)]
+    network = from_sequential(nn.Sequential(*parts).double(), (1, 6, 6))
+    merged = merge_linear(network)
+    assert [layer.name for layer in merged.layers] == ["conv2d_0", "maxpool2d_1", "linear_4"]
+    assert_equal_outputs(merged, network, samples(9, 1, 6, 6))
+    with pytest.raises(ConversionError, match="conv2d_0 is linear in front of maxpool2d_1, which takes no pairs"):
+        signed_neurons(network)

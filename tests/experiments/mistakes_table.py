@@ -61,7 +61,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     (T, ["experiment=cifar10"], ["experiment=cifar10 is not known", "that hxtrain --help lists"]),
     (T, ["experiment=mnist"], ["did you mean experiment=mnist16"]),
     (T, ["loss=cross_entropy"], ["loss=cross_entropy is not known", "max_over_time, mean_after, mean_over_time"]),
-    (T, ["encoder=poisson"], ["encoder=poisson is not known", "latency, linear_latency"]),
+    (T, ["encoder=phase"], ["encoder=phase is not known", "latency, linear_latency"]),
     (T, ["regularizer=foo"], ["regularizer=foo is not known", "burst"]),
     (T, ["regularizer=[burst,foo]"], ["regularizer=foo is not known", "burst"]),
     (T, ["data=cifar"], ["data=cifar is not known", "digits, fashion"]),

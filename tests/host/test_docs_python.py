@@ -55,5 +55,13 @@ def test_the_choice_of_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "1.0 validation: groups 3, 4"
 
 
+def test_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.findall(r"^```python\n(.*?)^```", (DOCS / "conversion.md").read_text(), re.DOTALL | re.MULTILINE)[0]
+    exec(compile(code, "conversion.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:5]] == ["original", "fold batch norm", "merge linear", "data norm"]
+    assert min(map(float, re.findall(r"0\.\d+", lines[5]))) > 0.95
+
+
 def test_the_equations_are_those_of_the_twin() -> None:
     exec(compile(blocks(DOCS / "model.md"), "model.md", "exec"), {})

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hxtrain as hx
-from hxtrain.datasets.encoders import ENCODERS, FirstSpikeEncoder, RateEncoder
+from hxtrain.datasets.encoders import ENCODERS, FirstSpikeEncoder, PoissonEncoder, RateEncoder
 
 ALL = [
     pytest.param(hx.LatencyEncoder(), 1, id="latency"),
@@ -152,6 +152,33 @@ def test_regular_inputs_fire_alike_in_every_sample(encoder, spikes):
         type(encoder)(regular=[-1])
 
 
+def test_regular_inputs_of_the_poisson_code_pass_every_candidate():
+    events = PoissonEncoder(spikes=20, regular=[0])(torch.rand(3, 2, generator=torch.Generator().manual_seed(0)))
+    trains = [events.time[(events.unit == 0) & (events.sample == sample)] for sample in range(3)]
+    assert len(trains[0]) > 5
+    assert all(torch.equal(train, trains[0]) for train in trains)
+
+
 def test_the_first_spike_is_the_earlier_the_stronger_its_input():
     times = FirstSpikeEncoder(duration=8e-6, threshold=0.1).times(torch.tensor([[1.0, 0.75, 0.1, 0.0]]))
     torch.testing.assert_close(times[0], torch.tensor([0.0, 2e-6, math.inf, math.inf]))
+
+
+def test_poisson_trains_have_the_mean_and_the_variance_of_a_poisson_process():
+    x = torch.tensor([[0.0, 0.25, 1.0]]).repeat(4000, 1)
+    spikes = PoissonEncoder(spikes=6, duration=50e-6)(x, torch.Generator().manual_seed(0))
+    counts = torch.zeros(4000, 3).index_put_((spikes.sample, spikes.unit), torch.ones(len(spikes)), accumulate=True)
+    assert counts.mean(0).tolist() == pytest.approx([0, 1.5, 6], rel=0.04)
+    assert counts.var(0).tolist() == pytest.approx([0, 1.5, 6], rel=0.08)
+    assert float(torch.corrcoef(counts[:, 1:].T)[0, 1]) == pytest.approx(0, abs=0.05)
+    assert float(spikes.time.mean()) == pytest.approx(25e-6, rel=0.02)
+    assert 0 <= float(spikes.time.min()) < float(spikes.time.max()) < 50e-6
+
+
+def test_without_a_generator_poisson_trains_depend_on_the_seed_and_the_sample_alone():
+    x = torch.rand(5, 8, generator=torch.Generator().manual_seed(0))
+    encoder = PoissonEncoder(spikes=9)
+    spikes = encoder(x)
+    alone = encoder(x[3:4])
+    assert torch.equal(alone.time, spikes.time[spikes.sample == 3])
+    assert not torch.equal(PoissonEncoder(spikes=9, seed=1)(x[3:4]).time, alone.time)

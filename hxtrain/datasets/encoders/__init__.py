@@ -1,13 +1,14 @@
 """Encoders: samples to spikes.
 
-An encoder of intensities gives every network input at most one spike, `RateEncoder` several; an encoder of events
-passes on any number. `Encoder.units` is the number of network inputs.
+An encoder of intensities gives every network input at most one spike, `RateEncoder` and `PoissonEncoder` several; an
+encoder of events passes on any number. `Encoder.units` is the number of network inputs.
 """
 
 from .base import ENCODERS, EVENTS, INTENSITIES, Encoder, Limit
 from .delays import DelayedEventEncoder
 from .events import EventEncoder
 from .latency import FirstSpikeEncoder, LatencyEncoder, LinearLatencyEncoder
+from .poisson import PoissonEncoder
 from .rate import RateEncoder
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "LatencyEncoder",
     "Limit",
     "LinearLatencyEncoder",
+    "PoissonEncoder",
     "RateEncoder",
 ]

@@ -105,7 +105,7 @@ class Encoder(ABC):
             events = checked_events(samples, self)
             time = self._times_sent(self.times(events.time), generator)
             return Spikes.trusted(events.sample, events.unit, time, events.samples, events.units)
-        return Spikes.from_times(self._times_sent(self.times(_intensities(samples)), generator))
+        return Spikes.from_times(self._times_sent(self.times(checked_intensities(samples)), generator))
 
     def _times_sent(self, times: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return times with jitter, on the grid."""
@@ -120,7 +120,7 @@ class Encoder(ABC):
         return times
 
 
-def _intensities(samples: Data) -> Tensor:
+def checked_intensities(samples: Data) -> Tensor:
     """Return intensities `[B, F]` after a check."""
     if isinstance(samples, Spikes):
         raise TypeError("expected intensities [B, ...], got Spikes: they are encoded already; give them to the network")
