@@ -53,7 +53,7 @@ class ConvertConfig:
         backend: Kind of the device.
         chip: Chip of the device.
         network: Settings of the spiking network; its hidden populations are those of the artificial network.
-        encoder: Code of the inputs, `rate` or `first_spike`; its regular inputs are chosen by the conversion.
+        encoder: Code of the inputs, `rate`, `poisson` or `first_spike`; the conversion adds regular inputs.
         passes: Settings of the passes on rates.
         measured: Settings of the passes that measure the device.
         batch_size: Samples per batch.

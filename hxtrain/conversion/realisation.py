@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hxtrain.datasets.encoders import Encoder, FirstSpikeEncoder, RateEncoder
+from hxtrain.datasets.encoders import Encoder, FirstSpikeEncoder, PoissonEncoder, RateEncoder
 from hxtrain.network import LayerActivity
 from hxtrain.network.config import NetworkConfig
 from hxtrain.objectives.losses import OffsetMean
@@ -26,7 +26,7 @@ REGULAR_POTENTIAL = 3.0
 """Mean potential of the regular neurons of a hidden layer (threshold - leak)."""
 READOUT_RANGE = 1.2
 """Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
-RegularEncoder = RateEncoder | FirstSpikeEncoder
+RegularEncoder = RateEncoder | PoissonEncoder | FirstSpikeEncoder
 """Encoders with regular inputs."""
 
 
@@ -304,7 +304,8 @@ def _with_regular_inputs(encoder: Encoder, x: Tensor, count: int) -> RegularEnco
     """
     if not isinstance(encoder, RegularEncoder):
         raise ConversionError(
-            f"encoder {type(encoder).__name__} has no regular inputs for biases; take RateEncoder or FirstSpikeEncoder"
+            f"encoder {type(encoder).__name__} has no regular inputs for biases; take RateEncoder, PoissonEncoder or "
+            "FirstSpikeEncoder"
         )
     silent = (x.amax(0) == 0).nonzero()[:, 0].tolist()[:count]
     added = range(x.shape[1], x.shape[1] + count - len(silent))

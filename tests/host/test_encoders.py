@@ -137,6 +137,33 @@ def test_intensities_out_of_range_are_refused(encoder, repeats, worst):
         encoder(torch.tensor([[0.5, worst]]))
 
 
+@pytest.mark.parametrize(
+    ("encoder", "spikes"),
+    [(RateEncoder(spikes=5, threshold=0.0, regular=[1, 3, 4]), 5), (FirstSpikeEncoder(regular=[1, 3, 4]), 1)],
+)
+def test_regular_inputs_fire_alike_in_every_sample(encoder, spikes):
+    assert encoder.units(3) == 5
+    events = encoder(torch.rand(4, 3, generator=torch.Generator().manual_seed(0)))
+    for unit in encoder.regular:
+        times = [events.time[(events.unit == unit) & (events.sample == sample)] for sample in range(4)]
+        assert all(len(train) == spikes for train in times)
+        assert all(torch.equal(train, times[0]) for train in times)
+    with pytest.raises(ValueError, match=r"encoder\.regular=\[-1\] is out of range"):
+        type(encoder)(regular=[-1])
+
+
+def test_regular_inputs_of_the_poisson_code_pass_every_candidate():
+    events = PoissonEncoder(spikes=20, regular=[0])(torch.rand(3, 2, generator=torch.Generator().manual_seed(0)))
+    trains = [events.time[(events.unit == 0) & (events.sample == sample)] for sample in range(3)]
+    assert len(trains[0]) > 5
+    assert all(torch.equal(train, trains[0]) for train in trains)
+
+
+def test_the_first_spike_is_the_earlier_the_stronger_its_input():
+    times = FirstSpikeEncoder(duration=8e-6, threshold=0.1).times(torch.tensor([[1.0, 0.75, 0.1, 0.0]]))
+    torch.testing.assert_close(times[0], torch.tensor([0.0, 2e-6, math.inf, math.inf]))
+
+
 def test_poisson_trains_have_the_mean_and_the_variance_of_a_poisson_process():
     x = torch.tensor([[0.0, 0.25, 1.0]]).repeat(4000, 1)
     spikes = PoissonEncoder(spikes=6, duration=50e-6)(x, torch.Generator().manual_seed(0))
@@ -155,23 +182,3 @@ def test_without_a_generator_poisson_trains_depend_on_the_seed_and_the_sample_al
     alone = encoder(x[3:4])
     assert torch.equal(alone.time, spikes.time[spikes.sample == 3])
     assert not torch.equal(PoissonEncoder(spikes=9, seed=1)(x[3:4]).time, alone.time)
-
-
-@pytest.mark.parametrize(
-    ("encoder", "spikes"),
-    [(RateEncoder(spikes=5, threshold=0.0, regular=[1, 3, 4]), 5), (FirstSpikeEncoder(regular=[1, 3, 4]), 1)],
-)
-def test_regular_inputs_fire_alike_in_every_sample(encoder, spikes):
-    assert encoder.units(3) == 5
-    events = encoder(torch.rand(4, 3, generator=torch.Generator().manual_seed(0)))
-    for unit in encoder.regular:
-        times = [events.time[(events.unit == unit) & (events.sample == sample)] for sample in range(4)]
-        assert all(len(train) == spikes for train in times)
-        assert all(torch.equal(train, times[0]) for train in times)
-    with pytest.raises(ValueError, match=r"encoder\.regular=\[-1\] is out of range"):
-        type(encoder)(regular=[-1])
-
-
-def test_the_first_spike_is_the_earlier_the_stronger_its_input():
-    times = FirstSpikeEncoder(duration=8e-6, threshold=0.1).times(torch.tensor([[1.0, 0.75, 0.1, 0.0]]))
-    torch.testing.assert_close(times[0], torch.tensor([0.0, 2e-6, math.inf, math.inf]))

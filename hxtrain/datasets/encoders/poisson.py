@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
 from .base import Encoder, Limit, checked_intensities
+from .regular import units_with_regular, with_regular
 
 
 @dataclass
@@ -27,6 +29,8 @@ class PoissonEncoder(Encoder):
         spikes: Mean number of spikes for x = 1.
         duration: Time in which inputs fire (s).
         seed: Seed of the candidates of calls without a generator.
+        regular: Indices of inputs that fire as for x = 1 in every sample, and so act as biases; from the number of
+            values on they are additional inputs.
         jitter: Standard deviation of noise on the times (s), see `Encoder`.
         grid: Width of bins (s), see `Encoder`.
     """
@@ -34,6 +38,7 @@ class PoissonEncoder(Encoder):
     spikes: float = 4.0
     duration: float = 40e-6
     seed: int = 0
+    regular: List[int] = field(default_factory=list)  # noqa: UP006
 
     def limits(self) -> Sequence[Limit]:
         """Return the conditions on the settings."""
@@ -41,17 +46,19 @@ class PoissonEncoder(Encoder):
             Limit("spikes", 0 < self.spikes < math.inf, "finite spikes > 0"),
             Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
             Limit("seed", self.seed >= 0, "seed >= 0"),
+            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
         )
 
     def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each value of a sample."""
-        return features
+        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
+        return units_with_regular(features, self.regular)
 
     def times(self, samples: Tensor) -> Tensor:
-        """Return spike times `[B, F, candidates]` (s) of intensities `[B, F]` for the candidates of `seed`."""
+        """Return spike times `[B, N, candidates]` (s) of intensities `[B, F]` for the candidates of `seed`."""
         return self._times(samples, None)
 
     def _times(self, samples: Tensor, generator: torch.Generator | None) -> Tensor:
+        samples = with_regular(samples, self.regular)
         source = torch.Generator().manual_seed(self.seed) if generator is None else generator
         trials = 1 if generator is None else len(samples)
         means = torch.full((trials, samples.shape[1]), float(self.spikes), device=source.device)
