@@ -31,6 +31,7 @@ PACKAGES = [
     "hxtrain.environments",
     "hxtrain.execution",
     "hxtrain.gradients",
+    "hxtrain.masks",
     "hxtrain.network",
     "hxtrain.neurons",
     "hxtrain.neurons.engines",
