@@ -128,7 +128,7 @@ def outcome(line: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(("line", "text"), KEYS, ids=[line for line, _ in KEYS])
 def test_an_unknown_key_ends_the_command(line: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hxtrain.commands.train.Trainer", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("hxtrain.commands.train.trainer_of", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.chdir(folder)
     status, output = outcome(line)
     assert status == 2, output
