@@ -35,7 +35,7 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": _verb("evaluate", "evaluate one or all runs on any device", "docs/commands.md"),
     "prune": _verb("prune", "remove synapses of a trained network", "docs/masks.md"),
     "ann": _verb("ann", "train an artificial network or a teacher", "docs/distillation.md"),
-    "convert": _verb("convert", "make a spiking network of an artificial one", "docs/conversion.md"),
+    "convert": _verb("convert", "put an artificial network on a device", "docs/conversion.md"),
     "transfer": _verb("transfer", "train on each chip, evaluate on each", "docs/chips.md"),
     "sensitivity": _verb("sensitivity", "measure what each imperfection costs", "docs/chips.md"),
     "calibrate": _verb("calibrate", "calibrate a chip for targets, to a file", "docs/chips.md"),

@@ -26,6 +26,8 @@ REGULAR_POTENTIAL = 3.0
 """Mean potential of the regular neurons of a hidden layer (threshold - leak)."""
 READOUT_RANGE = 1.2
 """Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
+RARELY = 0.01
+"""Largest share of samples in which an input is active that gives way to a regular one."""
 RegularEncoder = RateEncoder | PoissonEncoder | FirstSpikeEncoder
 """Encoders with regular inputs."""
 
@@ -73,8 +75,8 @@ class Realisation:
 
     Args:
         rates: Layers with weights alone, normalised to activations in 0..1; hidden ones spike, the last one is linear.
-        x: Calibration samples in 0..1 `[B, ...]`. Inputs that are silent in all of them give way to regular ones, so
-            that the fan-in of the first layer need not grow.
+        x: Calibration samples in 0..1 `[B, ...]`. Inputs that are hardly ever active in them give way to regular ones,
+            so that the fan-in of the first layer need not grow.
         encoder: Code of the inputs.
         settings: Settings of the spiking network; `hidden` is that of the layers.
         regular: Number of regular inputs, and of regular neurons of each hidden layer that drives another one.
@@ -297,7 +299,7 @@ def _realisable(rates: RateNetwork) -> tuple[RateLayer, ...]:
 
 
 def _with_regular_inputs(encoder: Encoder, x: Tensor, count: int) -> RegularEncoder:
-    """Return an encoder with regular inputs: first those that are silent in all samples `[B, F]`, then new ones.
+    """Return an encoder with regular inputs: first those that are hardly ever active in `[B, F]`, then new ones.
 
     Raises:
         ConversionError: The encoder has no regular inputs.
@@ -307,6 +309,8 @@ def _with_regular_inputs(encoder: Encoder, x: Tensor, count: int) -> RegularEnco
             f"encoder {type(encoder).__name__} has no regular inputs for biases; take RateEncoder, PoissonEncoder or "
             "FirstSpikeEncoder"
         )
-    silent = (x.amax(0) == 0).nonzero()[:, 0].tolist()[:count]
+    active = (x > 0).float().mean(0)
+    order = active.argsort(stable=True)
+    silent = order[active[order] <= RARELY][:count].tolist()
     added = range(x.shape[1], x.shape[1] + count - len(silent))
     return replace(encoder, jitter=0.0, regular=[*silent, *added])

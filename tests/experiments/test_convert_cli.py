@@ -67,28 +67,28 @@ def test_training_goes_on_from_the_converted_network(folder):
     further = ["trainer.test_samples=60", "trainer.plots=false", "trainer.progress=false", "trainer.learning_rate=1e-6"]
     process = call("hxtrain", *words, *further, "hydra.run.dir=further", cwd=folder)
     assert process.returncode == 0, process.stderr
-    before, after = (load_checkpoint(folder / name / "checkpoint.pt")["model"] for name in ("run", "further"))
-    for name, weight in before.items():
-        assert not torch.equal(weight, after[name])
-        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-4)
+    start, end = (load_checkpoint(folder / name / "checkpoint.pt")["model"] for name in ("run", "further"))
+    for name, weight in start.items():
+        assert not torch.equal(weight, end[name])
+        torch.testing.assert_close(end[name], weight, rtol=0, atol=1e-4)
 
 
 def test_a_finished_conversion_of_a_sweep_is_not_repeated(folder):
     register()
     with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
-        config, other = (
+        config, changed = (
             OmegaConf.to_object(compose("convert", [*SMALL, *QUICK, *words])) for words in ([], ["measured.affine=2"])
         )
     result = complete_conversion(config, folder / "run", "", Progress(False))
     assert result == json.loads((folder / "run/result.json").read_text())
     with pytest.raises(CheckpointError, match=r"measured\.affine"):
-        complete_conversion(other, folder / "run", "", Progress(False))
+        complete_conversion(changed, folder / "run", "", Progress(False))
 
 
 def test_mistakes_name_the_remedy(folder):
-    again = call("hxtrain convert", *SMALL, "hydra.run.dir=run", cwd=folder)
-    assert again.returncode == 2
-    assert "holds a run already" in again.stderr
+    repetition = call("hxtrain convert", *SMALL, "hydra.run.dir=run", cwd=folder)
+    assert repetition.returncode == 2
+    assert "holds a run already" in repetition.stderr
     spiking = call("hxtrain convert", "checkpoint=run/checkpoint.pt", "hydra.run.dir=other", cwd=folder)
     assert spiking.returncode == 2
     assert "holds a spiking network" in spiking.stderr
