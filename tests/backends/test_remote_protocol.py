@@ -111,7 +111,7 @@ def test_too_many_requests_are_put_off() -> None:
         assert codes[0] == "ok"
         assert "busy" in codes
         with connected(server) as client:  # waits until it may
-            assert client.capabilities == replace(CAPABILITIES, batching=True, selective=False, sources_per_input=1)
+            assert client.capabilities == replace(CAPABILITIES, batching=True, selective=False)
 
 
 def test_another_version_of_the_server_is_said() -> None:
@@ -226,7 +226,7 @@ def test_noise_on_the_port_does_no_harm() -> None:
             with socket.create_connection((host, int(port))) as plain:
                 plain.sendall(draw.randbytes(500))
         with connected(server) as client:
-            assert client.capabilities == replace(CAPABILITIES, batching=True, selective=False, sources_per_input=1)
+            assert client.capabilities == replace(CAPABILITIES, batching=True, selective=False)
 
 
 VALUES = st.recursive(
