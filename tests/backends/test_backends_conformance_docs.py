@@ -57,7 +57,7 @@ def test_the_backend_of_the_page_passes_its_tests(outcome):
         "more_than_the_memory_holds",
         "recurrent_events_arrive",
         "close_trials_are_honoured",
-            "sources_share_inputs",
+        "sources_share_inputs",
         "runs_given_together_are_alike",
     }
     assert "FAILED test_mychip.py" not in outcome
