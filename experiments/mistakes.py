@@ -29,7 +29,7 @@ REMARKS = {"chip": "any other chip: chip.name={value}", "distillation": "a teach
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
 EXAMPLE = "trainer.epochs=3"
-MANY = 20
+MANY = 30
 """Number of options above which an error refers to the help text."""
 
 

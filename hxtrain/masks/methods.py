@@ -320,19 +320,19 @@ class TransferMask(BudgetedMask):
     """Neural Tangent Transfer, without labels, in a rate model with the same weights, which the network takes over.
 
     Attributes:
-        steps: Steps of the transfer.
+        iterations: Steps of the transfer.
         interval: Steps between two choices of the masks.
-        batch_size: Samples of a step.
-        learning_rate: Learning rate of Adam.
+        student_batch_size: Samples of a step.
+        student_learning_rate: Learning rate of Adam.
         kernel_weight: Factor of the distance of the kernels.
         decay: Factor of the squared weights, for a density of 1.
     """
 
     trains_weights: ClassVar[bool] = True
-    steps: int = 500
+    iterations: int = 500
     interval: int = 100
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    student_batch_size: int = 32
+    student_learning_rate: float = 1e-3
     kernel_weight: float = 1e-3
     decay: float = 1e-6
 
@@ -354,9 +354,9 @@ class TransferMask(BudgetedMask):
             masker,
             kernel_weight=self.kernel_weight,
             decay=self.decay,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            steps=self.steps,
+            learning_rate=self.student_learning_rate,
+            batch_size=self.student_batch_size,
+            steps=self.iterations,
             interval=self.interval,
             generator=generator(material.seed, "mask", "transfer"),
         )

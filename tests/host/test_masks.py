@@ -250,7 +250,7 @@ METHODS = {
     "snip": masks.SnipMask,
     "grasp": masks.GraspMask,
     "synflow": masks.SynFlowMask,
-    "ntt": lambda **settings: masks.TransferMask(steps=4, interval=2, **settings),
+    "ntt": lambda **settings: masks.TransferMask(iterations=4, interval=2, **settings),
     "rigl": masks.RigLMask,
     "deep_r": masks.DeepRMask,
 }

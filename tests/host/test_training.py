@@ -490,7 +490,7 @@ def test_a_step_whose_numbers_are_none_changes_nothing(name, mocker):
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_broken_step_saves_the_previous_state_unless_weights_have_changed(tmp_path, mocker, error, begun):
     """No checkpoint is written at the end of a step here, so an existing one is that of the failure."""
-    mocker.patch("hxtrain.rules.Clamp.apply" if begun else "hxtrain.training.trainer.predictions", side_effect=error)
+    mocker.patch("hxtrain.rules.Clamp.apply" if begun else "hxtrain.training.shares.predictions", side_effect=error)
     with pytest.raises(DeviceError if isinstance(error, DeviceError) else type(error)):
         run(digits(1, "software", train_samples=100, test_samples=50), tmp_path, "test", quiet())
     assert (tmp_path / "checkpoint.pt").exists() is not begun

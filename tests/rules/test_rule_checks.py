@@ -182,6 +182,19 @@ class Counting(Baseline):
         return super().step(net, batch)
 
 
+class Unmasking(Baseline):
+    """Lets absent synapses exist while it runs the network."""
+
+    def step(self, net: hx.Network, batch: Batch) -> Step:
+        synapses = net.projections[-1].synapses
+        mask = synapses.mask
+        if mask is not None:
+            synapses.mask = torch.ones_like(mask)
+        step = super().step(net, batch)
+        synapses.mask = mask
+        return step
+
+
 class Clocked(Baseline):
     """Depends on the device's number of runs, which no recording holds."""
 
@@ -205,6 +218,7 @@ FAULTS: list[tuple[type[LearningRule], Callable[[Case], None]]] = [
     (Clocked, checks.a_replay_gives_the_same_weights),
     (Forgetful, checks.a_resumed_training_is_the_same),
     (Hoarding, checks.memory_does_not_grow_with_a_trial),
+    (Unmasking, checks.absent_synapses_are_never_sent),
     (Counting, checks.settings_stay_settings),
 ]
 
