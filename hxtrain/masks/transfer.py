@@ -89,8 +89,8 @@ def transfer(
     """
     if min(batch_size, len(inputs)) < 2:
         raise ValueError(
-            f"mask=ntt: student_batch_size={batch_size} of {len(inputs)} samples; a kernel needs two halves of a batch, give "
-            "at least 2 of both"
+            f"mask=ntt: student_batch_size={batch_size} of {len(inputs)} samples; a kernel needs two halves of a "
+            "batch, give at least 2 of both"
         )
     weights = [weight.detach().clone().requires_grad_() for weight in teacher.weights]
     biases = None if teacher.biases is None else [bias.detach().clone().requires_grad_() for bias in teacher.biases]
