@@ -138,7 +138,7 @@ def test_a_student_that_is_its_teacher_has_no_distance():
     model = rate_model(6, 9, 3)
     parts = terms(model, model, random(8, 6))
     assert float(parts.kernel) == float(parts.output) == 0
-    assert float(parts.weights) == pytest.approx(sum(float(v.square().sum()) for v in [*model.weights, *model.biases]))
+    assert float(parts.weights) == pytest.approx(sum(float(v.square().sum()) for v in model.weights))
 
 
 def test_transfer_reads_no_labels_and_halves_the_distance(digits):
@@ -274,6 +274,33 @@ def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
             expected = torch.where(synapses.mask, drawn * math.sqrt(64 / 6), 0.0)
             assert torch.allclose(synapses.weight, expected)
     assert torch.equal(*(masks_of["input->layer0"] for masks_of in chosen))
+
+
+def test_a_transfer_gives_the_network_the_weights_of_all_layers(digits):
+    net = network(64, 12, 10, steps=20, seed=1)
+    drawn = net.layers[1].linear.weight.detach().clone()
+    method = masks.TransferMask(fan_in=6, iterations=10, interval=5, student_learning_rate=1e-2)
+    masks.prune(net, method, digits.source(digits.train, LatencyEncoder()))
+    assert net.layers[1].linear.mask is None
+    assert not torch.allclose(net.layers[1].linear.weight, drawn)  # the student's outputs need its readout
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "value"),
+    [
+        (masks.SnipMask, "batches", 0),
+        (masks.GraspMask, "batches", -1),
+        (masks.ActiveMask, "batches", 0),
+        (masks.SynFlowMask, "iterations", 0),
+        (masks.TransferMask, "iterations", 0),
+        (masks.TransferMask, "interval", 0),
+        (masks.TransferMask, "student_learning_rate", 0.0),
+        (masks.TransferMask, "decay", -1.0),
+    ],
+)
+def test_settings_without_meaning_are_refused(method, setting, value):
+    with pytest.raises(ValueError, match=rf"mask\.{setting}={value}.* must"):
+        method(fan_in=3, **{setting: value})
 
 
 def test_methods_refuse_what_they_cannot_mask(digits):
