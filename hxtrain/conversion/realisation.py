@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hxtrain.datasets.encoders import Encoder, FirstSpikeEncoder, PoissonEncoder, RateEncoder
+from hxtrain.datasets.encoders import Encoder, RegularEncoder
 from hxtrain.network import LayerActivity
 from hxtrain.network.config import NetworkConfig
 from hxtrain.objectives.losses import OffsetMean
@@ -28,8 +28,6 @@ READOUT_RANGE = 1.2
 """Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
 RARELY = 0.01
 """Largest share of samples in which an input is active that gives way to a regular one."""
-RegularEncoder = RateEncoder | PoissonEncoder | FirstSpikeEncoder
-"""Encoders with regular inputs."""
 
 
 @dataclass(eq=False)
