@@ -12,6 +12,7 @@ from torch import Tensor
 from hxtrain.datasets import DataConfig, Dataset, Source
 from hxtrain.datasets.augment import Augmentation
 from hxtrain.datasets.encoders import Encoder
+from hxtrain.datasets.sequences import TaskSequence
 from hxtrain.masks import BudgetedMask, MaskMethod, NoMask, find_masks, set_masks
 from hxtrain.masks.prune import rescales
 from hxtrain.network import Network
@@ -19,10 +20,12 @@ from hxtrain.network.layers import Synapses
 from hxtrain.objectives import Loss, Regularizer
 from hxtrain.rules import LearningRule, Need
 from hxtrain.runs.checkpoint import CheckpointError, read_checkpoint
+from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import required
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import Team
+from hxtrain.training.sequence import task_loss
 
 REWIRING = "rewiring"
 """Name of the regulariser that moves synapses."""
@@ -38,6 +41,7 @@ class MaskedRun(Protocol):
     augment: Augmentation
     loss: Loss
     data: DataConfig
+    tasks: TaskSequence
     regularizer: dict[str, Regularizer]
     trainer: TrainerConfig
 
@@ -74,8 +78,18 @@ def mask_on_device(config: MaskedRun, net: Network, data: Dataset, members: Team
     _mask(config, net, data, members)
 
 
+def warn_of_first_task(config: MaskedRun, progress: Progress) -> None:
+    """Warn of masks that are found on the samples of the first of several tasks, and kept for all of them."""
+    if config.tasks.total > 1 and config.mask.reads_samples:
+        progress.warn(
+            "mask: it is found on the samples of the first task, and kept for all; choose mask=random, mask=magnitude, "
+            "mask=synflow, mask=rigl or mask=deep_r for a mask that no task is preferred by"
+        )
+
+
 def _mask(config: MaskedRun, net: Network, data: Dataset, members: Team | None = None) -> None:
-    masks = find_masks(net, config.mask, _samples(config, data, net), config.loss, config.seed)
+    loss = task_loss(config.loss, config.tasks)
+    masks = find_masks(net, config.mask, _samples(config, data, net), loss, config.seed)
     if members is not None and members.size > 1:
         masks = _unpacked(members.gather(_packed(masks))[0], masks)
     is_trained = config.trainer.initial is not None
@@ -89,12 +103,16 @@ def _samples(config: MaskedRun, data: Dataset, net: Network) -> Source:
 def regularizers(config: MaskedRun, data: Dataset) -> dict[str, Regularizer]:
     """Return the regularisers of a run, with what moves synapses, if its mask does.
 
+    Args:
+        config: Settings of the run.
+        data: Data set, of which a sequence makes tasks.
+
     Raises:
         ValueError: The rule follows no penalties, and moving synapses needs one; or a regulariser has the same name.
     """
     trainer = config.trainer
-    samples = trainer.train_samples or len(data.train)
-    rewiring = config.mask.rewiring(config.seed, trainer.epochs * -(-samples // trainer.batch_size))
+    steps = trainer.epochs * config.tasks.steps(data, trainer.batch_size, trainer.train_samples)
+    rewiring = config.mask.rewiring(config.seed, steps)
     if rewiring is None:
         return config.regularizer
     if REWIRING in config.regularizer:

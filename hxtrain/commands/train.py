@@ -65,7 +65,7 @@ from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import SequenceTrainer, output_count, task_loss, trainer_of
 from hxtrain.training.task import Task
 
-from .masking import mask_before_placement, mask_on_device, regularizers
+from .masking import mask_before_placement, mask_on_device, regularizers, warn_of_first_task
 from .result import draw_plots, optional_plots, result, save_weights
 
 
@@ -334,7 +334,7 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             net,
             config.encoder,
             task_loss(config.loss, config.tasks),
-            regularizers(config, first),
+            regularizers(config, data),
             first,
             config.augment,
             teacher,
@@ -348,6 +348,8 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
         if members.leads:
             write_config(folder, config)
         introduce(progress, net, data, identity)
+        warn_of_first_task(config, progress)
+        _warn_without_drift(config, progress)
         introduce_teacher(progress, config.distillation, teacher)
         final = train(trainer)
         if isinstance(trainer, SequenceTrainer):
@@ -450,6 +452,15 @@ def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[st
         progress.table("placement", PLAN_COLUMNS, device.plan.rows())
         for text in device.warnings:
             progress.note(text)
+
+
+def _warn_without_drift(config: RunConfig, progress: Progress) -> None:
+    """Warn of a pause between tasks in which the emulated chip does not drift."""
+    if config.tasks.idle_time > 0 and config.backend.name == "emulator" and not config.chip.changes.get("drift_sd"):
+        progress.warn(
+            "tasks=drift: nothing drifts in the pause, since the emulated chip has chip.changes.drift_sd=0; set it, "
+            "such as chip.changes.drift_sd=25"
+        )
 
 
 def _check_folder(resume: bool, folder: Path) -> None:

@@ -57,6 +57,18 @@ class TaskSequence(ABC):
         """Chip time between two tasks (s), in which an emulated device drifts."""
         return 0.0
 
+    def steps(self, data: Dataset, batch_size: int, samples: int = 0) -> int:
+        """Return the number of steps in which each training sample of all tasks is shown once.
+
+        Args:
+            data: Data set of which the tasks are made.
+            batch_size: Samples of a step.
+            samples: Training samples of each task; 0 for all.
+        """
+        sizes = [samples or len(self.dataset(data, number).train) for number in range(self.total)]
+        sizes = sizes if self.phases == self.total else [sum(sizes)]
+        return sum(-(-size // batch_size) for size in sizes)
+
     @abstractmethod
     def dataset(self, data: Dataset, number: int) -> Dataset:
         """Return the data of a task.

@@ -100,6 +100,11 @@ class MaskMethod(ABC):
         """Whether the dense network runs, on its device if it has one."""
         return False
 
+    @property
+    def reads_samples(self) -> bool:
+        """Whether the mask depends on the training samples at its start; of a sequence, on those of the first task."""
+        return self.measures
+
     def check(self, net: Network) -> None:  # noqa: B027 - a hook
         """Refuse a network that the method cannot mask.
 
@@ -292,6 +297,11 @@ class GraspMask(BudgetedMask):
     counts: ClassVar[tuple[str, ...]] = ("batches",)
     batches: int = 6
 
+    @property
+    def reads_samples(self) -> bool:
+        """True."""
+        return True
+
     def choose(self, material: Material, places: Sequence[int]) -> Choice:
         """Return the masks by `w H g`."""
         indices = torch.cat(material.batches(self.batches))
@@ -353,6 +363,11 @@ class TransferMask(BudgetedMask):
         positive("mask.student_learning_rate", self.student_learning_rate)
         for name in ("kernel_weight", "decay"):
             not_negative(f"mask.{name}", getattr(self, name))
+
+    @property
+    def reads_samples(self) -> bool:
+        """True."""
+        return True
 
     def choose(self, material: Material, places: Sequence[int]) -> Choice:
         """Return masks and weights of the sparse student."""

@@ -45,7 +45,9 @@ class Consolidation(Regularizer):
 
     def prepare(self, net: Network) -> None:
         """Forget all tasks."""
-        self._shapes = [tuple(weight.shape) for weight in net.effective_weights()]
+        weights = net.effective_weights()
+        self._shapes = [weight.shape for weight in weights]
+        self._device = weights[0].device
         self._importance: list[Tensor] = []
         self._reference: list[Tensor] = []
 
@@ -84,9 +86,9 @@ class Consolidation(Regularizer):
         if state.keys() != expected.keys():
             raise ValueError(f"{type(self).__name__} has a state of {', '.join(expected)}, not of {', '.join(state)}")
         for name, values in state.items():
-            if [tuple(value.shape) for value in values] not in ([], self._shapes):
+            if [value.shape for value in values] not in ([], self._shapes):
                 raise ValueError(f"{name} of {type(self).__name__} belongs to another network")
-            setattr(self, f"_{name}", [value.clone() for value in values])
+            setattr(self, f"_{name}", [value.to(self._device, copy=True) for value in values])
 
 
 @dataclass

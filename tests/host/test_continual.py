@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 import hxtrain as hx
+from hxtrain.commands import masking
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
+from hxtrain.commands.masking import regularizers
 from hxtrain.commands.train import RunConfig, complete, run
 from hxtrain.datasets import DataConfig, Dataset, DatasetError
 from hxtrain.datasets.sequences import DriftTasks, PermutedTasks, SplitTasks, joint
 from hxtrain.execution.config import BackendConfig, ChipConfig
+from hxtrain.masks import RigL, RigLMask, SnipMask
 from hxtrain.network import NetworkConfig, Write
 from hxtrain.objectives import Burst, MeanOverTime, Regularizer, WeightDecay
 from hxtrain.objectives.consolidation import (
@@ -386,6 +389,60 @@ def test_an_earlier_task_is_evaluated_on_the_device_as_it_was(tmp_path: Path) ->
     assert len(set(rows[2])) > 1, "the device drifts"
     with pytest.raises(ValueError, match="tasks=drift needs a device"):
         run(replace(settings, backend=BackendConfig("software")), tmp_path / "software", "test", Warnings())
+
+
+def test_a_chip_that_does_not_drift_is_warned_of(tmp_path: Path) -> None:
+    settings = config(DriftTasks(2), epochs=1)
+    for changes, expected in (({}, 1), ({"drift_sd": 5.0}, 0)):
+        progress = Warnings()
+        run(replace(settings, chip=ChipConfig(preset="ideal", changes=changes)), tmp_path / str(expected), "", progress)
+        assert sum("nothing drifts in the pause" in remark for remark in progress.remarks) == expected
+
+
+def test_a_state_is_restored_to_the_device_of_the_weights(digits: Dataset) -> None:
+    net = network()
+    penalty = SynapticIntelligence()
+    penalty.prepare(net)
+    ones = [torch.ones_like(weight) for weight in net.effective_weights()]
+    penalty.after_write(net, Write([0 * weight for weight in ones], ones, ones))
+    penalty.consolidate(
+        net, Passes(digits.source(digits.train, hx.LatencyEncoder()), hx.MeanOverTime(), torch.Generator())
+    )
+    state = penalty.state_dict()  # as read from a checkpoint: on the CPU
+    penalty.prepare(net.to("meta"))
+    penalty.load_state_dict(state)
+    assert {value.device.type for value in [*penalty.importance, *penalty.state_dict()["reference"]]} == {"meta"}
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_synapses_move_in_all_tasks(joint: bool, digits: Dataset) -> None:
+    """RigL ends after a share of the whole training, not of that of the first task."""
+    tasks = SplitTasks(5, scenario="class", joint=joint)
+    settings = replace(config(tasks, epochs=3, train_samples=0), mask=RigLMask(fan_in=6, until=0.5), regularizer={})
+    rewiring = regularizers(settings, digits)["rewiring"]
+    assert isinstance(rewiring, RigL)
+    sizes = [len(tasks.dataset(digits, number).train) for number in range(5)]
+    steps = -(-sum(sizes) // 50) if joint else sum(-(-size // 50) for size in sizes)
+    assert rewiring.end == round(0.5 * 3 * steps)
+
+
+def test_a_mask_of_tasks_with_heads_is_that_of_the_first_head(tmp_path: Path) -> None:
+    """SNIP reads the loss of the first task's neurons; those of other tasks have no gradient."""
+    mask = SnipMask(fan_in=3, batches=1, projections=["layer0->layer1"])
+    settings = replace(config(SplitTasks(5, scenario="task"), epochs=1), mask=mask, regularizer={})
+    found = []
+    original = masking.find_masks
+
+    def finding(net: hx.Network, method: Any, source: Any, loss: Any, seed: int) -> Any:
+        found.append(loss)
+        return original(net, method, source, loss, seed)
+
+    progress = Warnings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masking, "find_masks", finding)
+        run(settings, tmp_path, "test", progress)
+    assert [type(loss) for loss in found] == [Heads]
+    assert any("found on the samples of the first task" in remark for remark in progress.remarks)
 
 
 def test_settings_that_contradict_a_sequence_are_refused(digits: Dataset) -> None:
