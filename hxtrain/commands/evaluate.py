@@ -244,7 +244,11 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
     masks = silenced(net, config.silenced, config.silenced_seed)
     part = config.part or counted_part(data, trained.origin["trained_settings"])
     parts = [
-        shorten(part_of(trained.tasks.dataset(trained.whole, number), part), config.test_samples, "test_samples")
+        shorten(
+            part_of(trained.tasks.dataset(trained.whole, number), part, trained.origin["retrained"]),
+            config.test_samples,
+            "test_samples",
+        )
         for number in range(trained.tasks.total)
     ]
     with tuned(1), attached(config.backend, config.chip, net) as device:
@@ -294,19 +298,29 @@ def counted_part(data: Dataset, settings: Mapping[str, Any]) -> str:
     return "test" if settings.get("trainer.choose") == BEST else data.evaluated_on
 
 
-def part_of(data: Dataset, name: str) -> Samples:
+def part_of(data: Dataset, name: str, is_retrained: bool = False) -> Samples:
     """Return the samples of a part.
 
+    Args:
+        data: Data set of the training.
+        name: Part, one of `PARTS`.
+        is_retrained: Whether the weights were trained on the held out samples as well, after these chose the epoch.
+
     Raises:
-        ValueError: No samples were held out, and the data have no validation part.
+        ValueError: No samples were held out, and the data have no validation part; or the network was trained on them.
     """
     is_held_out = data.evaluated_on == "validation"
     held_out = data.test if is_held_out else data.validation
     parts = {
         "test": data.test if data.reserved is None else data.reserved.test,
         "validation": held_out,
-        "train": data.train,
+        "train": data.reserved.train if is_retrained and data.reserved is not None else data.train,
     }
+    if is_retrained and name == "validation" and is_held_out:
+        raise ValueError(
+            "part=validation: the network was trained once more on these samples, too (trainer.retrain); the accuracy "
+            "that chose the epoch is in the run's result.json; choose part=test or part=train"
+        )
     samples = parts[name]
     if samples is None:
         raise ValueError(f"part={name}: the training held out no samples; choose part=test or part=train")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from hxtrain.backends import Spikes
 from hxtrain.checks import require_kind
@@ -52,52 +54,47 @@ def output_count(loss: Loss, tasks: TaskSequence, data: Dataset) -> int:
     return tasks.heads * loss.outputs(len(first.classes), first.targets)
 
 
+@dataclass
+class SequencedTask(Task):
+    """The first of several tasks.
+
+    Attributes:
+        tasks: Sequence of tasks.
+        whole: Data set of which the tasks are made.
+    """
+
+    tasks: SeveralTasks = field(kw_only=True)
+    whole: Dataset = field(kw_only=True)
+
+    @classmethod
+    def of(cls, task: Task, tasks: SeveralTasks, whole: Dataset) -> Self:
+        """Return a task with the sequence that it begins."""
+        return cls(**{item.name: getattr(task, item.name) for item in fields(task)}, tasks=tasks, whole=whole)
+
+
 class SequenceTrainer(Trainer):
     """Trains a sequence of tasks, `trainer.epochs` epochs each, and evaluates all tasks so far after each of them.
 
-    Args:
-        task: Learning task with the data of the first task of the sequence, and with its `task_loss`.
-        tasks: Sequence of tasks.
-        data: Data set of which the tasks are made.
-        config: See `Trainer` for this and all below.
-        seed: Seed of data order, dropout, augmentation and jitter.
-        folder: Run directory for checkpoint and metrics; None: nothing is written.
-        settings: Plain values that identify the run.
-        progress: Receiver of all reports.
-        team: Processes that share every batch.
+    It is built as `Trainer` is, of a `SequencedTask` with the loss that `task_loss` returns; see `trainer_of`.
 
     Attributes:
+        tasks: Sequence of tasks.
         begun: Number of phases whose training has begun; joint training has a single phase.
-
-    Raises:
-        ValueError: The settings contradict a sequence.
-        RuleError: The rule does not read the loss, which masks the readout.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        tasks: SeveralTasks,
-        data: Dataset,
-        config: TrainerConfig,
-        seed: int,
-        folder: str | Path | None,
-        settings: Mapping[str, Any],
-        progress: Progress,
-        team: Team = ALONE,
-    ) -> None:
-        require_kind(tasks, SeveralTasks, "tasks", "give PermutedTasks(5), or another sequence of several tasks")
-        _check(task, tasks, config)
-        self.tasks = tasks
-        self._data = data
+    task: SequencedTask
+
+    def _set_up(self) -> None:
+        """Show the samples of the first phase."""
+        require_kind(self.task, SequencedTask, "task", "give SequencedTask.of(task, PermutedTasks(5), data)")
+        self.tasks = self.task.tasks
         self._tests: dict[int, Source] = {}
         self._row: list[float] | None = None
         self._summary: Evaluation | None = None
         self._clocks: list[int] = []
         self._initial: float | None = None
         self.begun = 0
-        super().__init__(task, config, seed, folder, settings, progress, team)
-        self.epochs = tasks.phases * config.epochs
+        self.epochs = self.tasks.phases * self.config.epochs
         self._show(0)
         self._introduce()
 
@@ -135,7 +132,7 @@ class SequenceTrainer(Trainer):
         """Show the samples of a phase in the following steps."""
         task = self.task
         numbers = range(self.tasks.count) if self.tasks.joint else [phase]
-        parts = [self._shortened(self.tasks.dataset(self._data, number).train) for number in numbers]
+        parts = [self._shortened(self.tasks.dataset(self.task.whole, number).train) for number in numbers]
         self.train = joint(parts) if self.tasks.joint else parts[0]
         self.train_source = task.source(self.train, task.augment)
         self.test_source = self._test(phase)
@@ -151,7 +148,7 @@ class SequenceTrainer(Trainer):
     def _test(self, number: int) -> Source:
         """Return the test samples of a task."""
         if number not in self._tests:
-            samples = self.tasks.dataset(self._data, number).test
+            samples = self.tasks.dataset(self.task.whole, number).test
             shortened = shorten(samples, self.config.test_samples, "trainer.test_samples")
             self._tests[number] = self.task.source(shortened)
         return self._tests[number]
@@ -282,7 +279,24 @@ def trainer_of(
     progress: Progress,
     team: Team = ALONE,
 ) -> Trainer:
-    """Return the trainer of a single task or of a sequence; the arguments are those of `SequenceTrainer`."""
+    """Return the trainer of a single task or of a sequence.
+
+    Args:
+        task: Learning task with the data of the first task of the sequence, and with its `task_loss`.
+        tasks: Sequence of tasks.
+        data: Data set of which the tasks are made.
+        config: See `Trainer` for this and all below.
+        seed: Seed of data order, dropout, augmentation and jitter.
+        folder: Run directory for checkpoint and metrics; None: nothing is written.
+        settings: Plain values that identify the run.
+        progress: Receiver of all reports.
+        team: Processes that share every batch.
+
+    Raises:
+        RuleError: The rule does not read the loss, which masks the readout.
+        TypeError: `tasks` is no sequence.
+        ValueError: The settings contradict a sequence.
+    """
     if isinstance(tasks, SingleTask):
         names = [name for name, part in task.regularizers.items() if isinstance(part, Consolidation)]
         if names:
@@ -292,4 +306,6 @@ def trainer_of(
         return Trainer(task, config, seed, folder, settings, progress, team)
     if not isinstance(tasks, SeveralTasks):
         raise TypeError(f"tasks: expected SingleTask() or several, such as PermutedTasks(5), got {tasks!r:.60}")
-    return SequenceTrainer(task, tasks, data, config, seed, folder, settings, progress, team)
+    _check(task, tasks, config)
+    sequenced = SequencedTask.of(task, tasks, data)
+    return SequenceTrainer(sequenced, config, seed, folder, settings, progress, team)

@@ -104,6 +104,10 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._step_metrics: dict[str, float] = {}
         self._warn(optimizer_warnings(self.rule, chosen))
         self._diagnosis = StepDiagnosis()
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Set up what a subclass adds, at the end of the constructor."""
 
     def fit(self) -> Evaluation:
         """Train until the last epoch, and return the evaluation that counts: of the last epoch, or of the chosen one.

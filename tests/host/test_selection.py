@@ -177,6 +177,11 @@ def test_a_retraining_is_that_of_all_speakers_for_the_chosen_epochs(folder: Path
     names = ("test_accuracy", "trained_epochs", "retrained")
     expected = (result["test_accuracy"], result["selected_epoch"], True)
     assert [tuple(evaluation[name] for name in names) for evaluation in evaluations] == [expected]
+    checkpoint = EvaluateConfig(str(tmp_path / "run" / "checkpoint.pt"), BackendConfig("software"), part="train")
+    on_train = evaluate_checkpoint(checkpoint, tmp_path / "run", "test", quiet())
+    assert on_train["test_samples"] == plain["train_samples"], "held out samples were trained on in the end"
+    with pytest.raises(ValueError, match="part=validation: the network was trained once more on these samples"):
+        evaluate_checkpoint(replace(checkpoint, part="validation"), tmp_path / "run", "test", quiet())
 
 
 def test_the_cost_of_a_retraining_is_a_part_of_the_result(
