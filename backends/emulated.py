@@ -259,7 +259,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
             everywhere = np.broadcast_to(spiking, circuits.shape)[in_use]
             used.require_targets(circuit_targets(layout), circuits[in_use], everywhere)
             only = individual.only if isinstance(individual, Chip) else None
-            remedy = "" if self._avoid_failures else "; avoid_failures=true places neurons on other circuits"
+            remedy = "" if self._avoid_failures else "; chip.avoid_failures=true places neurons on other circuits"
             failures += [f"chip {used.chip}: {line}{remedy}" for line in used.failures(circuits, names, only)]
         return tuple(failures)
 

@@ -121,7 +121,7 @@ class Layout:
             raise ValueError(
                 f"layout needs {self.circuits_used} neuron circuits, the chip has {amount}; "
                 f"reduce the size of a group or its merged circuits by {self.circuits_used - available} in all"
-                + (", or set avoid_failures=false" if self.avoided else "")
+                + (", or set chip.avoid_failures=false" if self.avoided else "")
             )
         for index in range(len(self.wirings)):
             self._check_wiring(index)

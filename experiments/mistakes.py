@@ -106,17 +106,18 @@ def unknown(key: str, command: str, backend: str = "") -> str:
         return _unknown_entry(owner, leaf, backend)
     if owner in names:
         return f"{key}: {owner} has no parts; write {owner}=VALUE"
+    group = key.partition(".")[0]
     options = _owning_options(key)
     if key in names and options:
-        group = key.partition(".")[0]
         return (
             f"{key} is not a setting of the chosen {group}, but of {', '.join(options)}; choose that, or leave it out"
         )
     close = nearest(key, {*names, *groups(command)})
     if close:
         return f"{key} is not a setting; did you mean {_or(close)}?"
-    commands = [name for name in SCHEMAS if key in groups(name)]
-    if command in ORIGINS and key.split(".")[0] in groups("train"):
+    is_elsewhere = key == group or (group not in groups(command) and bool(options))
+    commands = [name for name in SCHEMAS if is_elsewhere and group in groups(name)]
+    if command in ORIGINS and group in groups("train"):
         return f"{key} is not a setting of {program(command)}: it is {ORIGINS[command]}"
     if commands:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"

@@ -150,7 +150,7 @@ def test_neurons_avoid_circuits_that_missed_a_target() -> None:
     assert failures[0] <= plain - avoiding
     assert failures[1] == set()
     assert avoiding - plain <= {*range(200, 220)}
-    text = r"512 neuron circuits, the chip has \d+ that are not avoided; .* or set avoid_failures=false"
+    text = r"512 neuron circuits, the chip has \d+ that are not avoided; .* or set chip.avoid_failures=false"
     with create_backend("emulator", avoid_failures=True) as backend, pytest.raises(ValueError, match=text):
         backend.configure(population_of(512))
 

@@ -32,6 +32,8 @@ KEYS = [
     # how a key is written
     ("hxtrain rule=hopfield", "rule=hopfield is not known; choose one of adm, backprop"),
     ("hxtrain rule=stdp rule.tau=3", "rule.tau is not a setting of the chosen rule, but of rule=resume; choose"),
+    ("hxtrain play mask.fan_in=6", "mask.fan_in is not a setting of hxtrain play, but of hxtrain, hxtrain prune,"),
+    ("hxtrain play trainer.foo=3", "trainer.foo is not a setting of hxtrain play; hxtrain play --help lists them"),
     ("hxtrain rule=backpop", "rule=backpop is not known; did you mean rule=backprop?"),
     ("hxtrain +rule=hopfield +trainer.foo=3", "rule=hopfield is not known; choose one of adm, backprop"),
     ("hxtrain +rule=hopfield +trainer.foo=3", "trainer.foo is not a setting of hxtrain"),
