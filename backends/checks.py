@@ -206,8 +206,8 @@ def _check_values(circuit: Circuit, weights: Mapping[str, Tensor], weight_max: i
     for name, (low, high) in zip(names, values, strict=False):
         if max(high, -low) > weight_max:
             raise ValueError(f"weights of {name} reach {max(high, -low)}, the device holds up to {weight_max}")
-    for (post, used), (_, most) in zip(uses.items(), values[len(names) :], strict=True):
-        if most > 1:
+    for (post, used), (_, crowding) in zip(uses.items(), values[len(names) :], strict=True):
+        if crowding > 1:
             neuron, place = (used > 1).nonzero()[0].tolist()
             raise ValueError(
                 f"weights onto neuron {neuron} of {post} come from {int(used[neuron, place])} sources at signed input "

@@ -83,8 +83,8 @@ def prune_checkpoint(config: PruneConfig, folder: Path, command: str, progress: 
     start = time.perf_counter()
     if (folder / CHECKPOINT).exists():
         raise CheckpointError(f"{folder} holds a {CHECKPOINT} already; name another folder (hydra.run.dir)")
-    chosen = with_device(EvaluateConfig(config.checkpoint, config.backend, config.chip, config.own_device))
     trained = load_trained(config.checkpoint, config.data_folder, config.modules)
+    chosen = with_device(EvaluateConfig(config.checkpoint, config.backend, config.chip, config.own_device))
     net = trained.net
     data = trained.data
     if trained.tasks.total > 1:
@@ -93,7 +93,7 @@ def prune_checkpoint(config: PruneConfig, folder: Path, command: str, progress: 
             "run of a single task"
         )
     part = counted_part(data, trained.origin["trained_settings"])
-    samples = part_of(data, part)
+    samples = part_of(data, part, trained.origin["retrained"])
     test = data.source(shorten(samples, config.test_samples, "test_samples"), trained.encoder)
     with tuned(1), attached(chosen.backend, chosen.chip, net) as device:
         identity = device_identity(device)

@@ -33,8 +33,8 @@ class Budget:
         scope: Part of the network within which synapses compete: `neuron` (constant fan-in), `layer` or `network`.
         rows: Number of signed inputs that all sources share: source j stands at input j mod `rows`, and a neuron has at
             most one synapse at each. None: any synapses.
-        least: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`: a small
-            layer can otherwise lose all synapses of a neuron.
+        minimum: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`. A
+            small layer can otherwise lose all synapses of a neuron.
 
     Raises:
         ValueError: A value is out of range, or both or neither of `fan_in` and `density` are given.
@@ -44,7 +44,7 @@ class Budget:
     density: float | None = None
     scope: str = NEURON
     rows: int | None = None
-    least: int = 0
+    minimum: int = 0
 
     def __post_init__(self) -> None:
         if (self.fan_in is None) == (self.density is None):
@@ -53,10 +53,10 @@ class Budget:
         optional(count)("mask.fan_in", self.fan_in)
         optional(count)("mask.rows", self.rows)
         one_of(SCOPES)("mask.scope", self.scope)
-        not_negative("mask.least", whole("mask.least", self.least))
-        if self.least and self.scope == NEURON:
+        not_negative("mask.minimum", whole("mask.minimum", self.minimum))
+        if self.minimum and self.scope == NEURON:
             raise ValueError(
-                f"mask.least={self.least}: with mask.scope={NEURON} all neurons keep as many; leave it out, or "
+                f"mask.minimum={self.minimum}: with mask.scope={NEURON} all neurons keep as many; leave it out, or "
                 f"set mask.scope={LAYER}"
             )
         if self.density is not None and not 0 < number("mask.density", self.density) <= 1:
@@ -125,17 +125,17 @@ def _select_per_neuron(scores: Tensor, budget: Budget) -> Tensor:
 
 
 def _compete(scores: Sequence[Tensor], budget: Budget) -> list[Tensor]:
-    """Return the largest scores of some projections; the first `budget.least` of each neuron are among them."""
+    """Return the largest scores of some projections; the first `budget.minimum` of each neuron are among them."""
     assert budget.density is not None
     synapses = max(1, round(budget.density * sum(values.numel() for values in scores)))
     neurons = sum(len(values) for values in scores)
-    if budget.least * neurons > synapses:
+    if budget.minimum * neurons > synapses:
         raise ValueError(
-            f"mask.least={budget.least} of {neurons} neurons exceed the {synapses} synapses that mask.density="
-            f"{budget.density} leaves; give at most mask.least={synapses // neurons}"
+            f"mask.minimum={budget.minimum} of {neurons} neurons exceed the {synapses} synapses that mask.density="
+            f"{budget.density} leaves; give at most mask.minimum={synapses // neurons}"
         )
-    if budget.least:
-        first = [largest(values, torch.full((len(values),), budget.least)) for values in scores]
+    if budget.minimum:
+        first = [largest(values, torch.full((len(values),), budget.minimum)) for values in scores]
         scores = [values.masked_fill(mask, torch.inf) for values, mask in zip(scores, first, strict=True)]
     pooled = torch.cat([values.flatten() for values in scores])
     chosen = largest(pooled[None], torch.tensor([synapses]))[0]

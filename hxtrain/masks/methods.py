@@ -146,7 +146,7 @@ class BudgetedMask(MaskMethod):
         rows: Number of signed inputs that all sources share: source j stands at input j mod `rows`, and a neuron has at
             most one synapse at each, so that a device needs no more circuits than for `rows` sources. None: any
             synapses.
-        least: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`.
+        minimum: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`.
         projections: Names of the projections that get a mask, such as `input->layer0`; None: all that are learned, but
             those onto the output.
         rescale: Whether the weights that remain are multiplied by sqrt(sources / synapses) of their neuron, so that the
@@ -161,7 +161,7 @@ class BudgetedMask(MaskMethod):
     density: Optional[float] = None  # noqa: UP045
     scope: str = NEURON
     rows: Optional[int] = None  # noqa: UP045
-    least: int = 0
+    minimum: int = 0
     projections: Optional[List[str]] = None  # noqa: UP006, UP045
     rescale: Optional[bool] = None  # noqa: UP045
 
@@ -174,7 +174,7 @@ class BudgetedMask(MaskMethod):
     @property
     def budget(self) -> Budget:
         """Number of synapses that remain."""
-        return Budget(self.fan_in, self.density, self.scope, self.rows, self.least)
+        return Budget(self.fan_in, self.density, self.scope, self.rows, self.minimum)
 
     def chosen(self, net: Network) -> list[Incoming]:
         """Return the projections that get a mask.

@@ -430,18 +430,18 @@ def test_a_mask_of_tasks_with_heads_is_that_of_the_first_head(tmp_path: Path) ->
     """SNIP reads the loss of the first task's neurons; those of other tasks have no gradient."""
     mask = SnipMask(fan_in=3, batches=1, projections=["layer0->layer1"])
     settings = replace(config(SplitTasks(5, scenario="task"), epochs=1), mask=mask, regularizer={})
-    found = []
+    losses = []
     original = masking.find_masks
 
     def finding(net: hx.Network, method: Any, source: Any, loss: Any, seed: int) -> Any:
-        found.append(loss)
+        losses.append(loss)
         return original(net, method, source, loss, seed)
 
     progress = Warnings()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masking, "find_masks", finding)
         run(settings, tmp_path, "test", progress)
-    assert [type(loss) for loss in found] == [Heads]
+    assert [type(loss) for loss in losses] == [Heads]
     assert any("found on the samples of the first task" in remark for remark in progress.remarks)
 
 

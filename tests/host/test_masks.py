@@ -79,8 +79,8 @@ def test_a_wider_scope_takes_the_largest_scores_in_it(scope, parts):
 
 @pytest.mark.parametrize("scope", ["layer", "network"])
 def test_every_neuron_keeps_its_least_synapses(scope):
-    scores = [random(6, 10), random(3, 6) / 100]  # without `least`, the second layer loses nearly all in a network
-    chosen = select(scores, Budget(density=0.4, scope=scope, least=2))
+    scores = [random(6, 10), random(3, 6) / 100]  # without `minimum`, the second layer loses nearly all in a network
+    chosen = select(scores, Budget(density=0.4, scope=scope, minimum=2))
     assert all(int(mask.sum(1).min()) >= 2 for mask in chosen)
     assert sum(int(mask.sum()) for mask in chosen) == 31
     assert all(
@@ -88,10 +88,10 @@ def test_every_neuron_keeps_its_least_synapses(scope):
         for mask, values in zip(chosen, scores, strict=True)
         for row in range(len(mask))
     )
-    with pytest.raises(ValueError, match=r"mask\.least=4 of \d+ neurons exceed"):
-        select(scores, Budget(density=0.3, scope=scope, least=4))
-    with pytest.raises(ValueError, match=r"mask\.least=1: with mask\.scope=neuron"):
-        Budget(fan_in=3, least=1)
+    with pytest.raises(ValueError, match=r"mask\.minimum=4 of \d+ neurons exceed"):
+        select(scores, Budget(density=0.3, scope=scope, minimum=4))
+    with pytest.raises(ValueError, match=r"mask\.minimum=1: with mask\.scope=neuron"):
+        Budget(fan_in=3, minimum=1)
 
 
 def test_rows_are_used_at_most_once_per_neuron():
