@@ -95,7 +95,7 @@ def step_settings(config: Any, trainer: CourseConfig) -> dict[str, Any]:
     free = free_to_change(settings.get("backend.name", ""))
     is_sequence = getattr(config, "tasks", SingleTask()) != SingleTask()
     free -= {"trainer.epochs"} if trainer.schedule == "cosine" or is_sequence else set()
-    return {key: value for key, value in settings.items() if key not in free}
+    return {key: value for key, value in settings.items() if key not in free and key.split(".")[0] != "tracker"}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hxtrain.objectives import Loss, MaxOverTime, Regularizer
 from hxtrain.objectives.distillation import Distillation
 from hxtrain.objectives.regularizers import default_penalties, listed
 from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, default_optimizer
+from hxtrain.trackers import Tracker, check_trackers
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.parallel import ParallelConfig
 
@@ -32,6 +33,7 @@ class RunConfig:
     Attributes:
         seed: Seed of initial weights, data order, dropout, augmentation and jitter.
         optimizer: Optimiser of the weights; by default that of the rule.
+        tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
@@ -52,6 +54,7 @@ class RunConfig:
     distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
         check_types(self, "")
@@ -62,6 +65,8 @@ class RunConfig:
                 require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
         if self.regularizer != MISSING:
             listed(mapping("regularizer", self.regularizer))
+        if self.tracker != MISSING:
+            check_trackers(self.tracker)
 
 
 PARTS: Mapping[str, type] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from hxtrain.checks import require_kind, text
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
+from hxtrain.trackers import TrackedRun, require_trackers, tracked
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.parallel import Team, team
-from hxtrain.training.retraining import train
+from hxtrain.training.retraining import steps_done, train
 from hxtrain.training.sequence import SequenceTrainer, task_loss, trainer_of
 from hxtrain.training.task import Task
 
@@ -29,7 +30,9 @@ from .run_directory import finished, run_folder, write_config
 from .settings import RunConfig
 
 
-def run(config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None, group: str = ""
+) -> dict[str, Any]:
     """Train and evaluate a network, and write everything into the run directory.
 
     Args:
@@ -37,6 +40,7 @@ def run(config: RunConfig, folder: str | Path, command: str = "", progress: Prog
         folder: Run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
         command: Command that starts the run, for the record.
         progress: Receiver of all reports.
+        group: Name of the sweep or study that the run is part of, for trackers.
 
     Returns:
         Content of `result.json`.
@@ -53,13 +57,14 @@ def run(config: RunConfig, folder: str | Path, command: str = "", progress: Prog
     with team(progress.say) as members:
         folder = Path(members.gather(str(folder))[0])
         if not members.leads:
-            return _run(config, folder, command, Progress(False, Console(file=io.StringIO())), members)
+            silent = Progress(False, Console(file=io.StringIO()))
+            return _run(replace(config, tracker={}), folder, command, silent, members, group)
         with run_folder(folder, config.trainer.resume):
-            return _run(config, folder, command, progress, members)
+            return _run(config, folder, command, progress, members, group)
 
 
 def complete(
-    config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None
+    config: RunConfig, folder: str | Path, command: str = "", progress: Progress | None = None, group: str = ""
 ) -> dict[str, Any]:
     """Start or continue a run, or return its result if it is finished. The arguments are those of `run`.
 
@@ -74,11 +79,14 @@ def complete(
         )
         return outcome
     trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
-    return run(replace(config, trainer=trainer), folder, command, progress)
+    return run(replace(config, trainer=trainer), folder, command, progress, group)
 
 
-def _run(config: RunConfig, folder: Path, command: str, progress: Progress, members: Team) -> dict[str, Any]:
+def _run(
+    config: RunConfig, folder: Path, command: str, progress: Progress, members: Team, group: str
+) -> dict[str, Any]:
     start = time.perf_counter()
+    require_trackers(config.tracker, folder)
     devices = _with_devices(config, members)
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
@@ -112,17 +120,22 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
-        final = train(trainer)
-        if isinstance(trainer, SequenceTrainer):
-            progress.table("test accuracy (%)", *trainer.matrix.table())
-        remarks = progress.remarks[n_previous_remarks:]
-        outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
-        if members.leads:
-            save_weights(folder / "weights.npz", net)
-            write_json(folder / "result.json", outcome)
-        if members.leads and config.trainer.plots:
-            with optional_plots(progress):
-                draw_plots(folder / "plots", trainer, final)
+        tracked_run = TrackedRun(
+            folder.name, group, "", asdict(config), folder, steps_done(trainer), config.trainer.resume
+        )
+        with tracked(tracked_run, config.tracker, progress, net) as tracking:
+            final = train(trainer)
+            if isinstance(trainer, SequenceTrainer):
+                progress.table("test accuracy (%)", *trainer.matrix.table())
+            remarks = progress.remarks[n_previous_remarks:]
+            outcome = result(trainer, final, identity, command, time.perf_counter() - start, remarks)
+            if members.leads:
+                save_weights(folder / "weights.npz", net)
+                write_json(folder / "result.json", outcome)
+            if members.leads and config.trainer.plots:
+                with optional_plots(progress):
+                    draw_plots(folder / "plots", trainer, final)
+            tracking.artifacts(folder)
     return outcome
 
 

@@ -69,10 +69,12 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
         trained[POPULATION] = replace(config.chip, name="+".join(config.chips))
     results = {}
     for name, chip in trained.items():
-        results[name] = complete(_run_config(config, chip=chip), folder / "trained" / name, command, progress)
+        results[name] = complete(
+            _run_config(config, chip=chip), folder / "trained" / name, command, progress, folder.name
+        )
     if config.software:
         software = _run_config(config, backend=BackendConfig(SOFTWARE))
-        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress)
+        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress, folder.name)
     accuracy: dict[str, dict[str, float]] = {}
     hashes = {}
     for name in results:

@@ -277,3 +277,12 @@ def open_device(name: str, *, record: str | Path | None = None, **settings: Any)
 def device_of(net: Network) -> Device | None:
     """Return the device that a network is attached to; None in software."""
     return net.device if isinstance(net.device, Device) else None
+
+
+def sent_weights(net: Network) -> dict[str, Tensor]:
+    """Return the integer weights as sent to the device, or the float weights in software, by name of the projection."""
+    device = device_of(net)
+    if device is not None and device.plan is not None:
+        return device.plan.quantise(net.effective_weights())[0]
+    names = [projection.name for projection in net.projections]
+    return {name: weight.detach() for name, weight in zip(names, net.effective_weights(), strict=True)}

@@ -97,6 +97,17 @@ class Loop(ABC, Generic[Config]):
         return -(-len(self.train) // self.config.batch_size)
 
     @property
+    def steps_done(self) -> int:
+        """Number of steps since the start of the training."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint, of a loop with a run directory."""
         assert self.folder is not None  # who reads or writes a checkpoint has asked
@@ -119,7 +130,7 @@ class Loop(ABC, Generic[Config]):
                 "test_accuracy": accuracy,
                 "samples_per_second": means["samples_per_second"],
                 "seconds": self.sums.seconds,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": self.learning_rate,
                 **entries,
             }
         )

@@ -246,6 +246,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
                 batch = Batch(spikes, labels, masks, loss)
                 constraints = list(task.constraints.values())
                 step = learn(task.net, self.rule, self.optimizer, batch, constraints, join)
+            self.progress.measured(self, step.activity)
         except Exception as error:
             if not is_joined:  # the remaining processes wait for this one
                 no_metrics = [0.0] * len(self.rule.metrics)

@@ -15,10 +15,10 @@ import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import clipped_shares
-from hxtrain.commands.result import sent_weights
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import ImageAugmentation
+from hxtrain.execution import sent_weights
 from hxtrain.neurons.engines import cpu
 from hxtrain.objectives import WeightDecay
 from hxtrain.rules import Mask, train_step
