@@ -44,8 +44,8 @@ class MLflow(Tracker):
         entities = library("mlflow.entities", NAME)
         self._metric = entities.Metric
         self._client: Any = library("mlflow", NAME).MlflowClient(tracking_uri=self.uri)
-        found = self._client.get_experiment_by_name(self.experiment)
-        experiment = self._client.create_experiment(self.experiment) if found is None else found.experiment_id
+        entry = self._client.get_experiment_by_name(self.experiment)
+        experiment = self._client.create_experiment(self.experiment) if entry is None else entry.experiment_id
         previous = self._client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'") if run.is_resumed else []
         if previous:
             self._id = previous[0].info.run_id

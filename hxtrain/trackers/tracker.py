@@ -140,7 +140,7 @@ def named_trackers(trackers: Iterable[Tracker] | Mapping[str, Tracker]) -> dict[
     for tracker in trackers:
         require_kind(tracker, Tracker, "trackers", "give [JsonLines(file='log.jsonl')]")
         name = TRACKERS.name_of(type(tracker))
-        alike = sum(type(other) is type(tracker) for other in named.values())
+        alike = sum(type(previous) is type(tracker) for previous in named.values())
         named[name if not alike else f"{name}_{alike + 1}"] = tracker
     return named
 

@@ -85,9 +85,7 @@ class Tracking(Observer):
         net = self._net
         if net is None or course.step + 1 < course.steps_per_epoch or not self._takers("image"):
             return
-        drawings = {"raster": lambda: raster(net, activity), "weights": lambda: weights(net)}
-        for name, draw in drawings.items():
-            image = draw()
+        for name, image in (("raster", raster(net, activity)), ("weights", weights(net))):
             if image is not None:
                 self._send("image", self._step + 1, name, image)
 
@@ -174,9 +172,9 @@ def identified(run: TrackedRun) -> TrackedRun:
             return replace(run, id=str(json.loads(file.read_text(encoding="utf-8"))["id"]))
         except (ValueError, KeyError, TypeError):
             pass  # damaged: the run gets a new name
-    known = replace(run, id=new_id())
-    write_json(file, {"id": known.id})
-    return known
+    named = replace(run, id=new_id())
+    write_json(file, {"id": named.id})
+    return named
 
 
 def new_id() -> str:

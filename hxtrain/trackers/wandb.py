@@ -95,4 +95,4 @@ def hooks_restored() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.exit, sys.excepthook = functions  # type: ignore[assignment]
+        sys.exit, sys.excepthook = functions
