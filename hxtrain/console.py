@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from html import escape
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -21,6 +22,16 @@ def write_any_letter() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
+    """Return a table for a notebook; every text is escaped."""
+    lines = [
+        f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in row)}</tr>"
+        for tag, group in (("th", [columns] if columns else []), ("td", rows))
+        for row in group
+    ]
+    return f"<table>{f'<caption>{escape(caption)}</caption>' if caption else ''}{''.join(lines)}</table>"
 
 
 def print_table(

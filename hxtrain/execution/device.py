@@ -25,6 +25,7 @@ from hxtrain.backends import (
     create_backend,
 )
 from hxtrain.checks import flag, optional, real, whole
+from hxtrain.console import html_table
 from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.network.twin import ModelledMembranes, hidden_membranes
 from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
@@ -33,7 +34,7 @@ from hxtrain.neurons.engines import engine_of
 from .config import recorded
 from .drift import LIMIT
 from .placement import MAX_RUNS, place
-from .plan import Plan
+from .plan import PLAN_COLUMNS, Plan
 from .session import Session
 
 
@@ -91,6 +92,12 @@ class Device:
     def __repr__(self) -> str:
         """Describe backend and placed network in a line."""
         return f"Device({self.backend!r}, {'no network' if self.plan is None else repr(self.plan)})"
+
+    def _repr_html_(self) -> str:
+        """Return identity and placement as a table of a notebook."""
+        rows = [(name, value, "") for name, value in self.backend.identity.items()]
+        rows += [] if self.plan is None else self.plan.rows()
+        return html_table(PLAN_COLUMNS, rows, repr(self))
 
     @property
     def backend(self) -> Backend:

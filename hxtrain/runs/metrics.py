@@ -11,6 +11,9 @@ from typing import Any
 
 from hxtrain.backends.files import replacing
 
+METRICS = "metrics.jsonl"
+"""File of a run directory with one record per epoch."""
+
 
 @dataclass
 class Sums:

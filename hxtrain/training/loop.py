@@ -18,7 +18,7 @@ from hxtrain.checks import mapping, text, whole
 from hxtrain.datasets import Dataset, Samples
 from hxtrain.finite import first_not_finite
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
-from hxtrain.runs.metrics import Sums, write_json_lines
+from hxtrain.runs.metrics import METRICS, Sums, write_json_lines
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import checked_state
 from hxtrain.runs.versions import versions, warn_of_versions
@@ -27,7 +27,6 @@ from .config import CourseConfig, LoopConfig
 from .schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
 NO_FOLDER = "without a run directory nothing is saved: give folder=..."
 """Clause of error texts of a training without a run directory."""
 Config = TypeVar("Config", bound=CourseConfig)

@@ -116,8 +116,8 @@ def test_fixed_weights_are_drawn_saved_and_loaded_as_all_others():
     assert gradients(fixed)["stack.0.weight"] is None
     fixed.stack[0].learned = True
     assert gradients(fixed)["stack.0.weight"].any()
-    assert "learned=False" in repr(recurrent(learned=False))
-    assert "learned" not in repr(net)
+    assert "learned=False" in str(recurrent(learned=False))
+    assert "learned" not in str(net)
 
 
 def frozen():
