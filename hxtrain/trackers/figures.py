@@ -1,4 +1,4 @@
-"""Figures of a training as pixels: rasters of spikes, and weights as sent to the device."""
+"""Images of a training as pixels: a raster of spikes, and weights as sent to the device."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from numpy.typing import NDArray
 
 from hxtrain.execution import device_of, sent_weights
 from hxtrain.network import Activity, Network
-from hxtrain.plots import style
-from hxtrain.plots.training import weights_figure
+from hxtrain.plots.spikes import raster_figure
+from hxtrain.plots.style import array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 80
-"""Dots per inch of an image."""
+"""Dots per inch of a figure."""
+SMALLEST = 240
+"""Smallest width and height of an image of weights (pixels), unless a weight would have more than 16."""
+POSITIVE = np.array([178.0, 24.0, 43.0])
+NEGATIVE = np.array([33.0, 102.0, 172.0])
+"""Colours of the largest weights of either sign; 0 is white."""
+
+
+def raster(net: Network, activity: Activity) -> NDArray[np.uint8]:
+    """Return the raster of the first sample of a pass: input events and the spikes of each layer."""
+    return pixels(raster_figure(net, activity))
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
@@ -29,25 +39,18 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def raster(net: Network, activity: Activity) -> NDArray[np.uint8] | None:
-    """Return the raster of the first sample of a pass: a panel for each spiking layer; None without such a layer."""
-    layers = [layer for layer in activity.layers if layer.fired is not None]
-    if not layers:
-        return None
-    figure = style.new_figure(7, 0.6 + 2.2 * len(layers))
-    panels = figure.subplots(len(layers), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, layer, name in zip(panels, layers, [layer.name for layer in net.layers], strict=False):
-        events = layer.times(net.dt)
-        is_first = events.sample == 0
-        style.draw_raster(axes, events.time[is_first], events.unit[is_first], events.units)
-        axes.set_ylabel(f"{name}: neuron")
-    panels[-1].set_xlabel("time (µs)")
-    return pixels(figure)
-
-
-def weights(net: Network) -> NDArray[np.uint8] | None:
-    """Return the integer weights of all projections as an image; None in software, which has none."""
+def weights(net: Network) -> dict[str, NDArray[np.uint8]]:
+    """Return the integer weights of each projection as an image, a row for each target neuron; empty in software."""
     device = device_of(net)
-    if device is None or device.plan is None:
-        return None
-    return pixels(weights_figure(sent_weights(net), device.plan.capabilities.weight_max))
+    if device is None or device.plan is None or net.in_software:
+        return {}
+    limit = device.plan.capabilities.weight_max
+    return {name: coloured(array(matrix) / limit) for name, matrix in sent_weights(net).items()}
+
+
+def coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return a matrix of values in -1..1 as an image: red is positive, blue negative; a value is a square."""
+    share = np.abs(values)[:, :, None].clip(0, 1)
+    image = 255 * (1 - share) + np.where(values[:, :, None] > 0, POSITIVE, NEGATIVE) * share
+    side = int(np.clip(-(-SMALLEST // max(1, min(values.shape))), 1, 16))
+    return image.round().astype(np.uint8).repeat(side, 0).repeat(side, 1)

@@ -85,9 +85,10 @@ class Tracking(Observer):
         net = self._net
         if net is None or course.step + 1 < course.steps_per_epoch or not self._takers("image"):
             return
-        for name, image in (("raster", raster(net, activity)), ("weights", weights(net))):
-            if image is not None:
-                self._send("image", self._step + 1, name, image)
+        images = {"raster": raster(net, activity)}
+        images |= {f"weights/{name.replace('->', '_to_')}": image for name, image in weights(net).items()}
+        for name, image in images.items():
+            self._send("image", self._step + 1, name, image)
 
     def end(self, course: Course) -> None:
         """Log the record of the last epoch."""

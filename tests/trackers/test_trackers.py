@@ -28,6 +28,7 @@ from hxtrain.network import NetworkConfig
 from hxtrain.runs.metrics import Sums
 from hxtrain.runs.progress import Observer, Progress
 from hxtrain.trackers import TRACKERS, TrackedRun, Tracker, TrackerError, named_trackers, tracked
+from hxtrain.trackers.figures import coloured
 from hxtrain.trackers.json_lines import JsonLines
 from hxtrain.trackers.placement import placement
 from hxtrain.trackers.worker import Worker
@@ -134,7 +135,7 @@ def test_a_tracker_gets_values_images_graph_and_files(notes: tuple[Notes, Path])
     epochs = [(call[1], call[2]["epoch/test_accuracy"]) for call in tracker.named("log") if "epoch/epoch" in call[2]]
     assert epochs == [(4 * r["epoch"], r["test_accuracy"]) for r in lines(folder / "metrics.jsonl")]
     assert [call[1:3] for call in tracker.named("image")] == [
-        (step, name) for step in (4, 8) for name in ("raster", "weights")
+        (step, name) for step in (4, 8) for name in ("raster", "weights/input_to_layer0", "weights/layer0_to_layer1")
     ]
     assert all(call[3][2] == 3 and min(call[3]) > 2 for call in tracker.named("image"))
     assert [call[1] for call in tracker.named("artifact")] == ["config.yaml", "result.json", "weights.npz"]
@@ -171,9 +172,8 @@ def test_the_graph_is_that_of_the_placement(notes: tuple[Notes, Path]) -> None:
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_the_graph_of_a_network_that_takes_several_runs_is_connected(recurrent: bool) -> None:
     recurrence = [hx.Recurrent(40)] if recurrent else []
-    net = hx.Network(
-        hx.Linear(64, 40), *recurrence, hx.LIF(40), hx.Linear(40, 600), hx.LIF(600), hx.Linear(600, 10), hx.LI(10)
-    )
+    large = hx.Linear(40, 600), hx.LIF(600), hx.Linear(600, 10), hx.LI(10)
+    net = hx.Network(hx.Linear(64, 40), hx.LIF(40), *recurrence, *large)
     software = placement(net)
     with hx.open_device("reference") as device:
         net.attach(device)
@@ -254,9 +254,9 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, notes: tuple[Notes, Path]
     run(config(1, tracker=trackers), folder, progress=quiet())
     with (folder / "tracker.jsonl").open("a", encoding="utf-8") as file:  # a killed process has logged later steps
         file.write(json.dumps({"step": 6, "step/loss": 9.0}) + '\n{"step": 8, "ste')
-    first = lines(folder / "tracker.json")[0]
+    first = (folder / "tracker.json").read_text(encoding="utf-8")
     run(config(2, True, tracker=trackers), folder, progress=quiet())
-    assert lines(folder / "tracker.json")[0] == first
+    assert (folder / "tracker.json").read_text(encoding="utf-8") == first
     timeless = [
         [{name: value for name, value in entry.items() if "second" not in name} for entry in entries if "step" in entry]
         for entries in (lines(folder / "tracker.jsonl"), lines(notes[1] / "tracker.jsonl"))
@@ -329,6 +329,17 @@ def test_sums_since_a_state_of_an_earlier_epoch_are_all() -> None:
     new.add(10, 3.0, 2, 1.0, 0.1, {"m": 2.0})
     assert new.since(old).samples == 4
     assert new.since(old).metrics == {"m": 1.0}
+
+
+def test_weights_as_an_image() -> None:
+    image = coloured(np.array([[1.0, -1.0], [0.0, 0.5]]))
+    assert image.shape == (32, 32, 3)
+    assert [image[row, column].tolist() for row, column in ((0, 0), (0, 31), (31, 0), (31, 31))] == [
+        [178, 24, 43],
+        [33, 102, 172],
+        [255, 255, 255],
+        [216, 140, 149],
+    ]
 
 
 def test_values_that_are_no_finite_numbers_are_left_out(tmp_path: Path) -> None:
