@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,9 +63,7 @@ class WandB(Tracker):
                 config=dict(run.config),
                 resume="allow" if self.mode == ONLINE else None,
                 reinit="create_new",
-                settings=wandb.Settings(
-                    console="off", silent=True, show_warnings=False, disable_git=True, save_code=False
-                ),
+                settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
             )
         self._image = wandb.Image
 
@@ -78,9 +77,13 @@ class WandB(Tracker):
 
     def artifact(self, path: Path) -> None:
         """Copy a file into the run, or all files of a folder."""
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                self._run.save(str(file), base_path=str(path.parent), policy="now")
+        place = Path(self._run.dir) / path.name
+        if path.is_dir():
+            shutil.copytree(path, place, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, place)
+        for file in sorted(place.rglob("*")) if path.is_dir() else [place]:
+            self._run.save(str(file), base_path=self._run.dir, policy="now")
 
     def end(self, status: str) -> None:
         """Note how the run ended, and finish it."""
