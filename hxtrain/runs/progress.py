@@ -22,7 +22,7 @@ from rich.text import Text
 
 from hxtrain.backends.text import printable
 from hxtrain.backends.work import Work, listening
-from hxtrain.console import print_table
+from hxtrain.console import EnduringConsole, print_table, takes_bar
 
 from .metrics import Sums
 
@@ -77,7 +77,8 @@ class Progress:
     """Reports a training run.
 
     Args:
-        show: Whether to draw a bar (epoch, loss, accuracy, spikes and samples per second, time left).
+        show: Whether to draw a bar (epoch, loss, accuracy, spikes and samples per second, time left), where there can
+            be one, see `takes_bar`.
         console: Console for all output; None for the standard output.
 
     Attributes:
@@ -85,7 +86,7 @@ class Progress:
     """
 
     def __init__(self, show: bool = True, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or EnduringConsole()
         self._show = show
         self._bar: Bar | None = None
         self._task: TaskID | None = None
@@ -130,7 +131,7 @@ class Progress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self._show,
+            disable=not (self._show and takes_bar(self.console)),
             transient=True,
             refresh_per_second=4,
         )

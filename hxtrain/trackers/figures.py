@@ -53,4 +53,5 @@ def coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     share = np.abs(values)[:, :, None].clip(0, 1)
     image = 255 * (1 - share) + np.where(values[:, :, None] > 0, POSITIVE, NEGATIVE) * share
     side = int(np.clip(-(-SMALLEST // max(1, min(values.shape))), 1, 16))
-    return image.round().astype(np.uint8).repeat(side, 0).repeat(side, 1)
+    squares: NDArray[np.uint8] = image.round().astype(np.uint8).repeat(side, 0).repeat(side, 1)
+    return squares
