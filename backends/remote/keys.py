@@ -91,7 +91,9 @@ def _text(name: str, public: bytes) -> str:
 
 def _write(file: Path, text: str) -> None:
     """Write a file that only its owner can read, whatever the umask; the file appears complete or not at all."""
-    with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".", suffix=".part", delete=False) as handle:  # of mode 600
+    with NamedTemporaryFile(  # of mode 600
+        "w", encoding="utf-8", dir=file.parent, prefix=".", suffix=".part", delete=False
+    ) as handle:
         try:
             handle.write(text)
             handle.flush()
