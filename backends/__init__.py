@@ -5,6 +5,7 @@ from .backend import Backend
 from .capabilities import Capabilities
 from .checks import check_circuit, check_recording, check_run
 from .circuit import INPUT, Circuit, Population, Projection, Record
+from .circuit_map import CircuitMap
 from .faults import (
     FAULTS,
     DroppedSpikes,
@@ -46,6 +47,7 @@ __all__ = [
     "Calibratable",
     "Capabilities",
     "Circuit",
+    "CircuitMap",
     "Cost",
     "DeviceError",
     "DroppedSpikes",

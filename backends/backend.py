@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from .capabilities import Capabilities
 from .circuit import Circuit
+from .circuit_map import CircuitMap
 from .recording import Recording, Stimulus
 
 MARKED = {"open": False, "close": True, "configure": False, "calibrate": False}
@@ -95,6 +96,11 @@ class Backend(ABC):
     def tolerances(self) -> str:
         """Name of the tolerances for checks of the device: `ideal`, `analog` (a calibrated chip) or `uncalibrated`."""
         return "analog"
+
+    @property
+    def circuit_map(self) -> CircuitMap | None:
+        """Neuron circuits in the current configuration; None if the device does not tell which ones it uses."""
+        return None
 
     @property
     def torch_device(self) -> torch.device:

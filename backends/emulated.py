@@ -43,6 +43,7 @@ from .checks import check_circuit, check_run
 from .chip_settings import EmulatorSettings, takes_settings
 from .chips import BRAINSCALES2
 from .circuit import INPUT, Circuit, Projection
+from .circuit_map import CircuitMap
 from .parameters import NeuronParameters
 from .recording import Cost, DeviceError, Health, Recording, Stimulus
 from .spikes import Spikes
@@ -84,6 +85,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         self._calibration = None if settings.calibration is None else Calibration.load(Path(settings.calibration))
         self._warnings: tuple[str, ...] = ()
         self._circuit: Circuit | None = None
+        self._places = np.zeros((1, 0), np.int64)
         spreads = (IDEAL if settings.preset == "ideal" else FABRICATED).changed(**settings.changes)
         self._individuals: list[Chip | FittedChip] = []
         if settings.parameters is not None:
@@ -172,6 +174,22 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         """Warnings about unusual names and uncalibrated neurons of the configured circuit, with the consequences."""
         return (*self._notes, *self._warnings)
 
+    @property
+    def circuit_map(self) -> CircuitMap:
+        """Circuits of the configured neurons, and those that missed a target in the calibration of any individual."""
+        chips, used = (self.emulated.chips, self._used) if self._programmed else self._shipped()
+        missed: dict[str, npt.NDArray[np.bool_]] = {}
+        for die, calibration in zip(self._dies(), used, strict=False):
+            for parameter, mask in calibration.missed(die.only).items():
+                missed[parameter] = missed.get(parameter, np.zeros(CIRCUITS, bool)) | mask
+        populations: tuple[str, ...] = ()
+        places = np.zeros((1, 0), np.int64)
+        if self._circuit is not None:
+            populations = tuple(p.name for p in self._circuit.populations for _ in range(p.size))
+            places = self._places
+        codes = used[0].codes.by_circuit() if len(used) == 1 else {}
+        return CircuitMap("+".join(chip.name for chip in chips), CIRCUITS, populations, places, missed, codes)
+
     def open(self) -> None:
         """Check that the calibration file, if there is one, belongs to this chip; the codes depend on the circuit.
 
@@ -198,6 +216,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
         if self._avoid_failures:
             layout = replace(layout, avoided=self._failed_circuits())
             self._use_codes(circuit_targets(layout))
+        self._places = assign_circuits(layout)
         self._warnings = self._check_calibrations(layout, circuit)
         self.emulated.trial_time = circuit.trial_time or CAPABILITIES.trial_time
         self.emulated.configure(layout, circuit.samples)
@@ -250,7 +269,7 @@ class EmulatorBackend(Backend, Batching, Calibratable, Interruptible):
 
     def _check_calibrations(self, layout: Layout, circuit: Circuit) -> tuple[str, ...]:
         """Refuse codes for other targets, and return the failures in the calibration of circuits in use."""
-        circuits = assign_circuits(layout)
+        circuits = self._places
         names = [f"{p.name}[{i}]" for p in circuit.populations for i in range(p.size)]
         spiking = np.concatenate([np.full(p.size, p.threshold is not None) for p in circuit.populations])
         failures: list[str] = []

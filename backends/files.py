@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ LONGEST_NAME = 64
 """Length limit of a name that becomes a part of a path (characters)."""
 _NAME = re.compile(r"[A-Za-z0-9_+.-]+")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+REPETITIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Waits between attempts to replace a file that another program reads (s)."""
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 """Errors of systems that cannot flush a folder."""
 
@@ -41,12 +44,24 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             _keep(path, previous)
-        os.replace(temporary, path)
+        _replace(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Give a file its final name; Windows refuses this as long as a reader has the old file open, for a moment."""
+    for delay in REPETITIONS if os.name == "nt" else ():
+        try:
+            os.replace(temporary, path)
+        except PermissionError:
+            time.sleep(delay)
+        else:
+            return
+    os.replace(temporary, path)
 
 
 def _keep(path: Path, previous: Path) -> None:

@@ -18,6 +18,7 @@ from .abilities import ABILITIES, Batching, Calibratable, Interruptible, Outcome
 from .backend import Backend
 from .capabilities import Capabilities
 from .circuit import Circuit
+from .circuit_map import CircuitMap
 from .recording import DeviceError, Recording, Stimulus
 
 
@@ -63,6 +64,11 @@ class BackendWrapper(Backend):
     def tolerances(self) -> str:
         """The device's."""
         return self.backend.tolerances
+
+    @property
+    def circuit_map(self) -> CircuitMap | None:
+        """The device's."""
+        return self.backend.circuit_map
 
     @property
     def torch_device(self) -> torch.device:

@@ -125,6 +125,10 @@ class CellCodes:
             cells[name] = np.clip(np.rint(values), low, high).astype(np.int16)
         return CellCodes(**cells)
 
+    def by_circuit(self) -> dict[str, Array]:
+        """Return the codes of the cells that every circuit has, by cell, each `[512]`."""
+        return {name: getattr(self, name).astype(np.float64) for name in CIRCUIT_CELLS}
+
     def digest(self) -> str:
         """Return the SHA-256 of all codes."""
         sha = hashlib.sha256()

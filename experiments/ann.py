@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.ann import complete_ann, train_ann
 from hxtrain.runs.progress import Progress
 
-from .app import command_line, guarded, in_sweep, run_directory, typed_settings
+from .app import command_line, guarded, in_sweep, run_directory, sweep_name, typed_settings
 from .command import command
 
 
@@ -22,7 +22,7 @@ def _train(config: DictConfig) -> None:
     folder = run_directory()
     progress = Progress(settings.trainer.progress)
     work = complete_ann if in_sweep() else train_ann
-    result = work(settings, folder, command_line(), progress)
+    result = work(settings, folder, command_line(), progress, sweep_name())
     progress.show(
         "{} accuracy [bold]{}[/], {}",
         result["evaluated_on"],

@@ -131,6 +131,11 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
+def sweep_name() -> str:
+    """Return the name of the sweep that this job is part of: the end of its folder; empty for a single run."""
+    return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:]) if in_sweep() else ""
+
+
 def names_device() -> bool:
     """Return whether the command line has a setting of the device."""
     keys = (override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task)

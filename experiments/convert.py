@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.convert import complete_conversion, convert_checkpoint
 from hxtrain.runs.progress import Progress, hidden_spikes
 
-from .app import command_line, guarded, in_sweep, run_directory, typed_settings, warn_without_effect
+from .app import command_line, guarded, in_sweep, run_directory, sweep_name, typed_settings, warn_without_effect
 from .command import command
 
 
@@ -23,7 +23,7 @@ def _convert(config: DictConfig) -> None:
     progress = Progress()
     folder = run_directory()
     work = complete_conversion if in_sweep() else convert_checkpoint
-    result = work(settings, folder, command_line(), progress)
+    result = work(settings, folder, command_line(), progress, sweep_name())
     progress.show(
         "{} accuracy [bold]{}[/] (artificial network {}) on backend {}, chip {} ({}){}",
         result["evaluated_on"],

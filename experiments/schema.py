@@ -32,13 +32,14 @@ REGISTRIES = {
     "rule": "hxtrain.rules:RULES",
     "optimizer": "hxtrain.rules:OPTIMIZERS",
     "constraint": "hxtrain.rules:CONSTRAINTS",
+    "tracker": "hxtrain.trackers:TRACKERS",
     "mask": "hxtrain.masks:MASKS",
     "model": "hxtrain.ann.models:MODELS",
     "environment": "hxtrain.environments:ENVIRONMENTS",
     "tasks": "hxtrain.datasets.sequences:SEQUENCES",
 }
 """Groups whose options are registered components, with the place of their registry."""
-SEVERAL = {"regularizer", "constraint"}
+SEVERAL = {"regularizer", "constraint", "tracker"}
 """Groups of which a run has any number of options, each with its settings under its name."""
 NAMED: Mapping[str, str] = {"data": "hxtrain.datasets:DATASETS", "backend": "hxtrain.backends:BACKENDS"}
 """Groups whose options set `name` to the name of a registered function, with the place of their registry."""
@@ -67,7 +68,7 @@ TRAINING: Mapping[str, Any] = {
 }
 """Settings that a training command takes only from its groups."""
 SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "train": ("hxtrain.commands.train:RunConfig", TRAINING),
+    "train": ("hxtrain.commands.settings:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
     "play": (
         "hxtrain.commands.play:PlayConfig",

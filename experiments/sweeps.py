@@ -44,7 +44,7 @@ class SweepProgress(Callback):
         state = {"jobs": jobs(words), "begin": time.time()}
         os.environ[SWEEP] = uuid4().hex
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        _file(folder, "json").write_text(json.dumps(state) + "\n")
+        _file(folder, "json").write_text(json.dumps(state) + "\n", encoding="utf-8")
         print(f"sweep: {state['jobs']} runs, {finished(folder)} results are in {folder} already", flush=True)
         if "data" in config and not holds_out(config):
             print(choice_on_test(words), end="", flush=True)
@@ -54,11 +54,11 @@ class SweepProgress(Callback):
         folder = Path(config.hydra.sweep.dir)
         if config.hydra.mode != RunMode.MULTIRUN or not _file(folder, "json").exists():
             return
-        state = json.loads(_file(folder, "json").read_text())
+        state = json.loads(_file(folder, "json").read_text(encoding="utf-8"))
         is_new = any(_newer(Path(config.hydra.runtime.output_dir) / name, state["begin"]) for name in RESULTS)
-        with _file(folder, "log").open("a") as file:  # one line per job, from any process
+        with _file(folder, "log").open("a", encoding="utf-8") as file:  # one line per job, from any process
             file.write("run\n" if is_new else "found\n")
-        lines = _file(folder, "log").read_text().splitlines()
+        lines = _file(folder, "log").read_text(encoding="utf-8").splitlines()
         print(progress(state, len(lines), lines.count("run"), time.time()), flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hxtrain.commands.train import complete, run
 from hxtrain.runs.progress import Progress, hidden_spikes
 
-from .app import command_line, guarded, in_sweep, leads, run_directory, typed_settings, warn_without_effect
+from .app import command_line, guarded, in_sweep, leads, run_directory, sweep_name, typed_settings, warn_without_effect
 from .command import command
 from .teacher import with_teacher
 
@@ -24,7 +24,7 @@ def _train(config: DictConfig) -> None:
     warn_without_effect(settings.backend)
     progress = Progress(settings.trainer.progress)
     work = complete if in_sweep() else run
-    result = work(with_teacher(settings, progress), folder, command_line(), progress)
+    result = work(with_teacher(settings, progress), folder, command_line(), progress, sweep_name())
     if not leads():
         return
     progress.show(

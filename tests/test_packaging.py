@@ -40,6 +40,7 @@ PACKAGES = [
     "hxtrain.rules",
     "hxtrain.rules.optimizers",
     "hxtrain.runs",
+    "hxtrain.trackers",
     "hxtrain.training",
     "hxtrain.backends",
     "hxtrain.backends.brainscales2",

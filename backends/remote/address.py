@@ -179,7 +179,7 @@ def _lock(path: Path) -> IO[str]:
     import fcntl
 
     name = path.with_name(path.name + ".lock")
-    lock = open(name, "a", opener=lambda file, flags: os.open(file, flags | os.O_NOFOLLOW, 0o600))  # noqa: SIM115
+    lock = open(name, "a", encoding="utf-8", opener=lambda file, flags: os.open(file, flags | os.O_NOFOLLOW, 0o600))  # noqa: SIM115
     try:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

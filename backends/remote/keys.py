@@ -64,7 +64,7 @@ def make_keys(folder: Path, name: str = "client") -> list[Path]:
         raise KeyFileError(f"{secret} is there already; name another client, or remove it first")
     files = _complete(folder, "server") + _complete(folder, name)
     authorised = folder / AUTHORISED / f"{name}.key"
-    _write(authorised, (folder / f"{name}.key").read_text())
+    _write(authorised, (folder / f"{name}.key").read_text(encoding="utf-8"))
     return [*files, authorised]
 
 
@@ -91,7 +91,9 @@ def _text(name: str, public: bytes) -> str:
 
 def _write(file: Path, text: str) -> None:
     """Write a file that only its owner can read, whatever the umask; the file appears complete or not at all."""
-    with NamedTemporaryFile("w", dir=file.parent, prefix=".", suffix=".part", delete=False) as handle:  # of mode 600
+    with NamedTemporaryFile(  # of mode 600
+        "w", encoding="utf-8", dir=file.parent, prefix=".", suffix=".part", delete=False
+    ) as handle:
         try:
             handle.write(text)
             handle.flush()

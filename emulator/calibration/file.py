@@ -153,8 +153,16 @@ class Calibration:
         Args:
             only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
         """
-        failed = ~np.all([self.success[parameter] for parameter in self._relevant(only)], axis=0)
+        failed = np.any([*self.missed(only).values()], axis=0)
         return frozenset(np.flatnonzero(np.broadcast_to(failed, CIRCUITS)).tolist())
+
+    def missed(self, only: tuple[str, ...] | None = None) -> dict[str, Mask]:
+        """Return the masks of the circuits that missed a target, by parameter, each `[512]`.
+
+        Args:
+            only: imperfections that the chip has (`Chip.only`); the parameters of all others are ideal.
+        """
+        return {parameter: ~self.success[parameter] for parameter in self._relevant(only)}
 
     def _relevant(self, only: tuple[str, ...] | None) -> list[str]:
         """Return the calibrated parameters that matter on a chip with these imperfections."""

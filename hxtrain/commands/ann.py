@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict  # noqa: UP035
 
 import torch
 
@@ -18,11 +18,14 @@ from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import seeded
+from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 
+from .construction import torch_device
+from .identity import step_settings
 from .result import outcome
-from .train import finished, run_folder, step_settings, torch_device, write_config
+from .run_directory import finished, run_folder, write_config
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
 """Identity of the device in results, in the terms of spiking networks."""
@@ -34,6 +37,7 @@ class AnnConfig:
 
     Attributes:
         seed: Seed of initial weights, data order, dropout and augmentation.
+        tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
@@ -41,9 +45,13 @@ class AnnConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: ImageAugmentation = field(default_factory=ImageAugmentation)
     trainer: AnnTrainerConfig = field(default_factory=AnnTrainerConfig)
+    tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
+
+    def __post_init__(self) -> None:
+        check_trackers(self.tracker)
 
 
-def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress, group: str = "") -> dict[str, Any]:
     """Train and evaluate a network; write `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `result.json` into `folder`.
 
     Returns:
@@ -56,6 +64,7 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
     """
     with run_folder(folder, config.trainer.resume), tuned(config.trainer.threads):
         start = time.perf_counter()
+        require_trackers(config.tracker, folder)
         n_previous_remarks = len(progress.remarks)
         data = config.data.load()
         accelerator = torch_device(config.trainer.torch_device)
@@ -67,14 +76,17 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress)
         trainer.prepare()
         write_config(folder, config)
         progress.say(f"{model_name(type(config.model))} of {measured['parameters']} parameters on {data.title}")
-        trainer.fit()
-        measured["notes"] = progress.remarks[n_previous_remarks:]
-        result = outcome(trainer, data, IDENTITY, command, time.perf_counter() - start, measured)
-        write_json(folder / "result.json", result)
+        run = TrackedRun(folder.name, group, "", asdict(config), folder, trainer.steps_done, config.trainer.resume)
+        with tracked(run, config.tracker, progress) as tracking:
+            trainer.fit()
+            measured["notes"] = progress.remarks[n_previous_remarks:]
+            result = outcome(trainer, data, IDENTITY, command, time.perf_counter() - start, measured)
+            write_json(folder / "result.json", result)
+            tracking.artifacts(folder)
     return result
 
 
-def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progress, group: str = "") -> dict[str, Any]:
     """Start or continue a run, or return its result if it is finished. The arguments are those of `train_ann`.
 
     Raises:
@@ -85,7 +97,7 @@ def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progre
         progress.say(f"{folder.name}: finished before, {result['test_accuracy']:.2%}")
         return result
     trainer = replace(config.trainer, resume=(folder / CHECKPOINT).exists())
-    return train_ann(replace(config, trainer=trainer), folder, command, progress)
+    return train_ann(replace(config, trainer=trainer), folder, command, progress, group)
 
 
 def _task(config: AnnConfig, data: Dataset, accelerator: torch.device) -> AnnTask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Dict, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from torch import Tensor
 
@@ -24,21 +24,16 @@ from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import component, read_result
 from hxtrain.runs.versions import processor, versions
+from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
 from hxtrain.training.evaluation import Evaluation, evaluate
 from hxtrain.training.loop import CHECKPOINT, shorten
 
+from .construction import introduce, opened
 from .evaluate import clipped_shares, warn_clipped
+from .identity import device_identity, flatten, identified_settings
 from .result import all_notes, device_cost, input_events, save_weights
-from .train import (
-    RunConfig,
-    device_identity,
-    flatten,
-    identified_settings,
-    introduce,
-    opened,
-    run_folder,
-    write_config,
-)
+from .run_directory import run_folder, write_config
+from .settings import RunConfig
 
 RESULT = "result.json"
 
@@ -61,6 +56,7 @@ class ConvertConfig:
             all. The accuracy of the result is that of all.
         test_samples: Number of test samples in use, from the start; 0 for all.
         data_folder: Folder of the original files; None: the data of the package.
+        tracker: Where the conversion is logged besides its directory, by name.
     """
 
     checkpoint: str = "???"
@@ -75,14 +71,18 @@ class ConvertConfig:
     table_samples: int = 500
     test_samples: int = 0
     data_folder: Optional[str] = None  # noqa: UP045
+    tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
+        check_trackers(self.tracker)
         for name, minimum in (("batch_size", 1), ("table_samples", 0), ("test_samples", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")
 
 
-def convert_checkpoint(config: ConvertConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def convert_checkpoint(
+    config: ConvertConfig, folder: Path, command: str, progress: Progress, group: str = ""
+) -> dict[str, Any]:
     """Convert a network of `hxtrain ann`; write `checkpoint.pt`, `config.yaml`, `result.json` and `weights.npz`.
 
     The files are those of a training run: `hxtrain evaluate checkpoint=FOLDER/checkpoint.pt` evaluates the network, and
@@ -96,11 +96,19 @@ def convert_checkpoint(config: ConvertConfig, folder: Path, command: str, progre
         ConversionError: A layer cannot be converted; the text has its name and a remedy.
         PlacementError: The network does not fit the device.
     """
-    with run_folder(folder, False), tuned(1):
-        return _convert(config, folder, command, progress)
+    require_trackers(config.tracker, folder)
+    run = TrackedRun(folder.name, group, "", asdict(config), folder)
+    with run_folder(folder, False), tuned(1), tracked(run, config.tracker, progress) as tracking:
+        result = _convert(config, folder, command, progress)
+        for number, row in enumerate(result["passes"]):
+            tracking.log(number, row, "conversion")
+        tracking.artifacts(folder)
+    return result
 
 
-def complete_conversion(config: ConvertConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def complete_conversion(
+    config: ConvertConfig, folder: Path, command: str, progress: Progress, group: str = ""
+) -> dict[str, Any]:
     """Convert a network, or return the result of a finished one; the arguments are those of `convert_checkpoint`.
 
     Raises:
@@ -108,9 +116,9 @@ def complete_conversion(config: ConvertConfig, folder: Path, command: str, progr
     """
     file = folder / RESULT
     if not file.exists():
-        return convert_checkpoint(config, folder, command, progress)
+        return convert_checkpoint(config, folder, command, progress, group)
     result = read_result(file, {"settings": dict, "conversion_settings": dict, "test_accuracy": float})
-    require_same(file, result["conversion_settings"], flatten(asdict(config)))
+    require_same(file, result["conversion_settings"], _identity(config))
     progress.say(f"{folder.name}: finished before, {result['test_accuracy']:.2%}")
     return result
 
@@ -157,7 +165,7 @@ def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progre
             "ann_sha256": ann.sha256,
             "calibration_samples": min(config.measured.samples, len(train)),
             "settings": identified_settings(run, identity, data),
-            "conversion_settings": flatten(asdict(config)),
+            "conversion_settings": _identity(config),
             "notes": all_notes(final.health.notes, progress.remarks[n_previous_remarks:]),
             "versions": versions(),
             "processor": processor(),
@@ -182,6 +190,11 @@ def _check_free(config: ConvertConfig) -> None:
             f"encoder.regular={regular}: the conversion chooses the regular inputs; give their number with "
             "measured.regular"
         )
+
+
+def _identity(config: ConvertConfig) -> dict[str, Any]:
+    """Return the settings that identify a conversion, flat: all but its trackers."""
+    return {name: value for name, value in flatten(asdict(config)).items() if name.split(".")[0] != "tracker"}
 
 
 def _data(config: ConvertConfig, ann: TrainedAnn) -> tuple[DataConfig, Dataset]:

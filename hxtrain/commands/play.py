@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035 - OmegaConf resolves these on every Python
 
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from hxtrain.backends import Registry
 from hxtrain.checks import check_types, require_kind
 from hxtrain.environments import ENVIRONMENTS, Environment, Pong
-from hxtrain.execution import device_of
+from hxtrain.execution import device_of, sent_weights
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
@@ -26,11 +26,14 @@ from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
+from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.play import Exhibition, Player, PlayTask
 
-from .result import all_notes, optional_plots, save_weights, sent_weights
-from .train import attached, device_identity, free_to_change, run_folder, step_settings, torch_device, write_config
+from .construction import attached, torch_device
+from .identity import device_identity, free_to_change, step_settings
+from .result import all_notes, optional_plots, save_weights
+from .run_directory import run_folder, write_config
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     "environment": ENVIRONMENTS,
@@ -53,6 +56,7 @@ class PlayConfig:
 
     Attributes:
         seed: Seed of initial weights, noise and games.
+        tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
@@ -66,9 +70,11 @@ class PlayConfig:
         default_factory=lambda: {"clamp": Clamp(), "excitatory": Excitatory()}
     )
     trainer: PlayerConfig = field(default_factory=PlayerConfig)
+    tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
         check_types(self, "")
+        check_trackers(self.tracker)
         kinds = {"environment": Environment, "network": Architecture, "rule": LearningRule, "optimizer": Optimizer}
         for name, kind in kinds.items():
             if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
@@ -101,6 +107,7 @@ def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Pr
 
 def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
+    require_trackers(config.tracker, folder)
     n_previous_remarks = len(progress.remarks)
     environment = config.environment
     accelerator = torch_device(config.trainer.torch_device)
@@ -113,7 +120,9 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) ->
         player.prepare()  # precedes all reports, since they are logged in the run directory
         write_config(folder, config)
         introduce(progress, net, config, identity)
-        player.fit()
+        run = TrackedRun(folder.name, "", "", asdict(config), folder, player.steps_done, config.trainer.resume)
+        with tracked(run, config.tracker, progress, net):
+            player.fit()
         games = player.games()
         outcome = {
             **_scores(player),

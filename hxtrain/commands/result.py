@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hxtrain.backends.files import replacing
 from hxtrain.datasets import Dataset, ImageSource, Samples, Split
-from hxtrain.execution import device_of
+from hxtrain.execution import device_of, sent_weights
 from hxtrain.network import Network
 from hxtrain.neurons import potential
 from hxtrain.objectives.losses import predictions
@@ -193,15 +193,6 @@ def device_cost(final: Evaluation, samples: int) -> dict[str, Any]:
         "decision_seconds": final.decision_time,
         "decision_seconds_95": final.decision_time_95,
     }
-
-
-def sent_weights(net: Network) -> dict[str, Tensor]:
-    """Return the integer weights as sent to the device, or the float weights in software."""
-    device = device_of(net)
-    if device is not None and device.plan is not None:
-        return device.plan.quantise(net.effective_weights())[0]
-    names = [projection.name for projection in net.projections]
-    return {name: weight.detach() for name, weight in zip(names, net.effective_weights(), strict=True)}
 
 
 def save_weights(path: Path, net: Network) -> None:

@@ -15,7 +15,8 @@ from hxtrain.training.loop import CHECKPOINT
 
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
-from .train import RunConfig, complete
+from .settings import RunConfig
+from .train import complete
 
 
 @dataclass
@@ -54,7 +55,7 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     names = RunConfig.__dataclass_fields__
     base = RunConfig(**{name: getattr(config, name) for name in names})
     software = replace(base, backend=BackendConfig(SOFTWARE))
-    trained = complete(software, folder / SOFTWARE, command, progress)
+    trained = complete(software, folder / SOFTWARE, command, progress, folder.name)
     checkpoint = folder / SOFTWARE / CHECKPOINT
     tuner = replace(
         base.trainer,
@@ -79,7 +80,7 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
                 test_samples=base.trainer.test_samples,
             )
             deployed = finished_evaluation(evaluation, place / "deployed", command, progress)["test_accuracy"]
-            tuned = complete(replace(base, chip=chip, trainer=tuner), place / "tuned", command, progress)
+            tuned = complete(replace(base, chip=chip, trainer=tuner), place / "tuned", command, progress, folder.name)
             accuracy[preset][name] = {"deployed": deployed, "in_the_loop": tuned["test_accuracy"]}
     outcome = {
         "software": trained["test_accuracy"],

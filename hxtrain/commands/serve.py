@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
         DeviceError: The device cannot be opened.
         ValueError: Keys are missing, or the address cannot be bound.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise ValueError(
+            "a chip is served on Linux or macOS: this system has no Unix sockets. Its clients run here, too "
+            "(backend=remote)"
+        )
     keep_freed_memory()
     backend = config.backend.create(config.chip)
     assert backend is not None  # the config refuses software

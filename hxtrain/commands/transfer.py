@@ -19,7 +19,8 @@ from hxtrain.training.loop import CHECKPOINT
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
 from .result import optional_plots
-from .train import RunConfig, complete
+from .settings import RunConfig
+from .train import complete
 
 POPULATION = "population"
 """Name of the network that is trained on all chips, with a random chip for every sample."""
@@ -68,10 +69,12 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
         trained[POPULATION] = replace(config.chip, name="+".join(config.chips))
     results = {}
     for name, chip in trained.items():
-        results[name] = complete(_run_config(config, chip=chip), folder / "trained" / name, command, progress)
+        results[name] = complete(
+            _run_config(config, chip=chip), folder / "trained" / name, command, progress, folder.name
+        )
     if config.software:
         software = _run_config(config, backend=BackendConfig(SOFTWARE))
-        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress)
+        results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress, folder.name)
     accuracy: dict[str, dict[str, float]] = {}
     hashes = {}
     for name in results:

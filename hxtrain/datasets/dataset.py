@@ -12,12 +12,16 @@ import numpy as np
 import torch
 
 from hxtrain.backends import Spikes
+from hxtrain.console import html_table
 
 from .augment import Augmentation
 from .encoders import Encoder
 from .errors import DatasetError
 from .source import CPU, Source, source
 from .split import Samples, Split
+
+MOST_CLASSES = 20
+"""Number of classes that a notebook shows by name."""
 
 
 class Reserved(NamedTuple):
@@ -96,6 +100,19 @@ class Dataset:
         """Describe the data set in a line."""
         parts = f"{len(self.train)} training and {len(self.test)} {self.evaluated_on} samples"
         return f"Dataset({self.title}, {parts}, {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        """Return parts and provenance as a table of a notebook."""
+        rows = [
+            ("training samples", repr(self.train)),
+            (f"{self.evaluated_on} samples", repr(self.test)),
+            ("classes", f"{len(self.classes)}: {', '.join(self.classes[:MOST_CLASSES])}"),
+            ("origin", self.origin),
+            ("licence", self.licence),
+            ("note", self.note),
+            ("sha256", self.sha256),
+        ]
+        return html_table((), [row for row in rows if row[1]], repr(self))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from hxtrain.backends import (
     create_backend,
 )
 from hxtrain.checks import flag, optional, real, whole
+from hxtrain.console import html_table
 from hxtrain.network import Activity, LayerActivity, Network
 from hxtrain.network.twin import ModelledMembranes, hidden_membranes
 from hxtrain.neurons import GridEvents, MembraneSource, Saturation, SpikeGrid
@@ -33,7 +34,7 @@ from hxtrain.neurons.engines import engine_of
 from .config import recorded
 from .drift import LIMIT
 from .placement import MAX_RUNS, place
-from .plan import Plan
+from .plan import PLAN_COLUMNS, Plan
 from .session import Session
 
 
@@ -91,6 +92,12 @@ class Device:
     def __repr__(self) -> str:
         """Describe backend and placed network in a line."""
         return f"Device({self.backend!r}, {'no network' if self.plan is None else repr(self.plan)})"
+
+    def _repr_html_(self) -> str:
+        """Return identity and placement as a table of a notebook."""
+        rows = [(name, value, "") for name, value in self.backend.identity.items()]
+        rows += [] if self.plan is None else self.plan.rows()
+        return html_table(PLAN_COLUMNS, rows, repr(self))
 
     @property
     def backend(self) -> Backend:
@@ -277,3 +284,12 @@ def open_device(name: str, *, record: str | Path | None = None, **settings: Any)
 def device_of(net: Network) -> Device | None:
     """Return the device that a network is attached to; None in software."""
     return net.device if isinstance(net.device, Device) else None
+
+
+def sent_weights(net: Network) -> dict[str, Tensor]:
+    """Return the integer weights as sent to the device, or the float weights in software, by name of the projection."""
+    device = device_of(net)
+    if device is not None and device.plan is not None:
+        return device.plan.quantise(net.effective_weights())[0]
+    names = [projection.name for projection in net.projections]
+    return {name: weight.detach() for name, weight in zip(names, net.effective_weights(), strict=True)}

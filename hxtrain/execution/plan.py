@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from itertools import groupby
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from hxtrain.backends import Capabilities, Circuit, Population, Projection
 from hxtrain.checks import not_finite
+from hxtrain.console import html_table
 from hxtrain.network import Layer
 from hxtrain.neurons import decay
 
@@ -103,12 +103,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Return the plan as a table of a notebook."""
-        lines = [
-            f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
-            for tag, rows in (("th", [PLAN_COLUMNS]), ("td", self.rows()))
-            for row in rows
-        ]
-        return f"<table>{''.join(lines)}</table>"
+        return html_table(PLAN_COLUMNS, self.rows())
 
     @property
     def trace_unit(self) -> float:

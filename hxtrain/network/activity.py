@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hxtrain.backends import Cost, Health, Spikes
+from hxtrain.console import html_table
 from hxtrain.neurons import GridEvents, MeasuredLayer
 
 
@@ -58,6 +59,19 @@ class Activity:
         steps, samples = self.layers[0].membrane.shape[:2] if self.layers else (0, 0)
         origin = "in software" if self.cost is None else "measured"
         return f"Activity({samples} samples, {steps} steps, layers {sizes}, {origin})"
+
+    def _repr_html_(self) -> str:
+        """Return the layers as a table of a notebook; membranes are not computed for it."""
+        rows = []
+        for index, layer in enumerate(self.layers):
+            _, samples, neurons = layer.membrane.shape
+            if layer.counts is None:
+                rows.append((index, neurons, "membranes", "", ""))
+                continue
+            spikes = layer.counts.detach()
+            silent = int((spikes.sum(0) == 0).sum())
+            rows.append((index, neurons, "spikes", f"{float(spikes.sum()) / max(samples, 1):.4g}", str(silent)))
+        return html_table(("layer", "neurons", "kind", "spikes per sample", "silent neurons"), rows, repr(self))
 
     @property
     def output(self) -> Tensor:

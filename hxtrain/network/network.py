@@ -62,6 +62,7 @@ from .refusals import (
     require_spikes,
 )
 from .runner import RUNNERS, PlacementError, Runner
+from .summary import layer_table, shape_line
 from .twin import Twin
 
 TRACES = ("measured", "spikes_only")
@@ -269,6 +270,23 @@ class Network(Constants):
         """Describe the time grid."""
         return f"dt={self.dt:.3g} s, steps={self.steps}"
 
+    def __repr__(self) -> str:
+        """Describe the network in a line; `print` shows its modules."""
+        try:
+            shape = shape_line(self.layers)
+        except ValueError:  # modules that were exchanged, and form no chain
+            return str(self)
+        place = "in software" if self.device is None or self.in_software else f"on {self.device!r:.60}"
+        return f"{type(self).__name__}({shape}, {self.extra_repr()}, {place})"
+
+    def __str__(self) -> str:
+        """Return the tree of the modules."""
+        return super().__repr__()
+
+    def _repr_html_(self) -> str:
+        """Return the layers as a table of a notebook."""
+        return layer_table(self.layers, repr(self))
+
     def decays(self, layer: Layer) -> tuple[float, float]:
         """Return the factors by which the layer's synaptic currents and membranes decay in a step."""
         return decay(self.dt, layer.neurons.tau_syn), decay(self.dt, layer.neurons.tau_mem)
@@ -384,7 +402,7 @@ class Network(Constants):
         activity.onto_output = program.counts[-1]
         if not graph:
             return activity
-        models = program.models if runner is self.twin else self._models_of_measured(program)
+        models = program.models if runner is self.twin else self.models_of_measured(program)
         if self.saturation is not None:
             saturations = zip(models, runner.saturations(self.saturation), strict=True)
             models = [model._replace(saturation=saturation) for model, saturation in saturations]
@@ -392,7 +410,7 @@ class Network(Constants):
         activity.layers = self.gradient.attach(onto, events, activity.layers, models)
         return activity
 
-    def _models_of_measured(self, program: Program) -> list[Model]:
+    def models_of_measured(self, program: Program) -> list[Model]:
         """Return the model of each layer for spikes that a device measured."""
         periods = [n.refractory if isinstance(n := layer.neurons, LIF) else None for layer in program.layers]
         holds = [hold_of_measured(period, self.dt) for period in periods]

@@ -151,6 +151,11 @@ class GridEvents:
         """Describe the events in a line."""
         return f"GridEvents({self._spikes!r}, {self.steps} steps of {self.dt:.3g} s)"
 
+    @property
+    def spikes(self) -> Spikes:
+        """Events with their exact times, late ones included."""
+        return self._spikes
+
     @cached_property
     def late(self) -> int:
         """Number of events after the window; the host waits for the GPU to count them."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +31,27 @@ COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty white figure (inches) that fits its contents without overlap."""
-    from matplotlib.figure import Figure
+    """Return an empty white figure (inches) that fits its contents without overlap, and that notebooks show."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    return Figure(figsize=(width, height), facecolor="white", layout=engine)
+    figure: Figure = _notebook_figure()(figsize=(width, height), facecolor="white", layout=engine)
+    return figure
+
+
+@cache
+def _notebook_figure() -> type[Figure]:
+    """Return the class of figures that notebooks show without pyplot, which alone tells them how to show a figure."""
+    from matplotlib.figure import Figure
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            """Return the figure as a PNG."""
+            content = BytesIO()
+            self.savefig(content, format="png", dpi=DPI)
+            return content.getvalue()
+
+    return NotebookFigure
 
 
 def array(tensor: Tensor) -> NDArray[np.float64]:

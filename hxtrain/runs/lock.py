@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hxtrain.backends.files import remove_leftovers
 
@@ -13,10 +15,13 @@ from .checkpoint import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows has no advisory locks of this kind
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+FAR = 2**30
+"""Byte that is locked on Windows, behind the end of the file: others can read the file."""
 
 
 @contextmanager
@@ -28,9 +33,6 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: Another process works in the folder, the folder cannot be written, or its lock is a link.
     """
-    if fcntl is None:
-        yield
-        return
     descriptor = _open(folder / LOCK)
     try:
         _take(descriptor, folder)
@@ -45,7 +47,7 @@ def _open(file: Path) -> int:
     if file.is_symlink():
         raise CheckpointError(f"{file} is a link to somewhere else, which no run makes; delete it")
     try:
-        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        return os.open(file, os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
     except OSError as error:
         raise CheckpointError(
             f"the run directory {file.parent} cannot be written ({error.strerror}); name another one (hydra.run.dir)"
@@ -54,8 +56,13 @@ def _open(file: Path) -> int:
 
 def _take(descriptor: int, folder: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        if fcntl is None:
+            os.lseek(descriptor, FAR, os.SEEK_SET)
+            windows: Any = import_module("msvcrt")
+            windows.locking(descriptor, windows.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         raise CheckpointError(
             f"another process trains in {folder}, or evaluates there; wait for it, or name another hydra.run.dir"
         ) from error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hxtrain.backends.files import replacing
+
+METRICS = "metrics.jsonl"
+"""File of a run directory with one record per epoch."""
 
 
 @dataclass
@@ -48,6 +51,21 @@ class Sums:
         if self.hidden_spikes is not None:
             self.hidden_spikes += hidden_spikes
         self.seconds += seconds
+
+    def since(self, previous: Sums) -> Sums:
+        """Return the sums over the steps after a previous state of the same epoch; of an earlier epoch, all of them."""
+        if self.samples < previous.samples:
+            return self
+        parts: dict[str, Any] = {}
+        for item in fields(self):
+            value, old = getattr(self, item.name), getattr(previous, item.name)
+            if isinstance(value, dict):
+                parts[item.name] = {name: number - old.get(name, 0.0) for name, number in value.items()}
+            elif isinstance(value, (int, float)):
+                parts[item.name] = value - old
+            else:
+                parts[item.name] = value
+        return type(self)(**parts)
 
     def means(self) -> dict[str, float]:
         """Return means per sample."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -22,7 +22,9 @@ from rich.text import Text
 
 from hxtrain.backends.text import printable
 from hxtrain.backends.work import Work, listening
-from hxtrain.console import print_table
+from hxtrain.console import EnduringConsole, print_table, takes_bar
+
+from .metrics import Sums
 
 log = logging.getLogger("hxtrain.report")
 """Logger of all reports as plain text, for the log file of a command; it does not write to the terminal."""
@@ -30,34 +32,53 @@ log.propagate = False
 log.setLevel(logging.INFO)
 
 
-class Means(Protocol):
-    """Sums over an epoch so far."""
-
-    def means(self) -> Mapping[str, Any]:
-        """Return the means per sample."""
-
-
 class Course(Protocol):
-    """A training in progress, as a progress bar sees it: `epoch` of `epochs`, and `step`, from 0."""
+    """A training in progress, as progress bars and observers see it: `epoch` of `epochs`, and `step`, from 0."""
 
     epochs: int
     epoch: int
     step: int
+    records: list[dict[str, Any]]
 
     @property
     def steps_per_epoch(self) -> int:
         """Return the number of steps of an epoch."""
 
     @property
-    def sums(self) -> Means:
+    def steps_done(self) -> int:
+        """Return the number of steps since the start of the training."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the learning rate of the last step."""
+
+    @property
+    def sums(self) -> Sums:
         """Return what the epoch's steps add up to."""
+
+
+class Observer:
+    """Follows a training besides the console; a base that takes no notice of anything. It must not change a thing."""
+
+    def begin(self, course: Course) -> None:
+        """Take notice of a training loop that starts or continues."""
+
+    def measured(self, course: Course, activity: Any) -> None:
+        """Take notice of a pass of the network on a batch, before its step counts."""
+
+    def advance(self, course: Course) -> None:
+        """Take notice of a finished step."""
+
+    def end(self, course: Course) -> None:
+        """Take notice of the end of a loop, by whatever reason."""
 
 
 class Progress:
     """Reports a training run.
 
     Args:
-        show: Whether to draw a bar (epoch, loss, accuracy, spikes and samples per second, time left).
+        show: Whether to draw a bar (epoch, loss, accuracy, spikes and samples per second, time left), where there can
+            be one, see `takes_bar`.
         console: Console for all output; None for the standard output.
 
     Attributes:
@@ -65,11 +86,37 @@ class Progress:
     """
 
     def __init__(self, show: bool = True, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or EnduringConsole()
         self._show = show
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self.remarks: list[str] = []
+        self._observers: list[Observer] = []
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Let an observer follow all training loops within the block; one that fails is left out, with a warning."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            if observer in self._observers:
+                self._observers.remove(observer)
+
+    def _tell(self, event: Callable[[Observer], None]) -> None:
+        for observer in list(self._observers):
+            try:
+                event(observer)
+            except Exception as error:  # no observer may end a training
+                self._observers.remove(observer)
+                self.warn(
+                    f"{type(observer).__name__} failed with {type(error).__name__}: {error}; the training goes on "
+                    "without it"
+                )
+
+    def measured(self, trainer: Course, activity: Any) -> None:
+        """Show a pass of the network to the observers, before its step counts."""
+        self._tell(lambda observer: observer.measured(trainer, activity))
 
     @contextmanager
     def training(self, trainer: Course) -> Iterator[None]:
@@ -84,11 +131,12 @@ class Progress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self._show,
+            disable=not (self._show and takes_bar(self.console)),
             transient=True,
             refresh_per_second=4,
         )
-        with bar:
+        self._tell(lambda observer: observer.begin(trainer))
+        with bar, self._told_end(trainer):
             self._bar = bar
             self._task = bar.add_task(
                 "training",
@@ -99,6 +147,13 @@ class Progress:
             )
             yield
         self._bar = None
+
+    @contextmanager
+    def _told_end(self, trainer: Course) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._tell(lambda observer: observer.end(trainer))
 
     def step(self, trainer: Course) -> None:
         """Report a finished step."""
@@ -113,7 +168,8 @@ class Progress:
         self.advance(trainer, text)
 
     def advance(self, trainer: Course, text: str | None = None) -> None:
-        """Move the bar by a step; a text replaces the one beside it."""
+        """Report a finished step: move the bar; a text replaces the one beside it."""
+        self._tell(lambda observer: observer.advance(trainer))
         if self._bar is None or self._task is None:
             return
         if text is None:

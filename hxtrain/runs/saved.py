@@ -1,7 +1,7 @@
 """Readers of the files of runs, which check everything: a file may be damaged, of another version, or hostile.
 
-`read_result` is for `result.json` and `evaluation.json`, `read_settings` for `config.yaml`, `required` and `component`
-for the content of checkpoints, `take_weights` for weights of any origin.
+`read_result` is for `result.json` and `evaluation.json`, `read_records` for `metrics.jsonl`, `read_settings` for
+`config.yaml`, `required` and `component` for the content of checkpoints, `take_weights` for weights of any origin.
 """
 
 from __future__ import annotations
@@ -62,6 +62,22 @@ def read_result(file: Path, kinds: Mapping[str, Any] | None = None) -> dict[str,
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); delete it and finish the run again") from error
     return required(file, values, kinds or {})
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """Return the records of a `metrics.jsonl`, one per epoch.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds no records.
+    """
+    try:
+        records = [json.loads(line, parse_constant=_no_number) for line in _text(file).splitlines()]
+        check_plain(records)
+        if not all(isinstance(record, dict) for record in records):
+            raise ValueError("a line is no mapping")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); resume the run, which writes it again") from error
+    return records
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 def processor() -> str:
     """Return the name of the CPU, which affects the last bits of float sums."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,10 +1,13 @@
 """Training: the loop, its settings, evaluation and diagnosis."""
 
+from hxtrain.runs.metrics import METRICS
+
 from .config import AnnTrainerConfig, TrainerConfig
+from .decisions import decision_curve
 from .diagnosis import diagnose
 from .evaluation import Evaluation, evaluate
 from .fitting import Fit, fit
-from .loop import CHECKPOINT, METRICS, TrainingInterrupt
+from .loop import CHECKPOINT, TrainingInterrupt
 from .network_loop import DeviceLostError
 from .task import Task
 from .trainer import Trainer
@@ -20,6 +23,7 @@ __all__ = [
     "Trainer",
     "TrainerConfig",
     "TrainingInterrupt",
+    "decision_curve",
     "diagnose",
     "evaluate",
     "fit",

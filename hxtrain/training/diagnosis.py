@@ -10,18 +10,13 @@ from torch import Tensor
 from hxtrain.backends import INPUT
 from hxtrain.network import Activity, Network
 from hxtrain.network.arrival import early_input, missing_input, sparse_input
+from hxtrain.network.firing import EDGE, SATURATED_SHARE, spike_limit
 from hxtrain.neurons import GridEvents
 
 SILENT_SPIKES = 0.05
 """Spikes per sample of a whole layer below which the layer is silent."""
-BURSTING = 8.0
-"""Spikes per neuron and sample, in a window of 20 steps, above which a layer is driven to its limit."""
 CLIPPED_SHARE = 0.05
 """Share of integer weights at their limit above which a layer counts as clipped."""
-SATURATED_SHARE = 0.10
-"""Share of trace samples at the edge of the recorded range from which a layer counts as saturated."""
-EDGE = 0.1
-"""Width of the edge of the recorded range, in units of the threshold."""
 JUDGED_SAMPLES = 100
 """Number of samples that a diagnosis rests on, if the epoch has as many."""
 
@@ -143,7 +138,7 @@ def _spiking(name: str, counts: Tensor, steps: int, trained: bool, sparse: str |
             f"{name} is silent ({per_sample:.2g} spikes per sample): "
             + (f"{consequence}. {remedy}" if sparse is None else sparse)
         ]
-    if per_sample / counts.shape[1] > BURSTING * steps / 20:
+    if per_sample / counts.shape[1] > spike_limit(steps):
         return [
             f"{name} fires {per_sample / counts.shape[1]:.1f} spikes per neuron and sample, close to what the "
             "refractory period allows. Try a larger regularizer.burst.strength"

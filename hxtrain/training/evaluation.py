@@ -163,8 +163,7 @@ def evaluate(
         source = source_of(source, encoder or LatencyEncoder(), torch_device=net.torch_device)
     elif encoder is not None:
         raise TypeError("encoder: a source has its encoder already; give a part of the data, such as data.test")
-    _check(net, source, loss)
-    _check_sizes(net, source, loss, whole("batch_size", batch_size))
+    check_evaluation(net, source, loss, batch_size)
     return observe(net, source, loss, batch_size, masks).summary()
 
 
@@ -182,8 +181,7 @@ def evaluate_tasks(
     """
     sums = []
     for task, source in enumerate(sources):
-        _check(net, source, loss)
-        _check_sizes(net, source, loss, whole("batch_size", batch_size))
+        check_evaluation(net, source, loss, batch_size)
         with head_of(loss, task):
             sums.append(observe(net, source, loss, batch_size, masks))
     return combined(sums)
@@ -198,18 +196,14 @@ def combined(sums: Sequence[EvaluationSums]) -> tuple[Evaluation, list[float]]:
     return replace(total.summary(), accuracy=fmean(accuracies)), accuracies
 
 
-def _check(net: Network, source: Source, loss: Loss) -> None:
-    """Raise an error for arguments of the wrong type, and for a loss that does not fit the network."""
+def check_evaluation(net: Network, source: Source, loss: Loss, batch_size: int) -> None:
+    """Raise an error for arguments of `evaluate` that are of the wrong type, or do not fit each other."""
     if isinstance(source, Dataset):
         raise TypeError(f"source: expected a part of the data, got {source!r}; give data.test")
     for value, kind, name in ((source, Source, "source"), (loss, Loss, "loss")):
         require_kind(value, kind, name, "evaluate(net, data.test, loss)")
     check_output(net, loss)
-
-
-def _check_sizes(net: Network, source: Source, loss: Loss, batch_size: int) -> None:
-    """Raise an error for sizes that contradict each other."""
-    if not len(source) or batch_size < 1:
+    if not len(source) or whole("batch_size", batch_size) < 1:
         raise ValueError(f"{len(source)} samples in batches of {batch_size}: at least one of each is needed")
     outputs = net.layers[-1].neurons.size
     largest = int(source.labels.max())

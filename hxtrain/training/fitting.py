@@ -25,10 +25,11 @@ from hxtrain.objectives.heads import Heads
 from hxtrain.objectives.losses import default_loss
 from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, default_optimizer
 from hxtrain.runs.progress import Progress, Warnings
+from hxtrain.trackers import TrackedRun, Tracker, named_trackers, require_trackers, tracked
 
 from .config import FREE_TO_CHANGE, TrainerConfig
 from .evaluation import Evaluation
-from .retraining import train
+from .retraining import steps_done, train
 from .sequence import task_loss, trainer_of
 from .task import Task
 
@@ -72,6 +73,7 @@ def fit(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool | Progress = True,
+    trackers: Iterable[Tracker] | Mapping[str, Tracker] = (),
     **settings: Any,
 ) -> Fit:
     """Train a network on the training part of a data set, and evaluate it on the test part after each epoch.
@@ -97,12 +99,15 @@ def fit(
         folder: Run directory for checkpoints and metrics, with `resume=True` to continue; None: nothing stays but the
             weights.
         progress: Whether to show epochs and a bar besides warnings, or the receiver of reports.
+        trackers: Where the training is logged besides: a list, such as `[TensorBoard(folder="logs")]`, or a mapping by
+            name. One that fails is left out, with a warning.
         settings: Settings of the training loop, see `TrainerConfig`: `epochs=5, batch_size=50, learning_rate=3e-3`.
 
     Raises:
         TypeError: An argument is of the wrong type, or a setting is not known.
         ValueError: A setting is out of range, loss or penalties are given twice, or the training diverges.
         RuleError: The rule cannot train the network on its device.
+        TrackerError: A tracker cannot be used at all, since its library or a folder is missing.
         DeviceError: The device fails permanently; with a folder the state before is saved there.
     """
     require_kind(net, Network, "net", REMEDY)
@@ -117,6 +122,8 @@ def fit(
         raise ValueError(
             f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
         )
+    named = named_trackers(trackers)
+    require_trackers(named, None if folder is None else Path(text("folder", folder)))
     tasks = SingleTask() if tasks is None else tasks
     require_kind(tasks, TaskSequence, "tasks", "give PermutedTasks(3)")
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
@@ -135,7 +142,16 @@ def fit(
         Path(text("folder", folder)).mkdir(parents=True, exist_ok=True)
     reports = progress if isinstance(progress, Progress) else (Progress() if progress else Warnings())
     trainer = trainer_of(task, tasks, data, config, seed, folder, _identity(task, tasks, config, seed), reports)
-    evaluation = train(trainer)
+    trainer.prepare()
+    run = TrackedRun(
+        "fit" if trainer.folder is None else trainer.folder.resolve().name,
+        config=trainer.settings,
+        folder=trainer.folder,
+        step=steps_done(trainer),
+        is_resumed=config.resume,
+    )
+    with tracked(run, named, reports, net):
+        evaluation = train(trainer)
     return Fit(evaluation, trainer.records, trainer.summary())
 
 

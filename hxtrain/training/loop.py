@@ -18,7 +18,7 @@ from hxtrain.checks import mapping, text, whole
 from hxtrain.datasets import Dataset, Samples
 from hxtrain.finite import first_not_finite
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, require_same, save_checkpoint
-from hxtrain.runs.metrics import Sums, write_json_lines
+from hxtrain.runs.metrics import METRICS, Sums, write_json_lines
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import checked_state
 from hxtrain.runs.versions import versions, warn_of_versions
@@ -27,7 +27,6 @@ from .config import CourseConfig, LoopConfig
 from .schedule import learning_rate
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
 NO_FOLDER = "without a run directory nothing is saved: give folder=..."
 """Clause of error texts of a training without a run directory."""
 Config = TypeVar("Config", bound=CourseConfig)
@@ -97,6 +96,17 @@ class Loop(ABC, Generic[Config]):
         return -(-len(self.train) // self.config.batch_size)
 
     @property
+    def steps_done(self) -> int:
+        """Number of steps since the start of the training."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint, of a loop with a run directory."""
         assert self.folder is not None  # who reads or writes a checkpoint has asked
@@ -119,7 +129,7 @@ class Loop(ABC, Generic[Config]):
                 "test_accuracy": accuracy,
                 "samples_per_second": means["samples_per_second"],
                 "seconds": self.sums.seconds,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": self.learning_rate,
                 **entries,
             }
         )

@@ -106,6 +106,10 @@ class Scores(Sums):
         for name, value in metrics.items():
             self.metrics[name] = self.metrics.get(name, 0.0) + value * count
 
+    def means(self) -> dict[str, float]:
+        """Return means per trial; a share of hits that nothing decides is left out."""
+        return {name: value for name, value in self.summary().items() if value is not None}
+
     def summary(self) -> dict[str, Any]:
         """Return means per trial; the share of hits is None if no move was either."""
         count = max(self.samples, 1)
@@ -301,7 +305,7 @@ class Player(NetworkLoop[PlayerConfig]):
             {
                 "epoch": self.epoch + 1,
                 **sums.summary(),
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": self.learning_rate,
                 "dropped_spikes": sums.dropped_spikes,
                 "retries": sums.retries,
                 "notes": sums.notes,

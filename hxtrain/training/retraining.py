@@ -42,6 +42,21 @@ def train(trainer: Trainer) -> Evaluation:
     return selection.test
 
 
+def steps_done(trainer: Trainer) -> int:
+    """Return the number of steps that a training has done, with those of its repetition that a checkpoint has."""
+    steps = trainer.steps_done
+    reserved = trainer.task.data.reserved
+    is_repeated = trainer.config.retrain and trainer.config.resume and trainer.epoch == trainer.epochs
+    if not is_repeated or trainer.folder is None or reserved is None:
+        return steps
+    file = trainer.folder / FOLDER / CHECKPOINT
+    if not file.exists():
+        return steps
+    state = load_checkpoint(file)
+    samples = trainer.config.train_samples or len(reserved.train)
+    return steps + int(state.get("epoch", 0)) * -(-samples // trainer.config.batch_size) + int(state.get("step", 0))
+
+
 class Retraining(Trainer):
     """Trains from the same initial weights on all training samples, for as many epochs as were chosen.
 

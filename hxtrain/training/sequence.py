@@ -104,6 +104,15 @@ class SequenceTrainer(Trainer):
         return min(self.epoch // self.config.epochs, self.tasks.phases - 1)
 
     @property
+    def steps_done(self) -> int:
+        """Number of steps since the start of the training; tasks may differ in their number of samples."""
+        if self.tasks.joint:
+            return super().steps_done
+        lengths = [len(self._shortened(self.tasks.dataset(self._data, number).train)) for number in range(self.phase)]
+        previous = sum(-(-length // self.config.batch_size) for length in lengths) * self.config.epochs
+        return previous + (self.epoch - self.phase * self.config.epochs) * self.steps_per_epoch + self.step
+
+    @property
     def matrix(self) -> AccuracyMatrix:
         """Accuracies of all tasks after each finished one."""
         return AccuracyMatrix.of(self.records)

@@ -27,7 +27,7 @@ from hxtrain.rules import (
     optimizer_warnings,
 )
 from hxtrain.runs.checkpoint import CheckpointError
-from hxtrain.runs.metrics import Sums
+from hxtrain.runs.metrics import METRICS, Sums
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import epoch_order, generator
 from hxtrain.runs.saved import required, take_weights
@@ -36,7 +36,7 @@ from .config import TrainerConfig
 from .diagnosis import Place, StepDiagnosis
 from .evaluation import Evaluation, EvaluationSums, observe
 from .learner import Learner
-from .loop import METRICS, NO_FOLDER, TrainingInterrupt, shorten
+from .loop import NO_FOLDER, TrainingInterrupt, shorten
 from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
 from .selection import Selection, Snapshot
@@ -250,6 +250,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
                 batch = Batch(spikes, labels, masks, loss)
                 constraints = list(task.constraints.values())
                 step = learn(task.net, self.rule, self.optimizer, batch, constraints, join)
+            self.progress.measured(self, step.activity)
         except Exception as error:
             if not is_joined:  # the remaining processes wait for this one
                 no_metrics = [0.0] * len(self.rule.metrics)

@@ -13,12 +13,12 @@ from test_recurrence import attached, random_spikes
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
+from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import clipped_shares
-from hxtrain.commands.result import sent_weights
-from hxtrain.commands.train import load_weights
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import ImageAugmentation
+from hxtrain.execution import sent_weights
 from hxtrain.neurons.engines import cpu
 from hxtrain.objectives import WeightDecay
 from hxtrain.rules import Mask, train_step
@@ -116,8 +116,8 @@ def test_fixed_weights_are_drawn_saved_and_loaded_as_all_others():
     assert gradients(fixed)["stack.0.weight"] is None
     fixed.stack[0].learned = True
     assert gradients(fixed)["stack.0.weight"].any()
-    assert "learned=False" in repr(recurrent(learned=False))
-    assert "learned" not in repr(net)
+    assert "learned=False" in str(recurrent(learned=False))
+    assert "learned" not in str(net)
 
 
 def frozen():

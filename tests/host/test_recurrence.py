@@ -12,10 +12,10 @@ from test_gradient import InjectedSpike, as_measured, inject, loss_of, worst_rel
 import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.commands.evaluate import clipped_shares
-from hxtrain.commands.result import sent_weights
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
-from hxtrain.execution import place
+from hxtrain.execution import place, sent_weights
 from hxtrain.execution.config import BackendConfig
 from hxtrain.gradients import measured_layers
 from hxtrain.network import NetworkConfig

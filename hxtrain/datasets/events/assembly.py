@@ -142,7 +142,7 @@ def _cache_file(state: str) -> Path | None:
 def _cached(file: Path | None) -> dict[str, Any] | None:
     """Return what a file of the cache holds; None if it is missing or damaged."""
     try:
-        entry = json.loads(file.read_text()) if file is not None else None
+        entry = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
     except (OSError, ValueError):
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("tallies"), dict):

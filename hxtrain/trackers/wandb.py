@@ -1,0 +1,101 @@
+"""Weights & Biases: offline by default, so that nothing leaves the machine until `wandb sync`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .tracker import FINISHED, TrackedRun, Tracker, TrackerError, library, run_folder
+
+NAME = "wandb"
+ONLINE = "online"
+MODES = ("offline", ONLINE)
+
+
+@dataclass
+class WandB(Tracker):
+    """Writes a run of Weights & Biases.
+
+    Attributes:
+        project: Name of the project.
+        entity: User or team; None: the default one of the user.
+        mode: `offline` (`wandb sync FOLDER` sends the run later) or `online`, which needs a login.
+        folder: Folder that gets a folder `wandb`; None: the run directory.
+    """
+
+    project: str = "hxtrain"
+    entity: Optional[str] = None  # noqa: UP045 - OmegaConf resolves these on every Python
+    mode: str = "offline"
+    folder: Optional[str] = None  # noqa: UP045
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in MODES:
+            raise TrackerError(f"tracker.wandb.mode={self.mode!r} is not known; choose one of {', '.join(MODES)}")
+
+    def check(self, run: TrackedRun) -> None:
+        """Refuse to start without the library, or without a folder."""
+        library("wandb", NAME)
+        run_folder(run, self.folder, NAME)
+
+    def start(self, run: TrackedRun) -> None:
+        """Start or continue the run; a run offline continues in a second folder, with the same id."""
+        wandb = library("wandb", NAME)
+        place = run_folder(run, self.folder, NAME) if self.folder else run.folder
+        place.mkdir(parents=True, exist_ok=True)  # type: ignore[union-attr]
+        with hooks_restored():
+            self._run: Any = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=self.mode,
+                dir=str(place),
+                id=run.id,
+                name=run.name,
+                group=run.group or None,
+                config=dict(run.config),
+                resume="allow" if self.mode == ONLINE else None,
+                reinit="create_new",
+                settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
+            )
+        self._image = wandb.Image
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values; those of one step become one row."""
+        self._run.log(dict(values), step=step)
+
+    def image(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Log an image in the row of its step."""
+        self._run.log({name: self._image(pixels)}, step=step)
+
+    def artifact(self, path: Path) -> None:
+        """Copy a file into the run, or all files of a folder."""
+        place = Path(self._run.dir) / path.name
+        if path.is_dir():
+            shutil.copytree(path, place, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, place)
+        for file in sorted(place.rglob("*")) if path.is_dir() else [place]:
+            self._run.save(str(file), base_path=self._run.dir, policy="now")
+
+    def end(self, status: str) -> None:
+        """Note how the run ended, and finish it."""
+        self._run.summary["status"] = status
+        self._run.finish(exit_code=0 if status == FINISHED else 1)
+
+
+@contextmanager
+def hooks_restored() -> Iterator[None]:
+    """Restore `sys.exit` and `sys.excepthook` after the block, which `wandb.init` replaces for good."""
+    functions = sys.exit, sys.excepthook
+    try:
+        yield
+    finally:
+        sys.exit, sys.excepthook = functions
