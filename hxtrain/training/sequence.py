@@ -248,7 +248,7 @@ class SequenceTrainer(Trainer):
         begun, clocks = values["begun"], values["clocks"]
         if begun not in (self.phase, self.phase + 1) or [type(clock) for clock in clocks] != [int] * max(begun - 1, 0):
             raise CheckpointError(
-                f"{self.checkpoint}: begun={begun} and clocks={str(clocks):.40} are none of a sequence after "
+                f"{self.checkpoint}: begun={begun} and clocks={clocks!s:.40} are none of a sequence after "
                 f"{self.epoch} epochs; give an intact checkpoint"
             )
         self.begun = begun
