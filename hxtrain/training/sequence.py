@@ -20,6 +20,7 @@ from hxtrain.objectives import Loss
 from hxtrain.objectives.consolidation import Consolidation, Passes
 from hxtrain.objectives.heads import Heads, head_of
 from hxtrain.rules import LossFunction, Need, RuleError
+from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import generator
 from hxtrain.runs.saved import required
@@ -253,7 +254,13 @@ class SequenceTrainer(Trainer):
         sequence = required(self.checkpoint, state, {"sequence": dict})["sequence"]
         kinds = {"begun": int, "clocks": list, "initial": (float, type(None))}
         values = required(self.checkpoint, sequence, kinds)
-        self.begun = values["begun"]
+        begun, clocks = values["begun"], values["clocks"]
+        if begun not in (self.phase, self.phase + 1) or [type(clock) for clock in clocks] != [int] * max(begun - 1, 0):
+            raise CheckpointError(
+                f"{self.checkpoint}: begun={begun} and clocks={clocks!s:.40} are none of a sequence after "
+                f"{self.epoch} epochs; give an intact checkpoint"
+            )
+        self.begun = begun
         self._clocks = list(values["clocks"])
         self._initial = values["initial"]
         self._show(max(self.begun - 1, 0))

@@ -33,7 +33,7 @@ from hxtrain.objectives.online import Grid
 from hxtrain.objectives.vote import Vote
 from hxtrain.plots.continual import tasks_figure
 from hxtrain.rules import Batch, LearningRule, Need, Objective, RuleError, Step, learn
-from hxtrain.runs.checkpoint import load_checkpoint
+from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from hxtrain.runs.progress import Warnings
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.forgetting import AccuracyMatrix
@@ -444,6 +444,14 @@ def test_a_mask_of_tasks_with_heads_is_that_of_the_first_head(tmp_path: Path) ->
         run(settings, tmp_path, "test", progress)
     assert [type(loss) for loss in losses] == [Heads]
     assert any("found on the samples of the first task" in remark for remark in progress.remarks)
+
+
+@pytest.mark.parametrize("change", [{"begun": 99}, {"begun": -3}, {"clocks": ["x"]}])
+def test_a_damaged_place_in_the_sequence_is_refused(change: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    state = load_checkpoint(whole / "checkpoint.pt")
+    save_checkpoint(tmp_path / "checkpoint.pt", {**state, "sequence": {**state["sequence"], **change}})
+    with pytest.raises(CheckpointError, match="are none of a sequence after 6 epochs"):
+        run(config(PermutedTasks(3), resume=True), tmp_path, "test", Warnings())
 
 
 def test_settings_that_contradict_a_sequence_are_refused(digits: Dataset) -> None:
