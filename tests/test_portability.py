@@ -17,6 +17,7 @@ from rich.console import Console
 import hxtrain
 from hxtrain.backends.files import replacing
 from hxtrain.console import EnduringConsole, takes_bar
+from hxtrain.execution.device import close_devices, open_device
 from hxtrain.plots import style
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.lock import locked
@@ -184,7 +185,10 @@ def test_a_reader_that_leaves_does_not_end_the_work(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_file_gets_lines_without_bar_and_without_codes(terminal: bool) -> None:
     class Course:
-        epochs, epoch, step, steps_per_epoch, records = 1, 0, 0, 10, ()
+        epochs = 1
+        epoch = 0
+        step = 0
+        steps_per_epoch = 10
 
     stream = io.StringIO()
     progress = Progress(console=Console(file=stream, force_terminal=terminal, width=80))
@@ -203,3 +207,11 @@ def test_a_notebook_has_a_bar_only_with_ipywidgets(monkeypatch: pytest.MonkeyPat
 
 def test_a_figure_is_an_image_in_a_notebook() -> None:
     assert style.new_figure(2, 1)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_the_end_of_the_process_closes_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = open_device("reference")
+    closed: list[object] = []
+    monkeypatch.setattr(device.backend, "close", lambda: closed.append(device))
+    close_devices()
+    assert closed == [device]

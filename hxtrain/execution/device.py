@@ -6,12 +6,14 @@ device run in parts, runs are retried and checked, and codes become membranes.
 
 from __future__ import annotations
 
+import atexit
 import inspect
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -260,12 +262,14 @@ class Device:
         return self.plan
 
 
+DEVICES: WeakSet[Device] = WeakSet()
+"""Devices of `open_device` that are in use."""
 DEVICE_SETTINGS = frozenset(inspect.signature(Device).parameters) - {"backend"}
 """Settings of `Device`."""
 
 
 def open_device(name: str, *, record: str | Path | None = None, **settings: Any) -> Device:
-    """Return a device by the name of its backend; `with` opens and closes it.
+    """Return a device by the name of its backend; `with` opens and closes it, and so does the end of the process.
 
     Args:
         name: name of a registered backend, such as `emulator`.
@@ -278,7 +282,19 @@ def open_device(name: str, *, record: str | Path | None = None, **settings: Any)
     """
     host = {key: settings.pop(key) for key in DEVICE_SETTINGS & settings.keys()}
     backend = create_backend(name, **settings)
-    return Device(backend if record is None else recorded(backend, str(record)), **host)
+    device = Device(backend if record is None else recorded(backend, str(record)), **host)
+    DEVICES.add(device)
+    return device
+
+
+def close_devices() -> None:
+    """Close the devices of `open_device` that are in use, at the end of the process, such as a notebook's kernel."""
+    for device in list(DEVICES):
+        with suppress(Exception):  # nobody is left to read an error
+            device.backend.close()
+
+
+atexit.register(close_devices)
 
 
 def device_of(net: Network) -> Device | None:
