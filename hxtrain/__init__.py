@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .datasets import Dataset, EventSplit, Split, load_dataset
     from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
     from .datasets.sequences import DriftTasks, PermutedTasks, SplitTasks
+    from .exchange.store import StoredNetwork
+    from .exchange.store import save_network as save
     from .execution import Device, Plan, open_device, place
     from .gradients import Gradient, SurrogateGradient
     from .network import (
@@ -70,8 +72,6 @@ if TYPE_CHECKING:
     from .rules.superspike import SuperSpike
     from .rules.tempotron import Tempotron
     from .training import Evaluation, evaluate, fit
-    from .training.store import StoredNetwork
-    from .training.store import save_network as save
 
 _HOMES = {
     "ADM": "rules.adm",
@@ -131,7 +131,7 @@ _HOMES = {
     "Split": "datasets",
     "SplitTasks": "datasets.sequences",
     "Step": "rules",
-    "StoredNetwork": "training.store",
+    "StoredNetwork": "exchange.store",
     "SuperSpike": "rules.superspike",
     "SurrogateGradient": "gradients",
     "SynapticIntelligence": "objectives.consolidation",
@@ -154,7 +154,7 @@ _HOMES = {
     "train_step": "rules",
 }
 """Module of each name; a type checker reads the same in the imports above."""
-_ALIASES = {"save": ("training.store", "save_network")}
+_ALIASES = {"save": ("exchange.store", "save_network")}
 """Names that have another one in their module, with module and name there."""
 
 __all__ = [
@@ -276,8 +276,8 @@ def load(
 
     from .checks import text
     from .commands.evaluate import load_trained  # which needs all that trains
+    from .exchange.store import KIND, load_network
     from .runs.checkpoint import load_checkpoint
-    from .training.store import KIND, load_network
 
     path = Path(text("run", run)).expanduser()
     file = path / "checkpoint.pt" if path.is_dir() else path

@@ -1,0 +1,245 @@
+"""From a network to a NIR graph: the ideal network in seconds, with metadata that restore the network here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from hxtrain._version import __version__
+from hxtrain.backends.intake import as_tensor
+from hxtrain.checks import one_of, require_kind
+from hxtrain.datasets.encoders import Encoder
+from hxtrain.execution import device_of
+from hxtrain.execution.config import SOFTWARE
+from hxtrain.network import LIF, Layer, Network
+from hxtrain.objectives import Loss
+
+from .errors import ExchangeError
+from .graphs import nir_package
+from .metadata import INTEGERS, KEY, MASK, PARAMETER, metadata_text
+from .reading import DISCRETISATIONS, euler_equivalent, resistance
+
+READOUTS = ("CubaLI", "omit")
+"""Ways to write a readout: as its neurons, or not at all, for simulators that have no such neurons."""
+DIALECTS: Mapping[str, float | None] = {"none": None, "snntorch": 1e-4}
+"""Time step (s) that a dialect stretches the graph's times to; None: times are those of the network."""
+
+
+class Sent(NamedTuple):
+    """Integer weights as a device gets them.
+
+    Attributes:
+        identity: Identity of the device: backend, chip, hash, and calibration if there is one.
+        integers: Integer weights by projection `[N, J]`.
+        scales: Integer weight per unit of float weight, by projection.
+    """
+
+    identity: Mapping[str, str]
+    integers: Mapping[str, Tensor]
+    scales: Mapping[str, float]
+
+
+def to_nir(
+    net: Network,
+    *,
+    encoder: Encoder | None = None,
+    loss: Loss | None = None,
+    discretisation: str = "euler",
+    dialect: str = "none",
+    readout: str = "CubaLI",
+    approximate: bool = False,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    sent: Sent | None = None,
+) -> Any:
+    """Return the graph of a network.
+
+    Args:
+        net: Network with its weights; integer weights and identity are those of the device that it is attached to.
+        encoder: Code of the samples, for the metadata.
+        loss: Loss that turns outputs into answers, for the metadata.
+        discretisation: `euler` for time constants at which forward Euler in steps of dt decays as the network does, for
+            norse, snnTorch and SpikingJelly; `continuous` for the physical ones, whose exact solution is the network.
+        dialect: Simulator that needs a form of its own, or `none`; `snntorch` stretches all times, so that a step
+            is its 1e-4 s.
+        readout: `CubaLI`, or `omit` to end the graph in the weights of the readout.
+        approximate: Whether to write neurons that reset to 0 where the network subtracts the threshold or has a
+            refractory period, which NIR cannot say.
+        parameters: Measured parameters of neurons, such as `{"layer0": {"tau_mem": [...]}}`, for the metadata.
+        sent: Integer weights of a device that the network is not attached to; None: those of its device, if any.
+
+    Raises:
+        ExchangeError: The package `nir` is missing, or NIR cannot represent the network.
+    """
+    require_kind(net, Network, "net", "to_nir(net)")
+    one_of(DISCRETISATIONS)("discretisation", discretisation)
+    one_of(tuple(DIALECTS))("dialect", dialect)
+    one_of(READOUTS)("readout", readout)
+    nir = nir_package()
+    _require_representable(net, approximate)
+    step = DIALECTS[dialect]
+    scale = 1.0 if step is None else step / net.dt
+    builder = _Builder(nir, net, discretisation, scale, sent or _sent(net), parameters or {})
+    for layer in net.layers:
+        builder.add(layer, omit=readout == "omit" and not layer.neurons.spiking)
+    builder.end()
+    text = metadata_text(
+        net,
+        encoder,
+        loss,
+        {
+            "hxtrain": __version__,
+            "discretisation": discretisation,
+            "dialect": dialect,
+            "time_scale": scale,
+            "approximate": approximate,
+            "nodes": builder.names,
+            **builder.device_entries(),
+        },
+    )
+    return nir.NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata={KEY: text}, type_check=True)
+
+
+def _require_representable(net: Network, approximate: bool) -> None:
+    """Refuse a network whose neurons NIR cannot represent.
+
+    Raises:
+        ExchangeError: A layer subtracts the threshold, or has a refractory period; or the network has delays.
+    """
+    if type(net) is not Network:
+        raise ExchangeError(
+            f"{type(net).__name__} cannot be written: NIR's simulators have no delays of inputs; apply the delays to the "
+            "spikes, and write a Network of the same modules"
+        )
+    for layer in net.layers:
+        neurons = layer.neurons
+        if approximate or not isinstance(neurons, LIF) or neurons.refractory == 0:
+            continue
+        behaviour = (
+            "subtracts the threshold in software (refractory=None)"
+            if neurons.refractory is None
+            else f"has a refractory period of {neurons.refractory:g} s"
+        )
+        raise ExchangeError(
+            f"{layer.name} {behaviour}, but NIR's neurons reset to v_reset, without a refractory period: train with "
+            "network.refractory=0, or write neurons that reset to 0 all the same with approximate=True (their spikes "
+            "then differ from the twin's; the network here is restored exactly)"
+        )
+
+
+def _sent(net: Network) -> Sent | None:
+    """Return the integer weights on the device of a network; None in software."""
+    device = device_of(net)
+    if device is None or device.plan is None:
+        return None
+    integers, scales = device.plan.quantise(net.effective_weights())
+    names = [projection.name for projection in net.projections]
+    return Sent(dict(device.backend.identity), integers, dict(zip(names, scales, strict=True)))
+
+
+class _Builder:
+    """The nodes and edges of a graph while it grows.
+
+    Attributes:
+        nodes: Nodes by name.
+        edges: Pairs of names.
+        names: By layer, the names of its nodes: weights, neurons, recurrent weights, as far as there are.
+    """
+
+    def __init__(
+        self,
+        nir: Any,
+        net: Network,
+        discretisation: str,
+        scale: float,
+        sent: Sent | None,
+        parameters: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._nir = nir
+        self._net = net
+        self._is_euler = discretisation == "euler"
+        self._scale = scale
+        self._sent = sent
+        self._parameters = parameters
+        self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers[0].linear.inputs])})}
+        self.edges: list[tuple[str, str]] = []
+        self.names: list[list[str]] = []
+        self._last = "input"
+        unknown = sorted(set(parameters) - {layer.name for layer in net.layers})
+        if unknown:
+            raise ExchangeError(f"parameters of {', '.join(unknown)} belong to no layer of the network; remove them")
+
+    def add(self, layer: Layer, omit: bool) -> None:
+        """Add a layer; without its neurons if they are omitted."""
+        names = [f"synapses{len(self.names)}"]
+        self._put(names[0], self._weights(layer, 0))
+        if not omit:
+            names.append(layer.name)
+            self._put(layer.name, self._neurons(layer))
+        if layer.recurrent is not None:
+            names.append(f"recurrent{len(self.names)}")
+            self.nodes[names[2]] = self._weights(layer, 1)
+            self.edges += [(layer.name, names[2]), (names[2], layer.name)]
+        self.names.append(names)
+
+    def end(self) -> None:
+        """Add the output."""
+        size = self._net.layers[-1].neurons.size
+        self._put("output", self._nir.Output({"output": np.array([size])}))
+
+    def device_entries(self) -> dict[str, Any]:
+        """Return what the metadata say of the device."""
+        if self._sent is None:
+            return {"device": {"backend": SOFTWARE}}
+        return {"device": dict(self._sent.identity), "scales": dict(self._sent.scales)}
+
+    def _put(self, name: str, node: Any) -> None:
+        self.nodes[name] = node
+        self.edges.append((self._last, name))
+        self._last = name
+
+    def _weights(self, layer: Layer, place: int) -> Any:
+        """Return the node of a projection onto a layer."""
+        projection = layer.projections[place]
+        synapses = projection.synapses
+        metadata: dict[str, Any] = {}
+        if synapses.mask is not None:
+            metadata[MASK] = synapses.mask.cpu().numpy().astype(np.uint8)
+        if self._sent is not None:
+            metadata[INTEGERS] = self._sent.integers[projection.name].cpu().numpy()
+        weight = synapses.effective_weight.detach().cpu().numpy().copy()
+        return self._nir.Linear(weight, metadata=metadata)
+
+    def _neurons(self, layer: Layer) -> Any:
+        """Return the node of the neurons of a layer."""
+        neurons = layer.neurons
+        dt = self._net.dt
+        mem = euler_equivalent(neurons.tau_mem, dt) if self._is_euler else neurons.tau_mem
+        syn = euler_equivalent(neurons.tau_syn, dt) if self._is_euler else neurons.tau_syn
+        fields = {
+            "tau_mem": mem * self._scale,
+            "tau_syn": syn * self._scale,
+            "r": mem / dt if self._is_euler else resistance(neurons.tau_mem, neurons.tau_syn, dt),
+            "v_leak": 0.0,
+            "w_in": syn / dt,
+        }
+        if neurons.spiking:
+            fields |= {"v_threshold": 1.0, "v_reset": 0.0}
+        kind = self._nir.CubaLIF if neurons.spiking else self._nir.CubaLI
+        arrays = {name: np.full(neurons.size, value) for name, value in fields.items()}
+        return kind(**arrays, metadata=self._measured(layer))
+
+    def _measured(self, layer: Layer) -> dict[str, Any]:
+        """Return the measured parameters of a layer's neurons as metadata."""
+        metadata = {}
+        for name, values in self._parameters.get(layer.name, {}).items():
+            array = as_tensor(values, f"parameters: {layer.name}: {name}").double().cpu().numpy()
+            if array.shape != (layer.neurons.size,):
+                raise ExchangeError(
+                    f"parameters: {layer.name}: {name} has the shape {array.shape}, the layer has {layer.neurons.size} "
+                    "neurons; give one value for each"
+                )
+            metadata[f"{PARAMETER}{name}"] = array
+        return metadata
