@@ -19,10 +19,10 @@ from hxtrain.runs.checkpoint import CheckpointError
 
 from .chain import Array, Chain, Stage, read_chain
 from .errors import ExchangeError
-from .graphs import read_graph
+from .graphs import node_at, read_graph
 from .metadata import INTEGERS, MASK, PARAMETER, loss_state, origin_of, read_metadata
 from .plain import network_of, read_component
-from .reading import DIALECTS, DISCRETISATIONS, SAME, Dialect, Dynamics, dynamics
+from .reading import DIALECTS, DISCRETISATIONS, RESETS, SAME, Dialect, Dynamics, dynamics, refuse_rockpool
 from .store import read_loss
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Times(NamedTuple):
         dialect: Name of the simulator that wrote the graph, or `none`.
         unit: Unit of the graph's times (s).
         speedup: Factor by which the network here is faster than the graph.
+        reset: What a spike does to the membrane, `zero` or `subtract` for the threshold; None: as the dialect says.
         approximate: Whether parameters that no layer has are replaced by close ones.
     """
 
@@ -73,6 +74,7 @@ class Times(NamedTuple):
     dialect: str = "none"
     unit: float = 1.0
     speedup: float = 1.0
+    reset: str | None = None
     approximate: bool = False
 
 
@@ -85,6 +87,7 @@ def from_nir(
     dialect: str = "none",
     time_unit: float = 1.0,
     speedup: float = 1.0,
+    reset: str | None = None,
     approximate: bool = False,
     metadata: bool = True,
 ) -> Network:
@@ -102,6 +105,8 @@ def from_nir(
         dialect: Simulator that wrote the graph, if it does not follow NIR's text: norse, spyx, rockpool, sinabs.
         time_unit: Unit of the graph's times (s), such as 1e-3 for milliseconds.
         speedup: Factor by which the network is faster than the graph: 1000 turns 6 ms into 6 us.
+        reset: What a spike does to the membrane: `zero`, as NIR says, or `subtract` for the threshold, which is the
+            default of snnTorch's neurons, though its graphs do not say so; None: as the dialect says.
         approximate: Whether parameters that no layer has are replaced by close ones; a warning says which.
         metadata: Whether to restore a network of `to_nir` from its metadata; if not, only the graph counts.
 
@@ -109,7 +114,7 @@ def from_nir(
         ExchangeError: The file is damaged, or no network here does what the graph does; the text names node, reason
             and remedy.
     """
-    times = Times(dt, steps, discretisation, dialect, time_unit, speedup, approximate)
+    times = Times(dt, steps, discretisation, dialect, time_unit, speedup, reset, approximate)
     return read_nir(graph, times, metadata).net
 
 
@@ -138,6 +143,7 @@ def _checked(times: Times) -> Times:
     optional(count)("steps", times.steps)
     optional(one_of(DISCRETISATIONS))("discretisation", times.discretisation)
     one_of(tuple(DIALECTS))("dialect", times.dialect)
+    optional(one_of(RESETS))("reset", times.reset)
     positive("time_unit", times.unit)
     positive("speedup", times.speedup)
     return times
@@ -148,6 +154,8 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
     dialect = DIALECTS[times.dialect]
     if times.discretisation is not None:
         dialect = dialect._replace(rule=times.discretisation)
+    if times.reset is not None:
+        dialect = dialect._replace(resets=times.reset)
     dt = times.dt or dialect.dt
     if dt is None or times.steps is None:
         missing = "dt, its time step (s)," if dt is None else "steps, the number of time steps,"
@@ -161,6 +169,8 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
             f"the graph ends in the weights of node {chain.readout_node!r}; a network here ends in neurons: put LI, CubaLI "
             "or LIF after them"
         )
+    if times.dialect == "none":
+        refuse_rockpool(chain.stages, dt)
     populations = [dynamics(stage, dt, dialect, times.unit, times.approximate) for stage in chain.stages]
     return _network(chain, populations, dt, times, dialect)
 
@@ -241,13 +251,12 @@ def _restored(graph: Any, values: Mapping[str, Any], times: Times, source: Any) 
         raise ExchangeError(
             f"{path}: its metadata make no network ({reason}); read only the graph with metadata=False"
         ) from error
-    nodes = graph.nodes
     weights = _weights(chain)
     net = net.double() if any(weight.dtype == np.float64 for weight in weights) else net
     integers: dict[str, Array] = {}
     with torch.no_grad():
         for projection, weight, name in zip(net.projections, weights, _weight_nodes(values), strict=True):
-            metadata = nodes[name].metadata
+            metadata = node_at(graph, name).metadata
             if MASK in metadata:
                 projection.synapses.mask = torch.tensor(np.asarray(metadata[MASK]))
             if not isinstance(projection.synapses, LateralInhibition):
@@ -312,7 +321,7 @@ def _parameters(layers: list[Layer], graph: Any, chain: Chain) -> dict[str, dict
     """Return the measured parameters of neurons in a graph, by layer."""
     parameters = {}
     for layer, stage in zip(layers, chain.stages, strict=False):
-        metadata = graph.nodes[stage.name].metadata
+        metadata = node_at(graph, stage.name).metadata
         entries = {
             key.removeprefix(PARAMETER): np.asarray(value)
             for key, value in metadata.items()

@@ -91,6 +91,14 @@ def write_graph(graph: Any, path: str | Path) -> None:
         file.write(content.getvalue())
 
 
+def node_at(graph: Any, name: str) -> Any:
+    """Return a node by its name; that of a node of a subgraph is `subgraph.node`."""
+    if name in graph.nodes:
+        return graph.nodes[name]
+    start, _, rest = name.partition(".")
+    return node_at(graph.nodes[start], rest)
+
+
 def _node(path: Path, name: str, values: Mapping[str, Any], depth: int) -> Any:
     """Return a node of plain values after a check of its fields.
 

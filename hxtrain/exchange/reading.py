@@ -10,10 +10,13 @@ They say nothing on what a spike is in a step. The simulators read them in diffe
 gain that multiplies the weights::
 
     euler         alpha = 1 - dt/tau_syn, beta = 1 - dt/tau_mem, gain = (w_in dt/tau_syn) (r dt/tau_mem)
-    continuous    alpha = exp(-dt/tau_syn), beta = exp(-dt/tau_mem), gain = w_in r dt (beta - alpha)/(tau_mem - tau_syn):
-                  the exact solution, for a spike that is a pulse of area dt
-    unit          decays as in euler, gain = 1 (spyx writes r and w_in, but reads neither)
-    exponential   decays as in continuous; a spike adds 1 to the current before it decays (rockpool, sinabs)
+    continuous    alpha = exp(-dt/tau_syn), beta = exp(-dt/tau_mem),
+                  gain = w_in r dt (beta - alpha)/(tau_mem - tau_syn): the exact solution, a spike is a pulse of area dt
+    norse         decays as in euler; a spike adds 1 to the current, of which r dt/tau_mem reaches the membrane.
+                  norse writes dt / tau_inv, which is tau dt
+    unit          decays as in euler, gain = 1: spyx writes r and w_in, but reads neither
+    rockpool      decays as in continuous; a spike adds 1 to the current before it decays
+    sinabs        decays as in continuous, of time constants in steps; gain = 1 - beta, as by default (norm_input)
 
 Neurons without a synaptic current (LIF, LI, IF) have alpha = 0.
 """
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -47,28 +51,32 @@ class Dialect(NamedTuple):
     Attributes:
         rule: Way to read time constants, see above.
         dt: Time step that the simulator writes graphs for (s); None: it must be given.
-        resets: `zero`, or `subtract` where a spike subtracts the threshold.
-        factor: What its time constants must be multiplied by, as a power of dt: 0 for none.
-        remark: What else differs from NIR's text.
+        resets: What a spike does to the membrane: `zero`, or `subtract` for the threshold.
+        factor: Power of dt that its time constants must be multiplied by.
+        inexact: Kinds of nodes that a layer only comes close to, and the reason.
     """
 
     rule: str
     dt: float | None = None
     resets: str = "zero"
     factor: int = 0
-    remark: str = ""
+    inexact: Mapping[str, str] = MappingProxyType({})
 
 
+REMAINDER = "it subtracts the threshold before the membrane decays, a layer here afterwards"
+MULTIPLE = f"{REMAINDER}; and its neurons fire several times in a step"
 DIALECTS: Mapping[str, Dialect] = {
     "none": Dialect("euler"),
     "snntorch": Dialect("euler", 1e-4),
     "spikingjelly": Dialect("euler", 1e-4),
-    "norse": Dialect("norse", 1e-3, factor=-1, remark="norse writes dt / tau_inv, which is tau dt"),
-    "spyx": Dialect("unit", None, "subtract", remark="spyx writes r and w_in, but reads neither"),
-    "rockpool": Dialect("exponential", None, "subtract", remark="neurons may fire several times in a step"),
-    "sinabs": Dialect("normalised", None, "subtract", factor=1, remark="time constants are in steps"),
+    "norse": Dialect("norse", 1e-3, factor=-1),
+    "spyx": Dialect("unit", None, "subtract", inexact={"CubaLIF": REMAINDER}),
+    "rockpool": Dialect("rockpool", None, "subtract", inexact={"CubaLIF": MULTIPLE, "LIF": MULTIPLE}),
+    "sinabs": Dialect("sinabs", None, "subtract", 1, {"LIF": REMAINDER, "IF": f"{REMAINDER}, and stops at -threshold"}),
 }
 """Dialects of graphs, by the simulator that wrote them; `none` is NIR's text in steps of dt."""
+RESETS = ("zero", "subtract")
+"""What a spike does to the membrane."""
 
 
 class Dynamics(NamedTuple):
@@ -103,28 +111,63 @@ def dynamics(stage: Stage, dt: float, dialect: Dialect, unit: float, approximate
         ExchangeError: No layer has these parameters; the text names the node, the reason and a remedy.
     """
     fields = stage.fields
-    offset = _check_potentials(stage)
-    remarks: list[str] = []
+    leak = _check_potentials(stage)
+    remarks = [_inexact(stage, dialect, approximate)]
     scale = unit * dt**dialect.factor
-    mem_name = "tau_mem" if "tau_mem" in fields else "tau"
-    mem, mem_remark = _time_constant(stage, mem_name, scale, dt, approximate)
+    mem, mem_remark = _time_constant(stage, "tau_mem" if "tau_mem" in fields else "tau", scale, dt, approximate)
     syn, syn_remark = _time_constant(stage, "tau_syn", scale, dt, approximate)
-    remarks += [remark for remark in (mem_remark, syn_remark) if remark]
-    is_exponential = dialect.rule in ("continuous", "exponential", "normalised")
+    is_exponential = dialect.rule in ("continuous", "rockpool", "sinabs")
     beta = _decay(stage, mem, dt, is_exponential)
     alpha = 0.0 if syn is None else _decay(stage, syn, dt, is_exponential)
-    r = fields["r"]
-    w_in = fields.get("w_in", np.ones_like(r))
-    gain = _gain(dialect.rule, alpha, beta, dt, mem, syn, r, w_in)
+    gain = _gain(stage, dialect.rule, (alpha, beta), dt, (mem, syn))
     spiking = "v_threshold" in fields
     if spiking:
-        gain = gain / (fields["v_threshold"] - offset)
+        gain = gain / (fields["v_threshold"] - leak)
     if not np.all(np.isfinite(gain) & (gain != 0)):
         raise ExchangeError(
-            f"node {stage.name!r} ({stage.kind}): r={_short(r)} and w_in={_short(w_in)} give gains {_short(gain)}; all must "
-            "be finite and other than 0"
+            f"{_where(stage)} has gains {_short(gain)} of its inputs, from r={_short(fields['r'])}; all must be finite and "
+            "other than 0"
         )
-    return Dynamics(_tau(beta, dt), _tau(alpha, dt), gain, spiking, tuple(remarks))
+    remarks += [mem_remark, syn_remark]
+    return Dynamics(_tau(beta, dt), _tau(alpha, dt), gain, spiking, tuple(filter(None, remarks)))
+
+
+def _inexact(stage: Stage, dialect: Dialect, approximate: bool) -> str:
+    """Return what a layer only comes close to; an empty text if it does the same.
+
+    Raises:
+        ExchangeError: It only comes close, which was not asked for.
+    """
+    reason = dialect.inexact.get(stage.kind)
+    if reason is None:
+        return ""
+    if not approximate:
+        raise ExchangeError(
+            f"{_where(stage)} has no equal here: {reason}. Take a layer that comes close with approximate=True, and compare "
+            "accuracies; or train it with a reset to 0"
+        )
+    return f"{_where(stage)}: {reason}"
+
+
+def _where(stage: Stage) -> str:
+    return f"node {stage.name!r} ({stage.kind})"
+
+
+def refuse_rockpool(stages: list[Stage], dt: float) -> None:
+    """Refuse a graph whose resistances are those that rockpool writes, and no other reader understands.
+
+    Raises:
+        ExchangeError: It is one.
+    """
+    for stage in stages:
+        tau = stage.fields.get("tau_mem", stage.fields.get("tau"))
+        if tau is None or np.any(stage.fields.get("w_in", 1.0) != 1):
+            continue
+        if np.allclose(stage.fields["r"], tau * np.exp(-dt / tau) / dt, rtol=1e-4, atol=0):
+            raise ExchangeError(
+                f"{_where(stage)} has r = tau exp(-dt/tau)/dt, which rockpool writes and means otherwise; give "
+                "dialect='rockpool'"
+            )
 
 
 def _check_potentials(stage: Stage) -> Array:
@@ -134,45 +177,43 @@ def _check_potentials(stage: Stage) -> Array:
     if "v_threshold" not in fields:
         if np.any(leak != 0):
             raise ExchangeError(
-                f"node {stage.name!r} ({stage.kind}) has the leak v_leak={_short(leak)}; a readout here rests at 0: "
+                f"{_where(stage)} has the leak v_leak={_short(leak)}; a readout here rests at 0: "
                 "subtract it after the network"
             )
         return leak
     distance = fields["v_threshold"] - leak
     if not np.all(distance > 0):
         raise ExchangeError(
-            f"node {stage.name!r} ({stage.kind}) has the threshold {_short(fields['v_threshold'])} and the leak "
+            f"{_where(stage)} has the threshold {_short(fields['v_threshold'])} and the leak "
             f"{_short(leak)}; the threshold must be above the leak"
         )
     reset = fields["v_reset"]
     if not np.allclose(reset, leak, rtol=0, atol=SAME * float(np.max(distance))):
         raise ExchangeError(
-            f"node {stage.name!r} ({stage.kind}) resets to v_reset={_short(reset)}, and leaks to v_leak={_short(leak)}; "
+            f"{_where(stage)} resets to v_reset={_short(reset)}, and leaks to v_leak={_short(leak)}; "
             "neurons here reset to the leak: set both to the same value"
         )
     return leak
 
 
-def _time_constant(
-    stage: Stage, name: str, scale: float, dt: float, approximate: bool
-) -> tuple[float | None, str | None]:
+def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate: bool) -> tuple[float | None, str]:
     """Return the time constant of a population (s), or None if its neurons have none; and what was approximated."""
     if name not in stage.fields:
-        return None, None
+        return None, ""
     values = stage.fields[name] * scale
     shortest = float(values.min())
     longest = float(values.max())
-    where = f"node {stage.name!r} ({stage.kind})"
+    where = _where(stage)
     if not shortest > 0:
         raise ExchangeError(f"{where}: {name}={_short(values)} s must be positive")
-    if shortest < min(SHORTEST, dt) or longest > max(LONGEST, 1e4 * dt):
+    if shortest < min(SHORTEST, dt) or (dt < LONGEST and longest > LONGEST):
         raise ExchangeError(
             f"{where}: {name}={_short(values)} s is not within {SHORTEST:g} .. {LONGEST:g} s; if the graph's unit is another "
             "one, give time_unit (1e-3 for ms; the time step for time constants in steps), or the dialect of the "
             "simulator that wrote it"
         )
     if longest - shortest <= SAME * longest:
-        return float(values.mean()) if longest != shortest else longest, None
+        return float(values.mean()) if longest != shortest else longest, ""
     if not approximate:
         raise ExchangeError(
             f"{where}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here share "
@@ -189,32 +230,37 @@ def _decay(stage: Stage, tau: float | None, dt: float, exponential: bool) -> flo
         return math.exp(-dt / tau)
     if tau < dt * (1 - SAME):
         raise ExchangeError(
-            f"node {stage.name!r} ({stage.kind}) has a time constant of {tau:.4g} s, shorter than the step dt={dt:.4g} s, in "
+            f"{_where(stage)} has a time constant of {tau:.4g} s, shorter than the step dt={dt:.4g} s, in "
             "which forward Euler diverges; give the dt of the graph, or discretisation='continuous'"
         )
     return max(1 - dt / tau, 0.0)
 
 
 def _gain(
-    rule: str, alpha: float, beta: float, dt: float, mem: float | None, syn: float | None, r: Array, w_in: Array
+    stage: Stage, rule: str, decays: tuple[float, float], dt: float, taus: tuple[float | None, float | None]
 ) -> Array:
-    """Return the factor of the weights, see the equations above."""
+    """Return the factor of the weights, see the equations above; time constants are None where there are none."""
+    alpha, beta = decays
+    mem, syn = taus
+    r = stage.fields["r"]
+    ones = np.ones_like(r)
+    w_in = stage.fields.get("w_in", ones)
     if rule == "unit":
-        return np.ones_like(r)
-    if rule == "norse":  # input adds to the current of its LIF, a fraction of which reaches the membrane in a step
-        return r * dt / (mem or 1.0)
-    if rule == "exponential":
-        return np.full_like(r, beta if syn is None and mem is None else alpha if syn is not None else 1.0)
-    if rule == "normalised":
-        return r * (1 - beta)
-    membrane = r * dt / (1.0 if mem is None else mem)
+        return ones
+    if rule == "norse":
+        return r if mem is None else r * dt / mem
+    if rule == "rockpool":
+        return ones * (alpha if syn is not None else 1.0 if "v_threshold" in stage.fields else beta)
+    if rule == "sinabs":
+        return ones if mem is None else r * (1 - beta)
+    membrane = r * dt if mem is None else r * dt / mem
     if rule == "euler":
-        return membrane * (1.0 if syn is None else w_in * dt / syn)
+        return membrane if syn is None else membrane * w_in * dt / syn
     if syn is None:
         return membrane * beta
     if mem is None or abs(mem / syn - 1) < SAME:
         return membrane * w_in * (dt / syn) * beta
-    return r * w_in * dt * (beta - alpha) / (mem - syn)
+    return np.asarray(r * w_in * dt * (beta - alpha) / (mem - syn))
 
 
 def _tau(decay: float, dt: float) -> float:

@@ -24,8 +24,23 @@ from .reading import DISCRETISATIONS, euler_equivalent, resistance
 
 READOUTS = ("CubaLI", "omit")
 """Ways to write a readout: as its neurons, or not at all, for simulators that have no such neurons."""
-DIALECTS: Mapping[str, float | None] = {"none": None, "snntorch": 1e-4}
-"""Time step (s) that a dialect stretches the graph's times to; None: times are those of the network."""
+
+
+class Form(NamedTuple):
+    """Form of a graph for a simulator.
+
+    Attributes:
+        step: Time step (s) that times are stretched to; None: times are those of the network.
+        nested: Whether recurrent populations are subgraphs.
+    """
+
+    step: float | None = None
+    nested: bool = False
+
+
+DIALECTS: Mapping[str, Form] = {"none": Form(), "snntorch": Form(1e-4, nested=True)}
+"""Forms of graphs. snnTorch has steps of 1e-4 s, and feeds inputs of a population that is no subgraph into its recurrent
+weights."""
 
 
 class Sent(NamedTuple):
@@ -79,9 +94,9 @@ def to_nir(
     one_of(READOUTS)("readout", readout)
     nir = nir_package()
     _require_representable(net, approximate)
-    step = DIALECTS[dialect]
-    scale = 1.0 if step is None else step / net.dt
-    builder = _Builder(nir, net, discretisation, scale, sent or _sent(net), parameters or {})
+    form = DIALECTS[dialect]
+    scale = 1.0 if form.step is None else form.step / net.dt
+    builder = _Builder(nir, net, discretisation, scale, form.nested, sent or _sent(net), parameters or {})
     for layer in net.layers:
         builder.add(layer, omit=readout == "omit" and not layer.neurons.spiking)
     builder.end()
@@ -99,7 +114,7 @@ def to_nir(
             **builder.device_entries(),
         },
     )
-    return nir.NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata={KEY: text}, type_check=True)
+    return nir.NIRGraph(nodes=builder.nodes, edges=builder.edges, metadata={KEY: text}, type_check=False)
 
 
 def _require_representable(net: Network, approximate: bool) -> None:
@@ -154,6 +169,7 @@ class _Builder:
         net: Network,
         discretisation: str,
         scale: float,
+        nested: bool,
         sent: Sent | None,
         parameters: Mapping[str, Mapping[str, Any]],
     ) -> None:
@@ -161,6 +177,7 @@ class _Builder:
         self._net = net
         self._is_euler = discretisation == "euler"
         self._scale = scale
+        self._nested = nested
         self._sent = sent
         self._parameters = parameters
         self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers[0].linear.inputs])})}
@@ -175,14 +192,30 @@ class _Builder:
         """Add a layer; without its neurons if they are omitted."""
         names = [f"synapses{len(self.names)}"]
         self._put(names[0], self._weights(layer, 0))
-        if not omit:
+        if not omit and layer.recurrent is not None and self._nested:
+            self._put(layer.name, self._subgraph(layer))
+            names += [f"{layer.name}.lif", f"{layer.name}.w_rec"]
+        elif not omit:
             names.append(layer.name)
             self._put(layer.name, self._neurons(layer))
-        if layer.recurrent is not None:
-            names.append(f"recurrent{len(self.names)}")
-            self.nodes[names[2]] = self._weights(layer, 1)
-            self.edges += [(layer.name, names[2]), (names[2], layer.name)]
+            if layer.recurrent is not None:
+                names.append(f"recurrent{len(self.names)}")
+                self.nodes[names[2]] = self._weights(layer, 1)
+                self.edges += [(layer.name, names[2]), (names[2], layer.name)]
         self.names.append(names)
+
+    def _subgraph(self, layer: Layer) -> Any:
+        """Return a recurrent population as a graph, of the names that snnTorch gives."""
+        nir = self._nir
+        shape = np.array([layer.neurons.size])
+        nodes = {
+            "input": nir.Input({"input": shape}),
+            "lif": self._neurons(layer),
+            "w_rec": self._weights(layer, 1),
+            "output": nir.Output({"output": shape}),
+        }
+        edges = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
+        return nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
 
     def end(self) -> None:
         """Add the output."""
