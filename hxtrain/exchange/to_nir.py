@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hxtrain._version import __version__
 from hxtrain.backends.intake import as_tensor
-from hxtrain.checks import one_of, require_kind
+from hxtrain.checks import one_of, optional, require_kind
 from hxtrain.datasets.encoders import Encoder
 from hxtrain.execution import device_of
 from hxtrain.execution.config import SOFTWARE
@@ -32,15 +32,23 @@ class Form(NamedTuple):
     Attributes:
         step: Time step (s) that times are stretched to; None: times are those of the network.
         nested: Whether recurrent populations are subgraphs.
+        unit: Unit of the graph's times (s).
+        discretisation: The only one that the simulator reads; None: any.
     """
 
     step: float | None = None
     nested: bool = False
+    unit: float = 1.0
+    discretisation: str | None = None
 
 
-DIALECTS: Mapping[str, Form] = {"none": Form(), "snntorch": Form(1e-4, nested=True)}
-"""Forms of graphs. snnTorch has steps of 1e-4 s, and feeds inputs of a population that is no subgraph into its recurrent
-weights."""
+DIALECTS: Mapping[str, Form] = {
+    "none": Form(),
+    "snntorch": Form(1e-4, nested=True),
+    "hxtorch": Form(unit=1e-3, discretisation="continuous"),
+}
+"""Forms of graphs. snnTorch has steps of 1e-4 s, and feeds the inputs of a recurrent population that is no subgraph into
+the recurrent weights. hxtorch reads milliseconds, and configures a chip with the physical time constants."""
 
 
 class Sent(NamedTuple):
@@ -62,7 +70,7 @@ def to_nir(
     *,
     encoder: Encoder | None = None,
     loss: Loss | None = None,
-    discretisation: str = "euler",
+    discretisation: str | None = None,
     dialect: str = "none",
     readout: str = "CubaLI",
     approximate: bool = False,
@@ -76,9 +84,10 @@ def to_nir(
         encoder: Code of the samples, for the metadata.
         loss: Loss that turns outputs into answers, for the metadata.
         discretisation: `euler` for time constants at which forward Euler in steps of dt decays as the network does, for
-            norse, snnTorch and SpikingJelly; `continuous` for the physical ones, whose exact solution is the network.
-        dialect: Simulator that needs a form of its own, or `none`; `snntorch` stretches all times, so that a step
-            is its 1e-4 s.
+            norse, snnTorch and SpikingJelly; `continuous` for the physical ones, whose exact solution is the network;
+            None: `euler`, or what the dialect needs.
+        dialect: Simulator that needs a form of its own, or `none`: `snntorch` stretches all times, so that a step
+            is its 1e-4 s, and makes subgraphs of recurrent populations; `hxtorch` writes milliseconds.
         readout: `CubaLI`, or `omit` to end the graph in the weights of the readout.
         approximate: Whether to write neurons that reset to 0 where the network subtracts the threshold or has a
             refractory period, which NIR cannot say.
@@ -89,13 +98,19 @@ def to_nir(
         ExchangeError: The package `nir` is missing, or NIR cannot represent the network.
     """
     require_kind(net, Network, "net", "to_nir(net)")
-    one_of(DISCRETISATIONS)("discretisation", discretisation)
+    optional(one_of(DISCRETISATIONS))("discretisation", discretisation)
     one_of(tuple(DIALECTS))("dialect", dialect)
     one_of(READOUTS)("readout", readout)
     nir = nir_package()
     _require_representable(net, approximate)
     form = DIALECTS[dialect]
-    scale = 1.0 if form.step is None else form.step / net.dt
+    discretisation = discretisation or form.discretisation or "euler"
+    if form.discretisation not in (None, discretisation):
+        raise ExchangeError(
+            f"discretisation={discretisation!r} and dialect={dialect!r}: it reads {form.discretisation!r} time constants; "
+            "leave the discretisation out"
+        )
+    scale = (1.0 if form.step is None else form.step / net.dt) / form.unit
     builder = _Builder(nir, net, discretisation, scale, form.nested, sent or _sent(net), parameters or {})
     for layer in net.layers:
         builder.add(layer, omit=readout == "omit" and not layer.neurons.spiking)
