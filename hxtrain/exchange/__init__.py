@@ -3,7 +3,9 @@
 from .errors import ExchangeError
 from .from_nir import NirNetwork, Times, from_nir, read_nir
 from .graphs import read_graph, write_graph
-from .to_nir import Sent, to_nir
+from .sent import Sent
+from .store import StoredNetwork, load_network, save_network
+from .to_nir import to_nir
 
 __all__ = [
     "ExchangeError",

@@ -205,7 +205,8 @@ class _Walk:
         after = [node for node in self._downstream[name] if node not in recurrent]
         if len(after) != 1:
             raise ExchangeError(
-                f"node {name!r} feeds {', '.join(map(repr, after[:4])) or 'nothing'}; a network here is a chain, in which "
+                f"node {name!r} feeds {', '.join(map(repr, after[:4])) or 'nothing'}; a network here is a chain, in "
+                "which "
                 "each population feeds the next one and, at most, itself: give a graph without branches"
             )
         if after[0] in self._visited:
@@ -251,7 +252,8 @@ class _Walk:
         """Return the product of weights that follow one another, without neurons between them."""
         if len(matrix) * weight.shape[1] > MOST_SYNAPSES:
             raise ExchangeError(
-                f"node {name!r}: its product with the weights before it has {len(matrix)} x {weight.shape[1]} synapses; "
+                f"node {name!r}: its product with the weights before it has {len(matrix)} x {weight.shape[1]} "
+                "synapses; "
                 "put neurons between them"
             )
         return matrix @ weight
@@ -345,7 +347,8 @@ def _fields(name: str, kind: str, node: Any, size: int) -> dict[str, Array]:
         values = np.ravel(np.asarray(value, dtype=np.float64))
         if values.size not in (1, size) or not np.all(np.isfinite(values)):
             raise ExchangeError(
-                f"node {name!r} ({kind}): {key} has {values.size} values for {size} neurons, all of which must be finite"
+                f"node {name!r} ({kind}): {key} has {values.size} values for {size} neurons, all of which must be "
+                "finite"
             )
         fields[key] = np.broadcast_to(values, size)
     return fields

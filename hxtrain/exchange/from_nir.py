@@ -21,9 +21,8 @@ from .chain import Array, Chain, Stage, read_chain
 from .errors import ExchangeError
 from .graphs import node_at, read_graph
 from .metadata import INTEGERS, MASK, PARAMETER, loss_state, origin_of, read_metadata
-from .plain import network_of, read_component
+from .plain import network_of, read_component, read_loss
 from .reading import DIALECTS, DISCRETISATIONS, RESETS, SAME, Dialect, Dynamics, dynamics, refuse_rockpool
-from .store import read_loss
 
 log = logging.getLogger(__name__)
 WRITTEN = 1e-5
@@ -166,7 +165,8 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
     chain = read_chain(graph, recurrent_input=times.dialect == "spyx")
     if chain.readout is not None:
         raise ExchangeError(
-            f"the graph ends in the weights of node {chain.readout_node!r}; a network here ends in neurons: put LI, CubaLI "
+            f"the graph ends in the weights of node {chain.readout_node!r}; a network here ends in neurons: put LI, "
+            "CubaLI "
             "or LIF after them"
         )
     if times.dialect == "none":
@@ -209,7 +209,8 @@ def _bounded(stage: Stage, tau: float, window: float, approximate: bool) -> tupl
     where = f"node {stage.name!r} ({stage.kind})"
     if not approximate:
         raise ExchangeError(
-            f"{where} has neurons that leak with {tau:.3g} s, layers here with at most {longest:.3g} s, {MAX_WINDOWS:g} "
+            f"{where} has neurons that leak with {tau:.3g} s, layers here with at most {longest:.3g} s, "
+            f"{MAX_WINDOWS:g} "
             "times the window: train it with a leak, or take this one with approximate=True"
         )
     return longest * (1 - SAME), f"{where}: the time constant {tau:.3g} s is replaced by {longest:.3g} s"
@@ -301,7 +302,8 @@ def _require_same(net: Network, chain: Chain, values: Mapping[str, Any]) -> None
 
 def _contradiction(graph: str, metadata: str) -> ExchangeError:
     return ExchangeError(
-        f"the graph has {graph}, its metadata have {metadata}: it was changed after it was written; read only the graph "
+        f"the graph has {graph}, its metadata have {metadata}: it was changed after it was written; read only the "
+        "graph "
         "with metadata=False"
     )
 

@@ -118,7 +118,8 @@ def _node(path: Path, name: str, values: Mapping[str, Any], depth: int) -> Any:
     missing = [field for field in KINDS[kind] if field not in fields and field not in OPTIONAL]
     if unknown or missing or not isinstance(metadata, dict):
         raise ExchangeError(
-            f"{path}: {name} ({kind}) lacks {', '.join(missing) or 'nothing'} and has {', '.join(unknown)[:80] or 'no'} "
+            f"{path}: {name} ({kind}) lacks {', '.join(missing) or 'nothing'} and has "
+            f"{', '.join(unknown)[:80] or 'no'} "
             f"unknown fields; its fields are {', '.join(KINDS[kind])}"
         )
     nir = nir_package()

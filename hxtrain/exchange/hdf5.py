@@ -1,7 +1,8 @@
 """The content of a foreign HDF5 file as plain values, with flat memory.
 
 A file of a few bytes can announce arrays of any size: compressed zeros, a fill value, a chunk that is larger than the
-array. So shapes, types, chunks and links are checked before h5py allocates anything. Nothing outside the file is opened.
+array. So shapes, types, chunks and links are checked before h5py allocates anything. Nothing outside the file is
+opened.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class _Reader:
         if size > self._bytes or chunk > LARGEST_CHUNK or dataset.dtype.itemsize > MOST_CHARACTERS:
             raise self._refusal(
                 label,
-                f"has the shape {_short(dataset.shape)} of {dataset.dtype} in chunks of {_short(dataset.chunks)}; a file "
+                f"has the shape {_short(dataset.shape)} of {dataset.dtype} in chunks of {_short(dataset.chunks)}; a "
+                "file "
                 f"may hold {MOST_BYTES} bytes in chunks of {LARGEST_CHUNK}",
             )
         self._bytes -= size

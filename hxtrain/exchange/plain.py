@@ -12,6 +12,7 @@ from hxtrain.backends import Registry, UnknownComponentError
 from hxtrain.checks import Constants
 from hxtrain.gradients import GRADIENTS
 from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network, Recurrent
+from hxtrain.objectives import LOSSES, Loss
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.saved import check_plain, typed_component
 
@@ -81,6 +82,27 @@ def read_component(path: Path, registry: Registry[Any], values: Mapping[str, Any
     except UnknownComponentError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return typed_component(path, registry.key, kind, settings)
+
+
+def read_loss(path: Path, state: Mapping[str, Any]) -> Loss:
+    """Return the loss of a file with its state, if it has one.
+
+    Args:
+        path: Path of the file, for errors.
+        state: Content of the file: `loss`, and `classes` and `loss_state` if there are.
+
+    Raises:
+        CheckpointError: The loss is not registered here, or the state is not one of it.
+    """
+    loss: Loss = read_component(path, LOSSES, state["loss"])
+    if not state.get("loss_state"):
+        return loss
+    try:
+        loss.prepare(state["classes"])
+        loss.load_state_dict(state["loss_state"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its state is none of {type(loss).__name__} ({error})") from error
+    return loss
 
 
 def _described(module: Any) -> dict[str, Any]:

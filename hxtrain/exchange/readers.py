@@ -1,7 +1,7 @@
 """What each simulator makes of a NIR graph, by its reader's code: takes it as it is meant, otherwise, or not at all.
 
-Versions: norse 1.1.0, snnTorch 1.0.0, SpikingJelly 2.0.0, rockpool 3.1.0, spyx 1.0.0, sinabs 3.1.3 were run on graphs of
-each kind; hxtorch (2025) was only read. `simulators` runs those that are installed.
+Versions: norse 1.1.0, snnTorch 1.0.0, SpikingJelly 2.0.0, rockpool 3.1.0, spyx 1.0.0, sinabs 3.1.3 were run on graphs
+of each kind; hxtorch (2025) was only read. `simulators` runs those that are installed.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ A layer computes, in steps of dt::
     I[t+1] = alpha I[t] + W x[t]           alpha = exp(-dt / tau_syn)
     U[t+1] = beta U[t] + I[t+1]            beta = exp(-dt / tau_mem), threshold 1, reset to 0
 
-NIR's equations (Pedersen et al. 2024) are continuous, `tau_syn dI/dt = -I + w_in S`, `tau_mem dv/dt = v_leak - v + r I`.
-They say nothing on what a spike is in a step. The simulators read them in different ways. Each way gives decays, and a
+NIR's equations (Pedersen et al. 2024) are continuous, `tau_syn dI/dt = -I + w_in S` and
+`tau_mem dv/dt = v_leak - v + r I`. They say nothing on what a spike is in a step. The simulators read them in different ways. Each way gives decays, and a
 gain that multiplies the weights::
 
     euler         alpha = 1 - dt/tau_syn, beta = 1 - dt/tau_mem, gain = (w_in dt/tau_syn) (r dt/tau_mem)
@@ -125,7 +125,8 @@ def dynamics(stage: Stage, dt: float, dialect: Dialect, unit: float, approximate
         gain = gain / (fields["v_threshold"] - leak)
     if not np.all(np.isfinite(gain) & (gain != 0)):
         raise ExchangeError(
-            f"{_where(stage)} has gains {_short(gain)} of its inputs, from r={_short(fields['r'])}; all must be finite and "
+            f"{_where(stage)} has gains {_short(gain)} of its inputs, from r={_short(fields['r'])}; all must be finite "
+            "and "
             "other than 0"
         )
     remarks += [mem_remark, syn_remark]
@@ -143,7 +144,8 @@ def _inexact(stage: Stage, dialect: Dialect, approximate: bool) -> str:
         return ""
     if not approximate:
         raise ExchangeError(
-            f"{_where(stage)} has no equal here: {reason}. Take a layer that comes close with approximate=True, and compare "
+            f"{_where(stage)} has no equal here: {reason}. Take a layer that comes close with approximate=True, and "
+            "compare "
             "accuracies; or train it with a reset to 0"
         )
     return f"{_where(stage)}: {reason}"
@@ -208,7 +210,8 @@ def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate
         raise ExchangeError(f"{where}: {name}={_short(values)} s must be positive")
     if shortest < min(SHORTEST, dt) or (dt < LONGEST and longest > LONGEST):
         raise ExchangeError(
-            f"{where}: {name}={_short(values)} s is not within {SHORTEST:g} .. {LONGEST:g} s; if the graph's unit is another "
+            f"{where}: {name}={_short(values)} s is not within {SHORTEST:g} .. {LONGEST:g} s; if the graph's unit is "
+            "another "
             "one, give time_unit (1e-3 for ms; the time step for time constants in steps), or the dialect of the "
             "simulator that wrote it"
         )
@@ -216,7 +219,8 @@ def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate
         return float(values.mean()) if longest != shortest else longest, ""
     if not approximate:
         raise ExchangeError(
-            f"{where}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here share "
+            f"{where}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here "
+            "share "
             "it: split the population, or take the mean with approximate=True"
         )
     return float(values.mean()), f"{where}: {name} {shortest:.4g} .. {longest:.4g} s is replaced by its mean"

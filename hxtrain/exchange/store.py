@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hxtrain.checks import require_kind
+from hxtrain.checks import one_of, require_kind, text
 from hxtrain.datasets.encoders import ENCODERS, Encoder, LatencyEncoder
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Loss
@@ -22,35 +22,70 @@ from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
 from hxtrain.runs.saved import check_plain, module_with_weights, required
 from hxtrain.runs.versions import versions
 
-from .plain import component_values, network_of, network_values, read_component
+from .graphs import write_graph
+from .plain import component_values, network_of, network_values, read_component, read_loss
+from .to_nir import to_nir
+from .weights import save_archive, save_state_dict
 
 KIND = "network"
 """Entry `kind` of the files of this module."""
+FORMATS = ("hxtrain", "npz", "state_dict", "nir")
+SUFFIXES: Mapping[str, str] = {".npz": "npz", ".nir": "nir"}
+"""Format of a path by its end."""
 
 
-def save_network(net: Network, path: str | Path, encoder: Encoder | None = None, loss: Loss | None = None) -> None:
+def save_network(
+    net: Network,
+    path: str | Path,
+    encoder: Encoder | None = None,
+    loss: Loss | None = None,
+    format: str | None = None,
+    **options: Any,
+) -> None:
     """Write a network into a file.
 
+    The formats `npz` and `state_dict` hold weights alone, and `nir` the ideal network. If the network is attached to a
+    device, these three hold its integer weights with their scales as well.
+
     Args:
-        net: Network with its weights; a device it is attached to is not part of the file.
+        net: Network with its weights.
         path: Path of the file, such as `digits.pt`.
         encoder: Code of the samples that the network was trained with; None: `LatencyEncoder()`.
         loss: Loss that turns outputs into answers; None: `MaxOverTime()`, for a spiking output `SpikeCount()`.
+        format: `hxtrain`, `npz`, `state_dict` or `nir`; None: by the path's end, `.npz` or `.nir`, else `hxtrain`.
+        options: Further arguments of `to_nir`, for `nir`.
 
     Raises:
-        ValueError: A constant cannot be stored, such as a surrogate that is a function, or a class is unknown here.
+        ValueError: A constant cannot be stored, such as a surrogate that is a function, a class is unknown here, or
+            the format cannot represent the network.
         CheckpointError: The file cannot be written.
     """
     require_kind(net, Network, "net", "save(net, path)")
+    by_suffix = SUFFIXES.get(Path(text("path", path)).suffix, "hxtrain")
+    chosen = by_suffix if format is None else one_of(FORMATS)("format", format)
+    if options and chosen != "nir":
+        raise ValueError(f"{', '.join(options)}: only format='nir' has these options; leave them out")
     chosen_loss = loss or default_loss(net)
+    if chosen == "nir":
+        write_graph(to_nir(net, encoder=encoder or LatencyEncoder(), loss=chosen_loss, **options), path)
+    elif chosen == "npz":
+        save_archive(net, path)
+    elif chosen == "state_dict":
+        save_state_dict(net, path)
+    else:
+        _save(net, path, encoder or LatencyEncoder(), chosen_loss)
+
+
+def _save(net: Network, path: str | Path, encoder: Encoder, loss: Loss) -> None:
+    """Write a network in the format of a checkpoint."""
     state = {
         "kind": KIND,
         **network_values(net),
         "model": net.state_dict(),
-        "encoder": component_values(ENCODERS, encoder or LatencyEncoder()),
-        "loss": component_values(LOSSES, chosen_loss),
-        "classes": chosen_loss.classes(net.layers[-1].neurons.size),
-        "loss_state": chosen_loss.state_dict(),
+        "encoder": component_values(ENCODERS, encoder),
+        "loss": component_values(LOSSES, loss),
+        "classes": loss.classes(net.layers[-1].neurons.size),
+        "loss_state": loss.state_dict(),
         "versions": versions(),
     }
     save_checkpoint(path, state)
@@ -94,27 +129,6 @@ def load_network(path: Path, state: Mapping[str, Any]) -> StoredNetwork:
         raise CheckpointError(f"{path}: its modules make no network ({error}); the file is damaged") from error
     encoder = read_component(path, ENCODERS, content["encoder"])
     return StoredNetwork(net, encoder, read_loss(path, state))
-
-
-def read_loss(path: Path, state: Mapping[str, Any]) -> Loss:
-    """Return the loss of a file with its state, if it has one.
-
-    Args:
-        path: Path of the file, for errors.
-        state: Content of the file: `loss`, and `classes` and `loss_state` if there are.
-
-    Raises:
-        CheckpointError: The loss is not registered here, or the state is not one of it.
-    """
-    loss: Loss = read_component(path, LOSSES, state["loss"])
-    if not state.get("loss_state"):
-        return loss
-    try:
-        loss.prepare(state["classes"])
-        loss.load_state_dict(state["loss_state"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its state is none of {type(loss).__name__} ({error})") from error
-    return loss
 
 
 def _precision(weights: Mapping[str, Any]) -> torch.dtype:

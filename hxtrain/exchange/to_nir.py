@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from hxtrain._version import __version__
 from hxtrain.backends.intake import as_tensor
 from hxtrain.checks import one_of, optional, require_kind
 from hxtrain.datasets.encoders import Encoder
-from hxtrain.execution import device_of
 from hxtrain.execution.config import SOFTWARE
 from hxtrain.network import LIF, Layer, Network
 from hxtrain.objectives import Loss
@@ -21,6 +19,7 @@ from .errors import ExchangeError
 from .graphs import nir_package
 from .metadata import INTEGERS, KEY, MASK, PARAMETER, metadata_text
 from .reading import DISCRETISATIONS, euler_equivalent, resistance
+from .sent import Sent, sent_of
 
 READOUTS = ("CubaLI", "omit")
 """Ways to write a readout: as its neurons, or not at all, for simulators that have no such neurons."""
@@ -47,22 +46,8 @@ DIALECTS: Mapping[str, Form] = {
     "snntorch": Form(1e-4, nested=True),
     "hxtorch": Form(unit=1e-3, discretisation="continuous"),
 }
-"""Forms of graphs. snnTorch has steps of 1e-4 s, and feeds the inputs of a recurrent population that is no subgraph into
-the recurrent weights. hxtorch reads milliseconds, and configures a chip with the physical time constants."""
-
-
-class Sent(NamedTuple):
-    """Integer weights as a device gets them.
-
-    Attributes:
-        identity: Identity of the device: backend, chip, hash, and calibration if there is one.
-        integers: Integer weights by projection `[N, J]`.
-        scales: Integer weight per unit of float weight, by projection.
-    """
-
-    identity: Mapping[str, str]
-    integers: Mapping[str, Tensor]
-    scales: Mapping[str, float]
+"""Forms of graphs. snnTorch has steps of 1e-4 s, and feeds the inputs of a recurrent population that is no subgraph
+into the recurrent weights. hxtorch reads milliseconds, and configures a chip with the physical time constants."""
 
 
 def to_nir(
@@ -107,11 +92,12 @@ def to_nir(
     discretisation = discretisation or form.discretisation or "euler"
     if form.discretisation not in (None, discretisation):
         raise ExchangeError(
-            f"discretisation={discretisation!r} and dialect={dialect!r}: it reads {form.discretisation!r} time constants; "
+            f"discretisation={discretisation!r} and dialect={dialect!r}: it reads {form.discretisation!r} time "
+            "constants; "
             "leave the discretisation out"
         )
     scale = (1.0 if form.step is None else form.step / net.dt) / form.unit
-    builder = _Builder(nir, net, discretisation, scale, form.nested, sent or _sent(net), parameters or {})
+    builder = _Builder(nir, net, discretisation, scale, form.nested, sent or sent_of(net), parameters or {})
     for layer in net.layers:
         builder.add(layer, omit=readout == "omit" and not layer.neurons.spiking)
     builder.end()
@@ -140,7 +126,8 @@ def _require_representable(net: Network, approximate: bool) -> None:
     """
     if type(net) is not Network:
         raise ExchangeError(
-            f"{type(net).__name__} cannot be written: NIR's simulators have no delays of inputs; apply the delays to the "
+            f"{type(net).__name__} cannot be written: NIR's simulators have no delays of inputs; apply the delays to "
+            "the "
             "spikes, and write a Network of the same modules"
         )
     for layer in net.layers:
@@ -157,16 +144,6 @@ def _require_representable(net: Network, approximate: bool) -> None:
             "network.refractory=0, or write neurons that reset to 0 all the same with approximate=True (their spikes "
             "then differ from the twin's; the network here is restored exactly)"
         )
-
-
-def _sent(net: Network) -> Sent | None:
-    """Return the integer weights on the device of a network; None in software."""
-    device = device_of(net)
-    if device is None or device.plan is None:
-        return None
-    integers, scales = device.plan.quantise(net.effective_weights())
-    names = [projection.name for projection in net.projections]
-    return Sent(dict(device.backend.identity), integers, dict(zip(names, scales, strict=True)))
 
 
 class _Builder:
