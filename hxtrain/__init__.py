@@ -271,7 +271,7 @@ def load(
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:
-        run: run directory of `hxtrain`, or its `checkpoint.pt`; or a file of `save`, also a NIR graph, which have no data.
+        run: run directory of `hxtrain`, or its `checkpoint.pt`; or a file of `save` or a NIR graph, which have no data.
         data_folder: folder of the original data files; None: the data of the package.
         modules: modules with components of your own that the run names (`my_module:MyLoss`); they are imported.
 

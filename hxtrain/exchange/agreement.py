@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ def random_network(seed: int) -> Network:
 
     sizes = [whole(3, 16) for _ in range(whole(2, 4))]
     modules: list[Any] = []
-    for inputs, size in zip(sizes, sizes[1:], strict=False):
+    for inputs, size in pairwise(sizes):
         modules += [Linear(inputs, size), LIF(size, time(), time(), refractory=0.0)]
         if seed % 2:
             modules.append(Recurrent(size))

@@ -128,23 +128,25 @@ class _Inlined:
             return None
         if type(graph.nodes[end]).__name__ not in ("Linear", "Affine"):
             return None
-        neurons = [after for before, after in graph.edges if before == end]
+        neurons = [targets for sources, targets in graph.edges if sources == end]
         return (f"{prefix}{start}", f"{prefix}{neurons[0]}") if len(neurons) == 1 else None
 
     def _drop_transparent(self) -> None:
         """Remove ends of subgraphs and nodes that only change a shape, and join the edges around them."""
         names = [name for name, node in self.nodes.items() if type(node).__name__ in ("Input", "Output", "Flatten")]
         for name in names:
-            before = [start for start, end in self._edges if end == name]
-            after = [end for start, end in self._edges if start == name]
-            if not before or not after:
+            sources = [start for start, end in self._edges if end == name]
+            targets = [end for start, end in self._edges if start == name]
+            if not sources or not targets:
                 continue
-            if name in before:
+            if name in sources:
                 raise ExchangeError(f"node {name!r} feeds itself; remove this edge")
             self._edges = {pair: None for pair in self._edges if name not in pair}
-            if len(self._edges) + len(before) * len(after) > MOST_EDGES:
-                raise ExchangeError(f"node {name!r} joins {len(before)} x {len(after)} edges; give a chain of layers")
-            self._edges |= {(start, end): None for start in before for end in after}
+            if len(self._edges) + len(sources) * len(targets) > MOST_EDGES:
+                raise ExchangeError(
+                    f"node {name!r} joins {len(sources)} x {len(targets)} edges; give a chain of layers"
+                )
+            self._edges |= {(start, end): None for start in sources for end in targets}
             del self.nodes[name]
 
 
@@ -202,19 +204,19 @@ class _Walk:
 
     def _next(self, name: str, recurrent: list[str]) -> str:
         """Return the node after a node, apart from its recurrent weights."""
-        after = [node for node in self._downstream[name] if node not in recurrent]
-        if len(after) != 1:
+        targets = [node for node in self._downstream[name] if node not in recurrent]
+        if len(targets) != 1:
             raise ExchangeError(
-                f"node {name!r} feeds {', '.join(map(repr, after[:4])) or 'nothing'}; a network here is a chain, in "
+                f"node {name!r} feeds {', '.join(map(repr, targets[:4])) or 'nothing'}; a network here is a chain, in "
                 "which "
                 "each population feeds the next one and, at most, itself: give a graph without branches"
             )
-        if after[0] in self._visited:
+        if targets[0] in self._visited:
             raise ExchangeError(
-                f"node {name!r} feeds {after[0]!r} again, which is a loop; a population may feed itself through one "
+                f"node {name!r} feeds {targets[0]!r} again, which is a loop; a population may feed itself through one "
                 "Linear, with a delay of a step: no other loop is computed here"
             )
-        return after[0]
+        return targets[0]
 
     def _weights(self, name: str, size: int) -> tuple[str, Array | None, str]:
         """Return the first node after the weights that start at a node, their product, and the name of the last."""
@@ -287,9 +289,9 @@ class _Walk:
         if name in self._downstream[name]:
             raise ExchangeError(f"node {name!r} feeds itself without weights; put a Linear into this loop")
         back = [
-            after
-            for after in self._downstream[name]
-            if self._downstream[after] == [name] and type(self._nodes[after]).__name__ in ("Linear", "Affine")
+            targets
+            for targets in self._downstream[name]
+            if self._downstream[targets] == [name] and type(self._nodes[targets]).__name__ in ("Linear", "Affine")
         ]
         if len(back) > 1:
             raise ExchangeError(f"node {name!r} has {len(back)} recurrent weights {', '.join(back)}; add them up")

@@ -206,14 +206,14 @@ def _bounded(stage: Stage, tau: float, window: float, approximate: bool) -> tupl
     longest = MAX_WINDOWS * window
     if tau <= longest:
         return tau, ""
-    where = f"node {stage.name!r} ({stage.kind})"
+    label = f"node {stage.name!r} ({stage.kind})"
     if not approximate:
         raise ExchangeError(
-            f"{where} has neurons that leak with {tau:.3g} s, layers here with at most {longest:.3g} s, "
+            f"{label} has neurons that leak with {tau:.3g} s, layers here with at most {longest:.3g} s, "
             f"{MAX_WINDOWS:g} "
             "times the window: train it with a leak, or take this one with approximate=True"
         )
-    return longest * (1 - SAME), f"{where}: the time constant {tau:.3g} s is replaced by {longest:.3g} s"
+    return longest * (1 - SAME), f"{label}: the time constant {tau:.3g} s is replaced by {longest:.3g} s"
 
 
 @torch.no_grad()
@@ -291,8 +291,8 @@ def _require_same(net: Network, chain: Chain, values: Mapping[str, Any]) -> None
         graph = dynamics(stage, net.dt * values["time_scale"], dialect, 1.0, approximate=False)
         taus = (graph.tau_mem / values["time_scale"], graph.tau_syn / values["time_scale"])
         pairs = zip(taus, (neurons.tau_mem, neurons.tau_syn), strict=True)
-        same = all(math.isclose(a, b, rel_tol=WRITTEN) for a, b in pairs) and graph.spiking == neurons.spiking
-        if not same or not np.allclose(graph.gain, 1, rtol=0, atol=WRITTEN):
+        is_equal = all(math.isclose(a, b, rel_tol=WRITTEN) for a, b in pairs) and graph.spiking == neurons.spiking
+        if not is_equal or not np.allclose(graph.gain, 1, rtol=0, atol=WRITTEN):
             raise _contradiction(f"node {stage.name!r} with the time constants {taus} s", f"{neurons}")
     for projection, weight in zip(net.projections, weights, strict=True):
         synapses = projection.synapses

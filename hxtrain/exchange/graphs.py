@@ -147,8 +147,8 @@ def _graph(path: Path, name: str, fields: Mapping[str, Any], metadata: dict[str,
     strange = sorted({node for pair in pairs for node in pair} - set(nodes))
     if strange:
         raise ExchangeError(f"{path}: {name} has edges of {strange[0][:60]!r}, which is no node of it; write it anew")
-    made = {key: _node(path, f"node {key!r}", node, depth + 1) for key, node in nodes.items()}
-    return nir_package().NIRGraph(nodes=made, edges=pairs, metadata=metadata, type_check=False)
+    children = {key: _node(path, f"node {key!r}", node, depth + 1) for key, node in nodes.items()}
+    return nir_package().NIRGraph(nodes=children, edges=pairs, metadata=metadata, type_check=False)
 
 
 def _check_fields(path: Path, name: str, kind: str, fields: dict[str, Any]) -> None:

@@ -91,10 +91,10 @@ def _label(stage: Stage) -> str:
     return f"{stage.name} ({stage.kind})"
 
 
-def _unknown(facts: Facts, known: tuple[str, ...], verdict: str, text: str) -> Iterator[Reason]:
+def _unknown(facts: Facts, kinds: tuple[str, ...], verdict: str, text: str) -> Iterator[Reason]:
     """Yield a reason for each node of a kind that a reader does not know."""
     for name, kind in facts.kinds.items():
-        if kind not in (*known, "Input", "Output"):
+        if kind not in (*kinds, "Input", "Output"):
             yield verdict, f"{name} ({kind}) {text}"
 
 
@@ -124,8 +124,8 @@ def _unit_input(stage: Stage, dt: float) -> bool:
 
 
 def _norse(facts: Facts) -> Iterator[Reason]:
-    known = ("Affine", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
-    yield from _unknown(facts, known, DIFFERS, "is left out, without an error")
+    kinds = ("Affine", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
+    yield from _unknown(facts, kinds, DIFFERS, "is left out, without an error")
     for stage in facts.chain.stages:
         if stage.kind in ("LIF", "IF") and np.any(stage.fields["r"] != 1):
             yield DIFFERS, f"{_label(stage)}: r is read as 1"
@@ -139,8 +139,8 @@ def _exact_only(stage: Stage, dt: float) -> Iterator[Reason]:
 
 
 def _snntorch(facts: Facts) -> Iterator[Reason]:
-    known = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
-    yield from _unknown(facts, known, REFUSES, "has no module there")
+    kinds = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
+    yield from _unknown(facts, kinds, REFUSES, "has no module there")
     yield from _leaks(facts)
     yield from _not_uniform(facts, ("v_threshold",))
     for stage in facts.chain.stages:
@@ -155,8 +155,8 @@ def _snntorch(facts: Facts) -> Iterator[Reason]:
 
 
 def _spikingjelly(facts: Facts) -> Iterator[Reason]:
-    known = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
-    yield from _unknown(facts, known, REFUSES, "has no module there")
+    kinds = ("Affine", "AvgPool2d", "Conv1d", "Conv2d", "CubaLIF", "Flatten", "IF", "LIF", "Linear", "SumPool2d")
+    yield from _unknown(facts, kinds, REFUSES, "has no module there")
     yield from _not_uniform(facts, ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in"))
     for stage in facts.chain.stages:
         if stage.kind == "CubaLIF" and not (_euler(stage, facts.dt) and _unit_input(stage, facts.dt)):
@@ -178,8 +178,8 @@ def _rockpool(facts: Facts) -> Iterator[Reason]:
 def _spyx(facts: Facts) -> Iterator[Reason]:
     if not {"input", "output"} <= set(facts.kinds):
         yield REFUSES, "the ends of the graph are not named input and output"
-    known = ("Affine", "Conv2d", "CubaLIF", "Flatten", "IF", "LI", "LIF", "Linear", "SumPool2d", "Threshold")
-    yield from _unknown(facts, known, DIFFERS, "is left out, without an error")
+    kinds = ("Affine", "Conv2d", "CubaLIF", "Flatten", "IF", "LI", "LIF", "Linear", "SumPool2d", "Threshold")
+    yield from _unknown(facts, kinds, DIFFERS, "is left out, without an error")
     for stage in facts.chain.stages:
         if stage.kind == "LI":
             yield REFUSES, f"{_label(stage)} has no module there without a Threshold"
@@ -188,8 +188,8 @@ def _spyx(facts: Facts) -> Iterator[Reason]:
 
 
 def _sinabs(facts: Facts) -> Iterator[Reason]:
-    known = ("Affine", "Conv1d", "Conv2d", "Flatten", "IF", "LI", "LIF", "SumPool2d")
-    yield from _unknown(facts, known, REFUSES, "has no layer there")
+    kinds = ("Affine", "Conv1d", "Conv2d", "Flatten", "IF", "LI", "LIF", "SumPool2d")
+    yield from _unknown(facts, kinds, REFUSES, "has no layer there")
     for stage in facts.chain.stages:
         if stage.kind in ("IF", "LIF"):
             yield DIFFERS, f"{_label(stage)}: time constants are read in steps, and a spike subtracts the threshold"

@@ -6,8 +6,8 @@ A layer computes, in steps of dt::
     U[t+1] = beta U[t] + I[t+1]            beta = exp(-dt / tau_mem), threshold 1, reset to 0
 
 NIR's equations (Pedersen et al. 2024) are continuous, `tau_syn dI/dt = -I + w_in S` and
-`tau_mem dv/dt = v_leak - v + r I`. They say nothing on what a spike is in a step. The simulators read them in different ways. Each way gives decays, and a
-gain that multiplies the weights::
+`tau_mem dv/dt = v_leak - v + r I`. They say nothing on what a spike is in a step.
+The simulators read them in different ways. Each way gives decays, and a gain that multiplies the weights::
 
     euler         alpha = 1 - dt/tau_syn, beta = 1 - dt/tau_mem, gain = (w_in dt/tau_syn) (r dt/tau_mem)
     continuous    alpha = exp(-dt/tau_syn), beta = exp(-dt/tau_mem),
@@ -125,7 +125,7 @@ def dynamics(stage: Stage, dt: float, dialect: Dialect, unit: float, approximate
         gain = gain / (fields["v_threshold"] - leak)
     if not np.all(np.isfinite(gain) & (gain != 0)):
         raise ExchangeError(
-            f"{_where(stage)} has gains {_short(gain)} of its inputs, from r={_short(fields['r'])}; all must be finite "
+            f"{_label(stage)} has gains {_short(gain)} of its inputs, from r={_short(fields['r'])}; all must be finite "
             "and "
             "other than 0"
         )
@@ -144,14 +144,14 @@ def _inexact(stage: Stage, dialect: Dialect, approximate: bool) -> str:
         return ""
     if not approximate:
         raise ExchangeError(
-            f"{_where(stage)} has no equal here: {reason}. Take a layer that comes close with approximate=True, and "
+            f"{_label(stage)} has no equal here: {reason}. Take a layer that comes close with approximate=True, and "
             "compare "
             "accuracies; or train it with a reset to 0"
         )
-    return f"{_where(stage)}: {reason}"
+    return f"{_label(stage)}: {reason}"
 
 
-def _where(stage: Stage) -> str:
+def _label(stage: Stage) -> str:
     return f"node {stage.name!r} ({stage.kind})"
 
 
@@ -167,7 +167,7 @@ def refuse_rockpool(stages: list[Stage], dt: float) -> None:
             continue
         if np.allclose(stage.fields["r"], tau * np.exp(-dt / tau) / dt, rtol=1e-4, atol=0):
             raise ExchangeError(
-                f"{_where(stage)} has r = tau exp(-dt/tau)/dt, which rockpool writes and means otherwise; give "
+                f"{_label(stage)} has r = tau exp(-dt/tau)/dt, which rockpool writes and means otherwise; give "
                 "dialect='rockpool'"
             )
 
@@ -179,20 +179,20 @@ def _check_potentials(stage: Stage) -> Array:
     if "v_threshold" not in fields:
         if np.any(leak != 0):
             raise ExchangeError(
-                f"{_where(stage)} has the leak v_leak={_short(leak)}; a readout here rests at 0: "
+                f"{_label(stage)} has the leak v_leak={_short(leak)}; a readout here rests at 0: "
                 "subtract it after the network"
             )
         return leak
     distance = fields["v_threshold"] - leak
     if not np.all(distance > 0):
         raise ExchangeError(
-            f"{_where(stage)} has the threshold {_short(fields['v_threshold'])} and the leak "
+            f"{_label(stage)} has the threshold {_short(fields['v_threshold'])} and the leak "
             f"{_short(leak)}; the threshold must be above the leak"
         )
     reset = fields["v_reset"]
     if not np.allclose(reset, leak, rtol=0, atol=SAME * float(np.max(distance))):
         raise ExchangeError(
-            f"{_where(stage)} resets to v_reset={_short(reset)}, and leaks to v_leak={_short(leak)}; "
+            f"{_label(stage)} resets to v_reset={_short(reset)}, and leaks to v_leak={_short(leak)}; "
             "neurons here reset to the leak: set both to the same value"
         )
     return leak
@@ -205,12 +205,12 @@ def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate
     values = stage.fields[name] * scale
     shortest = float(values.min())
     longest = float(values.max())
-    where = _where(stage)
+    label = _label(stage)
     if not shortest > 0:
-        raise ExchangeError(f"{where}: {name}={_short(values)} s must be positive")
+        raise ExchangeError(f"{label}: {name}={_short(values)} s must be positive")
     if shortest < min(SHORTEST, dt) or (dt < LONGEST and longest > LONGEST):
         raise ExchangeError(
-            f"{where}: {name}={_short(values)} s is not within {SHORTEST:g} .. {LONGEST:g} s; if the graph's unit is "
+            f"{label}: {name}={_short(values)} s is not within {SHORTEST:g} .. {LONGEST:g} s; if the graph's unit is "
             "another "
             "one, give time_unit (1e-3 for ms; the time step for time constants in steps), or the dialect of the "
             "simulator that wrote it"
@@ -219,11 +219,11 @@ def _time_constant(stage: Stage, name: str, scale: float, dt: float, approximate
         return float(values.mean()) if longest != shortest else longest, ""
     if not approximate:
         raise ExchangeError(
-            f"{where}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here "
+            f"{label}: {name} differs between neurons, {shortest:.4g} .. {longest:.4g} s; the neurons of a layer here "
             "share "
             "it: split the population, or take the mean with approximate=True"
         )
-    return float(values.mean()), f"{where}: {name} {shortest:.4g} .. {longest:.4g} s is replaced by its mean"
+    return float(values.mean()), f"{label}: {name} {shortest:.4g} .. {longest:.4g} s is replaced by its mean"
 
 
 def _decay(stage: Stage, tau: float | None, dt: float, exponential: bool) -> float:
@@ -234,7 +234,7 @@ def _decay(stage: Stage, tau: float | None, dt: float, exponential: bool) -> flo
         return math.exp(-dt / tau)
     if tau < dt * (1 - SAME):
         raise ExchangeError(
-            f"{_where(stage)} has a time constant of {tau:.4g} s, shorter than the step dt={dt:.4g} s, in "
+            f"{_label(stage)} has a time constant of {tau:.4g} s, shorter than the step dt={dt:.4g} s, in "
             "which forward Euler diverges; give the dt of the graph, or discretisation='continuous'"
         )
     return max(1 - dt / tau, 0.0)

@@ -15,11 +15,11 @@ from hxtrain.execution.config import SOFTWARE
 from hxtrain.network import LIF, Layer, Network
 from hxtrain.objectives import Loss
 
+from .device_weights import DeviceWeights, device_weights_of
 from .errors import ExchangeError
 from .graphs import nir_package
 from .metadata import INTEGERS, KEY, MASK, PARAMETER, metadata_text
 from .reading import DISCRETISATIONS, euler_equivalent, resistance
-from .sent import Sent, sent_of
 
 READOUTS = ("CubaLI", "omit")
 """Ways to write a readout: as its neurons, or not at all, for simulators that have no such neurons."""
@@ -60,7 +60,7 @@ def to_nir(
     readout: str = "CubaLI",
     approximate: bool = False,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    sent: Sent | None = None,
+    device_weights: DeviceWeights | None = None,
 ) -> Any:
     """Return the graph of a network.
 
@@ -77,7 +77,7 @@ def to_nir(
         approximate: Whether to write neurons that reset to 0 where the network subtracts the threshold or has a
             refractory period, which NIR cannot say.
         parameters: Measured parameters of neurons, such as `{"layer0": {"tau_mem": [...]}}`, for the metadata.
-        sent: Integer weights of a device that the network is not attached to; None: those of its device, if any.
+        device_weights: Integer weights of a device that the network is not attached to; None: those of its device.
 
     Raises:
         ExchangeError: The package `nir` is missing, or NIR cannot represent the network.
@@ -97,7 +97,9 @@ def to_nir(
             "leave the discretisation out"
         )
     scale = (1.0 if form.step is None else form.step / net.dt) / form.unit
-    builder = _Builder(nir, net, discretisation, scale, form.nested, sent or sent_of(net), parameters or {})
+    builder = _Builder(
+        nir, net, discretisation, scale, form.nested, device_weights or device_weights_of(net), parameters or {}
+    )
     for layer in net.layers:
         builder.add(layer, omit=readout == "omit" and not layer.neurons.spiking)
     builder.end()
@@ -162,7 +164,7 @@ class _Builder:
         discretisation: str,
         scale: float,
         nested: bool,
-        sent: Sent | None,
+        device_weights: DeviceWeights | None,
         parameters: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._nir = nir
@@ -170,7 +172,7 @@ class _Builder:
         self._is_euler = discretisation == "euler"
         self._scale = scale
         self._nested = nested
-        self._sent = sent
+        self._device_weights = device_weights
         self._parameters = parameters
         self.nodes: dict[str, Any] = {"input": nir.Input({"input": np.array([net.layers[0].linear.inputs])})}
         self.edges: list[tuple[str, str]] = []
@@ -216,9 +218,9 @@ class _Builder:
 
     def device_entries(self) -> dict[str, Any]:
         """Return what the metadata say of the device."""
-        if self._sent is None:
+        if self._device_weights is None:
             return {"device": {"backend": SOFTWARE}}
-        return {"device": dict(self._sent.identity), "scales": dict(self._sent.scales)}
+        return {"device": dict(self._device_weights.identity), "scales": dict(self._device_weights.scales)}
 
     def _put(self, name: str, node: Any) -> None:
         self.nodes[name] = node
@@ -232,8 +234,8 @@ class _Builder:
         metadata: dict[str, Any] = {}
         if synapses.mask is not None:
             metadata[MASK] = synapses.mask.cpu().numpy().astype(np.uint8)
-        if self._sent is not None:
-            metadata[INTEGERS] = self._sent.integers[projection.name].cpu().numpy()
+        if self._device_weights is not None:
+            metadata[INTEGERS] = self._device_weights.integers[projection.name].cpu().numpy()
         weight = synapses.effective_weight.detach().cpu().numpy().copy()
         return self._nir.Linear(weight, metadata=metadata)
 

@@ -23,9 +23,9 @@ from hxtrain.network import LateralInhibition, Network
 from hxtrain.runs.checkpoint import CheckpointError
 from hxtrain.runs.saved import require_finite
 
+from .device_weights import device_weights_of
 from .errors import ExchangeError
 from .hdf5 import MOST_BYTES
-from .sent import Sent, sent_of
 
 log = logging.getLogger(__name__)
 INTEGERS = "_integers"
@@ -131,11 +131,11 @@ def _require_shapes(matrices: Mapping[str, Tensor], shapes: list[tuple[int, ...]
     Raises:
         ExchangeError: They differ.
     """
-    given = [tuple(matrix.shape) for matrix in matrices.values()]
-    if given == shapes:
+    shapes_given = [tuple(matrix.shape) for matrix in matrices.values()]
+    if shapes_given == shapes:
         return
     named = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-    if [shape[::-1] for shape in given] == shapes:
+    if [shape[::-1] for shape in shapes_given] == shapes:
         raise ExchangeError(f"{origin} has the weights {named}, which are transposed; load them with transposed=True")
     raise ExchangeError(
         f"{origin} is a state_dict with weights {named}; the network takes matrices [post, pre] of the shapes "
@@ -181,21 +181,20 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(native))
 
 
-def named_weights(net: Network, names: Iterable[str], sent: Sent | None = None) -> dict[str, Tensor]:
+def named_weights(net: Network, names: Iterable[str]) -> dict[str, Tensor]:
     """Return the effective weights of a network, with integer weights and scales if it runs on a device.
 
     Args:
         net: Network.
         names: Name of each projection.
-        sent: Integer weights; None: those of the network's device, if any.
     """
-    sent = sent or sent_of(net)
+    device_weights = device_weights_of(net)
     values: dict[str, Tensor] = {}
     for name, projection in zip(names, net.projections, strict=True):
         values[name] = projection.synapses.effective_weight.detach().cpu().clone()
-        if sent is not None:
-            values[f"{name}{INTEGERS}"] = sent.integers[projection.name].cpu()
-            values[f"{name}{SCALE}"] = torch.tensor(sent.scales[projection.name], dtype=torch.float64)
+        if device_weights is not None:
+            values[f"{name}{INTEGERS}"] = device_weights.integers[projection.name].cpu()
+            values[f"{name}{SCALE}"] = torch.tensor(device_weights.scales[projection.name], dtype=torch.float64)
     return values
 
 

@@ -11,7 +11,7 @@ from hxtrain.execution import device_of
 from hxtrain.network import Network
 
 
-class Sent(NamedTuple):
+class DeviceWeights(NamedTuple):
     """Integer weights as a device gets them.
 
     Attributes:
@@ -25,11 +25,11 @@ class Sent(NamedTuple):
     scales: Mapping[str, float]
 
 
-def sent_of(net: Network) -> Sent | None:
+def device_weights_of(net: Network) -> DeviceWeights | None:
     """Return the integer weights on the device of a network; None in software."""
     device = device_of(net)
     if device is None or device.plan is None:
         return None
     integers, scales = device.plan.quantise(net.effective_weights())
     names = [projection.name for projection in net.projections]
-    return Sent(dict(device.backend.identity), integers, dict(zip(names, scales, strict=True)))
+    return DeviceWeights(dict(device.backend.identity), integers, dict(zip(names, scales, strict=True)))
