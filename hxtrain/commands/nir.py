@@ -142,7 +142,7 @@ class Export(NamedTuple):
         net: Network with its weights.
         encoder: Code of the samples.
         loss: Loss.
-        checkpoint: Checkpoint of the run; empty for a file of `hx.save`.
+        checkpoint: Checkpoint of the run; without one, the file is one of `hx.save`.
     """
 
     net: Network
@@ -243,7 +243,8 @@ def check(config: CheckConfig) -> Report:
     except ExchangeError as error:
         reason = str(error)
     rows = [("hxtrain", "refuses" if network is None else "equal", "", reason)]
-    for verdict in verdicts(graph, dt):
+    in_milliseconds = values is not None and values.get("dialect") == "hxtorch"
+    for verdict in verdicts(graph, dt, in_milliseconds):
         measured = _measured(verdict.simulator, graph, network, dt) if config.run and network is not None else ""
         rows.append((verdict.simulator, verdict.verdict, measured, "; ".join(verdict.reasons)))
     return Report(lines, rows)

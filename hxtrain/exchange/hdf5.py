@@ -54,7 +54,7 @@ def read_tree(path: Path, group: str) -> dict[str, Any]:
             root = reader.child(file, group, group)
             if not isinstance(root, h5py.Group):
                 raise ExchangeError(f"{path} has no group {group!r}; it is no NIR file")
-            return reader.tree(root, group, 0)
+            return reader.contents(reader.tree(root, group, 0), group)
     except ExchangeError:
         raise
     except MemoryError as error:
@@ -78,7 +78,7 @@ class _Reader:
         self._characters = MOST_CHARACTERS
 
     def tree(self, group: h5py.Group, name: str, depth: int) -> dict[str, Any]:
-        """Return a group as nested dictionaries."""
+        """Return a group as nested dictionaries of arrays that are checked, and not read yet."""
         if depth > DEEPEST:
             raise self._refusal(name, f"is nested more than {DEEPEST} deep")
         values: dict[str, Any] = {}
@@ -88,7 +88,8 @@ class _Reader:
             if isinstance(item, h5py.Group):
                 values[key] = self.tree(item, label, depth + 1)
             elif isinstance(item, h5py.Dataset):
-                values[key] = self._values(item, label)
+                self._check(item, label)
+                values[key] = item
             else:
                 raise self._refusal(label, f"is a {type(item).__name__}, neither a group nor an array")
         return values
@@ -103,8 +104,15 @@ class _Reader:
             raise self._refusal(label, f"is a {type(link).__name__}, which leads elsewhere")
         return group.get(key)
 
-    def _values(self, dataset: h5py.Dataset, label: str) -> Any:
-        """Return an array, a number, a text or texts after a check of type and sizes."""
+    def contents(self, tree: dict[str, Any], name: str) -> dict[str, Any]:
+        """Return nested dictionaries with the values of their arrays."""
+        return {
+            key: self.contents(item, f"{name}/{key}") if isinstance(item, dict) else self._values(item, f"{name}/{key}")
+            for key, item in tree.items()
+        }
+
+    def _check(self, dataset: h5py.Dataset, label: str) -> None:
+        """Check type and sizes of an array, and count its bytes."""
         if dataset.shape is None:
             raise self._refusal(label, "is an empty dataset")
         if dataset.is_virtual or dataset.external:
@@ -124,7 +132,10 @@ class _Reader:
                 f"may hold {MOST_BYTES} bytes in chunks of {LARGEST_CHUNK}",
             )
         self._bytes -= size
-        if is_text:
+
+    def _values(self, dataset: h5py.Dataset, label: str) -> Any:
+        """Return an array, a number, a text or texts."""
+        if h5py.check_string_dtype(dataset.dtype) is not None:
             return self._texts(dataset, label)
         value = dataset[()]
         return value if isinstance(value, np.ndarray) else value.item()

@@ -44,25 +44,28 @@ class Facts(NamedTuple):
         chain: Populations of the graph.
         dt: Time step (s).
         nested: Names of the recurrent populations that are subgraphs.
+        in_milliseconds: Whether times are milliseconds.
     """
 
     kinds: Mapping[str, str]
     chain: Chain
     dt: float
     nested: frozenset[str]
+    in_milliseconds: bool
 
 
-def verdicts(graph: Any, dt: float) -> list[Verdict]:
+def verdicts(graph: Any, dt: float, in_milliseconds: bool = False) -> list[Verdict]:
     """Return what each simulator makes of a graph.
 
     Args:
         graph: `nir.NIRGraph`.
         dt: Time step of the graph (s).
+        in_milliseconds: Whether times are milliseconds of the physical neurons, as hxtorch reads them.
 
     Raises:
         ExchangeError: The graph is no chain of populations.
     """
-    facts = Facts(_kinds(graph), read_chain(graph), dt, _nested(graph))
+    facts = Facts(_kinds(graph), read_chain(graph), dt, _nested(graph), in_milliseconds)
     return [_verdict(name, list(reasons(facts))) for name, reasons in READERS.items()]
 
 
@@ -73,7 +76,7 @@ def _verdict(name: str, reasons: list[Reason]) -> Verdict:
 
 
 def _kinds(graph: Any, prefix: str = "") -> dict[str, str]:
-    kinds = {}
+    kinds: dict[str, str] = {}
     for name, node in graph.nodes.items():
         kind = type(node).__name__
         if kind == "NIRGraph":
@@ -201,7 +204,8 @@ def _hxtorch(facts: Facts) -> Iterator[Reason]:
     for stage in facts.chain.stages:
         if stage.recurrent is not None:
             yield REFUSES, f"{_label(stage)}: its reader follows a chain, without recurrent weights"
-        yield DIFFERS, f"{_label(stage)}: times are read in milliseconds; write dialect='hxtorch'"
+        if not facts.in_milliseconds:
+            yield DIFFERS, f"{_label(stage)}: times are read in milliseconds; write dialect='hxtorch'"
 
 
 READERS: Mapping[str, Callable[[Facts], Iterator[Reason]]] = {

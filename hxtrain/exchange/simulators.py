@@ -120,7 +120,8 @@ def _rockpool(graph: Any, spikes: Tensor, dt: float) -> Tensor:
     reader = importlib.import_module("rockpool.nn.modules.torch.nir")
     module = reader.from_nir(graph)
     output = module(spikes.transpose(0, 1))
-    return (output[0] if isinstance(output, tuple) else output).transpose(0, 1)
+    values: Tensor = output[0] if isinstance(output, tuple) else output
+    return values.transpose(0, 1)
 
 
 def _spyx(graph: Any, spikes: Tensor, dt: float) -> Tensor:
@@ -134,7 +135,8 @@ def _sinabs(graph: Any, spikes: Tensor, dt: float) -> Tensor:
     reader = importlib.import_module("sinabs.nir")
     module = reader.from_nir(graph, batch_size=1)
     output = module(spikes[:, 0])
-    return (output[0] if isinstance(output, tuple) else output)[:, None]
+    values: Tensor = output[0] if isinstance(output, tuple) else output
+    return values[:, None]
 
 
 SIMULATORS: Mapping[str, Simulator] = {
