@@ -283,14 +283,13 @@ def load(
 
     from .checks import text
     from .commands.evaluate import load_trained  # which needs all that trains
-    from .exchange import StoredNetwork, load_network, read_nir
+    from .exchange import load_network, stored_network
     from .exchange.store import KIND
     from .runs.checkpoint import load_checkpoint
 
     path = Path(text("run", run)).expanduser()
     if path.suffix == ".nir":
-        content = read_nir(path)
-        return StoredNetwork(content.net, content.encoder, content.loss)
+        return stored_network(path)
     file = path / "checkpoint.pt" if path.is_dir() else path
     state = load_checkpoint(file)
     if state.get("kind") == KIND:

@@ -104,7 +104,7 @@ class AgreeConfig:
 
     Attributes:
         networks: Number of networks; every second one is recurrent.
-        simulators: Programs; empty: norse, snnTorch and SpikingJelly, as far as they are installed.
+        simulators: Programs; without any, norse, snnTorch and SpikingJelly as far as they are installed.
     """
 
     networks: int = 100
@@ -242,7 +242,7 @@ def check(config: CheckConfig) -> Report:
         lines.append(f"hxtrain: {_description(content)}")
     except ExchangeError as error:
         reason = str(error)
-    rows = [("hxtrain", "refuses" if network is None else "equal", "", reason)]
+    rows: list[tuple[str, ...]] = [("hxtrain", "refuses" if network is None else "equal", "", reason)]
     in_milliseconds = values is not None and values.get("dialect") == "hxtorch"
     for verdict in verdicts(graph, dt, in_milliseconds):
         measured = _measured(verdict.simulator, graph, network, dt) if config.run and network is not None else ""

@@ -4,7 +4,7 @@ from .device_weights import DeviceWeights
 from .errors import ExchangeError
 from .from_nir import NirNetwork, Times, from_nir, read_nir
 from .graphs import read_graph, write_graph
-from .store import StoredNetwork, load_network, save_network
+from .store import StoredNetwork, load_network, save_network, stored_network
 from .to_nir import to_nir
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "read_graph",
     "read_nir",
     "save_network",
+    "stored_network",
     "to_nir",
     "write_graph",
 ]

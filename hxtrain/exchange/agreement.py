@@ -86,9 +86,10 @@ def expected_output(net: Network, spikes: Tensor, is_omitted: bool) -> Tensor:
         if is_omitted:
             hidden = layers[-2].spikes
             assert hidden is not None
-            return hidden @ net.effective_weights()[-1].t()
-    output: Tensor = layers[-1].trace if layers[-1].spikes is None else layers[-1].spikes
-    return output
+            entering: Tensor = hidden @ net.effective_weights()[-1].t()
+            return entering
+    spikes_or_none = layers[-1].spikes
+    return layers[-1].trace if spikes_or_none is None else spikes_or_none
 
 
 def differing_bins(name: str, graph: Any, net: Network, spikes: Tensor, dt: float) -> tuple[int, Tensor]:

@@ -22,7 +22,7 @@ from .errors import ExchangeError
 from .graphs import node_at, read_graph
 from .metadata import INTEGERS, MASK, PARAMETER, loss_state, origin_of, read_metadata
 from .plain import network_of, read_component, read_loss
-from .reading import DIALECTS, DISCRETISATIONS, RESETS, SAME, Dialect, Dynamics, dynamics, refuse_rockpool
+from .reading import DIALECTS, DISCRETISATIONS, RESETS, SAME, Dialect, Dynamics, dynamics, refuse_unmarked
 
 log = logging.getLogger(__name__)
 WRITTEN = 1e-5
@@ -170,7 +170,7 @@ def _foreign(graph: Any, times: Times) -> NirNetwork:
             "or LIF after them"
         )
     if times.dialect == "none":
-        refuse_rockpool(chain.stages, dt)
+        refuse_unmarked(chain.stages, dt, times.unit)
     populations = [dynamics(stage, dt, dialect, times.unit, times.approximate) for stage in chain.stages]
     return _network(chain, populations, dt, times, dialect)
 

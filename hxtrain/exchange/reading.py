@@ -155,21 +155,23 @@ def _label(stage: Stage) -> str:
     return f"node {stage.name!r} ({stage.kind})"
 
 
-def refuse_rockpool(stages: list[Stage], dt: float) -> None:
-    """Refuse a graph whose resistances are those that rockpool writes, and no other reader understands.
+def refuse_unmarked(stages: list[Stage], dt: float, unit: float) -> None:
+    """Refuse a graph whose resistances show that it was written in a dialect, while none was given.
 
     Raises:
-        ExchangeError: It is one.
+        ExchangeError: It was written by rockpool or spyx.
     """
     for stage in stages:
         tau = stage.fields.get("tau_mem", stage.fields.get("tau"))
         if tau is None or np.any(stage.fields.get("w_in", 1.0) != 1):
             continue
-        if np.allclose(stage.fields["r"], tau * np.exp(-dt / tau) / dt, rtol=1e-4, atol=0):
-            raise ExchangeError(
-                f"{_label(stage)} has r = tau exp(-dt/tau)/dt, which rockpool writes and means otherwise; give "
-                "dialect='rockpool'"
-            )
+        ratio = dt / (tau * unit)
+        for name, resistances in (("rockpool", np.exp(-ratio) / ratio), ("spyx", 1 - ratio)):
+            if np.allclose(stage.fields["r"], resistances, rtol=1e-4, atol=0):
+                raise ExchangeError(
+                    f"{_label(stage)} has r={_short(stage.fields['r'])}, which is what {name} writes for this step, and "
+                    f"means otherwise; give dialect={name!r}"
+                )
 
 
 def _check_potentials(stage: Stage) -> Array:

@@ -22,6 +22,7 @@ from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
 from hxtrain.runs.saved import check_plain, module_with_weights, required
 from hxtrain.runs.versions import versions
 
+from .from_nir import read_nir
 from .graphs import write_graph
 from .plain import component_values, network_of, network_values, read_component, read_loss
 from .to_nir import to_nir
@@ -103,6 +104,16 @@ class StoredNetwork(NamedTuple):
     net: Network
     encoder: Encoder
     loss: Loss
+
+
+def stored_network(path: Path) -> StoredNetwork:
+    """Return the network of a NIR graph with its code and loss, or the default ones if it does not say them.
+
+    Raises:
+        ExchangeError: It cannot be read.
+    """
+    content = read_nir(path)
+    return StoredNetwork(content.net, content.encoder or LatencyEncoder(), content.loss or default_loss(content.net))
 
 
 def load_network(path: Path, state: Mapping[str, Any]) -> StoredNetwork:

@@ -27,7 +27,7 @@ def graph(*nodes: object, weight: object = None, edges: object = None) -> "nir.N
     return nir.NIRGraph(nodes=dict(zip(names, parts, strict=True)), edges=chain, type_check=False)
 
 
-def cuba(**fields: float) -> "nir.CubaLIF":
+def cuba(**fields: float | np.ndarray) -> "nir.CubaLIF":
     """Return current-based neurons."""
     values = {"tau_syn": 4e-4, "tau_mem": 6e-4, "r": 3.0, "v_leak": 0.0, "v_threshold": 1.5, "w_in": 2.0, **fields}
     return nir.CubaLIF(**{name: value * ONES for name, value in values.items()})
@@ -150,7 +150,7 @@ REFUSALS = [
     (graph(cuba(), edges=[("input", "fc"), ("fc", "node0")]), "node 'node0' feeds nothing"),
     (
         graph(cuba(v_leak=0.0, r=6.0 * np.exp(-1 / 6), w_in=1.0)),
-        "which rockpool writes and means otherwise; give dialect",
+        "which is what rockpool writes for this step",
     ),
 ]
 

@@ -84,9 +84,9 @@ def test_integers_identity_and_recording_are_those_of_the_chip(tmp_path: Path) -
         assert content.integers[name].dtype == np.int8
     with hx.open_device("emulator", chip="W66F3") as device, torch.no_grad():
         content.net.attach(device)
-        again, _ = device.plan.quantise(content.net.effective_weights())
+        repeated_integers, _ = device.plan.quantise(content.net.effective_weights())
         repeated = content.net(spikes)
-    assert all(torch.equal(integers[name], again[name]) for name in integers)
+    assert all(torch.equal(integers[name], repeated_integers[name]) for name in integers)
     assert torch.equal(recorded.layers[0].spikes, repeated.layers[0].spikes)
     assert torch.equal(recorded.output, repeated.output)
 

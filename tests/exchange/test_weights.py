@@ -14,8 +14,8 @@ from hxtrain.runs.checkpoint import CheckpointError
 
 def network(recurrent: bool = False, seed: int = 0) -> hx.Network:
     """Return a small network."""
-    own = [hx.Recurrent(5)] if recurrent else []
-    return hx.Network(hx.Linear(4, 5), hx.LIF(5), *own, hx.Linear(5, 3), hx.LI(3), seed=seed)
+    loop = [hx.Recurrent(5)] if recurrent else []
+    return hx.Network(hx.Linear(4, 5), hx.LIF(5), *loop, hx.Linear(5, 3), hx.LI(3), seed=seed)
 
 
 def equal(net: hx.Network, weights: list[torch.Tensor]) -> bool:
