@@ -88,8 +88,9 @@ def expected_output(net: Network, spikes: Tensor, is_omitted: bool) -> Tensor:
             assert hidden is not None
             entering: Tensor = hidden @ net.effective_weights()[-1].t()
             return entering
-    spikes_or_none = layers[-1].spikes
-    return layers[-1].trace if spikes_or_none is None else spikes_or_none
+    fired = layers[-1].spikes
+    membranes: Tensor = layers[-1].trace
+    return membranes if fired is None else fired
 
 
 def differing_bins(name: str, graph: Any, net: Network, spikes: Tensor, dt: float) -> tuple[int, Tensor]:

@@ -169,8 +169,8 @@ def refuse_unmarked(stages: list[Stage], dt: float, unit: float) -> None:
         for name, resistances in (("rockpool", np.exp(-ratio) / ratio), ("spyx", 1 - ratio)):
             if np.allclose(stage.fields["r"], resistances, rtol=1e-4, atol=0):
                 raise ExchangeError(
-                    f"{_label(stage)} has r={_short(stage.fields['r'])}, which is what {name} writes for this step, and "
-                    f"means otherwise; give dialect={name!r}"
+                    f"{_label(stage)} has r={_short(stage.fields['r'])}, which is what {name} writes for this step "
+                    f"and means otherwise; give dialect={name!r}"
                 )
 
 
