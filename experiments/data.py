@@ -5,10 +5,8 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, List, TypeVar  # noqa: UP035 - as the settings spell it
+from typing import TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -18,7 +16,7 @@ from hxtrain.commands.sound import AudioConfig, ConversionConfig, Part, SpeechCo
 from hxtrain.console import print_table, write_any_letter
 from hxtrain.datasets.build import main as build
 
-from .settings import nearest, settings
+from .assignments import help_text, typed
 
 USAGE = """\
 hxtrain data: sound to spikes, spoken digits, and the data of the package
@@ -51,9 +49,9 @@ def main() -> int:
         return 0
     try:
         if words[0] == SPEECH:
-            _show(_run(synthesise, _typed(SpeechConfig, words[1:])))
+            _show(_run(synthesise, typed(SpeechConfig, words[1:])))
         elif any(word.startswith(AUDIO) for word in words):
-            _show(_run(convert_audio, _typed(AudioConfig, words)))
+            _show(_run(convert_audio, typed(AudioConfig, words)))
         else:
             raise ValueError(f"{words[0]} is no form of this command\n\n{USAGE}")
     except KeyboardInterrupt:
@@ -63,43 +61,6 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _typed(kind: type[Config], words: Sequence[str]) -> Config:
-    """Return the settings that words NAME=VALUE give.
-
-    Raises:
-        ValueError: A word is no setting, or a required one is missing.
-    """
-    names = settings(kind)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if not equals or name not in names:
-            close = nearest(name, names)
-            remedy = f"did you mean {close[0]}=VALUE?" if close else f"settings are {', '.join(names)}"
-            raise ValueError(f"{word} is not a setting; {remedy}")
-    config = OmegaConf.structured(kind)
-    for word in words:
-        try:
-            config = OmegaConf.merge(config, _value(word, names[word.partition("=")[0]].kind))
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{word}: {str(error).splitlines()[0]}") from None
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ValueError(f"{missing[0]}={names[missing[0]].text}".replace("=", "=VALUE is missing: ", 1))
-    typed = OmegaConf.to_object(config)
-    assert isinstance(typed, kind)
-    return typed
-
-
-def _value(word: str, kind: Any) -> Any:
-    """Return a setting; texts are as they are typed, since a pattern is no YAML, `yes` no truth value, `04` not 4."""
-    name, _, text = word.partition("=")
-    if kind is str:
-        return {name: text}
-    if kind == List[str]:  # noqa: UP006
-        return {name: [item.strip().strip("'\"") for item in text.strip().strip("[]").split(",") if item.strip()]}
-    return OmegaConf.from_dotlist([word])
 
 
 def _run(work: Callable[[Config, Report], list[Part]], config: Config) -> list[Part]:
@@ -139,12 +100,4 @@ def _show(parts: Sequence[Part]) -> None:
 
 def _help() -> str:
     """Return the forms of the command, and the settings of the conversions."""
-    lines = [USAGE]
-    for title, kind in (("audio=FOLDER", AudioConfig), (SPEECH, SpeechConfig)):
-        lines.append(f"Settings of {title}:")
-        defaults = OmegaConf.structured(kind)
-        for name, setting in settings(kind).items():
-            default = "required" if OmegaConf.is_missing(defaults, name) else f"default {defaults[name]}"
-            lines.append(f"  {name} ({default})\n      {setting.text}")
-        lines.append("")
-    return "\n".join(lines)
+    return help_text(USAGE, {"audio=FOLDER": AudioConfig, SPEECH: SpeechConfig})

@@ -46,6 +46,7 @@ VERBS: Mapping[str, Verb] = {
     "serve": _verb("serve", "serve a device to other machines", "docs/protocol.md"),
     "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
     "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
+    "nir": _verb("nir", "networks from and for other programs", "docs/exchange.md"),
     "info": _verb("info", "list devices, limits, chips, rules", "docs/commands.md"),
     "data": _verb("data", "sound to spikes; data of the package", "docs/data.md"),
 }

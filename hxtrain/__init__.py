@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .datasets import Dataset, EventSplit, Split, load_dataset
     from .datasets.encoders import Encoder, EventEncoder, LatencyEncoder, LinearLatencyEncoder
     from .datasets.sequences import DriftTasks, PermutedTasks, SplitTasks
+    from .exchange import StoredNetwork, from_nir, to_nir
+    from .exchange import save_network as save
     from .execution import Device, Plan, open_device, place
     from .gradients import Gradient, SurrogateGradient
     from .network import (
@@ -70,8 +72,7 @@ if TYPE_CHECKING:
     from .rules.superspike import SuperSpike
     from .rules.tempotron import Tempotron
     from .training import Evaluation, evaluate, fit
-    from .training.store import StoredNetwork
-    from .training.store import save_network as save
+    from .training.weights import load_weights
 
 _HOMES = {
     "ADM": "rules.adm",
@@ -131,7 +132,7 @@ _HOMES = {
     "Split": "datasets",
     "SplitTasks": "datasets.sequences",
     "Step": "rules",
-    "StoredNetwork": "training.store",
+    "StoredNetwork": "exchange",
     "SuperSpike": "rules.superspike",
     "SurrogateGradient": "gradients",
     "SynapticIntelligence": "objectives.consolidation",
@@ -147,14 +148,17 @@ _HOMES = {
     "create_backend": "backends",
     "evaluate": "training",
     "fit": "training",
+    "from_nir": "exchange",
     "learn": "rules",
     "load_dataset": "datasets",
+    "load_weights": "training.weights",
     "open_device": "execution",
     "place": "execution",
+    "to_nir": "exchange",
     "train_step": "rules",
 }
 """Module of each name; a type checker reads the same in the imports above."""
-_ALIASES = {"save": ("training.store", "save_network")}
+_ALIASES = {"save": ("exchange", "save_network")}
 """Names that have another one in their module, with module and name there."""
 
 __all__ = [
@@ -232,12 +236,15 @@ __all__ = [
     "create_backend",
     "evaluate",
     "fit",
+    "from_nir",
     "learn",
     "load",
     "load_dataset",
+    "load_weights",
     "open_device",
     "place",
     "save",
+    "to_nir",
     "train_step",
 ]
 
@@ -264,7 +271,7 @@ def load(
     """Return what a training run left: network with its weights, encoder, loss, data, and where it comes from.
 
     Args:
-        run: run directory of `hxtrain`, or its `checkpoint.pt`; or a file of `save`, which has no data.
+        run: run directory of `hxtrain`, or its `checkpoint.pt`; or a file of `save` or a NIR graph, which have no data.
         data_folder: folder of the original data files; None: the data of the package.
         modules: modules with components of your own that the run names (`my_module:MyLoss`); they are imported.
 
@@ -276,10 +283,13 @@ def load(
 
     from .checks import text
     from .commands.evaluate import load_trained  # which needs all that trains
+    from .exchange import load_network, stored_network
+    from .exchange.store import KIND
     from .runs.checkpoint import load_checkpoint
-    from .training.store import KIND, load_network
 
     path = Path(text("run", run)).expanduser()
+    if path.suffix == ".nir":
+        return stored_network(path)
     file = path / "checkpoint.pt" if path.is_dir() else path
     state = load_checkpoint(file)
     if state.get("kind") == KIND:

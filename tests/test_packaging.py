@@ -29,6 +29,7 @@ PACKAGES = [
     "hxtrain.datasets.files",
     "hxtrain.datasets.tasks",
     "hxtrain.environments",
+    "hxtrain.exchange",
     "hxtrain.execution",
     "hxtrain.gradients",
     "hxtrain.masks",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from hxtrain.datasets import Dataset
 from hxtrain.execution import Device, device_of
@@ -15,10 +13,7 @@ from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.execution.plan import PLAN_COLUMNS
 from hxtrain.network import Network
 from hxtrain.objectives.losses import check_output
-from hxtrain.runs.checkpoint import CheckpointError, is_state_dict, read_checkpoint, read_saved
 from hxtrain.runs.progress import Progress
-from hxtrain.runs.saved import take_weights
-from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import output_count
 
 from .settings import RunConfig
@@ -88,41 +83,6 @@ def torch_device(name: str) -> torch.device:
             f"trainer.torch_device={name!r} cannot be used: {text}; use cpu, or install its torch"
         ) from None
     return device
-
-
-def load_weights(net: Network, checkpoint: str | Path) -> None:
-    """Load the weights of a checkpoint that count, or of a state_dict of another program, into a network.
-
-    Raises:
-        CheckpointError: The checkpoint cannot be read, or belongs to another network.
-    """
-    file = Path(checkpoint)
-    content, _ = read_saved(file)
-    if is_state_dict(content):
-        take_weights(net, _by_order(net, content, file), file)
-    else:
-        take_weights(net, chosen_weights({"model": None, **read_checkpoint(file).state}, file).model, file)
-
-
-def _by_order(net: Network, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """Return the weights of another program's state_dict under the names of the network, matched by their order.
-
-    Raises:
-        CheckpointError: Number or shapes of the weights differ.
-    """
-    expected = net.state_dict()
-    if weights.keys() >= expected.keys():
-        return weights
-    shapes = [tuple(weight.shape) for weight in weights.values()]
-    expected_shapes = [tuple(weight.shape) for weight in expected.values()]
-    if shapes != expected_shapes:
-        named_shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        raise CheckpointError(
-            f"{file} is a state_dict with weights {named_shapes}; the network takes matrices [post, pre] of the shapes "
-            f"{expected_shapes}, in this order, and no biases: use the same sizes in network.hidden, and remove all "
-            "else from it"
-        )
-    return dict(zip(expected, weights.values(), strict=True))
 
 
 def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[str, str]) -> None:

@@ -21,8 +21,9 @@ from hxtrain.training.parallel import Team, team
 from hxtrain.training.retraining import steps_done, train
 from hxtrain.training.sequence import SequenceTrainer, task_loss, trainer_of
 from hxtrain.training.task import Task
+from hxtrain.training.weights import load_weights
 
-from .construction import attached, build_network, introduce, load_weights, torch_device
+from .construction import attached, build_network, introduce, torch_device
 from .identity import device_identity, identified_settings, joined, run_settings
 from .masking import mask_before_placement, mask_on_device, regularizers, warn_of_first_task
 from .result import draw_plots, optional_plots, result, save_weights
@@ -94,7 +95,7 @@ def _run(
     teacher = load_teacher(config.distillation, data, config.data, accelerator)
     net = build_network(config, data).to(accelerator)
     if config.trainer.initial is not None:
-        load_weights(net, Path(config.trainer.initial).expanduser())
+        load_weights(net, config.trainer.initial)
     first = config.tasks.dataset(data, 0)
     is_masked = mask_before_placement(config, net, first, folder)
     with tuned(config.trainer.threads), attached(devices.backend, devices.chip, net) as device:

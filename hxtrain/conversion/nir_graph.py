@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hxtrain.exchange import ExchangeError, read_graph
+
 from .graph import IDENTITY, RELU, ConversionError, RateNetwork, ScalingLayer
 from .sources import Source
 
-INSTALL = 'install it with `pip install "hxtrain[nir]"`'
 LEAKY = "it leaks, so that its rate is no ReLU of its input; export the network with IF neurons"
 REMEDIES = {"LIF": LEAKY, "CubaLIF": LEAKY, "LI": LEAKY, "CubaLI": LEAKY, "I": "export a linear output without it"}
 CONVERTIBLE = "Input, Output, Linear, Affine, Scale, Conv2d, AvgPool2d, SumPool2d, Flatten, IF"
@@ -29,16 +29,13 @@ def from_nir(graph: Any) -> RateNetwork:
         graph: `nir.NIRGraph`, a chain from one input to one output, or the path of its file.
 
     Raises:
-        ConversionError: The package `nir` is missing, the graph is no chain, or a node cannot be converted.
+        ConversionError: The package `nir` is missing, the file is damaged or hostile, the graph is no chain, or a node
+            cannot be converted.
     """
     try:
-        import nir
-    except ImportError as error:
-        raise ConversionError(f"a NIR graph needs the package nir; {INSTALL}") from error
-    if isinstance(graph, str | Path):
-        graph = nir.read(graph)
-    if not isinstance(graph, nir.NIRGraph):
-        raise ConversionError(f"expected a nir.NIRGraph or the path of its file, not {type(graph).__name__}")
+        graph = read_graph(graph)
+    except ExchangeError as error:
+        raise ConversionError(str(error)) from error
     nodes = list(_chain(graph))
     first = nodes[0][1]
     shape = tuple(int(side) for side in first.input_type["input"])

@@ -13,7 +13,6 @@ from test_recurrence import attached, random_spikes
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import clipped_shares
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
@@ -27,6 +26,7 @@ from hxtrain.runs.saved import take_weights
 from hxtrain.training import Task, Trainer
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.diagnosis import diagnose
+from hxtrain.training.weights import load_weights
 
 LABELS = torch.arange(5) % 3
 LOSS = hx.MaxOverTime()

@@ -10,7 +10,6 @@ import torch
 
 from hxtrain.ann.teachers import load_ann
 from hxtrain.backends.files import path_part, remove_leftovers, replacing
-from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import load_trained
 from hxtrain.commands.report.config import ReportConfig, Series
 from hxtrain.execution.config import ChipConfig
@@ -18,6 +17,7 @@ from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of, read_checkpoint, save_checkpoint
 from hxtrain.runs.lock import locked
 from hxtrain.runs.saved import component, module_with_weights, read_result, read_settings, require_finite, take_weights
+from hxtrain.training.weights import load_weights
 
 STATE = {"model": {"w": torch.arange(300.0)}, "optimizer": {}, "records": [{"epoch": 1}], "settings": {"a": 1}}
 
@@ -275,8 +275,8 @@ def test_weights_of_another_program_are_taken_by_their_order(tmp_path):
     net = network()
     load_weights(net, path)
     assert torch.equal(net.layers[0].linear.weight, torch.ones(4, 3))
-    torch.save({**weights, "2.bias": torch.zeros(2)}, path)
-    with pytest.raises(CheckpointError, match=r"is a state_dict with weights .* and no biases"):
+    torch.save({**weights, "2.bias": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match=r"2\.bias holds biases up to 1, and no biases exist here: train without"):
         load_weights(network(), path)
 
 

@@ -16,7 +16,6 @@ from bursts import SPEEDUP, UNITS, bursts
 from rich.console import Console
 
 import hxtrain as hx
-from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.evaluations import evaluate_all
 from hxtrain.commands.settings import RunConfig
@@ -31,6 +30,7 @@ from hxtrain.runs.progress import Progress
 from hxtrain.training import TrainerConfig
 from hxtrain.training.retraining import Retraining
 from hxtrain.training.trainer import Trainer
+from hxtrain.training.weights import load_weights
 
 HELD_OUT = [1, 3]
 OVERSHOT = 0.05

@@ -1,0 +1,106 @@
+"""`hxtrain nir`: networks as NIR graphs, from and for other programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from hxtrain.backends import DeviceError
+from hxtrain.commands.nir import (
+    AGREEMENT_COLUMNS,
+    CHECK_COLUMNS,
+    AgreeConfig,
+    CheckConfig,
+    ExportConfig,
+    ImportConfig,
+    agree,
+    check,
+    export_network,
+    import_graph,
+)
+from hxtrain.console import print_table, write_any_letter
+from hxtrain.runs.checkpoint import CheckpointError
+
+from .assignments import help_text, typed
+
+USAGE = """\
+hxtrain nir: networks as NIR graphs, from and for other programs (docs/exchange.md)
+
+  hxtrain nir export RUN out=FILE.nir [SETTING=VALUE ...]   a run, or a file of hx.save, as a graph
+  hxtrain nir import FILE out=NET.pt [SETTING=VALUE ...]    a graph as a network: hx.load, trainer.initial
+  hxtrain nir check FILE [SETTING=VALUE ...]                which programs take a graph, and why not
+  hxtrain nir agree [networks=100]                          random networks in the installed ones, bin by bin
+"""
+
+
+class Form(NamedTuple):
+    """A form of the verb.
+
+    Attributes:
+        config: Its settings.
+        work: Function of the settings and a console; returns the exit status.
+    """
+
+    config: type
+    work: Callable[[Any, Console], int]
+
+
+def main() -> int:
+    """Run the command; return the exit status (0: success, 1: a disagreement, 2: an error)."""
+    words = sys.argv[1:]
+    write_any_letter()
+    if not words or {"--help", "-h"} & set(words):
+        print(help_text(USAGE, {name: form.config for name, form in FORMS.items()}))
+        return 0
+    try:
+        if words[0] not in FORMS:
+            raise ValueError(f"{words[0]} is no form of this command\n\n{USAGE}")
+        form = FORMS[words[0]]
+        names = [f"file={word}" if "=" not in word else word for word in words[1:]]
+        return form.work(typed(form.config, names), Console())
+    except (ValueError, OSError, ImportError, CheckpointError, DeviceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _export(config: ExportConfig, console: Console) -> int:
+    lines = export_network(config)
+    _say(console, lines)
+    return 0
+
+
+def _import(config: ImportConfig, console: Console) -> int:
+    lines = import_graph(config)
+    _say(console, lines)
+    return 0
+
+
+def _check(config: CheckConfig, console: Console) -> int:
+    report = check(config)
+    _say(console, report.lines)
+    print_table(console, "readers", CHECK_COLUMNS, report.rows)
+    return 0
+
+
+def _agree(config: AgreeConfig, console: Console) -> int:
+    with console.status("networks") as status:
+        rows = agree(config, lambda count: status.update(f"{count} of {config.networks} networks"))
+    print_table(console, "agreement with the twin", AGREEMENT_COLUMNS, [row.cells for row in rows])
+    return 0 if all(row.is_equal for row in rows) else 1
+
+
+def _say(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+FORMS: Mapping[str, Form] = {
+    "export": Form(ExportConfig, _export),
+    "import": Form(ImportConfig, _import),
+    "check": Form(CheckConfig, _check),
+    "agree": Form(AgreeConfig, _agree),
+}
+"""Forms of the verb by name."""
