@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +22,9 @@ from hxtrain.backends.pieces import join
 from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 
 from . import protocol as p
+from .heart import Heart, label
 from .link import Link, LinkSettings, Reply, Setbacks
-from .server import SOFTWARE
+from .reception import SOFTWARE
 from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
 from .wire import LARGEST_PART, Exact, WireError
 
@@ -325,7 +323,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         last_position = -1
         while True:
             attempt_start = time.monotonic()
-            place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
+            place = self._link.request("lease", p.Ask(self._client, Exact(label()))).read(p.Place)
             if place.lease is not None:
                 break
             if place.position != last_position:
@@ -403,52 +401,3 @@ def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
             return piece
         recordings.append(piece)
     return recordings[0] if len(recordings) == 1 else join(recordings)
-
-
-class Heart:
-    """Tells the server that the client lives while it does not use the chip; a thread with its own connection.
-
-    Args:
-        settings: Settings of the connection.
-        timeout: Silence after which the server ends a lease (s).
-        link: Link of the client; while it is in use, no heartbeat is sent.
-    """
-
-    def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
-        self.lease = ""
-        self._interval = timeout / 4
-        self._used = link
-        self._stop = threading.Event()
-        patient = LinkSettings(settings.address, settings.keys, self._interval, self._interval)
-        self._link = Link(patient, self._stop.is_set)
-        self._thread = threading.Thread(target=self._beat, name="hxtrain-heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stop.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        lost = ""
-        while not self._stop.wait(self._interval):
-            lease = self.lease
-            if lease == lost or time.monotonic() - self._used.last_contact < self._interval:
-                continue
-            try:
-                self._link.request("heartbeat", p.Empty(), lease=lease)
-            except p.Refusal:
-                lost = lease  # the next run of the client reports it
-            except (DeviceError, ValueError) as error:
-                log.debug("no heartbeat: %s", error)
-        self._link.close()
-
-
-def _label() -> str:
-    """Return a label of this client for people: user, host and process."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = "?"
-    text = f"{user}@{socket.gethostname()}:{os.getpid()}"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:96]
