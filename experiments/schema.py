@@ -86,6 +86,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "fit": ("hxtrain.commands.fit:FitConfig", {}),
     "conformance": ("hxtrain.commands.conformance:ConformanceConfig", {}),
     "serve": ("hxtrain.commands.serve:ServeConfig", {}),
+    "pool": ("hxtrain.commands.pool:PoolConfig", {}),
 }
 """The dataclass of each command's settings, by the name of its YAML file, and changes of its defaults."""
 

@@ -37,8 +37,8 @@ class PoolSettings(ReceptionSettings):
 
     Attributes:
         bind: Address, e.g. `tcp://127.0.0.1:5554`, `ipc:///run/pool.sock`; port `*` takes a free one.
-        keys: Directory of keys (`hxtrain serve keys DIR`), for clients of the broker and as a client of the servers; None
-            serves this machine only.
+        keys: Directory of keys (`hxtrain serve keys DIR`), for clients of the broker and as a client of the servers;
+            None serves this machine only.
         max_message: Largest message (bytes).
         servers: Addresses of the chip servers, as clients reach them.
         heartbeat: Time between signs of life of clients and servers (s); two of them in silence end a lease.
@@ -73,6 +73,10 @@ class Broker(Reception):
     Args:
         settings: Settings of the broker.
 
+    Attributes:
+        file: File of the state.
+        has_state: Whether the file was there.
+
     Raises:
         ValueError: Keys are missing or broken, the address cannot be bound, or the state file is none or in use.
         OSError: The state cannot be read or written.
@@ -81,15 +85,15 @@ class Broker(Reception):
     OTHERWISE = "{} is for a chip, and this is a pool of chips: write address=pool://..., not tcp://..."
 
     def __init__(self, settings: PoolSettings) -> None:
-        self._file = default_file(settings.bind) if settings.state is None else Path(settings.state).expanduser()
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _locked(self._file)
+        self.file = default_file(settings.bind) if settings.state is None else Path(settings.state).expanduser()
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _locked(self.file)
         try:
             moment = time.monotonic()
             self._start = moment
             self._desk = PoolDesk(list(settings.servers), settings.heartbeat, moment)
-            self.has_state = restore(self._desk, self._file, moment)
-            save(self._desk, self._file)
+            self.has_state = restore(self._desk, self.file, moment)
+            save(self._desk, self.file)
             self._facts: SimpleQueue[ServerFacts] = SimpleQueue()
             period = settings.heartbeat / 2
             self._watches = [Watch(name, settings.keys, period, self._facts.put) for name in settings.servers]
@@ -105,6 +109,11 @@ class Broker(Reception):
             "status": self._status,
             "metrics": self._metrics,
         }
+
+    @property
+    def n_leases(self) -> int:
+        """Number of leases."""
+        return len(self._desk.leases)
 
     def serve(self) -> None:
         """Answer requests until `stop`; leases go on without a broker, and are those of the next one."""
@@ -140,10 +149,10 @@ class Broker(Reception):
         if self._desk.changes == self._saved:
             return
         try:
-            save(self._desk, self._file)
+            save(self._desk, self.file)
         except OSError as error:
             text = f"cannot be written ({error.strerror}); a restart would forget the latest leases"
-            self._complaints.warn("state", str(self._file), text)
+            self._complaints.warn("state", str(self.file), text)
             return
         self._saved = self._desk.changes
 

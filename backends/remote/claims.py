@@ -1,4 +1,4 @@
-"""A chip of a pool for one client: addresses, messages of a claim, and the client's side (docs/pool.md)."""
+"""A chip of a pool for one client: messages of a claim, and the client's side (docs/pool.md)."""
 
 from __future__ import annotations
 
@@ -15,29 +15,10 @@ from .protocol import Ask, Empty, Refusal
 from .wire import Exact
 
 log = logging.getLogger(__name__)
-SCHEME = "pool"
-EXAMPLE = f"{SCHEME}://lab:5554"
 PERIOD = 30.0
 """Time between two reports of an unchanged place in the queue (s)."""
 LONGEST_PAUSE = 5.0
 """Longest pause between two questions for the place (s)."""
-
-
-def is_pool(address: object) -> bool:
-    """Return whether an address is one of a pool."""
-    return isinstance(address, str) and address.startswith(f"{SCHEME}://")
-
-
-def endpoint(address: str) -> str:
-    """Return the address of a pool's broker: `tcp://HOST:PORT` of `pool://HOST:PORT`, `ipc:///PATH` of `pool:///PATH`.
-
-    Raises:
-        ValueError: The address is no pool's.
-    """
-    rest = address.removeprefix(f"{SCHEME}://")
-    if not is_pool(address) or not rest:
-        raise ValueError(f"address={address!r} is not one of a pool; use e.g. {EXAMPLE}")
-    return f"ipc://{rest}" if rest.startswith(("/", "@")) else f"tcp://{rest}"
 
 
 @dataclass(frozen=True)

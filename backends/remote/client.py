@@ -14,6 +14,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from hxtrain.backends.abilities import Batching, Interruptible
+from hxtrain.backends.addresses import endpoint, is_pool
 from hxtrain.backends.backend import Backend
 from hxtrain.backends.capabilities import Capabilities
 from hxtrain.backends.checks import check_run
@@ -22,7 +23,7 @@ from hxtrain.backends.pieces import join
 from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 
 from . import protocol as p
-from .claims import Reservation, Wish, endpoint, is_pool
+from .claims import Reservation, Wish
 from .heart import Heart, label
 from .link import Link, LinkSettings, Reply, Setbacks
 from .reception import SOFTWARE
