@@ -67,7 +67,7 @@ TRAINING: Mapping[str, Any] = {
 }
 """Settings that a training command takes only from its groups."""
 SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "train": ("hxtrain.commands.train:RunConfig", TRAINING),
+    "train": ("hxtrain.commands.settings:RunConfig", TRAINING),
     "ann": ("hxtrain.commands.ann:AnnConfig", {"model": MISSING}),
     "play": (
         "hxtrain.commands.play:PlayConfig",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Backend, Spikes, Stimulus
-from hxtrain.commands.train import torch_device
+from hxtrain.commands.construction import torch_device
 from hxtrain.datasets import intensities, load_dataset
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution import Device, device_of

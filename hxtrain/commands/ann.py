@@ -21,8 +21,10 @@ from hxtrain.runs.randomness import seeded
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 
+from .construction import torch_device
+from .identity import step_settings
 from .result import outcome
-from .train import finished, run_folder, step_settings, torch_device, write_config
+from .run_directory import finished, run_folder, write_config
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
 """Identity of the device in results, in the terms of spiking networks."""

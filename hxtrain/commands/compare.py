@@ -20,9 +20,10 @@ from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import versions
 from hxtrain.training.loop import shorten
 
+from .construction import attached
 from .evaluate import clipped_shares, load_trained, warn_clipped
+from .identity import device_identity
 from .result import optional_plots
-from .train import attached, device_identity
 
 NONE = "-"
 """Cell of a table for an undefined number."""

@@ -27,18 +27,12 @@ from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import Evaluation, evaluate
 from hxtrain.training.loop import CHECKPOINT, shorten
 
+from .construction import introduce, opened
 from .evaluate import clipped_shares, warn_clipped
+from .identity import device_identity, flatten, identified_settings
 from .result import all_notes, device_cost, input_events, save_weights
-from .train import (
-    RunConfig,
-    device_identity,
-    flatten,
-    identified_settings,
-    introduce,
-    opened,
-    run_folder,
-    write_config,
-)
+from .run_directory import run_folder, write_config
+from .settings import RunConfig
 
 RESULT = "result.json"
 

@@ -41,8 +41,9 @@ from hxtrain.training.loop import shorten
 from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import output_count, task_loss
 
+from .construction import attached, introduce
+from .identity import device_identity, flatten, free_to_change
 from .result import all_notes, device_cost, input_events
-from .train import attached, device_identity, flatten, free_to_change, introduce
 
 PARTS = ("test", "validation", "train")
 """Parts of a data set that can be evaluated."""

@@ -14,7 +14,7 @@ from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.retraining import FOLDER as RETRAINING
 
 from .evaluate import EvaluateConfig, evaluate_checkpoint, with_device
-from .train import flatten
+from .identity import flatten
 
 EVALUATION = "evaluation.json"
 RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}

@@ -29,8 +29,10 @@ from hxtrain.runs.versions import processor, versions
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.play import Exhibition, Player, PlayTask
 
+from .construction import attached, torch_device
+from .identity import device_identity, free_to_change, step_settings
 from .result import all_notes, optional_plots, save_weights, sent_weights
-from .train import attached, device_identity, free_to_change, run_folder, step_settings, torch_device, write_config
+from .run_directory import run_folder, write_config
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     "environment": ENVIRONMENTS,

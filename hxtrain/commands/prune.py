@@ -22,9 +22,10 @@ from hxtrain.runs.versions import processor, versions
 from hxtrain.training.evaluation import evaluate
 from hxtrain.training.loop import CHECKPOINT, shorten
 
+from .construction import attached, introduce
 from .evaluate import EvaluateConfig, counted_part, load_trained, part_of, with_device
+from .identity import device_identity, flatten
 from .masking import densities
-from .train import attached, device_identity, flatten, introduce
 
 PRUNING = "pruning.json"
 """File of the accuracies before and after."""

@@ -15,7 +15,8 @@ from hxtrain.training.loop import CHECKPOINT
 
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
-from .train import RunConfig, complete
+from .settings import RunConfig
+from .train import complete
 
 
 @dataclass

@@ -19,7 +19,8 @@ from hxtrain.training.loop import CHECKPOINT
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
 from .result import optional_plots
-from .train import RunConfig, complete
+from .settings import RunConfig
+from .train import complete
 
 POPULATION = "population"
 """Name of the network that is trained on all chips, with a random chip for every sample."""

@@ -18,7 +18,8 @@ from remote_bench import CountingBackend, Proxy, connected, port_for_restarts, s
 from rich.console import Console
 from soak import soak
 
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig

@@ -11,7 +11,8 @@ from remote_bench import PATIENT, serving
 from rich.console import Console
 
 from hxtrain.backends import create_backend
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig

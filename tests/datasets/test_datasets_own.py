@@ -108,7 +108,8 @@ def test_a_network_of_one_s_own_data_is_trained_and_read_back(tmp_path: Path) ->
     from rich.console import Console
 
     from hxtrain.commands.evaluate import load_trained
-    from hxtrain.commands.train import RunConfig, run
+    from hxtrain.commands.settings import RunConfig
+    from hxtrain.commands.train import run
     from hxtrain.datasets import DataConfig
     from hxtrain.execution.config import BackendConfig
     from hxtrain.network import NetworkConfig

@@ -9,7 +9,7 @@ from commands import call, launch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from hxtrain.commands.train import RunConfig
+from hxtrain.commands.settings import RunConfig
 from hxtrain.experiments.schema import register
 
 TINY = ["experiment=digits", "trainer.epochs=1", "trainer.train_samples=200", "trainer.test_samples=50"]

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from hxtrain.commands.compare import CompareConfig, compare_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig
 from hxtrain.experiments.schema import register

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 import hxtrain as hx
 from hxtrain.backends import Registry, UnknownComponentError
 from hxtrain.commands.evaluate import load_trained
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DATASETS, DataConfig, load_dataset
 from hxtrain.datasets.encoders import ENCODERS
 from hxtrain.execution.config import BackendConfig

@@ -10,7 +10,8 @@ import torch
 from commands import call
 
 import hxtrain as hx
-from hxtrain.commands.train import RunConfig, free_to_change
+from hxtrain.commands.identity import free_to_change
+from hxtrain.commands.settings import RunConfig
 from hxtrain.execution.config import BackendConfig
 from hxtrain.rules import RULES, Need, StreamingRule
 from hxtrain.runs.checkpoint import load_checkpoint

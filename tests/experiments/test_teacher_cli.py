@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hxtrain.ann.teachers import load_ann
-from hxtrain.commands.train import RunConfig
+from hxtrain.commands.settings import RunConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.experiments import teacher
 from hxtrain.experiments.teacher import with_teacher

@@ -17,7 +17,8 @@ from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, intensities, source
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import hxtrain as hx
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig, complete, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import complete, run
 from hxtrain.datasets import DataConfig, Dataset, DatasetError
 from hxtrain.datasets.sequences import DriftTasks, PermutedTasks, SplitTasks, joint
 from hxtrain.execution.config import BackendConfig, ChipConfig

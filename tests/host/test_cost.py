@@ -10,7 +10,8 @@ from rich.console import Console
 import hxtrain as hx
 from hxtrain.backends import Cost, create_backend
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy, kl_div
 from hxtrain.ann.models import MLPConfig
 from hxtrain.ann.teachers import load_ann, load_teacher
 from hxtrain.commands.ann import AnnConfig, train_ann
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from hxtrain import LI, LIF, Device, Linear, Network
 from hxtrain.backends import BackendWrapper, Cost, Recording, Spikes, Stimulus, create_backend
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.drift import DriftMonitor
 from hxtrain.network import NetworkConfig

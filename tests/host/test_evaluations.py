@@ -10,7 +10,8 @@ from rich.console import Console
 
 from hxtrain.commands.evaluate import EvaluateConfig
 from hxtrain.commands.evaluations import evaluate_all
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig
 from hxtrain.network import NetworkConfig

@@ -18,7 +18,8 @@ import hxtrain as hx
 from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, DatasetError
 from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig

@@ -13,7 +13,8 @@ from hxtrain.ann.teachers import load_teacher
 from hxtrain.commands.ann import AnnConfig, train_ann
 from hxtrain.commands.compare import CompareConfig, compare_checkpoint
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint, load_trained
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, intensities
 from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.datasets.encoders import LatencyEncoder, LinearLatencyEncoder

@@ -13,9 +13,9 @@ from test_recurrence import attached, random_spikes
 
 import hxtrain as hx
 from hxtrain.backends import create_backend
+from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import clipped_shares
 from hxtrain.commands.result import sent_weights
-from hxtrain.commands.train import load_weights
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import ImageAugmentation

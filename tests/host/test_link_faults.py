@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hxtrain.backends import DeviceError
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig
+from hxtrain.commands.settings import RunConfig
 from hxtrain.commands.train import run as train
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig

@@ -14,7 +14,8 @@ from hxtrain import masks
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.masking import load_masks
 from hxtrain.commands.prune import PruneConfig, prune_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.encoders import LatencyEncoder
 from hxtrain.execution.config import BackendConfig, ChipConfig

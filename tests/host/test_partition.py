@@ -24,7 +24,8 @@ from hxtrain.backends import (
 from hxtrain.backends.emulated import EmulatorBackend
 from hxtrain.backends.reference import CAPABILITIES, SUBSTEPS, ReferenceBackend
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, write_idx
 from hxtrain.datasets.catalogue import IDX_NAMES
 from hxtrain.execution import place

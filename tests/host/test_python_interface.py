@@ -14,7 +14,8 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import NeuronParameters, Recording, Stimulus, create_backend
 from hxtrain.backends.recording import Cost
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, DatasetError, Split, load_dataset, read_images, write_idx
 from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig

@@ -13,7 +13,8 @@ import hxtrain as hx
 from hxtrain.backends import Spikes, create_backend
 from hxtrain.commands.evaluate import clipped_shares
 from hxtrain.commands.result import sent_weights
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.execution import place
 from hxtrain.execution.config import BackendConfig

@@ -9,7 +9,8 @@ import torch
 import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.commands.transfer import TransferConfig
 from hxtrain.datasets import DataConfig
 from hxtrain.execution import place

@@ -10,9 +10,9 @@ import torch
 
 from hxtrain.ann.teachers import load_ann
 from hxtrain.backends.files import path_part, remove_leftovers, replacing
+from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import load_trained
 from hxtrain.commands.report.config import ReportConfig, Series
-from hxtrain.commands.train import load_weights
 from hxtrain.execution.config import ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.runs.checkpoint import CheckpointError, load_checkpoint, previous_of, read_checkpoint, save_checkpoint

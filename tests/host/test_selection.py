@@ -16,9 +16,11 @@ from bursts import SPEEDUP, UNITS, bursts
 from rich.console import Console
 
 import hxtrain as hx
+from hxtrain.commands.construction import load_weights
 from hxtrain.commands.evaluate import EvaluateConfig, evaluate_checkpoint
 from hxtrain.commands.evaluations import evaluate_all
-from hxtrain.commands.train import RunConfig, load_weights, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig
 from hxtrain.datasets.augment import EventAugmentation
 from hxtrain.datasets.holdout import hold_out_groups

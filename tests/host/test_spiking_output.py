@@ -13,7 +13,8 @@ from test_recurrence import attached, random_spikes, stepwise_layer
 import hxtrain as hx
 from hxtrain.backends import create_backend
 from hxtrain.commands.evaluate import load_trained, silent_neurons
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.comparison import compare
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig

@@ -19,7 +19,8 @@ from rich.console import Console
 
 import hxtrain as hx
 from hxtrain.backends import DeviceError, Health
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.datasets import DataConfig, DatasetError, load_dataset
 from hxtrain.datasets.augment import ImageAugmentation
 from hxtrain.execution.config import BackendConfig, ChipConfig

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hxtrain.commands.sensitivity import SensitivityConfig, sensitivity, sensitivity_rows
-from hxtrain.commands.train import RunConfig, run
+from hxtrain.commands.settings import RunConfig
+from hxtrain.commands.train import run
 from hxtrain.commands.transfer import POPULATION, TransferConfig, transfer, transfer_rows
 from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import BackendConfig, ChipConfig

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import hxtrain as hx
-from hxtrain.commands.train import RunConfig, build_network
+from hxtrain.commands.construction import build_network
+from hxtrain.commands.settings import RunConfig
 from hxtrain.gradients import GRADIENTS
 from hxtrain.gradients.adm import charges, derivative
 from hxtrain.objectives import Burst

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 import hxtrain as hx
-from hxtrain.commands.train import RunConfig
+from hxtrain.commands.settings import RunConfig
 from hxtrain.datasets import load_dataset
 from hxtrain.experiments.schema import register
 from hxtrain.objectives import MaxOverTime
