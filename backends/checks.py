@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -188,37 +189,56 @@ def check_run(
         if matrix is None or tuple(matrix.shape) != shape or matrix.dtype not in INTEGERS:
             form = "none" if matrix is None else f"{matrix.dtype} {tuple(matrix.shape)}"
             raise ValueError(f"weights of {projection.name}: expected integers {shape}, got {form}")
-        if not matrix.numel():
-            continue
-        low, high = torch.stack(torch.aminmax(matrix)).tolist()
-        largest = max(high, -low)
-        if largest > weight_max:
-            raise ValueError(f"weights of {projection.name} reach {largest}, the device holds up to {weight_max}")
-    _check_sharing(circuit, weights, sizes)
+    _check_values(circuit, weights, weight_max)
     return circuit
 
 
-def _check_sharing(circuit: Circuit, weights: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
-    """Refuse weights onto a neuron from several sources at one signed input: a synapse listens to a single source.
-
-    Raises:
-        ValueError: There are such weights.
-    """
-    for post in {p.post for p in circuit.projections if p.signed_inputs is not None}:
-        onto = [projection for projection in circuit.projections if projection.post == post]
-        inputs = 1 + max(place for projection in onto for place in projection.places)
-        used = torch.zeros(sizes[post], inputs, dtype=torch.int16, device=weights[onto[0].name].device)
-        for projection in onto:
-            matrix = weights[projection.name]
-            used.index_add_(1, torch.tensor(projection.places, device=used.device), (matrix != 0).to(used.dtype))
-        crowded = (used > 1).nonzero()
-        if len(crowded):
-            neuron, place = crowded[0].tolist()
+def _check_values(circuit: Circuit, weights: Mapping[str, Tensor], weight_max: int) -> None:
+    """Refuse weights out of range, and weights from several sources at one signed input; a GPU is waited for once."""
+    names = [projection.name for projection in circuit.projections if weights[projection.name].numel()]
+    uses = _uses(circuit, weights)
+    extremes = [torch.stack(torch.aminmax(weights[name])) for name in names]
+    extremes += [torch.stack(torch.aminmax(used)) for used in uses.values()]
+    if not extremes:
+        return
+    device = extremes[0].device
+    values = torch.stack([pair.to(device, torch.int64) for pair in extremes]).tolist()
+    for name, (low, high) in zip(names, values, strict=False):
+        if max(high, -low) > weight_max:
+            raise ValueError(f"weights of {name} reach {max(high, -low)}, the device holds up to {weight_max}")
+    for (post, used), (_, most) in zip(uses.items(), values[len(names) :], strict=True):
+        if most > 1:
+            neuron, place = (used > 1).nonzero()[0].tolist()
             raise ValueError(
                 f"weights onto neuron {neuron} of {post} come from {int(used[neuron, place])} sources at signed input "
                 f"{place}, which a single one may use; keep to the mask that was placed, or place the network again "
                 "(net.attach(device))"
             )
+
+
+def _uses(circuit: Circuit, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return how many sources use each signed input of a neuron `[N, inputs]`, by name of a population that shares.
+
+    A synapse listens to a single source, so that no number may exceed 1.
+    """
+    uses = {}
+    for post in dict.fromkeys(p.post for p in circuit.projections if p.signed_inputs is not None):
+        onto = [projection for projection in circuit.projections if projection.post == post]
+        matrices = [weights[projection.name] for projection in onto]
+        if not all(matrix.numel() for matrix in matrices):
+            continue
+        inputs = 1 + max(place for projection in onto for place in projection.places)
+        used = torch.zeros(len(matrices[0]), inputs, dtype=torch.int16, device=matrices[0].device)
+        for projection, matrix in zip(onto, matrices, strict=True):
+            used.index_add_(1, _index(projection.places, used.device), (matrix != 0).to(used))
+        uses[post] = used
+    return uses
+
+
+@lru_cache(maxsize=64)
+def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the signed inputs of sources as a tensor, which all runs of a circuit share."""
+    return torch.tensor(places, device=device)
 
 
 def check_recording(circuit: Circuit, recording: object, stimulus: Stimulus) -> Recording:

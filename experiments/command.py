@@ -32,7 +32,7 @@ from .resolvers import register_resolvers
 from .schema import register
 from .settings import nearest
 from .verbs import PROGRAM
-from .words import readable
+from .words import readable, swept
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable that makes Hydra raise errors; if a user sets it, so do the commands."""
@@ -74,7 +74,7 @@ def _main(name: str, run: Callable[[], None]) -> None:
     try:
         import_named(sys.argv[1:])
         register(name)
-        words = readable(expanded(sys.argv[1:], invocation), invocation.settings)
+        words = swept(readable(expanded(sys.argv[1:], invocation), invocation.settings))
         invocation = _command(name, words)
         faults = misused_groups(invocation)
         if faults:

@@ -18,6 +18,15 @@ def options(group: str) -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))
 
 
+def varied_by(sweep: str) -> list[str]:
+    """Return the groups and settings that a named sweep varies; none if the package has no such sweep."""
+    if sweep not in options("sweep"):
+        return []
+    file = files("hxtrain.experiments.conf") / "sweep" / f"{sweep}.yaml"
+    params = OmegaConf.select(OmegaConf.create(file.read_text(encoding="utf-8")), "hydra.sweeper.params")
+    return [str(key) for key in params or ()]
+
+
 def experiments_of_rules() -> dict[str, str]:
     """Return the learning rule of each experiment that names one, by the experiment's name."""
     rules = {name: _rule(name) for name in options("experiment")}

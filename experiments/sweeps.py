@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -84,7 +85,8 @@ def choice_on_test(words: list[str]) -> str:
     parsed = OverridesParser.create().parse_overrides(words)
     if any(override.get_key_element().startswith("data.validation") for override in parsed):
         return ""
-    varied = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    values = {override.get_key_element(): _values(override) for override in parsed}  # of a key, the last one counts
+    varied = {key for key, count in values.items() if count > 1}
     settings = sorted(varied - REPETITIONS)
     if not settings:
         return ""
@@ -127,6 +129,10 @@ def jobs(words: list[str]) -> int:
     """Return the number of combinations of the overrides of a sweep; of a repeated key, the last one counts."""
     sizes = {}
     for override in OverridesParser.create().parse_overrides(words):
-        is_sweep = override.is_sweep_override()
-        sizes[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if is_sweep else 1
+        sizes[override.get_key_element()] = _values(override)
     return prod(sizes.values())
+
+
+def _values(override: Override) -> int:
+    """Return the number of values of an override."""
+    return sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from .files import varied_by
 from .settings import Setting, is_dictionary, is_text
 
 PATHS = {"hydra.run.dir", "hydra.sweep.dir", "checkpoint", "file", "out", "keys", "state", "data_folder"} | {
@@ -58,6 +59,34 @@ def readable(words: Sequence[str], schema: Mapping[str, Setting]) -> list[str]:
 def is_sweep(words: Sequence[str]) -> bool:
     """Return whether the words of a command ask for several runs."""
     return any(word in MULTIRUN or word.startswith(("sweep=", "hydra.mode=")) for word in words)
+
+
+def swept(words: Sequence[str]) -> list[str]:
+    """Return the words of a sweep, where a setting of a swept group is a choice of one value.
+
+    Hydra composes the settings that all runs have in common first, with the default of a swept group. A setting such as
+    `mask.fan_in=6` may not exist there, while it does in each run of `mask=random,snip`.
+
+    Args:
+        words: Words in Hydra's grammar.
+    """
+    if not is_sweep(words):
+        return list(words)
+    overrides = [parsed(word) for word in words]
+    varied = {key for word in words if word.startswith("sweep=") for key in varied_by(word.partition("=")[2])}
+    single = {override.key_or_group for override in overrides if override and not override.is_sweep_override()}
+    varied = (varied - single) | {x.key_or_group for x in overrides if x is not None and x.is_sweep_override()}
+    return [
+        word if override is None else _choice_of_one(word, override, varied)
+        for word, override in zip(words, overrides, strict=True)
+    ]
+
+
+def _choice_of_one(word: str, override: Override, varied: Collection[str]) -> str:
+    key, _, value = word.partition("=")
+    group, dot, _ = key.partition(".")
+    is_plain = bool(dot) and value != "" and not override.is_sweep_override() and key == override.key_or_group
+    return f"{key}=choice({value})" if is_plain and group in varied else word
 
 
 def _readable(word: str, schema: Mapping[str, Setting], multirun: bool) -> str:

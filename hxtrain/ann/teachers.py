@@ -52,8 +52,12 @@ class TrainedAnn(NamedTuple):
         return model_name(MODELS.load(self.settings["model.kind"]))
 
 
-def load_ann(path: str | Path) -> TrainedAnn:
+def load_ann(path: str | Path, setting: str = "distillation.teacher") -> TrainedAnn:
     """Read a checkpoint of `hxtrain ann`.
+
+    Args:
+        path: Path of the checkpoint.
+        setting: Setting that has the path, for errors.
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or holds no artificial neural network.
@@ -61,15 +65,15 @@ def load_ann(path: str | Path) -> TrainedAnn:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(
-            f"there is no teacher {path}; train one with `hxtrain ann hydra.run.dir={path.parent}` (the same data.* "
-            "settings), or name another distillation.teacher"
+            f"there is no network {path}; train one with `hxtrain ann hydra.run.dir={path.parent}` (the same data.* "
+            f"settings), or name another {setting}"
         )
     state = load_checkpoint(path)
     if state.get("kind") != ANN:
         raise CheckpointError(
-            f"{path} holds a spiking network, or something else that cannot teach (kind {state.get('kind')!r}, "
-            f"expected {ANN!r}); train a teacher with `hxtrain ann hydra.run.dir=DIR`, then give "
-            "distillation.teacher=DIR/checkpoint.pt"
+            f"{path} holds a spiking network, or something else than an artificial one (kind {state.get('kind')!r}, "
+            f"expected {ANN!r}); train one with `hxtrain ann hydra.run.dir=DIR`, then give "
+            f"{setting}=DIR/checkpoint.pt"
         )
     checked_state(path, state, shape=(list, tuple), classes=(list, tuple), evaluated_on=str)
     settings = state["settings"]

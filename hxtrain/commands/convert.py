@@ -110,9 +110,10 @@ def complete_conversion(config: ConvertConfig, folder: Path, command: str, progr
 
 
 def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+    _check_free(config)
     start = time.perf_counter()
     n_previous_remarks = len(progress.remarks)
-    ann = load_ann(Path(config.checkpoint).expanduser())
+    ann = load_ann(Path(config.checkpoint).expanduser(), "checkpoint")
     data_config, data = _data(config, ann)
     train = values_of(data.train, data.title, "a conversion")
     test = values_of(shorten(data.test, config.test_samples, "test_samples"), data.title, "a conversion")
@@ -160,6 +161,21 @@ def _convert(config: ConvertConfig, folder: Path, command: str, progress: Progre
         save_weights(folder / "weights.npz", conversion.net)
         write_json(folder / RESULT, result)
     return result
+
+
+def _check_free(config: ConvertConfig) -> None:
+    """Refuse settings that the conversion chooses itself."""
+    hidden = list(config.network.hidden)
+    if hidden != NetworkConfig().hidden:
+        raise ValueError(
+            f"network.hidden={hidden}: the hidden populations are those of the artificial network; leave it out"
+        )
+    regular = list(getattr(config.encoder, "regular", ()))
+    if regular:
+        raise ValueError(
+            f"encoder.regular={regular}: the conversion chooses the regular inputs; give their number with "
+            "measured.regular"
+        )
 
 
 def _data(config: ConvertConfig, ann: TrainedAnn) -> tuple[DataConfig, Dataset]:

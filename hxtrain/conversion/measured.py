@@ -262,7 +262,7 @@ def regress_readout(realisation: Realisation, x: Tensor, logits: Tensor, batch_s
     target = logits.double()
     residual = target - target.mean(0) - centred @ weight.T
     u, s, v = torch.linalg.svd(centred, full_matrices=False)
-    power = s.square().sum() / len(s)
+    power = (s.square().sum() / len(s)).clamp(min=SMALLEST)  # 0 if no activation differs between the samples
     errors: list[float] = []
     for strength in RIDGES:
         shares = s.square() / (s.square() + strength * power)

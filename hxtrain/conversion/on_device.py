@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hxtrain.backends import Backend
+from hxtrain.checks import require_kind
 from hxtrain.datasets.encoders import Encoder, RateEncoder
 from hxtrain.execution import Device
 from hxtrain.network import Network
@@ -123,6 +124,27 @@ def _centred(outputs: Tensor) -> Tensor:
     return outputs - outputs.mean(1, keepdim=True)
 
 
+def _from_module(model: nn.Module, samples: Tensor) -> RateNetwork:
+    require_kind(model, nn.Module, "model", "give a torch.nn.Sequential, or a RateNetwork")
+    return from_sequential(model, tuple(samples.shape[1:]))
+
+
+def _check_samples(name: str, samples: Tensor) -> None:
+    require_kind(samples, Tensor, name, "give a tensor of intensities in 0..1, one sample in each row")
+    if not bool(torch.isfinite(samples).all()):
+        raise ConversionError(f"{name} are not finite; give intensities in 0..1")
+
+
+def _check_test(samples: Tensor, labels: Tensor) -> None:
+    _check_samples("test", samples)
+    require_kind(labels, Tensor, "test", "give a pair of samples and labels, both tensors")
+    if labels.shape != samples.shape[:1] or not len(labels):
+        raise ConversionError(
+            f"test: {len(samples)} samples with labels of shape {list(labels.shape)}; give one label for each sample, "
+            "and at least one sample"
+        )
+
+
 def convert(
     model: nn.Module | RateNetwork,
     samples: Tensor,
@@ -158,12 +180,21 @@ def convert(
         report: Receiver of each row.
 
     Raises:
-        ConversionError: A layer cannot be converted; the text has its name and a remedy.
+        ConversionError: A layer cannot be converted; the text has its name and a remedy. Or the samples are too few, or
+            not finite.
         PlacementError: The network does not fit the device.
         DeviceError: A run failed.
+        TypeError: An argument is of the wrong type.
     """
     measured = measured or MeasuredConfig()
-    source = model if isinstance(model, RateNetwork) else from_sequential(model, tuple(samples.shape[1:]))
+    _check_samples("samples", samples)
+    if len(samples) < 2:
+        raise ConversionError(
+            f"samples: {len(samples)} given; a calibration takes 2 or more, such as {measured.samples}"
+        )
+    source = model if isinstance(model, RateNetwork) else _from_module(model, samples)
+    if test is not None:
+        _check_test(*test)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     x = samples[order[: measured.samples]]
     judge = Judge(source, *((x, None) if test is None else test))

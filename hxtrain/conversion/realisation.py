@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hxtrain.datasets.encoders import Encoder, FirstSpikeEncoder, PoissonEncoder, RateEncoder
+from hxtrain.datasets.encoders import Encoder, RegularEncoder
 from hxtrain.network import LayerActivity
 from hxtrain.network.config import NetworkConfig
 from hxtrain.objectives.losses import OffsetMean
@@ -28,8 +28,6 @@ READOUT_RANGE = 1.2
 """Largest mean potential of a readout at the start (threshold - leak); the ADC of the chip reads -1.1 to 2.5."""
 RARELY = 0.01
 """Largest share of samples in which an input is active that gives way to a regular one."""
-RegularEncoder = RateEncoder | PoissonEncoder | FirstSpikeEncoder
-"""Encoders with regular inputs."""
 
 
 @dataclass(eq=False)
@@ -131,7 +129,17 @@ class Realisation:
         regular = self._regular_columns(0)
         data = drives[:, self._data_columns(0)]
         values = x[:, self._data_columns(0)]
-        return float((data * values).sum() / values.square().sum()), float(drives[:, regular].mean())
+        if not bool(values.any()):
+            raise ConversionError("all calibration samples are 0, so that no input fires; give other samples")
+        slope = float((data * values).sum() / values.square().sum())
+        regular_drive = float(drives[:, regular].mean())
+        if not (slope > 0 and regular_drive > 0):
+            window = self.net.steps * self.net.dt
+            raise ConversionError(
+                f"encoder: no input spike reaches a neuron within the window of {window:.3g} s (network.steps="
+                f"{self.net.steps}); give more steps, or a shorter code"
+            )
+        return slope, regular_drive
 
     def _drives(self, spikes: Tensor, layer: int) -> Tensor:
         """Return the drives `[B, N]` that spikes `[T, B, N]` exert on a layer."""
@@ -295,6 +303,13 @@ def _realisable(rates: RateNetwork) -> tuple[RateLayer, ...]:
             raise ConversionError(f"{layer.name} is linear between others; call merge_linear")
     if layers[-1].activation != "linear":
         raise ConversionError(f"{layers[-1].name} is the output, with a ReLU; a readout is linear: remove the ReLU")
+    if len(layers) < 2:
+        raise ConversionError(
+            f"{layers[-1].name} is the only layer: without a hidden layer nothing fires; put a Linear with ReLU in "
+            "front, or train a readout on the device (network.hidden=[])"
+        )
+    if layers[-1].targets < 2:
+        raise ConversionError(f"{layers[-1].name} has one output; classes are compared, give it an output for each")
     return layers
 
 

@@ -45,6 +45,11 @@ REMEDIES: dict[type[nn.Module], str] = {
     nn.AdaptiveMaxPool2d: "write it as MaxPool2d with the kernel that the image size gives",
 }
 IGNORED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
+KNOWN = (
+    *IGNORED, nn.Flatten, nn.Unflatten, nn.ReLU, SoftLIF, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d, nn.Linear,
+    nn.Conv2d, nn.AvgPool2d,
+)  # fmt: skip
+"""Classes that can be converted, as far as `forward` is theirs."""
 
 
 def from_sequential(module: nn.Module, sample_shape: Sequence[int]) -> RateNetwork:
@@ -116,7 +121,7 @@ class Source:
 
 def _parts(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """Return the modules of a nested sequence in order, with their paths, such as `2.0`."""
-    if not isinstance(module, nn.Sequential):
+    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
         yield path, module
         return
     for name, part in module.named_children():
@@ -138,6 +143,14 @@ def _name(path: str, module: nn.Module) -> str:
 def _add(state: Source, path: str, module: nn.Module) -> None:
     """Add a module to the layers."""
     name = _name(path, module)
+    base = next((kind for kind in (nn.Sequential, *KNOWN) if isinstance(module, kind)), None)
+    if base is not None and type(module).forward is not base.forward:
+        raise ConversionError(
+            f"{_label(path, module)} computes something else than {base.__name__}: it has a method `forward` of its "
+            f"own; build the network of {CONVERTIBLE}"
+        )
+    if isinstance(module, nn.MaxPool2d) and module.return_indices:
+        raise ConversionError(f"{_label(path, module)} returns indices, too; set return_indices=False")
     if isinstance(module, IGNORED):
         return
     if isinstance(module, nn.Flatten | nn.Unflatten):

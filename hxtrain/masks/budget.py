@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hxtrain.checks import count, number, one_of, optional
+from hxtrain.checks import count, not_negative, number, one_of, optional, whole
 
 NEURON = "neuron"
 LAYER = "layer"
@@ -33,6 +33,8 @@ class Budget:
         scope: Part of the network within which synapses compete: `neuron` (constant fan-in), `layer` or `network`.
         rows: Number of signed inputs that all sources share: source j stands at input j mod `rows`, and a neuron has at
             most one synapse at each. None: any synapses.
+        least: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`: a small
+            layer can otherwise lose all synapses of a neuron.
 
     Raises:
         ValueError: A value is out of range, or both or neither of `fan_in` and `density` are given.
@@ -42,6 +44,7 @@ class Budget:
     density: float | None = None
     scope: str = NEURON
     rows: int | None = None
+    least: int = 0
 
     def __post_init__(self) -> None:
         if (self.fan_in is None) == (self.density is None):
@@ -50,6 +53,12 @@ class Budget:
         optional(count)("mask.fan_in", self.fan_in)
         optional(count)("mask.rows", self.rows)
         one_of(SCOPES)("mask.scope", self.scope)
+        not_negative("mask.least", whole("mask.least", self.least))
+        if self.least and self.scope == NEURON:
+            raise ValueError(
+                f"mask.least={self.least}: with mask.scope={NEURON} all neurons keep as many; leave it out, or "
+                f"set mask.scope={LAYER}"
+            )
         if self.density is not None and not 0 < number("mask.density", self.density) <= 1:
             raise ValueError(f"mask.density={self.density} must be in 0 < x <= 1")
         if self.fan_in is not None and self.scope != NEURON:
@@ -90,7 +99,7 @@ def select(scores: Sequence[Tensor], budget: Budget) -> list[Tensor]:
         budget: Number of synapses that remain.
 
     Raises:
-        ValueError: A score is NaN, or the budget exceeds the signed inputs.
+        ValueError: A score is NaN, the budget exceeds the signed inputs, or it leaves fewer synapses than neurons keep.
     """
     if any(bool(values.isnan().any()) for values in scores):
         raise ValueError("scores of synapses are NaN; look at the weights and at the data that they were measured with")
@@ -98,12 +107,8 @@ def select(scores: Sequence[Tensor], budget: Budget) -> list[Tensor]:
     if budget.scope == NEURON:
         return [_select_per_neuron(values, budget) for values in allowed]
     if budget.scope == LAYER:
-        return [_select_in_layer(values, budget) for values in allowed]
-    assert budget.density is not None
-    pooled = torch.cat([values.flatten() for values in allowed])
-    chosen = largest(pooled[None], torch.tensor([max(1, round(budget.density * len(pooled)))]))[0]
-    parts = torch.split(chosen, [values.numel() for values in allowed])
-    return [part.view_as(values) for part, values in zip(parts, allowed, strict=True)]
+        return [_compete([values], budget)[0] for values in allowed]
+    return _compete(allowed, budget)
 
 
 def _select_per_neuron(scores: Tensor, budget: Budget) -> Tensor:
@@ -119,10 +124,23 @@ def _select_per_neuron(scores: Tensor, budget: Budget) -> Tensor:
     return largest(scores, torch.full((neurons,), synapses, device=scores.device))
 
 
-def _select_in_layer(scores: Tensor, budget: Budget) -> Tensor:
+def _compete(scores: Sequence[Tensor], budget: Budget) -> list[Tensor]:
+    """Return the largest scores of some projections; the first `budget.least` of each neuron are among them."""
     assert budget.density is not None
-    synapses = max(1, round(budget.density * scores.numel()))
-    return largest(scores.reshape(1, -1), torch.tensor([synapses], device=scores.device)).view_as(scores)
+    synapses = max(1, round(budget.density * sum(values.numel() for values in scores)))
+    neurons = sum(len(values) for values in scores)
+    if budget.least * neurons > synapses:
+        raise ValueError(
+            f"mask.least={budget.least} of {neurons} neurons exceed the {synapses} synapses that mask.density="
+            f"{budget.density} leaves; give at most mask.least={synapses // neurons}"
+        )
+    if budget.least:
+        first = [largest(values, torch.full((len(values),), budget.least)) for values in scores]
+        scores = [values.masked_fill(mask, torch.inf) for values, mask in zip(scores, first, strict=True)]
+    pooled = torch.cat([values.flatten() for values in scores])
+    chosen = largest(pooled[None], torch.tensor([synapses]))[0]
+    parts = torch.split(chosen, [values.numel() for values in scores])
+    return [part.view_as(values) for part, values in zip(parts, scores, strict=True)]
 
 
 def largest(scores: Tensor, numbers: Tensor) -> Tensor:

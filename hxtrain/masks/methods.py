@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hxtrain.backends import Registry
-from hxtrain.checks import check_types
+from hxtrain.checks import check_types, count, not_negative, positive
 from hxtrain.datasets import ImageSource, Source
 from hxtrain.network import Network
 from hxtrain.network.layers import Incoming
@@ -81,7 +81,7 @@ class Choice(NamedTuple):
 
     Attributes:
         masks: Existing synapses, True in `[N, J]`.
-        weights: Weights `[N, J]` that go with them; None: those of the network.
+        weights: Weights `[N, J]` that go with them, of all projections of the network; None: those of the network.
     """
 
     masks: list[Tensor]
@@ -141,6 +141,7 @@ class BudgetedMask(MaskMethod):
         rows: Number of signed inputs that all sources share: source j stands at input j mod `rows`, and a neuron has at
             most one synapse at each, so that a device needs no more circuits than for `rows` sources. None: any
             synapses.
+        least: Synapses that each neuron keeps before all others compete, with the scopes `layer` and `network`.
         projections: Names of the projections that get a mask, such as `input->layer0`; None: all that are learned, but
             those onto the output.
         rescale: Whether the weights that remain are multiplied by sqrt(sources / synapses) of their neuron, so that the
@@ -149,21 +150,26 @@ class BudgetedMask(MaskMethod):
 
     trains_weights: ClassVar[bool] = False
     """Whether the weights that the network takes over were trained under the mask."""
+    counts: ClassVar[tuple[str, ...]] = ()
+    """Further settings that are numbers of something, at least 1."""
     fan_in: Optional[int] = None  # noqa: UP045 - OmegaConf resolves these on every Python
     density: Optional[float] = None  # noqa: UP045
     scope: str = NEURON
     rows: Optional[int] = None  # noqa: UP045
+    least: int = 0
     projections: Optional[List[str]] = None  # noqa: UP006, UP045
     rescale: Optional[bool] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.budget  # noqa: B018 - its checks
+        for name in self.counts:
+            count(f"mask.{name}", getattr(self, name))
 
     @property
     def budget(self) -> Budget:
         """Number of synapses that remain."""
-        return Budget(self.fan_in, self.density, self.scope, self.rows)
+        return Budget(self.fan_in, self.density, self.scope, self.rows, self.least)
 
     def chosen(self, net: Network) -> list[Incoming]:
         """Return the projections that get a mask.
@@ -194,8 +200,9 @@ class BudgetedMask(MaskMethod):
         choice = self.choose(material, places)
         if choice.weights is not None:
             with torch.no_grad():
-                for projection, weight in zip(chosen, choice.weights, strict=True):
-                    projection.synapses.weight.copy_(weight)
+                for projection, weight in zip(material.net.projections, choice.weights, strict=True):
+                    if projection.synapses.is_trainable:
+                        projection.synapses.weight.copy_(weight)
         return {projection.name: mask for projection, mask in zip(chosen, choice.masks, strict=True)}
 
     @abstractmethod
@@ -212,6 +219,7 @@ class RandomMask(BudgetedMask):
         batches: Batches of 50 samples in which they fire.
     """
 
+    counts: ClassVar[tuple[str, ...]] = ("batches",)
     active: bool = False
     batches: int = 6
 
@@ -259,6 +267,7 @@ class SnipMask(BudgetedMask):
         batches: Batches of 50 samples whose gradients are averaged.
     """
 
+    counts: ClassVar[tuple[str, ...]] = ("batches",)
     batches: int = 6
 
     @property
@@ -280,6 +289,7 @@ class GraspMask(BudgetedMask):
         batches: Batches of 50 samples.
     """
 
+    counts: ClassVar[tuple[str, ...]] = ("batches",)
     batches: int = 6
 
     def choose(self, material: Material, places: Sequence[int]) -> Choice:
@@ -299,6 +309,7 @@ class SynFlowMask(BudgetedMask):
         iterations: Number of iterations.
     """
 
+    counts: ClassVar[tuple[str, ...]] = ("iterations",)
     iterations: int = 100
 
     def choose(self, material: Material, places: Sequence[int]) -> Choice:
@@ -329,12 +340,19 @@ class TransferMask(BudgetedMask):
     """
 
     trains_weights: ClassVar[bool] = True
+    counts: ClassVar[tuple[str, ...]] = ("iterations", "interval", "student_batch_size")
     iterations: int = 500
     interval: int = 100
     student_batch_size: int = 32
     student_learning_rate: float = 1e-3
     kernel_weight: float = 1e-3
     decay: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("mask.student_learning_rate", self.student_learning_rate)
+        for name in ("kernel_weight", "decay"):
+            not_negative(f"mask.{name}", getattr(self, name))
 
     def choose(self, material: Material, places: Sequence[int]) -> Choice:
         """Return masks and weights of the sparse student."""
@@ -360,7 +378,7 @@ class TransferMask(BudgetedMask):
             interval=self.interval,
             generator=generator(material.seed, "mask", "transfer"),
         )
-        weights = [result.student.weights[place] / factors[place] for place in places]
+        weights = [weight / factor for weight, factor in zip(result.student.weights, factors, strict=True)]
         return Choice([result.masks[place] for place in places], weights)
 
 

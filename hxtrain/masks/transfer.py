@@ -39,7 +39,10 @@ class Transfer(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Terms of the loss, without their factors: mean squared distances of kernels and outputs, squared weights."""
+    """Terms of the loss, without their factors: mean squared distances of kernels and outputs, squared weights.
+
+    As in the code of Liu and Zenke, biases are not penalised.
+    """
 
     kernel: Tensor
     output: Tensor
@@ -53,8 +56,7 @@ def terms(student: RateModel, teacher: RateModel, inputs: Tensor) -> Terms:
     second = inputs[half:]
     kernel = (student.kernel(first, second) - teacher.kernel(first, second)).square().mean()
     output = (student.outputs(inputs) - teacher.outputs(inputs)).square().mean()
-    parameters = [*student.weights, *(student.biases or ())]
-    return Terms(kernel, output, torch.stack([values.square().sum() for values in parameters]).sum())
+    return Terms(kernel, output, torch.stack([weight.square().sum() for weight in student.weights]).sum())
 
 
 def transfer(
@@ -85,7 +87,7 @@ def transfer(
         generator: Source of the batches.
 
     Raises:
-        ValueError: There are fewer than two samples.
+        ValueError: There are fewer than two samples, or the training diverges.
     """
     if min(batch_size, len(inputs)) < 2:
         raise ValueError(
@@ -116,4 +118,9 @@ def transfer(
         sparse = sparse.masked(masks)
         start = terms(teacher.masked(first_masks), teacher, batch)
         end = terms(sparse, teacher, batch)
+    if not all(bool(weight.isfinite().all()) for weight in sparse.weights):
+        raise ValueError(
+            f"mask=ntt: the student's weights are not finite after {steps} steps; give a smaller "
+            f"mask.student_learning_rate than {learning_rate}"
+        )
     return Transfer(masks, sparse, float(start.kernel), float(end.kernel))

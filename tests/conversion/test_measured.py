@@ -193,3 +193,37 @@ def test_settings_out_of_range_are_refused() -> None:
         MeasuredConfig(gains=[0.0])
     with pytest.raises(ValueError, match=r"measured\.samples=1 must be at least 2"):
         MeasuredConfig(samples=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "samples", "match"),
+    [
+        (perceptron(64, 3), IMAGES, r"linear_1_0 is the only layer: without a hidden layer nothing fires"),
+        (perceptron(64, 6, 1), IMAGES, r"has one output; classes are compared"),
+        (perceptron(64, 6, 3), IMAGES[:1], "samples: 1 given; a calibration takes 2 or more"),
+        (perceptron(64, 6, 3), IMAGES * torch.nan, "samples are not finite"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(module: nn.Module, samples: Tensor, match: str) -> None:
+    with pytest.raises(ConversionError, match=match):
+        convert(nn.Sequential(nn.Flatten(), module), samples, None, measured=QUICK)
+
+
+def test_a_window_without_an_input_spike_is_refused() -> None:
+    module = nn.Sequential(nn.Flatten(), perceptron(64, 6, 3))
+    with pytest.raises(ConversionError, match=r"no input spike reaches a neuron .*network.steps=1\)"):
+        convert(module, IMAGES, None, measured=QUICK, network=NetworkConfig(steps=1))
+
+
+def test_samples_that_are_all_alike_still_give_a_network() -> None:
+    module = nn.Sequential(nn.Flatten(), perceptron(64, 6, 3))
+    conversion = convert(module, IMAGES[:1].expand(40, -1, -1), None, measured=QUICK)
+    assert all(bool(weight.isfinite().all()) for weight in conversion.net.effective_weights())
+
+
+def test_test_samples_need_a_label_each() -> None:
+    module = nn.Sequential(nn.Flatten(), perceptron(64, 6, 3))
+    with pytest.raises(ConversionError, match=r"test: 60 samples with labels of shape \[3\]"):
+        convert(module, IMAGES, None, test=(IMAGES, torch.zeros(3)))
+    with pytest.raises(TypeError, match="model: expected Module"):
+        convert("ann.pt", IMAGES)  # type: ignore[arg-type]

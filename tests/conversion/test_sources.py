@@ -3,7 +3,7 @@
 import pytest
 import torch
 from networks import convolutional, samples
-from torch import nn
+from torch import Tensor, nn
 
 from hxtrain.conversion import ConversionError, MaxLayer, RateLayer, ScalingLayer, SoftLIF, from_sequential
 
@@ -93,3 +93,34 @@ def test_what_cannot_be_converted_is_refused_by_name(module: nn.Module, shape: t
 def test_weights_outside_a_mask_are_refused() -> None:
     with pytest.raises(ConversionError, match="layer: a weight outside the mask is not 0"):
         RateLayer("layer", torch.ones(2, 2), mask=torch.eye(2).bool())
+
+
+class Residual(nn.Sequential):
+    """A sequence that adds its input, which a chain of layers cannot express."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class Doubled(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "match"),
+    [
+        (
+            nn.Sequential(Residual(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)),
+            r"module 0 \(Residual\) computes something",
+        ),
+        (
+            nn.Sequential(nn.Linear(4, 4), Doubled(), nn.Linear(4, 2)),
+            r"module 1 \(Doubled\) .* than ReLU: it has a method",
+        ),
+        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "returns indices, too; set return_indices=False"),
+    ],
+)
+def test_a_class_with_another_forward_is_refused(module: nn.Module, match: str) -> None:
+    with pytest.raises(ConversionError, match=match):
+        from_sequential(module, (4,))

@@ -92,3 +92,16 @@ def test_mistakes_name_the_remedy(folder):
     spiking = call("hxtrain convert", "checkpoint=run/checkpoint.pt", "hydra.run.dir=other", cwd=folder)
     assert spiking.returncode == 2
     assert "holds a spiking network" in spiking.stderr
+    assert "then give checkpoint=DIR/checkpoint.pt" in spiking.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [("network.hidden=[20]", "are those of the artificial network"), ("encoder.regular=[1]", "give their number with")],
+)
+def test_what_the_conversion_chooses_cannot_be_set(tmp_path, word, text):
+    register()
+    with initialize_config_module("hxtrain.experiments.conf", version_base="1.3"):
+        config = OmegaConf.to_object(compose("convert", ["checkpoint=none.pt", word]))
+    with pytest.raises(ValueError, match=text):
+        complete_conversion(config, tmp_path, "", Progress(False))

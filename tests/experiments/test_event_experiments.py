@@ -88,6 +88,7 @@ def test_the_networks_fit_a_chip(classes: int, circuits: int) -> None:
 
 def test_a_sweep_that_chooses_on_test_samples_says_so() -> None:
     assert choice_on_test(["replica=r0,r1", "seed=1,2", "trainer.epochs=3"]) == ""
+    assert choice_on_test(["mask.fan_in=6,16", "mask.fan_in=choice(6)"]) == ""
     assert "runs differ in network.hidden, trainer.epochs and" in choice_on_test(
         ["seed=1,2", "trainer.epochs=3,4", "network.hidden=[1],[2]"]
     )

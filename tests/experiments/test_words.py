@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from hxtrain.experiments.schema import schema
 from hxtrain.experiments.settings import settings
-from hxtrain.experiments.words import parsed, pasted, quote, readable
+from hxtrain.experiments.words import parsed, pasted, quote, readable, swept
 
 KNOWN = {name: settings(schema(name)) for name in ("train", "evaluate", "conformance")}
 NAMES = [
@@ -87,3 +87,17 @@ def test_a_choice_of_paths_is_one_in_a_sweep_unless_a_path_is_called_so(
 def test_a_command_with_a_module_of_a_folder_begins_there(tmp_path: Path, word: str, start: str) -> None:
     (tmp_path / "mine.py").touch()
     assert pasted("hxtrain", [word], tmp_path).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["sweep=masks_digits", "mask.fan_in=6", "seed=1"], {"mask.fan_in=6": "mask.fan_in=choice(6)"}),
+        (["-m", "mask=random,snip", "mask.fan_in=6"], {"mask.fan_in=6": "mask.fan_in=choice(6)"}),
+        (["sweep=masks_digits", "mask=ntt", "mask.fan_in=6"], {}),  # every run has the same mask
+        (["-m", "mask=random,snip", "mask.fan_in=6,16", "trainer.epochs=2"], {}),
+        (["mask=random", "mask.fan_in=6"], {}),
+    ],
+)
+def test_a_setting_of_a_swept_group_is_a_choice_of_one(words: list[str], changed: dict[str, str]) -> None:
+    assert swept(words) == [changed.get(word, word) for word in words]

@@ -239,7 +239,7 @@ def write_altered(path, folder, **changes):
     [
         ({"settings": {"data.sha256": "f" * 64}}, "was trained on digits ffffffffffffffff, the data here are digits"),
         ({"classes": list("abcdefghij")}, "knows the classes a, b, c, d, e, f, g, h, i, j, digits has 0, 1"),
-        ({"kind": "snn"}, "cannot teach"),
+        ({"kind": "snn"}, "holds a spiking network, or something else"),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(tmp_path, teachers, changes, text):
@@ -255,10 +255,10 @@ def test_teachers_of_other_sizes_and_spiking_ones_are_refused(tmp_path, teachers
     with pytest.raises(CheckpointError, match=r"takes samples \[8, 8\], mnist has \[16, 16\]; give a teacher trained"):
         run(config, tmp_path / "size", "test", quiet())
     run(student(train_samples=50, test_samples=10), tmp_path / "spiking", "test", quiet())
-    with pytest.raises(CheckpointError, match="cannot teach"):
+    with pytest.raises(CheckpointError, match="holds a spiking network, or something else"):
         run(student(str(tmp_path / "spiking/checkpoint.pt")), tmp_path / "run", "test", quiet())
     with pytest.raises(
-        CheckpointError, match=r"there is no teacher nowhere.pt; train one with `hxtrain ann hydra.run.dir=\."
+        CheckpointError, match=r"there is no network nowhere.pt; train one with `hxtrain ann hydra.run.dir=\."
     ):
         run(student("nowhere.pt"), tmp_path / "run", "test", quiet())
 

@@ -78,6 +78,23 @@ def test_a_wider_scope_takes_the_largest_scores_in_it(scope, parts):
         assert value[mask].min() > value[~mask].max()
 
 
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_every_neuron_keeps_its_least_synapses(scope):
+    scores = [random(6, 10), random(3, 6) / 100]  # without `least`, the second layer loses nearly all in a network
+    chosen = select(scores, Budget(density=0.4, scope=scope, least=2))
+    assert all(int(mask.sum(1).min()) >= 2 for mask in chosen)
+    assert sum(int(mask.sum()) for mask in chosen) == 31
+    assert all(
+        bool(mask[row, values[row].argmax()])
+        for mask, values in zip(chosen, scores, strict=True)
+        for row in range(len(mask))
+    )
+    with pytest.raises(ValueError, match=r"mask\.least=4 of \d+ neurons exceed"):
+        select(scores, Budget(density=0.3, scope=scope, least=4))
+    with pytest.raises(ValueError, match=r"mask\.least=1: with mask\.scope=neuron"):
+        Budget(fan_in=3, least=1)
+
+
 def test_rows_are_used_at_most_once_per_neuron():
     scores = random(9, 25)
     (mask,) = select([scores], Budget(fan_in=6, rows=8))
@@ -139,7 +156,7 @@ def test_a_student_that_is_its_teacher_has_no_distance():
     model = rate_model(6, 9, 3)
     parts = terms(model, model, random(8, 6))
     assert float(parts.kernel) == float(parts.output) == 0
-    assert float(parts.weights) == pytest.approx(sum(float(v.square().sum()) for v in [*model.weights, *model.biases]))
+    assert float(parts.weights) == pytest.approx(sum(float(v.square().sum()) for v in model.weights))
 
 
 def test_transfer_reads_no_labels_and_halves_the_distance(digits):
@@ -275,6 +292,33 @@ def test_every_method_keeps_its_budget_and_is_reproducible(name, digits):
             expected = torch.where(synapses.mask, drawn * math.sqrt(64 / 6), 0.0)
             assert torch.allclose(synapses.weight, expected)
     assert torch.equal(*(masks_of["input->layer0"] for masks_of in chosen))
+
+
+def test_a_transfer_gives_the_network_the_weights_of_all_layers(digits):
+    net = network(64, 12, 10, steps=20, seed=1)
+    drawn = net.layers[1].linear.weight.detach().clone()
+    method = masks.TransferMask(fan_in=6, iterations=10, interval=5, student_learning_rate=1e-2)
+    masks.prune(net, method, digits.source(digits.train, LatencyEncoder()))
+    assert net.layers[1].linear.mask is None
+    assert not torch.allclose(net.layers[1].linear.weight, drawn)  # the student's outputs need its readout
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "value"),
+    [
+        (masks.SnipMask, "batches", 0),
+        (masks.GraspMask, "batches", -1),
+        (masks.ActiveMask, "batches", 0),
+        (masks.SynFlowMask, "iterations", 0),
+        (masks.TransferMask, "iterations", 0),
+        (masks.TransferMask, "interval", 0),
+        (masks.TransferMask, "student_learning_rate", 0.0),
+        (masks.TransferMask, "decay", -1.0),
+    ],
+)
+def test_settings_without_meaning_are_refused(method, setting, value):
+    with pytest.raises(ValueError, match=rf"mask\.{setting}={value}.* must"):
+        method(fan_in=3, **{setting: value})
 
 
 def test_methods_refuse_what_they_cannot_mask(digits):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import hxtrain as hx
-from hxtrain.backends import check_circuit, create_backend
+from hxtrain.backends import Stimulus, check_circuit, create_backend
+from hxtrain.backends.checks import check_run
 from hxtrain.execution import place
 from hxtrain.execution.packing import pack
 from hxtrain.masks import Budget, RigL, select
@@ -158,6 +159,24 @@ def test_weights_beyond_the_mask_that_was_placed_are_refused():
         net.attach(device)
         net(spikes)
         assert device.plan.circuit.populations[0].merged == 2
+
+
+def test_a_run_waits_once_for_the_values_of_its_weights(monkeypatch):
+    net = network(hidden=10, seed=1)
+    net.set_mask("input->layer0", mask(10, 256, fan_in=100, rows=128))
+    circuit = place(net, CHIP).circuit
+    weights = {
+        p.name: torch.zeros(size, p.pre_size).to(torch.int8)
+        for p, size in zip(circuit.projections, (10, 3), strict=True)
+    }
+    stimulus = Stimulus(hx.Spikes.from_times(scores(2, 256) * 25e-6), 0)
+    check_run(circuit, weights, stimulus, 63)
+    waits = []
+    to_host = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda values: waits.append(values) or to_host(values))
+    monkeypatch.setattr(torch, "tensor", lambda *arguments, **settings: pytest.fail("signed inputs are built again"))
+    check_run(circuit, weights, stimulus, 63)
+    assert len(waits) == 1
 
 
 def test_circuits_with_impossible_inputs_are_refused():

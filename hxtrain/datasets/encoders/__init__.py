@@ -10,6 +10,7 @@ from .events import EventEncoder
 from .latency import FirstSpikeEncoder, LatencyEncoder, LinearLatencyEncoder
 from .poisson import PoissonEncoder
 from .rate import RateEncoder
+from .regular import RegularEncoder
 
 __all__ = [
     "ENCODERS",
@@ -24,4 +25,5 @@ __all__ = [
     "LinearLatencyEncoder",
     "PoissonEncoder",
     "RateEncoder",
+    "RegularEncoder",
 ]

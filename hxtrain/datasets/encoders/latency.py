@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .base import Encoder, Limit
-from .regular import units_with_regular, with_regular
+from .regular import RegularEncoder, with_regular
 
 
 @dataclass
@@ -100,7 +99,7 @@ class LinearLatencyEncoder(Encoder):
 
 
 @dataclass
-class FirstSpikeEncoder(Encoder):
+class FirstSpikeEncoder(RegularEncoder):
     """Time-to-first-spike code, linear: the stronger an input, the earlier its only spike.
 
     `t = duration (1 - x)` for x > threshold; weaker inputs stay silent.
@@ -116,19 +115,14 @@ class FirstSpikeEncoder(Encoder):
 
     duration: float = 8e-6
     threshold: float = 0.05
-    regular: List[int] = field(default_factory=list)  # noqa: UP006
 
     def limits(self) -> Sequence[Limit]:
         """Return the conditions on the settings."""
         return (
             Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
             Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
-            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
+            *super().limits(),
         )
-
-    def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
-        return units_with_regular(features, self.regular)
 
     def times(self, samples: Tensor) -> Tensor:
         """Return spike times `[B, N]` (s) of intensities `[B, F]`; silent inputs get infinity."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
-from .base import Encoder, Limit, checked_intensities
-from .regular import units_with_regular, with_regular
+from .base import Limit, checked_intensities
+from .regular import RegularEncoder, of_trains, with_regular
 
 
 @dataclass
-class PoissonEncoder(Encoder):
+class PoissonEncoder(RegularEncoder):
     """Random spikes: a Poisson process in `duration` with `spikes x` spikes in the mean for an intensity x.
 
     Candidates come with the rate of x = 1, and pass with the probability x. With a generator, as in training, each
@@ -38,7 +37,6 @@ class PoissonEncoder(Encoder):
     spikes: float = 4.0
     duration: float = 40e-6
     seed: int = 0
-    regular: List[int] = field(default_factory=list)  # noqa: UP006
 
     def limits(self) -> Sequence[Limit]:
         """Return the conditions on the settings."""
@@ -46,12 +44,8 @@ class PoissonEncoder(Encoder):
             Limit("spikes", 0 < self.spikes < math.inf, "finite spikes > 0"),
             Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
             Limit("seed", self.seed >= 0, "seed >= 0"),
-            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
+            *super().limits(),
         )
-
-    def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
-        return units_with_regular(features, self.regular)
 
     def times(self, samples: Tensor) -> Tensor:
         """Return spike times `[B, N, candidates]` (s) of intensities `[B, F]` for the candidates of `seed`."""
@@ -73,7 +67,5 @@ class PoissonEncoder(Encoder):
     def __call__(self, samples: Data | Spikes, generator: torch.Generator | None = None) -> Spikes:
         """Encode samples, see `Encoder`."""
         times = self._times(checked_intensities(samples).float(), generator)
-        candidates = times.shape[2]
         events = Spikes.from_times(self._times_sent(times.flatten(1), generator))
-        units = events.units // candidates
-        return Spikes.trusted(events.sample, events.unit // candidates, events.time, events.samples, units)
+        return of_trains(events, times.shape[2])

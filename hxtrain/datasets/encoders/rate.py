@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,15 +12,15 @@ from torch import Tensor
 from hxtrain.backends import Spikes
 from hxtrain.backends.spikes import Data
 
-from .base import Encoder, Limit
-from .regular import units_with_regular, with_regular
+from .base import Limit
+from .regular import RegularEncoder, of_trains, with_regular
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Phases that are multiples of the golden ratio are spread evenly over any number of inputs."""
 
 
 @dataclass
-class RateEncoder(Encoder):
+class RateEncoder(RegularEncoder):
     """Regular spikes, `spikes x` of them in `duration` for an intensity x.
 
     The spike k of input n comes at `duration (k + phase) / (spikes x)` with `phase = frac(0.618 n)`: inputs of the same
@@ -40,7 +39,6 @@ class RateEncoder(Encoder):
     spikes: int = 4
     duration: float = 40e-6
     threshold: float = 0.1
-    regular: List[int] = field(default_factory=list)  # noqa: UP006
 
     def limits(self) -> Sequence[Limit]:
         """Return the conditions on the settings."""
@@ -48,12 +46,8 @@ class RateEncoder(Encoder):
             Limit("spikes", self.spikes >= 1, "spikes >= 1"),
             Limit("duration", 0 < self.duration < math.inf, "finite duration > 0 s"),
             Limit("threshold", 0 <= self.threshold < 1, "0 <= threshold < 1"),
-            Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),
+            *super().limits(),
         )
-
-    def units(self, features: int) -> int:
-        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
-        return units_with_regular(features, self.regular)
 
     def times(self, samples: Tensor) -> Tensor:
         """Return spike times `[B, N spikes]` (s) of intensities `[B, F]`: all of input 0, then of input 1, ..."""
@@ -68,6 +62,4 @@ class RateEncoder(Encoder):
 
     def __call__(self, samples: Data | Spikes, generator: torch.Generator | None = None) -> Spikes:
         """Encode samples, see `Encoder`."""
-        events = super().__call__(samples, generator)
-        units = events.units // self.spikes
-        return Spikes.trusted(events.sample, events.unit // self.spikes, events.time, events.samples, units)
+        return of_trains(super().__call__(samples, generator), self.spikes)

@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import List  # noqa: UP035 - OmegaConf resolves these on every Python
 
 import torch
 from torch import Tensor
+
+from hxtrain.backends import Spikes
+
+from .base import Encoder, Limit
+
+
+@dataclass
+class RegularEncoder(Encoder):
+    """Base of encoders some of whose inputs can be regular.
+
+    Attributes:
+        regular: indices of inputs that fire as for x = 1 in every sample, and so act as biases; from the number of
+            values on they are additional inputs.
+    """
+
+    regular: List[int] = field(default_factory=list, kw_only=True)  # noqa: UP006
+
+    def limits(self) -> Sequence[Limit]:
+        """Return the condition on the regular inputs; subclasses add theirs."""
+        return (Limit("regular", all(index >= 0 for index in self.regular), "regular >= 0"),)
+
+    def units(self, features: int) -> int:
+        """Return the number of network inputs: one for each value of a sample, and the additional regular ones."""
+        return units_with_regular(features, self.regular)
+
+
+def of_trains(events: Spikes, length: int) -> Spikes:
+    """Return the spikes of inputs whose trains of `length` times each were encoded as units of their own."""
+    units = events.units // length
+    return Spikes.trusted(events.sample, events.unit // length, events.time, events.samples, units)
 
 
 def units_with_regular(features: int, regular: Sequence[int]) -> int:
