@@ -6,6 +6,7 @@ on the same chip, and how much of the time the chips are leased while work is qu
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import random
 import socket
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from hxtrain.backends import DeviceError, create_backend
 from hxtrain.backends.pool import Broker, PoolReport, PoolSettings, ask_pool
@@ -30,7 +32,7 @@ from hxtrain.datasets import DataConfig
 from hxtrain.execution.config import ANY, BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
 from hxtrain.runs.metrics import write_json
-from hxtrain.runs.progress import Warnings
+from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import read_result
 from hxtrain.runs.versions import versions
 from hxtrain.training.config import TrainerConfig
@@ -228,6 +230,16 @@ class Crew:
                 self._hire()
                 self._queue.put(number)
 
+    def require_workers(self) -> None:
+        """Check that all processes are at work.
+
+        Raises:
+            DeviceError: A process has ended by itself: a run failed.
+        """
+        for process, current in self._processes.values():
+            if not process.is_alive():
+                raise DeviceError(f"run {current.value} of {RUNS} failed; its reason is above")
+
     def running(self) -> list[int]:
         """Return the runs that are in progress."""
         return [current.value for _, current in self._processes.values() if current.value >= 0]
@@ -267,6 +279,7 @@ def _phase(name: str, folder: Path, is_killed: bool, report: Callable[[int], Non
                 raise DeviceError(f"{crew.finished()} of {RUNS} runs are finished after {LIMIT:g} s")
             if disturbance is not None:
                 disturbance.advance()
+            crew.require_workers()
             report(crew.finished())
             time.sleep(0.05)
         seconds = time.monotonic() - begin
@@ -342,7 +355,7 @@ def _settings(number: int, backend: BackendConfig, chip: ChipConfig) -> RunConfi
     course = TrainerConfig(
         epochs=EPOCHS, batch_size=50, train_samples=SAMPLES, test_samples=100, plots=False, progress=False
     )
-    net = NetworkConfig(hidden=[30], init_gain=1.4)
+    net = NetworkConfig(hidden=[30], init_gain=2.0)
     return RunConfig(number, backend, chip, net, data=DataConfig("digits"), trainer=course)
 
 
@@ -352,14 +365,18 @@ def _work(queue: Queue[int], current: Any, pool: str, folder: Path) -> None:
     while True:
         current.value = number = queue.get()
         config = _settings(number, backend, ChipConfig(ANY, preset="uncalibrated"))
-        complete(config, folder / f"{number}", "hxtrain bench suite=pool", Warnings())
+        complete(config, folder / f"{number}", "hxtrain bench suite=pool", _quiet())
         current.value = -1
+
+
+def _quiet() -> Progress:
+    return Progress(False, Console(file=io.StringIO()))
 
 
 def _is_equal(folder: Path, number: int, place: Path) -> bool:
     """Return whether a run has the weights of a run alone on the same chip in this process."""
     chip = read_result(folder / "result.json", {"chip": str})["chip"]
-    complete(_settings(number, BackendConfig(), ChipConfig(chip, preset="uncalibrated")), place, "", Warnings())
+    complete(_settings(number, BackendConfig(), ChipConfig(chip, preset="uncalibrated")), place, "", _quiet())
     first, second = (np.load(path / "weights.npz") for path in (folder, place))
     return first.files == second.files and all(np.array_equal(first[name], second[name]) for name in first.files)
 
@@ -371,7 +388,7 @@ def _trials_of_run(folder: Path) -> int:
     thread.start()
     try:
         config = _settings(0, BackendConfig("remote", {"address": server.address}), ChipConfig())
-        complete(config, folder, "", Warnings())
+        complete(config, folder, "", _quiet())
         return ask_status(LinkSettings(server.address)).trials
     finally:
         server.stop()
