@@ -144,7 +144,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
             DeviceError: The server cannot be reached, or others have the chip for too long.
         """
         try:
-            self._ensure_lease()
+            self._insist(lambda: None)
         except BaseException:
             self.close()
             raise
@@ -327,9 +327,8 @@ class RemoteBackend(Backend, Batching, Interruptible):
                 self._lease = ""
                 setbacks.add(refusal.text, self._queued - queued)
             except p.ConnectionLostError as error:
-                if self._reservation is None or not self._reservation.is_lost or self._interrupted.is_set():
+                if not self._has_lost_chip:
                     raise
-                log.warning("the pool has taken the chip at %s back: %s", self._settings.address, error)
                 setbacks.add(str(error), self._queued - queued)
 
     def _connection(self) -> Link:
@@ -338,6 +337,14 @@ class RemoteBackend(Backend, Batching, Interruptible):
         return Link(
             self._settings, lambda: self._interrupted.is_set() or (reservation is not None and reservation.is_lost)
         )
+
+    @property
+    def _has_lost_chip(self) -> bool:
+        """Whether the pool has taken the chip back, so that a request was given up."""
+        is_lost = self._reservation is not None and self._reservation.is_lost and not self._interrupted.is_set()
+        if is_lost:
+            log.warning("the pool has taken the chip at %s back: its server is gone", self._settings.address)
+        return is_lost
 
     def _reserve(self) -> None:
         """Have a chip of the pool, if there is a pool: after the first one, only the very same chip will do."""
@@ -360,12 +367,15 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _welcome(self) -> p.Welcome:
         """Return the server's welcome; before `open`, the connection is closed again."""
-        if self._hello is None:
+        while self._hello is None:
             self._reserve()
             try:
                 self._hello = self._link.greet(SOFTWARE)
                 self._capabilities = replace(self._hello.capabilities, batching=True, calibration=False)
                 self._link.expect(self._hello.limits.max_message + LARGEST_PART)
+            except p.ConnectionLostError:
+                if not self._has_lost_chip:
+                    raise
             finally:
                 if self._heart is None:
                     self._link.close()

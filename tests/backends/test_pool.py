@@ -191,3 +191,20 @@ def test_settings_are_checked() -> None:
             RemoteBackend(address)
     with pytest.raises(ValueError, match="pool://lab:5554 for a pool"):
         LinkSettings("pool://lab:1")
+
+
+def test_a_client_that_begins_at_a_dead_server_goes_elsewhere(tmp_path: Path) -> None:
+    """The server ends after the lease, before the client has greeted it."""
+    places = [port_for_restarts(), port_for_restarts()]
+    with ExitStack() as stack:
+        servers = {place: stack.enter_context(ExitStack()) for place in places}
+        for place, server in servers.items():
+            server.enter_context(serving(NamedBackend("A"), bind=place))
+        broker = stack.enter_context(brokering(places, tmp_path))
+        await_states(broker, {"free": 2})
+        backend = RemoteBackend(pool_address(broker))
+        backend._reserve()
+        first = backend._settings.address
+        servers[first].close()
+        with backend:
+            assert {first, backend.identity["address"]} == {*places}
