@@ -300,7 +300,9 @@ def _phase(name: str, folder: Path, is_killed: bool, report: Callable[[int], Non
 
 
 class Disturbance:
-    """Kills two servers, two workers and the broker, once each, at random moments of the first half of the work.
+    """Kills two servers, two workers and the broker, once each, at random moments of the first two thirds of the work.
+
+    A kill waits for the consequences of the previous one: a server is there again, the lease of a worker is over.
 
     Args:
         fleet: Servers and broker.
@@ -314,25 +316,30 @@ class Disturbance:
         kills: list[Callable[[], bool]] = [self._kill_server, self._kill_server, self._kill_worker, self._kill_worker]
         kills.append(self._kill_broker)
         self._draw.shuffle(kills)
-        counts = sorted(self._draw.randrange(RUNS // 2) for _ in kills)
+        counts = sorted(self._draw.randrange(2 * RUNS // 3) for _ in kills)
         self._plan = list(zip(counts, kills, strict=True))
-        self._servers = self._draw.sample(fleet.servers, 2)
+        self._restart: threading.Thread | None = None
         self._killed: dict[str, float] = {}
         self.longest_silence = 0.0
 
     def advance(self) -> None:
         """Do what is due, and note the ends of the leases of killed workers."""
-        if self._plan and self._crew.finished() >= self._plan[0][0] and self._plan[0][1]():
-            self._plan.pop(0)
         if self._killed:
             holders = " ".join(chip.holder for chip in self._fleet.report().chips)
             for process in [process for process in self._killed if f":{process}" not in holders]:
                 elapsed = time.monotonic() - self._killed.pop(process)
                 self.longest_silence = max(self.longest_silence, elapsed)
+        is_settled = not self._killed and (self._restart is None or not self._restart.is_alive())
+        if is_settled and self._plan and self._crew.finished() >= self._plan[0][0] and self._plan[0][1]():
+            self._plan.pop(0)
 
     def _kill_server(self) -> bool:
-        address = self._servers.pop()
-        threading.Thread(target=self._fleet.kill, args=(address, 3 * HEARTBEAT), daemon=True).start()
+        leased = [chip.address for chip in self._fleet.report().chips if chip.state == "leased"]
+        if not leased:
+            return False
+        arguments = (self._draw.choice(leased), 3 * HEARTBEAT)
+        self._restart = threading.Thread(target=self._fleet.kill, args=arguments, daemon=True)
+        self._restart.start()
         return True
 
     def _kill_broker(self) -> bool:

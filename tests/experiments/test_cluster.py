@@ -28,7 +28,7 @@ STUB_ATTEMPT=1 setsid "$STUB/start" > /dev/null 2>&1 &
 """,
     "start": r"""
 export SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1
-export SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=0 SLURM_JOB_NODELIST=localhost
+export SLURM_JOB_NODELIST=localhost
 bash "$STUB/script.sh" > "$STUB/log$STUB_ATTEMPT" 2>&1
 if [ -e "$STUB/requeue" ]; then mv "$STUB/requeue" "$STUB/requeued"; STUB_ATTEMPT=2 "$STUB/start"; fi
 """,
@@ -38,7 +38,7 @@ echo $$ > "$STUB/pid$STUB_ATTEMPT"
 exec "$@"
 """,
     "scontrol": r"""echo "$@" > "$STUB/requeue" """,
-    "sacct": r"""printf 'JobID|State|NodeList\n77_0|RUNNING|localhost\n'""",
+    "sacct": r"""printf 'JobID|State|NodeList\n77|RUNNING|localhost\n'""",
     "scancel": "",
 }
 """Commands of Slurm, as far as submitit uses them: one job, which `scontrol requeue` starts once more after its end."""
@@ -84,18 +84,19 @@ def test_a_job_is_requeued_at_a_signal_and_goes_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        end = time.time() + 200
+        end = time.time() + 120
         while not (tmp_path / "sweep/0/checkpoint.pt").exists() and time.time() < end and sweep.poll() is None:
             time.sleep(0.02)
+        assert sweep.poll() is None, sweep.communicate()[0]
         os.kill(int((stubs / "pid1").read_text()), signal.SIGUSR1)
-        text = sweep.communicate(timeout=200)[0]
+        text = sweep.communicate(timeout=120)[0]
     finally:
         sweep.kill()
     assert sweep.returncode == 0, text
     script = (stubs / "script.sh").read_text()
     assert "#SBATCH --licenses=chip:1" in script
     assert "#SBATCH --signal=USR1@120" in script
-    assert (stubs / "requeued").read_text() == "requeue 77_0\n"
+    assert (stubs / "requeued").read_text() == "requeue 77\n"
     assert (stubs / "pid1").read_text() != (stubs / "pid2").read_text()
     alone = call("hxtrain", *SETTINGS, "hydra.run.dir=alone", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
