@@ -23,7 +23,10 @@ from hxtrain.training.loop import CHECKPOINT
 from .checks import typed_settings
 from .mistakes import MistakeError
 
-FINISHED, INTERRUPTED, NEW, REFUSED = "finished", "goes on", "new", "refused"
+FINISHED = "finished"
+INTERRUPTED = "goes on"
+NEW = "new"
+REFUSED = "refused"
 RESULT = "result.json"
 
 

@@ -33,7 +33,9 @@ def _translated(word: str, words: Sequence[str], command: Command) -> str:
     if "sweep" not in command.callbacks:
         raise MistakeError(f"{key} is for the sweeps of hxtrain, hxtrain ann, hxtrain convert and hxtrain play")
     if name not in SETTINGS:
-        raise MistakeError(f"{key} is not a setting; choose among {', '.join(PREFIX + known for known in SETTINGS)}")
+        raise MistakeError(
+            f"{key} is not a setting; choose among {', '.join(PREFIX + setting for setting in SETTINGS)}"
+        )
     values, _ = SETTINGS[name]
     if value.lower() not in values:
         raise MistakeError(f"{word}: choose one of {', '.join(values)}")

@@ -118,7 +118,9 @@ class PoolDesk:
         self.queue: list[Member] = []
         self.turns: dict[str, float] = {}
         self.durations: deque[float] = deque(maxlen=KEPT)
-        self.granted, self.expired, self.lost = 0, 0, 0
+        self.granted = 0
+        self.expired = 0
+        self.lost = 0
         self.changes = 0
         self.busy_time, self.queued_time = 0.0, 0.0
         self._accounted = moment
@@ -315,11 +317,11 @@ class PoolDesk:
         """Refuse a wish that none of the chips can fulfil, once all of them are known."""
         if any(not chip.identity or chip.fits(wish) for chip in self.chips.values()):
             return
-        known = "; ".join(
+        chips = "; ".join(
             f"{', '.join(f'{name}={value}' for name, value in chip.identity.items())}, circuits={chip.circuits}"
             for chip in list(self.chips.values())[:16]
         )
-        raise Refusal("value", f"the pool has no chip with {wish}. It has: {known}")
+        raise Refusal("value", f"the pool has no chip with {wish}. It has: {chips}")
 
     def _enqueue(self, member: Member | None, claim: Claim, origin: Origin, label: str, moment: float) -> Member | None:
         """Return the client in the queue, with its present wish; None if there is no room for another one."""

@@ -27,8 +27,8 @@ def at_recorded_chip(backend: BackendConfig, checkpoint: Path, rank: int = 0) ->
     recorded = load_checkpoint(checkpoint)["settings"]
     names = {"chip": "chip", "preset": "preset", "chip_hash": "recorded"}
     wishes = {setting: recorded.get(f"identity.{entry}") for entry, setting in names.items()}
-    own = {setting: _of_rank(str(value), rank) for setting, value in wishes.items() if value is not None}
-    return replace(backend, settings={**backend.settings, **own})
+    entries = {setting: _of_rank(str(value), rank) for setting, value in wishes.items() if value is not None}
+    return replace(backend, settings={**backend.settings, **entries})
 
 
 def _of_rank(value: str, rank: int) -> str:

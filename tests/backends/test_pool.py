@@ -100,7 +100,7 @@ def test_a_dead_server_is_taken_out_and_its_client_goes_on_elsewhere(tmp_path: P
 def test_a_client_waits_for_the_very_same_chip(tmp_path: Path) -> None:
     """The server of A ends; B is free, but it is another chip."""
     place = port_for_restarts()
-    with serving(NamedBackend("B")) as other, brokering([place, other.address], tmp_path) as broker:
+    with serving(NamedBackend("B")) as free_server, brokering([place, free_server.address], tmp_path) as broker:
         with serving(NamedBackend("A"), bind=place):
             await_states(broker, {"free": 2})
             backend = RemoteBackend(pool_address(broker), chip="A")

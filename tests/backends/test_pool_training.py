@@ -26,9 +26,9 @@ def test_a_run_in_a_pool_is_resumed_on_the_chip_that_it_had(tmp_path: Path) -> N
         pooled = BackendConfig("remote", {"address": pool_address(broker), **PATIENT})
         first = train(tmp_path / "run", pooled, anyone)
         resumed = train(tmp_path / "run", pooled, anyone, epochs=2, resume=True)
-        other = train(tmp_path / "other", pooled, anyone)
+        second = train(tmp_path / "other", pooled, anyone)
     assert resumed["chip"] == first["chip"]
-    assert other["chip"] != first["chip"], "the chip that has been free for the longest time"
+    assert second["chip"] != first["chip"], "the chip that has been free for the longest time"
     alone = train(tmp_path / "alone", BackendConfig(), ChipConfig(first["chip"], preset="uncalibrated"), epochs=2)
     weights, pooled_weights = (np.load(tmp_path / name / "weights.npz") for name in ("alone", "run"))
     assert all(np.array_equal(weights[name], pooled_weights[name]) for name in weights.files)
