@@ -172,6 +172,10 @@ class PoolDesk:
         if member is not None:
             member.last_contact = moment
         lease = self._lease_of(claim.client)
+        if lease is not None and not self.chips[lease.address].fits(claim.wish):
+            self._end(lease, moment)  # given for an earlier wish
+            self.queue.append(lease.member)
+            lease = None
         if lease is None:
             self._require(claim.wish)
             member = self._enqueue(member, claim, origin, label, moment)
@@ -382,8 +386,11 @@ class PoolDesk:
         self.changes += 1
 
     def _lose(self, lease: Lease, moment: float) -> None:
-        """End a lease whose chip is gone; the client keeps the place that it had when it came."""
+        """End a lease whose chip is gone; its client waits for the same chip, with the place of its first claim."""
         self._end(lease, moment)
+        identity = self.chips[lease.address].identity
+        if identity:
+            lease.member.wish = Wish(identity, lease.member.wish.circuits)
         self.lost += 1
         self.queue.append(lease.member)
 
