@@ -29,6 +29,7 @@ from .keys import with_keys
 from .mistakes import MistakeError
 from .schema import schema
 from .settings import Setting, of_device, settings
+from .sweeps import require_sweep
 from .verbs import program
 from .words import is_set, pasted, quote
 
@@ -143,6 +144,7 @@ def names_device() -> bool:
 
 
 def _guarded_job(work: Callable[[], Result]) -> Result:
+    require_sweep()
     try:
         return work()
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from .app import command_line, guarded, run_directory, typed_settings
 from .benchmark import (
     BenchConfig,
     bench_link,
+    bench_pool,
     bench_realism,
     bench_recurrent,
     bench_rules,
@@ -18,6 +19,7 @@ from .benchmark import (
     link_rows,
     plot_scale,
     plot_speed,
+    pool_rows,
     rule_rows,
     scale_rows,
     speed_rows,
@@ -88,6 +90,12 @@ def _rules(config: BenchConfig) -> Outcome:
     return "an epoch of 16x16 MNIST, batches of 100", columns, rows
 
 
+def _pool(config: BenchConfig) -> Outcome:
+    timings = bench_pool(config, run_directory(), command_line())
+    columns = ("phase", "runs", "bit-equal", "trials / needed", "busy while queued", "leases", "lost", "expired")
+    return "short runs in a pool of chips", (*columns, "longest silence (heartbeats)", "time"), pool_rows(timings)
+
+
 SUITES = {
     "speed": (_speed, "bench"),
     "recurrent": (_recurrent, "bench_recurrent"),
@@ -95,5 +103,6 @@ SUITES = {
     "realism": (_realism, "bench"),
     "remote": (_remote, "bench_link"),
     "rules": (_rules, "bench_rules"),
+    "pool": (_pool, "bench_pool"),
 }
 """Suites by name, each with the name of its result files."""

@@ -31,6 +31,7 @@ from .rerun import expanded
 from .resolvers import register_resolvers
 from .schema import register
 from .settings import nearest
+from .sweep_words import translated
 from .verbs import PROGRAM
 from .words import readable, swept
 
@@ -74,7 +75,7 @@ def _main(name: str, run: Callable[[], None]) -> None:
     try:
         import_named(sys.argv[1:])
         register(name)
-        words = swept(readable(expanded(sys.argv[1:], invocation), invocation.settings))
+        words = swept(readable(translated(expanded(sys.argv[1:], invocation), invocation), invocation.settings))
         invocation = _command(name, words)
         faults = misused_groups(invocation)
         if faults:

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from .schema import FIXED, SCHEMAS, SEVERAL, choices, fault, groups, nodes, place, schema
+from .schema import FIXED, SCHEMAS, SEVERAL, callbacks, choices, fault, groups, nodes, place, schema
 from .settings import Setting, entries, is_dictionary, is_list, nearest, settings
 from .verbs import VERBS, program
 from .words import is_sweep, parsed, quote
@@ -60,6 +60,11 @@ class Command:
     def settings(self) -> Mapping[str, Setting]:
         """Settings of the command, by name."""
         return settings(schema(self.name))
+
+    @property
+    def callbacks(self) -> Collection[str]:
+        """Names of what accompanies the runs of the command."""
+        return callbacks(self.name)
 
     @property
     def groups(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from .mistakes import Command, type_text
 from .rerun import hydra_value
 from .schema import choices, register, schema
 from .settings import attribute_texts
+from .sweep_words import PREFIX, SETTINGS
 from .verbs import VERBS
 
 WIDEST = 120
@@ -77,7 +78,9 @@ def overview(command: Command, usage: str = "") -> str:
     parts += ["", "Settings (SETTING=VALUE; the default is shown):"]
     for _, rows in groupby(_settings(command), key=_group):
         parts += [*_columns(rows, width), ""]
-    options = OPTIONS if command.name not in ("train", "ann") else (*OPTIONS, RERUN)
+    options = list(OPTIONS if command.name not in ("train", "ann") else (*OPTIONS, RERUN))
+    if "sweep" in command.callbacks:
+        options += [(f"{PREFIX}{name}={values[0]}|{values[1]}", text) for name, (values, text) in SETTINGS.items()]
     return "\n".join([*parts, "Options:", *_columns(options, width)])
 
 

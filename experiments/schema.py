@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
@@ -87,6 +87,7 @@ SCHEMAS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "fit": ("hxtrain.commands.fit:FitConfig", {}),
     "conformance": ("hxtrain.commands.conformance:ConformanceConfig", {}),
     "serve": ("hxtrain.commands.serve:ServeConfig", {}),
+    "pool": ("hxtrain.commands.pool:PoolConfig", {}),
 }
 """The dataclass of each command's settings, by the name of its YAML file, and changes of its defaults."""
 
@@ -184,12 +185,22 @@ def _node(command: str) -> Any:
     return schema(command)(**values)
 
 
+def callbacks(command: str) -> Collection[str]:
+    """Return the names of the callbacks in the YAML file of a command."""
+    return list(_yaml(command).get("hydra", {}).get("callbacks", {}))
+
+
+@cache
+def _yaml(command: str) -> Any:
+    """Return the content of the YAML file of a command, without resolved interpolations."""
+    text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
+    return OmegaConf.to_container(OmegaConf.create(text))
+
+
 @cache
 def groups(command: str) -> Mapping[str, Any]:
     """Return the groups that a command has, with the default option of each (a list, a name, or None)."""
-    text = (files("hxtrain.experiments.conf") / f"{command}.yaml").read_text(encoding="utf-8")
-    entries: Any = OmegaConf.to_container(OmegaConf.create(text))
-    defaults = [entry for entry in entries["defaults"] if isinstance(entry, dict)]
+    defaults = [entry for entry in _yaml(command)["defaults"] if isinstance(entry, dict)]
     options = {group: option for entry in defaults for group, option in entry.items()}
     resolved: Any = OmegaConf.to_container(OmegaConf.create(options), resolve=True)  # a default may follow from another
     return dict(resolved)

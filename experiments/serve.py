@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from hxtrain.backends import DeviceError
-from hxtrain.backends.remote import LinkSettings, ask_metrics, ask_status, make_keys
+from hxtrain.backends.remote import ask_metrics, ask_status, make_keys
 from hxtrain.commands.serve import report_rows, serve
 from hxtrain.runs.progress import Progress
 
 from .app import guarded, typed_settings, warn_without_effect
 from .command import command
+from .questions import answered, link_settings
 
 USAGE = """hxtrain serve backend=emulator chip=W66F3 bind=tcp://127.0.0.1:5555 [keys=DIR]   serve (--help lists all)
 hxtrain serve keys DIR [CLIENT]                         make keys for a server and a client
 hxtrain serve status address=tcp://... [keys=DIR]       who has the chip, who waits, what was done
 hxtrain serve metrics address=tcp://... [keys=DIR]      the same in Prometheus' text format"""
+EXAMPLE = "tcp://..."
 
 
 def main() -> None:
     """Serve, or run the command in the first word."""
-    commands: dict[str, Callable[[list[str]], None]] = {"keys": _keys, "status": _status, "metrics": _metrics}
-    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+    if not answered({"keys": _keys, "status": _status, "metrics": _metrics}):
         serve_command()
-        return
-    try:
-        commands[sys.argv[1]](sys.argv[2:])
-    except DeviceError as error:
-        sys.exit(_failed(error, 3))
-    except (ValueError, OSError, OmegaConfBaseException) as error:
-        sys.exit(_failed(error, 2))
 
 
 @command("serve", USAGE)
@@ -58,23 +48,8 @@ def _keys(words: list[str]) -> None:
 
 
 def _status(words: list[str]) -> None:
-    Progress().table("chip server", ("what", "value"), report_rows(ask_status(_settings(words))))
+    Progress().table("chip server", ("what", "value"), report_rows(ask_status(link_settings(words, EXAMPLE, USAGE))))
 
 
 def _metrics(words: list[str]) -> None:
-    print(ask_metrics(_settings(words)), end="")
-
-
-def _settings(words: list[str]) -> LinkSettings:
-    if not any(word.startswith("address=") for word in words):
-        raise ValueError(f"address=tcp://... is missing:\n{USAGE}")
-    default = OmegaConf.structured({"address": "", "keys": None, "timeout": 2.0, "patience": 5.0})
-    OmegaConf.set_struct(default, True)
-    merged = OmegaConf.merge(default, OmegaConf.from_dotlist(words))
-    settings: dict[str, object] = OmegaConf.to_container(merged)  # type: ignore[assignment]
-    return LinkSettings(**settings)  # type: ignore[arg-type]
-
-
-def _failed(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
+    print(ask_metrics(link_settings(words, EXAMPLE, USAGE)), end="")

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
+
+from hxtrain.backends.text import printable
+
+from .mistakes import MistakeError
 
 RESULTS = ("result.json", "evaluation.json")
 SWEEP = "HXTRAIN_SWEEP"
 """Environment variable that tells the jobs of a sweep, in any process, the names of the sweep's files."""
 FOLDER = ".sweeps"
+STOPPED = "stopped"
+"""Line of a sweep's log for a run that was not begun."""
+MOST_FAILURES = 20
+"""Number of failed runs whose reasons are printed at the end."""
 REPETITIONS = frozenset({"seed", "chip", "chip.name", "chip.seed", "chip.preset", "backend", "substrate", "replica"})
 """Settings in which the repetitions of a run differ, and the devices that it is run on."""
 
@@ -34,13 +44,23 @@ class SweepProgress(Callback):
     """Reports after each job of a sweep the number of finished jobs, and an estimate of the remaining time.
 
     Several sweeps may share a folder at the same time; each counts its own jobs.
+
+    Args:
+        dry_run: Whether to print the runs in their order, with what is finished, and end.
+        on_error: `continue` with the remaining runs after an error, or `stop`.
     """
+
+    def __init__(self, dry_run: bool = False, on_error: str = "continue") -> None:
+        self._dry_run = dry_run
+        self._on_error = on_error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the number of jobs, and report the number of results."""
         folder = Path(config.hydra.sweep.dir)
         words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         words += config.hydra.overrides.task
+        if self._dry_run:
+            _end_with_plan(config, words, folder)
         state = {"jobs": jobs(words), "begin": time.time()}
         os.environ[SWEEP] = uuid4().hex
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -55,19 +75,76 @@ class SweepProgress(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or not _file(folder, "json").exists():
             return
         state = json.loads(_file(folder, "json").read_text(encoding="utf-8"))
-        is_new = any(_newer(Path(config.hydra.runtime.output_dir) / name, state["begin"]) for name in RESULTS)
+        place = Path(config.hydra.runtime.output_dir)
+        error = job_return._return_value if job_return.status == JobStatus.FAILED else None
+        is_new = any(_newer(place / name, state["begin"]) for name in RESULTS)
+        line = _failure(place, error) if error is not None else "run" if is_new else "found"
         with _file(folder, "log").open("a", encoding="utf-8") as file:  # one line per job, from any process
-            file.write("run\n" if is_new else "found\n")
+            file.write(f"{line}\n")
+        if error is not None and self._on_error == "stop" and not isinstance(error, SweepStoppedError):
+            _file(folder, "stop").write_text(line, encoding="utf-8")
         lines = _file(folder, "log").read_text(encoding="utf-8").splitlines()
         print(progress(state, len(lines), lines.count("run"), time.time()), flush=True)
+        if len(lines) < state["jobs"]:
+            return
+        for text in failures(lines):
+            print(text, flush=True)
+        _remove_files(folder)  # Hydra reports no end of a sweep with failures
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove the files of the sweep."""
-        folder = Path(config.hydra.sweep.dir)
-        for kind in ("json", "log"):
-            _file(folder, kind).unlink(missing_ok=True)
-        with suppress(OSError):  # another sweep has files there
-            (folder / FOLDER).rmdir()
+        _remove_files(Path(config.hydra.sweep.dir))
+
+
+class SweepStoppedError(RuntimeError):
+    """A run of a sweep was not begun, since another one failed."""
+
+
+def require_sweep() -> None:
+    """Refuse a run of a sweep that has been stopped; called in the process of the run.
+
+    Raises:
+        SweepStoppedError: Another run failed, with `sweep.on_error=stop`.
+    """
+    file = _file(Path(HydraConfig.get().sweep.dir), "stop")
+    if file.exists():
+        raise SweepStoppedError(f"not begun, with sweep.on_error=stop: {file.read_text()}")
+
+
+def failures(lines: list[str]) -> list[str]:
+    """Return a text on the runs that failed, and on those that were not begun, from the lines of a sweep's log."""
+    failed = [line for line in lines if line not in ("run", "found", STOPPED)]
+    texts = [f"sweep: {line}" for line in failed[:MOST_FAILURES]]
+    if len(failed) > MOST_FAILURES:
+        texts.append(f"sweep: and {len(failed) - MOST_FAILURES} more runs failed")
+    n_stopped = lines.count(STOPPED)
+    return texts + ([f"sweep: {n_stopped} runs were not begun; the same command begins them"] if n_stopped else [])
+
+
+def _failure(place: Path, error: Any) -> str:
+    """Return the line of a run that failed, or was not begun."""
+    if isinstance(error, SweepStoppedError):
+        return STOPPED
+    reason = printable(str(error).partition("\n")[0], 300)
+    return f"{place.name} failed: {type(error).__name__}: {reason}"
+
+
+def _end_with_plan(config: DictConfig, words: list[str], folder: Path) -> NoReturn:
+    """Print the runs of a sweep, and end the program."""
+    from .dry_run import planned, summary  # what the runs do is not imported for their progress
+
+    try:
+        plan = list(planned(config, words))
+    except MistakeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        with suppress(OSError):  # it was there before, and holds runs
+            folder.rmdir()
+    for job in plan:
+        print(job)
+    print(summary(plan), flush=True)
+    sys.exit(2 if any(job.reason for job in plan) else 0)
 
 
 def holds_out(config: DictConfig) -> bool:
@@ -98,6 +175,14 @@ def choice_on_test(words: list[str]) -> str:
 
 def _file(folder: Path, kind: str) -> Path:
     return folder / FOLDER / f"{os.environ.get(SWEEP, 'unknown')}.{kind}"
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove the files of the sweep."""
+    for kind in ("json", "log", "stop"):
+        _file(folder, kind).unlink(missing_ok=True)
+    with suppress(OSError):  # another sweep has files there
+        (folder / FOLDER).rmdir()
 
 
 def _newer(file: Path, begin: float) -> bool:

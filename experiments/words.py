@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from .files import varied_by
 from .settings import Setting, is_dictionary, is_text
 
-PATHS = {"hydra.run.dir", "hydra.sweep.dir", "checkpoint", "file", "out", "keys", "data_folder"} | {
+PATHS = {"hydra.run.dir", "hydra.sweep.dir", "checkpoint", "file", "out", "keys", "state", "data_folder"} | {
     "trainer.initial", "distillation.teacher", "data.folder", "chip.calibration", "chip.parameters",
     "other_chip.calibration", "other_chip.parameters", "backend.settings.keys", "backend.settings.calibration",
     "other_backend.settings.keys", "other_backend.settings.calibration",

@@ -130,7 +130,7 @@ def _listen_local(rest: str) -> Listener:
         return Listener(_bind_local("\0" + rest[1:]), f"ipc://{rest}")
     path = Path(rest)
     _is_socket(path)  # before there is a lock beside it
-    lock = _lock(path)
+    lock = lock_path(path)
     try:
         _remove_abandoned(path)
         return Listener(_bind_local(rest), f"ipc://{rest}", path, lock)
@@ -170,7 +170,7 @@ def _start(listener: socket.socket) -> None:
     listener.listen(BACKLOG)
 
 
-def _lock(path: Path) -> IO[str]:
+def lock_path(path: Path) -> IO[str]:
     """Lock a path and return the lock; the lock file stays, since a removed file could be locked twice.
 
     Raises:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +14,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from hxtrain.backends.abilities import Batching, Interruptible
+from hxtrain.backends.addresses import endpoint, is_pool
 from hxtrain.backends.backend import Backend
 from hxtrain.backends.capabilities import Capabilities
 from hxtrain.backends.checks import check_run
@@ -25,8 +23,10 @@ from hxtrain.backends.pieces import join
 from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 
 from . import protocol as p
+from .claims import Reservation, Wish
+from .heart import Heart, label
 from .link import Link, LinkSettings, Reply, Setbacks
-from .server import SOFTWARE
+from .reception import SOFTWARE
 from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
 from .wire import LARGEST_PART, Exact, WireError
 
@@ -51,21 +51,31 @@ class RemoteBackend(Backend, Batching, Interruptible):
     It survives lost messages, broken connections and restarts of the server: it repeats a run until the recording
     arrives, and the server does not execute a repeated batch twice.
 
+    At a pool (docs/pool.md) it has a chip from the first question for its capabilities to `close`. If the server of
+    that chip fails, it goes on at another one with the very same chip, or waits for it.
+
     Args:
-        address: Address of the server, e.g. `tcp://127.0.0.1:5555`.
+        address: Address of the server, e.g. `tcp://127.0.0.1:5555`, or of a pool, `pool://lab:5554`.
         keys: Directory with `client.key_secret` and `server.key`; None for a server without keys.
         patience: Silence of the server after which a run fails (s).
         queue_patience: Longest wait while others have the chip (s).
         timeout: Silence after which a request is repeated (s).
+        chip: Name of the chip of a pool; None: any.
+        preset: Preset of the chip of a pool; None: any.
+        hash: Content hash of the chip of a pool; None: any.
+        circuits: Smallest number of neuron circuits of the chip of a pool.
+        recorded: Content hash of the chip of an earlier session, which a pool prefers to all others; None without one.
 
     Attributes:
         times: Times that runs took.
 
     Raises:
-        ValueError: The address is not valid, or keys are missing or broken.
+        ValueError: The address is not valid, or keys are missing or broken, or a server shall choose a chip.
     """
 
-    FREE_SETTINGS: ClassVar[frozenset[str]] = frozenset({"address", "keys", "patience", "queue_patience", "timeout"})
+    FREE_SETTINGS: ClassVar[frozenset[str]] = frozenset(
+        {"address", "keys", "patience", "queue_patience", "timeout", "hash", "circuits", "recorded"}
+    )
 
     def __init__(
         self,
@@ -74,16 +84,29 @@ class RemoteBackend(Backend, Batching, Interruptible):
         patience: float = 60.0,
         queue_patience: float = 3600.0,
         timeout: float = 5.0,
+        chip: str | None = None,
+        preset: str | None = None,
+        hash: str | None = None,
+        circuits: int = 0,
+        recorded: str | None = None,
     ) -> None:
         if not queue_patience >= 0:
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
-        self._settings = LinkSettings(address, keys, timeout, patience)
+        self._address = address
+        self._settings = LinkSettings(endpoint(address) if is_pool(address) else address, keys, timeout, patience)
         self._queue_patience = queue_patience
         self._running = False
         self._interrupted = threading.Event()
-        self._link = Link(self._settings, self._interrupted.is_set)
         self._queued = 0.0
         self._client = secrets.token_hex(16)
+        self._reservation: Reservation | None = None
+        identity = {"chip": chip, "preset": preset, "chip_hash": hash}
+        wish = Wish({name: value for name, value in identity.items() if value is not None}, circuits, recorded or "")
+        if is_pool(address):
+            self._reservation = Reservation(self._settings, wish, queue_patience, self._client)
+        elif wish != Wish({}):
+            raise ValueError(f"address={address} is a server with one chip; only a pool can choose one with {wish}")
+        self._link = self._connection()
         self._sequence = 0
         self._hello: p.Welcome | None = None
         self._capabilities: Capabilities
@@ -95,7 +118,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def __repr__(self) -> str:
         """Describe the address in a line, without a request to the server."""
-        return f"{type(self).__name__}({self._settings.address})"
+        return f"{type(self).__name__}({self._address})"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -121,22 +144,22 @@ class RemoteBackend(Backend, Batching, Interruptible):
             DeviceError: The server cannot be reached, or others have the chip for too long.
         """
         try:
-            self._ensure_lease()
+            self._insist(lambda: None)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Give the chip back; may be called twice."""
-        if self._heart is not None:
-            self._heart.stop()
-            self._heart = None
+        self._stop_heart()
         if self._lease:
             self._release()
         self._lease = ""
         self._circuit = None
         self._answer = None
         self._link.close()
+        if self._reservation is not None:
+            self._reservation.end()
 
     def configure(self, circuit: Circuit) -> None:
         """Place a circuit.
@@ -303,14 +326,56 @@ class RemoteBackend(Backend, Batching, Interruptible):
                 log.info("chip server %s: %s", self._settings.address, refusal.text)
                 self._lease = ""
                 setbacks.add(refusal.text, self._queued - queued)
+            except p.ConnectionLostError as error:
+                if not self._has_lost_chip:
+                    raise
+                setbacks.add(str(error), self._queued - queued)
+
+    def _connection(self) -> Link:
+        """Return a connection that gives up when the caller or the pool says so."""
+        reservation = self._reservation
+        return Link(
+            self._settings, lambda: self._interrupted.is_set() or (reservation is not None and reservation.is_lost)
+        )
+
+    @property
+    def _has_lost_chip(self) -> bool:
+        """Whether the pool has taken the chip back, so that a request was given up."""
+        is_lost = self._reservation is not None and self._reservation.is_lost and not self._interrupted.is_set()
+        if is_lost:
+            log.warning("the pool has taken the chip at %s back: its server is gone", self._settings.address)
+        return is_lost
+
+    def _reserve(self) -> None:
+        """Have a chip of the pool, if there is a pool: after the first one, only the very same chip will do."""
+        if self._reservation is None or self._reservation.is_held:
+            return
+        self._lease = ""
+        start = time.monotonic()
+        address = self._reservation.take(None if self._hello is None else self._hello.identity)
+        self._queued += time.monotonic() - start
+        if address != self._settings.address:
+            self._link.close()
+            self._settings = replace(self._settings, address=address)
+            self._link = self._connection()
+            self._stop_heart()
+
+    def _stop_heart(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
 
     def _welcome(self) -> p.Welcome:
         """Return the server's welcome; before `open`, the connection is closed again."""
-        if self._hello is None:
+        while self._hello is None:
+            self._reserve()
             try:
                 self._hello = self._link.greet(SOFTWARE)
                 self._capabilities = replace(self._hello.capabilities, batching=True, calibration=False)
                 self._link.expect(self._hello.limits.max_message + LARGEST_PART)
+            except p.ConnectionLostError:
+                if not self._has_lost_chip:
+                    raise
             finally:
                 if self._heart is None:
                     self._link.close()
@@ -318,6 +383,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _ensure_lease(self) -> None:
         """Wait for a lease unless the client has one; the server must still serve the same device."""
+        self._reserve()
         if self._lease:
             return
         self._check_same_device()
@@ -325,7 +391,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         last_position = -1
         while True:
             attempt_start = time.monotonic()
-            place = self._link.request("lease", p.Ask(self._client, Exact(_label()))).read(p.Place)
+            place = self._link.request("lease", p.Ask(self._client, Exact(label()))).read(p.Place)
             if place.lease is not None:
                 break
             if place.position != last_position:
@@ -403,52 +469,3 @@ def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:
             return piece
         recordings.append(piece)
     return recordings[0] if len(recordings) == 1 else join(recordings)
-
-
-class Heart:
-    """Tells the server that the client lives while it does not use the chip; a thread with its own connection.
-
-    Args:
-        settings: Settings of the connection.
-        timeout: Silence after which the server ends a lease (s).
-        link: Link of the client; while it is in use, no heartbeat is sent.
-    """
-
-    def __init__(self, settings: LinkSettings, timeout: float, link: Link) -> None:
-        self.lease = ""
-        self._interval = timeout / 4
-        self._used = link
-        self._stop = threading.Event()
-        patient = LinkSettings(settings.address, settings.keys, self._interval, self._interval)
-        self._link = Link(patient, self._stop.is_set)
-        self._thread = threading.Thread(target=self._beat, name="hxtrain-heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stop.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        lost = ""
-        while not self._stop.wait(self._interval):
-            lease = self.lease
-            if lease == lost or time.monotonic() - self._used.last_contact < self._interval:
-                continue
-            try:
-                self._link.request("heartbeat", p.Empty(), lease=lease)
-            except p.Refusal:
-                lost = lease  # the next run of the client reports it
-            except (DeviceError, ValueError) as error:
-                log.debug("no heartbeat: %s", error)
-        self._link.close()
-
-
-def _label() -> str:
-    """Return a label of this client for people: user, host and process."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = "?"
-    text = f"{user}@{socket.gethostname()}:{os.getpid()}"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:96]

@@ -56,7 +56,10 @@ class LinkSettings:
         if not isinstance(self.address, str):
             raise ValueError(f"address={self.address!r} must be a text, such as tcp://127.0.0.1:5555")
         if self.address.partition("://")[0] not in ("tcp", "ipc") or not self.address.partition("://")[2]:
-            raise ValueError(f"address={self.address!r} is not one of a chip server; use e.g. tcp://127.0.0.1:5555")
+            raise ValueError(
+                f"address={self.address!r} is not one of a chip server; use e.g. tcp://127.0.0.1:5555, and "
+                "pool://lab:5554 for a pool of chips"
+            )
         for name in ("timeout", "patience"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} s must be positive")

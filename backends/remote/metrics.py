@@ -76,7 +76,7 @@ def exposition(
         moment: Current time (s).
     """
     labels = ",".join(f'{_name(key)}="{_escaped(value)}"' for key, value in sorted(identity.items()))
-    lines = [*_head("info", "The device that is served.", "gauge"), f"hxtrain_server_info{{{labels}}} 1"]
+    lines = [*_head("hxtrain_server_info", "The device that is served.", "gauge"), f"hxtrain_server_info{{{labels}}} 1"]
     plain = {
         "runs": ("Runs that gave a recording.", counters.runs),
         "trials": ("Trials in these runs.", counters.trials),
@@ -89,21 +89,35 @@ def exposition(
         "sent_bytes": ("Bytes of replies.", counters.bytes_out),
     }
     for name, (text, value) in plain.items():
-        lines += [*_head(f"{name}_total", text, "counter"), f"hxtrain_server_{name}_total {value:.12g}"]
+        lines += [*_head(f"hxtrain_server_{name}_total", text, "counter"), f"hxtrain_server_{name}_total {value:.12g}"]
+    uptime = ("Time since the server started.", moment - counters.start)
+    lines += request_lines("hxtrain_server", counters)
+    lines += gauge_lines("hxtrain_server", {"uptime_seconds": uptime, **gauges})
+    return "\n".join(lines) + "\n"
+
+
+def request_lines(prefix: str, counters: Counters) -> list[str]:
+    """Return the lines on requests and errors, by operation and by code."""
+    lines = list[str]()
     for name, label, text, counter in (
         ("requests", "operation", "Requests by operation.", counters.requests),
         ("errors", "code", "Error replies by code.", counters.errors),
     ):
-        lines += _head(f"{name}_total", text, "counter")
-        lines += [f'hxtrain_server_{name}_total{{{label}="{key}"}} {counter[key]}' for key in sorted(counter)]
-    uptime = ("Time since the server started.", moment - counters.start)
-    for name, (text, number) in {"uptime_seconds": uptime, **gauges}.items():
-        lines += [*_head(name, text, "gauge"), f"hxtrain_server_{name} {number:.12g}"]
-    return "\n".join(lines) + "\n"
+        lines += _head(f"{prefix}_{name}_total", text, "counter")
+        lines += [f'{prefix}_{name}_total{{{label}="{key}"}} {counter[key]}' for key in sorted(counter)]
+    return lines
+
+
+def gauge_lines(prefix: str, gauges: Mapping[str, tuple[str, float]]) -> list[str]:
+    """Return the lines of gauges: help text and value by name."""
+    lines = list[str]()
+    for name, (text, number) in gauges.items():
+        lines += [*_head(f"{prefix}_{name}", text, "gauge"), f"{prefix}_{name} {number:.12g}"]
+    return lines
 
 
 def _head(name: str, text: str, kind: str) -> list[str]:
-    return [f"# HELP hxtrain_server_{name} {text}", f"# TYPE hxtrain_server_{name} {kind}"]
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
 def _name(text: str) -> str:

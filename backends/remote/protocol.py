@@ -39,7 +39,7 @@ COPIED = 2**20
 """Frames up to this size are copied when they are sent (bytes), which is faster than tracking their memory."""
 
 Operation = Literal[
-    "hello", "lease", "heartbeat", "configure", "run", "cancel", "health", "status", "metrics", "release"
+    "hello", "lease", "heartbeat", "configure", "run", "cancel", "health", "status", "metrics", "release", "claim"
 ]
 JOBS: Final = ("configure", "run")
 """Operations for the device; the server reads their bodies only with a lease."""

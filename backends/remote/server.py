@@ -4,78 +4,47 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import zmq
-from zmq.utils import z85
 
 from hxtrain.backends.backend import Backend
-from hxtrain.backends.text import printable
 
 from . import protocol as p
-from .address import check_bind, listen
-from .complaints import Complaints
-from .front import Arrival, Dropped, Front, Question
+from .front import Arrival
 from .jobs import Job, Ledger, Peer
-from .keys import load_authorised, load_pair
 from .leases import Desk, Lease, Origin
-from .metrics import Counters, exposition
-from .rates import Rates
+from .metrics import exposition
+from .reception import LINGER, SOFTWARE, TICK, Reception, ReceptionSettings
 from .tensors import grid_size, largest_recording
-from .wire import Exact, Lines, pack
-from .worker import LONGEST_ERROR, Outcome, Worker, failed
+from .wire import Lines, pack
+from .worker import Outcome, Worker, failed
 
 log = logging.getLogger(__name__)
-SOFTWARE = f"hxtrain {version('hxtrain')}"
-KNOWN_USERS = 1024
-"""Largest number of users whose names are kept."""
-HOLDER = "the lease's holder"
-"""Payer of requests that name the lease."""
-AT_ONCE = 32
-"""Largest number of events that are answered between two looks at the device."""
-TICK = 0.1
-"""Longest time between two looks at leases and signals (s)."""
-LINGER = 2.0
-"""Time for sending the last replies at the end (s)."""
 
 
 @dataclass
-class ServerSettings:
+class ServerSettings(ReceptionSettings):
     """Settings of a server.
 
     Attributes:
-        bind: Address, e.g. `tcp://127.0.0.1:5555`, `ipc:///run/chip.sock`; port `*` takes a free one.
-        keys: Directory of keys (`hxtrain serve keys DIR`); None serves this machine only.
-        insecure: Whether to serve other machines without keys: anyone there can then use the chip.
-        max_message: Largest message and recording (bytes).
-        max_rate: Requests per second of one client, on average.
         run_timeout: Longest job (s).
         heartbeat_timeout: Silence after which a client loses its lease or place (s).
         lease_time: Duration of a lease while others wait (s).
         threads: Number of torch threads of the device.
     """
 
-    bind: str = "tcp://127.0.0.1:5555"
-    keys: Optional[str] = None  # noqa: UP045 - OmegaConf resolves it on every Python
-    insecure: bool = False
-    max_message: int = 64 * 2**20
-    max_rate: float = 1000.0
     run_timeout: float = 600.0
     heartbeat_timeout: float = 10.0
     lease_time: float = 300.0
     threads: int = 1
 
     def __post_init__(self) -> None:
-        check_bind(self.bind, self.keys, self.insecure)
-        for name in ("max_message", "max_rate", "run_timeout", "heartbeat_timeout", "threads"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        super().__post_init__()
+        self.require_positive("run_timeout", "heartbeat_timeout", "threads")
         if self.lease_time < 0:
             raise ValueError(f"lease_time={self.lease_time} s must not be negative")
 
@@ -84,7 +53,7 @@ class ServerSettings:
         return p.Limits(self.max_message, self.max_rate, self.run_timeout, self.heartbeat_timeout, self.lease_time)
 
 
-class Server:
+class Server(Reception):
     """Serves a backend until `stop`.
 
     Args:
@@ -99,35 +68,21 @@ class Server:
         Exception: Any error of the backend's `open`.
     """
 
+    OTHERWISE = "{} is for a pool of chips, and this is a single chip: write address=tcp://..., not pool://..."
+
     def __init__(self, backend: Backend, settings: ServerSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
         self.instance = secrets.token_hex(8)
-        pair = None if settings.keys is None else load_pair(Path(settings.keys).expanduser(), "server")
-        self._listener = listen(settings.bind)
-        self.address = self._listener.address
-        descriptor = self._listener.socket.fileno()
-        largest = settings.max_message
         try:
-            self._front = Front(descriptor, self.address, pair, largest, p.MOST_FRAMES, _busy_frames(), LINGER)
-            try:
-                self._worker = Worker(backend, settings.threads, settings.max_message)
-            except BaseException:
-                self._front.close()
-                raise
+            self._worker = Worker(backend, settings.threads, settings.max_message)
         except BaseException:
-            self._listener.close()
+            self._hang_up()
             raise
-        moment = time.monotonic()
         self._desk = Desk(settings.heartbeat_timeout, settings.lease_time)
-        self._counters = Counters(moment)
         self._ledger = Ledger(settings.max_message)
         self._running: Job | None = None
-        self._rates = Rates(settings.max_rate)
-        self._complaints = Complaints(log)
-        self._stop = threading.Event()
-        self._authorised: dict[bytes, str] | None = None
-        self._names: dict[str, str] = {}
-        self._answers: dict[str, Callable[[p.Request, Origin], object]] = {
+        self._answers = {
             "hello": self._hello,
             "lease": self._ask,
             "heartbeat": self._heartbeat,
@@ -155,106 +110,6 @@ class Server:
         finally:
             self._close()
 
-    def stop(self) -> None:
-        """Ask `serve` to end; for signal handlers and other threads."""
-        self._stop.set()
-
-    # the front
-
-    def _look_after_front(self, poller: zmq.Poller) -> None:
-        self._front.link.flush()
-        descriptor = self._front.link.fileno()
-        if self._front.revive():
-            poller.unregister(descriptor)
-            poller.register(self._front.link.fileno(), zmq.POLLIN)
-
-    def _authenticate(self, question: Question) -> None:
-        """Decide whether a key may connect; the key files are read each time."""
-        key = z85.encode(question.key)
-        try:
-            names = load_authorised(Path(self.settings.keys or "").expanduser())
-        except OSError as error:
-            self._complaints.warn("keys", question.address, f"the authorised keys cannot be read for now: {error}")
-            if self._authorised is None:
-                self._front.decide(question, b"300", b"try again", b"")
-                return
-            names = self._authorised
-        self._authorised = names
-        name = names.get(key)
-        if name is None:
-            self._complaints.warn("not_authorised", question.address, "refused a connection without an authorised key")
-            self._counters.refuse("not_authorised", "a connection without an authorised key")
-            self._front.decide(question, b"400", b"not authorised", b"")
-            return
-        if len(self._names) >= KNOWN_USERS:
-            self._names.clear()
-        self._names[key.decode()] = name
-        self._front.decide(question, b"200", b"OK", key)
-
-    def _answer_some(self) -> None:
-        for _ in range(AT_ONCE):
-            event = self._front.receive()
-            if event is None:
-                return
-            if isinstance(event, Question):
-                self._authenticate(event)
-            elif isinstance(event, Dropped):
-                self._counters.refuse("busy", "more requests than the server has time for", event.count)
-            else:
-                self._answer(event)
-
-    def _answer(self, arrival: Arrival) -> None:
-        """Answer one message of any kind."""
-        user = arrival.user
-        address = arrival.address
-        begin = time.monotonic()
-        name = self._names.get(user, "unknown key") if user else address
-        peer = Peer(arrival.route, 0, name)
-        payer = HOLDER if arrival.leased else user or address
-        self._counters.bytes_in += arrival.size
-        try:
-            self._rates.admit(payer, begin)
-            self._answer_request(arrival, Origin(user, arrival.route.hex(), address), peer)
-        except p.Refusal as refusal:
-            self._refuse(peer, refusal)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            self._complaints.warn("internal", name, f"a request failed in an unforeseen way ({text})", error)
-            self._refuse(peer, p.Refusal("internal", text))
-        moment = time.monotonic()
-        if arrival.leased:
-            self._rates.charge(payer, moment)
-        else:
-            self._rates.charge(payer, moment, arrival.size, moment - begin)
-
-    def _answer_request(self, arrival: Arrival, origin: Origin, peer: Peer) -> None:
-        """Answer a request, or start its job.
-
-        Raises:
-            Refusal: The message is no request, or cannot be answered.
-        """
-        p.check_message_size(arrival.count, arrival.size, self.settings.max_message)
-        request = p.parse_request(arrival.frames, arrival.count)
-        op, peer.request = request.head.op, request.head.id
-        self._counters.requests[op] += 1
-        if op in p.JOBS:
-            self._take_job(request, origin, peer, arrival.whole)
-            return
-        if not arrival.whole:
-            raise p.Refusal("malformed", f"{op}: a message of {arrival.size} bytes; only jobs are so large")
-        answer = self._answers[op](request, origin)
-        self._send(peer, "ok", answer if isinstance(answer, bytes) else pack(answer))
-
-    def _refuse(self, peer: Peer, refusal: p.Refusal) -> None:
-        text = printable(refusal.text, LONGEST_ERROR)
-        self._counters.refuse(refusal.code, text)
-        self._send(peer, "error", pack(p.Failure(refusal.code, text, refusal.retry_after)))
-
-    def _send(self, peer: Peer, status: p.Status, body: bytes, tensors: Sequence[memoryview] = ()) -> None:
-        frames = p.reply_frames(p.ReplyHead(peer.request, status), body, tensors)
-        self._counters.bytes_out += sum(len(frame) for frame in frames)
-        self._front.send(peer.route, frames)
-
     # requests
 
     def _hello(self, request: p.Request, origin: Origin) -> bytes:
@@ -268,9 +123,7 @@ class Server:
     def _ask(self, request: p.Request, origin: Origin) -> p.Place:
         ask: p.Ask = p.read_body(p.Ask, request)
         self._refuse_when_closing()
-        if origin.user:
-            label = f"{self._names.get(origin.user, 'unknown key')} ({ask.label})"[:128]
-            ask = p.Ask(ask.client, Exact(label))
+        ask = p.Ask(ask.client, self._label(ask.label, origin))
         previous = self._desk.lease
         place = self._desk.ask(ask, origin, time.monotonic(), not self._worker.busy)
         self._log_change(previous)
@@ -346,6 +199,12 @@ class Server:
         return p.Text(Lines(exposition(self._counters, gauges, self._worker.facts.identity, moment)))
 
     # jobs
+
+    def _carry_out(self, request: p.Request, origin: Origin, peer: Peer, arrival: Arrival) -> None:
+        if request.head.op in p.JOBS:
+            self._take_job(request, origin, peer, arrival.whole)
+        else:
+            super()._carry_out(request, origin, peer, arrival)
 
     def _take_job(self, request: p.Request, origin: Origin, peer: Peer, whole: bool) -> None:
         """Start a job, or answer a repeated one."""
@@ -452,23 +311,12 @@ class Server:
     def _note(self, kind: str, lease: Lease, text: str) -> None:
         self._complaints.warn(kind, lease.member.label, text, level=logging.INFO)
 
-    def _refuse_when_closing(self) -> None:
-        if self._stop.is_set():
-            raise p.Refusal("busy", "the server is closing", 1.0)
-
     def _finishing(self) -> bool:
         return self._running is not None and self._running.outcome is None
 
     def _close(self) -> None:
         patience = LINGER if self._running is not None else self.settings.run_timeout
         closed = self._worker.close(patience)
-        self._front.close()
-        self._listener.close()
+        self._hang_up()
         if not closed:
             log.error("the device hangs; it was not closed")
-
-
-def _busy_frames() -> list[bytes]:
-    """Return the frames of the reply to an unread request."""
-    failure = p.Failure("busy", "more requests than the server has time for; ask less often", 0.2)
-    return p.reply_frames(p.ReplyHead(0, "error"), pack(failure))

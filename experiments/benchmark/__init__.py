@@ -3,6 +3,7 @@
 from .config import SUITES, BenchConfig
 from .link import bench_link, link_rows
 from .plot import plot_scale, plot_speed
+from .pool import bench_pool, pool_rows
 from .realism import bench_realism, timing_rows
 from .recurrent import bench_recurrent
 from .rules import bench_rules, rule_rows
@@ -13,6 +14,7 @@ __all__ = [
     "SUITES",
     "BenchConfig",
     "bench_link",
+    "bench_pool",
     "bench_realism",
     "bench_recurrent",
     "bench_rules",
@@ -21,6 +23,7 @@ __all__ = [
     "link_rows",
     "plot_scale",
     "plot_speed",
+    "pool_rows",
     "rule_rows",
     "scale_rows",
     "speed_rows",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hxtrain.execution.config import ChipName
 
-SUITES = ("speed", "recurrent", "scale", "realism", "remote", "rules")
+SUITES = ("speed", "recurrent", "scale", "realism", "remote", "rules", "pool")
 
 
 @dataclass
@@ -16,7 +16,8 @@ class BenchConfig:
     Attributes:
         suite: `speed` (steps and answers, beside other libraries), `recurrent` (steps of a recurrent network, beside
             other libraries), `scale` (growth of costs), `realism` (cost of each
-            feature of an emulated chip), `remote` (cost of a chip server) or `rules` (an epoch by each learning rule).
+            feature of an emulated chip), `remote` (cost of a chip server), `rules` (an epoch by each learning rule) or
+            `pool` (short runs in a pool of chips, in peace and with kills).
         chip: Emulated chip, calibrated.
         rounds: Number of timings of every variant.
         batch: Samples per run (suite realism).

@@ -43,6 +43,7 @@ from hxtrain.training.sequence import output_count, task_loss
 
 from .construction import attached, introduce
 from .identity import device_identity, flatten, free_to_change
+from .recorded_chip import at_recorded_chip
 from .result import all_notes, device_cost, input_events
 
 PARTS = ("test", "validation", "train")
@@ -356,6 +357,7 @@ def with_device(config: EvaluateConfig) -> EvaluateConfig:
     free = free_to_change(str(run["backend"].get("name")))
     require_same(path, saved, {key: value for key, value in run_settings.items() if key in saved or key not in free})
     backend = typed_component(file, "backend", BackendConfig, run["backend"]) if config.own_device else config.backend
+    backend = at_recorded_chip(backend, path)
     backend = replace(backend, record=config.backend.record)  # the archive of the training stays as it is
     return replace(config, backend=backend, chip=typed_component(file, "chip", ChipConfig, run["chip"]))
 

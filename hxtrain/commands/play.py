@@ -28,10 +28,12 @@ from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
 from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
 from hxtrain.training.config import PlayerConfig
+from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.play import Exhibition, Player, PlayTask
 
 from .construction import attached, torch_device
 from .identity import device_identity, free_to_change, step_settings
+from .recorded_chip import at_recorded_chip
 from .result import all_notes, optional_plots, save_weights
 from .run_directory import run_folder, write_config
 
@@ -112,7 +114,10 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) ->
     environment = config.environment
     accelerator = torch_device(config.trainer.torch_device)
     net = config.network.build(environment.inputs, environment.outputs, config.seed).to(accelerator)
-    with attached(config.backend, config.chip, net) as device:
+    backend = config.backend
+    if config.trainer.resume:
+        backend = at_recorded_chip(backend, folder / CHECKPOINT)
+    with attached(backend, config.chip, net) as device:
         identity = device_identity(device)
         task = PlayTask(net, environment, config.rule, config.optimizer, config.constraint)
         settings = _identify(config, identity)

@@ -50,13 +50,15 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
     server = Server(backend, config)
     chip = backend.identity
     say(f"serving {chip['backend']} {chip['chip']} ({chip['chip_hash']}) at {server.address}")
-    with _on_signals(server.stop):
+    with on_signals(server.stop):
         server.serve()
     say("closed")
 
 
 @contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call a function at SIGINT and SIGTERM within the block, in place of what Python does."""
+
     def handle(number: int, frame: FrameType | None) -> None:
         stop()
 
@@ -77,12 +79,12 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     holder = report.holder
     rows = [
         ("device", " ".join(f"{key}={value}" for key, value in report.identity.items())),
-        ("server", f"{report.software}, up for {_duration(report.uptime)}"),
+        ("server", f"{report.software}, up for {duration(report.uptime)}"),
         ("state", health.state + (f" for {health.job_seconds:.1f} s" if health.state != "idle" else "")),
-        ("lease", "free" if holder is None else f"{holder.label}, for {_duration(holder.seconds)}"),
+        ("lease", "free" if holder is None else f"{holder.label}, for {duration(holder.seconds)}"),
     ]
     rows += [
-        (f"queue {place}", f"{client.label}, for {_duration(client.seconds)}")
+        (f"queue {place}", f"{client.label}, for {duration(client.seconds)}")
         for place, client in enumerate(report.queue, 1)
     ]
     rows += [
@@ -94,7 +96,8 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     return [*rows, ("last error", health.last_error)] if health.last_error else rows
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time span for people."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d} h"

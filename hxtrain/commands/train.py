@@ -26,6 +26,7 @@ from hxtrain.training.weights import load_weights
 from .construction import attached, build_network, introduce, torch_device
 from .identity import device_identity, identified_settings, joined, run_settings
 from .masking import mask_before_placement, mask_on_device, regularizers, warn_of_first_task
+from .recorded_chip import at_recorded_chip
 from .result import draw_plots, optional_plots, result, save_weights
 from .run_directory import finished, run_folder, write_config
 from .settings import RunConfig
@@ -88,7 +89,7 @@ def _run(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     require_trackers(config.tracker, folder)
-    devices = _with_devices(config, members)
+    devices = _with_devices(config, members, folder)
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()
     accelerator = torch_device(config.trainer.torch_device)
@@ -142,8 +143,8 @@ def _run(
     return outcome
 
 
-def _with_devices(config: RunConfig, members: Team) -> RunConfig:
-    """Return the settings, with chip and address of this process."""
+def _with_devices(config: RunConfig, members: Team, folder: Path) -> RunConfig:
+    """Return the settings, with chip and address of this process; at a pool, the chip of a run that goes on."""
     chip = members.entry(config.parallel.chips, "chips")
     address = members.entry(config.parallel.addresses, "addresses")
     if chip is not None:
@@ -156,6 +157,8 @@ def _with_devices(config: RunConfig, members: Team) -> RunConfig:
     if address is not None:
         settings = {**config.backend.settings, "address": address}
         config = replace(config, backend=replace(config.backend, settings=settings))
+    if config.trainer.resume:
+        config = replace(config, backend=at_recorded_chip(config.backend, folder / CHECKPOINT, members.rank))
     return config
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Dict, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
 
 from hxtrain.backends import FAULTS, Backend, FaultyBackend, accepted_settings, create_backend, create_faults
+from hxtrain.backends.addresses import is_pool
 from hxtrain.backends.chip_settings import CHIP, ChipSettings
 from hxtrain.backends.files import path_part
 from hxtrain.checks import check_types
 
 from .placement import MAX_RUNS
 
+ANY = "any"
+"""Name and preset of whichever chip of a pool is free."""
 SOFTWARE = "software"
 """Name for no backend: the network runs as its software twin."""
 OUTPUTS = ("membranes", "spikes")
@@ -24,7 +27,7 @@ class ChipName:
 
     Attributes:
         name: Serial number; determines an emulated chip's die. Several names, joined by `+`, are a population:
-            every trial runs on one of them at random.
+            every trial runs on one of them at random. `any` is whichever chip of a pool is free (docs/pool.md).
     """
 
     name: str = CHIP
@@ -39,6 +42,19 @@ class ChipConfig(ChipSettings, ChipName):  # a dataclass begins with the fields 
         for name in self.name.split("+"):
             path_part(name, "chip.name")
 
+    def wish(self) -> dict[str, Any]:
+        """Return what a chip of a pool must have: name and preset, unless they are `any`.
+
+        Raises:
+            ValueError: Another setting of the chip has a value; it is a setting of the server.
+        """
+        default = ChipConfig()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in ("name", "preset") and value != getattr(default, item.name):
+                raise ValueError(f"chip.{item.name}={value} is a setting of the chip's server; leave it out at a pool")
+        return {"chip": None if self.name == ANY else self.name, "preset": None if self.preset == ANY else self.preset}
+
     def settings(self, accepted: set[str]) -> dict[str, Any]:
         """Return a backend's keyword settings: name, preset, seed, and all values that differ from the default.
 
@@ -48,6 +64,8 @@ class ChipConfig(ChipSettings, ChipName):  # a dataclass begins with the fields 
         Raises:
             ValueError: the backend does not accept a setting with another value than the default.
         """
+        if self.name == ANY:
+            raise ValueError(f"chip.name={ANY} is for a pool of chips (docs/pool.md); name a chip, such as {CHIP}")
         keywords: dict[str, Any] = {"chip": self.name, "preset": self.preset, "seed": self.seed}
         default = ChipConfig()
         for item in fields(self):
@@ -115,7 +133,15 @@ class BackendConfig:
         return any(p > 0 for p in self.faults.values())
 
     def takes_chip(self) -> bool:
-        """Return whether the backend has chip individuals (accepts `chip`, `preset`, `seed`)."""
+        """Return whether `chip` chooses an individual: the emulated one, or one of a pool."""
+        return self.asks_pool() or self.has_chips()
+
+    def asks_pool(self) -> bool:
+        """Return whether the device is one of a pool of chips."""
+        return is_pool(self.settings.get("address"))
+
+    def has_chips(self) -> bool:
+        """Return whether the backend makes chip individuals (accepts `chip`, `preset`, `seed`)."""
         return self.name != SOFTWARE and {"chip", "preset", "seed"} <= accepted_settings(self.name)
 
     def create(self, chip: ChipConfig) -> Backend | None:
@@ -128,7 +154,9 @@ class BackendConfig:
         if self.name == SOFTWARE:
             return None
         individual: dict[str, Any] = {}
-        if self.takes_chip():
+        if self.asks_pool():
+            individual = chip.wish()
+        elif self.has_chips():
             individual = chip.settings(accepted_settings(self.name))
         backend = create_backend(self.name, **{**individual, **self.settings})
         if self.faulty():

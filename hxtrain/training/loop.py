@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -236,24 +233,6 @@ class Loop(ABC, Generic[Config]):
             self.optimizer.load_state_dict(state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.checkpoint}: optimizer: {error}; the file is damaged") from error
-
-    @contextmanager
-    def _on_sigint(self) -> Iterator[None]:
-        """Finish the step and save when SIGINT arrives; a second SIGINT ends the run at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        previous = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def shorten(split: Samples, count: int, field: str) -> Samples:

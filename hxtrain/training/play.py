@@ -41,6 +41,7 @@ from hxtrain.runs.randomness import generator
 from hxtrain.runs.saved import required, take_weights
 
 from .config import PlayerConfig
+from .interruption import stopped_by_signals
 from .loop import TrainingInterrupt
 from .network_loop import NetworkLoop
 
@@ -245,7 +246,7 @@ class Player(NetworkLoop[PlayerConfig]):
             ValueError: A gradient is not finite.
         """
         self.prepare()
-        with self._on_sigint(), self.progress.training(self):
+        with stopped_by_signals(self._stop), self.progress.training(self):
             while self.epoch < self.config.epochs:
                 self._run_epoch()
 

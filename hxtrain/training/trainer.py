@@ -35,6 +35,7 @@ from hxtrain.runs.saved import required, take_weights
 from .config import TrainerConfig
 from .diagnosis import Place, StepDiagnosis
 from .evaluation import Evaluation, EvaluationSums, observe
+from .interruption import stopped_by_signals
 from .learner import Learner
 from .loop import NO_FOLDER, TrainingInterrupt, shorten
 from .network_loop import DeviceLostError, NetworkLoop
@@ -116,14 +117,14 @@ class Trainer(NetworkLoop[TrainerConfig]):
         the test samples, unless the training is to be repeated, see `retraining.train`.
 
         Raises:
-            TrainingInterrupt: SIGINT arrives; the state is saved.
+            TrainingInterrupt: SIGINT or a notice of a cluster arrives; the state is saved.
             DeviceLostError: The device fails permanently; the state at the start of the failed step is saved.
             ValueError: The loss is not finite.
         """
         self.prepare()
         if self.config.retrain and self.selection.initial is None:
             self.selection.initial = Snapshot.of(self.task.net, self.task.loss)
-        with self._on_sigint(), self._network_restored(), self.progress.training(self):
+        with stopped_by_signals(self._stop), self._network_restored(), self.progress.training(self):
             while self.epoch < self.epochs:
                 self._run_epoch()
             return self._chosen()

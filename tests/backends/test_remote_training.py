@@ -21,13 +21,14 @@ from hxtrain.runs.progress import Progress
 from hxtrain.training.config import TrainerConfig
 
 STEPS, BATCH = 10, 50
+UNCALIBRATED = ChipConfig(preset="uncalibrated")
 
 
-def train(folder: Path, backend: BackendConfig, **trainer: Any) -> dict[str, Any]:
+def train(folder: Path, backend: BackendConfig, chip: ChipConfig = UNCALIBRATED, **trainer: Any) -> dict[str, Any]:
     sizes = {"batch_size": BATCH, "train_samples": STEPS * BATCH, "test_samples": 60}
     config = RunConfig(
         backend=backend,
-        chip=ChipConfig(preset="uncalibrated"),
+        chip=chip,
         network=NetworkConfig(hidden=[60], init_gain=1.4),
         data=DataConfig("digits"),
         trainer=TrainerConfig(**{"epochs": 1, "progress": False, "plots": False, **sizes, **trainer}),

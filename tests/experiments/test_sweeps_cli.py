@@ -171,3 +171,47 @@ def test_two_sweeps_in_one_folder_count_their_own_jobs(tmp_path: Path) -> None:
     assert "sweep: 2 of 2 runs done" in texts[1]
     assert len(list((tmp_path / "sweep").rglob("result.json"))) == 3
     assert not (tmp_path / "sweep/.sweeps").exists()
+
+
+def test_a_dry_run_lists_the_runs_with_their_state(folder: Path) -> None:
+    words = [*SWEEP, "seed=3,4,5", "chip=W62F0"]
+    text = output(call("hxtrain", *words, "sweep.dry_run=true", cwd=folder))
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[:3] for line in lines[:3]] == [
+        ["0", "finished", "seed=3"],
+        ["1", "finished", "seed=4"],
+        ["2", "new", "seed=5"],
+    ]
+    assert "sweep: 3 runs: 2 finished, 1 new; sweep.dry_run=true, nothing was started" in text
+    assert not (folder / "sweep/2").exists()
+    process = call("hxtrain", *words, "encoder.tau=9e-6", "sweep.dry_run=true", cwd=folder)
+    assert process.returncode == 2
+    assert "refused" in process.stdout
+    assert "encoder.tau: checkpoint 8e-06, now 9e-06" in process.stdout
+
+
+@pytest.mark.parametrize(("mode", "results"), [("stop", []), ("continue", ["1", "2"])])
+def test_an_error_ends_a_sweep_or_not(tmp_path: Path, mode: str, results: list[str]) -> None:
+    """The first of three runs fails."""
+    words = ["--multirun", *SETTINGS, "hydra.sweep.dir=sweep", "seed=1", f"sweep.on_error={mode}"]
+    process = call("hxtrain", *words, "trainer.train_samples=999999,50,60", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "sweep: 0 failed: ValueError: trainer.train_samples=999999 exceeds" in process.stdout
+    assert [place.parent.name for place in sorted((tmp_path / "sweep").glob("*/result.json"))] == results
+    assert ("sweep: 2 runs were not begun" in process.stdout) == (mode == "stop")
+    assert not (tmp_path / "sweep/.sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["hxtrain", "sweep.dry_run=true"], "sweep.dry_run=true is for sweeps: add --multirun"),
+        (["hxtrain", "-m", "sweep.dry_run=perhaps"], "sweep.dry_run=perhaps: choose one of true, false"),
+        (["hxtrain", "-m", "sweep.dry=true"], "choose among sweep.dry_run, sweep.on_error"),
+        (["hxtrain fit", "-m", "sweep.on_error=stop"], "sweep.on_error is for the sweeps of hxtrain, hxtrain ann"),
+    ],
+)
+def test_settings_of_sweeps_are_checked(tmp_path: Path, words: list[str], text: str) -> None:
+    process = call(*words, cwd=tmp_path)
+    assert process.returncode == 2
+    assert text in process.stderr

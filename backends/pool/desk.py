@@ -1,0 +1,417 @@
+"""Who has which chip of a pool, and who is next. This is pure bookkeeping: the caller passes the time.
+
+Users take turns. Whoever has the fewest chips is next, and among these, who got one the longest time ago; within
+one user's claims the first come is first served. A claim that no free chip fits lets the others pass.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from hxtrain.backends.remote.claims import Claim, Grant, Wish
+from hxtrain.backends.remote.leases import Origin
+from hxtrain.backends.remote.protocol import Refusal
+
+from .report import Berth, Waiter
+
+SHORTEST_POLL = 0.1
+"""Time after which the first of the queue asks again (s); the others ask less often."""
+PLACES = 512
+"""Length limit of the queue."""
+PLACES_OF_ONE = 256
+"""Largest number of places of one user."""
+KEPT = 32
+"""Number of leases over which the duration is averaged."""
+USERS = 1024
+"""Number of users whose last turn is kept."""
+
+
+@dataclass
+class Chip:
+    """A chip of the pool and its server.
+
+    Attributes:
+        address: Address of the server.
+        answered: Time of the last answer (s).
+        identity: Identity of the chip; empty before the first answer.
+        circuits: Number of neuron circuits.
+        is_here: Whether the server has answered since the start of the broker, and was not silent since.
+        stranger: Label of a holder that did not come through the pool; empty without one.
+        returned: Label of the last client that gave the chip back, which may still be the holder in a late answer.
+        since: Time of the last change of its state (s).
+    """
+
+    address: str
+    answered: float
+    identity: Mapping[str, str] = field(default_factory=dict)
+    circuits: int = 0
+    is_here: bool = False
+    stranger: str = ""
+    returned: str = ""
+    since: float = 0.0
+
+    def fits(self, wish: Wish) -> bool:
+        """Return whether the chip has all wished properties, but for the recorded hash."""
+        matches = all(self.identity.get(name) == value for name, value in wish.identity.items())
+        return bool(self.identity) and matches and self.circuits >= wish.circuits
+
+
+@dataclass
+class Member:
+    """A client that waits or has a chip.
+
+    Attributes:
+        client: Name of the client.
+        user: Public key of its user; empty without keys.
+        owner: User whose turn it is: the key, or the user and machine that the client names.
+        label: Label for people.
+        mark: Label that it gives itself, also at the server of its chip.
+        wish: Properties of its chip.
+        since: Time at which it came (s).
+        last_contact: Time of the last sign of life (s).
+    """
+
+    client: str
+    user: str
+    owner: str
+    label: str
+    mark: str
+    wish: Wish
+    since: float
+    last_contact: float
+
+
+@dataclass
+class Lease:
+    """A chip in use: the client, its token, the address, the beginning (s), and whether the client knows of it."""
+
+    member: Member
+    address: str
+    begin: float
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    is_taken: bool = False
+
+
+class PoolDesk:
+    """Gives out chips.
+
+    Args:
+        addresses: Addresses of the servers.
+        heartbeat: Time between signs of life (s); two of them in silence end leases and places, and make a server away.
+        moment: Current time (s).
+
+    Attributes:
+        chips: Chips by address.
+        leases: Leases by address.
+        queue: Waiting clients, in the order of their coming.
+        changes: Number of changes that a restart must not lose.
+    """
+
+    def __init__(self, addresses: list[str], heartbeat: float, moment: float) -> None:
+        self.heartbeat = heartbeat
+        self.chips = {address: Chip(address, moment, since=moment) for address in addresses}
+        self.leases: dict[str, Lease] = {}
+        self.queue: list[Member] = []
+        self.turns: dict[str, float] = {}
+        self.durations: deque[float] = deque(maxlen=KEPT)
+        self.granted = 0
+        self.expired = 0
+        self.lost = 0
+        self.changes = 0
+        self.busy_time, self.queued_time = 0.0, 0.0
+        self._accounted = moment
+
+    # servers
+
+    def answer(self, address: str, identity: Mapping[str, str], circuits: int, holder: str, moment: float) -> None:
+        """Record the answer of a server: identity and size of its chip, and the label of who has it."""
+        self._account(moment)
+        chip = self.chips[address]
+        lease = self.leases.get(address)
+        if chip.identity != identity or chip.circuits != circuits:
+            self.changes += 1
+            if lease is not None and chip.identity:
+                self._lose(lease, moment)
+            chip.identity = dict(identity)
+            chip.circuits = circuits
+        if not chip.is_here:
+            chip.since = moment
+        chip.is_here = True
+        chip.answered = moment
+        lease = self.leases.get(address)
+        is_ours = (lease is not None and lease.member.mark in holder) or (chip.returned and chip.returned in holder)
+        stranger = "" if lease is not None or is_ours else holder
+        if bool(stranger) != bool(chip.stranger):
+            chip.since = moment
+        chip.stranger = stranger
+        if not is_ours:
+            chip.returned = ""
+
+    # clients
+
+    def claim(self, claim: Claim, origin: Origin, label: str, moment: float) -> Grant:
+        """Return a client's chip, or its place in the queue.
+
+        Args:
+            claim: Claim of the client.
+            origin: Origin of the claim.
+            label: Label of the client for people.
+            moment: Current time (s).
+
+        Raises:
+            Refusal: Value, if the pool has no such chip; not authorised, if another user has this client's name.
+        """
+        self._account(moment)
+        member = self._find(claim.client)
+        if member is not None and member.user != origin.user:
+            raise Refusal("not_authorised", f"client {claim.client} belongs to another key")
+        if member is not None:
+            member.last_contact = moment
+        lease = self._lease_of(claim.client)
+        if lease is not None and not self.chips[lease.address].fits(claim.wish):
+            self._end(lease, moment)  # given for an earlier wish
+            self.queue.append(lease.member)
+            lease = None
+        if lease is None:
+            self._require(claim.wish)
+            member = self._enqueue(member, claim, origin, label, moment)
+            if member is None:
+                count = len(self.queue)
+                return Grant(None, "", count + 1, count, None, self.heartbeat, self.heartbeat)
+            self._restore(member, claim.previous, moment)
+            self.advance(moment)
+            lease = self._lease_of(claim.client)
+        if lease is not None:
+            lease.is_taken = True
+            return Grant(lease.token, lease.address, 0, len(self.queue), 0.0, self.heartbeat, self.heartbeat)
+        return self._place(claim.client, moment)
+
+    def holder(self, token: str, user: str, moment: float) -> Lease:
+        """Return the lease with a token, and record the contact with its holder.
+
+        Raises:
+            Refusal: Lease lost, or not authorised.
+        """
+        encoded = token.encode()
+        for lease in self.leases.values():
+            if secrets.compare_digest(lease.token.encode(), encoded):
+                if lease.member.user != user:
+                    raise Refusal("not_authorised", "this lease belongs to another key")
+                lease.member.last_contact = moment
+                return lease
+        raise Refusal("lease_lost", "this lease is over, or the pool has forgotten it; claim a chip again")
+
+    def release(self, token: str, user: str, moment: float) -> None:
+        """End a lease; one that is over already is ignored, and so is its client's place in the queue.
+
+        Raises:
+            Refusal: Not authorised.
+        """
+        self._account(moment)
+        try:
+            lease = self.holder(token, user, moment)
+        except Refusal as refusal:
+            if refusal.code != "lease_lost":
+                raise
+            return
+        self._end(lease, moment)
+        self.durations.append(moment - lease.begin)
+        self.chips[lease.address].returned = lease.member.mark
+        self.advance(moment)
+
+    def advance(self, moment: float) -> None:
+        """Remove silent clients and servers, and give free chips out."""
+        self._account(moment)
+        silence = 2 * self.heartbeat
+        n_waiting = len(self.queue)
+        self.queue = [member for member in self.queue if moment - member.last_contact <= silence]
+        self.changes += len(self.queue) != n_waiting
+        for lease in list(self.leases.values()):
+            if moment - lease.member.last_contact > silence:
+                self._end(lease, moment)
+                self.expired += 1
+        for chip in self.chips.values():
+            if moment - chip.answered > silence:
+                self._miss(chip, moment)
+        while (pair := self._next()) is not None:
+            self._grant(*pair, moment)
+
+    def order(self) -> list[Member]:
+        """Return the queue in the order of turns."""
+        waiting: dict[str, deque[Member]] = {}
+        for member in sorted(self.queue, key=lambda member: member.since):
+            waiting.setdefault(member.owner, deque()).append(member)
+        chips = dict.fromkeys(waiting, 0)
+        for lease in self.leases.values():
+            if lease.member.owner in chips:
+                chips[lease.member.owner] += 1
+        ranks = {owner: (chips[owner], self.turns.get(owner, -1.0), line[0].since) for owner, line in waiting.items()}
+        members = list[Member]()
+        while waiting:
+            owner = min(waiting, key=lambda name: ranks[name])
+            members.append(waiting[owner].popleft())
+            ranks[owner] = (ranks[owner][0] + 1, float(len(members)) + 1e18, 0.0)  # after those who had no turn yet
+            if not waiting[owner]:
+                del waiting[owner]
+        return members
+
+    def estimate(self, member: Member, moment: float) -> float | None:
+        """Return an estimate of a waiting client's wait (s), from the leases that have ended; None without any."""
+        if not self.durations:
+            return None
+        usual = fmean(self.durations)
+        fitting = [chip for chip in self._candidates(member.wish) if chip.is_here]
+        if not fitting:
+            return None
+        ends = sorted(
+            max(usual - (moment - self.leases[chip.address].begin), 0.0) if chip.address in self.leases else usual
+            for chip in fitting
+        )
+        line = self.order()
+        place = next(i for i, waiting in enumerate(line) if waiting is member)
+        rivals = sum(any(chip.fits(waiting.wish) for chip in fitting) for waiting in line[:place])
+        return ends[rivals % len(ends)] + usual * (rivals // len(ends))
+
+    @property
+    def busy(self) -> float | None:
+        """Share of time in which chips were leased while someone waited for them; None if nobody has."""
+        return self.busy_time / self.queued_time if self.queued_time > 0 else None
+
+    def berths(self, moment: float) -> Iterator[Berth]:
+        """Yield all chips in the form of a report."""
+        for chip in self.chips.values():
+            lease = self.leases.get(chip.address)
+            common = (chip.identity, chip.circuits)
+            if lease is not None:
+                yield Berth(chip.address, "leased", *common, lease.member.label, moment - lease.begin)
+            elif not chip.is_here:
+                yield Berth(chip.address, "away", *common, "", moment - chip.since)
+            elif chip.stranger:
+                yield Berth(chip.address, "elsewhere", *common, chip.stranger, moment - chip.since)
+            else:
+                yield Berth(chip.address, "free", *common, "", moment - chip.since)
+
+    def waiters(self, moment: float) -> Iterator[Waiter]:
+        """Yield the queue in the form of a report."""
+        for member in self.order():
+            yield Waiter(member.label, str(member.wish), moment - member.since, self.estimate(member, moment))
+
+    # details
+
+    def _place(self, client: str, moment: float) -> Grant:
+        """Return the place of a waiting client."""
+        line = self.order()
+        position = 1 + next(i for i, member in enumerate(line) if member.client == client)
+        estimate = self.estimate(line[position - 1], moment)
+        pause = min(SHORTEST_POLL * position, self.heartbeat / 2)
+        return Grant(None, "", position, len(line), estimate, pause, self.heartbeat)
+
+    def _lease_of(self, client: str) -> Lease | None:
+        return next((lease for lease in self.leases.values() if lease.member.client == client), None)
+
+    def _find(self, client: str) -> Member | None:
+        members = [*self.queue, *(lease.member for lease in self.leases.values())]
+        return next((member for member in members if member.client == client), None)
+
+    def _require(self, wish: Wish) -> None:
+        """Refuse a wish that none of the chips can fulfil, once all of them are known."""
+        if any(not chip.identity or chip.fits(wish) for chip in self.chips.values()):
+            return
+        chips = "; ".join(
+            f"{', '.join(f'{name}={value}' for name, value in chip.identity.items())}, circuits={chip.circuits}"
+            for chip in list(self.chips.values())[:16]
+        )
+        raise Refusal("value", f"the pool has no chip with {wish}. It has: {chips}")
+
+    def _enqueue(self, member: Member | None, claim: Claim, origin: Origin, label: str, moment: float) -> Member | None:
+        """Return the client in the queue, with its present wish; None if there is no room for another one."""
+        if member is None:
+            owner = origin.user or claim.label.rpartition(":")[0] or claim.label
+            same_owner = sum(waiting.owner == owner for waiting in self.queue)
+            if len(self.queue) >= PLACES or same_owner >= PLACES_OF_ONE:
+                return None
+            member = Member(claim.client, origin.user, owner, label, claim.label, claim.wish, moment, moment)
+            self.queue.append(member)
+            self.changes += 1
+        member.wish = claim.wish
+        return member
+
+    def _restore(self, member: Member, previous: str, moment: float) -> None:
+        """Give a client the chip again that it had, if that is free: after a loss of the broker's state."""
+        chip = self.chips.get(previous)
+        if chip is not None and member.mark in chip.stranger and chip.is_here and previous not in self.leases:
+            self._grant(member, chip, moment)
+
+    def _candidates(self, wish: Wish) -> list[Chip]:
+        """Return the chips that fit a wish: only those with the recorded hash, if there are any."""
+        fitting = [chip for chip in self.chips.values() if chip.fits(wish)]
+        exact = [chip for chip in fitting if wish.recorded and chip.identity.get("chip_hash") == wish.recorded]
+        return exact or fitting
+
+    def _is_free(self, chip: Chip) -> bool:
+        return chip.is_here and not chip.stranger and chip.address not in self.leases
+
+    def _next(self) -> tuple[Member, Chip] | None:
+        """Return who gets which chip next: of several, the one that the fewest others wait for; None for nobody."""
+        if not self.queue or not any(map(self._is_free, self.chips.values())):
+            return None
+        for member in self.order():
+            free = [chip for chip in self._candidates(member.wish) if self._is_free(chip)]
+            if free:
+                return member, min(free, key=lambda chip: (self._demand(chip), chip.since))
+        return None
+
+    def _demand(self, chip: Chip) -> int:
+        return sum(chip.fits(member.wish) for member in self.queue)
+
+    def _grant(self, member: Member, chip: Chip, moment: float) -> None:
+        self.queue.remove(member)
+        self.leases[chip.address] = Lease(member, chip.address, moment)
+        member.last_contact = moment
+        chip.stranger = ""
+        chip.since = moment
+        self.turns[member.owner] = moment
+        if len(self.turns) > USERS:
+            del self.turns[min(self.turns, key=lambda owner: self.turns[owner])]
+        self.granted += 1
+        self.changes += 1
+
+    def _end(self, lease: Lease, moment: float) -> None:
+        del self.leases[lease.address]
+        self.chips[lease.address].since = moment
+        self.changes += 1
+
+    def _lose(self, lease: Lease, moment: float) -> None:
+        """End a lease whose chip is gone; its client waits for the same chip, with the place of its first claim."""
+        self._end(lease, moment)
+        identity = self.chips[lease.address].identity
+        if identity:
+            lease.member.wish = Wish(identity, lease.member.wish.circuits)
+        self.lost += 1
+        self.queue.append(lease.member)
+
+    def _miss(self, chip: Chip, moment: float) -> None:
+        """Take a silent server out."""
+        if chip.is_here:
+            chip.is_here = False
+            chip.since = moment
+        if chip.address in self.leases:
+            self._lose(self.leases[chip.address], moment)
+
+    def _account(self, moment: float) -> None:
+        """Add the time since the last call to the sums for `busy`."""
+        elapsed = moment - self._accounted
+        self._accounted = moment
+        wishes = [member.wish for member in self.queue]
+        wishes += [lease.member.wish for lease in self.leases.values() if not lease.is_taken]
+        if not wishes or elapsed <= 0:
+            return
+        for chip in self.chips.values():
+            lease = self.leases.get(chip.address)
+            if chip.is_here and not chip.stranger and any(chip.fits(wish) for wish in wishes):
+                self.queued_time += elapsed
+                self.busy_time += elapsed if lease is not None and lease.is_taken else 0.0

@@ -1,0 +1,85 @@
+"""What a broker reports of its pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hxtrain.backends.remote.link import Link, LinkSettings
+from hxtrain.backends.remote.protocol import Empty
+
+State = Literal["free", "leased", "elsewhere", "away"]
+"""A chip is `elsewhere` if a client that did not come through the pool has it, and `away` if its server is silent."""
+
+
+@dataclass(frozen=True)
+class Berth:
+    """A chip of a pool.
+
+    Attributes:
+        address: Address of its server.
+        state: State of the chip.
+        identity: Identity of the chip; empty if its server has not answered yet.
+        circuits: Number of neuron circuits.
+        holder: Label of the client that has the chip; empty without one.
+        seconds: Time for which the state has lasted (s).
+    """
+
+    address: str
+    state: State
+    identity: Mapping[str, str]
+    circuits: int
+    holder: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A client in the queue: its label, its wish for people, time of waiting and estimate of the wait to come (s)."""
+
+    label: str
+    wish: str
+    seconds: float
+    estimate: float | None
+
+
+@dataclass(frozen=True)
+class PoolReport:
+    """Answer to `status`.
+
+    Attributes:
+        software: Name and version of the broker.
+        uptime: Time since the start (s).
+        heartbeat: Time between signs of life (s).
+        chips: All chips.
+        queue: Waiting clients, in their order.
+        granted: Number of leases so far, over restarts.
+        expired: Number of leases that ended by silence of the client.
+        lost: Number of leases that ended since the server was silent or had another chip.
+        busy: Share of the time in which the chips were leased, while someone waited who could use them; None if nobody
+            has waited yet.
+    """
+
+    software: str
+    uptime: float
+    heartbeat: float
+    chips: tuple[Berth, ...]
+    queue: tuple[Waiter, ...]
+    granted: int
+    expired: int
+    lost: int
+    busy: float | None
+
+
+def ask_pool(settings: LinkSettings) -> PoolReport:
+    """Return the report of a pool.
+
+    Raises:
+        DeviceError: The broker cannot be reached.
+    """
+    link = Link(settings)
+    try:
+        return link.request("status", Empty()).read(PoolReport)
+    finally:
+        link.close()

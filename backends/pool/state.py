@@ -1,0 +1,156 @@
+"""The state of a pool on the disk, which a restarted broker goes on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hxtrain.backends.files import replacing
+from hxtrain.backends.remote.claims import Wish
+from hxtrain.backends.remote.wire import WireError, check
+
+from .desk import Lease, Member, PoolDesk
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedMember:
+    """A client of the queue; `since` in s since 1970."""
+
+    client: str
+    user: str
+    owner: str
+    label: str
+    mark: str
+    wish: Wish
+    since: float
+
+
+@dataclass(frozen=True)
+class SavedLease:
+    """A lease: its client, token, address and beginning (s since 1970)."""
+
+    member: SavedMember
+    token: str
+    address: str
+    begin: float
+
+
+@dataclass(frozen=True)
+class SavedChip:
+    """A chip as its server described it last."""
+
+    address: str
+    identity: dict[str, str]
+    circuits: int
+
+
+@dataclass(frozen=True)
+class SavedPool:
+    """Everything that a restart must not lose; times in s since 1970."""
+
+    format: int
+    chips: tuple[SavedChip, ...]
+    leases: tuple[SavedLease, ...]
+    queue: tuple[SavedMember, ...]
+    turns: dict[str, float]
+    durations: tuple[float, ...]
+    granted: int
+    expired: int
+    lost: int
+
+
+def default_file(bind: str) -> Path:
+    """Return the file of a broker's state that belongs to its address."""
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return folder / "hxtrain" / f"pool-{re.sub(r'[^A-Za-z0-9]+', '-', bind).strip('-')}.json"
+
+
+def save(desk: PoolDesk, path: Path) -> None:
+    """Write the state; the file is the old one or the new one, whatever happens.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    shift = time.time() - time.monotonic()
+    saved = SavedPool(
+        FORMAT,
+        tuple(SavedChip(chip.address, dict(chip.identity), chip.circuits) for chip in desk.chips.values()),
+        tuple(
+            SavedLease(_saved(lease.member, shift), lease.token, lease.address, lease.begin + shift)
+            for lease in desk.leases.values()
+        ),
+        tuple(_saved(member, shift) for member in desk.queue),
+        {owner: moment + shift for owner, moment in desk.turns.items()},
+        tuple(desk.durations),
+        desk.granted,
+        desk.expired,
+        desk.lost,
+    )
+    with replacing(path) as file:
+        os.chmod(file.name, 0o600)  # tokens of leases
+        file.write(json.dumps(asdict(saved), indent=1).encode() + b"\n")
+
+
+def restore(desk: PoolDesk, path: Path, moment: float) -> bool:
+    """Take a saved state into a desk; return whether there is one.
+
+    Clients and servers get the time of two heartbeats to be heard of. Leases of servers that have left the pool are
+    over.
+
+    Raises:
+        ValueError: The file is no state of a pool.
+        OSError: The file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    try:
+        saved = check(SavedPool, json.loads(content))
+        if saved.format != FORMAT:
+            raise WireError(f"format {saved.format}, this version reads {FORMAT}")
+    except ValueError as error:
+        raise ValueError(
+            f"state={path} is not the state of a pool ({error}); move it away to begin with free chips, or name "
+            "another file"
+        ) from None
+    shift = moment - time.time()
+    for chip in saved.chips:
+        if chip.address in desk.chips:
+            desk.chips[chip.address].identity = chip.identity
+            desk.chips[chip.address].circuits = chip.circuits
+    for lease in saved.leases:
+        if lease.address in desk.chips:
+            member = _member(lease.member, shift, moment)
+            desk.leases[lease.address] = Lease(member, lease.address, lease.begin + shift, lease.token, is_taken=True)
+    desk.queue = [_member(member, shift, moment) for member in saved.queue]
+    desk.turns = {owner: turn + shift for owner, turn in saved.turns.items()}
+    desk.durations.extend(saved.durations)
+    desk.granted = saved.granted
+    desk.expired = saved.expired
+    desk.lost = saved.lost
+    return True
+
+
+def _saved(member: Member, shift: float) -> SavedMember:
+    return SavedMember(
+        member.client,
+        member.user,
+        member.owner,
+        member.label,
+        member.mark,
+        member.wish,
+        member.since + shift,
+    )
+
+
+def _member(saved: SavedMember, shift: float, moment: float) -> Member:
+    return Member(
+        saved.client, saved.user, saved.owner, saved.label, saved.mark, saved.wish, saved.since + shift, moment
+    )
