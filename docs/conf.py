@@ -39,6 +39,8 @@ nb_execution_cache_path = str(FOLDER / "_build" / "notebooks")
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_code_prompt_show = "Solution"  # hidden cells of the chapters are solutions of exercises
+nb_code_prompt_hide = "Hide the solution"
 nb_mime_priority_overrides = [("html", "text/plain", 0)]
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
@@ -57,6 +59,7 @@ html_css_files = ["hxtrain.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
+html_sidebars = {name: [] for name in ("start", "rule-index", "options", "glossary", "troubleshooting")}
 html_theme_options = {
     "logo": {"text": "hxtrain"},
     "header_links_before_dropdown": 7,
@@ -66,6 +69,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,
+    "show_toc_level": 2,
     "back_to_top_button": False,
     "pygments_light_style": "default",
     "pygments_dark_style": "github-dark",

@@ -29,5 +29,8 @@ def setup(application: Sphinx) -> dict[str, Any]:
     """Add the extension to Sphinx."""
     application.connect("builder-inited", write_pages)
     application.connect("source-read", tree.redirect_links)
+    application.connect("autodoc-process-signature", api.clean_signature)
+    application.connect("autodoc-process-docstring", api.hide_colons, priority=1)
+    application.connect("autodoc-process-docstring", api.show_colons, priority=999)
     mathml.add(application)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

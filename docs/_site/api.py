@@ -12,6 +12,8 @@ from typing import Any
 import hxtrain
 from sphinx.pycode import ModuleAnalyzer
 
+COLON = "\uf8ff"
+"""Placeholder of a colon, where Google's style would take the words before it for a type."""
 ROOMS: Mapping[str, str] = {
     "network": "layers, networks and what a pass returns",
     "neurons": "the model of a layer, spikes and membranes on the time grid, surrogate derivatives",
@@ -127,3 +129,25 @@ def data_docstring(module: str, name: str) -> list[str]:
             package = module if hasattr(import_module(module), "__path__") else module.rpartition(".")[0]
             return data_docstring(resolve_name("." * node.level + (node.module or ""), package), name)
     return []
+
+
+def clean_signature(*arguments: Any) -> tuple[str | None, str | None]:
+    """Return a signature with defaults that Python can read, so that types become links."""
+    signature: str | None = arguments[5]
+    result: str | None = arguments[6]
+    return (signature.replace("<factory>", "...") if signature else signature, result)
+
+
+def hide_colons(*arguments: Any) -> None:
+    """Hide the colons in the first lines of properties and attributes from napoleon."""
+    kind: str = arguments[1]
+    lines: list[str] = arguments[5]
+    if kind in ("property", "attribute", "data"):
+        end = lines.index("") if "" in lines else len(lines)
+        lines[:end] = [line.replace(": ", f"{COLON} ") for line in lines[:end]]
+
+
+def show_colons(*arguments: Any) -> None:
+    """Put the hidden colons back."""
+    lines: list[str] = arguments[5]
+    lines[:] = [line.replace(COLON, ":") for line in lines]

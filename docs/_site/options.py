@@ -16,8 +16,19 @@ from hxtrain.experiments.docstrings import attribute_texts
 from hxtrain.experiments.mistakes import type_text
 from hxtrain.experiments.overview import GROUPS
 from hxtrain.experiments.rerun import hydra_value
-from hxtrain.experiments.schema import SCHEMAS, SEVERAL, VALUES, choices, groups, nodes, place, register, schema
-from hxtrain.experiments.verbs import DEFAULT, VERBS, program
+from hxtrain.experiments.schema import (
+    SCHEMAS,
+    SEVERAL,
+    VALUES,
+    choices,
+    groups,
+    nodes,
+    place,
+    register,
+    registry,
+    schema,
+)
+from hxtrain.experiments.verbs import DEFAULT, VERBS
 
 UNIT = re.compile(
     r"\(((?:s|Hz|1/s|1 / s|bits|bytes|pixels|positions|units|degrees|spikes|threshold - leak|trace units|trace intervals"
@@ -68,8 +79,6 @@ def rows(kind: type, prefix: str) -> Iterator[Row]:
 
 
 def _values(name: str) -> list[str]:
-    from hxtrain.experiments.schema import registry
-
     return sorted(registry(name).reachable())
 
 
@@ -114,7 +123,7 @@ def _groups() -> Iterator[str]:
     for group, commands in members.items():
         names = choices(commands[0], group)
         listed = ", ".join(f"`{name}`" for name in names)
-        verbs = ", ".join(VERB_NAMES[command] for command in commands)
+        verbs = ", ".join(commands)
         link = f"[`{group}`](#{_anchor(group)})" if group not in DATA and not group.startswith("other_") else f"`{group}`"
         yield f"| {link} | {GROUPS.get(group.removeprefix('other_'), _text(group, commands[0]))} | {listed} | {verbs} |"
     yield ""
@@ -124,9 +133,6 @@ def _groups() -> Iterator[str]:
         yield from (f"({_anchor(group)})=", "", f"### {group}", "", f"{GROUPS.get(group, group).capitalize()}.", "")
         for option, kind in nodes(group).items():
             yield from _option(group, option, kind)
-
-
-VERB_NAMES: Mapping[str, str] = {name: f"`{program(name)}`" for name in VERBS}
 
 
 @cache
