@@ -82,9 +82,9 @@ def test_the_code_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     files()
     code = "\n".join(BLOCK.findall((DOCS / page).read_text("utf-8")))
-    for words, others in QUICKER.get(page, {}).items():
+    for words, quicker in QUICKER.get(page, {}).items():
         assert words in code
-        code = code.replace(words, others)
+        code = code.replace(words, quicker)
     lines = [line for line in code.splitlines() if not any(text in line for text in UNREACHABLE.get(page, ()))]
     exec(compile("\n".join(lines), page, "exec"), names())
 

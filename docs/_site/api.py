@@ -9,8 +9,9 @@ from importlib import import_module
 from importlib.util import resolve_name
 from typing import Any
 
-import hxtrain
 from sphinx.pycode import ModuleAnalyzer
+
+import hxtrain
 
 COLON = "\uf8ff"
 """Placeholder of a colon, where Google's style would take the words before it for a type."""

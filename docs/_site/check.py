@@ -1,6 +1,6 @@
 """Check of a built site: links and anchors lead somewhere, nothing is loaded from elsewhere, the size is limited.
 
-    python docs/_site/check.py docs/_build/html
+python docs/_site/check.py docs/_build/html
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ def problems(site: Path) -> Iterator[str]:
             target = (path.parent / unquote(address.path)).resolve() if address.path else path
             if not target.exists():
                 yield f"{path.relative_to(site)}: there is no {link}"
-            elif address.fragment and target.suffix == ".html":
-                if unquote(address.fragment) not in page(target).anchors:
-                    yield f"{path.relative_to(site)}: {link} has no such anchor"
+            elif target.suffix == ".html" and unquote(address.fragment) not in {"", *page(target).anchors}:
+                yield f"{path.relative_to(site)}: {link} has no such anchor"
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     if size > LIMIT:
         yield f"the site has {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f} MB"

@@ -31,8 +31,8 @@ from hxtrain.experiments.schema import (
 from hxtrain.experiments.verbs import DEFAULT, VERBS
 
 UNIT = re.compile(
-    r"\(((?:s|Hz|1/s|1 / s|bits|bytes|pixels|positions|units|degrees|spikes|threshold - leak|trace units|trace intervals"
-    r"|weight LSB|threshold / tau_mem|sources / synapses)(?: of the (?:device|recording))?)[,)]"
+    r"\(((?:s|Hz|1/s|1 / s|bits|bytes|pixels|positions|units|degrees|spikes|threshold - leak|trace units"
+    r"|trace intervals|weight LSB|threshold / tau_mem|sources / synapses)(?: of the (?:device|recording))?)[,)]"
 )
 """Unit in the description of a setting."""
 DATA = ("experiment", "substrate", "replica", "sweep", "report", "chip", "backend", "data", "tolerances")
@@ -83,10 +83,7 @@ def _values(name: str) -> list[str]:
 
 
 def _default(item: Field[Any]) -> str:
-    if item.default_factory is not MISSING:
-        value = item.default_factory()
-    else:
-        value = item.default
+    value = item.default if item.default_factory is MISSING else item.default_factory()
     if value is MISSING or value == REQUIRED:
         return "required"
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else _written(value)
@@ -124,11 +121,11 @@ def _groups() -> Iterator[str]:
         names = choices(commands[0], group)
         listed = ", ".join(f"`{name}`" for name in names)
         verbs = ", ".join(commands)
-        link = f"[`{group}`](#{_anchor(group)})" if group not in DATA and not group.startswith("other_") else f"`{group}`"
+        link = f"[`{group}`](#{_anchor(group)})" if _has_dataclasses(group) else f"`{group}`"
         yield f"| {link} | {GROUPS.get(group.removeprefix('other_'), _text(group, commands[0]))} | {listed} | {verbs} |"
     yield ""
     for group in members:
-        if group in DATA or group.startswith("other_"):
+        if not _has_dataclasses(group):
             continue
         yield from (f"({_anchor(group)})=", "", f"### {group}", "", f"{GROUPS.get(group, group).capitalize()}.", "")
         for option, kind in nodes(group).items():
@@ -143,6 +140,11 @@ def _members() -> Mapping[str, list[str]]:
         for group in groups(command):
             members.setdefault(group, []).append(command)
     return members
+
+
+def _has_dataclasses(group: str) -> bool:
+    """Return whether the options of a group have settings of their own, in dataclasses."""
+    return group not in DATA and not group.startswith("other_")
 
 
 def _text(group: str, command: str) -> str:
@@ -213,7 +215,10 @@ def _devices() -> Iterator[str]:
 
 
 def argument_texts(kind: Any) -> Mapping[str, str]:
-    """Return the description of each argument of a device, from the docstring of its class or function."""
+    """Return the description of each argument of a device, from the docstring of its class, function or settings."""
+    settings = getattr(getattr(kind, "__init__", None), "__settings__", None)
+    if settings is not None:
+        return attribute_texts(settings)
     text = "\n\n".join(filter(None, (inspect.getdoc(kind), inspect.getdoc(getattr(kind, "__init__", None)))))
     section = re.split(r"^Args:\n", text, flags=re.MULTILINE)
     entries = re.split(r"\n(?=    \w)", "\n" + section[1].split("\n\n")[0])[1:] if len(section) > 1 else []

@@ -22,7 +22,8 @@ def pages(docs: Path) -> Mapping[str, str]:
     """
     gallery = _sections((docs / "rules.md").read_text(encoding="utf-8"))
     measured = {page: (docs / page).read_text(encoding="utf-8").splitlines() for page in RESULTS}
-    return {f"parts/rule-{name}.md": "\n".join(_part(name, gallery[name], measured)) + "\n" for name in RULES.reachable()}
+    parts = {name: _part(name, gallery[name], measured) for name in RULES.reachable()}
+    return {f"parts/rule-{name}.md": "\n".join(lines) + "\n" for name, lines in parts.items()}
 
 
 def _sections(text: str) -> Mapping[str, str]:

@@ -45,11 +45,11 @@ def moved(text: str, place: PurePosixPath, target: PurePosixPath, root: Path) ->
         target: Place of the page in the site, from docs/.
         root: Folder of the repository.
     """
-    known = {PurePosixPath(page.relative_to(root).as_posix()) for page in sources(root)}
+    places = {PurePosixPath(page.relative_to(root).as_posix()) for page in sources(root)}
 
     def replace(match: re.Match[str]) -> str:
         link = PurePosixPath(os.path.normpath(place.parent / match[2]))
-        if link in known:
+        if link in places:
             destination = name_of(link)
         elif link.parts[0] == "docs":
             destination = PurePosixPath(*link.parts[1:])
