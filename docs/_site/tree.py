@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 
 FOLDER = "_generated/tree"
 ROOMS = ("hxtrain", "backends", "emulator", "experiments")
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\]\()(?!\w+:)([^)\s#]+)((?:#[^)\s]+)?\))")
 FENCE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 
@@ -28,12 +29,26 @@ def name_of(path: PurePosixPath) -> PurePosixPath:
 
 def pages(root: Path) -> Mapping[str, str]:
     """Return the pages by their place below `_generated`."""
-    result = {}
+    result = {"parts/more.md": more(root / "docs")}
     for page in sources(root):
         place = PurePosixPath(page.relative_to(root).as_posix())
         text = moved(page.read_text(encoding="utf-8"), place, name_of(place), root)
         result[name_of(place).relative_to("_generated").as_posix()] = text
     return result
+
+
+def more(docs: Path) -> str:
+    """Return a toctree of the pages in docs/ that no toctree of an index page names, so that a new page has a place."""
+    indices = [
+        page.read_text(encoding="utf-8") for page in sorted(docs.rglob("*.md")) if "_generated" not in page.parts
+    ]
+    toctrees = "\n".join(tree for text in indices for tree in TOCTREE.findall(text))
+    names = {re.split(r"[</]", line.strip().rstrip(">"))[-1] for line in toctrees.splitlines()}
+    pages_left = [page.stem for page in sorted(docs.glob("*.md")) if page.stem not in {*names, "index"}]
+    if not pages_left:
+        return "\n"
+    lines = ["```{toctree}", ":maxdepth: 1", ":caption: Other tools", "", *(f"/{name}" for name in pages_left), "```"]
+    return "\n".join(lines) + "\n"
 
 
 def moved(text: str, place: PurePosixPath, target: PurePosixPath, root: Path) -> str:
