@@ -41,7 +41,6 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_code_prompt_show = "Solution"  # hidden cells of the chapters are solutions of exercises
 nb_code_prompt_hide = "Hide the solution"
-nb_mime_priority_overrides = [("html", "text/plain", 0)]
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "signature"

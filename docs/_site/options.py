@@ -35,6 +35,8 @@ UNIT = re.compile(
     r"|trace intervals|weight LSB|threshold / tau_mem|sources / synapses)(?: of the (?:device|recording))?)[,)]"
 )
 """Unit in the description of a setting."""
+FEW = 4
+"""Number of commands that the table of groups names."""
 DATA = ("experiment", "substrate", "replica", "sweep", "report", "chip", "backend", "data", "tolerances")
 """Groups whose options are files or functions, not dataclasses."""
 
@@ -120,7 +122,7 @@ def _groups() -> Iterator[str]:
     for group, commands in members.items():
         names = choices(commands[0], group)
         listed = ", ".join(f"`{name}`" for name in names)
-        verbs = ", ".join(commands)
+        verbs = ", ".join(commands[:FEW]) + (f" and {len(commands) - FEW} more" if len(commands) > FEW else "")
         link = f"[`{group}`](#{_anchor(group)})" if _has_dataclasses(group) else f"`{group}`"
         yield f"| {link} | {GROUPS.get(group.removeprefix('other_'), _text(group, commands[0]))} | {listed} | {verbs} |"
     yield ""
