@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -35,6 +36,8 @@ UNIT = re.compile(
     r"|trace intervals|weight LSB|threshold / tau_mem|sources / synapses)(?: of the (?:device|recording))?)[,)]"
 )
 """Unit in the description of a setting."""
+LONGEST = 40
+"""Largest length of a default that is shown."""
 FEW = 4
 """Number of commands that the table of groups names."""
 DATA = ("experiment", "substrate", "replica", "sweep", "report", "chip", "backend", "data", "tolerances")
@@ -103,7 +106,7 @@ def table(entries: Iterable[Row]) -> list[str]:
     for row in entries:
         unit = UNIT.search(row.text)
         text = _escaped(row.text)
-        default = f"`{row.default}`" if row.default else ""
+        default = f"`{textwrap.shorten(row.default, LONGEST, placeholder=' ...')}`" if row.default else ""
         lines.append(f"| `{row.name}` | {row.kind} | {_escaped(default)} | {unit[1] if unit else ''} | {text} |")
     return [*lines, ""]
 
@@ -130,7 +133,8 @@ def _groups() -> Iterator[str]:
         if not _has_dataclasses(group):
             continue
         yield from (f"({_anchor(group)})=", "", f"### {group}", "", f"{GROUPS.get(group, group).capitalize()}.", "")
-        for option, kind in nodes(group).items():
+        usual = groups(_members()[group][0])[group]
+        for option, kind in sorted(nodes(group).items(), key=lambda item: item[0] not in (usual, *(usual or ()))):
             yield from _option(group, option, kind)
 
 
