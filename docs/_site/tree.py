@@ -29,7 +29,7 @@ def name_of(path: PurePosixPath) -> PurePosixPath:
 
 def pages(root: Path) -> Mapping[str, str]:
     """Return the pages by their place below `_generated`."""
-    result = {"parts/more.md": more(root / "docs")}
+    result = {"parts/more.md": unlisted_pages(root / "docs")}
     for page in sources(root):
         place = PurePosixPath(page.relative_to(root).as_posix())
         text = moved(page.read_text(encoding="utf-8"), place, name_of(place), root)
@@ -37,7 +37,7 @@ def pages(root: Path) -> Mapping[str, str]:
     return result
 
 
-def more(docs: Path) -> str:
+def unlisted_pages(docs: Path) -> str:
     """Return a toctree of the pages in docs/ that no toctree of an index page names, so that a new page has a place."""
     indices = [
         page.read_text(encoding="utf-8") for page in sorted(docs.rglob("*.md")) if "_generated" not in page.parts
