@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import resolve_name
+from pkgutil import iter_modules
 from typing import Any
 
 from sphinx.pycode import ModuleAnalyzer
@@ -52,8 +53,18 @@ def pages() -> Mapping[str, str]:
     """Return the pages by their place below `_generated`."""
     places = {id(getattr(hxtrain, name)): f"hxtrain.{name}" for name in _names()}
     result = {"api/hxtrain.rst": "\n".join(_face()) + "\n"}
-    for room, summary in ROOMS.items():
+    for room, summary in rooms().items():
         result[f"api/{room}.rst"] = "\n".join(_room(room, summary, places)) + "\n"
+    return result
+
+
+def rooms() -> Mapping[str, str]:
+    """Return all rooms with public names, those of `ROOMS` first, with a description of each."""
+    result = dict(ROOMS)
+    for module in iter_modules(hxtrain.__path__):
+        room = import_module(f"hxtrain.{module.name}") if module.ispkg and module.name not in ROOMS else None
+        if room is not None and hasattr(room, "__all__"):
+            result[module.name] = (room.__doc__ or module.name).splitlines()[0].rstrip(".")
     return result
 
 
