@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDERS = ("hxtrain", "backends", "emulator", "experiments", "tests")
+FOLDERS = ("hxtrain", "backends", "emulator", "experiments", "tests", "docs")
 WORDS = """
     found own owns behind before after where what who whom whose which some others other kept seen given wanted
     known taken made done needed asked told said heard shown sent got gone come came ran began

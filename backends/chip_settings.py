@@ -142,6 +142,7 @@ def takes_settings(
         keywords = signature(kind).parameters.values()
         instance = Parameter("self", Parameter.POSITIONAL_ONLY)
         vars(construct)["__signature__"] = Signature([instance, *keywords], return_annotation=None)
+        vars(construct)["__settings__"] = kind  # whose docstring describes the keywords
         return construct
 
     return decorate

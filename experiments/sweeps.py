@@ -108,7 +108,7 @@ def require_sweep() -> None:
     """
     file = _file(Path(HydraConfig.get().sweep.dir), "stop")
     if file.exists():
-        raise SweepStoppedError(f"not begun, with sweep.on_error=stop: {file.read_text()}")
+        raise SweepStoppedError(f"not begun, with sweep.on_error=stop: {file.read_text(encoding="utf-8")}")
 
 
 def failures(lines: list[str]) -> list[str]:
