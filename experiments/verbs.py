@@ -44,6 +44,7 @@ VERBS: Mapping[str, Verb] = {
     "conformance": _verb("conformance", "check a backend against the contract", "docs/write-a-backend.md"),
     "validate": _verb("validate", "check the emulator against measurements", "docs/emulator.md"),
     "serve": _verb("serve", "serve a device to other machines", "docs/protocol.md"),
+    "view": _verb("view", "show runs in a browser, live or finished", "docs/view.md"),
     "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
     "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
     "info": _verb("info", "list devices, limits, chips, rules", "docs/commands.md"),

@@ -64,7 +64,9 @@ from hxtrain.training.retraining import train
 from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import SequenceTrainer, output_count, task_loss, trainer_of
 from hxtrain.training.task import Task
+from hxtrain.view.config import ViewConfig
 
+from .live import live_view
 from .masking import mask_before_placement, mask_on_device, regularizers
 from .result import draw_plots, optional_plots, result, save_weights
 
@@ -75,10 +77,12 @@ class RunConfig:
 
     Attributes:
         seed: Seed of initial weights, data order, dropout, augmentation and jitter.
+        live: Whether to serve a page that shows the training while it runs, see `view`.
         optimizer: Optimiser of the weights; by default that of the rule.
     """
 
     seed: int = 0
+    live: bool = False
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     network: Architecture = field(default_factory=NetworkConfig)
@@ -96,6 +100,7 @@ class RunConfig:
     distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
         check_types(self, "")
@@ -124,6 +129,7 @@ PARTS: Mapping[str, type] = {
     "distillation": Distillation,
     "trainer": TrainerConfig,
     "parallel": ParallelConfig,
+    "view": ViewConfig,
 }
 """Type of each part of the settings of a run."""
 REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -151,6 +157,10 @@ FREE_TO_CHANGE = {
     "backend.record",
     "parallel.chips",
     "parallel.addresses",
+    "live",
+    "view.host",
+    "view.port",
+    "view.token",
 }
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 
@@ -349,7 +359,8 @@ def _run(config: RunConfig, folder: Path, command: str, progress: Progress, memb
             write_config(folder, config)
         introduce(progress, net, data, identity)
         introduce_teacher(progress, config.distillation, teacher)
-        final = train(trainer)
+        with live_view(config.live, config.view, trainer, folder, progress):
+            final = train(trainer)
         if isinstance(trainer, SequenceTrainer):
             progress.table("test accuracy (%)", *trainer.matrix.table())
         remarks = progress.remarks[n_previous_remarks:]

@@ -10,18 +10,16 @@ from pathlib import Path
 from hxtrain.backends.files import remove_leftovers
 
 from .checkpoint import CheckpointError
+from .holder import LOCK, clear_holder, write_holder
 
 try:
     import fcntl
 except ImportError:  # Windows has no advisory locks of this kind
     fcntl = None  # type: ignore[assignment]
 
-LOCK = ".lock"
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system frees it even if the process is killed.
+    """Hold the lock of a folder; the system frees it even if the process is killed. The lock file names the process.
 
     Incomplete files of a killed process are removed.
 
@@ -34,8 +32,12 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _open(folder / LOCK)
     try:
         _take(descriptor, folder)
+        write_holder(descriptor)
         remove_leftovers(folder)
-        yield
+        try:
+            yield
+        finally:
+            clear_holder(descriptor)
     finally:
         os.close(descriptor)
 

@@ -23,7 +23,8 @@ from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network
 from hxtrain.objectives import LOSSES, Loss
 from hxtrain.objectives.losses import default_loss
 from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
-from hxtrain.runs.saved import check_plain, module_with_weights, required, typed_component
+from hxtrain.runs.plain import check_plain
+from hxtrain.runs.saved import module_with_weights, required, typed_component
 from hxtrain.runs.versions import versions
 
 KIND = "network"
