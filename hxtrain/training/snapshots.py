@@ -1,8 +1,8 @@
 """Snapshots of a training for the live view: the latest steps, one sample, weights and neurons, in one small file.
 
 A snapshot draws no random number and runs nothing on the device: it reads what a step left. The next one waits for a
-hundred times the time that the last one took, so that all of them together take at most 1 % of a training. Whatever
-fails here, the training goes on.
+hundred times the time that the last one took, so that all of them together take at most 1 % of a training; the first
+one, which compiles and imports, and that of the last step do not wait. Whatever fails here, the training goes on.
 """
 
 from __future__ import annotations
@@ -87,15 +87,11 @@ class Snapshots:
         self._fixed: dict[str, Any] | None = None
         self._weights: list[Tensor] | None = None
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the next step ends with a snapshot."""
-        return self._clock() >= self._next
-
-    def prepare(self) -> None:
+    def prepare(self, course: Course) -> None:
         """Copy the weights before a step that ends with a snapshot: its spikes follow from these."""
         self._weights = None
-        if self.is_due:
+        is_last = course.epoch + 1 == course.epochs and course.step + 1 == course.steps_per_epoch
+        if is_last or self._clock() >= self._next:
             self._weights = [weight.detach().clone() for weight in self._net.effective_weights()]
 
     def add(self, course: Course, activity: Activity, labels: Tensor, values: Mapping[str, float | None]) -> None:
@@ -119,7 +115,8 @@ class Snapshots:
             self._has_failed = True
         self._weights = None
         end = self._clock()
-        self._next = end + max(INTERVAL, (end - start) / SHARE)
+        cost = 0.0 if self._next == -math.inf else end - start
+        self._next = end + max(INTERVAL, cost / SHARE)
 
     @torch.no_grad()
     def _write(self, course: Course, activity: Activity, labels: Tensor, weights: Sequence[Tensor]) -> None:

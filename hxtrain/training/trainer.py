@@ -245,7 +245,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
 
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
         if self.snapshots is not None:
-            self.snapshots.prepare()
+            self.snapshots.prepare(self)
         try:
             with self._sharing(first, len(indices)):
                 spikes, loss = self._batch(indices, first, last)

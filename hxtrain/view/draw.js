@@ -195,13 +195,14 @@ export function raster(canvas, sample, byFirstSpike) {
     context.strokeRect(margin.left, first, width - margin.left - margin.right, last - first);
     context.textAlign = "right";
     context.fillText("0", margin.left - 6, last);
-    context.fillText(String(train.size), margin.left - 6, first + 8);
+    const count = byFirstSpike ? Math.max(active, 1) : train.size; // silent neurons have no place in an order of spikes
+    context.fillText(String(count), margin.left - 6, first + 8);
     context.textAlign = "left";
     context.fillStyle = hue(index);
     const rows = byFirstSpike ? train.ranks : train.units;
-    const size = Math.min(Math.max((last - first) / train.size, 2), 9);
+    const size = Math.min(Math.max((last - first) / count, 2.5), 9);
     train.times.forEach((time, spike) => {
-      const y = last - ((rows[spike] + 0.5) / train.size) * (last - first);
+      const y = last - ((rows[spike] + 0.5) / count) * (last - first);
       context.fillRect(px(time) - 1, y - size / 2, 2.2, size);
     });
     top += block;
@@ -221,9 +222,10 @@ export function matrix(canvas, text, [rows, columns]) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
   const parse = (name) => colour(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
+  const largest = bytes.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
   const [paper, positive, negative] = [parse("card"), parse("red"), parse("blue")];
   for (let index = 0; index < rows * columns; index++) {
-    const share = Math.min(Math.abs(bytes[index] ?? 0) / 127, 1) ** 0.7;
+    const share = (Math.abs(bytes[index] ?? 0) / largest) ** 0.7;
     const end = bytes[index] > 0 ? positive : negative;
     for (let part = 0; part < 3; part++) image.data[4 * index + part] = paper[part] + (end[part] - paper[part]) * share;
     image.data[4 * index + 3] = 255;

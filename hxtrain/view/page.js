@@ -95,7 +95,7 @@ async function renew(what) {
     [state.run, state.live] = [run, live];
     draw();
   } catch (error) {
-    console.warn(String(error));
+    notice(`The page does not get its data (${error.message}); it tries again.`);
   }
 }
 

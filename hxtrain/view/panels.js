@@ -96,7 +96,7 @@ export function numbers(run, live) {
   ];
   panel("numbers").replaceChildren(...tiles.map(([value, name]) => {
     const tile = element("div", { class: "tile" });
-    tile.append(element("b", {}, value), element("span", {}, name));
+    tile.append(element("b", value.length > 9 ? { class: "long" } : {}, value), element("span", {}, name));
     return tile;
   }));
 }
