@@ -45,7 +45,7 @@ def parse(words: list[str]) -> tuple[Path, ViewConfig]:
     """
     settings: dict[str, str | int] = {}
     folders = []
-    names = [item.name for item in fields(ViewConfig)]
+    names = [item.name for item in fields(ViewConfig) if item.name != "serve"]
     for word in words:
         name, is_setting, value = word.partition("=")
         name = name.removeprefix("view.")

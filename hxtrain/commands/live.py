@@ -28,6 +28,10 @@ def live_view(is_live: bool, config: ViewConfig, trainer: Trainer, folder: Path,
         yield
         return
     trainer.snapshots = Snapshots(folder, trainer.task.net, progress.warn, progress.remarks)
+    if not config.serve:
+        progress.say(f"live view of this run: hxtrain view {folder}")
+        yield
+        return
     with companion(folder, config, progress.warn) as url:
         if url is not None:
             progress.say(f"live view: {url}")

@@ -161,6 +161,7 @@ FREE_TO_CHANGE = {
     "view.host",
     "view.port",
     "view.token",
+    "view.serve",
 }
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 

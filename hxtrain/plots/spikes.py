@@ -180,9 +180,7 @@ def _places(train: Train, order: str) -> Tensor:
 
 def _label_raster(axes: Axes, train: Train, order: str) -> None:
     silent = train.size - len(set(train.units.tolist()))
-    axes.set_title(
-        f"{train.name}: {len(train.times)} spikes, {silent} of {train.size} silent", fontsize=10, loc="left"
-    )
+    axes.set_title(f"{train.name}: {len(train.times)} spikes, {silent} of {train.size} silent", fontsize=10, loc="left")
     axes.set_ylabel("neurons by\nfirst spike" if order == "first_spike" else "neuron")
 
 

@@ -17,6 +17,7 @@ try:
 except ImportError:  # Windows has no advisory locks of this kind
     fcntl = None  # type: ignore[assignment]
 
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system frees it even if the process is killed. The lock file names the process.

@@ -1,8 +1,9 @@
-"""Plain files of a run: their names, and a parser that checks everything. It needs the standard library alone."""
+"""Plain files of a run: names, a parser that checks everything, differences. It needs the standard library alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 CONFIG = "config.yaml"
@@ -56,6 +57,25 @@ def check_plain(value: object) -> None:
             raise ValueError("it has an integer of more than 64 bits")
         elif type(item) not in (str, int, float, bool, type(None)):
             raise ValueError(f"it holds a {type(item).__name__}, expected plain values")
+
+
+def differing_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the settings in which runs differ, each with the value of every run; None for a run without it.
+
+    Args:
+        settings: Nested settings of each run.
+    """
+    flat = [dict(_leaves(values)) for values in settings.values()]
+    names = dict.fromkeys(name for values in flat for name in values)
+    rows = {name: [values.get(name) for values in flat] for name in names}
+    return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        leaves += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return leaves
 
 
 def _no_number(text: str) -> None:

@@ -358,7 +358,9 @@ class Trainer(NetworkLoop[TrainerConfig]):
             hidden_spikes_per_sample=None if evaluation is None else evaluation.hidden_spikes_per_sample,
             dropped_spikes=self.sums.dropped_spikes,
             retries=self.sums.retries,
-            chip_seconds=None if self.task.net.in_software or device_of(self.task.net) is None else self.sums.chip_seconds,
+            chip_seconds=None
+            if self.task.net.in_software or device_of(self.task.net) is None
+            else self.sums.chip_seconds,
             notes=self.sums.notes,
             in_software=self.task.net.in_software,
             input_events_per_sample=None if evaluation is None else evaluation.input_events_per_sample,

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from hxtrain.runs.holder import LOCK, Holder, parse_holder
-from hxtrain.runs.plain import CONFIG, LIVE, METRICS, RESULT, check_plain, parse_json
+from hxtrain.runs.plain import CONFIG, LIVE, METRICS, RESULT, check_plain, differing_settings, parse_json
 
 MOST_RUNS = 500
 """Number of runs that a page shows; further ones are left out."""
@@ -26,6 +26,8 @@ DEEPEST = 6
 """Depth below the folder in which runs are searched."""
 LARGEST = 16 * 2**20
 """Largest file that is read (bytes)."""
+MOST_DIFFERENCES = 4
+"""Number of settings that tell runs apart in their table."""
 SEARCH_INTERVAL = 2.0
 """Time between two searches for runs (s)."""
 SIGN_OF_LIFE = 120.0
@@ -41,7 +43,9 @@ RECORDS = (
     "seconds", "chip_seconds", "score", "success", "notes", "dropped_spikes", "retries",
 )  # fmt: skip
 """Entries of a record that the page gets."""
-_PLACE = re.compile(rb'^\{"format":1,"written":([0-9.]+),"epoch":(\d+),"epochs":(\d+),"step":(\d+),"steps_per_epoch":(\d+),')
+_PLACE = re.compile(
+    rb'^\{"format":1,"written":([0-9.]+),"epoch":(\d+),"epochs":(\d+),"step":(\d+),"steps_per_epoch":(\d+),'
+)
 """Start of a snapshot, see `training/snapshots.py`."""
 
 
@@ -108,7 +112,7 @@ class Run:
             **self.summary(),
             "records": [_chosen(record, RECORDS) for record in self._records()],
             "result": _chosen(result, RESULTS),
-            "settings": self._settings(),
+            "settings": self.settings(),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -170,7 +174,7 @@ class Run:
         return {"epoch": epoch, "epochs": epochs, "step": step, "steps_per_epoch": steps}
 
     def _epochs(self) -> int | None:
-        trainer = self._settings().get("trainer")
+        trainer = self.settings().get("trainer")
         value = trainer.get("epochs") if isinstance(trainer, dict) else None
         return value if isinstance(value, int) else None
 
@@ -182,7 +186,8 @@ class Run:
         result = self._read(RESULT, parse_json)
         return result if isinstance(result, dict) else {}
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the run; none if the file is missing or damaged."""
         settings = self._read(CONFIG, _parse_yaml)
         return settings if isinstance(settings, dict) else {}
 
@@ -230,6 +235,16 @@ class Folder:
                 self._runs = {run.id: run for run in runs}
                 self._searched = time.monotonic()
             return list(self._runs.values())
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the summary of each run, with the settings in which it differs from other runs."""
+        runs = self.runs()
+        lines = [run.summary() for run in runs]
+        rows = differing_settings({run.id: run.settings() for run in runs})
+        names = [name for name in rows if not name.startswith(("hydra.", "view.")) and name != "live"]
+        for index, line in enumerate(lines):
+            line["differences"] = {name: rows[name][index] for name in names[:MOST_DIFFERENCES]}
+        return lines
 
     def run(self, number: str) -> Run | None:
         """Return the run of an id; None if there is none."""

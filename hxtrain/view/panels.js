@@ -293,7 +293,10 @@ export function table(runs, chosen, choose) {
     dot.append(mark);
     const line = element("td", { class: "spark" });
     line.append(spark(run.curve));
-    row.append(dot, element("td", {}, run.name), element("td", {}, stateOf(run)), element("td", {}, `${run.finished_epochs}/${run.epochs ?? "?"}`), element("td", {}, number(run.loss ?? NaN)), element("td", {}, percent(run.accuracy ?? NaN)), line);
+    const label = element("td", {}, run.name);
+    const differences = Object.entries(run.differences ?? {}).map(([name, value]) => `${name}=${value ?? "–"}`);
+    if (differences.length) label.append(element("small", {}, differences.join("  ")));
+    row.append(dot, label, element("td", {}, stateOf(run)), element("td", {}, `${run.finished_epochs}/${run.epochs ?? "?"}`), element("td", {}, number(run.loss ?? NaN)), element("td", {}, percent(run.accuracy ?? NaN)), line);
     row.addEventListener("click", () => choose(run.id));
     row.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(run.id); });
     return row;

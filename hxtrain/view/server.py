@@ -209,8 +209,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_runs(self, number: str) -> None:
         """Send the table of runs."""
-        runs = [run.summary() for run in self.view.folder.runs()]
-        self._send_json({"folder": str(self.view.folder.path), "runs": runs})
+        self._send_json({"folder": str(self.view.folder.path), "runs": self.view.folder.table()})
 
     def send_run(self, number: str) -> None:
         """Send what is known of a run besides its snapshot."""

@@ -62,9 +62,7 @@ class Page:
 
     def size(self, width: int, height: int) -> None:
         """Set the size of the window."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
         """Go to an address."""
