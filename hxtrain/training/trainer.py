@@ -42,7 +42,6 @@ from .parallel import ALONE, Team
 from .selection import Selection, Snapshot
 from .shares import StepSums, shared_part, step_sums
 from .snapshots import Snapshots
-
 from .task import Task
 
 
@@ -272,17 +271,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
         place = Place(self.epoch, self.step * self.config.batch_size, len(indices), len(self.train))
         self._warn(self._diagnosis.warnings(task.net, step.activity, place))
         if self.snapshots is not None:
-            self.snapshots.add(self, step.activity, labels, self._step_values(sums, elapsed))
-
-    def _step_values(self, sums: StepSums, seconds: float) -> dict[str, float | None]:
-        """Return the numbers of a step for a snapshot; chip time is that of the whole training so far."""
-        return {
-            "loss": sums.loss / sums.samples,
-            "accuracy": sums.correct / sums.samples,
-            "hidden_spikes": sums.hidden_spikes / sums.samples,
-            "samples_per_second": sums.samples / seconds,
-            "chip_seconds": self.sums.chip_seconds + sum(record.get("chip_seconds") or 0.0 for record in self.records),
-        }
+            values = {**sums.means(), "samples_per_second": sums.samples / elapsed, "chip_seconds": self.chip_seconds}
+            self.snapshots.add(self, step.activity, labels, values)
 
     def _name_fixed_projections(self) -> None:
         """Warn of projections that are meant to learn, but that the rule left alone in the first step."""

@@ -19,8 +19,8 @@ class ViewConfig:
         host: Address that the server listens at; any but a loopback address needs a token.
         port: Port; 0 takes a free one.
         token: Secret word in the page's address, which every request must name; None draws one where it is needed.
-        serve: Whether a training with `live=true` serves its page; if not, as in a sweep, it only writes snapshots, which
-            `hxtrain view` shows.
+        serve: Whether a training with `live=true` serves its page; if not, as in a sweep, it only writes snapshots,
+            which `hxtrain view` shows.
     """
 
     host: str = "127.0.0.1"

@@ -260,7 +260,7 @@ class Folder:
         """Return the folders that hold a `config.yaml` or a snapshot; links are not followed."""
         if _is_run(self.path):
             return [self.path]
-        paths = []
+        paths: list[Path] = []
         waiting = [(self.path, 0)]
         visits = 0
         while waiting and visits < MOST_FOLDERS and len(paths) < MOST_RUNS:

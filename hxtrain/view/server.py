@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from io import BufferedIOBase
@@ -161,7 +162,8 @@ class Handler(BaseHTTPRequestHandler):
         """Limit the length of the request and the time in which it arrives."""
         super().setup()
         self.view = cast(ViewServer, self.server)
-        self.rfile = cast(Any, _LimitedReader(self.rfile, LONGEST_REQUEST))
+        self._request = _LimitedReader(self.rfile, LONGEST_REQUEST)
+        self.rfile = cast(Any, self._request)
         self._cutter = threading.Timer(REQUEST_TIME, self._cut)
         self._cutter.daemon = True
         self._cutter.start()
@@ -172,14 +174,14 @@ class Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def _cut(self) -> None:
-        try:
+        with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def do_GET(self) -> None:
         """Answer a request."""
         self._cutter.cancel()
+        if self._request.is_cut:
+            return self.send_error(431)
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not self.view.is_name(hosts[0]):
             return self.send_error(421)
@@ -319,6 +321,11 @@ class _LimitedReader:
         line = self._stream.readline(self._rest if size < 0 else min(size, self._rest))
         self._rest -= len(line)
         return line
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the limit was reached, so that something may be missing."""
+        return self._rest <= 0
 
     def close(self) -> None:
         self._stream.close()
