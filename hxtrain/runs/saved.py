@@ -24,6 +24,7 @@ from hxtrain.finite import first_not_finite
 from .checkpoint import CheckpointError
 from .names import current_names
 from .plain import LARGEST_FILE, check_plain, parse_json
+from .plain_yaml import check_yaml
 
 SHARES = ("test_accuracy", "train_accuracy")
 """Entries of a result that lie in 0..1."""
@@ -80,8 +81,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     """
     try:
         text = _text(file).decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has YAML aliases, which no run writes")
+        check_yaml(text)
         values: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         check_plain(values)
         if not isinstance(values, dict):

@@ -17,6 +17,7 @@ import yaml
 
 from hxtrain.runs.holder import LOCK, Holder, parse_holder
 from hxtrain.runs.plain import CONFIG, LIVE, METRICS, RESULT, check_plain, differing_settings, parse_json
+from hxtrain.runs.plain_yaml import check_yaml
 
 MOST_RUNS = 500
 """Number of runs that a page shows; further ones are left out."""
@@ -26,6 +27,8 @@ DEEPEST = 6
 """Depth below the folder in which runs are searched."""
 LARGEST = 16 * 2**20
 """Largest file that is read (bytes)."""
+LONGEST_SETTINGS = 2**18
+"""Largest `config.yaml` that is read (bytes)."""
 MOST_DIFFERENCES = 4
 """Number of settings that tell runs apart in their table."""
 SEARCH_INTERVAL = 2.0
@@ -292,13 +295,14 @@ def _chosen(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]
 
 
 def _parse_yaml(text: bytes) -> Any:
-    """Return the value of a YAML text without aliases.
+    """Return the value of a YAML text.
 
     Raises:
-        ValueError: The text has aliases, or values that are not plain.
+        ValueError: The text is longer than settings are, has aliases, or values that are not plain.
     """
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise ValueError("it has YAML aliases, which no run writes")
+    if len(text) > LONGEST_SETTINGS:
+        raise ValueError(f"it is longer than {LONGEST_SETTINGS} bytes")
+    check_yaml(text)
     value = yaml.safe_load(text)
     check_plain(value)
     return value

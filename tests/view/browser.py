@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Page:
         if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
             self.errors.append(message["params"]["entry"]["text"])
         return message
+
+    def close(self) -> None:
+        """Close the pipes."""
+        self._requests.close()
+        self._answers.close()
 
     def size(self, width: int, height: int) -> None:
         """Set the size of the window."""
@@ -112,9 +117,9 @@ def browser(profile: Path, width: int = 1500, height: int = 1000) -> Iterator[Pa
     os.close(read_requests)
     os.close(write_answers)
     try:
-        page = Page(requests, answers)
-        page.size(width, height)
-        yield page
+        with closing(Page(requests, answers)) as page:
+            page.size(width, height)
+            yield page
     finally:
         process.terminate()
         process.wait(10)

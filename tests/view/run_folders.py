@@ -38,7 +38,8 @@ def snapshot(epoch: int, epochs: int, step: int) -> dict[str, Any]:
             "membranes": [
                 {"name": "layer0", "spiking": True, "neurons": [0, 2], "measured": [trace] * 2,
                  "modelled": [trace[::-1]] * 2},
-                {"name": "layer1", "spiking": False, "neurons": [0, 1], "measured": [trace] * 2, "modelled": [trace] * 2},
+                {"name": "layer1", "spiking": False, "neurons": [0, 1], "measured": [trace] * 2,
+                 "modelled": [trace] * 2},
             ],
         },
         "weights": [

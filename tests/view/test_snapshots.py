@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,7 +111,7 @@ def test_snapshots_wait_for_a_hundred_times_their_cost(tmp_path, monkeypatch):
         snapshots.add(course, None, None, {"loss": 1.0})
         now += 0.01
     assert writes[1] - writes[0] == pytest.approx(module.INTERVAL, abs=0.05)  # the first one costs what it does once
-    assert all(later - previous >= 2.0 for previous, later in zip(writes[1:], writes[2:], strict=False))
+    assert all(later - previous >= 2.0 for previous, later in pairwise(writes[1:]))
     assert len(writes) * 0.02 < 0.011 * now + 0.02 * 2
 
 

@@ -61,8 +61,14 @@ def raw(server: ViewServer, request: bytes, seconds: float = 5.0) -> bytes:
             return b""
 
 
-def ask(server: ViewServer, target: str, method: str = "GET", host: str = "localhost", **headers: str) -> tuple[int, str, bytes]:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+def ask(
+    server: ViewServer, target: str, method: str = "GET", host: str = "localhost", **headers: str
+) -> tuple[int, str, bytes]:
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items()),
+    ]
     head, _, body = raw(server, "\r\n".join([*lines, "", ""]).encode("latin-1")).partition(b"\r\n\r\n")
     return int(head.split()[1]) if head else 0, head.decode("latin-1"), body
 
@@ -255,7 +261,9 @@ def hostile_requests(count: int, seed: int) -> Iterator[bytes]:
         target = b"/" * rng.randint(0, 1) + b"".join(rng.choices(parts, k=rng.randint(0, 6)))
         if target.startswith(b"/events") and rng.random() < 0.9:
             target = b"/" + target
-        lines = [b" ".join([rng.choice(methods), target, rng.choice([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9.9", b"X", b""])])]
+        lines = [
+            b" ".join([rng.choice(methods), target, rng.choice([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9.9", b"X", b""])])
+        ]
         if rng.random() < 0.8:
             lines.append(b"Host: " + rng.choice(hosts))
         lines += [bytes(rng.randbytes(rng.randint(1, 40))) for _ in range(rng.choice([0, 0, 0, 1, 3]))]
