@@ -59,13 +59,13 @@ def snapshot(epoch: int, epochs: int, step: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_run(folder: Path, epochs: int = 3, done: int = 3, is_finished: bool = True, is_live: bool = True) -> Path:
+def write_run(folder: Path, epochs: int = 3, trained: int = 3, is_finished: bool = True, is_live: bool = True) -> Path:
     folder.mkdir(parents=True)
     name = folder.name
     (folder / "config.yaml").write_text(f"seed: {len(name)}\nname: {name}\ntrainer:\n  epochs: {epochs}\n")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record(k + 1)) + "\n" for k in range(done)))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record(k + 1)) + "\n" for k in range(trained)))
     if is_live:
-        content = snapshot(min(done, epochs - 1), epochs, STEPS if is_finished else 25)
+        content = snapshot(min(trained, epochs - 1), epochs, STEPS if is_finished else 25)
         (folder / "live.json").write_text(json.dumps(content, separators=(",", ":")))
     if is_finished:
         result = {"test_accuracy": 0.87, "epochs": epochs, "backend": "emulator", "chip": "W66F3", "data": "digits"}

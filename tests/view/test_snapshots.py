@@ -95,24 +95,24 @@ def test_a_failing_snapshot_warns_once_and_the_training_goes_on(tmp_path, monkey
 
 
 def test_snapshots_wait_for_a_hundred_times_their_cost(tmp_path, monkeypatch):
-    now = 0.0
+    clock_time = 0.0
     writes = []
 
     def write(*_: object) -> None:
-        nonlocal now
-        writes.append(now)
-        now += 0.02
+        nonlocal clock_time
+        writes.append(clock_time)
+        clock_time += 0.02
 
     monkeypatch.setattr(Snapshots, "_write", write)
-    snapshots = Snapshots(tmp_path, network(), print, clock=lambda: now)
+    snapshots = Snapshots(tmp_path, network(), print, clock=lambda: clock_time)
     course = SimpleNamespace(epoch=0, epochs=9, step=0, steps_per_epoch=10**6)
     for _ in range(1000):
         snapshots.prepare(course)
         snapshots.add(course, None, None, {"loss": 1.0})
-        now += 0.01
+        clock_time += 0.01
     assert writes[1] - writes[0] == pytest.approx(module.INTERVAL, abs=0.05)  # the first one costs what it does once
-    assert all(later - previous >= 2.0 for previous, later in pairwise(writes[1:]))
-    assert len(writes) * 0.02 < 0.011 * now + 0.02 * 2
+    assert all(second - first >= 2.0 for first, second in pairwise(writes[1:]))
+    assert len(writes) * 0.02 < 0.011 * clock_time + 0.02 * 2
 
 
 def test_a_sample_of_a_pass_is_that_of_the_model_for_measured_spikes():

@@ -25,7 +25,7 @@ def dead_process() -> Holder:
 
 
 def test_the_state_of_a_run(tmp_path):
-    run = write_run(tmp_path / "a", done=1, is_finished=False)
+    run = write_run(tmp_path / "a", trained=1, is_finished=False)
     assert state(run) == "interrupted"
     with locked(run):
         assert state(run) == "running"
@@ -48,7 +48,7 @@ def test_the_state_of_a_run(tmp_path):
 
 
 def test_a_later_process_of_the_same_number_is_another_one(tmp_path):
-    run = write_run(tmp_path / "a", done=1, is_finished=False)
+    run = write_run(tmp_path / "a", trained=1, is_finished=False)
     holder = Holder.current()
     if holder.started is None:
         pytest.skip("the system does not tell when a process has started")
@@ -57,7 +57,7 @@ def test_a_later_process_of_the_same_number_is_another_one(tmp_path):
 
 
 def test_a_process_of_another_machine_is_judged_by_its_files(tmp_path):
-    run = write_run(tmp_path / "a", done=1, is_finished=False)
+    run = write_run(tmp_path / "a", trained=1, is_finished=False)
     (run / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 1}))
     assert state(run) == "running"
     for name in ("live.json", "metrics.jsonl"):
@@ -70,7 +70,7 @@ def test_a_process_of_another_machine_is_judged_by_its_files(tmp_path):
     ["[1]", "{}", '{"host": 1, "pid": 2, "started": 3}', "x" * 9000, '{"host": "a", "pid": -1, "started": null}'],
 )
 def test_a_lock_file_of_something_else_names_no_process(tmp_path, text):
-    run = write_run(tmp_path / "a", done=1, is_finished=False)
+    run = write_run(tmp_path / "a", trained=1, is_finished=False)
     (run / LOCK).write_text(text)
     assert state(run) == "interrupted"
 

@@ -96,7 +96,7 @@ def test_every_panel_of_a_finished_run(page, serve, tmp_path):
 
 
 def test_a_killed_training_and_its_continuation(page, serve, tmp_path):
-    run = write_run(tmp_path / "run", done=1, is_finished=False)
+    run = write_run(tmp_path / "run", trained=1, is_finished=False)
     with locked(run):
         page.open(serve(run))
         page.wait("document.getElementById('state').textContent == 'running'")
@@ -113,7 +113,7 @@ def test_a_killed_training_and_its_continuation(page, serve, tmp_path):
 
 def test_many_runs_on_one_page(page, serve, tmp_path):
     for index in range(20):
-        write_run(tmp_path / f"seed{index:02}{'x' * (index % 3)}", done=1 + index % 3, is_finished=index % 3 == 2)
+        write_run(tmp_path / f"seed{index:02}{'x' * (index % 3)}", trained=1 + index % 3, is_finished=index % 3 == 2)
     page.open(serve(tmp_path))
     page.wait("document.querySelectorAll('#runs tbody tr').length == 20")
     assert caption(page, "runs").startswith("20 runs: 14 interrupted, 6 finished; best accuracy 87.00 %")
