@@ -41,6 +41,7 @@ PACKAGES = [
     "hxtrain.rules.optimizers",
     "hxtrain.runs",
     "hxtrain.training",
+    "hxtrain.view",
     "hxtrain.backends",
     "hxtrain.backends.brainscales2",
     "hxtrain.backends.conformance",

@@ -41,7 +41,8 @@ from hxtrain.training.loop import shorten
 from hxtrain.training.selection import chosen_weights
 from hxtrain.training.sequence import output_count, task_loss
 
-from .result import all_notes, device_cost, input_events
+from .pass_plots import draw_pass
+from .result import all_notes, device_cost, input_events, optional_plots
 from .train import attached, device_identity, flatten, free_to_change, introduce
 
 PARTS = ("test", "validation", "train")
@@ -74,6 +75,7 @@ class EvaluateConfig:
         match: Shell pattern of the paths of the runs below a folder, such as `*mnist16*calibrated`.
         modules: Modules with components of your own that the checkpoint names, such as `my_module` of `loss.kind`
             `my_module:MyLoss`; they are imported.
+        plots: Whether to draw spikes, membranes, rates of neurons, and the chip, of one more pass of 200 samples.
     """
 
     checkpoint: str = "???"
@@ -92,6 +94,7 @@ class EvaluateConfig:
     silenced_seed: int = 0
     match: str = "*"
     modules: List[str] = field(default_factory=list)  # noqa: UP006
+    plots: bool = False
 
     def __post_init__(self) -> None:
         for name, minimum in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
@@ -254,6 +257,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         warn_clipped(clipped_weights, progress)
         sources = [data.source(test, trained.encoder) for test in parts]
         evaluation, accuracies = evaluate_tasks(net, sources, trained.loss, config.batch_size, masks)
+        if config.plots:
+            with optional_plots(progress):
+                draw_pass(folder / "plots", net, sources[0], masks)
     outcome = {
         "test_accuracy": evaluation.accuracy,
         "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,
