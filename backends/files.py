@@ -23,7 +23,7 @@ _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 @contextmanager
-def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, previous: Path | None = None, flushed: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends; until then, and after an error, nothing changes.
 
     The new file gets a random name in the same folder, so that no link is followed and no two processes share it. At
@@ -32,6 +32,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
     Args:
         path: Path of the file.
         previous: Path that keeps the replaced file; None: the replaced file is lost.
+        flushed: Whether the block waits for the disk; a file that a crash of the machine may take needs no wait.
 
     Raises:
         OSError: The file cannot be written; the error names `path`.
@@ -41,11 +42,13 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         if previous is not None and path.exists():
             _keep(path, previous)
         _replace(temporary, path)
-        flush_folder(path.parent)
+        if flushed:
+            flush_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -45,6 +45,7 @@ VERBS: Mapping[str, Verb] = {
     "validate": _verb("validate", "check the emulator against measurements", "docs/emulator.md"),
     "serve": _verb("serve", "serve a device to other machines", "docs/protocol.md"),
     "pool": _verb("pool", "lease the chips of many servers", "docs/pool.md"),
+    "view": _verb("view", "show runs in a browser, live or finished", "docs/view.md"),
     "report": _verb("report", "make a table and a plot of runs", "docs/results/README.md"),
     "bench": _verb("bench", "time training, emulation or a server", "docs/speed.md"),
     "nir": _verb("nir", "networks from and for other programs", "docs/exchange.md"),

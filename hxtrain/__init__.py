@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from . import plots as plots
     from .backends import Backend, BackendWrapper, Spikes, create_backend
     from .commands.evaluate import TrainedNetwork
     from .conversion import convert

@@ -43,6 +43,7 @@ PACKAGES = [
     "hxtrain.runs",
     "hxtrain.trackers",
     "hxtrain.training",
+    "hxtrain.view",
     "hxtrain.backends",
     "hxtrain.backends.brainscales2",
     "hxtrain.backends.conformance",

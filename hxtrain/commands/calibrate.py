@@ -9,6 +9,7 @@ from typing import List, Optional  # noqa: UP035 - OmegaConf resolves these on e
 
 from hxtrain.backends import DeviceError, Outcome, Targets, supports
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
+from hxtrain.plots import chip_figure, style
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.versions import versions
 
@@ -37,7 +38,7 @@ class CalibrateConfig:
 def calibrate_chip(
     config: CalibrateConfig, folder: Path, command: str, report: Callable[[str], None]
 ) -> tuple[Path, list[Outcome]]:
-    """Calibrate a chip; write the calibration and `calibration.json`.
+    """Calibrate a chip; write the calibration, `calibration.json`, and a map of the chip, `chip.png`.
 
     Args:
         config: All settings.
@@ -64,6 +65,9 @@ def calibrate_chip(
     with device:
         outcomes = backend.calibrate(config.targets, file, config.stages, config.seed, report)
         identity = dict(device.identity)
+        chip = device.circuit_map
+    if chip is not None:
+        style.save(chip_figure(chip), folder / "chip.png")
     write_json(
         folder / "calibration.json",
         {

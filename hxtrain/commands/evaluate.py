@@ -43,8 +43,9 @@ from hxtrain.training.sequence import output_count, task_loss
 
 from .construction import attached, introduce
 from .identity import device_identity, flatten, free_to_change
+from .pass_plots import draw_pass
 from .recorded_chip import at_recorded_chip
-from .result import all_notes, device_cost, input_events
+from .result import all_notes, device_cost, input_events, optional_plots
 
 PARTS = ("test", "validation", "train")
 """Parts of a data set that can be evaluated."""
@@ -76,6 +77,7 @@ class EvaluateConfig:
         match: Shell pattern of the paths of the runs below a folder, such as `*mnist16*calibrated`.
         modules: Modules with components of your own that the checkpoint names, such as `my_module` of `loss.kind`
             `my_module:MyLoss`; they are imported.
+        plots: Whether to draw spikes, membranes, rates of neurons, and the chip, of one more pass of 200 samples.
     """
 
     checkpoint: str = "???"
@@ -94,6 +96,7 @@ class EvaluateConfig:
     silenced_seed: int = 0
     match: str = "*"
     modules: List[str] = field(default_factory=list)  # noqa: UP006
+    plots: bool = False
 
     def __post_init__(self) -> None:
         for name, minimum in (("batch_size", 1), ("test_samples", 0), ("steps", 0)):
@@ -260,6 +263,9 @@ def evaluate_checkpoint(config: EvaluateConfig, folder: Path, command: str, prog
         warn_clipped(clipped_weights, progress)
         sources = [data.source(test, trained.encoder) for test in parts]
         evaluation, accuracies = evaluate_tasks(net, sources, trained.loss, config.batch_size, masks)
+        if config.plots:
+            with optional_plots(progress):
+                draw_pass(folder / "plots", net, sources[0], masks)
     outcome = {
         "test_accuracy": evaluation.accuracy,
         "hidden_spikes_per_sample": evaluation.hidden_spikes_per_sample,

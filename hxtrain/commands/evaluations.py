@@ -19,7 +19,16 @@ from .identity import flatten
 EVALUATION = "evaluation.json"
 RUNS = {"backend.retries", "backend.max_runs", "backend.run_timeout"}
 """Settings of the execution of runs, which change no recording."""
-FREE_TO_CHANGE = {"own_device", "own_chip", "checkpoint", "match", "batch_size", "data_folder", "modules"} | RUNS
+FREE_TO_CHANGE = {
+    "own_device",
+    "own_chip",
+    "checkpoint",
+    "match",
+    "batch_size",
+    "data_folder",
+    "modules",
+    "plots",
+} | RUNS
 """Settings that may differ from a finished evaluation; the hash of the checkpoint is compared instead."""
 
 

@@ -14,6 +14,7 @@ from hxtrain.characterisation.fit import Characterisation, Report, characterise
 from hxtrain.execution import place
 from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.network import NetworkConfig
+from hxtrain.plots import chip_figure, parameter_maps, style
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.versions import versions
@@ -48,7 +49,7 @@ class FitConfig:
 
 
 def fit_device(config: FitConfig, folder: Path, command: str, report: Report | None = None) -> Characterisation:
-    """Characterise a device; write the parameters to `config.file` and `fit.json` into `folder`.
+    """Characterise a device; write the parameters to `config.file`, and `fit.json` and `chip.png` into `folder`.
 
     Raises:
         DeviceError: There is no device, or it fails.
@@ -65,6 +66,11 @@ def fit_device(config: FitConfig, folder: Path, command: str, report: Report | N
     start = time.perf_counter()
     with tuned(1), backend:
         characterisation = characterise(backend, circuit, config.seed, report, config.backend.retries)
+        backend.configure(circuit)  # after the circuits of the last measurement
+        chip = backend.circuit_map
+    if chip is not None and chip.places.size:
+        maps = parameter_maps(chip, characterisation.parameters)
+        style.save(chip_figure(chip, values=maps), folder / "chip.png")
     characterisation.parameters.save(file)
     write_json(
         folder / "fit.json",

@@ -49,6 +49,11 @@ FREE_TO_CHANGE = {
     "backend.record",
     "parallel.chips",
     "parallel.addresses",
+    "live",
+    "view.host",
+    "view.port",
+    "view.token",
+    "view.serve",
 }
 """Settings that may differ in a resumed run, since they do not change a step (with a cosine, the epochs do)."""
 

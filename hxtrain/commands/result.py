@@ -16,7 +16,7 @@ from hxtrain.backends.files import replacing
 from hxtrain.datasets import Dataset, ImageSource, Samples, Split
 from hxtrain.execution import device_of, sent_weights
 from hxtrain.network import Network
-from hxtrain.neurons import potential
+from hxtrain.network.samples import pass_sample
 from hxtrain.objectives.losses import predictions
 from hxtrain.plots import style
 from hxtrain.plots import training as plots
@@ -258,11 +258,8 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
     activity = task.net(spikes)
     answers = predictions(task.loss.scores(task.loss.read(activity)))
     is_readout = task.net.output_kind == "membranes"
-    hidden = activity.hidden[-1].spikes if activity.hidden else None
-    inputs = spikes.to_grid(task.net.dt, task.net.steps) if hidden is None else hidden
     events = activity.hidden[-1].times(task.net.dt) if activity.hidden else None
     window = task.net.steps * task.net.dt
-    model_traces = _model_traces(task.net, inputs) if is_readout else None
     output_events = None if is_readout else activity.layers[-1].times(task.net.dt)
     views = []
     for index in range(count):
@@ -283,7 +280,7 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
                 hidden_times=hidden_times,
                 hidden_units=hidden_units,
                 measured=activity.readout[:, index] if is_readout else None,
-                modelled=None if model_traces is None else model_traces[:, index],
+                modelled=pass_sample(task.net, activity, index).membranes[-1].modelled if is_readout else None,
                 dt=task.net.dt,
                 label=int(trainer.test.labels[index]),
                 prediction=int(answers[index]),
@@ -295,9 +292,3 @@ def sample_views(trainer: Trainer) -> list[plots.SampleView]:
             )
         )
     return views
-
-
-def _model_traces(net: Network, inputs: Tensor) -> Tensor:
-    """Return the model's membranes of the readout `[T, B, N]` for its inputs `[T, B, J]`."""
-    last = net.layers[-1]
-    return potential(inputs @ last.linear.effective_weight.t(), *net.decays(last))

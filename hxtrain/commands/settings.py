@@ -24,6 +24,7 @@ from hxtrain.rules import Backprop, Clamp, Constraint, LearningRule, Optimizer, 
 from hxtrain.trackers import Tracker, check_trackers
 from hxtrain.training.config import TrainerConfig
 from hxtrain.training.parallel import ParallelConfig
+from hxtrain.view.config import ViewConfig
 
 
 @dataclass
@@ -32,11 +33,13 @@ class RunConfig:
 
     Attributes:
         seed: Seed of initial weights, data order, dropout, augmentation and jitter.
+        live: Whether to serve a page that shows the training while it runs, see `view`.
         optimizer: Optimiser of the weights; by default that of the rule.
         tracker: Where the run is logged besides its directory, by name.
     """
 
     seed: int = 0
+    live: bool = False
     backend: BackendConfig = field(default_factory=BackendConfig)
     chip: ChipConfig = field(default_factory=ChipConfig)
     network: Architecture = field(default_factory=NetworkConfig)
@@ -54,6 +57,7 @@ class RunConfig:
     distillation: Distillation = field(default_factory=Distillation)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
@@ -85,5 +89,6 @@ PARTS: Mapping[str, type] = {
     "distillation": Distillation,
     "trainer": TrainerConfig,
     "parallel": ParallelConfig,
+    "view": ViewConfig,
 }
 """Type of each part of the settings of a run."""

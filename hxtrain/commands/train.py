@@ -25,6 +25,7 @@ from hxtrain.training.weights import load_weights
 
 from .construction import attached, build_network, introduce, torch_device
 from .identity import device_identity, identified_settings, joined, run_settings
+from .live import live_view
 from .masking import mask_before_placement, mask_on_device, regularizers, warn_of_first_task
 from .recorded_chip import at_recorded_chip
 from .result import draw_plots, optional_plots, result, save_weights
@@ -128,7 +129,8 @@ def _run(
             folder.name, group, "", asdict(config), folder, steps_done(trainer), config.trainer.resume
         )
         with tracked(tracked_run, config.tracker, progress, net) as tracking:
-            final = train(trainer)
+            with live_view(config.live, config.view, trainer, folder, progress):
+                final = train(trainer)
             if isinstance(trainer, SequenceTrainer):
                 progress.table("test accuracy (%)", *trainer.matrix.table())
             remarks = progress.remarks[n_previous_remarks:]

@@ -17,7 +17,7 @@ from torch import Tensor
 from hxtrain.datasets.encoders import ENCODERS, Encoder
 from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Loss
-from hxtrain.runs.saved import check_plain
+from hxtrain.runs.plain import check_plain
 
 from .errors import ExchangeError
 from .plain import component_values, network_values

@@ -14,7 +14,8 @@ from hxtrain.gradients import GRADIENTS
 from hxtrain.network import LI, LIF, Dropout, LateralInhibition, Linear, Network, Recurrent
 from hxtrain.objectives import LOSSES, Loss
 from hxtrain.runs.checkpoint import CheckpointError
-from hxtrain.runs.saved import check_plain, typed_component
+from hxtrain.runs.plain import check_plain
+from hxtrain.runs.saved import typed_component
 
 MODULES: Mapping[str, type[Constants]] = {
     kind.__name__: kind for kind in (Linear, Recurrent, LateralInhibition, LIF, LI, Dropout)

@@ -19,7 +19,8 @@ from hxtrain.network import Network
 from hxtrain.objectives import LOSSES, Loss
 from hxtrain.objectives.losses import default_loss
 from hxtrain.runs.checkpoint import CheckpointError, save_checkpoint
-from hxtrain.runs.saved import check_plain, module_with_weights, required
+from hxtrain.runs.plain import check_plain
+from hxtrain.runs.saved import module_with_weights, required
 from hxtrain.runs.versions import versions
 
 from .from_nir import read_nir

@@ -94,7 +94,8 @@ def pass_sample(
         net: Network of the pass.
         activity: Result of the pass.
         sample: Index of the sample in the batch.
-        weights: Float weights of the pass, in the order of `net.projections`; None: those of the network.
+        weights: Float weights of the pass, in the order of `net.projections`; None: those of the network, as the device
+            represents them.
 
     Raises:
         TypeError: An argument is no network, or no activity.
@@ -110,7 +111,7 @@ def pass_sample(
     inputs = _single(activity.inputs.spikes, sample)
     in_software = activity.cost is None
     program = net.program
-    matrices = net.by_layer(net.effective_weights() if weights is None else list(weights))
+    matrices = net.by_layer(net.representable_weights() if weights is None else list(weights))
     upstream: GridEvents | SpikeGrid = GridEvents(inputs, net.dt, net.steps)
     trains = [_train(INPUT, inputs, net)]
     membranes = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hxtrain.runs.checkpoint import CheckpointError
-from hxtrain.runs.metrics import METRICS
+from hxtrain.runs.plain import METRICS, differing_settings
 from hxtrain.runs.saved import read_records, read_settings
 
 from . import style
@@ -58,25 +58,6 @@ def runs_figure(runs: Mapping[str, str | Path]) -> Figure:
             axes.legend(fontsize=8)
     _write(figure.add_subplot(grid[1, :]), text)
     return figure
-
-
-def differing_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the settings in which runs differ, each with the value of every run; None for a run without it.
-
-    Args:
-        settings: Nested settings of each run.
-    """
-    flat = [dict(_leaves(values)) for values in settings.values()]
-    names = dict.fromkeys(name for values in flat for name in values)
-    rows = {name: [values.get(name) for values in flat] for name in names}
-    return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        leaves += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return leaves
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ from typing import Any
 from hxtrain.backends.files import remove_leftovers
 
 from .checkpoint import CheckpointError
+from .holder import LOCK, clear_holder, write_holder
 
 try:
     import fcntl
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-LOCK = ".lock"
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 FAR = 2**30
 """Byte that is locked on Windows, behind the end of the file: others can read the file."""
@@ -26,7 +26,7 @@ FAR = 2**30
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system frees it even if the process is killed.
+    """Hold the lock of a folder; the system frees it even if the process is killed. The lock file names the process.
 
     Incomplete files of a killed process are removed.
 
@@ -36,8 +36,12 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _open(folder / LOCK)
     try:
         _take(descriptor, folder)
+        write_holder(descriptor)
         remove_leftovers(folder)
-        yield
+        try:
+            yield
+        finally:
+            clear_holder(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from hxtrain.backends.files import replacing
 
-METRICS = "metrics.jsonl"
-"""File of a run directory with one record per epoch."""
+from .plain import METRICS as METRICS
 
 
 @dataclass
@@ -28,6 +27,7 @@ class Sums:
     correct: float = 0.0
     hidden_spikes: float | None = 0.0
     seconds: float = 0.0
+    chip_seconds: float = 0.0
     dropped_spikes: int = 0
     retries: int = 0
     notes: list[str] = field(default_factory=list)
@@ -40,6 +40,7 @@ class Sums:
         correct: float,
         hidden_spikes: float,
         seconds: float,
+        chip_seconds: float = 0.0,
         metrics: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Add one step; `loss` is a mean over its samples, `metrics` are sums."""
@@ -51,6 +52,7 @@ class Sums:
         if self.hidden_spikes is not None:
             self.hidden_spikes += hidden_spikes
         self.seconds += seconds
+        self.chip_seconds += chip_seconds
 
     def since(self, previous: Sums) -> Sums:
         """Return the sums over the steps after a previous state of the same epoch; of an earlier epoch, all of them."""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
@@ -24,13 +23,9 @@ from hxtrain.finite import first_not_finite
 
 from .checkpoint import CheckpointError
 from .names import current_names
+from .plain import LARGEST_FILE, check_plain, parse_json
+from .plain_yaml import check_yaml
 
-LARGEST_FILE = 64 * 2**20
-"""Largest file of JSON or YAML that is read (bytes)."""
-DEEPEST = 12
-"""Greatest depth of nested lists and mappings."""
-MOST_VALUES = 10**6
-"""Greatest number of values in a file, each counted as often as it is written out."""
 SHARES = ("test_accuracy", "train_accuracy")
 """Entries of a result that lie in 0..1."""
 GROUPS = ("settings", "trained_settings")
@@ -54,8 +49,7 @@ def read_result(file: Path, kinds: Mapping[str, Any] | None = None) -> dict[str,
         CheckpointError: The file is damaged, or is no result.
     """
     try:
-        values = json.loads(_text(file), parse_constant=_no_number)
-        check_plain(values)
+        values = parse_json(_text(file))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}, no mapping")
         _check_result(values)
@@ -71,8 +65,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
         CheckpointError: The file is damaged, or holds no records.
     """
     try:
-        records = [json.loads(line, parse_constant=_no_number) for line in _text(file).splitlines()]
-        check_plain(records)
+        records = [parse_json(line) for line in _text(file).splitlines()]
         if not all(isinstance(record, dict) for record in records):
             raise ValueError("a line is no mapping")
     except (OSError, ValueError, RecursionError) as error:
@@ -88,8 +81,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     """
     try:
         text = _text(file).decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has YAML aliases, which no run writes")
+        check_yaml(text)
         values: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         check_plain(values)
         if not isinstance(values, dict):
@@ -108,10 +100,6 @@ def _text(file: Path) -> bytes:
     return text
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
-
-
 def _check_result(values: Mapping[str, Any]) -> None:
     for name in SHARES:
         value = values.get(name)
@@ -120,31 +108,6 @@ def _check_result(values: Mapping[str, Any]) -> None:
     for name in GROUPS:
         if not isinstance(values.get(name, {}), dict):
             raise ValueError(f"{name} is a {type(values[name]).__name__}, expected a mapping")
-
-
-def check_plain(value: object) -> None:
-    """Check that a value consists of text, 64-bit numbers, truth values, None, and lists and mappings of these.
-
-    Raises:
-        ValueError: The value holds another type, is nested too deeply, or is too large.
-    """
-    waiting = [(value, 0)]
-    count = 0
-    while waiting:
-        item, depth = waiting.pop()
-        count += 1
-        if count > MOST_VALUES or depth > DEEPEST:
-            raise ValueError(f"it holds more than {MOST_VALUES} values, or is nested more than {DEEPEST} deep")
-        if type(item) is dict:
-            if not all(type(name) is str for name in item):
-                raise ValueError("it has a name that is no text")
-            waiting += [(part, depth + 1) for part in item.values()]
-        elif type(item) in (list, tuple):
-            waiting += [(part, depth + 1) for part in item]  # type: ignore[attr-defined]
-        elif type(item) is int and not -(2**63) <= item < 2**63:
-            raise ValueError("it has an integer of more than 64 bits")
-        elif type(item) not in (str, int, float, bool, type(None)):
-            raise ValueError(f"it holds a {type(item).__name__}, expected plain values")
 
 
 def required(file: Path, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,11 @@ class Loop(ABC, Generic[Config]):
         return rate
 
     @property
+    def chip_seconds(self) -> float:
+        """Chip time of all training steps so far (s)."""
+        return self.sums.chip_seconds + sum(record.get("chip_seconds") or 0.0 for record in self.records)
+
+    @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint, of a loop with a run directory."""
         assert self.folder is not None  # who reads or writes a checkpoint has asked

@@ -26,6 +26,11 @@ class StepSums(NamedTuple):
     stop: float = 0.0
     failed: float = 0.0
 
+    def means(self) -> dict[str, float]:
+        """Return loss, accuracy and hidden spikes per sample."""
+        loss, correct, spikes = (value / self.samples for value in (self.loss, self.correct, self.hidden_spikes))
+        return {"loss": loss, "accuracy": correct, "hidden_spikes": spikes}
+
 
 def shared_part(team: Team, count: int) -> tuple[int, int, float]:
     """Return the first and the last (exclusive) sample of this process in a batch, and their share of the batch.

@@ -42,6 +42,7 @@ from .network_loop import DeviceLostError, NetworkLoop
 from .parallel import ALONE, Team
 from .selection import Selection, Snapshot
 from .shares import StepSums, shared_part, step_sums
+from .snapshots import Snapshots
 from .task import Task
 
 
@@ -59,7 +60,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
 
     Attributes:
         final: Evaluation of the last epoch.
-        selection: Choice of the epoch whose weights count. `Loop` has the other attributes.
+        selection: Choice of the epoch whose weights count.
+        snapshots: Writer of snapshots for the live view; None: none are written. `Loop` has the other attributes.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Trainer(NetworkLoop[TrainerConfig]):
         self._step_metrics: dict[str, float] = {}
         self._warn(optimizer_warnings(self.rule, chosen))
         self._diagnosis = StepDiagnosis()
+        self.snapshots: Snapshots | None = None
         self._set_up()
 
     def _set_up(self) -> None:
@@ -245,6 +248,8 @@ class Trainer(NetworkLoop[TrainerConfig]):
             return step._replace(loss=self._step_sums.loss / self._step_sums.samples)
 
         masks = task.net.dropout_masks(generator(self.seed, "dropout", self.epoch, self.step))
+        if self.snapshots is not None:
+            self.snapshots.prepare(self)
         try:
             with self._sharing(first, len(indices)):
                 spikes, loss = self._batch(indices, first, last)
@@ -263,12 +268,17 @@ class Trainer(NetworkLoop[TrainerConfig]):
             self._name_fixed_projections()
         sums = self._step_sums
         elapsed = time.perf_counter() - start
-        means = round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed
+        cost = step.activity.cost
+        chip_time = 0.0 if cost is None else cost.chip_time
+        means = round(sums.samples), sums.loss / sums.samples, sums.correct, sums.hidden_spikes, elapsed, chip_time
         self.sums.add(*means, self._step_metrics)
         health = Health(round(sums.dropped_spikes), round(sums.retries), step.activity.health.notes)
         self._report_health("training", health)
         place = Place(self.epoch, self.step * self.config.batch_size, len(indices), len(self.train))
         self._warn(self._diagnosis.warnings(task.net, step.activity, place))
+        if self.snapshots is not None:
+            values = {**sums.means(), "samples_per_second": sums.samples / elapsed, "chip_seconds": self.chip_seconds}
+            self.snapshots.add(self, step.activity, labels, values)
 
     def _name_fixed_projections(self) -> None:
         """Warn of projections that are meant to learn, but that the rule left alone in the first step."""
@@ -344,6 +354,9 @@ class Trainer(NetworkLoop[TrainerConfig]):
             hidden_spikes_per_sample=None if evaluation is None else evaluation.hidden_spikes_per_sample,
             dropped_spikes=self.sums.dropped_spikes,
             retries=self.sums.retries,
+            chip_seconds=None
+            if self.task.net.in_software or device_of(self.task.net) is None
+            else self.sums.chip_seconds,
             notes=self.sums.notes,
             in_software=self.task.net.in_software,
             input_events_per_sample=None if evaluation is None else evaluation.input_events_per_sample,

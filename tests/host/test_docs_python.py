@@ -51,6 +51,14 @@ def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert (data.title, len(data.train), data.classes) == ("folder (20 units)", 200, ("0", "1"))
 
 
+def test_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = blocks(DOCS / "plots.md").replace("epochs=3", "epochs=1, train_samples=100").replace("frames=20", "frames=2")
+    exec(compile(code.replace("data.test)", "data.test[:50])"), "plots.md", "exec"), {})
+    names = ("raster.png", "traces.png", "rates.png", "chip.png", "decisions.png", "raster.gif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
 def test_the_choice_of_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(blocks(DOCS / "event-training.md"), "event-training.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "1.0 validation: groups 3, 4"

@@ -1,0 +1,304 @@
+// Panels: each shows a part of a run, and says in its caption, in words, what it shows.
+
+import { bars, chip, colour, element, empty, hue, lineChart, matrix, number, raster, seconds, spark } from "/draw.js";
+
+const panel = (name) => document.getElementById(`panel-${name}`);
+const percent = (value, digits = 2) => (Number.isFinite(value) ? `${(100 * value).toFixed(digits)} %` : "–");
+const NO_SNAPSHOT = "recorded only with live=true";
+
+function caption(name, text, data = {}) {
+  const section = panel(name);
+  section.querySelector(".caption").textContent = text;
+  for (const [key, value] of Object.entries(data)) section.dataset[key] = value;
+}
+
+const list = (value) => (Array.isArray(value) ? value : []);
+const chart = (name) => panel(name).querySelector(".chart");
+
+// Horizontal positions: epochs, or chip time if it was recorded. A step has a place between epochs.
+function axis(run, live, kind) {
+  const records = list(run.records);
+  let sum = 0;
+  const times = records.map((record) => (sum += record.chip_seconds ?? NaN));
+  const hasTime = times.some(Number.isFinite) || list(live?.steps?.chip_seconds).some((value) => value > 0);
+  const chosen = kind === "chip" && hasTime ? "chip" : "epoch";
+  return {
+    hasTime,
+    chosen,
+    label: chosen === "chip" ? "chip time" : "epoch",
+    format: chosen === "chip" ? seconds : number,
+    ofRecord: (index) => (chosen === "chip" ? times[index] : records[index].epoch),
+    ofStep: (index) => (chosen === "chip" ? live.steps.chip_seconds[index] : live.steps.step[index] / live.steps_per_epoch),
+  };
+}
+
+function ofRecords(run, at, key, factor = 1) {
+  return list(run.records).map((record, index) => [at.ofRecord(index), record[key] === null || record[key] === undefined ? NaN : factor * record[key]]);
+}
+
+function ofSteps(live, at, key, factor = 1) {
+  return list(live?.steps?.[key]).map((value, index) => [at.ofStep(index), value === null ? NaN : factor * value]);
+}
+
+function averaged(points, size = 9) {
+  return points.map(([x], index) => {
+    const part = points.slice(Math.max(0, index - size + 1), index + 1).filter((point) => Number.isFinite(point[1]));
+    return [x, part.reduce((sum, point) => sum + point[1], 0) / part.length];
+  });
+}
+
+const last = (points) => points.filter((point) => Number.isFinite(point[1])).at(-1)?.[1];
+
+export function curves(run, live, kind) {
+  const at = axis(run, live, kind);
+  const common = { xlabel: at.label, formatX: at.format, empty: "no step yet" };
+  const evaluated = run.result?.evaluated_on ?? "test";
+  const steps = (key, factor) => ({ name: "steps", colour: colour("grey"), points: averaged(ofSteps(live, at, key, factor)), width: 1.3, opacity: 0.8, dots: false });
+
+  const loss = ofRecords(run, at, "train_loss");
+  lineChart(chart("loss"), [steps("loss"), { name: "epochs", colour: colour("blue"), points: loss }], common);
+  const stepLoss = last(ofSteps(live, at, "loss"));
+  caption("loss", `${loss.length} epochs; last epoch ${number(last(loss) ?? NaN)}, last step ${number(stepLoss ?? NaN)}`, { points: loss.length + ofSteps(live, at, "loss").length, axis: at.chosen });
+
+  const train = ofRecords(run, at, "train_accuracy", 100);
+  const test = ofRecords(run, at, "test_accuracy", 100);
+  const score = ofRecords(run, at, "score");
+  const isGame = !list(run.records).some((record) => Number.isFinite(record.test_accuracy ?? record.train_accuracy)) && last(score) !== undefined;
+  const format = (value) => `${number(value)} %`;
+  if (isGame) lineChart(chart("accuracy"), [{ name: "score", colour: colour("blue"), points: score }], common);
+  else lineChart(chart("accuracy"), [steps("accuracy", 100), { name: "training", colour: colour("blue"), points: train }, { name: evaluated, colour: colour("red"), points: test }], { ...common, top: 100, format });
+  caption("accuracy", isGame ? `score ${number(last(score))}` : `${evaluated} ${percent((last(test) ?? NaN) / 100)}, training ${percent((last(train) ?? NaN) / 100)}`, { points: test.length });
+
+  const spikes = ofRecords(run, at, "hidden_spikes_per_sample");
+  lineChart(chart("spikes"), [steps("hidden_spikes"), { name: evaluated, colour: colour("green"), points: spikes }], { ...common, zero: true });
+  caption("spikes", `${number(last(spikes) ?? last(ofSteps(live, at, "hidden_spikes")) ?? NaN)} per sample`, { points: spikes.length });
+
+  const speed = ofRecords(run, at, "samples_per_second");
+  lineChart(chart("throughput"), [steps("samples_per_second"), { name: "epochs", colour: colour("violet"), points: speed }], { ...common, zero: true });
+  caption("throughput", `${number(last(ofSteps(live, at, "samples_per_second")) ?? last(speed) ?? NaN)} samples per second`, { points: speed.length });
+  return at;
+}
+
+export function numbers(run, live) {
+  const records = list(run.records);
+  const at = axis(run, live, "epoch");
+  const record = records.at(-1) ?? {};
+  const chipTime = last(ofSteps(live, at, "chip_seconds")) ?? records.reduce((sum, part) => sum + (part.chip_seconds ?? NaN), 0);
+  const rest = run.result ?? {};
+  const accuracy = rest.test_accuracy ?? record.test_accuracy ?? null;
+  const tiles = [
+    [percent(accuracy ?? NaN), `accuracy, ${rest.evaluated_on ?? "test"}`],
+    [number(last(ofSteps(live, at, "loss")) ?? record.train_loss ?? NaN), "loss"],
+    [number(record.hidden_spikes_per_sample ?? last(ofSteps(live, at, "hidden_spikes")) ?? NaN), "hidden spikes per sample"],
+    [number(last(ofSteps(live, at, "samples_per_second")) ?? record.samples_per_second ?? NaN), "samples per second"],
+    [chipTime > 0 ? seconds(chipTime) : "–", "chip time in training"],
+    [[rest.backend ?? run.settings?.backend?.name, rest.chip ?? run.settings?.chip?.name].filter(Boolean).join(" ") || "–", [rest.preset ?? run.settings?.chip?.preset, rest.data ?? run.settings?.data?.name].filter(Boolean).join(", ") || "device"],
+  ];
+  panel("numbers").replaceChildren(...tiles.map(([value, name]) => {
+    const tile = element("div", { class: "tile" });
+    tile.append(element("b", value.length > 9 ? { class: "long" } : {}, value), element("span", {}, name));
+    return tile;
+  }));
+}
+
+export function sample(live, byFirstSpike) {
+  const views = live?.sample;
+  const canvas = panel("raster").querySelector("canvas");
+  const stack = panel("membranes").querySelector(".stack");
+  canvas.hidden = !views;
+  if (!views) {
+    caption("raster", NO_SNAPSHOT);
+    caption("membranes", NO_SNAPSHOT);
+    return stack.replaceChildren();
+  }
+  raster(canvas, views, byFirstSpike);
+  const words = views.trains.map((train) => `${train.name} ${train.spikes} spikes`).join(", ");
+  canvas.setAttribute("aria-label", words);
+  caption("raster", `first sample of the step, class ${views.label}: ${words}`, { points: views.trains.reduce((sum, train) => sum + train.times.length, 0) });
+  const holders = views.membranes.map((membranes) => {
+    const isMeasured = Array.isArray(membranes.measured);
+    const block = element("div");
+    const title = element("p", { class: "sub" }, `${membranes.name} `);
+    title.append(element("span", {}, isMeasured ? "measured as a line, modelled dashed" : "modelled; the device records none"));
+    const holder = element("div", { class: "chart" });
+    block.append(title, holder);
+    return [block, holder, membranes, isMeasured];
+  });
+  stack.replaceChildren(...holders.map(([block]) => block));
+  for (const [, holder, membranes, isMeasured] of holders) {
+    const points = (trace) => trace.map((value, step) => [step * views.dt, value]);
+    const series = membranes.neurons.flatMap((neuron, index) => [
+      ...(isMeasured ? [{ name: `${neuron}`, colour: hue(index), points: points(membranes.measured[index]), width: 2.2, opacity: 0.75, dots: false }] : []),
+      { name: isMeasured ? "" : `${neuron}`, colour: hue(index), points: points(membranes.modelled[index]), width: 1.4, dash: "4 3", dots: false },
+    ]);
+    lineChart(holder, series, { xlabel: "time (µs)", lines: membranes.spiking ? [1] : [], label: `membranes of ${membranes.name}` });
+  }
+  const measured = holders.filter(([, , , isMeasured]) => isMeasured).map(([, , membranes]) => membranes);
+  const deviation = Math.sqrt(mean(measured.flatMap((membranes) => membranes.measured.flatMap((trace, index) => trace.map((value, step) => (value - membranes.modelled[index][step]) ** 2)))));
+  caption("membranes", measured.length ? `threshold = 1; measured and modelled differ by ${number(deviation, 2)} rms` : "threshold = 1; in software the model is the device", { points: measured.length });
+}
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+export function firing(live) {
+  const stack = panel("firing").querySelector(".stack");
+  const layers = list(live?.firing).filter((layer) => layer.counts);
+  if (!layers.length) {
+    caption("firing", live ? "no layer spikes" : NO_SNAPSHOT);
+    return stack.replaceChildren();
+  }
+  const holders = layers.map((layer) => {
+    const block = element("div");
+    const holder = element("div", { class: "chart" });
+    block.append(element("p", { class: "sub" }, layer.name), holder);
+    return [block, holder, layer];
+  });
+  stack.replaceChildren(...holders.map(([block]) => block));
+  for (const [, holder, layer] of holders) bars(holder, layer.counts, 0, layer.end, { xlabel: "spikes per sample", fill: (index) => (index === 0 && layer.silent.length ? colour("grey") : colour("green")) });
+  const silent = layers.reduce((sum, layer) => sum + layer.silent.length, 0);
+  const saturated = list(live.firing).reduce((sum, layer) => sum + layer.saturated.length, 0);
+  caption("firing", `${silent} silent and ${saturated} saturated neurons in the last batch`, { silent, saturated });
+}
+
+export function weights(live) {
+  const stack = panel("weights").querySelector(".stack");
+  const matrices = list(live?.weights);
+  if (!matrices.length) {
+    caption("weights", NO_SNAPSHOT);
+    return stack.replaceChildren();
+  }
+  const holders = matrices.map((one) => {
+    const block = element("div");
+    const title = element("p", { class: "sub" }, `${one.name} `);
+    const limit = one.at_limit === null ? "" : `, ${percent(one.at_limit, 1)} at the limit ±${number(one.end)}`;
+    title.append(element("span", {}, `${one.shape[0]} × ${one.shape[1]}, ${percent(one.zero, 1)} zero${limit}`));
+    const both = element("div", { class: "weights" });
+    const canvas = element("canvas", { role: "img", "aria-label": `weights of ${one.name}` });
+    const holder = element("div", { class: "chart" });
+    both.append(canvas, holder);
+    block.append(title, both);
+    return [block, canvas, holder, one];
+  });
+  stack.replaceChildren(...holders.map(([block]) => block));
+  for (const [, canvas, holder, one] of holders) {
+    matrix(canvas, one.image, one.image_shape);
+    bars(holder, one.counts, -one.end, one.end, { xlabel: one.unit ? `weight (${one.unit})` : "weight" });
+  }
+  caption("weights", `${matrices.length} matrices [post, pre], red positive, blue negative`, { points: matrices.length });
+}
+
+export function circuits(live) {
+  const section = panel("chip");
+  const [canvas, legend] = [section.querySelector("canvas"), section.querySelector(".legend")];
+  const map = live?.chip;
+  canvas.hidden = !map;
+  if (!map) {
+    caption("chip", live ? "the device does not tell which circuits it uses" : NO_SNAPSHOT);
+    return legend.replaceChildren();
+  }
+  const kinds = Array(map.circuits).fill(-1);
+  const ofNeuron = map.neurons.map(() => []);
+  for (const row of map.places) row.forEach((circuit, neuron) => { if (circuit >= 0) { kinds[circuit] = map.neurons[neuron]; ofNeuron[neuron].push(circuit); } });
+  const marked = (key) => list(live.firing).flatMap((layer) => {
+    const first = map.neurons.indexOf(map.populations.indexOf(layer.name));
+    return first < 0 ? [] : layer[key].flatMap((neuron) => ofNeuron[first + neuron] ?? []);
+  });
+  const missed = [...new Set(Object.values(map.missed).flat())];
+  const used = missed.filter((circuit) => kinds[circuit] >= 0).length;
+  const [silent, saturated] = [marked("silent"), marked("saturated")];
+  chip(canvas, kinds, [[silent, "ring"], [saturated, "square"], [missed, "cross"]]);
+  const free = kinds.filter((kind) => kind < 0).length;
+  const words = `chip ${map.name}: ${map.circuits - free} of ${map.circuits} circuits in use; ${missed.length} missed a target of the calibration, ${used} of them in use`;
+  canvas.setAttribute("aria-label", words);
+  caption("chip", words, { missed: missed.length, used, silent: silent.length });
+  const entry = (className, text, sign = "") => {
+    const item = element("li");
+    item.append(element("i", { class: className }, sign), document.createTextNode(text));
+    return item;
+  };
+  legend.replaceChildren(
+    ...map.populations.map((name, index) => entry(`key-${index % 6}`, name)),
+    entry("key-empty", "free"), entry("", `${missed.length} missed a target`, "✕"), entry("", `${silent.length} circuits of silent neurons`, "○"), entry("", `${saturated.length} of saturated ones`, "■"),
+  );
+}
+
+export function health(run, live) {
+  const notes = list(run.records).flatMap((record) => list(record.notes));
+  const remarks = [...new Set([...list(live?.remarks), ...notes, ...list(run.result?.notes)])];
+  const dropped = list(run.records).reduce((sum, record) => sum + (record.dropped_spikes ?? 0), 0);
+  const retries = list(run.records).reduce((sum, record) => sum + (record.retries ?? 0), 0);
+  const items = remarks.map((text) => element("li", {}, String(text)));
+  panel("health").querySelector("ul").replaceChildren(...(items.length ? items : [element("li", { class: "good" }, "no warnings")]));
+  caption("health", `${remarks.length} warnings and notes; ${dropped} spikes dropped, ${retries} runs repeated`, { warnings: remarks.length });
+}
+
+export function placement(live) {
+  const rows = list(live?.placement);
+  panel("placement").querySelector("tbody").replaceChildren(...rows.map((row) => {
+    const line = element("tr");
+    line.append(...list(row).map((cell) => element("td", {}, String(cell))));
+    return line;
+  }));
+  caption("placement", rows.length ? "what, used, limit" : live ? "in software, nothing needs a place" : NO_SNAPSHOT, { rows: rows.length });
+}
+
+export function settings(run) {
+  const lines = [];
+  const walk = (values, prefix) => Object.entries(values ?? {}).forEach(([name, value]) => (value && typeof value === "object" && !Array.isArray(value) ? walk(value, `${prefix}${name}.`) : lines.push([prefix + name, JSON.stringify(value)])));
+  walk(run.settings, "");
+  panel("settings").querySelector(".columns").replaceChildren(...lines.map(([name, value]) => {
+    const line = element("div");
+    line.append(element("span", {}, name), element("span", {}, value));
+    return line;
+  }));
+  caption("settings", `${lines.length} values of config.yaml`, { rows: lines.length });
+}
+
+export const WORDS = {
+  running: "running", finished: "finished", interrupted: "interrupted", stopped: "stopped", new: "not begun",
+};
+
+export function placeOf(run) {
+  const step = run.steps_per_epoch && run.step < run.steps_per_epoch ? `, step ${run.step} of ${run.steps_per_epoch}` : "";
+  if (run.state === "finished" || !run.steps_per_epoch) return `${run.finished_epochs} of ${run.epochs ?? "?"} epochs`;
+  return `epoch ${Math.min(run.epoch + 1, run.epochs ?? Infinity)} of ${run.epochs ?? "?"}${step}`;
+}
+
+export function stateOf(run) {
+  if (run.state === "stopped" || run.state === "interrupted") {
+    const where = run.steps_per_epoch ? `step ${run.step} of epoch ${run.epoch + 1}` : `epoch ${run.finished_epochs}`;
+    return `${WORDS[run.state]} at ${where}`;
+  }
+  return WORDS[run.state] ?? run.state;
+}
+
+export function table(runs, chosen, choose) {
+  const section = panel("runs");
+  section.hidden = runs.length < 2;
+  if (section.hidden) return;
+  const counts = {};
+  for (const run of runs) counts[run.state] = (counts[run.state] ?? 0) + 1;
+  const best = runs.filter((run) => Number.isFinite(run.accuracy)).sort((a, b) => b.accuracy - a.accuracy)[0];
+  const words = Object.entries(counts).map(([state, count]) => `${count} ${WORDS[state] ?? state}`).join(", ");
+  caption("runs", `${runs.length} runs: ${words}${best ? `; best accuracy ${percent(best.accuracy)}, ${best.name}` : ""}`, { runs: runs.length });
+  const series = runs.filter((run) => run.curve.length).map((run) => ({
+    name: run.name, colour: hue(runs.indexOf(run)), points: run.curve.map((value, index) => [index + 1, 100 * value]),
+    width: run.id === chosen ? 3.2 : 1.5, opacity: run.id === chosen ? 1 : 0.6, dots: run.id === chosen,
+  }));
+  lineChart(section.querySelector(".chart"), series, { keys: false, xlabel: "epoch", top: 100, format: (value) => `${number(value)} %`, empty: "no epoch yet" });
+  section.querySelector("tbody").replaceChildren(...runs.map((run, index) => {
+    const row = element("tr", { tabindex: "0", "data-id": run.id, "data-state": run.state, "aria-selected": String(run.id === chosen) });
+    const dot = element("td");
+    const mark = element("span", { class: `dot key-${index % 6}` });
+    dot.append(mark);
+    const line = element("td", { class: "spark" });
+    line.append(spark(run.curve));
+    const label = element("td", {}, run.name);
+    const differences = Object.entries(run.differences ?? {}).map(([name, value]) => `${name}=${value ?? "–"}`);
+    if (differences.length) label.append(element("small", {}, differences.join("  ")));
+    row.append(dot, label, element("td", {}, stateOf(run)), element("td", {}, `${run.finished_epochs}/${run.epochs ?? "?"}`), element("td", {}, number(run.loss ?? NaN)), element("td", {}, percent(run.accuracy ?? NaN)), line);
+    row.addEventListener("click", () => choose(run.id));
+    row.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(run.id); });
+    return row;
+  }));
+}

@@ -1,0 +1,147 @@
+"""The page in a browser: every panel, a killed training, several runs, and hostile names."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, browser
+from run_folders import snapshot, write_run
+
+from hxtrain.runs.holder import LOCK
+from hxtrain.runs.lock import locked
+from hxtrain.view.config import ViewConfig
+from hxtrain.view.folder import Folder
+from hxtrain.view.server import ViewServer
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt install chromium")
+HOSTILE = "<img src=x onerror=document.title=1>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(folder: Path) -> str:
+        server = ViewServer(Folder(folder), ViewConfig(token="token-of-these-tests"))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return server.url
+
+    yield start
+    for server in servers:
+        server.stop()
+        server.server_close()
+
+
+def caption(page, name):
+    return page.value(f"document.querySelector('#panel-{name} .caption').textContent")
+
+
+def text(page, selector):
+    return page.value(f"document.querySelector({json.dumps(selector)}).textContent")
+
+
+def painted(page, selector):
+    """Return the number of colours on a canvas."""
+    return page.value(
+        f"(() => {{const c = document.querySelector({json.dumps(selector)}); const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; const s = new Set(); for (let i = 0; i < d.length; i += 4)"
+        " s.add(d[i] + ',' + d[i + 1] + ',' + d[i + 2] + ',' + d[i + 3]); return s.size;})()"
+    )
+
+
+def test_every_panel_of_a_finished_run(page, serve, tmp_path):
+    page.errors.clear()
+    page.open(serve(write_run(tmp_path / "run")))
+    page.wait("document.body.dataset.drawn")
+    assert text(page, "#state") == "finished"
+    assert text(page, "#place") == "3 of 3 epochs"
+    assert caption(page, "loss") == "3 epochs; last epoch 0.333, last step 0.00833"
+    assert page.value("document.getElementById('panel-loss').dataset.points") == "43"
+    assert caption(page, "accuracy") == "test 79.00 %, training 80.00 %"
+    assert caption(page, "spikes") == "23 per sample"
+    assert caption(page, "throughput") == "900 samples per second"
+    assert caption(page, "raster") == "first sample of the step, class 1: input 3 spikes, layer0 2 spikes"
+    assert caption(page, "membranes") == "threshold = 1; measured and modelled differ by 0.22 rms"
+    assert caption(page, "firing") == "1 silent and 1 saturated neurons in the last batch"
+    assert caption(page, "weights").startswith("1 matrices")
+    assert "4 × 6, 12.5 % zero, 25.0 % at the limit ±63" in text(page, "#panel-weights .sub")
+    assert caption(page, "chip") == (
+        "chip W66F3: 10 of 64 circuits in use; 2 missed a target of the calibration, 1 of them in use"
+    )
+    assert "2 circuits of silent neurons" in text(page, "#panel-chip .legend")
+    assert caption(page, "health").startswith("3 warnings and notes; 9 spikes dropped, 3 runs repeated")
+    assert text(page, "#panel-placement td") == "neuron circuits"
+    assert "trainer.epochs" in text(page, "#panel-settings")
+    assert "87.00 %" in text(page, "#panel-numbers")
+    for selector in ("canvas.raster", "canvas.chip", ".weights canvas"):
+        assert painted(page, selector) > 3
+    assert page.value("document.querySelectorAll('svg path').length") >= 12
+    assert page.value("document.getElementById('panel-runs').hidden")
+    page.value("document.getElementById('axis-chip').click()")
+    assert page.value("document.getElementById('panel-loss').dataset.axis") == "chip"
+    theme = page.value("document.documentElement.dataset.theme")
+    page.value("document.getElementById('theme').click()")
+    assert page.value("document.documentElement.dataset.theme") == {"dark": "light", "light": "dark"}[theme]
+    assert page.value("Number(document.body.dataset.drawn)") < 2000  # ms after the address was entered
+    assert page.errors == []
+
+
+def test_a_killed_training_and_its_continuation(page, serve, tmp_path):
+    run = write_run(tmp_path / "run", trained=1, is_finished=False)
+    with locked(run):
+        page.open(serve(run))
+        page.wait("document.getElementById('state').textContent == 'running'")
+        (run / "live.json").write_text(json.dumps(snapshot(1, 3, 31), separators=(",", ":")))
+        page.wait("document.getElementById('place').textContent == 'epoch 2 of 3, step 31 of 40'")
+        holder = json.loads((run / LOCK).read_text())
+    (run / LOCK).write_text(json.dumps({**holder, "started": 1}))  # what a killed process leaves
+    page.wait("document.getElementById('state').textContent == 'stopped at step 31 of epoch 2'")
+    assert "trainer.resume=true" in text(page, "#notice")
+    with locked(run):
+        page.wait("document.getElementById('state').textContent == 'running'")
+        assert page.value("document.getElementById('notice').hidden")
+
+
+def test_many_runs_on_one_page(page, serve, tmp_path):
+    for index in range(20):
+        write_run(tmp_path / f"seed{index:02}{'x' * (index % 3)}", trained=1 + index % 3, is_finished=index % 3 == 2)
+    page.open(serve(tmp_path))
+    page.wait("document.querySelectorAll('#runs tbody tr').length == 20")
+    assert caption(page, "runs").startswith("20 runs: 14 interrupted, 6 finished; best accuracy 87.00 %")
+    page.value("document.querySelectorAll('#runs tbody tr')[4].click()")
+    page.wait("document.getElementById('name').textContent == 'seed04x'")
+    assert page.value("document.querySelectorAll('#panel-runs .chart path').length") == 20
+
+
+def test_texts_of_files_stay_texts(page, serve, tmp_path):
+    run = write_run(tmp_path / HOSTILE.replace("/", ""))
+    content = snapshot(2, 3, 40)
+    content["remarks"] = [HOSTILE, "</li><script>document.title='bad'</script>"]
+    content["chip"]["populations"] = [HOSTILE, HOSTILE]
+    content["sample"]["trains"] = "no list"
+    (run / "live.json").write_text(json.dumps(content, separators=(",", ":")))
+    page.open(serve(run))
+    page.wait("document.querySelectorAll('.remarks li').length > 1")
+    assert HOSTILE in text(page, ".remarks")
+    assert page.value("document.querySelectorAll('img, main script').length") == 0
+    assert "bad" not in page.value("document.title")
+    assert caption(page, "weights").startswith("1 matrices")  # a damaged panel leaves the others
+
+
+def test_a_page_without_snapshots_says_how_to_get_them(page, serve, tmp_path):
+    run = write_run(tmp_path / "run", is_live=False)
+    (run / "result.json").unlink()
+    os.utime(run / "metrics.jsonl", (1, 1))
+    page.open(serve(run))
+    page.wait("document.body.dataset.drawn")
+    assert caption(page, "raster") == "recorded only with live=true"
+    assert text(page, "#state") == "interrupted at epoch 3"

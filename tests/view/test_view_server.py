@@ -1,0 +1,273 @@
+"""The server of the live view: what it answers, and what it refuses. Each hostile request is sent as raw bytes."""
+
+import gzip
+import json
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from run_folders import write_run
+
+from hxtrain.view import server as module
+from hxtrain.view.config import ViewConfig
+from hxtrain.view.folder import Folder
+from hxtrain.view.server import STATIC, ViewServer
+
+SECRET = "TOP SECRET 4711"
+TOKEN = "t0ken-of-24-letters-long"
+
+
+@contextmanager
+def serving(folder: Path, **settings: object) -> Iterator[ViewServer]:
+    server = ViewServer(Folder(folder), ViewConfig(**settings))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.stop()
+    thread.join(5)
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "secret.txt").write_text(SECRET)
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", trained=1, is_finished=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[ViewServer]:
+    with serving(folder) as running:
+        yield running
+
+
+def raw(server: ViewServer, request: bytes, seconds: float = 5.0) -> bytes:
+    """Return what the server answers to raw bytes; nothing if it cuts the connection."""
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), seconds) as link:
+        try:
+            link.sendall(request)
+            link.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: link.recv(65536), b""))
+        except TimeoutError:
+            raise
+        except OSError:  # the server cut the connection
+            return b""
+
+
+def ask(
+    server: ViewServer, target: str, method: str = "GET", host: str = "localhost", **headers: str
+) -> tuple[int, str, bytes]:
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items()),
+    ]
+    head, _, body = raw(server, "\r\n".join([*lines, "", ""]).encode("latin-1")).partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, head.decode("latin-1"), body
+
+
+def test_the_page_and_its_data(server, folder):
+    for path in STATIC:
+        status, head, body = ask(server, path)
+        assert status == 200
+        assert body
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in head
+        assert "unsafe" not in head
+    runs = json.loads(ask(server, "/runs")[2])["runs"]
+    assert [(run["name"], run["state"], run["accuracy"]) for run in runs] == [
+        ("a", "finished", 0.87),
+        ("b", "interrupted", pytest.approx(0.59)),
+    ]
+    assert runs[1]["step"] == 25
+    assert runs[0]["differences"] == {"name": "a"}
+    run = json.loads(ask(server, f"/run?id={runs[0]['id']}")[2])
+    assert [record["chip_seconds"] for record in run["records"]] == [0.4] * 3
+    assert run["settings"]["trainer"] == {"epochs": 3}
+    zipped = ask(server, f"/live?id={runs[0]['id']}", Accept_Encoding="gzip")[2]
+    assert gzip.decompress(zipped) == (folder / "a" / "live.json").read_bytes()
+    assert ask(server, "/runs", "HEAD")[::2] == (200, b"")
+
+
+def test_no_file_names_a_foreign_place(server):
+    text = b"".join(server.static(path) for path in STATIC)
+    for word in (b"http://", b"https://", b"innerHTML", b"eval(", b"style=", b"<script>"):
+        assert word not in text.replace(b"http://www.w3.org/2000/svg", b""), word
+
+
+HOSTILE = [
+    "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "/a/../../secret.txt", "//etc/passwd", "/etc/passwd",
+    "/a/config.yaml", "/live.json", "/run?id=../secret.txt", "/run?id=%2e%2e%2fsecret.txt", "/live?id=/etc/passwd",
+    "/live?id=a", "/run", "/run?id=", "/page.js/../../secret.txt", "/%00", "/run?id=%00", "http://evil/runs",
+    "file:///etc/passwd", "/page.css%00.js", "/./page.css", "\\..\\secret.txt", "/run?id=" + "a" * 3000, "*",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_no_address_leads_out_of_the_table(server, target):
+    status, _, body = ask(server, target)
+    assert status == 404
+    assert SECRET.encode() not in body
+    assert body == b"404 Not Found\n"
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (b"GET /runs HTTP/1.1\r\n\r\n", 421),  # no host
+        (b"GET /runs HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        (b"GET /runs HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n", 421),
+        (b"GET /runs HTTP/1.1\r\nHost: localhost@evil.example\r\n\r\n", 421),
+        (b"GET /runs HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", 421),
+        (b"GET /runs HTTP/1.1\r\nHost: [::1\r\n\r\n", 421),
+        (b"GET /runs HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n", 403),
+        (b"POST /runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 501),
+        (b"PUT /live HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        (b"DELETE /run HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        (b"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+        (b"GET /runs?a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /runs\r\n\r\n", 421),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET " + b"/" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (b"GET /runs HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * 20000 + b"\r\n\r\n", 431),
+        (b"GET /runs HTTP/1.1\r\n" + b"".join(b"A%d: b\r\n" % k for k in range(150)) + b"\r\n", 431),
+    ],
+)  # fmt: skip
+def test_requests_that_no_browser_sends_for_this_page(server, request_text, status):
+    answer = raw(server, request_text)
+    assert b"finished" not in answer
+    assert b"%d " % status in answer.splitlines()[0]  # an answer to HTTP/0.9 has no status line
+    assert ask(server, "/runs")[0] == 200
+
+
+def test_a_host_of_another_port_is_a_tunnel(server):
+    assert ask(server, "/runs", host="localhost:9999")[0] == 200
+    assert ask(server, "/runs", host="127.0.0.1:1")[0] == 200
+
+
+def test_every_address_with_data_needs_the_token(folder):
+    with serving(folder, token=TOKEN) as server:
+        assert server.url.endswith(f"/?token={TOKEN}")
+        for target in ("/", "/runs", "/run", "/live", "/events"):
+            for query in ("", "?token=", "?token=x", f"?token={TOKEN}x", f"?token={TOKEN[:-1]}", f"?Token={TOKEN}"):
+                assert ask(server, target + query)[0] == 403
+        assert ask(server, f"/runs?token={TOKEN}")[0] == 200
+        assert ask(server, "/page.css")[0] == 200
+
+
+def test_an_address_of_the_network_gets_a_token():
+    assert ViewConfig().secret() is None
+    assert ViewConfig(host="::1").secret() is None
+    assert len(ViewConfig(host="0.0.0.0").secret() or "") >= 32
+    assert ViewConfig(host="0.0.0.0").secret() != ViewConfig(host="0.0.0.0").secret()
+    with pytest.raises(ValueError, match=r"view.token has 5 characters; give at least 16"):
+        ViewConfig(token="short")
+    with pytest.raises(ValueError, match=r"view.port=70000 must be in 0..65535"):
+        ViewConfig(port=70000)
+
+
+def test_links_pipes_and_large_files_are_not_read(tmp_path, folder, monkeypatch):
+    (folder / "a" / "live.json").unlink()
+    (folder / "a" / "live.json").symlink_to(tmp_path / "secret.txt")
+    (folder / "b" / "live.json").unlink()
+    os.mkfifo(folder / "b" / "live.json")
+    (folder / "b" / "metrics.jsonl").unlink()
+    (folder / "b" / "metrics.jsonl").symlink_to(folder / "a" / "metrics.jsonl")
+    (folder / "linked").symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.setattr("hxtrain.view.folder.read_regular.__defaults__", (400, None))
+    with serving(folder) as server:
+        runs = {run["name"]: run for run in json.loads(ask(server, "/runs")[2])["runs"]}
+        assert set(runs) == {"a", "b"}
+        for run in runs.values():
+            status, _, body = ask(server, f"/live?id={run['id']}")
+            assert (status, body) == (200, b"")
+        assert runs["b"]["finished_epochs"] == 0
+        assert runs["a"]["finished_epochs"] == 0  # 3 records are more than 400 bytes
+
+
+def test_slow_clients_are_cut_and_too_many_refused(folder, monkeypatch):
+    monkeypatch.setattr(module, "REQUEST_TIME", 0.3)
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 3)
+    with serving(folder) as server:
+        address = ("127.0.0.1", server.server_address[1])
+        start = time.monotonic()
+        slow = [socket.create_connection(address, 5) for _ in range(3)]
+        for link in slow:
+            link.sendall(b"GET /runs HTTP/1.1\r\nHost: local")
+        time.sleep(0.1)
+        assert raw(server, b"GET /runs HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+        for link in slow:
+            try:
+                while link.recv(4096):
+                    pass
+            except ConnectionError:
+                pass
+            link.close()
+        assert time.monotonic() - start < 3
+        assert ask(server, "/runs")[0] == 200
+
+
+def test_a_stream_tells_what_changed_and_ends_with_the_server(folder):
+    with serving(folder) as server:
+        number = server.folder.runs()[0].id
+        link = socket.create_connection(("127.0.0.1", server.server_address[1]), 5)
+        link.sendall(f"GET /events?id={number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        lines = link.makefile("r")
+
+        def event() -> dict[str, str]:
+            return json.loads(next(line for line in lines if line.startswith("data:"))[5:])
+
+        first = event()
+        (folder / "a" / "live.json").write_text('{"format":1}')
+        second = event()
+        assert first["run"] == second["run"]
+        assert first["live"] != second["live"]
+        assert server.streams == 1
+        server.is_ending.set()
+        assert not [line for line in lines if line.startswith("data:")]
+    link.close()
+
+
+def test_hundreds_of_random_requests_change_nothing(server, folder):
+    """The same generator sent 10,000 requests once, see docs/view.md."""
+    marks = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    threads = threading.active_count()
+    for request in hostile_requests(300, seed=1):
+        answer = raw(server, request)
+        assert SECRET.encode() not in answer
+        assert b"root:" not in answer
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == marks
+    end = time.monotonic() + 3
+    while threading.active_count() > threads and time.monotonic() < end:
+        time.sleep(0.02)
+    assert threading.active_count() <= threads
+    assert ask(server, "/runs")[0] == 200
+
+
+def hostile_requests(count: int, seed: int) -> Iterator[bytes]:
+    """Yield requests of mixed valid and invalid parts."""
+    rng = random.Random(seed)
+    methods = [b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"TRACE", b"get", b"\x00", b"G" * 5000, b""]
+    parts = [
+        b"..", b"%2e%2e", b"/", b"//", b"\\", b"secret.txt", b"etc", b"passwd", b"%00", b"live.json", b"run", b"live",
+        b"?id=", b"&", b"a", b"%", b"\xff", b"events", b"runs", b";", b"#", b"http://x", b"=" * 50,
+    ]  # fmt: skip
+    hosts = [b"localhost", b"127.0.0.1", b"evil", b"", b"localhost:99999999", b"[", b"\xff", b"a" * 4000, b"::1"]
+    for _ in range(count):
+        target = b"/" * rng.randint(0, 1) + b"".join(rng.choices(parts, k=rng.randint(0, 6)))
+        if target.startswith(b"/events"):  # a stream has no end
+            target = b"/" + target
+        lines = [
+            b" ".join([rng.choice(methods), target, rng.choice([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9.9", b"X", b""])])
+        ]
+        if rng.random() < 0.8:
+            lines.append(b"Host: " + rng.choice(hosts))
+        lines += [bytes(rng.randbytes(rng.randint(1, 40))) for _ in range(rng.choice([0, 0, 0, 1, 3]))]
+        lines += [b"X-%d: " % k + b"y" * rng.choice([1, 300]) for k in range(rng.choice([0, 0, 1, 120]))]
+        yield rng.choice([b"\r\n", b"\r\n", b"\n"]).join(lines) + rng.choice([b"\r\n\r\n", b"\r\n\r\n", b"\n", b""])
