@@ -108,7 +108,8 @@ def require_sweep() -> None:
     """
     file = _file(Path(HydraConfig.get().sweep.dir), "stop")
     if file.exists():
-        raise SweepStoppedError(f"not begun, with sweep.on_error=stop: {file.read_text(encoding="utf-8")}")
+        text = file.read_text(encoding="utf-8")
+        raise SweepStoppedError(f"not begun, with sweep.on_error=stop: {text}")
 
 
 def failures(lines: list[str]) -> list[str]:

@@ -363,7 +363,7 @@ def _settings(number: int, backend: BackendConfig, chip: ChipConfig) -> RunConfi
         epochs=EPOCHS, batch_size=50, train_samples=SAMPLES, test_samples=100, plots=False, progress=False
     )
     net = NetworkConfig(hidden=[30], init_gain=2.0)
-    return RunConfig(number, backend, chip, net, data=DataConfig("digits"), trainer=course)
+    return RunConfig(number, backend=backend, chip=chip, network=net, data=DataConfig("digits"), trainer=course)
 
 
 def _work(queue: Queue[int], current: Any, pool: str, folder: Path) -> None:

@@ -109,7 +109,9 @@ class SequenceTrainer(Trainer):
         """Number of steps since the start of the training; tasks may differ in their number of samples."""
         if self.tasks.joint:
             return super().steps_done
-        lengths = [len(self._shortened(self.tasks.dataset(self._data, number).train)) for number in range(self.phase)]
+        lengths = [
+            len(self._shortened(self.tasks.dataset(self.task.whole, number).train)) for number in range(self.phase)
+        ]
         previous = sum(-(-length // self.config.batch_size) for length in lengths) * self.config.epochs
         return previous + (self.epoch - self.phase * self.config.epochs) * self.steps_per_epoch + self.step
 
