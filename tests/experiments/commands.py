@@ -88,10 +88,15 @@ def _environment(arguments: list[str], folder: Path, columns: int) -> Iterator[N
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """Close the log files of the run, and give the root logger back its handlers and level."""
+    """Close the log files of the run, and give the root logger back its handlers and level.
+
+    Objects that exist before the run are kept from the garbage collector, which else walks over all of torch, numba and
+    the tests, several times in a command.
+    """
     root = logging.getLogger()
     handlers = list(root.handlers)
     level = root.level
+    gc.freeze()
     try:
         yield
     finally:
@@ -105,6 +110,7 @@ def _logging() -> Iterator[None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
