@@ -41,6 +41,7 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_code_prompt_show = "Solution"  # hidden cells of the chapters are solutions of exercises
 nb_code_prompt_hide = "Hide the solution"
+suppress_warnings = ["myst-nb.lexer"] if nb_execution_mode == "off" else []  # known from the kernel that runs a chapter
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "signature"

@@ -109,7 +109,7 @@ def _removed(config: DictConfig, prefix: str) -> Iterator[str]:
     kind = OmegaConf.get_type(config)
     if is_dataclass(kind):
         for item in fields(kind):
-            if item.name not in config:
+            if item.name not in config.keys():  # noqa: SIM118 - a value that is missing is no member
                 yield f"{prefix}{item.name} cannot be removed; give it a value, or leave it out"
     for name, node in _nodes(config, prefix):
         yield from _removed(node, f"{name}.")

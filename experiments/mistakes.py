@@ -361,8 +361,8 @@ def _missing_key(key: str, command: Command) -> str:
         return f"a file of the group {key} must begin with the line `# @package _global_`"
     options = {place(name): name for name in nodes(parts[0])} if parts[0] in SEVERAL else {}
     if len(parts) > 1 and parts[1] in options:
-        defaults = ",".join(command.groups.get(parts[0]) or ())
-        return f"{key} is not chosen; choose it beside the others: {parts[0]}=[{defaults},{options[parts[1]]}]"
+        defaults = [*(command.groups.get(parts[0]) or ()), options[parts[1]]]
+        return f"{key} is not chosen; choose it: {parts[0]}=[{','.join(defaults)}]"
     if parts[0] == "hydra":
         return no_hydra_setting(key, (), command.name)
     return unknown(key, command.name, _backend(command))

@@ -140,8 +140,7 @@ def _end_with_plan(config: DictConfig, words: list[str], folder: Path) -> NoRetu
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
-        with suppress(OSError):  # it was there before, and holds runs
-            folder.rmdir()
+        _remove_empty(folder.absolute())
     for job in plan:
         print(job)
     print(summary(plan), flush=True)
@@ -172,6 +171,15 @@ def choice_on_test(words: list[str]) -> str:
         f"note: runs differ in {', '.join(settings)} and are evaluated on test samples: the best of them is chosen on "
         "test samples; to choose, hold out training samples with data.validation=N or data.validation_groups=[...]\n"
     )
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those above it, up to the first that holds anything or the current one."""
+    with suppress(OSError):
+        for place in [folder, *folder.parents]:
+            if Path.cwd().is_relative_to(place):
+                return
+            place.rmdir()
 
 
 def _file(folder: Path, kind: str) -> Path:

@@ -322,7 +322,7 @@ class PoolDesk:
         if any(not chip.identity or chip.fits(wish) for chip in self.chips.values()):
             return
         chips = "; ".join(
-            f"{', '.join(f'{name}={value}' for name, value in chip.identity.items())}, circuits={chip.circuits}"
+            f"{', '.join(f'{name} {value}' for name, value in chip.identity.items())}, {chip.circuits} circuits"
             for chip in list(self.chips.values())[:16]
         )
         raise Refusal("value", f"the pool has no chip with {wish}. It has: {chips}")

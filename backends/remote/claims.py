@@ -38,8 +38,8 @@ class Wish:
 
     def __str__(self) -> str:
         """Return the wish for people."""
-        parts = [f"{name}={value}" for name, value in self.identity.items()]
-        parts += [f"circuits>={self.circuits}"] if self.circuits else []
+        parts = [f"{name} {value}" for name, value in self.identity.items()]
+        parts += [f"at least {self.circuits} circuits"] if self.circuits else []
         return ", ".join(parts) or "any chip"
 
 

@@ -101,7 +101,8 @@ def _matrices(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
         elif last.startswith("bias") and bool((tensor != 0).any()):
             raise ExchangeError(
                 f"{origin}: {name} holds biases up to {float(tensor.abs().max()):.3g}, and no biases exist here: train "
-                "without (bias=False), or give the layer an input that fires in every sample (docs/exchange.md)"
+                "without (`bias=False` of torch), or give the layer an input that fires in every sample "
+                "(docs/exchange.md)"
             )
         elif last in THRESHOLDS and bool((tensor != 1).any()):
             raise ExchangeError(

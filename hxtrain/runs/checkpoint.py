@@ -109,7 +109,9 @@ def read_saved(path: Path) -> tuple[Any, str]:
         CheckpointError: The file does not exist, is damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}; give the path of a run's checkpoint.pt")
+        raise CheckpointError(
+            f"there is no checkpoint {path}; give the path of a run's checkpoint.pt or of a file of hx.save"
+        )
     try:
         return _content(path)
     except OSError as error:
@@ -138,7 +140,8 @@ def _content(path: Path) -> tuple[Any, str]:
         raise
     except pickle.UnpicklingError as error:  # torch's own text tells how to bypass this check
         raise _DamagedError(
-            "it holds more than tensors and plain values, or is damaged; nothing of it was run"
+            "it holds more than tensors and plain values, or is damaged; nothing of it was run. "
+            "Of a module of torch, save its state_dict()"
         ) from error
     except Exception as error:  # a foreign archive raises nearly anything
         raise _DamagedError((str(error) or type(error).__name__).splitlines()[0]) from error

@@ -122,7 +122,7 @@ class Run:
         """Return the line of the run in a table of runs."""
         records = self._records()
         result = self._result()
-        place = self._place()
+        place = self._place(len(records))
         last = records[-1] if records else {}
         accuracies = [record.get("test_accuracy") for record in records]
         return {
@@ -165,8 +165,8 @@ class Run:
         newest = max((mark[0] for name in (METRICS, LIVE) if (mark := _mark(self.path / name))), default=0)
         return time.time() - newest * 1e-9 < SIGN_OF_LIFE
 
-    def _place(self) -> dict[str, int]:
-        """Return the place of the latest snapshot in the training; nothing if there is none."""
+    def _place(self, finished_epochs: int) -> dict[str, int]:
+        """Return the latest place in the training, of a snapshot or an epoch; nothing without snapshots."""
         try:
             match = _PLACE.match(read_regular(self.path / LIVE, length=300))
         except OSError:
@@ -174,6 +174,7 @@ class Run:
         if match is None:
             return {}
         epoch, epochs, step, steps = (int(text[:18]) for text in match.groups()[1:])
+        epoch, step = max((epoch, step), (finished_epochs, 0))  # a snapshot may be epochs old
         return {"epoch": epoch, "epochs": epochs, "step": step, "steps_per_epoch": steps}
 
     def _epochs(self) -> int | None:

@@ -86,11 +86,13 @@ export function numbers(run, live) {
   const chipTime = last(ofSteps(live, at, "chip_seconds")) ?? records.reduce((sum, part) => sum + (part.chip_seconds ?? NaN), 0);
   const rest = run.result ?? {};
   const accuracy = rest.test_accuracy ?? record.test_accuracy ?? null;
+  const isNewer = (record.epoch ?? 0) * (live?.steps_per_epoch ?? 0) >= (list(live?.steps?.step).at(-1) ?? 0); // a snapshot may be epochs old
+  const latest = (key, value) => (isNewer ? value : undefined) ?? last(ofSteps(live, at, key)) ?? value ?? NaN;
   const tiles = [
     [percent(accuracy ?? NaN), `accuracy, ${rest.evaluated_on ?? "test"}`],
-    [number(last(ofSteps(live, at, "loss")) ?? record.train_loss ?? NaN), "loss"],
+    [number(latest("loss", record.train_loss)), "loss"],
     [number(record.hidden_spikes_per_sample ?? last(ofSteps(live, at, "hidden_spikes")) ?? NaN), "hidden spikes per sample"],
-    [number(last(ofSteps(live, at, "samples_per_second")) ?? record.samples_per_second ?? NaN), "samples per second"],
+    [number(latest("samples_per_second", record.samples_per_second)), "samples per second"],
     [chipTime > 0 ? seconds(chipTime) : "–", "chip time in training"],
     [[rest.backend ?? run.settings?.backend?.name, rest.chip ?? run.settings?.chip?.name].filter(Boolean).join(" ") || "–", [rest.preset ?? run.settings?.chip?.preset, rest.data ?? run.settings?.data?.name].filter(Boolean).join(", ") || "device"],
   ];
@@ -229,7 +231,7 @@ export function health(run, live) {
   const retries = list(run.records).reduce((sum, record) => sum + (record.retries ?? 0), 0);
   const items = remarks.map((text) => element("li", {}, String(text)));
   panel("health").querySelector("ul").replaceChildren(...(items.length ? items : [element("li", { class: "good" }, "no warnings")]));
-  caption("health", `${remarks.length} warnings and notes; ${dropped} spikes dropped, ${retries} runs repeated`, { warnings: remarks.length });
+  caption("health", `${remarks.length} ${remarks.length === 1 ? "warning or note" : "warnings and notes"}; ${dropped} spikes dropped, ${retries} runs repeated`, { warnings: remarks.length });
 }
 
 export function placement(live) {

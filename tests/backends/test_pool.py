@@ -32,15 +32,15 @@ def test_a_client_gets_a_free_chip_that_fits(tmp_path: Path) -> None:
 
 def test_wishes_that_no_chip_fulfils_are_refused(tmp_path: Path) -> None:
     with pooling(tmp_path, "A") as (broker, places):
-        with pytest.raises(ValueError, match=r"no chip with preset=ideal. It has: .*chip=A.*preset=calibrated"):
+        with pytest.raises(ValueError, match=r"no chip with preset ideal. It has: .*chip A.*preset calibrated"):
             RemoteBackend(pool_address(broker), preset="ideal").open()
-        with pytest.raises(ValueError, match=r"circuits>=100000"):
+        with pytest.raises(ValueError, match=r"no chip with at least 100000 circuits\. It has: .*512 circuits"):
             RemoteBackend(pool_address(broker), circuits=100_000).open()
         with pytest.raises(ValueError, match=r"is a pool of chips: write address=pool://"):
             RemoteBackend(broker.address).open()
         with pytest.raises(ValueError, match=r"a single chip: write address=tcp://"):
             RemoteBackend(places["A"].replace("tcp", "pool")).open()
-    with pytest.raises(ValueError, match="only a pool can choose one with chip=A"):
+    with pytest.raises(ValueError, match="only a pool can choose one with chip A"):
         create_backend("remote", address="tcp://127.0.0.1:1", chip="A")
 
 

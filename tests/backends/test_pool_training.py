@@ -47,7 +47,7 @@ def test_a_run_is_not_resumed_in_a_pool_without_its_chip(tmp_path: Path) -> None
             if name == CHIPS[0]:
                 train(tmp_path / "run", pooled, anyone)
                 continue
-            with pytest.raises(ValueError, match=f"the pool has no chip with chip={CHIPS[0]}, preset=uncalibrated"):
+            with pytest.raises(ValueError, match=f"the pool has no chip with chip {CHIPS[0]}, preset uncalibrated"):
                 train(tmp_path / "run", pooled, anyone, epochs=2, resume=True)
 
 

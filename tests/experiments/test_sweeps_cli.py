@@ -184,6 +184,8 @@ def test_a_dry_run_lists_the_runs_with_their_state(folder: Path) -> None:
     ]
     assert "sweep: 3 runs: 2 finished, 1 new; sweep.dry_run=true, nothing was started" in text
     assert not (folder / "sweep/2").exists()
+    output(call("hxtrain", *words, "sweep.dry_run=true", "hydra.sweep.dir=new/deep", cwd=folder))
+    assert not (folder / "new").exists()
     process = call("hxtrain", *words, "encoder.tau=9e-6", "sweep.dry_run=true", cwd=folder)
     assert process.returncode == 2
     assert "refused" in process.stdout

@@ -93,6 +93,8 @@ KEYS = [
     ("hxtrain fit file=x.npz +foo=1", "foo is not a setting of hxtrain fit"),
     ("hxtrain serve +bnd=1", "did you mean bind"),
     ("hxtrain serve status address=tcp://127.0.0.1:1 adress=x", "adress"),
+    ("hxtrain tracker.json_lines.steps=5", "tracker.json_lines is not chosen; choose it: tracker=[json_lines]"),
+    ("hxtrain pool", "error: servers is missing; write hxtrain pool servers="),
     ("hxtrain bench +suit=1", "did you mean suite?"),
     ("hxtrain validate short=true +foo=1", "foo is not a setting of hxtrain validate"),
     ("hxtrain ann +trainer.foo=1", "trainer.foo is not a setting of hxtrain ann"),

@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
-from run_folders import write_run
+from run_folders import record, write_run
 
 from hxtrain.runs.holder import LOCK, Holder
 from hxtrain.runs.lock import locked
@@ -35,6 +36,9 @@ def test_the_state_of_a_run(tmp_path):
     (run / LOCK).write_text(json.dumps(dead_process()._asdict()))
     assert state(run) == "stopped"
     assert Run(run, "a").summary()["step"] == 25
+    with (run / "metrics.jsonl").open("a") as stream:  # an epoch after the snapshot
+        stream.write(json.dumps(record(2)) + "\n")
+    assert itemgetter("epoch", "step")(Run(run, "a").summary()) == (2, 0)
     finished = write_run(tmp_path / "b")
     assert state(finished) == "finished"
     with locked(finished):

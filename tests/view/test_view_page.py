@@ -82,6 +82,7 @@ def test_every_panel_of_a_finished_run(page, serve, tmp_path):
     assert text(page, "#panel-placement td") == "neuron circuits"
     assert "trainer.epochs" in text(page, "#panel-settings")
     assert "87.00 %" in text(page, "#panel-numbers")
+    assert "0.333loss" in text(page, "#panel-numbers")  # of the last epoch, as in the table
     for selector in ("canvas.raster", "canvas.chip", ".weights canvas"):
         assert painted(page, selector) > 3
     assert page.value("document.querySelectorAll('svg path').length") >= 12
