@@ -27,10 +27,10 @@ def with_keys(text: str, names: Collection[str]) -> str:
 
 
 def _keys(names: Collection[str]) -> Mapping[str, str]:
-    """Return the setting of each parameter; of two devices, that of the first."""
+    """Return the setting of each parameter; of two devices, that of the first. Errors of trackers name themselves."""
     candidates = defaultdict(list)
     for name in names:
-        if not name.startswith("other_"):
+        if not name.startswith(("other_", "tracker.")):
             candidates[name.rpartition(".")[2]].append(name)
     unique = {parameter: settings[0] for parameter, settings in candidates.items() if len(settings) == 1}
     return unique | {parameter: name for parameter, name in AMBIGUOUS.items() if name in names}

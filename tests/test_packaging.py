@@ -47,6 +47,7 @@ PACKAGES = [
     "hxtrain.backends",
     "hxtrain.backends.brainscales2",
     "hxtrain.backends.conformance",
+    "hxtrain.backends.pool",
     "hxtrain.backends.remote",
     "hxtrain.backends.remote.front",
     "hxtrain.backends.replay",

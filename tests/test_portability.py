@@ -40,6 +40,7 @@ GUARDED = {
     "hxtrain/neurons/threads.py": {"sched_getaffinity"},  # behind hasattr
     "hxtrain/datasets/events/hdf5.py": {"pread"},  # behind hasattr
     "experiments/benchmark/speed.py": {"getloadavg"},  # behind hasattr
+    "hxtrain/view/companion.py": {"nice"},  # without it, an ordinary priority
     "backends/remote/keys.py": {"geteuid"},  # behind hasattr
     # the server of a chip runs on Unix alone, and says so; its clients run anywhere
     "backends/remote/address.py": {"AF_UNIX", "O_NOFOLLOW"},

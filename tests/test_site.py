@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from _site import check, options, rules
 
-from hxtrain.backends import BACKENDS
+from hxtrain.backends import BACKENDS, Registry
 from hxtrain.experiments.schema import SCHEMAS, groups, nodes, register, schema
 from hxtrain.experiments.settings import settings
 from hxtrain.rules import RULES
@@ -25,6 +25,16 @@ LOGS = {"warn", "warning"}
 """Functions that show a warning."""
 INTERNAL = {"NotApplicableError", "ConformanceError", "WireError", "InterruptedRunError"}
 """Errors that others turn into texts before a user meets them."""
+
+
+@pytest.fixture(autouse=True)
+def components_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out components that other tests have registered or resolved in this process."""
+    monkeypatch.setattr(
+        Registry,
+        "reachable",
+        lambda self: sorted(name for name, point in self.points().items() if point.value.startswith("hxtrain.")),
+    )
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

@@ -43,7 +43,7 @@ def test_a_command_has_only_its_settings() -> None:
     ("backend", "text", "keys"),
     [
         ("emulator", "seed=-1, engine='slow'", "chip.seed, backend.settings.engine"),
-        ("remote", "preset='x', `patience`", "backend.settings.patience"),
+        ("remote", "preset='x', `patience`", "backend.settings.preset, backend.settings.patience"),
         ("brainscales2", "calibration=x", "backend.settings.calibration"),
         ("brainscales2", "trial_time=1", "backend.trial_time"),
     ],

@@ -323,10 +323,10 @@ def test_a_missing_library_is_named_with_its_extra(name: str, tmp_path: Path, mo
 
 def test_sums_since_a_state_of_an_earlier_epoch_are_all() -> None:
     old, new = Sums(), Sums()
-    old.add(10, 1.0, 5, 3.0, 0.1, {"m": 1.0})
+    old.add(10, 1.0, 5, 3.0, 0.1, metrics={"m": 1.0})
     new.add(4, 2.0, 1, 1.0, 0.1)
     assert new.since(old) == new
-    new.add(10, 3.0, 2, 1.0, 0.1, {"m": 2.0})
+    new.add(10, 3.0, 2, 1.0, 0.1, metrics={"m": 2.0})
     assert new.since(old).samples == 4
     assert new.since(old).metrics == {"m": 1.0}
 
