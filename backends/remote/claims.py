@@ -153,7 +153,9 @@ class Reservation:
         self._lease = grant.lease
         self._address = grant.address
         if position > 0:
-            log.warning("pool %s: leased the chip at %s after %.0f s", self._settings.address, grant.address, moment - start)
+            log.warning(
+                "pool %s: leased the chip at %s after %.0f s", self._settings.address, grant.address, moment - start
+            )
         if self._heart is None:
             self._heart = Heart(self._settings, 2 * grant.heartbeat, self._link)
         self._heart.lease = self._lease
