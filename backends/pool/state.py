@@ -63,6 +63,8 @@ class SavedPool:
     granted: int
     expired: int
     lost: int
+    busy_time: float
+    queued_time: float
 
 
 def default_file(bind: str) -> Path:
@@ -91,6 +93,8 @@ def save(desk: PoolDesk, path: Path) -> None:
         desk.granted,
         desk.expired,
         desk.lost,
+        desk.busy_time,
+        desk.queued_time,
     )
     with replacing(path) as file:
         os.chmod(file.name, 0o600)  # tokens of leases
@@ -135,6 +139,7 @@ def restore(desk: PoolDesk, path: Path, moment: float) -> bool:
     desk.granted = saved.granted
     desk.expired = saved.expired
     desk.lost = saved.lost
+    desk.busy_time, desk.queued_time = saved.busy_time, saved.queued_time
     return True
 
 

@@ -61,7 +61,7 @@ class PoolTiming(NamedTuple):
         finished: Number of runs with a result.
         equal: Number of runs with the weights of a run alone on the same chip.
         executions: Trials on all chips, in multiples of those of the runs; None if counts were lost with servers.
-        busy: Share of time in which fitting chips were leased while someone waited.
+        busy: Share of time in which fitting chips were leased while someone waited; None if nobody waited.
         granted: Number of leases.
         lost: Leases that ended by a lost server.
         expired: Leases that ended by a vanished client.
@@ -73,7 +73,7 @@ class PoolTiming(NamedTuple):
     finished: int
     equal: int
     executions: float | None
-    busy: float
+    busy: float | None
     granted: int
     lost: int
     expired: int
@@ -109,7 +109,7 @@ def pool_rows(timings: Sequence[PoolTiming]) -> list[tuple[str, ...]]:
             f"{t.finished} of {RUNS}",
             f"{t.equal} of {RUNS}",
             "-" if t.executions is None else f"{t.executions:.3f}",
-            f"{t.busy:.1%}",
+            "-" if t.busy is None else f"{t.busy:.1%}",
             str(t.granted),
             str(t.lost),
             str(t.expired),
@@ -290,7 +290,7 @@ def _phase(name: str, folder: Path, is_killed: bool, report: Callable[[int], Non
         RUNS,
         sum(_is_equal(folder / f"{number}", number, folder / "alone" / f"{number}") for number in range(RUNS)),
         executions,
-        outcome.busy or 0.0,
+        outcome.busy,
         outcome.granted,
         outcome.lost,
         outcome.expired,

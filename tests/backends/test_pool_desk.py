@@ -1,8 +1,11 @@
 """The bookkeeping of a pool: turns, and what a claim gets."""
 
+from pathlib import Path
+
 import pytest
 
 from hxtrain.backends.pool.desk import PoolDesk
+from hxtrain.backends.pool.state import restore, save
 from hxtrain.backends.remote.claims import Claim, Grant, Wish
 from hxtrain.backends.remote.leases import Origin
 from hxtrain.backends.remote.protocol import Refusal
@@ -63,5 +66,18 @@ def test_a_lease_for_an_earlier_wish_is_given_back() -> None:
     assert claim(desk, "a", "alice", 0.0).address == "tcp://A"
     assert claim(desk, "a", "alice", 1.0, chip="B").address == "tcp://B"
     assert list(desk.leases) == ["tcp://B"]
-    with pytest.raises(Refusal, match="no chip with chip=C"):
+    with pytest.raises(Refusal, match="no chip with chip C"):
         claim(desk, "b", "bob", 1.0, chip="C")
+
+
+def test_a_restored_pool_goes_on_with_its_sums(tmp_path: Path) -> None:
+    desk = desk_of("A")
+    claim(desk, "first", "ada", 1.0)
+    claim(desk, "second", "ben", 2.0)
+    claim(desk, "second", "ben", 5.0)
+    assert desk.queued_time > 0.0
+    save(desk, tmp_path / "pool.json")
+    other = desk_of("A")
+    assert restore(other, tmp_path / "pool.json", 0.0)
+    assert (other.busy_time, other.queued_time) == (desk.busy_time, desk.queued_time)
+    assert other.busy == desk.busy
