@@ -77,7 +77,7 @@ def test_a_restored_pool_goes_on_with_its_sums(tmp_path: Path) -> None:
     claim(desk, "second", "ben", 5.0)
     assert desk.queued_time > 0.0
     save(desk, tmp_path / "pool.json")
-    other = desk_of("A")
-    assert restore(other, tmp_path / "pool.json", 0.0)
-    assert (other.busy_time, other.queued_time) == (desk.busy_time, desk.queued_time)
-    assert other.busy == desk.busy
+    restored = desk_of("A")
+    assert restore(restored, tmp_path / "pool.json", 0.0)
+    assert (restored.busy_time, restored.queued_time) == (desk.busy_time, desk.queued_time)
+    assert restored.busy == desk.busy
