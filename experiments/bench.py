@@ -92,7 +92,17 @@ def _rules(config: BenchConfig) -> Outcome:
 
 def _pool(config: BenchConfig) -> Outcome:
     timings = bench_pool(config, run_directory(), command_line())
-    columns = ("phase", "runs", "bit-equal", "trials / needed", "busy while queued", "leases", "lost", "expired")
+    columns = (
+        "phase",
+        "runs",
+        "bit-equal",
+        "kills",
+        "trials / needed",
+        "busy while queued",
+        "leases",
+        "lost",
+        "expired",
+    )
     return "short runs in a pool of chips", (*columns, "longest silence (heartbeats)", "time"), pool_rows(timings)
 
 

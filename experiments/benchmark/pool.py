@@ -45,6 +45,8 @@ CHIPS = tuple(f"P{number}" for number in range(8))
 RUNS = 24
 WORKERS = 12
 """Number of processes that train at the same time; more than chips, so that some wait."""
+KILLS = 5
+"""Number of kills of the second phase: two servers, two workers and the broker."""
 HEARTBEAT = 5.0
 PORTS = (20_000, 32_000)
 """Ports below those that the system gives to outgoing connections: a killed process gets its port again."""
@@ -60,6 +62,7 @@ class PoolTiming(NamedTuple):
         phase: What happened meanwhile.
         finished: Number of runs with a result.
         equal: Number of runs with the weights of a run alone on the same chip.
+        kills: Number of kills that were carried out, of five; a fast machine is through before the last one is due.
         executions: Trials on all chips, in multiples of those of the runs; None if counts were lost with servers.
         busy: Share of time in which fitting chips were leased while someone waited; None if nobody waited.
         granted: Number of leases.
@@ -72,6 +75,7 @@ class PoolTiming(NamedTuple):
     phase: str
     finished: int
     equal: int
+    kills: int
     executions: float | None
     busy: float | None
     granted: int
@@ -108,6 +112,7 @@ def pool_rows(timings: Sequence[PoolTiming]) -> list[tuple[str, ...]]:
             t.phase,
             f"{t.finished} of {RUNS}",
             f"{t.equal} of {RUNS}",
+            f"{t.kills} of {KILLS}" if t.kills else "-",
             "-" if t.executions is None else f"{t.executions:.3f}",
             "-" if t.busy is None else f"{t.busy:.1%}",
             str(t.granted),
@@ -289,6 +294,7 @@ def _phase(name: str, folder: Path, is_killed: bool, report: Callable[[int], Non
         name,
         RUNS,
         sum(_is_equal(folder / f"{number}", number, folder / "alone" / f"{number}") for number in range(RUNS)),
+        0 if disturbance is None else disturbance.kills,
         executions,
         outcome.busy,
         outcome.granted,
@@ -321,6 +327,11 @@ class Disturbance:
         self._restart: threading.Thread | None = None
         self._killed: dict[str, float] = {}
         self.longest_silence = 0.0
+
+    @property
+    def kills(self) -> int:
+        """Number of kills so far."""
+        return KILLS - len(self._plan)
 
     def advance(self) -> None:
         """Do what is due, and note the ends of the leases of killed workers."""
