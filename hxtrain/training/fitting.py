@@ -123,7 +123,7 @@ def fit(
             f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
         )
     named = named_trackers(trackers)
-    require_trackers(named, None if folder is None else Path(text("folder", folder)))
+    require_trackers(named, None if folder is None else Path(text("folder", folder)), config.resume)
     tasks = SingleTask() if tasks is None else tasks
     require_kind(tasks, TaskSequence, "tasks", "give PermutedTasks(3)")
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss
