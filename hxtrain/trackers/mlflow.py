@@ -18,6 +18,7 @@ TAG = "hxtrain.id"
 """Tag that holds the run's unique name, by which a resumed run is found."""
 LONGEST = 500
 """Length limit of the text of a parameter."""
+SILENCE = "MLFLOW_DISABLE_TELEMETRY=true"
 STATES = {FINISHED: "FINISHED", INTERRUPTED: "KILLED"}
 """MLflow's word for how a run ends; else `FAILED`."""
 
@@ -37,7 +38,7 @@ class MLflow(Tracker):
 
     def check(self, run: TrackedRun) -> None:
         """Refuse to start without the library."""
-        library("mlflow", NAME)
+        library("mlflow", NAME, SILENCE)
 
     def start(self, run: TrackedRun) -> None:
         """Start or continue the run."""

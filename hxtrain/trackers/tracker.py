@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,12 +176,21 @@ TRACKERS: Registry[type[Tracker]] = Registry("trackers", "tracker", Tracker)
 """Trackers by name."""
 
 
-def library(name: str, extra: str) -> Any:
+def library(name: str, extra: str, silence: str | None = None) -> Any:
     """Return a module of a library that an extra installs.
+
+    Args:
+        name: Name of the module.
+        extra: Extra of hxtrain that installs the library.
+        silence: `NAME=VALUE` of an environment variable by which the library sends its makers no figures of its use; a
+            value that the user has set stays.
 
     Raises:
         TrackerError: It is not installed, or cannot be imported.
     """
+    if silence is not None:
+        variable, _, value = silence.partition("=")
+        os.environ.setdefault(variable, value)
     try:
         return import_module(name)
     except Exception as error:  # a library may raise anything

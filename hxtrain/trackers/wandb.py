@@ -48,17 +48,19 @@ class WandB(Tracker):
 
     def check(self, run: TrackedRun) -> None:
         """Refuse to start without the library, or without a folder."""
-        library("wandb", NAME)
+        self._library()
         run_folder(run, self.folder, NAME)
 
     def start(self, run: TrackedRun) -> None:
         """Start or continue the run; a run offline continues in a second folder, with the same id."""
-        wandb = library("wandb", NAME)
+        wandb = self._library()
         place = run_folder(run, self.folder, NAME) if self.folder else run.folder
         assert place is not None  # `check` has asked
         (place / NAME).mkdir(parents=True, exist_ok=True)
         self._file = place / NAME / f"{run.id}{SUFFIX}"
-        self._last = last_steps(self._file) if run.is_resumed and self.mode != ONLINE else {}
+        self._last = last_steps(self._file) if run.is_resumed else {}
+        if self.mode == ONLINE:  # W&B drops steps that it has, and may lack those after the checkpoint
+            self._last = {name: min(step, run.step) for name, step in self._last.items()}
         with hooks_restored():
             self._run: Any = wandb.init(
                 project=self.project,
@@ -104,6 +106,9 @@ class WandB(Tracker):
         """Note how the run ended, and finish it."""
         self._run.summary["status"] = status
         self._run.finish(exit_code=0 if status == FINISHED else 1)
+
+    def _library(self) -> Any:
+        return library("wandb", NAME, None if self.mode == ONLINE else "WANDB_ERROR_REPORTING=false")
 
 
 def last_steps(file: Path) -> dict[str, int]:
