@@ -85,7 +85,8 @@ class Worker:
         """Give the tracker up if it has failed, or hangs."""
         since = self._since
         if self._error is not None:
-            self.give_up(f"failed with {type(self._error).__name__}: {self._error}")
+            reason, *_ = str(self._error).splitlines() or [""]
+            self.give_up(f"failed with {type(self._error).__name__}: {reason}")
         elif since is not None and time.monotonic() - since > self._patience:
             self.give_up(f"has not answered for {self._patience:g} s")
 
