@@ -117,12 +117,13 @@ def unknown(key: str, command: str, backend: str = "") -> str:
         return (
             f"{key} is not a setting of the chosen {group}, but of {', '.join(options)}; choose that, or leave it out"
         )
-    close = nearest(key, {*names, *groups(command)})
+    is_tracker = group == "tracker" and group not in groups(command)
+    close = [] if is_tracker else nearest(key, {*names, *groups(command)})
     if close:
         return f"{key} is not a setting; did you mean {_or(close)}?"
-    is_elsewhere = key == group or (group not in groups(command) and bool(options))
+    is_elsewhere = is_tracker or key == group or (group not in groups(command) and bool(options))
     commands = [name for name in SCHEMAS if is_elsewhere and group in groups(name)]
-    if command in ORIGINS and group in groups("train"):
+    if command in ORIGINS and group in groups("train") and not is_tracker:
         return f"{key} is not a setting of {program(command)}: it is {ORIGINS[command]}"
     if commands:
         return f"{key} is not a setting of {program(command)}, but of {', '.join(map(program, commands))}"

@@ -9,7 +9,7 @@ from typing import Any, Dict  # noqa: UP035
 
 import torch
 
-from hxtrain.ann.models import MODELS, MLPConfig, ModelConfig, model_name
+from hxtrain.ann.models import MLPConfig, ModelConfig, model_name
 from hxtrain.ann.teachers import ANN
 from hxtrain.ann.trainer import AnnTask, AnnTrainer
 from hxtrain.datasets import DataConfig, Dataset
@@ -18,7 +18,7 @@ from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.randomness import seeded
-from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
+from hxtrain.trackers import TrackedRun, Tracker, require_trackers, tracked
 from hxtrain.training.config import AnnTrainerConfig
 from hxtrain.training.loop import CHECKPOINT
 
@@ -26,6 +26,7 @@ from .construction import torch_device
 from .identity import step_settings
 from .result import outcome
 from .run_directory import finished, run_folder, write_config
+from .settings import check_parts
 
 IDENTITY = {"backend": ANN, "chip": "none", "chip_hash": "none"}
 """Identity of the device in results, in the terms of spiking networks."""
@@ -48,7 +49,7 @@ class AnnConfig:
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
-        check_trackers(self.tracker)
+        check_parts(self)
 
 
 def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress, group: str = "") -> dict[str, Any]:
@@ -64,13 +65,13 @@ def train_ann(config: AnnConfig, folder: Path, command: str, progress: Progress,
     """
     with run_folder(folder, config.trainer.resume), tuned(config.trainer.threads):
         start = time.perf_counter()
-        require_trackers(config.tracker, folder)
+        require_trackers(config.tracker, folder, config.trainer.resume)
         n_previous_remarks = len(progress.remarks)
         data = config.data.load()
         accelerator = torch_device(config.trainer.torch_device)
         config.augment.check(data.train, data.title)
         task = _task(config, data, accelerator)
-        settings = {**_settings(config), "data.sha256": data.sha256}
+        settings = {**step_settings(config, config.trainer), "data.sha256": data.sha256}
         measured: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in task.model.parameters())}
         trainer = AnnTrainer(task, config.trainer, config.seed, folder, settings, progress, accelerator)
         trainer.prepare()
@@ -92,7 +93,7 @@ def complete_ann(config: AnnConfig, folder: Path, command: str, progress: Progre
     Raises:
         CheckpointError: The directory holds a run with other settings.
     """
-    result = finished(folder, config.trainer.epochs, _settings(config))
+    result = finished(folder, config.trainer.epochs, step_settings(config, config.trainer))
     if result is not None:
         progress.say(f"{folder.name}: finished before, {result['test_accuracy']:.2%}")
         return result
@@ -105,8 +106,3 @@ def _task(config: AnnConfig, data: Dataset, accelerator: torch.device) -> AnnTas
     with seeded(config.seed, "weights"):
         model = config.model.build(data.shape, len(data.classes))
     return AnnTask(model.to(accelerator), data, config.augment)
-
-
-def _settings(config: AnnConfig) -> dict[str, Any]:
-    """Return all settings that change a step, flat."""
-    return {**step_settings(config, config.trainer), "model.kind": MODELS.name_of(type(config.model))}

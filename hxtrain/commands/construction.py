@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -85,12 +85,17 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def introduce(progress: Progress, net: Network, data: Dataset, identity: dict[str, str]) -> None:
+def introduce(progress: Progress, net: Network, data: Dataset, identity: Mapping[str, str]) -> None:
     """Report the network, its data and its device, and print the plan."""
+    introduce_network(progress, net, f"on {data.title}", identity)
+
+
+def introduce_network(progress: Progress, net: Network, task: str, identity: Mapping[str, str]) -> None:
+    """Report the network, its task (such as `on digits 8x8`) and its device, and print the plan."""
     sizes = [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]
     chip = f", chip {identity['chip']} ({identity.get('preset', 'no preset')}, {identity['chip_hash']})"
     progress.say(
-        f"network {'-'.join(map(str, sizes))} on {data.title}, "
+        f"network {'-'.join(map(str, sizes))} {task}, "
         f"backend {identity['backend']}{chip if identity['backend'] != SOFTWARE else ''}"
     )
     device = device_of(net)

@@ -24,7 +24,7 @@ from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.saved import component, read_result
 from hxtrain.runs.versions import processor, versions
-from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
+from hxtrain.trackers import TrackedRun, Tracker, require_trackers, tracked
 from hxtrain.training.evaluation import Evaluation, evaluate
 from hxtrain.training.loop import CHECKPOINT, shorten
 
@@ -33,7 +33,7 @@ from .evaluate import clipped_shares, warn_clipped
 from .identity import device_identity, flatten, identified_settings
 from .result import all_notes, device_cost, input_events, save_weights
 from .run_directory import run_folder, write_config
-from .settings import RunConfig
+from .settings import RunConfig, check_parts
 
 RESULT = "result.json"
 
@@ -74,7 +74,7 @@ class ConvertConfig:
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
-        check_trackers(self.tracker)
+        check_parts(self)
         for name, minimum in (("batch_size", 1), ("table_samples", 0), ("test_samples", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {minimum}")

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from hxtrain.ann.models import MODELS
 from hxtrain.ann.teachers import teacher_settings
 from hxtrain.backends import Registry, free_settings
 from hxtrain.datasets import Dataset
 from hxtrain.datasets.encoders import ENCODERS
 from hxtrain.datasets.sequences import SEQUENCES, SingleTask
+from hxtrain.environments import ENVIRONMENTS
 from hxtrain.execution import Device
 from hxtrain.execution.config import SOFTWARE
 from hxtrain.gradients import GRADIENTS
@@ -34,8 +36,10 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "constraint": CONSTRAINTS,
     "mask": MASKS,
     "tasks": SEQUENCES,
+    "environment": ENVIRONMENTS,
+    "model": MODELS,
 }
-"""Registry of each part of which there are several kinds."""
+"""Registry of each part of which there are several kinds, in the settings of any command that trains."""
 
 
 FREE_TO_CHANGE = {
@@ -67,40 +71,44 @@ def free_to_change(backend: str) -> set[str]:
     return FREE_TO_CHANGE | {f"{group}.{name}" for group in groups for name in free_settings(backend)}
 
 
-def identified_settings(config: RunConfig, identity: dict[str, str], data: Dataset) -> dict[str, Any]:
+def identified_settings(config: RunConfig, identity: Mapping[str, str], data: Dataset) -> dict[str, Any]:
     """Return the flat plain values that identify a run; a resumed run must have the same."""
-    free = free_to_change(config.backend.name)
-    device_values = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
-    return {**run_settings(config), **device_values, "data.sha256": data.sha256}
+    return {**run_settings(config), **device_entries(config.backend.name, identity), "data.sha256": data.sha256}
+
+
+def device_entries(backend: str, identity: Mapping[str, str]) -> dict[str, str]:
+    """Return the entries `identity.NAME` of a device that is identified, without those that are free to change."""
+    free = free_to_change(backend)
+    return {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
 
 
 def run_settings(config: RunConfig) -> dict[str, Any]:
     """Return all settings that change a step, flat; a teacher is identified by its content."""
     settings = step_settings(config, config.trainer)
     flat = {key: value for key, value in settings.items() if not key.startswith("distillation.")}
-    flat |= teacher_settings(config.distillation)
-    return {**flat, **component_names(config)}
-
-
-def component_names(config: RunConfig) -> dict[str, Any]:
-    """Return the registered name of each component of a run, such as `loss.kind`; several are `regularizer.kinds`."""
-    names: dict[str, Any] = {}
-    for group, registry in REGISTRIES.items():
-        value = getattr(config, group)
-        if isinstance(value, dict):
-            names[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
-        else:
-            names[f"{group}.kind"] = registry.name_of(type(value))
-    return names
+    return flat | teacher_settings(config.distillation)
 
 
 def step_settings(config: Any, trainer: CourseConfig) -> dict[str, Any]:
-    """Return the settings of a config (a dataclass) that are not free to change, flat."""
+    """Return the settings of a config (a dataclass) that are not free to change, flat, with its components."""
     settings = flatten(asdict(config))
     free = free_to_change(settings.get("backend.name", ""))
     is_sequence = getattr(config, "tasks", SingleTask()) != SingleTask()
     free -= {"trainer.epochs"} if trainer.schedule == "cosine" or is_sequence else set()
-    return {key: value for key, value in settings.items() if key not in free and key.split(".")[0] != "tracker"}
+    values = {key: value for key, value in settings.items() if key not in free and key.split(".")[0] != "tracker"}
+    return {**values, **component_names(config)}
+
+
+def component_names(config: Any) -> dict[str, Any]:
+    """Return the registered names of the components of a config: `loss.kind`; of several, `regularizer.kinds`."""
+    names: dict[str, Any] = {}
+    for group, registry in REGISTRIES.items():
+        value = getattr(config, group, None)
+        if isinstance(value, dict):
+            names[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
+        elif value is not None:
+            names[f"{group}.kind"] = registry.name_of(type(value))
+    return names
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

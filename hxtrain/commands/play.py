@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict  # noqa: UP035 - OmegaConf resolves these on every Python
 
-from omegaconf import MISSING
-
-from hxtrain.backends import Registry
-from hxtrain.checks import check_types, require_kind
+from hxtrain.checks import require_kind, text
 from hxtrain.environments import ENVIRONMENTS, Environment, Pong
 from hxtrain.execution import device_of, sent_weights
 from hxtrain.execution.config import BackendConfig, ChipConfig
-from hxtrain.execution.plan import PLAN_COLUMNS
-from hxtrain.network import NETWORKS, Architecture, Network, NetworkConfig
+from hxtrain.network import Architecture, NetworkConfig
 from hxtrain.plots import play as plots
 from hxtrain.plots.training import plot_weights
-from hxtrain.rules import CONSTRAINTS, OPTIMIZERS, RULES, SGD, Clamp, Constraint, Excitatory, LearningRule, Optimizer
+from hxtrain.rules import SGD, Clamp, Constraint, Excitatory, LearningRule, Optimizer
 from hxtrain.rules.reward import RewardSTDP
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.process import tuned
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import processor, versions
-from hxtrain.trackers import TrackedRun, Tracker, check_trackers, require_trackers, tracked
+from hxtrain.trackers import TrackedRun, Tracker, require_trackers, tracked
 from hxtrain.training.config import PlayerConfig
 from hxtrain.training.loop import CHECKPOINT
 from hxtrain.training.play import Exhibition, Player, PlayTask
 
-from .construction import attached, torch_device
-from .identity import device_identity, free_to_change, step_settings
+from .construction import attached, introduce_network, torch_device
+from .identity import device_entries, device_identity, step_settings
 from .recorded_chip import at_recorded_chip
 from .result import all_notes, optional_plots, save_weights
 from .run_directory import run_folder, write_config
-
-REGISTRIES: Mapping[str, Registry[Any]] = {
-    "environment": ENVIRONMENTS,
-    "network": NETWORKS,
-    "rule": RULES,
-    "optimizer": OPTIMIZERS,
-    "constraint": CONSTRAINTS,
-}
-"""Registry of each part of which there are several kinds."""
+from .settings import check_parts
 
 
 def _network() -> NetworkConfig:
@@ -75,15 +62,12 @@ class PlayConfig:
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
-        check_types(self, "")
-        check_trackers(self.tracker)
-        kinds = {"environment": Environment, "network": Architecture, "rule": LearningRule, "optimizer": Optimizer}
-        for name, kind in kinds.items():
-            if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
-                require_kind(getattr(self, name), kind, name, f"give PlayConfig({name}={kind.__name__}(...))")
+        check_parts(self)
 
 
-def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Progress | None = None) -> dict[str, Any]:
+def play(
+    config: PlayConfig, folder: str | Path, command: str = "", progress: Progress | None = None, group: str = ""
+) -> dict[str, Any]:
     """Train a network in an environment, play, and write everything into the run directory.
 
     Args:
@@ -91,6 +75,7 @@ def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Pr
         folder: Run directory; `config.yaml`, `checkpoint.pt`, `metrics.jsonl`, `weights.npz`, `result.json`, `plots/`.
         command: Command that starts the run, for the record.
         progress: Receiver of all reports.
+        group: Name of the sweep that the run is part of, for trackers.
 
     Returns:
         Content of `result.json`.
@@ -102,14 +87,14 @@ def play(config: PlayConfig, folder: str | Path, command: str = "", progress: Pr
         ValueError: A setting is out of range.
     """
     require_kind(config, PlayConfig, "config", "play(PlayConfig(...), folder)")
-    folder = Path(folder).expanduser()
+    folder = Path(text("folder", folder)).expanduser()
     with run_folder(folder, config.trainer.resume), tuned(config.trainer.threads):
-        return _play(config, folder, command, progress or Progress(config.trainer.progress))
+        return _play(config, folder, command, progress or Progress(config.trainer.progress), group)
 
 
-def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) -> dict[str, Any]:
+def _play(config: PlayConfig, folder: Path, command: str, progress: Progress, group: str) -> dict[str, Any]:
     start = time.perf_counter()
-    require_trackers(config.tracker, folder)
+    require_trackers(config.tracker, folder, config.trainer.resume)
     n_previous_remarks = len(progress.remarks)
     environment = config.environment
     accelerator = torch_device(config.trainer.torch_device)
@@ -120,52 +105,42 @@ def _play(config: PlayConfig, folder: Path, command: str, progress: Progress) ->
     with attached(backend, config.chip, net) as device:
         identity = device_identity(device)
         task = PlayTask(net, environment, config.rule, config.optimizer, config.constraint)
-        settings = _identify(config, identity)
+        settings = {**step_settings(config, config.trainer), **device_entries(backend.name, identity)}
         player = Player(task, config.trainer, config.seed, folder, settings, progress)
         player.prepare()  # precedes all reports, since they are logged in the run directory
         write_config(folder, config)
-        introduce(progress, net, config, identity)
-        run = TrackedRun(folder.name, "", "", asdict(config), folder, player.steps_done, config.trainer.resume)
-        with tracked(run, config.tracker, progress, net):
+        name = ENVIRONMENTS.name_of(type(environment))
+        introduce_network(progress, net, f"in {name} by {config.rule.name}", identity)
+        run = TrackedRun(folder.name, group, "", asdict(config), folder, player.steps_done, config.trainer.resume)
+        with tracked(run, config.tracker, progress, net) as tracking:
             player.fit()
-        games = player.games()
-        outcome = {
-            **_scores(player),
-            **_games(player, games),
-            **player.environment.summary(net.projections[0].synapses.weight),
-            **identity,
-            "environment": ENVIRONMENTS.name_of(type(environment)),
-            "rule": config.rule.name,
-            "seed": config.seed,
-            "silenced_neurons": 0 if player.masks is None else int((player.masks[-1] == 0).sum()),  # type: ignore[union-attr]
-            "seconds": time.perf_counter() - start,
-            "command": command,
-            "notes": all_notes(
-                (note for record in player.records for note in record["notes"]), progress.remarks[n_previous_remarks:]
-            ),
-            "settings": settings,
-            "versions": versions(),
-            "processor": processor(),
-        }
-        save_weights(folder / "weights.npz", net)
-        write_json(folder / "result.json", outcome)
-        if config.trainer.plots:
-            with optional_plots(progress):
-                draw_plots(folder / "plots", player, games)
+            games = player.games()
+            outcome = {
+                **_scores(player),
+                **_games(player, games),
+                **player.environment.summary(net.projections[0].synapses.weight),
+                **identity,
+                "environment": name,
+                "rule": config.rule.name,
+                "seed": config.seed,
+                "silenced_neurons": 0 if player.masks is None else int((player.masks[-1] == 0).sum()),  # type: ignore[union-attr]
+                "seconds": time.perf_counter() - start,
+                "command": command,
+                "notes": all_notes(
+                    (note for record in player.records for note in record["notes"]),
+                    progress.remarks[n_previous_remarks:],
+                ),
+                "settings": settings,
+                "versions": versions(),
+                "processor": processor(),
+            }
+            save_weights(folder / "weights.npz", net)
+            write_json(folder / "result.json", outcome)
+            if config.trainer.plots:
+                with optional_plots(progress):
+                    draw_plots(folder / "plots", player, games)
+            tracking.artifacts(folder)
     return outcome
-
-
-def introduce(progress: Progress, net: Network, config: PlayConfig, identity: Mapping[str, str]) -> None:
-    """Report the network, its environment and its device, and print the plan."""
-    sizes = "-".join(map(str, [net.layers[0].linear.inputs, *(layer.neurons.size for layer in net.layers)]))
-    preset = f", chip {identity['chip']} ({identity.get('preset', 'no preset')})" if device_of(net) else ""
-    name = ENVIRONMENTS.name_of(type(config.environment))
-    progress.say(f"network {sizes} in {name} by {config.rule.name}, backend {identity['backend']}{preset}")
-    device = device_of(net)
-    if device is not None and device.plan is not None:
-        progress.table("placement", PLAN_COLUMNS, device.plan.rows())
-        for text in device.warnings:
-            progress.note(text)
 
 
 def draw_plots(folder: Path, player: Player, games: Exhibition | None) -> None:
@@ -212,17 +187,3 @@ def _games(player: Player, games: Exhibition | None) -> dict[str, Any]:
         "misses": games.scores.misses,
         "game_score": scores["score"],
     }
-
-
-def _identify(config: PlayConfig, identity: Mapping[str, str]) -> dict[str, Any]:
-    """Return the flat plain values that identify a run; a resumed run must have the same."""
-    free = free_to_change(config.backend.name)
-    kinds: dict[str, Any] = {}
-    for group, registry in REGISTRIES.items():
-        value = getattr(config, group)
-        if isinstance(value, dict):
-            kinds[f"{group}.kinds"] = [registry.name_of(type(part)) for part in value.values()]
-        else:
-            kinds[f"{group}.kind"] = registry.name_of(type(value))
-    device = {f"identity.{key}": value for key, value in identity.items() if f"identity.{key}" not in free}
-    return {**step_settings(config, config.trainer), **kinds, **device}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, List, Optional  # noqa: UP035 - OmegaConf resolves these on every Python
@@ -11,11 +12,12 @@ from hxtrain.execution.config import SOFTWARE, BackendConfig, ChipConfig
 from hxtrain.runs.metrics import write_json
 from hxtrain.runs.progress import Progress
 from hxtrain.runs.versions import versions
+from hxtrain.trackers import Tracker
 from hxtrain.training.loop import CHECKPOINT
 
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
-from .settings import RunConfig
+from .settings import RunConfig, run_config
 from .train import complete
 
 
@@ -36,6 +38,7 @@ class SensitivityConfig(RunConfig):
     tune_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.imperfections:
             raise ValueError("imperfections must name at least one; see chip.only in docs/emulator.md")
         for field_name in ("imperfections", "presets"):
@@ -52,8 +55,7 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     Returns:
         Content of `sensitivity.json`; `accuracy[preset][imperfection]` has `deployed` and `in_the_loop`.
     """
-    names = RunConfig.__dataclass_fields__
-    base = RunConfig(**{name: getattr(config, name) for name in names})
+    base = run_config(config)
     software = replace(base, backend=BackendConfig(SOFTWARE))
     trained = complete(software, folder / SOFTWARE, command, progress, folder.name)
     checkpoint = folder / SOFTWARE / CHECKPOINT
@@ -80,7 +82,9 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
                 test_samples=base.trainer.test_samples,
             )
             deployed = finished_evaluation(evaluation, place / "deployed", command, progress)["test_accuracy"]
-            tuned = complete(replace(base, chip=chip, trainer=tuner), place / "tuned", command, progress, folder.name)
+            trackers = _named_trackers(config.tracker, f"{preset}/{name}")
+            settings = replace(base, chip=chip, trainer=tuner, tracker=trackers)
+            tuned = complete(settings, place / "tuned", command, progress, folder.name)
             accuracy[preset][name] = {"deployed": deployed, "in_the_loop": tuned["test_accuracy"]}
     outcome = {
         "software": trained["test_accuracy"],
@@ -95,6 +99,11 @@ def sensitivity(config: SensitivityConfig, folder: Path, command: str, progress:
     }
     write_json(folder / "sensitivity.json", outcome)
     return outcome
+
+
+def _named_trackers(trackers: Mapping[str, Tracker], name: str) -> dict[str, Tracker]:
+    """Return trackers that show a run by its place in the study; all runs on a device have directories `tuned`."""
+    return {key: replace(item, name=f"{item.name} {name}" if item.name else name) for key, item in trackers.items()}
 
 
 def _cases(imperfections: list[str]) -> list[tuple[str, Optional[list[str]]]]:  # noqa: UP045

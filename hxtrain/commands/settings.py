@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Dict  # noqa: UP035
+from typing import Any, Dict, get_type_hints  # noqa: UP035
 
 from omegaconf import MISSING
 
@@ -61,34 +60,39 @@ class RunConfig:
     tracker: Dict[str, Tracker] = field(default_factory=dict)  # noqa: UP006
 
     def __post_init__(self) -> None:
-        check_types(self, "")
+        check_parts(self)
         if self.optimizer == MISSING and self.rule != MISSING:
             self.optimizer = default_optimizer(self.rule)
-        for name, kind in PARTS.items():
-            if getattr(self, name) != MISSING:  # a schema, in which groups are yet to be chosen
-                require_kind(getattr(self, name), kind, name, f"give RunConfig({name}={kind.__name__}(...))")
         if self.regularizer != MISSING:
             listed(mapping("regularizer", self.regularizer))
-        if self.tracker != MISSING:
-            check_trackers(self.tracker)
 
 
-PARTS: Mapping[str, type] = {
-    "backend": BackendConfig,
-    "chip": ChipConfig,
-    "network": Architecture,
-    "encoder": Encoder,
-    "loss": Loss,
-    "gradient": Gradient,
-    "rule": LearningRule,
-    "optimizer": Optimizer,
-    "mask": MaskMethod,
-    "data": DataConfig,
-    "tasks": TaskSequence,
-    "augment": Augmentation,
-    "distillation": Distillation,
-    "trainer": TrainerConfig,
-    "parallel": ParallelConfig,
-    "view": ViewConfig,
-}
-"""Type of each part of the settings of a run."""
+def run_config(study: RunConfig, **changes: Any) -> RunConfig:
+    """Return the settings of a training run of a study, whose settings are those of its runs and more.
+
+    Args:
+        study: Settings of the study.
+        changes: Settings of this run, by name.
+    """
+    names = RunConfig.__dataclass_fields__
+    return RunConfig(**{name: getattr(study, name) for name in names} | changes)
+
+
+def check_parts(config: Any) -> None:
+    """Check the settings of a command: numbers, flags and texts, the class of each part, and the trackers.
+
+    Args:
+        config: Settings (a dataclass); what is yet to be chosen, as in a schema, is not checked.
+
+    Raises:
+        TypeError: A part is of another class.
+        ValueError: A number, a flag or a text has another type.
+    """
+    check_types(config, "")
+    title = type(config).__name__
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if isinstance(kind, type) and kind.__module__ != "builtins" and value != MISSING:
+            require_kind(value, kind, name, f"give {title}({name}={kind.__name__}(...))")
+    if config.tracker != MISSING:
+        check_trackers(config.tracker)

@@ -89,7 +89,7 @@ def _run(
     config: RunConfig, folder: Path, command: str, progress: Progress, members: Team, group: str
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    require_trackers(config.tracker, folder)
+    require_trackers(config.tracker, folder, config.trainer.resume)
     devices = _with_devices(config, members, folder)
     n_previous_remarks = len(progress.remarks)
     data = config.data.load()

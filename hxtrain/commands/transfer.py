@@ -19,7 +19,7 @@ from hxtrain.training.loop import CHECKPOINT
 from .evaluate import EvaluateConfig
 from .evaluations import finished_evaluation
 from .result import optional_plots
-from .settings import RunConfig
+from .settings import RunConfig, run_config
 from .train import complete
 
 POPULATION = "population"
@@ -41,6 +41,7 @@ class TransferConfig(RunConfig):
     software: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.chips)) != len(self.chips) or len(self.chips) < 2:
             raise ValueError(f"chips={list(self.chips)} must name at least two different chips")
         for name in self.chips:
@@ -70,10 +71,10 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
     results = {}
     for name, chip in trained.items():
         results[name] = complete(
-            _run_config(config, chip=chip), folder / "trained" / name, command, progress, folder.name
+            run_config(config, chip=chip), folder / "trained" / name, command, progress, folder.name
         )
     if config.software:
-        software = _run_config(config, backend=BackendConfig(SOFTWARE))
+        software = run_config(config, backend=BackendConfig(SOFTWARE))
         results[SOFTWARE] = complete(software, folder / "trained" / SOFTWARE, command, progress, folder.name)
     accuracy: dict[str, dict[str, float]] = {}
     hashes = {}
@@ -106,11 +107,6 @@ def transfer(config: TransferConfig, folder: Path, command: str, progress: Progr
     with optional_plots(progress):
         plots.plot_transfer(accuracy, folder / "transfer.png")
     return outcome
-
-
-def _run_config(config: TransferConfig, **changes: Any) -> RunConfig:
-    names = RunConfig.__dataclass_fields__
-    return RunConfig(**{**{name: getattr(config, name) for name in names}, **changes})
 
 
 def _summary(accuracy: dict[str, dict[str, float]], chips: list[str]) -> dict[str, float]:

@@ -55,9 +55,7 @@ class Sums:
         self.chip_seconds += chip_seconds
 
     def since(self, previous: Sums) -> Sums:
-        """Return the sums over the steps after a previous state of the same epoch; of an earlier epoch, all of them."""
-        if self.samples < previous.samples:
-            return self
+        """Return the sums over the steps after a previous state of the same epoch."""
         parts: dict[str, Any] = {}
         for item in fields(self):
             value, old = getattr(self, item.name), getattr(previous, item.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -20,7 +21,8 @@ class TensorBoard(Tracker):
     """Writes event files of TensorBoard: `tensorboard --logdir FOLDER` shows them.
 
     Attributes:
-        folder: Folder of the event files; None: `tensorboard` in the run directory.
+        folder: Folder that gets a folder of event files for each run, `NAME-ID`; None: `tensorboard` in the run
+            directory.
     """
 
     folder: Optional[str] = None  # noqa: UP045 - OmegaConf resolves these on every Python
@@ -33,16 +35,20 @@ class TensorBoard(Tracker):
     def start(self, run: TrackedRun) -> None:
         """Open an event file; TensorBoard hides what earlier files have of steps that are done again."""
         module = library("torch.utils.tensorboard", NAME)
-        place = run_folder(run, self.folder, NAME)
-        self._writer: Any = module.SummaryWriter(str(place), purge_step=run.step + 1 if run.is_resumed else None)
-        if not run.is_resumed:
+        place = self._place(run)
+        is_begun = place.is_dir() and any(place.iterdir())
+        self._logged = scalars(place, run.step) if is_begun and run.is_resumed else frozenset()
+        self._last = run.step
+        self._writer: Any = module.SummaryWriter(str(place), purge_step=run.step + 1 if is_begun else None)
+        if not (is_begun and run.is_resumed):
             self._writer.add_text("settings", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(run.config)))}\n```")
         self._writer.flush()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            if step != self._last or name not in self._logged:  # a resumed run logs its last record again
+                self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def image(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
@@ -64,3 +70,23 @@ class TensorBoard(Tracker):
         """Write how the run ended, and close the file."""
         self._writer.add_text("status", status)
         self._writer.close()
+
+    def _place(self, run: TrackedRun) -> Path:
+        """Return the folder of a run's event files; a run that was moved has its previous one."""
+        place = run_folder(run, self.folder, NAME)
+        if self.folder is None:
+            return place
+        short = run.id[:8]
+        return next(place.glob(f"*-{short}"), place / f"{run.name}-{short}")
+
+
+def scalars(folder: Path, step: int) -> frozenset[str]:
+    """Return the names of the scalars that the event files of a folder have of a step."""
+    loader = library("tensorboard.backend.event_processing.event_file_loader", NAME).EventFileLoader
+    return frozenset(
+        value.tag
+        for file in sorted(folder.glob("events*"))
+        for event in loader(str(file)).Load()
+        if event.step == step
+        for value in event.summary.value
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ FINISHED = "finished"
 INTERRUPTED = "interrupted"
 FAILED = "failed"
 """How a run ends."""
+IDENTITY = "tracker.json"
+"""File of a run directory with the run's unique name for all trackers."""
 
 
 class TrackerError(ValueError):
@@ -145,26 +149,48 @@ def named_trackers(trackers: Iterable[Tracker] | Mapping[str, Tracker]) -> dict[
     return named
 
 
-def require_trackers(trackers: Mapping[str, Tracker], folder: Path | None) -> None:
+def require_trackers(trackers: Mapping[str, Tracker], folder: Path | None, is_resumed: bool = False) -> None:
     """Refuse trackers that cannot be used at all, before a training.
 
     Raises:
-        TrackerError: A library is missing, or the training has no directory for files; the text has the remedy.
+        TrackerError: A library is missing, the training has no directory for files, or a file is that of another run;
+            the text has the remedy.
     """
+    name = saved_id(folder) if is_resumed else None
     for tracker in trackers.values():
-        tracker.check(TrackedRun("", folder=folder))
+        tracker.check(TrackedRun("", id=name or "", folder=folder, is_resumed=is_resumed))
+
+
+def saved_id(folder: Path | None) -> str | None:
+    """Return the unique name of the run in a directory; None if it was never tracked, or if the file is damaged."""
+    if folder is None:
+        return None
+    try:
+        name = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) and name.isalnum() else None
 
 
 TRACKERS: Registry[type[Tracker]] = Registry("trackers", "tracker", Tracker)
 """Trackers by name."""
 
 
-def library(name: str, extra: str) -> Any:
+def library(name: str, extra: str, silence: str | None = None) -> Any:
     """Return a module of a library that an extra installs.
+
+    Args:
+        name: Name of the module.
+        extra: Extra of hxtrain that installs the library.
+        silence: `NAME=VALUE` of an environment variable by which the library sends its makers no figures of its use; a
+            value that the user has set stays.
 
     Raises:
         TrackerError: It is not installed, or cannot be imported.
     """
+    if silence is not None:
+        variable, _, value = silence.partition("=")
+        os.environ.setdefault(variable, value)
     try:
         return import_module(name)
     except Exception as error:  # a library may raise anything

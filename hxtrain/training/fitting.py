@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from hxtrain.checks import require_kind, text
+from hxtrain.console import html_table
 from hxtrain.datasets import Dataset
 from hxtrain.datasets.augment import Augmentation, ImageAugmentation
 from hxtrain.datasets.encoders import Encoder, LatencyEncoder
@@ -34,6 +35,10 @@ from .sequence import task_loss, trainer_of
 from .task import Task
 
 REMEDY = "fit(net, data, epochs=5)"
+SHOWN = ("train_loss", "train_accuracy", "test_accuracy", "seconds")
+"""Entries of the records that a notebook shows."""
+SHOWN_EPOCHS = 10
+"""Largest number of epochs that a notebook shows, the last ones."""
 
 
 class Fit(NamedTuple):
@@ -56,6 +61,18 @@ class Fit(NamedTuple):
     def accuracy(self) -> float:
         """Share of right answers of the evaluation."""
         return self.evaluation.accuracy
+
+    def __repr__(self) -> str:
+        """Return a line, since a notebook shows the last value of a cell."""
+        return f"Fit(accuracy={self.accuracy:.4g}, {len(self.records)} epochs)"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the last epochs for a notebook."""
+        rows = [
+            [record["epoch"], *("-" if record[name] is None else f"{record[name]:.4g}" for name in SHOWN)]
+            for record in self.records[-SHOWN_EPOCHS:]
+        ]
+        return html_table(["epoch", *(name.replace("_", " ") for name in SHOWN)], rows, repr(self))
 
 
 def fit(
@@ -123,7 +140,7 @@ def fit(
             f"loss and penalties are given twice: rule={rule.name} has its own; give them to the rule, or to fit"
         )
     named = named_trackers(trackers)
-    require_trackers(named, None if folder is None else Path(text("folder", folder)))
+    require_trackers(named, None if folder is None else Path(text("folder", folder)), config.resume)
     tasks = SingleTask() if tasks is None else tasks
     require_kind(tasks, TaskSequence, "tasks", "give PermutedTasks(3)")
     chosen_loss = (default_loss(net) if loss is None else loss) if pursued is None else pursued.loss

@@ -274,6 +274,8 @@ class Player(NetworkLoop[PlayerConfig]):
         outcome = self._act(self.environment, step.activity, generator(self.seed, "act", self.epoch, self.step))
         counts = _output_counts(step.activity)
         metrics = {name: step.metrics[name] for name in self.rule.metrics}
+        if self._is_saved(self.epoch + 1):
+            self.progress.measured(self, step.activity)
         self.sums.take(outcome, -step.loss, float(counts.sum()), time.perf_counter() - start, metrics)
         self._report_health(step.activity.health)
 
@@ -316,10 +318,14 @@ class Player(NetworkLoop[PlayerConfig]):
         self.epoch += 1
         self.step = 0
         self.sums = Scores()
-        if self.epoch % self.config.checkpoint_epochs == 0 or self.epoch == self.config.epochs:
+        if self._is_saved(self.epoch):
             self._save()
             self._write_records()
             self._report()
+
+    def _is_saved(self, epochs: int) -> bool:
+        """Return whether a checkpoint, a report and images follow a number of epochs."""
+        return epochs % self.config.checkpoint_epochs == 0 or epochs == self.config.epochs
 
     def _report(self) -> None:
         """Show the means since the last report."""

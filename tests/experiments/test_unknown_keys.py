@@ -94,6 +94,11 @@ KEYS = [
     ("hxtrain serve +bnd=1", "did you mean bind"),
     ("hxtrain serve status address=tcp://127.0.0.1:1 adress=x", "adress"),
     ("hxtrain tracker.json_lines.steps=5", "tracker.json_lines is not chosen; choose it: tracker=[json_lines]"),
+    *(
+        (f"hxtrain {verb} {word}", f"{word.partition('=')[0]} is not a setting of hxtrain {verb}, but of hxtrain, hxt")
+        for verb in ("evaluate", "compare", "prune", "fit", "bench")
+        for word in ("tracker=[json_lines]", "tracker.json_lines.steps=5")
+    ),
     ("hxtrain pool", "error: servers is missing; write hxtrain pool servers="),
     ("hxtrain bench +suit=1", "did you mean suite?"),
     ("hxtrain validate short=true +foo=1", "foo is not a setting of hxtrain validate"),

@@ -111,7 +111,7 @@ def test_weights_and_biases_reads_what_was_written(tmp_path: Path) -> None:
     assert accuracies == expected(records, "test_accuracy")
     assert sorted(step for step, row in rows.items() if "step/loss" in row) == [2, 4, 6, 8]
     assert (files[0].parent / "files" / rows[4]["raster.path"]).exists()
-    assert (files[1].parent / "files" / "result.json").exists()
+    assert (files[1].parent / "files" / "hxtrain" / "result.json").exists()
 
 
 def wandb_records(file: Path) -> Iterator[Any]:

@@ -47,6 +47,8 @@ def test_the_cells_of_the_page_on_notebooks(tmp_path: Path, capsys: pytest.Captu
     for _, cell in blocks("notebooks.md"):
         exec(compile(cell, "notebooks.md", "exec"), scope)
     assert scope["fit"].accuracy > 0.2
+    assert repr(scope["fit"]) == f"Fit(accuracy={scope['fit'].accuracy:.4g}, 2 epochs)"
+    assert scope["fit"]._repr_html_().count("<tr>") == 3
     assert capsys.readouterr().out.count("epoch ") == 2
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -89,6 +90,22 @@ class Stuck(Notes):
         self.release.wait(60)
 
 
+@dataclass
+class Slow(Notes):
+    """Takes a while for each value."""
+
+    def log(self, step: int, values: Any) -> None:
+        time.sleep(0.01)
+
+
+@dataclass
+class Leaving(Notes):
+    """Ends its thread, as some libraries do."""
+
+    def log(self, step: int, values: Any) -> None:
+        raise SystemExit(1)
+
+
 def config(epochs: int = 2, resume: bool = False, **parts: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "backend": BackendConfig("reference"),
@@ -150,6 +167,18 @@ def test_values_of_steps_are_means_since_the_last_ones(notes: tuple[Notes, Path]
         assert sum(parts) / 2 == pytest.approx(record["train_loss"])
 
 
+@pytest.mark.parametrize("steps", [3, 4, 20])
+def test_values_of_an_epoch_that_is_shorter_than_the_steps_are_its_means(steps: int, tmp_path: Path) -> None:
+    tracker = Notes(steps=steps)
+    run(config(3, tracker={"notes": tracker}), tmp_path / "run", progress=quiet())
+    logged = [(call[1], call[2]["step/loss"]) for call in tracker.named("log") if "step/loss" in call[2]]
+    assert [step for step, _ in logged] == ([3, 4, 7, 8, 11, 12] if steps == 3 else [4, 8, 12])
+    records = lines(tmp_path / "run" / "metrics.jsonl")
+    losses = [(3 * a[1] + b[1]) / 4 for a, b in zip(logged[::2], logged[1::2], strict=True)] if steps == 3 else []
+    losses = losses or [loss for _, loss in logged]
+    assert losses == pytest.approx([record["train_loss"] for record in records])
+
+
 def test_json_lines_read_back(notes: tuple[Notes, Path]) -> None:
     tracker, folder = notes
     entries = lines(folder / "tracker.jsonl")
@@ -198,15 +227,29 @@ def test_trackers_change_neither_weights_nor_random_numbers_nor_handlers(
         assert all(torch.equal(model[key], first[key]) for key in first)
 
 
-def test_a_tracker_that_fails_warns_once_and_the_training_goes_on(tmp_path: Path) -> None:
+def test_trackers_that_fail_warn_once_each_and_the_training_goes_on(tmp_path: Path) -> None:
     progress = quiet()
-    tracker = Broken(steps=1)
-    outcome = run(config(tracker={"broken": tracker}), tmp_path / "run", progress=progress)
-    warnings = [remark for remark in progress.remarks if "tracker broken" in remark]
-    assert len(warnings) == 1
-    assert "OSError: [Errno 28] No space left on device" in warnings[0]
+    trackers: dict[str, Tracker] = {"broken": Broken(steps=1), "leaving": Leaving(steps=1), "notes": (notes := Notes())}
+    outcome = run(config(tracker=trackers), tmp_path / "run", progress=progress)
+    warnings = sorted(remark for remark in progress.remarks if "tracker" in remark)
+    assert len(warnings) == 2
+    assert "tracker broken failed with OSError: [Errno 28] No space left on device" in warnings[0]
+    assert "tracker leaving failed with SystemExit: 1" in warnings[1]
     assert outcome["epochs"] == 2
-    assert not tracker.named("end")
+    assert notes.calls[-1] == ("end", "finished")
+
+
+def test_a_network_that_cannot_be_drawn_costs_images_and_graph_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hxtrain.trackers.tracking.placement", lambda net: net.nothing)
+    monkeypatch.setattr("hxtrain.trackers.tracking.raster", lambda net, activity: net.nothing)
+    progress = quiet()
+    tracker = Notes(steps=2)
+    run(config(1, tracker={"notes": tracker}), tmp_path / "run", progress=progress)
+    assert len([remark for remark in progress.remarks if "no images and no graph" in remark]) == 1
+    assert tracker.named("graph") == tracker.named("image") == []
+    assert [call[1] for call in tracker.named("log")] == [2, 4, 4]
 
 
 def test_a_tracker_that_hangs_is_given_up_after_a_limit() -> None:
@@ -215,12 +258,27 @@ def test_a_tracker_that_hangs_is_given_up_after_a_limit() -> None:
     tracker.release.clear()
     worker = Worker("stuck", tracker, texts.append, patience=0.05)
     worker.call("log", 1, {})
-    worker.close("finished")
+    worker.end("finished")
+    assert worker.wait(5)
     worker.call("log", 2, {})
-    worker.close("finished")
+    worker.end("finished")
+    assert worker.wait(0)
     tracker.release.set()
     assert len(texts) == 1
-    assert "does not end within 0.05 s" in texts[0] or "has not answered" in texts[0]
+    assert "has not answered for 0.05 s" in texts[0]
+
+
+def test_calls_that_wait_at_the_end_are_done_as_long_as_each_is_in_time() -> None:
+    texts: list[str] = []
+    tracker = Slow()
+    worker = Worker("slow", tracker, texts.append, patience=0.1)
+    for step in range(20):
+        worker.call("log", step, {})
+    worker.end("finished")
+    assert not worker.wait(0)
+    assert worker.wait(5)
+    assert texts == []
+    assert tracker.calls[-1] == ("end", "finished")
 
 
 def test_a_tracker_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,9 +289,26 @@ def test_a_tracker_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch)
     worker = Worker("stuck", tracker, texts.append)
     for step in range(8):
         worker.call("log", step, {})
+    worker.end("finished")
     tracker.release.set()
     assert len(texts) == 1
     assert "calls behind" in texts[0]
+
+
+def test_ctrl_c_ends_the_waiting_for_trackers_but_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hxtrain.trackers.tracking.SILENCE", 0.05)
+    tracker = Stuck()
+    tracker.release.clear()
+    progress = quiet()
+    monkeypatch.setattr(progress, "say", lambda text: (texts.append(text), signal.raise_signal(signal.SIGINT)))
+    texts: list[str] = []
+    with tracked(TrackedRun("x"), {"stuck": tracker, "notes": (notes := Notes())}, progress) as tracking:
+        tracking.log(1, {"a": 1.0})
+    tracker.release.set()
+    assert len(texts) == 1
+    assert texts[0].startswith("waiting for tracker stuck, which has ")
+    assert [remark for remark in progress.remarks if "Ctrl-C ended the waiting" in remark]
+    assert notes.calls[-1] == ("end", "finished")
 
 
 def test_an_observer_that_fails_is_left_out() -> None:
@@ -284,6 +359,7 @@ def test_an_interrupted_run_ends_as_such(tmp_path: Path) -> None:
     with progress.observed(Interrupting()), pytest.raises(KeyboardInterrupt):
         run(config(tracker={"notes": tracker}), tmp_path / "run", progress=progress)
     assert tracker.calls[-1] == ("end", "interrupted")
+    assert [call[1] for call in tracker.named("log")] == [1]
 
 
 def test_fit_and_artificial_networks_take_trackers(tmp_path: Path) -> None:
@@ -321,14 +397,30 @@ def test_a_missing_library_is_named_with_its_extra(name: str, tmp_path: Path, mo
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_sums_since_a_state_of_an_earlier_epoch_are_all() -> None:
+def test_sums_since_a_previous_state() -> None:
     old, new = Sums(), Sums()
     old.add(10, 1.0, 5, 3.0, 0.1, metrics={"m": 1.0})
-    new.add(4, 2.0, 1, 1.0, 0.1)
-    assert new.since(old) == new
-    new.add(10, 3.0, 2, 1.0, 0.1, metrics={"m": 2.0})
+    new.add(14, 2.0, 1, 1.0, 0.1, metrics={"m": 2.0, "n": 1.0})
     assert new.since(old).samples == 4
-    assert new.since(old).metrics == {"m": 1.0}
+    assert new.since(old).metrics == {"m": 1.0, "n": 1.0}
+
+
+def test_a_file_of_another_run_is_refused_and_stays(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    tracker: dict[str, Tracker] = {"json_lines": JsonLines(file=str(file), steps=2)}
+    run(config(1, tracker=tracker), tmp_path / "first", progress=quiet())
+    first = file.read_text(encoding="utf-8")
+    with pytest.raises(TrackerError, match="holds another run already"):
+        run(config(1, tracker=tracker), tmp_path / "second", progress=quiet())
+    run(config(1), tmp_path / "second", progress=quiet())
+    with pytest.raises(TrackerError, match="holds another run already"):
+        run(config(2, True, tracker=tracker), tmp_path / "second", progress=quiet())
+    assert file.read_text(encoding="utf-8") == first
+    run(config(2, True, tracker=tracker), tmp_path / "first", progress=quiet())
+    assert file.read_text(encoding="utf-8").startswith(first.rpartition('{"artifact')[0].partition('{"artifact')[0])
+    file.write_text("notes of mine\n", encoding="utf-8")
+    with pytest.raises(TrackerError, match="holds another run already"):
+        run(config(1, tracker=tracker), tmp_path / "third", progress=quiet())
 
 
 def test_weights_as_an_image() -> None:
