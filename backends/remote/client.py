@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor
 
 from hxtrain.backends.abilities import Batching, Interruptible
-from hxtrain.backends.addresses import endpoint, is_pool
+from hxtrain.backends.addresses import is_pool
 from hxtrain.backends.backend import Backend
 from hxtrain.backends.capabilities import Capabilities
 from hxtrain.backends.checks import check_run
@@ -93,7 +93,7 @@ class RemoteBackend(Backend, Batching, Interruptible):
         if not queue_patience >= 0:
             raise ValueError(f"queue_patience={queue_patience} s must not be negative")
         self._address = address
-        self._settings = LinkSettings(endpoint(address) if is_pool(address) else address, keys, timeout, patience)
+        self._settings = LinkSettings(address, keys, timeout, patience)
         self._queue_patience = queue_patience
         self._running = False
         self._interrupted = threading.Event()

@@ -11,6 +11,7 @@ from pool_bench import HEARTBEAT, NamedBackend, await_states, brokering, leasing
 from remote_bench import port_for_restarts, serving
 
 from hxtrain.backends import DeviceError, create_backend
+from hxtrain.backends.pool import PoolSettings
 from hxtrain.backends.remote import LinkSettings, RemoteBackend
 
 
@@ -186,11 +187,14 @@ def test_two_brokers_do_not_share_a_state(tmp_path: Path) -> None:
 
 
 def test_settings_are_checked() -> None:
-    for address in ("pool://", "pole://lab:1"):
-        with pytest.raises(ValueError, match="pool://lab:5554"):
+    for address in ("pool://", "pole://lab:1", "tcp://lab", "pool://lab", "pool://::1:5554", "tcp://lab:70000"):
+        with pytest.raises(ValueError, match=f"address='{address}': .*pool://lab:5554 for a pool"):
             RemoteBackend(address)
-    with pytest.raises(ValueError, match="pool://lab:5554 for a pool"):
-        LinkSettings("pool://lab:1")
+    assert LinkSettings("pool://[::1]:5554").endpoint == "tcp://[::1]:5554"
+    assert LinkSettings("pool:///run/pool").endpoint == "ipc:///run/pool"
+    for servers in (["tcp://lab"], ["pool://lab:1"], [], ["tcp://lab:1", "tcp://lab:1"]):
+        with pytest.raises(ValueError, match="servers"):
+            PoolSettings(servers=servers)
 
 
 def test_a_client_that_begins_at_a_dead_server_goes_elsewhere(tmp_path: Path) -> None:
