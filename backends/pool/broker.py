@@ -22,7 +22,7 @@ from hxtrain.backends.remote.metrics import gauge_lines, request_lines
 from hxtrain.backends.remote.reception import SOFTWARE, TICK, Answer, Reception, ReceptionSettings
 from hxtrain.backends.remote.wire import Lines
 
-from .desk import PoolDesk
+from .desk import SAME_SERVER, PoolDesk
 from .report import PoolReport
 from .state import default_file, restore, save
 from .watch import ServerFacts, Watch
@@ -139,6 +139,8 @@ class Broker(Reception):
         finally:
             for watch in self._watches:
                 watch.stop()
+            for watch in self._watches:
+                watch.join()
             self._hang_up()
             self._lock.close()
 
@@ -148,7 +150,12 @@ class Broker(Reception):
                 facts = self._facts.get_nowait()
             except NothingQueued:
                 return
-            self._desk.answer(facts.address, facts.identity, facts.circuits, facts.holder, time.monotonic())
+            self._desk.answer(
+                facts.address, facts.identity, facts.circuits, facts.holder, time.monotonic(), facts.instance
+            )
+            stranger = self._desk.chips[facts.address].stranger
+            if stranger.startswith(SAME_SERVER):
+                self._complaints.warn("double", facts.address, f"it is {stranger}; the chip is leased there alone")
 
     def _save(self) -> None:
         """Write the state if it has changed; while the disk is full, leases are given all the same."""

@@ -37,12 +37,21 @@ class Berth:
 
 @dataclass(frozen=True)
 class Waiter:
-    """A client in the queue: its label, its wish for people, time of waiting and estimate of the wait to come (s)."""
+    """A client in the queue.
+
+    Attributes:
+        label: Label for people.
+        wish: Wish for people.
+        seconds: Time of waiting so far (s).
+        estimate: Estimate of the wait to come (s); None if there is none.
+        reason: Why there is no estimate; empty with one.
+    """
 
     label: str
     wish: str
     seconds: float
     estimate: float | None
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class Grant:
         address: Address of the server; empty in the queue.
         position: 0 with a lease, 1 for the first in the queue, ...
         queued: Number of clients in the queue.
-        estimate: Estimate of the wait (s); None while no lease has ended.
+        estimate: Estimate of the wait (s); None if there is none.
+        reason: Why there is no estimate; empty with one.
         again: Time after which to ask again (s).
         heartbeat: Time in which a client must give a sign of life; after two of them its lease is over (s).
     """
@@ -82,6 +83,7 @@ class Grant:
     position: int
     queued: int
     estimate: float | None
+    reason: str
     again: float  # language: a key of messages
     heartbeat: float
 
@@ -145,17 +147,15 @@ class Reservation:
                 reported = moment
             if moment - start > self._patience:
                 raise DeviceError(
-                    f"pool {self._settings.address}: no chip for {self._patience:g} s (place {grant.position} of "
-                    f"{grant.queued}; {wish}). See who has them: hxtrain pool status address=pool://...; wait longer "
-                    "with a larger `queue_patience`"
+                    f"{self._settings.peer}: no chip for {self._patience:g} s (place {grant.position} of "
+                    f"{grant.queued}; {wish}){f': {grant.reason}' if grant.reason else ''}. See who has them: "
+                    f"{self._settings.question}; wait longer with a larger `queue_patience`"
                 )
             time.sleep(max(0.01, min(grant.again, LONGEST_PAUSE)))
         self._lease = grant.lease
         self._address = grant.address
         if position > 0:
-            log.warning(
-                "pool %s: leased the chip at %s after %.0f s", self._settings.address, grant.address, moment - start
-            )
+            log.warning("%s: leased the chip at %s after %.0f s", self._settings.peer, grant.address, moment - start)
         if self._heart is None:
             self._heart = Heart(self._settings, 2 * grant.heartbeat, self._link)
         self._heart.lease = self._lease
@@ -179,6 +179,6 @@ class Reservation:
         self._link.close()
 
     def _report(self, grant: Grant, wish: Wish) -> None:
-        wait = "unknown" if grant.estimate is None else f"about {grant.estimate:.0f} s"
-        text = "pool %s: place %d of %d in the queue for a chip (%s), waiting time %s"
-        log.warning(text, self._settings.address, grant.position, grant.queued, wish, wait)
+        wait = f"unknown: {grant.reason}" if grant.estimate is None else f"about {grant.estimate:.0f} s"
+        text = "%s: place %d of %d in the queue for a chip (%s), waiting time %s"
+        log.warning(text, self._settings.peer, grant.position, grant.queued, wish, wait)

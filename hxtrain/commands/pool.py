@@ -66,7 +66,7 @@ def queue_rows(report: PoolReport) -> list[tuple[str, ...]]:
             waiter.label,
             waiter.wish,
             duration(waiter.seconds),
-            "-" if waiter.estimate is None else duration(waiter.estimate),
+            waiter.reason if waiter.estimate is None else duration(waiter.estimate),
         )
         for place, waiter in enumerate(report.queue, 1)
     ]
