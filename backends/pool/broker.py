@@ -79,6 +79,7 @@ class Broker(Reception):
         settings: Settings of the broker.
 
     Attributes:
+        settings: Settings of the broker.
         file: File of the state.
         has_state: Whether the file was there.
 
@@ -91,6 +92,7 @@ class Broker(Reception):
     _desk: PoolDesk
 
     def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
         self.file = default_file(settings.bind) if settings.state is None else Path(settings.state).expanduser()
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _locked(self.file)

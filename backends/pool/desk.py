@@ -30,6 +30,8 @@ SHOWN = 16
 """Largest number of chips in a text."""
 KEPT = 32
 """Number of leases over which the duration is averaged."""
+WITHDRAWN = "the claim is withdrawn"
+"""Why a client that gave up has no chip."""
 SAME_SERVER = "the same server as"
 """Holder of a chip whose server has another address in the pool, which follows."""
 USERS = 1024
@@ -143,6 +145,9 @@ class PoolDesk:
         if member is not None:
             member.last_contact = moment
         lease = self._lease_of(claim.client)
+        if claim.is_withdrawn:
+            self._forget(claim.client, moment)
+            return Grant(None, "", 0, len(self.queue), None, WITHDRAWN, self.heartbeat, self.heartbeat)
         if lease is not None and not self.chips[lease.address].fits(claim.wish):
             self._end(lease, moment)  # given for an earlier wish
             self.queue.append(lease.member)
@@ -334,14 +339,21 @@ class PoolDesk:
         """Refuse a claim that none of the chips can fulfil, once all of them are known."""
         if any(not chip.identity or chip.fits(claim.wish) for chip in self.chips.values()):
             return
-        self.queue = [member for member in self.queue if member.client != claim.client]
-        self.changes += 1
-        self.advance(moment)
+        self._forget(claim.client, moment)
         chips = "; ".join(
             f"{', '.join(f'{name} {value}' for name, value in chip.identity.items())}, {chip.circuits} circuits"
             for chip in list(self.chips.values())[:SHOWN]
         )
         raise Refusal("value", f"the pool has no chip with {claim.wish}. It has: {chips}")
+
+    def _forget(self, client: str, moment: float) -> None:
+        """End the place or lease of a client that wants none."""
+        lease = self._lease_of(client)
+        if lease is not None:
+            self._end(lease, moment)
+        self.queue = [member for member in self.queue if member.client != client]
+        self.changes += 1
+        self.advance(moment)
 
     def _enqueue(self, member: Member | None, claim: Claim, origin: Origin, label: str, moment: float) -> Member | None:
         """Return the client in the queue, with its present wish; None if there is no room for another one."""
@@ -434,6 +446,6 @@ class PoolDesk:
 
 
 def _names(holder: str, mark: str) -> bool:
-    """Return whether the holder at a server is the client with a label, which follows the name of its key, or is cut."""
+    """Return whether the holder at a server is the client with a label, which follows a key's name, and may be cut."""
     label = holder.partition(" (")[2]
     return bool(mark) and (holder == mark or (bool(label) and f"{mark})".startswith(label)))

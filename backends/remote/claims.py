@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from hxtrain.backends.recording import DeviceError
 
 from .heart import Heart, label
-from .link import Link, LinkSettings
-from .protocol import Ask, Empty, Refusal
+from .link import Link, LinkSettings, tell
+from .protocol import Ask, ConnectionLostError, Empty
 from .wire import Exact
 
 log = logging.getLogger(__name__)
@@ -52,12 +52,14 @@ class Claim:
         label: Label for people, see `Ask`.
         wish: Properties of the chip.
         previous: Address of the server that the client had last; empty without one. It gets this one if it is free.
+        is_withdrawn: Whether the client does not want a chip any more: its place or lease ends.
     """
 
     client: str
     label: Exact
     wish: Wish
     previous: str = ""
+    is_withdrawn: bool = False
 
     def __post_init__(self) -> None:
         Ask(self.client, self.label)
@@ -132,35 +134,52 @@ class Reservation:
             ValueError: The pool has no such chip.
         """
         wish = self._wish if identity is None else Wish(identity, self._wish.circuits)
-        start = time.monotonic()
-        position = -1
-        reported = start
-        while True:
-            claim = Claim(self._client, Exact(label()), wish, self._address)
-            grant = self._link.request("claim", claim).read(Grant)
-            if grant.lease is not None:
-                break
-            moment = time.monotonic()
-            if position < 0 or moment - reported > PERIOD:
-                self._report(grant, wish)
-                position = grant.position
-                reported = moment
-            if moment - start > self._patience:
-                raise DeviceError(
-                    f"{self._settings.peer}: no chip for {self._patience:g} s (place {grant.position} of "
-                    f"{grant.queued}; {wish}){f': {grant.reason}' if grant.reason else ''}. See who has them: "
-                    f"{self._settings.question}; wait longer with a larger `queue_patience`"
-                )
-            time.sleep(max(0.01, min(grant.again, LONGEST_PAUSE)))
+        claim = Claim(self._client, Exact(label()), wish, self._address)
+        try:
+            grant = self._wait(claim)
+        except (ConnectionLostError, ValueError):
+            raise
+        except BaseException:
+            withdrawal = replace(claim, is_withdrawn=True)
+            tell(self._settings, "claim", withdrawal, "", "the pool does not know that this client is gone")
+            raise
+        assert grant.lease is not None
         self._lease = grant.lease
         self._address = grant.address
-        if position > 0:
-            log.warning("%s: leased the chip at %s after %.0f s", self._settings.peer, grant.address, moment - start)
         if self._heart is None:
             self._heart = Heart(self._settings, 2 * grant.heartbeat, self._link)
         self._heart.lease = self._lease
         self._link.close()
         return self._address
+
+    def _wait(self, claim: Claim) -> Grant:
+        """Ask for a chip until there is one.
+
+        Raises:
+            DeviceError: Others have the chips for too long.
+        """
+        start = time.monotonic()
+        position = -1
+        reported = start
+        while True:
+            grant = self._link.request("claim", claim).read(Grant)
+            if grant.lease is not None:
+                break
+            moment = time.monotonic()
+            if position < 0 or moment - reported > PERIOD:
+                self._report(grant, claim.wish)
+                position = grant.position
+                reported = moment
+            if moment - start > self._patience:
+                raise DeviceError(
+                    f"{self._settings.peer}: no chip for {self._patience:g} s (place {grant.position} of "
+                    f"{grant.queued}; {claim.wish}){f': {grant.reason}' if grant.reason else ''}. See who has them: "
+                    f"{self._settings.question}; wait longer with a larger `queue_patience`"
+                )
+            time.sleep(max(0.01, min(grant.again, LONGEST_PAUSE)))
+        if position > 0:
+            log.warning("%s: leased the chip at %s after %.0f s", self._settings.peer, grant.address, moment - start)
+        return grant
 
     def end(self) -> None:
         """Give the chip back, if the broker can be reached; may be called twice."""
@@ -168,13 +187,8 @@ class Reservation:
             self._heart.stop()
             self._heart = None
         if self._lease:
-            last = Link(replace(self._settings, timeout=0.5, patience=1.0))
-            try:
-                last.request("release", Empty(), lease=self._lease)
-            except (DeviceError, ValueError, Refusal) as error:
-                log.warning("the chip was not given back to the pool, its lease ends by itself: %s", error)
-            finally:
-                last.close()
+            otherwise = "the chip was not given back to the pool, its lease ends by itself"
+            tell(self._settings, "release", Empty(), self._lease, otherwise)
         self._lease = ""
         self._link.close()
 

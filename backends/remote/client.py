@@ -25,7 +25,7 @@ from hxtrain.backends.recording import DeviceError, Recording, Stimulus
 from . import protocol as p
 from .claims import Reservation, Wish
 from .heart import Heart, label
-from .link import Link, LinkSettings, Reply, Setbacks
+from .link import Link, LinkSettings, Reply, Setbacks, tell
 from .reception import SOFTWARE
 from .tensors import EVENT, grid_size, largest_recording, read_recordings, write_run
 from .wire import LARGEST_PART, Exact, WireError
@@ -444,21 +444,12 @@ class RemoteBackend(Backend, Batching, Interruptible):
 
     def _release(self) -> None:
         """Give the lease back, if the server can be reached."""
-        self._tell("release", p.Empty(), "the lease was not given back, it ends by itself")
+        tell(self._settings, "release", p.Empty(), self._lease, "the lease was not given back, it ends by itself")
 
     def _cancel(self, sequence: int) -> None:
         """Cancel a job on the server."""
-        self._tell("cancel", p.Cancel(sequence), "the job was not cancelled, it ends by itself")
-
-    def _tell(self, op: p.Operation, body: object, otherwise: str) -> None:
-        """Send a request through a separate connection, with little patience."""
-        last = Link(LinkSettings(self._settings.address, self._settings.keys, 0.5, 1.0))
-        try:
-            last.request(op, body, lease=self._lease)
-        except (DeviceError, ValueError, p.Refusal) as error:
-            log.warning("%s: %s", otherwise, error)
-        finally:
-            last.close()
+        otherwise = "the job was not cancelled, it ends by itself"
+        tell(self._settings, "cancel", p.Cancel(sequence), self._lease, otherwise)
 
 
 def _join(pieces: Sequence[Recording | DeviceError]) -> Recording | DeviceError:

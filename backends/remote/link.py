@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from .address import check_endpoint
 from .keys import load_pair, load_public
 from .wire import LARGEST_PART, WireError, pack, unpack
 
+log = logging.getLogger(__name__)
 Body = TypeVar("Body")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Pauses between attempts (s): they double from the first to the longest, times a random factor of 0.5 to 1.5."""
@@ -385,3 +387,22 @@ class Link:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._cancelled():
             time.sleep(min(left, TICK))
+
+
+def tell(settings: LinkSettings, op: p.Operation, body: object, lease: str, otherwise: str) -> None:
+    """Send a request through a separate connection, with little patience; a failure is a warning.
+
+    Args:
+        settings: Settings of the connection.
+        op: Operation of the request.
+        body: Body of the request.
+        lease: Token of the lease; empty if the operation needs none.
+        otherwise: What a failure means.
+    """
+    last = Link(replace(settings, timeout=0.5, patience=1.0))
+    try:
+        last.request(op, body, lease=lease)
+    except (DeviceError, ValueError, p.Refusal) as error:
+        log.warning("%s: %s", otherwise, error)
+    finally:
+        last.close()

@@ -84,6 +84,26 @@ def test_a_refused_claim_leaves_the_queue_and_its_chip() -> None:
     assert (desk.queue, desk.leases) == ([], {}), "neither waits for what it wanted before"
 
 
+def test_who_gives_up_has_neither_place_nor_chip() -> None:
+    desk = desk_of("A")
+    assert claim(desk, "a", "alice", 0.0).address == "tcp://A"
+    assert claim(desk, "b", "bob", 0.0).position == 1
+    withdrawal = Claim("b" * 8, Exact("bob@host:b"), Wish({}), is_withdrawn=True)
+    with pytest.raises(Refusal, match="belongs to another key"):
+        desk.claim(withdrawal, Origin("eve"), "eve", 1.0)
+    assert len(desk.queue) == 1
+    assert desk.claim(withdrawal, Origin("bob"), "bob", 1.0).lease is None
+    assert desk.queue == []
+    claim(desk, "b", "bob", 2.0)
+    assert desk.claim(withdrawal, Origin("bob"), "bob", 3.0).position == 0
+    desk.claim(Claim("a" * 8, Exact("alice@host:a"), Wish({}), is_withdrawn=True), Origin("alice"), "alice", 3.0)
+    assert desk.leases == {}
+    claim(desk, "a", "alice", 4.0)
+    claim(desk, "b", "bob", 4.0)
+    desk.advance(20.0)
+    assert (desk.queue, desk.leases) == ([], {}), "nor who is silent"
+
+
 def test_users_without_a_turn_come_first_and_those_behind_alternate() -> None:
     desk = desk_of("A")
     desk.turns["old"] = -1000.0  # before the machine was started
