@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hxtrain.backends.recording import DeviceError
+from hxtrain.backends.recording import QueueTimeoutError
 
 from .heart import Heart, label
 from .link import Link, LinkSettings, tell
@@ -130,7 +130,8 @@ class Reservation:
             identity: Identity that the chip must have; None: that of the wish.
 
         Raises:
-            DeviceError: The broker cannot be reached, or others have the chips for too long.
+            DeviceError: The broker cannot be reached.
+            QueueTimeoutError: Others have the chips for too long.
             ValueError: The pool has no such chip.
         """
         wish = self._wish if identity is None else Wish(identity, self._wish.circuits)
@@ -156,7 +157,7 @@ class Reservation:
         """Ask for a chip until there is one.
 
         Raises:
-            DeviceError: Others have the chips for too long.
+            QueueTimeoutError: Others have the chips for too long.
         """
         start = time.monotonic()
         position = -1
@@ -171,7 +172,7 @@ class Reservation:
                 position = grant.position
                 reported = moment
             if moment - start > self._patience:
-                raise DeviceError(
+                raise QueueTimeoutError(
                     f"{self._settings.peer}: no chip for {self._patience:g} s (place {grant.position} of "
                     f"{grant.queued}; {claim.wish}){f': {grant.reason}' if grant.reason else ''}. See who has them: "
                     f"{self._settings.question}; wait longer with a larger `queue_patience`"

@@ -20,7 +20,7 @@ from hxtrain.backends.capabilities import Capabilities
 from hxtrain.backends.checks import check_run
 from hxtrain.backends.circuit import Circuit
 from hxtrain.backends.pieces import join
-from hxtrain.backends.recording import DeviceError, Recording, Stimulus
+from hxtrain.backends.recording import DeviceError, QueueTimeoutError, Recording, Stimulus
 
 from . import protocol as p
 from .claims import Reservation, Wish
@@ -401,10 +401,9 @@ class RemoteBackend(Backend, Batching, Interruptible):
                     level, "place %d in the queue for the chip, at most about %.0f s", last_position, place.estimate
                 )
             if time.monotonic() - start > self._queue_patience:
-                raise DeviceError(
-                    f"chip server {self._settings.address}: others have had the chip for {self._queue_patience:g} s "
-                    f"(place {place.position}). See who: hxtrain serve status address={self._settings.address}; "
-                    "wait longer with a larger `queue_patience`"
+                raise QueueTimeoutError(
+                    f"{self._settings.peer}: others have had the chip for {self._queue_patience:g} s (place "
+                    f"{place.position}). See who: {self._settings.question}; wait longer with a larger `queue_patience`"
                 )
             time.sleep(max(0.01, min(place.again, 5.0)))
             self._queued += time.monotonic() - attempt_start

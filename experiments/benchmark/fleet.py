@@ -85,8 +85,8 @@ class Fleet:
         return sum(ask_status(LinkSettings(address, patience=START)).trials for address in self._chips)
 
     def stop(self) -> None:
-        """End everything."""
-        for service in self._services.values():
+        """End everything, the broker before its servers."""
+        for service in reversed(self._services.values()):
             service.end()
 
     def _launch(self, address: str) -> None:

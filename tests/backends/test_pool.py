@@ -11,9 +11,10 @@ from backends_bench import CIRCUIT, WEIGHTS, stimulus
 from pool_bench import HEARTBEAT, NamedBackend, await_states, brokering, leasing, pooling, report
 from remote_bench import port_for_restarts, serving
 
-from hxtrain.backends import DeviceError, create_backend
+from hxtrain.backends import create_backend
 from hxtrain.backends.addresses import pool_address
 from hxtrain.backends.pool import Broker, PoolSettings
+from hxtrain.backends.recording import QueueTimeoutError
 from hxtrain.backends.remote import LinkSettings, RemoteBackend
 
 
@@ -61,7 +62,7 @@ def test_wishes_that_no_chip_fulfils_are_refused(tmp_path: Path) -> None:
 
 def test_the_queue_tells_place_and_patience(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pooling(tmp_path, "A") as (broker, _), leasing(broker):
-        with pytest.raises(DeviceError, match=r"no chip for 0.3 s \(place 1 of 1; any chip\)"):
+        with pytest.raises(QueueTimeoutError, match=r"no chip for 0.3 s \(place 1 of 1; any chip\)"):
             RemoteBackend(pool_address(broker.address), queue_patience=0.3).open()
         assert (
             "place 1 of 1 in the queue for a chip (any chip), waiting time unknown: no lease has ended yet; "
