@@ -343,7 +343,10 @@ class RemoteBackend(Backend, Batching, Interruptible):
         """Whether the pool has taken the chip back, so that a request was given up."""
         is_lost = self._reservation is not None and self._reservation.is_lost and not self._interrupted.is_set()
         if is_lost:
-            log.warning("the pool has taken the chip at %s back: its server is gone", self._settings.address)
+            log.warning(
+                "the pool has taken the chip at %s back: its server is gone, or has another chip",
+                self._settings.address,
+            )
         return is_lost
 
     def _reserve(self) -> None:
@@ -352,7 +355,12 @@ class RemoteBackend(Backend, Batching, Interruptible):
             return
         self._lease = ""
         start = time.monotonic()
-        address = self._reservation.take(None if self._hello is None else self._hello.identity)
+        try:
+            address = self._reservation.take(None if self._hello is None else self._hello.identity)
+        except ValueError as error:
+            if self._hello is None:
+                raise
+            raise DeviceError(f"the chip of this run is gone: {error}") from None
         self._queued += time.monotonic() - start
         if address != self._settings.address:
             self._link.close()

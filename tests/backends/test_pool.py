@@ -11,7 +11,7 @@ from backends_bench import CIRCUIT, WEIGHTS, stimulus
 from pool_bench import HEARTBEAT, NamedBackend, await_states, brokering, leasing, pooling, report
 from remote_bench import port_for_restarts, serving
 
-from hxtrain.backends import create_backend
+from hxtrain.backends import DeviceError, create_backend
 from hxtrain.backends.addresses import pool_address
 from hxtrain.backends.pool import Broker, PoolSettings
 from hxtrain.backends.recording import QueueTimeoutError
@@ -143,6 +143,20 @@ def test_a_client_waits_for_the_very_same_chip(tmp_path: Path) -> None:
         finally:
             restarted.set()
             thread.join()
+
+
+def test_a_chip_that_is_exchanged_ends_the_run(tmp_path: Path) -> None:
+    place = port_for_restarts()
+    with ExitStack() as server, brokering([place], tmp_path) as broker:
+        server.enter_context(serving(NamedBackend("A"), bind=place))
+        await_states(broker, {"free": 1})
+        with leasing(broker) as backend:
+            backend.configure(CIRCUIT)
+            server.close()
+            server.enter_context(serving(NamedBackend("B"), bind=place))
+            with pytest.raises(DeviceError, match=r"gone: the pool has no chip with .*chip A, .* It has: .*chip B,"):
+                backend.run(WEIGHTS, stimulus(clock=1))
+        assert [berth.state for berth in report(broker).chips] == ["free"]
 
 
 def test_leases_and_queue_survive_a_restart_of_the_broker(tmp_path: Path) -> None:
